@@ -1,0 +1,53 @@
+"""Route each LLM call to an edge or a cloud model by measured uncertainty."""
+
+from confroute.decision import Decision, Measurement, Routed, Step
+from confroute.errors import ConfrouteError
+from confroute.models.resilience import Limits
+from confroute.policy import Cascade, Gate, KeepPrivate, SendTo, Threshold
+from confroute.signals import (
+    SameEmbedding,
+    SameEntailment,
+    SameText,
+    SelfConsistency,
+    SemanticEntropy,
+    TokenLogprob,
+    semantic_entropy,
+)
+from confroute.trace import record
+from confroute.types import Generation, Message, Request, Tier, Usage
+
+__all__ = [
+    "Cascade",
+    "ConfrouteError",
+    "Decision",
+    "Gate",
+    "Generation",
+    "KeepPrivate",
+    "Limits",
+    "Measurement",
+    "Message",
+    "Request",
+    "Routed",
+    "SameEmbedding",
+    "SameEntailment",
+    "SameText",
+    "SelfConsistency",
+    "SemanticEntropy",
+    "SendTo",
+    "Step",
+    "Threshold",
+    "Tier",
+    "TokenLogprob",
+    "Usage",
+    "record",
+    "semantic_entropy",
+]
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("confroute")
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

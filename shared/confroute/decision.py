@@ -1,0 +1,171 @@
+"""The record of one routed call: why it went where, on which evidence, at what cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from confroute.types import JSON, Generation, Usage
+
+Stage: TypeAlias = Literal["rule", "forced", "draft", "evidence", "no_signal", "fallback"]
+FORMAT = 1
+
+
+def _number(value: float | None) -> float | None:
+    """JSON has no infinities; a decision has no NaN, since no signal may return one."""
+    return None if value is None or not math.isfinite(value) else round(value, 6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One uncertainty and how it came about.
+
+    Attributes
+    ----------
+    signal : str
+        Name of the signal.
+    uncertainty : float
+        Higher means less reliable; unit and range are the signal's.
+    details : mapping
+        JSON-safe particulars, such as the statistics beside the one that counts.
+    """
+
+    signal: str
+    uncertainty: float
+    details: Mapping[str, JSON] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, JSON]:
+        """JSON form."""
+        return {"uncertainty": _number(self.uncertainty), **self.details}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One thing that was done for a call.
+
+    Attributes
+    ----------
+    kind : {"draft", "sample", "final", "embed", "entails"}
+    tier : str or None
+        None for work that is no tier's.
+    model : str or None
+    n : int
+        Answers, texts or pairs.
+    usage : Usage or None
+        None when the provider reported none.
+    latency_s : float
+    attempts : int
+    error : str or None
+        Kind and text of the error it ended in.
+    """
+
+    kind: str
+    tier: str | None = None
+    model: str | None = None
+    n: int = 1
+    usage: Usage | None = None
+    latency_s: float = 0.0
+    attempts: int = 1
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, JSON]:
+        """JSON form."""
+        return {
+            "kind": self.kind,
+            "tier": self.tier,
+            "model": self.model,
+            "n": self.n,
+            "usage": self.usage.to_dict() if self.usage else None,
+            "latency_s": _number(self.latency_s),
+            "attempts": self.attempts,
+            "error": self.error,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Where one call went, why, on which evidence and at what cost.
+
+    Attributes
+    ----------
+    route : str
+        The tier whose answer was returned.
+    stage : str
+        What settled it: a "rule", a "forced" route, the "draft" (its log-probabilities), further "evidence"
+        (samples), "no_signal" (nothing could be measured), or a "fallback" after a failure.
+    reason : str
+        The same in words. Never holds text of the prompt or the answer.
+    uncertainty, signal, threshold, threshold_source
+        The measurement that settled it and what it was compared with; None where none did.
+    signals : mapping of str to Measurement
+        Everything that was measured, by signal.
+    skipped : mapping of str to str
+        Signals that could not be measured, and why.
+    steps : tuple of Step
+        All that was done, discarded drafts and samples included.
+    rule : str or None
+        The rule that settled it.
+    degraded : bool
+        True if this answer was rejected and is returned only because the next tier failed.
+    private : bool
+        True if a rule kept this call on the first tier.
+    """
+
+    route: str
+    stage: Stage
+    reason: str
+    uncertainty: float | None = None
+    signal: str | None = None
+    threshold: float | None = None
+    threshold_source: str | None = None
+    signals: Mapping[str, Measurement] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
+    rule: str | None = None
+    degraded: bool = False
+    private: bool = False
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds that the steps took, one after the other."""
+        return sum(step.latency_s for step in self.steps)
+
+    @property
+    def usage(self) -> dict[str, Usage]:
+        """Tokens billed by tier, discarded drafts and samples included."""
+        totals: dict[str, Usage] = {}
+        for step in self.steps:
+            if step.tier is not None and step.usage is not None:
+                totals[step.tier] = totals.get(step.tier, Usage()) + step.usage
+        return totals
+
+    def to_dict(self) -> dict[str, JSON]:
+        """JSON form: strings, finite numbers, booleans, None, lists and objects only."""
+        return {
+            "v": FORMAT,
+            "route": self.route,
+            "stage": self.stage,
+            "reason": self.reason,
+            "uncertainty": _number(self.uncertainty),
+            "signal": self.signal,
+            "threshold": _number(self.threshold),
+            "threshold_source": self.threshold_source,
+            "signals": {name: m.to_dict() for name, m in self.signals.items()},
+            "skipped": dict(self.skipped),
+            "rule": self.rule,
+            "degraded": self.degraded,
+            "private": self.private,
+            "latency_s": _number(self.latency_s),
+            "usage": {tier: usage.to_dict() for tier, usage in self.usage.items()},
+            "steps": [step.to_dict() for step in self.steps],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routed:
+    """What a policy returns: the answer, and the decision that led to it."""
+
+    generation: Generation
+    decision: Decision

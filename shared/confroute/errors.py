@@ -1,0 +1,131 @@
+"""Everything confroute raises on purpose.
+
+::
+
+    ConfrouteError
+    ├── PolicyError (ValueError)            a policy, threshold or file that cannot be used
+    │   └── CalibrationError                a calibration that its data cannot meet
+    ├── RequestError (ValueError)           a request no model could answer
+    ├── BadLogprobsError (ValueError)       log-probabilities that are not probabilities
+    ├── SignalUnavailableError (RuntimeError)  one signal's evidence is not to be had; the policy goes on
+    ├── NoSignalError (RuntimeError)        no evidence was to be had, and the policy says "raise"
+    ├── TierError (RuntimeError)            one tier failed and nothing may stand in for it
+    │   ├── TierTimeoutError (TimeoutError)
+    │   └── AllTiersFailedError             every tier that was tried failed
+    ├── StreamInterruptedError (RuntimeError)  a stream broke after its first chunk
+    ├── ModelError (RuntimeError)           a local model cannot be had or loaded
+    │   ├── UnknownModelError (KeyError)
+    │   ├── DownloadError (OSError)
+    │   └── ChecksumError
+    └── MissingExtraError (ImportError)     an optional dependency is not installed
+
+Catch `ConfrouteError` for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class ConfrouteError(Exception):
+    """Base class of all errors confroute raises on purpose."""
+
+
+class PolicyError(ConfrouteError, ValueError):
+    """A policy, a threshold or a policy file that cannot be used."""
+
+
+class CalibrationError(PolicyError):
+    """A calibration target that the recorded data cannot meet; the message holds the numbers."""
+
+
+class RequestError(ConfrouteError, ValueError):
+    """A request that no model could answer, such as an empty conversation."""
+
+
+class BadLogprobsError(ConfrouteError, ValueError):
+    """Log-probabilities that cannot be probabilities of the answer's tokens."""
+
+    def __init__(
+        self,
+        *,
+        position: int | None = None,
+        value: float | None = None,
+        count: int | None = None,
+        output_tokens: int | None = None,
+    ) -> None:
+        if position is not None:
+            msg = f"log-probability {value} at token {position}: expected a finite number of at most 0"
+        else:
+            msg = f"{count} log-probabilities for {output_tokens} generated tokens: expected one a token"
+        super().__init__(msg)
+        self.position, self.value, self.count, self.output_tokens = position, value, count, output_tokens
+
+
+class SignalUnavailableError(ConfrouteError, RuntimeError):
+    """One signal cannot be measured here; a policy takes the next one, or its `on_no_signal`."""
+
+
+class NoSignalError(ConfrouteError, RuntimeError):
+    """No uncertainty could be measured and the policy's `on_no_signal` is "raise"."""
+
+
+class TierError(ConfrouteError, RuntimeError):
+    """A tier failed and the policy allows no other tier to answer."""
+
+
+class TierTimeoutError(TierError, TimeoutError):
+    """A tier did not answer within its time limit."""
+
+    def __init__(self, *, tier: str, timeout_s: float) -> None:
+        super().__init__(
+            f"tier {tier!r} gave no answer within {timeout_s:g} s; raise its timeout_s or leave it to the next tier"
+        )
+        self.tier, self.timeout_s = tier, timeout_s
+
+
+class AllTiersFailedError(TierError):
+    """Every tier that was tried failed; `causes` holds each error by tier name."""
+
+    def __init__(self, causes: Mapping[str, BaseException]) -> None:
+        listed = "; ".join(f"{tier}: {type(error).__name__}: {error}" for tier, error in causes.items())
+        super().__init__(f"every tier failed ({listed})")
+        self.causes = dict(causes)
+
+
+class StreamInterruptedError(ConfrouteError, RuntimeError):
+    """A stream broke after its first chunk, too late to change the route."""
+
+
+class ModelError(ConfrouteError, RuntimeError):
+    """A local model cannot be had, loaded or used."""
+
+
+class UnknownModelError(ModelError, KeyError):
+    """A name that is neither in the catalogue, nor a path, nor a hub name."""
+
+    # KeyError prints the repr of its argument: a sentence would come out in quotes.
+    __str__ = Exception.__str__
+
+
+class DownloadError(ModelError, OSError):
+    """A download failed, was interrupted or found no space; nothing half-written is kept."""
+
+
+class ChecksumError(ModelError):
+    """A downloaded file is not the file that was expected."""
+
+    def __init__(self, *, name: str, expected: str, found: str) -> None:
+        super().__init__(
+            f"{name}: SHA-256 is {found}, expected {expected}; the file was deleted. "
+            f"Run `confroute pull {name}` again; if it repeats, the source has changed."
+        )
+        self.name, self.expected, self.found = name, expected, found
+
+
+class MissingExtraError(ConfrouteError, ImportError):
+    """An optional dependency is not installed; the message holds the command that installs it."""
+
+    def __init__(self, *, extra: str, needed_for: str) -> None:
+        super().__init__(f"{needed_for} needs an optional dependency: pip install 'confroute[{extra}]'")
+        self.extra = extra

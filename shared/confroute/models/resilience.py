@@ -1,0 +1,181 @@
+"""Time limits and retries around one tier's calls.
+
+Retries are for transient errors only: no connection, time-outs, HTTP 408, 409, 429 and 5xx. A wrong key or a
+malformed request fails at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from confroute.errors import PolicyError, TierTimeoutError
+
+T = TypeVar("T")
+_TRANSIENT_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+# httpx and requests do not derive from ConnectionError, and importing them to ask would cost every user.
+_TRANSIENT_NAMES = frozenset(
+    {
+        "TransportError",
+        "TimeoutException",
+        "ConnectionError",
+        "Timeout",
+        "APIConnectionError",
+        "ServiceUnavailable",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long one tier may take and how often it is asked again.
+
+    Attributes
+    ----------
+    timeout_s : float or None
+        Seconds for one attempt; None for no limit of ours. A synchronous call that overruns is abandoned, not
+        killed: its thread ends when the provider's own time-out does.
+    attempts : int
+        Calls at the most, the first included.
+    wait_s, max_wait_s : float
+        First and longest wait between attempts: exponential with full jitter.
+
+    Raises
+    ------
+    PolicyError
+        A time that is not positive, or fewer than one attempt.
+    """
+
+    timeout_s: float | None = None
+    attempts: int = 3
+    wait_s: float = 0.5
+    max_wait_s: float = 8.0
+
+    def __post_init__(self) -> None:
+        if self.timeout_s is not None and not self.timeout_s > 0:
+            msg = f"timeout_s is {self.timeout_s}: expected seconds above 0, or None for no limit"
+            raise PolicyError(msg)
+        if self.attempts < 1:
+            msg = f"attempts is {self.attempts}: expected at least 1, the first call included"
+            raise PolicyError(msg)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether asking again may help.
+
+    Examples
+    --------
+    >>> is_transient(TimeoutError()), is_transient(ValueError("bad request"))
+    (True, False)
+    """
+    status = getattr(error, "status_code", None) or getattr(
+        getattr(error, "response", None), "status_code", None
+    )
+    if isinstance(status, int):
+        return status in _TRANSIENT_STATUS
+    # 3.10 still has two more classes of the same name.
+    if isinstance(error, (ConnectionError, TimeoutError, asyncio.TimeoutError, FutureTimeoutError)):
+        return True
+    return any(base.__name__ in _TRANSIENT_NAMES for base in type(error).__mro__)
+
+
+def _retrying(limits: Limits) -> dict[str, Any]:
+    from tenacity import retry_if_exception, stop_after_attempt, wait_random_exponential
+
+    return {
+        "stop": stop_after_attempt(limits.attempts),
+        "wait": wait_random_exponential(multiplier=limits.wait_s, max=limits.max_wait_s),
+        "retry": retry_if_exception(is_transient),
+        "reraise": True,
+    }
+
+
+def within(timeout_s: float, tier: str, call: Callable[[], T]) -> T:
+    """Run `call` in a thread of its own, in this context, and give up after `timeout_s` seconds."""
+    future: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            result = call()
+        except BaseException as error:  # noqa: BLE001  handed to the waiting caller, whatever it is
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    # A daemon: an abandoned call must not keep the interpreter alive at exit.
+    threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True).start()
+    try:
+        return future.result(timeout_s)
+    except FutureTimeoutError:
+        if future.done():
+            raise
+        raise TierTimeoutError(tier=tier, timeout_s=timeout_s) from None
+
+
+async def awithin(timeout_s: float, tier: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Await `call`, cancelling it after `timeout_s` seconds."""
+    # Not `wait_for`: it raises the same TimeoutError for its own limit and for the provider's.
+    task = asyncio.create_task(call())
+    try:
+        done, _ = await asyncio.wait({task}, timeout=timeout_s)
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait({task})
+        raise
+    if done:
+        return task.result()
+    task.cancel()
+    await asyncio.wait({task})
+    raise TierTimeoutError(tier=tier, timeout_s=timeout_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempted(Generic[T]):
+    """The result of a call and how many attempts it took."""
+
+    value: T
+    attempts: int
+
+
+def attempt(limits: Limits, tier: str, call: Callable[[], T]) -> Attempted[T]:
+    """Call under `limits`; the last error is raised as it came."""
+
+    def once() -> T:
+        return call() if limits.timeout_s is None else within(limits.timeout_s, tier, call)
+
+    if limits.attempts == 1:
+        return Attempted(value=once(), attempts=1)
+    from tenacity import Retrying
+
+    made = 0
+
+    def counted() -> T:
+        nonlocal made
+        made += 1
+        return once()
+
+    value = Retrying(**_retrying(limits))(counted)
+    return Attempted(value=value, attempts=made)
+
+
+async def aattempt(limits: Limits, tier: str, call: Callable[[], Coroutine[Any, Any, T]]) -> Attempted[T]:
+    """Async form of `attempt`."""
+    made = 0
+
+    async def counted() -> T:
+        nonlocal made
+        made += 1
+        return await call() if limits.timeout_s is None else await awithin(limits.timeout_s, tier, call)
+
+    if limits.attempts == 1:
+        return Attempted(value=await counted(), attempts=1)
+    from tenacity import AsyncRetrying
+
+    value: T = await AsyncRetrying(**_retrying(limits))(counted)
+    return Attempted(value=value, attempts=made)

@@ -1,0 +1,18 @@
+"""Evidence to decision: the cascade, its gates, thresholds and rules."""
+
+from confroute.policy.cascade import Cascade, default_gates
+from confroute.policy.files import register
+from confroute.policy.rules import KeepPrivate, Rule, Ruling, SendTo
+from confroute.policy.threshold import Gate, Threshold
+
+__all__ = [
+    "Cascade",
+    "Gate",
+    "KeepPrivate",
+    "Rule",
+    "Ruling",
+    "SendTo",
+    "Threshold",
+    "default_gates",
+    "register",
+]

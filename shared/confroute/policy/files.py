@@ -1,0 +1,120 @@
+"""Policies as JSON: readable, versioned, and nothing but known classes comes out of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any, TypeVar
+
+from confroute.errors import PolicyError
+from confroute.policy.rules import KeepPrivate, SendTo
+from confroute.policy.threshold import Gate, Threshold
+from confroute.signals import (
+    SameEmbedding,
+    SameEntailment,
+    SameText,
+    SelfConsistency,
+    SemanticEntropy,
+    TokenLogprob,
+)
+
+FORMAT = "confroute-policy"
+VERSION = 1
+T = TypeVar("T", bound=type)
+_KNOWN: dict[str, type[Any]] = {
+    known.__name__: known
+    for known in (
+        *(Gate, KeepPrivate, SameEmbedding, SameEntailment, SameText, SelfConsistency, SemanticEntropy),
+        *(SendTo, Threshold, TokenLogprob),
+    )
+}
+
+
+def register(cls: T) -> T:
+    """Let a frozen dataclass stand in policy files; its fields must be JSON, tuples or registered classes.
+
+    Examples
+    --------
+    >>> import dataclasses
+    >>> @register
+    ... @dataclasses.dataclass(frozen=True)
+    ... class MySignal:
+    ...     weight: float = 1.0
+    """
+    if not dataclasses.is_dataclass(cls):
+        msg = f"{cls.__name__} is no dataclass: only those can be written to a policy file"
+        raise PolicyError(msg)
+    _KNOWN[cls.__name__] = cls
+    return cls
+
+
+def to_json(policy: object) -> str:
+    """The policy as text.
+
+    Raises
+    ------
+    PolicyError
+        It holds an object of a class that is not registered.
+    """
+    return json.dumps({"format": FORMAT, "version": VERSION, "policy": _plain(policy)}, indent=2) + "\n"
+
+
+def from_json(text: str) -> object:
+    """The policy that `to_json` wrote.
+
+    Raises
+    ------
+    PolicyError
+        Not a policy file, another version, or values that no policy may have.
+    """
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        msg = f"this is no policy file: not JSON ({error})"
+        raise PolicyError(msg) from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        msg = f'this is no policy file: expected an object with "format": "{FORMAT}"'
+        raise PolicyError(msg)
+    if data.get("version") != VERSION:
+        msg = (
+            f"this policy file has version {data.get('version')!r}, this confroute reads version {VERSION}: "
+            "update confroute, or fit and save the policy again"
+        )
+        raise PolicyError(msg)
+    return _built(data.get("policy"))
+
+
+def _plain(value: object) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kind = type(value).__name__
+        if _KNOWN.get(kind) is not type(value):
+            msg = f"a {kind} cannot be written to a policy file: register it with confroute.policy.register"
+            raise PolicyError(msg)
+        fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"kind": kind, **fields}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    msg = (
+        f"a {type(value).__name__} cannot be written to a policy file: make it a registered frozen dataclass"
+    )
+    raise PolicyError(msg)
+
+
+def _built(value: object) -> Any:
+    if isinstance(value, list):
+        return tuple(_built(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    fields = dict(value)
+    kind = fields.pop("kind", None)
+    cls = _KNOWN.get(kind) if isinstance(kind, str) else None
+    if cls is None:
+        msg = f"unknown kind {kind!r} in the policy file: expected one of {', '.join(sorted(_KNOWN))}"
+        raise PolicyError(msg)
+    try:
+        return cls(**{name: _built(item) for name, item in fields.items()})
+    except TypeError as error:
+        msg = f"{kind} in the policy file: {error}"
+        raise PolicyError(msg) from error

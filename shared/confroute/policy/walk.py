@@ -1,0 +1,331 @@
+"""One call on its way through a cascade: what was done, measured and refused so far."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from confroute.asks import Ask, Draft, Embed, Entails, Evidence, Final
+from confroute.decision import Decision, Measurement, Routed, Stage, Step
+from confroute.errors import (
+    AllTiersFailedError,
+    MissingExtraError,
+    ModelError,
+    NoSignalError,
+    PolicyError,
+    SignalUnavailableError,
+    StreamInterruptedError,
+    TierError,
+)
+from confroute.policy.rules import Ruling
+from confroute.policy.threshold import Gate
+from confroute.signals.base import Asking, Case, Settled
+from confroute.types import Generation, Request, Tier, Usage
+
+if TYPE_CHECKING:
+    from confroute.policy.cascade import Cascade
+
+T = TypeVar("T")
+Walking: TypeAlias = Generator[Ask, Evidence, T]
+# Set-up errors of the evidence's own models: hiding them would leave a policy without evidence for ever.
+_SET_UP = (MissingExtraError, ModelError, PolicyError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether a draft is kept, and why."""
+
+    keep: bool
+    stage: Stage
+    reason: str
+    gate: Gate | None = None
+    measurement: Measurement | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Walk:
+    """The state of one call. Its methods are generators: they yield asks and receive evidence."""
+
+    policy: Cascade
+    request: Request
+    gates: tuple[Gate, ...]
+    steps: list[Step] = field(default_factory=list)
+    signals: dict[str, Measurement] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, Exception] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    rejected: Generation | None = None
+    rejected_by: str = ""
+    verdict: Verdict | None = None
+
+    def tier(self, name: str) -> Tier:
+        """What the host said of a tier."""
+        return self.request.tiers.get(name) or Tier(name=name, model=name)
+
+    def ruled(self, ruling: Ruling) -> Walking[Routed]:
+        """Answer on the tier that a rule or the caller named, and on no other."""
+        stage: Stage = "forced" if ruling.rule == "forced" else "rule"
+        try:
+            answer = yield from self.ask_one(Final(tier=ruling.tier))
+        except StreamInterruptedError:
+            raise
+        except Exception as error:
+            if ruling.private:
+                msg = f"{ruling.tier} failed and the text is private, so no other tier was asked: {error}"
+                raise TierError(msg) from error
+            raise
+        rule = None if stage == "forced" else ruling.rule
+        return self.routed(
+            answer,
+            ruling.tier,
+            Verdict(keep=True, stage=stage, reason=ruling.reason),
+            rule=rule,
+            private=ruling.private,
+        )
+
+    def try_tier(self, name: str) -> Walking[Routed | None]:
+        """Draft on one tier and judge it; None if the next tier has to answer."""
+        tier = self.tier(name)
+        blocked = _blocked(tier)
+        if blocked:
+            self.notes.append(blocked)
+            return None
+        try:
+            draft = yield from self.ask_one(Draft(tier=name))
+        except Exception as error:
+            self.failures[name] = error
+            if self.policy.on_edge_error == "raise":
+                raise
+            self.notes.append(f"{name} failed ({type(error).__name__})")
+            return None
+        self.verdict = yield from self.judge(tier, draft)
+        if self.verdict.keep:
+            return self.routed(draft, name, self.verdict)
+        self.rejected, self.rejected_by = draft, name
+        self.notes.append(self.verdict.reason)
+        return None
+
+    def last_resort(self, name: str) -> Walking[Routed]:
+        """Answer on the last tier, or settle what is left if it fails."""
+        try:
+            answer = yield from self.ask_one(Final(tier=name))
+        except StreamInterruptedError:
+            raise
+        except Exception as error:  # noqa: BLE001  raised again unless the policy has an answer to it
+            self.failures[name] = error
+            return self.without_last(name, error)
+        why = "; ".join(self.notes)
+        if self.verdict is not None and not self.verdict.keep:
+            verdict = self.verdict
+        else:
+            verdict = Verdict(keep=True, stage="fallback" if self.failures else "rule", reason=why)
+        rule = "capability" if verdict.stage == "rule" else None
+        return self.routed(answer, name, verdict, reason=f"{why}: {name} answers", rule=rule)
+
+    def without_last(self, name: str, error: Exception) -> Routed:
+        """The last tier failed: the rejected draft, flagged, or an error that names every cause."""
+        if self.rejected is not None and self.rejected.flaw is None and self.policy.on_cloud_error == "edge":
+            reason = f"{'; '.join(self.notes)}; {name} failed ({type(error).__name__}): the rejected draft is returned"
+            verdict = self.verdict
+            if verdict is not None:
+                verdict = Verdict(
+                    keep=True,
+                    stage="fallback",
+                    reason=reason,
+                    gate=verdict.gate,
+                    measurement=verdict.measurement,
+                )
+                return self.routed(self.rejected, self.rejected_by, verdict, degraded=True)
+        if len(self.failures) > 1:
+            raise AllTiersFailedError(self.failures) from error
+        if self.rejected is not None:
+            msg = f"{name} failed ({type(error).__name__}: {error}) after the draft was rejected: {'; '.join(self.notes)}"
+            raise TierError(msg) from error
+        raise error
+
+    def ask_one(self, ask: Draft | Final) -> Walking[Generation]:
+        """Yield an ask for one answer, keep its step, and return the answer or raise what it ended in."""
+        kind = "draft" if isinstance(ask, Draft) else "final"
+        try:
+            evidence = yield ask
+            answer = evidence.generations[0] if evidence.generations else Generation(text="")
+        except Exception as error:
+            self.steps.append(
+                Step(
+                    kind=kind,
+                    tier=ask.tier,
+                    model=self.tier(ask.tier).model,
+                    n=0,
+                    error=f"{type(error).__name__}",
+                )
+            )
+            raise
+        self.steps.append(
+            _step(kind, evidence, tier=ask.tier, model=answer.model or self.tier(ask.tier).model)
+        )
+        if kind == "draft" and not answer.text.strip() and answer.answer is None and answer.flaw is None:
+            msg = f"{ask.tier} returned an empty answer"
+            raise TierError(msg)
+        return answer
+
+    def judge(self, tier: Tier, draft: Generation) -> Walking[Verdict]:
+        """Measure gate after gate until one decides."""
+        if draft.flaw is not None:
+            return Verdict(
+                keep=False, stage="draft", reason=f"{tier.name} answer cannot be used: {draft.flaw}"
+            )
+        last: Verdict | None = None
+        pools: dict[float, list[Generation]] = {}
+        for position, gate in enumerate(self.gates):
+            more = position + 1 < len(self.gates)
+            case = Case(
+                tier=tier,
+                question=self.request.asked,
+                draft=draft,
+                settled=_settled(gate, more=more),
+                pools=pools,
+            )
+            before = len(self.steps)
+            measured = yield from self.measure(gate, case)
+            if measured is None:
+                continue
+            self.signals[measured.signal] = measured
+            last = _verdict(gate, measured, stage="evidence" if len(self.steps) > before else "draft")
+            if not (more and _grey(gate, measured.uncertainty)):
+                return last
+        return last or self.no_signal(tier)
+
+    def measure(self, gate: Gate, case: Case) -> Walking[Measurement | None]:
+        """One gate's measurement, or None, with the reason kept, where it cannot be had."""
+        name = gate.signal.name
+        try:
+            measured = yield from self.logged(gate.signal.measure(case), case.tier)
+        except _SET_UP:
+            raise
+        except SignalUnavailableError as error:
+            self.skipped[name] = str(error)
+            return None
+        except Exception as error:  # noqa: BLE001  evidence that fails is no evidence: kept in the decision
+            self.skipped[name] = f"{type(error).__name__} while it was measured"
+            return None
+        if measured.uncertainty not in gate.signal.range:
+            self.skipped[name] = f"{measured.uncertainty} is outside the signal's own range"
+            return None
+        return measured
+
+    def logged(self, measuring: Asking[Measurement], tier: Tier) -> Walking[Measurement]:
+        """Pass a signal's asks on and keep a step for each."""
+        evidence: Evidence | None = None
+        failed: Exception | None = None
+        while True:
+            try:
+                if failed is not None:
+                    ask = measuring.throw(failed)
+                else:
+                    ask = next(measuring) if evidence is None else measuring.send(evidence)
+            except StopIteration as done:
+                measured: Measurement = done.value
+                return measured
+            evidence, failed = None, None
+            kind, name = type(ask).__name__.lower(), None if isinstance(ask, (Embed, Entails)) else ask.tier
+            try:
+                evidence = yield ask
+            except Exception as error:  # noqa: BLE001  the signal may know what to do; if not, it comes back
+                failed = error
+                self.steps.append(Step(kind=kind, tier=name, n=0, error=type(error).__name__))
+            else:
+                model = ask.model if isinstance(ask, (Embed, Entails)) else tier.model
+                self.steps.append(_step(kind, evidence, tier=name, model=model))
+
+    def no_signal(self, tier: Tier) -> Verdict:
+        """What the policy says when nothing could be measured."""
+        why = "; ".join(f"{name}: {reason}" for name, reason in self.skipped.items())
+        if self.policy.on_no_signal == "raise":
+            msg = f"no uncertainty could be measured for {tier.model} ({why}); set on_no_signal to 'cloud' or 'edge'"
+            raise NoSignalError(msg)
+        keep = self.policy.on_no_signal == "edge"
+        kept = f"{tier.name} answer kept" if keep else f"{tier.name} answer not kept"
+        return Verdict(
+            keep=keep,
+            stage="no_signal",
+            reason=f"no evidence ({why}): {kept} by on_no_signal={self.policy.on_no_signal!r}",
+        )
+
+    def routed(
+        self,
+        answer: Generation,
+        route: str,
+        verdict: Verdict,
+        *,
+        reason: str | None = None,
+        rule: str | None = None,
+        degraded: bool = False,
+        private: bool = False,
+    ) -> Routed:
+        """The result, with its decision."""
+        gate, measured = verdict.gate, verdict.measurement
+        decision = Decision(
+            route=route,
+            stage=verdict.stage,
+            reason=reason or verdict.reason,
+            uncertainty=measured.uncertainty if measured else None,
+            signal=measured.signal if measured else None,
+            threshold=gate.threshold.value if gate else None,
+            threshold_source=gate.threshold.source if gate else None,
+            signals=dict(self.signals),
+            skipped=dict(self.skipped),
+            steps=tuple(self.steps),
+            rule=rule,
+            degraded=degraded,
+            private=private,
+        )
+        return Routed(generation=answer, decision=decision)
+
+
+def _blocked(tier: Tier) -> str | None:
+    if tier.lacks is not None:
+        return f"{tier.name} cannot do {tier.lacks}"
+    if not tier.fits:
+        return f"the prompt ({tier.input_tokens} tokens) is longer than the context of {tier.name} ({tier.context_window})"
+    return None
+
+
+def _grey(gate: Gate, uncertainty: float) -> bool:
+    return gate.grey is not None and gate.grey[0] < uncertainty <= gate.grey[1]
+
+
+def _settled(gate: Gate, *, more: bool) -> Settled:
+    """Whether every uncertainty between two bounds leads to the same next step."""
+
+    def same(low: float, high: float) -> bool:
+        edges = [gate.threshold.value]
+        if more and gate.grey is not None:
+            edges = [*gate.grey]
+        return not any(low <= edge < high for edge in edges)
+
+    return same
+
+
+def _verdict(gate: Gate, measured: Measurement, *, stage: Stage) -> Verdict:
+    keep = measured.uncertainty <= gate.threshold.value
+    sign, then = ("<=", "kept") if keep else (">", "not kept")
+    unit = gate.signal.range.unit
+    reason = (
+        f"{measured.signal.replace('_', ' ')} {measured.uncertainty:.3g} {unit} {sign} {gate.threshold.value:.3g} "
+        f"({gate.threshold.source}): answer {then}"
+    )
+    return Verdict(keep=keep, stage=stage, reason=reason, gate=gate, measurement=measured)
+
+
+def _step(kind: str, evidence: Evidence, *, tier: str | None, model: str) -> Step:
+    usages = [g.usage for g in evidence.generations if g.usage is not None]
+    return Step(
+        kind=kind,
+        tier=tier,
+        model=model,
+        n=len(evidence.generations) or (0 if evidence.numbers is None else len(evidence.numbers)),
+        usage=sum(usages, Usage()) if usages else None,
+        latency_s=evidence.latency_s,
+        attempts=evidence.attempts,
+    )

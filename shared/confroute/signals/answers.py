@@ -1,0 +1,146 @@
+"""The final answer inside a text: a number, an option letter or a short string, comparable across samples."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Literal, TypeAlias
+
+from confroute.types import Generation
+
+Kind: TypeAlias = Literal["auto", "number", "option", "text"]
+
+_NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?"
+# "####" is GSM8K's own marker; \boxed{} is what maths-tuned models write.
+_MARKED_NUMBER = re.compile(
+    rf"(?:####|\\boxed\{{|\banswer\s*(?:is|:|=)|\bresult\s*(?:is|:|=))\s*[*$€£\\( ]*({_NUMBER})",
+    re.IGNORECASE,
+)
+_ANY_NUMBER = re.compile(rf"(?<![\w.]){_NUMBER}")
+_LISTED_OPTION = re.compile(r"(?:^|\n)\s*\(?([A-J])[).:]\s+\S")
+_MARKED_OPTION = re.compile(
+    r"\b(?:answer|option|choice)\s*(?:is|:|=)?\s*\**\(?([A-J])\b(?![a-z'])|\\boxed\{([A-J])\}", re.IGNORECASE
+)
+_LEADING_OPTION = re.compile(r"^\W*([A-J])(?:\W|$)")
+_ASKS_NUMBER = re.compile(
+    r"\bhow (?:many|much|old|far|long|tall|big)\b|\bcalculate\b|\bcompute\b|\d\s*[-+*/x×÷^]\s*\d",
+    re.IGNORECASE,
+)
+_LEAD_IN = re.compile(
+    r"^(?:the (?:final )?answer (?:is|:)|answer\s*:|it(?:'s| is)|that(?:'s| is| would be)|this is)\s+",
+    re.IGNORECASE,
+)
+# A point or comma inside a number, and a star or hyphen between two symbols, is no prose.
+_PROSE = re.compile(r"[;:!?'\"()\[\]{}`~_“”‘’„…]|[.](?!\d)|,|(?<![\w)])[*]+|[*]+(?![\w(])")
+_DASHES = re.compile(r"[—–]|-(?!\d)")
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_NUMBER_WORDS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+SHORT_WORDS = 8
+
+
+def normalised(text: str) -> str:
+    """Text without case, prose punctuation, articles, lead-ins and repeated spaces.
+
+    Symbols that carry meaning stay: signs and points of numbers, operators, "C++".
+
+    Examples
+    --------
+    >>> normalised("The answer is: **Paris**."), normalised("paris"), normalised("1,250.0 km")
+    ('paris', 'paris', '1250.0 km')
+    """
+    lowered = unicodedata.normalize("NFKC", text).lower()
+    bare = _PROSE.sub("", _DASHES.sub(" ", lowered.replace(": ", " ")))
+    bare = _ARTICLES.sub(" ", _LEAD_IN.sub("", bare.strip()))
+    return " ".join(bare.split()) or " ".join(lowered.split())
+
+
+def number_in(text: str) -> str | None:
+    """The final number of a text in canonical form: the last marked one ("the answer is 7"), else the last.
+
+    Examples
+    --------
+    >>> number_in("3 + 4 = 7, so the answer is 7.0 apples"), number_in("about 1,250 km"), number_in("none")
+    ('7', '1250', None)
+    >>> number_in("Eight legs.")
+    '8'
+    """
+    found = _MARKED_NUMBER.findall(text) or _ANY_NUMBER.findall(text)
+    if found:
+        return f"{float(found[-1].replace(',', '')):.12g}"
+    words = [word for word in re.findall(r"[a-z]+", text.lower()) if word in _NUMBER_WORDS]
+    # Several number words may be one number ("twenty one"), which this does not read.
+    return str(_NUMBER_WORDS.index(words[0])) if len(words) == 1 else None
+
+
+def option_in(text: str) -> str | None:
+    """The option letter A to J that a text chooses, or None.
+
+    Examples
+    --------
+    >>> option_in("B) Mars"), option_in("I think the answer is (c)."), option_in("A planet"), option_in("Mars")
+    ('B', 'C', None, None)
+    """
+    marked = [first or second for first, second in _MARKED_OPTION.findall(text)]
+    if marked:
+        return str(marked[-1]).upper()
+    text = text.strip()
+    leading = _LEADING_OPTION.match(text)
+    # "A planet ..." and "I think ..." begin with words, not with choices.
+    if leading and not re.match(r"^\W*[AI]\s+[a-z]", text):
+        return leading.group(1)
+    return None
+
+
+def kind_of(question: str) -> Kind:
+    """What kind of answer a question wants: "option" if it lists options, "number" if it asks for one, else "text".
+
+    A question that holds several numbers is taken for a word problem.
+
+    Examples
+    --------
+    >>> kind_of("How many legs has a spider?"), kind_of("Which one?\\nA. Mars\\nB. Venus"), kind_of("Capital of Peru?")
+    ('number', 'option', 'text')
+    """
+    if len(set(_LISTED_OPTION.findall(question))) > 1:
+        return "option"
+    several = len(_ANY_NUMBER.findall(question)) > 1 and "?" in question
+    return "number" if several or _ASKS_NUMBER.search(question) else "text"
+
+
+def final_answer(text: str, question: str, *, kind: Kind = "auto") -> str | None:
+    """The comparable final answer of a text, or None where there is none.
+
+    Parameters
+    ----------
+    text : str
+        What a model said.
+    question : str
+        What it was asked: decides the kind where `kind` is "auto".
+    kind : {"auto", "number", "option", "text"}
+        A "text" answer is the normalised text itself, if it has at most eight words; longer texts have no short
+        answer to compare.
+
+    Examples
+    --------
+    >>> final_answer("She has 3 + 4 = 7 apples.", "How many apples?")
+    '7'
+    >>> final_answer("The capital is a city that ... and so on for many words", "Capital?") is None
+    True
+    """
+    wanted = kind_of(question) if kind == "auto" else kind
+    if wanted == "option":
+        return option_in(text)
+    if wanted == "number" and (kind == "number" or number_in(text) is not None):
+        return number_in(text)
+    short = normalised(text)
+    return short if short and len(short.split()) <= SHORT_WORDS else None
+
+
+def answer_of(generation: Generation, question: str, *, kind: Kind = "auto") -> str | None:
+    """The comparable final answer of a generation: the host's own where it gave one, else `final_answer`."""
+    if generation.answer is not None:
+        return generation.answer
+    return final_answer(generation.text, question, kind=kind)

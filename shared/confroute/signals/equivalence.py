@@ -1,0 +1,161 @@
+"""Do two answers to one question say the same?
+
+An equivalence is a small frozen object; its question to a model is an ask like any other, so that it, too, does
+no I/O. Equal normalised texts are the same, and answers whose final numbers or options differ are not, before any
+model is asked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from confroute.asks import Embed, Entails, Evidence
+from confroute.errors import PolicyError
+from confroute.signals.answers import final_answer, kind_of, normalised
+from confroute.signals.base import Asking
+
+_NEGATION = re.compile(r"\b(?:not|no|never|none|neither|nor|cannot|without)\b|n't\b", re.IGNORECASE)
+_DIGITS = re.compile(r"\d+(?:\.\d+)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """The first of several answers that another one equals, and how many pairs a model compared for it."""
+
+    index: int | None = None
+    pairs: int = 0
+
+
+@runtime_checkable
+class Equivalence(Protocol):
+    """Finds out which of several answers, if any, another one equals, where their texts do not tell."""
+
+    def match(self, question: str, heads: Sequence[str], text: str) -> Asking[Match]:
+        """Yield what it needs to know; return the first of `heads` that means the same as `text`."""
+        ...
+
+
+def settled_by_text(question: str, first: str, second: str) -> bool | None:
+    """True or False where the texts alone decide, None where a model must be asked.
+
+    Examples
+    --------
+    >>> settled_by_text("Capital of France?", "Paris.", "paris"), settled_by_text("2+2?", "It is 4", "It is 5")
+    (True, False)
+    >>> settled_by_text("Who wrote it?", "It was Ada.", "Ada Lovelace did.") is None
+    True
+    """
+    if normalised(first) == normalised(second):
+        return True
+    if kind_of(question) != "text":
+        a, b = final_answer(first, question), final_answer(second, question)
+        if a is not None and b is not None:
+            return a == b
+    # Embeddings hardly see a changed digit or a negation, which change everything.
+    if sorted(_DIGITS.findall(first)) != sorted(_DIGITS.findall(second)):
+        return False
+    if bool(_NEGATION.search(first)) != bool(_NEGATION.search(second)):
+        return False
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SameText:
+    """Only answers whose texts, numbers or options agree are the same; needs no model.
+
+    Right for short answers. Of free text it says that every wording is another meaning, which escalates too much
+    and never too little.
+    """
+
+    def match(self, question: str, heads: Sequence[str], text: str) -> Asking[Match]:
+        """Return no match: texts that agree were recognised before."""
+        yield from ()
+        return Match()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SameEmbedding:
+    """Answers are the same if the cosine of their embeddings, question prepended, reaches `cosine`.
+
+    Parameters
+    ----------
+    model : str
+        A catalogue name or a folder of an embedding model.
+    cosine : float in [-1, 1]
+        With the question in both texts every cosine is high: two answers to one short question that share nothing
+        still reach about 0.6.
+
+    Raises
+    ------
+    PolicyError
+        `cosine` outside [-1, 1].
+    """
+
+    model: str = "all-minilm-l6-v2"
+    cosine: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.cosine <= 1:
+            msg = f"cosine is {self.cosine}: expected a number in [-1, 1]"
+            raise PolicyError(msg)
+
+    def match(self, question: str, heads: Sequence[str], text: str) -> Asking[Match]:
+        """Compare embeddings, all in one ask."""
+        texts = tuple(f"{question} {answer}" for answer in (text, *heads))
+        evidence = yield Embed(texts=texts, model=self.model)
+        vectors = _numbers(evidence)
+        near = np.flatnonzero(vectors[1:] @ vectors[0] >= self.cosine)
+        return Match(index=int(near[0]) if near.size else None, pairs=len(heads))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SameEntailment:
+    """Answers are the same if each entails the other, question prepended: Kuhn et al. (arXiv 2302.09664).
+
+    Parameters
+    ----------
+    model : str
+        A folder or hub name of a natural-language-inference model. Which of its labels is "entailment" is read
+        from its configuration.
+    probability : float in (0, 1)
+        Least probability of entailment, in both directions.
+
+    Notes
+    -----
+    The second direction is asked only if the first holds. Both are required: of "Paris" and "Paris and London"
+    one entails the other, and they are different answers.
+    """
+
+    model: str
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.probability < 1:
+            msg = f"probability is {self.probability}: expected a number between 0 and 1"
+            raise PolicyError(msg)
+
+    def match(self, question: str, heads: Sequence[str], text: str) -> Asking[Match]:
+        """Ask whether each head entails the text, in one ask, then for those that do, whether it entails them."""
+        this = f"{question} {text}"
+        forward = tuple((f"{question} {head}", this) for head in heads)
+        evidence = yield Entails(pairs=forward, model=self.model)
+        pairs = len(forward)
+        for index in np.flatnonzero(_numbers(evidence) >= self.probability):
+            evidence = yield Entails(pairs=((this, forward[index][0]),), model=self.model)
+            pairs += 1
+            if _numbers(evidence)[0] >= self.probability:
+                return Match(index=int(index), pairs=pairs)
+        return Match(pairs=pairs)
+
+
+def _numbers(evidence: Evidence) -> npt.NDArray[np.float32]:
+    if evidence.numbers is None:
+        msg = "an Embed or Entails ask was answered without numbers: the driver must do these asks"
+        raise TypeError(msg)
+    return evidence.numbers

@@ -1,0 +1,132 @@
+"""Token log-probabilities of the draft: the signal that costs nothing where the provider returns them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from confroute.decision import Measurement
+from confroute.errors import BadLogprobsError, PolicyError, SignalUnavailableError
+from confroute.signals.base import Asking, Case, Range
+from confroute.types import JSON, checked_logprobs
+
+Statistic: TypeAlias = Literal["mean", "max", "quantile", "sum"]
+_QUANTILES = (0.5, 0.75, 0.9)
+
+
+def token_nll(logprobs: tuple[float, ...], *, quantile: float = 0.9) -> dict[str, float]:
+    """Statistics of the tokens' negative log-probabilities, in nats, each 0 or more.
+
+    Parameters
+    ----------
+    logprobs : tuple of float, at least one
+        Natural logarithms, one per generated token.
+    quantile : float in [0, 1]
+        Which quantile stands under "quantile".
+
+    Returns
+    -------
+    dict
+        `mean` (its exponential is the perplexity), `max` (the least likely token), `sum` (of the whole
+        sequence), `quantile`, and the quantiles `q50`, `q75`, `q90`.
+
+    Notes
+    -----
+    `sum` grows with every token, so it ranks answers by length as much as by doubt; `mean` favours long answers,
+    whose many certain tokens hide one wrong number. Gupta et al. (arXiv 2404.10136) find the sum worse than
+    random on some tasks, and quantiles the better features.
+
+    Examples
+    --------
+    >>> stats = token_nll((-0.1, -0.3))
+    >>> round(stats["mean"], 3), round(stats["max"], 3), round(stats["sum"], 3)
+    (0.2, 0.3, 0.4)
+    """
+    nll = -np.asarray(logprobs, dtype=np.float64)
+    *fixed, chosen = np.quantile(nll, (*_QUANTILES, quantile))
+    stats = {"mean": nll.mean(), "max": nll.max(), "sum": nll.sum(), "quantile": chosen}
+    stats |= {f"q{round(100 * q)}": value for q, value in zip(_QUANTILES, fixed, strict=True)}
+    # Exactly certain tokens would print as -0.0.
+    return {name: max(0.0, float(value)) for name, value in stats.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob:
+    """Negative log-probability of the draft's tokens, in nats; 0 or more, higher means less reliable.
+
+    Parameters
+    ----------
+    statistic : {"mean", "max", "quantile", "sum"}
+        Which statistic of the tokens is the uncertainty; the others stand in the details. See `token_nll` for
+        their length bias.
+    quantile : float in [0, 1]
+        For "quantile".
+
+    Raises
+    ------
+    PolicyError
+        An unknown statistic or a quantile outside [0, 1].
+
+    Notes
+    -----
+    Needs log-probabilities; costs nothing more. "max" of the negative log-probability is "min" of the
+    log-probability.
+
+    Examples
+    --------
+    >>> from confroute.types import Generation, Tier
+    >>> case = Case(tier=Tier(name="edge", model="m"), question="?", draft=Generation(text="4", logprobs=(-0.25,)))
+    >>> next(TokenLogprob().measure(case))
+    Traceback (most recent call last):
+    StopIteration: Measurement(signal='token_logprob', uncertainty=0.25, ...
+    """
+
+    statistic: Statistic = "mean"
+    quantile: float = 0.9
+
+    def __post_init__(self) -> None:
+        if self.statistic not in ("mean", "max", "quantile", "sum"):
+            msg = f"statistic is {self.statistic!r}: expected 'mean', 'max', 'quantile' or 'sum'"
+            raise PolicyError(msg)
+        if not 0 <= self.quantile <= 1:
+            msg = f"quantile is {self.quantile}: expected a number in [0, 1]"
+            raise PolicyError(msg)
+
+    @property
+    def name(self) -> str:
+        """Key in the decision."""
+        return "token_logprob"
+
+    @property
+    def range(self) -> Range:
+        """0 or more, in nats."""
+        return Range(unit="nats")
+
+    def measure(self, case: Case) -> Asking[Measurement]:
+        """Return the statistic of the draft's log-probabilities.
+
+        Raises
+        ------
+        SignalUnavailableError
+            There are none, or they are no probabilities.
+        """
+        yield from ()  # a generator like every other signal, though it asks for nothing
+        usage = case.draft.usage
+        try:
+            logprobs = checked_logprobs(
+                case.draft.logprobs, output_tokens=usage.output_tokens if usage else None
+            )
+        except BadLogprobsError as error:
+            raise SignalUnavailableError(str(error)) from error
+        if logprobs is None:
+            raise SignalUnavailableError(f"{case.tier.model} returned no log-probabilities")
+        stats = token_nll(logprobs, quantile=self.quantile)
+        details: dict[str, JSON] = {f"{name}_nats": round(value, 6) for name, value in stats.items()}
+        details |= {
+            "statistic": self.statistic,
+            "tokens": len(logprobs),
+            "cut_off": case.draft.finish == "length",
+        }
+        return Measurement(signal=self.name, uncertainty=stats[self.statistic], details=details)

@@ -1,0 +1,293 @@
+"""Semantic entropy: how evenly a model's answers spread over different meanings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from confroute.decision import Measurement
+from confroute.errors import BadLogprobsError, PolicyError, SignalUnavailableError
+from confroute.signals.answers import normalised
+from confroute.signals.base import Asking, Case, Range, samples
+from confroute.signals.consistency import check_sampling
+from confroute.signals.equivalence import Equivalence, Match, SameText, settled_by_text
+from confroute.types import Generation, checked_logprobs
+
+Weighting: TypeAlias = Literal["discrete", "probability"]
+
+
+def normalised_entropy(weights: Sequence[float], n: int) -> float:
+    """Entropy of clusters in units of log(n): exactly 0 for one cluster, exactly 1 for n equal ones.
+
+    Parameters
+    ----------
+    weights : sequence of float
+        One positive weight per cluster; they need not sum to 1.
+    n : int
+        Answers that were clustered, 2 or more.
+
+    Examples
+    --------
+    >>> normalised_entropy([20], 20), normalised_entropy([1, 1, 1], 3)
+    (0.0, 1.0)
+    """
+    if len(weights) == 1:
+        return 0.0
+    if len(weights) == n and len(set(weights)) == 1:
+        return 1.0
+    p = np.asarray(weights, dtype=np.float64) / math.fsum(weights)
+    return float(min(1.0, max(0.0, -(p * np.log(p)).sum() / math.log(n))))
+
+
+def bounds(counts: Sequence[int], n: int) -> tuple[float, float]:
+    """Least and greatest normalised entropy that `n` answers can end in, given clusters of the first ones.
+
+    The entropy is least if all further answers join the largest cluster (that completion majorises every other)
+    and greatest if each is a meaning of its own (every other completion merges clusters of that one).
+
+    Examples
+    --------
+    >>> low, high = bounds([3], 5)
+    >>> low, round(high, 3)
+    (0.0, 0.59)
+    """
+    rest = n - sum(counts)
+    largest = max(counts)
+    low = [*counts]
+    low[low.index(largest)] += rest
+    return normalised_entropy(low, n), normalised_entropy([*counts, *[1] * rest], n)
+
+
+@dataclass(slots=True)
+class Clusters:
+    """Answers grouped by meaning as they come: one cluster an answer, compared with representatives only.
+
+    A cluster's representative is its first answer, so the groups of earlier answers never change when later ones
+    come: that is what makes stopping early exact.
+    """
+
+    question: str
+    equivalence: Equivalence
+    labels: list[int] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)
+    pairs: int = 0
+    _known: dict[str, int] = field(default_factory=dict)
+
+    def add(self, text: str) -> Asking[int]:
+        """Put one answer into the first cluster whose representative says the same; return its label."""
+        key = normalised(text)
+        label = self._known.get(key)
+        if label is None:
+            label = yield from self._find(text)
+            self._known[key] = label
+        self.labels.append(label)
+        return label
+
+    def _find(self, text: str) -> Asking[int]:
+        unclear = []
+        for label, head in enumerate(self.heads):
+            verdict = settled_by_text(self.question, head, text)
+            if verdict:
+                return label
+            if verdict is None:
+                unclear.append((label, head))
+        if unclear:
+            found = yield from self.equivalence.match(self.question, [head for _, head in unclear], text)
+            self.pairs += found.pairs
+            if found.index is not None:
+                return unclear[found.index][0]
+        self.heads.append(text)
+        return len(self.heads) - 1
+
+    @property
+    def counts(self) -> list[int]:
+        """Answers in each cluster."""
+        return [self.labels.count(label) for label in range(len(self.heads))]
+
+
+def semantic_entropy(
+    answers: Sequence[str],
+    *,
+    question: str = "",
+    same: Callable[[str, str], bool] | None = None,
+    logprobs: Sequence[Sequence[float]] | None = None,
+) -> float:
+    """Semantic entropy of answers that you already have, in [0, 1].
+
+    Parameters
+    ----------
+    answers : sequence of str
+        2 or more, in any order: the result does not depend on it.
+    question : str
+        What they answer; it decides whether numbers or options are compared.
+    same : callable, optional
+        `same(a, b)` says whether `a` entails `b`; it is asked in both directions, of answers whose texts do not
+        settle it. By default only equal normalised texts, numbers and options are the same.
+    logprobs : sequence of sequences of float, optional
+        Token log-probabilities of each answer: clusters are then weighted by probability, not counted.
+
+    Raises
+    ------
+    PolicyError
+        Fewer than 2 answers, or `logprobs` of another length.
+
+    Examples
+    --------
+    >>> semantic_entropy(["Paris", "London", "Paris and London"]), semantic_entropy(["Paris", "paris."])
+    (1.0, 0.0)
+    """
+    if len(answers) < 2:
+        msg = f"{len(answers)} answers: semantic entropy needs at least 2"
+        raise PolicyError(msg)
+    if logprobs is not None and len(logprobs) != len(answers):
+        msg = f"{len(logprobs)} lists of log-probabilities for {len(answers)} answers: expected one each"
+        raise PolicyError(msg)
+    order = sorted(range(len(answers)), key=lambda i: (normalised(answers[i]), answers[i]))
+    clusters = Clusters(question=question, equivalence=_Given(says_same=same))
+    for i in order:
+        _finish(clusters.add(answers[i]))
+    weights = None if logprobs is None else [_weight(tuple(logprobs[i])) for i in order]
+    return normalised_entropy(_cluster_weights(clusters, weights), len(answers))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """An equivalence from the caller's own function."""
+
+    says_same: Callable[[str, str], bool] | None
+
+    def match(self, question: str, heads: Sequence[str], text: str) -> Asking[Match]:
+        yield from ()
+        same = self.says_same
+        if same is None:
+            return Match()
+        both = (i for i, head in enumerate(heads) if same(head, text) and same(text, head))
+        return Match(index=next(both, None))
+
+
+def _finish(asking: Asking[int]) -> None:
+    """Run a generator that asks for nothing."""
+    for ask in asking:
+        msg = f"an answer was asked for ({ask}) where none can be given"
+        raise TypeError(msg)
+
+
+def _weight(logprobs: tuple[float, ...]) -> float:
+    """Length-normalised sequence probability: without it, long answers would weigh nothing."""
+    return math.exp(sum(logprobs) / len(logprobs))
+
+
+def _cluster_weights(clusters: Clusters, weights: Sequence[float] | None) -> list[float]:
+    if weights is None:
+        return [float(count) for count in clusters.counts]
+    totals = [0.0] * len(clusters.heads)
+    for label, weight in zip(clusters.labels, weights, strict=True):
+        totals[label] += weight
+    return totals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SemanticEntropy:
+    """Entropy over meanings of the edge's own samples, in units of log(n); in [0, 1], higher means less reliable.
+
+    Parameters
+    ----------
+    n : int
+        Samples at the most, 2 or more.
+    temperature : float
+        Above 0.
+    step : int
+        Samples drawn at a time.
+    equivalence : Equivalence
+        What makes two answers the same: `SameText`, `SameEmbedding` or `SameEntailment`.
+    weighting : {"discrete", "probability"}
+        Count answers, or weigh each by its length-normalised probability (needs log-probabilities of the samples).
+
+    Notes
+    -----
+    Farquhar et al. (Nature 630, 2024) and Kuhn et al. (arXiv 2302.09664). Deviations: the value is divided by
+    log(n), so that it lies in [0, 1] whatever n is; one answer belongs to exactly one cluster; and sampling stops
+    when no completion can change the decision (`bounds`), which for the probability weighting never happens early,
+    since a later answer may weigh anything.
+    """
+
+    n: int = 5
+    temperature: float = 0.7
+    step: int = 1
+    equivalence: Equivalence = field(default_factory=SameText)
+    weighting: Weighting = "discrete"
+
+    def __post_init__(self) -> None:
+        check_sampling(self.n, self.temperature, self.step)
+        if self.weighting not in ("discrete", "probability"):
+            msg = f"weighting is {self.weighting!r}: expected 'discrete' or 'probability'"
+            raise PolicyError(msg)
+
+    @property
+    def name(self) -> str:
+        """Key in the decision."""
+        return "semantic_entropy"
+
+    @property
+    def range(self) -> Range:
+        """Units of log(n)."""
+        return Range(high=1.0, unit="of log n")
+
+    def measure(self, case: Case) -> Asking[Measurement]:
+        """Draw and cluster samples until the decision is settled.
+
+        Raises
+        ------
+        SignalUnavailableError
+            The tier cannot sample, or the samples have no log-probabilities to weigh them by.
+        """
+        clusters = Clusters(question=case.question, equivalence=self.equivalence)
+        low, high = 0.0, 1.0
+        drawn: list[Generation] = []
+        while len(drawn) < self.n and not (drawn and self._settled(case, low, high)):
+            known = len(drawn)
+            drawn = yield from samples(case, min(self.n, known + self.step), temperature=self.temperature)
+            for sample in drawn[known:]:
+                yield from clusters.add(sample.answer or sample.text)
+            low, high = bounds(clusters.counts, self.n)
+        return self._measurement(clusters, drawn, low, high)
+
+    def _settled(self, case: Case, low: float, high: float) -> bool:
+        return self.weighting == "discrete" and case.settled(low, high)
+
+    def _measurement(
+        self, clusters: Clusters, drawn: list[Generation], low: float, high: float
+    ) -> Measurement:
+        weights = [_sample_weight(s) for s in drawn] if self.weighting == "probability" else None
+        value = normalised_entropy(_cluster_weights(clusters, weights), max(2, len(drawn)))
+        if weights is None:
+            value = min(max(value, low), high)
+        return Measurement(
+            signal=self.name,
+            uncertainty=value,
+            details={
+                "drawn": len(drawn),
+                "of": self.n,
+                "clusters": [*sorted(clusters.counts, reverse=True)],
+                "pairs": clusters.pairs,
+                "weighting": self.weighting,
+                "low": round(low, 6),
+                "high": round(high, 6),
+            },
+        )
+
+
+def _sample_weight(sample: Generation) -> float:
+    try:
+        logprobs = checked_logprobs(sample.logprobs)
+    except BadLogprobsError as error:
+        raise SignalUnavailableError(str(error)) from error
+    if logprobs is None:
+        raise SignalUnavailableError(
+            "samples without log-probabilities cannot be weighed; use weighting='discrete'"
+        )
+    return _weight(logprobs)

@@ -1,0 +1,227 @@
+"""Models for tests: they say what you scripted, with the log-probabilities, delays and faults you scripted.
+
+`langchain_confroute.testing.ScriptedChat` and `llamaindex_confroute.testing.ScriptedLLM` put a `ScriptedModel` behind
+the host's own interface; `ScriptedCalls` drives a policy without any host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Coroutine,
+    Generator,
+    Mapping,
+    Sequence,
+)
+from dataclasses import dataclass, field
+from itertools import count
+
+from confroute.asks import Final, ModelAsk, Sample
+from confroute.errors import PolicyError
+from confroute.types import Finish, Generation, Request, Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One thing a scripted model says.
+
+    Attributes
+    ----------
+    text : str
+    logprob : float or None
+        Natural log-probability of every token; None for a provider that returns none.
+    logprobs : tuple of float or None
+        One per token instead, right or wrong on purpose: it is passed on as it is.
+    usage : Usage or None
+        Words of prompt and answer where not given.
+    latency_s : float
+        Seconds until the (first part of the) answer.
+    fault : Exception or None
+        Raised instead of the answer, or after `fault_after` parts of a stream.
+    fault_after : int
+    finish : str
+    """
+
+    text: str = ""
+    logprob: float | None = -0.05
+    logprobs: tuple[float, ...] | None = None
+    usage: Usage | None = None
+    latency_s: float = 0.0
+    fault: Exception | None = None
+    fault_after: int = 0
+    finish: Finish = "stop"
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The text in words, each with the space before it."""
+        return tuple(re.findall(r"\s*\S+\s*$|\s*\S+", self.text))
+
+    def generation(self, prompt: str, *, model: str) -> Generation:
+        """This reply as the core sees it."""
+        tokens = self.tokens
+        logprobs = self.logprobs
+        if logprobs is None and self.logprob is not None:
+            logprobs = (self.logprob,) * len(tokens)
+        usage = self.usage or Usage(input_tokens=len(prompt.split()), output_tokens=len(tokens))
+        return Generation(
+            text=self.text, logprobs=logprobs, tokens=tokens, usage=usage, finish=self.finish, model=model
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """One call that a scripted model received."""
+
+    prompt: str
+    temperature: float | None = None
+
+
+@dataclass(slots=True)
+class ScriptedModel:
+    """A model that gives set replies in turn, and remembers what it was asked.
+
+    Parameters
+    ----------
+    replies : sequence of Reply or str, or callable
+        Answers to calls at temperature 0 or none, the last one repeated for ever; or a function of the prompt.
+    samples : sequence of Reply or str
+        Answers to calls at a temperature above 0, in a cycle; the replies where not given.
+    name : str
+
+    Examples
+    --------
+    >>> model = ScriptedModel(["Paris"], samples=["Paris", "Lyon"])
+    >>> model.reply("Capital?").text, model.reply("Capital?", temperature=0.7).text, len(model.heard)
+    ('Paris', 'Paris', 2)
+    """
+
+    replies: Sequence[Reply | str] | Callable[[str], Reply | str] = ("ok",)
+    samples: Sequence[Reply | str] = ()
+    name: str = "scripted"
+    heard: list[Heard] = field(default_factory=list)
+    _greedy: count[int] = field(default_factory=count, repr=False)
+    _sampled: count[int] = field(default_factory=count, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def reply(self, prompt: str, *, temperature: float | None = None) -> Reply:
+        """The next reply to `prompt`; neither waits nor raises its fault."""
+        with self._lock:
+            self.heard.append(Heard(prompt=prompt, temperature=temperature))
+            if temperature and self.samples:
+                said = self.samples[next(self._sampled) % len(self.samples)]
+            elif callable(self.replies):
+                said = self.replies(prompt)
+            else:
+                said = self.replies[min(next(self._greedy), len(self.replies) - 1)]
+        return said if isinstance(said, Reply) else Reply(text=said)
+
+    def say(self, prompt: str, *, temperature: float | None = None) -> Generation:
+        """Wait as scripted, then answer or raise."""
+        reply = self.reply(prompt, temperature=temperature)
+        time.sleep(reply.latency_s)
+        if reply.fault is not None:
+            raise reply.fault
+        return reply.generation(prompt, model=self.name)
+
+    async def asay(self, prompt: str, *, temperature: float | None = None) -> Generation:
+        """Async form of `say`."""
+        reply = self.reply(prompt, temperature=temperature)
+        await asyncio.sleep(reply.latency_s)
+        if reply.fault is not None:
+            raise reply.fault
+        return reply.generation(prompt, model=self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScriptedCalls:
+    """Answers a policy's asks from scripted models, without a host.
+
+    Examples
+    --------
+    >>> from confroute import Cascade, Message, TokenLogprob
+    >>> from confroute.runtime import run
+    >>> calls = ScriptedCalls(models={"edge": ScriptedModel(["4"]), "cloud": ScriptedModel(["four"])})
+    >>> request = Request(messages=(Message(role="user", text="2 + 2?"),))
+    >>> run(Cascade.of(TokenLogprob(), 0.1), request, calls.call(request), {}).decision.route
+    'edge'
+    """
+
+    models: Mapping[str, ScriptedModel]
+
+    def _model(self, tier: str) -> ScriptedModel:
+        if tier not in self.models:
+            msg = f"no scripted model for tier {tier!r}: expected one of {', '.join(self.models)}"
+            raise PolicyError(msg)
+        return self.models[tier]
+
+    def call(self, request: Request) -> Callable[[ModelAsk], list[Generation]]:
+        """What `confroute.runtime.run` wants as `call`."""
+        prompt = prompt_of(request)
+
+        def answer(ask: ModelAsk) -> list[Generation]:
+            if isinstance(ask, Sample):
+                return [self._model(ask.tier).say(prompt, temperature=ask.temperature) for _ in range(ask.n)]
+            return [self._model(ask.tier).say(prompt)]
+
+        return answer
+
+    def acall(self, request: Request) -> Callable[[ModelAsk], Coroutine[None, None, list[Generation]]]:
+        """What `confroute.runtime.arun` wants as `call`."""
+        prompt = prompt_of(request)
+
+        async def answer(ask: ModelAsk) -> list[Generation]:
+            if isinstance(ask, Sample):
+                return [
+                    await self._model(ask.tier).asay(prompt, temperature=ask.temperature)
+                    for _ in range(ask.n)
+                ]
+            return [await self._model(ask.tier).asay(prompt)]
+
+        return answer
+
+    def stream(self, request: Request) -> Callable[[Final], Generator[str | Generation, None, None]]:
+        """What `confroute.runtime.run_stream` wants as `stream`: tokens, then the whole answer."""
+        prompt = prompt_of(request)
+
+        def answer(ask: Final) -> Generator[str | Generation, None, None]:
+            model = self._model(ask.tier)
+            reply = model.reply(prompt)
+            time.sleep(reply.latency_s)
+            yield from parts(reply)
+            yield reply.generation(prompt, model=model.name)
+
+        return answer
+
+    def astream(self, request: Request) -> Callable[[Final], AsyncGenerator[str | Generation, None]]:
+        """What `confroute.runtime.arun_stream` wants as `stream`."""
+        prompt = prompt_of(request)
+
+        async def answer(ask: Final) -> AsyncGenerator[str | Generation, None]:
+            model = self._model(ask.tier)
+            reply = model.reply(prompt)
+            await asyncio.sleep(reply.latency_s)
+            for part in parts(reply):
+                yield part
+            yield reply.generation(prompt, model=model.name)
+
+        return answer
+
+
+def parts(reply: Reply) -> Generator[str, None, None]:
+    """The tokens of a streamed reply, its fault raised where it was scripted."""
+    for position, token in enumerate(reply.tokens):
+        if reply.fault is not None and position >= reply.fault_after:
+            raise reply.fault
+        yield token
+    if reply.fault is not None:
+        raise reply.fault
+
+
+def prompt_of(request: Request) -> str:
+    """A conversation as one text, as scripted models see it."""
+    return "\n".join(f"{message.role}: {message.text}" for message in request.messages)

@@ -1,0 +1,218 @@
+"""Values that every part of confroute shares: messages, answers, usage.
+
+All of them are frozen and keyword-only; nothing here does I/O or imports a host framework.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from confroute.errors import BadLogprobsError
+
+JSON: TypeAlias = "str | int | float | bool | None | list[JSON] | dict[str, JSON]"
+Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+Finish: TypeAlias = Literal["stop", "length", "tool_calls", "cancelled", "unknown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation, as text.
+
+    Attributes
+    ----------
+    role : {"system", "user", "assistant", "tool"}
+    text : str
+    """
+
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens that one or more calls were billed for.
+
+    Examples
+    --------
+    >>> Usage(input_tokens=3, output_tokens=2) + Usage(input_tokens=1, output_tokens=1)
+    Usage(input_tokens=4, output_tokens=3)
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+        )
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output tokens together."""
+        return self.input_tokens + self.output_tokens
+
+    def to_dict(self) -> dict[str, JSON]:
+        """JSON form."""
+        return {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """One answer of one model, whatever framework it came from.
+
+    Attributes
+    ----------
+    text : str
+        The answer as the user would read it.
+    logprobs : tuple of float or None
+        Natural logarithm of each generated token's probability, in order, in (-inf, 0].
+        None when the provider returned none: never read as confidence.
+    tokens : tuple of str or None
+        The generated tokens, aligned with `logprobs`.
+    usage : Usage or None
+        Tokens billed for this call. In a batch of samples the prompt is counted on the first only.
+    finish : str
+        Why generation ended. "length" means the answer was cut off.
+    model : str or None
+        The model's own name.
+    latency_s : float
+        Wall time of the call, in seconds.
+    answer : str or None
+        The part to compare with other answers where it is not in the text: a tool call or a structured value in
+        canonical form.
+    flaw : str or None
+        Why this answer cannot be used, however certain it is: a call of an unknown tool, arguments or a structured
+        value that do not validate. In words that do not repeat the answer.
+    raw : object
+        The host framework's own answer, handed back untouched.
+    """
+
+    text: str
+    logprobs: tuple[float, ...] | None = None
+    tokens: tuple[str, ...] | None = None
+    usage: Usage | None = None
+    finish: Finish = "unknown"
+    model: str | None = None
+    latency_s: float = 0.0
+    answer: str | None = None
+    flaw: str | None = None
+    raw: Any = field(default=None, repr=False, compare=False)
+
+
+# Providers round: OpenAI-compatible servers return tiny positive values for certain tokens.
+ROUNDING_NATS = 1e-4
+# Providers bill an end-of-turn marker or two that has no log-probability.
+UNSCORED_TOKENS = 2
+
+
+def checked_logprobs(
+    logprobs: tuple[float, ...] | None, *, output_tokens: int | None = None
+) -> tuple[float, ...] | None:
+    """Return `logprobs` clipped to at most 0, or refuse what cannot be probabilities of the whole answer.
+
+    Parameters
+    ----------
+    logprobs : tuple of float or None
+        Natural logarithms, one per generated token. None and the empty tuple both mean "none".
+    output_tokens : int, optional
+        Tokens the provider billed. Up to two of them may go without (end-of-turn markers); where more do, part of
+        the answer is unscored, and the rest says nothing about it.
+
+    Raises
+    ------
+    BadLogprobsError
+        NaN, an infinity, a value above rounding error, or fewer values than tokens.
+
+    Examples
+    --------
+    >>> checked_logprobs((-0.1, 1e-6))
+    (-0.1, 0.0)
+    >>> checked_logprobs(()) is None
+    True
+    """
+    if not logprobs:
+        return None
+    for position, value in enumerate(logprobs):
+        if not math.isfinite(value) or value > ROUNDING_NATS:
+            raise BadLogprobsError(position=position, value=value)
+    if output_tokens is not None and len(logprobs) + UNSCORED_TOKENS < output_tokens:
+        raise BadLogprobsError(count=len(logprobs), output_tokens=output_tokens)
+    return tuple(min(0.0, value) for value in logprobs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """What is known of one model before it is called.
+
+    Attributes
+    ----------
+    name : str
+        "edge", "cloud" or any name of the policy's ordered list.
+    model : str
+        The model's own name, for the record.
+    context_window : int or None
+        Tokens that prompt and answer may take together; None when unknown.
+    input_tokens : int or None
+        Estimated tokens of this request's prompt for this model; None when unknown.
+    lacks : str or None
+        A capability that this request needs and the model does not have ("tools", "images"), if any.
+    can_sample : bool
+        Whether several different answers can be drawn.
+    """
+
+    name: str
+    model: str
+    context_window: int | None = None
+    input_tokens: int | None = None
+    lacks: str | None = None
+    can_sample: bool = True
+
+    @property
+    def fits(self) -> bool:
+        """False only if the prompt is known to be longer than the context window."""
+        if self.context_window is None or self.input_tokens is None:
+            return True
+        return self.input_tokens < self.context_window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One call, as the policy sees it.
+
+    Attributes
+    ----------
+    messages : tuple of Message
+        The whole conversation, oldest first.
+    tiers : mapping of str to Tier
+        Facts about each tier for this request.
+    route : str or None
+        A tier forced by the caller.
+    threshold : float or mapping of str to float, or None
+        The caller's threshold for this call: a number for a policy of one signal, else by signal name.
+    tags : frozenset of str
+        Free labels that rules may read.
+    attachments : bool
+        Whether the conversation holds content that is not text.
+    question : str or None
+        The question without retrieved context, where the host keeps them apart.
+    """
+
+    messages: tuple[Message, ...]
+    tiers: Mapping[str, Tier] = field(default_factory=dict)
+    route: str | None = None
+    threshold: float | Mapping[str, float] | None = None
+    tags: frozenset[str] = frozenset()
+    attachments: bool = False
+    question: str | None = None
+
+    @property
+    def asked(self) -> str:
+        """The question to judge answers by: `question`, else the last user message."""
+        if self.question is not None:
+            return self.question
+        users = (m.text for m in reversed(self.messages) if m.role == "user")
+        return next(users, self.messages[-1].text if self.messages else "")
