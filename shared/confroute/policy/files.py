@@ -91,7 +91,7 @@ def _plain(value: object) -> Any:
             msg = f"a {kind} cannot be written to a policy file: register it with confroute.policy.register"
             raise PolicyError(msg)
         fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"kind": kind, **fields}
+        return {"class": kind, **fields}
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     if value is None or isinstance(value, (str, int, float, bool)):
@@ -108,10 +108,10 @@ def _built(value: object) -> Any:
     if not isinstance(value, dict):
         return value
     fields = dict(value)
-    kind = fields.pop("kind", None)
+    kind = fields.pop("class", None)
     cls = _KNOWN.get(kind) if isinstance(kind, str) else None
     if cls is None:
-        msg = f"unknown kind {kind!r} in the policy file: expected one of {', '.join(sorted(_KNOWN))}"
+        msg = f"unknown class {kind!r} in the policy file: expected one of {', '.join(sorted(_KNOWN))}"
         raise PolicyError(msg)
     try:
         return cls(**{name: _built(item) for name, item in fields.items()})

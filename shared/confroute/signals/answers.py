@@ -26,14 +26,15 @@ _ASKS_NUMBER = re.compile(
     r"\bhow (?:many|much|old|far|long|tall|big)\b|\bcalculate\b|\bcompute\b|\d\s*[-+*/x×÷^]\s*\d",
     re.IGNORECASE,
 )
+# Punctuation is gone before these are looked for.
 _LEAD_IN = re.compile(
-    r"^(?:the (?:final )?answer (?:is|:)|answer\s*:|it(?:'s| is)|that(?:'s| is| would be)|this is)\s+",
-    re.IGNORECASE,
+    r"^(?:(?:the )?(?:final |correct )?answer(?: is)?|its|it is|thats|that is|that would be|this is)(?:\s+|$)"
 )
 # A point or comma inside a number, and a star or hyphen between two symbols, is no prose.
-_PROSE = re.compile(r"[;:!?'\"()\[\]{}`~_“”‘’„…]|[.](?!\d)|,|(?<![\w)])[*]+|[*]+(?![\w(])")
+_PROSE = re.compile(r"[;:!?'\"()\[\]{}`~_“”‘’„…]|[.](?!\d)|,")
+_STARS = re.compile(r"(?<!\w)[*]+|[*]+(?!\w)")
 _DASHES = re.compile(r"[—–]|-(?!\d)")
-_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_ARTICLES = re.compile(r"(?<!\S)(?:a|an|the)(?!\S)")
 _NUMBER_WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
     *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
@@ -52,9 +53,10 @@ def normalised(text: str) -> str:
     ('paris', 'paris', '1250.0 km')
     """
     lowered = unicodedata.normalize("NFKC", text).lower()
-    bare = _PROSE.sub("", _DASHES.sub(" ", lowered.replace(": ", " ")))
-    bare = _ARTICLES.sub(" ", _LEAD_IN.sub("", bare.strip()))
-    return " ".join(bare.split()) or " ".join(lowered.split())
+    words = " ".join(_STARS.sub("", _PROSE.sub("", _DASHES.sub(" ", lowered))).split())
+    while words != (shorter := _LEAD_IN.sub("", " ".join(_ARTICLES.sub(" ", words).split()))):
+        words = shorter
+    return words or " ".join(lowered.split())
 
 
 def number_in(text: str) -> str | None:

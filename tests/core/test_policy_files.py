@@ -1,0 +1,108 @@
+"""Policy files: what is written is what is read, and nothing else is read."""
+
+import json
+
+import pytest
+from confroute import (
+    Cascade,
+    Gate,
+    KeepPrivate,
+    SameEmbedding,
+    SameEntailment,
+    SelfConsistency,
+    SemanticEntropy,
+    SendTo,
+    Threshold,
+    TokenLogprob,
+)
+from confroute.errors import CalibrationError, PolicyError
+
+FULL = Cascade(
+    gates=(
+        Gate(
+            signal=TokenLogprob(statistic="quantile"),
+            threshold=Threshold(value=0.5, source="fitted"),
+            grey=(0.1, 1.0),
+        ),
+        Gate(signal=SelfConsistency(n=3, step=3), threshold=Threshold(value=0.4)),
+        Gate(signal=SemanticEntropy(equivalence=SameEntailment(model="nli")), threshold=Threshold(value=0.6)),
+    ),
+    rules=(KeepPrivate(patterns=(r"\bIBAN\b",)), SendTo(tier="cloud", tags=("hard",))),
+    on_cloud_error="edge",
+)
+
+
+def test_round_trip(tmp_path):
+    """A policy with everything in it comes back equal, and decides the same because it is the same value."""
+    for policy in (Cascade(), FULL, Cascade.of(SemanticEntropy(equivalence=SameEmbedding()), 0.5)):
+        policy.save(tmp_path / "policy.json")
+        assert Cascade.load(tmp_path / "policy.json") == policy
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"version": 2}, "version 2, this confroute reads version 1"),
+        ({"version": None}, "version None"),
+        ({"format": "other"}, "no policy file"),
+        ({"policy": {"class": "os.system"}}, "unknown class 'os.system'"),
+        ({"policy": {"class": "Cascade", "gates": []}}, "at least one signal"),
+        ({"policy": {"class": "Cascade", "colour": 1}}, "colour"),
+        ({"policy": {"class": "Threshold", "value": 1.0}}, "expected a Cascade"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, change, words):
+    """Another version, another format, an unknown class or impossible values: said, never guessed."""
+    path = tmp_path / "policy.json"
+    FULL.save(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(PolicyError, match=words):
+        Cascade.load(path)
+
+
+def test_files_that_are_no_json_are_refused(tmp_path):
+    """Not JSON, or JSON of another shape."""
+    for text in ("", "{", "[]", "3"):
+        (tmp_path / "policy.json").write_text(text)
+        with pytest.raises(PolicyError, match="no policy file"):
+            Cascade.load(tmp_path / "policy.json")
+
+
+def test_own_classes_are_not_written_half(tmp_path):
+    """A rule that cannot be read back is refused before a file exists."""
+    policy = Cascade(rules=(lambda request: None,))
+    with pytest.raises(PolicyError, match="cannot be written"):
+        policy.save(tmp_path / "policy.json")
+    assert not (tmp_path / "policy.json").exists()
+
+
+def test_fitted_thresholds():
+    """The best point between kept and sent, checked by trying every other."""
+    uncertainty = [0.1, 0.5, 0.2, 0.9, 0.4, 0.3, 0.7, 0.6]
+    edge = [1, 1, 1, 0, 1, 0, 0, 0]
+    cloud = [1, 1, 1, 1, 1, 0, 1, 1]
+    fitted = Threshold.fit(uncertainty, edge, cloud, price=0.1)
+
+    def worth(threshold):
+        return sum(e if u <= threshold else c - 0.1 for u, e, c in zip(uncertainty, edge, cloud, strict=True))
+
+    assert worth(fitted.value) == max(worth(t / 100) for t in range(-1, 101))
+    assert "8 recorded calls" in fitted.source
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: Threshold.fit([0.1] * 7, [1] * 7),
+        lambda: Threshold.fit([0.1] * 8, [1] * 7),
+        lambda: Threshold.fit([float("nan")] * 8, [1] * 8),
+        lambda: Threshold.fit([0.1] * 8, [0] * 8),
+        lambda: Threshold.for_cloud_share([0.1] * 8, share=1.2),
+        lambda: Threshold.for_cloud_share([0.1] * 8, share=1.0),
+    ],
+    ids=["few", "uneven", "nan", "edge never right", "share above 1", "share keeps none"],
+)
+def test_calibrations_that_cannot_be_met_raise(call):
+    """With the numbers, instead of a threshold that means nothing."""
+    with pytest.raises(CalibrationError, match=r"\d"):
+        call()
