@@ -19,7 +19,6 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, field
-from itertools import count
 
 from confroute.asks import Final, ModelAsk, Sample
 from confroute.errors import PolicyError
@@ -62,7 +61,7 @@ class Reply:
         return tuple(re.findall(r"\s*\S+\s*$|\s*\S+", self.text))
 
     def generation(self, prompt: str, *, model: str) -> Generation:
-        """This reply as the core sees it."""
+        """Return the reply as the core sees it."""
         tokens = self.tokens
         logprobs = self.logprobs
         if logprobs is None and self.logprob is not None:
@@ -104,20 +103,26 @@ class ScriptedModel:
     samples: Sequence[Reply | str] = ()
     name: str = "scripted"
     heard: list[Heard] = field(default_factory=list)
-    _greedy: count[int] = field(default_factory=count, repr=False)
-    _sampled: count[int] = field(default_factory=count, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _greedy: int = 0
+    _sampled: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[type[ScriptedModel], tuple[object, ...]]:
+        # Hosts pickle and deep-copy their models; a lock can neither be pickled nor copied.
+        return type(self), (self.replies, self.samples, self.name, [*self.heard], self._greedy, self._sampled)
 
     def reply(self, prompt: str, *, temperature: float | None = None) -> Reply:
         """The next reply to `prompt`; neither waits nor raises its fault."""
         with self._lock:
             self.heard.append(Heard(prompt=prompt, temperature=temperature))
             if temperature and self.samples:
-                said = self.samples[next(self._sampled) % len(self.samples)]
+                said = self.samples[self._sampled % len(self.samples)]
+                self._sampled += 1
             elif callable(self.replies):
                 said = self.replies(prompt)
             else:
-                said = self.replies[min(next(self._greedy), len(self.replies) - 1)]
+                said = self.replies[min(self._greedy, len(self.replies) - 1)]
+                self._greedy += 1
         return said if isinstance(said, Reply) else Reply(text=said)
 
     def say(self, prompt: str, *, temperature: float | None = None) -> Generation:

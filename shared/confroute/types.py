@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from confroute.errors import BadLogprobsError
 
-JSON: TypeAlias = "str | int | float | bool | None | list[JSON] | dict[str, JSON]"
+JSON: TypeAlias = "str | int | float | bool | list[JSON] | dict[str, JSON] | None"
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 Finish: TypeAlias = Literal["stop", "length", "tool_calls", "cancelled", "unknown"]
 

@@ -1,9 +1,12 @@
 """The cascade: which tier answers, at which stage, and what the record says."""
 
 import asyncio
+import copy
 import json
+import pickle
 
 import pytest
+
 from confroute import (
     Cascade,
     Gate,
@@ -182,7 +185,7 @@ def test_an_empty_answer_is_a_failed_edge():
 
 def test_cloud_down_after_a_rejected_draft():
     """Raise from both causes, or return the rejected draft, flagged."""
-    with pytest.raises(TierError, match="after the draft was rejected.*token logprob") as caught:
+    with pytest.raises(TierError, match=r"after the draft was rejected.*token logprob") as caught:
         route(Cascade.of(TokenLogprob(), 0.3), edge=UNSURE, cloud=DOWN)
     assert isinstance(caught.value.__cause__, ConnectionError)
     routed, _ = route(Cascade.of(TokenLogprob(), 0.3, on_cloud_error="edge"), edge=UNSURE, cloud=DOWN)
@@ -245,7 +248,7 @@ def test_forced_routes():
     for tier in ("edge", "cloud"):
         decision = route(Cascade(), ask(route=tier), edge=UNSURE)[0].decision
         assert (decision.route, decision.stage, decision.signals) == (tier, "forced", {})
-    with pytest.raises(RequestError, match="'moon'.*edge, cloud"):
+    with pytest.raises(RequestError, match=r"'moon'.*edge, cloud"):
         route(Cascade(), ask(route="moon"))
 
 
@@ -459,7 +462,7 @@ def test_policies_that_cannot_work_are_refused():
     ):
         with pytest.raises(PolicyError):
             Cascade.of(signal, threshold)
-    with pytest.raises(PolicyError, match="threshold 0.5 inside"):
+    with pytest.raises(PolicyError, match=r"threshold 0.5 inside"):
         Gate(signal=TokenLogprob(), threshold=Threshold(value=0.5), grey=(0.6, 0.9))
     for bad_limits in ({"timeout_s": 0}, {"attempts": 0}):
         with pytest.raises(PolicyError):
@@ -467,3 +470,11 @@ def test_policies_that_cannot_work_are_refused():
     for rule in ({"patterns": ("(",)}, {"patterns": (), "tags": ()}, {"patterns": "abc"}):
         with pytest.raises(PolicyError):
             KeepPrivate(**rule)
+
+
+def test_scripted_models_are_copied_and_pickled_with_their_place():
+    """A copy goes on where the original stood, and does not move it."""
+    model = ScriptedModel(["one", "two"])
+    model.say("?")
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert (twin.say("?").text, len(model.heard)) == ("two", 1)

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+
 from confroute import SameEmbedding, SameEntailment, SemanticEntropy, semantic_entropy
 from confroute.asks import Embed, Entails, Evidence, Sample
 from confroute.errors import PolicyError, SignalUnavailableError

@@ -3,13 +3,14 @@
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from confroute.errors import BadLogprobsError
 from confroute.signals import semantic_entropy, token_nll
 from confroute.signals.answers import final_answer, normalised, number_in
 from confroute.signals.semantic_entropy import bounds, normalised_entropy
 from confroute.types import checked_logprobs
-from hypothesis import given
-from hypothesis import strategies as st
 
 answers = st.lists(
     st.sampled_from(["Rome", "rome.", "Oslo", "Bern", "the Oslo", "Lima"]), min_size=2, max_size=9

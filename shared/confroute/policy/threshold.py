@@ -106,7 +106,7 @@ class Threshold:
 
         Examples
         --------
-        >>> Threshold.fit([.1, .2, .3, .4, .6, .7, .8, .9], [1, 1, 1, 1, 0, 0, 0, 0]).value
+        >>> Threshold.fit([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9], [1, 1, 1, 1, 0, 0, 0, 0]).value
         0.5
         """
         values = _recorded(uncertainty)

@@ -23,7 +23,7 @@ _MARKED_OPTION = re.compile(
 )
 _LEADING_OPTION = re.compile(r"^\W*([A-J])(?:\W|$)")
 _ASKS_NUMBER = re.compile(
-    r"\bhow (?:many|much|old|far|long|tall|big)\b|\bcalculate\b|\bcompute\b|\d\s*[-+*/x×÷^]\s*\d",
+    r"\bhow (?:many|much|old|far|long|tall|big)\b|\bcalculate\b|\bcompute\b|\d\s*[-+*/x\u00d7\u00f7^]\s*\d",
     re.IGNORECASE,
 )
 # Punctuation is gone before these are looked for.
@@ -31,9 +31,9 @@ _LEAD_IN = re.compile(
     r"^(?:(?:the )?(?:final |correct )?answer(?: is)?|its|it is|thats|that is|that would be|this is)(?:\s+|$)"
 )
 # A point or comma inside a number, and a star or hyphen between two symbols, is no prose.
-_PROSE = re.compile(r"[;:!?'\"()\[\]{}`~_“”‘’„…]|[.](?!\d)|,")
+_PROSE = re.compile(r"[;:!?'\"()\[\]{}`~_\u2018-\u201f\u2026]|[.](?!\d)|,")
 _STARS = re.compile(r"(?<!\w)[*]+|[*]+(?!\w)")
-_DASHES = re.compile(r"[—–]|-(?!\d)")
+_DASHES = re.compile(r"[\u2013\u2014]|-(?!\d)")
 _ARTICLES = re.compile(r"(?<!\S)(?:a|an|the)(?!\S)")
 _NUMBER_WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
@@ -82,7 +82,12 @@ def option_in(text: str) -> str | None:
 
     Examples
     --------
-    >>> option_in("B) Mars"), option_in("I think the answer is (c)."), option_in("A planet"), option_in("Mars")
+    >>> (
+    ...     option_in("B) Mars"),
+    ...     option_in("I think the answer is (c)."),
+    ...     option_in("A planet"),
+    ...     option_in("Mars"),
+    ... )
     ('B', 'C', None, None)
     """
     marked = [first or second for first, second in _MARKED_OPTION.findall(text)]
@@ -97,13 +102,17 @@ def option_in(text: str) -> str | None:
 
 
 def kind_of(question: str) -> Kind:
-    """What kind of answer a question wants: "option" if it lists options, "number" if it asks for one, else "text".
+    r"""What kind of answer a question wants: "option" if it lists options, "number" if it asks for one, else "text".
 
     A question that holds several numbers is taken for a word problem.
 
     Examples
     --------
-    >>> kind_of("How many legs has a spider?"), kind_of("Which one?\\nA. Mars\\nB. Venus"), kind_of("Capital of Peru?")
+    >>> (
+    ...     kind_of("How many legs has a spider?"),
+    ...     kind_of("Which one?\nA. Mars\nB. Venus"),
+    ...     kind_of("Capital of Peru?"),
+    ... )
     ('number', 'option', 'text')
     """
     if len(set(_LISTED_OPTION.findall(question))) > 1:

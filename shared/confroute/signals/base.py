@@ -72,10 +72,14 @@ class Signal(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Key in the decision."""
+        ...
 
     @property
-    def range(self) -> Range: ...
+    def range(self) -> Range:
+        """Values and unit."""
+        ...
 
     def measure(self, case: Case) -> Asking[Measurement]:
         """Yield asks for the evidence it needs and return the measurement.

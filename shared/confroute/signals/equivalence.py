@@ -1,4 +1,4 @@
-"""Do two answers to one question say the same?
+"""Whether two answers to one question say the same.
 
 An equivalence is a small frozen object; its question to a model is an ask like any other, so that it, too, does
 no I/O. Equal normalised texts are the same, and answers whose final numbers or options differ are not, before any
@@ -46,7 +46,10 @@ def settled_by_text(question: str, first: str, second: str) -> bool | None:
 
     Examples
     --------
-    >>> settled_by_text("Capital of France?", "Paris.", "paris"), settled_by_text("2+2?", "It is 4", "It is 5")
+    >>> (
+    ...     settled_by_text("Capital of France?", "Paris.", "paris"),
+    ...     settled_by_text("2+2?", "It is 4", "It is 5"),
+    ... )
     (True, False)
     >>> settled_by_text("Who wrote it?", "It was Ada.", "Ada Lovelace did.") is None
     True

@@ -77,7 +77,9 @@ class TokenLogprob:
     Examples
     --------
     >>> from confroute.types import Generation, Tier
-    >>> case = Case(tier=Tier(name="edge", model="m"), question="?", draft=Generation(text="4", logprobs=(-0.25,)))
+    >>> case = Case(
+    ...     tier=Tier(name="edge", model="m"), question="?", draft=Generation(text="4", logprobs=(-0.25,))
+    ... )
     >>> next(TokenLogprob().measure(case))
     Traceback (most recent call last):
     StopIteration: Measurement(signal='token_logprob', uncertainty=0.25, ...

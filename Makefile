@@ -1,0 +1,76 @@
+# Every target works from a bare clone: the first one makes .venv.
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+WHEEL_BIN := .venv-wheel/bin
+READY := .venv/.ready
+WHEEL_READY := .venv-wheel/.ready
+PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+
+# An active environment of the caller's must not leak into ours.
+unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
+
+.PHONY: help setup demo test test-slow lint format types wheel-test perf clean
+
+help:
+	@echo "make demo        route real questions between two small local models"
+	@echo "make test        the test-suite"
+	@echo "make test-slow   statistical proofs"
+	@echo "make lint        ruff; 'make format' repairs"
+	@echo "make types       mypy and pyright"
+	@echo "make wheel-test  the test-suite against the built wheel"
+	@echo "make perf        benchmarks"
+	@echo "make clean       remove environments, builds and caches, not the pulled models"
+
+setup: $(READY)
+
+# The stamp comes last: an interrupted set-up is gone through again.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and f"Python {v[0]}.{v[1]}: expected 3.10 or newer; run make PYTHON=python3.11")'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python $(PIP_INSTALL) --editable '.[all,dev]'
+	@touch $@
+
+demo: $(READY)
+	@for model in smollm2-135m all-minilm-l6-v2 qwen2.5-coder-1.5b; do $(BIN)/confroute pull $$model >/dev/null || exit 1; done
+	@$(BIN)/confroute demo
+
+test: $(READY)
+	@for model in smollm2-135m all-minilm-l6-v2; do $(BIN)/confroute pull $$model >/dev/null || exit 1; done
+	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(READY)
+	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+lint: $(READY)
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+
+format: $(READY)
+	@$(BIN)/python -m ruff check --fix .
+	@$(BIN)/python -m ruff format .
+
+types: $(READY)
+	@$(BIN)/python -m mypy
+	@$(BIN)/python -m pyright --pythonpath $(BIN)/python
+
+$(WHEEL_READY): pyproject.toml constraints.txt
+	@$(WHEEL_BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv-wheel
+	rm -rf build/wheel && $(WHEEL_BIN)/python -m pip wheel -qq --no-deps --wheel-dir build/wheel .
+	$(WHEEL_BIN)/python $(PIP_INSTALL) "$$(echo build/wheel/*.whl)[all,dev]"
+	@touch $@
+
+# Run from an empty folder: from here the sources could be imported in the wheel's place.
+wheel-test: $(WHEEL_READY)
+	@rm -rf build/wheel build/empty && mkdir -p build/empty
+	@$(WHEEL_BIN)/python -m pip wheel -qq --no-deps --wheel-dir build/wheel .
+	@$(WHEEL_BIN)/python $(PIP_INSTALL) --no-deps --force-reinstall build/wheel/*.whl
+	@cd build/empty && CONFROUTE_TEST_WHEEL=1 ../../$(WHEEL_BIN)/python -m pytest -c ../../pyproject.toml \
+		-p no:cacheprovider -m "not slow" ../../tests --ignore ../../tests/local $(PYTEST_ARGS)
+
+perf: $(READY)
+	@for script in tests/perf/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf .venv .venv-wheel build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

@@ -1,0 +1,22 @@
+"""confroute in LangChain: chat models and chains that are routed by measured uncertainty."""
+
+try:
+    import langchain_core as _host
+except ImportError as error:
+    from confroute.errors import MissingExtraError
+
+    raise MissingExtraError(extra="langchain", needed_for="langchain_confroute") from error
+del _host
+
+from langchain_confroute.chat import ChatConfRoute
+from langchain_confroute.local import ChatLocal
+from langchain_confroute.logprobs import extract_token_logprobs, extract_tokens
+from langchain_confroute.router import ConfidenceRouter
+
+__all__ = [
+    "ChatConfRoute",
+    "ChatLocal",
+    "ConfidenceRouter",
+    "extract_token_logprobs",
+    "extract_tokens",
+]

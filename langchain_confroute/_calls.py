@@ -1,0 +1,221 @@
+"""From a policy's asks to calls of the two models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import run_in_executor
+
+from confroute.asks import Draft, Final, ModelAsk, Sample
+from confroute.errors import RequestError
+from confroute.types import Generation
+from langchain_confroute._answers import merged
+from langchain_confroute._compat import bubble_ups, first_messages
+from langchain_confroute._messages import to_generation
+from langchain_confroute._run import Escaped, Opened, aclose, close
+from langchain_confroute._tiers import Model, TierModel, kwargs_of, rejects_logprobs, without_sampling
+
+TAGS: dict[type, tuple[str, ...]] = {
+    # LangGraph streams no run that carries "nostream".
+    Draft: ("nostream", "confroute:draft"),
+    Sample: ("nostream", "confroute:sample"),
+    Final: ("confroute:final",),
+}
+Judge: TypeAlias = Callable[[AIMessage], "Judged"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What is to be compared in an answer that is more than text, and why it cannot be used."""
+
+    answer: str | None = None
+    flaw: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class ChatCalls:
+    """The calls of one request, as children of the router's run."""
+
+    tiers: Mapping[str, TierModel]
+    messages: list[BaseMessage]
+    opened: Opened | None
+    stop: list[str] | None = None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    judge: Judge | None = None
+
+    def call(self, ask: ModelAsk) -> Sequence[Generation]:
+        """What `confroute.runtime.run` wants."""
+        tier, start = self.tiers[ask.tier], time.perf_counter()
+        try:
+            messages = self._samples(tier, ask) if isinstance(ask, Sample) else [self._one(tier, ask)]
+        except bubble_ups() as error:
+            raise Escaped(error) from error
+        return self._generations(messages, start, ask)
+
+    async def acall(self, ask: ModelAsk) -> Sequence[Generation]:
+        """What `confroute.runtime.arun` wants."""
+        tier, start = self.tiers[ask.tier], time.perf_counter()
+        try:
+            if isinstance(ask, Sample):
+                messages = await self._asamples(tier, ask)
+            else:
+                messages = [await self._aone(tier, ask)]
+        except bubble_ups() as error:
+            raise Escaped(error) from error
+        return self._generations(messages, start, ask)
+
+    def stream(self, ask: Final) -> Generator[AIMessage | Generation, None, None]:
+        """What `confroute.runtime.run_stream` wants."""
+        start, chunks = time.perf_counter(), []
+        items = self._chunks(self.tiers[ask.tier].source, ask)
+        try:
+            for chunk in items:
+                chunks.append(chunk)
+                yield chunk
+        except bubble_ups() as error:
+            raise Escaped(error) from error
+        finally:
+            close(items)
+        yield self._generation(merged(chunks), start, ask)
+
+    async def astream(self, ask: Final) -> AsyncGenerator[AIMessage | Generation, None]:
+        """What `confroute.runtime.arun_stream` wants."""
+        start, chunks = time.perf_counter(), []
+        items = self._achunks(self.tiers[ask.tier].source, ask)
+        try:
+            async for chunk in items:
+                chunks.append(chunk)
+                yield chunk
+        except bubble_ups() as error:
+            raise Escaped(error) from error
+        finally:
+            await aclose(items)
+        yield self._generation(merged(chunks), start, ask)
+
+    def _one(self, tier: TierModel, ask: Draft | Final) -> AIMessage:
+        if isinstance(ask, Final):
+            return self._invoke(tier.source, ask)
+        try:
+            return self._invoke(tier.draft, ask)
+        except Exception as error:
+            if not (tier.asks_logprobs and rejects_logprobs(error)):
+                raise
+        tier.stop_asking()
+        return self._invoke(tier.draft, ask)
+
+    async def _aone(self, tier: TierModel, ask: Draft | Final) -> AIMessage:
+        if isinstance(ask, Final):
+            return await self._ainvoke(tier, tier.source, ask)
+        try:
+            return await self._ainvoke(tier, tier.draft, ask)
+        except Exception as error:
+            if not (tier.asks_logprobs and rejects_logprobs(error)):
+                raise
+        tier.stop_asking()
+        return await self._ainvoke(tier, tier.draft, ask)
+
+    def _samples(self, tier: TierModel, ask: Sample) -> list[AIMessage]:
+        model, kwargs = tier.sampler(ask.temperature), without_sampling(self._kwargs())
+        if tier.many_at_once:
+            chat, asked = _together(tier, model, ask, kwargs)
+            config = self._config(ask)
+            return first_messages(chat.generate([self.messages], callbacks=config["callbacks"], **asked).generations)
+        return model.batch([self.messages] * ask.n, self._config(ask), **kwargs)
+
+    async def _asamples(self, tier: TierModel, ask: Sample) -> list[AIMessage]:
+        model, kwargs = tier.sampler(ask.temperature), without_sampling(self._kwargs())
+        if tier.many_at_once:
+            chat, asked = _together(tier, model, ask, kwargs)
+            config = self._config(ask)
+            result = await chat.agenerate([self.messages], callbacks=config["callbacks"], **asked)
+            return first_messages(result.generations)
+        return await model.abatch([self.messages] * ask.n, self._config(ask), **kwargs)
+
+    def _config(self, ask: ModelAsk) -> RunnableConfig:
+        return {} if self.opened is None else self.opened.child(*TAGS[type(ask)])
+
+    def _kwargs(self) -> dict[str, Any]:
+        # Some models refuse a `stop` at all when they have one of their own.
+        return dict(self.kwargs) if self.stop is None else {**self.kwargs, "stop": self.stop}
+
+    def _invoke(self, model: Model, ask: ModelAsk) -> AIMessage:
+        return _message(model.invoke(self.messages, self._config(ask), **self._kwargs()), ask)
+
+    async def _ainvoke(self, tier: TierModel, model: Model, ask: ModelAsk) -> AIMessage:
+        config = self._config(ask)
+        if not tier.sync_only:
+            try:
+                return _message(await model.ainvoke(self.messages, config, **self._kwargs()), ask)
+            except NotImplementedError:
+                # ChatHuggingFace around a local pipeline has no async form and does not fall back to a thread.
+                tier.sync_only = True
+        answer = await run_in_executor(config, model.invoke, self.messages, config, **self._kwargs())
+        return _message(answer, ask)
+
+    def _chunks(self, model: Model, ask: Final) -> Iterator[AIMessage]:
+        for chunk in _closing(model.stream(self.messages, self._config(ask), **self._kwargs())):
+            yield _message(chunk, ask)
+
+    async def _achunks(self, model: Model, ask: Final) -> AsyncIterator[AIMessage]:
+        items = model.astream(self.messages, self._config(ask), **self._kwargs())
+        try:
+            async for chunk in items:
+                yield _message(chunk, ask)
+        finally:
+            await aclose(items)
+
+    def _generations(
+        self, messages: Sequence[AIMessage], start: float, ask: ModelAsk
+    ) -> Sequence[Generation]:
+        return [self._generation(message, start, ask) for message in messages]
+
+    def _generation(self, message: AIMessage, start: float, ask: ModelAsk) -> Generation:
+        latency_s = time.perf_counter() - start
+        if self.judge is None or isinstance(ask, Final):
+            return to_generation(message, latency_s=latency_s)
+        judged = self.judge(message)
+        return to_generation(message, latency_s=latency_s, answer=judged.answer, flaw=judged.flaw)
+
+
+def _closing(items: Iterator[Any]) -> Iterator[Any]:
+    try:
+        yield from items
+    finally:
+        close(items)
+
+
+def _message(answer: Any, ask: ModelAsk) -> AIMessage:
+    if not isinstance(answer, AIMessage):
+        msg = (
+            f"{ask.tier} returned a {type(answer).__name__}: expected an AIMessage; leave the output parser out of "
+            "this chain, or route between whole chains with ConfidenceRouter"
+        )
+        raise RequestError(msg)
+    return answer
+
+
+def _together(
+    tier: TierModel, model: Model, ask: Sample, kwargs: Mapping[str, Any]
+) -> tuple[BaseChatModel, dict[str, Any]]:
+    """The chat model itself and the arguments for several samples in one call."""
+    while not isinstance(model, BaseChatModel):
+        model = model.bound  # type: ignore[attr-defined]
+    asked = {**without_sampling(kwargs_of(tier.source)), **kwargs, "n": ask.n}
+    seed = getattr(tier.chat, "seed", None)
+    if seed is not None:
+        asked["seed"] = seed + 1 + ask.drawn  # the same seed would draw the same answers again
+    return model, asked

@@ -1,0 +1,103 @@
+"""Everything that leans on LangChain's or LangGraph's private parts, so that a new version breaks one file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk
+from langchain_core.tracers._streaming import _StreamingCallbackHandler
+
+M = TypeVar("M", bound=BaseChatModel)
+StreamingHandler = _StreamingCallbackHandler
+
+
+def fresh(model: M, update: Mapping[str, Any]) -> M:
+    """A shallow copy of `model` with other fields and a cache key of its own.
+
+    `model_copy` keeps the cached `_serialized`, from which LangChain builds the key of its answer cache: a copy at
+    another temperature would be handed the original's answers.
+    """
+    copy = model.model_copy(update=dict(update))
+    copy.__dict__.pop("_serialized", None)
+    return copy
+
+
+def silent_generate(
+    model: BaseChatModel, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
+) -> AIMessage:
+    """One answer without a run: `invoke` would report to global handlers even with `callbacks=[]`."""
+    result = model._generate_with_cache(messages, stop=stop, run_manager=None, **_for_model(kwargs))
+    return cast("AIMessage", result.generations[0].message)
+
+
+async def asilent_generate(
+    model: BaseChatModel, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
+) -> AIMessage:
+    """Async form of `silent_generate`."""
+    result = await model._agenerate_with_cache(messages, stop=stop, run_manager=None, **_for_model(kwargs))
+    return cast("AIMessage", result.generations[0].message)
+
+
+def silent_stream(
+    model: BaseChatModel, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
+) -> Iterator[AIMessage]:
+    """An answer in chunks without a run, in one piece where the model cannot stream."""
+    if type(model)._stream is BaseChatModel._stream:
+        yield silent_generate(model, messages, stop, kwargs)
+        return
+    for chunk in model._stream(messages, stop=stop, **_for_model(kwargs)):
+        yield _with_info(chunk)
+
+
+async def asilent_stream(
+    model: BaseChatModel, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
+) -> AsyncIterator[AIMessage]:
+    """Async form of `silent_stream`."""
+    own = type(model)
+    if own._astream is BaseChatModel._astream and own._stream is BaseChatModel._stream:
+        yield await asilent_generate(model, messages, stop, kwargs)
+        return
+    async for chunk in model._astream(messages, stop=stop, **_for_model(kwargs)):
+        yield _with_info(chunk)
+
+
+def _for_model(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    # For tracing only; `invoke` takes it off before it calls the model.
+    return {name: value for name, value in kwargs.items() if name != "ls_structured_output_format"}
+
+
+def _with_info(chunk: ChatGenerationChunk) -> AIMessageChunk:
+    message = cast("AIMessageChunk", chunk.message)
+    if not chunk.generation_info:
+        return message
+    metadata = {**chunk.generation_info, **message.response_metadata}
+    return message.model_copy(update={"response_metadata": metadata})
+
+
+def bubble_ups() -> tuple[type[Exception], ...]:
+    """LangGraph's control-flow exceptions; none where LangGraph is not loaded, since none can then be raised."""
+    errors = sys.modules.get("langgraph.errors")
+    return () if errors is None else (errors.GraphBubbleUp,)
+
+
+def graph_writer() -> Callable[[Any], None] | None:
+    """The custom stream of the LangGraph run around this call, if there is one."""
+    config = sys.modules.get("langgraph.config")
+    if config is None:
+        return None
+    try:
+        writer: Callable[[Any], None] = config.get_stream_writer()
+    except (RuntimeError, KeyError):
+        return None
+    return writer
+
+
+def first_messages(results: Sequence[Sequence[Any]]) -> list[AIMessage]:
+    """The messages of the first prompt of a `generate` result."""
+    return [
+        cast("AIMessage", answer.message) for answer in results[0] if isinstance(answer, ChatGeneration)
+    ]

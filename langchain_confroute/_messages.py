@@ -1,0 +1,127 @@
+"""LangChain's messages as the core sees them, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage
+
+from confroute.types import Finish, Generation, Message, Role, Usage
+from langchain_confroute.logprobs import extract_token_logprobs, extract_tokens
+
+ROLES: dict[str, Role] = {
+    "human": "user",
+    "user": "user",
+    "HumanMessageChunk": "user",
+    "ai": "assistant",
+    "assistant": "assistant",
+    "AIMessageChunk": "assistant",
+    "system": "system",
+    "developer": "system",
+    "SystemMessageChunk": "system",
+    "tool": "tool",
+    "ToolMessageChunk": "tool",
+    "function": "tool",
+}
+_FINISH: dict[str, Finish] = {
+    "stop": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "eos_token": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "tool_calls": "tool_calls",
+    "tool_use": "tool_calls",
+    "function_call": "tool_calls",
+    "cancelled": "cancelled",
+}
+# By type of content block: what a model must be able to read.
+_KINDS = {
+    "image": "images",
+    "image_url": "images",
+    "input_image": "images",
+    "audio": "audio",
+    "input_audio": "audio",
+    "video": "video",
+    "file": "files",
+    "input_file": "files",
+    "document": "files",
+    "media": "files",
+}
+_PROFILE_KEYS = {
+    "tools": "tool_calling",
+    "images": "image_inputs",
+    "audio": "audio_inputs",
+    "video": "video_inputs",
+    "files": "pdf_inputs",
+}
+
+
+def to_core(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
+    """The conversation as text, tool calls included, so that rules see all that is sent."""
+    return tuple(Message(role=_role(message), text=_text(message)) for message in messages)
+
+
+def _role(message: BaseMessage) -> Role:
+    return ROLES.get(getattr(message, "role", message.type), "user")
+
+
+def _text(message: BaseMessage) -> str:
+    text = str(message.text)
+    if isinstance(message, AIMessage) and message.tool_calls:
+        calls = [f"{call['name']}({json.dumps(call['args'], default=str)})" for call in message.tool_calls]
+        return "\n".join(filter(None, (text, *calls)))
+    return text
+
+
+def kinds_of(messages: Iterable[BaseMessage]) -> tuple[str, ...]:
+    """Which kinds of content that is not text the conversation holds.
+
+    Examples
+    --------
+    >>> from langchain_core.messages import HumanMessage
+    >>> kinds_of([HumanMessage([{"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}])])
+    ('images',)
+    """
+    found: dict[str, None] = {}
+    for message in messages:
+        if isinstance(message.content, str):
+            continue
+        for block in message.content:
+            if isinstance(block, dict) and block.get("type") in _KINDS:
+                found[_KINDS[block["type"]]] = None
+    return tuple(found)
+
+
+def missing(profile: Any, needs: Iterable[str]) -> str | None:
+    """The first of `needs` that a model's profile denies; what it does not mention is not denied."""
+    if not profile:
+        return None
+    return next((need for need in needs if profile.get(_PROFILE_KEYS[need]) is False), None)
+
+
+def to_generation(
+    message: BaseMessage, *, latency_s: float = 0.0, answer: str | None = None, flaw: str | None = None
+) -> Generation:
+    """One answer as the core sees it; the message itself is kept as `raw`."""
+    metadata = message.response_metadata
+    usage = getattr(message, "usage_metadata", None)
+    reason = metadata.get("finish_reason") or metadata.get("stop_reason") or metadata.get("done_reason")
+    has_logprobs = "logprobs" in metadata
+    return Generation(
+        text=str(message.text),
+        logprobs=extract_token_logprobs(message) if has_logprobs else None,
+        tokens=extract_tokens(message) if has_logprobs else None,
+        usage=None
+        if not usage
+        else Usage(input_tokens=usage["input_tokens"], output_tokens=usage["output_tokens"]),
+        finish=_FINISH.get(str(reason).lower(), "unknown"),
+        model=metadata.get("model_name") or metadata.get("model"),
+        latency_s=latency_s,
+        answer=answer,
+        flaw=flaw,
+        raw=message,
+    )

@@ -1,0 +1,237 @@
+"""The router's own run: a chain run, so that the models' runs are its children and every token is counted once.
+
+LangChain gives no run below a chat model's run; its own helpers for chain runs inspect signatures at every call and
+leave a closed stream's inner generator to the garbage collector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    AsyncCallbackManagerForChainRun,
+    CallbackManager,
+    CallbackManagerForChainRun,
+)
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
+from langchain_core.runnables.config import set_config_context
+from langchain_core.runnables.utils import coro_with_context
+
+from langchain_confroute._answers import summed
+from langchain_confroute._compat import StreamingHandler
+
+T = TypeVar("T")
+_OWN = ("run_name", "run_id")
+
+
+class Escaped(BaseException):
+    """Carries a control-flow exception of the host past the policy, which judges every other failure."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextmanager
+def unescaped() -> Iterator[None]:
+    """Let a carried exception out again."""
+    try:
+        yield
+    except Escaped as escaped:
+        raise escaped.error from escaped.error.__cause__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A run that has begun.
+
+    Attributes
+    ----------
+    config : RunnableConfig
+        For the children.
+    manager : run manager
+    """
+
+    config: RunnableConfig
+    manager: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun
+
+    def child(self, *tags: str) -> RunnableConfig:
+        """Config of one call below this run, its runs tagged."""
+        callbacks = self.manager.get_child()
+        callbacks.add_tags(list(tags), inherit=True)
+        return cast("RunnableConfig", {**self.config, "callbacks": callbacks})
+
+
+def _settings(runnable: Runnable[Any, Any], config: RunnableConfig) -> tuple[Any, ...]:
+    return (
+        config.get("callbacks"),
+        getattr(runnable, "callbacks", None),
+        getattr(runnable, "verbose", False),
+        config.get("tags"),
+        getattr(runnable, "tags", None),
+        config.get("metadata"),
+        getattr(runnable, "metadata", None),
+    )
+
+
+def _opened(
+    config: RunnableConfig, manager: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun
+) -> Opened:
+    below: Any = {name: value for name, value in config.items() if name not in _OWN}
+    below["callbacks"] = manager.get_child()
+    return Opened(config=below, manager=manager)
+
+
+def _open(
+    runnable: Runnable[Any, Any], given: Any, config: RunnableConfig | None
+) -> tuple[Opened, CallbackManagerForChainRun]:
+    config = ensure_config(config)
+    manager = CallbackManager.configure(*_settings(runnable, config)).on_chain_start(
+        None, given, name=config.get("run_name") or runnable.get_name(), run_id=config.get("run_id")
+    )
+    return _opened(config, manager), manager
+
+
+async def _aopen(
+    runnable: Runnable[Any, Any], given: Any, config: RunnableConfig | None
+) -> tuple[Opened, AsyncCallbackManagerForChainRun]:
+    config = ensure_config(config)
+    manager = await AsyncCallbackManager.configure(*_settings(runnable, config)).on_chain_start(
+        None, given, name=config.get("run_name") or runnable.get_name(), run_id=config.get("run_id")
+    )
+    return _opened(config, manager), manager
+
+
+def run_chain(
+    runnable: Runnable[Any, Any], given: Any, config: RunnableConfig | None, body: Callable[[Opened], T]
+) -> T:
+    """Call `body` inside a chain run of `runnable`."""
+    opened, manager = _open(runnable, given, config)
+    try:
+        with set_config_context(opened.config) as context:
+            result = context.run(body, opened)
+    except Escaped as escaped:
+        manager.on_chain_error(escaped.error)
+        raise escaped.error from escaped.error.__cause__
+    except BaseException as error:
+        manager.on_chain_error(error)
+        raise
+    manager.on_chain_end(result)
+    return result
+
+
+async def arun_chain(
+    runnable: Runnable[Any, Any],
+    given: Any,
+    config: RunnableConfig | None,
+    body: Callable[[Opened], Awaitable[T]],
+) -> T:
+    """Async form of `run_chain`."""
+    opened, manager = await _aopen(runnable, given, config)
+    try:
+        with set_config_context(opened.config) as context:
+            result = cast("T", await coro_with_context(body(opened), context))
+    except Escaped as escaped:
+        await manager.on_chain_error(escaped.error)
+        raise escaped.error from escaped.error.__cause__
+    except BaseException as error:
+        await manager.on_chain_error(error)
+        raise
+    await manager.on_chain_end(result)
+    return result
+
+
+def _tap(manager: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun) -> StreamingHandler[Any] | None:
+    return next((h for h in manager.handlers if isinstance(h, StreamingHandler)), None)
+
+
+def _whole(manager: Any, chunks: list[Any]) -> Any:
+    """What the run's observers are told it gave; nobody pays for it where nobody looks."""
+    return summed(chunks) if manager.handlers else None
+
+
+def stream_chain(
+    runnable: Runnable[Any, Any],
+    given: Any,
+    config: RunnableConfig | None,
+    body: Callable[[Opened], Iterator[T]],
+) -> Iterator[T]:
+    """Pass on what `body` yields inside a chain run of `runnable`; closing this closes `body`."""
+    opened, manager = _open(runnable, given, config)
+    chunks: list[T] = []
+    try:
+        with set_config_context(opened.config) as context:
+            inner = context.run(body, opened)
+            handler = _tap(manager)
+            items = inner if handler is None else handler.tap_output_iter(manager.run_id, inner)
+            try:
+                while (chunk := context.run(next, items, _DONE)) is not _DONE:
+                    chunks.append(cast("T", chunk))
+                    yield chunks[-1]
+            except GeneratorExit:
+                pass  # the caller has enough: the run ends here, without an error
+            finally:
+                context.run(close, inner)
+    except Escaped as escaped:
+        manager.on_chain_error(escaped.error)
+        raise escaped.error from escaped.error.__cause__
+    except BaseException as error:
+        manager.on_chain_error(error)
+        raise
+    manager.on_chain_end(_whole(manager, chunks))
+
+
+async def astream_chain(
+    runnable: Runnable[Any, Any],
+    given: Any,
+    config: RunnableConfig | None,
+    body: Callable[[Opened], AsyncIterator[T]],
+) -> AsyncGenerator[T, None]:
+    """Async form of `stream_chain`."""
+    opened, manager = await _aopen(runnable, given, config)
+    chunks: list[T] = []
+    try:
+        with set_config_context(opened.config) as context:
+            inner = context.run(body, opened)
+            handler = _tap(manager)
+            items = inner if handler is None else handler.tap_output_aiter(manager.run_id, inner)
+            try:
+                while (chunk := await coro_with_context(_next(items), context)) is not _DONE:
+                    chunks.append(cast("T", chunk))
+                    yield chunks[-1]
+            except GeneratorExit:
+                pass  # the caller has enough: the run ends here, without an error
+            finally:
+                await coro_with_context(aclose(inner), context)
+    except Escaped as escaped:
+        await manager.on_chain_error(escaped.error)
+        raise escaped.error from escaped.error.__cause__
+    except BaseException as error:
+        await manager.on_chain_error(error)
+        raise
+    await manager.on_chain_end(_whole(manager, chunks))
+
+
+_DONE: Any = object()
+
+
+async def _next(items: AsyncIterator[Any]) -> Any:
+    return await anext(items, _DONE)
+
+
+def close(items: object) -> None:
+    """Close a generator; other iterators have nothing to close."""
+    closing = getattr(items, "close", None)
+    if closing is not None:
+        closing()
+
+
+async def aclose(items: object) -> None:
+    """Async form of `close`."""
+    closing = getattr(items, "aclose", None)
+    if closing is not None:
+        await closing()

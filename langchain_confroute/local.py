@@ -1,0 +1,228 @@
+"""`ChatLocal`: a transformers model in this process as a LangChain chat model, with log-probabilities.
+
+Importing it needs neither torch nor transformers; the model is loaded at its first use.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LangSmithParams, ModelProfile
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+
+from confroute.errors import RequestError
+from confroute.models._threads import in_thread, stream_in_thread
+from langchain_confroute._local import PROVIDER, chunk_of, generation_of, to_messages
+
+if TYPE_CHECKING:
+    from confroute.models.local import LocalModel
+
+__all__ = ["ChatLocal"]
+
+CALL_KWARGS = ("temperature", "max_tokens", "top_p", "seed", "logprobs", "n", "model")
+# Set by LangChain itself for tracing; it means nothing to a model.
+IGNORED_KWARGS = ("ls_structured_output_format",)
+
+
+class ChatLocal(BaseChatModel):
+    """Chat model whose weights are in this process.
+
+    Setup
+        ``pip install 'confroute[local]'``, then ``confroute pull smollm2-135m`` or a GGUF file or model folder of yours.
+
+    Instantiate
+        ::
+
+            model = ChatLocal(model="smollm2-135m", max_tokens=64, logprobs=True)
+
+    Invoke, stream, async
+        All of `invoke`, `batch`, `stream` and their async forms. Async calls run in threads; cancelling the task or
+        closing the stream stops the decoding within one token.
+
+    Call arguments
+        `temperature`, `max_tokens`, `top_p`, `seed`, `stop`, `logprobs`, `model`, and `n` in `generate`: n answers from
+        one reading of the prompt. Anything else is refused.
+
+    Token usage
+        `usage_metadata`; with n > 1 each answer carries its own, and the first the prompt's as well. LangChain's usage
+        callback reads the first answer of a call only.
+
+    Logprobs
+        With `logprobs=True`, `response_metadata["logprobs"]` in OpenAI's shape; natural logarithms.
+
+    Tool calling
+        Not supported: `bind_tools` raises NotImplementedError. Tool turns of a history are sent as text.
+
+    Attributes
+    ----------
+    model : str
+        Catalogue name, GGUF file, model folder, "org/name" or "org/name:file.gguf".
+    temperature : float
+        0 (default) is greedy.
+    max_tokens : int
+        Most tokens of an answer.
+    top_p : float
+        In (0, 1].
+    seed : int or None
+        The same seed gives the same answer.
+    stop : list of str or None
+        Strings that end an answer; a call's own replace them.
+    logprobs : bool or None
+        Whether answers carry log-probabilities.
+    dtype : {"float32", "bfloat16", "float16"}
+    context_window : int or None
+        Tokens of prompt and answer together; None for the model's own.
+    """
+
+    model: str
+    temperature: float = 0.0
+    max_tokens: int = 256
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: list[str] | None = None
+    logprobs: bool | None = None
+    dtype: str = "float32"
+    context_window: int | None = None
+
+    @property
+    def _llm_type(self) -> str:
+        return PROVIDER
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        names = (
+            "model",
+            "temperature",
+            "max_tokens",
+            "top_p",
+            "seed",
+            "stop",
+            "logprobs",
+            "dtype",
+            "context_window",
+        )
+        return {name: getattr(self, name) for name in names}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        params["ls_provider"] = PROVIDER
+        return params
+
+    def _resolve_model_profile(self) -> ModelProfile | None:
+        # The window is the caller's only: asking the model for its own would load it at construction.
+        known = ModelProfile(
+            text_inputs=True,
+            image_inputs=False,
+            audio_inputs=False,
+            tool_calling=False,
+            structured_output=False,
+        )
+        if self.context_window is not None:
+            known["max_input_tokens"] = self.context_window
+        return known
+
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
+    ) -> int:
+        """Tokens of the prompt that these messages become, chat template included."""
+        if tools:
+            msg = "tools cannot be counted: ChatLocal does not send tools; leave them out"
+            raise RequestError(msg)
+        return self._local({}).count_tokens(to_messages(messages))
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Token ids of a bare text, without template or special tokens."""
+        ids: list[int] = self._local({}).tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return self._answer(messages, stop, kwargs, None)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return await in_thread(lambda cancel: self._answer(messages, stop, kwargs, cancel))
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        return self._chunks(messages, stop, kwargs, None)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        chunks = stream_in_thread(lambda cancel: self._chunks(messages, stop, kwargs, cancel))
+        try:
+            async for chunk in chunks:
+                yield chunk
+        finally:
+            await chunks.aclose()
+
+    def _answer(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        kwargs: dict[str, Any],
+        cancel: threading.Event | None,
+    ) -> ChatResult:
+        n, logprobs, asked = self._asked(stop, kwargs)
+        model = self._local(kwargs)
+        answers = model.generate(to_messages(messages), n=n, cancel=cancel, **asked)
+        return ChatResult(generations=[generation_of(answer, logprobs=logprobs) for answer in answers])
+
+    def _chunks(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        kwargs: dict[str, Any],
+        cancel: threading.Event | None,
+    ) -> Iterator[ChatGenerationChunk]:
+        n, logprobs, asked = self._asked(stop, kwargs)
+        if n > 1:
+            msg = f"n={n} cannot be streamed: the answers would be mixed; draw them with generate(), with disable_streaming=True"
+            raise RequestError(msg)
+        model = self._local(kwargs)
+        pieces = model.stream(to_messages(messages), cancel=cancel, **asked)
+        return (chunk_of(piece, model.name, logprobs=logprobs) for piece in pieces)
+
+    def _asked(self, stop: list[str] | None, kwargs: dict[str, Any]) -> tuple[int, bool, dict[str, Any]]:
+        """Number of answers, whether log-probabilities are wanted, and the model's own parameters."""
+        unknown = sorted(set(kwargs) - set(CALL_KWARGS) - set(IGNORED_KWARGS))
+        if unknown:
+            msg = f"{', '.join(unknown)}: not known to ChatLocal, which takes stop, {', '.join(CALL_KWARGS)}; leave it out"
+            raise RequestError(msg)
+        given = {key: value for key, value in kwargs.items() if value is not None}
+        asked = {
+            key: given.get(key, getattr(self, key)) for key in ("temperature", "max_tokens", "top_p", "seed")
+        }
+        asked["stop"] = (stop if stop is not None else self.stop) or ()
+        return given.get("n", 1), bool(given.get("logprobs", self.logprobs)), asked
+
+    def _local(self, kwargs: dict[str, Any]) -> LocalModel:
+        from confroute.models.local import LocalModel
+
+        # Looked up at every call, so that copies and pickles of this object hold no weights.
+        source = kwargs.get("model") or self.model
+        return LocalModel.load(source, dtype=self.dtype, context_window=self.context_window)

@@ -1,0 +1,31 @@
+"""The host's API that is not public, all of it, as of llama-index-core 0.14."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from llama_index_instrumentation.dispatcher import active_instrument_tags
+from llama_index_instrumentation.span import active_span_id
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def unspanned(function: F) -> F:
+    """Keep the host from opening a span for an override of a method that opens one itself.
+
+    Its span mixin wraps every override of a method with a span; calling `super()` from there would give two spans
+    of one name, one in the other.
+    """
+    function.__dispatcher_span_decorated__ = True  # type: ignore[attr-defined]
+    return function
+
+
+def tags() -> Mapping[str, Any]:
+    """Return what the user set by `instrument_tags`."""
+    return active_instrument_tags.get()
+
+
+def span_id() -> str | None:
+    """Return the span that is open here."""
+    return active_span_id.get()

@@ -1,0 +1,169 @@
+"""One routed call: a policy's asks become calls of the children, through `confroute.runtime`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from contextlib import aclosing, closing
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from llama_index.core.llms.llm import LLM
+
+from confroute.asks import Draft, Final, ModelAsk, Sample
+from confroute.decision import Routed
+from confroute.flow import Policy
+from confroute.models.resilience import Limits
+from confroute.runtime import arun, arun_stream, run, run_stream
+from confroute.types import Generation, Request
+from llamaindex_confroute._models import Prepared, for_draft, for_sample
+from llamaindex_confroute._work import Work
+from llamaindex_confroute.events import announce
+
+C = TypeVar("C")
+T = TypeVar("T")
+_END = object()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """Everything that routing one call takes.
+
+    Attributes
+    ----------
+    policy : Policy
+    models : mapping of str to LLM
+        By tier.
+    limits : mapping of str to Limits
+    in_thread : frozenset of str
+        Tiers whose async calls block and therefore run in threads.
+    request : Request
+    span_id : str or None
+        Span of the router's method, for the event: a stream's decision falls after its span was left.
+    """
+
+    policy: Policy
+    models: Mapping[str, LLM]
+    limits: Mapping[str, Limits]
+    in_thread: frozenset[str]
+    request: Request
+    span_id: str | None
+
+    def run(self, work: Work[C]) -> Routed:
+        """Route a whole call."""
+        routed = run(self.policy, self.request, self._call(work), self.limits)
+        announce(routed.decision, span_id=self.span_id)
+        return routed
+
+    async def arun(self, work: Work[C]) -> Routed:
+        """Async form of `run`."""
+        routed = await arun(self.policy, self.request, self._acall(work), self.limits)
+        announce(routed.decision, span_id=self.span_id)
+        return routed
+
+    def stream(self, work: Work[C]) -> Generator[C | Routed, None, None]:
+        """Route a streamed call: chunks of the final answer, if it is streamed, then the `Routed`."""
+
+        def final(ask: Final) -> Generator[C | Generation, None, None]:
+            return work.stream(self.models[ask.tier])
+
+        with closing(run_stream(self.policy, self.request, self._call(work), final, self.limits)) as items:
+            for item in items:
+                if isinstance(item, Routed):
+                    announce(item.decision, span_id=self.span_id)
+                yield item
+
+    async def astream(self, work: Work[C]) -> AsyncGenerator[C | Routed, None]:
+        """Async form of `stream`."""
+
+        def final(ask: Final) -> AsyncGenerator[C | Generation, None]:
+            llm = self.models[ask.tier]
+            return _threaded(work.stream(llm)) if ask.tier in self.in_thread else work.astream(llm)
+
+        items = arun_stream(self.policy, self.request, self._acall(work), final, self.limits)
+        async with aclosing(items):
+            async for item in items:
+                if isinstance(item, Routed):
+                    announce(item.decision, span_id=self.span_id)
+                yield item
+
+    def _call(self, work: Work[C]) -> Callable[[ModelAsk], list[Generation]]:
+        def call(ask: ModelAsk) -> list[Generation]:
+            return [_kept(ask, _timed(one, work)) for one in self._calls(ask, work)]
+
+        return call
+
+    def _acall(self, work: Work[C]) -> Callable[[ModelAsk], Coroutine[Any, Any, list[Generation]]]:
+        async def call(ask: ModelAsk) -> list[Generation]:
+            threaded = ask.tier in self.in_thread
+            answers = await _together(
+                [
+                    asyncio.to_thread(_timed, one, work) if threaded else _atimed(one, work)
+                    for one in self._calls(ask, work)
+                ]
+            )
+            return [_kept(ask, answer) for answer in answers]
+
+        return call
+
+    def _calls(self, ask: ModelAsk, work: Work[C]) -> list[Prepared]:
+        """List the calls that one ask takes."""
+        llm = self.models[ask.tier]
+        if isinstance(ask, Sample):
+            numbers = range(ask.drawn, ask.drawn + ask.n)
+            return [
+                for_sample(llm, temperature=ask.temperature, number=number, given=work.kwargs)
+                for number in numbers
+            ]
+        return [for_draft(llm, work.kwargs) if isinstance(ask, Draft) else Prepared(llm=llm)]
+
+
+def _kept(ask: ModelAsk, answer: Generation) -> Generation:
+    """Raise the error that stands for an answer: a rejected draft can do with it, a final answer cannot."""
+    if isinstance(ask, Final) and isinstance(answer.raw, Exception):
+        raise answer.raw
+    return answer
+
+
+def _timed(one: Prepared, work: Work[C]) -> Generation:
+    start = time.perf_counter()
+    return replace(work.call(one.llm, one.kwargs), latency_s=time.perf_counter() - start)
+
+
+async def _atimed(one: Prepared, work: Work[C]) -> Generation:
+    start = time.perf_counter()
+    return replace(await work.acall(one.llm, one.kwargs), latency_s=time.perf_counter() - start)
+
+
+async def _together(calls: list[Coroutine[Any, Any, T]]) -> list[T]:
+    """All at once; if one fails or the caller gives up, the others are cancelled."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+
+
+async def _threaded(items: Generator[C, None, None]) -> AsyncGenerator[C, None]:
+    """Iterate a blocking generator in threads, one step at a time."""
+    busy = threading.Lock()
+
+    def step() -> Any:
+        with busy:
+            return next(items, _END)
+
+    def close() -> None:
+        with busy:
+            items.close()
+
+    try:
+        while (item := await asyncio.to_thread(step)) is not _END:
+            yield item
+    finally:
+        # Not awaited: a step that still runs holds the lock until the model's next token.
+        asyncio.get_running_loop().run_in_executor(None, close)

@@ -1,0 +1,36 @@
+"""The event by which a decision reaches LlamaIndex's own instrumentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llama_index_instrumentation import get_dispatcher
+from llama_index_instrumentation.base import BaseEvent
+
+from confroute.decision import Decision
+
+_dispatcher = get_dispatcher(__name__)
+
+
+class ConfRouteDecisionEvent(BaseEvent):
+    """A call was routed.
+
+    Sent once a call, in the span of the router's method, after the child's own events.
+
+    Attributes
+    ----------
+    decision : dict
+        `confroute.Decision.to_dict()`: JSON-safe, without text of the prompt or the answer.
+    """
+
+    decision: dict[str, Any]
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Stable name of this event."""
+        return "ConfRouteDecisionEvent"
+
+
+def announce(decision: Decision, *, span_id: str | None) -> None:
+    """Send `decision` to every event handler that is set."""
+    _dispatcher.event(ConfRouteDecisionEvent(decision=decision.to_dict(), span_id=span_id))

@@ -1,0 +1,280 @@
+"""`LocalLLM`: a transformers model in this process as a LlamaIndex LLM, with log-probabilities.
+
+Importing it needs neither torch nor transformers; the model is loaded at its first use.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    CompletionResponse,
+    CompletionResponseAsyncGen,
+    CompletionResponseGen,
+    LLMMetadata,
+    LogProb,
+    MessageRole,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+)
+from llama_index.core.bridge.pydantic import Field
+from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.llms.llm import LLM
+
+from confroute.errors import RequestError
+from confroute.models._threads import in_thread, stream_in_thread
+from confroute.types import Message, Role, Usage
+
+if TYPE_CHECKING:
+    from confroute.models.local import LocalModel
+
+__all__ = ["LocalLLM"]
+
+CALL_KWARGS = ("temperature", "max_tokens", "top_p", "seed", "stop")
+ROLES: dict[MessageRole, Role] = {
+    MessageRole.SYSTEM: "system",
+    MessageRole.DEVELOPER: "system",
+    MessageRole.USER: "user",
+    MessageRole.ASSISTANT: "assistant",
+    MessageRole.CHATBOT: "assistant",
+    MessageRole.MODEL: "assistant",
+    MessageRole.TOOL: "tool",
+    MessageRole.FUNCTION: "tool",
+}
+
+
+class LocalLLM(LLM):
+    """LLM whose weights are in this process.
+
+    ::
+
+        llm = LocalLLM(model="smollm2-135m", max_tokens=64)
+        llm.chat([ChatMessage(role="user", content="Name a colour.")]).logprobs
+
+    Answers carry `logprobs` (natural logarithms, one per token of the text), `raw` with "usage", "logprobs" in OpenAI's
+    shape, "finish_reason" and "model", and the token counts in `additional_kwargs`. Async calls run in threads; cancelling
+    the task or closing the stream stops the decoding within one token. `complete` sends its prompt as one user turn,
+    through the model's chat template. Calls take `temperature`, `max_tokens`, `top_p`, `seed` and `stop`; anything else is
+    refused.
+    """
+
+    model: str = Field(
+        description="Catalogue name, GGUF file, model folder, 'org/name' or 'org/name:file.gguf'."
+    )
+    temperature: float = Field(default=0.0, description="0 is greedy.")
+    max_tokens: int = Field(default=256, description="Most tokens of an answer.")
+    top_p: float = Field(default=1.0, description="In (0, 1].")
+    seed: int | None = Field(default=None, description="The same seed gives the same answer.")
+    stop: list[str] | None = Field(default=None, description="Strings that end an answer.")
+    dtype: str = Field(default="float32", description="float32, bfloat16 or float16.")
+    context_window: int | None = Field(
+        default=None, description="Tokens of prompt and answer; None for the model's own."
+    )
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Stable name for serialisation."""
+        return "confroute_local_llm"
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """What callers plan with; loads the model unless `context_window` was given."""
+        return LLMMetadata(
+            context_window=self.context_window or self._local().context_window,
+            num_output=self.max_tokens,
+            is_chat_model=True,
+            model_name=self.model,
+        )
+
+    @llm_chat_callback()
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Answer a conversation."""
+        return self._answer(messages, kwargs, None)
+
+    @llm_chat_callback()
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        """Answer a conversation piece by piece."""
+        return self._pieces(messages, kwargs, None)
+
+    @llm_chat_callback()
+    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Answer a conversation without blocking the event loop."""
+        return await in_thread(lambda cancel: self._answer(messages, kwargs, cancel))
+
+    @llm_chat_callback()
+    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
+        """Answer a conversation piece by piece without blocking the event loop."""
+        return stream_in_thread(lambda cancel: self._pieces(messages, kwargs, cancel))
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Answer a prompt, sent as one user turn whether or not it is `formatted`."""
+        return _completion(self._answer(_turn(prompt), kwargs, None))
+
+    @llm_completion_callback()
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
+        """Answer a prompt piece by piece."""
+
+        def pieces() -> CompletionResponseGen:
+            for piece in self._pieces(_turn(prompt), kwargs, None):
+                yield _completion(piece)
+
+        return pieces()
+
+    @llm_completion_callback()
+    async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Answer a prompt without blocking the event loop."""
+        return _completion(await in_thread(lambda cancel: self._answer(_turn(prompt), kwargs, cancel)))
+
+    @llm_completion_callback()
+    async def astream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponseAsyncGen:
+        """Answer a prompt piece by piece without blocking the event loop."""
+
+        async def pieces() -> AsyncGenerator[CompletionResponse, None]:
+            inner = stream_in_thread(lambda cancel: self._pieces(_turn(prompt), kwargs, cancel))
+            try:
+                async for piece in inner:
+                    yield _completion(piece)
+            finally:
+                await inner.aclose()
+
+        return pieces()
+
+    def _answer(
+        self, messages: Sequence[ChatMessage], kwargs: dict[str, Any], cancel: threading.Event | None
+    ) -> ChatResponse:
+        asked, model = self._asked(kwargs), self._local()
+        (answer,) = model.generate(to_messages(messages), cancel=cancel, **asked)
+        return _response(
+            model.name,
+            answer.text,
+            None,
+            answer.tokens or (),
+            answer.logprobs or (),
+            finish=answer.finish,
+            usage=answer.usage,
+        )
+
+    def _pieces(
+        self, messages: Sequence[ChatMessage], kwargs: dict[str, Any], cancel: threading.Event | None
+    ) -> Generator[ChatResponse, None, None]:
+        asked, model = self._asked(kwargs), self._local()
+        pieces = model.stream(to_messages(messages), cancel=cancel, **asked)
+        return _responses(model.name, pieces)
+
+    def _asked(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        unknown = sorted(set(kwargs) - set(CALL_KWARGS))
+        if unknown:
+            msg = f"{', '.join(unknown)}: not known to LocalLLM, which takes {', '.join(CALL_KWARGS)}; leave it out"
+            raise RequestError(msg)
+        given = {key: value for key, value in kwargs.items() if value is not None}
+        asked = {key: given.get(key, getattr(self, key)) for key in CALL_KWARGS}
+        asked["stop"] = asked["stop"] or ()
+        return asked
+
+    def _local(self) -> LocalModel:
+        from confroute.models.local import LocalModel
+
+        # Looked up at every call, so that copies and pickles of this object hold no weights.
+        return LocalModel.load(self.model, dtype=self.dtype, context_window=self.context_window)
+
+
+def to_messages(messages: Sequence[ChatMessage]) -> list[Message]:
+    """LlamaIndex's messages as text.
+
+    Raises
+    ------
+    RequestError
+        A block that is not text.
+    """
+    return [Message(role=ROLES[message.role], text=_text(message)) for message in messages]
+
+
+def _text(message: ChatMessage) -> str:
+    parts: list[str] = []
+    for block in message.blocks:
+        if isinstance(block, TextBlock):
+            parts.append(block.text)
+        elif isinstance(block, ToolCallBlock):
+            parts.append(f"{block.tool_name}({block.tool_kwargs})")
+        elif not isinstance(block, ThinkingBlock):
+            msg = f"content of type {block.block_type}: LocalLLM takes text only; send it to a model that can, or leave it out"
+            raise RequestError(msg)
+    return "\n".join(part for part in parts if part)
+
+
+def _turn(prompt: str) -> list[ChatMessage]:
+    return [ChatMessage(role=MessageRole.USER, content=prompt)]
+
+
+def _responses(name: str, pieces: Iterator[Any]) -> Generator[ChatResponse, None, None]:
+    text = ""
+    for piece in pieces:
+        text += piece.text
+        yield _response(
+            name, text, piece.text, piece.tokens, piece.logprobs, finish=piece.finish, usage=piece.usage
+        )
+
+
+def _response(
+    name: str,
+    text: str,
+    delta: str | None,
+    tokens: Sequence[str],
+    logprobs: Sequence[float],
+    *,
+    finish: str | None,
+    usage: Usage | None,
+) -> ChatResponse:
+    content: list[dict[str, Any]] = [
+        {
+            "token": token,
+            "logprob": logprob,
+            "bytes": list(token.encode("utf-8", "replace")),
+            "top_logprobs": [],
+        }
+        for token, logprob in zip(tokens, logprobs, strict=True)
+    ]
+    counts = _counts(usage)
+    raw: dict[str, Any] = {"model": name, "finish_reason": finish, "logprobs": {"content": content}}
+    if counts:
+        raw["usage"] = counts
+    return ChatResponse(
+        message=ChatMessage(role=MessageRole.ASSISTANT, content=text),
+        delta=delta,
+        raw=raw,
+        logprobs=[
+            [LogProb(token=one["token"], logprob=one["logprob"], bytes=one["bytes"])] for one in content
+        ],
+        additional_kwargs=dict(counts),
+    )
+
+
+def _counts(usage: Usage | None) -> dict[str, int]:
+    if usage is None:
+        return {}
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+    }
+
+
+def _completion(response: ChatResponse) -> CompletionResponse:
+    # Not LlamaIndex's own converter: it writes the token counts into the message as well.
+    return CompletionResponse(
+        text=response.message.content or "",
+        delta=response.delta,
+        raw=response.raw,
+        logprobs=response.logprobs,
+        additional_kwargs=response.additional_kwargs,
+    )

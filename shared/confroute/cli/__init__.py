@@ -1,0 +1,89 @@
+"""The ``confroute`` command. Each submodule is one subcommand."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+from confroute.cli import demo, models, pull
+from confroute.errors import ConfrouteError
+
+COMMANDS = (demo, pull, models)
+
+FAILED = 1
+MISUSED = 2
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; those of this process by default.
+
+    Returns
+    -------
+    int
+        0, or 1 after an error of confroute's own, 2 after wrong usage, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    parser = _parser()
+    try:
+        args = parser.parse_args(argv)
+        with _sigterm_as_exit():
+            code: int = args.run(args)
+    except ConfrouteError as error:
+        print(f"confroute: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("confroute: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except SystemExit as stop:
+        # argparse leaves this way, as does the handler of SIGTERM.
+        return stop.code if isinstance(stop.code, int) else FAILED
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="confroute", description=__doc__.splitlines()[0] if __doc__ else None
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    return parser
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        # Reading the metadata takes longer than everything else here.
+        from importlib.metadata import version
+
+        print(f"confroute {version('confroute')}")
+        parser.exit()
+
+
+@contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    # SIGTERM ends Python without `finally`: half-written files and pip's processes would stay.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

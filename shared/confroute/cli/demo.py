@@ -1,0 +1,148 @@
+"""``confroute demo``: real calls on two models, in both hosts, routed by what is measured here and now."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from confroute.errors import ConfrouteError, MissingExtraError, PolicyError
+
+if TYPE_CHECKING:
+    from confroute.demo.report import Price
+
+EDGE, CLOUD = "local:smollm2-135m", "local:qwen2.5-coder-1.5b"
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser("demo", help="calibrate and route a dozen real requests on two models")
+    parser.add_argument(
+        "--edge",
+        default=EDGE,
+        metavar="SPEC",
+        help=f"local:, openai:, ollama: or any init_chat_model name ({EDGE})",
+    )
+    parser.add_argument(
+        "--cloud", default=CLOUD, metavar="SPEC", help=f"the same for the cloud ({CLOUD}, a stand-in)"
+    )
+    parser.add_argument("--edge-base-url", metavar="URL", help="server of an openai: or ollama: edge")
+    parser.add_argument("--cloud-base-url", metavar="URL", help="server of an openai: or ollama: cloud")
+    parser.add_argument(
+        "--edge-price", type=_price, metavar="IN,OUT", help="USD for a million tokens (default 0,0)"
+    )
+    parser.add_argument(
+        "--cloud-price",
+        type=_price,
+        metavar="IN,OUT",
+        help="USD for a million tokens; costs are shown if given",
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("examples/ferry"),
+        help="text files for the query engine (%(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def _price(text: str) -> Price:
+    from confroute.demo.report import Price
+
+    try:
+        first, second = (float(part) for part in text.split(","))
+    except ValueError:
+        msg = f"{text!r}: expected two numbers, IN,OUT"
+        raise argparse.ArgumentTypeError(msg) from None
+    if first < 0 or second < 0:
+        msg = f"{text!r}: prices are not negative"
+        raise argparse.ArgumentTypeError(msg)
+    return Price(input_usd=first, output_usd=second)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Calibrate, route, print.
+
+    Raises
+    ------
+    MissingExtraError
+        One of the hosts or torch is missing.
+    PolicyError
+        Edge and cloud are one model, or the folder holds no text.
+    """
+    try:
+        from confroute.demo import calibrate, report, routes
+        from confroute.demo.backends import Backend
+        from confroute.demo.questions import CALIBRATION, REQUESTS
+    except ImportError as error:
+        if isinstance(error, ConfrouteError):
+            raise
+        raise MissingExtraError(extra="all", needed_for=f"the demo ({error.name})") from error
+    edge = Backend(spec=args.edge, base_url=args.edge_base_url)
+    cloud = Backend(spec=args.cloud, base_url=args.cloud_base_url)
+    if edge == cloud:
+        msg = f"edge and cloud are both {edge.spec}: a route needs two different models"
+        raise PolicyError(msg)
+    if not args.folder.is_dir():
+        msg = f"{args.folder} is no folder: run the demo where examples/ferry is, or give --folder"
+        raise PolicyError(msg)
+    with _progress(2 + len(CALIBRATION) + len(REQUESTS)) as tick:
+        for backend in (edge, cloud, Backend(spec="local:all-minilm-l6-v2")):
+            backend.pull()
+        tick("models are there")
+        rows = calibrate.measure(edge.langchain(), cloud.langchain(), CALIBRATION, tick)
+        policy = calibrate.fitted(rows)
+        tick("policy fitted")
+        session = routes.Session(edge=edge, cloud=cloud, policy=policy, folder=args.folder)
+        done = session.run(tick)
+    summary = report.totals(done, edge_price=args.edge_price, cloud_price=args.cloud_price)
+    if args.json:
+        print(
+            json.dumps(
+                report.as_json(done, summary, policy, edge=edge.spec, cloud=cloud.spec), allow_nan=False
+            )
+        )
+        return 0
+    from rich.console import Console
+
+    console = Console()
+    stand_in = f" (a local STAND-IN for a cloud model: {cloud.model})" if cloud.provider == "local" else ""
+    console.print(f"edge: {edge.spec}    cloud: {cloud.spec}{stand_in}")
+    right = sum(row.edge_right for row in rows), sum(row.cloud_right for row in rows)
+    console.print(
+        f"calibrated on {len(rows)} questions that are not asked below: edge right {right[0]}, cloud right {right[1]}\n"
+    )
+    report.show(console, done, summary, policy)
+    return 0
+
+
+@contextmanager
+def _progress(steps: int) -> Iterator[Callable[[str], None]]:
+    """A bar on standard error; plain lines where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        said: list[str] = []
+
+        def line(text: str) -> None:
+            if text not in said:
+                said.append(text)
+                print(text, file=sys.stderr, flush=True)
+
+        yield line
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("fetching models", total=steps)
+
+        def advance(text: str) -> None:
+            progress.update(task, advance=1, description=text)
+
+        yield advance

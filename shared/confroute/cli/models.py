@@ -1,0 +1,50 @@
+"""``confroute models``: what can be pulled, and what is here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TypeAlias
+
+Row: TypeAlias = "dict[str, str | int | bool | None]"
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "models",
+        help="list the models that can be pulled",
+        description="List the catalogue and what is on this machine.",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the catalogue."""
+    rows = _rows()
+    if args.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    width = max(len(str(row["name"])) for row in rows)
+    for row in rows:
+        size = f"{int(row['size_bytes'] or 0) / 1e6:.0f} MB"
+        where = row["path"] or f"not here: confroute pull {row['name']}"
+        print(f"{row['name']:<{width}}  {row['kind']:<9}  {size:>7}  {row['licence']}  {where}")
+    return 0
+
+
+def _rows() -> list[Row]:
+    from confroute.models.catalog import cached, known
+
+    return [
+        {
+            "name": entry.name,
+            "kind": entry.kind,
+            "size_bytes": entry.size_bytes,
+            "licence": entry.licence,
+            "cached": (here := cached(entry.name)),
+            "path": str(entry.path) if here else None,
+        }
+        for entry in known()
+    ]

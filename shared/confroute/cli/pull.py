@@ -1,0 +1,55 @@
+"""``confroute pull NAME``: get a model onto this machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from confroute.models.download import Progress
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "pull",
+        help="get a model onto this machine",
+        description="Get a model of the catalogue onto this machine and print its path. `confroute models` lists them.",
+    )
+    parser.add_argument("name", metavar="NAME", help="a name of the catalogue")
+    parser.add_argument("--verify", action="store_true", help="hash a model that is here already once more")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Pull one model; its path goes to stdout, all else to stderr."""
+    from confroute.models.catalog import cached
+    from confroute.models.download import pull
+
+    start, here = time.monotonic(), cached(args.name)
+    with _progress(args.name) as progress:
+        path = pull(args.name, verify=args.verify, progress=progress)
+    done = ("verified" if args.verify else "here already") if here else "pulled"
+    print(f"{args.name}: {done} in {time.monotonic() - start:.1f} s", file=sys.stderr)
+    print(path)
+    return 0
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Progress | None]:
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        # No bar until there is something to show: a model that is here already needs none.
+        task = bars.add_task(name, total=None, visible=False)
+        yield lambda had, total: bars.update(task, completed=had, total=total, visible=True)

@@ -1,0 +1,135 @@
+"""Models of both hosts from one name: `local:NAME`, `openai:MODEL`, `ollama:MODEL` or any `init_chat_model` string."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from confroute.errors import MissingExtraError, PolicyError
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.runnables import Runnable
+    from llama_index.core.llms import LLM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """One model by name.
+
+    Attributes
+    ----------
+    spec : str
+        "PROVIDER:MODEL".
+    base_url : str or None
+        Where an OpenAI-compatible or Ollama server listens.
+    max_tokens : int
+        Longest answer.
+
+    Raises
+    ------
+    PolicyError
+        A name without a provider, or a base URL for a model in this process.
+    """
+
+    spec: str
+    base_url: str | None = None
+    max_tokens: int = 48
+
+    def __post_init__(self) -> None:
+        provider, _, model = self.spec.partition(":")
+        if not provider or not model:
+            msg = f"model {self.spec!r}: expected PROVIDER:MODEL, such as local:smollm2-135m or openai:gpt-4o-mini"
+            raise PolicyError(msg)
+        if provider == "local" and self.base_url:
+            msg = f"model {self.spec!r} runs in this process: a base URL is for openai: and ollama: models"
+            raise PolicyError(msg)
+
+    @property
+    def provider(self) -> str:
+        """What stands before the colon."""
+        return self.spec.partition(":")[0]
+
+    @property
+    def model(self) -> str:
+        """What stands behind it."""
+        return self.spec.partition(":")[2]
+
+    def pull(self) -> None:
+        """Fetch the weights of a local model, if they are not there."""
+        from confroute.models.catalog import known
+        from confroute.models.download import pull
+
+        if self.provider == "local" and self.model in {entry.name for entry in known()}:
+            pull(self.model)
+
+    def langchain(self) -> BaseChatModel:
+        """The model as a LangChain chat model."""
+        if self.provider == "local":
+            from langchain_confroute import ChatLocal
+
+            return ChatLocal(model=self.model, max_tokens=self.max_tokens, dtype=local_dtype(self.model))
+        try:
+            from langchain.chat_models import init_chat_model
+        except ImportError as error:
+            raise MissingExtraError(extra="demo", needed_for=f"the model {self.spec!r}") from error
+        extra: dict[str, Any] = {"base_url": self.base_url} if self.base_url else {}
+        chat: BaseChatModel = init_chat_model(self.spec, max_tokens=self.max_tokens, temperature=0, **extra)
+        return chat
+
+    def llamaindex(self) -> LLM:
+        """The model as a LlamaIndex LLM."""
+        if self.provider == "local":
+            from llamaindex_confroute import LocalLLM
+
+            return LocalLLM(model=self.model, max_tokens=self.max_tokens, dtype=local_dtype(self.model))
+        if self.provider == "ollama":
+            return self._ollama()
+        if self.provider != "openai":
+            msg = f"{self.provider!r} has no LlamaIndex form in the demo: use local:, openai: or ollama:"
+            raise PolicyError(msg)
+        return self._openai_like()
+
+    def _ollama(self) -> LLM:
+        try:
+            from llama_index.llms.ollama import Ollama  # pyright: ignore[reportMissingImports]  user's choice
+        except ImportError as error:
+            raise MissingExtraError(
+                extra="ollama", needed_for=f"the LlamaIndex half of {self.spec!r}"
+            ) from error
+        url = {"base_url": self.base_url} if self.base_url else {}
+        llm: LLM = Ollama(model=self.model, additional_kwargs={"num_predict": self.max_tokens}, **url)
+        return llm
+
+    def _openai_like(self) -> LLM:
+        try:
+            from llama_index.llms.openai_like import OpenAILike
+        except ImportError as error:
+            raise MissingExtraError(
+                extra="demo", needed_for=f"the LlamaIndex half of {self.spec!r}"
+            ) from error
+        url = {"api_base": self.base_url} if self.base_url else {}
+        return OpenAILike(
+            model=self.model, is_chat_model=True, max_tokens=self.max_tokens, temperature=0, **url
+        )
+
+
+def local_dtype(model: str) -> str:
+    """Half the memory and more speed for a model that is large for two cores."""
+    return "bfloat16" if model.startswith("qwen") else "float32"
+
+
+def switched_off() -> Runnable[Any, Any]:
+    """A cloud that is not there: each call meets a port of this machine on which nothing listens."""
+    from langchain_core.runnables import RunnableLambda
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = free.getsockname()
+
+    def call(_messages: object) -> object:
+        with socket.create_connection(address, timeout=2) as connection:
+            return connection.recv(0)
+
+    return RunnableLambda(call, name="switched-off")

@@ -1,0 +1,141 @@
+"""From graded questions to the demo's policy: measured on this machine, each time it is run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from confroute.decision import Decision
+from confroute.demo.questions import PRIVATE_PATTERN, SYSTEM, Graded
+from confroute.errors import CalibrationError
+from confroute.policy import Cascade, Gate, KeepPrivate, Threshold
+from confroute.signals import SelfConsistency, TokenLogprob
+from confroute.trace import record
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+SAMPLES = 5
+PRICE = 0.1
+# More nats a token than any text has: everything is grey, so that both signals are measured.
+_ALL_NATS = 1e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One graded question: the signals of the edge's answer, and whether each model was right."""
+
+    signals: dict[str, float]
+    edge_right: bool
+    cloud_right: bool
+
+
+def right(answer: str, graded: Graded) -> bool:
+    """Whether an answer contains one of the accepted words.
+
+    Examples
+    --------
+    >>> rome = Graded(question="?", accepted=("rome",))
+    >>> right("It is Rome.", rome), right("Romes", rome)
+    (True, False)
+    """
+    words = set(re.findall(r"\w+", answer.lower()))
+    return any(accepted in words for accepted in graded.accepted)
+
+
+def consistency() -> SelfConsistency:
+    """The demo's second signal; a batch of samples takes a local model hardly longer than one."""
+    return SelfConsistency(n=SAMPLES, step=SAMPLES)
+
+
+def measuring() -> Cascade:
+    """A policy that measures both signals of every draft and keeps it."""
+    return Cascade(
+        gates=(
+            Gate(signal=TokenLogprob(), threshold=Threshold(value=_ALL_NATS), grey=(0.0, _ALL_NATS)),
+            Gate(signal=consistency(), threshold=Threshold(value=1.0)),
+        ),
+        on_no_signal="edge",
+        on_edge_error="raise",
+    )
+
+
+def conversation(question: str) -> list[tuple[str, str]]:
+    """The messages that a question is asked in."""
+    return [("system", SYSTEM), ("user", question)]
+
+
+def measure(
+    edge: BaseChatModel, cloud: BaseChatModel, graded: Sequence[Graded], tick: Callable[[str], None]
+) -> list[Row]:
+    """Ask both models every question, grade both answers and measure the edge's.
+
+    Parameters
+    ----------
+    tick : callable
+        Told what was done, after each question.
+    """
+    from langchain_confroute import ChatConfRoute
+
+    router = ChatConfRoute(edge=edge, cloud=cloud, policy=measuring())
+    rows = []
+    for item in graded:
+        messages = conversation(item.question)
+        with record() as decisions:
+            drafted = router.invoke(messages)
+        sure = cloud.invoke(messages)
+        rows.append(
+            Row(
+                signals=_signals(decisions[0]),
+                edge_right=right(drafted.text, item),
+                cloud_right=right(sure.text, item),
+            )
+        )
+        tick(f"calibrating on {len(graded)} questions")
+    return rows
+
+
+def _signals(decision: Decision) -> dict[str, float]:
+    return {name: measured.uncertainty for name, measured in decision.signals.items()}
+
+
+def fitted(rows: Sequence[Row]) -> Cascade:
+    """The demo's policy, from graded rows: one gate for each signal that every row, or enough of them, has.
+
+    The grey zone of the log-probabilities is where right and wrong answers overlap: from the most certain wrong answer
+    to the least certain right one.
+
+    Raises
+    ------
+    CalibrationError
+        The edge returned no log-probabilities and no comparable samples, or no threshold beats the cloud alone.
+    """
+    gates: list[Gate] = []
+    for signal in (TokenLogprob(), consistency()):
+        measured = [row for row in rows if signal.name in row.signals]
+        if not measured:
+            continue
+        values = [row.signals[signal.name] for row in measured]
+        threshold = Threshold.fit(
+            values,
+            [float(row.edge_right) for row in measured],
+            [float(row.cloud_right) for row in measured],
+            price=PRICE,
+        )
+        grey = None if gates else _overlap(measured, signal.name, threshold.value)
+        gates.append(Gate(signal=signal, threshold=threshold, grey=grey))
+    if not gates:
+        msg = f"the edge gave neither log-probabilities nor comparable samples on {len(rows)} questions"
+        raise CalibrationError(msg)
+    rules = (KeepPrivate(patterns=(PRIVATE_PATTERN,)),)
+    return Cascade(gates=tuple(gates), rules=rules, on_cloud_error="edge")
+
+
+def _overlap(rows: Sequence[Row], signal: str, threshold: float) -> tuple[float, float] | None:
+    wrong = [row.signals[signal] for row in rows if not row.edge_right]
+    good = [row.signals[signal] for row in rows if row.edge_right]
+    if not wrong or not good or min(wrong) >= max(good):
+        return None
+    return min(*wrong, threshold), max(*good, threshold)

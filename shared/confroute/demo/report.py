@@ -1,0 +1,186 @@
+"""The demo's result: a table to look at, or one JSON object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from confroute.demo.routes import Done
+from confroute.policy import Cascade
+from confroute.types import JSON, Usage
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """USD for a million tokens.
+
+    Examples
+    --------
+    >>> Price(input_usd=1.0, output_usd=4.0).of(Usage(input_tokens=500_000, output_tokens=250_000))
+    1.5
+    """
+
+    input_usd: float = 0.0
+    output_usd: float = 0.0
+
+    def of(self, usage: Usage) -> float:
+        """USD for these tokens."""
+        return (usage.input_tokens * self.input_usd + usage.output_tokens * self.output_usd) / 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Sums over all requests.
+
+    Attributes
+    ----------
+    cloud_share : float
+        Fraction of requests that the cloud answered.
+    edge, cloud : Usage
+        Tokens billed, discarded drafts and samples included.
+    not_sent : Usage
+        Tokens of the requests that the cloud never saw, as the edge's tokenizer counts them.
+    cost_usd, always_cloud_usd : float or None
+        Cost of these calls, and an estimate of what the cloud alone would have cost; None without prices.
+    """
+
+    requests: int
+    cloud_share: float
+    degraded: int
+    edge: Usage
+    cloud: Usage
+    not_sent: Usage
+    cost_usd: float | None
+    always_cloud_usd: float | None
+
+    def to_dict(self) -> dict[str, JSON]:
+        """JSON form."""
+        return {
+            "requests": self.requests,
+            "cloud_share": round(self.cloud_share, 4),
+            "degraded": self.degraded,
+            "usage": {"edge": self.edge.to_dict(), "cloud": self.cloud.to_dict()},
+            "tokens_not_sent": self.not_sent.total_tokens,
+            "cost_usd": self.cost_usd,
+            "always_cloud_usd": self.always_cloud_usd,
+        }
+
+
+def totals(done: Sequence[Done], *, edge_price: Price | None, cloud_price: Price | None) -> Totals:
+    """Add up a run; costs only if a price of the cloud was given."""
+    usages = [d.decision.usage for d in done]
+    edge = sum((u.get("edge", Usage()) for u in usages), Usage())
+    cloud = sum((u.get("cloud", Usage()) for u in usages), Usage())
+    kept = sum((_answer_usage(d) for d in done if d.decision.route == "edge"), Usage())
+    cost = always = None
+    if cloud_price is not None:
+        cost = (edge_price or Price()).of(edge) + cloud_price.of(cloud)
+        always = cloud_price.of(cloud + kept)
+    return Totals(
+        requests=len(done),
+        cloud_share=sum(d.decision.route == "cloud" for d in done) / len(done),
+        degraded=sum(d.decision.degraded for d in done),
+        edge=edge,
+        cloud=cloud,
+        not_sent=kept,
+        cost_usd=cost,
+        always_cloud_usd=always,
+    )
+
+
+def _answer_usage(done: Done) -> Usage:
+    """Tokens of the answer itself, without the samples drawn to judge it."""
+    steps = (s for s in done.decision.steps if s.kind in ("draft", "final") and s.usage is not None)
+    return next((s.usage for s in steps if s.usage is not None), Usage())
+
+
+def as_json(
+    done: Sequence[Done], summary: Totals, policy: Cascade, *, edge: str, cloud: str
+) -> dict[str, JSON]:
+    """The whole run as one JSON object."""
+    rows: list[JSON] = []
+    for item in done:
+        decision = item.decision.to_dict()
+        rows.append(
+            {
+                "id": item.asked.id,
+                "kind": item.asked.kind,
+                "host": item.asked.host,
+                "answer": item.answer,
+                **{
+                    key: decision[key]
+                    for key in ("route", "stage", "uncertainty", "signals", "reason", "usage")
+                },
+                **{
+                    key: decision[key]
+                    for key in ("signal", "threshold", "threshold_source", "degraded", "rule")
+                },
+                "latency_s": round(item.latency_s, 3),
+            }
+        )
+    thresholds: dict[str, JSON] = {
+        gate.signal.name: {
+            "value": round(gate.threshold.value, 6),
+            "source": gate.threshold.source,
+            "grey": None if gate.grey is None else [*(round(edge_of, 6) for edge_of in gate.grey)],
+        }
+        for gate in policy.gates
+    }
+    return {
+        "models": {"edge": edge, "cloud": cloud},
+        "thresholds": thresholds,
+        "requests": rows,
+        "totals": summary.to_dict(),
+    }
+
+
+def show(console: Console, done: Sequence[Done], summary: Totals, policy: Cascade) -> None:
+    """Print the table, the thresholds and the totals."""
+    console.print(_table(done))
+    for gate in policy.gates:
+        zone = (
+            "" if gate.grey is None else f", asks for more between {gate.grey[0]:.3g} and {gate.grey[1]:.3g}"
+        )
+        console.print(
+            f"threshold of {gate.signal.name}: {gate.threshold.value:.3g} {gate.signal.range.unit} "
+            f"({gate.threshold.source}{zone})"
+        )
+    console.print(
+        f"\n{summary.requests} requests, cloud share {summary.cloud_share:.0%}, {summary.degraded} degraded; "
+        f"{summary.not_sent.total_tokens} tokens not sent to the cloud, {summary.cloud.total_tokens} sent; "
+        f"{summary.edge.total_tokens} on the edge, samples and discarded drafts included"
+    )
+    if summary.cost_usd is not None:
+        console.print(
+            f"cost at your prices: {summary.cost_usd:.6f} USD; the cloud alone, estimated: {summary.always_cloud_usd:.6f} USD"
+        )
+
+
+def _table(done: Sequence[Done]) -> Table:
+    from rich.table import Table
+
+    table = Table(show_lines=False, pad_edge=False)
+    for name in ("request", "host", "route", "stage", "uncertainty", "why", "answer"):
+        table.add_column(name, overflow="fold")
+    for name in ("s", "tokens edge/cloud"):
+        table.add_column(name, justify="right")
+    for item in done:
+        decision, usage = item.decision, item.decision.usage
+        route = f"{decision.route} (degraded)" if decision.degraded else decision.route
+        table.add_row(
+            item.asked.id,
+            item.asked.host,
+            route,
+            decision.stage,
+            "-" if decision.uncertainty is None else f"{decision.uncertainty:.3g}",
+            decision.reason,
+            item.answer,
+            f"{item.latency_s:.1f}",
+            f"{usage.get('edge', Usage()).total_tokens}/{usage.get('cloud', Usage()).total_tokens}",
+        )
+    return table

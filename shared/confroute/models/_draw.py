@@ -1,0 +1,95 @@
+"""From drawn tokens to answers: parameters checked, rows filled until each has ended, pieces of one for streaming."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from confroute.errors import RequestError
+from confroute.models._text import Row
+from confroute.types import Finish, Usage
+
+if TYPE_CHECKING:
+    from confroute.models._decode import Decoder, Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A part of a streamed answer.
+
+    Attributes
+    ----------
+    text : str
+        Never retracted. May be empty on the last piece.
+    logprobs : tuple of float
+        Natural log-probabilities of `tokens`, in (-inf, 0].
+    tokens : tuple of str
+        They join to `text`.
+    finish : str or None
+        Why the answer ended; on the last piece only.
+    usage : Usage or None
+        Tokens of the whole call; on the last piece only.
+    """
+
+    text: str
+    logprobs: tuple[float, ...] = ()
+    tokens: tuple[str, ...] = ()
+    finish: Finish | None = None
+    usage: Usage | None = None
+
+
+def check(n: int, max_tokens: int, temperature: float, top_p: float, stop: Sequence[str]) -> None:
+    """Raise RequestError, with what was expected, for the first parameter out of range."""
+    wrong = {
+        f"n={n}: expected at least 1": n < 1,
+        f"max_tokens={max_tokens}: expected at least 1": max_tokens < 1,
+        f"temperature={temperature}: expected a number of at least 0, 0 for greedy": not 0
+        <= temperature
+        < float("inf"),
+        f"top_p={top_p}: expected a number in (0, 1], 1 for all tokens": not 0 < top_p <= 1,
+        f"n={n} with temperature 0 would give {n} times the same answer; raise temperature or draw one": n > 1
+        and temperature == 0,
+        f"stop={stop!r}: expected a sequence of non-empty strings, such as ['\\n']": isinstance(stop, str)
+        or "" in stop,
+    }
+    for msg, is_wrong in wrong.items():
+        if is_wrong:
+            raise RequestError(msg)
+
+
+def steps(decoder: Decoder, rows: list[Row], plan: Plan, ends: frozenset[int]) -> Iterator[None]:
+    """Draw until every row has ended, pausing after each token."""
+    for step in range(plan.max_tokens):
+        drawn = decoder.step()
+        if drawn is None:
+            break
+        for one in drawn:
+            row = rows[one.row]
+            if one.token in ends:
+                row.billed += 1
+                row.end("stop")
+                continue
+            row.push(one.token, one.logprob)
+            if step == plan.max_tokens - 1:
+                row.end("length")
+        decoder.drop({one.row for one in drawn if rows[one.row].finish})
+        yield
+        if all(row.finish for row in rows):
+            return
+    for row in rows:
+        row.end("cancelled")
+
+
+def piece_of(
+    row: Row, start: int, stop: int, *, finish: Finish | None = None, usage: Usage | None = None
+) -> Piece:
+    """Tokens `start` to `stop` of a row."""
+    tokens = tuple(row.tokens[start:stop])
+    return Piece(
+        text="".join(tokens),
+        logprobs=tuple(row.logprobs[start:stop]),
+        tokens=tokens,
+        finish=finish,
+        usage=usage,
+    )

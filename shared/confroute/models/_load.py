@@ -1,0 +1,202 @@
+"""Load weights and tokenizer once a process, quietly, and say plainly why when that fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from confroute.errors import MissingExtraError, ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("float32", "bfloat16", "float16")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w./-]+\.gguf)?")
+
+T = TypeVar("T")
+_cache: dict[tuple[object, ...], Any] = {}
+_locks: dict[tuple[object, ...], threading.Lock] = {}
+_guard = threading.Lock()
+# Silencing is process-wide while it lasts: two loads must not restore each other's settings.
+_quiet_lock = threading.RLock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """A network, its tokenizer and the lock that serialises forward passes through it."""
+
+    network: Any
+    tokenizer: Any
+    lock: threading.Lock
+
+
+def once(key: tuple[object, ...], make: Callable[[], T]) -> T:
+    """Return the value made for `key`; concurrent first callers make it once.
+
+    Examples
+    --------
+    >>> once(("doctest",), list) is once(("doctest",), list)
+    True
+    """
+    with _guard:
+        lock = _locks.setdefault(key, threading.Lock())
+    with lock:
+        if key not in _cache:
+            _cache[key] = make()
+        value: T = _cache[key]
+        return value
+
+
+def require_torch(needed_for: str) -> None:
+    """Raise MissingExtraError unless torch and transformers can be imported."""
+    try:
+        import torch
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(extra="local", needed_for=needed_for) from error
+    del torch
+
+
+def torch_dtype(dtype: str) -> torch.dtype:
+    """The torch type of that name, or ModelError."""
+    import torch
+
+    if dtype not in DTYPES:
+        msg = f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}; bfloat16 halves memory and time on CPUs with avx512_bf16"
+        raise ModelError(msg)
+    found: torch.dtype = getattr(torch, dtype)
+    return found
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers off stderr, and put its settings back afterwards."""
+    from transformers.utils import logging as its_logging
+
+    logging: Any = its_logging  # not annotated
+    with _quiet_lock:
+        level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(level)
+            if bars:
+                logging.enable_progress_bar()
+
+
+def locate(source: str | Path) -> tuple[str, Path | None, str | None]:
+    """Split a source into its display name, its local path, or its hub name.
+
+    Parameters
+    ----------
+    source : str or Path
+        An existing path, a hub name "org/name" or "org/name:file.gguf", or a catalogue name.
+
+    Returns
+    -------
+    tuple of (str, Path or None, str or None)
+        Name, local path, hub name; exactly one of the last two is None.
+
+    Raises
+    ------
+    UnknownModelError
+        Neither a path, nor a hub name, nor in the catalogue.
+    """
+    path = Path(source).expanduser()
+    if path.exists():
+        return path.resolve().name, path, None
+    text = str(source)
+    if isinstance(source, str) and HUB_NAME.fullmatch(text) and not text.startswith("."):
+        return text, None, text
+    if isinstance(source, Path):
+        msg = f"{source}: no such file or folder; pass an existing GGUF file or model folder, or a catalogue name as a str"
+        raise ModelError(msg)
+    from confroute.models.catalog import resolve
+
+    return text, resolve(text), None
+
+
+def load_causal(source: str | Path, dtype: str) -> tuple[str, Weights]:
+    """Load a causal language model; the same source and dtype share one copy.
+
+    Raises
+    ------
+    ModelError
+        Damaged file, not a model, or no tokenizer.
+    """
+    require_torch("LocalModel")
+    torch_dtype(dtype)
+    name, path, hub = locate(source)
+    key = ("causal", os.path.realpath(path) if path else hub, dtype)
+    return name, once(key, lambda: _load_causal(path, hub, dtype))
+
+
+def _load_causal(path: Path | None, hub: str | None, dtype: str) -> Weights:
+    from transformers import AutoModelForCausalLM
+
+    from confroute.models._gguf import load_gguf
+
+    if hub and ":" in hub:
+        path = _hub_file(*hub.split(":", 1))
+    with quiet():
+        if path is not None and path.is_file():
+            network, tokenizer = load_gguf(path, dtype)
+        else:
+            where = str(path or hub)
+            network = load_network(AutoModelForCausalLM, where, dtype)
+            tokenizer = load_tokenizer(where)
+    return freeze(network, tokenizer)
+
+
+def freeze(network: Any, tokenizer: Any) -> Weights:
+    """Weights in evaluation mode, without gradients."""
+    network.eval()
+    network.requires_grad_(requires_grad=False)
+    return Weights(network=network, tokenizer=tokenizer, lock=threading.Lock())
+
+
+def load_network(auto: Any, where: str, dtype: str) -> Any:
+    """`auto.from_pretrained` on a folder or hub name, its many errors turned into ModelError."""
+    try:
+        return auto.from_pretrained(where, dtype=torch_dtype(dtype), local_files_only=Path(where).is_dir())
+    except Exception as error:
+        if Path(where).is_dir():
+            msg = f"{where}: expected a model folder with config.json and safetensors weights ({brief(error)}); copy the whole folder again"
+        else:
+            msg = f"{where}: could not be had from the hub ({brief(error)}); check the name and the network, or pass a local folder"
+        raise ModelError(msg) from error
+
+
+def load_tokenizer(where: str) -> Any:
+    """`AutoTokenizer.from_pretrained`, its many errors turned into ModelError."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(where, local_files_only=Path(where).is_dir())
+    except Exception as error:
+        msg = f"{where}: the weights are there but no tokenizer could be loaded ({brief(error)}); put the model's tokenizer.json and tokenizer_config.json beside them"
+        raise ModelError(msg) from error
+
+
+def _hub_file(repo: str, filename: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repo, filename))
+    except Exception as error:
+        msg = f"{repo}:{filename}: could not be had from the hub ({brief(error)}); check both names and the network, or pass a local GGUF file"
+        raise ModelError(msg) from error
+
+
+def brief(error: BaseException) -> str:
+    """Type and first line of an error, for quoting inside another one."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"

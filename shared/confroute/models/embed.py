@@ -1,0 +1,193 @@
+"""Sentence embeddings by a local encoder, as sentence-transformers computes them, without depending on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from confroute.errors import ModelError
+from confroute.models._load import freeze, load_network, load_tokenizer, locate, once, quiet, require_torch
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+__all__ = ["LocalEmbedder"]
+
+BATCH = 32
+KNOWN_MODULES = ("Transformer", "Pooling", "Normalize")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoder:
+    """Loaded encoder; `max_tokens` includes the special tokens."""
+
+    network: Any
+    tokenizer: Any
+    lock: threading.Lock
+    max_tokens: int
+
+
+class LocalEmbedder:
+    """Texts to unit vectors; make one with `load`. Safe to call from several threads.
+
+    ::
+
+        embed = LocalEmbedder.load("all-minilm-l6-v2")
+        a, b = embed(["a cat", "a kitten"])
+        similarity = float(a @ b)
+    """
+
+    def __init__(self, *, encoder: Encoder, name: str) -> None:
+        self._encoder, self._name = encoder, name
+
+    @classmethod
+    def load(cls, source: str | Path) -> LocalEmbedder:
+        """Load an encoder; the same source shares one copy of the weights in this process.
+
+        Parameters
+        ----------
+        source : str or Path
+            A catalogue name such as "all-minilm-l6-v2", or a sentence-transformers folder with mean pooling.
+
+        Raises
+        ------
+        UnknownModelError
+            Neither a path nor in the catalogue.
+        ModelError
+            Damaged, or of a pooling that is not known here.
+        MissingExtraError
+            torch or transformers is not installed.
+        """
+        require_torch("LocalEmbedder")
+        name, path, hub = locate(source)
+        if path is None:
+            msg = f"{hub}: expected a catalogue name or a sentence-transformers folder; download the model and pass its folder"
+            raise ModelError(msg)
+        return cls(encoder=once(("embed", os.path.realpath(path)), lambda: _load(path)), name=name)
+
+    @property
+    def name(self) -> str:
+        """Catalogue or folder name."""
+        return self._name
+
+    @property
+    def dim(self) -> int:
+        """Length of each vector."""
+        size: int = self._encoder.network.config.hidden_size
+        return size
+
+    def __repr__(self) -> str:
+        return f"LocalEmbedder({self._name!r}, dim={self.dim})"
+
+    def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Embed texts.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            Each is cut at the encoder's own length.
+
+        Returns
+        -------
+        ndarray of float32, shape (len(texts), dim)
+            Rows of Euclidean length 1: their dot product is the cosine similarity, in [-1, 1].
+        """
+        import numpy as np
+        import torch
+
+        out = np.zeros((len(texts), self.dim), dtype=np.float32)
+        encoder = self._encoder
+        with torch.inference_mode():
+            for places, batch in batches(encoder, [(text,) for text in texts]):
+                with encoder.lock:
+                    states = encoder.network(**batch).last_hidden_state
+                mask = batch["attention_mask"][:, :, None].to(states.dtype)
+                means = (states * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
+                out[places] = torch.nn.functional.normalize(means, dim=1).float().numpy()
+        return out
+
+
+def batches(
+    encoder: Encoder, texts: Sequence[tuple[str, ...]]
+) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+    """Yield (places, padded tensors) of texts or text pairs, longest first so that padding is short."""
+    import torch
+
+    if not texts:
+        return
+    # Truncation is state of a fast tokenizer, which threads share; padding is done below, a batch at a time.
+    with encoder.lock:
+        columns = encoder.tokenizer(
+            *map(list, zip(*texts, strict=True)),
+            truncation=True,
+            max_length=encoder.max_tokens,
+            padding=False,
+        )
+    lengths = [len(ids) for ids in columns["input_ids"]]
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    fill = {"input_ids": encoder.tokenizer.pad_token_id or 0}
+    for start in range(0, len(order), BATCH):
+        places = order[start : start + BATCH]
+        width = lengths[places[0]]
+        yield (
+            places,
+            {
+                key: torch.tensor([rows[p] + [fill.get(key, 0)] * (width - lengths[p]) for p in places])
+                for key, rows in columns.items()
+            },
+        )
+
+
+def _load(path: Path) -> Encoder:
+    from transformers import AutoModel
+
+    _check_modules(path)
+    with quiet():
+        network = load_network(AutoModel, str(path), "float32")
+        tokenizer = load_tokenizer(str(path))
+    weights = freeze(network, tokenizer)
+    limit = min(
+        _json(path / "sentence_bert_config.json").get("max_seq_length") or 512,
+        network.config.max_position_embeddings,
+    )
+    return Encoder(network=network, tokenizer=tokenizer, lock=weights.lock, max_tokens=limit)
+
+
+def _check_modules(path: Path) -> None:
+    """Refuse what this class does not compute, by name."""
+    try:
+        modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
+        kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
+        pooling = next(
+            (module["path"] for module in modules if str(module["type"]).endswith("Pooling")), None
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        msg = f"{path}: expected a sentence-transformers folder with modules.json ({error}); copy the whole folder again"
+        raise ModelError(msg) from error
+    unknown = [kind for kind in kinds if kind not in KNOWN_MODULES]
+    if unknown or pooling is None:
+        msg = f"{path}: modules {kinds}: expected {list(KNOWN_MODULES)}; use sentence-transformers itself for this model"
+        raise ModelError(msg)
+    config = _json(path / pooling / "config.json")
+    modes = [key for key, on in config.items() if key.startswith("pooling_mode_") and on]
+    if config.get("pooling_mode", "mean" if modes == ["pooling_mode_mean_tokens"] else modes) != "mean":
+        msg = f"{path}: pooling {config.get('pooling_mode') or modes}: expected pooling_mode_mean_tokens alone; use sentence-transformers itself for this model"
+        raise ModelError(msg)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        msg = f"{path}: not valid JSON ({error}); copy the model folder again"
+        raise ModelError(msg) from error
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,288 @@
+"""A transformers model in this process: answers with every token's log-probability.
+
+::
+
+    model = LocalModel.load("smollm2-135m")
+    (answer,) = model.generate([Message(role="user", text="Name a colour.")], max_tokens=8)
+    answer.text, answer.logprobs
+
+Importing this module needs torch and transformers (`pip install 'confroute[local]'`) only once a model is loaded.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from confroute.errors import ModelError, RequestError
+from confroute.models import _text
+from confroute.models._draw import Piece, check, piece_of, steps
+from confroute.models._load import Weights, load_causal
+from confroute.types import Generation, Message, Usage
+
+if TYPE_CHECKING:
+    from confroute.models._decode import Decoder, Plan
+
+__all__ = ["LocalModel", "Piece"]
+
+
+class LocalModel:
+    """A causal language model whose weights are in this process; make one with `load`.
+
+    Safe to call from several threads: a call keeps its state to itself and takes `lock` for single forward passes only.
+    """
+
+    def __init__(self, *, weights: Weights, name: str, context_window: int) -> None:
+        self._weights, self._name, self._window = weights, name, context_window
+        self._ends = _text.end_ids(weights.network, weights.tokenizer)
+        self._decode = _text.decoder_of(weights.tokenizer)
+
+    @classmethod
+    def load(
+        cls, source: str | Path, *, dtype: str = "float32", context_window: int | None = None
+    ) -> LocalModel:
+        """Load a model; the same source and dtype share one copy of the weights in this process.
+
+        Parameters
+        ----------
+        source : str or Path
+            A catalogue name, a GGUF file, a folder that `AutoModelForCausalLM` reads, or a hub name: "org/name" or
+            "org/name:file.gguf". A GGUF file is dequantised once and kept beside itself as safetensors (2 or 4 bytes a
+            parameter), since reading it takes up to a minute, where the disk has twice that room.
+        dtype : {"float32", "bfloat16", "float16"}
+            Type of the weights. bfloat16 doubles the speed of models over about 1 B parameters on CPUs that have
+            avx512_bf16, and leaves log-probabilities two to three digits.
+        context_window : int, optional
+            Tokens that prompt and answer may take together; at most, and by default, the model's own.
+
+        Raises
+        ------
+        UnknownModelError
+            The name is neither in the catalogue, nor a path, nor a hub name.
+        ModelError
+            Damaged, incomplete, not a model, or without tokenizer; an unknown dtype; too large a window.
+        MissingExtraError
+            torch or transformers is not installed.
+        """
+        name, weights = load_causal(source, dtype)
+        own = _own_window(weights.network.config)
+        if context_window is not None and not 2 <= context_window <= (own or context_window):
+            msg = f"context_window={context_window}: expected 2 to {own} tokens for {name}; leave it out for the model's own"
+            raise ModelError(msg)
+        window = context_window or own
+        if window is None:
+            msg = f"{name}: its config.json names no context window; pass context_window= in tokens"
+            raise ModelError(msg)
+        return cls(weights=weights, name=name, context_window=window)
+
+    def __repr__(self) -> str:
+        return f"LocalModel({self._name!r}, context_window={self._window})"
+
+    @property
+    def name(self) -> str:
+        """The source's name: catalogue or hub name, file or folder name."""
+        return self._name
+
+    @property
+    def context_window(self) -> int:
+        """Tokens that prompt and answer may take together."""
+        return self._window
+
+    @property
+    def network(self) -> Any:
+        """The transformers model, shared by everyone who loaded it: take `lock` before hooking or changing it."""
+        return self._weights.network
+
+    @property
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer, shared as well."""
+        return self._weights.tokenizer
+
+    @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """Held during each forward pass of any call on these weights; not reentrant."""
+        return self._weights.lock
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of the prompt that `generate` would send, chat template included.
+
+        Raises
+        ------
+        RequestError
+            No messages, or a conversation that the model's chat template refuses.
+        """
+        return len(_text.prompt_ids(self.tokenizer, messages))
+
+    def generate(
+        self,
+        messages: Sequence[Message],
+        *,
+        n: int = 1,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        cancel: threading.Event | None = None,
+    ) -> tuple[Generation, ...]:
+        """Answer `n` times; the prompt is read once for all of them.
+
+        Parameters
+        ----------
+        messages : sequence of Message
+            Oldest first. Models without a chat template get one "role: text" line a message and a last line
+            "assistant:". A "tool" turn that the template cannot take is sent as the user's.
+        n : int
+            Answers to draw; more than one needs a temperature above 0.
+        max_tokens : int
+            Most tokens of an answer, in [1, inf); lowered to what the context window leaves.
+        temperature : float
+            0 takes the likeliest token each time; 1 draws from the model's own distribution.
+        top_p : float
+            In (0, 1]: draw from the likeliest tokens that together hold this much probability.
+        seed : int, optional
+            The same seed gives the same answers. The global random state is never touched.
+        stop : sequence of str
+            The answer ends before the first of these.
+        cancel : threading.Event, optional
+            Once set, the call returns what it has within one token, with finish "cancelled".
+
+        Returns
+        -------
+        tuple of Generation
+            `tokens` and `logprobs` cover the text's tokens, not the end-of-turn token nor what a stop string cut away,
+            and join to `text`. `logprobs` are those of the model's own distribution, before temperature and top_p.
+            `usage` counts the prompt on the first answer only, and every token drawn. `raw` holds the token ids.
+
+        Raises
+        ------
+        RequestError
+            No messages, a prompt longer than `context_window` - 1 tokens, or a parameter out of range.
+        """
+        started = time.perf_counter()
+        prompt, plan = self._plan(
+            messages, stop, n=n, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed
+        )
+        rows = self._rows(n, stop)
+        for _ in steps(self._decoder(prompt, plan, cancel), rows, plan, self._ends):
+            pass
+        latency = time.perf_counter() - started
+        return tuple(
+            Generation(
+                text=row.text,
+                logprobs=tuple(row.logprobs),
+                tokens=tuple(row.tokens),
+                usage=Usage(input_tokens=0 if position else len(prompt), output_tokens=row.billed),
+                finish=row.finish or "unknown",
+                model=self._name,
+                latency_s=latency,
+                raw=tuple(row.ids),
+            )
+            for position, row in enumerate(rows)
+        )
+
+    def stream(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        cancel: threading.Event | None = None,
+    ) -> Iterator[Piece]:
+        """Answer once, piece by piece; the pieces join to what `generate` gives.
+
+        Text that may turn out to begin a stop string is withheld. Closing the iterator ends decoding at once.
+        Parameters and errors are those of `generate`; errors come at the call, before the first piece.
+
+        Yields
+        ------
+        Piece
+            The last one carries `finish` and `usage`.
+        """
+        prompt, plan = self._plan(
+            messages, stop, n=1, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed
+        )
+        return self._stream(prompt, plan, self._rows(1, stop), cancel)
+
+    def _stream(
+        self, prompt: list[int], plan: Plan, rows: list[_text.Row], cancel: threading.Event | None
+    ) -> Iterator[Piece]:
+        (row,) = rows
+        shown = 0
+        for _ in steps(self._decoder(prompt, plan, cancel), rows, plan, self._ends):
+            ready = row.settled()
+            if ready > shown and row.finish is None:
+                yield piece_of(row, shown, ready)
+                shown = ready
+        usage = Usage(input_tokens=len(prompt), output_tokens=row.billed)
+        yield piece_of(row, shown, len(row.tokens), finish=row.finish, usage=usage)
+
+    def logprobs_of(self, messages: Sequence[Message], answer: str) -> tuple[float, ...]:
+        """Natural log-probability of each token of `answer`, had the model said it.
+
+        Parameters
+        ----------
+        messages : sequence of Message
+        answer : str
+            Taken as the tokenizer splits it, without end token.
+
+        Raises
+        ------
+        RequestError
+            Prompt and answer together exceed the context window, or the conversation is refused.
+        """
+        from confroute.models._decode import score
+
+        prompt = _text.prompt_ids(self.tokenizer, messages)
+        said = _text.encode(self.tokenizer, answer, special=False)
+        if len(prompt) + len(said) > self._window:
+            msg = f"prompt ({len(prompt)} tokens) and answer ({len(said)}) exceed the context window of {self._window}; shorten them"
+            raise RequestError(msg)
+        return tuple(score(self._weights, prompt, said))
+
+    def _rows(self, n: int, stop: Sequence[str]) -> list[_text.Row]:
+        return [_text.Row(decode=self._decode, stop=tuple(stop)) for _ in range(n)]
+
+    def _decoder(self, prompt: list[int], plan: Plan, cancel: threading.Event | None) -> Decoder:
+        from confroute.models._decode import Decoder
+
+        return Decoder(self._weights, prompt, plan, cancel)
+
+    def _plan(
+        self,
+        messages: Sequence[Message],
+        stop: Sequence[str],
+        *,
+        n: int,
+        max_tokens: int,
+        temperature: float,
+        top_p: float,
+        seed: int | None,
+    ) -> tuple[list[int], Plan]:
+        from confroute.models._decode import Plan
+
+        check(n, max_tokens, temperature, top_p, stop)
+        prompt = _text.prompt_ids(self.tokenizer, messages)
+        if len(prompt) > self._window - 1:
+            msg = (
+                f"the prompt has {len(prompt)} tokens, and {self._name} takes at most {self._window - 1} "
+                f"(context window {self._window}, one left for the answer); shorten it or use a model with a larger window"
+            )
+            raise RequestError(msg)
+        room = min(max_tokens, self._window - len(prompt))
+        return prompt, Plan(n=n, max_tokens=room, temperature=temperature, top_p=top_p, seed=seed)
+
+
+def _own_window(config: Any) -> int | None:
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    sizes = (
+        getattr(text, key, None) for key in ("max_position_embeddings", "n_positions", "max_sequence_length")
+    )
+    return next((size for size in sizes if isinstance(size, int)), None)

@@ -1,0 +1,157 @@
+"""Does one text entail another? A local classifier's probability."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from confroute.errors import ModelError
+from confroute.models._load import freeze, load_network, load_tokenizer, locate, once, quiet, require_torch
+from confroute.models.embed import Encoder, batches
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["LocalNLI"]
+
+REMEMBERED = 65_536
+
+
+class LocalNLI:
+    """Probability that the first text of a pair entails the second; make one with `load`.
+
+    Safe to call from several threads. Answers are remembered, the last 65536 pairs.
+
+    ::
+
+        entails = LocalNLI.load("path/to/deberta-mnli")
+        entails([("It is Paris.", "The capital is Paris.")])  # array([0.98], dtype=float32)
+    """
+
+    def __init__(self, *, encoder: Encoder, name: str, entailment: int) -> None:
+        self._encoder, self._name, self._entailment = encoder, name, entailment
+        self._known: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._guard = threading.Lock()
+
+    @classmethod
+    def load(cls, source: str | Path) -> LocalNLI:
+        """Load a classifier; the same source shares one copy of the weights in this process.
+
+        Parameters
+        ----------
+        source : str or Path
+            A folder that `AutoModelForSequenceClassification` reads, a hub name "org/name", or a catalogue name. Its
+            config.json must name one label "entailment" (case and a prefix do not matter).
+
+        Raises
+        ------
+        UnknownModelError
+            The name is neither a path, nor a hub name, nor in the catalogue.
+        ModelError
+            Damaged, or its labels do not say which one is entailment.
+        MissingExtraError
+            torch or transformers is not installed.
+        """
+        require_torch("LocalNLI")
+        name, path, hub = locate(source)
+        key = ("nli", os.path.realpath(path) if path else hub)
+        encoder = once(key, lambda: _load(str(path or hub)))
+        return cls(encoder=encoder, name=name, entailment=entailment_index(encoder.network.config, name))
+
+    @property
+    def name(self) -> str:
+        """Catalogue, hub or folder name."""
+        return self._name
+
+    def __repr__(self) -> str:
+        return f"LocalNLI({self._name!r})"
+
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.float32]:
+        """Judge pairs.
+
+        Parameters
+        ----------
+        pairs : sequence of (premise, hypothesis)
+            Cut at the model's own length, the longer text first.
+
+        Returns
+        -------
+        ndarray of float32, shape (len(pairs),)
+            Probability, in [0, 1], that the first text entails the second.
+        """
+        import numpy as np
+
+        with self._guard:
+            known = {pair: self._known[pair] for pair in pairs if pair in self._known}
+        new = list(dict.fromkeys(pair for pair in pairs if pair not in known))
+        known.update(zip(new, self._judge(new), strict=True))
+        with self._guard:
+            for pair in pairs:
+                self._known[pair] = known[pair]
+                self._known.move_to_end(pair)
+            while len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        return np.array([known[pair] for pair in pairs], dtype=np.float32)
+
+    def _judge(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        import torch
+
+        found = [0.0] * len(pairs)
+        with torch.inference_mode():
+            for places, batch in batches(self._encoder, pairs):
+                with self._encoder.lock:
+                    logits = self._encoder.network(**batch).logits
+                column = logits.float().softmax(1)[:, self._entailment].tolist()
+                for place, value in zip(places, column, strict=True):
+                    found[place] = value
+        return found
+
+
+def entailment_index(config: Any, name: str) -> int:
+    """Read which output means entailment.
+
+    Raises
+    ------
+    ModelError
+        No label, or more than one, is called entailment.
+    """
+    labels = {int(index): str(label) for index, label in (config.id2label or {}).items()}
+    labels.update(
+        {
+            int(index): str(label)
+            for label, index in (config.label2id or {}).items()
+            if int(index) not in labels
+        }
+    )
+    found = [index for index, label in labels.items() if _means_entailment(label)]
+    if len(found) == 1:
+        return found[0]
+    msg = (
+        f"{name}: its labels are {sorted(labels.values())}: expected exactly one called 'entailment'; "
+        f"set id2label and label2id in its config.json, in the order its model card gives"
+    )
+    raise ModelError(msg)
+
+
+def _means_entailment(label: str) -> bool:
+    # "not_entailment" and "non-entailment" are the two-label models' other answer.
+    words = [word for word in re.split(r"[^a-z]+", label.lower()) if word]
+    return words[-1:] == ["entailment"] and not {"not", "non", "no"} & set(words)
+
+
+def _load(where: str) -> Encoder:
+    from transformers import AutoModelForSequenceClassification
+
+    with quiet():
+        network = load_network(AutoModelForSequenceClassification, where, "float32")
+        tokenizer = load_tokenizer(where)
+    weights = freeze(network, tokenizer)
+    limits = (getattr(network.config, "max_position_embeddings", None), tokenizer.model_max_length, 512)
+    limit = min(int(size) for size in limits if size)
+    return Encoder(network=network, tokenizer=tokenizer, lock=weights.lock, max_tokens=limit)

@@ -1,0 +1,108 @@
+"""Time 8 samples behind one shared prompt against 8 calls of transformers' own `generate`.
+
+    python tests/perf/sampling.py [--model NAME] [--repeats 3] [--json]
+
+Prints the median of interleaved repeats and the range of their ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from confroute.models.local import LocalModel
+from confroute.types import Message
+
+SENTENCE = "The quick brown fox jumps over the lazy dog while seven wizards quietly fix a boxy jukebox. "
+
+
+def conversation(model: LocalModel, tokens: int) -> list[Message]:
+    """A prompt of about that many tokens."""
+    text = ""
+    while model.count_tokens([Message(role="user", text=text + SENTENCE)]) <= tokens:
+        text += SENTENCE
+    return [Message(role="user", text=text + "Go on.")]
+
+
+def shared(model: LocalModel, messages: list[Message], n: int, new: int) -> None:
+    """n samples in one call; the end tokens are taken away so that both sides draw as many tokens."""
+    model._ends = frozenset()
+    answers = model.generate(messages, n=n, max_tokens=new, temperature=1.0, seed=0)
+    assert [len(a.raw) for a in answers] == [new] * n
+
+
+def sequential(model: LocalModel, messages: list[Message], n: int, new: int) -> None:
+    """n samples in n calls of `model.generate`."""
+    turns = [{"role": m.role, "content": m.text} for m in messages]
+    ids: Any = model.tokenizer.apply_chat_template(
+        turns, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    for _ in range(n):
+        out = model.network.generate(
+            **ids, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=new, min_new_tokens=new
+        )
+        assert out.shape[1] == ids["input_ids"].shape[1] + new
+
+
+def timed(run: Callable[..., None], *args: object) -> float:
+    """Seconds of one run."""
+    started = time.perf_counter()
+    run(*args)
+    return time.perf_counter() - started
+
+
+def compare(model: LocalModel, tokens: int, *, n: int, new: int, repeats: int) -> dict[str, Any]:
+    """One row of the table."""
+    messages = conversation(model, tokens)
+    shared(model, messages, n, 2)
+    sequential(model, messages, 1, 2)
+    pairs = [
+        (timed(shared, model, messages, n, new), timed(sequential, model, messages, n, new))
+        for _ in range(repeats)
+    ]
+    ratios = [slow / fast for fast, slow in pairs]
+    return {
+        "prompt_tokens": model.count_tokens(messages),
+        "samples": n,
+        "new_tokens": new,
+        "shared_s": round(statistics.median(fast for fast, _ in pairs), 3),
+        "sequential_s": round(statistics.median(slow for _, slow in pairs), 3),
+        "ratio": round(statistics.median(ratios), 2),
+        "ratio_min": round(min(ratios), 2),
+        "ratio_max": round(max(ratios), 2),
+        "repeats": repeats,
+    }
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--new", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    model = LocalModel.load(asked.model, dtype=asked.dtype)
+    rows = [compare(model, size, n=asked.samples, new=asked.new, repeats=asked.repeats) for size in (64, 600)]
+    if asked.json:
+        print(json.dumps({"model": model.name, "threads": torch.get_num_threads(), "rows": rows}))
+        return
+    print(f"{model.name}, {torch.get_num_threads()} threads, {asked.samples} samples of {asked.new} tokens")
+    print("prompt tokens   shared s   sequential s   ratio (min-max)")
+    for row in rows:
+        spread = f"{row['ratio']:.2f} ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})"
+        print(
+            f"{row['prompt_tokens']:>13}   {row['shared_s']:>8.2f}   {row['sequential_s']:>12.2f}   {spread}"
+        )
+
+
+if __name__ == "__main__":
+    main()
