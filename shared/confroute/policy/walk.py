@@ -235,7 +235,8 @@ class Walk:
                 failed = error
                 self.steps.append(Step(kind=kind, tier=name, n=0, error=type(error).__name__))
             else:
-                model = ask.model if isinstance(ask, (Embed, Entails)) else tier.model
+                said = next((g.model for g in evidence.generations if g.model), None)
+                model = ask.model if isinstance(ask, (Embed, Entails)) else said or tier.model
                 self.steps.append(_step(kind, evidence, tier=name, model=model))
 
     def no_signal(self, tier: Tier) -> Verdict:

@@ -1,0 +1,186 @@
+"""One policy object decides identically under sync, async, LangChain and LlamaIndex, whole and streamed."""
+
+import asyncio
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from langchain_core.messages import HumanMessage
+from llama_index.core.llms import ChatMessage
+
+from confroute import (
+    Cascade,
+    ConfrouteError,
+    Gate,
+    KeepPrivate,
+    Limits,
+    Message,
+    Request,
+    SelfConsistency,
+    SemanticEntropy,
+    Threshold,
+    Tier,
+    TokenLogprob,
+    record,
+)
+from confroute.runtime import arun, arun_stream, run, run_stream
+from confroute.testing import Reply, ScriptedCalls, ScriptedModel
+from langchain_confroute import ChatConfRoute
+from langchain_confroute.testing import ScriptedChat
+from llamaindex_confroute import ConfRouteLLM
+from llamaindex_confroute.testing import ScriptedLLM
+
+ONCE = Limits(attempts=1)
+NONE = {"edge": ONCE, "cloud": ONCE}
+TEXTS = ("4", "5", "four", "It is 4.", "the private salary is 4")
+
+logprob = st.one_of(st.none(), st.sampled_from([-0.01, -0.2, -0.8, -3.0, float("nan"), 0.5]))
+fault = st.one_of(st.none(), st.none(), st.none(), st.sampled_from([ConnectionError("refused"), ValueError("bad")]))
+replies = st.builds(Reply, text=st.sampled_from([*TEXTS, ""]), logprob=logprob, fault=fault)
+samples = st.lists(st.builds(Reply, text=st.sampled_from(TEXTS), logprob=logprob), min_size=1, max_size=5)
+questions = st.sampled_from(["What is 2 + 2?", "Name a tree.", "What is my salary?"])
+
+
+@st.composite
+def policies(draw):
+    """Any cascade: one to three gates with thresholds and grey zones, rules, and every choice of words."""
+    kinds = draw(st.permutations(["logprob", "consistency", "entropy"]))[: draw(st.integers(1, 3))]
+    step = draw(st.integers(1, 3))
+    made = {
+        "logprob": lambda: TokenLogprob(statistic=draw(st.sampled_from(["mean", "max", "quantile", "sum"]))),
+        "consistency": lambda: SelfConsistency(n=3, step=step),
+        "entropy": lambda: SemanticEntropy(n=4, step=step),
+    }
+    gates = []
+    for kind in kinds:
+        low, value, high = sorted(draw(st.lists(st.sampled_from([0.0, 0.1, 0.34, 0.5, 0.9, 1.0]), min_size=3, max_size=3)))
+        grey = draw(st.sampled_from([None, (low, high)]))
+        gates.append(Gate(signal=made[kind](), threshold=Threshold(value=value), grey=grey))
+    return Cascade(
+        gates=tuple(gates),
+        rules=draw(st.sampled_from([(), (KeepPrivate(patterns=("salary",)),)])),
+        on_no_signal=draw(st.sampled_from(["cloud", "edge", "raise"])),
+        on_edge_error=draw(st.sampled_from(["cloud", "raise"])),
+        on_cloud_error=draw(st.sampled_from(["raise", "edge"])),
+    )
+
+
+def outcome(send):
+    """What a way of sending led to, without times: the text and the decision, or the error."""
+    with record() as decisions:
+        try:
+            text = send()
+        except (ConfrouteError, ConnectionError, ValueError) as error:
+            return type(error).__name__
+    assert len(decisions) == 1
+    told = decisions[0].to_dict()
+    told.pop("latency_s")
+    for step in told["steps"]:
+        step.pop("latency_s")
+    # Each host counts a prompt's tokens in its own way.
+    told.pop("usage")
+    for step in told["steps"]:
+        step["usage"] = step["usage"] and step["usage"]["output_tokens"]
+    return text, told
+
+
+class Ways:
+    """Every way to send one question under one policy between the same scripts."""
+
+    def __init__(self, policy, question, edge, drawn, cloud):
+        """Keep what each way builds its own models from."""
+        self.policy, self.question, self.edge, self.drawn, self.cloud = policy, question, edge, drawn, cloud
+
+    def models(self):
+        """Fresh scripts: they move on with each call."""
+        edge = ScriptedModel([self.edge], samples=self.drawn, name="small")
+        return {"edge": edge, "cloud": ScriptedModel([self.cloud], name="large")}
+
+    def core(self):
+        """The core without a host: its request and calls."""
+        models = self.models()
+        tiers = {name: Tier(name=name, model=model.name) for name, model in models.items()}
+        request = Request(messages=(Message(role="user", text=self.question),), tiers=tiers)
+        return request, ScriptedCalls(models=models)
+
+    def sync(self):
+        """`run`."""
+        request, calls = self.core()
+        return run(self.policy, request, calls.call(request), NONE).generation.text
+
+    def aio(self):
+        """`arun`."""
+        request, calls = self.core()
+        return asyncio.run(arun(self.policy, request, calls.acall(request), NONE)).generation.text
+
+    def streamed(self):
+        """`run_stream`."""
+        request, calls = self.core()
+        return list(run_stream(self.policy, request, calls.call(request), calls.stream(request), NONE))[-1].generation.text
+
+    def astreamed(self):
+        """`arun_stream`."""
+        request, calls = self.core()
+
+        async def last():
+            items = arun_stream(self.policy, request, calls.acall(request), calls.astream(request), NONE)
+            return [item async for item in items][-1].generation.text
+
+        return asyncio.run(last())
+
+    def chat(self):
+        """LangChain's router."""
+        models = {name: ScriptedChat(script=model, model=model.name) for name, model in self.models().items()}
+        return ChatConfRoute(**models, policy=self.policy, edge_limits=ONCE, cloud_limits=ONCE)
+
+    def llm(self):
+        """LlamaIndex's router."""
+        models = {name: ScriptedLLM(model=model) for name, model in self.models().items()}
+        return ConfRouteLLM(**models, policy=self.policy, edge_limits=ONCE, cloud_limits=ONCE)
+
+    def langchain(self):
+        """`invoke`."""
+        return self.chat().invoke([HumanMessage(self.question)]).text
+
+    def langchain_async(self):
+        """`ainvoke`."""
+        return asyncio.run(self.chat().ainvoke([HumanMessage(self.question)])).text
+
+    def langchain_stream(self):
+        """`stream`."""
+        return "".join(chunk.text for chunk in self.chat().stream([HumanMessage(self.question)]))
+
+    def llamaindex(self):
+        """`chat`."""
+        return self.llm().chat([ChatMessage(role="user", content=self.question)]).message.content
+
+    def llamaindex_async(self):
+        """`achat`."""
+        return asyncio.run(self.llm().achat([ChatMessage(role="user", content=self.question)])).message.content
+
+    def llamaindex_stream(self):
+        """`stream_chat`."""
+        chunks = self.llm().stream_chat([ChatMessage(role="user", content=self.question)])
+        return "".join(chunk.delta or "" for chunk in chunks)
+
+
+@given(policies(), questions, replies, samples, replies)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_hosts_agree(policy, question, edge, drawn, cloud):
+    """Twelve ways, one decision: route, stage, evidence, reason, steps and answer, or the same error."""
+    ways = Ways(policy, question, edge, drawn, cloud)
+    expected = outcome(ways.sync)
+    for name in ("aio", "langchain", "langchain_async", "llamaindex", "llamaindex_async"):
+        assert outcome(getattr(ways, name)) == expected, name
+    if not isinstance(expected, str) and cloud.fault is None and edge.fault is None:
+        for name in ("streamed", "astreamed", "langchain_stream", "llamaindex_stream"):
+            assert outcome(getattr(ways, name)) == expected, name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@given(policies(), questions, replies, samples, replies)
+@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_hosts_agree_at_length(policy, question, edge, drawn, cloud):
+    """The same, many more times."""
+    test_hosts_agree.hypothesis.inner_test(policy, question, edge, drawn, cloud)
