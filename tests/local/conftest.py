@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,23 @@ def smollm2() -> LocalModel:
         return LocalModel.load("smollm2-135m")
     except (ModelError, ImportError) as error:
         pytest.skip(f"smollm2-135m cannot be had here: {error}")
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one at every decoding step, each of which takes at least 5 ms."""
+    from confroute.models import _decode
+
+    taken: list[int] = []
+    real = _decode.Decoder.step
+
+    def slow(self: Any) -> Any:
+        taken.append(1)
+        time.sleep(0.005)
+        return real(self)
+
+    monkeypatch.setattr(_decode.Decoder, "step", slow)
+    return taken
 
 
 @pytest.fixture
