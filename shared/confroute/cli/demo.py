@@ -110,7 +110,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from rich.console import Console
 
-    console = Console()
+    console = Console(soft_wrap=False)
+    if not console.is_terminal:
+        console.width = 110
     stand_in = f" (a local STAND-IN for a cloud model: {cloud.model})" if cloud.provider == "local" else ""
     console.print(f"edge: {edge.spec}    cloud: {cloud.spec}{stand_in}")
     right = sum(row.edge_right for row in rows), sum(row.cloud_right for row in rows)

@@ -162,24 +162,25 @@ def show(console: Console, done: Sequence[Done], summary: Totals, policy: Cascad
 
 
 def _table(done: Sequence[Done]) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(show_lines=False, pad_edge=False)
-    for name in ("request", "host", "route", "stage", "uncertainty", "why", "answer"):
-        table.add_column(name, overflow="fold")
-    for name in ("s", "tokens edge/cloud"):
+    table = Table(show_lines=True, pad_edge=False)
+    for name in ("request", "route"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("uncer-\ntainty", justify="right")
+    table.add_column("why, and the answer", overflow="fold", ratio=1)
+    for name in ("s", "tokens\nedge/cloud"):
         table.add_column(name, justify="right")
     for item in done:
         decision, usage = item.decision, item.decision.usage
-        route = f"{decision.route} (degraded)" if decision.degraded else decision.route
+        # Where thresholds come from stands below the table, once.
+        why = escape(decision.reason.replace(f" ({decision.threshold_source})", ""))
         table.add_row(
-            item.asked.id,
-            item.asked.host,
-            route,
-            decision.stage,
+            f"{item.asked.id}\n{item.asked.host}",
+            f"{decision.route}\n{'degraded' if decision.degraded else decision.stage}",
             "-" if decision.uncertainty is None else f"{decision.uncertainty:.3g}",
-            decision.reason,
-            item.answer,
+            f"{why}\n[italic]{escape(item.answer)}[/italic]",
             f"{item.latency_s:.1f}",
             f"{usage.get('edge', Usage()).total_tokens}/{usage.get('cloud', Usage()).total_tokens}",
         )
