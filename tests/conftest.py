@@ -1,7 +1,9 @@
 """Fixtures for all tests."""
 
 import json
+import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -10,21 +12,24 @@ import pytest
 
 @dataclass
 class OpenAIServer:
-    """An OpenAI-compatible chat server on loopback that gives one set answer and keeps what it was sent."""
+    """An OpenAI-compatible chat server on loopback that gives set answers and keeps what it was sent."""
 
     url: str = ""
     answer: str = "Paris."
+    logprob: float = -0.01
     status: int = 200
+    respond: Callable[[dict], tuple[str, float]] | None = None
     bodies: list[dict] = field(default_factory=list)
 
     def completion(self, body):
         """The answer to one request, in OpenAI's form."""
-        words = self.answer.split()
+        answer, logprob = self.respond(body) if self.respond else (self.answer, self.logprob)
+        words = answer.split()
         logprobs = None
         if body.get("logprobs"):
-            content = [{"token": w, "logprob": -0.01, "bytes": None, "top_logprobs": []} for w in words]
+            content = [{"token": w, "logprob": logprob, "bytes": None, "top_logprobs": []} for w in words]
             logprobs = {"content": content, "refusal": None}
-        message = {"role": "assistant", "content": self.answer}
+        message = {"role": "assistant", "content": answer}
         choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": logprobs}
         usage = {"prompt_tokens": 7, "completion_tokens": len(words), "total_tokens": 7 + len(words)}
         base = {"id": "c1", "object": "chat.completion", "created": 1, "model": body["model"]}
@@ -35,11 +40,8 @@ class OpenAIServer:
         whole = self.completion(body)
         base = {**whole, "object": "chat.completion.chunk"}
         base.pop("usage")
-        for word in self.answer.split(" "):
-            delta = {
-                "role": "assistant",
-                "content": word if word == self.answer.split(" ")[0] else f" {word}",
-            }
+        for word in re.findall(r"\s*\S+", whole["choices"][0]["message"]["content"]):
+            delta = {"role": "assistant", "content": word}
             yield {**base, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
         yield {**base, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
         yield {**base, "choices": [], "usage": whole["usage"]}

@@ -96,15 +96,15 @@ def run(args: argparse.Namespace) -> int:
             backend.pull()
         tick("models are there")
         rows = calibrate.measure(edge.langchain(), cloud.langchain(), CALIBRATION, tick)
-        policy = calibrate.fitted(rows)
+        fitted = calibrate.fitted(rows)
         tick("policy fitted")
-        session = routes.Session(edge=edge, cloud=cloud, policy=policy, folder=args.folder)
+        session = routes.Session(edge=edge, cloud=cloud, policy=fitted.policy, folder=args.folder)
         done = session.run(tick)
     summary = report.totals(done, edge_price=args.edge_price, cloud_price=args.cloud_price)
     if args.json:
         print(
             json.dumps(
-                report.as_json(done, summary, policy, edge=edge.spec, cloud=cloud.spec), allow_nan=False
+                report.as_json(done, summary, fitted, edge=edge.spec, cloud=cloud.spec), allow_nan=False
             )
         )
         return 0
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     console.print(
         f"calibrated on {len(rows)} questions that are not asked below: edge right {right[0]}, cloud right {right[1]}\n"
     )
-    report.show(console, done, summary, policy)
+    report.show(console, done, summary, fitted)
     return 0
 
 

@@ -98,7 +98,7 @@ class Backend:
             raise MissingExtraError(
                 extra="ollama", needed_for=f"the LlamaIndex half of {self.spec!r}"
             ) from error
-        url = {"base_url": self.base_url} if self.base_url else {}
+        url: dict[str, Any] = {"base_url": self.base_url} if self.base_url else {}
         llm: LLM = Ollama(model=self.model, additional_kwargs={"num_predict": self.max_tokens}, **url)
         return llm
 
@@ -109,10 +109,11 @@ class Backend:
             raise MissingExtraError(
                 extra="demo", needed_for=f"the LlamaIndex half of {self.spec!r}"
             ) from error
-        url = {"api_base": self.base_url} if self.base_url else {}
-        return OpenAILike(
+        url: dict[str, Any] = {"api_base": self.base_url} if self.base_url else {}
+        llm: LLM = OpenAILike(
             model=self.model, is_chat_model=True, max_tokens=self.max_tokens, temperature=0, **url
         )
+        return llm
 
 
 def local_dtype(model: str) -> str:

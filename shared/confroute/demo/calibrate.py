@@ -101,36 +101,50 @@ def _signals(decision: Decision) -> dict[str, float]:
     return {name: measured.uncertainty for name, measured in decision.signals.items()}
 
 
-def fitted(rows: Sequence[Row]) -> Cascade:
-    """The demo's policy, from graded rows: one gate for each signal that every row, or enough of them, has.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """The demo's policy, and the signals that are not in it, with the reason of each."""
 
-    The grey zone of the log-probabilities is where right and wrong answers overlap: from the most certain wrong answer
-    to the least certain right one.
+    policy: Cascade
+    left_out: dict[str, str]
+
+
+def fitted(rows: Sequence[Row]) -> Fitted:
+    """A policy from graded rows: a gate for each signal that was measured and has a threshold worth using.
+
+    The grey zone of the first one is where right and wrong answers overlap: from the most certain wrong answer to the
+    least certain right one.
 
     Raises
     ------
     CalibrationError
-        The edge returned no log-probabilities and no comparable samples, or no threshold beats the cloud alone.
+        No signal could be measured, or none has a threshold that beats the cloud alone.
     """
     gates: list[Gate] = []
+    left_out: dict[str, str] = {}
     for signal in (TokenLogprob(), consistency()):
         measured = [row for row in rows if signal.name in row.signals]
-        if not measured:
+        try:
+            threshold = _threshold(measured, signal.name)
+        except CalibrationError as error:
+            left_out[signal.name] = str(error)
             continue
-        values = [row.signals[signal.name] for row in measured]
-        threshold = Threshold.fit(
-            values,
-            [float(row.edge_right) for row in measured],
-            [float(row.cloud_right) for row in measured],
-            price=PRICE,
-        )
         grey = None if gates else _overlap(measured, signal.name, threshold.value)
         gates.append(Gate(signal=signal, threshold=threshold, grey=grey))
     if not gates:
-        msg = f"the edge gave neither log-probabilities nor comparable samples on {len(rows)} questions"
+        msg = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         raise CalibrationError(msg)
     rules = (KeepPrivate(patterns=(PRIVATE_PATTERN,)),)
-    return Cascade(gates=tuple(gates), rules=rules, on_cloud_error="edge")
+    return Fitted(policy=Cascade(gates=tuple(gates), rules=rules, on_cloud_error="edge"), left_out=left_out)
+
+
+def _threshold(rows: Sequence[Row], signal: str) -> Threshold:
+    return Threshold.fit(
+        [row.signals[signal] for row in rows],
+        [float(row.edge_right) for row in rows],
+        [float(row.cloud_right) for row in rows],
+        price=PRICE,
+    )
 
 
 def _overlap(rows: Sequence[Row], signal: str, threshold: float) -> tuple[float, float] | None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from confroute.demo.calibrate import Fitted
 from confroute.demo.routes import Done
-from confroute.policy import Cascade
 from confroute.types import JSON, Usage
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _answer_usage(done: Done) -> Usage:
 
 
 def as_json(
-    done: Sequence[Done], summary: Totals, policy: Cascade, *, edge: str, cloud: str
+    done: Sequence[Done], summary: Totals, fitted: Fitted, *, edge: str, cloud: str
 ) -> dict[str, JSON]:
     """The whole run as one JSON object."""
     rows: list[JSON] = []
@@ -129,20 +129,21 @@ def as_json(
             "source": gate.threshold.source,
             "grey": None if gate.grey is None else [*(round(edge_of, 6) for edge_of in gate.grey)],
         }
-        for gate in policy.gates
+        for gate in fitted.policy.gates
     }
     return {
         "models": {"edge": edge, "cloud": cloud},
         "thresholds": thresholds,
+        "signals_left_out": dict(fitted.left_out),
         "requests": rows,
         "totals": summary.to_dict(),
     }
 
 
-def show(console: Console, done: Sequence[Done], summary: Totals, policy: Cascade) -> None:
+def show(console: Console, done: Sequence[Done], summary: Totals, fitted: Fitted) -> None:
     """Print the table, the thresholds and the totals."""
     console.print(_table(done))
-    for gate in policy.gates:
+    for gate in fitted.policy.gates:
         zone = (
             "" if gate.grey is None else f", asks for more between {gate.grey[0]:.3g} and {gate.grey[1]:.3g}"
         )
@@ -150,6 +151,8 @@ def show(console: Console, done: Sequence[Done], summary: Totals, policy: Cascad
             f"threshold of {gate.signal.name}: {gate.threshold.value:.3g} {gate.signal.range.unit} "
             f"({gate.threshold.source}{zone})"
         )
+    for name, reason in fitted.left_out.items():
+        console.print(f"{name} is left out: {reason}")
     console.print(
         f"\n{summary.requests} requests, cloud share {summary.cloud_share:.0%}, {summary.degraded} degraded; "
         f"{summary.not_sent.total_tokens} tokens not sent to the cloud, {summary.cloud.total_tokens} sent; "

@@ -41,10 +41,12 @@ def register(cls: T) -> T:
     ... class MySignal:
     ...     weight: float = 1.0
     """
-    if not dataclasses.is_dataclass(cls):
+    # `is_dataclass` would narrow `cls` to a type that is no longer the caller's.
+    known: type[Any] = cls
+    if not dataclasses.is_dataclass(known):
         msg = f"{cls.__name__} is no dataclass: only those can be written to a policy file"
         raise PolicyError(msg)
-    _KNOWN[cls.__name__] = cls
+    _KNOWN[cls.__name__] = known
     return cls
 
 
