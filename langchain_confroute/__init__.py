@@ -1,12 +1,11 @@
 """confroute in LangChain: chat models and chains that are routed by measured uncertainty."""
 
 try:
-    import langchain_core as _host
+    import langchain_core  # noqa: F401  asked for, not used
 except ImportError as error:
     from confroute.errors import MissingExtraError
 
     raise MissingExtraError(extra="langchain", needed_for="langchain_confroute") from error
-del _host
 
 from langchain_confroute.chat import ChatConfRoute
 from langchain_confroute.local import ChatLocal

@@ -15,7 +15,7 @@ from langchain_core.callbacks import (
     Callbacks,
 )
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_messages
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult, RunInfo
 from langchain_core.runnables import RunnableConfig
 from typing_extensions import override
@@ -34,8 +34,12 @@ class RoutedChat(BaseChatModel):
     ) -> ChatCall:
         """What one call does."""
 
-    def _given(self, given: LanguageModelInput, stop: list[str] | None, kwargs: Mapping[str, Any]) -> ChatCall:
-        return self._call(self._convert_input(given).to_messages(), stop, kwargs)
+    def _given(
+        self, given: LanguageModelInput, stop: list[str] | None, kwargs: Mapping[str, Any]
+    ) -> ChatCall:
+        # The same as `_convert_input`, without a prompt value built for nothing.
+        messages = convert_to_messages(given) if isinstance(given, list) else None
+        return self._call(messages or self._convert_input(given).to_messages(), stop, kwargs)
 
     @override
     def invoke(
@@ -111,7 +115,9 @@ class RoutedChat(BaseChatModel):
         run_id: uuid.UUID | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        configs = _configs(len(messages), callbacks, tags, metadata, run_name, run_id)
+        configs = _configs(
+            len(messages), callbacks=callbacks, tags=tags, metadata=metadata, run_name=run_name, run_id=run_id
+        )
         answers = [
             self.invoke(given, config, stop=stop, **kwargs)
             for given, config in zip(messages, configs, strict=True)
@@ -131,7 +137,9 @@ class RoutedChat(BaseChatModel):
         run_id: uuid.UUID | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        configs = _configs(len(messages), callbacks, tags, metadata, run_name, run_id)
+        configs = _configs(
+            len(messages), callbacks=callbacks, tags=tags, metadata=metadata, run_name=run_name, run_id=run_id
+        )
         calls = (
             self.ainvoke(given, config, stop=stop, **kwargs)
             for given, config in zip(messages, configs, strict=True)
@@ -192,6 +200,7 @@ class RoutedChat(BaseChatModel):
 
 def _configs(
     count: int,
+    *,
     callbacks: Callbacks,
     tags: list[str] | None,
     metadata: dict[str, Any] | None,
@@ -209,5 +218,5 @@ def _result(answers: Sequence[AIMessage], configs: Sequence[RunnableConfig]) -> 
     return LLMResult(
         generations=[[ChatGeneration(message=answer)] for answer in answers],
         llm_output={},
-        run=[RunInfo(run_id=cast("uuid.UUID", config["run_id"])) for config in configs],
+        run=[RunInfo(run_id=cast("uuid.UUID", config.get("run_id"))) for config in configs],
     )

@@ -35,7 +35,7 @@ TAGS: dict[type, tuple[str, ...]] = {
     Sample: ("nostream", "confroute:sample"),
     Final: ("confroute:final",),
 }
-Judge: TypeAlias = Callable[[AIMessage], "Judged"]
+Judge: TypeAlias = Callable[[str, AIMessage], "Judged"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ class ChatCalls:
     def stream(self, ask: Final) -> Generator[AIMessage | Generation, None, None]:
         """What `confroute.runtime.run_stream` wants."""
         start, chunks = time.perf_counter(), []
-        items = self._chunks(self.tiers[ask.tier].source, ask)
+        items = self._chunks(self.tiers[ask.tier].final, ask)
         try:
             for chunk in items:
                 chunks.append(chunk)
@@ -95,7 +95,7 @@ class ChatCalls:
     async def astream(self, ask: Final) -> AsyncGenerator[AIMessage | Generation, None]:
         """What `confroute.runtime.arun_stream` wants."""
         start, chunks = time.perf_counter(), []
-        items = self._achunks(self.tiers[ask.tier].source, ask)
+        items = self._achunks(self.tiers[ask.tier].final, ask)
         try:
             async for chunk in items:
                 chunks.append(chunk)
@@ -108,7 +108,7 @@ class ChatCalls:
 
     def _one(self, tier: TierModel, ask: Draft | Final) -> AIMessage:
         if isinstance(ask, Final):
-            return self._invoke(tier.source, ask)
+            return self._invoke(tier.final, ask)
         try:
             return self._invoke(tier.draft, ask)
         except Exception as error:
@@ -119,7 +119,7 @@ class ChatCalls:
 
     async def _aone(self, tier: TierModel, ask: Draft | Final) -> AIMessage:
         if isinstance(ask, Final):
-            return await self._ainvoke(tier, tier.source, ask)
+            return await self._ainvoke(tier, tier.final, ask)
         try:
             return await self._ainvoke(tier, tier.draft, ask)
         except Exception as error:
@@ -132,21 +132,24 @@ class ChatCalls:
         model, kwargs = tier.sampler(ask.temperature), without_sampling(self._kwargs())
         if tier.many_at_once:
             chat, asked = _together(tier, model, ask, kwargs)
-            config = self._config(ask)
-            return first_messages(chat.generate([self.messages], callbacks=config["callbacks"], **asked).generations)
+            return first_messages(chat.generate([self.messages], **self._run(ask), **asked).generations)
         return model.batch([self.messages] * ask.n, self._config(ask), **kwargs)
 
     async def _asamples(self, tier: TierModel, ask: Sample) -> list[AIMessage]:
         model, kwargs = tier.sampler(ask.temperature), without_sampling(self._kwargs())
         if tier.many_at_once:
             chat, asked = _together(tier, model, ask, kwargs)
-            config = self._config(ask)
-            result = await chat.agenerate([self.messages], callbacks=config["callbacks"], **asked)
+            result = await chat.agenerate([self.messages], **self._run(ask), **asked)
             return first_messages(result.generations)
         return await model.abatch([self.messages] * ask.n, self._config(ask), **kwargs)
 
     def _config(self, ask: ModelAsk) -> RunnableConfig:
         return {} if self.opened is None else self.opened.child(*TAGS[type(ask)])
+
+    def _run(self, ask: ModelAsk) -> dict[str, Any]:
+        """The config in the form that `generate` takes."""
+        config = self._config(ask)
+        return {"callbacks": config.get("callbacks"), "tags": config.get("tags")}
 
     def _kwargs(self) -> dict[str, Any]:
         # Some models refuse a `stop` at all when they have one of their own.
@@ -187,7 +190,7 @@ class ChatCalls:
         latency_s = time.perf_counter() - start
         if self.judge is None or isinstance(ask, Final):
             return to_generation(message, latency_s=latency_s)
-        judged = self.judge(message)
+        judged = self.judge(ask.tier, message)
         return to_generation(message, latency_s=latency_s, answer=judged.answer, flaw=judged.flaw)
 
 

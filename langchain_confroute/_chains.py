@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -79,39 +79,52 @@ class ChainCalls:
 
     def _below(self, ask: ModelAsk) -> tuple[RunnableConfig, Heard]:
         config, heard = self.opened.child(*TAGS[type(ask)]), Heard()
-        cast("Any", config["callbacks"]).add_handler(heard, inherit=True)
-        return config, heard
+        callbacks = self.opened.manager.get_child()
+        callbacks.add_handler(heard, inherit=True)
+        return {**config, "callbacks": callbacks}, heard
 
     def _chain(self, ask: ModelAsk) -> Chain:
         if isinstance(ask, Sample) and self.sampler is not None:
             return self.sampler(ask.temperature)
         return self.chains[ask.tier]
 
-    def _one(self, ask: ModelAsk) -> Generation:
-        config, heard = self._below(ask)
-        start = time.perf_counter()
-        try:
-            output = self._chain(ask).invoke(self.given, config, **self.kwargs)
-        except bubble_ups() as error:
-            raise Escaped(error) from error
-        return heard.generation(output, self.text(output), time.perf_counter() - start)
-
-    async def _aone(self, ask: ModelAsk) -> Generation:
-        config, heard = self._below(ask)
-        start = time.perf_counter()
-        try:
-            output = await self._chain(ask).ainvoke(self.given, config, **self.kwargs)
-        except bubble_ups() as error:
-            raise Escaped(error) from error
-        return heard.generation(output, self.text(output), time.perf_counter() - start)
-
     def call(self, ask: ModelAsk) -> list[Generation]:
         """What `confroute.runtime.run` wants."""
-        return [self._one(ask) for _ in range(ask.n if isinstance(ask, Sample) else 1)]
+        below, start = self._all_below(ask), time.perf_counter()
+        try:
+            configs = [config for config, _ in below]
+            if len(below) == 1:  # a batch would run it in a thread
+                outputs = [self._chain(ask).invoke(self.given, configs[0], **self.kwargs)]
+            else:
+                outputs = self._chain(ask).batch([self.given] * len(below), configs, **self.kwargs)
+        except bubble_ups() as error:
+            raise Escaped(error) from error
+        return self._generations(outputs, below, start)
 
     async def acall(self, ask: ModelAsk) -> list[Generation]:
         """What `confroute.runtime.arun` wants."""
-        return [await self._aone(ask) for _ in range(ask.n if isinstance(ask, Sample) else 1)]
+        below, start = self._all_below(ask), time.perf_counter()
+        try:
+            configs = [config for config, _ in below]
+            if len(below) == 1:
+                outputs = [await self._chain(ask).ainvoke(self.given, configs[0], **self.kwargs)]
+            else:
+                outputs = await self._chain(ask).abatch([self.given] * len(below), configs, **self.kwargs)
+        except bubble_ups() as error:
+            raise Escaped(error) from error
+        return self._generations(outputs, below, start)
+
+    def _all_below(self, ask: ModelAsk) -> list[tuple[RunnableConfig, Heard]]:
+        return [self._below(ask) for _ in range(ask.n if isinstance(ask, Sample) else 1)]
+
+    def _generations(
+        self, outputs: Sequence[Any], below: Sequence[tuple[RunnableConfig, Heard]], start: float
+    ) -> list[Generation]:
+        latency_s = time.perf_counter() - start
+        return [
+            heard.generation(output, self.text(output), latency_s)
+            for output, (_, heard) in zip(outputs, below, strict=True)
+        ]
 
     def stream(self, ask: Final) -> Generator[Any, None, None]:
         """What `confroute.runtime.run_stream` wants."""

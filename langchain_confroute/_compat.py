@@ -22,7 +22,7 @@ def fresh(model: M, update: Mapping[str, Any]) -> M:
     another temperature would be handed the original's answers.
     """
     copy = model.model_copy(update=dict(update))
-    copy.__dict__.pop("_serialized", None)
+    vars(copy).pop("_serialized", None)
     return copy
 
 
@@ -98,6 +98,4 @@ def graph_writer() -> Callable[[Any], None] | None:
 
 def first_messages(results: Sequence[Sequence[Any]]) -> list[AIMessage]:
     """The messages of the first prompt of a `generate` result."""
-    return [
-        cast("AIMessage", answer.message) for answer in results[0] if isinstance(answer, ChatGeneration)
-    ]
+    return [cast("AIMessage", answer.message) for answer in results[0] if isinstance(answer, ChatGeneration)]

@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage
 
 from confroute.types import Finish, Generation, Message, Role, Usage
-from langchain_confroute.logprobs import extract_token_logprobs, extract_tokens
+from langchain_confroute.logprobs import read
 
 ROLES: dict[str, Role] = {
     "human": "user",
@@ -110,11 +110,11 @@ def to_generation(
     metadata = message.response_metadata
     usage = getattr(message, "usage_metadata", None)
     reason = metadata.get("finish_reason") or metadata.get("stop_reason") or metadata.get("done_reason")
-    has_logprobs = "logprobs" in metadata
+    tokens, logprobs = read(message) if "logprobs" in metadata else (None, None)
     return Generation(
         text=str(message.text),
-        logprobs=extract_token_logprobs(message) if has_logprobs else None,
-        tokens=extract_tokens(message) if has_logprobs else None,
+        logprobs=logprobs,
+        tokens=tokens,
         usage=None
         if not usage
         else Usage(input_tokens=usage["input_tokens"], output_tokens=usage["output_tokens"]),

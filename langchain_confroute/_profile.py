@@ -13,7 +13,9 @@ def common(profiles: Sequence[Mapping[str, Any]]) -> ModelProfile | None:
 
     Examples
     --------
-    >>> common([{"tool_calling": True, "max_input_tokens": 8}, {"tool_calling": False, "max_input_tokens": 4}])
+    >>> common(
+    ...     [{"tool_calling": True, "max_input_tokens": 8}, {"tool_calling": False, "max_input_tokens": 4}]
+    ... )
     {'max_input_tokens': 4, 'tool_calling': False}
     """
     if not all(profiles):

@@ -33,8 +33,10 @@ class Plan:
     ----------
     made_from : tuple
         The router's settings: another tuple needs another plan.
-    tools : tuple or None
-        The tools that both models are bound to, as the router's bindings hold them.
+    judge : callable or None
+        What to compare in a draft, and why it cannot be used, where that is more than its text.
+    tools : bool
+        Whether the models have to call tools.
     """
 
     made_from: tuple[Any, ...]
@@ -45,6 +47,7 @@ class Plan:
     tags: tuple[str, ...] = ()
     keep_logprobs: bool = False
     judge: Judge | None = None
+    tools: bool = False
 
     def serves(self, made_from: tuple[Any, ...]) -> bool:
         """Whether it was made from these very settings."""
@@ -110,9 +113,7 @@ class ChatCall:
     def _prepared(self, opened: Opened | None) -> tuple[Request, ChatCalls]:
         plan = self.plan
         config: RunnableConfig = ensure_config() if opened is None else opened.config
-        request = _request.build(
-            self.messages, plan.tiers, config, tags=plan.tags, tools=bool(self.kwargs.get("tools"))
-        )
+        request = _request.build(self.messages, plan.tiers, config, tags=plan.tags, tools=plan.tools)
         make: Callable[..., ChatCalls] = SilentCalls if opened is None else ChatCalls
         calls = make(
             tiers=plan.tiers,

@@ -7,7 +7,7 @@ leave a closed stream's inner generator to the garbage collector.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -18,7 +18,7 @@ from langchain_core.callbacks import (
     CallbackManagerForChainRun,
 )
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
-from langchain_core.runnables.config import set_config_context
+from langchain_core.runnables.config import set_config_context, var_child_runnable_config
 from langchain_core.runnables.utils import coro_with_context
 
 from langchain_confroute._answers import summed
@@ -61,9 +61,7 @@ class Opened:
 
     def child(self, *tags: str) -> RunnableConfig:
         """Config of one call below this run, its runs tagged."""
-        callbacks = self.manager.get_child()
-        callbacks.add_tags(list(tags), inherit=True)
-        return cast("RunnableConfig", {**self.config, "callbacks": callbacks})
+        return cast("RunnableConfig", {**self.config, "tags": [*(self.config.get("tags") or ()), *tags]})
 
 
 def _settings(runnable: Runnable[Any, Any], config: RunnableConfig) -> tuple[Any, ...]:
@@ -106,14 +104,30 @@ async def _aopen(
     return _opened(config, manager), manager
 
 
+@contextmanager
+def _unwatched(config: RunnableConfig) -> Iterator[None]:
+    """What `set_config_context` does where nobody traces, without a copy of the context or a task of its own."""
+    token = var_child_runnable_config.set(config)
+    try:
+        yield
+    finally:
+        # An abandoned coroutine is closed in whichever context collects it.
+        with suppress(ValueError):
+            var_child_runnable_config.reset(token)
+
+
 def run_chain(
     runnable: Runnable[Any, Any], given: Any, config: RunnableConfig | None, body: Callable[[Opened], T]
 ) -> T:
     """Call `body` inside a chain run of `runnable`."""
     opened, manager = _open(runnable, given, config)
     try:
-        with set_config_context(opened.config) as context:
-            result = context.run(body, opened)
+        if manager.handlers:
+            with set_config_context(opened.config) as context:
+                result = context.run(body, opened)
+        else:
+            with _unwatched(opened.config):
+                result = body(opened)
     except Escaped as escaped:
         manager.on_chain_error(escaped.error)
         raise escaped.error from escaped.error.__cause__
@@ -133,8 +147,12 @@ async def arun_chain(
     """Async form of `run_chain`."""
     opened, manager = await _aopen(runnable, given, config)
     try:
-        with set_config_context(opened.config) as context:
-            result = cast("T", await coro_with_context(body(opened), context))
+        if manager.handlers:
+            with set_config_context(opened.config) as context:
+                result = cast("T", await coro_with_context(body(opened), context))
+        else:
+            with _unwatched(opened.config):
+                result = await body(opened)
     except Escaped as escaped:
         await manager.on_chain_error(escaped.error)
         raise escaped.error from escaped.error.__cause__
@@ -145,7 +163,9 @@ async def arun_chain(
     return result
 
 
-def _tap(manager: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun) -> StreamingHandler[Any] | None:
+def _tap(
+    manager: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun,
+) -> StreamingHandler[Any] | None:
     return next((h for h in manager.handlers if isinstance(h, StreamingHandler)), None)
 
 

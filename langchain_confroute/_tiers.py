@@ -80,6 +80,8 @@ class TierModel:
 
     name: str
     source: Model
+    unable: Exception | None = None
+    unable_to: str = "tools"
     chat: BaseChatModel | None = field(init=False)
     asks_logprobs: bool = field(init=False)
     sync_only: bool = False
@@ -104,6 +106,19 @@ class TierModel:
         return (getattr(self.chat, "profile", None) if self.chat is not None else None) or {}
 
     @property
+    def final(self) -> Model:
+        """The model as the user gave it.
+
+        Raises
+        ------
+        Exception
+            What it said when it was asked for what it cannot do.
+        """
+        if self.unable is not None:
+            raise self.unable
+        return self.source
+
+    @property
     def many_at_once(self) -> bool:
         """Whether one call gives several samples: `n` of most providers neither splits usage nor names the model."""
         return isinstance(self.chat, ChatLocal) or getattr(type(self.chat), "samples_in_one_call", False)
@@ -111,6 +126,8 @@ class TierModel:
     def facts(self, messages: Sequence[BaseMessage], needs: tuple[str, ...]) -> Tier:
         """What is known of this tier for one request."""
         lacks = missing(self.profile, needs) if needs else None
+        if self.unable is not None:
+            lacks = self.unable_to
         window = self._plain.context_window
         if lacks is None and window is None:
             return self._plain
@@ -209,7 +226,11 @@ def rejects_logprobs(error: Exception) -> bool:
     """Whether a call failed because it asked for log-probabilities."""
     if "logprob" not in str(error).lower():
         return False
-    return isinstance(error, (TypeError, ValueError)) or getattr(error, "status_code", None) in {400, 404, 422}
+    return isinstance(error, (TypeError, ValueError)) or getattr(error, "status_code", None) in {
+        400,
+        404,
+        422,
+    }
 
 
 def _can_ask(chat: BaseChatModel | None, source: Model) -> bool:
@@ -218,7 +239,9 @@ def _can_ask(chat: BaseChatModel | None, source: Model) -> bool:
     if getattr(chat, "logprobs", None) or "logprobs" in kwargs_of(source):
         return False  # the user decided already
     if _is(chat, _BY_CALL):
-        return not any(base.__name__ == "HuggingFacePipeline" for base in type(getattr(chat, "llm", None)).__mro__)
+        return not any(
+            base.__name__ == "HuggingFacePipeline" for base in type(getattr(chat, "llm", None)).__mro__
+        )
     return True
 
 

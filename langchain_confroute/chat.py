@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import builtins
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.language_models import ModelProfile
-from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable
 from langchain_core.runnables.utils import ConfigurableFieldSpec
-from pydantic import Field, InstanceOf, PrivateAttr, SecretStr
+from langchain_core.tools import BaseTool
+from pydantic import BaseModel, Field, InstanceOf, PrivateAttr, SecretStr
 from typing_extensions import override
 
 from confroute.errors import PolicyError
@@ -19,9 +21,10 @@ from confroute.models.resilience import Limits
 from confroute.policy import Cascade
 from langchain_confroute import _profile
 from langchain_confroute._base import RoutedChat
-from langchain_confroute._request import TIERS, check_tiers, config_specs
+from langchain_confroute._request import check_tiers, config_specs
 from langchain_confroute._routing import ChatCall, Plan
-from langchain_confroute._tiers import TierModel, model_name, resolved, same_model, with_settings
+from langchain_confroute._shapes import Asked, Shape, Structured, ToolCalls, finishing
+from langchain_confroute._tiers import Model, TierModel, model_name, resolved, same_model, with_settings
 
 
 class ChatConfRoute(RoutedChat):
@@ -69,6 +72,8 @@ class ChatConfRoute(RoutedChat):
         Time limit and retries of each tier.
     keep_logprobs : bool
         Leave the draft's log-probabilities on the answer.
+    cloud_tools : tuple of str
+        Tools whose calls are never taken from the edge.
     model : str
         The router's own name in traces.
     temperature, max_tokens : optional
@@ -109,6 +114,9 @@ class ChatConfRoute(RoutedChat):
     max_retries: int | None = None
     api_key: SecretStr | None = Field(default=None, exclude=True)
     streaming: bool = False
+    cloud_tools: tuple[str, ...] = ()
+    _shape: Shape | None = PrivateAttr(default=None)
+    _held: tuple[Asked, ChatConfRoute] | None = PrivateAttr(default=None)
     _made: Plan | None = PrivateAttr(default=None)
 
     if not TYPE_CHECKING:  # the signature made from the fields is the better one
@@ -125,6 +133,8 @@ class ChatConfRoute(RoutedChat):
                 raise PolicyError(msg)
         check_tiers(self.policy)
         self._made = self._plan_of(self._settings())
+        if self.profile is None:
+            self.profile = _profile.common([tier.profile for tier in self._made.tiers.values()])
 
     def _settings(self) -> tuple[Any, ...]:
         return (
@@ -153,15 +163,28 @@ class ChatConfRoute(RoutedChat):
         return Plan(
             made_from=settings,
             tiers={
-                name: TierModel(name, with_settings(name, model, given))
-                for name, model in zip(TIERS, (edge, cloud), strict=True)
+                "edge": self._tier("edge", with_settings("edge", edge, given)),
+                "cloud": self._tier("cloud", with_settings("cloud", cloud, given)),
             },
+            judge=None if self._shape is None else self._shape.judge,
+            tools=self._shape is not None and self._shape.tools,
             policy=self.policy,
             limits={"edge": self._limits("edge_limits"), "cloud": self._limits("cloud_limits")},
             stop=self.stop or None,
             tags=tuple(self.tags or ()),
             keep_logprobs=self.keep_logprobs,
         )
+
+    def _tier(self, name: str, model: Model) -> TierModel:
+        if self._shape is None:
+            return TierModel(name, model)
+        try:
+            return TierModel(name, self._shape.applied(name, model))
+        except (NotImplementedError, AttributeError, ValueError) as error:
+            # An edge that cannot do it is passed over; a cloud that cannot leaves nobody to answer.
+            if name == "cloud":
+                raise
+            return TierModel(name, model, error, "tools" if self._shape.tools else "structured output")
 
     def _limits(self, name: str) -> Limits:
         limits: Limits = getattr(self, name)
@@ -173,7 +196,56 @@ class ChatConfRoute(RoutedChat):
     def _call(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
     ) -> ChatCall:
-        return ChatCall(plan=self._plan, messages=messages, stop=stop, kwargs=kwargs)
+        router = self
+        if "tools" in kwargs:
+            router, kwargs = self._for_tools(kwargs)
+        return ChatCall(plan=router._plan, messages=messages, stop=stop, kwargs=kwargs)
+
+    def _for_tools(self, kwargs: Mapping[str, Any]) -> tuple[ChatConfRoute, Mapping[str, Any]]:
+        """The router whose models are bound to the tools of this call, and the other arguments."""
+        bound = self._shape if isinstance(self._shape, ToolCalls) else None
+        asked = Asked.of(kwargs, bound)
+        if asked.as_bound:
+            return self, asked.rest
+        held = self._held
+        if held is None or not held[0].same(asked):
+            shape = ToolCalls.of(asked.tools, asked.choice, asked.more, always_cloud=self.cloud_tools)
+            held = self._held = (asked, self._shaped(shape))
+        return held[1], asked.rest
+
+    def _shaped(self, shape: Shape) -> ChatConfRoute:
+        copy = self.model_copy()
+        copy._shape, copy._held = shape, None
+        copy._made = copy._plan_of(copy._settings())
+        return copy
+
+    @override
+    def bind_tools(
+        self,
+        tools: Sequence[builtins.dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Bind tools to both models, each in its provider's own form.
+
+        A draft that calls tools is kept only if every tool was offered, its arguments fit the schema, none is in
+        `cloud_tools`, and the evidence is good. An edge that cannot bind tools is passed over.
+        """
+        shape = ToolCalls.of(tools, tool_choice, kwargs, always_cloud=self.cloud_tools)
+        return self._shaped(shape).bind(**shape.shown)
+
+    @override
+    def with_structured_output(
+        self, schema: builtins.dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, builtins.dict[str, Any] | BaseModel]:
+        """Structured values, by each provider's own method.
+
+        A draft whose value does not parse goes to the cloud, as does one without good evidence; samples are compared
+        by their values.
+        """
+        shape = Structured(schema=schema, kwargs=kwargs)
+        return self._shaped(shape) | finishing(shape, include_raw=include_raw)
 
     @property
     def _llm_type(self) -> str:
@@ -188,9 +260,6 @@ class ChatConfRoute(RoutedChat):
     @override
     def config_specs(self) -> list[ConfigurableFieldSpec]:
         return config_specs()
-
-    def _resolve_model_profile(self) -> ModelProfile | None:
-        return _profile.common([tier.profile for tier in self._plan.tiers.values()])
 
     @override
     def get_num_tokens(self, text: str) -> int:

@@ -30,7 +30,7 @@ def extract_token_logprobs(message: BaseMessage) -> tuple[float, ...] | None:
     >>> extract_token_logprobs(AIMessage("4")) is None
     True
     """
-    return _floats(_column(message, "logprob"))
+    return read(message)[1]
 
 
 def extract_tokens(message: BaseMessage) -> tuple[str, ...] | None:
@@ -42,31 +42,38 @@ def extract_tokens(message: BaseMessage) -> tuple[str, ...] | None:
     >>> extract_tokens(AIMessage("4", response_metadata={"logprobs": [{"token": "4", "logprob": -0.25}]}))
     ('4',)
     """
-    tokens = _column(message, "token")
-    return tuple(tokens) if tokens and all(type(token) is str for token in tokens) else None
+    return read(message)[0]
+
+
+def read(message: BaseMessage) -> tuple[tuple[str, ...] | None, tuple[float, ...] | None]:
+    """Tokens and log-probabilities in one pass: hundreds of tokens an answer would cost more than the routing."""
+    found: Any = message.response_metadata.get("logprobs")
+    if isinstance(found, dict):
+        if "token_logprobs" in found:
+            return _strings(found.get("tokens") or ()), _floats(found["token_logprobs"] or ())
+        found = found.get("content")
+    if not isinstance(found, (list, tuple)):
+        return None, None
+    try:
+        return _strings([entry["token"] for entry in found]), _floats([entry["logprob"] for entry in found])
+    except (KeyError, TypeError):
+        names = ("token", "logprob")
+        tokens, values = ([_field(entry, name) for entry in found] for name in names)
+        return _strings(tokens), _floats(values)
+
+
+def _strings(tokens: Sequence[Any]) -> tuple[str, ...] | None:
+    return tuple(tokens) if set(map(type, tokens)) == {str} else None
 
 
 def _floats(values: Sequence[Any]) -> tuple[float, ...] | None:
-    # Hundreds of tokens an answer: the abstract number types would cost more than the routing itself.
-    if not values or not all(type(value) is float or _is_number(value) for value in values):
+    kinds = set(map(type, values))
+    if kinds == {float}:
+        return tuple(values)
+    if not kinds or any(issubclass(kind, bool) or not issubclass(kind, Real) for kind in kinds):
         return None
     return tuple(map(float, values))
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _column(message: BaseMessage, name: str) -> Sequence[Any]:
-    found: Any = message.response_metadata.get("logprobs")
-    if isinstance(found, dict):
-        if "token_logprobs" in found:
-            return found["token_logprobs" if name == "logprob" else "tokens"] or ()
-        found = found.get("content")
-    if not isinstance(found, (list, tuple)):
-        return ()
-    return [entry.get(name) if type(entry) is dict else _read(entry, name) for entry in found]
-
-
-def _read(entry: object, name: str) -> Any:
+def _field(entry: object, name: str) -> Any:
     return entry.get(name) if isinstance(entry, Mapping) else getattr(entry, name, None)

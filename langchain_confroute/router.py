@@ -144,9 +144,7 @@ class ConfidenceRouter(Runnable[In, Out]):
         return await arun_chain(self, input, config, body)
 
     @override
-    def stream(
-        self, input: In, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> Iterator[Out]:
+    def stream(self, input: In, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Out]:
         def body(opened: Opened) -> Iterator[Out]:
             request, calls = self._prepared(input, opened, kwargs)
             begun = False
@@ -185,9 +183,7 @@ class ConfidenceRouter(Runnable[In, Out]):
             async for chunk in chunks:
                 yield chunk
 
-    def _prepared(
-        self, given: In, opened: Opened, kwargs: Mapping[str, Any]
-    ) -> tuple[Request, ChainCalls]:
+    def _prepared(self, given: In, opened: Opened, kwargs: Mapping[str, Any]) -> tuple[Request, ChainCalls]:
         request = build_plain(prompt_of(given), opened.config, tiers=self._tiers)
         calls = ChainCalls(
             chains=self._chains,

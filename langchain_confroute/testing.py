@@ -73,7 +73,9 @@ class ScriptedChat(BaseChatModel):
     seen: list[dict[str, Any]] = Field(default_factory=list, exclude=True)
 
     @classmethod
-    def of(cls, *texts: str, name: str = "scripted", samples: Sequence[Reply | str] = (), **reply: Any) -> ScriptedChat:
+    def of(
+        cls, *texts: str, name: str = "scripted", samples: Sequence[Reply | str] = (), **reply: Any
+    ) -> ScriptedChat:
         """A model that gives these texts in turn; `reply` are further arguments of `confroute.testing.Reply`."""
         replies = [Reply(text=text, **reply) for text in texts]
         return cls(script=ScriptedModel(replies, samples=samples, name=name), model=name)
@@ -142,7 +144,7 @@ class ScriptedChat(BaseChatModel):
     def _message(
         self, generation: Generation, calls: list[dict[str, Any]], kwargs: Mapping[str, Any]
     ) -> AIMessage:
-        metadata = {**self._metadata(generation), **self._logprobs(generation, kwargs)}
+        metadata = {**self._metadata(generation, kwargs), **self._logprobs(generation, kwargs)}
         return AIMessage(
             content="" if calls else generation.text,
             tool_calls=calls,
@@ -150,12 +152,9 @@ class ScriptedChat(BaseChatModel):
             usage_metadata=_usage(generation.usage or Usage()),
         )
 
-    def _metadata(self, generation: Generation) -> dict[str, Any]:
-        return {
-            "model_name": self.name_in_records,
-            "model_provider": "scripted",
-            "finish_reason": generation.finish,
-        }
+    def _metadata(self, generation: Generation, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        name = kwargs.get("model") or self.name_in_records
+        return {"model_name": name, "model_provider": "scripted", "finish_reason": generation.finish}
 
     def _logprobs(self, generation: Generation, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if not kwargs.get("logprobs", self.logprobs) or generation.logprobs is None:
@@ -233,13 +232,17 @@ class ScriptedChat(BaseChatModel):
         generation = reply.generation(prompt, model=self.name_in_records)
         values = generation.logprobs or ()
         for position, token in enumerate(parts(reply)):
-            one = replace(generation, tokens=(token,), logprobs=tuple(values[position : position + 1]) or None)
+            one = replace(
+                generation, tokens=(token,), logprobs=tuple(values[position : position + 1]) or None
+            )
             content = "" if calls else token
             message = AIMessageChunk(content=content, response_metadata=self._logprobs(one, kwargs))
             yield ChatGenerationChunk(message=message)
-        yield ChatGenerationChunk(message=self._last(generation, calls))
+        yield ChatGenerationChunk(message=self._last(generation, calls, kwargs))
 
-    def _last(self, generation: Generation, calls: list[dict[str, Any]]) -> AIMessageChunk:
+    def _last(
+        self, generation: Generation, calls: list[dict[str, Any]], kwargs: Mapping[str, Any]
+    ) -> AIMessageChunk:
         made = [
             tool_call_chunk(name=c["name"], args=json.dumps(c["args"]), id=c["id"], index=index)
             for index, c in enumerate(calls)
@@ -247,7 +250,7 @@ class ScriptedChat(BaseChatModel):
         return AIMessageChunk(
             content="",
             tool_call_chunks=made,
-            response_metadata=self._metadata(generation),
+            response_metadata=self._metadata(generation, kwargs),
             usage_metadata=_usage(generation.usage or Usage()),
             chunk_position="last",
         )

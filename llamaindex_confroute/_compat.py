@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.llms.llm import LLM
 from llama_index_instrumentation.dispatcher import active_instrument_tags
 from llama_index_instrumentation.span import active_span_id
 
@@ -29,3 +31,8 @@ def tags() -> Mapping[str, Any]:
 def span_id() -> str | None:
     """Return the span that is open here."""
     return active_span_id.get()
+
+
+def with_system_prompt(llm: LLM, messages: list[ChatMessage]) -> list[ChatMessage]:
+    """Put the LLM's own system prompt before `messages`, as its `predict` does."""
+    return llm._extend_messages(messages)

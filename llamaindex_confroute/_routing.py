@@ -80,7 +80,7 @@ class Routing:
 
         def final(ask: Final) -> AsyncGenerator[C | Generation, None]:
             llm = self.models[ask.tier]
-            return _threaded(work.stream(llm)) if ask.tier in self.in_thread else work.astream(llm)
+            return _threaded(_lazily(work, llm)) if ask.tier in self.in_thread else work.astream(llm)
 
         items = arun_stream(self.policy, self.request, self._acall(work), final, self.limits)
         async with aclosing(items):
@@ -147,6 +147,11 @@ async def _together(calls: list[Coroutine[Any, Any, T]]) -> list[T]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
+
+
+def _lazily(work: Work[C], llm: LLM) -> Generator[C | Generation, None, None]:
+    """Begin the stream at its first step, in the thread that makes it: models may block there already."""
+    yield from work.stream(llm)
 
 
 async def _threaded(items: Generator[C, None, None]) -> AsyncGenerator[C, None]:

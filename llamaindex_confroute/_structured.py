@@ -23,6 +23,7 @@ from confroute.models.resilience import is_transient
 from confroute.types import Generation, Usage
 from llamaindex_confroute._calls import portable
 from llamaindex_confroute._chat import question_of
+from llamaindex_confroute._compat import with_system_prompt
 from llamaindex_confroute._messages import checked
 from llamaindex_confroute._overrides import overrides
 from llamaindex_confroute._reading import generation_of, usage_of
@@ -232,7 +233,7 @@ class StructuredRouter(ToolRouter):
     ) -> tuple[Routing, StructuredWork[M]]:
         given = overrides(llm_kwargs or {})
         # The router's system prompt, since the host applies only that of the LLM it was called on.
-        messages = checked(self._extend_messages(prompt.format_messages(llm=self, **args)))
+        messages = checked(with_system_prompt(self, prompt.format_messages(llm=self, **args)))
         work = StructuredWork(output_cls=output_cls, messages=messages, kwargs=given.kwargs)
         return self._routing(work, given, question=question_of(prompt, args)), work
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from llamaindex_confroute._messages import checked
 from llamaindex_confroute._overrides import overrides
 from llamaindex_confroute._reading import generation_of
 from llamaindex_confroute._routing import Routing
-from llamaindex_confroute._work import Seen
+from llamaindex_confroute._work import awatched, watched
 
 _dispatcher = get_dispatcher(__name__)
 
@@ -75,12 +75,7 @@ class ToolWork:
             items = llm.stream_chat(portable(self.messages, llm), **self.kwargs)
         else:
             items = _caller(llm).stream_chat_with_tools(**self._arguments(llm, {}))
-        seen = Seen()
-        with closing(items) as chunks:
-            for chunk in chunks:
-                seen.add(chunk)
-                yield chunk
-        yield seen.generation(model=llm.class_name())
+        return watched(items, llm)
 
     async def astream(self, llm: LLM) -> AsyncGenerator[ChatResponse | Generation, None]:
         """See `Work`."""
@@ -88,12 +83,9 @@ class ToolWork:
             items = await llm.astream_chat(portable(self.messages, llm), **self.kwargs)
         else:
             items = await _caller(llm).astream_chat_with_tools(**self._arguments(llm, {}))
-        seen = Seen()
-        async with aclosing(items) as chunks:
-            async for chunk in chunks:
-                seen.add(chunk)
-                yield chunk
-        yield seen.generation(model=llm.class_name())
+        async with aclosing(awatched(items, llm)) as watching:
+            async for item in watching:
+                yield item
 
     def _plainly(self, llm: LLM) -> bool:
         return not self.tools and not isinstance(llm, FunctionCallingLLM)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse
@@ -13,7 +13,7 @@ from llama_index.core.llms.llm import LLM
 
 from confroute.types import Generation, Usage
 from llamaindex_confroute._calls import calls_in, portable
-from llamaindex_confroute._reading import finish_of, generation_of, usage_of
+from llamaindex_confroute._reading import generation_of, usage_of
 
 C_co = TypeVar("C_co", covariant=True)
 
@@ -82,21 +82,14 @@ class ChatWork:
 
     def stream(self, llm: LLM) -> Generator[ChatResponse | Generation, None, None]:
         """See `Work`."""
-        seen = Seen()
-        with closing(llm.stream_chat(portable(self.messages, llm), **self.kwargs)) as chunks:
-            for chunk in chunks:
-                seen.add(chunk)
-                yield chunk
-        yield seen.generation(model=llm.class_name())
+        return watched(llm.stream_chat(portable(self.messages, llm), **self.kwargs), llm)
 
     async def astream(self, llm: LLM) -> AsyncGenerator[ChatResponse | Generation, None]:
         """See `Work`."""
-        seen = Seen()
-        async with aclosing(await llm.astream_chat(portable(self.messages, llm), **self.kwargs)) as chunks:
-            async for chunk in chunks:
-                seen.add(chunk)
-                yield chunk
-        yield seen.generation(model=llm.class_name())
+        items = await llm.astream_chat(portable(self.messages, llm), **self.kwargs)
+        async with aclosing(awatched(items, llm)) as watching:
+            async for item in watching:
+                yield item
 
 
 def _answer(response: ChatResponse, llm: LLM) -> Generation:
@@ -106,25 +99,33 @@ def _answer(response: ChatResponse, llm: LLM) -> Generation:
     return generation_of(response, model=llm.class_name(), answer=answer)
 
 
-@dataclass(slots=True, kw_only=True)
-class Seen:
-    """What a stream has brought so far; providers report usage in any one of its chunks."""
+def watched(
+    chunks: Generator[ChatResponse, None, None], llm: LLM
+) -> Generator[ChatResponse | Generation, None, None]:
+    """Pass a model's chunks on, then the whole answer; usage may stand in any one of them."""
+    last, usage = None, None
+    with closing(chunks):
+        for chunk in chunks:
+            last, usage = chunk, usage_of(chunk) or usage
+            yield chunk
+    yield _whole(last, usage, llm)
 
-    last: ChatResponse | None = None
-    usage: Usage | None = None
 
-    def add(self, chunk: ChatResponse) -> None:
-        """Take one more chunk in."""
-        self.last, self.usage = chunk, usage_of(chunk) or self.usage
+async def awatched(
+    chunks: AsyncGenerator[ChatResponse, None], llm: LLM
+) -> AsyncGenerator[ChatResponse | Generation, None]:
+    """Async form of `watched`."""
+    last, usage = None, None
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            last, usage = chunk, usage_of(chunk) or usage
+            yield chunk
+    yield _whole(last, usage, llm)
 
-    def generation(self, *, model: str) -> Generation:
-        """Return the whole answer."""
-        if self.last is None:
-            return Generation(text="", model=model, raw=None)
-        return Generation(
-            text=self.last.message.content or "",
-            usage=self.usage,
-            finish=finish_of(self.last),
-            model=model,
-            raw=self.last,
-        )
+
+def _whole(last: ChatResponse | None, usage: Usage | None, llm: LLM) -> Generation:
+    if last is None:
+        return Generation(text="", model=llm.class_name())
+    answer = generation_of(last, model=llm.class_name())
+    # Log-probabilities of a stream come chunk by chunk: those of the last are not the answer's.
+    return replace(answer, usage=usage, logprobs=None, tokens=None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from pydantic_core import core_schema
 
 from confroute.testing import Reply, ScriptedModel, parts
 from confroute.types import Generation
+from llamaindex_confroute._calls import selections
 from llamaindex_confroute._chunks import completion
 from llamaindex_confroute._messages import core_messages
 
@@ -198,18 +198,11 @@ class ScriptedLLM(FunctionCallingLLM):
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
         """Return the scripted calls; arguments that are no JSON object count as none, as in the OpenAI integration."""
-        blocks = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
-        if not blocks and error_on_no_tool_call:
+        found = selections(response.message)
+        if not found and error_on_no_tool_call:
             msg = "expected at least one tool call, but got 0"
             raise ValueError(msg)
-        return [
-            ToolSelection(
-                tool_id=block.tool_call_id or "",
-                tool_name=block.tool_name,
-                tool_kwargs=_arguments(block.tool_kwargs),
-            )
-            for block in blocks
-        ]
+        return found
 
     def _prepare_chat_with_tools(  # noqa: PLR0917  the host's signature
         self,
@@ -293,12 +286,3 @@ def _message(reply: Reply, text: str) -> ChatMessage:
         given = arguments if isinstance(arguments, str) else dict(arguments)
         blocks.append(ToolCallBlock(tool_call_id=f"call_{position}", tool_name=name, tool_kwargs=given))
     return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
-
-
-def _arguments(given: Mapping[str, Any] | str) -> dict[str, Any]:
-    if isinstance(given, str):
-        try:
-            given = json.loads(given)
-        except json.JSONDecodeError:
-            return {}
-    return dict(given) if isinstance(given, Mapping) else {}

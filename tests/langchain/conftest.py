@@ -100,12 +100,16 @@ def cloud() -> ScriptedChat:
 
 @pytest.fixture
 def accepting(edge, cloud) -> ChatConfRoute:
-    return ChatConfRoute(edge=edge, cloud=cloud, policy=Cascade.of(TokenLogprob(), 0.5), edge_limits=ONCE, cloud_limits=ONCE)
+    return ChatConfRoute(
+        edge=edge, cloud=cloud, policy=Cascade.of(TokenLogprob(), 0.5), edge_limits=ONCE, cloud_limits=ONCE
+    )
 
 
 @pytest.fixture
 def escalating(edge, cloud) -> ChatConfRoute:
-    return ChatConfRoute(edge=edge, cloud=cloud, policy=Cascade.of(TokenLogprob(), 0.1), edge_limits=ONCE, cloud_limits=ONCE)
+    return ChatConfRoute(
+        edge=edge, cloud=cloud, policy=Cascade.of(TokenLogprob(), 0.1), edge_limits=ONCE, cloud_limits=ONCE
+    )
 
 
 def forced(tier: str) -> dict[str, Any]:

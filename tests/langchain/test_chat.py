@@ -150,9 +150,14 @@ def test_overrides_reach_the_router_through_a_chain_and_with_config(escalating):
 
 def test_in_a_chain_with_parser_and_batch(escalating, accepting):
     """LCEL chains and batches work as with any model."""
-    chain = ChatPromptTemplate.from_messages([("system", "s"), ("user", "{q}")]) | escalating | StrOutputParser()
+    chain = (
+        ChatPromptTemplate.from_messages([("system", "s"), ("user", "{q}")]) | escalating | StrOutputParser()
+    )
     assert chain.batch([{"q": "a"}, {"q": "b"}], {"max_concurrency": 2}) == ["cloud knows it well"] * 2
-    assert "".join((ChatPromptTemplate.from_template("{q}") | accepting | StrOutputParser()).stream({"q": "a"})) == "edge says so"
+    assert (
+        "".join((ChatPromptTemplate.from_template("{q}") | accepting | StrOutputParser()).stream({"q": "a"}))
+        == "edge says so"
+    )
 
 
 async def test_abatch_and_generate(escalating):
@@ -162,7 +167,9 @@ async def test_abatch_and_generate(escalating):
     result = escalating.generate([[HumanMessage("a")], [HumanMessage("b")]])
     assert [g[0].text for g in result.generations] == ["cloud knows it well"] * 2
     assert len(result.run) == 2
-    result = await escalating.agenerate_prompt([ChatPromptTemplate.from_template("x").invoke({})] * 2, callbacks=[])
+    result = await escalating.agenerate_prompt(
+        [ChatPromptTemplate.from_template("x").invoke({})] * 2, callbacks=[]
+    )
     assert len(result.generations) == 2
 
 
@@ -274,8 +281,18 @@ def test_call_arguments_are_forwarded(escalating, edge, cloud):
 def test_nothing_of_the_callers_is_changed(edge, cloud):
     """Messages, arguments, config and models are the same before and after."""
     model = ChatConfRoute(edge=edge, cloud=cloud, policy=Cascade.of(SelfConsistency(n=3), 0.3))
-    messages = [SystemMessage("s"), HumanMessage([{"type": "text", "text": "t"}]), AIMessage("a"), HumanMessage("q")]
-    config = {"tags": ["t"], "metadata": {"k": "v"}, "configurable": {"confroute_route": "auto"}, "run_name": "n"}
+    messages = [
+        SystemMessage("s"),
+        HumanMessage([{"type": "text", "text": "t"}]),
+        AIMessage("a"),
+        HumanMessage("q"),
+    ]
+    config = {
+        "tags": ["t"],
+        "metadata": {"k": "v"},
+        "configurable": {"confroute_route": "auto"},
+        "run_name": "n",
+    }
     kwargs = {"user": {"id": [1]}}
     before = copy.deepcopy((messages, config, kwargs, edge.__dict__ | {"seen": 0, "script": 0}))
     model.invoke(messages, config, **kwargs)
@@ -291,7 +308,9 @@ def test_rules_see_tags_metadata_and_tool_calls(edge, cloud):
     assert decision_of(model.invoke("q", {"metadata": {"private": True}}))["private"]
     assert not decision_of(model.invoke("q", {"metadata": {"private": False}}))["private"]
     assert decision_of(model.invoke("q", {"metadata": {"user": "boss"}}))["rule"] == "send_to"
-    tagged = ChatConfRoute(edge=edge, cloud=cloud, policy=Cascade.of(TokenLogprob(), 0.5, rules=rules), tags=["private"])
+    tagged = ChatConfRoute(
+        edge=edge, cloud=cloud, policy=Cascade.of(TokenLogprob(), 0.5, rules=rules), tags=["private"]
+    )
     assert decision_of(tagged.invoke("q", forced("cloud")))["route"] == "edge"
     call = {"name": "store", "args": {"what": "secret"}, "id": "1", "type": "tool_call"}
     from langchain_core.messages import ToolMessage
@@ -324,3 +343,15 @@ def test_copy_with_another_model_uses_it(accepting, cloud):
     other = ScriptedChat.of("other", name="other", logprob=-0.1)
     assert accepting.model_copy(update={"edge": other}).invoke("q").text == "other"
     assert accepting.invoke("q").text == "edge says so"
+
+
+def test_without_langchain_the_error_names_the_extra():
+    """MissingExtraError, with the command."""
+    code = (
+        "import sys; sys.modules['langchain_core'] = None\n"
+        "try:\n    import langchain_confroute\n"
+        "except ImportError as error:\n    print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "MissingExtraError" in done.stdout
+    assert "pip install 'confroute[langchain]'" in done.stdout

@@ -78,7 +78,9 @@ async def test_early_close_closes_the_inner_stream(accepting, watch, asynchronou
 
 def test_disable_streaming_is_honoured(edge, cloud):
     """disable_streaming=True gives one chunk with everything."""
-    model = ChatConfRoute(edge=edge, cloud=cloud, policy=Cascade.of(TokenLogprob(), 0.1), disable_streaming=True)
+    model = ChatConfRoute(
+        edge=edge, cloud=cloud, policy=Cascade.of(TokenLogprob(), 0.1), disable_streaming=True
+    )
     (chunk,) = model.stream("q")
     assert chunk.text == "cloud knows it well"
     assert "confroute" in chunk.response_metadata
@@ -100,7 +102,9 @@ async def test_astream_events_show_no_rejected_draft(request, router, config, te
     """In astream_events the router's stream is the answer, and no model streams a draft."""
     model = request.getfixturevalue(router)
     events = [event async for event in model.astream_events("q", config, version="v2")]
-    mine = [e["data"]["chunk"] for e in events if e["event"] == "on_chain_stream" and e["name"] == "ChatConfRoute"]
+    mine = [
+        e["data"]["chunk"] for e in events if e["event"] == "on_chain_stream" and e["name"] == "ChatConfRoute"
+    ]
     assert reduce(add, mine).text == text
     assert [e["name"] for e in events if e["event"] == "on_custom_event"] == ["confroute.decision"]
     streamed = [e for e in events if e["event"] == "on_chat_model_stream"]
@@ -112,7 +116,10 @@ async def test_astream_events_show_no_rejected_draft(request, router, config, te
 @pytest.mark.filterwarnings("ignore:.*beta")
 def test_stream_events_v3_on_the_router_counts_once(accepting, escalating, watch):
     """LangChain's model-run path gives the same answer and reports no inner run."""
-    for model, text, name in ((accepting, "edge says so", "small"), (escalating, "cloud knows it well", "large")):
+    for model, text, name in (
+        (accepting, "edge says so", "small"),
+        (escalating, "cloud knows it well", "large"),
+    ):
         with get_usage_metadata_callback() as usage:
             stream = model.stream_events("q", version="v3", config={"callbacks": [watch]})
             assert "".join(stream.text) == text
@@ -182,7 +189,9 @@ async def test_langgraph_messages_hold_the_answer_only(request, router, config, 
 async def test_langgraph_custom_and_updates(escalating):
     """stream_mode="custom" carries the decision, "updates" the answer; usage stays exact."""
     with get_usage_metadata_callback() as usage:
-        items = list(graph(escalating).stream({"messages": [HumanMessage("q")]}, stream_mode=["custom", "updates"]))
+        items = list(
+            graph(escalating).stream({"messages": [HumanMessage("q")]}, stream_mode=["custom", "updates"])
+        )
     custom = [data for mode, data in items if mode == "custom"]
     assert [d["confroute.decision"]["route"] for d in custom] == ["cloud"]
     (update,) = [data for mode, data in items if mode == "updates"]

@@ -23,6 +23,7 @@ def pytest_configure(config):
     for line in (
         # `Memory` opens a database in memory and never closes it; the collector finds it in any test.
         "ignore:.*aiosqlite.core.Connection:ResourceWarning",
+        "ignore:Exception in thread .*_connection_worker_thread:pytest.PytestUnhandledThreadExceptionWarning",
         # Workflows list the attributes of agents, and `StructuredLLM` calls `.json()`.
         "ignore:The `(__fields__|__fields_set__|json)`:pydantic.warnings.PydanticDeprecatedSince20",
         "ignore:Accessing the 'model_:pydantic.warnings.PydanticDeprecatedSince211",

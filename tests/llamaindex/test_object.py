@@ -9,6 +9,7 @@ import time
 
 import pytest
 from llama_index.core import Settings
+from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.extractors import TitleExtractor
 from llama_index.core.ingestion.pipeline import get_transformation_hash
@@ -28,11 +29,13 @@ class Curious(MockLLM):
     """A model that asks its server for its metadata, as Ollama does."""
 
     context_window: int = -1
+    _asked: list = PrivateAttr(default_factory=list)
 
     @property
     def metadata(self):
         if self.context_window == -1:
-            raise ConnectionError("asked the server")
+            self._asked.append("asked the server")
+            raise ConnectionError
         return LLMMetadata(context_window=self.context_window, model_name="curious")
 
 
@@ -48,8 +51,9 @@ def test_metadata_joins_both(kit):
 
 def test_metadata_without_a_server(kit):
     """A dead edge must not break a query engine at its start; what it does not say is not guessed."""
-    llm = kit.router(Curious(), kit.cloud(context_window=9000))
-    assert llm.metadata.context_window == 9000
+    edge = Curious()
+    llm = kit.router(edge, kit.cloud(context_window=9000))
+    assert (llm.metadata.context_window, edge._asked) == (9000, [])
     assert kit.decision(llm.complete("word " * 20_000))["route"] == "cloud"
     assert kit.router(LocalLLM(model="not-there")).metadata.context_window == 8192
 
@@ -134,6 +138,14 @@ def test_copies_route_alike(kit, copied):
     assert llm.system_prompt == "Be brief."
     response = llm.complete("a b c d e")
     assert (kit.decision(response)["route"], len(response.text.split())) == ("edge", 2)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda llm: pickle.loads(pickle.dumps(llm))])
+def test_copies_of_scripted_models(kit, copied):
+    """Children of the user's test suite survive too, and share nothing with the original."""
+    llm = copied(kit.router(kit.unsure()))
+    assert kit.decision(llm.chat(USER))["route"] == "cloud"
+    assert len(llm.edge.model.heard) == 1
 
 
 def test_serialised_form_leaks_nothing():

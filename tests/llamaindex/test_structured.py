@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from confroute import Cascade, SelfConsistency, TokenLogprob, record
 from confroute.errors import TierError
 from confroute.testing import Reply
-from llamaindex_confroute.testing import ToolReply
+from llamaindex_confroute.testing import ScriptedLLM, ToolReply
 
 
 class City(BaseModel):
@@ -99,7 +99,7 @@ async def test_both_invalid(kit, form):
     """The last model's error, with what became of the draft."""
     llm = kit.router(saying(kit, "no"), saying(kit, "neither", name="large"))
     with pytest.raises(
-        TierError, match="cloud failed .* after the draft was rejected: edge answer cannot be used"
+        TierError, match=r"cloud failed .* after the draft was rejected: edge answer cannot be used"
     ) as caught:
         await ask(llm, form)
     assert isinstance(caught.value.__cause__, ValueError)
@@ -131,6 +131,21 @@ def test_samples_compare_values(kit):
     with record() as decisions:
         assert llm.structured_predict(City, PROMPT, hint="") == ROME
     assert (decisions[0].route, decisions[0].uncertainty) == ("edge", 0.0)
+
+
+def test_several_responses_behind_one_value(kit):
+    """Their tokens all count, and the log-probabilities of the last are no evidence for the whole."""
+
+    class Twice(ScriptedLLM):
+        def structured_predict(self, *args, **kwargs):
+            self.chat([ChatMessage(role="user", content="Think first.")])
+            return super().structured_predict(*args, **kwargs)
+
+    edge = Twice(model=rome(kit, "small").model, is_function_calling_model=False)
+    with record() as decisions:
+        kit.router(edge, rome(kit)).structured_predict(City, PROMPT, hint="")
+    assert decisions[0].stage == "no_signal"
+    assert decisions[0].usage["edge"].output_tokens == 2
 
 
 async def test_concurrent_calls_stay_apart(kit):

@@ -61,6 +61,13 @@ class Instant(BaseChatModel):
         return self._generate(*args, **kwargs)
 
 
+class Failing(Instant):
+    """Fails at once: what `with_fallbacks` needs to make two calls."""
+
+    def _message(self) -> AIMessage:
+        raise ConnectionError("down")
+
+
 def cascadeflow(edge: BaseChatModel, cloud: BaseChatModel, quality: float) -> Any:
     """Their LangChain wrapper, or None where it is not installed."""
     try:
@@ -82,6 +89,7 @@ def variants() -> tuple[dict[str, Callable[[], Any]], dict[str, Callable[[], Any
     models: dict[str, tuple[Any, Any]] = {
         "bare model": (edge, None),
         "with_fallbacks": (falls, None),
+        "with_fallbacks, first fails": (Failing(model="gpt-4o-mini").with_fallbacks([cloud]), None),
         "ChatConfRoute, edge accepted": (keeps, None),
         "ChatConfRoute, pre-routed": (keeps, forced),
         "ChatConfRoute, escalated": (sends, None),
@@ -158,7 +166,9 @@ def summary(found: dict[str, list[float]]) -> dict[str, dict[str, float]]:
 
 def table(title: str, rows: dict[str, dict[str, float]]) -> str:
     """The summary as text."""
-    lines = [f"{title:30} {'median':>8} {'min-max':>17} {'added':>8} {'/ fallbacks':>11} {'added / f.':>10}   (us)"]
+    lines = [
+        f"{title:30} {'median':>8} {'min-max':>17} {'added':>8} {'/ fallbacks':>11} {'added / f.':>10}   (us)"
+    ]
     for name, row in rows.items():
         spread = f"{row['min_us']:.0f}-{row['max_us']:.0f}"
         lines.append(

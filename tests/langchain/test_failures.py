@@ -1,0 +1,202 @@
+"""Errors, time limits, retries and cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from langchain_core.messages import HumanMessage
+
+from confroute import Cascade, KeepPrivate, TokenLogprob, record
+from confroute.errors import (
+    AllTiersFailedError,
+    RequestError,
+    StreamInterruptedError,
+    TierError,
+    TierTimeoutError,
+)
+from confroute.models.resilience import Limits
+from confroute.testing import Reply, ScriptedModel
+from langchain_confroute import ChatConfRoute
+from langchain_confroute.testing import ScriptedChat
+from tests.langchain.conftest import ONCE, forced
+
+
+class Busy(Exception):  # noqa: N818  read as a sentence in the tests
+    """A transient HTTP error."""
+
+    status_code = 503
+
+
+def model_of(*replies, name):
+    return ScriptedChat(script=ScriptedModel([*replies], name=name), model=name)
+
+
+def router(edge, cloud, **settings):
+    limits = {"edge_limits": ONCE, "cloud_limits": ONCE}
+    return ChatConfRoute(edge=edge, cloud=cloud, **{**limits, **settings})
+
+
+def decision_of(message):
+    return message.response_metadata["confroute"]
+
+
+@pytest.mark.parametrize("given", ["", [], [HumanMessage("")], [HumanMessage([])]])
+async def test_empty_conversations(accepting, watch, given):
+    """Refused before any model is asked, in all four forms, the run closed as an error."""
+    with pytest.raises(RequestError, match="empty"):
+        accepting.invoke(given, {"callbacks": [watch]})
+    with pytest.raises(RequestError):
+        await accepting.ainvoke(given, {"callbacks": [watch]})
+    with pytest.raises(RequestError):
+        list(accepting.stream(given, {"callbacks": [watch]}))
+    with pytest.raises(RequestError):
+        _ = [chunk async for chunk in accepting.astream(given, {"callbacks": [watch]})]
+    assert [(run["kind"], run["end"]) for run in watch.runs.values()] == [("chain", "error")] * 4
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_edge_down_goes_to_the_cloud(cloud, streaming):
+    """Recorded as a fallback, in every form."""
+    model = router(model_of(Reply(fault=Busy("busy")), name="small"), cloud)
+    if streaming:
+        answers = [list(model.stream("q"))[-1], [c async for c in model.astream("q")][-1]]
+    else:
+        answers = [model.invoke("q"), await model.ainvoke("q")]
+    for answer in answers:
+        assert decision_of(answer)["stage"] == "fallback"
+        assert decision_of(answer)["route"] == "cloud"
+        assert decision_of(answer)["steps"][0]["error"] == "Busy"
+
+
+def test_edge_down_may_raise(cloud):
+    """on_edge_error="raise" hands the edge's own error on."""
+    model = router(
+        model_of(Reply(fault=Busy("busy")), name="small"), cloud, policy=Cascade(on_edge_error="raise")
+    )
+    with pytest.raises(Busy):
+        model.invoke("q")
+
+
+def test_transient_errors_are_tried_again(cloud):
+    """The attempts stand in the decision."""
+    edge = model_of(Reply(fault=Busy("busy")), Reply(text="fine", logprob=-0.01), name="small")
+    model = router(edge, cloud, edge_limits=Limits(attempts=2, wait_s=0.001, max_wait_s=0.001))
+    decision = decision_of(model.invoke("q"))
+    assert decision["route"] == "edge"
+    assert decision["steps"][0]["attempts"] == 2
+
+
+async def test_cloud_down_after_a_rejected_draft(edge):
+    """Raised from the cloud's error, or the draft flagged degraded, as the policy says."""
+    cloud = model_of(Reply(fault=Busy("busy")), name="large")
+    with pytest.raises(TierError, match="rejected") as caught:
+        router(edge, cloud, policy=Cascade.of(TokenLogprob(), 0.1)).invoke("q")
+    assert isinstance(caught.value.__cause__, Busy)
+    lenient = router(edge, cloud, policy=Cascade.of(TokenLogprob(), 0.1, on_cloud_error="edge"))
+    for answer in (
+        lenient.invoke("q"),
+        await lenient.ainvoke("q"),
+        list(lenient.stream("q"))[-1],
+        [c async for c in lenient.astream("q")][-1],
+    ):
+        assert decision_of(answer)["degraded"]
+        assert decision_of(answer)["route"] == "edge"
+    assert "".join(chunk.text for chunk in lenient.stream("q")) == "edge says so"
+
+
+async def test_both_down(watch):
+    """One error that names both, and every run closed."""
+    model = router(
+        model_of(Reply(fault=Busy("edge busy")), name="small"),
+        model_of(Reply(fault=OSError("cloud gone")), name="large"),
+    )
+    with pytest.raises(AllTiersFailedError, match=r"edge busy.*cloud gone"):
+        model.invoke("q", {"callbacks": [watch]})
+    with pytest.raises(AllTiersFailedError):
+        await model.ainvoke("q")
+    assert {run["end"] for run in watch.runs.values()} == {"error"}
+
+
+def test_private_text_never_leaves_the_edge(cloud):
+    """With the edge down a private call fails, whatever is asked for."""
+    edge = model_of(Reply(fault=Busy("busy")), name="small")
+    model = router(edge, cloud, policy=Cascade(rules=(KeepPrivate(patterns=("secret",)),)))
+    with pytest.raises(TierError, match="private"):
+        model.invoke("my secret", forced("cloud"))
+    assert not cloud.seen
+
+
+async def test_time_limits(cloud):
+    """A slow edge is given up on, sync and async; a slow forced tier raises."""
+    slow = model_of(Reply(text="late", latency_s=0.5), name="small")
+    model = router(slow, cloud, edge_limits=Limits(timeout_s=0.05, attempts=1))
+    start = time.perf_counter()
+    for answer in (model.invoke("q"), await model.ainvoke("q")):
+        assert decision_of(answer)["steps"][0]["error"] == "TierTimeoutError"
+        assert decision_of(answer)["route"] == "cloud"
+    assert time.perf_counter() - start < 0.4
+    with pytest.raises(TierTimeoutError):
+        model.invoke("q", forced("edge"))
+    with pytest.raises(TierTimeoutError):
+        list(model.stream("q", forced("edge")))
+
+
+async def test_a_broken_stream_is_not_patched_up(edge):
+    """After the first chunk no other answer may follow."""
+    cloud = model_of(Reply(text="one two three", fault=Busy("cut"), fault_after=2), name="large")
+    model = router(edge, cloud, policy=Cascade.of(TokenLogprob(), 0.1, on_cloud_error="edge"))
+    stream = model.stream("q")
+    assert [next(stream).text, next(stream).text] == ["one", " two"]
+    with pytest.raises(StreamInterruptedError):
+        next(stream)
+    with pytest.raises(StreamInterruptedError):
+        _ = [c async for c in model.astream("q")]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_cancellation_closes_every_run(edge, watch, streaming):
+    """A cancelled task leaves no open run, and no decision."""
+    slow = model_of(Reply(text="late", latency_s=5), name="large")
+    model = router(edge, slow, policy=Cascade.of(TokenLogprob(), 0.1))
+
+    async def consume():
+        if streaming:
+            return [c async for c in model.astream("q", {"callbacks": [watch]})]
+        return await model.ainvoke("q", {"callbacks": [watch]})
+
+    with record() as decisions:
+        task = asyncio.create_task(consume())
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert decisions == []
+    ends = {(run["kind"], run["end"]) for run in watch.runs.values()}
+    assert ("chain", "error") in ends
+    assert not any(end is None for kind, end in ends if kind == "chain")
+
+
+async def test_concurrent_calls_overlap(cloud):
+    """Five calls of 0.2 s take about 0.2 s."""
+    edge = model_of(Reply(text="fine", latency_s=0.2, logprob=-0.01), name="small")
+    model = router(edge, cloud)
+    start = time.perf_counter()
+    answers = await asyncio.gather(*(model.ainvoke(f"q{i}") for i in range(5)))
+    assert time.perf_counter() - start < 0.8
+    assert {decision_of(a)["route"] for a in answers} == {"edge"}
+
+
+async def test_a_model_without_an_async_form_runs_in_a_thread(cloud):
+    """ChatHuggingFace around a local pipeline raises NotImplementedError from ainvoke."""
+
+    class SyncOnly(ScriptedChat):
+        async def _agenerate(self, *args, **kwargs):
+            raise NotImplementedError
+
+    edge = SyncOnly(script=ScriptedModel([Reply(text="fine", logprob=-0.01)], name="small"), model="small")
+    model = router(edge, cloud)
+    for _ in range(2):
+        assert decision_of(await model.ainvoke("q"))["route"] == "edge"
+    assert model._plan.tiers["edge"].sync_only
