@@ -78,7 +78,9 @@ def generation_of(answer: Generation, *, logprobs: bool) -> ChatGeneration:
     if logprobs:
         metadata["logprobs"] = {"content": _content(answer.tokens or (), answer.logprobs or ())}
     message = AIMessage(
-        content=answer.text, response_metadata=metadata, usage_metadata=_usage(answer.usage or Usage())
+        content=answer.text,
+        response_metadata=metadata,
+        usage_metadata=None if answer.usage is None else _usage(answer.usage),
     )
     return ChatGeneration(message=message, generation_info={"finish_reason": answer.finish})
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -16,6 +17,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from confroute.errors import RequestError
 from confroute.models._threads import in_thread, stream_in_thread
+from confroute.types import Usage
 from langchain_confroute._local import PROVIDER, chunk_of, generation_of, to_messages
 
 if TYPE_CHECKING:
@@ -48,8 +50,7 @@ class ChatLocal(BaseChatModel):
         one reading of the prompt. Anything else is refused.
 
     Token usage
-        `usage_metadata`; with n > 1 each answer carries its own, and the first the prompt's as well. LangChain's usage
-        callback reads the first answer of a call only.
+        `usage_metadata`; with n > 1 the first answer carries that of the whole call, and the others none.
 
     Logprobs
         With `logprobs=True`, `response_metadata["logprobs"]` in OpenAI's shape; natural logarithms.
@@ -190,7 +191,15 @@ class ChatLocal(BaseChatModel):
         n, logprobs, asked = self._asked(stop, kwargs)
         model = self._local(kwargs)
         answers = model.generate(to_messages(messages), n=n, cancel=cancel, **asked)
-        return ChatResult(generations=[generation_of(answer, logprobs=logprobs) for answer in answers])
+        # As every provider does: LangChain's usage callback reads the first answer of a call only.
+        total = sum((answer.usage for answer in answers if answer.usage), Usage())
+        usages = [total, *[None] * (n - 1)]
+        return ChatResult(
+            generations=[
+                generation_of(replace(answer, usage=usage), logprobs=logprobs)
+                for answer, usage in zip(answers, usages, strict=True)
+            ]
+        )
 
     def _chunks(
         self,

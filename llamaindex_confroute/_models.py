@@ -104,6 +104,11 @@ def can_sample(llm: LLM) -> bool:
     return "temperature" in type(llm).model_fields
 
 
+def samples_in_one_call(llm: LLM) -> bool:
+    """Whether `chat(..., n=k)` gives k answers under "choices" of `raw`."""
+    return bool(getattr(type(llm), "samples_in_one_call", False))
+
+
 def for_sample(llm: LLM, *, temperature: float, number: int, given: Mapping[str, Any]) -> Prepared:
     """Return what to call for sample `number` (0 for the first) at `temperature`; `llm` itself is not changed.
 

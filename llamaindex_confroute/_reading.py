@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatResponse, CompletionResponse, LogProb
@@ -89,6 +89,28 @@ def generation_of(response: ChatResponse, *, model: str, answer: str | None = No
         answer=answer,
         raw=response,
     )
+
+
+def split(generation: Generation) -> list[Generation]:
+    """Each answer of a call that was asked for several; usage is the call's and stands on the first."""
+    response = generation.raw
+    choices = read(response.raw, "choices") if isinstance(response, ChatResponse) else None
+    if not isinstance(choices, Sequence) or len(choices) < 2:
+        return [generation]
+    answers = []
+    for position, choice in enumerate(choices):
+        scored = _scored(read(choice, "logprobs"))
+        answers.append(
+            replace(
+                generation,
+                text=_text(read(read(choice, "message"), "content")) or "",
+                logprobs=scored.logprobs if scored else None,
+                tokens=scored.tokens if scored else None,
+                usage=None if position else generation.usage,
+                finish=_FINISH.get(str(read(choice, "finish_reason")).lower(), "unknown"),
+            )
+        )
+    return answers
 
 
 def usage_of(response: ChatResponse | CompletionResponse) -> Usage | None:

@@ -18,8 +18,9 @@ from confroute.flow import Policy
 from confroute.models.resilience import Limits
 from confroute.runtime import arun, arun_stream, run, run_stream
 from confroute.types import Generation, Request
-from llamaindex_confroute._models import Prepared, for_draft, for_sample
-from llamaindex_confroute._work import Work
+from llamaindex_confroute._models import Prepared, for_draft, for_sample, samples_in_one_call
+from llamaindex_confroute._reading import split
+from llamaindex_confroute._work import ChatWork, Work
 from llamaindex_confroute.events import announce
 
 C = TypeVar("C")
@@ -91,7 +92,8 @@ class Routing:
 
     def _call(self, work: Work[C]) -> Callable[[ModelAsk], list[Generation]]:
         def call(ask: ModelAsk) -> list[Generation]:
-            return [_kept(ask, _timed(one, work)) for one in self._calls(ask, work)]
+            answers = [_timed(one, work) for one in self._calls(ask, work)]
+            return [_kept(ask, each) for answer in answers for each in split(answer)]
 
         return call
 
@@ -104,13 +106,16 @@ class Routing:
                     for one in self._calls(ask, work)
                 ]
             )
-            return [_kept(ask, answer) for answer in answers]
+            return [_kept(ask, each) for answer in answers for each in split(answer)]
 
         return call
 
     def _calls(self, ask: ModelAsk, work: Work[C]) -> list[Prepared]:
         """List the calls that one ask takes."""
         llm = self.models[ask.tier]
+        if isinstance(ask, Sample) and isinstance(work, ChatWork) and samples_in_one_call(llm):
+            one = for_sample(llm, temperature=ask.temperature, number=ask.drawn, given=work.kwargs)
+            return [replace(one, kwargs={**one.kwargs, "n": ask.n})]
         if isinstance(ask, Sample):
             numbers = range(ask.drawn, ask.drawn + ask.n)
             return [

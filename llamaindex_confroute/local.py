@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -30,6 +30,7 @@ from llama_index.core.llms.llm import LLM
 
 from confroute.errors import RequestError
 from confroute.models._threads import in_thread, stream_in_thread
+from confroute.types import Generation as Answer
 from confroute.types import Message, Role, Usage
 
 if TYPE_CHECKING:
@@ -62,8 +63,10 @@ class LocalLLM(LLM):
     shape, "finish_reason" and "model", and the token counts in `additional_kwargs`. Async calls run in threads; cancelling
     the task or closing the stream stops the decoding within one token. `complete` sends its prompt as one user turn,
     through the model's chat template. Calls take `temperature`, `max_tokens`, `top_p`, `seed` and `stop`; anything else is
-    refused.
+    refused. `chat(..., n=5)` reads the prompt once for five answers, which stand in `raw["choices"]`.
     """
+
+    samples_in_one_call: ClassVar[bool] = True
 
     model: str = Field(
         description="Catalogue name, GGUF file, model folder, 'org/name' or 'org/name:file.gguf'."
@@ -152,17 +155,11 @@ class LocalLLM(LLM):
     def _answer(
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any], cancel: threading.Event | None
     ) -> ChatResponse:
-        asked, model = self._asked(kwargs), self._local()
-        (answer,) = model.generate(to_messages(messages), cancel=cancel, **asked)
-        return _response(
-            model.name,
-            answer.text,
-            None,
-            answer.tokens or (),
-            answer.logprobs or (),
-            finish=answer.finish,
-            usage=answer.usage,
-        )
+        several = dict(kwargs)
+        n = several.pop("n", None) or 1
+        asked, model = self._asked(several), self._local()
+        answers = model.generate(to_messages(messages), n=n, cancel=cancel, **asked)
+        return _together(model.name, answers)
 
     def _pieces(
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any], cancel: threading.Event | None
@@ -223,6 +220,30 @@ def _responses(name: str, pieces: Iterator[Any]) -> Generator[ChatResponse, None
         yield _response(
             name, text, piece.text, piece.tokens, piece.logprobs, finish=piece.finish, usage=piece.usage
         )
+
+
+def _together(name: str, answers: Sequence[Answer]) -> ChatResponse:
+    """The first answer; where there are several, all of them under "choices" of `raw`, as OpenAI's API has them."""
+    each = [
+        _response(
+            name, one.text, None, one.tokens or (), one.logprobs or (), finish=one.finish, usage=one.usage
+        )
+        for one in answers
+    ]
+    if len(each) == 1:
+        return each[0]
+    counts = _counts(sum((one.usage for one in answers if one.usage), Usage()))
+    choices = [
+        {
+            "message": {"content": one.message.content},
+            "logprobs": one.raw["logprobs"],
+            "finish_reason": one.raw["finish_reason"],
+        }
+        for one in each
+        if one.raw
+    ]
+    raw = {"model": name, "usage": counts, "choices": choices}
+    return each[0].model_copy(update={"raw": raw, "additional_kwargs": dict(counts)})
 
 
 def _response(

@@ -103,11 +103,17 @@ async def test_async_forms(chat: ChatLocal) -> None:
 
 
 def test_several_answers_from_one_prompt(chat: ChatLocal) -> None:
-    """`n` gives as many answers, each with its own log-probabilities; the prompt is counted once."""
+    """`n` gives as many answers, each with its own log-probabilities; usage is the call's, once."""
     result = chat.generate([ASK], n=4)
     messages = [generation.message for generation in result.generations[0]]
     assert len({message.content for message in messages}) > 1
-    assert [message.usage_metadata["input_tokens"] > 0 for message in messages] == [True, False, False, False]
+    assert [message.usage_metadata is None for message in messages] == [False, True, True, True]
+    written = sum(len(message.response_metadata["logprobs"]["content"]) for message in messages)
+    assert messages[0].usage_metadata["output_tokens"] >= written
+    with get_usage_metadata_callback() as usage:
+        chat.generate([ASK], n=4)
+    (counted,) = usage.usage_metadata.values()
+    assert counted["output_tokens"] >= 4
     for message in messages:
         tokens = [one["token"] for one in message.response_metadata["logprobs"]["content"]]
         assert "".join(tokens) == message.content

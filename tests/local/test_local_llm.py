@@ -25,9 +25,11 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 
+from confroute import Cascade, SemanticEntropy, record
 from confroute.errors import RequestError
 from confroute.models.local import LocalModel
 from confroute.types import Message
+from llamaindex_confroute import ConfRouteLLM
 from llamaindex_confroute.local import LocalLLM, to_messages
 
 PROMPT = "Where did the cat sit?"
@@ -196,3 +198,26 @@ def test_import_without_torch() -> None:
     """Importing and building the class imports no torch."""
     code = "import sys; from llamaindex_confroute.local import LocalLLM; LocalLLM(model='x'); assert not {'torch', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_several_answers_from_one_prompt(llm: LocalLLM) -> None:
+    """`n` reads the prompt once; all answers stand in `raw`, the usage is the call's and counted once."""
+    response = llm.chat(ASK, n=3)
+    choices = response.raw["choices"]
+    assert len(choices) == 3
+    assert choices[0]["message"]["content"] == response.message.content
+    written = sum(len(choice["logprobs"]["content"]) for choice in choices)
+    assert response.raw["usage"]["completion_tokens"] >= written
+    assert response.raw["usage"]["prompt_tokens"] == llm.chat(ASK).raw["usage"]["prompt_tokens"]
+
+
+def test_the_router_draws_its_samples_in_one_call(llm: LocalLLM) -> None:
+    """One event for a step of samples, and each sample's text reaches the policy."""
+    other = LocalLLM(model=llm.model, max_tokens=4, temperature=0.9)
+    policy = Cascade.of(SemanticEntropy(n=4, step=4), 1.0)
+    with record() as decisions:
+        ConfRouteLLM(edge=llm, cloud=other, policy=policy).chat(ASK)
+    (draft, sampled) = decisions[0].steps
+    assert (draft.kind, sampled.kind, sampled.n) == ("draft", "sample", 4)
+    assert sampled.usage.output_tokens >= 4
+    assert decisions[0].signals["semantic_entropy"].details["drawn"] == 4

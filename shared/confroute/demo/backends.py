@@ -35,7 +35,7 @@ class Backend:
 
     spec: str
     base_url: str | None = None
-    max_tokens: int = 48
+    max_tokens: int = 32
 
     def __post_init__(self) -> None:
         provider, _, model = self.spec.partition(":")

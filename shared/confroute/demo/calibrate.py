@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from confroute.decision import Decision
@@ -129,11 +129,12 @@ def fitted(rows: Sequence[Row]) -> Fitted:
         except CalibrationError as error:
             left_out[signal.name] = str(error)
             continue
-        grey = None if gates else _overlap(measured, signal.name, threshold.value)
-        gates.append(Gate(signal=signal, threshold=threshold, grey=grey))
+        gates.append(Gate(signal=signal, threshold=threshold))
     if not gates:
         msg = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         raise CalibrationError(msg)
+    if len(gates) > 1:
+        gates[0] = replace(gates[0], grey=_overlap(rows, gates[0]))
     rules = (KeepPrivate(patterns=(PRIVATE_PATTERN,)),)
     return Fitted(policy=Cascade(gates=tuple(gates), rules=rules, on_cloud_error="edge"), left_out=left_out)
 
@@ -147,9 +148,10 @@ def _threshold(rows: Sequence[Row], signal: str) -> Threshold:
     )
 
 
-def _overlap(rows: Sequence[Row], signal: str, threshold: float) -> tuple[float, float] | None:
-    wrong = [row.signals[signal] for row in rows if not row.edge_right]
-    good = [row.signals[signal] for row in rows if row.edge_right]
+def _overlap(rows: Sequence[Row], gate: Gate) -> tuple[float, float] | None:
+    signal, threshold = gate.signal.name, gate.threshold.value
+    wrong = [row.signals[signal] for row in rows if signal in row.signals and not row.edge_right]
+    good = [row.signals[signal] for row in rows if signal in row.signals and row.edge_right]
     if not wrong or not good or min(wrong) >= max(good):
         return None
     return min(*wrong, threshold), max(*good, threshold)

@@ -149,33 +149,50 @@ def attempt(limits: Limits, tier: str, call: Callable[[], T]) -> Attempted[T]:
     def once() -> T:
         return call() if limits.timeout_s is None else within(limits.timeout_s, tier, call)
 
-    if limits.attempts == 1:
+    try:
         return Attempted(value=once(), attempts=1)
+    except Exception as error:
+        if limits.attempts == 1 or not is_transient(error):
+            raise
+        first = error
     from tenacity import Retrying
 
     made = 0
 
-    def counted() -> T:
+    def again() -> T:
         nonlocal made
         made += 1
+        # The first call was made without tenacity, whose set-up costs more than most calls need; it is told now.
+        if made == 1:
+            raise first
         return once()
 
-    value = Retrying(**_retrying(limits))(counted)
+    value = Retrying(**_retrying(limits))(again)
     return Attempted(value=value, attempts=made)
 
 
 async def aattempt(limits: Limits, tier: str, call: Callable[[], Coroutine[Any, Any, T]]) -> Attempted[T]:
     """Async form of `attempt`."""
-    made = 0
 
-    async def counted() -> T:
-        nonlocal made
-        made += 1
+    async def once() -> T:
         return await call() if limits.timeout_s is None else await awithin(limits.timeout_s, tier, call)
 
-    if limits.attempts == 1:
-        return Attempted(value=await counted(), attempts=1)
+    try:
+        return Attempted(value=await once(), attempts=1)
+    except Exception as error:
+        if limits.attempts == 1 or not is_transient(error):
+            raise
+        first = error
     from tenacity import AsyncRetrying
 
-    value: T = await AsyncRetrying(**_retrying(limits))(counted)
+    made = 0
+
+    async def again() -> T:
+        nonlocal made
+        made += 1
+        if made == 1:
+            raise first
+        return await once()
+
+    value: T = await AsyncRetrying(**_retrying(limits))(again)
     return Attempted(value=value, attempts=made)

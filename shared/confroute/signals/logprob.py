@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
-
-import numpy as np
 
 from confroute.decision import Measurement
 from confroute.errors import BadLogprobsError, PolicyError, SignalUnavailableError
@@ -44,12 +43,19 @@ def token_nll(logprobs: tuple[float, ...], *, quantile: float = 0.9) -> dict[str
     >>> round(stats["mean"], 3), round(stats["max"], 3), round(stats["sum"], 3)
     (0.2, 0.3, 0.4)
     """
-    nll = -np.asarray(logprobs, dtype=np.float64)
-    *fixed, chosen = np.quantile(nll, (*_QUANTILES, quantile))
-    stats = {"mean": nll.mean(), "max": nll.max(), "sum": nll.sum(), "quantile": chosen}
-    stats |= {f"q{round(100 * q)}": value for q, value in zip(_QUANTILES, fixed, strict=True)}
-    # Exactly certain tokens would print as -0.0.
-    return {name: max(0.0, float(value)) for name, value in stats.items()}
+    # Plain Python: on an answer's few tokens numpy's quantile takes ten times as long as all of this.
+    nll = sorted(max(0.0, -value) for value in logprobs)
+    total = math.fsum(nll)
+    stats = {"mean": total / len(nll), "max": nll[-1], "sum": total, "quantile": _quantile(nll, quantile)}
+    return stats | {f"q{round(100 * share)}": _quantile(nll, share) for share in _QUANTILES}
+
+
+def _quantile(ordered: list[float], share: float) -> float:
+    """Linear interpolation between order statistics, numpy's default."""
+    at = share * (len(ordered) - 1)
+    low = int(at)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
