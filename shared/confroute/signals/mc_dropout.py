@@ -1,0 +1,298 @@
+"""Monte Carlo dropout: how much the draft's probability moves when the model's weights are in doubt.
+
+Arithmetic only: the passes come as evidence, made by `confroute.models.dropout.dropout_passes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from confroute.decision import Measurement
+from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.signals.base import Case, Range
+from confroute.types import JSON
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Layers: TypeAlias = Literal["top-third", "all"] | int
+Statistic: TypeAlias = Literal["mutual_information", "total", "expected", "variance", "token_variance"]
+_SQUARED = ("variance", "token_variance")
+STATISTICS = ("mutual_information", "total", "expected", *_SQUARED)
+
+
+def fault(passes: int, rate: float, layers: Layers, seed: int) -> str | None:
+    """What is wrong with the settings of dropout passes, or None.
+
+    Examples
+    --------
+    >>> fault(1, 0.1, "all", 0)
+    'passes is 1: expected at least 2, since one pass says nothing about their spread'
+    """
+    if passes < 2:
+        return f"passes is {passes}: expected at least 2, since one pass says nothing about their spread"
+    if not 0 <= rate < 1:
+        return f"rate is {rate}: expected a share of features in [0, 1); 0.1 is usual"
+    counted = isinstance(layers, int) and not isinstance(layers, bool) and layers >= 1
+    if not counted and layers not in ("top-third", "all"):
+        return f"layers is {layers!r}: expected 'top-third', 'all' or a number of top layers from 1"
+    if seed < 0:
+        return f"seed is {seed}: expected 0 or more"
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """Readings of `answer` by `tier` with dropout, behind the request's prompt: evidence is a `DropoutPasses`.
+
+    The other fields are parameters of `confroute.models.dropout.dropout_passes`.
+    """
+
+    tier: str
+    answer: str
+    passes: int = 10
+    rate: float = 0.1
+    layers: Layers = "top-third"
+    prompt: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropoutPasses:
+    """What several passes with dropout say about one answer.
+
+    Attributes
+    ----------
+    logprobs : ndarray of float64, shape (passes, tokens)
+        Natural logarithm of each answer token's probability in each pass, at most 0.
+    total : ndarray of float64, shape (tokens,)
+        Entropy of the mean predictive distribution over the whole vocabulary, in nats, in [0, log vocabulary].
+    expected : ndarray of float64, shape (tokens,)
+        Mean of the passes' own entropies, in nats, in [0, total].
+
+    Shapes that do not belong together and values that are not finite raise SignalUnavailableError.
+    """
+
+    logprobs: Floats = field(compare=False)
+    total: Floats = field(compare=False)
+    expected: Floats = field(compare=False)
+
+    def __post_init__(self) -> None:
+        shape = self.logprobs.shape
+        if len(shape) != 2 or 0 in shape or not self.total.shape == self.expected.shape == shape[1:]:
+            msg = (
+                f"shapes of logprobs, total, expected are {shape}, {self.total.shape}, {self.expected.shape}: "
+                "expected (passes, tokens), (tokens,), (tokens,) with at least one of each"
+            )
+            raise SignalUnavailableError(msg)
+        if not all(np.isfinite(part).all() for part in (self.logprobs, self.total, self.expected)):
+            msg = (
+                "a dropout pass gave values that are not finite; load the model in float32 or lower the rate"
+            )
+            raise SignalUnavailableError(msg)
+
+    @property
+    def mutual_information(self) -> Floats:
+        """Mutual information of each token and the weights (BALD), in nats, 0 or more; shape (tokens,)."""
+        return np.asarray(np.maximum(0.0, self.total - self.expected), dtype=np.float64)
+
+
+def bald(distributions: Floats) -> tuple[Floats, Floats, Floats]:
+    """Total entropy, expected entropy and mutual information of several predictive distributions.
+
+    Parameters
+    ----------
+    distributions : ndarray, shape (passes, tokens, vocabulary); rows sum to 1
+
+    Returns
+    -------
+    tuple of ndarray, each of shape (tokens,), in nats
+        H(mean of p), mean of H(p), and their difference, 0 or more (BALD: Houlsby et al., arXiv 1112.5745).
+
+    Examples
+    --------
+    >>> total, expected, information = bald(np.array([[[1.0, 0.0]], [[0.0, 1.0]]]))
+    >>> bool(np.isclose(information[0], np.log(2))), float(abs(expected[0]))
+    (True, 0.0)
+    """
+    p = np.asarray(distributions, dtype=np.float64)
+    total, expected = _entropy(p.mean(axis=0)), _entropy(p).mean(axis=0)
+    return total, expected, np.maximum(0.0, total - expected)
+
+
+def _entropy(p: Floats) -> Floats:
+    logs = np.log(p, out=np.zeros_like(p), where=p > 0)
+    return np.asarray(-(p * logs).sum(axis=-1), dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decomposition:
+    """Uncertainty of one answer, by source, per token and for the whole answer.
+
+    Attributes
+    ----------
+    total, expected, mutual_information : ndarray, shape (tokens,), in nats
+        All doubt; doubt about the next token that remains when the weights are known; doubt about the weights.
+    variance : ndarray, shape (tokens,), in nats squared
+        Of each token's log-probability over the passes, unbiased (divided by passes - 1).
+    answer : dict of str to float
+        `total`, `expected`, `mutual_information` (means over the tokens, nats), `token_variance` (mean over the
+        tokens) and `variance` (of the sequence's log-probability, the tokens' sum), nats squared.
+    """
+
+    total: Floats = field(compare=False)
+    expected: Floats = field(compare=False)
+    mutual_information: Floats = field(compare=False)
+    variance: Floats = field(compare=False)
+    answer: dict[Statistic, float]
+
+
+def decompose(passes: DropoutPasses) -> Decomposition:
+    """Split the doubt about an answer by its source; fewer than two passes raise SignalUnavailableError.
+
+    Notes
+    -----
+    Gal & Ghahramani (arXiv 1506.02142) for the passes, Houlsby et al. (arXiv 1112.5745) for the split. With few
+    passes the mutual information is biased low, and at most log(passes). `variance` grows with the answer's length
+    as log-probability itself does; the means over tokens do not.
+
+    Examples
+    --------
+    >>> two = DropoutPasses(
+    ...     logprobs=np.array([[-0.5, -1.0], [-0.7, -1.0]]),
+    ...     total=np.array([1.0, 0.5]),
+    ...     expected=np.array([0.8, 0.5]),
+    ... )
+    >>> found = decompose(two)
+    >>> round(found.answer["mutual_information"], 3), round(found.answer["variance"], 3)
+    (0.1, 0.02)
+    """
+    if len(passes.logprobs) < 2:
+        msg = f"{len(passes.logprobs)} dropout pass: expected at least 2, since one pass has no variance"
+        raise SignalUnavailableError(msg)
+    variance = _variance(passes.logprobs)
+    return Decomposition(
+        total=passes.total,
+        expected=passes.expected,
+        mutual_information=passes.mutual_information,
+        variance=variance,
+        answer={
+            "mutual_information": float(passes.mutual_information.mean()),
+            "total": float(passes.total.mean()),
+            "expected": float(passes.expected.mean()),
+            "variance": float(_variance(passes.logprobs.sum(axis=1))),
+            "token_variance": float(variance.mean()),
+        },
+    )
+
+
+def _variance(values: Floats) -> Floats:
+    # Off the first pass: equal passes then have variance 0 exactly, where a rounded mean would leave 1e-32.
+    return np.asarray(np.var(values - values[0], axis=0, ddof=1), dtype=np.float64)
+
+
+class Scored(Protocol):
+    """Evidence of a `Score`; `passes` is None where the tier cannot make any."""
+
+    @property
+    def passes(self) -> DropoutPasses | None: ...  # noqa: D102  # the class says it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class McDropout:
+    """Doubt about the draft under dropout of the edge model's features; 0 or more, higher means less reliable.
+
+    A setting out of range raises PolicyError.
+
+    Parameters
+    ----------
+    passes : int
+        2 or more; ten cost about three readings of the answer.
+    rate : float
+        Share of features that are zeroed, in (0, 1).
+    layers : {"top-third", "all"} or int
+        Which layers are perturbed, counted from the top; those below are computed once for all passes.
+    prompt : bool
+        Whether the prompt is perturbed too, at several times the cost where it is long.
+    statistic : {"mutual_information", "total", "expected", "variance", "token_variance"}
+        Which number of `Decomposition.answer` is the uncertainty; the others stand in the details.
+    seed : int
+        The same seed gives the same masks, hence the same decision on the same draft.
+
+    Notes
+    -----
+    Needs the edge's weights in this process; no further answer is generated. Medium cost: one prompt, and `passes`
+    readings of the draft. Language models of today are trained without dropout, so the passes are no posterior of
+    theirs: they measure how far the answer leans on single features. Calibrate the threshold on recorded data, for
+    the same passes, rate and layers.
+    """
+
+    passes: int = 10
+    rate: float = 0.1
+    layers: Layers = "top-third"
+    prompt: bool = False
+    statistic: Statistic = "mutual_information"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        problem = fault(self.passes, self.rate, self.layers, self.seed)
+        if problem is None and self.rate == 0:
+            problem = "rate is 0: expected a share of features in (0, 1), or all passes are the same"
+        if problem is None and self.statistic not in STATISTICS:
+            problem = f"statistic is {self.statistic!r}: expected one of {', '.join(STATISTICS)}"
+        if problem:
+            raise PolicyError(problem)
+
+    @property
+    def name(self) -> str:
+        """Key in the decision."""
+        return "mc_dropout"
+
+    @property
+    def range(self) -> Range:
+        """0 or more; nats, or nats squared for the variances; mutual information is at most log(passes)."""
+        if self.statistic == "mutual_information":
+            return Range(high=float(np.log(self.passes)), unit="nats")
+        return Range(unit="nats^2" if self.statistic in _SQUARED else "nats")
+
+    def measure(self, case: Case) -> Generator[Score, Scored, Measurement]:
+        """Ask for the passes over the draft's text and return the statistic.
+
+        Raises
+        ------
+        SignalUnavailableError
+            The draft has no text (a tool call), or the tier's weights are not in this process.
+        """
+        if not case.draft.text.strip():
+            raise SignalUnavailableError("the draft has no text that dropout passes could score")
+        evidence = yield Score(
+            tier=case.tier.name,
+            answer=case.draft.text,
+            passes=self.passes,
+            rate=self.rate,
+            layers=self.layers,
+            prompt=self.prompt,
+            seed=self.seed,
+        )
+        if evidence.passes is None:
+            raise SignalUnavailableError(f"{case.tier.model} is not in this process: no dropout passes")
+        found = decompose(evidence.passes).answer
+        details: dict[str, JSON] = {
+            f"{name}_{'nats2' if name in _SQUARED else 'nats'}": round(value, 6)
+            for name, value in found.items()
+        }
+        details |= {
+            "statistic": self.statistic,
+            "passes": len(evidence.passes.logprobs),
+            "rate": self.rate,
+            "layers": self.layers,
+            "prompt": self.prompt,
+            "tokens": len(evidence.passes.total),
+            "cut_off": case.draft.finish == "length",
+        }
+        # Rounding may lift the estimate of mutual information above its bound.
+        value = min(found[self.statistic], self.range.high)
+        return Measurement(signal=self.name, uncertainty=value, details=details)
