@@ -35,7 +35,9 @@ NONE = {"edge": ONCE, "cloud": ONCE}
 TEXTS = ("4", "5", "four", "It is 4.", "the private salary is 4")
 
 logprob = st.one_of(st.none(), st.sampled_from([-0.01, -0.2, -0.8, -3.0, float("nan"), 0.5]))
-fault = st.one_of(st.none(), st.none(), st.none(), st.sampled_from([ConnectionError("refused"), ValueError("bad")]))
+fault = st.one_of(
+    st.none(), st.none(), st.none(), st.sampled_from([ConnectionError("refused"), ValueError("bad")])
+)
 replies = st.builds(Reply, text=st.sampled_from([*TEXTS, ""]), logprob=logprob, fault=fault)
 samples = st.lists(st.builds(Reply, text=st.sampled_from(TEXTS), logprob=logprob), min_size=1, max_size=5)
 questions = st.sampled_from(["What is 2 + 2?", "Name a tree.", "What is my salary?"])
@@ -53,7 +55,9 @@ def policies(draw):
     }
     gates = []
     for kind in kinds:
-        low, value, high = sorted(draw(st.lists(st.sampled_from([0.0, 0.1, 0.34, 0.5, 0.9, 1.0]), min_size=3, max_size=3)))
+        low, value, high = sorted(
+            draw(st.lists(st.sampled_from([0.0, 0.1, 0.34, 0.5, 0.9, 1.0]), min_size=3, max_size=3))
+        )
         grey = draw(st.sampled_from([None, (low, high)]))
         gates.append(Gate(signal=made[kind](), threshold=Threshold(value=value), grey=grey))
     return Cascade(
@@ -116,7 +120,9 @@ class Ways:
     def streamed(self):
         """`run_stream`."""
         request, calls = self.core()
-        return list(run_stream(self.policy, request, calls.call(request), calls.stream(request), NONE))[-1].generation.text
+        return list(run_stream(self.policy, request, calls.call(request), calls.stream(request), NONE))[
+            -1
+        ].generation.text
 
     def astreamed(self):
         """`arun_stream`."""
@@ -156,7 +162,9 @@ class Ways:
 
     def llamaindex_async(self):
         """`achat`."""
-        return asyncio.run(self.llm().achat([ChatMessage(role="user", content=self.question)])).message.content
+        return asyncio.run(
+            self.llm().achat([ChatMessage(role="user", content=self.question)])
+        ).message.content
 
     def llamaindex_stream(self):
         """`stream_chat`."""

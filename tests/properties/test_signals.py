@@ -78,7 +78,9 @@ def test_token_statistics_are_ordered(values):
     stats = token_nll(values)
     assert 0 <= stats["q50"] <= stats["q75"] <= stats["q90"] <= stats["max"] <= stats["sum"] + 1e-9
     assert 0 <= stats["mean"] <= stats["max"] + 1e-9
-    assert [stats["q50"], stats["q90"]] == pytest.approx(np.quantile(-np.array(values), [0.5, 0.9]), abs=1e-12)
+    assert [stats["q50"], stats["q90"]] == pytest.approx(
+        np.quantile(-np.array(values), [0.5, 0.9]), abs=1e-12
+    )
 
 
 @given(logprobs, st.data())
