@@ -340,7 +340,7 @@ def test_decisions_are_json_and_repeat_no_text():
         assert json.loads(text)["v"] == 1
 
 
-def test_record_sees_every_call_and_nests():
+async def test_record_sees_every_call_and_nests():
     """`record()` collects decisions in order, in tasks too."""
     models = {"edge": ScriptedModel([SURE]), "cloud": ScriptedModel()}
     calls = ScriptedCalls(models=models)
@@ -351,7 +351,7 @@ def test_record_sees_every_call_and_nests():
     with record() as outer:
         route(Cascade())
         with record() as inner:
-            asyncio.run(several())
+            await several()
     route(Cascade())
     assert (len(outer), len(inner)) == (4, 3)
 
@@ -373,7 +373,7 @@ def test_retries_only_what_may_pass():
     assert len(rude.heard) == 1
 
 
-def test_time_limits_hold_sync_and_async():
+async def test_time_limits_hold_sync_and_async():
     """A slow edge is left for the cloud after its time."""
     slow = Reply(text="4", latency_s=1.0)
     limits = {"edge": Limits(timeout_s=0.05, attempts=1)}
@@ -383,7 +383,7 @@ def test_time_limits_hold_sync_and_async():
         if each == "sync":
             decision = run(Cascade(), request, calls.call(request), limits).decision
         else:
-            decision = asyncio.run(arun(Cascade(), request, calls.acall(request), limits)).decision
+            decision = (await arun(Cascade(), request, calls.acall(request), limits)).decision
         assert (decision.route, decision.steps[0].error) == ("cloud", TierTimeoutError.__name__)
         assert decision.steps[0].latency_s < 0.5
 

@@ -69,6 +69,16 @@ def policies(draw):
     )
 
 
+def finished(awaitable):
+    """The result of a coroutine; `asyncio.run` would take away the loop that pytest-asyncio has still to close."""
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(awaitable)
+    finally:
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
 def outcome(send):
     """What a way of sending led to, without times: the text and the decision, or the error."""
     with record() as decisions:
@@ -115,7 +125,7 @@ class Ways:
     def aio(self):
         """`arun`."""
         request, calls = self.core()
-        return asyncio.run(arun(self.policy, request, calls.acall(request), NONE)).generation.text
+        return finished(arun(self.policy, request, calls.acall(request), NONE)).generation.text
 
     def streamed(self):
         """`run_stream`."""
@@ -132,7 +142,7 @@ class Ways:
             items = arun_stream(self.policy, request, calls.acall(request), calls.astream(request), NONE)
             return [item async for item in items][-1].generation.text
 
-        return asyncio.run(last())
+        return finished(last())
 
     def chat(self):
         """LangChain's router."""
@@ -150,7 +160,7 @@ class Ways:
 
     def langchain_async(self):
         """`ainvoke`."""
-        return asyncio.run(self.chat().ainvoke([HumanMessage(self.question)])).text
+        return finished(self.chat().ainvoke([HumanMessage(self.question)])).text
 
     def langchain_stream(self):
         """`stream`."""
@@ -162,9 +172,7 @@ class Ways:
 
     def llamaindex_async(self):
         """`achat`."""
-        return asyncio.run(
-            self.llm().achat([ChatMessage(role="user", content=self.question)])
-        ).message.content
+        return finished(self.llm().achat([ChatMessage(role="user", content=self.question)])).message.content
 
     def llamaindex_stream(self):
         """`stream_chat`."""

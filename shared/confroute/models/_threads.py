@@ -15,8 +15,11 @@ async def in_thread(run: Callable[[threading.Event], T]) -> T:
 
     Examples
     --------
-    >>> asyncio.run(in_thread(lambda cancel: cancel.is_set()))
+    >>> loop = asyncio.new_event_loop()
+    >>> loop.run_until_complete(in_thread(lambda cancel: cancel.is_set()))
     False
+    >>> loop.run_until_complete(loop.shutdown_default_executor())
+    >>> loop.close()
     """
     cancel = threading.Event()
     try:
