@@ -1,5 +1,7 @@
 """Fixtures for all tests."""
 
+import asyncio
+import inspect
 import json
 import re
 import threading
@@ -45,6 +47,19 @@ class OpenAIServer:
             yield {**base, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
         yield {**base, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
         yield {**base, "choices": [], "usage": whole["usage"]}
+
+
+@pytest.fixture(autouse=True)
+def own_loop(request):
+    """A loop for synchronous tests, closed after them: LlamaIndex makes one where there is none and leaves it open."""
+    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+        yield
+        return
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 @pytest.fixture
