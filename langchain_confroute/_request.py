@@ -92,6 +92,12 @@ def overrides(config: RunnableConfig) -> tuple[str | None, float | Mapping[str, 
     given = config.get("configurable")
     if not given:
         return None, None
+    unknown = [
+        name for name in given if str(name).startswith("confroute_") and name not in {ROUTE, THRESHOLD}
+    ]
+    if unknown:
+        msg = f"{', '.join(unknown)} in config['configurable']: expected {ROUTE} or {THRESHOLD}"
+        raise RequestError(msg)
     route, threshold = given.get(ROUTE), given.get(THRESHOLD)
     if route not in {None, "auto", *TIERS}:
         msg = f"{ROUTE} is {route!r}: expected 'edge', 'cloud' or 'auto'"

@@ -12,10 +12,10 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable
 from langchain_core.runnables.utils import ConfigurableFieldSpec
 from langchain_core.tools import BaseTool
-from pydantic import BaseModel, Field, InstanceOf, PrivateAttr, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PrivateAttr, SecretStr
 from typing_extensions import override
 
-from confroute.errors import PolicyError
+from confroute.errors import PolicyError, RequestError
 from confroute.flow import Policy
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade
@@ -99,6 +99,9 @@ class ChatConfRoute(RoutedChat):
     >>> answer.text, answer.response_metadata["confroute"]["route"]
     ('4', 'edge')
     """
+
+    # A misspelt `policy` must not leave the default one in its place.
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     edge: InstanceOf[Runnable[Any, Any]] | str
     cloud: InstanceOf[Runnable[Any, Any]] | str
@@ -196,6 +199,10 @@ class ChatConfRoute(RoutedChat):
     def _call(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
     ) -> ChatCall:
+        misplaced = sorted(name for name in kwargs if name.startswith("confroute_"))
+        if misplaced:
+            msg = f"{', '.join(misplaced)}: give it in the config, as {{'configurable': {{{misplaced[0]!r}: ...}}}}"
+            raise RequestError(msg)
         router = self
         if "tools" in kwargs:
             router, kwargs = self._for_tools(kwargs)

@@ -54,6 +54,11 @@ class RouterBase(FunctionCallingLLM):
         callback_manager: CallbackManager | None = None,
         **kwargs: Any,
     ) -> None:
+        unknown = sorted(set(kwargs) - set(type(self).model_fields))
+        if unknown:
+            # pydantic would drop it: a misspelt `policy` must not leave the default one in its place.
+            msg = f"{', '.join(unknown)}: expected edge, cloud, policy, edge_limits, cloud_limits or a field of LLM"
+            raise TypeError(msg)
         policy = Cascade() if policy is None else policy
         _check(edge, cloud, policy)
         super().__init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 
@@ -24,6 +25,14 @@ class LocalEmbedding(BaseEmbedding):
     """
 
     model_name: str = "all-minilm-l6-v2"
+
+    def __init__(self, model_name: str = "all-minilm-l6-v2", **kwargs: Any) -> None:
+        unknown = sorted(set(kwargs) - set(type(self).model_fields))
+        if unknown:
+            # pydantic would drop it, and embed with the default model.
+            msg = f"{', '.join(unknown)}: expected model_name or a field of BaseEmbedding"
+            raise TypeError(msg)
+        super().__init__(model_name=model_name, **kwargs)
 
     @classmethod
     def class_name(cls) -> str:

@@ -7,6 +7,7 @@ embedding, entailment, timing and the published decision are the same for all of
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -23,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from confroute.asks import Ask, Embed, Entails, Evidence, Final, ModelAsk, WorkAsk
-from confroute.decision import Routed
+from confroute.decision import Decision, Routed
 from confroute.flow import Policy, adrive, adrive_stream, drive, drive_stream
 from confroute.models.resilience import Limits, aattempt, attempt
 from confroute.trace import publish
@@ -33,6 +34,7 @@ C = TypeVar("C")
 Call: TypeAlias = Callable[[ModelAsk], Sequence[Generation]]
 ACall: TypeAlias = Callable[[ModelAsk], Coroutine[Any, Any, Sequence[Generation]]]
 _ONE_CALL = Limits(attempts=1)
+_log = logging.getLogger("confroute")
 
 
 def work(ask: WorkAsk) -> npt.NDArray[np.float32]:
@@ -44,6 +46,13 @@ def work(ask: WorkAsk) -> npt.NDArray[np.float32]:
     from confroute.models.nli import LocalNLI
 
     return LocalNLI.load(ask.model)(ask.pairs)
+
+
+def _publish(decision: Decision) -> None:
+    """Hand the decision to `record()`; a call that a failure sent elsewhere costs money, so that is also logged."""
+    if decision.stage == "fallback":
+        _log.warning("%s", decision.reason)
+    publish(decision)
 
 
 def _asker(call: Call, limits: Mapping[str, Limits]) -> Callable[[Ask], Evidence]:
@@ -88,14 +97,14 @@ def run(policy: Policy, request: Request, call: Call, limits: Mapping[str, Limit
         By tier; a tier that is not named gets one attempt without a time limit.
     """
     routed = drive(policy.flow(request), _asker(call, limits))
-    publish(routed.decision)
+    _publish(routed.decision)
     return routed
 
 
 async def arun(policy: Policy, request: Request, call: ACall, limits: Mapping[str, Limits]) -> Routed:
     """Async form of `run`."""
     routed = await adrive(policy.flow(request), _aasker(call, limits))
-    publish(routed.decision)
+    _publish(routed.decision)
     return routed
 
 
@@ -133,7 +142,7 @@ def run_stream(
     with closing(drive_stream(policy.flow(request), _asker(call, limits), primed)) as items:
         for item in items:
             if isinstance(item, Routed):
-                publish(item.decision)
+                _publish(item.decision)
             yield item
 
 
@@ -164,5 +173,5 @@ async def arun_stream(
     async with aclosing(adrive_stream(policy.flow(request), _aasker(call, limits), primed)) as items:
         async for item in items:
             if isinstance(item, Routed):
-                publish(item.decision)
+                _publish(item.decision)
             yield item

@@ -30,6 +30,7 @@ from confroute.errors import (
     StreamInterruptedError,
     TierError,
     TierTimeoutError,
+    UnknownModelError,
 )
 from confroute.runtime import arun, arun_stream, run, run_stream
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
@@ -478,3 +479,33 @@ def test_scripted_models_are_copied_and_pickled_with_their_place():
     model.say("?")
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert (twin.say("?").text, len(model.heard)) == ("two", 1)
+
+
+@pytest.mark.parametrize(
+    "error", [UnknownModelError("no such model"), MissingExtraError(extra="local", needed_for="x")]
+)
+def test_an_edge_that_was_never_set_up_is_not_a_failing_edge(error):
+    """A misspelt model or a missing package would otherwise send every call to the paid tier, for ever."""
+    with pytest.raises(type(error)):
+        route(Cascade(), edge=Reply(fault=error))
+
+
+def test_fallbacks_are_logged_without_any_text(caplog):
+    """A call that a failure sent to the cloud costs money: it is worth a warning."""
+    route(Cascade(), ask("xyzzy?"), edge=DOWN)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "edge failed (ConnectionError)" in caplog.text
+    assert "xyzzy" not in caplog.text
+
+
+def test_classes_and_lists_are_no_policies():
+    """The usual slips are refused when the policy is built, with what was expected."""
+    for build, words in (
+        (lambda: Cascade.of(TokenLogprob, 0.25), r"such as TokenLogprob\(\)"),
+        (lambda: Cascade(gates=Cascade().gates[0]), "expected a tuple of Gate"),
+        (lambda: Cascade(gates=[*Cascade().gates]), "expected a tuple of Gate"),
+        (lambda: Cascade(rules=KeepPrivate()), "with a comma"),
+        (lambda: Cascade(rules=("salary",)), "expected a tuple of rules"),
+    ):
+        with pytest.raises(PolicyError, match=words):
+            build()

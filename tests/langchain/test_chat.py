@@ -226,7 +226,7 @@ def test_init_chat_model_string(monkeypatch, edge):
 def test_init_string_without_langchain(monkeypatch, edge):
     """Without langchain the error says what to install."""
     monkeypatch.setitem(sys.modules, "langchain.chat_models", None)
-    with pytest.raises(MissingExtraError, match="pip install langchain"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'confroute\[demo\]'"):
         ChatConfRoute(edge=edge, cloud="openai:gpt-4o-mini")
 
 
@@ -355,3 +355,15 @@ def test_without_langchain_the_error_names_the_extra():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "MissingExtraError" in done.stdout
     assert "pip install 'confroute[langchain]'" in done.stdout
+
+
+def test_misspelt_and_misplaced_words_are_refused():
+    """A dropped `policy`, threshold or route would send calls elsewhere without a word."""
+    edge, cloud = ScriptedChat.of("4"), ScriptedChat.of("four")
+    with pytest.raises(ValueError, match="polcy"):
+        ChatConfRoute(edge=edge, cloud=cloud, polcy=1)
+    router = ChatConfRoute(edge=edge, cloud=cloud)
+    with pytest.raises(RequestError, match="configurable"):
+        router.invoke("2 + 2?", confroute_route="edge")
+    with pytest.raises(RequestError, match="confroute_treshold"):
+        router.invoke("2 + 2?", {"configurable": {"confroute_treshold": 0.1}})

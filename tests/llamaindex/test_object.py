@@ -19,7 +19,7 @@ from llama_index.core.schema import TextNode
 from confroute import Cascade, Limits, SelfConsistency, TokenLogprob
 from confroute.errors import PolicyError
 from confroute.testing import Reply
-from llamaindex_confroute import ConfRouteLLM
+from llamaindex_confroute import ConfRouteLLM, LocalEmbedding
 from llamaindex_confroute.local import LocalLLM
 
 USER = [ChatMessage(role="user", content="Which city?")]
@@ -237,3 +237,11 @@ def _template():
     from llama_index.core.prompts import PromptTemplate
 
     return PromptTemplate("Context. {query_str}")
+
+
+def test_misspelt_arguments_are_refused(kit):
+    """pydantic would drop them and leave the default policy in place."""
+    with pytest.raises(TypeError, match="polcy"):
+        kit.router(kit.sure(), polcy=1)
+    with pytest.raises(TypeError, match="expected model_name"):
+        LocalEmbedding(model="x")

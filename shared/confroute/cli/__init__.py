@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from confroute.cli import demo, models, pull
+from confroute.cli import demo, models, pull, signals
 from confroute.errors import ConfrouteError
 
-COMMANDS = (demo, pull, models)
+COMMANDS = (demo, pull, models, signals)
 
 FAILED = 1
 MISUSED = 2
@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="confroute", description=__doc__.splitlines()[0] if __doc__ else None
+        prog="confroute",
+        description="Route LLM calls between an edge and a cloud model by measured uncertainty.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)

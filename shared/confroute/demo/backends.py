@@ -6,7 +6,7 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from confroute.errors import MissingExtraError, PolicyError
+from confroute.errors import MissingExtraError, ModelError, PolicyError
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -75,7 +75,14 @@ class Backend:
         except ImportError as error:
             raise MissingExtraError(extra="demo", needed_for=f"the model {self.spec!r}") from error
         extra: dict[str, Any] = {"base_url": self.base_url} if self.base_url else {}
-        chat: BaseChatModel = init_chat_model(self.spec, max_tokens=self.max_tokens, temperature=0, **extra)
+        try:
+            chat: BaseChatModel = init_chat_model(
+                self.spec, max_tokens=self.max_tokens, temperature=0, **extra
+            )
+        except Exception as error:
+            # A missing key or package: each provider has its own class for it.
+            msg = f"{self.spec} cannot be used: {error}"
+            raise ModelError(msg) from error
         return chat
 
     def llamaindex(self) -> LLM:

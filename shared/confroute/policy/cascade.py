@@ -82,6 +82,12 @@ class Cascade:
         if len(self.tiers) < 2 or len(set(self.tiers)) < len(self.tiers):
             msg = f"tiers are {self.tiers}: expected two or more different names, cheapest first"
             raise PolicyError(msg)
+        if not isinstance(self.gates, tuple) or not all(isinstance(gate, Gate) for gate in self.gates):
+            msg = f"gates are {self.gates!r}: expected a tuple of Gate(signal=..., threshold=...), with a comma for a single one"
+            raise PolicyError(msg)
+        if not isinstance(self.rules, tuple) or not all(callable(rule) for rule in self.rules):
+            msg = f"rules are {self.rules!r}: expected a tuple of rules such as KeepPrivate(...), with a comma for a single one"
+            raise PolicyError(msg)
         names = [gate.signal.name for gate in self.gates]
         if not names or len(set(names)) < len(names):
             msg = f"gates measure {names}: expected at least one signal, each once"

@@ -170,6 +170,11 @@ class Gate:
     grey: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.signal, type) or not isinstance(self.signal, Signal):
+            msg = (
+                f"signal is {self.signal!r}: expected an object with a measure method, such as TokenLogprob()"
+            )
+            raise PolicyError(msg)
         if not isinstance(self.threshold, Threshold):
             msg = f"threshold is {self.threshold!r}: expected Threshold(value=...)"
             raise PolicyError(msg)
@@ -190,6 +195,6 @@ def check_threshold(signal: Signal, value: float) -> None:
     if not isinstance(value, (int, float)) or value not in spread:
         msg = (
             f"threshold {value!r} of {signal.name} is outside its range [{spread.low:g}, {spread.high:g}] ({spread.unit}): "
-            "0 keeps only answers without any doubt, the upper end keeps all"
+            "the lower end keeps only answers without any doubt"
         )
         raise PolicyError(msg)

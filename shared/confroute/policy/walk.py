@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Walking: TypeAlias = Generator[Ask, Evidence, T]
-# Set-up errors of the evidence's own models: hiding them would leave a policy without evidence for ever.
+# Set-up errors: hiding them would send every call to the paid tier, or leave a policy without evidence, for ever.
 _SET_UP = (MissingExtraError, ModelError, PolicyError)
 
 
@@ -93,6 +93,8 @@ class Walk:
             return None
         try:
             draft = yield from self.ask_one(Draft(tier=name))
+        except _SET_UP:
+            raise
         except Exception as error:
             self.failures[name] = error
             if self.policy.on_edge_error == "raise":

@@ -1,0 +1,1 @@
+"""Measuring: how well uncertainties rank errors, and what routing by them is worth."""

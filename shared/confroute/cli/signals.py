@@ -1,0 +1,147 @@
+"""``confroute signals``: how well each signal of a recorded run tells the edge's errors, with intervals and plots."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from confroute.errors import PolicyError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from confroute.bench.evaluation import RunReport, SignalReport
+    from confroute.recording import Row
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "signals",
+        help="measure how well signals tell errors on a recorded run",
+        description="Measure, offline, every signal that a recorded run holds evidence for: AUROC for 'the edge is "
+        "wrong' (quality below 0.5), prediction rejection ratio, calibration error of the cross-fitted probability, "
+        "and what routing by it recovers of the gap to the cloud.",
+    )
+    parser.add_argument(
+        "data", type=Path, metavar="DATA", help="JSON lines of `confroute record`, plain or .gz"
+    )
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="only rows of this dataset (default: all rows, pooled)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FOLDER", help="draw reliability.svg and risk-coverage.svg into FOLDER"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print.
+
+    Raises
+    ------
+    RecordError
+        DATA cannot be read, a line is no row, or no row is graded.
+    PolicyError
+        No row is of the dataset, or the plots cannot be written.
+    """
+    from confroute.bench.evaluation import evaluate
+
+    report = evaluate(_rows(args.data, args.dataset))
+    if args.plot is not None:
+        _draw(report, args.plot)
+    if args.json:
+        print(json.dumps(report.to_dict(), indent=2, allow_nan=False))
+        return 0
+    _show(report)
+    return 0
+
+
+def _rows(path: Path, dataset: str | None) -> Iterator[Row]:
+    from confroute.recording import read_rows
+
+    others: set[str] = set()
+    found = False
+    for row in read_rows(path):
+        if dataset is None or row.dataset == dataset:
+            found = True
+            yield row
+        else:
+            others.add(row.dataset)
+    if dataset is not None and not found:
+        msg = f"{path} holds no row of dataset {dataset!r}: expected one of {sorted(others)}"
+        raise PolicyError(msg)
+
+
+def _draw(report: RunReport, folder: Path) -> None:
+    from confroute.bench.plots import reliability_svg, risk_coverage_svg
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, draw in (("reliability", reliability_svg), ("risk-coverage", risk_coverage_svg)):
+            (folder / f"{name}.svg").write_text(draw(report), encoding="utf-8")
+    except OSError as error:
+        msg = f"plots cannot be written to {folder}: {error}; give --plot a folder that can be written to"
+        raise PolicyError(msg) from error
+    # Standard output may be JSON for a program.
+    print(f"plots: {folder / 'reliability.svg'}, {folder / 'risk-coverage.svg'}", file=sys.stderr)
+
+
+def _show(report: RunReport) -> None:
+    from rich.console import Console
+
+    console = Console(soft_wrap=False)
+    if not console.is_terminal:
+        console.width = 110
+    cloud = "not recorded" if report.cloud_quality is None else f"{report.cloud_quality:.1%}"
+    console.print(f"{report.n} graded rows, edge quality {report.edge_quality:.1%}, cloud quality {cloud}")
+    if report.ungraded:
+        console.print(f"{report.ungraded} rows without a graded edge answer are left out")
+    if len(report.datasets) > 1:
+        names = ", ".join(report.datasets)
+        console.print(
+            f"{len(report.datasets)} datasets pooled ({names}): --dataset NAME measures one", markup=False
+        )
+    if not report.signals:
+        console.print("no signal could be measured: the rows hold no log-probabilities, options or samples")
+        return
+    console.print(_table(report))
+    console.print(
+        "AUROC: 0.5 is chance, in brackets the 95 % bootstrap interval; PRR: 0 is chance, 1 the oracle; "
+        "ECE: 0 is calibrated; APGR: 0.5 is chance"
+    )
+
+
+def _table(report: RunReport) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(pad_edge=False)
+    table.add_column("signal", no_wrap=True)
+    for name in ("n", "AUROC", "PRR", "ECE", "APGR"):
+        table.add_column(name, justify="right", no_wrap=True)
+    best_first = sorted(report.signals.items(), key=lambda item: -(item[1].auroc or 0.0))
+    for name, signal in best_first:
+        table.add_row(
+            escape(name),
+            str(signal.n),
+            escape(_area(signal)),
+            *map(_shown, (signal.prr, signal.ece, signal.apgr)),
+        )
+    return table
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _area(signal: SignalReport) -> str:
+    if signal.auroc_ci is None:
+        return _shown(signal.auroc)
+    low, high = signal.auroc_ci
+    return f"{_shown(signal.auroc)} [{low:.3f}, {high:.3f}]"

@@ -1,0 +1,30 @@
+"""Recorded runs: one JSON object a prompt, with the edge's draft and samples, the cloud's answer and the signals."""
+
+from __future__ import annotations
+
+from confroute.recording.rows import (
+    RecordedSample,
+    RecordError,
+    Row,
+    Side,
+    append_row,
+    read_rows,
+    row_from_dict,
+    write_rows,
+)
+from confroute.recording.signals import SIGNALS, measured, option_doubt, with_signals
+
+__all__ = [
+    "SIGNALS",
+    "RecordError",
+    "RecordedSample",
+    "Row",
+    "Side",
+    "append_row",
+    "measured",
+    "option_doubt",
+    "read_rows",
+    "row_from_dict",
+    "with_signals",
+    "write_rows",
+]

@@ -1,0 +1,181 @@
+"""Signals measured offline, from what a run recorded: no model is called."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TypeAlias
+
+from confroute.asks import Ask, Evidence, Sample
+from confroute.decision import Measurement
+from confroute.errors import SignalUnavailableError
+from confroute.recording._types import Row
+from confroute.signals.base import Case, Signal
+from confroute.signals.consistency import SelfConsistency
+from confroute.signals.logprob import TokenLogprob
+from confroute.signals.semantic_entropy import SemanticEntropy
+from confroute.types import JSON, Generation, Tier
+
+Work: TypeAlias = Callable[[Ask], Evidence]
+Build: TypeAlias = Callable[[int], Signal]
+
+OPTION = "option_probability"
+# Sampling signals refuse fewer than 2; a row with fewer then answers too few of their asks.
+_LEAST_SAMPLES = 2
+
+SIGNALS: Mapping[str, Build] = {
+    "token_logprob.mean": lambda _n: TokenLogprob(),
+    "token_logprob.max": lambda _n: TokenLogprob(statistic="max"),
+    "token_logprob.sum": lambda _n: TokenLogprob(statistic="sum"),
+    "token_logprob.q50": lambda _n: TokenLogprob(statistic="quantile", quantile=0.5),
+    "token_logprob.q75": lambda _n: TokenLogprob(statistic="quantile", quantile=0.75),
+    "token_logprob.q90": lambda _n: TokenLogprob(statistic="quantile", quantile=0.9),
+    "self_consistency": lambda n: SelfConsistency(n=n, step=n),
+    "semantic_entropy": lambda n: SemanticEntropy(n=n, step=n),
+    "semantic_entropy.probability": lambda n: SemanticEntropy(n=n, step=n, weighting="probability"),
+}
+"""What can be measured offline, by name: each entry makes the signal for rows of n samples."""
+
+
+def option_doubt(options: Mapping[str, float], chosen: str) -> float | None:
+    """1 - probability of the chosen option among the recorded ones; in [0, 1].
+
+    Parameters
+    ----------
+    options : mapping of str to float
+        Log-probability of each option as the answer's token, natural logarithms. Options outside the provider's
+        top-k are missing, and count as impossible.
+    chosen : str
+        The option that was answered.
+
+    Returns
+    -------
+    float or None
+        None where the chosen option has no log-probability.
+
+    Notes
+    -----
+    The probabilities are divided by their sum: what a model gives to "The" or to a line break says nothing about
+    which option it prefers. On MMLU answers of a 1.5B model this ranks errors clearly better than the raw token
+    probability.
+
+    Examples
+    --------
+    >>> round(option_doubt({"A": math.log(0.3), "B": math.log(0.1)}, "A"), 3)
+    0.25
+    """
+    if chosen not in options:
+        return None
+    highest = max(options.values())
+    shares = {name: math.exp(value - highest) for name, value in options.items()}
+    rest = math.fsum(share for name, share in shares.items() if name != chosen)
+    return rest / (rest + shares[chosen])
+
+
+def measured(row: Row, signal: Signal, *, work: Work | None = None) -> Measurement | None:
+    """Measure one signal on a recorded row.
+
+    Parameters
+    ----------
+    row : Row
+    signal : Signal
+        Its asks for samples are answered from the row's, whatever temperature they were drawn at.
+    work : callable, optional
+        Answers asks for embeddings and entailment; without it a signal that needs them is not measured.
+
+    Returns
+    -------
+    Measurement or None
+        None where the row does not hold the evidence. Never a low uncertainty instead.
+
+    Examples
+    --------
+    >>> from confroute.recording import RecordedSample, Side
+    >>> drawn = tuple(RecordedSample(text=text) for text in ("7", "8"))
+    >>> row = Row(id="a", prompt="How many?", edge=Side(text="7", samples=drawn))
+    >>> measured(row, SelfConsistency(n=2)).uncertainty, measured(row, TokenLogprob())
+    (0.5, None)
+    """
+    draft = row.edge.generation()
+    if draft is None or row.edge.error is not None:
+        return None
+    tier = Tier(name="edge", model=row.edge.model or "edge")
+    case = Case(tier=tier, question=row.question, draft=draft)
+    asking = signal.measure(case)
+    samples = row.edge.further()
+    try:
+        ask = next(asking)
+        while True:
+            evidence = _answered(ask, samples, work)
+            ask = (
+                asking.throw(SignalUnavailableError("the recorded run does not hold what was asked for"))
+                if evidence is None
+                else asking.send(evidence)
+            )
+    except StopIteration as done:
+        found: Measurement = done.value
+        return found
+    except SignalUnavailableError:
+        return None
+
+
+def _answered(ask: Ask, samples: tuple[Generation, ...], work: Work | None) -> Evidence | None:
+    if isinstance(ask, Sample):
+        return Evidence(generations=samples[ask.drawn : ask.drawn + ask.n])
+    return None if work is None else work(ask)
+
+
+def with_signals(
+    row: Row,
+    *,
+    signals: Mapping[str, Build] = SIGNALS,
+    samples: int | None = None,
+    work: Work | None = None,
+) -> Row:
+    """The row with every signal that its evidence allows; recorded values are kept.
+
+    Parameters
+    ----------
+    row : Row
+    signals : mapping of str to callable
+        By name, what makes the signal for n samples.
+    samples : int, optional
+        Use the first so many, 2 or more; rows with fewer are not measured by sampling signals. By default all that
+        a row holds: a run should then hold equally many on every row, since entropies of different n do not compare.
+    work : callable, optional
+        See `measured`.
+
+    Returns
+    -------
+    Row
+        `signals` holds None where a signal could not be measured.
+
+    Examples
+    --------
+    >>> from confroute.recording import Side
+    >>> row = Row(id="a", edge=Side(text="A", answer="A", logprobs=(-0.5,), extra={"options": {"A": -0.5}}))
+    >>> found = with_signals(row).signals
+    >>> found["token_logprob.mean"], found["option_probability"], found["self_consistency"]
+    (0.5, 0.0, None)
+    """
+    n = max(_LEAST_SAMPLES, len(row.edge.samples) if samples is None else samples)
+    found: dict[str, float | None] = {}
+    for name, build in signals.items():
+        measurement = measured(row, build(n), work=work)
+        found[name] = None if measurement is None else measurement.uncertainty
+    found[OPTION] = _option(row)
+    recorded = {name: value for name, value in row.signals.items() if value is not None or name not in found}
+    return replace(row, signals={**found, **recorded})
+
+
+def _option(row: Row) -> float | None:
+    options, chosen = row.edge.extra.get("options"), row.edge.answer
+    if not isinstance(options, dict) or not isinstance(chosen, str) or row.edge.error is not None:
+        return None
+    return option_doubt(_numbers(options), chosen)
+
+
+def _numbers(options: Mapping[str, JSON]) -> dict[str, float]:
+    known = ((name, value) for name, value in options.items() if not isinstance(value, bool))
+    return {name: float(value) for name, value in known if isinstance(value, (int, float))}
