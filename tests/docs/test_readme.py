@@ -18,11 +18,12 @@ def test_every_python_block_runs(tmp_path, monkeypatch, capsys):
     """All blocks share one namespace, as a reader's notebook does, and print decisions of both hosts."""
     monkeypatch.chdir(tmp_path)
     found = blocks("python")
-    assert len(found) == 4
+    assert len(found) == 5
     namespace = {}
     for code in found:
         exec(compile(code, str(README), "exec"), namespace)
     printed = capsys.readouterr().out
+    assert len(namespace["uncertainty"]) == len(namespace["edge_right"]) == 8
     assert printed.count("answer kept") + printed.count("answer not kept") == 4
     assert (tmp_path / "policy.json").exists()
 
