@@ -20,7 +20,8 @@ from confroute.errors import (
 )
 from confroute.policy.rules import Ruling
 from confroute.policy.threshold import Gate
-from confroute.signals.base import Asking, Case, Settled
+from confroute.policy.verdict import Verdict, blocked_by, is_grey, settled, verdict_of
+from confroute.signals.base import Asking, Case
 from confroute.types import Generation, Request, Tier, Usage
 
 if TYPE_CHECKING:
@@ -30,17 +31,6 @@ T = TypeVar("T")
 Walking: TypeAlias = Generator[Ask, Evidence, T]
 # Set-up errors: hiding them would send every call to the paid tier, or leave a policy without evidence, for ever.
 _SET_UP = (MissingExtraError, ModelError, PolicyError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """Whether a draft is kept, and why."""
-
-    keep: bool
-    stage: Stage
-    reason: str
-    gate: Gate | None = None
-    measurement: Measurement | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,7 +77,7 @@ class Walk:
     def try_tier(self, name: str) -> Walking[Routed | None]:
         """Draft on one tier and judge it; None if the next tier has to answer."""
         tier = self.tier(name)
-        blocked = _blocked(tier)
+        blocked = blocked_by(tier)
         if blocked:
             self.notes.append(blocked)
             return None
@@ -185,7 +175,7 @@ class Walk:
                 tier=tier,
                 question=self.request.asked,
                 draft=draft,
-                settled=_settled(gate, more=more),
+                settled=settled(gate, more=more),
                 pools=pools,
             )
             before = len(self.steps)
@@ -193,8 +183,8 @@ class Walk:
             if measured is None:
                 continue
             self.signals[measured.signal] = measured
-            last = _verdict(gate, measured, stage="evidence" if len(self.steps) > before else "draft")
-            if not (more and _grey(gate, measured.uncertainty)):
+            last = verdict_of(gate, measured, stage="evidence" if len(self.steps) > before else "draft")
+            if not (more and is_grey(gate, measured.uncertainty)):
                 return last
         return last or self.no_signal(tier)
 
@@ -284,41 +274,6 @@ class Walk:
             private=private,
         )
         return Routed(generation=answer, decision=decision)
-
-
-def _blocked(tier: Tier) -> str | None:
-    if tier.lacks is not None:
-        return f"{tier.name} cannot do {tier.lacks}"
-    if not tier.fits:
-        return f"the prompt ({tier.input_tokens} tokens) is longer than the context of {tier.name} ({tier.context_window})"
-    return None
-
-
-def _grey(gate: Gate, uncertainty: float) -> bool:
-    return gate.grey is not None and gate.grey[0] < uncertainty <= gate.grey[1]
-
-
-def _settled(gate: Gate, *, more: bool) -> Settled:
-    """Whether every uncertainty between two bounds leads to the same next step."""
-
-    def same(low: float, high: float) -> bool:
-        edges = [gate.threshold.value]
-        if more and gate.grey is not None:
-            edges = [*gate.grey]
-        return not any(low <= edge < high for edge in edges)
-
-    return same
-
-
-def _verdict(gate: Gate, measured: Measurement, *, stage: Stage) -> Verdict:
-    keep = measured.uncertainty <= gate.threshold.value
-    sign, then = ("<=", "kept") if keep else (">", "not kept")
-    unit = gate.signal.range.unit
-    reason = (
-        f"{measured.signal.replace('_', ' ')} {measured.uncertainty:.3g} {unit} {sign} {gate.threshold.value:.3g} "
-        f"({gate.threshold.source}): answer {then}"
-    )
-    return Verdict(keep=keep, stage=stage, reason=reason, gate=gate, measurement=measured)
 
 
 def _step(kind: str, evidence: Evidence, *, tier: str | None, model: str) -> Step:
