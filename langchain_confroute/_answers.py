@@ -40,6 +40,7 @@ def merged(chunks: Sequence[AIMessage]) -> AIMessage:
     if len(chunks) == 1:
         return chunks[0]
     first, *rest = chunks
+    # The host's overloads do not name a list of chunks, which its own merging takes.
     total: AIMessage = first + rest  # type: ignore[operator, assignment, unused-ignore]
     return total
 

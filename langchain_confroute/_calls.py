@@ -216,7 +216,7 @@ def _together(
 ) -> tuple[BaseChatModel, dict[str, Any]]:
     """The chat model itself and the arguments for several samples in one call."""
     while not isinstance(model, BaseChatModel):
-        model = model.bound  # type: ignore[attr-defined]
+        model = model.bound  # type: ignore[attr-defined]  # what is no chat model here is a binding of one
     asked = {**without_sampling(kwargs_of(tier.source)), **kwargs, "n": ask.n}
     seed = getattr(tier.chat, "seed", None)
     if seed is not None:

@@ -19,7 +19,7 @@ def unspanned(function: F) -> F:
     Its span mixin wraps every override of a method with a span; calling `super()` from there would give two spans
     of one name, one in the other.
     """
-    function.__dispatcher_span_decorated__ = True  # type: ignore[attr-defined]
+    function.__dispatcher_span_decorated__ = True  # type: ignore[attr-defined]  # the host's own mark
     return function
 
 

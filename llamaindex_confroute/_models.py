@@ -123,7 +123,7 @@ def for_sample(llm: LLM, *, temperature: float, number: int, given: Mapping[str,
     if not _openai_like(llm):
         changes["temperature"] = temperature
     if isinstance(getattr(llm, "seed", None), int):
-        changes["seed"] = llm.seed + 1 + number  # type: ignore[attr-defined]
+        changes["seed"] = llm.seed + 1 + number  # type: ignore[attr-defined]  # read above
     fixed = _moved(getattr(llm, "additional_kwargs", None), temperature, number)
     if fixed is not None:
         changes["additional_kwargs"] = fixed

@@ -56,8 +56,7 @@ class LocalLLM(LLM):
 
     ::
 
-        llm = LocalLLM(model="smollm2-135m", max_tokens=64)
-        llm.chat([ChatMessage(role="user", content="Name a colour.")]).logprobs
+        LocalLLM(model="smollm2-135m").chat([ChatMessage(role="user", content="Name a colour.")]).logprobs
 
     Answers carry `logprobs` (natural logarithms, one per token of the text), `raw` with "usage", "logprobs" in OpenAI's
     shape, "finish_reason" and "model", and the token counts in `additional_kwargs`. Async calls run in threads; cancelling

@@ -147,7 +147,10 @@ def test_the_question_is_prepended():
 
 def test_sampling_stops_as_soon_as_nothing_can_change():
     """Threshold 0.5 of 5 samples: after three different answers even two repeats leave the entropy above it."""
-    settled = lambda low, high: low > 0.5 or high <= 0.5  # noqa: E731
+
+    def settled(low, high):
+        return low > 0.5 or high <= 0.5
+
     measured, asks = measure(SemanticEntropy(n=5), ["a a", "b b", "c c", "a a", "a a"], settled=settled)
     assert bounds([1, 1, 1], 5)[0] > 0.5
     assert measured.details["drawn"] == 3

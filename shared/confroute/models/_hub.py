@@ -34,7 +34,7 @@ def reason_to_skip(entry: CatalogEntry) -> str | None:
 
     def knock() -> None:
         try:
-            with urllib.request.urlopen(request, timeout=REACH_S):  # noqa: S310
+            with urllib.request.urlopen(request, timeout=REACH_S):  # noqa: S310 - scheme checked above
                 failed.clear()
         except (OSError, http.client.HTTPException, ValueError) as error:
             failed[0] = f"the hub cannot be reached ({error})"

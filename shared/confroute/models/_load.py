@@ -57,7 +57,7 @@ def require_torch(needed_for: str) -> None:
     """Raise MissingExtraError unless torch and transformers can be imported."""
     try:
         import torch
-        import transformers  # noqa: F401
+        import transformers  # noqa: F401  asked for, not used
     except ImportError as error:
         raise MissingExtraError(extra="local", needed_for=needed_for) from error
     del torch
