@@ -1,0 +1,1 @@
+"""Pictures and pages: SVG and self-contained HTML, without a plotting library or a network."""

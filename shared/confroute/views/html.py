@@ -1,0 +1,75 @@
+"""Self-contained HTML: no script from elsewhere, no network, readable in light, dark and without colour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+# Colours follow the surrounding page (a notebook's theme included): only middle tones are set.
+STYLE = (
+    ".confroute{font:13px/1.45 system-ui,sans-serif;color:inherit;max-width:72em}"
+    ".confroute table{border-collapse:collapse;margin:.5em 0}"
+    ".confroute td,.confroute th{padding:.15em .7em .15em 0;text-align:left;vertical-align:top;"
+    "border-bottom:1px solid #8884}"
+    ".confroute .n{text-align:right;font-variant-numeric:tabular-nums}"
+    ".confroute .q{opacity:.75}"
+    ".confroute svg{max-width:100%;height:auto}"
+)
+_PAGE = ":root{color-scheme:light dark}body{margin:2em auto;max-width:76em;padding:0 1em}"
+
+
+def fragment(parts: Iterable[str], *, label: str) -> str:
+    """A piece of HTML with its own style, for a notebook or a page.
+
+    Parameters
+    ----------
+    parts : iterable of str
+        HTML; whatever came from outside must have gone through `html.escape`.
+    label : str
+        What it shows, for screen readers.
+
+    Examples
+    --------
+    >>> fragment(["<p>kept</p>"], label="decision").endswith("<p>kept</p></div>")
+    True
+    """
+    body = "".join(parts)
+    return f"<div class='confroute' role='region' aria-label='{escape(label, quote=True)}'><style>{STYLE}</style>{body}</div>"
+
+
+def page(title: str, parts: Iterable[str]) -> str:
+    """A whole document around `parts`; see `fragment`.
+
+    Examples
+    --------
+    >>> page("Report", ["<p>1 < 2</p>"]).startswith("<!doctype html>")
+    True
+    """
+    heading = escape(title)
+    return (
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        f"<meta name='viewport' content='width=device-width'><title>{heading}</title><style>{_PAGE}</style></head>"
+        f"<body>{fragment([f'<h1>{heading}</h1>', *parts], label=title)}</body></html>\n"
+    )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str | float | int | None]]) -> str:
+    """A table; texts are escaped, numbers stand right with three decimals, None is a dash.
+
+    Examples
+    --------
+    >>> table(["signal", "AUROC"], [["p < q", 0.75]])  # doctest: +ELLIPSIS
+    "<table>...<td>p &lt; q</td><td class='n'>0.750</td>...</table>"
+    """
+    top = "".join(f"<th scope='col'>{escape(name)}</th>" for name in head)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None:
+        return "<td class='n'>-</td>"
+    if isinstance(value, str):
+        return f"<td>{escape(value)}</td>"
+    shown = f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"<td class='n'>{shown}</td>"

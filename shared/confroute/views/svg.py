@@ -1,0 +1,68 @@
+"""Drawing as SVG text, which needs no plotting library: a panel with axes, lines, a legend, a document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TypeAlias
+
+Point: TypeAlias = "tuple[float, float]"
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; dashes distinguish the second round.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+GREY = "#999999"
+MARGIN = 48
+_STYLE = "font-family='sans-serif' font-size='11' fill='#222222'"
+
+
+class Panel:
+    """A square of `size` pixels at (`left`, `top`), x from 0 to 1 and y from 0 to `high`."""
+
+    def __init__(self, left: float, top: float, size: float, *, high: float = 1.0) -> None:
+        self.left, self.top, self.size, self.high = left, top, size, high
+
+    def place(self, point: Point) -> Point:
+        """Pixels of a point."""
+        x, y = point
+        return self.left + x * self.size, self.top + (1 - y / self.high) * self.size
+
+    def axes(self, title: str, x: str, y: str) -> Iterable[str]:
+        """Frame, ticks and words."""
+        left, top, size = self.left, self.top, self.size
+        yield f"<rect x='{left}' y='{top}' width='{size}' height='{size}' fill='none' stroke='#222222'/>"
+        for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+            across, up = self.place((share, share * self.high))
+            yield f"<text x='{across:.1f}' y='{top + size + 14}' text-anchor='middle'>{share:g}</text>"
+            yield f"<text x='{left - 5}' y='{up + 4:.1f}' text-anchor='end'>{share * self.high:.2g}</text>"
+        middle = top + size / 2
+        yield f"<text x='{left + size / 2}' y='{top + size + 30}' text-anchor='middle'>{escape(x)}</text>"
+        yield (
+            f"<text x='{left - 34}' y='{middle}' text-anchor='middle' "
+            f"transform='rotate(-90 {left - 34} {middle})'>{escape(y)}</text>"
+        )
+        yield f"<text x='{left}' y='{top - 8}' font-weight='bold'>{escape(title)}</text>"
+
+    def line(self, points: Iterable[Point], *, colour: str, dash: str = "") -> str:
+        """A line through points."""
+        drawn = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(self.place, points))
+        dashes = f" stroke-dasharray='{dash}'" if dash else ""
+        return f"<polyline points='{drawn}' fill='none' stroke='{colour}' stroke-width='1.5'{dashes}/>"
+
+
+def document(width: float, height: float, parts: Iterable[str]) -> str:
+    """One SVG document on a white ground, which dark pages can show too."""
+    body = "\n".join(parts)
+    return (
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{width:g}' height='{height:g}' "
+        f"viewBox='0 0 {width:g} {height:g}' {_STYLE}>\n"
+        f"<rect width='100%' height='100%' fill='#ffffff' stroke='none'/>\n{body}\n</svg>\n"
+    )
+
+
+def legend(entries: Sequence[tuple[str, str, str]], *, left: float) -> Iterable[str]:
+    """Lines of a legend from (words, colour, dash) each."""
+    for at, (words, colour, dash) in enumerate(entries):
+        y = 40 + 18 * at
+        dashes = f" stroke-dasharray='{dash}'" if dash else ""
+        yield f"<line x1='{left}' y1='{y}' x2='{left + 24}' y2='{y}' stroke='{colour}' stroke-width='2'{dashes}/>"
+        yield f"<text x='{left + 30}' y='{y + 4}'>{escape(words)}</text>"
