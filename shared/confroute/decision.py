@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeAlias
 
 from confroute.types import JSON, Generation, Usage
 
@@ -84,7 +84,7 @@ class Step:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Decision:
     """Where one call went, why, on which evidence and at what cost.
 
@@ -127,6 +127,18 @@ class Decision:
     degraded: bool = False
     private: bool = False
 
+    def __repr__(self) -> str:
+        """One line; `to_dict` has it all."""
+        from confroute.views.decision import decision_text
+
+        return decision_text(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from confroute.views.decision import decision_html
+
+        return decision_html(self)
+
     @property
     def latency_s(self) -> float:
         """Seconds that the steps took, one after the other."""
@@ -161,6 +173,48 @@ class Decision:
             "usage": {tier: usage.to_dict() for tier, usage in self.usage.items()},
             "steps": [step.to_dict() for step in self.steps],
         }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, JSON]) -> Decision:
+        """The decision that `to_dict` wrote; keys that this version does not know are left out.
+
+        Raises
+        ------
+        ValueError
+            No decision, or one of another format.
+
+        Examples
+        --------
+        >>> decision = Decision(
+        ...     route="edge", stage="draft", reason="kept", steps=(Step(kind="draft", tier="edge"),)
+        ... )
+        >>> Decision.from_dict(decision.to_dict()) == decision
+        True
+        """
+        if data.get("v") != FORMAT or not isinstance(data.get("route"), str):
+            msg = f"expected a decision of format {FORMAT}, found format {data.get('v')!r}"
+            raise ValueError(msg)
+        given: dict[str, Any] = _known(cls, data)
+        given["signals"] = {name: _measurement(name, found) for name, found in given["signals"].items()}
+        given["steps"] = tuple(_step(step) for step in given["steps"])
+        return cls(**given)
+
+
+def _known(cls: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    names = {known.name for known in fields(cls)}
+    return {name: value for name, value in data.items() if name in names}
+
+
+def _measurement(name: str, data: Mapping[str, Any]) -> Measurement:
+    details = {key: value for key, value in data.items() if key != "uncertainty"}
+    value = data["uncertainty"]
+    # An infinity cannot stand in JSON.
+    return Measurement(signal=name, uncertainty=math.inf if value is None else value, details=details)
+
+
+def _step(data: Mapping[str, Any]) -> Step:
+    usage = data.get("usage")
+    return Step(**{**_known(Step, data), "usage": None if usage is None else Usage(**usage)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@
     │   ├── UnknownModelError (KeyError)
     │   ├── DownloadError (OSError)
     │   └── ChecksumError
+    ├── LogError (ValueError)               a file that is no decision log
     └── MissingExtraError (ImportError)     an optional dependency is not installed
 
 Catch `ConfrouteError` for all of them.
@@ -121,6 +122,10 @@ class ChecksumError(ModelError):
             f"Run `confroute pull {name}` again; if it repeats, the source has changed."
         )
         self.name, self.expected, self.found = name, expected, found
+
+
+class LogError(ConfrouteError, ValueError):
+    """A file that is no decision log."""
 
 
 class MissingExtraError(ConfrouteError, ImportError):

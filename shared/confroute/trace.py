@@ -1,43 +1,112 @@
-"""Collecting decisions: `with record() as decisions:` sees every call routed inside it."""
+"""Collecting decisions: `with record() as decisions:` sees every call routed inside it, `subscribe` every call."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
+from typing import TypeAlias
 
 from confroute.decision import Decision
 
-_sinks: ContextVar[tuple[list[Decision], ...]] = ContextVar("confroute_sinks", default=())
+
+class Trace(list[Decision]):
+    """A list of decisions that a notebook shows as a table.
+
+    Examples
+    --------
+    >>> Trace([Decision(route="edge", stage="draft", reason="kept")])
+    <1 decision: edge 1; 0.00 s>
+    """
+
+    def __repr__(self) -> str:
+        """One line."""
+        from confroute.views.decision import trace_text
+
+        return trace_text(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from confroute.views.decision import trace_html
+
+        return trace_html(self)
+
+
+Sink: TypeAlias = Callable[[Decision], object]
+_traces: ContextVar[tuple[Trace, ...]] = ContextVar("confroute_traces", default=())
+_sinks: tuple[Sink, ...] = ()
+_lock = threading.Lock()
 
 
 @contextmanager
-def record() -> Iterator[list[Decision]]:
+def record() -> Iterator[Trace]:
     """Collect the decisions of every call routed in this context, in the order in which they finish.
 
     Works in both hosts, through chains, agents, query engines, tasks and `asyncio.to_thread`. A bare
-    `threading.Thread` and other processes have a context of their own and are not seen.
+    `threading.Thread` and other processes have a context of their own and are not seen; `subscribe` sees all threads.
 
     Yields
     ------
-    list of Decision
+    Trace
+        A list of decisions.
 
     Examples
     --------
     >>> with record() as decisions:
     ...     pass
-    >>> decisions
-    []
+    >>> len(decisions)
+    0
     """
-    collected: list[Decision] = []
-    token = _sinks.set((*_sinks.get(), collected))
+    collected = Trace()
+    token = _traces.set((*_traces.get(), collected))
     try:
         yield collected
     finally:
-        _sinks.reset(token)
+        _traces.reset(token)
+
+
+def subscribe(sink: Sink) -> Callable[[], None]:
+    """Hand every decision of this process to `sink`, from whatever thread it was made in.
+
+    Parameters
+    ----------
+    sink : callable
+        Called with each `Decision` before the answer is returned: it should be quick. What it raises is raised to the
+        caller of the model, since a log that silently loses decisions is none.
+
+    Returns
+    -------
+    callable
+        Ends the subscription; a second call does nothing.
+
+    Examples
+    --------
+    >>> seen = []
+    >>> stop = subscribe(seen.append)
+    >>> publish(Decision(route="edge", stage="draft", reason="kept"))
+    >>> stop()
+    >>> len(seen)
+    1
+    """
+    global _sinks  # noqa: PLW0603  replaced as a whole: readers need no lock
+    # An object of its own: the same sink may be subscribed twice, and each `stop` ends one of them.
+    entry = partial(sink)
+    with _lock:
+        _sinks = (*_sinks, entry)
+
+    def stop() -> None:
+        global _sinks  # noqa: PLW0603
+        with _lock:
+            _sinks = tuple(other for other in _sinks if other is not entry)
+
+    return stop
 
 
 def publish(decision: Decision) -> None:
-    """Hand `decision` to every enclosing `record()`."""
-    for sink in _sinks.get():
-        sink.append(decision)
+    """Hand `decision` to every enclosing `record()` and every subscriber."""
+    for trace in _traces.get():
+        trace.append(decision)
+    for sink in _sinks:
+        sink(decision)

@@ -1,0 +1,160 @@
+"""What a notebook shows of a decision and of many: signals against the threshold, steps, reasons in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from confroute.views.html import fragment, table
+
+if TYPE_CHECKING:
+    from confroute.decision import Decision, Measurement
+
+_WIDTH = 220
+_SHOWN = 200
+
+
+def decision_text(decision: Decision) -> str:
+    """One line: where, why, seconds and tokens.
+
+    Examples
+    --------
+    >>> from confroute.decision import Decision
+    >>> decision_text(Decision(route="edge", stage="forced", reason="forced to edge by the caller"))
+    '<Decision edge (forced): forced to edge by the caller; 0.00 s>'
+    """
+    tokens = ", ".join(
+        f"{tier} {usage.input_tokens}+{usage.output_tokens} tokens" for tier, usage in decision.usage.items()
+    )
+    marks = "".join(f", {word}" for word in ("degraded", "private") if getattr(decision, word))
+    end = f"; {tokens}" if tokens else ""
+    return f"<Decision {decision.route} ({decision.stage}{marks}): {decision.reason}; {decision.latency_s:.2f} s{end}>"
+
+
+def decision_html(decision: Decision) -> str:
+    """One decision: the route, the reason, each signal as a bar against the threshold, each step's tokens and time.
+
+    Parameters
+    ----------
+    decision : Decision
+
+    Returns
+    -------
+    str
+        Self-contained HTML that follows the page's light or dark colours and can be read without them.
+    """
+    return fragment(_decision_parts(decision), label=f"decision: {decision.route}")
+
+
+def _decision_parts(decision: Decision) -> Iterable[str]:
+    marks = "".join(f" · <b>{word}</b>" for word in ("degraded", "private") if getattr(decision, word))
+    rule = f" · rule {escape(decision.rule)}" if decision.rule else ""
+    yield f"<p><b>{escape(decision.route)}</b> answered · settled by {escape(decision.stage)}{rule}{marks}</p>"
+    yield f"<p>{escape(decision.reason)}</p>"
+    if decision.signals or decision.skipped:
+        yield _signals(decision)
+    if decision.steps:
+        yield _steps(decision)
+
+
+def _signals(decision: Decision) -> str:
+    rows = []
+    for name, found in decision.signals.items():
+        limit = decision.threshold if name == decision.signal else None
+        sides = "" if limit is None else f" {'&le;' if found.uncertainty <= limit else '&gt;'} {limit:.4g}"
+        rows.append(
+            f"<tr><td>{escape(name)}</td><td>{_bar(found, limit)}</td><td class='n'>{found.uncertainty:.4g}{sides}</td></tr>"
+        )
+    rows += [
+        f"<tr><td>{escape(name)}</td><td colspan='2' class='q'>not measured: {escape(why)}</td></tr>"
+        for name, why in decision.skipped.items()
+    ]
+    source = f" (threshold: {escape(decision.threshold_source)})" if decision.threshold_source else ""
+    head = f"<tr><th scope='col'>signal</th><th scope='col'>uncertainty{source}</th><th scope='col'>value</th></tr>"
+    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _bar(found: Measurement, limit: float | None) -> str:
+    """A bar as long as the uncertainty; a line across it marks the threshold."""
+    full = max(found.uncertainty, limit or 0.0, 1e-9) * 1.2
+    length = _WIDTH * min(1.0, found.uncertainty / full)
+    words = f"uncertainty {found.uncertainty:.4g}" + ("" if limit is None else f", threshold {limit:.4g}")
+    line = ""
+    if limit is not None:
+        at = _WIDTH * limit / full
+        line = f"<line x1='{at:.1f}' x2='{at:.1f}' y1='0' y2='16' stroke='currentColor' stroke-width='2' stroke-dasharray='3 2'/>"
+    return (
+        f"<svg width='{_WIDTH}' height='16' role='img' aria-label='{words}'>"
+        f"<rect y='3' width='{length:.1f}' height='10' fill='#4a90c2'/>{line}</svg>"
+    )
+
+
+def _steps(decision: Decision) -> str:
+    rows = [
+        (
+            step.kind + (f" x {step.n}" if step.n > 1 else ""),
+            step.tier or "",
+            step.model or "",
+            step.usage.input_tokens if step.usage else None,
+            step.usage.output_tokens if step.usage else None,
+            step.latency_s,
+            step.attempts,
+            step.error or "",
+        )
+        for step in decision.steps
+    ]
+    rows.append(
+        ("all", "", "", *_tokens(decision), decision.latency_s, sum(s.attempts for s in decision.steps), "")
+    )
+    return table(("step", "tier", "model", "tokens in", "tokens out", "seconds", "attempts", "error"), rows)
+
+
+def _tokens(decision: Decision) -> tuple[int, int]:
+    used = decision.usage.values()
+    return sum(u.input_tokens for u in used), sum(u.output_tokens for u in used)
+
+
+def trace_text(decisions: Sequence[Decision]) -> str:
+    """One line for many decisions.
+
+    Examples
+    --------
+    >>> from confroute.decision import Decision
+    >>> trace_text([Decision(route="edge", stage="draft", reason="kept")])
+    '<1 decision: edge 1; 0.00 s>'
+    """
+    counts = Counter(decision.route for decision in decisions)
+    routes = ", ".join(f"{route} {count}" for route, count in sorted(counts.items()))
+    plural = "decision" if len(decisions) == 1 else "decisions"
+    seconds = sum(decision.latency_s for decision in decisions)
+    return f"<{len(decisions)} {plural}{': ' + routes if routes else ''}; {seconds:.2f} s>"
+
+
+def trace_html(decisions: Sequence[Decision]) -> str:
+    """Many decisions: shares by route, and a row each with a bar; the last 200 are shown."""
+    return fragment(_trace_parts(decisions), label=f"{len(decisions)} decisions")
+
+
+def _trace_parts(decisions: Sequence[Decision]) -> Iterable[str]:
+    yield f"<p>{escape(trace_text(decisions)[1:-1])}</p>"
+    if not decisions:
+        return
+    shown = decisions[-_SHOWN:]
+    rows = []
+    for number, decision in enumerate(shown, start=len(decisions) - len(shown) + 1):
+        found = decision.signals.get(decision.signal or "")
+        bar = "" if found is None else _bar(found, decision.threshold)
+        tokens_in, tokens_out = _tokens(decision)
+        marks = "".join(f" ({word})" for word in ("degraded", "private") if getattr(decision, word))
+        rows.append(
+            f"<tr><td class='n'>{number}</td><td><b>{escape(decision.route)}</b>{marks}</td><td>{bar}</td>"
+            f"<td>{escape(decision.reason)}</td><td class='n'>{decision.latency_s:.2f}</td>"
+            f"<td class='n'>{tokens_in}+{tokens_out}</td></tr>"
+        )
+    names = ("#", "route", "uncertainty", "why", "seconds", "tokens")
+    head = "".join(f"<th scope='col'>{name}</th>" for name in names)
+    yield f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    if len(shown) < len(decisions):
+        yield f"<p class='q'>the first {len(decisions) - len(shown)} are not shown</p>"

@@ -1,0 +1,123 @@
+"""The decision log: what is written, rotated and read back."""
+
+import json
+import threading
+
+import pytest
+
+from confroute import Cascade, Message, Request, TokenLogprob
+from confroute.decision import Decision, Measurement, Step
+from confroute.errors import LogError
+from confroute.log import DecisionLog, read_log
+from confroute.runtime import run
+from confroute.testing import Reply, ScriptedCalls, ScriptedModel
+from confroute.trace import publish, subscribe
+from confroute.types import Usage
+
+
+def route(secret="the launch code is 0000"):
+    """One escalated call."""
+    edge, cloud = ScriptedModel([Reply(text="maybe", logprob=-2.0)]), ScriptedModel(["surely"])
+    request = Request(messages=(Message(role="user", text=secret),))
+    calls = ScriptedCalls(models={"edge": edge, "cloud": cloud})
+    return run(Cascade.of(TokenLogprob(), 0.1), request, calls.call(request), {}).decision
+
+
+def test_a_logged_decision_reads_back_equal(tmp_path):
+    """Nothing of a decision is lost but digits beyond the sixth."""
+    with DecisionLog(tmp_path / "log.jsonl"):
+        made = route()
+    (entry,) = read_log(tmp_path / "log.jsonl")
+    read, written = entry.decision.to_dict(), made.to_dict()
+    assert read.pop("latency_s") == pytest.approx(written.pop("latency_s"), abs=1e-5)
+    assert read == written
+    assert entry.at.utcoffset().total_seconds() == 0
+
+
+def test_no_text_of_prompt_or_answer_is_written(tmp_path):
+    """A log can be shown to people who may not read the conversation."""
+    with DecisionLog(tmp_path / "log.jsonl"):
+        route("the launch code is 0000")
+    written = (tmp_path / "log.jsonl").read_text()
+    assert "launch" not in written
+    assert "maybe" not in written
+    assert "surely" not in written
+
+
+def test_rotation_keeps_the_newest_and_reads_in_order(tmp_path):
+    """Renamed files are read first, and only so many are kept."""
+    path = tmp_path / "log.jsonl"
+    with DecisionLog(path, max_bytes=2000, backups=2):
+        for number in range(30):
+            publish(Decision(route="edge", stage="draft", reason=f"number {number}"))
+    reasons = [entry.decision.reason for entry in read_log(path)]
+    assert len(list(tmp_path.iterdir())) == 3
+    assert 3 < len(reasons) < 30
+    assert reasons == [f"number {n}" for n in range(30 - len(reasons), 30)]
+
+
+def test_threads_write_whole_lines(tmp_path):
+    """Eight threads at once lose nothing."""
+    path = tmp_path / "log.jsonl"
+    with DecisionLog(path):
+        threads = [threading.Thread(target=lambda: [route() for _ in range(20)]) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sum(1 for _ in read_log(path)) == 160
+
+
+def test_a_closed_log_writes_no_more(tmp_path):
+    """`close` ends it, twice too."""
+    log = DecisionLog(tmp_path / "log.jsonl")
+    log.close()
+    log.close()
+    route()
+    assert (tmp_path / "log.jsonl").read_text() == ""
+
+
+def test_a_line_that_cannot_be_written_is_an_error_of_the_call(tmp_path):
+    """A log that silently loses decisions is none."""
+    with DecisionLog(tmp_path / "log.jsonl"):
+        bad = Decision(
+            route="edge",
+            stage="draft",
+            reason="?",
+            signals={"s": Measurement(signal="s", uncertainty=1.0, details={"x": float("nan")})},
+        )
+        with pytest.raises(ValueError, match="JSON"):
+            publish(bad)
+
+
+def test_a_file_that_is_no_log_is_named(tmp_path):
+    """The message holds file and line."""
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps({"v": 1, "route": "edge"}) + "\n")
+    with pytest.raises(LogError, match=r"log.jsonl, line 1: no decision"):
+        list(read_log(path))
+    with pytest.raises(LogError, match="does not exist"):
+        list(read_log(tmp_path / "other.jsonl"))
+
+
+def test_the_same_sink_twice_is_two_subscriptions():
+    """Ending one leaves the other, and ending it again does nothing."""
+    seen = []
+    stops = [subscribe(seen.append), subscribe(seen.append)]
+    stops[0]()
+    stops[0]()
+    publish(Decision(route="edge", stage="draft", reason="kept"))
+    stops[1]()
+    publish(Decision(route="edge", stage="draft", reason="kept"))
+    assert len(seen) == 1
+
+
+def test_steps_and_usage_survive_the_round_trip():
+    """Nested values come back as themselves."""
+    step = Step(
+        kind="draft", tier="edge", model="m", usage=Usage(input_tokens=1, output_tokens=2), latency_s=0.5
+    )
+    decision = Decision(route="edge", stage="draft", reason="kept", steps=(step,))
+    assert Decision.from_dict(decision.to_dict()) == decision
+    with pytest.raises(ValueError, match="format"):
+        Decision.from_dict({"v": 99, "route": "edge"})
