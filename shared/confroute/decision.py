@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
+from confroute.certificate import Certificate
 from confroute.types import JSON, Generation, Usage
 
 Stage: TypeAlias = Literal["rule", "forced", "draft", "evidence", "no_signal", "fallback"]
@@ -99,6 +100,8 @@ class Decision:
         The same in words. Never holds text of the prompt or the answer.
     uncertainty, signal, threshold, threshold_source
         The measurement that settled it and what it was compared with; None where none did.
+    certificate : Certificate or None
+        What that threshold promises about calls like this one.
     signals : mapping of str to Measurement
         Everything that was measured, by signal.
     skipped : mapping of str to str
@@ -120,6 +123,7 @@ class Decision:
     signal: str | None = None
     threshold: float | None = None
     threshold_source: str | None = None
+    certificate: Certificate | None = None
     signals: Mapping[str, Measurement] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
@@ -164,6 +168,7 @@ class Decision:
             "signal": self.signal,
             "threshold": _number(self.threshold),
             "threshold_source": self.threshold_source,
+            "certificate": None if self.certificate is None else self.certificate.to_dict(),
             "signals": {name: m.to_dict() for name, m in self.signals.items()},
             "skipped": dict(self.skipped),
             "rule": self.rule,

@@ -32,6 +32,7 @@ from confroute.errors import (
     TierTimeoutError,
     UnknownModelError,
 )
+from confroute.policy import GroupThreshold
 from confroute.runtime import arun, arun_stream, run, run_stream
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 
@@ -509,3 +510,19 @@ def test_classes_and_lists_are_no_policies():
     ):
         with pytest.raises(PolicyError, match=words):
             build()
+
+
+def test_a_tagged_call_has_its_groups_threshold_and_certificate():
+    """The group's threshold decides, and its promise stands in the decision; other calls keep the gate's own."""
+    promised = Threshold.certify([0.005 * i for i in range(400)], [1.0] * 400, alpha=0.05)
+    gate = Gate(
+        signal=TokenLogprob(),
+        threshold=Threshold(value=0.001),
+        by_tag=(GroupThreshold(tag="maths", threshold=promised),),
+    )
+    policy = Cascade(gates=(gate,))
+    decision = route(policy, ask(tags=frozenset({"maths"})))[0].decision
+    assert (decision.route, decision.certificate) == ("edge", promised.certificate)
+    assert json.loads(json.dumps(decision.to_dict()))["certificate"]["n"] == 400
+    plain = route(policy)[0].decision
+    assert (plain.route, plain.certificate, plain.to_dict()["certificate"]) == ("cloud", None, None)

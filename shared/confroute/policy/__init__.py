@@ -2,12 +2,14 @@
 
 from confroute.policy.cascade import Cascade, default_gates
 from confroute.policy.files import register
+from confroute.policy.gate import Gate, GroupThreshold
 from confroute.policy.rules import KeepPrivate, Rule, Ruling, SendTo
-from confroute.policy.threshold import Gate, Threshold
+from confroute.policy.threshold import Threshold
 
 __all__ = [
     "Cascade",
     "Gate",
+    "GroupThreshold",
     "KeepPrivate",
     "Rule",
     "Ruling",

@@ -12,8 +12,9 @@ from confroute.decision import Routed
 from confroute.errors import PolicyError, RequestError
 from confroute.flow import Flow
 from confroute.policy.files import from_json, register, to_json
+from confroute.policy.gate import Gate, check_threshold
 from confroute.policy.rules import Rule, Ruling
-from confroute.policy.threshold import Gate, Threshold, check_threshold
+from confroute.policy.threshold import Threshold
 from confroute.policy.walk import Walk
 from confroute.signals import SelfConsistency, Signal, TokenLogprob
 from confroute.types import Request
@@ -190,7 +191,7 @@ class Cascade:
         """The gates with the thresholds that the caller gave for this call."""
         given = request.threshold
         if given is None:
-            return self.gates
+            return tuple(gate.for_tags(request.tags) for gate in self.gates) if request.tags else self.gates
         names = [gate.signal.name for gate in self.gates]
         if isinstance(given, (int, float)):
             if len(names) > 1:
@@ -201,7 +202,8 @@ class Cascade:
         if unknown:
             msg = f"threshold for {', '.join(sorted(unknown))}: this policy measures {', '.join(names)}"
             raise PolicyError(msg)
-        return tuple(_with_threshold(gate, given.get(gate.signal.name)) for gate in self.gates)
+        gates = (gate.for_tags(request.tags) for gate in self.gates)
+        return tuple(_with_threshold(gate, given.get(gate.signal.name)) for gate in gates)
 
 
 def _with_threshold(gate: Gate, value: float | None) -> Gate:

@@ -6,9 +6,11 @@ import dataclasses
 import json
 from typing import Any, TypeVar
 
+from confroute.certificate import Certificate
 from confroute.errors import PolicyError
+from confroute.policy.gate import Gate, GroupThreshold
 from confroute.policy.rules import KeepPrivate, SendTo
-from confroute.policy.threshold import Gate, Threshold
+from confroute.policy.threshold import Threshold
 from confroute.signals import (
     SameEmbedding,
     SameEntailment,
@@ -24,7 +26,17 @@ T = TypeVar("T", bound=type)
 _KNOWN: dict[str, type[Any]] = {
     known.__name__: known
     for known in (
-        *(Gate, KeepPrivate, SameEmbedding, SameEntailment, SameText, SelfConsistency, SemanticEntropy),
+        *(
+            Certificate,
+            Gate,
+            GroupThreshold,
+            KeepPrivate,
+            SameEmbedding,
+            SameEntailment,
+            SameText,
+            SelfConsistency,
+            SemanticEntropy,
+        ),
         *(SendTo, Threshold, TokenLogprob),
     )
 }

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from confroute.certificate import Certificate, Loss
 from confroute.errors import CalibrationError, PolicyError
-from confroute.signals.base import Signal
 
 LEAST_ROWS = 8
 
@@ -24,6 +24,8 @@ class Threshold:
         In the signal's unit.
     source : str
         Where the number came from; stands in every decision.
+    certificate : Certificate or None
+        What it promises about calls to come; stands in every decision that it settles.
 
     Raises
     ------
@@ -33,6 +35,7 @@ class Threshold:
 
     value: float
     source: str = "given"
+    certificate: Certificate | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.value, (int, float)) or not math.isfinite(self.value):
@@ -132,6 +135,135 @@ class Threshold:
             source=f"best of quality - {price:g} a cloud call on {values.size} recorded calls",
         )
 
+    @classmethod
+    def certify(
+        cls,
+        uncertainty: Sequence[float],
+        edge_quality: Sequence[float],
+        cloud_quality: Sequence[float] | None = None,
+        *,
+        alpha: float,
+        delta: float | None = 0.1,
+        loss: Loss = "regret",
+        horizon: float | None = None,
+        grid: Sequence[float] | None = None,
+        seed: int = 0,
+        date: str | None = None,
+    ) -> Threshold:
+        """The threshold that keeps most answers among those whose loss is proved to be at most `alpha`.
+
+        Parameters
+        ----------
+        uncertainty : sequence of float
+            One per recorded call that had no part in choosing or fitting the signal.
+        edge_quality, cloud_quality : sequence of float in [0, 1]
+            As graded. Without `cloud_quality` the cloud counts as always right. For a promise that needs no grading, give
+            whether both answers agree as `edge_quality`.
+        alpha : float in (0, 1)
+            The bound on the mean loss over calls; for "net" in (-1, 1).
+        delta : float in (0, 1), or None
+            Probability that the promise is broken. None bounds the expected loss of the next call instead, by
+            conformal risk control.
+        loss : {"regret", "error", "net", "selective"}
+            See `confroute.policy.guarantee.severity`. "regret" is what is lost to always asking the cloud.
+        horizon : float, optional
+            The promise is also to hold for the loss measured over so many calls to come, which scatters around its mean; as
+            many as there are rows by default, `math.inf` for the long run only. Exact for losses of 0 and 1 that
+            never fall as more is kept ("regret", "error"); other losses are promised for the long run only.
+        grid : sequence of float, optional
+            Thresholds fixed beforehand. By default quantiles of the uncertainties, chosen without the qualities.
+        seed : int
+            Of the order in which the betting bound takes the rows ("net").
+        date : str, optional
+            Today by default.
+
+        Returns
+        -------
+        Threshold
+            With its `certificate`.
+
+        Raises
+        ------
+        CalibrationError
+            Too few rows for these levels, or a target that the edge cannot meet; with the numbers.
+
+        Notes
+        -----
+        Learn-then-Test with fixed-sequence testing (arXiv 2110.01052): exact binomial or hypergeometric tests for losses of
+        0 and 1, Hoeffding-Bentkus in [0, 1], a betting bound in [-1, 1]. It assumes that calls to come are exchangeable
+        with the recorded ones, and it is about quality as it was graded: a judge's mistakes are not covered.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> doubt = np.linspace(0, 1, 500)
+        >>> threshold = Threshold.certify(doubt, (doubt < 0.5).astype(float), alpha=0.05, delta=0.1)
+        >>> threshold.certificate.method, threshold.certificate.n, 0.5 < threshold.value < 0.55
+        ('ltt-hypergeometric', 500, True)
+        """
+        from confroute.policy.guarantee import certified
+
+        value, certificate = certified(
+            uncertainty,
+            edge_quality,
+            cloud_quality,
+            alpha=alpha,
+            delta=delta,
+            loss=loss,
+            horizon=horizon,
+            grid=grid,
+            seed=seed,
+            date=date,
+        )
+        return cls(value=value, source=certificate.words, certificate=certificate)
+
+    @classmethod
+    def certify_groups(
+        cls,
+        group: Sequence[str],
+        uncertainty: Sequence[float],
+        edge_quality: Sequence[float],
+        cloud_quality: Sequence[float] | None = None,
+        *,
+        alpha: float,
+        delta: float = 0.1,
+        loss: Loss = "regret",
+        horizon: float | None = None,
+    ) -> dict[str, Threshold]:
+        """One certified threshold a group, all of whose promises hold together with probability 1 - `delta`.
+
+        Parameters
+        ----------
+        group : sequence of str
+            A tag of each recorded call, as `Request.tags` will hold it; see `Gate.by_tag`.
+
+        Returns
+        -------
+        dict of str to Threshold
+            Each certified at `delta` divided by the number of groups (Bonferroni).
+
+        Raises
+        ------
+        CalibrationError
+            A group whose rows are too few or cannot meet the target; the message names it.
+        """
+        from confroute.policy.guarantee import certified_groups
+
+        found = certified_groups(
+            group,
+            uncertainty,
+            edge_quality,
+            cloud_quality,
+            alpha=alpha,
+            delta=delta,
+            loss=loss,
+            horizon=horizon,
+        )
+        return {
+            name: cls(value=value, source=promise.words, certificate=promise)
+            for name, (value, promise) in found.items()
+        }
+
 
 def _recorded(uncertainty: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     values = np.sort(np.asarray(uncertainty, dtype=np.float64))
@@ -145,56 +277,3 @@ def _between(values: np.ndarray[tuple[int], np.dtype[np.float64]], kept: int) ->
     if kept == values.size:
         return float(values[-1])
     return float(round((values[kept - 1] + values[kept]) / 2, 12))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
-    """A signal, its threshold and the zone around it in which a further signal is asked.
-
-    Attributes
-    ----------
-    signal : Signal
-    threshold : Threshold
-    grey : tuple of two floats or None
-        Uncertainties above the first and up to the second are not decided here if the policy has a further gate that
-        can be measured. None: always decided here.
-
-    Raises
-    ------
-    PolicyError
-        The threshold or the grey zone lies outside the signal's range, or the threshold outside the grey zone.
-    """
-
-    signal: Signal
-    threshold: Threshold
-    grey: tuple[float, float] | None = None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.signal, type) or not isinstance(self.signal, Signal):
-            msg = (
-                f"signal is {self.signal!r}: expected an object with a measure method, such as TokenLogprob()"
-            )
-            raise PolicyError(msg)
-        if not isinstance(self.threshold, Threshold):
-            msg = f"threshold is {self.threshold!r}: expected Threshold(value=...)"
-            raise PolicyError(msg)
-        check_threshold(self.signal, self.threshold.value)
-        if self.grey is not None and not self.grey[0] <= self.threshold.value <= self.grey[1]:
-            msg = f"grey zone {self.grey} of {self.signal.name}: expected (low, high) with the threshold {self.threshold.value} inside"
-            raise PolicyError(msg)
-
-
-def check_threshold(signal: Signal, value: float) -> None:
-    """Refuse a threshold outside the signal's range.
-
-    Raises
-    ------
-    PolicyError
-    """
-    spread = signal.range
-    if not isinstance(value, (int, float)) or value not in spread:
-        msg = (
-            f"threshold {value!r} of {signal.name} is outside its range [{spread.low:g}, {spread.high:g}] ({spread.unit}): "
-            "the lower end keeps only answers without any doubt"
-        )
-        raise PolicyError(msg)

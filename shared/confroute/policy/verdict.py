@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from confroute.decision import Measurement, Stage
-from confroute.policy.threshold import Gate
+from confroute.policy.gate import Gate
 from confroute.signals.base import Settled
 from confroute.types import Tier
 

@@ -18,8 +18,8 @@ from confroute.errors import (
     StreamInterruptedError,
     TierError,
 )
+from confroute.policy.gate import Gate
 from confroute.policy.rules import Ruling
-from confroute.policy.threshold import Gate
 from confroute.policy.verdict import Verdict, blocked_by, is_grey, settled, verdict_of
 from confroute.signals.base import Asking, Case
 from confroute.types import Generation, Request, Tier, Usage
@@ -266,6 +266,7 @@ class Walk:
             signal=measured.signal if measured else None,
             threshold=gate.threshold.value if gate else None,
             threshold_source=gate.threshold.source if gate else None,
+            certificate=gate.threshold.certificate if gate else None,
             signals=dict(self.signals),
             skipped=dict(self.skipped),
             steps=tuple(self.steps),

@@ -1,0 +1,85 @@
+"""What a calibrated threshold promises, on which data, and by which argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from confroute.errors import PolicyError
+from confroute.types import JSON
+
+Loss: TypeAlias = Literal["regret", "error", "net", "selective"]
+Method: TypeAlias = Literal[
+    "ltt-binomial", "ltt-hypergeometric", "ltt-hoeffding-bentkus", "ltt-betting", "crc"
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """A promise about a threshold; it stands in the policy file and in every decision that the threshold settles.
+
+    Attributes
+    ----------
+    loss : {"regret", "error", "net", "selective"}
+        What is bounded; see `confroute.policy.guarantee.severity`.
+    alpha : float
+        The bound on its mean over calls.
+    delta : float or None
+        Probability, over the calibration rows, that the promise is broken. None: the bound holds in expectation only.
+    n : int
+        Calibration rows.
+    method : str
+        "ltt-binomial", "ltt-hypergeometric", "ltt-hoeffding-bentkus", "ltt-betting" or "crc".
+    observed : float
+        Mean loss on the calibration rows at the threshold.
+    horizon : int or None
+        Calls to come whose measured mean loss is promised to keep the bound as well; None: only the long-run mean is.
+    date : str
+        Day of the calibration, ISO 8601.
+    data_hash : str
+        SHA-256 of the calibration columns, so that it can be proved which rows they were.
+    group : str or None
+        The tag that the promise is about; None for all calls.
+
+    Raises
+    ------
+    PolicyError
+        A delta outside (0, 1) or fewer than one row.
+    """
+
+    loss: Loss
+    alpha: float
+    delta: float | None
+    n: int
+    method: Method
+    observed: float
+    date: str
+    data_hash: str
+    horizon: int | None = None
+    group: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or (self.delta is not None and not 0 < self.delta < 1):
+            msg = f"a certificate of delta {self.delta} on {self.n} rows: expected delta in (0, 1) and a row at least"
+            raise PolicyError(msg)
+
+    def to_dict(self) -> dict[str, JSON]:
+        """JSON form."""
+        return {
+            "loss": self.loss,
+            "alpha": self.alpha,
+            "delta": self.delta,
+            "n": self.n,
+            "method": self.method,
+            "observed": round(self.observed, 6),
+            "horizon": self.horizon,
+            "date": self.date,
+            "data_hash": self.data_hash,
+            "group": self.group,
+        }
+
+    @property
+    def words(self) -> str:
+        """The promise in a few words, as it stands in a decision's reason."""
+        level = "on average" if self.delta is None else f"with confidence {1 - self.delta:g}"
+        return f"{self.loss} at most {self.alpha:g} {level}, {self.method} on {self.n} calls"

@@ -1,0 +1,88 @@
+"""A signal with the threshold that it is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from confroute.errors import PolicyError
+from confroute.policy.threshold import Threshold
+from confroute.signals.base import Signal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupThreshold:
+    """The threshold of calls that carry one tag; see `Threshold.certify_groups`.
+
+    Attributes
+    ----------
+    tag : str
+    threshold : Threshold
+    """
+
+    tag: str
+    threshold: Threshold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """A signal, its threshold and the zone around it in which a further signal is asked.
+
+    Attributes
+    ----------
+    signal : Signal
+    threshold : Threshold
+    grey : tuple of two floats or None
+        Uncertainties above the first and up to the second are not decided here if the policy has a further gate that
+        can be measured. None: always decided here.
+    by_tag : tuple of GroupThreshold
+        Thresholds of calls that carry a tag (`Request.tags`), in place of `threshold`; the first that applies counts.
+
+    Raises
+    ------
+    PolicyError
+        The threshold or the grey zone lies outside the signal's range, or the threshold outside the grey zone.
+    """
+
+    signal: Signal
+    threshold: Threshold
+    grey: tuple[float, float] | None = None
+    by_tag: tuple[GroupThreshold, ...] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.signal, type) or not isinstance(self.signal, Signal):
+            msg = (
+                f"signal is {self.signal!r}: expected an object with a measure method, such as TokenLogprob()"
+            )
+            raise PolicyError(msg)
+        if not isinstance(self.threshold, Threshold):
+            msg = f"threshold is {self.threshold!r}: expected Threshold(value=...)"
+            raise PolicyError(msg)
+        check_threshold(self.signal, self.threshold.value)
+        if self.grey is not None and not self.grey[0] <= self.threshold.value <= self.grey[1]:
+            msg = f"grey zone {self.grey} of {self.signal.name}: expected (low, high) with the threshold {self.threshold.value} inside"
+            raise PolicyError(msg)
+        for group in self.by_tag:
+            check_threshold(self.signal, group.threshold.value)
+
+    def for_tags(self, tags: frozenset[str]) -> Gate:
+        """Return this gate with the threshold of the first group that a call of these tags belongs to."""
+        for group in self.by_tag:
+            if group.tag in tags:
+                return replace(self, threshold=group.threshold, grey=None)
+        return self
+
+
+def check_threshold(signal: Signal, value: float) -> None:
+    """Refuse a threshold outside the signal's range.
+
+    Raises
+    ------
+    PolicyError
+    """
+    spread = signal.range
+    if not isinstance(value, (int, float)) or value not in spread:
+        msg = (
+            f"threshold {value!r} of {signal.name} is outside its range [{spread.low:g}, {spread.high:g}] ({spread.unit}): "
+            "the lower end keeps only answers without any doubt"
+        )
+        raise PolicyError(msg)

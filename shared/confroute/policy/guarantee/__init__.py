@@ -1,0 +1,26 @@
+"""Thresholds with a guarantee: Learn-then-Test, conformal risk control and the bounds behind them."""
+
+from confroute.policy.guarantee.certify import certified, certified_groups, columns
+from confroute.policy.guarantee.losses import LEAST_KEPT, severity
+from confroute.policy.guarantee.tails import (
+    betting,
+    binomial_cdf,
+    hoeffding_bentkus,
+    hypergeometric_cdf,
+    most_failures,
+    rows_needed,
+)
+
+__all__ = [
+    "LEAST_KEPT",
+    "betting",
+    "binomial_cdf",
+    "certified",
+    "certified_groups",
+    "columns",
+    "hoeffding_bentkus",
+    "hypergeometric_cdf",
+    "most_failures",
+    "rows_needed",
+    "severity",
+]

@@ -1,0 +1,131 @@
+"""What a kept answer loses: the losses that a guarantee can be about."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from confroute.certificate import Loss
+from confroute.errors import CalibrationError
+
+Array = npt.NDArray[np.float64]
+LEAST_KEPT = 30
+_GRID = 200
+
+
+def severity(loss: Loss, edge: Array, cloud: Array) -> Array:
+    """What keeping each answer loses; an answer that is sent on loses nothing.
+
+    Parameters
+    ----------
+    loss : {"regret", "error", "net", "selective"}
+        "regret": max(0, cloud - edge), what is lost to always asking the cloud. "error": 1 - edge, whatever the cloud says.
+        "net": cloud - edge, which kept answers that are better than the cloud's make good. "selective": 1 - edge, averaged
+        over the kept answers only instead of over all calls.
+    edge, cloud : array of float in [0, 1], shape (n,)
+
+    Returns
+    -------
+    array of float, shape (n,)
+        In [0, 1]; in [-1, 1] for "net".
+
+    Raises
+    ------
+    CalibrationError
+        An unknown loss.
+
+    Examples
+    --------
+    >>> severity("regret", np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])).tolist()
+    [0.0, 1.0, 0.0]
+    """
+    if loss == "regret":
+        return np.maximum(0.0, cloud - edge)
+    if loss == "net":
+        return cloud - edge
+    if loss in {"error", "selective"}:
+        return 1.0 - edge
+    msg = f"loss is {loss!r}: expected 'regret', 'error', 'net' or 'selective'"
+    raise CalibrationError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Slice:
+    """Calibration rows by rising uncertainty, and the thresholds that are tried on them.
+
+    Attributes
+    ----------
+    uncertainty, loss : array of float, shape (n,)
+    grid : array of float, shape (m,)
+        Thresholds, rising; chosen without the losses.
+    kept : array of int, shape (m,)
+        Rows that each of them keeps.
+    lost : array of float, shape (m,)
+        Sum of the losses of these.
+    """
+
+    uncertainty: Array
+    loss: Array
+    grid: Array
+    kept: npt.NDArray[np.int64]
+    lost: Array
+
+    @property
+    def n(self) -> int:
+        """Rows."""
+        return self.uncertainty.size
+
+    @property
+    def binary(self) -> bool:
+        """Whether every loss is 0 or 1, so that exact tests apply."""
+        return bool(np.isin(self.loss, (0.0, 1.0)).all())
+
+
+def sliced(uncertainty: Array, loss: Array, *, least: int, grid: npt.ArrayLike | None = None) -> Slice:
+    """Sort the rows and lay the grid.
+
+    Parameters
+    ----------
+    uncertainty, loss : array of float, shape (n,)
+    least : int
+        Rows that the first threshold keeps at least: one that keeps hardly any row proves nothing, and a walk that
+        meets it first would end there.
+    grid : array of float, optional
+        Thresholds fixed beforehand; those that keep fewer than `least` are left out. By default at most 200 quantiles of
+        the uncertainties themselves.
+
+    Raises
+    ------
+    CalibrationError
+        Fewer than `least` rows, or a grid that leaves no threshold.
+    """
+    order = np.argsort(uncertainty, kind="stable")
+    u, row = uncertainty[order], loss[order]
+    if u.size < least:
+        msg = (
+            f"{u.size} calibration rows: at least {least} are needed before the first threshold can be tried"
+        )
+        raise CalibrationError(msg)
+    if grid is None:
+        places = np.append(np.arange(least - 1, u.size, max(1, u.size // _GRID)), u.size - 1)
+        tried = np.unique(u[places])
+    else:
+        tried = np.unique(np.asarray(grid, dtype=np.float64))
+    kept = np.searchsorted(u, tried, side="right")
+    tried, kept = tried[kept >= least], kept[kept >= least]
+    if tried.size == 0:
+        msg = f"no threshold of the grid keeps {least} of {u.size} calibration rows: extend the grid upwards"
+        raise CalibrationError(msg)
+    lost = np.concatenate(([0.0], np.cumsum(row)))[kept]
+    return Slice(uncertainty=u, loss=row, grid=tried, kept=kept, lost=lost)
+
+
+def digest(*columns: Array) -> str:
+    """SHA-256 of columns of numbers, as little-endian doubles in the order given."""
+    whole = hashlib.sha256()
+    for column in columns:
+        whole.update(np.ascontiguousarray(column, dtype="<f8").tobytes())
+    return whole.hexdigest()

@@ -1,0 +1,182 @@
+"""The walk from cautious to bold thresholds, and where it has to stop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from confroute.certificate import Loss, Method
+from confroute.errors import CalibrationError
+from confroute.policy.guarantee.losses import LEAST_KEPT, Slice
+from confroute.policy.guarantee.tails import (
+    betting,
+    binomial_cdf,
+    first_failure,
+    hoeffding_bentkus,
+    most_failures,
+    rows_needed,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Where a walk ended.
+
+    Attributes
+    ----------
+    threshold : float
+    method : str
+    observed : float
+        Mean loss on the calibration rows at the threshold.
+    horizon : int or None
+    """
+
+    threshold: float
+    method: Method
+    observed: float
+    horizon: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What is to be promised: a mean loss of at most alpha, but for a probability of delta."""
+
+    loss: Loss
+    alpha: float
+    delta: float
+
+    @property
+    def least_kept(self) -> int:
+        """Rows the first threshold must keep: for "selective", no fewer can prove anything."""
+        needed = rows_needed(self.alpha, self.delta, horizon=False) if self.loss == "selective" else 0
+        return max(LEAST_KEPT, needed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Test:
+    method: Method
+    proves: Callable[[int], bool]
+    allows: str
+
+
+def fixed_sequence(rows: Slice, target: Target, *, horizon: float | None, seed: int) -> Found:
+    """Learn-then-Test with fixed-sequence testing (Angelopoulos et al., arXiv 2110.01052).
+
+    Thresholds are tested from the most cautious on, each at the full level delta, and the first that is not proved
+    ends the walk: the probability that the one returned breaks its bound is at most delta. This holds for losses that
+    are not monotone in the threshold as well.
+
+    Raises
+    ------
+    CalibrationError
+        Too few rows for these levels, or the first threshold is not proved; with the numbers.
+    """
+    ahead = _horizon(rows, target.loss, horizon)
+    if target.loss == "net":
+        test = _net_test(rows, target, seed)
+    elif not rows.binary:
+        test = _graded_test(rows, target)
+    elif target.loss == "selective":
+        test = _selective_test(rows, target)
+    else:
+        test = _binary_test(rows, target, ahead)
+    passed = first_failure(test.proves, rows.grid.size)
+    if passed == 0:
+        msg = (
+            f"a {target.loss} of {target.alpha:g} with confidence {1 - target.delta:g} cannot be promised: the {rows.kept[0]} most "
+            f"certain of {rows.n} rows lose {rows.lost[0]:g}, {test.method} allows {test.allows}; use a better edge or signal, "
+            "record more rows, or allow more loss or less confidence"
+        )
+        raise CalibrationError(msg)
+    return Found(
+        threshold=float(rows.grid[passed - 1]),
+        method=test.method,
+        observed=_mean(rows, target.loss, passed - 1),
+        horizon=ahead,
+    )
+
+
+def expected_control(rows: Slice, loss: Loss, *, alpha: float) -> Found:
+    """Conformal risk control (Angelopoulos et al., arXiv 2208.02814): a bound on the expected loss of the next call.
+
+    Raises
+    ------
+    CalibrationError
+        A loss that may fall as the threshold rises, or no threshold that meets the bound.
+    """
+    if loss not in {"regret", "error"}:
+        msg = f"conformal risk control needs a loss that never falls as more is kept: 'regret' or 'error', not {loss!r}"
+        raise CalibrationError(msg)
+    fits = np.flatnonzero((rows.lost + 1) / (rows.n + 1) <= alpha)
+    if fits.size == 0:
+        msg = (
+            f"an expected {loss} of {alpha:g} cannot be met: the {rows.kept[0]} most certain of {rows.n} rows lose "
+            f"{rows.lost[0]:g}, which bounds it at {(rows.lost[0] + 1) / (rows.n + 1):.4f}; allow more or record more rows"
+        )
+        raise CalibrationError(msg)
+    at = int(fits[-1])
+    return Found(threshold=float(rows.grid[at]), method="crc", observed=_mean(rows, loss, at))
+
+
+def _mean(rows: Slice, loss: Loss, at: int) -> float:
+    return float(rows.lost[at] / (rows.kept[at] if loss == "selective" else rows.n))
+
+
+def _horizon(rows: Slice, loss: Loss, horizon: float | None) -> int | None:
+    """Calls to come that are promised too; only monotone losses of 0 and 1 have an exact argument for it."""
+    if not rows.binary or loss not in {"regret", "error"} or horizon == math.inf:
+        return None
+    if horizon is None:
+        return rows.n
+    if not horizon >= 1 or horizon != int(horizon):
+        msg = f"horizon is {horizon}: expected a whole number of calls, or math.inf for the long run only"
+        raise CalibrationError(msg)
+    return int(horizon)
+
+
+def _net_test(rows: Slice, target: Target, seed: int) -> _Test:
+    # Rows may come sorted by topic, and a bet must not depend on what it is about.
+    place = np.random.default_rng(seed).permutation(rows.n)
+    values = rows.loss[place]
+    return _Test(
+        method="ltt-betting",
+        proves=lambda at: (
+            betting(np.where(place < rows.kept[at], values, 0.0), target.alpha, target.delta) <= target.delta
+        ),
+        allows=f"a p-value of {target.delta:g}",
+    )
+
+
+def _graded_test(rows: Slice, target: Target) -> _Test:
+    def proves(at: int) -> bool:
+        n = int(rows.kept[at]) if target.loss == "selective" else rows.n
+        return hoeffding_bentkus(_mean(rows, target.loss, at), n, target.alpha) <= target.delta
+
+    return _Test(method="ltt-hoeffding-bentkus", proves=proves, allows=f"a p-value of {target.delta:g}")
+
+
+def _selective_test(rows: Slice, target: Target) -> _Test:
+    def proves(at: int) -> bool:
+        return binomial_cdf(round(rows.lost[at]), int(rows.kept[at]), target.alpha) <= target.delta
+
+    most = most_failures(int(rows.kept[0]), target.alpha, target.delta)
+    return _Test(method="ltt-binomial", proves=proves, allows=f"at most {most} there")
+
+
+def _binary_test(rows: Slice, target: Target, horizon: int | None) -> _Test:
+    most = most_failures(rows.n, target.alpha, target.delta, horizon=horizon)
+    if most < 0:
+        needed = rows_needed(target.alpha, target.delta, horizon=horizon is not None)
+        msg = (
+            f"{rows.n} calibration rows cannot promise a {target.loss} of {target.alpha:g} with confidence {1 - target.delta:g}, "
+            f"even if none fails: at least {needed} rows are needed; record more, or allow more loss or less confidence"
+        )
+        raise CalibrationError(msg)
+    return _Test(
+        method="ltt-binomial" if horizon is None else "ltt-hypergeometric",
+        proves=lambda at: bool(rows.lost[at] <= most),
+        allows=f"at most {most}",
+    )
