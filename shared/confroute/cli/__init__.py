@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from confroute.cli import demo, models, pull, signals
+from confroute.cli import demo, doctor, models, pull, report, signals
 from confroute.errors import ConfrouteError
 
-COMMANDS = (demo, pull, models, signals)
+COMMANDS = (demo, doctor, pull, models, signals, report)
 
 FAILED = 1
 MISUSED = 2

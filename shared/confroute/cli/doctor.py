@@ -1,0 +1,84 @@
+"""``confroute doctor``: what an edge and a cloud can really do, and the policy to start with."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from confroute.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from confroute.doctor import Diagnosis
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="find out what an edge and a cloud can do",
+        description="Ask both models some short questions: do they answer, return log-probabilities, differ when "
+        "sampled, stream, call tools, fill schemas? Says which signals are possible and what to start with. "
+        "Exit code 0 if both answer and the edge can be measured, else 1.",
+    )
+    for tier, default in (("edge", "local:smollm2-135m"), ("cloud", "local:qwen2.5-coder-1.5b")):
+        parser.add_argument(
+            f"--{tier}", default=default, metavar="MODEL", help=f"PROVIDER:MODEL (default: {default})"
+        )
+        parser.add_argument(
+            f"--{tier}-url", metavar="URL", help="where an OpenAI-compatible or Ollama server listens"
+        )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Examine and print.
+
+    Raises
+    ------
+    MissingExtraError
+        LangChain is not installed.
+    ModelError, PolicyError
+        A model's name is none.
+    """
+    try:
+        from langchain_confroute.doctor import diagnose
+    except ImportError as error:
+        raise MissingExtraError(extra="langchain", needed_for="the doctor") from error
+    from confroute.demo.backends import Backend
+
+    edge = Backend(spec=args.edge, base_url=args.edge_url)
+    cloud = Backend(spec=args.cloud, base_url=args.cloud_url)
+    found = diagnose(edge=edge.langchain(), cloud=cloud.langchain())
+    if args.json:
+        print(json.dumps(found.to_dict(), indent=2, allow_nan=False))
+    else:
+        _show(found)
+    return 0 if found.ok else 1
+
+
+def _show(found: Diagnosis) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(soft_wrap=False)
+    if not console.is_terminal:
+        console.width = 110
+    table = Table(pad_edge=False)
+    for name in ("", "check", "works"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("seen", overflow="fold")
+    for row in found.rows():
+        table.add_row(*map(escape, row))
+    console.print(table)
+    for tier, model in found.models.items():
+        console.print(f"{tier}: {model}", markup=False)
+    if found.policy is None:
+        console.print("no signal can be measured on this edge: there is nothing to route by")
+        return
+    names = " then ".join(gate.signal.name for gate in found.policy.gates)
+    console.print(
+        f"start with: {names}, uncalibrated thresholds; then `confroute record` your own prompts and `confroute fit`"
+    )

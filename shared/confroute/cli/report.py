@@ -1,0 +1,65 @@
+"""``confroute report``: a decision log as one HTML page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from confroute.errors import LogError
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "report",
+        help="turn a decision log into an HTML page",
+        description="Read a log that confroute.log.DecisionLog wrote, its renamed files included, and write one "
+        "self-contained page: shares, savings, latency, uncertainty over time, drift, decisions worth a look.",
+    )
+    parser.add_argument("log", type=Path, metavar="LOG", help="the newest file of the log")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="where to write (default: LOG with .html behind it)"
+    )
+    parser.add_argument(
+        "--price",
+        action="append",
+        default=[],
+        type=_price,
+        metavar="TIER=IN,OUT",
+        help="USD per million input and output tokens of a tier, such as cloud=0.15,0.60; may be repeated",
+    )
+    parser.set_defaults(run=run)
+
+
+def _price(text: str) -> tuple[str, tuple[float, float]]:
+    tier, _, pair = text.partition("=")
+    try:
+        spent_in, spent_out = (float(part) for part in pair.split(","))
+    except ValueError:
+        msg = f"{text!r}: expected TIER=IN,OUT such as cloud=0.15,0.60"
+        raise argparse.ArgumentTypeError(msg) from None
+    return tier, (spent_in, spent_out)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, write and say where.
+
+    Raises
+    ------
+    LogError
+        LOG cannot be read, or the page cannot be written.
+    """
+    from confroute.log import read_log
+    from confroute.views.report import log_page
+
+    entries = list(read_log(args.log))
+    out: Path = args.out or args.log.with_name(args.log.name + ".html")
+    try:
+        out.write_text(log_page(entries, prices_usd=dict(args.price)), encoding="utf-8")
+    except OSError as error:
+        msg = f"the page cannot be written to {out}: {error}; give --out a file in a folder that exists"
+        raise LogError(msg) from error
+    print(out)
+    print(f"{len(entries)} calls", file=sys.stderr)
+    return 0

@@ -1,0 +1,187 @@
+"""A decision log as one page: shares, savings, latency, uncertainty over time, drift, what is worth a look."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from html import escape
+
+import numpy as np
+
+from confroute.log import Entry
+from confroute.types import Usage
+from confroute.views.decision import decision_html
+from confroute.views.html import page, table
+from confroute.views.svg import COLOURS, GREY, MARGIN, Panel, document
+from confroute.views.worth import notable
+
+_BUCKETS = 24
+_LEAST_FOR_DRIFT = 40
+
+
+def log_page(entries: Sequence[Entry], *, prices_usd: dict[str, tuple[float, float]] | None = None) -> str:
+    """The HTML report of a log.
+
+    Parameters
+    ----------
+    entries : sequence of Entry, oldest first
+    prices_usd : dict, optional
+        By tier, USD per million input and output tokens; without it no money is shown.
+
+    Returns
+    -------
+    str
+        One self-contained document.
+    """
+    return page(f"{len(entries)} routed calls", _parts(entries, prices_usd or {}))
+
+
+def _parts(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) -> Iterable[str]:
+    if not entries:
+        yield "<p>The log is empty.</p>"
+        return
+    yield f"<p>{entries[0].at:%Y-%m-%d %H:%M} to {entries[-1].at:%Y-%m-%d %H:%M} UTC</p>"
+    yield _totals(entries, prices)
+    yield "<h2>Over time</h2>"
+    yield over_time_svg(entries)
+    yield from _drift(entries)
+    yield "<h2>Worth a look</h2>"
+    for note in notable(entries):
+        yield (
+            f"<details><summary>{escape(note.why)}, {note.entry.at:%m-%d %H:%M:%S}</summary>"
+            f"{decision_html(note.entry.decision)}</details>"
+        )
+
+
+def _totals(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) -> str:
+    routes = Counter(entry.decision.route for entry in entries)
+    stages = Counter(entry.decision.stage for entry in entries)
+    seconds = np.array([entry.decision.latency_s for entry in entries])
+    rows: list[tuple[str, str]] = [
+        ("routes", ", ".join(f"{name} {count / len(entries):.1%}" for name, count in routes.most_common())),
+        ("settled by", ", ".join(f"{name} {count}" for name, count in stages.most_common())),
+        (
+            "seconds a call",
+            f"median {np.median(seconds):.2f}, 95th percentile {np.quantile(seconds, 0.95):.2f}",
+        ),
+        ("degraded", str(sum(entry.decision.degraded for entry in entries))),
+        ("private", str(sum(entry.decision.private for entry in entries))),
+    ]
+    used = _used(entries)
+    rows += [(f"tokens of {tier}", f"{u.input_tokens} in, {u.output_tokens} out") for tier, u in used.items()]
+    if prices:
+        spent = sum(_usd(used.get(tier, Usage()), price) for tier, price in prices.items())
+        rows.append(("cost at the given prices", f"{spent:.4f} USD"))
+        rows += _saved(entries, prices, spent)
+    return table(("", ""), rows)
+
+
+def _used(entries: Iterable[Entry]) -> dict[str, Usage]:
+    used: dict[str, Usage] = {}
+    for entry in entries:
+        for tier, usage in entry.decision.usage.items():
+            used[tier] = used.get(tier, Usage()) + usage
+    return used
+
+
+def _usd(usage: Usage, price: tuple[float, float]) -> float:
+    return (usage.input_tokens * price[0] + usage.output_tokens * price[1]) / 1e6
+
+
+def _saved(
+    entries: Sequence[Entry], prices: dict[str, tuple[float, float]], spent: float
+) -> list[tuple[str, str]]:
+    """An estimate: a kept answer would have cost its own tokens at the dearest tier's price."""
+    dearest = max(prices, key=lambda tier: sum(prices[tier]))
+    answers = Usage()
+    for entry in entries:
+        steps = [
+            s for s in entry.decision.steps if s.kind in ("draft", "final") and s.usage and s.error is None
+        ]
+        answers += steps[-1].usage if steps and steps[-1].usage else Usage()
+    always = _usd(answers, prices[dearest])
+    return [
+        (
+            f"{dearest} alone, estimated from the answers' tokens",
+            f"{always:.4f} USD; routing saves {always - spent:.4f} USD",
+        )
+    ]
+
+
+def over_time_svg(entries: Sequence[Entry]) -> str:
+    """Share of calls by the first tier seen, and median uncertainty by signal, in equal slices of the log."""
+    slices = np.array_split(np.arange(len(entries)), min(_BUCKETS, len(entries)))
+    middles = [(at + 0.5) / len(slices) for at in range(len(slices))]
+    size = 260.0
+    shares = Panel(MARGIN, 30, size)
+    parts = [*shares.axes("Answered by the last tier", "log, from start to end", "share of calls")]
+    last = sorted({entry.decision.route for entry in entries} - {"edge"})
+    for at, route in enumerate(last):
+        line = [float(np.mean([entries[i].decision.route == route for i in part])) for part in slices]
+        parts.append(shares.line(zip(middles, line, strict=True), colour=COLOURS[at % len(COLOURS)]))
+        parts.append(
+            f"<text x='{MARGIN + 6}' y='{44 + 14 * at}' fill='{COLOURS[at % len(COLOURS)]}'>{escape(route)}</text>"
+        )
+    signal = Counter(e.decision.signal for e in entries if e.decision.signal).most_common(1)
+    if signal and signal[0][0]:
+        parts += _uncertainty(entries, slices, middles, signal[0][0], left=2 * MARGIN + size + 20)
+    return document(2 * (MARGIN + size) + 60, size + 80, parts)
+
+
+def _uncertainty(
+    entries: Sequence[Entry],
+    slices: Sequence[np.ndarray[tuple[int], np.dtype[np.intp]]],
+    middles: Sequence[float],
+    signal: str,
+    *,
+    left: float,
+) -> Iterable[str]:
+    values = [entry.decision.signals.get(signal) for entry in entries]
+    medians = [
+        (x, float(np.median(found)))
+        for x, part in zip(middles, slices, strict=True)
+        if (found := [m.uncertainty for i in part if (m := values[i]) is not None])
+    ]
+    thresholds = [
+        e.decision.threshold for e in entries if e.decision.signal == signal and e.decision.threshold
+    ]
+    high = max([*(value for _, value in medians), *thresholds[-1:], 1e-9]) * 1.2
+    panel = Panel(left, 30, 260.0, high=high)
+    yield from panel.axes(f"{signal}, median", "log, from start to end", "uncertainty")
+    yield panel.line(medians, colour=COLOURS[0])
+    if thresholds:
+        yield panel.line([(0, thresholds[-1]), (1, thresholds[-1])], colour=GREY, dash="4 3")
+
+
+def _drift(entries: Sequence[Entry]) -> Iterable[str]:
+    """First and second half of the log compared: the largest gap of their distributions, signal by signal."""
+    names = sorted({name for entry in entries for name in entry.decision.signals})
+    rows: list[tuple[str, int, float, float, str]] = []
+    for name in names:
+        values = np.array([m.uncertainty for e in entries if (m := e.decision.signals.get(name)) is not None])
+        if values.size < _LEAST_FOR_DRIFT:
+            continue
+        first, second = np.array_split(values, 2)
+        gap = largest_gap(first, second)
+        # Smirnov's 5 % point for two samples.
+        limit = 1.358 * ((first.size + second.size) / (first.size * second.size)) ** 0.5
+        rows.append((name, values.size, gap, limit, "changed" if gap > limit else "no sign of change"))
+    if rows:
+        yield "<h2>First half against second half</h2>"
+        yield table(("signal", "n", "largest gap", "5 % limit", ""), rows)
+
+
+def largest_gap(
+    first: np.ndarray[tuple[int], np.dtype[np.float64]],
+    second: np.ndarray[tuple[int], np.dtype[np.float64]],
+) -> float:
+    """Kolmogorov and Smirnov's statistic: the largest distance of two empirical distributions, in [0, 1].
+
+    Examples
+    --------
+    >>> largest_gap(np.array([1.0, 2.0]), np.array([3.0, 4.0]))
+    1.0
+    """
+    every = np.concatenate([first, second])
+    below = [np.searchsorted(np.sort(part), every, side="right") / part.size for part in (first, second)]
+    return float(np.abs(below[0] - below[1]).max())

@@ -1,0 +1,98 @@
+"""`confroute report`: a log becomes a page."""
+
+import json
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from confroute.cli import main
+from confroute.decision import Decision, Measurement, Step
+from confroute.log import Entry
+from confroute.types import Usage
+from confroute.views.report import largest_gap, log_page
+from confroute.views.worth import notable
+
+
+def entry(number, uncertainty, **more):
+    """One call of minute `number`, kept up to 0.25."""
+    route = "edge" if uncertainty <= 0.25 else "cloud"
+    usage = Usage(input_tokens=100, output_tokens=10)
+    steps = [Step(kind="draft", tier="edge", usage=usage, latency_s=0.1)]
+    if route == "cloud":
+        steps.append(Step(kind="final", tier="cloud", usage=usage, latency_s=1.0))
+    fields = {
+        "route": route,
+        "stage": "draft",
+        "reason": f"number {number}",
+        "uncertainty": uncertainty,
+        "signal": "token_logprob",
+        "threshold": 0.25,
+        "signals": {"token_logprob": Measurement(signal="token_logprob", uncertainty=uncertainty)},
+        "steps": tuple(steps),
+        **more,
+    }
+    return Entry(
+        at=datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(minutes=number), decision=Decision(**fields)
+    )
+
+
+def test_money_and_shares_are_counted_from_all_steps():
+    """Four calls, one escalated: by hand."""
+    page = log_page(
+        [entry(n, u) for n, u in enumerate((0.1, 0.1, 0.1, 0.9))],
+        prices_usd={"edge": (0.0, 0.0), "cloud": (100.0, 1000.0)},
+    )
+    assert "edge 75.0%, cloud 25.0%" in page
+    assert "0.0200 USD" in page  # one cloud call: 100 tokens at 100 and 10 at 1,000 USD a million
+    assert "0.0800 USD; routing saves 0.0600 USD" in page
+
+
+def test_a_change_of_the_signal_is_named():
+    """The second half of the log has other uncertainties than the first."""
+    steady = log_page([entry(n, (n % 10) / 20) for n in range(100)])
+    changed = log_page([entry(n, (n % 10) / 20 + 0.2 * (n >= 50)) for n in range(100)])
+    assert "no sign of change" in steady
+    assert ">changed<" in changed
+
+
+def test_the_largest_gap_is_kolmogorov_and_smirnovs():
+    """By hand: after 2, half of the first sample and none of the second lies below."""
+    import numpy as np
+
+    assert largest_gap(np.array([1.0, 2.0, 5.0, 6.0]), np.array([3.0, 4.0, 7.0, 8.0])) == 0.5
+
+
+def test_failures_come_first_among_what_is_worth_a_look():
+    """Then the call nearest to its threshold."""
+    entries = [entry(n, 0.01 * n) for n in range(30)]
+    entries.append(entry(30, 0.1, degraded=True))
+    found = notable(entries)
+    assert len(found) == 20
+    assert found[0].why == "degraded answer"
+    near = [note.entry.decision.uncertainty for note in found if note.why == "close to the threshold"]
+    assert near[0] == pytest.approx(0.25)
+    assert len({id(note.entry) for note in found}) == 20
+
+
+def test_the_command_writes_beside_the_log(tmp_path, capsys):
+    """And says where."""
+    log = tmp_path / "log.jsonl"
+    lines = [
+        {"at": made.at.isoformat(), **made.decision.to_dict()} for made in (entry(0, 0.1), entry(1, 0.9))
+    ]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["report", str(log), "--price", "cloud=0.15,0.60"]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "log.jsonl.html")
+    assert (tmp_path / "log.jsonl.html").read_text().startswith("<!doctype html>")
+
+
+def test_an_empty_log_is_a_page_that_says_so():
+    """Nothing is drawn of nothing."""
+    assert "The log is empty" in log_page([])
+
+
+def test_what_cannot_be_read_or_meant_is_refused(tmp_path, capsys):
+    """A missing log is 1, a price that is none is 2."""
+    assert main(["report", str(tmp_path / "none.jsonl")]) == 1
+    assert "does not exist" in capsys.readouterr().err
+    assert main(["report", "log", "--price", "cloud"]) == 2
