@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from confroute.errors import ConfrouteError, MissingExtraError, PolicyError
 
 if TYPE_CHECKING:
-    from confroute.demo.report import Price
+    from confroute.prices import Price
 
 EDGE, CLOUD = "local:smollm2-135m", "local:qwen2.5-coder-1.5b"
 
@@ -52,17 +52,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _price(text: str) -> Price:
-    from confroute.demo.report import Price
+    from confroute.prices import Price
 
     try:
-        first, second = (float(part) for part in text.split(","))
-    except ValueError:
-        msg = f"{text!r}: expected two numbers, IN,OUT"
-        raise argparse.ArgumentTypeError(msg) from None
-    if first < 0 or second < 0:
-        msg = f"{text!r}: prices are not negative"
-        raise argparse.ArgumentTypeError(msg)
-    return Price(input_usd=first, output_usd=second)
+        return Price.parse(text)
+    except PolicyError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,29 +8,12 @@ from typing import TYPE_CHECKING
 
 from confroute.demo.calibrate import Fitted
 from confroute.demo.routes import Done
+from confroute.prices import Price
 from confroute.types import JSON, Usage
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
-    """USD for a million tokens.
-
-    Examples
-    --------
-    >>> Price(input_usd=1.0, output_usd=4.0).of(Usage(input_tokens=500_000, output_tokens=250_000))
-    1.5
-    """
-
-    input_usd: float = 0.0
-    output_usd: float = 0.0
-
-    def of(self, usage: Usage) -> float:
-        """USD for these tokens."""
-        return (usage.input_tokens * self.input_usd + usage.output_tokens * self.output_usd) / 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,28 @@
+"""Prices: given, parsed and listed."""
+
+import sys
+
+import pytest
+
+from confroute.errors import MissingExtraError, PolicyError
+from confroute.prices import Price
+from confroute.types import Usage
+
+
+def test_list_prices_are_a_millions(monkeypatch):
+    """A listed model costs what the list says for a million tokens each way; no network is used."""
+    price = Price.listed("gpt-4o-mini", provider="openai")
+    assert (price.input_usd, price.output_usd) == (0.15, 0.6)
+    assert price.of(Usage(input_tokens=2_000_000, output_tokens=1_000_000)) == pytest.approx(0.9)
+    with pytest.raises(PolicyError, match="no list price of model 'nothing'"):
+        Price.listed("nothing")
+    monkeypatch.setitem(sys.modules, "genai_prices", None)
+    with pytest.raises(MissingExtraError, match=r"confroute\[prices\]"):
+        Price.listed("gpt-4o-mini")
+
+
+@pytest.mark.parametrize("text", ["", "1", "1,x", "-1,2", "nan,1"])
+def test_what_is_no_price_is_refused(text):
+    """Two numbers, neither below 0."""
+    with pytest.raises(PolicyError, match=r"expected"):
+        Price.parse(text)
