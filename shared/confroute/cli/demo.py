@@ -8,12 +8,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from confroute.cli._options import price
 from confroute.errors import ConfrouteError, MissingExtraError, PolicyError
-
-if TYPE_CHECKING:
-    from confroute.prices import Price
 
 EDGE, CLOUD = "local:smollm2-135m", "local:qwen2.5-coder-1.5b"
 
@@ -33,11 +30,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--edge-base-url", metavar="URL", help="server of an openai: or ollama: edge")
     parser.add_argument("--cloud-base-url", metavar="URL", help="server of an openai: or ollama: cloud")
     parser.add_argument(
-        "--edge-price", type=_price, metavar="IN,OUT", help="USD for a million tokens (default 0,0)"
+        "--edge-price", type=price, metavar="IN,OUT", help="USD for a million tokens (default 0,0)"
     )
     parser.add_argument(
         "--cloud-price",
-        type=_price,
+        type=price,
         metavar="IN,OUT",
         help="USD for a million tokens; costs are shown if given",
     )
@@ -49,15 +46,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
-
-
-def _price(text: str) -> Price:
-    from confroute.prices import Price
-
-    try:
-        return Price.parse(text)
-    except PolicyError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(args: argparse.Namespace) -> int:

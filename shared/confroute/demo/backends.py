@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from confroute.errors import MissingExtraError, ModelError, PolicyError
+from confroute.models.speaking import local_dtype
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -121,11 +122,6 @@ class Backend:
             model=self.model, is_chat_model=True, max_tokens=self.max_tokens, temperature=0, **url
         )
         return llm
-
-
-def local_dtype(model: str) -> str:
-    """Half the memory and more speed for a model that is large for two cores."""
-    return "bfloat16" if model.startswith("qwen") else "float32"
 
 
 def switched_off() -> Runnable[Any, Any]:
