@@ -11,7 +11,11 @@
     ├── NoSignalError (RuntimeError)        no evidence was to be had, and the policy says "raise"
     ├── TierError (RuntimeError)            one tier failed and nothing may stand in for it
     │   ├── TierTimeoutError (TimeoutError)
+    │   ├── DeadlineError (TimeoutError)    the caller's time for the whole call is used up
+    │   ├── BreakerOpenError                too many failures lately: not asked
+    │   ├── BudgetSpentError                the answer could cost more than is left
     │   └── AllTiersFailedError             every tier that was tried failed
+    ├── PrivacyError (RuntimeError)         private text was about to leave its tier, and did not
     ├── StreamInterruptedError (RuntimeError)  a stream broke after its first chunk
     ├── ModelError (RuntimeError)           a local model cannot be had or loaded
     │   ├── UnknownModelError (KeyError)
@@ -85,6 +89,48 @@ class TierTimeoutError(TierError, TimeoutError):
         self.tier, self.timeout_s = tier, timeout_s
 
 
+class DeadlineError(TierError, TimeoutError):
+    """The time that the caller gave the whole call is used up, or kept back for the next tier."""
+
+    def __init__(self, *, tier: str, left_s: float) -> None:
+        super().__init__(
+            f"no time is left to ask {tier!r} ({left_s:.3g} s until the deadline, less what is kept back): "
+            "give the call more time, or the tiers before it a smaller timeout_s"
+        )
+        self.tier, self.left_s = tier, left_s
+
+
+class BreakerOpenError(TierError):
+    """A tier failed too often lately and is not asked until `retry_in_s` seconds have passed."""
+
+    def __init__(self, *, tier: str, failures: int, retry_in_s: float) -> None:
+        super().__init__(
+            f"tier {tier!r} failed {failures} times in a row and is not asked for another {retry_in_s:.3g} s"
+        )
+        self.tier, self.failures, self.retry_in_s = tier, failures, retry_in_s
+
+
+class BudgetSpentError(TierError):
+    """The most that an answer could cost is more than a budget has left; `keeps_draft` says what the budget wants."""
+
+    def __init__(
+        self,
+        *,
+        budget: str,
+        wanted: float,
+        left: float,
+        unit: str,
+        renewed_in_s: float,
+        keeps_draft: bool = False,
+    ) -> None:
+        super().__init__(
+            f"budget {budget!r} has {left:.6g} {unit} left and this call could take {wanted:.6g}: "
+            f"raise the budget, or wait {renewed_in_s:.0f} s for the next window"
+        )
+        self.budget, self.wanted, self.left, self.unit = budget, wanted, left, unit
+        self.renewed_in_s, self.keeps_draft = renewed_in_s, keeps_draft
+
+
 class AllTiersFailedError(TierError):
     """Every tier that was tried failed; `causes` holds each error by tier name."""
 
@@ -92,6 +138,17 @@ class AllTiersFailedError(TierError):
         listed = "; ".join(f"{tier}: {type(error).__name__}: {error}" for tier, error in causes.items())
         super().__init__(f"every tier failed ({listed})")
         self.causes = dict(causes)
+
+
+class PrivacyError(ConfrouteError, RuntimeError):
+    """A policy asked another tier after a rule had bound the call to one; nothing was sent."""
+
+    def __init__(self, *, tier: str, bound_to: str) -> None:
+        super().__init__(
+            f"a rule keeps this call on {bound_to!r}, and the policy asked {tier!r}: refused, nothing was sent; "
+            "this is a mistake in the policy around the rules"
+        )
+        self.tier, self.bound_to = tier, bound_to
 
 
 class StreamInterruptedError(ConfrouteError, RuntimeError):

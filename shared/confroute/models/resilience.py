@@ -1,4 +1,4 @@
-"""Time limits and retries around one tier's calls.
+"""Time limits, retries and the breaker around one tier's calls.
 
 Retries are for transient errors only: no connection, time-outs, HTTP 408, 409, 429 and 5xx. A wrong key or a
 malformed request fails at once.
@@ -12,10 +12,14 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from confroute.errors import PolicyError, TierTimeoutError
+from confroute.errors import DeadlineError, PolicyError, TierTimeoutError
+from confroute.models.breaker import Breaker
+from confroute.models.deadline import time_left
+from confroute.models.retry_budget import RetryBudget
 
 T = TypeVar("T")
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -44,7 +48,14 @@ class Limits:
     attempts : int
         Calls at the most, the first included.
     wait_s, max_wait_s : float
-        First and longest wait between attempts: exponential with full jitter.
+        First and longest wait between attempts: exponential with full jitter. A provider's Retry-After header
+        makes a wait longer, up to `max_wait_s`.
+    expected_s : float
+        Seconds that an answer of this tier usually takes. Under a `deadline`, the tiers and samples before it leave
+        that much.
+    breaker : Breaker or None
+    retries : RetryBudget or None
+        What all calls of this tier share; None for no such limit.
 
     Raises
     ------
@@ -56,6 +67,9 @@ class Limits:
     attempts: int = 3
     wait_s: float = 0.5
     max_wait_s: float = 8.0
+    expected_s: float = 0.0
+    breaker: Breaker | None = None
+    retries: RetryBudget | None = None
 
     def __post_init__(self) -> None:
         if self.timeout_s is not None and not self.timeout_s > 0:
@@ -64,6 +78,34 @@ class Limits:
         if self.attempts < 1:
             msg = f"attempts is {self.attempts}: expected at least 1, the first call included"
             raise PolicyError(msg)
+        if not self.expected_s >= 0:
+            msg = f"expected_s is {self.expected_s}: expected seconds, 0 or more"
+            raise PolicyError(msg)
+
+    def begun(self) -> None:
+        """One more call of this tier begins; its retries come out of the common budget."""
+        if self.retries is not None:
+            self.retries.add()
+
+    def watched(self, tier: str) -> AbstractContextManager[None]:
+        """What one attempt runs in, so that the breaker can refuse it and learn from it."""
+        return nullcontext() if self.breaker is None else self.breaker.watching(tier)
+
+    def limit_s(self, tier: str, keep_s: float) -> float | None:
+        """Seconds that one attempt may take now, `keep_s` of the deadline left over; None for no limit.
+
+        Raises
+        ------
+        DeadlineError
+            None are left.
+        """
+        left_s = time_left()
+        if left_s is None:
+            return self.timeout_s
+        left_s -= keep_s
+        if left_s <= 0:
+            raise DeadlineError(tier=tier, left_s=left_s)
+        return left_s if self.timeout_s is None else min(left_s, self.timeout_s)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -74,6 +116,8 @@ def is_transient(error: BaseException) -> bool:
     >>> is_transient(TimeoutError()), is_transient(ValueError("bad request"))
     (True, False)
     """
+    if isinstance(error, DeadlineError):
+        return False
     status = getattr(error, "status_code", None) or getattr(
         getattr(error, "response", None), "status_code", None
     )
@@ -85,15 +129,36 @@ def is_transient(error: BaseException) -> bool:
     return any(base.__name__ in _TRANSIENT_NAMES for base in type(error).__mro__)
 
 
-def _retrying(limits: Limits) -> dict[str, Any]:
-    from tenacity import retry_if_exception, stop_after_attempt, wait_random_exponential
+def _retry_after_s(error: BaseException | None) -> float:
+    """Seconds that the provider asked to wait; 0 where it did not, or named a date."""
+    headers: Any = getattr(getattr(error, "response", None), "headers", None)
+    try:
+        return max(0.0, float(headers["retry-after"]))
+    except (KeyError, TypeError, ValueError):
+        return 0.0
 
-    return {
-        "stop": stop_after_attempt(limits.attempts),
-        "wait": wait_random_exponential(multiplier=limits.wait_s, max=limits.max_wait_s),
-        "retry": retry_if_exception(is_transient),
-        "reraise": True,
-    }
+
+def _retrying(limits: Limits, keep_s: float) -> dict[str, Any]:
+    from tenacity import RetryCallState, wait_random_exponential
+
+    jitter = wait_random_exponential(multiplier=limits.wait_s, max=limits.max_wait_s)
+
+    def wait(state: RetryCallState) -> float:
+        asked_s = _retry_after_s(state.outcome.exception() if state.outcome else None)
+        return max(jitter(state), min(asked_s, limits.max_wait_s))
+
+    def stop(state: RetryCallState) -> bool:
+        left_s = time_left()
+        late = left_s is not None and left_s - keep_s <= state.upcoming_sleep
+        if late or state.attempt_number >= limits.attempts:
+            return True
+        return limits.retries is not None and not limits.retries.take()
+
+    def retry(state: RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        return error is not None and is_transient(error)
+
+    return {"stop": stop, "wait": wait, "retry": retry, "reraise": True}
 
 
 def within(timeout_s: float, tier: str, call: Callable[[], T]) -> T:
@@ -143,12 +208,18 @@ class Attempted(Generic[T]):
     attempts: int
 
 
-def attempt(limits: Limits, tier: str, call: Callable[[], T]) -> Attempted[T]:
-    """Call under `limits`; the last error is raised as it came."""
+def attempt(limits: Limits, tier: str, call: Callable[[], T], *, keep_s: float = 0.0) -> Attempted[T]:
+    """Call under `limits`, leaving `keep_s` seconds of the deadline; the last error is raised as it came."""
+
+    def timed() -> T:
+        limit_s = limits.limit_s(tier, keep_s)
+        return call() if limit_s is None else within(limit_s, tier, call)
 
     def once() -> T:
-        return call() if limits.timeout_s is None else within(limits.timeout_s, tier, call)
+        with limits.watched(tier):
+            return timed()
 
+    limits.begun()
     try:
         return Attempted(value=once(), attempts=1)
     except Exception as error:
@@ -167,16 +238,24 @@ def attempt(limits: Limits, tier: str, call: Callable[[], T]) -> Attempted[T]:
             raise first
         return once()
 
-    value = Retrying(**_retrying(limits))(again)
+    value = Retrying(**_retrying(limits, keep_s))(again)
     return Attempted(value=value, attempts=made)
 
 
-async def aattempt(limits: Limits, tier: str, call: Callable[[], Coroutine[Any, Any, T]]) -> Attempted[T]:
+async def aattempt(
+    limits: Limits, tier: str, call: Callable[[], Coroutine[Any, Any, T]], *, keep_s: float = 0.0
+) -> Attempted[T]:
     """Async form of `attempt`."""
 
-    async def once() -> T:
-        return await call() if limits.timeout_s is None else await awithin(limits.timeout_s, tier, call)
+    async def timed() -> T:
+        limit_s = limits.limit_s(tier, keep_s)
+        return await call() if limit_s is None else await awithin(limit_s, tier, call)
 
+    async def once() -> T:
+        with limits.watched(tier):
+            return await timed()
+
+    limits.begun()
     try:
         return Attempted(value=await once(), attempts=1)
     except Exception as error:
@@ -194,5 +273,5 @@ async def aattempt(limits: Limits, tier: str, call: Callable[[], Coroutine[Any, 
             raise first
         return await once()
 
-    value: T = await AsyncRetrying(**_retrying(limits))(again)
+    value: T = await AsyncRetrying(**_retrying(limits, keep_s))(again)
     return Attempted(value=value, attempts=made)
