@@ -2,7 +2,10 @@
 
 from confroute.decision import Decision, Measurement, Routed, Step
 from confroute.errors import ConfrouteError
+from confroute.models.breaker import Breaker
+from confroute.models.deadline import deadline
 from confroute.models.resilience import Limits
+from confroute.models.retry_budget import RetryBudget
 from confroute.policy import Cascade, Gate, KeepPrivate, SendTo, Threshold
 from confroute.signals import (
     SameEmbedding,
@@ -17,6 +20,7 @@ from confroute.trace import record
 from confroute.types import Generation, Message, Request, Tier, Usage
 
 __all__ = [
+    "Breaker",
     "Cascade",
     "ConfrouteError",
     "Decision",
@@ -27,6 +31,7 @@ __all__ = [
     "Measurement",
     "Message",
     "Request",
+    "RetryBudget",
     "Routed",
     "SameEmbedding",
     "SameEntailment",
@@ -39,6 +44,7 @@ __all__ = [
     "Tier",
     "TokenLogprob",
     "Usage",
+    "deadline",
     "record",
     "semantic_entropy",
 ]

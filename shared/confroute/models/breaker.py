@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -30,7 +29,6 @@ _NOT_ITS_FAULT = (BreakerOpenError, DeadlineError, MissingExtraError, ModelError
 _log = logging.getLogger("confroute")
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
 class Breaker:
     """Stops asking a tier after failures in a row; give one to the `Limits` of a tier.
 
@@ -72,23 +70,28 @@ class Breaker:
     'open'
     """
 
-    failures: int = 5
-    open_s: float = 30.0
-    probes: int = 1
-    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
-    _state: State = field(default="closed", init=False)
-    _failed: int = field(default=0, init=False)
-    _passed: int = field(default=0, init=False)
-    _opened_at: float = field(default=0.0, init=False)
-    _probing: bool = field(default=False, init=False)
-    # Counts the changes of state: a result from before the last change says nothing about now.
-    _era: int = field(default=0, init=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if self.failures < 1 or self.probes < 1 or not self.open_s > 0:
-            msg = f"failures={self.failures}, open_s={self.open_s}, probes={self.probes}: expected at least 1, above 0 and at least 1"
+    def __init__(
+        self,
+        *,
+        failures: int = 5,
+        open_s: float = 30.0,
+        probes: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if failures < 1 or probes < 1 or not open_s > 0:
+            msg = f"failures={failures}, open_s={open_s}, probes={probes}: expected at least 1, above 0 and at least 1"
             raise PolicyError(msg)
+        self.failures, self.open_s, self.probes, self.clock = failures, open_s, probes, clock
+        self._state: State = "closed"
+        self._failed = self._passed = 0
+        self._opened_at = 0.0
+        self._probing = False
+        # Counts the changes of state: a result from before the last change says nothing about now.
+        self._era = 0
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Breaker(failures={self.failures}, open_s={self.open_s}, probes={self.probes}, state={self.state!r})"
 
     def __deepcopy__(self, memo: object) -> Breaker:
         # Hosts copy their models; the tier that is watched stays one.

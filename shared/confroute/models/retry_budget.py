@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
 from functools import partial
 
 from confroute.errors import PolicyError
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
 class RetryBudget:
     """Retries of a tier as a share of its calls; give one to the `Limits` of that tier.
 
@@ -39,16 +37,16 @@ class RetryBudget:
     True
     """
 
-    share: float = 0.1
-    burst: int = 10
-    _held: float = field(default=0.0, init=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1 or self.burst < 1:
-            msg = f"share={self.share}, burst={self.burst}: expected a share in [0, 1] and at least one retry"
+    def __init__(self, *, share: float = 0.1, burst: int = 10) -> None:
+        if not 0 <= share <= 1 or burst < 1:
+            msg = f"share={share}, burst={burst}: expected a share in [0, 1] and at least one retry"
             raise PolicyError(msg)
-        self._held = float(self.burst)
+        self.share, self.burst = share, burst
+        self._held = float(burst)
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"RetryBudget(share={self.share}, burst={self.burst})"
 
     def __deepcopy__(self, memo: object) -> RetryBudget:
         # Hosts copy their models; what all calls share stays one.
