@@ -14,7 +14,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # An active environment of the caller's must not leak into ours.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
-.PHONY: help setup demo test test-slow lint format types wheel-test perf clean
+.PHONY: help setup demo test test-slow lint format types wheel-test docs perf clean
 
 help:
 	@echo "make demo        route real questions between two small local models"
@@ -23,6 +23,7 @@ help:
 	@echo "make lint        ruff; 'make format' repairs"
 	@echo "make types       mypy and pyright"
 	@echo "make wheel-test  the test-suite against the built wheel"
+	@echo "make docs        the documentation's pages, into build/docs"
 	@echo "make perf        benchmarks"
 	@echo "make clean       remove environments, builds and caches, not the pulled models"
 
@@ -32,7 +33,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and f"Python {v[0]}.{v[1]}: expected 3.10 or newer; run make PYTHON=python3.11")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python $(PIP_INSTALL) --editable '.[all,dev]'
+	$(BIN)/python $(PIP_INSTALL) --editable '.[all,dev,docs]'
 	@touch $@
 
 demo: $(READY)
@@ -71,6 +72,11 @@ wheel-test: $(WHEEL_READY)
 	@$(WHEEL_BIN)/python $(PIP_INSTALL) --no-deps --force-reinstall build/wheel/*.whl
 	@cd build/empty && CONFROUTE_TEST_WHEEL=1 ../../$(WHEEL_BIN)/python -m pytest -c ../../pyproject.toml \
 		-p no:cacheprovider -m "not slow" ../../tests --ignore ../../tests/local $(PYTEST_ARGS)
+
+docs: $(READY)
+	@rm -rf build/docs docs/api/*/
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo build/docs/index.html
 
 perf: $(READY)
 	@for script in tests/perf/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
