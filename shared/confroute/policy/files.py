@@ -12,6 +12,9 @@ from confroute.policy.gate import Gate, GroupThreshold
 from confroute.policy.rules import KeepPrivate, SendTo
 from confroute.policy.threshold import Threshold
 from confroute.signals import (
+    ContextLacks,
+    ContextSupport,
+    RetrievalScore,
     SameEmbedding,
     SameEntailment,
     SameText,
@@ -37,7 +40,7 @@ _KNOWN: dict[str, type[Any]] = {
             SelfConsistency,
             SemanticEntropy,
         ),
-        *(SendTo, Threshold, TokenLogprob),
+        *(SendTo, Threshold, TokenLogprob, ContextLacks, ContextSupport, RetrievalScore),
     )
 }
 

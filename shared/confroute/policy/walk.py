@@ -20,6 +20,7 @@ from confroute.errors import (
 )
 from confroute.policy.gate import Gate
 from confroute.policy.rules import Ruling
+from confroute.policy.synthesis import repeated
 from confroute.policy.verdict import Verdict, blocked_by, is_grey, settled, verdict_of
 from confroute.signals.base import Asking, Case
 from confroute.types import Generation, Request, Tier, Usage
@@ -167,6 +168,9 @@ class Walk:
             return Verdict(
                 keep=False, stage="draft", reason=f"{tier.name} answer cannot be used: {draft.flaw}"
             )
+        copied = repeated(self.request, tier.name, draft)
+        if copied is not None:
+            return copied
         last: Verdict | None = None
         pools: dict[float, list[Generation]] = {}
         for position, gate in enumerate(self.gates):
@@ -177,6 +181,7 @@ class Walk:
                 draft=draft,
                 settled=settled(gate, more=more),
                 pools=pools,
+                context=self.request.context,
             )
             before = len(self.steps)
             measured = yield from self.measure(gate, case)
