@@ -201,8 +201,8 @@ class Cascade:
         """The gates with the thresholds that the caller gave for this call."""
         given = request.threshold
         if given is None:
-            gates = tuple(gate.for_tags(request.tags) for gate in self.gates) if request.tags else self.gates
-            return gates_for(request, gates, self.lacking)
+            own = tuple(gate.for_tags(request.tags) for gate in self.gates) if request.tags else self.gates
+            return gates_for(request, own, self.lacking)
         names = [gate.signal.name for gate in self.gates]
         if isinstance(given, (int, float)):
             if len(names) > 1:
