@@ -26,6 +26,14 @@ def marked(message: AIMessage, record: dict[str, JSON], *, drop_logprobs: bool) 
     return message.model_copy(update={"response_metadata": metadata})
 
 
+def without_logprobs(chunk: AIMessage) -> AIMessage:
+    """A copy of a chunk without log-probabilities that only we asked for."""
+    if "logprobs" not in chunk.response_metadata:
+        return chunk
+    metadata = {name: value for name, value in chunk.response_metadata.items() if name != "logprobs"}
+    return chunk.model_copy(update={"response_metadata": metadata})
+
+
 def merged(chunks: Sequence[AIMessage]) -> AIMessage:
     """The message that the chunks of a stream add up to.
 

@@ -20,9 +20,10 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import run_in_executor
 
-from confroute.asks import Draft, Final, ModelAsk, Sample
+from confroute.asks import Draft, Final, ModelAsk, Sample, Tentative
 from confroute.errors import RequestError
 from confroute.types import Generation
+from confroute.watching import Streamed
 from langchain_confroute._answers import merged
 from langchain_confroute._compat import bubble_ups, first_messages
 from langchain_confroute._messages import to_generation
@@ -33,6 +34,7 @@ TAGS: dict[type, tuple[str, ...]] = {
     # LangGraph streams no run that carries "nostream".
     Draft: ("nostream", "confroute:draft"),
     Sample: ("nostream", "confroute:sample"),
+    Tentative: ("nostream", "confroute:draft"),
     Final: ("confroute:final",),
 }
 Judge: TypeAlias = Callable[[str, AIMessage], "Judged"]
@@ -56,6 +58,7 @@ class ChatCalls:
     stop: list[str] | None = None
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     judge: Judge | None = None
+    unasked: bool = False  # the chunks that come now carry log-probabilities that only we asked for
 
     def call(self, ask: ModelAsk) -> Sequence[Generation]:
         """What `confroute.runtime.run` wants."""
@@ -78,33 +81,60 @@ class ChatCalls:
             raise Escaped(error) from error
         return self._generations(messages, start, ask)
 
-    def stream(self, ask: Final) -> Generator[AIMessage | Generation, None, None]:
+    def stream(self, ask: Streamed) -> Generator[AIMessage | Generation, None, None]:
         """What `confroute.runtime.run_stream` wants."""
         start, chunks = time.perf_counter(), []
-        items = self._chunks(self.tiers[ask.tier].final, ask)
+        items = self._chunks(self._streaming(ask), ask)
         try:
             for chunk in items:
                 chunks.append(chunk)
                 yield chunk
         except bubble_ups() as error:
             raise Escaped(error) from error
+        except Exception as error:
+            if chunks or not self._gives_in(ask, error):
+                raise
         finally:
             close(items)
+        if not chunks and isinstance(ask, Tentative):  # asked again, without log-probabilities
+            answer = self._one(self.tiers[ask.tier], Draft(tier=ask.tier))
+            yield self._generation(answer, start, ask)
+            return
         yield self._generation(merged(chunks), start, ask)
 
-    async def astream(self, ask: Final) -> AsyncGenerator[AIMessage | Generation, None]:
+    async def astream(self, ask: Streamed) -> AsyncGenerator[AIMessage | Generation, None]:
         """What `confroute.runtime.arun_stream` wants."""
         start, chunks = time.perf_counter(), []
-        items = self._achunks(self.tiers[ask.tier].final, ask)
+        items = self._achunks(self._streaming(ask), ask)
         try:
             async for chunk in items:
                 chunks.append(chunk)
                 yield chunk
         except bubble_ups() as error:
             raise Escaped(error) from error
+        except Exception as error:
+            if chunks or not self._gives_in(ask, error):
+                raise
         finally:
             await aclose(items)
+        if not chunks and isinstance(ask, Tentative):  # asked again, without log-probabilities
+            answer = await self._aone(self.tiers[ask.tier], Draft(tier=ask.tier))
+            yield self._generation(answer, start, ask)
+            return
         yield self._generation(merged(chunks), start, ask)
+
+    def _streaming(self, ask: Streamed) -> Model:
+        tier = self.tiers[ask.tier]
+        self.unasked = isinstance(ask, Tentative) and tier.asks_logprobs
+        return tier.final if isinstance(ask, Final) else tier.watched
+
+    def _gives_in(self, ask: Streamed, error: Exception) -> bool:
+        """Whether a watched draft failed because it asked for log-probabilities: it is then not watched any more."""
+        tier = self.tiers[ask.tier]
+        if not (isinstance(ask, Tentative) and tier.asks_logprobs and rejects_logprobs(error)):
+            return False
+        tier.stop_asking()
+        return True
 
     def _one(self, tier: TierModel, ask: Draft | Final) -> AIMessage:
         if isinstance(ask, Final):
@@ -143,7 +173,7 @@ class ChatCalls:
             return first_messages(result.generations)
         return await model.abatch([self.messages] * ask.n, self._config(ask), **kwargs)
 
-    def _config(self, ask: ModelAsk) -> RunnableConfig:
+    def _config(self, ask: ModelAsk | Tentative) -> RunnableConfig:
         return {} if self.opened is None else self.opened.child(*TAGS[type(ask)])
 
     def _run(self, ask: ModelAsk) -> dict[str, Any]:
@@ -169,11 +199,11 @@ class ChatCalls:
         answer = await run_in_executor(config, model.invoke, self.messages, config, **self._kwargs())
         return _message(answer, ask)
 
-    def _chunks(self, model: Model, ask: Final) -> Iterator[AIMessage]:
+    def _chunks(self, model: Model, ask: Streamed) -> Iterator[AIMessage]:
         for chunk in _closing(model.stream(self.messages, self._config(ask), **self._kwargs())):
             yield _message(chunk, ask)
 
-    async def _achunks(self, model: Model, ask: Final) -> AsyncIterator[AIMessage]:
+    async def _achunks(self, model: Model, ask: Streamed) -> AsyncIterator[AIMessage]:
         items = model.astream(self.messages, self._config(ask), **self._kwargs())
         try:
             async for chunk in items:
@@ -186,7 +216,7 @@ class ChatCalls:
     ) -> Sequence[Generation]:
         return [self._generation(message, start, ask) for message in messages]
 
-    def _generation(self, message: AIMessage, start: float, ask: ModelAsk) -> Generation:
+    def _generation(self, message: AIMessage, start: float, ask: ModelAsk | Tentative) -> Generation:
         latency_s = time.perf_counter() - start
         if self.judge is None or isinstance(ask, Final):
             return to_generation(message, latency_s=latency_s)
@@ -201,7 +231,7 @@ def _closing(items: Iterator[Any]) -> Iterator[Any]:
         close(items)
 
 
-def _message(answer: Any, ask: ModelAsk) -> AIMessage:
+def _message(answer: Any, ask: ModelAsk | Tentative) -> AIMessage:
     if not isinstance(answer, AIMessage):
         msg = (
             f"{ask.tier} returned a {type(answer).__name__}: expected an AIMessage; leave the output parser out of "

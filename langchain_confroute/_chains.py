@@ -13,8 +13,9 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from confroute.asks import Final, ModelAsk, Sample
+from confroute.asks import ModelAsk, Sample, Tentative
 from confroute.types import Generation, Usage
+from confroute.watching import Streamed
 from langchain_confroute._answers import summed
 from langchain_confroute._calls import TAGS
 from langchain_confroute._compat import bubble_ups
@@ -77,13 +78,13 @@ class ChainCalls:
     opened: Opened
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
-    def _below(self, ask: ModelAsk) -> tuple[RunnableConfig, Heard]:
+    def _below(self, ask: ModelAsk | Tentative) -> tuple[RunnableConfig, Heard]:
         config, heard = self.opened.child(*TAGS[type(ask)]), Heard()
         callbacks = self.opened.manager.get_child()
         callbacks.add_handler(heard, inherit=True)
         return {**config, "callbacks": callbacks}, heard
 
-    def _chain(self, ask: ModelAsk) -> Chain:
+    def _chain(self, ask: ModelAsk | Tentative) -> Chain:
         if isinstance(ask, Sample) and self.sampler is not None:
             return self.sampler(ask.temperature)
         return self.chains[ask.tier]
@@ -126,7 +127,7 @@ class ChainCalls:
             for output, (_, heard) in zip(outputs, below, strict=True)
         ]
 
-    def stream(self, ask: Final) -> Generator[Any, None, None]:
+    def stream(self, ask: Streamed) -> Generator[Any, None, None]:
         """What `confroute.runtime.run_stream` wants."""
         config, heard = self._below(ask)
         start, chunks = time.perf_counter(), []
@@ -141,7 +142,7 @@ class ChainCalls:
             close(items)
         yield self._whole(heard, chunks, start)
 
-    async def astream(self, ask: Final) -> AsyncGenerator[Any, None]:
+    async def astream(self, ask: Streamed) -> AsyncGenerator[Any, None]:
         """What `confroute.runtime.arun_stream` wants."""
         config, heard = self._below(ask)
         start, chunks = time.perf_counter(), []

@@ -47,6 +47,7 @@ def build(
     *,
     tags: Sequence[str] | None = None,
     tools: bool = False,
+    whole: bool = False,
 ) -> Request:
     """The request of one call of a chat model.
 
@@ -65,6 +66,7 @@ def build(
         threshold=threshold,
         tags=tags_of(config, tags),
         attachments=bool(kinds),
+        whole=whole,
     )
 
 

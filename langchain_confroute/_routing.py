@@ -17,12 +17,13 @@ from confroute.models.resilience import Limits
 from confroute.runtime import arun, arun_stream, run, run_stream
 from confroute.types import Request
 from langchain_confroute import _request
-from langchain_confroute._answers import Ending, in_chunks, marked
+from langchain_confroute._answers import Ending, in_chunks, marked, without_logprobs
 from langchain_confroute._calls import ChatCalls, Judge
 from langchain_confroute._events import aannounce, announce
 from langchain_confroute._run import Opened
 from langchain_confroute._silent import SilentCalls
 from langchain_confroute._tiers import TierModel
+from langchain_confroute.logprobs import chunk_logprobs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +81,13 @@ class ChatCall:
         request, calls = self._prepared(opened)
         ending = Ending()
         with closing(
-            run_stream(self.plan.policy, request, calls.call, calls.stream, self.plan.limits)
+            run_stream(
+                self.plan.policy, request, calls.call, calls.stream, self.plan.limits, scores=chunk_logprobs
+            )
         ) as items:
             for item in items:
                 if not isinstance(item, Routed):
-                    chunk = ending.passed(item)
+                    chunk = ending.passed(self._shown(item, calls))
                     if chunk is not None:
                         yield chunk
                 elif ending.begun:
@@ -97,11 +100,13 @@ class ChatCall:
         request, calls = self._prepared(opened)
         ending = Ending()
         async with aclosing(
-            arun_stream(self.plan.policy, request, calls.acall, calls.astream, self.plan.limits)
+            arun_stream(
+                self.plan.policy, request, calls.acall, calls.astream, self.plan.limits, scores=chunk_logprobs
+            )
         ) as items:
             async for item in items:
                 if not isinstance(item, Routed):
-                    chunk = ending.passed(item)
+                    chunk = ending.passed(self._shown(item, calls))
                     if chunk is not None:
                         yield chunk
                 elif ending.begun:
@@ -113,7 +118,9 @@ class ChatCall:
     def _prepared(self, opened: Opened | None) -> tuple[Request, ChatCalls]:
         plan = self.plan
         config: RunnableConfig = ensure_config() if opened is None else opened.config
-        request = _request.build(self.messages, plan.tiers, config, tags=plan.tags, tools=plan.tools)
+        request = _request.build(
+            self.messages, plan.tiers, config, tags=plan.tags, tools=plan.tools, whole=plan.judge is not None
+        )
         make: Callable[..., ChatCalls] = SilentCalls if opened is None else ChatCalls
         calls = make(
             tiers=plan.tiers,
@@ -124,6 +131,9 @@ class ChatCall:
             judge=plan.judge,
         )
         return request, calls
+
+    def _shown(self, chunk: AIMessage, calls: ChatCalls) -> AIMessage:
+        return without_logprobs(chunk) if calls.unasked and not self.plan.keep_logprobs else chunk
 
     def _marked(self, routed: Routed, record: dict[str, Any]) -> AIMessage:
         ours = self.plan.tiers[routed.decision.route].asks_logprobs and not self.plan.keep_logprobs

@@ -8,7 +8,8 @@ from typing import Any
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 
-from confroute.asks import Final, ModelAsk, Sample
+from confroute.asks import ModelAsk, Sample, Tentative
+from confroute.watching import Streamed
 from langchain_confroute import _compat
 from langchain_confroute._calls import ChatCalls
 from langchain_confroute._tiers import Model, TierModel, chat_of, kwargs_of, without_sampling
@@ -19,10 +20,10 @@ class SilentCalls(ChatCalls):
 
     __slots__ = ()
 
-    def _config(self, ask: ModelAsk) -> RunnableConfig:
+    def _config(self, ask: ModelAsk | Tentative) -> RunnableConfig:
         return {"callbacks": []}
 
-    def _bound(self, model: Model, ask: ModelAsk) -> dict[str, Any]:
+    def _bound(self, model: Model, ask: ModelAsk | Tentative) -> dict[str, Any]:
         given = without_sampling(self.kwargs) if isinstance(ask, Sample) else self.kwargs
         return {name: value for name, value in {**kwargs_of(model), **given}.items() if name != "stop"}
 
@@ -49,13 +50,13 @@ class SilentCalls(ChatCalls):
         model = tier.sampler(ask.temperature)
         return [await self._ainvoke(tier, model, ask) for _ in range(ask.n)]
 
-    def _chunks(self, model: Model, ask: Final) -> Iterator[AIMessage]:
+    def _chunks(self, model: Model, ask: Streamed) -> Iterator[AIMessage]:
         chat = chat_of(model)
         if chat is None:
             return ChatCalls._chunks(self, model, ask)
         return _compat.silent_stream(chat, self.messages, self._stop(model), self._bound(model, ask))
 
-    def _achunks(self, model: Model, ask: Final) -> AsyncIterator[AIMessage]:
+    def _achunks(self, model: Model, ask: Streamed) -> AsyncIterator[AIMessage]:
         chat = chat_of(model)
         if chat is None:
             return ChatCalls._achunks(self, model, ask)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 from langchain_core.language_models import BaseChatModel
@@ -88,6 +89,7 @@ class TierModel:
     asks_logprobs: bool = field(init=False)
     sync_only: bool = False
     _draft: Model | None = field(default=None, init=False)
+    _watched: Model | None = field(default=None, init=False)
     _samplers: dict[float, Model] = field(default_factory=dict, init=False)
     _plain: Tier = field(init=False)
 
@@ -161,8 +163,8 @@ class TierModel:
             self._draft = rebuilt(self.source, self._as_draft) if self.chat is not None else self.source
         return self._draft
 
-    def _as_draft(self, model: BaseChatModel) -> Model:
-        update: dict[str, Any] = {"disable_streaming": True}
+    def _as_draft(self, model: BaseChatModel, *, streams: bool = False) -> Model:
+        update: dict[str, Any] = {} if streams else {"disable_streaming": True}
         by_call = self.asks_logprobs and _is(model, _BY_CALL)
         if self.asks_logprobs and not by_call:
             update["logprobs"] = True
@@ -171,9 +173,17 @@ class TierModel:
         copy = fresh(model, update)
         return copy.bind(logprobs=True) if by_call else copy
 
+    @property
+    def watched(self) -> Model:
+        """A copy for a draft that is watched while it streams."""
+        if self._watched is None:
+            streams = partial(self._as_draft, streams=True)
+            self._watched = rebuilt(self.source, streams) if self.chat is not None else self.source
+        return self._watched
+
     def stop_asking(self) -> None:
         """Remember that the provider rejects log-probabilities."""
-        self.asks_logprobs, self._draft = False, None
+        self.asks_logprobs, self._draft, self._watched = False, None, None
 
     def sampler(self, temperature: float) -> Model:
         """A copy that answers differently each time: its own temperature, no seed, no answer cache."""

@@ -62,6 +62,12 @@ def read(message: BaseMessage) -> tuple[tuple[str, ...] | None, tuple[float, ...
         return _strings(tokens), _floats(values)
 
 
+def chunk_logprobs(chunk: BaseMessage) -> tuple[float, ...] | None:
+    """Those of one chunk of a stream: empty if it holds no text, None if it does and they are unknown."""
+    found = read(chunk)[1] if "logprobs" in chunk.response_metadata else None
+    return () if found is None and not chunk.content else found
+
+
 def _strings(tokens: Sequence[Any]) -> tuple[str, ...] | None:
     return tuple(tokens) if set(map(type, tokens)) == {str} else None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -24,9 +26,10 @@ from llamaindex_confroute._base import RouterBase
 from llamaindex_confroute._compat import unspanned
 from llamaindex_confroute._messages import checked
 from llamaindex_confroute._overrides import overrides
-from llamaindex_confroute._prompts import asked, asking, parts_of, parts_of_text
 from llamaindex_confroute._routing import Routing
 from llamaindex_confroute._work import ChatWork
+
+_question: ContextVar[str | None] = ContextVar("llamaindex_confroute_question", default=None)
 
 
 class ChatRouter(RouterBase):
@@ -54,48 +57,44 @@ class ChatRouter(RouterBase):
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a text, by the child's `chat`: its `complete` loses the log-probabilities."""
-        with asking(parts_of_text(prompt)):
-            return _chunks.completion(self.chat(_prompt(prompt), **kwargs))
+        return _chunks.completion(self.chat(_prompt(prompt), **kwargs))
 
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a text, by the child's `chat`: its `complete` loses the log-probabilities."""
-        with asking(parts_of_text(prompt)):
-            return _chunks.completion(await self.achat(_prompt(prompt), **kwargs))
+        return _chunks.completion(await self.achat(_prompt(prompt), **kwargs))
 
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         """Answer a text in chunks."""
-        with asking(parts_of_text(prompt)):
-            return _chunks.completions(self.stream_chat(_prompt(prompt), **kwargs))
+        return _chunks.completions(self.stream_chat(_prompt(prompt), **kwargs))
 
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
         """Answer a text in chunks."""
-        with asking(parts_of_text(prompt)):
-            return _chunks.acompletions(await self.astream_chat(_prompt(prompt), **kwargs))
+        return _chunks.acompletions(await self.astream_chat(_prompt(prompt), **kwargs))
 
     @unspanned
     def predict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
-        """Fill a template and answer it; the policy sees question, context and existing answer apart."""
-        with asking(parts_of(prompt, prompt_args)):
+        """Fill a template and answer it; the policy sees its question apart from the retrieved context."""
+        with _asking(prompt, prompt_args):
             return super().predict(prompt, **prompt_args)
 
     @unspanned
     async def apredict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
         """Async form of `predict`."""
-        with asking(parts_of(prompt, prompt_args)):
+        with _asking(prompt, prompt_args):
             return await super().apredict(prompt, **prompt_args)
 
     @unspanned
     def stream(self, prompt: BasePromptTemplate, **prompt_args: Any) -> TokenGen:
         """`predict` token by token."""
-        with asking(parts_of(prompt, prompt_args)):
+        with _asking(prompt, prompt_args):
             return super().stream(prompt, **prompt_args)
 
     @unspanned
     async def astream(self, prompt: BasePromptTemplate, **prompt_args: Any) -> TokenAsyncGen:
         """`predict` token by token."""
-        with asking(parts_of(prompt, prompt_args)):
+        with _asking(prompt, prompt_args):
             return await super().astream(prompt, **prompt_args)
 
     def _chat_work(
@@ -103,7 +102,23 @@ class ChatRouter(RouterBase):
     ) -> tuple[Routing, ChatWork]:
         given = overrides(kwargs)
         work = ChatWork(messages=checked(messages), kwargs=given.kwargs)
-        return self._routing(work, given, asked()), work
+        return self._routing(work, given, question=_question.get()), work
+
+
+def question_of(prompt: BasePromptTemplate, args: Mapping[str, Any]) -> str | None:
+    """What a template asks, apart from the context around it, where it says so."""
+    question = {**prompt.kwargs, **args}.get("query_str")
+    return question if isinstance(question, str) and question.strip() else None
+
+
+@contextmanager
+def _asking(prompt: BasePromptTemplate, args: Mapping[str, Any]) -> Generator[None, None, None]:
+    """Make the question of a filled template known to the `chat` that it ends in."""
+    token = _question.set(question_of(prompt, args))
+    try:
+        yield
+    finally:
+        _question.reset(token)
 
 
 def _prompt(prompt: object) -> list[ChatMessage]:

@@ -9,7 +9,7 @@ from typing import Any
 from confroute.errors import RequestError
 from llamaindex_confroute import _compat
 
-_KEYS = ("route", "threshold", "tags", "purpose")
+_KEYS = ("route", "threshold", "tags")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,6 @@ class Overrides:
     route: str | None = None
     threshold: float | Mapping[str, float] | None = None
     tags: frozenset[str] = frozenset()
-    purpose: str | None = None
 
 
 def overrides(kwargs: Mapping[str, Any]) -> Overrides:
@@ -40,7 +39,6 @@ def overrides(kwargs: Mapping[str, Any]) -> Overrides:
         route=ambient.get("route") if route is None else route,
         threshold=ambient.get("threshold") if threshold is None else threshold,
         tags=frozenset(ambient.get("tags") or ()),
-        purpose=ambient.get("purpose"),
     )
 
 

@@ -18,7 +18,7 @@ from confroute.flow import Policy
 from confroute.models.resilience import Limits
 from confroute.runtime import arun, arun_stream, run, run_stream
 from confroute.types import Generation, Request
-from llamaindex_confroute._lineage import Lineage
+from confroute.watching import Streamed
 from llamaindex_confroute._models import Prepared, for_draft, for_sample, samples_in_one_call
 from llamaindex_confroute._reading import split
 from llamaindex_confroute._work import ChatWork, Work
@@ -42,8 +42,6 @@ class Routing:
     in_thread : frozenset of str
         Tiers whose async calls block and therefore run in threads.
     request : Request
-    lineage : Lineage
-        Told who answered, for the call that goes on from this answer.
     span_id : str or None
         Span of the router's method, for the event: a stream's decision falls after its span was left.
     """
@@ -53,37 +51,36 @@ class Routing:
     limits: Mapping[str, Limits]
     in_thread: frozenset[str]
     request: Request
-    lineage: Lineage
     span_id: str | None
 
     def run(self, work: Work[C]) -> Routed:
         """Route a whole call."""
         routed = run(self.policy, self.request, self._call(work), self.limits)
-        self._done(routed)
+        announce(routed.decision, span_id=self.span_id)
         return routed
 
     async def arun(self, work: Work[C]) -> Routed:
         """Async form of `run`."""
         routed = await arun(self.policy, self.request, self._acall(work), self.limits)
-        self._done(routed)
+        announce(routed.decision, span_id=self.span_id)
         return routed
 
     def stream(self, work: Work[C]) -> Generator[C | Routed, None, None]:
         """Route a streamed call: chunks of the final answer, if it is streamed, then the `Routed`."""
 
-        def final(ask: Final) -> Generator[C | Generation, None, None]:
+        def final(ask: Streamed) -> Generator[C | Generation, None, None]:
             return work.stream(self.models[ask.tier])
 
         with closing(run_stream(self.policy, self.request, self._call(work), final, self.limits)) as items:
             for item in items:
                 if isinstance(item, Routed):
-                    self._done(item)
+                    announce(item.decision, span_id=self.span_id)
                 yield item
 
     async def astream(self, work: Work[C]) -> AsyncGenerator[C | Routed, None]:
         """Async form of `stream`."""
 
-        def final(ask: Final) -> AsyncGenerator[C | Generation, None]:
+        def final(ask: Streamed) -> AsyncGenerator[C | Generation, None]:
             llm = self.models[ask.tier]
             return _threaded(_lazily(work, llm)) if ask.tier in self.in_thread else work.astream(llm)
 
@@ -91,13 +88,8 @@ class Routing:
         async with aclosing(items):
             async for item in items:
                 if isinstance(item, Routed):
-                    self._done(item)
+                    announce(item.decision, span_id=self.span_id)
                 yield item
-
-    def _done(self, routed: Routed) -> None:
-        announce(routed.decision, span_id=self.span_id)
-        if self.request.question is not None:
-            self.lineage.note(self.request.question, routed.generation.text, routed.decision.route)
 
     def _call(self, work: Work[C]) -> Callable[[ModelAsk], list[Generation]]:
         def call(ask: ModelAsk) -> list[Generation]:

@@ -6,11 +6,8 @@ from confroute.models.breaker import Breaker
 from confroute.models.deadline import deadline
 from confroute.models.resilience import Limits
 from confroute.models.retry_budget import RetryBudget
-from confroute.policy import Cascade, Gate, KeepPrivate, SendTo, Threshold
+from confroute.policy import Cascade, Gate, KeepPrivate, Prefix, SendTo, Threshold
 from confroute.signals import (
-    ContextLacks,
-    ContextSupport,
-    RetrievalScore,
     SameEmbedding,
     SameEntailment,
     SameText,
@@ -20,15 +17,12 @@ from confroute.signals import (
     semantic_entropy,
 )
 from confroute.trace import record
-from confroute.types import Context, Generation, Message, Request, Tier, Usage
+from confroute.types import Generation, Message, Request, Tier, Usage
 
 __all__ = [
     "Breaker",
     "Cascade",
     "ConfrouteError",
-    "Context",
-    "ContextLacks",
-    "ContextSupport",
     "Decision",
     "Gate",
     "Generation",
@@ -36,8 +30,8 @@ __all__ = [
     "Limits",
     "Measurement",
     "Message",
+    "Prefix",
     "Request",
-    "RetrievalScore",
     "RetryBudget",
     "Routed",
     "SameEmbedding",

@@ -7,12 +7,32 @@ sends `Evidence` back, or throws the error that the work ended in.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from confroute.decision import Decision
 from confroute.types import Generation
+
+Outcome: TypeAlias = Literal["wait", "commit", "cut"]
+
+
+@runtime_checkable
+class Watch(Protocol):
+    """What is to become of a draft while it is written: a pure function of its log-probabilities so far."""
+
+    def __call__(self, tokens: int, nats: float) -> Outcome:
+        """Say "wait" for more, "commit" to this draft, or "cut" it off.
+
+        Parameters
+        ----------
+        tokens : int
+            Tokens so far, 1 or more.
+        nats : float
+            The sum of their negative log-probabilities, 0 or more.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +40,19 @@ class Draft:
     """One answer of `tier` that may still be thrown away: never shown before the policy keeps it."""
 
     tier: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tentative:
+    """A draft of `tier` that `watch` may release or cut off while it is written.
+
+    Nothing of it is shown before `watch` says "commit"; from then on it streams and cannot be taken back. Where nothing
+    is streamed, or no log-probabilities come, it is a `Draft` whose log-probabilities are gone through afterwards, so that
+    the outcome is the same.
+    """
+
+    tier: str
+    watch: Watch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +67,16 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Final:
-    """The answer of `tier` that the caller gets whatever it is: the only ask that may be streamed."""
+    """The answer of `tier` that the caller gets whatever it is: it may be streamed from its first token."""
 
     tier: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The record of a call that is about to end in an error."""
+
+    decision: Decision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +97,16 @@ class Entails:
 
 ModelAsk: TypeAlias = Draft | Sample | Final
 WorkAsk: TypeAlias = Embed | Entails
-Ask: TypeAlias = ModelAsk | WorkAsk
+Ask: TypeAlias = ModelAsk | WorkAsk | Tentative | Report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """How watching a `Tentative` ended: what its `watch` said last, after how many tokens and nats."""
+
+    outcome: Outcome
+    tokens: int
+    nats: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +123,12 @@ class Evidence:
         Wall time of the ask, retries included.
     attempts : int
         Calls it took.
+    seen : Seen or None
+        For Tentative only.
     """
 
     generations: tuple[Generation, ...] = ()
     numbers: npt.NDArray[np.float32] | None = field(default=None, compare=False)
     latency_s: float = 0.0
     attempts: int = 1
+    seen: Seen | None = None

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import aclosing, closing
 from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from confroute.asks import Ask, Evidence, Final
+from confroute.asks import Ask, Evidence, Final, Tentative
 from confroute.decision import Routed
 from confroute.errors import StreamInterruptedError
 from confroute.types import Request
@@ -98,14 +98,15 @@ def _interrupted(error: Exception, *, begun: bool) -> Exception:
 def drive_stream(
     flow: Flow,
     ask: Callable[[Ask], Evidence],
-    stream: Callable[[Final], Generator[C | Evidence, None, None]],
+    stream: Callable[[Final | Tentative], Generator[C | Evidence, None, None]],
 ) -> Generator[C | Routed, None, None]:
-    """Run `flow`, passing on the chunks of its final answer as they come; the last item is the `Routed`.
+    """Run `flow`, passing on the chunks of the answer it gives as they come; the last item is the `Routed`.
 
     Parameters
     ----------
     stream : callable
-        Answers a `Final` by chunks and, as its last item, the `Evidence` of the whole answer.
+        Answers a `Final` by chunks and, as its last item, the `Evidence` of the whole answer; a `Tentative` the same,
+        its chunks only once its `watch` commits to it.
     """
     evidence: Evidence | None = None
     error: Exception | None = None
@@ -114,7 +115,7 @@ def drive_stream(
             evidence, error = None, None
             begun = False
             try:
-                if not isinstance(wanted, Final):
+                if not isinstance(wanted, (Final, Tentative)):
                     evidence = ask(wanted)
                     continue
                 with closing(stream(wanted)) as items:
@@ -134,7 +135,7 @@ def drive_stream(
 async def adrive_stream(
     flow: Flow,
     ask: Callable[[Ask], Awaitable[Evidence]],
-    stream: Callable[[Final], AsyncGenerator[C | Evidence, None]],
+    stream: Callable[[Final | Tentative], AsyncGenerator[C | Evidence, None]],
 ) -> AsyncGenerator[C | Routed, None]:
     """Async form of `drive_stream`."""
     evidence: Evidence | None = None
@@ -144,7 +145,7 @@ async def adrive_stream(
             evidence, error = None, None
             begun = False
             try:
-                if not isinstance(wanted, Final):
+                if not isinstance(wanted, (Final, Tentative)):
                     evidence = await ask(wanted)
                     continue
                 async with aclosing(stream(wanted)) as items:

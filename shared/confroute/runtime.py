@@ -23,12 +23,23 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from confroute.asks import Ask, Embed, Entails, Evidence, Final, ModelAsk, WorkAsk
+from confroute.asks import (
+    Ask,
+    Draft,
+    Embed,
+    Entails,
+    Evidence,
+    ModelAsk,
+    Report,
+    Tentative,
+    WorkAsk,
+)
 from confroute.decision import Decision, Routed
 from confroute.flow import Policy, adrive, adrive_stream, drive, drive_stream
-from confroute.models.resilience import Limits, aattempt, attempt
+from confroute.models.resilience import Attempted, Limits, aattempt, attempt
 from confroute.trace import publish
 from confroute.types import Generation, Request
+from confroute.watching import Scores, Streamed, astreamed, replayed, streamed
 
 C = TypeVar("C")
 Call: TypeAlias = Callable[[ModelAsk], Sequence[Generation]]
@@ -49,10 +60,21 @@ def work(ask: WorkAsk) -> npt.NDArray[np.float32]:
 
 
 def _publish(decision: Decision) -> None:
-    """Hand the decision to `record()`; a call that a failure sent elsewhere costs money, so that is also logged."""
-    if decision.stage == "fallback":
+    """Hand the decision to `record()`; a failure, and a call that one sent elsewhere, are also logged."""
+    if decision.stage in {"fallback", "failed"}:
         _log.warning("%s", decision.reason)
     publish(decision)
+
+
+def _evidence(wanted: Ask, done: Attempted[Any], start: float) -> Evidence:
+    answers = tuple(done.value)
+    seen = replayed(wanted.watch, answers[0]) if isinstance(wanted, Tentative) and answers else None
+    return Evidence(
+        generations=answers,
+        latency_s=time.perf_counter() - start,
+        attempts=done.attempts,
+        seen=seen,
+    )
 
 
 def _asker(call: Call, limits: Mapping[str, Limits]) -> Callable[[Ask], Evidence]:
@@ -61,10 +83,12 @@ def _asker(call: Call, limits: Mapping[str, Limits]) -> Callable[[Ask], Evidence
         if isinstance(wanted, (Embed, Entails)):
             numbers = work(wanted)
             return Evidence(numbers=numbers, latency_s=time.perf_counter() - start)
-        done = attempt(limits.get(wanted.tier, _ONE_CALL), wanted.tier, lambda: call(wanted))
-        return Evidence(
-            generations=tuple(done.value), latency_s=time.perf_counter() - start, attempts=done.attempts
-        )
+        if isinstance(wanted, Report):
+            _publish(wanted.decision)
+            return Evidence()
+        asked = Draft(tier=wanted.tier) if isinstance(wanted, Tentative) else wanted
+        done = attempt(limits.get(wanted.tier, _ONE_CALL), wanted.tier, lambda: call(asked))
+        return _evidence(wanted, done, start)
 
     return ask
 
@@ -76,10 +100,12 @@ def _aasker(call: ACall, limits: Mapping[str, Limits]) -> Callable[[Ask], Corout
             # CPU-bound: on the event loop it would stop every other request.
             numbers = await asyncio.to_thread(work, wanted)
             return Evidence(numbers=numbers, latency_s=time.perf_counter() - start)
-        done = await aattempt(limits.get(wanted.tier, _ONE_CALL), wanted.tier, lambda: call(wanted))
-        return Evidence(
-            generations=tuple(done.value), latency_s=time.perf_counter() - start, attempts=done.attempts
-        )
+        if isinstance(wanted, Report):
+            _publish(wanted.decision)
+            return Evidence()
+        asked = Draft(tier=wanted.tier) if isinstance(wanted, Tentative) else wanted
+        done = await aattempt(limits.get(wanted.tier, _ONE_CALL), wanted.tier, lambda: call(asked))
+        return _evidence(wanted, done, start)
 
     return ask
 
@@ -112,34 +138,32 @@ def run_stream(
     policy: Policy,
     request: Request,
     call: Call,
-    stream: Callable[[Final], Generator[C | Generation, None, None]],
+    stream: Callable[[Streamed], Generator[C | Generation, None, None]],
     limits: Mapping[str, Limits],
+    *,
+    scores: Scores | None = None,
 ) -> Generator[C | Routed, None, None]:
-    """Route one request, passing on the final answer's chunks as they come; the last item is the `Routed`.
+    """Route one request, passing on the answer's chunks as soon as it is settled; the last item is the `Routed`.
 
     Parameters
     ----------
     stream : callable
-        Answers a `Final` by the host's chunks and, as its last item, the whole `Generation`. The time limit and
-        the retries of its tier hold until the first chunk: after it nothing can be taken back.
+        Answers a `Final` or a `Tentative` by the host's chunks and, as its last item, the whole `Generation`. The time
+        limit and the retries of its tier hold until the first chunk: after it nothing can be taken back.
+    scores : callable, optional
+        Log-probabilities of the tokens in one chunk: empty if it holds no token, None if they are unknown. Without it
+        no draft is streamed, and `stream` gets no `Tentative`.
     """
+    ask = _asker(call, limits)
 
-    def primed(wanted: Final) -> Generator[C | Evidence, None, None]:
-        start = time.perf_counter()
+    def answer(wanted: Streamed) -> Generator[C | Evidence, None, None]:
+        if scores is None and isinstance(wanted, Tentative):
+            yield ask(wanted)
+            return
+        limit = limits.get(wanted.tier, _ONE_CALL)
+        yield from streamed(wanted, stream, limit, scores, request.tiers.get(wanted.tier))
 
-        def begin() -> tuple[Generator[C | Generation, None, None], C | Generation]:
-            items = stream(wanted)
-            return items, next(items)
-
-        done = attempt(limits.get(wanted.tier, _ONE_CALL), wanted.tier, begin)
-        items, item = done.value
-        with closing(items):
-            while not isinstance(item, Generation):
-                yield item
-                item = next(items)
-        yield Evidence(generations=(item,), latency_s=time.perf_counter() - start, attempts=done.attempts)
-
-    with closing(drive_stream(policy.flow(request), _asker(call, limits), primed)) as items:
+    with closing(drive_stream(policy.flow(request), ask, answer)) as items:
         for item in items:
             if isinstance(item, Routed):
                 _publish(item.decision)
@@ -150,27 +174,25 @@ async def arun_stream(
     policy: Policy,
     request: Request,
     call: ACall,
-    stream: Callable[[Final], AsyncGenerator[C | Generation, None]],
+    stream: Callable[[Streamed], AsyncGenerator[C | Generation, None]],
     limits: Mapping[str, Limits],
+    *,
+    scores: Scores | None = None,
 ) -> AsyncGenerator[C | Routed, None]:
     """Async form of `run_stream`."""
+    ask = _aasker(call, limits)
 
-    async def primed(wanted: Final) -> AsyncGenerator[C | Evidence, None]:
-        start = time.perf_counter()
+    async def answer(wanted: Streamed) -> AsyncGenerator[C | Evidence, None]:
+        if scores is None and isinstance(wanted, Tentative):
+            yield await ask(wanted)
+            return
+        limit = limits.get(wanted.tier, _ONE_CALL)
+        facts = request.tiers.get(wanted.tier)
+        async with aclosing(astreamed(wanted, stream, limit, scores, facts)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
-        async def begin() -> tuple[AsyncGenerator[C | Generation, None], C | Generation]:
-            items = stream(wanted)
-            return items, await anext(items)
-
-        done = await aattempt(limits.get(wanted.tier, _ONE_CALL), wanted.tier, begin)
-        items, item = done.value
-        async with aclosing(items):
-            while not isinstance(item, Generation):
-                yield item
-                item = await anext(items)
-        yield Evidence(generations=(item,), latency_s=time.perf_counter() - start, attempts=done.attempts)
-
-    async with aclosing(adrive_stream(policy.flow(request), _aasker(call, limits), primed)) as items:
+    async with aclosing(adrive_stream(policy.flow(request), ask, answer)) as items:
         async for item in items:
             if isinstance(item, Routed):
                 _publish(item.decision)

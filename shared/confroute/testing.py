@@ -20,9 +20,10 @@ from collections.abc import (
 )
 from dataclasses import dataclass, field
 
-from confroute.asks import Final, ModelAsk, Sample
+from confroute.asks import ModelAsk, Sample
 from confroute.errors import PolicyError
 from confroute.types import Finish, Generation, Request, Usage
+from confroute.watching import Streamed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,11 +190,11 @@ class ScriptedCalls:
 
         return answer
 
-    def stream(self, request: Request) -> Callable[[Final], Generator[str | Generation, None, None]]:
+    def stream(self, request: Request) -> Callable[[Streamed], Generator[str | Generation, None, None]]:
         """What `confroute.runtime.run_stream` wants as `stream`: tokens, then the whole answer."""
         prompt = prompt_of(request)
 
-        def answer(ask: Final) -> Generator[str | Generation, None, None]:
+        def answer(ask: Streamed) -> Generator[str | Generation, None, None]:
             model = self._model(ask.tier)
             reply = model.reply(prompt)
             time.sleep(reply.latency_s)
@@ -202,11 +203,11 @@ class ScriptedCalls:
 
         return answer
 
-    def astream(self, request: Request) -> Callable[[Final], AsyncGenerator[str | Generation, None]]:
+    def astream(self, request: Request) -> Callable[[Streamed], AsyncGenerator[str | Generation, None]]:
         """What `confroute.runtime.arun_stream` wants as `stream`."""
         prompt = prompt_of(request)
 
-        async def answer(ask: Final) -> AsyncGenerator[str | Generation, None]:
+        async def answer(ask: Streamed) -> AsyncGenerator[str | Generation, None]:
             model = self._model(ask.tier)
             reply = model.reply(prompt)
             await asyncio.sleep(reply.latency_s)

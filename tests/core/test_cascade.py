@@ -295,14 +295,17 @@ def test_empty_conversations_are_refused():
 def test_a_flawed_answer_is_rejected_however_certain():
     """What cannot be used is not kept, and is not returned as a degraded answer either."""
     flow = Cascade(on_cloud_error="edge").flow(ask())
-    from confroute.asks import Evidence, Final
+    from confroute.asks import Evidence, Final, Report
     from confroute.types import Generation
 
     next(flow)
     draft = Generation(text="call", logprobs=(-0.001,), flaw="unknown tool")
     assert isinstance(flow.send(Evidence(generations=(draft,))), Final)
+    report = flow.throw(ConnectionError("refused"))
+    assert isinstance(report, Report)
+    assert (report.decision.route, report.decision.stage) == ("cloud", "failed")
     with pytest.raises(TierError, match="unknown tool"):
-        flow.throw(ConnectionError("refused"))
+        flow.send(Evidence())
 
 
 def test_set_up_errors_of_evidence_are_raised():

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from confroute.asks import Ask, Evidence
+from confroute.asks import Ask, Evidence, Report
 from confroute.decision import Routed
 from confroute.errors import PolicyError, RequestError
 from confroute.flow import Flow
 from confroute.policy.files import from_json, register, to_json
 from confroute.policy.gate import Gate, check_threshold
+from confroute.policy.prefix import Prefix
 from confroute.policy.rules import Rule, Ruling
-from confroute.policy.synthesis import default_lacking, gates_for, stay
 from confroute.policy.threshold import Threshold
 from confroute.policy.walk import Walk
 from confroute.signals import SelfConsistency, Signal, TokenLogprob
@@ -50,17 +50,14 @@ class Cascade:
         everything, a forced route included.
     tiers : tuple of str
         Two or more names, cheapest first. The last one answers what no other may.
+    prefix : Prefix or None
+        Commits to a draft, or cuts it off, by its first tokens. None: a draft is judged whole by the gates.
     on_no_signal : {"cloud", "edge", "raise"}
         When no gate can be measured: go to the next tier, keep the draft, or raise `NoSignalError`.
     on_edge_error : {"cloud", "raise"}
         When a tier that may be replaced fails.
     on_cloud_error : {"raise", "edge"}
         When the last tier fails after a draft was rejected: raise, or return that draft flagged `degraded`.
-    lacking : Gate or None
-        Judges drafts that say that the retrieved context lacks the answer, before the other gates; None treats them
-        like any other draft. Calls without retrieved context have none.
-    sticky : bool
-        Whether a call that goes on from an answer of a later tier stays there (the next step of a synthesis).
 
     Raises
     ------
@@ -81,11 +78,10 @@ class Cascade:
     gates: tuple[Gate, ...] = field(default_factory=default_gates)
     rules: tuple[Rule, ...] = ()
     tiers: tuple[str, ...] = ("edge", "cloud")
+    prefix: Prefix | None = None
     on_no_signal: Literal["cloud", "edge", "raise"] = "cloud"
     on_edge_error: Literal["cloud", "raise"] = "cloud"
     on_cloud_error: Literal["raise", "edge"] = "raise"
-    lacking: Gate | None = field(default_factory=default_lacking)
-    sticky: bool = True
 
     def __post_init__(self) -> None:
         if len(self.tiers) < 2 or len(set(self.tiers)) < len(self.tiers):
@@ -166,7 +162,11 @@ class Cascade:
             raise RequestError(msg)
         walk = Walk(policy=self, request=request, gates=self._gates(request))
         ruling = self._ruling(request)
-        return (yield from self._steps(walk, ruling))
+        try:
+            return (yield from self._steps(walk, ruling))
+        except Exception as error:
+            yield Report(decision=walk.failed(error))
+            raise
 
     def _steps(self, walk: Walk, ruling: Ruling | None) -> Generator[Ask, Evidence, Routed]:
         if ruling is not None:
@@ -188,9 +188,7 @@ class Cascade:
             return Ruling(
                 rule="forced", tier=request.route, reason=f"forced to {request.route} by the caller"
             )
-        if rulings:
-            return rulings[0]
-        return stay(request, self.tiers) if self.sticky else None
+        return rulings[0] if rulings else None
 
     def _check_tier(self, tier: str, who: str) -> None:
         if tier not in self.tiers:
@@ -201,8 +199,7 @@ class Cascade:
         """The gates with the thresholds that the caller gave for this call."""
         given = request.threshold
         if given is None:
-            own = tuple(gate.for_tags(request.tags) for gate in self.gates) if request.tags else self.gates
-            return gates_for(request, own, self.lacking)
+            return tuple(gate.for_tags(request.tags) for gate in self.gates) if request.tags else self.gates
         names = [gate.signal.name for gate in self.gates]
         if isinstance(given, (int, float)):
             if len(names) > 1:

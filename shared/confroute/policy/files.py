@@ -9,12 +9,10 @@ from typing import Any, TypeVar
 from confroute.certificate import Certificate
 from confroute.errors import PolicyError
 from confroute.policy.gate import Gate, GroupThreshold
+from confroute.policy.prefix import Prefix
 from confroute.policy.rules import KeepPrivate, SendTo
 from confroute.policy.threshold import Threshold
 from confroute.signals import (
-    ContextLacks,
-    ContextSupport,
-    RetrievalScore,
     SameEmbedding,
     SameEntailment,
     SameText,
@@ -40,7 +38,7 @@ _KNOWN: dict[str, type[Any]] = {
             SelfConsistency,
             SemanticEntropy,
         ),
-        *(SendTo, Threshold, TokenLogprob, ContextLacks, ContextSupport, RetrievalScore),
+        *(Prefix, SendTo, Threshold, TokenLogprob),
     )
 }
 

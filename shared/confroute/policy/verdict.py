@@ -49,14 +49,11 @@ def settled(gate: Gate, *, more: bool) -> Settled:
 
 def verdict_of(gate: Gate, measured: Measurement, *, stage: Stage) -> Verdict:
     """What one gate says of its measurement, in words too."""
-    said = ""
-    if measured.lacking:
-        stage, said = "lacking", "the draft says that the context lacks the answer; "
     keep = measured.uncertainty <= gate.threshold.value
     sign, then = ("<=", "kept") if keep else (">", "not kept")
     unit = gate.signal.range.unit
     reason = (
-        f"{said}{measured.signal.replace('_', ' ')} {measured.uncertainty:.3g} {unit} {sign} {gate.threshold.value:.3g} "
+        f"{measured.signal.replace('_', ' ')} {measured.uncertainty:.3g} {unit} {sign} {gate.threshold.value:.3g} "
         f"({gate.threshold.source}): answer {then}"
     )
     return Verdict(keep=keep, stage=stage, reason=reason, gate=gate, measurement=measured)

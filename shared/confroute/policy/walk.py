@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from confroute.asks import Ask, Draft, Embed, Entails, Evidence, Final
+from confroute.asks import Ask, Draft, Embed, Entails, Evidence, Final, Report, Seen, Tentative
 from confroute.decision import Decision, Measurement, Routed, Stage, Step
 from confroute.errors import (
     AllTiersFailedError,
@@ -20,10 +20,10 @@ from confroute.errors import (
 )
 from confroute.policy.gate import Gate
 from confroute.policy.rules import Ruling
-from confroute.policy.synthesis import repeated
+from confroute.policy.steps import drafting, is_missing, kind_of, step_of
 from confroute.policy.verdict import Verdict, blocked_by, is_grey, settled, verdict_of
 from confroute.signals.base import Asking, Case
-from confroute.types import Generation, Request, Tier, Usage
+from confroute.types import Generation, Request, Tier
 
 if TYPE_CHECKING:
     from confroute.policy.cascade import Cascade
@@ -49,6 +49,7 @@ class Walk:
     rejected: Generation | None = None
     rejected_by: str = ""
     verdict: Verdict | None = None
+    seen: Seen | None = None
 
     def tier(self, name: str) -> Tier:
         """What the host said of a tier."""
@@ -83,8 +84,8 @@ class Walk:
             self.notes.append(blocked)
             return None
         try:
-            draft = yield from self.ask_one(Draft(tier=name))
-        except _SET_UP:
+            draft = yield from self.ask_one(drafting(name, self.policy.prefix, self.request))
+        except (*_SET_UP, StreamInterruptedError):
             raise
         except Exception as error:
             self.failures[name] = error
@@ -95,7 +96,8 @@ class Walk:
         self.verdict = yield from self.judge(tier, draft)
         if self.verdict.keep:
             return self.routed(draft, name, self.verdict)
-        self.rejected, self.rejected_by = draft, name
+        cut = self.seen is not None and self.seen.outcome == "cut"
+        self.rejected, self.rejected_by = replace(draft, flaw="cut off") if cut else draft, name
         self.notes.append(self.verdict.reason)
         return None
 
@@ -137,9 +139,20 @@ class Walk:
             raise TierError(msg) from error
         raise error
 
-    def ask_one(self, ask: Draft | Final) -> Walking[Generation]:
+    def failed(self, error: Exception) -> Decision:
+        """The record of a call that ends in `error`, whose text may repeat the prompt and is left out."""
+        return Decision(
+            route=next((s.tier for s in reversed(self.steps) if s.tier), self.policy.tiers[0]),
+            stage="failed",
+            reason="; ".join([*self.notes, f"the call failed ({type(error).__name__})"]),
+            signals=dict(self.signals),
+            skipped=dict(self.skipped),
+            steps=tuple(self.steps),
+        )
+
+    def ask_one(self, ask: Draft | Tentative | Final) -> Walking[Generation]:
         """Yield an ask for one answer, keep its step, and return the answer or raise what it ended in."""
-        kind = "draft" if isinstance(ask, Draft) else "final"
+        kind = kind_of(ask)
         try:
             evidence = yield ask
             answer = evidence.generations[0] if evidence.generations else Generation(text="")
@@ -155,9 +168,10 @@ class Walk:
             )
             raise
         self.steps.append(
-            _step(kind, evidence, tier=ask.tier, model=answer.model or self.tier(ask.tier).model)
+            step_of(kind, evidence, tier=ask.tier, model=answer.model or self.tier(ask.tier).model)
         )
-        if kind == "draft" and not answer.text.strip() and answer.answer is None and answer.flaw is None:
+        self.seen = evidence.seen
+        if kind == "draft" and is_missing(answer, evidence):
             msg = f"{ask.tier} returned an empty answer"
             raise TierError(msg)
         return answer
@@ -168,9 +182,11 @@ class Walk:
             return Verdict(
                 keep=False, stage="draft", reason=f"{tier.name} answer cannot be used: {draft.flaw}"
             )
-        copied = repeated(self.request, tier.name, draft)
-        if copied is not None:
-            return copied
+        prefix = self.policy.prefix
+        early = None if prefix is None else prefix.verdict(self.seen, tier.name)
+        if early is not None and early.measurement is not None:
+            self.signals[early.measurement.signal] = early.measurement
+            return early
         last: Verdict | None = None
         pools: dict[float, list[Generation]] = {}
         for position, gate in enumerate(self.gates):
@@ -181,7 +197,6 @@ class Walk:
                 draft=draft,
                 settled=settled(gate, more=more),
                 pools=pools,
-                context=self.request.context,
             )
             before = len(self.steps)
             measured = yield from self.measure(gate, case)
@@ -225,7 +240,10 @@ class Walk:
                 measured: Measurement = done.value
                 return measured
             evidence, failed = None, None
-            kind, name = type(ask).__name__.lower(), None if isinstance(ask, (Embed, Entails)) else ask.tier
+            kind, name = (
+                type(ask).__name__.lower(),
+                None if isinstance(ask, (Embed, Entails, Report)) else ask.tier,
+            )
             try:
                 evidence = yield ask
             except Exception as error:  # noqa: BLE001  the signal may know what to do; if not, it comes back
@@ -234,7 +252,7 @@ class Walk:
             else:
                 said = next((g.model for g in evidence.generations if g.model), None)
                 model = ask.model if isinstance(ask, (Embed, Entails)) else said or tier.model
-                self.steps.append(_step(kind, evidence, tier=name, model=model))
+                self.steps.append(step_of(kind, evidence, tier=name, model=model))
 
     def no_signal(self, tier: Tier) -> Verdict:
         """What the policy says when nothing could be measured."""
@@ -280,16 +298,3 @@ class Walk:
             private=private,
         )
         return Routed(generation=answer, decision=decision)
-
-
-def _step(kind: str, evidence: Evidence, *, tier: str | None, model: str) -> Step:
-    usages = [g.usage for g in evidence.generations if g.usage is not None]
-    return Step(
-        kind=kind,
-        tier=tier,
-        model=model,
-        n=len(evidence.generations) or (0 if evidence.numbers is None else len(evidence.numbers)),
-        usage=sum(usages, Usage()) if usages else None,
-        latency_s=evidence.latency_s,
-        attempts=evidence.attempts,
-    )

@@ -1,0 +1,106 @@
+"""Committing to an answer, or giving it up, while it is still being written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from confroute.asks import Outcome, Seen
+from confroute.decision import Measurement
+from confroute.errors import PolicyError
+from confroute.policy.gate import Gate
+from confroute.policy.threshold import Threshold
+from confroute.policy.verdict import Verdict
+from confroute.signals.logprob import TokenLogprob
+
+SIGNAL = "prefix_logprob"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefix:
+    """Judge a draft by its first tokens, so that a good one streams early and a hopeless one costs little.
+
+    The running uncertainty is the mean negative log-probability of the tokens so far, in nats a token. From `tokens` on a
+    draft is committed to as soon as it is at most `commit`: the draft streams and cannot be taken back. From `least` on a
+    draft is cut off as soon as it is above `cut`: the next tier answers. Between the two nothing is settled, and a draft that
+    ends there is judged whole by the policy's gates, as all drafts are without a prefix.
+
+    Parameters
+    ----------
+    commit : Threshold
+        In nats a token. Fit it on recorded calls: `of` gives the running uncertainty of a recorded draft.
+    cut : Threshold
+        In nats a token, at least `commit`.
+    tokens : int
+        Tokens before the first commitment.
+    least : int
+        Tokens before the first cut; at most `tokens`.
+
+    Raises
+    ------
+    PolicyError
+        Thresholds below 0 or in the wrong order, or numbers of tokens below 1 or in the wrong order.
+
+    Notes
+    -----
+    What comes after the commitment is not judged: this buys the time to the first token with certainty. Answers that
+    have to be judged whole (tool calls, structured values), calls with a threshold of their own, and providers without
+    log-probabilities are judged by the gates alone.
+
+    Examples
+    --------
+    >>> rule = Prefix(commit=Threshold(value=0.1), cut=Threshold(value=1.0), tokens=4, least=2)
+    >>> [rule(3, 0.1), rule(4, 0.2), rule(2, 2.5), rule(1, 9.0)]
+    ['wait', 'commit', 'cut', 'wait']
+    """
+
+    commit: Threshold
+    cut: Threshold
+    tokens: int = 16
+    least: int = 4
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.commit.value <= self.cut.value:
+            msg = f"commit is {self.commit.value:g} and cut {self.cut.value:g} nats a token: expected 0 <= commit <= cut"
+            raise PolicyError(msg)
+        if not 1 <= self.least <= self.tokens:
+            msg = f"least is {self.least} and tokens {self.tokens}: expected 1 <= least <= tokens"
+            raise PolicyError(msg)
+
+    def __call__(self, tokens: int, nats: float) -> Outcome:
+        """Say what becomes of a draft after `tokens` tokens with `nats` in all; see `confroute.asks.Watch`."""
+        running = nats / tokens
+        if tokens >= self.tokens and running <= self.commit.value:
+            return "commit"
+        return "cut" if tokens >= self.least and running > self.cut.value else "wait"
+
+    def of(self, logprobs: tuple[float, ...]) -> float:
+        """The running uncertainty of a recorded draft after `tokens` tokens, or all if there are fewer.
+
+        Examples
+        --------
+        >>> rule = Prefix(commit=Threshold(value=0.1), cut=Threshold(value=1.0), tokens=2, least=1)
+        >>> rule.of((-0.1, -0.3, -9.0))
+        0.2
+        """
+        first = logprobs[: self.tokens]
+        return sum(max(0.0, -value) for value in first) / max(1, len(first))
+
+    def verdict(self, seen: Seen | None, tier: str) -> Verdict | None:
+        """What follows from how watching a draft ended; None if its gates have to say."""
+        if seen is None or seen.outcome == "wait":
+            return None
+        keep = seen.outcome == "commit"
+        threshold, sign = (self.commit, "<=") if keep else (self.cut, ">")
+        running = seen.nats / seen.tokens
+        then = f"{tier} answer kept while it was written" if keep else f"{tier} answer cut off"
+        reason = (
+            f"the first {seen.tokens} tokens {running:.3g} nats {sign} {threshold.value:.3g} "
+            f"({threshold.source}): {then}"
+        )
+        return Verdict(
+            keep=keep,
+            stage="prefix",
+            reason=reason,
+            gate=Gate(signal=TokenLogprob(), threshold=threshold),
+            measurement=Measurement(signal=SIGNAL, uncertainty=running, details={"tokens": seen.tokens}),
+        )
