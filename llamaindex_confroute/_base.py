@@ -19,9 +19,12 @@ from confroute.models.resilience import Limits
 from confroute.policy import Cascade
 from confroute.types import Request, Tier
 from llamaindex_confroute import _compat
+from llamaindex_confroute._lineage import Lineage
 from llamaindex_confroute._messages import core_messages, estimated_tokens, has_attachments
 from llamaindex_confroute._models import Facts, can_sample, facts_of, reads_text_only, same_model
 from llamaindex_confroute._overrides import Overrides
+from llamaindex_confroute._prompts import NOTHING, Asked
+from llamaindex_confroute._retrieved import RETRIEVING, context_of
 from llamaindex_confroute._routing import Routing
 from llamaindex_confroute._work import Work
 
@@ -40,6 +43,7 @@ class RouterBase(FunctionCallingLLM):
 
     # By id, with the model itself so that the id stays its own.
     _known: dict[int, tuple[LLM, Facts]] = PrivateAttr(default_factory=dict)
+    _lineage: Lineage = PrivateAttr(default_factory=Lineage)
 
     def __init__(
         self,
@@ -74,6 +78,7 @@ class RouterBase(FunctionCallingLLM):
         )
         if callback_manager is not None and callback_manager.handlers:
             self._hand_down(callback_manager)
+        _compat.listen(RETRIEVING)
 
     @classmethod
     def class_name(cls) -> str:
@@ -128,7 +133,7 @@ class RouterBase(FunctionCallingLLM):
             self._known[id(child)] = (child, facts)
         return facts
 
-    def _routing(self, work: Work[Any], given: Overrides, question: str | None = None) -> Routing:
+    def _routing(self, work: Work[Any], given: Overrides, asked: Asked = NOTHING) -> Routing:
         """Everything to route `work`, with this call's facts."""
         messages = core_messages(work.messages)
         attachments = has_attachments(work.messages)
@@ -144,7 +149,10 @@ class RouterBase(FunctionCallingLLM):
             threshold=given.threshold,
             tags=given.tags,
             attachments=attachments,
-            question=question,
+            question=asked.question,
+            context=context_of(asked),
+            purpose=given.purpose or asked.purpose,
+            begun_on=self._lineage.tier_of(asked.question, asked.existing_answer),
         )
         return Routing(
             policy=self.policy,
@@ -152,6 +160,7 @@ class RouterBase(FunctionCallingLLM):
             limits={"edge": self.edge_limits, "cloud": self.cloud_limits},
             in_thread=frozenset({"edge"} if self.edge_in_thread else ()),
             request=request,
+            lineage=self._lineage,
             span_id=_compat.span_id(),
         )
 

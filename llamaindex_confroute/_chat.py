@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -26,10 +24,9 @@ from llamaindex_confroute._base import RouterBase
 from llamaindex_confroute._compat import unspanned
 from llamaindex_confroute._messages import checked
 from llamaindex_confroute._overrides import overrides
+from llamaindex_confroute._prompts import asked, asking, parts_of, parts_of_text
 from llamaindex_confroute._routing import Routing
 from llamaindex_confroute._work import ChatWork
-
-_question: ContextVar[str | None] = ContextVar("llamaindex_confroute_question", default=None)
 
 
 class ChatRouter(RouterBase):
@@ -57,44 +54,48 @@ class ChatRouter(RouterBase):
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a text, by the child's `chat`: its `complete` loses the log-probabilities."""
-        return _chunks.completion(self.chat(_prompt(prompt), **kwargs))
+        with asking(parts_of_text(prompt)):
+            return _chunks.completion(self.chat(_prompt(prompt), **kwargs))
 
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a text, by the child's `chat`: its `complete` loses the log-probabilities."""
-        return _chunks.completion(await self.achat(_prompt(prompt), **kwargs))
+        with asking(parts_of_text(prompt)):
+            return _chunks.completion(await self.achat(_prompt(prompt), **kwargs))
 
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         """Answer a text in chunks."""
-        return _chunks.completions(self.stream_chat(_prompt(prompt), **kwargs))
+        with asking(parts_of_text(prompt)):
+            return _chunks.completions(self.stream_chat(_prompt(prompt), **kwargs))
 
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
         """Answer a text in chunks."""
-        return _chunks.acompletions(await self.astream_chat(_prompt(prompt), **kwargs))
+        with asking(parts_of_text(prompt)):
+            return _chunks.acompletions(await self.astream_chat(_prompt(prompt), **kwargs))
 
     @unspanned
     def predict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
-        """Fill a template and answer it; the policy sees its question apart from the retrieved context."""
-        with _asking(prompt, prompt_args):
+        """Fill a template and answer it; the policy sees question, context and existing answer apart."""
+        with asking(parts_of(prompt, prompt_args)):
             return super().predict(prompt, **prompt_args)
 
     @unspanned
     async def apredict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
         """Async form of `predict`."""
-        with _asking(prompt, prompt_args):
+        with asking(parts_of(prompt, prompt_args)):
             return await super().apredict(prompt, **prompt_args)
 
     @unspanned
     def stream(self, prompt: BasePromptTemplate, **prompt_args: Any) -> TokenGen:
         """`predict` token by token."""
-        with _asking(prompt, prompt_args):
+        with asking(parts_of(prompt, prompt_args)):
             return super().stream(prompt, **prompt_args)
 
     @unspanned
     async def astream(self, prompt: BasePromptTemplate, **prompt_args: Any) -> TokenAsyncGen:
         """`predict` token by token."""
-        with _asking(prompt, prompt_args):
+        with asking(parts_of(prompt, prompt_args)):
             return await super().astream(prompt, **prompt_args)
 
     def _chat_work(
@@ -102,23 +103,7 @@ class ChatRouter(RouterBase):
     ) -> tuple[Routing, ChatWork]:
         given = overrides(kwargs)
         work = ChatWork(messages=checked(messages), kwargs=given.kwargs)
-        return self._routing(work, given, question=_question.get()), work
-
-
-def question_of(prompt: BasePromptTemplate, args: Mapping[str, Any]) -> str | None:
-    """What a template asks, apart from the context around it, where it says so."""
-    question = {**prompt.kwargs, **args}.get("query_str")
-    return question if isinstance(question, str) and question.strip() else None
-
-
-@contextmanager
-def _asking(prompt: BasePromptTemplate, args: Mapping[str, Any]) -> Generator[None, None, None]:
-    """Make the question of a filled template known to the `chat` that it ends in."""
-    token = _question.set(question_of(prompt, args))
-    try:
-        yield
-    finally:
-        _question.reset(token)
+        return self._routing(work, given, asked()), work
 
 
 def _prompt(prompt: object) -> list[ChatMessage]:

@@ -9,7 +9,7 @@ from typing import Any
 from confroute.errors import RequestError
 from llamaindex_confroute import _compat
 
-_KEYS = ("route", "threshold", "tags")
+_KEYS = ("route", "threshold", "tags", "purpose")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +20,7 @@ class Overrides:
     route: str | None = None
     threshold: float | Mapping[str, float] | None = None
     tags: frozenset[str] = frozenset()
+    purpose: str | None = None
 
 
 def overrides(kwargs: Mapping[str, Any]) -> Overrides:
@@ -39,6 +40,7 @@ def overrides(kwargs: Mapping[str, Any]) -> Overrides:
         route=ambient.get("route") if route is None else route,
         threshold=ambient.get("threshold") if threshold is None else threshold,
         tags=frozenset(ambient.get("tags") or ()),
+        purpose=ambient.get("purpose"),
     )
 
 

@@ -19,6 +19,7 @@ from confroute.models.resilience import Limits
 from confroute.runtime import arun, arun_stream, run, run_stream
 from confroute.types import Generation, Request
 from confroute.watching import Streamed
+from llamaindex_confroute._lineage import Lineage
 from llamaindex_confroute._models import Prepared, for_draft, for_sample, samples_in_one_call
 from llamaindex_confroute._reading import split
 from llamaindex_confroute._work import ChatWork, Work
@@ -42,6 +43,8 @@ class Routing:
     in_thread : frozenset of str
         Tiers whose async calls block and therefore run in threads.
     request : Request
+    lineage : Lineage
+        Told who answered, for the call that goes on from this answer.
     span_id : str or None
         Span of the router's method, for the event: a stream's decision falls after its span was left.
     """
@@ -51,18 +54,19 @@ class Routing:
     limits: Mapping[str, Limits]
     in_thread: frozenset[str]
     request: Request
+    lineage: Lineage
     span_id: str | None
 
     def run(self, work: Work[C]) -> Routed:
         """Route a whole call."""
         routed = run(self.policy, self.request, self._call(work), self.limits)
-        announce(routed.decision, span_id=self.span_id)
+        self._done(routed)
         return routed
 
     async def arun(self, work: Work[C]) -> Routed:
         """Async form of `run`."""
         routed = await arun(self.policy, self.request, self._acall(work), self.limits)
-        announce(routed.decision, span_id=self.span_id)
+        self._done(routed)
         return routed
 
     def stream(self, work: Work[C]) -> Generator[C | Routed, None, None]:
@@ -74,7 +78,7 @@ class Routing:
         with closing(run_stream(self.policy, self.request, self._call(work), final, self.limits)) as items:
             for item in items:
                 if isinstance(item, Routed):
-                    announce(item.decision, span_id=self.span_id)
+                    self._done(item)
                 yield item
 
     async def astream(self, work: Work[C]) -> AsyncGenerator[C | Routed, None]:
@@ -88,8 +92,13 @@ class Routing:
         async with aclosing(items):
             async for item in items:
                 if isinstance(item, Routed):
-                    announce(item.decision, span_id=self.span_id)
+                    self._done(item)
                 yield item
+
+    def _done(self, routed: Routed) -> None:
+        announce(routed.decision, span_id=self.span_id)
+        if self.request.question is not None:
+            self.lineage.note(self.request.question, routed.generation.text, routed.decision.route)
 
     def _call(self, work: Work[C]) -> Callable[[ModelAsk], list[Generation]]:
         def call(ask: ModelAsk) -> list[Generation]:

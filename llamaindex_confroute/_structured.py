@@ -13,7 +13,6 @@ from llama_index.core.instrumentation.events.llm import LLMChatEndEvent
 from llama_index.core.llms.llm import LLM
 from llama_index.core.program.utils import FlexibleModel
 from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate
-from llama_index_instrumentation import root_dispatcher
 from llama_index_instrumentation.base import BaseEvent
 from llama_index_instrumentation.event_handlers import BaseEventHandler
 from pydantic import BaseModel
@@ -22,10 +21,10 @@ from confroute.decision import Routed
 from confroute.models.resilience import is_transient
 from confroute.types import Generation, Usage
 from llamaindex_confroute._calls import portable
-from llamaindex_confroute._chat import question_of
-from llamaindex_confroute._compat import with_system_prompt
+from llamaindex_confroute._compat import listen, with_system_prompt
 from llamaindex_confroute._messages import checked
 from llamaindex_confroute._overrides import overrides
+from llamaindex_confroute._prompts import parts_of
 from llamaindex_confroute._reading import generation_of, usage_of
 from llamaindex_confroute._routing import Routing
 from llamaindex_confroute._tools import ToolRouter
@@ -53,8 +52,7 @@ _listening = _Listening()
 @contextmanager
 def _heard() -> Generator[list[ChatResponse], None, None]:
     """Collect the chat responses of the calls made inside."""
-    if _listening not in root_dispatcher.event_handlers:
-        root_dispatcher.add_event_handler(_listening)
+    listen(_listening)
     kept: list[ChatResponse] = []
     token = _inner.set(kept)
     try:
@@ -235,7 +233,7 @@ class StructuredRouter(ToolRouter):
         # The router's system prompt, since the host applies only that of the LLM it was called on.
         messages = checked(with_system_prompt(self, prompt.format_messages(llm=self, **args)))
         work = StructuredWork(output_cls=output_cls, messages=messages, kwargs=given.kwargs)
-        return self._routing(work, given, question=question_of(prompt, args)), work
+        return self._routing(work, given, parts_of(prompt, args)), work
 
 
 def _value(routed: Routed, output_cls: type[M]) -> M:

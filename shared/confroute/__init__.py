@@ -8,6 +8,9 @@ from confroute.models.resilience import Limits
 from confroute.models.retry_budget import RetryBudget
 from confroute.policy import Cascade, Gate, KeepPrivate, Prefix, SendTo, Threshold
 from confroute.signals import (
+    ContextLacks,
+    ContextSupport,
+    RetrievalScore,
     SameEmbedding,
     SameEntailment,
     SameText,
@@ -17,12 +20,15 @@ from confroute.signals import (
     semantic_entropy,
 )
 from confroute.trace import record
-from confroute.types import Generation, Message, Request, Tier, Usage
+from confroute.types import Context, Generation, Message, Request, Tier, Usage
 
 __all__ = [
     "Breaker",
     "Cascade",
     "ConfrouteError",
+    "Context",
+    "ContextLacks",
+    "ContextSupport",
     "Decision",
     "Gate",
     "Generation",
@@ -32,6 +38,7 @@ __all__ = [
     "Message",
     "Prefix",
     "Request",
+    "RetrievalScore",
     "RetryBudget",
     "Routed",
     "SameEmbedding",

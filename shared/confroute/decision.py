@@ -10,7 +10,9 @@ from typing import Any, Literal, TypeAlias
 from confroute.certificate import Certificate
 from confroute.types import JSON, Generation, Usage
 
-Stage: TypeAlias = Literal["rule", "forced", "draft", "prefix", "evidence", "no_signal", "fallback", "failed"]
+Stage: TypeAlias = Literal[
+    "rule", "forced", "draft", "prefix", "evidence", "lacking", "no_signal", "fallback", "failed"
+]
 FORMAT = 1
 
 
@@ -31,11 +33,14 @@ class Measurement:
         Higher means less reliable; unit and range are the signal's.
     details : mapping
         JSON-safe particulars, such as the statistics beside the one that counts.
+    lacking : bool
+        True if it is about a draft that gives no answer because the context holds none.
     """
 
     signal: str
     uncertainty: float
     details: Mapping[str, JSON] = field(default_factory=dict)
+    lacking: bool = False
 
     def to_dict(self) -> dict[str, JSON]:
         """JSON form."""
@@ -95,8 +100,9 @@ class Decision:
         The tier whose answer was returned; of a call that failed, the tier that was asked last.
     stage : str
         What settled it: a "rule", a "forced" route, the "draft" (its log-probabilities), its "prefix" (its first
-        tokens'), further "evidence" (samples), "no_signal" (nothing could be measured), a "fallback" after a failure, or
-        "failed": the call ended in an error.
+        tokens'), further "evidence" (samples), "lacking" (the draft says that the context lacks the answer, and that
+        was believed or not), "no_signal" (nothing could be measured), a "fallback" after a failure, or "failed": the
+        call ended in an error.
     reason : str
         The same in words. Never holds text of the prompt or the answer.
     uncertainty, signal, threshold, threshold_source

@@ -180,6 +180,25 @@ class Tier:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What was retrieved for a question, apart from the prompt that it was put into.
+
+    Attributes
+    ----------
+    passages : tuple of str
+        Texts that the answer should rest on.
+    scores : tuple of float or None
+        The retriever's score of each passage in its own scale, higher is closer; None where it gave none.
+    existing_answer : str or None
+        An earlier answer that this call is to refine.
+    """
+
+    passages: tuple[str, ...] = ()
+    scores: tuple[float, ...] | None = None
+    existing_answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One call, as the policy sees it.
 
@@ -201,6 +220,12 @@ class Request:
         Whether an answer can be judged only when it is whole: a tool call, a structured value.
     question : str or None
         The question without retrieved context, where the host keeps them apart.
+    context : Context or None
+        What was retrieved for the question.
+    purpose : str or None
+        What the call is for, where the host says so: "text_qa", "refine", "summary", "condense".
+    begun_on : str or None
+        Tier whose answer this call goes on from, such as one to refine; None for a fresh call.
     """
 
     messages: tuple[Message, ...]
@@ -211,6 +236,9 @@ class Request:
     attachments: bool = False
     whole: bool = False
     question: str | None = None
+    context: Context | None = None
+    purpose: str | None = None
+    begun_on: str | None = None
 
     @property
     def asked(self) -> str:

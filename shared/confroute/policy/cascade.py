@@ -15,6 +15,7 @@ from confroute.policy.files import from_json, register, to_json
 from confroute.policy.gate import Gate, check_threshold
 from confroute.policy.prefix import Prefix
 from confroute.policy.rules import Rule, Ruling
+from confroute.policy.synthesis import default_lacking, gates_for, stay
 from confroute.policy.threshold import Threshold
 from confroute.policy.walk import Walk
 from confroute.signals import SelfConsistency, Signal, TokenLogprob
@@ -58,6 +59,11 @@ class Cascade:
         When a tier that may be replaced fails.
     on_cloud_error : {"raise", "edge"}
         When the last tier fails after a draft was rejected: raise, or return that draft flagged `degraded`.
+    lacking : Gate or None
+        Judges drafts that say that the retrieved context lacks the answer, before the other gates; None treats them
+        like any other draft. Calls without retrieved context have none.
+    sticky : bool
+        Whether a call that goes on from an answer of a later tier stays there (the next step of a synthesis).
 
     Raises
     ------
@@ -82,6 +88,8 @@ class Cascade:
     on_no_signal: Literal["cloud", "edge", "raise"] = "cloud"
     on_edge_error: Literal["cloud", "raise"] = "cloud"
     on_cloud_error: Literal["raise", "edge"] = "raise"
+    lacking: Gate | None = field(default_factory=default_lacking)
+    sticky: bool = True
 
     def __post_init__(self) -> None:
         if len(self.tiers) < 2 or len(set(self.tiers)) < len(self.tiers):
@@ -188,7 +196,9 @@ class Cascade:
             return Ruling(
                 rule="forced", tier=request.route, reason=f"forced to {request.route} by the caller"
             )
-        return rulings[0] if rulings else None
+        if rulings:
+            return rulings[0]
+        return stay(request, self.tiers) if self.sticky else None
 
     def _check_tier(self, tier: str, who: str) -> None:
         if tier not in self.tiers:
@@ -199,7 +209,8 @@ class Cascade:
         """The gates with the thresholds that the caller gave for this call."""
         given = request.threshold
         if given is None:
-            return tuple(gate.for_tags(request.tags) for gate in self.gates) if request.tags else self.gates
+            own = tuple(gate.for_tags(request.tags) for gate in self.gates) if request.tags else self.gates
+            return gates_for(request, own, self.lacking)
         names = [gate.signal.name for gate in self.gates]
         if isinstance(given, (int, float)):
             if len(names) > 1:

@@ -13,6 +13,9 @@ from confroute.policy.prefix import Prefix
 from confroute.policy.rules import KeepPrivate, SendTo
 from confroute.policy.threshold import Threshold
 from confroute.signals import (
+    ContextLacks,
+    ContextSupport,
+    RetrievalScore,
     SameEmbedding,
     SameEntailment,
     SameText,
@@ -38,7 +41,7 @@ _KNOWN: dict[str, type[Any]] = {
             SelfConsistency,
             SemanticEntropy,
         ),
-        *(Prefix, SendTo, Threshold, TokenLogprob),
+        *(Prefix, SendTo, Threshold, TokenLogprob, ContextLacks, ContextSupport, RetrievalScore),
     )
 }
 

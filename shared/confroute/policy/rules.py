@@ -41,8 +41,12 @@ class Rule(Protocol):
         ...
 
 
-def _matching(request: Request, patterns: tuple[str, ...], tags: tuple[str, ...]) -> str | None:
+def _matching(
+    request: Request, patterns: tuple[str, ...], tags: tuple[str, ...], purposes: tuple[str, ...] = ()
+) -> str | None:
     """What in the request the rule is about, in words that do not repeat the text."""
+    if request.purpose in purposes:
+        return f"purpose {request.purpose!r}"
     for tag in tags:
         if tag in request.tags:
             return f"tag {tag!r}"
@@ -54,12 +58,12 @@ def _matching(request: Request, patterns: tuple[str, ...], tags: tuple[str, ...]
     return None
 
 
-def _check(patterns: tuple[str, ...], tags: tuple[str, ...]) -> None:
-    if not patterns and not tags:
-        msg = "a rule without patterns and tags never applies: give at least one"
+def _check(patterns: tuple[str, ...], tags: tuple[str, ...], purposes: tuple[str, ...] = ()) -> None:
+    if not patterns and not tags and not purposes:
+        msg = "a rule without patterns, tags and purposes never applies: give at least one"
         raise PolicyError(msg)
-    if isinstance(patterns, str) or isinstance(tags, str):
-        msg = "patterns and tags are tuples of strings: write ('...',) for a single one"
+    if any(isinstance(given, str) for given in (patterns, tags, purposes)):
+        msg = "patterns, tags and purposes are tuples of strings: write ('...',) for a single one"
         raise PolicyError(msg)
     for pattern in patterns:
         try:
@@ -119,18 +123,29 @@ class SendTo:
     tier : str
     patterns, tags : tuple of str
         As in `KeepPrivate`.
+    purposes : tuple of str
+        What calls are for, as the host names it. LlamaIndex: "text_qa", "refine", "summary", "condense",
+        "query_gen", "keyword_extract", "single_select" and its other prompt types.
+
+    Examples
+    --------
+    >>> from confroute.types import Message
+    >>> rule = SendTo(tier="edge", purposes=("condense", "keyword_extract", "summary"))
+    >>> rule(Request(messages=(Message(role="user", text="..."),), purpose="condense")).reason
+    "purpose 'condense' goes to edge"
     """
 
     tier: str
     patterns: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    purposes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check(self.patterns, self.tags)
+        _check(self.patterns, self.tags, self.purposes)
 
     def __call__(self, request: Request) -> Ruling | None:
         """Send the call if it matches."""
-        found = _matching(request, self.patterns, self.tags)
+        found = _matching(request, self.patterns, self.tags, self.purposes)
         return (
             None
             if found is None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from confroute.decision import Measurement, Stage
+from confroute.errors import NoSignalError
 from confroute.policy.gate import Gate
 from confroute.signals.base import Settled
 from confroute.types import Tier
@@ -49,11 +52,37 @@ def settled(gate: Gate, *, more: bool) -> Settled:
 
 def verdict_of(gate: Gate, measured: Measurement, *, stage: Stage) -> Verdict:
     """What one gate says of its measurement, in words too."""
+    said = ""
+    if measured.lacking:
+        stage, said = "lacking", "the draft says that the context lacks the answer; "
     keep = measured.uncertainty <= gate.threshold.value
     sign, then = ("<=", "kept") if keep else (">", "not kept")
     unit = gate.signal.range.unit
     reason = (
-        f"{measured.signal.replace('_', ' ')} {measured.uncertainty:.3g} {unit} {sign} {gate.threshold.value:.3g} "
+        f"{said}{measured.signal.replace('_', ' ')} {measured.uncertainty:.3g} {unit} {sign} {gate.threshold.value:.3g} "
         f"({gate.threshold.source}): answer {then}"
     )
     return Verdict(keep=keep, stage=stage, reason=reason, gate=gate, measurement=measured)
+
+
+def unmeasured(
+    tier: Tier, skipped: Mapping[str, str], on_no_signal: Literal["cloud", "edge", "raise"]
+) -> Verdict:
+    """What the policy says when nothing could be measured; `skipped` says why, by signal.
+
+    Raises
+    ------
+    NoSignalError
+        The policy says so.
+    """
+    why = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
+    if on_no_signal == "raise":
+        msg = f"no uncertainty could be measured for {tier.model} ({why}); set on_no_signal to 'cloud' or 'edge'"
+        raise NoSignalError(msg)
+    keep = on_no_signal == "edge"
+    kept = f"{tier.name} answer kept" if keep else f"{tier.name} answer not kept"
+    return Verdict(
+        keep=keep,
+        stage="no_signal",
+        reason=f"no evidence ({why}): {kept} by on_no_signal={on_no_signal!r}",
+    )

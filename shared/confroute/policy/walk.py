@@ -12,7 +12,6 @@ from confroute.errors import (
     AllTiersFailedError,
     MissingExtraError,
     ModelError,
-    NoSignalError,
     PolicyError,
     SignalUnavailableError,
     StreamInterruptedError,
@@ -21,7 +20,8 @@ from confroute.errors import (
 from confroute.policy.gate import Gate
 from confroute.policy.rules import Ruling
 from confroute.policy.steps import drafting, is_missing, kind_of, step_of
-from confroute.policy.verdict import Verdict, blocked_by, is_grey, settled, verdict_of
+from confroute.policy.synthesis import repeated
+from confroute.policy.verdict import Verdict, blocked_by, is_grey, settled, unmeasured, verdict_of
 from confroute.signals.base import Asking, Case
 from confroute.types import Generation, Request, Tier
 
@@ -187,6 +187,9 @@ class Walk:
         if early is not None and early.measurement is not None:
             self.signals[early.measurement.signal] = early.measurement
             return early
+        copied = repeated(self.request, tier.name, draft)
+        if copied is not None:
+            return copied
         last: Verdict | None = None
         pools: dict[float, list[Generation]] = {}
         for position, gate in enumerate(self.gates):
@@ -197,6 +200,7 @@ class Walk:
                 draft=draft,
                 settled=settled(gate, more=more),
                 pools=pools,
+                context=self.request.context,
             )
             before = len(self.steps)
             measured = yield from self.measure(gate, case)
@@ -206,7 +210,7 @@ class Walk:
             last = verdict_of(gate, measured, stage="evidence" if len(self.steps) > before else "draft")
             if not (more and is_grey(gate, measured.uncertainty)):
                 return last
-        return last or self.no_signal(tier)
+        return last or unmeasured(tier, self.skipped, self.policy.on_no_signal)
 
     def measure(self, gate: Gate, case: Case) -> Walking[Measurement | None]:
         """One gate's measurement, or None, with the reason kept, where it cannot be had."""
@@ -253,20 +257,6 @@ class Walk:
                 said = next((g.model for g in evidence.generations if g.model), None)
                 model = ask.model if isinstance(ask, (Embed, Entails)) else said or tier.model
                 self.steps.append(step_of(kind, evidence, tier=name, model=model))
-
-    def no_signal(self, tier: Tier) -> Verdict:
-        """What the policy says when nothing could be measured."""
-        why = "; ".join(f"{name}: {reason}" for name, reason in self.skipped.items())
-        if self.policy.on_no_signal == "raise":
-            msg = f"no uncertainty could be measured for {tier.model} ({why}); set on_no_signal to 'cloud' or 'edge'"
-            raise NoSignalError(msg)
-        keep = self.policy.on_no_signal == "edge"
-        kept = f"{tier.name} answer kept" if keep else f"{tier.name} answer not kept"
-        return Verdict(
-            keep=keep,
-            stage="no_signal",
-            reason=f"no evidence ({why}): {kept} by on_no_signal={self.policy.on_no_signal!r}",
-        )
 
     def routed(
         self,

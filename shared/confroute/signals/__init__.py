@@ -9,14 +9,20 @@ from confroute.signals.equivalence import (
     SameEntailment,
     SameText,
 )
+from confroute.signals.lacking import ContextLacks, abstains
 from confroute.signals.logprob import TokenLogprob, token_nll
+from confroute.signals.retrieval import RetrievalScore
 from confroute.signals.semantic_entropy import SemanticEntropy, semantic_entropy
+from confroute.signals.support import ContextSupport
 
 __all__ = [
     "Case",
+    "ContextLacks",
+    "ContextSupport",
     "Equivalence",
     "Measurement",
     "Range",
+    "RetrievalScore",
     "SameEmbedding",
     "SameEntailment",
     "SameText",
@@ -24,6 +30,7 @@ __all__ = [
     "SemanticEntropy",
     "Signal",
     "TokenLogprob",
+    "abstains",
     "semantic_entropy",
     "token_nll",
 ]

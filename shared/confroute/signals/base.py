@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 from confroute.asks import Ask, Evidence, Sample
 from confroute.decision import Measurement
 from confroute.errors import SignalUnavailableError
-from confroute.types import Generation, Tier
+from confroute.types import Context, Generation, Tier
 
 T = TypeVar("T")
 Asking: TypeAlias = Generator[Ask, Evidence, T]
@@ -50,6 +50,8 @@ class Case:
         signal that draws evidence step by step may then stop.
     pools : dict
         Samples drawn so far, by temperature: signals of one call share them.
+    context : Context or None
+        What was retrieved for the question, if anything was.
     """
 
     tier: Tier
@@ -57,6 +59,7 @@ class Case:
     draft: Generation
     settled: Settled = lambda low, high: low == high
     pools: dict[float, list[Generation]] = field(default_factory=dict)
+    context: Context | None = None
 
 
 @runtime_checkable

@@ -112,7 +112,7 @@ class SameEmbedding:
         """Compare embeddings, all in one ask."""
         texts = tuple(f"{question} {answer}" for answer in (text, *heads))
         evidence = yield Embed(texts=texts, model=self.model)
-        vectors = _numbers(evidence)
+        vectors = numbers_of(evidence)
         near = np.flatnonzero(vectors[1:] @ vectors[0] >= self.cosine)
         return Match(index=int(near[0]) if near.size else None, pairs=len(heads))
 
@@ -149,15 +149,16 @@ class SameEntailment:
         forward = tuple((f"{question} {head}", this) for head in heads)
         evidence = yield Entails(pairs=forward, model=self.model)
         pairs = len(forward)
-        for index in np.flatnonzero(_numbers(evidence) >= self.probability):
+        for index in np.flatnonzero(numbers_of(evidence) >= self.probability):
             evidence = yield Entails(pairs=((this, forward[index][0]),), model=self.model)
             pairs += 1
-            if _numbers(evidence)[0] >= self.probability:
+            if numbers_of(evidence)[0] >= self.probability:
                 return Match(index=int(index), pairs=pairs)
         return Match(pairs=pairs)
 
 
-def _numbers(evidence: Evidence) -> npt.NDArray[np.float32]:
+def numbers_of(evidence: Evidence) -> npt.NDArray[np.float32]:
+    """The numbers that an Embed or Entails ask brought."""
     if evidence.numbers is None:
         msg = "an Embed or Entails ask was answered without numbers: the driver must do these asks"
         raise TypeError(msg)

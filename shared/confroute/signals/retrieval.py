@@ -1,0 +1,105 @@
+"""How well retrieval went: the scores of the passages that an answer should rest on. Costs nothing more."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from confroute.decision import Measurement
+from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.signals.base import Asking, Case, Range
+from confroute.types import JSON
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrievalScore:
+    """One minus a cosine similarity of the retrieved passages, in [0, 2]; higher means less was found.
+
+    Parameters
+    ----------
+    statistic : {"best", "mean", "gap"}
+        "best" is the similarity of the closest passage, "mean" that of all of them, "gap" by how much the best one
+        exceeds the next: with several passages equally close, the answer may stand in any one of them.
+
+    Raises
+    ------
+    PolicyError
+        An unknown statistic.
+
+    Notes
+    -----
+    Says how the passages fit the question, not how the answer fits the passages: see `ContextSupport` for that.
+    A low score is a reason to distrust an answer, and no reason to think that a larger model, which is shown the
+    same passages, knows better; fit the threshold on both. Scores outside [-1, 1], such as those of BM25 or of a
+    reranker, are another scale and count as no evidence.
+
+    Examples
+    --------
+    >>> from confroute.types import Context, Generation, Tier
+    >>> case = Case(
+    ...     tier=Tier(name="edge", model="m"),
+    ...     question="?",
+    ...     draft=Generation(text="4"),
+    ...     context=Context(passages=("a", "b"), scores=(0.75, 0.25)),
+    ... )
+    >>> next(RetrievalScore().measure(case))
+    Traceback (most recent call last):
+    StopIteration: Measurement(signal='retrieval_score', uncertainty=0.25, ...
+    """
+
+    statistic: Literal["best", "mean", "gap"] = "best"
+
+    def __post_init__(self) -> None:
+        if self.statistic not in ("best", "mean", "gap"):
+            msg = f"statistic is {self.statistic!r}: expected 'best', 'mean' or 'gap'"
+            raise PolicyError(msg)
+
+    @property
+    def name(self) -> str:
+        """Key in the decision."""
+        return "retrieval_score"
+
+    @property
+    def range(self) -> Range:
+        """0 to 2: one minus a cosine."""
+        return Range(high=2.0, unit="cosine distance")
+
+    def measure(self, case: Case) -> Asking[Measurement]:
+        """Return the statistic of the scores.
+
+        Raises
+        ------
+        SignalUnavailableError
+            Nothing was retrieved, the retriever gave no scores, or they are no cosines.
+        """
+        yield from ()  # a generator like every other signal, though it asks for nothing
+        scores = sorted(cosines(case), reverse=True)
+        mean = math.fsum(scores) / len(scores)
+        gap = scores[0] - (scores[1] if len(scores) > 1 else 0.0)
+        found = {"best": scores[0], "mean": mean, "gap": gap}
+        details: dict[str, JSON] = {name: round(value, 6) for name, value in found.items()}
+        details |= {"statistic": self.statistic, "passages": len(scores)}
+        # A gap of two cosines can exceed 1, and so can rounding.
+        value = min(2.0, max(0.0, 1 - found[self.statistic]))
+        return Measurement(signal=self.name, uncertainty=value, details=details)
+
+
+def cosines(case: Case) -> tuple[float, ...]:
+    """The retrieval scores of a case, one at least, each in [-1, 1].
+
+    Raises
+    ------
+    SignalUnavailableError
+        There are none, or they are no cosines.
+    """
+    scores = case.context.scores if case.context is not None else None
+    if not scores:
+        msg = "the retriever gave no scores" if case.context is not None else "nothing was retrieved"
+        raise SignalUnavailableError(msg)
+    # Vector stores round: a text compared with itself comes out a little above 1.
+    wrong = [score for score in scores if not (math.isfinite(score) and -1.001 <= score <= 1.001)]
+    if wrong:
+        msg = f"a retrieval score is {wrong[0]:g}: expected cosine similarities in [-1, 1]"
+        raise SignalUnavailableError(msg)
+    return scores

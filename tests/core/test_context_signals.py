@@ -1,0 +1,276 @@
+"""Signals of answers that rest on retrieved text, and what a cascade does with them; worked by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from confroute import (
+    Cascade,
+    Context,
+    ContextLacks,
+    ContextSupport,
+    Gate,
+    KeepPrivate,
+    Message,
+    Request,
+    RetrievalScore,
+    SendTo,
+    Threshold,
+    TokenLogprob,
+)
+from confroute.asks import Embed, Entails, Evidence
+from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.runtime import run
+from confroute.signals import Case, abstains
+from confroute.testing import Reply, ScriptedCalls, ScriptedModel
+from confroute.types import Generation, Tier
+
+FARES = "A bicycle costs 4 euros each way. Cars are not carried."
+EDGE = Tier(name="edge", model="small")
+
+
+def case(answer, *passages, question="What does a bicycle cost?", scores=None):
+    """A draft about passages."""
+    context = Context(passages=passages, scores=scores) if passages else None
+    return Case(tier=EDGE, question=question, draft=Generation(text=answer), context=context)
+
+
+def measured(signal, about, *numbers):
+    """The measurement, its asks answered in turn."""
+    asking = signal.measure(about)
+    asks = []
+    try:
+        ask = next(asking)
+        for answer in numbers:
+            asks.append(ask)
+            ask = asking.send(Evidence(numbers=np.asarray(answer, dtype=np.float32)))
+    except StopIteration as done:
+        return done.value, asks
+    raise AssertionError(f"asked for more: {ask}")
+
+
+@pytest.mark.parametrize(
+    ("statistic", "expected"), [("best", 1 - 0.75), ("mean", 1 - 0.5), ("gap", 1 - (0.75 - 0.5))]
+)
+def test_retrieval_score_by_hand(statistic, expected):
+    """One minus best, mean and gap of 0.75, 0.25 and 0.5."""
+    about = case("x", "a", "b", "c", scores=(0.75, 0.25, 0.5))
+    assert measured(RetrievalScore(statistic=statistic), about)[0].uncertainty == pytest.approx(expected)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=8))
+def test_retrieval_score_stays_in_its_range(scores):
+    """Whatever the cosines, and whatever their order."""
+    for statistic in ("best", "mean", "gap"):
+        signal = RetrievalScore(statistic=statistic)
+        values = {
+            round(measured(signal, case("x", *"abcdefgh"[: len(s)], scores=tuple(s)))[0].uncertainty, 9)
+            for s in (scores, scores[::-1])
+        }
+        assert len(values) == 1
+        assert values.pop() in signal.range
+
+
+@pytest.mark.parametrize("scores", [None, (), (12.5, 3.0), (float("nan"),)])
+def test_scores_that_are_no_cosines_are_no_evidence(scores):
+    """BM25's are another scale; a threshold for cosines would take them for certainty."""
+    with pytest.raises(SignalUnavailableError):
+        measured(RetrievalScore(), case("x", "a", "b", scores=scores))
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("A bicycle costs 4 euros.", 0.0),
+        ("4", 0.0),
+        ("A bicycle costs 7 euros.", 1.0),
+        ("4 dollars each way", 1 / 3),
+        ("A bicycle costs 4 euros. The captain sleeps.", 1 / 2),
+    ],
+)
+def test_support_by_words_by_hand(answer, expected):
+    """Words of the question do not count, a number that stands nowhere undoes its sentence."""
+    assert measured(ContextSupport(), case(answer, FARES))[0].uncertainty == pytest.approx(expected)
+
+
+def test_support_counts_the_worst_sentence_if_told():
+    """One unsupported claim makes the answer unsupported."""
+    about = case("A bicycle costs 4 euros. The captain sleeps.", FARES)
+    assert measured(ContextSupport(statistic="min"), about)[0].uncertainty == 1.0
+
+
+@pytest.mark.parametrize("answer", ["Yes.", "A bicycle costs what a bicycle costs.", "I don't know.", "..."])
+def test_nothing_to_look_up_is_no_support(answer):
+    """Never read as supported."""
+    with pytest.raises(SignalUnavailableError):
+        measured(ContextSupport(), case(answer, FARES))
+
+
+def test_support_by_embedding_takes_the_nearest_sentence():
+    """One claim, two sentences of the passage: cosines 0.6 and 0.8."""
+    about = case("Bikes pay.", FARES)
+    found, (ask,) = measured(ContextSupport(by="embedding"), about, [[1, 0], [0.6, 0.8], [0.8, 0.6]])
+    assert isinstance(ask, Embed)
+    assert ask.texts == ("Bikes pay.", "A bicycle costs 4 euros each way.", "Cars are not carried.")
+    assert found.uncertainty == pytest.approx(0.2)
+
+
+def test_support_by_entailment_takes_the_best_passage():
+    """Two claims, two passages; the number that stands nowhere has no support although it is entailed."""
+    about = case("Bikes pay. It is 9 euros.", "one", "two")
+    signal = ContextSupport(by="entailment", model="nli")
+    found, (ask,) = measured(signal, about, [0.1, 0.9, 0.95, 0.2])
+    assert isinstance(ask, Entails)
+    assert ask.pairs[:2] == (("one", "Bikes pay."), ("two", "Bikes pay."))
+    assert found.uncertainty == pytest.approx(1 - 0.9 / 2)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RetrievalScore(statistic="sum"),
+        lambda: ContextSupport(by="entailment"),
+        lambda: ContextSupport(by="luck"),
+        lambda: ContextLacks(phrases=("(",)),
+        lambda: ContextLacks(phrases="none"),
+        lambda: SendTo(tier="edge", purposes="condense"),
+    ],
+)
+def test_wrong_choices_are_refused(make):
+    """With what was expected."""
+    with pytest.raises(PolicyError, match=r"expected|model=|regular|write"):
+        make()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The context does not mention the captain.",
+        "The context provided doesn\u2019t specify a phone number.",
+        "I cannot answer this based on the context.",
+        "It is not mentioned in the context.",
+        "There is no information about the captain.",
+        "The name is not provided in the given context.",
+        "Based on the text, it is not possible to determine who it is.",
+        "Empty Response",
+    ],
+)
+def test_answers_that_give_none_are_recognised(text):
+    """As small and large models put it."""
+    assert abstains(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Tickets do not include lunch.", "Cars are not carried.", "No ferry runs on Sundays.", "It is not far."],
+)
+def test_negations_are_answers(text):
+    """A "not" alone gives no answer away."""
+    assert not abstains(text)
+
+
+def ask(policy, edge, *, context, question="Who is the captain of the Heron?", **request):
+    """Route one question about a context."""
+    models = {"edge": ScriptedModel([edge], name="small"), "cloud": ScriptedModel(["Ada"], name="large")}
+    text = " ".join(context.passages)
+    asked = Request(
+        messages=(Message(role="user", text=f"{text}\n{question}"),),
+        question=question,
+        context=context,
+        **request,
+    )
+    routed = run(policy, asked, ScriptedCalls(models=models).call(asked), {})
+    return routed, models
+
+
+UNSURE = Reply(text="The context does not say who the captain is.", logprob=-2.0)
+
+
+def test_a_context_that_lacks_the_answer_is_not_escalated():
+    """However unsure the draft is: the cloud would see the same text."""
+    context = Context(passages=("The Heron leaves at 07:30.",))
+    routed, models = ask(Cascade.of(TokenLogprob(), 0.3), UNSURE, context=context)
+    decision = routed.decision
+    assert (decision.route, decision.stage, decision.signal) == ("edge", "lacking", "context_lacks")
+    assert decision.reason.startswith("the draft says that the context lacks the answer; context lacks 0.5")
+    assert models["cloud"].heard == []
+
+
+def test_a_context_that_holds_the_answer_is_asked_again():
+    """The draft's words are no proof: here all of the question stands in the text."""
+    context = Context(passages=("The captain of the Heron is Ada.",))
+    decision = ask(Cascade.of(TokenLogprob(), 0.3), UNSURE, context=context)[0].decision
+    assert (decision.route, decision.stage, decision.uncertainty) == ("cloud", "lacking", 1.0)
+
+
+def test_lacking_can_go_by_scores_or_be_switched_off():
+    """A gate like any other."""
+    context = Context(passages=("The Heron leaves at 07:30.",), scores=(0.8,))
+    strict = Gate(signal=ContextLacks(by="scores"), threshold=Threshold(value=0.7))
+    policy = Cascade(gates=Cascade.of(TokenLogprob(), 0.3).gates, lacking=strict)
+    assert ask(policy, UNSURE, context=context)[0].decision.route == "cloud"
+    off = Cascade(gates=policy.gates, lacking=None)
+    decision = ask(off, UNSURE, context=context)[0].decision
+    assert (decision.stage, decision.signal) == ("draft", "token_logprob")
+
+
+def test_drafts_that_answer_go_to_the_other_gates():
+    """The gate for lacking context has nothing to say of them, and says so."""
+    decision = ask(Cascade.of(TokenLogprob(), 0.3), "Ada", context=Context(passages=("x",)))[0].decision
+    assert (decision.route, decision.stage) == ("edge", "draft")
+    assert decision.skipped == {"context_lacks": "the draft gives an answer"}
+
+
+def test_a_given_threshold_is_for_the_policy_s_own_gates():
+    """So that calibration can keep every draft."""
+    context = Context(passages=("The captain of the Heron is Ada.",))
+    decision = ask(Cascade.of(TokenLogprob(), 0.3), UNSURE, context=context, threshold=1e9)[0].decision
+    assert (decision.route, decision.signal) == ("edge", "token_logprob")
+
+
+def test_refining_stays_where_the_answer_came_from():
+    """Unless told otherwise; and private text never follows."""
+    context = Context(passages=("x",), existing_answer="Ada")
+    policy = Cascade.of(TokenLogprob(), 0.3)
+    decision = ask(policy, "sure", context=context, begun_on="cloud")[0].decision
+    assert (decision.route, decision.rule) == ("cloud", "sticky")
+    free = Cascade(gates=policy.gates, sticky=False)
+    assert ask(free, "sure", context=context, begun_on="cloud")[0].decision.route == "edge"
+    private = Cascade.of(TokenLogprob(), 0.3, rules=(KeepPrivate(patterns=("captain",)),))
+    assert ask(private, "sure", context=context, begun_on="cloud")[0].decision.route == "edge"
+
+
+def test_a_copied_draft_is_not_measured():
+    """It would look certain or not for the text it repeats, which was judged when it was written."""
+    context = Context(passages=("x",), existing_answer="The captain is Ada.")
+    copied = Reply(text="the captain is Ada", logprob=-3.0)
+    decision = ask(Cascade.of(TokenLogprob(), 0.3), copied, context=context, begun_on="edge")[0].decision
+    assert (decision.route, decision.uncertainty) == ("edge", None)
+    assert "repeats its answer" in decision.reason
+    unknown = ask(Cascade.of(TokenLogprob(), 0.3), copied, context=context)[0].decision
+    assert (unknown.route, unknown.signal) == ("cloud", "token_logprob")
+
+
+def test_purposes_send_to_a_tier():
+    """Condensing is the edge's work, whatever its log-probabilities."""
+    policy = Cascade.of(TokenLogprob(), 0.3, rules=(SendTo(tier="edge", purposes=("condense",)),))
+    context = Context(passages=("x",))
+    for purpose, route in (("condense", "edge"), ("text_qa", "cloud"), (None, "cloud")):
+        reply = Reply(text="Ada", logprob=-2.0)
+        assert ask(policy, reply, context=context, purpose=purpose)[0].decision.route == route
+
+
+def test_policies_with_context_signals_can_be_saved(tmp_path):
+    """And come back equal."""
+    policy = Cascade(
+        gates=(
+            Gate(signal=ContextSupport(by="embedding", statistic="min"), threshold=Threshold(value=0.5)),
+            Gate(signal=RetrievalScore(), threshold=Threshold(value=0.7)),
+        ),
+        rules=(SendTo(tier="edge", purposes=("condense", "summary")),),
+        lacking=Gate(signal=ContextLacks(by="scores", phrases=("n/a",)), threshold=Threshold(value=0.6)),
+        sticky=False,
+    )
+    policy.save(tmp_path / "policy.json")
+    assert Cascade.load(tmp_path / "policy.json") == policy
