@@ -119,13 +119,15 @@ def _no_number(constant: str) -> NoReturn:
     raise RecordError(msg)
 
 
-def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
+def read_rows(path: str | os.PathLike[str], *, recorded: bool = True) -> Iterator[Row]:
     """Read a recorded run, row by row, without holding all of it.
 
     Parameters
     ----------
     path : path-like
         JSON lines in UTF-8, plain or gzip (recognised by content, not by name). Empty lines are skipped.
+    recorded : bool
+        False also takes rows without "edge": prompts that are still to be answered.
 
     Yields
     ------
@@ -150,7 +152,10 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[Row]:
             for line in lines:
                 at += 1
                 if line.strip():
-                    yield row_from_dict(json.loads(line, parse_constant=_no_number))
+                    data = json.loads(line, parse_constant=_no_number)
+                    yield row_from_dict(
+                        data if recorded or not isinstance(data, dict) else {"edge": {}, **data}
+                    )
     except RecordError as error:
         msg = f"{path}, line {at}: {error}"
         raise RecordError(msg) from error

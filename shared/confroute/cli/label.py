@@ -1,0 +1,187 @@
+"""``confroute label``: which of two models answers each prompt better, as training data for heads."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from confroute.errors import PolicyError
+
+if TYPE_CHECKING:
+    from confroute.judge import Judge
+    from confroute.labels import Engine, Labeller, Summary
+    from confroute.signals.equivalence import Equivalence
+
+FAILED = 1
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "label",
+        help="label prompts with the model that answers them better",
+        description="Ask both models several times, measure how much each disagrees with itself (semantic entropy), and "
+        "label each prompt: the model of the lower entropy wins, a small difference is a tie. Run again, it goes on "
+        "where it stopped. Models: local:NAME, openai:MODEL or MODULE:OBJECT.",
+    )
+    parser.add_argument(
+        "data", type=Path, metavar="DATA", help="prompts or recorded rows, JSON lines, plain or .gz"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="labels, JSON lines; appended to"
+    )
+    parser.add_argument("--edge", metavar="MODEL", help="model a; not needed where DATA holds its samples")
+    parser.add_argument("--cloud", metavar="MODEL", help="model b; as above")
+    parser.add_argument("--edge-url", metavar="URL", help="OpenAI-compatible server of the edge")
+    parser.add_argument("--cloud-url", metavar="URL", help="the same of the cloud")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FILE", help="keep all answers as a recorded run, to label again"
+    )
+    _how(parser)
+    _where(parser)
+    parser.set_defaults(run=run)
+
+
+def _how(parser: argparse.ArgumentParser) -> None:
+    how = parser.add_argument_group("how labels are made")
+    how.add_argument("--source", choices=("entropy", "correctness", "judge", "mixed"), default="entropy")
+    how.add_argument(
+        "--samples", type=int, default=5, metavar="N", help="answers of each model (%(default)s)"
+    )
+    how.add_argument("--temperature", type=float, default=1.0, help="of the samples (%(default)s)")
+    how.add_argument("--max-tokens", type=int, default=256, help="of an answer (%(default)s)")
+    how.add_argument(
+        "--tau", type=float, default=0.1, help="least relative difference that is no tie (%(default)s)"
+    )
+    how.add_argument("--estimator", choices=("paper", "normalised", "discrete"), default="paper")
+    how.add_argument(
+        "--same",
+        default="embedding",
+        metavar="text|embedding|nli:MODEL",
+        help="what makes two answers one meaning (%(default)s)",
+    )
+    how.add_argument(
+        "--judge", action="append", metavar="MODEL", help="for --source judge and mixed; again for a panel"
+    )
+    how.add_argument("--judge-url", metavar="URL", help="OpenAI-compatible server of the judges")
+    how.add_argument("--judge-cache", type=Path, metavar="FILE", help="keep judges' replies here")
+    how.add_argument(
+        "--private", action="append", metavar="REGEX", help="matching prompts stay on this machine"
+    )
+
+
+def _where(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", choices=("local", "ray"), default="local")
+    parser.add_argument("--workers", type=int, default=4, metavar="N", help="prompts at a time (%(default)s)")
+    parser.add_argument(
+        "--ray-address", metavar="ADDRESS", help="of a Ray cluster; one on this machine by default"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N lines of DATA")
+    parser.add_argument(
+        "--max-failures", type=int, default=20, metavar="N", help="in a row, that stop it (%(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Label and print what came of it; 1 if prompts failed."""
+    from confroute.cli._progress import progress
+    from confroute.labels import label_rows, read_inputs
+
+    labeller = _labeller(args)
+    total = sum(1 for _ in read_inputs(args.data, limit=args.limit))
+    if total == 0:
+        msg = f"{args.data} holds no rows"
+        raise PolicyError(msg)
+    with progress(total, unit="prompts") as tick:
+        summary = label_rows(
+            read_inputs(args.data, limit=args.limit),
+            labeller,
+            args.out,
+            engine=_engine(args),
+            keep=args.keep,
+            max_failures=args.max_failures,
+            progress=lambda found: tick(found.label is not None),
+        )
+    _show(args, summary)
+    return FAILED if summary.failed else 0
+
+
+def _labeller(args: argparse.Namespace) -> Labeller:
+    from confroute.labels import Labeller
+    from confroute.models.speaking import speaker
+    from confroute.policy.rules import KeepPrivate
+
+    needs_logprobs = args.source in ("entropy", "mixed") and args.estimator != "discrete"
+    edge, cloud = (
+        None if name is None else speaker(name, base_url=url, logprobs=needs_logprobs)
+        for name, url in ((args.edge, args.edge_url), (args.cloud, args.cloud_url))
+    )
+    return Labeller(
+        edge=edge,
+        cloud=cloud,
+        source=args.source,
+        samples=args.samples,
+        temperature=args.temperature,
+        max_tokens=args.max_tokens,
+        tau=args.tau,
+        estimator=args.estimator,
+        equivalence=_equivalence(args.same),
+        judge=_judge(args),
+        private=KeepPrivate(patterns=tuple(args.private or ())),
+    )
+
+
+def _equivalence(name: str) -> Equivalence:
+    from confroute.signals.equivalence import SameEmbedding, SameEntailment, SameText
+
+    kind, _, model = name.partition(":")
+    if kind == "nli" and model:
+        return SameEntailment(model=model)
+    if name == "text":
+        return SameText()
+    if name == "embedding":
+        return SameEmbedding()
+    msg = f"--same is {name!r}: expected text, embedding or nli:MODEL"
+    raise PolicyError(msg)
+
+
+def _judge(args: argparse.Namespace) -> Judge | None:
+    from confroute.judge import Judge, ReplyCache
+    from confroute.models.speaking import speaker
+
+    if not args.judge:
+        return None
+    panel = [speaker(name, base_url=args.judge_url, logprobs=False) for name in args.judge]
+    cache = None if args.judge_cache is None else ReplyCache(args.judge_cache)
+    # Prompts are labelled side by side already.
+    return Judge(panel=panel, cache=cache, concurrency=1)
+
+
+def _engine(args: argparse.Namespace) -> Engine:
+    if args.engine == "ray":
+        from confroute.labels.ray import RayEngine
+
+        return RayEngine(workers=args.workers, address=args.ray_address)
+    from confroute.labels import LocalEngine
+
+    return LocalEngine(concurrency=args.workers)
+
+
+def _show(args: argparse.Namespace, summary: Summary) -> None:
+    if args.json:
+        print(json.dumps(summary.to_dict(), indent=2))
+    else:
+        won = summary.winners
+        print(f"{summary.labelled} labelled, {summary.kept} were there, {summary.failed} failed: {args.out}")
+        print(f"edge wins {won['a']}, cloud wins {won['b']}, tie {won['tie']}")
+    if summary.failed:
+        print(
+            f"failed prompts and why: {args.out}.errors.jsonl; run again to try them again", file=sys.stderr
+        )
+    for name in summary.suspicious():
+        told = f"all samples of the {name} are letter for letter the same on every prompt: it ignores the temperature"
+        print(f"warning: {told}, so that its entropy says nothing", file=sys.stderr)

@@ -1,0 +1,75 @@
+"""Grading an answer against a reference: a number, an option letter, or a text."""
+
+from __future__ import annotations
+
+import re
+
+from confroute.signals.answers import Kind, final_answer, kind_of, normalised
+from confroute.types import JSON
+
+_LETTER = re.compile(r"[A-J]")
+
+
+def kind_of_reference(reference: JSON, question: str) -> Kind:
+    r"""What the reference of a question is: a number, an option letter where the question lists options, else text.
+
+    Examples
+    --------
+    >>> (
+    ...     kind_of_reference(7.0, "How many?"),
+    ...     kind_of_reference("B", "Which?\nA. x\nB. y"),
+    ...     kind_of_reference("B", "?"),
+    ... )
+    ('number', 'option', 'text')
+    """
+    if isinstance(reference, (int, float)) and not isinstance(reference, bool):
+        return "number"
+    if isinstance(reference, str) and _LETTER.fullmatch(reference) and kind_of(question) == "option":
+        return "option"
+    return "text"
+
+
+def answer_in(text: str, question: str, reference: JSON = None) -> str | None:
+    """The final answer of a text, in the form that `graded` compares; None where there is none.
+
+    Parameters
+    ----------
+    text : str
+    question : str
+        Decides what is looked for where there is no reference.
+    reference : JSON
+        See `kind_of_reference`.
+    """
+    return final_answer(
+        text, question, kind="auto" if reference is None else kind_of_reference(reference, question)
+    )
+
+
+def graded(answer: str | None, text: str, question: str, reference: JSON) -> float | None:
+    r"""1 if an answer is the reference, 0 if it is another or none; None without a reference.
+
+    Parameters
+    ----------
+    answer : str or None
+        The final answer in `text`.
+    text : str
+        All of it: compared, normalised, with a reference that is a text.
+    question : str
+    reference : str, number or None
+        Anything else cannot be graded here, and gives None.
+
+    Examples
+    --------
+    >>> graded("7", "So 7 apples.", "How many?", 7.0), graded(None, "No idea.", "How many?", 7)
+    (1.0, 0.0)
+    >>> graded(None, "The answer is: Paris.", "Capital?", "paris"), graded("x", "x", "?", None)
+    (1.0, None)
+    """
+    if isinstance(reference, bool) or not isinstance(reference, (int, float, str)):
+        return None
+    kind = kind_of_reference(reference, question)
+    if kind == "number":
+        return float(answer == f"{float(reference):.12g}")
+    if kind == "option":
+        return float(answer == reference)
+    return float(normalised(text) == normalised(str(reference)))

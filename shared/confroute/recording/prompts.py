@@ -1,0 +1,118 @@
+"""The prompts of a recorded run, and which of them are still to be done."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from confroute.recording._fields import RecordError
+from confroute.recording._types import Row
+from confroute.recording.rows import read_rows, write_rows
+from confroute.types import JSON, Message, Role
+
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "ai": "assistant",
+    "tool": "tool",
+}
+
+
+def read_prompts(path: str | os.PathLike[str]) -> list[Row]:
+    """Rows to be recorded: lines of a recorded run, or objects of "id", "prompt" or "messages", "reference".
+
+    Parameters
+    ----------
+    path : path-like
+        JSON lines, plain or gzip.
+
+    Raises
+    ------
+    RecordError
+        A line is no row, has neither prompt nor messages, or an id stands twice.
+    """
+    rows = list(read_rows(path, recorded=False))
+    seen: set[str] = set()
+    for row in rows:
+        if row.prompt is None and not row.messages:
+            msg = f"{path}: row {row.id!r} has neither a prompt nor messages: expected one of them"
+            raise RecordError(msg)
+        if row.id in seen:
+            msg = f"{path}: the id {row.id!r} stands twice: expected one row an id"
+            raise RecordError(msg)
+        seen.add(row.id)
+    return rows
+
+
+def messages_of(row: Row, system: str | None = None) -> tuple[Message, ...]:
+    """The conversation that a row asks for, behind a system message where one is given.
+
+    Raises
+    ------
+    RecordError
+        A message whose role is not known or whose content is no text.
+    """
+    first = () if system is None else (Message(role="system", text=system),)
+    if row.messages:
+        return (*first, *(_message(message, row.id) for message in row.messages))
+    return (*first, Message(role="user", text=row.prompt or ""))
+
+
+def _message(message: Mapping[str, JSON], owner: str) -> Message:
+    role, text = message.get("role"), message.get("content", message.get("text"))
+    if not isinstance(text, str) or not isinstance(role, str) or role not in _ROLES:
+        msg = f"row {owner!r} has a message of role {role!r}: expected one of {', '.join(_ROLES)}, with text as content"
+        raise RecordError(msg)
+    return Message(role=_ROLES[role], text=text)
+
+
+def recorded_ids(path: Path, *, retry_errors: bool) -> set[str]:
+    """Ids that a run holds already; a last line that a crash tore is cut off.
+
+    Parameters
+    ----------
+    path : Path
+        The run; it need not exist.
+    retry_errors : bool
+        Take rows whose edge or cloud failed out of the run, so that they are done again.
+    """
+    if not path.exists():
+        return set()
+    _cut_torn(path)
+    kept = [row for row in read_rows(path) if not (retry_errors and has_error(row))]
+    if retry_errors:
+        write_rows(path, kept)
+    return {row.id for row in kept}
+
+
+def has_error(row: Row) -> bool:
+    """Whether the edge or the cloud failed."""
+    return row.edge.error is not None or (row.cloud is not None and row.cloud.error is not None)
+
+
+def _cut_torn(path: Path) -> None:
+    with path.open("rb+") as file:
+        whole = file.read()
+        end = whole.rfind(b"\n") + 1
+        if end < len(whole) and not _is_json(whole[end:]):
+            file.truncate(end)
+        elif end < len(whole):
+            file.write(b"\n")
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def pending(rows: list[Row], done: set[str], limit: int | None) -> Iterator[Row]:
+    """Rows of the first `limit` prompts that are not done."""
+    return (row for row in rows[:limit] if row.id not in done)

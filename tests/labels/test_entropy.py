@@ -1,0 +1,100 @@
+"""Semantic entropy as a label: the paper's estimator, its rule, and what happens at 0."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from confroute.errors import BadLogprobsError, PolicyError
+from confroute.labels import entropy_of, entropy_winner, relative_difference
+from confroute.types import Generation
+
+entropies = st.one_of(st.just(0.0), st.floats(1e-6, 50))
+
+
+def said(text, *logprobs):
+    return Generation(text=text, logprobs=logprobs or None)
+
+
+def test_paper_estimator_worked_by_hand():
+    """Two meanings of probability 0.5 + 0.25 and 0.125: the mean of -log 0.75 and -log 0.125."""
+    answers = [
+        said("Paris", math.log(0.5)),
+        said("It is Paris", math.log(0.5), math.log(0.5)),
+        said("Lyon", math.log(0.125)),
+    ]
+    expected = -(math.log(0.75) + math.log(0.125)) / 2
+    assert entropy_of(answers, [0, 0, 1], estimator="paper") == pytest.approx(expected)
+
+
+def test_a_sequence_drawn_twice_counts_once():
+    """Else ten draws of one answer of probability 0.9 would have a probability of 9 and a negative entropy."""
+    ten = [said("Paris", math.log(0.9))] * 10
+    assert entropy_of(ten, [0] * 10, estimator="paper") == pytest.approx(-math.log(0.9))
+
+
+def test_other_estimators_worked_by_hand():
+    """Normalised: 0 for one meaning however long. Discrete: the entropy of the shares, in nats."""
+    long = [said("x " * 50, *[-0.5] * 50), said("y " * 50, *[-0.5] * 50)]
+    assert entropy_of(long, [0, 0], estimator="normalised") == 0
+    assert entropy_of(long, [0, 1], estimator="normalised") == pytest.approx(math.log(2))
+    assert entropy_of([said("a"), said("a"), said("b")], [0, 0, 1], estimator="discrete") == pytest.approx(
+        -(2 / 3) * math.log(2 / 3) - (1 / 3) * math.log(1 / 3)
+    )
+
+
+def test_no_logprobs_are_no_confidence():
+    """Weighing by probability without log-probabilities is refused; impossible ones are too."""
+    with pytest.raises(PolicyError, match="take the estimator 'discrete'"):
+        entropy_of([said("a"), said("b")], [0, 1], estimator="paper")
+    with pytest.raises(BadLogprobsError):
+        entropy_of([said("a", 0.5), said("b", -1.0)], [0, 1], estimator="paper")
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(-30, 0)), min_size=2, max_size=8))
+def test_paper_entropy_is_at_least_zero_and_ignores_the_order(drawn):
+    """Whatever was drawn, in whatever order."""
+    # Distinct texts of one model are exclusive: their probabilities sum to at most 1 at most as log n.
+    answers = [said(str(at), value - math.log(len(drawn))) for at, (_, value) in enumerate(drawn)]
+    meanings = [meaning for meaning, _ in drawn]
+    found = entropy_of(answers, meanings, estimator="paper")
+    assert found >= 0
+    assert entropy_of(answers[::-1], meanings[::-1], estimator="paper") == pytest.approx(found, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("edge", "cloud", "tau", "winner"),
+    [
+        (0.0, 0.0, 0.0, "tie"),
+        (0.0, 0.0, 5.0, "tie"),
+        (0.5, 0.0, 1e9, "b"),
+        (1e-12, 0.0, 0.1, "tie"),
+        (0.0, 0.5, 0.1, "a"),
+        (0.0, 0.5, 1.0, "tie"),
+        (1.1, 1.0, 0.2, "tie"),
+        (1.3, 1.0, 0.2, "b"),
+        (0.7, 1.0, 0.2, "a"),
+    ],
+)
+def test_rule_and_its_edges(edge, cloud, tau, winner):
+    """Two certain models tie; beside a certain cloud any doubt of the edge loses; at tau = 1 the edge cannot win."""
+    assert entropy_winner(edge, cloud, tau=tau) == winner
+
+
+@given(edge=entropies, cloud=entropies, tau=st.floats(0, 3), more=st.floats(0, 3))
+def test_a_higher_tau_only_makes_ties(edge, cloud, tau, more):
+    """Raising tau turns wins into ties and nothing else."""
+    low, high = entropy_winner(edge, cloud, tau=tau), entropy_winner(edge, cloud, tau=tau + more)
+    assert high in (low, "tie")
+    if low != "tie":
+        assert (low == "a") == (edge < cloud)
+        assert relative_difference(edge, cloud) > tau
+
+
+def test_negative_tau_is_refused():
+    """With it, equal entropies would have a winner."""
+    with pytest.raises(PolicyError, match="expected a relative difference"):
+        entropy_winner(1.0, 1.0, tau=-0.1)

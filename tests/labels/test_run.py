@@ -1,0 +1,322 @@
+"""The label pipeline: what it writes, how it goes on, what stops it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from confroute.cli import main
+from confroute.errors import PolicyError
+from confroute.judge import Judge
+from confroute.labels import (
+    Labeller,
+    LabelRunError,
+    LocalEngine,
+    label_from_dict,
+    label_rows,
+    quality_of,
+    read_inputs,
+    read_labels,
+)
+from confroute.models.speaking import FunctionSpeaker
+from confroute.recording import RecordedSample, RecordError, Row, Side, read_rows
+from confroute.signals import SameText
+from confroute.types import Generation
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import speakers  # noqa: E402  found by name, as users' modules are
+
+
+def prompts(n=12, **more):
+    return [Row(id=f"p{i}", prompt=f"This is prompt {i}", edge=Side(), extra=more) for i in range(n)]
+
+
+def models():
+    return {
+        "edge": FunctionSpeaker(function=speakers.edge, name="edge-model", remote=False),
+        "cloud": FunctionSpeaker(function=speakers.cloud, name="cloud-model"),
+    }
+
+
+def labeller(**settings):
+    return Labeller(**{**models(), "equivalence": SameText(), "samples": 4, **settings})
+
+
+def file_of(path, n=12):
+    path.write_text(
+        "".join(json.dumps({"id": f"p{i}", "prompt": f"This is prompt {i}"}) + "\n" for i in range(n))
+    )
+    return path
+
+
+COMMAND = ("--edge", "speakers:edge", "--cloud", "speakers:cloud", "--same", "text", "--samples", "4")
+
+
+def test_rows_have_the_papers_fields_and_one_winner(tmp_path):
+    """Exactly one of the three winners is 1, entropies and delta decide it, both responses are there."""
+    summary = label_rows(prompts(), labeller(), tmp_path / "out.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == [f"p{i}" for i in range(12)]
+    keys = {
+        "id",
+        "model_a",
+        "model_b",
+        "prompt",
+        "response_a",
+        "response_b",
+        "winner_model_a",
+        "winner_model_b",
+        "winner_tie",
+    }
+    for row in rows:
+        assert keys <= row.keys()
+        assert sorted(row[k] for k in ("winner_model_a", "winner_model_b", "winner_tie")) == [0, 0, 1]
+        assert (row["model_a"], row["model_b"], row["source"]) == ("edge-model", "cloud-model", "entropy")
+        tie = abs(row["se_b"] - row["se_a"]) <= 0.1 * row["se_b"]
+        assert row["winner_tie"] == tie
+        assert row["winner_model_a"] == (not tie and row["se_a"] < row["se_b"])
+    assert summary.labelled == 12
+    assert sum(summary.winners.values()) == 12
+
+
+def test_a_run_that_was_cut_goes_on_and_ends_the_same(tmp_path):
+    """Half of the labels and a torn line: the whole file is what one run would have written."""
+    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    label_rows(prompts(), labeller(), whole)
+    lines = whole.read_bytes().splitlines(keepends=True)
+    cut.write_bytes(b"".join(lines[:6]) + lines[6][:40])
+    summary = label_rows(prompts(), labeller(), cut)
+    assert cut.read_bytes() == whole.read_bytes()
+    assert (summary.kept, summary.labelled) == (6, 6)
+
+
+def test_samples_that_were_kept_are_not_drawn_again(tmp_path):
+    """The kept answers can be labelled with another threshold without any model, and by a run that goes on."""
+    kept = tmp_path / "kept.jsonl"
+    label_rows(prompts(), labeller(), tmp_path / "a.jsonl", keep=kept)
+    assert [len(row.edge.samples) for row in read_rows(kept)] == [4] * 12
+    again = Labeller(equivalence=SameText(), samples=4, tau=1e6)
+    label_rows(read_rows(kept), again, tmp_path / "b.jsonl")
+    a, b = (list(read_labels(tmp_path / name)) for name in ("a.jsonl", "b.jsonl"))
+    assert [(one.se_a, one.se_b) for one in a] == [(one.se_a, one.se_b) for one in b]
+    assert {one.winner for one in b} == {"tie"}
+    lost = labeller(edge=None, cloud=None)
+    with pytest.raises(LabelRunError, match="no model to ask was named"):
+        label_rows(prompts(), lost, tmp_path / "c.jsonl", max_failures=3)
+    label_rows(prompts(), lost, tmp_path / "d.jsonl", keep=kept)
+    assert len(list(read_rows(kept))) == 12, "nothing is kept twice"
+
+
+def test_labels_of_other_settings_are_not_mixed(tmp_path):
+    """Another threshold into the same file is refused, and so is a file of something else."""
+    label_rows(prompts(3), labeller(), tmp_path / "out.jsonl")
+    with pytest.raises(RecordError, match="labels of other settings"):
+        label_rows(prompts(3), labeller(tau=0.3), tmp_path / "out.jsonl")
+    (tmp_path / "other.jsonl").write_text('{"id": "x"}\n')
+    with pytest.raises(RecordError, match="line 1"):
+        label_rows(prompts(3), labeller(), tmp_path / "other.jsonl")
+
+
+def test_one_failure_is_listed_and_tried_again(tmp_path):
+    """The run goes on; the next one labels what failed, and only that."""
+    broken = {"p3"}
+    calls = []
+
+    def flaky(messages, seed):
+        calls.append(messages[0].text)
+        if messages[0].text.endswith(" 3") and broken:
+            raise ValueError("no such luck")
+        return speakers.cloud(messages, seed)
+
+    cloud = FunctionSpeaker(function=flaky, name="cloud-model")
+    out = tmp_path / "out.jsonl"
+    summary = label_rows(prompts(6), labeller(cloud=cloud), out)
+    assert (summary.labelled, summary.failed) == (5, 1)
+    (failure,) = [json.loads(line) for line in Path(f"{out}.errors.jsonl").read_text().splitlines()]
+    assert failure == {"id": "p3", "error": "ValueError: no such luck"}
+    broken.clear()
+    calls.clear()
+    assert label_rows(prompts(6), labeller(cloud=cloud), out).labelled == 1
+    assert set(calls) == {"This is prompt 3"}
+    assert not Path(f"{out}.errors.jsonl").exists()
+
+
+def test_nothing_but_failures_stops_the_run(tmp_path):
+    """A key that has expired does not cost a night."""
+
+    def expired(messages):
+        raise PermissionError("expired")
+
+    with pytest.raises(
+        LabelRunError, match="5 prompts in a row failed, the last with: PermissionError: expired"
+    ):
+        label_rows(
+            prompts(500),
+            labeller(cloud=FunctionSpeaker(function=expired, name="c")),
+            tmp_path / "out.jsonl",
+            max_failures=5,
+        )
+
+
+def test_private_prompts_never_reach_a_remote_model(tmp_path):
+    """By tag, by mark and by pattern; a model of this machine may see them."""
+    seen = []
+
+    def spy(messages, seed):
+        seen.append(messages[0].text)
+        return speakers.cloud(messages, seed)
+
+    rows = [
+        *prompts(1, private=True),
+        *(Row(id="t", prompt="tagged", edge=Side(), extra={"tags": ["private"]}),),
+    ]
+    out = tmp_path / "out.jsonl"
+    summary = label_rows(rows, labeller(cloud=FunctionSpeaker(function=spy, name="c")), out)
+    assert (summary.labelled, summary.failed, seen) == (0, 2, [])
+    assert "private" in Path(f"{out}.errors.jsonl").read_text()
+    here = FunctionSpeaker(function=spy, name="c", remote=False)
+    assert label_rows(rows, labeller(cloud=here), out).labelled == 2
+
+
+def test_correctness_judge_and_mixed_write_the_same_format(tmp_path):
+    """References decide where there are any; a judge that prefers the first place ties; mixed takes what it can."""
+    rows = [
+        Row(id="r", prompt="How many?", reference=7, edge=Side(text="8"), cloud=Side(text="It is 7.")),
+        Row(id="q", prompt="x?", edge=Side(quality=1.0), cloud=Side(quality=0.0)),
+        Row(id="n", prompt="Say it.", edge=Side(text="This."), cloud=Side(text="That.")),
+    ]
+    judge = Judge(panel=(speakers.judge,))
+    label_rows(rows[:2], Labeller(source="correctness"), tmp_path / "c.jsonl")
+    label_rows(rows, Labeller(source="mixed", judge=judge), tmp_path / "m.jsonl")
+    label_rows([rows[0], rows[2]], Labeller(source="judge", judge=judge), tmp_path / "j.jsonl")
+    found = {
+        name: [(one.id, one.winner, one.source) for one in read_labels(tmp_path / f"{name}.jsonl")]
+        for name in "cmj"
+    }
+    assert found["c"] == [("r", "b", "correctness"), ("q", "a", "correctness")]
+    assert found["m"] == [*found["c"], ("n", "tie", "judge")]
+    assert found["j"] == [("r", "tie", "judge"), ("n", "tie", "judge")]
+
+
+def test_names_of_an_answer_are_found_as_whole_words():
+    """Any of several names in a sentence is right; a part of a word is not."""
+    assert quality_of("That was in Kansas City.", "Where?", ["Kansas City", "KC"]) == 1
+    assert quality_of("Arkansas.", "Where?", ["Kansas"]) == 0
+    assert quality_of("Arkansas.", "Where?", []) is None
+
+
+def test_infinite_delta_survives_the_file(tmp_path):
+    """JSON has no infinity: null beside both entropies is one."""
+    certain = (RecordedSample(text="a"), RecordedSample(text="a"))
+    row = Row(
+        id="1",
+        prompt="?",
+        edge=Side(samples=(RecordedSample(text="x"), RecordedSample(text="y"))),
+        cloud=Side(samples=certain),
+    )
+    label_rows([row], Labeller(samples=2, estimator="discrete", equivalence=SameText()), tmp_path / "o.jsonl")
+    (label,) = read_labels(tmp_path / "o.jsonl")
+    assert (label.winner, label.se_b, label.delta) == ("b", 0.0, float("inf"))
+    assert label_from_dict(label.to_dict()) == label
+
+
+def test_a_model_that_ignores_the_temperature_is_found_out(tmp_path, capsys):
+    """Equal samples on every prompt are reported, not taken for certainty in silence."""
+    frozen = FunctionSpeaker(
+        function=lambda messages: Generation(text="same", logprobs=(-0.1,)), name="edge-model"
+    )
+    summary = label_rows(prompts(), labeller(edge=frozen), tmp_path / "out.jsonl")
+    assert summary.suspicious() == ["edge"]
+
+
+def test_one_process_a_file(tmp_path):
+    """A second run into the same file is refused while the first is at work."""
+    from filelock import FileLock
+
+    with FileLock(f"{tmp_path / 'out.jsonl'}.lock"), pytest.raises(LabelRunError, match="another process"):
+        label_rows(prompts(), labeller(), tmp_path / "out.jsonl")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"samples": 1}, {"temperature": 0.0}, {"tau": -1.0}, {"source": "judge"}, {"estimator": "mean"}],
+)
+def test_settings_that_cannot_work_are_refused(settings):
+    """Before any model is asked."""
+    with pytest.raises(PolicyError):
+        labeller(**settings)
+
+
+def test_threads_change_nothing(tmp_path):
+    """Eight prompts at a time give the file that one at a time gives."""
+    for n in (1, 8):
+        label_rows(prompts(40), labeller(), tmp_path / f"{n}.jsonl", engine=LocalEngine(concurrency=n))
+    assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "8.jsonl").read_bytes()
+
+
+def test_command_labels_and_prints_a_summary(tmp_path, capsys):
+    """`confroute label` on a prompt file, models by MODULE:OBJECT, JSON on standard output."""
+    data, out = file_of(tmp_path / "prompts.jsonl"), tmp_path / "out.jsonl"
+    assert main(["label", str(data), "--out", str(out), *COMMAND, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["labelled"], told["failed"]) == (12, 0)
+    assert len(list(read_labels(out))) == 12
+    assert main(["label", str(data), "--out", str(out), *COMMAND]) == 0
+    assert "0 labelled, 12 were there" in capsys.readouterr().out
+
+
+def test_question_and_answers_are_read_too(tmp_path):
+    """Files that say "question" and "answers" need no conversion."""
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"id": "1", "question": "Who?", "answers": ["Ada"]}\n')
+    (row,) = read_inputs(path)
+    assert (row.prompt, row.reference) == ("Who?", ["Ada"])
+    path.write_text('{"id": "1"}\n')
+    with pytest.raises(RecordError, match="neither prompt"):
+        list(read_inputs(path))
+
+
+def test_a_killed_command_goes_on_where_it_was(tmp_path):
+    """SIGKILL in the middle, then the same command: the file of an unbroken run."""
+    data = file_of(tmp_path / "prompts.jsonl", 30)
+    outs = [tmp_path / "killed.jsonl", tmp_path / "whole.jsonl"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from confroute.cli import main; sys.exit(main())",
+        "label",
+        str(data),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "SLOWLY_S": "0.02"}
+    arguments = [*COMMAND, "--workers", "2"]
+    process = subprocess.Popen([*command, "--out", str(outs[0]), *arguments], env=environment)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (outs[0].exists() and outs[0].read_bytes().count(b"\n") >= 5):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 5 <= outs[0].read_bytes().count(b"\n") < 30
+    assert (
+        subprocess.run([*command, "--out", str(outs[0]), *arguments], env=environment, check=False).returncode
+        == 0
+    )
+    label_rows(
+        read_inputs(data),
+        Labeller(
+            edge=FunctionSpeaker(function=speakers.edge, name="edge"),
+            cloud=FunctionSpeaker(function=speakers.cloud, name="cloud"),
+            equivalence=SameText(),
+            samples=4,
+        ),
+        outs[1],
+    )
+    assert outs[0].read_bytes() == outs[1].read_bytes()
