@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -20,15 +21,18 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import run_in_executor
 
-from confroute.asks import Draft, Final, ModelAsk, Sample, Tentative
+from confroute.asks import Draft, Evidence, Final, Hidden, InsideAsk, ModelAsk, Sample, Score, Tentative
 from confroute.errors import RequestError
+from confroute.models.inside import elsewhere, look_inside
 from confroute.types import Generation
 from confroute.watching import Streamed
 from langchain_confroute._answers import merged
 from langchain_confroute._compat import bubble_ups, first_messages
+from langchain_confroute._local import to_messages
 from langchain_confroute._messages import to_generation
 from langchain_confroute._run import Escaped, Opened, aclose, close
 from langchain_confroute._tiers import Model, TierModel, kwargs_of, rejects_logprobs, without_sampling
+from langchain_confroute.local import ChatLocal
 
 TAGS: dict[type, tuple[str, ...]] = {
     # LangGraph streams no run that carries "nostream".
@@ -60,18 +64,23 @@ class ChatCalls:
     judge: Judge | None = None
     unasked: bool = False  # the chunks that come now carry log-probabilities that only we asked for
 
-    def call(self, ask: ModelAsk) -> Sequence[Generation]:
+    def call(self, ask: ModelAsk) -> Sequence[Generation] | Evidence:
         """What `confroute.runtime.run` wants."""
         tier, start = self.tiers[ask.tier], time.perf_counter()
+        if isinstance(ask, (Score, Hidden)):
+            return self._inside(tier, ask)
         try:
             messages = self._samples(tier, ask) if isinstance(ask, Sample) else [self._one(tier, ask)]
         except bubble_ups() as error:
             raise Escaped(error) from error
         return self._generations(messages, start, ask)
 
-    async def acall(self, ask: ModelAsk) -> Sequence[Generation]:
+    async def acall(self, ask: ModelAsk) -> Sequence[Generation] | Evidence:
         """What `confroute.runtime.arun` wants."""
         tier, start = self.tiers[ask.tier], time.perf_counter()
+        if isinstance(ask, (Score, Hidden)):
+            # CPU-bound: on the event loop it would stop every other request.
+            return await asyncio.to_thread(self._inside, tier, ask)
         try:
             if isinstance(ask, Sample):
                 messages = await self._asamples(tier, ask)
@@ -135,6 +144,11 @@ class ChatCalls:
             return False
         tier.stop_asking()
         return True
+
+    def _inside(self, tier: TierModel, ask: InsideAsk) -> Evidence:
+        if not isinstance(tier.chat, ChatLocal):
+            raise elsewhere(ask, tier.model_name)
+        return look_inside(ask, tier.chat.loaded(), to_messages(self.messages))
 
     def _one(self, tier: TierModel, ask: Draft | Final) -> AIMessage:
         if isinstance(ask, Final):

@@ -13,7 +13,8 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from confroute.asks import ModelAsk, Sample, Tentative
+from confroute.asks import Hidden, ModelAsk, Sample, Score, Tentative
+from confroute.models.inside import elsewhere
 from confroute.types import Generation, Usage
 from confroute.watching import Streamed
 from langchain_confroute._answers import summed
@@ -91,6 +92,8 @@ class ChainCalls:
 
     def call(self, ask: ModelAsk) -> list[Generation]:
         """What `confroute.runtime.run` wants."""
+        if isinstance(ask, (Score, Hidden)):
+            raise elsewhere(ask, "a model inside a chain")
         below, start = self._all_below(ask), time.perf_counter()
         try:
             configs = [config for config, _ in below]
@@ -104,6 +107,8 @@ class ChainCalls:
 
     async def acall(self, ask: ModelAsk) -> list[Generation]:
         """What `confroute.runtime.arun` wants."""
+        if isinstance(ask, (Score, Hidden)):
+            raise elsewhere(ask, "a model inside a chain")
         below, start = self._all_below(ask), time.perf_counter()
         try:
             configs = [config for config, _ in below]

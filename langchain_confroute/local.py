@@ -229,6 +229,10 @@ class ChatLocal(BaseChatModel):
         asked["stop"] = (stop if stop is not None else self.stop) or ()
         return given.get("n", 1), bool(given.get("logprobs", self.logprobs)), asked
 
+    def loaded(self) -> LocalModel:
+        """The model itself, loaded if it is not yet; shared by everyone who loaded it."""
+        return self._local({})
+
     def _local(self, kwargs: dict[str, Any]) -> LocalModel:
         from confroute.models.local import LocalModel
 

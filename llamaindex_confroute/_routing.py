@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 from llama_index.core.llms.llm import LLM
 
-from confroute.asks import Draft, Final, ModelAsk, Sample
+from confroute.asks import Draft, Evidence, Final, Hidden, InsideAsk, ModelAsk, Sample, Score
 from confroute.decision import Routed
 from confroute.flow import Policy
+from confroute.models.inside import elsewhere, look_inside
 from confroute.models.resilience import Limits
 from confroute.runtime import arun, arun_stream, run, run_stream
 from confroute.types import Generation, Request
@@ -24,6 +25,7 @@ from llamaindex_confroute._models import Prepared, for_draft, for_sample, sample
 from llamaindex_confroute._reading import split
 from llamaindex_confroute._work import ChatWork, Work
 from llamaindex_confroute.events import announce
+from llamaindex_confroute.local import LocalLLM, to_messages
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -100,15 +102,20 @@ class Routing:
         if self.request.question is not None:
             self.lineage.note(self.request.question, routed.generation.text, routed.decision.route)
 
-    def _call(self, work: Work[C]) -> Callable[[ModelAsk], list[Generation]]:
-        def call(ask: ModelAsk) -> list[Generation]:
+    def _call(self, work: Work[C]) -> Callable[[ModelAsk], list[Generation] | Evidence]:
+        def call(ask: ModelAsk) -> list[Generation] | Evidence:
+            if isinstance(ask, (Score, Hidden)):
+                return self._inside(ask, work)
             answers = [_timed(one, work) for one in self._calls(ask, work)]
             return [_kept(ask, each) for answer in answers for each in split(answer)]
 
         return call
 
-    def _acall(self, work: Work[C]) -> Callable[[ModelAsk], Coroutine[Any, Any, list[Generation]]]:
-        async def call(ask: ModelAsk) -> list[Generation]:
+    def _acall(self, work: Work[C]) -> Callable[[ModelAsk], Coroutine[Any, Any, list[Generation] | Evidence]]:
+        async def call(ask: ModelAsk) -> list[Generation] | Evidence:
+            if isinstance(ask, (Score, Hidden)):
+                # CPU-bound: on the event loop it would stop every other request.
+                return await asyncio.to_thread(self._inside, ask, work)
             threaded = ask.tier in self.in_thread
             answers = await _together(
                 [
@@ -120,7 +127,14 @@ class Routing:
 
         return call
 
-    def _calls(self, ask: ModelAsk, work: Work[C]) -> list[Prepared]:
+    def _inside(self, ask: InsideAsk, work: Work[C]) -> Evidence:
+        llm = self.models[ask.tier]
+        # Tools and structured output are not in the messages that the model would be shown.
+        if not isinstance(llm, LocalLLM) or not isinstance(work, ChatWork):
+            raise elsewhere(ask, self.request.tiers[ask.tier].model)
+        return look_inside(ask, llm.loaded(), to_messages(work.messages))
+
+    def _calls(self, ask: Draft | Sample | Final, work: Work[C]) -> list[Prepared]:
         """List the calls that one ask takes."""
         llm = self.models[ask.tier]
         if isinstance(ask, Sample) and isinstance(work, ChatWork) and samples_in_one_call(llm):

@@ -89,7 +89,7 @@ class LocalLLM(LLM):
     def metadata(self) -> LLMMetadata:
         """What callers plan with; loads the model unless `context_window` was given."""
         return LLMMetadata(
-            context_window=self.context_window or self._local().context_window,
+            context_window=self.context_window or self.loaded().context_window,
             num_output=self.max_tokens,
             is_chat_model=True,
             model_name=self.model,
@@ -156,14 +156,14 @@ class LocalLLM(LLM):
     ) -> ChatResponse:
         several = dict(kwargs)
         n = several.pop("n", None) or 1
-        asked, model = self._asked(several), self._local()
+        asked, model = self._asked(several), self.loaded()
         answers = model.generate(to_messages(messages), n=n, cancel=cancel, **asked)
         return _together(model.name, answers)
 
     def _pieces(
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any], cancel: threading.Event | None
     ) -> Generator[ChatResponse, None, None]:
-        asked, model = self._asked(kwargs), self._local()
+        asked, model = self._asked(kwargs), self.loaded()
         pieces = model.stream(to_messages(messages), cancel=cancel, **asked)
         return _responses(model.name, pieces)
 
@@ -177,10 +177,10 @@ class LocalLLM(LLM):
         asked["stop"] = asked["stop"] or ()
         return asked
 
-    def _local(self) -> LocalModel:
+    def loaded(self) -> LocalModel:
+        """The model itself, shared by all; not kept here, so that copies and pickles hold no weights."""
         from confroute.models.local import LocalModel
 
-        # Looked up at every call, so that copies and pickles of this object hold no weights.
         return LocalModel.load(self.model, dtype=self.dtype, context_window=self.context_window)
 
 

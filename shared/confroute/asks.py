@@ -7,7 +7,7 @@ sends `Evidence` back, or throws the error that the work ended in.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, Union, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,10 @@ import numpy.typing as npt
 from confroute.decision import Decision
 from confroute.types import Generation
 
+if TYPE_CHECKING:
+    from confroute.signals.mc_dropout import DropoutPasses
+
+Layers: TypeAlias = Literal["top-third", "all"] | int
 Outcome: TypeAlias = Literal["wait", "commit", "cut"]
 
 
@@ -73,6 +77,35 @@ class Final:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """Readings of `answer` by `tier` with dropout, behind the request's prompt: evidence holds `passes`.
+
+    The other fields are those of `confroute.models.dropout.dropout_passes`. Only a model whose weights are in this
+    process can answer; asking any other ends in SignalUnavailableError.
+    """
+
+    tier: str
+    answer: str
+    passes: int = 10
+    rate: float = 0.1
+    layers: Layers = "top-third"
+    prompt: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hidden:
+    """Hidden states of `tier` behind the request's prompt, before any token of an answer: evidence holds `numbers`.
+
+    `layers` count from 0, the embeddings; shape (layers, width). Only a model whose weights are in this process can
+    answer; asking any other ends in SignalUnavailableError.
+    """
+
+    tier: str
+    layers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """The record of a call that is about to end in an error."""
 
@@ -95,9 +128,20 @@ class Entails:
     model: str
 
 
-ModelAsk: TypeAlias = Draft | Sample | Final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gather:
+    """Several asks at the same time: evidence holds `parts`, what each brought or the error it ended in.
+
+    A `Final` in it is never streamed.
+    """
+
+    asks: tuple[Ask, ...]
+
+
+InsideAsk: TypeAlias = Score | Hidden
+ModelAsk: TypeAlias = Draft | Sample | Final | InsideAsk
 WorkAsk: TypeAlias = Embed | Entails
-Ask: TypeAlias = ModelAsk | WorkAsk | Tentative | Report
+Ask: TypeAlias = Union[ModelAsk, WorkAsk, Tentative, Report, "Gather"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +162,11 @@ class Evidence:
     generations : tuple of Generation
         For Draft and Final one answer, for Sample up to `n`, else empty.
     numbers : ndarray or None
-        For Embed shape (texts, dimensions), for Entails shape (pairs,), else None.
+        For Embed shape (texts, dimensions), for Entails shape (pairs,), for Hidden shape (layers, width), else None.
+    passes : DropoutPasses or None
+        For Score.
+    parts : tuple of Evidence or Exception
+        For Gather, in the order of its asks.
     latency_s : float
         Wall time of the ask, retries included.
     attempts : int
@@ -129,6 +177,8 @@ class Evidence:
 
     generations: tuple[Generation, ...] = ()
     numbers: npt.NDArray[np.float32] | None = field(default=None, compare=False)
+    passes: DropoutPasses | None = field(default=None, compare=False)
+    parts: tuple[Evidence | Exception, ...] = ()
     latency_s: float = 0.0
     attempts: int = 1
     seen: Seen | None = None

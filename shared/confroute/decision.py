@@ -53,18 +53,20 @@ class Step:
 
     Attributes
     ----------
-    kind : {"draft", "sample", "final", "embed", "entails"}
+    kind : {"draft", "sample", "final", "score", "hidden", "embed", "entails"}
     tier : str or None
         None for work that is no tier's.
     model : str or None
     n : int
-        Answers, texts or pairs.
+        Answers, texts, pairs, dropout passes or layers.
     usage : Usage or None
         None when the provider reported none.
     latency_s : float
     attempts : int
     error : str or None
-        Kind and text of the error it ended in.
+        Kind of the error it ended in.
+    group : int or None
+        Steps of one call with the same number ran at the same time.
     """
 
     kind: str
@@ -75,6 +77,7 @@ class Step:
     latency_s: float = 0.0
     attempts: int = 1
     error: str | None = None
+    group: int | None = None
 
     def to_dict(self) -> dict[str, JSON]:
         """JSON form."""
@@ -87,6 +90,7 @@ class Step:
             "latency_s": _number(self.latency_s),
             "attempts": self.attempts,
             "error": self.error,
+            "group": self.group,
         }
 
 
@@ -152,8 +156,12 @@ class Decision:
 
     @property
     def latency_s(self) -> float:
-        """Seconds that the steps took, one after the other."""
-        return sum(step.latency_s for step in self.steps)
+        """Seconds that the steps took, one after the other; of a group the longest."""
+        groups: dict[object, float] = {}
+        for position, step in enumerate(self.steps):
+            key: object = (position,) if step.group is None else step.group
+            groups[key] = max(groups.get(key, 0.0), step.latency_s)
+        return sum(groups.values())
 
     @property
     def usage(self) -> dict[str, Usage]:

@@ -18,17 +18,20 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing, closing
+from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from confroute._together import atogether, together
 from confroute.asks import (
     Ask,
     Draft,
     Embed,
     Entails,
     Evidence,
+    Gather,
     ModelAsk,
     Report,
     Tentative,
@@ -42,8 +45,10 @@ from confroute.types import Generation, Request
 from confroute.watching import Scores, Streamed, astreamed, replayed, streamed
 
 C = TypeVar("C")
-Call: TypeAlias = Callable[[ModelAsk], Sequence[Generation]]
-ACall: TypeAlias = Callable[[ModelAsk], Coroutine[Any, Any, Sequence[Generation]]]
+# Of a Score or Hidden the evidence itself, of the others the answers.
+Brought: TypeAlias = Sequence[Generation] | Evidence
+Call: TypeAlias = Callable[[ModelAsk], Brought]
+ACall: TypeAlias = Callable[[ModelAsk], Coroutine[Any, Any, Brought]]
 _ONE_CALL = Limits(attempts=1)
 _log = logging.getLogger("confroute")
 
@@ -66,7 +71,9 @@ def _publish(decision: Decision) -> None:
     publish(decision)
 
 
-def _evidence(wanted: Ask, done: Attempted[Any], start: float) -> Evidence:
+def _evidence(wanted: Ask, done: Attempted[Brought], start: float) -> Evidence:
+    if isinstance(done.value, Evidence):
+        return replace(done.value, latency_s=time.perf_counter() - start, attempts=done.attempts)
     answers = tuple(done.value)
     seen = replayed(wanted.watch, answers[0]) if isinstance(wanted, Tentative) and answers else None
     return Evidence(
@@ -77,9 +84,14 @@ def _evidence(wanted: Ask, done: Attempted[Any], start: float) -> Evidence:
     )
 
 
-def _asker(call: Call, limits: Mapping[str, Limits]) -> Callable[[Ask], Evidence]:
+def asker(call: Call, limits: Mapping[str, Limits]) -> Callable[[Ask], Evidence]:
+    """What answers one ask, under the limits of its tier; see `run` for both."""
+
     def ask(wanted: Ask) -> Evidence:
         start = time.perf_counter()
+        if isinstance(wanted, Gather):
+            parts = together(ask, wanted.asks)
+            return Evidence(parts=parts, latency_s=time.perf_counter() - start)
         if isinstance(wanted, (Embed, Entails)):
             numbers = work(wanted)
             return Evidence(numbers=numbers, latency_s=time.perf_counter() - start)
@@ -93,9 +105,14 @@ def _asker(call: Call, limits: Mapping[str, Limits]) -> Callable[[Ask], Evidence
     return ask
 
 
-def _aasker(call: ACall, limits: Mapping[str, Limits]) -> Callable[[Ask], Coroutine[Any, Any, Evidence]]:
+def aasker(call: ACall, limits: Mapping[str, Limits]) -> Callable[[Ask], Coroutine[Any, Any, Evidence]]:
+    """Async form of `asker`."""
+
     async def ask(wanted: Ask) -> Evidence:
         start = time.perf_counter()
+        if isinstance(wanted, Gather):
+            parts = await atogether(ask, wanted.asks)
+            return Evidence(parts=parts, latency_s=time.perf_counter() - start)
         if isinstance(wanted, (Embed, Entails)):
             # CPU-bound: on the event loop it would stop every other request.
             numbers = await asyncio.to_thread(work, wanted)
@@ -118,18 +135,19 @@ def run(policy: Policy, request: Request, call: Call, limits: Mapping[str, Limit
     policy : Policy
     request : Request
     call : callable
-        Makes the calls of one `Draft`, `Sample` or `Final` and returns its answers.
+        Makes the calls of one `Draft`, `Sample` or `Final` and returns its answers, or the `Evidence` of one `Score`
+        or `Hidden`; may be called from several threads at once for a `Gather`.
     limits : mapping of str to Limits
         By tier; a tier that is not named gets one attempt without a time limit.
     """
-    routed = drive(policy.flow(request), _asker(call, limits))
+    routed = drive(policy.flow(request), asker(call, limits))
     _publish(routed.decision)
     return routed
 
 
 async def arun(policy: Policy, request: Request, call: ACall, limits: Mapping[str, Limits]) -> Routed:
     """Async form of `run`."""
-    routed = await adrive(policy.flow(request), _aasker(call, limits))
+    routed = await adrive(policy.flow(request), aasker(call, limits))
     _publish(routed.decision)
     return routed
 
@@ -154,7 +172,7 @@ def run_stream(
         Log-probabilities of the tokens in one chunk: empty if it holds no token, None if they are unknown. Without it
         no draft is streamed, and `stream` gets no `Tentative`.
     """
-    ask = _asker(call, limits)
+    ask = asker(call, limits)
 
     def answer(wanted: Streamed) -> Generator[C | Evidence, None, None]:
         if scores is None and isinstance(wanted, Tentative):
@@ -180,7 +198,7 @@ async def arun_stream(
     scores: Scores | None = None,
 ) -> AsyncGenerator[C | Routed, None]:
     """Async form of `run_stream`."""
-    ask = _aasker(call, limits)
+    ask = aasker(call, limits)
 
     async def answer(wanted: Streamed) -> AsyncGenerator[C | Evidence, None]:
         if scores is None and isinstance(wanted, Tentative):

@@ -20,8 +20,9 @@ from collections.abc import (
 )
 from dataclasses import dataclass, field
 
-from confroute.asks import ModelAsk, Sample
+from confroute.asks import Hidden, ModelAsk, Sample, Score
 from confroute.errors import PolicyError
+from confroute.models.inside import elsewhere
 from confroute.types import Finish, Generation, Request, Usage
 from confroute.watching import Streamed
 
@@ -170,6 +171,8 @@ class ScriptedCalls:
         prompt = prompt_of(request)
 
         def answer(ask: ModelAsk) -> list[Generation]:
+            if isinstance(ask, (Score, Hidden)):
+                raise elsewhere(ask, self._model(ask.tier).name)
             if isinstance(ask, Sample):
                 return [self._model(ask.tier).say(prompt, temperature=ask.temperature) for _ in range(ask.n)]
             return [self._model(ask.tier).say(prompt)]
@@ -181,6 +184,8 @@ class ScriptedCalls:
         prompt = prompt_of(request)
 
         async def answer(ask: ModelAsk) -> list[Generation]:
+            if isinstance(ask, (Score, Hidden)):
+                raise elsewhere(ask, self._model(ask.tier).name)
             if isinstance(ask, Sample):
                 return [
                     await self._model(ask.tier).asay(prompt, temperature=ask.temperature)

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from confroute.asks import Score
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.signals.base import Case
-from confroute.signals.mc_dropout import STATISTICS, DropoutPasses, McDropout, Score, bald, decompose
+from confroute.signals.mc_dropout import STATISTICS, DropoutPasses, McDropout, bald, decompose
 from confroute.types import Generation, Tier
 
 

@@ -326,7 +326,7 @@ def test_unknown_architecture(kind: str) -> None:
 
 def test_defaults_are_the_signals() -> None:
     """A `Score` asks for what the function does by itself."""
-    from confroute.signals.mc_dropout import Score
+    from confroute.asks import Score
 
     asked = Score(tier="edge", answer="a")
     for name, parameter in inspect.signature(dropout_passes).parameters.items():

@@ -27,6 +27,8 @@ class Backend:
         Where an OpenAI-compatible or Ollama server listens.
     max_tokens : int
         Longest answer.
+    dtype : str or None
+        Of a local model's weights; None for what suits its size.
 
     Raises
     ------
@@ -37,6 +39,7 @@ class Backend:
     spec: str
     base_url: str | None = None
     max_tokens: int = 32
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         provider, _, model = self.spec.partition(":")
@@ -70,7 +73,9 @@ class Backend:
         if self.provider == "local":
             from langchain_confroute import ChatLocal
 
-            return ChatLocal(model=self.model, max_tokens=self.max_tokens, dtype=local_dtype(self.model))
+            return ChatLocal(
+                model=self.model, max_tokens=self.max_tokens, dtype=self.dtype or local_dtype(self.model)
+            )
         try:
             from langchain.chat_models import init_chat_model
         except ImportError as error:
@@ -91,7 +96,9 @@ class Backend:
         if self.provider == "local":
             from llamaindex_confroute import LocalLLM
 
-            return LocalLLM(model=self.model, max_tokens=self.max_tokens, dtype=local_dtype(self.model))
+            return LocalLLM(
+                model=self.model, max_tokens=self.max_tokens, dtype=self.dtype or local_dtype(self.model)
+            )
         if self.provider == "ollama":
             return self._ollama()
         if self.provider != "openai":

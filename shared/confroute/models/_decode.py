@@ -17,6 +17,7 @@ from transformers.cache_utils import DynamicCache
 
 from confroute.models._cache import repeat_rows
 from confroute.models._load import Weights
+from confroute.models._reading import kept_reading
 
 # Bounds the memory of attention, and the wait for a cancellation, behind a long prompt.
 PREFILL_TOKENS = 1024
@@ -100,6 +101,11 @@ class Decoder:
         return self._cancel is not None and self._cancel.is_set()
 
     def _read_prompt(self) -> torch.Tensor | None:
+        reading = kept_reading(self._weights, self._prompt)
+        if reading is not None:
+            self._cache = reading.copied()
+            repeat_rows(self._cache, self._plan.n)
+            return reading.logits.expand(self._plan.n, -1)
         logits: torch.Tensor | None = None
         for start in range(0, len(self._prompt), PREFILL_TOKENS):
             if self._cancelled():

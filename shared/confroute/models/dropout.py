@@ -1,11 +1,5 @@
 """Monte Carlo dropout on decoder language models, whose own dropout is 0.
 
-::
-
-    model = LocalModel.load("smollm2-135m")
-    passes = dropout_passes(model, [Message(role="user", text="Capital of France?")], "Paris.", passes=10)
-    passes.logprobs.std(axis=0), passes.mutual_information
-
 Dropout is hooked behind the attention and the feed-forward part of the top layers for the time of a forward pass.
 """
 
@@ -21,10 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from confroute.asks import Layers
 from confroute.errors import ModelError, RequestError
 from confroute.models import _text
+from confroute.models._reading import kept_reading
 from confroute.models.local import LocalModel
-from confroute.signals.mc_dropout import DropoutPasses, Layers, fault
+from confroute.signals.mc_dropout import DropoutPasses, fault
 from confroute.types import Message
 
 if TYPE_CHECKING:
@@ -40,7 +36,7 @@ _FEED_FORWARD = ("mlp", "feed_forward", "block_sparse_moe")
 _READ = 4096
 # Logits of one forward pass over the answer: 128 MiB in float32.
 _LOGITS = 2**25
-# Tokens whose distributions are computed at a time: one token's still fit the processor's cache.
+# Tokens whose distributions are computed at a time: one token's fit the processor's cache.
 _BLOCK = 1
 
 
@@ -236,11 +232,12 @@ def _read(model: LocalModel, ids: Sequence[int], said: Sequence[int], plan: _Pla
     from transformers.cache_utils import DynamicCache
 
     network, before = model.network, ids[:-1]
-    cache: Any = DynamicCache(config=network.config)
+    reading = None if plan.prompt and plan.sites else kept_reading(model.weights, ids)
+    cache: Any = DynamicCache(config=network.config) if reading is None else reading.copied(less=1)
     wide, sites = (plan.rows, plan.sites) if plan.prompt else (1, ())
     numbers = list[Any]()
     with torch.inference_mode():
-        for part in _parts(before, _READ // wide):
+        for part in _parts(before if reading is None else (), _READ // wide):
             with perturbed(model, sites) as inputs:
                 # The network without its head: none of these positions is projected onto the vocabulary.
                 network.base_model(**inputs(part), past_key_values=cache, use_cache=True)

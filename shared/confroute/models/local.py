@@ -93,6 +93,11 @@ class LocalModel:
         return self._window
 
     @property
+    def weights(self) -> Weights:
+        """Network, tokenizer and lock in one."""
+        return self._weights
+
+    @property
     def network(self) -> Any:
         """The transformers model, shared by everyone who loaded it: take `lock` before hooking or changing it."""
         return self._weights.network

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from confroute.asks import Draft, Evidence, Final, Tentative
+from collections.abc import Iterator
+
+from confroute.asks import Ask, Draft, Embed, Entails, Evidence, Final, Gather, Report, Tentative
 from confroute.decision import Step
 from confroute.policy.prefix import Prefix
 from confroute.types import Generation, Request, Usage
@@ -26,15 +28,53 @@ def is_missing(answer: Generation, evidence: Evidence) -> bool:
     return not (settled or answer.text.strip() or answer.answer is not None or answer.flaw is not None)
 
 
-def step_of(kind: str, evidence: Evidence, *, tier: str | None, model: str) -> Step:
-    """One ask that was answered."""
+def step_of(kind: str, evidence: Evidence, *, tier: str | None, model: str, group: int | None = None) -> Step:
+    """The step of one ask that brought evidence."""
     usages = [g.usage for g in evidence.generations if g.usage is not None]
     return Step(
         kind=kind,
         tier=tier,
         model=model,
-        n=len(evidence.generations) or (0 if evidence.numbers is None else len(evidence.numbers)),
+        n=_count(evidence),
         usage=sum(usages, Usage()) if usages else None,
         latency_s=evidence.latency_s,
         attempts=evidence.attempts,
+        group=group,
     )
+
+
+def _count(evidence: Evidence) -> int:
+    if evidence.passes is not None:
+        return len(evidence.passes.logprobs)
+    return len(evidence.generations) or (0 if evidence.numbers is None else len(evidence.numbers))
+
+
+def steps_of(ask: Ask, brought: Evidence | Exception | None, model: str, *, before: int) -> list[Step]:
+    """The steps of one ask of a signal: one, or one for each part of a `Gather`.
+
+    Parameters
+    ----------
+    ask : Ask
+    brought : Evidence or Exception
+    model : str
+        The judged tier's, where the answers do not say.
+    before : int
+        Steps of the call so far: the number of this group, if it is one.
+    """
+    assert brought is not None, "an ask that was answered brought evidence or an error"
+    return [*_steps(ask, brought, model, group=before if isinstance(ask, Gather) else None)]
+
+
+def _steps(ask: Ask, brought: Evidence | Exception, model: str, group: int | None = None) -> Iterator[Step]:
+    if isinstance(ask, Gather):
+        parts = (brought,) * len(ask.asks) if isinstance(brought, Exception) else brought.parts
+        for part, each in zip(ask.asks, parts, strict=True):
+            yield from _steps(part, each, model, group=group)
+        return
+    kind, tier = type(ask).__name__.lower(), None if isinstance(ask, (Embed, Entails, Report)) else ask.tier
+    if isinstance(brought, Exception):
+        yield Step(kind=kind, tier=tier, n=0, error=type(brought).__name__, group=group)
+        return
+    said = next((g.model for g in brought.generations if g.model), None)
+    name = ask.model if isinstance(ask, (Embed, Entails)) else said or model
+    yield step_of(kind, brought, tier=tier, model=name, group=group)

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from confroute.asks import Ask, Draft, Embed, Entails, Evidence, Final, Report, Seen, Tentative
+from confroute.asks import Ask, Draft, Evidence, Final, Seen, Tentative
 from confroute.decision import Decision, Measurement, Routed, Stage, Step
 from confroute.errors import (
     AllTiersFailedError,
@@ -19,7 +19,7 @@ from confroute.errors import (
 )
 from confroute.policy.gate import Gate
 from confroute.policy.rules import Ruling
-from confroute.policy.steps import drafting, is_missing, kind_of, step_of
+from confroute.policy.steps import drafting, is_missing, kind_of, step_of, steps_of
 from confroute.policy.synthesis import repeated
 from confroute.policy.verdict import Verdict, blocked_by, is_grey, settled, unmeasured, verdict_of
 from confroute.signals.base import Asking, Case
@@ -244,19 +244,11 @@ class Walk:
                 measured: Measurement = done.value
                 return measured
             evidence, failed = None, None
-            kind, name = (
-                type(ask).__name__.lower(),
-                None if isinstance(ask, (Embed, Entails, Report)) else ask.tier,
-            )
             try:
                 evidence = yield ask
             except Exception as error:  # noqa: BLE001  the signal may know what to do; if not, it comes back
                 failed = error
-                self.steps.append(Step(kind=kind, tier=name, n=0, error=type(error).__name__))
-            else:
-                said = next((g.model for g in evidence.generations if g.model), None)
-                model = ask.model if isinstance(ask, (Embed, Entails)) else said or tier.model
-                self.steps.append(step_of(kind, evidence, tier=name, model=model))
+            self.steps += steps_of(ask, failed or evidence, tier.model, before=len(self.steps))
 
     def routed(
         self,

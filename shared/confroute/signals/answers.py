@@ -121,6 +121,18 @@ def kind_of(question: str) -> Kind:
     return "number" if several or _ASKS_NUMBER.search(question) else "text"
 
 
+def options_in(question: str) -> tuple[str, ...]:
+    r"""The letters of the options that a question lists, in order; fewer than two are none.
+
+    Examples
+    --------
+    >>> options_in("Which one?\nA. Mars\nB. Venus"), options_in("A. Lincoln was who?")
+    (('A', 'B'), ())
+    """
+    found = tuple(dict.fromkeys(_LISTED_OPTION.findall(question)))
+    return found if len(found) > 1 else ()
+
+
 def final_answer(text: str, question: str, *, kind: Kind = "auto") -> str | None:
     """The comparable final answer of a text, or None where there is none.
 

@@ -5,23 +5,22 @@ Arithmetic only: the passes come as evidence, made by `confroute.models.dropout.
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from confroute.asks import Layers, Score
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
-from confroute.signals.base import Case, Range
+from confroute.signals.base import Asking, Case, Range
 from confroute.types import JSON
 
 Floats: TypeAlias = npt.NDArray[np.float64]
-Layers: TypeAlias = Literal["top-third", "all"] | int
 Statistic: TypeAlias = Literal["mutual_information", "total", "expected", "variance", "token_variance"]
-_SQUARED = ("variance", "token_variance")
-STATISTICS = ("mutual_information", "total", "expected", *_SQUARED)
+_SQUARED: tuple[Statistic, ...] = ("variance", "token_variance")
+STATISTICS: tuple[Statistic, ...] = ("mutual_information", "total", "expected", *_SQUARED)
 
 
 def fault(passes: int, rate: float, layers: Layers, seed: int) -> str | None:
@@ -42,22 +41,6 @@ def fault(passes: int, rate: float, layers: Layers, seed: int) -> str | None:
     if seed < 0:
         return f"seed is {seed}: expected 0 or more"
     return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """Readings of `answer` by `tier` with dropout, behind the request's prompt: evidence is a `DropoutPasses`.
-
-    The other fields are parameters of `confroute.models.dropout.dropout_passes`.
-    """
-
-    tier: str
-    answer: str
-    passes: int = 10
-    rate: float = 0.1
-    layers: Layers = "top-third"
-    prompt: bool = False
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,13 +177,6 @@ def _variance(values: Floats) -> Floats:
     return np.asarray(np.var(values - values[0], axis=0, ddof=1), dtype=np.float64)
 
 
-class Scored(Protocol):
-    """Evidence of a `Score`; `passes` is None where the tier cannot make any."""
-
-    @property
-    def passes(self) -> DropoutPasses | None: ...  # noqa: D102  # the class says it
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McDropout:
     """Doubt about the draft under dropout of the edge model's features; 0 or more, higher means less reliable.
@@ -258,7 +234,7 @@ class McDropout:
             return Range(high=float(np.log(self.passes)), unit="nats")
         return Range(unit="nats^2" if self.statistic in _SQUARED else "nats")
 
-    def measure(self, case: Case) -> Generator[Score, Scored, Measurement]:
+    def measure(self, case: Case) -> Asking[Measurement]:
         """Ask for the passes over the draft's text and return the statistic.
 
         Raises

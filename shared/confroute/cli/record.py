@@ -1,0 +1,228 @@
+"""``confroute record``: run an edge, and a cloud if given, over a file of prompts; one JSON line a prompt."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from confroute.errors import PolicyError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from confroute.recording import Row
+    from confroute.recording.runner import Price, Recorder
+    from confroute.recording.signals import Build
+    from confroute.signals import Signal
+
+RATES = (0.01, 0.03, 0.1)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "record",
+        help="run models over a file of prompts and keep all evidence",
+        description="Answer each prompt with the edge (and the cloud), draw samples, measure signals, grade against "
+        "the reference, and append one JSON line a prompt. Started again, it goes on where it was stopped.",
+    )
+    parser.add_argument(
+        "prompts", type=Path, metavar="PROMPTS", help='JSON lines: "id", "prompt" or "messages"'
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the run, a .jsonl file")
+    parser.add_argument(
+        "--edge", required=True, metavar="MODEL", help="local:, openai:, ollama: or MODULE:OBJECT"
+    )
+    parser.add_argument("--cloud", metavar="MODEL", help="the same; without it, a cloud in PROMPTS is kept")
+    parser.add_argument("--edge-base-url", metavar="URL", help="where the edge's server listens")
+    parser.add_argument("--cloud-base-url", metavar="URL", help="where the cloud's server listens")
+    parser.add_argument("--dtype", help="of a local model's weights: float32, bfloat16, float16")
+    parser.add_argument("--system", metavar="TEXT", help="system message before each prompt")
+    parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="longest answer (256)")
+    _add_evidence(parser)
+    for tier in ("edge", "cloud"):
+        parser.add_argument(f"--{tier}-price", metavar="IN,OUT", help="US dollars a million tokens")
+    parser.add_argument("--concurrency", type=int, default=1, metavar="N", help="prompts at a time (1)")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N prompts")
+    parser.add_argument("--retry-errors", action="store_true", help="do rows that failed again")
+    parser.set_defaults(run=run)
+
+
+def _add_evidence(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--samples", type=int, default=0, metavar="N", help="further answers of the edge (0)")
+    parser.add_argument("--temperature", type=float, default=1.0, help="of the samples (1.0)")
+    parser.add_argument(
+        "--top-logprobs", type=int, default=0, metavar="N", help="alternatives a token, of an API"
+    )
+    parser.add_argument(
+        "--dropout", type=int, default=0, metavar="T", help="Monte Carlo dropout passes over the draft (0)"
+    )
+    parser.add_argument(
+        "--dropout-rates",
+        type=float,
+        nargs="+",
+        default=RATES,
+        metavar="P",
+        help="shares of features that are dropped (0.01 0.03 0.1)",
+    )
+    parser.add_argument(
+        "--hidden",
+        type=int,
+        nargs="+",
+        default=(),
+        metavar="LAYER",
+        help="keep hidden states behind the prompt, in FILE.hidden/",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Record what is not recorded yet.
+
+    Raises
+    ------
+    RecordError
+        PROMPTS or the run so far cannot be read.
+    PolicyError
+        A model or a number that cannot be used, or another process records into FILE.
+    """
+    from confroute.recording import append_row
+    from confroute.recording.prompts import has_error, pending, read_prompts, recorded_ids
+    from confroute.recording.runner import recorded
+
+    _check(args)
+    rows = read_prompts(args.prompts)
+    failed = 0
+    with _owned(args.out):
+        done = recorded_ids(args.out, retry_errors=args.retry_errors)
+        todo = list(pending(rows, done, args.limit))
+        if todo:
+            made = recorded(todo, _recorder(args), concurrency=args.concurrency)
+            for row in _watched(made, len(todo)):
+                append_row(args.out, row)
+                failed += has_error(row)
+    again = ": `--retry-errors` does them again" if failed else ""
+    print(f"{args.out}: {len(todo)} rows recorded, {len(done)} were there, {failed} with an error{again}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.out.suffix == ".gz":
+        msg = f"--out {args.out}: expected a plain file, which a killed run can go on with; pack it when it is done"
+        raise PolicyError(msg)
+    for name, least in (("samples", 0), ("concurrency", 1), ("max_tokens", 1), ("dropout", 0)):
+        if getattr(args, name) < least:
+            msg = f"--{name.replace('_', '-')} is {getattr(args, name)}: expected {least} or more"
+            raise PolicyError(msg)
+    if args.samples and not args.temperature > 0:
+        msg = f"--temperature is {args.temperature}: expected a number above 0, or all samples are the same"
+        raise PolicyError(msg)
+
+
+@contextmanager
+def _owned(out: Path) -> Iterator[None]:
+    """Two processes that append to one file would record every prompt twice."""
+    from filelock import FileLock, Timeout
+
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{out}.lock", timeout=0):
+            yield
+    except Timeout as error:
+        msg = f"{out} is being recorded by another process: wait for it, or record into another file"
+        raise PolicyError(msg) from error
+    except OSError as error:
+        msg = f"{out} cannot be written: {error}; give --out a file in a folder that can be written to"
+        raise PolicyError(msg) from error
+
+
+def _recorder(args: argparse.Namespace) -> Recorder:
+    from confroute.cli._models import speaker
+    from confroute.recording.runner import Recorder
+
+    common = {"max_tokens": args.max_tokens, "dtype": args.dtype}
+    edge = speaker(args.edge, base_url=args.edge_base_url, top=args.top_logprobs, **common)
+    cloud = None if args.cloud is None else speaker(args.cloud, base_url=args.cloud_base_url, **common)
+    return Recorder(
+        edge=edge,
+        cloud=cloud,
+        samples=args.samples,
+        temperature=args.temperature,
+        signals=_signals(args.dropout, args.dropout_rates),
+        hidden=tuple(args.hidden),
+        states=_Folder(args.out, args.hidden).keep,
+        system=args.system,
+        edge_price=_price(args.edge_price),
+        cloud_price=_price(args.cloud_price),
+    )
+
+
+def _signals(passes: int, rates: Iterable[float]) -> Mapping[str, Build]:
+    from confroute.recording import SIGNALS
+    from confroute.signals.mc_dropout import STATISTICS, McDropout
+
+    if not passes:
+        return SIGNALS
+    found = {
+        f"mc_dropout@{rate:g}.{statistic}": McDropout(passes=passes, rate=rate, statistic=statistic)
+        for rate in rates
+        for statistic in STATISTICS
+    }
+    return {**SIGNALS, **{name: _always(signal) for name, signal in found.items()}}
+
+
+def _always(signal: Signal) -> Build:
+    """The same signal for any number of samples."""
+    return lambda _n: signal
+
+
+class _Folder:
+    """Hidden states, one safetensors file a prompt: written before the row, so that no row lacks its file."""
+
+    def __init__(self, out: Path, layers: Iterable[int]) -> None:
+        self._folder, self._layers = out.with_suffix(".hidden"), tuple(layers)
+
+    def keep(self, name: str, states: npt.NDArray[np.float32]) -> str:
+        """Write the states of one row and return the file's path, relative to the run's folder."""
+        from safetensors.numpy import save_file
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{quote(name, safe='')}.safetensors"
+        unfinished = path.with_suffix(".unfinished")
+        save_file(
+            {f"layer.{layer}": state for layer, state in zip(self._layers, states, strict=True)}, unfinished
+        )
+        unfinished.replace(path)
+        return f"{self._folder.name}/{path.name}"
+
+
+def _price(given: str | None) -> Price | None:
+    from confroute.recording.runner import Price
+
+    if given is None:
+        return None
+    try:
+        sent, made = (float(part) for part in given.split(","))
+    except ValueError as error:
+        msg = f"price {given!r}: expected two numbers, IN,OUT, in US dollars a million tokens"
+        raise PolicyError(msg) from error
+    return Price(input_usd=sent, output_usd=made)
+
+
+def _watched(rows: Iterable[Row], total: int) -> Iterator[Row]:
+    """Pass rows on beside a progress bar on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("recording"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(file=sys.stderr)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("recording", total=total)
+        for row in rows:
+            yield row
+            bar.advance(task)

@@ -1,0 +1,113 @@
+"""What only a model in this process can tell: dropout passes over an answer, hidden states of a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from confroute.asks import Evidence, Hidden, InsideAsk
+from confroute.errors import RequestError, SignalUnavailableError
+from confroute.types import Message
+
+if TYPE_CHECKING:
+    from confroute.models._reading import Reading
+    from confroute.models.local import LocalModel
+
+
+def look_inside(ask: InsideAsk, model: LocalModel, messages: Sequence[Message]) -> Evidence:
+    """Answer a `Score` or `Hidden`.
+
+    Raises
+    ------
+    RequestError
+        A prompt longer than the context window, a layer that the model does not have.
+    ModelError
+        For a `Score`, a network whose layers dropout cannot be put behind.
+    """
+    if isinstance(ask, Hidden):
+        return Evidence(numbers=hidden_states(model, messages, ask.layers))
+    from confroute.models.dropout import dropout_passes
+
+    passes = dropout_passes(
+        model,
+        messages,
+        ask.answer,
+        passes=ask.passes,
+        rate=ask.rate,
+        layers=ask.layers,
+        prompt=ask.prompt,
+        seed=ask.seed,
+    )
+    return Evidence(passes=passes)
+
+
+def elsewhere(ask: InsideAsk, model: str) -> SignalUnavailableError:
+    """The error for a model that runs elsewhere."""
+    wanted = "hidden states" if isinstance(ask, Hidden) else "dropout passes"
+    return SignalUnavailableError(f"{model} is not in this process: no {wanted}")
+
+
+def hidden_states(
+    model: LocalModel, messages: Sequence[Message], layers: Sequence[int]
+) -> npt.NDArray[np.float32]:
+    """Hidden states of the prompt's last token, before an answer is begun.
+
+    Parameters
+    ----------
+    model : LocalModel
+    messages : sequence of Message
+    layers : sequence of int
+        0 for the embeddings, k for the output of the k-th layer; the last one is behind the final norm.
+
+    Returns
+    -------
+    ndarray of float32, shape (layers, width)
+
+    Raises
+    ------
+    RequestError
+        No messages, a prompt longer than the context window, a layer that the model does not have.
+    """
+    count = model.network.config.get_text_config().num_hidden_layers
+    if not layers or any(not 0 <= layer <= count for layer in layers):
+        msg = f"layers are {tuple(layers)}: expected one or more of 0 to {count}, the layers of {model.name}"
+        raise RequestError(msg)
+    reading = _reading(model, messages)
+    return np.asarray(reading.states[list(layers)].cpu().numpy(), dtype=np.float32)
+
+
+def option_logprobs(
+    model: LocalModel, messages: Sequence[Message], letters: Sequence[str]
+) -> dict[str, float]:
+    """Log-probability, in nats, that the answer's first token is each letter, with or without a space before it.
+
+    Raises
+    ------
+    RequestError
+        See `hidden_states`.
+    """
+    import torch
+
+    reading = _reading(model, messages)
+    logs = reading.logits.log_softmax(-1)
+    found: dict[str, float] = {}
+    for letter in letters:
+        spelt = [model.tokenizer.encode(text, add_special_tokens=False) for text in (letter, f" {letter}")]
+        single = {ids[0] for ids in spelt if len(ids) == 1}
+        if single:
+            found[letter] = min(0.0, float(torch.stack([logs[token] for token in single]).logsumexp(0)))
+    return found
+
+
+def _reading(model: LocalModel, messages: Sequence[Message]) -> Reading:
+    from confroute.models import _text
+    from confroute.models._reading import kept_reading, read
+
+    ids = _text.prompt_ids(model.tokenizer, messages)
+    if len(ids) > model.context_window:
+        msg = f"the prompt has {len(ids)} tokens: expected at most {model.context_window}, the context window of {model.name}"
+        raise RequestError(msg)
+    return kept_reading(model.weights, ids) or read(model.weights, ids)

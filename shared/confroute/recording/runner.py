@@ -1,0 +1,241 @@
+"""Recording: one prompt to one row, with the edge's answers, the cloud's and every signal asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from confroute.asks import Ask, Draft, Evidence, Final, Hidden, Sample
+from confroute.errors import MissingExtraError, ModelError, PolicyError, SignalUnavailableError
+from confroute.models._reading import prompts_kept
+from confroute.recording._types import RecordedSample, Row, Side
+from confroute.recording.grade import answer_in, graded
+from confroute.recording.prompts import messages_of
+from confroute.recording.signals import SIGNALS, Build, with_signals
+from confroute.runtime import Call, asker
+from confroute.types import JSON, Generation, Message
+
+# They hold for every row: kept in each of them, a run of a thousand rows would be a thousand times the same error.
+_SET_UP = (MissingExtraError, ModelError, PolicyError)
+States = Callable[[str, npt.NDArray[np.float32]], str]
+
+
+class Speaker(Protocol):
+    """A model to be recorded."""
+
+    @property
+    def model(self) -> str:
+        """Its own name."""
+        ...
+
+    def call(self, messages: tuple[Message, ...], tier: str) -> Call:
+        """What answers asks of `tier` behind these messages; may be called from several threads."""
+        ...
+
+    def options(self, messages: tuple[Message, ...], draft: Generation) -> Mapping[str, float] | None:
+        """Log-probability, in nats, of each listed option letter as the first token; None where unknown."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """US dollars a million tokens."""
+
+    input_usd: float
+    output_usd: float
+
+    def of(self, generation: Generation) -> float | None:
+        """Cost of one answer in US dollars; None where its tokens were not counted."""
+        used = generation.usage
+        if used is None:
+            return None
+        return (used.input_tokens * self.input_usd + used.output_tokens * self.output_usd) / 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorder:
+    """Turns prompts into recorded rows.
+
+    Attributes
+    ----------
+    edge : Speaker
+    cloud : Speaker or None
+        None keeps what the input rows say of a cloud.
+    samples : int
+        Further answers of the edge, at `temperature`.
+    temperature : float
+    signals : mapping of str to callable
+        By name, what makes the signal for n samples; what they ask for is asked of the edge.
+    hidden : tuple of int
+        Layers whose hidden states behind the prompt are kept, by `states`.
+    states : callable or None
+        Keeps the hidden states of one id and returns where.
+    system : str or None
+        A system message before every prompt.
+    edge_price, cloud_price : Price or None
+    """
+
+    edge: Speaker
+    cloud: Speaker | None = None
+    samples: int = 0
+    temperature: float = 1.0
+    signals: Mapping[str, Build] = field(default_factory=lambda: SIGNALS)
+    hidden: tuple[int, ...] = ()
+    states: States | None = None
+    system: str | None = None
+    edge_price: Price | None = None
+    cloud_price: Price | None = None
+
+    def row(self, given: Row) -> Row:
+        """Record one prompt; failures of a model stand in the row's `error`.
+
+        Raises
+        ------
+        RecordError
+            Messages that cannot be sent.
+        MissingExtraError, ModelError, PolicyError
+            A model that was never set up.
+        """
+        messages = messages_of(given, self.system)
+        with prompts_kept():
+            asking = _Asking(ask=asker(self.edge.call(messages, "edge"), {}))
+            edge = self._edge(given, messages, asking)
+            row = replace(given, edge=edge, cloud=self._cloud(given, messages))
+            if edge.error is None:
+                row = with_signals(row, signals=self.signals, work=asking.evidence)
+                row = self._with_states(row, asking)
+        extra: dict[str, JSON] = {**row.extra, "latency_s": dict(asking.latency_s)}
+        return replace(row, extra={**extra, **({"unmeasured": dict(asking.errors)} if asking.errors else {})})
+
+    def _edge(self, given: Row, messages: tuple[Message, ...], asking: _Asking) -> Side:
+        side = Side(model=self.edge.model)
+        try:
+            draft = asking.answers(Draft(tier="edge"))[0]
+            side = _answered(given, draft, self.edge.model, self.edge_price)
+            options = self.edge.options(messages, draft)
+            drawn: list[Generation] = []
+            if self.samples:
+                drawn = asking.answers(Sample(tier="edge", n=self.samples, temperature=self.temperature))
+        except _SET_UP:
+            raise
+        except Exception as error:  # noqa: BLE001  kept in the row, so that one bad prompt does not end a run
+            return replace(side, error=f"{type(error).__name__}: {error}")
+        extra: dict[str, JSON] = dict(side.extra)
+        if options is not None:
+            extra["options"] = {name: round(value, 6) for name, value in options.items()}
+        if drawn:
+            extra["temperature"] = self.temperature
+        return replace(side, samples=tuple(_sample(given, one) for one in drawn), extra=extra)
+
+    def _cloud(self, given: Row, messages: tuple[Message, ...]) -> Side | None:
+        if self.cloud is None:
+            return given.cloud
+        ask = asker(self.cloud.call(messages, "cloud"), {})
+        try:
+            answer = ask(Final(tier="cloud")).generations[0]
+        except _SET_UP:
+            raise
+        except Exception as error:  # noqa: BLE001  as above
+            return Side(model=self.cloud.model, error=f"{type(error).__name__}: {error}")
+        return _answered(given, answer, self.cloud.model, self.cloud_price)
+
+    def _with_states(self, row: Row, asking: _Asking) -> Row:
+        if not self.hidden or self.states is None:
+            return row
+        try:
+            found = asking.evidence(Hidden(tier="edge", layers=self.hidden)).numbers
+        except SignalUnavailableError:
+            return row
+        assert found is not None, "a Hidden ask brings numbers"
+        kept: JSON = {"file": self.states(row.id, found), "layers": [*self.hidden]}
+        return replace(row, extra={**row.extra, "hidden": kept})
+
+
+@dataclass(slots=True, kw_only=True)
+class _Asking:
+    """The edge's asks of one row: each different one is done once and timed."""
+
+    ask: Callable[[Ask], Evidence]
+    latency_s: dict[str, float] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    done: dict[Ask, Evidence] = field(default_factory=dict)
+
+    def answers(self, ask: Draft | Sample) -> list[Generation]:
+        """Answers, at least one."""
+        found = self._timed(ask).generations
+        if not found:
+            msg = f"{type(ask).__name__.lower()}: the model returned no answer"
+            raise ValueError(msg)
+        return list(found)
+
+    def evidence(self, ask: Ask) -> Evidence:
+        """Evidence of a signal's ask; whatever fails makes the signal unavailable, with the reason kept."""
+        try:
+            return self._timed(ask)
+        except _SET_UP:
+            raise
+        except Exception as error:
+            self.errors[type(ask).__name__.lower()] = f"{type(error).__name__}: {error}"
+            raise SignalUnavailableError(str(error)) from error
+
+    def _timed(self, ask: Ask) -> Evidence:
+        if ask not in self.done:
+            kind, start = type(ask).__name__.lower(), time.perf_counter()
+            self.done[ask] = self.ask(ask)
+            took = time.perf_counter() - start
+            self.latency_s[kind] = round(self.latency_s.get(kind, 0.0) + took, 4)
+        return self.done[ask]
+
+
+def _answered(given: Row, answer: Generation, model: str, price: Price | None) -> Side:
+    found = answer.answer or answer_in(answer.text, given.question, given.reference)
+    usage: dict[str, JSON] | None = None if answer.usage is None else answer.usage.to_dict()
+    return Side(
+        model=answer.model or model,
+        text=answer.text,
+        logprobs=answer.logprobs,
+        tokens=answer.tokens,
+        answer=found,
+        quality=graded(found, answer.text, given.question, given.reference),
+        usage=usage,
+        latency_s=round(answer.latency_s, 4),
+        cost_usd=None if price is None else price.of(answer),
+        extra={"finish": answer.finish},
+    )
+
+
+def _sample(given: Row, drawn: Generation) -> RecordedSample:
+    return RecordedSample(
+        text=drawn.text,
+        logprobs=drawn.logprobs,
+        answer=drawn.answer or answer_in(drawn.text, given.question, given.reference),
+        extra={"finish": drawn.finish},
+    )
+
+
+def recorded(rows: Iterable[Row], recorder: Recorder, *, concurrency: int = 1) -> Iterator[Row]:
+    """Record rows, `concurrency` at a time, in the order in which they end.
+
+    What was begun is ended before an error of set-up leaves this; no more than `concurrency` rows are begun at once,
+    so whoever stops asking stops the calls.
+    """
+    if concurrency == 1:
+        yield from map(recorder.row, rows)
+        return
+    with ThreadPoolExecutor(concurrency, thread_name_prefix="confroute-record") as pool:
+        waiting = iter(rows)
+        running: set[Future[Row]] = set()
+        while True:
+            while len(running) < concurrency and (row := next(waiting, None)) is not None:
+                running.add(pool.submit(recorder.row, row))
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
