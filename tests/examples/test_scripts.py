@@ -1,0 +1,45 @@
+"""Every script of examples/ runs offline in a process of its own, on the local models."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+# What a run has to print for the script to have shown what it promises.
+PROMISES = {
+    "langchain_chain.py": ("before:", "after:", "edge", "cloud"),
+    "own_signal.py": ("It is 41. | hedging 2", "Maybe 42, I think. | 27 characters"),
+    "query_engine.py": ("edge", "token logprob"),
+}
+WITHOUT_MODELS = {"own_signal.py"}
+
+
+def test_every_script_has_a_promise():
+    """A new example is run here."""
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(PROMISES)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in WITHOUT_MODELS else pytest.mark.slow)
+        for name in sorted(PROMISES)
+    ],
+)
+def test_a_script_does_what_it_promises(name, tmp_path):
+    """From an empty folder, warnings shown."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name)],
+        cwd=tmp_path,
+        env={**os.environ, "OPENAI_API_KEY": "", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for promised in PROMISES[name]:
+        assert promised in done.stdout, done.stdout
