@@ -57,9 +57,8 @@ def resolved(model: Model | str, tier: str) -> Model:
     try:
         from langchain.chat_models import init_chat_model
     except ImportError as error:
-        # "demo" is the extra that has `langchain` itself; "langchain" has its core only.
         raise MissingExtraError(
-            extra="demo", needed_for=f"{tier}={model!r}, a name for init_chat_model,"
+            extra="agents", needed_for=f"{tier}={model!r}, a name for init_chat_model,"
         ) from error
     made: Model = init_chat_model(model)
     return made
