@@ -6,6 +6,7 @@ sends `Evidence` back, or throws the error that the work ended in.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, Union, runtime_checkable
 
@@ -114,10 +115,13 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embed:
-    """Unit vectors of `texts` by the embedding model named `model`."""
+    """Unit vectors of `texts` by the embedding model named `model`, or vectors by `embed` where it is given."""
 
     texts: tuple[str, ...]
     model: str
+    embed: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None = field(
+        default=None, repr=False, compare=False
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from confroute.certificate import Certificate
 from confroute.types import JSON, Generation, Usage
 
 Stage: TypeAlias = Literal[
-    "rule", "forced", "draft", "prefix", "evidence", "lacking", "no_signal", "fallback", "failed"
+    "rule", "forced", "head", "draft", "prefix", "evidence", "lacking", "no_signal", "fallback", "failed"
 ]
 FORMAT = 1
 
@@ -103,8 +103,8 @@ class Decision:
     route : str
         The tier whose answer was returned; of a call that failed, the tier that was asked last.
     stage : str
-        What settled it: a "rule", a "forced" route, the "draft" (its log-probabilities), its "prefix" (its first
-        tokens'), further "evidence" (samples), "lacking" (the draft says that the context lacks the answer, and that
+        What settled it: a "rule", a "forced" route, a "head" before any draft, the "draft" (its log-probabilities),
+        its "prefix" (its first tokens'), further "evidence" (samples), "lacking" (the draft says that the context lacks the answer, and that
         was believed or not), "no_signal" (nothing could be measured), a "fallback" after a failure, or "failed": the
         call ended in an error.
     reason : str

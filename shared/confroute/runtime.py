@@ -54,8 +54,10 @@ _log = logging.getLogger("confroute")
 
 
 def work(ask: WorkAsk) -> npt.NDArray[np.float32]:
-    """Do an ask that needs no tier: embeddings or entailment, by the local model it names."""
+    """Do an ask that needs no tier: embeddings or entailment, by the local model it names or the function it brings."""
     if isinstance(ask, Embed):
+        if ask.embed is not None:
+            return ask.embed(ask.texts)
         from confroute.models.embed import LocalEmbedder
 
         return LocalEmbedder.load(ask.model)(ask.texts)

@@ -3,6 +3,7 @@
 from confroute.policy.cascade import Cascade, default_gates
 from confroute.policy.files import register
 from confroute.policy.gate import Gate, GroupThreshold
+from confroute.policy.head_first import HeadFirst
 from confroute.policy.prefix import Prefix
 from confroute.policy.rules import KeepPrivate, Rule, Ruling, SendTo
 from confroute.policy.threshold import Threshold
@@ -11,6 +12,7 @@ __all__ = [
     "Cascade",
     "Gate",
     "GroupThreshold",
+    "HeadFirst",
     "KeepPrivate",
     "Prefix",
     "Rule",

@@ -1,0 +1,29 @@
+"""Heads: what the prompt alone says about which model to ask, with the uncertainty of saying so."""
+
+from confroute.heads.base import Estimate, Head
+from confroute.heads.encoder import Encoder, EncoderId, encoder
+from confroute.heads.factorisation import MatrixFactorisation
+from confroute.heads.features import FEATURES, prompt_features
+from confroute.heads.files import load_head, save_head
+from confroute.heads.knn import NearestNeighbours
+from confroute.heads.linear import Ridge
+from confroute.heads.mlp import MLP
+from confroute.heads.ranking import SimilarityRanking, tiers_of
+
+__all__ = [
+    "FEATURES",
+    "MLP",
+    "Encoder",
+    "EncoderId",
+    "Estimate",
+    "Head",
+    "MatrixFactorisation",
+    "NearestNeighbours",
+    "Ridge",
+    "SimilarityRanking",
+    "encoder",
+    "load_head",
+    "prompt_features",
+    "save_head",
+    "tiers_of",
+]

@@ -1,0 +1,108 @@
+"""The nearest labelled prompts vote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from confroute.errors import CalibrationError
+from confroute.heads.base import Estimate, Numbers, Vectors, rows, training_rows, unit
+from confroute.types import JSON
+
+# A prompt at similarity s counts exp((s - 1) / NEARNESS) of an observation: 1 for the same prompt, .02 at .6.
+NEARNESS = 0.1
+_CHUNK = 512
+
+
+def evidence(similarity: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """How much of an observation a labelled prompt at this cosine similarity is, in (0, 1]."""
+    return np.asarray(np.exp((np.minimum(similarity, 1) - 1) / NEARNESS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NearestNeighbours:
+    """Mean label of the `k` most similar prompts by cosine; made by `fit`.
+
+    Notes
+    -----
+    The fourth head of the Confidence-Driven router (Zhang et al., arXiv 2502.11021). `spread` is the standard deviation
+    of a Beta posterior with a uniform prior, in which a neighbour at similarity s counts exp((s - 1) / 0.1) of an
+    observation: far from all training prompts it is that of the prior, 0.29. Search is exact.
+
+    Examples
+    --------
+    >>> x = np.eye(8, dtype=np.float32)
+    >>> head = NearestNeighbours.fit(x, [1, 1, 1, 1, 0, 0, 0, 0], k=1)
+    >>> head.estimate(x[0]).cloud_wins.tolist()
+    [1.0]
+    """
+
+    vectors: Vectors
+    labels: Numbers
+    k: int
+    kind = "knn"
+
+    @classmethod
+    def fit(cls, vectors: npt.ArrayLike, cloud_wins: npt.ArrayLike, *, k: int = 100) -> NearestNeighbours:
+        """Keep the training prompts.
+
+        Parameters
+        ----------
+        vectors : array of float, shape (n, dim)
+        cloud_wins : array of float in [0, 1], shape (n,)
+        k : int
+            Neighbours, at most n.
+
+        Raises
+        ------
+        CalibrationError
+            Data that cannot be trained on (see `training_rows`), or k outside 1 to n.
+        """
+        x, y = training_rows(vectors, cloud_wins)
+        if not 1 <= k <= y.size:
+            msg = f"k is {k} for {y.size} prompts: expected 1 to {y.size}"
+            raise CalibrationError(msg)
+        return cls(vectors=unit(x), labels=y, k=k)
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors it takes."""
+        return int(self.vectors.shape[1])
+
+    def estimate(self, vectors: npt.ArrayLike) -> Estimate:
+        """Estimate n prompts; see `Head`."""
+        queries = unit(rows(vectors, self.dim))
+        wins, spread = np.empty(len(queries)), np.empty(len(queries))
+        for start in range(0, len(queries), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            similarity = queries[part] @ self.vectors.T
+            nearest = np.argpartition(-similarity, self.k - 1, axis=1)[:, : self.k]
+            labels = self.labels[nearest]
+            wins[part] = labels.mean(axis=1)
+            counts = evidence(np.take_along_axis(similarity, nearest, axis=1))
+            a = 1 + (counts * labels).sum(axis=1)
+            b = 1 + (counts * (1 - labels)).sum(axis=1)
+            spread[part] = np.sqrt(a * b / ((a + b) ** 2 * (a + b + 1)))
+        return Estimate(cloud_wins=wins, spread=spread)
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """What is written as tensors."""
+        return {"vectors": self.vectors, "labels": self.labels}
+
+    def settings(self) -> dict[str, JSON]:
+        """What is written as JSON."""
+        return {"k": self.k}
+
+    @classmethod
+    def restored(
+        cls, arrays: Mapping[str, npt.NDArray[np.generic]], settings: Mapping[str, JSON]
+    ) -> NearestNeighbours:
+        """The head that `arrays` and `settings` describe."""
+        return cls(
+            vectors=arrays["vectors"].astype(np.float32),
+            labels=arrays["labels"].astype(np.float64),
+            k=int(str(settings["k"])),
+        )

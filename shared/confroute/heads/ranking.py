@@ -1,0 +1,273 @@
+"""Similarity-weighted ranking: for each prompt a Bradley-Terry model in which similar battles count more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from confroute.errors import CalibrationError
+from confroute.heads.base import Estimate, Numbers, Vectors, rows, sigmoid, training_rows, unit
+from confroute.heads.knn import evidence
+from confroute.types import JSON
+
+_CHUNK = 256
+_NEWTON_STEPS = 50
+# Of the posterior's prior on each rating, in logits.
+_PRIOR_SD = 2.0
+_SMALL = 1e-10
+_LEAST = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SimilarityRanking:
+    """RouteLLM's SW ranking (Ong et al., arXiv 2406.18665, section 4.2) from sufficient statistics; made by `fit`.
+
+    Attributes
+    ----------
+    vectors : array of float32, shape (battles, dim)
+        Unit vectors of the battles' prompts, sorted by `pair`.
+    outcomes : array of float32, shape (battles,)
+        1 if the first model won, 0.5 for a tie, 0 if it lost.
+    pair : array of int, shape (battles,)
+        first * models + second.
+    models, edge, cloud : int
+        How many models (or tiers of models), and which two are routed between.
+    same_tier_bug : bool
+        Count a battle within one tier as RouteLLM's code does.
+
+    Notes
+    -----
+    A battle at similarity s weighs 10 * 10^(s / largest s). The weighted likelihood depends on the battles only
+    through the weight of each pair of models and the part of it that was won, so one product of matrices and two sums
+    a pair replace RouteLLM's logistic regression over all battles; Newton's method solves what is left.
+
+    RouteLLM writes both models of a battle into one row of its design matrix; where both are of one tier the second
+    entry overwrites the first, so such a battle counts as one lost by that tier against a fixed opponent. Here a
+    battle within a tier says nothing about tiers and counts nothing; `same_tier_bug=True` replicates the original.
+
+    `spread` is the standard deviation of the posterior (Laplace, prior N(0, 2) a rating, in logits) in which a battle at
+    similarity s counts exp((s - 1) / 0.1) of an observation.
+    """
+
+    vectors: Vectors
+    outcomes: Vectors
+    pair: npt.NDArray[np.int64]
+    models: int
+    edge: int
+    cloud: int
+    same_tier_bug: bool = False
+    kind = "similarity_ranking"
+
+    @classmethod
+    def fit(cls, vectors: npt.ArrayLike, cloud_wins: npt.ArrayLike) -> SimilarityRanking:
+        """Keep battles between the edge and the cloud.
+
+        Parameters
+        ----------
+        vectors : array of float, shape (n, dim)
+        cloud_wins : array of float in [0, 1], shape (n,)
+
+        Raises
+        ------
+        CalibrationError
+            Data that cannot be trained on (see `training_rows`).
+
+        Examples
+        --------
+        >>> head = SimilarityRanking.fit(np.eye(8), [1, 1, 1, 1, 0, 0, 0, 0])
+        >>> bool(head.estimate(np.eye(8)[0]).cloud_wins[0] > 0.5)
+        True
+        """
+        x, y = training_rows(vectors, cloud_wins)
+        first, second = np.ones(y.size, dtype=np.int64), np.zeros(y.size, dtype=np.int64)
+        return cls.of_battles(x, first, second, y, models=2, edge=0, cloud=1)
+
+    @classmethod
+    def of_battles(
+        cls,
+        vectors: npt.ArrayLike,
+        first: npt.ArrayLike,
+        second: npt.ArrayLike,
+        first_wins: npt.ArrayLike,
+        *,
+        models: int,
+        edge: int,
+        cloud: int,
+        same_tier_bug: bool = False,
+    ) -> SimilarityRanking:
+        """Keep battles between any of `models` models, or tiers of models.
+
+        Parameters
+        ----------
+        vectors : array of float, shape (n, dim)
+        first, second : array of int in [0, models), shape (n,)
+        first_wins : array of float in [0, 1], shape (n,)
+        models, edge, cloud : int
+        same_tier_bug : bool
+
+        Raises
+        ------
+        CalibrationError
+            Data that cannot be trained on, or models outside the range.
+        """
+        x, y = training_rows(vectors, first_wins)
+        a, b = np.asarray(first, dtype=np.int64), np.asarray(second, dtype=np.int64)
+        named = np.concatenate([a, b, [edge, cloud]])
+        if a.shape != y.shape or b.shape != y.shape or named.min() < 0 or named.max() >= models:
+            msg = f"{a.size} and {b.size} models from {named.min()} to {named.max()} for {y.size} battles: expected one of each a battle, from 0 to {models - 1}"
+            raise CalibrationError(msg)
+        pair = a * models + b
+        order = np.argsort(pair, kind="stable")
+        return cls(
+            vectors=np.ascontiguousarray(unit(x)[order]),
+            outcomes=y[order].astype(np.float32),
+            pair=pair[order],
+            models=models,
+            edge=edge,
+            cloud=cloud,
+            same_tier_bug=same_tier_bug,
+        )
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors it takes."""
+        return int(self.vectors.shape[1])
+
+    def estimate(self, vectors: npt.ArrayLike) -> Estimate:
+        """Estimate n prompts; see `Head`."""
+        queries = unit(rows(vectors, self.dim))
+        wins, spread = np.empty(len(queries)), np.empty(len(queries))
+        for start in range(0, len(queries), _CHUNK):
+            similarity = queries[start : start + _CHUNK] @ self.vectors.T
+            for at, near in enumerate(similarity, start):
+                wins[at], spread[at] = self._one(near)
+        return Estimate(cloud_wins=wins, spread=spread)
+
+    def _one(self, similarity: Vectors) -> tuple[float, float]:
+        # The factor 10 of the original cancels. Where no battle is similar at all, none counts more than another.
+        largest = float(similarity.max())
+        weight = np.exp(similarity * np.float32(np.log(10) / largest if largest > _LEAST else 0.0))
+        design = self._design()
+        ratings = _newton(*self._sums(weight), design, prior_precision=0.0)[0]
+        won, lost = self._sums(evidence(similarity))
+        _, precision = _newton(won, lost, design, prior_precision=_PRIOR_SD**-2)
+        gap = np.zeros(self.models)
+        gap[self.cloud], gap[self.edge] = 1.0, -1.0
+        logit = float(gap @ ratings)
+        deviation = float(np.sqrt(gap @ np.linalg.solve(precision, gap)))
+        chance = float(sigmoid(np.float64(logit)))
+        return chance, min(0.5, deviation * chance * (1 - chance))
+
+    def _sums(self, weight: npt.NDArray[np.floating]) -> tuple[Numbers, Numbers]:
+        """Weight won and lost by the first model, by pair."""
+        won, lost = np.zeros(self.models**2), np.zeros(self.models**2)
+        ends = np.searchsorted(self.pair, np.arange(self.models**2 + 1))
+        # Battles are sorted by pair, so that each pair is one product of contiguous memory.
+        for at in np.flatnonzero(ends[1:] > ends[:-1]):
+            part = slice(ends[at], ends[at + 1])
+            won[at], lost[at] = weight[part] @ self.outcomes[part], weight[part] @ (1 - self.outcomes[part])
+        return won, lost
+
+    def _design(self) -> Numbers:
+        """One row a pair of models: +1 for the first, -1 for the second."""
+        n = self.models
+        first, second = np.divmod(np.arange(n * n), n)
+        design = np.zeros((n * n, n))
+        design[np.arange(n * n), first] += 1
+        design[np.arange(n * n), second] -= 1
+        if self.same_tier_bug:
+            design[first == second, first[first == second]] = -1
+        return design
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """What is written as tensors."""
+        return {"vectors": self.vectors, "outcomes": self.outcomes, "pair": self.pair}
+
+    def settings(self) -> dict[str, JSON]:
+        """What is written as JSON."""
+        names = ("models", "edge", "cloud", "same_tier_bug")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def restored(
+        cls, arrays: Mapping[str, npt.NDArray[np.generic]], settings: Mapping[str, JSON]
+    ) -> SimilarityRanking:
+        """The head that `arrays` and `settings` describe."""
+        models, edge, cloud = (int(str(settings[name])) for name in ("models", "edge", "cloud"))
+        return cls(
+            vectors=arrays["vectors"].astype(np.float32),
+            outcomes=arrays["outcomes"].astype(np.float32),
+            pair=arrays["pair"].astype(np.int64),
+            models=models,
+            edge=edge,
+            cloud=cloud,
+            same_tier_bug=bool(settings["same_tier_bug"]),
+        )
+
+
+def _newton(
+    won: Numbers, lost: Numbers, design: Numbers, *, prior_precision: float
+) -> tuple[Numbers, Numbers]:
+    """Ratings in logits that maximise the weighted likelihood, and the negative Hessian there."""
+    size = design.shape[1]
+    used = won + lost > 0
+    won, lost, design = won[used], lost[used], design[used]
+    ratings = np.zeros(size)
+    # Without a prior only differences of ratings are determined: a trifle keeps the system solvable.
+    ridge = max(prior_precision, _SMALL * float((won + lost).sum())) * np.eye(size)
+    value = -np.inf
+    for _ in range(_NEWTON_STEPS):
+        chance = sigmoid(design @ ratings)
+        slope = design.T @ (won * (1 - chance) - lost * chance) - ridge @ ratings
+        precision = (design.T * ((won + lost) * chance * (1 - chance))) @ design + ridge
+        step = np.linalg.solve(precision, slope)
+        # Log-odds of a pair that was won every time have no end; ten a step and fifty steps are far enough.
+        step *= min(1.0, 10.0 / max(float(np.abs(step).max()), _SMALL))
+        ratings = ratings + step
+        value = float(np.abs(step).max())
+        if value < 1e-10:
+            break
+    return ratings, precision
+
+
+def tiers_of(ratings: Sequence[float], tiers: int) -> list[int]:
+    """Which of `tiers` tiers each rating belongs to, by the partition with the least sum of variances.
+
+    Parameters
+    ----------
+    ratings : sequence of float
+        In any order; more than `tiers`.
+    tiers : int
+
+    Raises
+    ------
+    CalibrationError
+        Not more ratings than tiers.
+
+    Notes
+    -----
+    As RouteLLM's section 4.2: dynamic programming over the sorted ratings.
+
+    Examples
+    --------
+    >>> tiers_of([1000.0, 1005.0, 1200.0, 1210.0], 2)
+    [0, 0, 1, 1]
+    """
+    values, n = np.sort(np.asarray(ratings, dtype=np.float64)), len(ratings)
+    if not 1 <= tiers < n:
+        msg = f"{tiers} tiers of {n} models: expected more models than tiers"
+        raise CalibrationError(msg)
+    cost = np.array([[values[i : j + 1].var() if i <= j else np.inf for j in range(n)] for i in range(n)])
+    best, cut = cost[0].copy(), np.zeros((tiers, n), dtype=int)
+    for tier in range(1, tiers):
+        choices = best[:, None] + np.vstack([cost[1:], np.full(n, np.inf)])
+        cut[tier], best = choices.argmin(axis=0), choices.min(axis=0)
+    found, end = np.zeros(n, dtype=int), n - 1
+    for tier in range(tiers - 1, -1, -1):
+        start = int(cut[tier][end]) + 1 if tier else 0
+        found[start : end + 1] = tier
+        end = start - 1
+    return [int(found[rank]) for rank in np.argsort(np.argsort(np.asarray(ratings), kind="stable"))]

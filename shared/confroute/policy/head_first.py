@@ -1,0 +1,177 @@
+"""A head before the cascade: what the prompt alone settles needs no draft."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
+
+from confroute.asks import Ask, Embed, Evidence
+from confroute.decision import Measurement, Routed, Stage, Step
+from confroute.errors import MissingExtraError, ModelError, PolicyError, StreamInterruptedError
+from confroute.flow import Flow
+from confroute.heads.base import Head
+from confroute.heads.encoder import Encoder
+from confroute.policy.cascade import Cascade
+from confroute.policy.verdict import blocked_by
+from confroute.types import Request, Tier
+
+SIGNAL = "head"
+_SET_UP = (MissingExtraError, ModelError, PolicyError)
+_Walking: TypeAlias = Generator[Ask, Evidence, Routed]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadFirst:
+    """Ask a head first: cloud now, edge now, or draft and verify by the cascade.
+
+    Parameters
+    ----------
+    head : Head
+        Trained on vectors of `encoder`.
+    encoder : Encoder
+    cascade : Cascade
+        Its rules come first, its gates verify, and its first and last tiers are what the head chooses between.
+    cloud_above : float in [0, 1]
+        The cloud answers at once where the head's probability that the cloud wins is above this. 1: never.
+    edge_below : float in [0, 1]
+        The edge answers at once, unmeasured, where that probability is below this. 0: never.
+    doubt : float
+        Where the head's `spread` is above this the head does not know, and neither of the two holds.
+    on_doubt : {"verify", "cloud"}
+        What happens then: draft on the edge and let the cascade judge it, or ask the cloud.
+
+    Raises
+    ------
+    PolicyError
+        Bounds outside [0, 1] or crossed, a `doubt` that is no number, an unknown `on_doubt`, or no bound that could
+        ever hold.
+
+    Notes
+    -----
+    The paper's router (Zhang et al., arXiv 2502.11021) is `cloud_above=t, edge_below=t`: no draft is ever judged. An
+    embedding that fails is no evidence: the cascade decides, and the decision says so. Only the question is embedded,
+    after the rules: a text that a rule keeps private is never given to the encoder.
+    """
+
+    head: Head
+    encoder: Encoder
+    cascade: Cascade = field(default_factory=Cascade)
+    cloud_above: float = 1.0
+    edge_below: float = 0.0
+    doubt: float = math.inf
+    on_doubt: Literal["verify", "cloud"] = "verify"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.edge_below <= self.cloud_above <= 1:
+            msg = f"edge_below is {self.edge_below}, cloud_above {self.cloud_above}: expected 0 <= edge_below <= cloud_above <= 1"
+            raise PolicyError(msg)
+        if self.edge_below == 0 and self.cloud_above == 1 and (self.on_doubt == "verify"):
+            msg = "edge_below is 0 and cloud_above 1: the head would never settle a call; lower cloud_above or raise edge_below"
+            raise PolicyError(msg)
+        if math.isnan(self.doubt) or self.doubt < 0:
+            msg = f"doubt is {self.doubt}: expected a standard deviation of 0 or more"
+            raise PolicyError(msg)
+        if self.on_doubt not in ("verify", "cloud"):
+            msg = f"on_doubt is {self.on_doubt!r}: expected 'verify' or 'cloud'"
+            raise PolicyError(msg)
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """Those of the cascade."""
+        return self.cascade.tiers
+
+    def flow(self, request: Request) -> Flow:
+        """Route one request; see `confroute.flow.Policy`."""
+        if request.route is not None or not request.asked.strip() or self._ruled(request):
+            return (yield from self.cascade.flow(request))
+        try:
+            evidence = yield Embed(texts=(request.asked,), model=self.encoder.name, embed=self.encoder)
+        except _SET_UP:
+            raise
+        except Exception as error:  # noqa: BLE001  evidence that fails is no evidence: kept in the decision
+            routed = yield from self.cascade.flow(request)
+            return _noted(routed, skipped=f"{type(error).__name__} while the prompt was embedded")
+        found = self.head.estimate(evidence.numbers)  # type: ignore[arg-type]  # an Embed brings numbers
+        measured = Measurement(
+            signal=SIGNAL,
+            uncertainty=float(found.cloud_wins[0]),
+            details={"kind": self.head.kind, "spread": round(float(found.spread[0]), 6)},
+        )
+        step = Step(kind="embed", model=self.encoder.name, latency_s=evidence.latency_s)
+        choice = self._choice(measured.uncertainty, float(found.spread[0]))
+        if choice is None or blocked_by(_tier(request, choice[0])):
+            routed = yield from self.cascade.flow(request)
+            return _noted(routed, measured=measured, step=step)
+        return (yield from self._settled(request, measured, step, *choice))
+
+    def _ruled(self, request: Request) -> bool:
+        return any(rule(request) is not None for rule in self.cascade.rules)
+
+    def _choice(self, wins: float, spread: float) -> tuple[str, str] | None:
+        """Tier and reason, or None where the cascade has to judge a draft."""
+        edge, cloud = self.tiers[0], self.tiers[-1]
+        if spread > self.doubt:
+            if self.on_doubt == "verify":
+                return None
+            return cloud, f"the head does not know (spread {spread:.2g} > {self.doubt:.2g}): {cloud} answers"
+        if wins > self.cloud_above:
+            return cloud, f"head {wins:.2g} > {self.cloud_above:.2g}: {cloud} answers"
+        if wins < self.edge_below:
+            return edge, f"head {wins:.2g} < {self.edge_below:.2g}: {edge} answers"
+        return None
+
+    def _settled(
+        self, request: Request, measured: Measurement, step: Step, tier: str, reason: str
+    ) -> _Walking:
+        """The chosen tier's answer, or the other's where it fails and the cascade's policy lets that be."""
+        edge, cloud = self.tiers[0], self.tiers[-1]
+        may_fall = (
+            self.cascade.on_cloud_error == "edge" if tier == cloud else self.cascade.on_edge_error == "cloud"
+        )
+        stage: Stage = "head"
+        try:
+            routed = yield from self.cascade.flow(replace(request, route=tier))
+        except (StreamInterruptedError, *_SET_UP):
+            raise
+        except Exception as error:
+            if not may_fall:
+                raise
+            other = edge if tier == cloud else cloud
+            routed = yield from self.cascade.flow(replace(request, route=other))
+            stage, reason = "fallback", f"{reason}; {tier} failed ({type(error).__name__}): {other} answers"
+        noted = _noted(routed, measured=measured, step=step)
+        bound = self.cloud_above if tier == cloud else self.edge_below
+        decision = replace(
+            noted.decision,
+            stage=stage,
+            reason=reason,
+            signal=SIGNAL,
+            uncertainty=measured.uncertainty,
+            threshold=bound,
+            threshold_source="given",
+        )
+        return replace(noted, decision=decision)
+
+
+def _tier(request: Request, name: str) -> Tier:
+    return request.tiers.get(name) or Tier(name=name, model=name)
+
+
+def _noted(
+    routed: Routed,
+    *,
+    measured: Measurement | None = None,
+    step: Step | None = None,
+    skipped: str | None = None,
+) -> Routed:
+    """The cascade's result, with what the head said before it."""
+    decision = routed.decision
+    decision = replace(
+        decision,
+        signals=decision.signals if measured is None else {measured.signal: measured, **decision.signals},
+        skipped=decision.skipped if skipped is None else {SIGNAL: skipped, **decision.skipped},
+        steps=decision.steps if step is None else (step, *decision.steps),
+    )
+    return replace(routed, decision=decision)

@@ -1,0 +1,181 @@
+"""A head before the cascade: what it settles, what it leaves, and what happens when something fails."""
+
+import numpy as np
+import pytest
+
+from confroute import Cascade, KeepPrivate, Message, Request, Tier, TokenLogprob
+from confroute.errors import PolicyError, TierError
+from confroute.heads import Estimate, encoder
+from confroute.policy import HeadFirst
+from confroute.runtime import arun, run
+from confroute.testing import Reply, ScriptedCalls, ScriptedModel
+
+
+class Reader:
+    """A head that reads probability and spread from the vector: the policy is what is tested here."""
+
+    kind, dim = "reader", 2
+
+    def estimate(self, vectors):
+        """The two columns."""
+        found = np.atleast_2d(vectors)
+        return Estimate(cloud_wins=found[:, 0], spread=found[:, 1])
+
+    def arrays(self):
+        """None."""
+        return {}
+
+    def settings(self):
+        """None."""
+        return {}
+
+
+seen = []
+
+
+def read(texts):
+    """Vectors from prompts such as '0.9 0.1'."""
+    seen.extend(texts)
+    return [[float(part) for part in text.split()[:2]] for text in texts]
+
+
+def policy(**kwargs):
+    """Cloud above .7, edge below .3, doubt above .4."""
+    cascade = Cascade.of(TokenLogprob(), 0.25, **kwargs.pop("cascade", {}))
+    given = {"cloud_above": 0.7, "edge_below": 0.3, "doubt": 0.4, **kwargs}
+    return HeadFirst(head=Reader(), encoder=encoder(read, name="reader"), cascade=cascade, **given)
+
+
+def routed(text, made, *, edge="ok", cloud="ok", edge_logprob=-0.01, **request):
+    """Route one prompt between two scripted models."""
+    replies = {
+        "edge": ScriptedModel([Reply(text=edge, logprob=edge_logprob)], name="e") if edge else None,
+        "cloud": ScriptedModel([Reply(text=cloud)], name="c") if cloud else None,
+    }
+    asked = Request(messages=(Message(role="user", text=text),), **request)
+
+    def call(ask):
+        if replies[ask.tier] is None:
+            raise TierError(f"{ask.tier} is down")
+        return [replies[ask.tier].say(text)]
+
+    return run(made, asked, call, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "route", "stage", "kinds"),
+    [
+        ("0.9 0.1", "cloud", "head", ["embed", "final"]),
+        ("0.1 0.1", "edge", "head", ["embed", "final"]),
+        ("0.5 0.1", "edge", "draft", ["embed", "draft"]),
+        ("0.9 0.45", "edge", "draft", ["embed", "draft"]),
+    ],
+)
+def test_the_head_settles_what_it_knows_and_leaves_the_rest_to_the_cascade(text, route, stage, kinds):
+    """Cloud now, edge now, verify in between, and verify where the head does not know."""
+    found = routed(text, policy()).decision
+    assert (found.route, found.stage) == (route, stage)
+    assert [step.kind for step in found.steps] == kinds
+    assert found.signals["head"].uncertainty == pytest.approx(float(text.split()[0]))
+    assert found.signals["head"].details["spread"] == pytest.approx(float(text.split()[1]))
+
+
+def test_a_head_that_does_not_know_can_ask_the_cloud():
+    """on_doubt='cloud' escalates what is off the training prompts."""
+    found = routed("0.1 0.45", policy(on_doubt="cloud")).decision
+    assert (found.route, found.stage) == ("cloud", "head")
+    assert "does not know" in found.reason
+
+
+def test_private_text_is_not_embedded():
+    """A rule comes before the encoder, and before the head's choice."""
+    seen.clear()
+    made = policy(cascade={"rules": (KeepPrivate(patterns=("secret",)),)})
+    found = routed("0.9 0.1 secret", made).decision
+    assert (found.route, found.private, seen) == ("edge", True, [])
+
+
+def test_the_callers_route_is_not_asked_about():
+    """A forced route needs no head."""
+    found = routed("0.9 0.1", policy(), route="edge").decision
+    assert (found.route, found.stage, dict(found.signals)) == ("edge", "forced", {})
+
+
+def test_an_embedding_that_fails_is_no_evidence():
+    """The cascade decides, and the decision says why the head did not."""
+    found = routed("no number", policy()).decision
+    assert (found.route, found.stage) == ("edge", "draft")
+    assert "ValueError" in found.skipped["head"]
+
+
+def test_an_edge_that_fails_is_replaced_by_the_cloud():
+    """Edge now, edge down: the cloud answers, as a fallback."""
+    found = routed("0.1 0.1", policy(), edge=None).decision
+    assert (found.route, found.stage) == ("cloud", "fallback")
+    assert "edge failed" in found.reason
+
+
+def test_a_cloud_that_fails_is_replaced_only_if_the_policy_lets_it():
+    """Cloud now, cloud down: an error, or the edge where on_cloud_error says so."""
+    with pytest.raises(TierError):
+        routed("0.9 0.1", policy(), cloud=None)
+    made = policy(cascade={"on_cloud_error": "edge"})
+    assert routed("0.9 0.1", made, cloud=None).decision.route == "edge"
+
+
+def test_an_edge_that_cannot_take_the_call_is_not_chosen():
+    """Edge now, but it lacks tools: the cascade sends the call on."""
+    tiers = {"edge": Tier(name="edge", model="e", lacks="tools")}
+    assert routed("0.1 0.1", policy(), tiers=tiers).decision.route == "cloud"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"cloud_above": 0.2, "edge_below": 0.5},
+        {"cloud_above": 1.0, "edge_below": 0.0},
+        {"doubt": float("nan")},
+        {"on_doubt": "ask"},
+        {"cloud_above": 1.5},
+    ],
+)
+def test_bounds_that_make_no_sense_are_refused(bad):
+    """Crossed, never reached, no numbers, unknown words."""
+    with pytest.raises(PolicyError):
+        policy(**bad)
+
+
+async def test_async_decides_the_same():
+    """One flow, two drivers."""
+    asked = Request(messages=(Message(role="user", text="0.9 0.1"),))
+
+    async def call(ask):
+        return [ScriptedModel([Reply(text="ok")], name=ask.tier).say("x")]
+
+    assert (await arun(policy(), asked, call, {})).decision.stage == "head"
+
+
+def test_both_hosts_take_it():
+    """LangChain and LlamaIndex route by it like by any policy."""
+    from langchain_confroute import ChatConfRoute
+    from langchain_confroute.testing import ScriptedChat
+    from llamaindex_confroute import ConfRouteLLM
+    from llamaindex_confroute.testing import ScriptedLLM
+
+    models = [ScriptedModel([Reply(text=name)], name=name) for name in ("e", "c")]
+    chat = ChatConfRoute(
+        edge=ScriptedChat(script=models[0]), cloud=ScriptedChat(script=models[1]), policy=policy()
+    )
+    answer = chat.invoke("0.9 0.1")
+    assert (answer.text, answer.response_metadata["confroute"]["stage"]) == ("c", "head")
+    llm = ConfRouteLLM(edge=ScriptedLLM(model=models[0]), cloud=ScriptedLLM(model=models[1]), policy=policy())
+    assert llm.complete("0.1 0.1").additional_kwargs["confroute"]["stage"] == "head"
+
+
+def test_scripted_calls_are_enough_to_try_it():
+    """The test kit of the core drives it too."""
+    calls = ScriptedCalls(
+        models={name: ScriptedModel([Reply(text=name)], name=name) for name in ("edge", "cloud")}
+    )
+    asked = Request(messages=(Message(role="user", text="0.9 0.1"),))
+    assert run(policy(), asked, calls.call(asked), {}).generation.text == "cloud"

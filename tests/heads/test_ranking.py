@@ -1,0 +1,96 @@
+"""Similarity-weighted ranking: equal to the regression over all battles that it replaces."""
+
+import numpy as np
+import pytest
+
+from confroute.errors import CalibrationError
+from confroute.heads import SimilarityRanking, tiers_of
+
+TIERS, EDGE, CLOUD = 5, 1, 4
+
+
+def battles(n=2000, seed=0):
+    """Battles between five tiers, a fifth of them within one."""
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=(n, 8)) + 1
+    first, second = generator.integers(0, TIERS, (2, n))
+    chance = 1 / (1 + np.exp(-0.4 * (first - second)))
+    outcome = np.where(generator.random(n) < 0.2, 0.5, generator.random(n) < chance)
+    return x, first, second, outcome.astype(float)
+
+
+def by_regression(x, first, second, outcome, query, *, bug):
+    """RouteLLM's way: one row a battle, doubled, a tie as a win and a loss, weighted logistic regression by Newton."""
+    similarity = x @ query / (np.linalg.norm(x, axis=1) * np.linalg.norm(query))
+    weight = np.tile(10 * 10 ** (similarity / similarity.max()), 2)
+    n = len(x)
+    rows = np.zeros((n, TIERS))
+    rows[np.arange(n), first] = np.log(10)
+    if bug:
+        rows[np.arange(n), second] = -np.log(10)
+    else:
+        rows[np.arange(n), second] -= np.log(10)
+    rows = np.tile(rows, (2, 1))
+    won = np.concatenate([outcome >= 0.5, outcome > 0.5]).astype(float)
+    ratings = np.zeros(TIERS)
+    for _ in range(30):
+        chance = 1 / (1 + np.exp(-rows @ ratings))
+        hessian = (rows.T * (weight * chance * (1 - chance))) @ rows
+        ratings = ratings + np.linalg.pinv(hessian) @ (rows.T @ (weight * (won - chance)))
+    return 1 / (1 + 10 ** (ratings[EDGE] - ratings[CLOUD]))
+
+
+@pytest.mark.parametrize("bug", [True, False])
+def test_sufficient_statistics_give_the_regression_over_all_battles(bug):
+    """Win rates agree to 1e-6 with the regression, with RouteLLM's overwritten battles and without."""
+    x, first, second, outcome = battles()
+    head = SimilarityRanking.of_battles(
+        x, first, second, outcome, models=TIERS, edge=EDGE, cloud=CLOUD, same_tier_bug=bug
+    )
+    for query in np.random.default_rng(1).normal(size=(5, 8)) + 1:
+        expected = by_regression(x, first, second, outcome, query, bug=bug)
+        assert head.estimate(query).cloud_wins[0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_bug_changes_win_rates():
+    """The two rankings differ, so that the test above can tell them apart."""
+    x, first, second, outcome = battles()
+    fixed, bugged = (
+        SimilarityRanking.of_battles(
+            x, first, second, outcome, models=TIERS, edge=EDGE, cloud=CLOUD, same_tier_bug=bug
+        )
+        .estimate(x[0])
+        .cloud_wins[0]
+        for bug in (False, True)
+    )
+    assert abs(fixed - bugged) > 1e-3
+
+
+def test_a_pair_that_was_always_won_has_an_end():
+    """Separable battles give a chance near 1, not an overflow."""
+    x = np.random.default_rng(0).normal(size=(40, 4))
+    first, second = np.array([0, 1] * 20), np.array([1, 2] * 20)
+    outcome = np.array([0.0, 1.0] * 20)
+    head = SimilarityRanking.of_battles(x, first, second, outcome, models=3, edge=0, cloud=1)
+    assert 0.99 < head.estimate(x[0]).cloud_wins[0] <= 1
+
+
+def test_models_out_of_range_are_refused():
+    """A battle of a model that does not exist raises."""
+    x, first, second, outcome = battles(n=20)
+    with pytest.raises(CalibrationError, match="from 0 to 1"):
+        SimilarityRanking.of_battles(x, first, second, outcome, models=2, edge=0, cloud=1)
+
+
+def test_tiers_are_the_best_partition():
+    """Dynamic programming finds the split that trying all of them finds."""
+    ratings = np.random.default_rng(3).normal(1000, 100, 9)
+    order = np.sort(ratings)
+    best = min(
+        ((i, j) for i in range(1, 8) for j in range(i + 1, 9)),
+        key=lambda cut: sum(part.var() for part in np.split(order, cut)),
+    )
+    expected = [int(np.searchsorted(order[[*best]], rating, side="right")) for rating in ratings]
+    assert tiers_of(ratings, 3) == expected
+    with pytest.raises(CalibrationError, match="more models than tiers"):
+        tiers_of([1.0, 2.0], 2)
