@@ -173,19 +173,19 @@ class ChatCalls:
         return await self._ainvoke(tier, tier.draft, ask)
 
     def _samples(self, tier: TierModel, ask: Sample) -> list[AIMessage]:
-        model, kwargs = tier.sampler(ask.temperature), without_sampling(self._kwargs())
+        model, kwargs = tier.sampler(ask.temperature), without_sampling(self._kwargs(ask))
         if tier.many_at_once:
             chat, asked = _together(tier, model, ask, kwargs)
-            return first_messages(chat.generate([self.messages], **self._run(ask), **asked).generations)
-        return model.batch([self.messages] * ask.n, self._config(ask), **kwargs)
+            return first_messages(chat.generate([self._given(ask)], **self._run(ask), **asked).generations)
+        return model.batch([self._given(ask)] * ask.n, self._config(ask), **kwargs)
 
     async def _asamples(self, tier: TierModel, ask: Sample) -> list[AIMessage]:
-        model, kwargs = tier.sampler(ask.temperature), without_sampling(self._kwargs())
+        model, kwargs = tier.sampler(ask.temperature), without_sampling(self._kwargs(ask))
         if tier.many_at_once:
             chat, asked = _together(tier, model, ask, kwargs)
-            result = await chat.agenerate([self.messages], **self._run(ask), **asked)
+            result = await chat.agenerate([self._given(ask)], **self._run(ask), **asked)
             return first_messages(result.generations)
-        return await model.abatch([self.messages] * ask.n, self._config(ask), **kwargs)
+        return await model.abatch([self._given(ask)] * ask.n, self._config(ask), **kwargs)
 
     def _config(self, ask: ModelAsk | Tentative) -> RunnableConfig:
         return {} if self.opened is None else self.opened.child(*TAGS[type(ask)])
@@ -195,30 +195,34 @@ class ChatCalls:
         config = self._config(ask)
         return {"callbacks": config.get("callbacks"), "tags": config.get("tags")}
 
-    def _kwargs(self) -> dict[str, Any]:
+    def _kwargs(self, ask: ModelAsk | Tentative) -> dict[str, Any]:
+        own = self.tiers[ask.tier].settings(self.kwargs)
         # Some models refuse a `stop` at all when they have one of their own.
-        return dict(self.kwargs) if self.stop is None else {**self.kwargs, "stop": self.stop}
+        return own if self.stop is None else {**own, "stop": self.stop}
+
+    def _given(self, ask: ModelAsk | Tentative) -> list[BaseMessage]:
+        return self.tiers[ask.tier].readable(self.messages)
 
     def _invoke(self, model: Model, ask: ModelAsk) -> AIMessage:
-        return _message(model.invoke(self.messages, self._config(ask), **self._kwargs()), ask)
+        return _message(model.invoke(self._given(ask), self._config(ask), **self._kwargs(ask)), ask)
 
     async def _ainvoke(self, tier: TierModel, model: Model, ask: ModelAsk) -> AIMessage:
         config = self._config(ask)
         if not tier.sync_only:
             try:
-                return _message(await model.ainvoke(self.messages, config, **self._kwargs()), ask)
+                return _message(await model.ainvoke(self._given(ask), config, **self._kwargs(ask)), ask)
             except NotImplementedError:
                 # ChatHuggingFace around a local pipeline has no async form and does not fall back to a thread.
                 tier.sync_only = True
-        answer = await run_in_executor(config, model.invoke, self.messages, config, **self._kwargs())
+        answer = await run_in_executor(config, model.invoke, self._given(ask), config, **self._kwargs(ask))
         return _message(answer, ask)
 
     def _chunks(self, model: Model, ask: Streamed) -> Iterator[AIMessage]:
-        for chunk in _closing(model.stream(self.messages, self._config(ask), **self._kwargs())):
+        for chunk in _closing(model.stream(self._given(ask), self._config(ask), **self._kwargs(ask))):
             yield _message(chunk, ask)
 
     async def _achunks(self, model: Model, ask: Streamed) -> AsyncIterator[AIMessage]:
-        items = model.astream(self.messages, self._config(ask), **self._kwargs())
+        items = model.astream(self._given(ask), self._config(ask), **self._kwargs(ask))
         try:
             async for chunk in items:
                 yield _message(chunk, ask)

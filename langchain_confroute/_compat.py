@@ -26,6 +26,19 @@ def fresh(model: M, update: Mapping[str, Any]) -> M:
     return copy
 
 
+# Classes whose answers name another provider than their traces do.
+_PROVIDERS = {"BaseChatOpenAI": "openai", "ChatAnthropic": "anthropic", "ChatOllama": "ollama"}
+
+
+def provider_of(model: BaseChatModel) -> str | None:
+    """Whom a model's answers name as `model_provider`."""
+    # By name: importing every provider's package to ask would cost, and most are not installed.
+    named = next(
+        (_PROVIDERS[base.__name__] for base in type(model).__mro__ if base.__name__ in _PROVIDERS), None
+    )
+    return named or model._get_ls_params().get("ls_provider")
+
+
 def silent_generate(
     model: BaseChatModel, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
 ) -> AIMessage:

@@ -24,7 +24,8 @@ class SilentCalls(ChatCalls):
         return {"callbacks": []}
 
     def _bound(self, model: Model, ask: ModelAsk | Tentative) -> dict[str, Any]:
-        given = without_sampling(self.kwargs) if isinstance(ask, Sample) else self.kwargs
+        own = self.tiers[ask.tier].settings(self.kwargs)
+        given = without_sampling(own) if isinstance(ask, Sample) else own
         return {name: value for name, value in {**kwargs_of(model), **given}.items() if name != "stop"}
 
     def _stop(self, model: Model) -> list[str] | None:
@@ -34,13 +35,15 @@ class SilentCalls(ChatCalls):
         chat = chat_of(model)
         if chat is None:
             return ChatCalls._invoke(self, model, ask)
-        return _compat.silent_generate(chat, self.messages, self._stop(model), self._bound(model, ask))
+        return _compat.silent_generate(chat, self._given(ask), self._stop(model), self._bound(model, ask))
 
     async def _ainvoke(self, tier: TierModel, model: Model, ask: ModelAsk) -> AIMessage:
         chat = chat_of(model)
         if chat is None:
             return await ChatCalls._ainvoke(self, tier, model, ask)
-        return await _compat.asilent_generate(chat, self.messages, self._stop(model), self._bound(model, ask))
+        return await _compat.asilent_generate(
+            chat, self._given(ask), self._stop(model), self._bound(model, ask)
+        )
 
     def _samples(self, tier: TierModel, ask: Sample) -> list[AIMessage]:
         model = tier.sampler(ask.temperature)
@@ -54,10 +57,10 @@ class SilentCalls(ChatCalls):
         chat = chat_of(model)
         if chat is None:
             return ChatCalls._chunks(self, model, ask)
-        return _compat.silent_stream(chat, self.messages, self._stop(model), self._bound(model, ask))
+        return _compat.silent_stream(chat, self._given(ask), self._stop(model), self._bound(model, ask))
 
     def _achunks(self, model: Model, ask: Streamed) -> AsyncIterator[AIMessage]:
         chat = chat_of(model)
         if chat is None:
             return ChatCalls._achunks(self, model, ask)
-        return _compat.asilent_stream(chat, self.messages, self._stop(model), self._bound(model, ask))
+        return _compat.asilent_stream(chat, self._given(ask), self._stop(model), self._bound(model, ask))

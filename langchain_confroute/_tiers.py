@@ -15,7 +15,8 @@ from langchain_core.runnables.base import RunnableBindingBase
 
 from confroute.errors import MissingExtraError, PolicyError
 from confroute.types import Tier
-from langchain_confroute._compat import fresh
+from langchain_confroute._compat import fresh, provider_of
+from langchain_confroute._history import own_settings, portable
 from langchain_confroute._messages import missing
 from langchain_confroute.local import ChatLocal
 
@@ -86,6 +87,7 @@ class TierModel:
     unable_to: str = "tools"
     chat: BaseChatModel | None = field(init=False)
     asks_logprobs: bool = field(init=False)
+    provider: str | None = field(init=False)
     sync_only: bool = False
     _draft: Model | None = field(default=None, init=False)
     _watched: Model | None = field(default=None, init=False)
@@ -94,6 +96,7 @@ class TierModel:
 
     def __post_init__(self) -> None:
         self.chat = chat_of(self.source)
+        self.provider = None if self.chat is None else provider_of(self.chat)
         self.asks_logprobs = _can_ask(self.chat, self.source)
         profile = self.profile
         self._plain = Tier(
@@ -120,6 +123,14 @@ class TierModel:
         if self.unable is not None:
             raise self.unable
         return self.source
+
+    def readable(self, messages: list[BaseMessage]) -> list[BaseMessage]:
+        """The conversation without what only another provider's model can read."""
+        return messages if self.chat is None else portable(messages, self.provider)
+
+    def settings(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """A call's arguments without those that only another provider takes."""
+        return dict(kwargs) if self.chat is None else own_settings(kwargs, self.provider)
 
     @property
     def many_at_once(self) -> bool:
