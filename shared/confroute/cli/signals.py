@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from confroute.bench.evaluation import RunReport, SignalReport
-    from confroute.recording import Row
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -51,8 +49,9 @@ def run(args: argparse.Namespace) -> int:
         No row is of the dataset, or the plots cannot be written.
     """
     from confroute.bench.evaluation import evaluate
+    from confroute.cli._runs import rows_of
 
-    report = evaluate(_rows(args.data, args.dataset))
+    report = evaluate(rows_of(args.data, args.dataset))
     if args.plot is not None:
         _draw(report, args.plot)
     if args.json:
@@ -60,22 +59,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     _show(report)
     return 0
-
-
-def _rows(path: Path, dataset: str | None) -> Iterator[Row]:
-    from confroute.recording import read_rows
-
-    others: set[str] = set()
-    found = False
-    for row in read_rows(path):
-        if dataset is None or row.dataset == dataset:
-            found = True
-            yield row
-        else:
-            others.add(row.dataset)
-    if dataset is not None and not found:
-        msg = f"{path} holds no row of dataset {dataset!r}: expected one of {sorted(others)}"
-        raise PolicyError(msg)
 
 
 def _draw(report: RunReport, folder: Path) -> None:

@@ -149,7 +149,8 @@ class Cascade:
         PolicyError
             No policy file, one of another version, or one whose values no policy may have.
         """
-        policy = from_json(Path(path).read_text(encoding="utf-8"))
+        # Bytes that are no text become an error of the reader's: "not JSON".
+        policy = from_json(Path(path).read_text(encoding="utf-8", errors="replace"))
         if not isinstance(policy, cls):
             msg = f"{path} holds a {type(policy).__name__}: expected a {cls.__name__}"
             raise PolicyError(msg)

@@ -13,8 +13,13 @@ from confroute.policy.prefix import Prefix
 from confroute.policy.rules import KeepPrivate, SendTo
 from confroute.policy.threshold import Threshold
 from confroute.signals import (
+    Combined,
     ContextLacks,
     ContextSupport,
+    Curve,
+    Head,
+    Member,
+    Recorded,
     RetrievalScore,
     SameEmbedding,
     SameEntailment,
@@ -30,6 +35,7 @@ T = TypeVar("T", bound=type)
 _KNOWN: dict[str, type[Any]] = {
     known.__name__: known
     for known in (
+        *(Combined, Curve, Head, Member, Recorded),
         *(
             Certificate,
             Gate,

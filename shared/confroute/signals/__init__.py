@@ -2,7 +2,9 @@
 
 from confroute.decision import Measurement
 from confroute.signals.base import Case, Range, Signal
+from confroute.signals.combined import Combined, Head, Member
 from confroute.signals.consistency import SelfConsistency
+from confroute.signals.curve import Curve
 from confroute.signals.equivalence import (
     Equivalence,
     SameEmbedding,
@@ -11,17 +13,23 @@ from confroute.signals.equivalence import (
 )
 from confroute.signals.lacking import ContextLacks, abstains
 from confroute.signals.logprob import TokenLogprob, token_nll
+from confroute.signals.recorded import Recorded
 from confroute.signals.retrieval import RetrievalScore
 from confroute.signals.semantic_entropy import SemanticEntropy, semantic_entropy
 from confroute.signals.support import ContextSupport
 
 __all__ = [
     "Case",
+    "Combined",
     "ContextLacks",
     "ContextSupport",
+    "Curve",
     "Equivalence",
+    "Head",
     "Measurement",
+    "Member",
     "Range",
+    "Recorded",
     "RetrievalScore",
     "SameEmbedding",
     "SameEntailment",

@@ -116,9 +116,10 @@ def rows_needed(alpha: float, delta: float, *, horizon: bool) -> int:
     """
     if not horizon:
         return math.ceil(math.log(delta) / math.log1p(-alpha))
-    n = 1
-    while most_failures(n, alpha, delta, horizon=n) < 0:
-        n += 1
+    # Feasibility changes only where one more failure among the calls to come is allowed.
+    allowed = 0
+    while most_failures(n := max(1, math.ceil(allowed / alpha - 1e-9)), alpha, delta, horizon=n) < 0:
+        allowed += 1
     return n
 
 

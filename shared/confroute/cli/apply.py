@@ -1,0 +1,62 @@
+"""``confroute apply``: replay a fitted policy on a recorded run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from confroute.cli._runs import add_run_arguments, progress, rates_of, rows_of
+from confroute.cli.fit import show_expected
+from confroute.errors import PolicyError
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "apply",
+        help="replay a policy on a recorded run",
+        description="Route every graded call of a recorded run by a policy file, through the same flow as new calls, answered from the "
+        "run, and print what came of it.",
+    )
+    parser.add_argument("policy", type=Path, metavar="POLICY", help="a policy file")
+    add_run_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replay and print.
+
+    Raises
+    ------
+    RecordError
+        The run cannot be read.
+    PolicyError
+        The policy cannot be read, or no row is graded.
+    """
+    from confroute.fitting import expected, replay, table_of
+    from confroute.policy import Cascade
+
+    try:
+        policy = Cascade.load(args.policy)
+    except OSError as error:
+        msg = f"{args.policy} cannot be read: {error}; expected a policy file of `confroute fit`"
+        raise PolicyError(msg) from error
+    rates = rates_of(args)
+    table = table_of(rows_of(args.data, args.dataset), rates=rates)
+    with progress("replaying") as moved:
+        found = expected(replay(policy, table.rows, rates=rates, progress=moved), seed=args.seed)
+    certificates = [gate.threshold.certificate for gate in policy.gates]
+    promise = next((c.to_dict() for c in certificates if c is not None), None)
+    if args.json:
+        print(
+            json.dumps(
+                {"policy": str(args.policy), "certificate": promise, "expected": found.to_dict()},
+                indent=2,
+                allow_nan=False,
+            )
+        )
+        return 0
+    print(f"{found.n} recorded calls, {table.left_out} not graded")
+    show_expected(found)
+    return 0

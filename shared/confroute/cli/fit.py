@@ -1,0 +1,181 @@
+"""``confroute fit``: from a recorded run to a policy file, with a report of what it would have done."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from confroute.certificate import Loss
+from confroute.cli._runs import add_run_arguments, progress, rates_of, rows_of
+from confroute.errors import PolicyError
+
+if TYPE_CHECKING:
+    from confroute.fitting import Expected, Fit, Objective
+    from confroute.fitting.fit import Goal
+    from confroute.fitting.point import Metric
+
+_SHORT = {"cost": "usd_per_1k", "latency": "latency_s", "tokens": "sent_tokens", "energy": "energy_j"}
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "fit",
+        help="fit a policy to a recorded run",
+        description="Choose a signal and a threshold on recorded, graded calls, and say what the policy would have done on them. "
+        "Where the signal is chosen or combined from several, 4 of 10 rows serve for that only.",
+    )
+    add_run_arguments(parser)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the policy file; its report stands beside it as .html",
+    )
+    goal = parser.add_mutually_exclusive_group(required=True)
+    goal.add_argument(
+        "--max-loss", type=float, metavar="A", help="promise a mean loss of at most A; see --loss"
+    )
+    goal.add_argument("--cloud-share", type=float, metavar="S", help="about this share of calls to the cloud")
+    goal.add_argument("--max-cost-per-1k", type=float, metavar="USD", help="best quality within this cost")
+    goal.add_argument("--min-quality", type=float, metavar="Q", help="least cost with at least this quality")
+    goal.add_argument(
+        "--weights",
+        metavar="NAME=W,...",
+        help="best weighted sum, as quality=1,cost=0.05: of quality, cost (USD for 1000 calls), latency (s), tokens (sent to the "
+        "cloud), energy (J), cloud_share",
+    )
+    parser.add_argument(
+        "--confidence", type=float, default=0.9, metavar="C", help="of --max-loss (default 0.9)"
+    )
+    parser.add_argument(
+        "--loss",
+        choices=get_args(Loss),
+        default="regret",
+        help="what --max-loss bounds: quality lost to always asking the cloud (regret, the default), wrong answers kept (error), "
+        "the same with better answers counted in favour (net), or wrong answers among those kept (selective)",
+    )
+    parser.add_argument(
+        "--horizon",
+        type=float,
+        metavar="N",
+        help="calls over which the loss, as it will be measured, is promised too (default: as many as calibrated on; inf: the "
+        "long run only)",
+    )
+    parser.add_argument(
+        "--max-p95-latency",
+        type=float,
+        metavar="S",
+        help="a further limit, with a cost, quality or weight goal",
+    )
+    parser.add_argument(
+        "--signal", default="auto", metavar="NAME", help="a recorded signal, combined, or auto (default)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit, write, print.
+
+    Raises
+    ------
+    RecordError
+        The run cannot be read.
+    PolicyError
+        A goal that no threshold meets, or files that cannot be written.
+    """
+    from confroute.fitting import fit
+    from confroute.fitting.report import report_html
+
+    rows = [*rows_of(args.data, args.dataset)]
+    with progress("replaying") as moved:
+        found = fit(
+            rows, _goal(args), signal=args.signal, rates=rates_of(args), seed=args.seed, progress=moved
+        )
+    report = args.out.with_suffix(".html")
+    try:
+        found.save(args.out)
+        report.write_text(report_html(found), encoding="utf-8")
+    except OSError as error:
+        msg = f"the policy cannot be written to {args.out}: {error}; give --out a file in a folder that can be written to"
+        raise PolicyError(msg) from error
+    if args.json:
+        print(json.dumps(found.to_dict(args.out), indent=2, allow_nan=False))
+        # Standard output is JSON for a program.
+        print(f"report: {report}", *found.notes, sep="\n", file=sys.stderr)
+        return 0
+    _show(found, args.out, report)
+    return 0
+
+
+def _goal(args: argparse.Namespace) -> Goal:
+    from confroute.fitting import CloudShare, MaxLoss, Objective
+
+    limited = args.max_p95_latency is not None
+    if limited and (args.max_loss is not None or args.cloud_share is not None):
+        msg = "--max-p95-latency goes with --max-cost-per-1k, --min-quality or --weights only"
+        raise PolicyError(msg)
+    if args.max_loss is not None:
+        return MaxLoss(
+            alpha=args.max_loss, delta=round(1 - args.confidence, 12), loss=args.loss, horizon=args.horizon
+        )
+    if args.cloud_share is not None:
+        return CloudShare(share=args.cloud_share)
+    if args.max_cost_per_1k is not None:
+        objective = Objective.best_quality(usd_per_1k=args.max_cost_per_1k)
+    elif args.min_quality is not None:
+        objective = Objective.least_cost(quality=args.min_quality)
+    else:
+        objective = _weights(args.weights)
+    return objective.within(p95_latency_s=args.max_p95_latency) if limited else objective
+
+
+def _weights(text: str) -> Objective:
+    from confroute.fitting import Objective
+    from confroute.fitting.point import METRICS
+
+    found: list[tuple[Metric, float]] = []
+    for part in text.split(","):
+        name, _, number = part.partition("=")
+        metric = next((m for m in METRICS if m == _SHORT.get(name.strip(), name.strip())), None)
+        try:
+            weight = float(number)
+        except ValueError:
+            metric = None
+        if metric is None:
+            msg = f"--weights {part!r}: expected NAME=NUMBER, NAME one of {', '.join([*METRICS, *_SHORT])}"
+            raise PolicyError(msg)
+        found.append((metric, weight))
+    return Objective(weights=tuple(found))
+
+
+def _show(found: Fit, out: Path, report: Path) -> None:
+    gate = found.policy.gates[0]
+    print(
+        f"{found.n} recorded calls, {found.selected_on} more to choose the signal on, {found.left_out} not graded"
+    )
+    print(
+        f"signal {found.choice.column}, threshold {gate.threshold.value:.6g} {gate.signal.range.unit}: {gate.threshold.source}"
+    )
+    show_expected(found.expected)
+    for name, point in (("always edge", found.front.edge), ("always cloud", found.front.cloud)):
+        cost = "not known" if point.usd_per_1k is None else f"{point.usd_per_1k:.4g} USD"
+        quality = "not known" if point.quality is None else f"{point.quality:.4f}"
+        print(f"{name}: quality {quality}, 1000 calls cost {cost}")
+    for note in found.notes:
+        print(f"note: {note}")
+    print(f"policy: {out}\nreport: {report}")
+
+
+def show_expected(found: Expected) -> None:
+    """Print what a policy does on recorded calls."""
+    interval = "" if found.quality_ci is None else f" [{found.quality_ci[0]:.4f}, {found.quality_ci[1]:.4f}]"
+    quality = "not known" if found.quality is None else f"{found.quality:.4f}{interval}"
+    cost = "not known" if found.cost_per_1k is None else f"{found.cost_per_1k:.4g} USD"
+    print(f"cloud share {found.cloud_share:.1%}, quality {quality}, 1000 calls cost {cost}")
+    if found.samples:
+        print(f"{found.samples:.2f} samples a call")

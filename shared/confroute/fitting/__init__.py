@@ -1,0 +1,34 @@
+"""Fitting policies to recorded calls: calibration, objectives, fronts, and replays of what a policy would have done."""
+
+from confroute.fitting.combine import crossfit_combined, fit_combined, mean_rank, predicted
+from confroute.fitting.fit import CloudShare, Fit, MaxLoss, fit
+from confroute.fitting.front import ParetoFront, front_of
+from confroute.fitting.objective import Limit, Objective
+from confroute.fitting.point import Point
+from confroute.fitting.rates import Bill, Rates
+from confroute.fitting.replay import Expected, Outcome, expected, replay
+from confroute.fitting.table import Table, table_of
+
+__all__ = [
+    "Bill",
+    "CloudShare",
+    "Expected",
+    "Fit",
+    "Limit",
+    "MaxLoss",
+    "Objective",
+    "Outcome",
+    "ParetoFront",
+    "Point",
+    "Rates",
+    "Table",
+    "crossfit_combined",
+    "expected",
+    "fit",
+    "fit_combined",
+    "front_of",
+    "mean_rank",
+    "predicted",
+    "replay",
+    "table_of",
+]

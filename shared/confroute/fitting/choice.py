@@ -1,0 +1,148 @@
+"""Which signal a policy is to decide by: the best single one, or a combination that beats it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from confroute.bench.isotonic import crossfit_probability
+from confroute.bench.metrics import apgr, ece
+from confroute.errors import CalibrationError
+from confroute.fitting.combine import crossfit_combined, fit_combined, predicted
+from confroute.fitting.recorded import signal_of
+from confroute.fitting.table import Array, Table
+from confroute.signals import Combined, Signal
+
+LEAST_TO_COMBINE = 100
+_MOST_MEMBERS = 4
+# Less is within the noise of the rows it was measured on, and a single signal is easier to understand.
+_WORTH_IT = 0.002
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The signal that was chosen, and what it was chosen from.
+
+    Attributes
+    ----------
+    column : str
+        Its name in recorded runs, or "combined".
+    signal : Signal
+    scores : mapping of str to float
+        APGR of every candidate on the rows it was chosen on; of the combination out of fold.
+    ece : mapping of str to float
+        Expected calibration error of P(edge wrong) on these rows: of the best single signal by isotonic regression and of the
+        combination, both out of fold.
+    """
+
+    column: str
+    signal: Signal
+    scores: dict[str, float]
+    ece: dict[str, float]
+
+
+def uncertainty_of(choice: Choice, table: Table) -> Array:
+    """The chosen signal's value on each row; NaN where it was not measured."""
+    if not isinstance(choice.signal, Combined):
+        return table.signal(choice.column)
+    names = [member.name for member in choice.signal.members]
+    wrong, gain = predicted(choice.signal, _matrix(table, names))
+    return wrong if gain is None or choice.signal.decides == "wrong" else gain
+
+
+def named(table: Table, column: str) -> Choice:
+    """The choice of a signal by name.
+
+    Raises
+    ------
+    CalibrationError
+        The rows do not hold it; the message lists what they do.
+    """
+    if column not in table.columns:
+        msg = f"no recorded row holds signal {column!r}: expected one of {', '.join(table.columns) or 'none'}"
+        raise CalibrationError(msg)
+    return Choice(column=column, signal=signal_of(column, table.drawn), scores={}, ece={})
+
+
+def chosen(table: Table, *, combine: bool | None = None, seed: int = 0) -> Choice:
+    """The best signal on these rows, or the combination where it is better out of fold.
+
+    Parameters
+    ----------
+    table : Table
+        Rows that have no other part in the calibration.
+    combine : bool, optional
+        Take the combination anyway, or never.
+    seed : int
+        Of the folds.
+
+    Raises
+    ------
+    CalibrationError
+        No signal was measured, or a combination was asked for on fewer than 100 rows.
+    """
+    cloud = table.cloud_quality if table.cloud_graded else np.ones(table.n)
+    scores = {column: _score(table.signal(column), table, cloud) for column in table.columns}
+    if not scores:
+        msg = (
+            f"no signal was recorded on any of {table.n} rows: record log-probabilities, samples or `signals`"
+        )
+        raise CalibrationError(msg)
+    best = max(scores, key=lambda name: scores[name])
+    errors = _single_ece(table, best, seed)
+    single = Choice(column=best, signal=signal_of(best, table.drawn), scores=scores, ece=errors)
+    if combine is False or (combine is None and table.n < LEAST_TO_COMBINE):
+        return single
+    if table.n < LEAST_TO_COMBINE:
+        msg = f"{table.n} rows to combine signals on: at least {LEAST_TO_COMBINE} are needed"
+        raise CalibrationError(msg)
+    return _combined(table, single, cloud, force=combine is True, seed=seed)
+
+
+def _combined(table: Table, single: Choice, cloud: Array, *, force: bool, seed: int) -> Choice:
+    names = _members(table, single.scores)
+    signals = {name: signal_of(name, table.drawn) for name in names}
+    matrix, graded = _matrix(table, names), table.cloud_quality if table.cloud_graded else None
+    wrong, gain = crossfit_combined(signals, matrix, table.edge_quality, graded, seed=seed)
+    score = _score(wrong if gain is None else gain, table, cloud)
+    scores = {**single.scores, "combined": score}
+    known = ~np.isnan(wrong)
+    errors = dict(single.ece)
+    found = ece(np.clip(wrong[known], 0, 1), 1 - table.edge_quality[known])
+    if found is not None:
+        errors["combined"] = found
+    if force or score > single.scores[single.column] + _WORTH_IT:
+        fitted = fit_combined(signals, matrix, table.edge_quality, graded)
+        return Choice(column="combined", signal=fitted, scores=scores, ece=errors)
+    return Choice(column=single.column, signal=single.signal, scores=scores, ece=errors)
+
+
+def _members(table: Table, scores: dict[str, float]) -> list[str]:
+    """The best column of each family, at most four, those that draw no samples first."""
+    families: dict[str, str] = {}
+    for name in sorted(scores, key=lambda name: -scores[name]):
+        families.setdefault(name.split(".")[0], name)
+    best = list(families.values())[:_MOST_MEMBERS]
+    return sorted(best, key=lambda name: getattr(signal_of(name, table.drawn), "n", 0))
+
+
+def _matrix(table: Table, names: list[str]) -> Array:
+    return np.column_stack([table.signal(name) for name in names])
+
+
+def _score(uncertainty: Array, table: Table, cloud: Array) -> float:
+    """APGR with calls that were not measured sent first, as a policy does; chance where the cloud is no better."""
+    measured: npt.NDArray[np.float64] = np.where(np.isnan(uncertainty), np.inf, uncertainty)
+    found = apgr(measured, table.edge_quality, cloud)
+    return 0.5 if found is None else found
+
+
+def _single_ece(table: Table, column: str, seed: int) -> dict[str, float]:
+    uncertainty = table.signal(column)
+    known = ~np.isnan(uncertainty)
+    wrong = 1 - table.edge_quality[known]
+    probability = crossfit_probability(uncertainty[known], wrong, seed=seed)
+    found = None if probability is None else ece(probability, wrong)
+    return {} if found is None else {column: found}

@@ -1,0 +1,207 @@
+"""Fitting a combination of signals on recorded calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from confroute.bench.isotonic import fit_isotonic
+from confroute.errors import CalibrationError
+from confroute.signals.base import Signal
+from confroute.signals.combined import Combined, Decides, Head, Member
+from confroute.signals.curve import Curve
+
+Array = npt.NDArray[np.float64]
+LEAST_ROWS = 50
+_KNOTS = 41
+_PENALTY = 1.0
+_STEPS = 30
+
+
+def fit_combined(
+    signals: Mapping[str, Signal],
+    uncertainty: npt.ArrayLike,
+    edge_quality: npt.ArrayLike,
+    cloud_quality: npt.ArrayLike | None = None,
+    *,
+    decides: Decides | None = None,
+) -> Combined:
+    """A combination that outputs P(edge wrong) and, with a cloud, the expected gain.
+
+    Parameters
+    ----------
+    signals : mapping of str to Signal
+        By column name, in the order of their cost.
+    uncertainty : array of float, shape (n, signals)
+        NaN where a signal could not be measured.
+    edge_quality, cloud_quality : array of float in [0, 1], shape (n,)
+    decides : {"gain", "wrong"}, optional
+        "gain" by default where the cloud is graded.
+
+    Returns
+    -------
+    Combined
+
+    Raises
+    ------
+    CalibrationError
+        Fewer than 50 rows, columns that do not fit each other, or a signal that was measured nowhere.
+
+    Notes
+    -----
+    Each signal enters as its rank among the recorded ones and, where it is missing, as a constant of its own; a logistic
+    regression with an L2 penalty of 1 on the weights weighs them, and isotonic regression on top calibrates (Zadrozny
+    and Elkan, KDD 2002). The gain is fitted as (1 + cloud - edge) / 2. An average of the ranks, mean fusion, is
+    `mean_rank`: a baseline only.
+    """
+    u = np.asarray(uncertainty, dtype=np.float64)
+    edge = np.asarray(edge_quality, dtype=np.float64)
+    cloud = None if cloud_quality is None else np.asarray(cloud_quality, dtype=np.float64)
+    if u.ndim != 2 or u.shape != (edge.size, len(signals)) or (cloud is not None and cloud.size != edge.size):
+        msg = f"uncertainties of shape {u.shape} for {len(signals)} signals and {edge.size} graded rows: expected one a signal and row"
+        raise CalibrationError(msg)
+    if edge.size < LEAST_ROWS:
+        msg = f"{edge.size} rows to combine signals on: expected at least {LEAST_ROWS}"
+        raise CalibrationError(msg)
+    ranks = [_rank(name, u[:, at]) for at, name in enumerate(signals)]
+    features, absent = _features(u, ranks)
+    return Combined(
+        members=tuple(
+            Member(name=name, signal=signal, rank=rank)
+            for (name, signal), rank in zip(signals.items(), ranks, strict=True)
+        ),
+        wrong=_head(features, absent, 1.0 - edge, low=0.0),
+        gain=None if cloud is None else _head(features, absent, cloud - edge, low=-1.0),
+        decides=decides or ("wrong" if cloud is None else "gain"),
+    )
+
+
+def predicted(combined: Combined, uncertainty: npt.ArrayLike) -> tuple[Array, Array | None]:
+    """P(edge wrong) and the expected gain of rows by a fitted combination; NaN in both where nothing was measured."""
+    u = np.asarray(uncertainty, dtype=np.float64)
+    wrong, gain = np.full(len(u), np.nan), np.full(len(u), np.nan)
+    for at, row in enumerate(u):
+        if np.isnan(row).all():
+            continue
+        ranks = [
+            None if np.isnan(value) else member.rank(float(value))
+            for value, member in zip(row, combined.members, strict=True)
+        ]
+        wrong[at] = combined.wrong.value(combined.wrong.logit(ranks))
+        if combined.gain is not None:
+            gain[at] = combined.gain.value(combined.gain.logit(ranks))
+    return wrong, None if combined.gain is None else gain
+
+
+def crossfit_combined(
+    signals: Mapping[str, Signal],
+    uncertainty: npt.ArrayLike,
+    edge_quality: npt.ArrayLike,
+    cloud_quality: npt.ArrayLike | None = None,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+) -> tuple[Array, Array | None]:
+    """P(edge wrong) and the expected gain of each row by a combination fitted on the other folds.
+
+    Raises
+    ------
+    CalibrationError
+        Too few rows in the other folds, or a signal measured in none of them; see `fit_combined`.
+    """
+    u = np.asarray(uncertainty, dtype=np.float64)
+    edge = np.asarray(edge_quality, dtype=np.float64)
+    cloud = None if cloud_quality is None else np.asarray(cloud_quality, dtype=np.float64)
+    fold = np.random.default_rng(seed).permutation(edge.size) % folds
+    wrong = np.full(edge.size, np.nan)
+    gain = None if cloud is None else np.full(edge.size, np.nan)
+    for held_out in range(folds):
+        apart = fold == held_out
+        others = None if cloud is None else cloud[~apart]
+        combined = fit_combined(signals, u[~apart], edge[~apart], others)
+        wrong[apart], gains = predicted(combined, u[apart])
+        if gain is not None and gains is not None:
+            gain[apart] = gains
+    return wrong, gain
+
+
+def mean_rank(uncertainty: npt.ArrayLike) -> Array:
+    """Mean fusion, a baseline: the mean of each row's ranks; NaN where nothing was measured.
+
+    Examples
+    --------
+    >>> mean_rank([[0.1, 5.0], [0.2, 9.0]]).tolist()
+    [0.25, 0.75]
+    """
+    u = np.asarray(uncertainty, dtype=np.float64)
+    features, absent = _features(u, [_rank(str(at), u[:, at]) for at in range(u.shape[1])])
+    measured = (~absent).sum(axis=1)
+    total = np.where(absent, 0.0, features + 0.5).sum(axis=1)
+    return np.where(measured > 0, total / np.maximum(measured, 1), np.nan)
+
+
+def _rank(name: str, column: Array) -> Curve:
+    """Mid-ranks of the distinct values, thinned to a few knots."""
+    known = np.sort(column[~np.isnan(column)])
+    if known.size == 0 or not np.isfinite(known).all():
+        msg = f"signal {name!r} was measured on {known.size} rows, not all of them finite: leave it out"
+        raise CalibrationError(msg)
+    at = np.unique(known)
+    ranks = (np.searchsorted(known, at, "left") + np.searchsorted(known, at, "right")) / (2 * known.size)
+    if at.size > _KNOTS:
+        places = np.unique(np.searchsorted(ranks, np.linspace(ranks[0], ranks[-1], _KNOTS)))
+        at, ranks = at[places], ranks[places]
+    return Curve(at=tuple(at.tolist()), values=tuple(ranks.tolist()))
+
+
+def _features(u: Array, ranks: list[Curve]) -> tuple[Array, npt.NDArray[np.bool_]]:
+    absent = np.isnan(u)
+    columns = [np.interp(u[:, at], curve.at, curve.values) - 0.5 for at, curve in enumerate(ranks)]
+    return np.where(absent, 0.0, np.stack(columns, axis=1)), absent
+
+
+def _head(features: Array, absent: npt.NDArray[np.bool_], target: Array, *, low: float) -> Head:
+    """Fit one head; `target` lies in [low, 1]."""
+    scaled = (target - low) / (1.0 - low)
+    ever = absent.any(axis=0)
+    design = np.column_stack([features, absent[:, ever].astype(np.float64)])
+    weights = _logistic(design, scaled)
+    logits = weights[0] + design @ weights[1:]
+    width = features.shape[1]
+    missing = np.zeros(width)
+    missing[ever] = weights[1 + width :]
+    return Head(
+        intercept=float(weights[0]),
+        weights=tuple(weights[1 : 1 + width].tolist()),
+        absent=tuple(missing.tolist()),
+        calibrated=_isotonic(logits, target),
+        low=low,
+    )
+
+
+def _logistic(x: Array, y: Array) -> Array:
+    """Ridge logistic regression by Newton steps; `y` may lie between 0 and 1. The intercept comes first, unpenalised."""
+    design = np.column_stack([np.ones(len(x)), x])
+    penalty = np.full(design.shape[1], _PENALTY)
+    penalty[0] = 1e-6
+    weights = np.zeros(design.shape[1])
+    for _ in range(_STEPS):
+        p = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))
+        gradient = design.T @ (p - y) + penalty * weights
+        hessian = (design * (p * (1 - p))[:, None]).T @ design + np.diag(penalty)
+        step = np.linalg.solve(hessian, gradient)
+        weights = weights - step
+        if np.abs(step).max() < 1e-9:
+            break
+    return weights
+
+
+def _isotonic(logits: Array, target: Array) -> Curve:
+    """Isotonic regression with a knot at the middle of every block: linear between, so that few rows are tied."""
+    fitted = fit_isotonic(logits, target)
+    values, first = np.unique(fitted.values, return_index=True)
+    ends = np.append(first[1:], fitted.at.size)
+    middles = [float(fitted.at[a:b].mean()) for a, b in zip(first.tolist(), ends.tolist(), strict=True)]
+    return Curve(at=tuple(middles), values=tuple(values.tolist()))

@@ -1,0 +1,274 @@
+"""From a recorded run to a policy: the signal, its threshold, what it promises and what it would have done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from confroute.certificate import Certificate, Loss
+from confroute.errors import CalibrationError
+from confroute.fitting.choice import Choice, chosen, named, uncertainty_of
+from confroute.fitting.front import ParetoFront, front_of
+from confroute.fitting.objective import Objective
+from confroute.fitting.rates import Rates
+from confroute.fitting.replay import Expected, Progress, expected, replay
+from confroute.fitting.table import Array, Table, table_of
+from confroute.policy import Cascade, Gate, Threshold
+from confroute.recording import Row
+from confroute.signals import Combined, Recorded, SelfConsistency, SemanticEntropy, Signal
+from confroute.types import JSON
+
+# The part of the rows that a signal is chosen or fitted on, if one is: what is left is for the threshold.
+_SELECTION = 0.4
+_GRID = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaxLoss:
+    """As few calls to the cloud as a promised loss allows; see `Threshold.certify`."""
+
+    alpha: float
+    delta: float | None = 0.1
+    loss: Loss = "regret"
+    horizon: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloudShare:
+    """About this share of calls to the cloud; in [0, 1]."""
+
+    share: float
+
+
+Goal: TypeAlias = MaxLoss | CloudShare | Objective
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """A fitted policy and what is known of it.
+
+    Attributes
+    ----------
+    policy : Cascade
+    expected : Expected
+        By replaying it on the rows that the signal was not chosen on.
+    front : ParetoFront
+        What other thresholds would have done on these.
+    choice : Choice
+    selected_on, n : int
+        Rows that the signal was chosen on (0 where it was given), and those that the threshold comes from.
+    left_out : int
+        Rows that were not graded.
+    notes : tuple of str
+        What the reader should know, in words.
+    """
+
+    policy: Cascade
+    expected: Expected
+    front: ParetoFront = field(repr=False)
+    choice: Choice = field(repr=False)
+    selected_on: int
+    n: int
+    left_out: int
+    notes: tuple[str, ...]
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """What the threshold promises."""
+        return self.policy.gates[0].threshold.certificate
+
+    def save(self, path: str | Path) -> None:
+        """Write the policy file; see `Cascade.save`."""
+        self.policy.save(path)
+
+    def to_dict(self, path: str | Path) -> dict[str, JSON]:
+        """JSON form of ``confroute fit``, for a policy written to `path`."""
+        promise = None if self.certificate is None else self.certificate.to_dict()
+        shown: JSON = promise and {name: promise[name] for name in ("loss", "alpha", "delta", "n", "method")}
+        return {"policy": str(path), "certificate": shown, "expected": self.expected.to_dict()}
+
+
+def fit(
+    rows: Iterable[Row],
+    goal: Goal,
+    *,
+    signal: str = "auto",
+    rates: Rates | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Fit:
+    """Fit a policy to recorded calls.
+
+    Parameters
+    ----------
+    rows : iterable of Row
+        Graded; see `confroute.recording`.
+    goal : MaxLoss, CloudShare or Objective
+    signal : str
+        A column of the rows, "combined", or "auto": the best column, or the combination if it is better out of fold.
+    rates : Rates, optional
+        Prices and power, for what the run did not record.
+    seed : int
+        Of the split, the folds and the intervals.
+    progress : callable, optional
+        Called with (done, of) while the policy is replayed.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    CalibrationError
+        Rows that cannot meet the goal, or do not hold what it needs; with the numbers.
+
+    Notes
+    -----
+    Where a signal is chosen or fitted, 4 of 10 rows, drawn at random, serve for that and for nothing else: a promise made on rows
+    that the signal was chosen on would be void.
+
+    Examples
+    --------
+    >>> from confroute.recording import Row, Side
+    >>> rows = [
+    ...     Row(
+    ...         id=str(i),
+    ...         edge=Side(text="7", logprobs=(-i / 500,), quality=float(i < 300)),
+    ...         cloud=Side(quality=1.0),
+    ...     )
+    ...     for i in range(500)
+    ... ]
+    >>> found = fit(rows, MaxLoss(alpha=0.05), signal="token_logprob.mean")
+    >>> found.certificate.method, found.expected.cloud_share < 0.4, found.expected.quality > 0.95
+    ('ltt-hypergeometric', True, True)
+    """
+    table = table_of(rows, rates=rates)
+    given = signal not in {"auto", "combined"}
+    if given or (signal == "auto" and len(table.columns) == 1):
+        choice, rest, selected = named(table, signal if given else table.columns[0]), table, 0
+    else:
+        selection = _drawn(table.n, seed)
+        choice = chosen(table.part(selection), combine=True if signal == "combined" else None, seed=seed)
+        rest, selected = table.part(~selection), int(selection.sum())
+    uncertainty = uncertainty_of(choice, rest)
+    front = front_of(rest, uncertainty, sampled=samples(choice.signal), seed=seed)
+    threshold, notes = _threshold(goal, rest, uncertainty, front)
+    policy = Cascade(gates=(Gate(signal=choice.signal, threshold=threshold),), on_no_signal="cloud")
+    found = expected(replay(policy, rest.rows, rates=rates, progress=progress), seed=seed)
+    return Fit(
+        policy=policy,
+        expected=found,
+        front=front,
+        choice=choice,
+        selected_on=selected,
+        n=rest.n,
+        left_out=table.left_out,
+        notes=(*_about(choice, rest, uncertainty), *notes, *_about_cost(found, front)),
+    )
+
+
+def samples(signal: Signal) -> bool:
+    """Whether a signal draws samples."""
+    if isinstance(signal, Combined):
+        return any(samples(member.signal) for member in signal.members)
+    return isinstance(signal, (SelfConsistency, SemanticEntropy))
+
+
+def _drawn(n: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    mask = np.zeros(n, dtype=bool)
+    mask[np.random.default_rng(seed).permutation(n)[: round(_SELECTION * n)]] = True
+    return mask
+
+
+def _threshold(
+    goal: Goal, table: Table, uncertainty: Array, front: ParetoFront
+) -> tuple[Threshold, list[str]]:
+    if isinstance(goal, MaxLoss):
+        return _certified(goal, table, uncertainty), []
+    if isinstance(goal, CloudShare):
+        return _for_share(goal.share, uncertainty), []
+    point = goal.choose(front.points)
+    assert point.threshold is not None
+    ends = [end for end in (front.edge, front.cloud) if all(limit.met(end) for limit in goal.limits)]
+    better = [end.name for end in ends if goal.weights and goal.worth(end) > goal.worth(point) + 1e-12]
+    notes = [f"by this objective, always asking the {name} alone does better" for name in better]
+    source = f"best of {len(front.points)} thresholds by the objective, on {table.n} recorded calls"
+    return Threshold(value=point.threshold, source=source), notes
+
+
+def _certified(goal: MaxLoss, table: Table, uncertainty: Array) -> Threshold:
+    known = np.sort(uncertainty[~np.isnan(uncertainty)])
+    places = np.unique(np.linspace(0, known.size - 1, _GRID).round().astype(int))
+    # Calls that were not measured go to the cloud: above every threshold of the grid.
+    filled = np.where(np.isnan(uncertainty), known[-1] + 1.0, uncertainty)
+    graded = table.cloud_graded
+    if not graded and goal.loss == "net":
+        msg = "a net loss needs the cloud's grades on every row (cloud.quality): grade them, or use loss 'error'"
+        raise CalibrationError(msg)
+    return Threshold.certify(
+        filled.tolist(),
+        table.edge_quality.tolist(),
+        table.cloud_quality.tolist() if graded else None,
+        alpha=goal.alpha,
+        delta=goal.delta,
+        loss="error" if goal.loss == "regret" and not graded else goal.loss,
+        horizon=goal.horizon,
+        grid=known[places].tolist(),
+    )
+
+
+def _for_share(share: float, uncertainty: Array) -> Threshold:
+    known = uncertainty[~np.isnan(uncertainty)]
+    missing = uncertainty.size - known.size
+    if share * uncertainty.size < missing:
+        msg = (
+            f"a cloud share of {share:g} is not possible: the signal was measured on {known.size} of {uncertainty.size} calls, "
+            "and the others go to the cloud"
+        )
+        raise CalibrationError(msg)
+    return Threshold.for_cloud_share(
+        known.tolist(), share=(share * uncertainty.size - missing) / max(1, known.size)
+    )
+
+
+def _about(choice: Choice, table: Table, uncertainty: Array) -> list[str]:
+    notes = []
+    missing = int(np.isnan(uncertainty).sum())
+    if missing:
+        notes.append(
+            f"{choice.column} was not measured on {missing} of {table.n} calls: they go to the cloud"
+        )
+    members = choice.signal.members if isinstance(choice.signal, Combined) else ()
+    offline = [s.column for s in (choice.signal, *(m.signal for m in members)) if isinstance(s, Recorded)]
+    if offline:
+        notes.append(
+            f"{', '.join(offline)} can be replayed only: put a signal that measures it in its place before the policy is deployed"
+        )
+    if "combined" in choice.scores:
+        single = {name: score for name, score in choice.scores.items() if name != "combined"}
+        best = max(single, key=lambda name: single[name])
+        verb = "beats" if choice.scores["combined"] > single[best] else "does not beat"
+        notes.append(
+            f"out of fold, the combination (APGR {choice.scores['combined']:.3f}) {verb} the best single signal, {best} "
+            f"({single[best]:.3f})"
+        )
+    if not table.cloud_graded:
+        notes.append(
+            "the cloud is not graded: quality of the policy is not known, and loss counts every wrong answer"
+        )
+    return notes
+
+
+def _about_cost(found: Expected, front: ParetoFront) -> list[str]:
+    if found.cost_per_1k is None:
+        return ["cost is not known of every call: record cost_usd or usage, and give prices"]
+    cloud = front.cloud.usd_per_1k
+    if cloud is None or found.cost_per_1k < cloud:
+        return []
+    return [
+        f"routing costs {found.cost_per_1k:.4g} USD for 1000 calls and always asking the cloud {cloud:.4g}: it does not pay"
+    ]

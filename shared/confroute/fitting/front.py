@@ -1,0 +1,288 @@
+"""What every threshold of a signal gives and takes on recorded calls, between always-edge and always-cloud."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from confroute.errors import CalibrationError
+from confroute.fitting.point import Interval, Metric, Point
+from confroute.fitting.table import Array, Table
+
+_THRESHOLDS = 100
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParetoFront:
+    """Every trade-off that a signal offers on recorded calls.
+
+    Attributes
+    ----------
+    points : tuple of Point
+        One a threshold, by falling cloud share; about a hundred.
+    edge, cloud : Point
+        Always the edge, without any evidence; always the cloud, without any draft.
+    oracle : tuple of Point
+        Drafts always, and sends exactly those calls that gain most, by rising cloud share.
+    n : int
+        Calls.
+    """
+
+    points: tuple[Point, ...]
+    edge: Point
+    cloud: Point
+    oracle: tuple[Point, ...]
+    n: int
+
+    @property
+    def metric(self) -> Metric:
+        """What cost means here: USD for a thousand calls where known, else the cloud share."""
+        known = all(p.usd_per_1k is not None for p in (self.edge, self.cloud, *self.points))
+        return "usd_per_1k" if known else "cloud_share"
+
+    @property
+    def hull(self) -> tuple[Point, ...]:
+        """The points that no mixture of two others beats, by rising cost; both ends included."""
+        found: list[Point] = []
+        for point in sorted(
+            [self.edge, self.cloud, *self.points], key=lambda p: (self.cost(p), -self.worth(p))
+        ):
+            if found and self.worth(point) <= self.worth(found[-1]):
+                continue
+            while len(found) > 1 and self._below(found[-2], found[-1], point):
+                found.pop()
+            found.append(point)
+        return tuple(found)
+
+    @property
+    def knee(self) -> Point:
+        """The point of the hull farthest above the line between its ends: from there on quality costs more."""
+        hull = self.hull
+        first, last = hull[0], hull[-1]
+        width = self.cost(last) - self.cost(first) or 1.0
+        slope = (self.worth(last) - self.worth(first)) / width
+        return max(
+            hull, key=lambda p: self.worth(p) - self.worth(first) - slope * (self.cost(p) - self.cost(first))
+        )
+
+    @property
+    def break_even(self) -> float | None:
+        """Cloud share above which drafting first costs more than always asking the cloud; None without prices.
+
+        1 - (draft and evidence) / cloud, and below 0 where even a draft costs more than the cloud's answer.
+        """
+        if self.metric != "usd_per_1k" or not self.points:
+            return None
+        boldest = self.points[-1]
+        cloud = self.cost(self.cloud)
+        evidence = self.cost(boldest) - boldest.cloud_share * cloud
+        return 1.0 - evidence / cloud if cloud > 0 else -math.inf
+
+    def cost(self, point: Point) -> float:
+        """A point's cost, in the unit of `metric`."""
+        value = point.usd_per_1k if self.metric == "usd_per_1k" else point.cloud_share
+        assert value is not None
+        return value
+
+    def worth(self, point: Point) -> float:
+        """A point's quality.
+
+        Raises
+        ------
+        CalibrationError
+            The cloud is not graded.
+        """
+        if point.quality is None:
+            msg = "quality is not known of every recorded call: grade both tiers' answers"
+            raise CalibrationError(msg)
+        return point.quality
+
+    def at(
+        self, *, cost: float | None = None, quality: float | None = None, cloud_share: float | None = None
+    ) -> Point:
+        """The best point within one bound.
+
+        Parameters
+        ----------
+        cost : float, optional
+            At most so much, in the unit of `metric`: the best quality for it.
+        quality : float, optional
+            At least so much: the least cost for it.
+        cloud_share : float, optional
+            At most so much: the best quality for it.
+
+        Raises
+        ------
+        CalibrationError
+            Not exactly one bound is given, or no point keeps it.
+        """
+        if sum(bound is not None for bound in (cost, quality, cloud_share)) != 1:
+            msg = "give exactly one of cost, quality and cloud_share"
+            raise CalibrationError(msg)
+        points = [self.edge, *self.points, self.cloud]
+        if quality is not None:
+            left = [p for p in points if self.worth(p) >= quality]
+            if left:
+                return min(left, key=self.cost)
+        else:
+            bound = cost if cost is not None else cloud_share
+            measure = self.cost if cost is not None else _share
+            left = [p for p in points if bound is not None and measure(p) <= bound]
+            if left:
+                return max(left, key=self.worth)
+        msg = (
+            f"no point has cost {cost}, quality {quality} or cloud share {cloud_share}: qualities reach from "
+            f"{min(map(self.worth, points)):.4f} to {max(map(self.worth, points)):.4f}, costs ({self.metric}) from "
+            f"{min(map(self.cost, points)):.4g} to {max(map(self.cost, points)):.4g}"
+        )
+        raise CalibrationError(msg)
+
+    def warning(self, point: Point) -> str | None:
+        """Why a point is no better than one model alone, if so."""
+        if self.metric == "usd_per_1k" and self.cost(point) >= self.cost(self.cloud):
+            return (
+                f"routing costs {self.cost(point):.4g} USD for 1000 calls, always asking the cloud {self.cost(self.cloud):.4g}: "
+                f"with these prices it pays only up to a cloud share of {self.break_even:.0%}"
+            )
+        if point.quality is not None and self.edge.quality is not None and point.quality <= self.edge.quality:
+            return f"quality {point.quality:.4f} is no better than the edge alone ({self.edge.quality:.4f})"
+        return None
+
+    def _below(self, a: Point, b: Point, c: Point) -> bool:
+        run, rise = self.cost(c) - self.cost(a), self.worth(c) - self.worth(a)
+        return (self.worth(b) - self.worth(a)) * run <= rise * (self.cost(b) - self.cost(a))
+
+
+def _share(point: Point) -> float:
+    return point.cloud_share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Choice:
+    """Ways to route the rows: whether each keeps the draft, and whether it drafted at all."""
+
+    name: str
+    sent: npt.NDArray[np.bool_]
+    thresholds: Sequence[float | None]
+    evidence: bool = True
+    drafts: bool = True
+
+
+def front_of(
+    table: Table,
+    uncertainty: npt.ArrayLike,
+    *,
+    sampled: bool = False,
+    seed: int = 0,
+    resamples: int = _RESAMPLES,
+) -> ParetoFront:
+    """The front of one signal on recorded calls.
+
+    Parameters
+    ----------
+    table : Table
+    uncertainty : array of float, shape (n,)
+        NaN where it was not measured: such calls go to the cloud.
+    sampled : bool
+        Whether it draws samples: all recorded ones are then billed. Stopping early makes a policy cheaper than this.
+    seed, resamples : int
+        Of the intervals; 0 resamples for none.
+    """
+    u = np.asarray(uncertainty, dtype=np.float64)
+    known = np.unique(u[~np.isnan(u)])
+    if known.size == 0:
+        msg = f"the signal was measured on none of {table.n} rows"
+        raise CalibrationError(msg)
+    if known.size > _THRESHOLDS:
+        known = np.unique(np.quantile(known, np.linspace(0, 1, _THRESHOLDS), method="inverted_cdf"))
+    weights = _resampled(table.n, resamples, seed)
+    ways = _Choice(
+        name="threshold",
+        sent=~(u[:, None] <= known[None, :]),
+        thresholds=known.tolist(),
+        evidence=sampled,
+    )
+    all_rows = np.ones((table.n, 1), dtype=bool)
+    edge = _Choice(name="edge", sent=table.failed[:, None], thresholds=[None], evidence=False)
+    cloud = _Choice(name="cloud", sent=all_rows, thresholds=[None], evidence=False, drafts=False)
+    return ParetoFront(
+        points=tuple(_points(table, ways, weights)),
+        edge=_points(table, edge, weights)[0],
+        cloud=replace(_points(table, cloud, weights)[0], cloud_share=1.0),
+        oracle=tuple(_oracle(table)),
+        n=table.n,
+    )
+
+
+def _resampled(n: int, resamples: int, seed: int) -> Array | None:
+    """How often each row is drawn in each bootstrap resample, as weights that add up to 1."""
+    if resamples < 1:
+        return None
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(n, np.full(n, 1 / n), size=resamples) / n
+
+
+def _oracle(table: Table) -> list[Point]:
+    if not table.cloud_graded:
+        return []
+    gain = table.cloud_quality - table.edge_quality
+    order = np.argsort(-gain, kind="stable")
+    best = int((gain > 0).sum())
+    counts = np.unique(np.linspace(0, best, min(best + 1, _THRESHOLDS)).round().astype(int))
+    place = np.argsort(order, kind="stable")
+    sent = place[:, None] < counts[None, :]
+    return _points(table, _Choice(name="oracle", sent=sent, thresholds=[None] * counts.size), None)
+
+
+def _points(table: Table, choice: _Choice, weights: Array | None) -> list[Point]:
+    sent = choice.sent
+    quality = np.where(sent, table.cloud_quality[:, None], table.edge_quality[:, None])
+    costs = {name: _spent(table, choice, name) for name in table.draft}
+    spread = None if weights is None else _intervals(weights, quality)
+    money = None if weights is None else _intervals(weights, 1000 * costs["usd"])
+    found = []
+    for at, threshold in enumerate(choice.thresholds):
+        seconds = costs["latency_s"][:, at]
+        usd = _mean(costs["usd"][:, at])
+        found.append(
+            Point(
+                name=choice.name,
+                threshold=threshold,
+                cloud_share=float(sent[:, at].mean()),
+                quality=_mean(quality[:, at]),
+                usd_per_1k=None if usd is None else 1000 * usd,
+                latency_s=_mean(seconds),
+                p95_latency_s=None if np.isnan(seconds).any() else float(np.quantile(seconds, 0.95)),
+                sent_tokens=_mean(costs["sent_tokens"][:, at]),
+                energy_j=_mean(costs["energy_j"][:, at]),
+                quality_ci=None if spread is None else spread[at],
+                usd_ci=None if money is None else money[at],
+            )
+        )
+    return found
+
+
+def _spent(table: Table, choice: _Choice, name: str) -> Array:
+    total = np.where(choice.sent, table.cloud[name][:, None], 0.0)
+    if choice.drafts:
+        total = total + table.draft[name][:, None]
+    if choice.evidence:
+        total = total + table.samples[name][:, None]
+    return total
+
+
+def _mean(values: Array) -> float | None:
+    found = float(values.mean())
+    return found if math.isfinite(found) else None
+
+
+def _intervals(weights: Array, values: Array) -> list[Interval | None]:
+    if not np.isfinite(values).all():
+        return [None] * values.shape[1]
+    low, high = np.quantile(weights @ values, [0.025, 0.975], axis=0)
+    return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]

@@ -1,0 +1,128 @@
+"""What calls cost: prices, the edge's power, and one call's bill."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from confroute.errors import PolicyError
+from confroute.prices import Price
+from confroute.recording import Side
+from confroute.types import Generation, Usage
+
+NAN = math.nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """What turns recorded tokens and seconds into money and energy, where the run did not record them itself.
+
+    Attributes
+    ----------
+    edge, cloud : Price or None
+        None: only calls whose `cost_usd` was recorded have a known cost.
+    edge_watts, cloud_watts : float or None
+        Power drawn while a tier works on a call; energy is power times recorded latency. None: not known.
+
+    Raises
+    ------
+    PolicyError
+        A negative power.
+    """
+
+    edge: Price | None = None
+    cloud: Price | None = None
+    edge_watts: float | None = None
+    cloud_watts: float | None = None
+
+    def __post_init__(self) -> None:
+        for watts in (self.edge_watts, self.cloud_watts):
+            if watts is not None and not watts >= 0:
+                msg = f"power is {watts}: expected watts, 0 or more"
+                raise PolicyError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """What one or more calls took; NaN where it is not known.
+
+    Attributes
+    ----------
+    usd, latency_s : float
+        One after the other.
+    sent_tokens : float
+        Prompt tokens that left for the cloud.
+    energy_j : float
+    """
+
+    usd: float = 0.0
+    latency_s: float = 0.0
+    sent_tokens: float = 0.0
+    energy_j: float = 0.0
+
+    def __add__(self, other: Bill) -> Bill:
+        return Bill(
+            usd=self.usd + other.usd,
+            latency_s=self.latency_s + other.latency_s,
+            sent_tokens=self.sent_tokens + other.sent_tokens,
+            energy_j=self.energy_j + other.energy_j,
+        )
+
+
+def bill_of_draft(side: Side, rates: Rates) -> Bill:
+    """The edge's answer to a prompt."""
+    seconds = NAN if side.latency_s is None else side.latency_s
+    return Bill(usd=_usd(side, rates.edge), latency_s=seconds, energy_j=_energy(seconds, rates.edge_watts))
+
+
+def bill_of_cloud(side: Side | None, rates: Rates) -> Bill:
+    """The cloud's answer to a prompt."""
+    if side is None:
+        return Bill(usd=NAN, latency_s=NAN, sent_tokens=NAN, energy_j=NAN)
+    seconds = NAN if side.latency_s is None else side.latency_s
+    usage = tokens(side)
+    return Bill(
+        usd=_usd(side, rates.cloud),
+        latency_s=seconds,
+        sent_tokens=NAN if usage is None else float(usage.input_tokens),
+        energy_j=_energy(seconds, rates.cloud_watts),
+    )
+
+
+def bill_of_samples(side: Side, drawn: tuple[Generation, ...], rates: Rates) -> Bill:
+    """Further answers of the edge, drawn in one step.
+
+    Runs record neither cost nor time of samples. Each is counted as the draft times the ratio of their lengths (1 where
+    lengths are not known), and those of one step as taking as long as their longest, since they are drawn together.
+    """
+    if not drawn:
+        return Bill()
+    draft = bill_of_draft(side, rates)
+    ratios = [_ratio(side, sample) for sample in drawn]
+    seconds = draft.latency_s * max(ratios)
+    return Bill(usd=draft.usd * sum(ratios), latency_s=seconds, energy_j=_energy(seconds, rates.edge_watts))
+
+
+def tokens(side: Side) -> Usage | None:
+    """Tokens billed for a recorded answer; None where they were not counted."""
+    answered = Side(text="", usage=side.usage).generation()
+    return None if answered is None else answered.usage
+
+
+def _usd(side: Side, price: Price | None) -> float:
+    if side.cost_usd is not None:
+        return side.cost_usd
+    if price is not None and price.input_usd == price.output_usd == 0:
+        return 0.0
+    usage = tokens(side)
+    return NAN if usage is None or price is None else price.of(usage)
+
+
+def _energy(seconds: float, watts: float | None) -> float:
+    return NAN if watts is None else watts * seconds
+
+
+def _ratio(side: Side, sample: Generation) -> float:
+    usage = tokens(side)
+    made = len(side.logprobs) if side.logprobs else usage.output_tokens if usage else 0
+    return len(sample.logprobs) / made if sample.logprobs and made else 1.0

@@ -1,0 +1,113 @@
+"""`confroute fit` and `confroute apply`: files, JSON and errors."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from confroute.cli import main
+from confroute.recording import Row, Side, write_rows
+
+DATA = Path(os.environ.get("CONFROUTE_DATA", Path(__file__).parents[2] / "../shared/data"))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A recorded run of 500 rows with one recorded signal and no costs."""
+    generator = np.random.default_rng(0)
+    u = generator.random(500)
+    rows = [
+        Row(
+            id=str(i),
+            dataset="a" if i % 2 else "b",
+            edge=Side(quality=float(x < 0.7)),
+            cloud=Side(quality=1.0, cost_usd=0.002),
+            signals={"mine": float(x)},
+        )
+        for i, x in enumerate(u)
+    ]
+    write_rows(tmp_path / "run.jsonl.gz", rows)
+    return tmp_path / "run.jsonl.gz"
+
+
+def test_fit_writes_a_policy_and_its_report_and_prints_the_documented_json(run, tmp_path, capsys):
+    """Exactly the keys of the format on standard output; `apply` measures the same there."""
+    out = tmp_path / "policy.json"
+    command = ["fit", str(run), "--out", str(out), "--max-loss", "0.02", "--confidence", "0.9", "--json"]
+    assert main(command) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert list(told) == ["policy", "certificate", "expected"]
+    assert told["certificate"] == {
+        **{"loss": "regret", "alpha": 0.02, "delta": 0.1},
+        **{"n": 500, "method": "ltt-hypergeometric"},
+    }
+    assert list(told["expected"]) == ["cloud_share", "quality", "quality_ci", "cost_per_1k"]
+    assert told["expected"]["cost_per_1k"] is None, "the edge's cost was not recorded"
+    assert told["expected"]["quality"] >= 0.98
+    assert "<svg" in out.with_suffix(".html").read_text()
+    assert main(["apply", str(out), str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["expected"] == told["expected"]
+    assert main(["apply", str(out), str(run), "--edge-price", "0,0", "--dataset", "a"]) == 0
+    assert "250 recorded calls" in (shown := capsys.readouterr().out)
+    assert "USD" in shown
+
+
+@pytest.mark.parametrize(
+    ("goal", "share"),
+    [
+        (["--cloud-share", "0.3"], 0.3),
+        (["--max-cost-per-1k", "0.5", "--edge-price", "0,0"], 0.25),
+        (["--min-quality", "0.9", "--edge-price", "0,0"], 0.2),
+        (["--weights", "quality=1,cloud_share=0.1"], 0.3),
+        (["--weights", "quality=1,cost=0.2", "--edge-price", "0,0"], 0.3),
+    ],
+)
+def test_every_goal(goal, share, run, tmp_path, capsys):
+    """The share of cloud calls that each goal leads to on errors above 0.7."""
+    assert main(["fit", str(run), "--out", str(tmp_path / "p.json"), *goal]) == 0
+    shown = capsys.readouterr().out
+    got = float(shown.split("\ncloud share ")[1].split("%")[0]) / 100
+    # `mine` is uniform: shares are known up to the scatter of 500 draws.
+    assert got == pytest.approx(share, abs=0.05)
+    assert "always cloud: quality 1.0000" in shown
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["fit", "RUN", "--out", "OUT", "--max-loss", "0.001"], "at least"),
+        (["fit", "RUN", "--out", "OUT", "--weights", "colour=1"], "expected NAME=NUMBER"),
+        (["fit", "RUN", "--out", "OUT", "--weights", "quality=x"], "expected NAME=NUMBER"),
+        (["fit", "RUN", "--out", "OUT", "--cloud-share", "0.3", "--max-p95-latency", "1"], "goes with"),
+        (
+            ["fit", "RUN", "--out", "OUT", "--cloud-share", "0.3", "--cloud-price", "1,"],
+            "expected two numbers",
+        ),
+        (["fit", "RUN", "--out", "none/p.json", "--cloud-share", "0.3"], "--out"),
+        (["fit", "RUN", "--out", "OUT", "--max-cost-per-1k", "1"], "usd_per_1k is not known"),
+        (["fit", "missing", "--out", "OUT", "--cloud-share", "0.3"], "missing"),
+        (["apply", "missing", "RUN"], "missing cannot be read"),
+        (["apply", "RUN", "RUN"], "policy file"),
+    ],
+)
+def test_errors_say_what_to_do(command, words, run, tmp_path, capsys):
+    """One line on standard error and exit code 1, never a traceback."""
+    places = {"RUN": str(run), "OUT": str(tmp_path / "p.json")}
+    assert main([places.get(part, part) for part in command]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_a_real_run_can_be_fitted(tmp_path, capsys):
+    """Recorded answers of a local 1.5B model: option letters and word problems, no costs."""
+    path = DATA / "recorded/qwen_edge.jsonl.gz"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there: set CONFROUTE_DATA to the folder of recorded data")
+    out = tmp_path / "policy.json"
+    assert main(["fit", str(path), "--out", str(out), "--cloud-share", "0.5", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["expected"]["cost_per_1k"] is None
+    assert told["expected"]["cloud_share"] == pytest.approx(0.5, abs=0.02)
+    low, high = told["expected"]["quality_ci"]
+    assert low < told["expected"]["quality"] < high

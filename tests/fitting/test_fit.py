@@ -1,0 +1,186 @@
+"""Fitting: every goal, what it may not do, and that a replay agrees with it."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from confroute import Cascade, SelfConsistency, Threshold, TokenLogprob
+from confroute.errors import CalibrationError
+from confroute.fitting import CloudShare, MaxLoss, Objective, Rates, expected, fit, replay
+from confroute.prices import Price
+from confroute.recording import Row, Side
+from confroute.signals import Combined, Recorded
+
+
+def test_a_promise_is_made_on_rows_that_did_not_choose_the_signal(rows):
+    """Four of ten rows choose; the certificate counts the rest, and the policy file carries it."""
+    found = fit(rows, MaxLoss(alpha=0.1))
+    assert (found.selected_on, found.n, found.certificate.n) == (160, 240, 240)
+    assert found.certificate.observed <= 0.1
+    assert found.to_dict("p.json")["certificate"] == {
+        **{"loss": "regret", "alpha": 0.1, "delta": 0.1},
+        **{"n": 240, "method": "ltt-hypergeometric"},
+    }
+    named = fit(rows, MaxLoss(alpha=0.1), signal="token_logprob.mean")
+    assert (named.selected_on, named.n) == (0, 400)
+
+
+def test_a_saved_fit_does_what_it_did(rows, tmp_path):
+    """Read back and replayed on the same rows, the policy gives the numbers that the fit told."""
+    found = fit(rows, CloudShare(share=0.3), signal="token_logprob.mean")
+    found.save(tmp_path / "policy.json")
+    policy = Cascade.load(tmp_path / "policy.json")
+    assert policy == found.policy
+    assert expected(replay(policy, rows)) == found.expected
+    assert found.expected.cloud_share == pytest.approx(0.3, abs=0.01)
+
+
+def test_the_combination_of_two_signals_beats_both(rows):
+    """Each tells part of the errors; out of fold the combination ranks them better, and it is chosen."""
+    found = fit(rows, CloudShare(share=0.3))
+    assert isinstance(found.policy.gates[0].signal, Combined)
+    scores = found.choice.scores
+    assert scores["combined"] > max(score for name, score in scores.items() if name != "combined")
+    assert any("beats the best single signal" in note for note in found.notes)
+
+
+def test_noise_is_not_combined(made):
+    """A second column without any information does not make the combination worth it."""
+    generator = np.random.default_rng(0)
+    noisy = [
+        dataclasses.replace(row, signals={"noise": float(generator.random())})
+        for row in made(300, samples=False)
+    ]
+    found = fit(noisy, CloudShare(share=0.3))
+    assert "noise" not in found.choice.column
+    assert found.choice.scores["noise"] < 0.6
+
+
+def test_costs_count_the_discarded_draft_and_samples(rows):
+    """Cloud calls cost 2 USD a thousand, drafts and samples 0.1 each; a recorded cost goes before a price."""
+    plain = fit(
+        rows, CloudShare(share=0.3), signal="token_logprob.mean", rates=Rates(cloud=Price(input_usd=99))
+    )
+    assert plain.expected.cost_per_1k == pytest.approx(1000 * (0.0001 + plain.expected.cloud_share * 0.002))
+    sampled = fit(rows, CloudShare(share=0.3), signal="self_consistency")
+    drawn = sampled.expected.samples
+    assert 1 < drawn < 5, "sampling stops when the decision stands"
+    assert sampled.expected.cost_per_1k == pytest.approx(
+        1000 * (0.0001 * (1 + drawn) + sampled.expected.cloud_share * 0.002)
+    )
+
+
+def test_prices_stand_in_for_costs_that_were_not_recorded(made):
+    """From tokens; without a price the cost is not known, and a goal that needs it is refused."""
+    free = [*made(200, cost=False)]
+    goal = CloudShare(share=0.5)
+    assert fit(free, goal, signal="token_logprob.mean").expected.cost_per_1k is None
+    rates = Rates(edge=Price(), cloud=Price(input_usd=10, output_usd=30))
+    priced = fit(free, goal, signal="token_logprob.mean", rates=rates).expected
+    assert priced.cost_per_1k == pytest.approx(1000 * priced.cloud_share * (90 * 10 + 2 * 30) / 1e6)
+    with pytest.raises(CalibrationError, match="usd_per_1k is not known"):
+        fit(free, Objective.best_quality(usd_per_1k=1.0), signal="token_logprob.mean")
+
+
+def test_objectives_meet_their_bounds(rows):
+    """Cheapest with a quality, best within a budget, and a bound no threshold meets."""
+    signal = "token_logprob.mean"
+    cheap = fit(rows, Objective.least_cost(quality=0.8), signal=signal).expected
+    assert cheap.quality >= 0.8
+    assert (
+        fit(rows, Objective.least_cost(quality=0.7), signal=signal).expected.cost_per_1k < cheap.cost_per_1k
+    )
+    budget = fit(rows, Objective.best_quality(usd_per_1k=0.8), signal=signal).expected
+    assert budget.cost_per_1k <= 0.8
+    fast = fit(rows, Objective.weighted().within(p95_latency_s=0.6), signal=signal).expected
+    assert fast.p95_latency_s <= 0.6
+    assert fast.cloud_share <= 0.05
+    with pytest.raises(CalibrationError, match=r"quality at least 0.99 \(best: 0\.\d+\)"):
+        fit(rows, Objective.least_cost(quality=0.99), signal=signal)
+
+
+def test_rows_with_only_signals_can_be_fitted_and_replayed():
+    """Neither text nor log-probabilities nor costs: the recorded column decides, what is not known is None."""
+    generator = np.random.default_rng(1)
+    bare = [
+        Row(
+            id=str(i),
+            edge=Side(quality=float(u < 0.6)),
+            cloud=Side(quality=1.0),
+            signals={"mine": float(u)},
+        )
+        for i, u in enumerate(generator.random(400))
+    ]
+    found = fit(bare, MaxLoss(alpha=0.05))
+    assert found.policy.gates[0].signal == Recorded(column="mine")
+    assert 0.6 < found.policy.gates[0].threshold.value < 0.65
+    assert found.expected.quality >= 0.95
+    assert (found.expected.cost_per_1k, found.expected.latency_s) == (None, None)
+    assert any("replayed only" in note for note in found.notes)
+
+
+def test_without_a_graded_cloud_every_wrong_answer_counts(made):
+    """The certificate says "error", and the policy's quality is not known."""
+    found = fit([*made(400, cloud=False)], MaxLoss(alpha=0.15), signal="token_logprob.mean")
+    assert found.certificate.loss == "error"
+    assert (found.expected.quality, found.expected.quality_ci) == (None, None)
+
+
+def test_a_failed_edge_goes_to_the_cloud(made):
+    """A row whose edge failed is answered and graded by the cloud; one whose cloud failed too has no answer."""
+    rows = [*made(100)]
+    rows[0] = dataclasses.replace(rows[0], edge=Side(error="timeout"), cloud=Side(quality=1.0))
+    policy = Cascade.of(TokenLogprob(), 5.0)
+    done = replay(policy, rows)
+    assert (done[0].decision.stage, done[0].quality) == ("fallback", 1.0)
+    rows[0] = dataclasses.replace(rows[0], cloud=Side(error="quota"))
+    lost = replay(policy, rows)[0]
+    assert (lost.decision, lost.quality, lost.cloud) == (None, 0.0, True)
+
+
+def test_calls_that_were_not_measured_go_to_the_cloud(made):
+    """A threshold for a share takes them into account, and refuses what they make impossible."""
+    rows = [*made(200)]
+    mute = [dataclasses.replace(row, edge=dataclasses.replace(row.edge, logprobs=None)) for row in rows[:80]]
+    found = fit([*mute, *rows[80:]], CloudShare(share=0.5), signal="token_logprob.mean")
+    assert found.expected.cloud_share == pytest.approx(0.5, abs=0.01)
+    assert any("not measured on 80 of 200" in note for note in found.notes)
+    with pytest.raises(CalibrationError, match="measured on 120 of 200"):
+        fit([*mute, *rows[80:]], CloudShare(share=0.2), signal="token_logprob.mean")
+    promised = fit([*mute, *rows[80:]], MaxLoss(alpha=0.1), signal="token_logprob.mean")
+    assert promised.certificate.n == 200
+
+
+def test_what_cannot_be_fitted_says_why(rows):
+    """Unknown signals, ungraded rows, no signal, too few rows to combine."""
+    goal = CloudShare(share=0.5)
+    with pytest.raises(CalibrationError, match="no recorded row holds signal 'other'"):
+        fit(rows, goal, signal="other")
+    with pytest.raises(CalibrationError, match="none of 1 recorded rows has a graded"):
+        fit([Row(id="a", edge=Side(text="7"))], goal)
+    with pytest.raises(CalibrationError, match="no signal was recorded"):
+        fit([Row(id=str(i), edge=Side(text="7", quality=1.0)) for i in range(40)], goal)
+    with pytest.raises(CalibrationError, match="at least 100"):
+        fit(rows[:100], goal, signal="combined")
+    with pytest.raises(CalibrationError, match="a recorded run holds two"):
+        replay(Cascade(tiers=("a", "b", "c")), rows)
+
+
+def test_replays_stop_sampling_as_calls_do(rows):
+    """The policy's own early stopping is at work: fewer samples than n, the same routes as with all of them."""
+    early = replay(Cascade.of(SelfConsistency(n=5), 0.4), rows)
+    full = replay(Cascade.of(SelfConsistency(n=5, step=5), 0.4), rows)
+    assert [o.decision.route for o in early] == [o.decision.route for o in full]
+    drawn = [sum(s.n for s in o.decision.steps if s.kind == "sample") for o in early]
+    assert np.mean(drawn) < 4
+    assert math.isclose(expected(early).samples, np.mean(drawn))
+
+
+def test_decisions_of_a_replay_carry_the_certificate(rows):
+    """The promise stands in every decision that the threshold settles."""
+    found = fit(rows, MaxLoss(alpha=0.1), signal="token_logprob.mean")
+    done = replay(found.policy, rows[:5])
+    assert all(o.decision.certificate == found.certificate for o in done)
+    assert Threshold(value=1.0).certificate is None

@@ -1,0 +1,133 @@
+"""Objectives and the Pareto front, by hand and by trying everything."""
+
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from confroute.errors import CalibrationError, PolicyError
+from confroute.fitting import Objective, Rates, fit, front_of, table_of
+from confroute.fitting.fit import CloudShare
+from confroute.fitting.report import front_svg, report_html
+from confroute.recording import Row, Side
+
+EDGE, CLOUD = 0.5, 2.0  # USD for 1000 calls
+
+
+def front(edge=(1, 1, 0, 0), cloud=(1, 0, 1, 0), *, price=CLOUD, **settings):
+    """The front of four calls of rising uncertainty."""
+    rows = [
+        Row(
+            id=str(i),
+            edge=Side(quality=float(e), cost_usd=EDGE / 1000),
+            cloud=Side(quality=float(c), cost_usd=price / 1000),
+        )
+        for i, (e, c) in enumerate(zip(edge, cloud, strict=True))
+    ]
+    return front_of(table_of(rows), [0.1, 0.2, 0.3, 0.4], **settings)
+
+
+def test_points_by_hand():
+    """Quality and cost of every threshold, of both ends and of the oracle; the draft is always counted."""
+    found = front()
+    assert [(p.cloud_share, p.quality, p.usd_per_1k) for p in found.points] == [
+        *((0.75, 0.5, 2.0), (0.5, 0.75, 1.5), (0.25, 0.5, 1.0), (0.0, 0.5, 0.5)),
+    ]
+    assert (found.edge.quality, found.edge.usd_per_1k) == (0.5, 0.5)
+    assert (found.cloud.quality, found.cloud.usd_per_1k, found.cloud.cloud_share) == (0.5, 2.0, 1.0)
+    assert [(p.cloud_share, p.quality) for p in found.oracle] == [(0.0, 0.5), (0.25, 0.75)]
+    assert [(p.usd_per_1k, p.quality) for p in found.hull] == [(0.5, 0.5), (1.5, 0.75)]
+    assert found.break_even == pytest.approx(1 - EDGE / CLOUD)
+
+
+def test_at_is_the_best_within_a_bound():
+    """By cost, by quality and by cloud share; exactly one of them, and none that no point keeps."""
+    found = front()
+    assert found.at(cost=1.6).quality == 0.75
+    assert found.at(quality=0.7).usd_per_1k == 1.5
+    assert found.at(cloud_share=0.4).quality == 0.5
+    for bounds in ({}, {"cost": 1, "quality": 1}, {"quality": 0.9}, {"cost": 0.1}):
+        with pytest.raises(CalibrationError):
+            found.at(**bounds)
+
+
+def test_routing_that_costs_more_than_the_cloud_is_named():
+    """With a cloud hardly dearer than the edge, only few calls may go on before it does not pay."""
+    dear = front(price=0.8)
+    assert dear.break_even == pytest.approx(1 - 0.5 / 0.8)
+    assert "always asking the cloud 0.8" in dear.warning(dear.points[0])
+    assert dear.warning(dear.at(quality=0.75)) is not None
+    assert front().warning(front().at(quality=0.75)) is None
+    assert "no better than the edge" in front().warning(front().points[2])
+
+
+def test_the_hull_is_above_every_point_and_concave():
+    """On random calls: no point lies above the hull, whose slope falls."""
+    generator = np.random.default_rng(0)
+    rows = [
+        Row(
+            id=str(i),
+            edge=Side(quality=float(generator.random() > u), cost_usd=0.0005),
+            cloud=Side(quality=float(generator.random() < 0.9), cost_usd=0.002),
+            signals={"u": float(u)},
+        )
+        for i, u in enumerate(generator.random(300))
+    ]
+    table = table_of(rows)
+    found = front_of(table, table.signal("u"))
+    xs, ys = [found.cost(p) for p in found.hull], [p.quality for p in found.hull]
+    slopes = np.diff(ys) / np.diff(xs)
+    assert (np.diff(slopes) < 0).all()
+    inside = [p for p in found.points if found.cost(p) <= xs[-1]]
+    assert all(p.quality <= np.interp(found.cost(p), xs, ys) + 1e-12 for p in inside)
+    assert found.knee in found.hull
+    assert all(low <= p.quality <= high for p in found.points for low, high in [p.quality_ci])
+    svg = ElementTree.fromstring(front_svg(found, chosen=found.knee))
+    assert {"edge", "cloud", "knee", "chosen"} <= set(svg.itertext())
+    page = report_html(fit(rows, CloudShare(share=0.3)))
+    assert "always cloud" in page
+    assert "http://www.w3.org/2000/svg" in page
+
+
+def test_energy_and_unknown_costs():
+    """Energy is power times time; what the run does not tell is None, and an objective over it is refused."""
+    rows = [
+        Row(id=str(i), edge=Side(quality=1.0, latency_s=2.0), cloud=Side(quality=1.0, latency_s=1.0))
+        for i in range(4)
+    ]
+    table = table_of(rows, rates=Rates(edge_watts=10, cloud_watts=100))
+    found = front_of(table, [1, 2, 3, 4])
+    assert (found.edge.energy_j, found.cloud.energy_j, found.points[0].energy_j) == (20, 100, 95)
+    assert (found.metric, found.edge.usd_per_1k, found.break_even) == ("cloud_share", None, None)
+    with pytest.raises(CalibrationError, match="usd_per_1k is not known"):
+        Objective.weighted(usd_per_1k=1).choose(found.points)
+
+
+def test_objectives_choose_by_hand():
+    """Weights, limits and orders over the same four points."""
+    points = front().points
+    assert Objective.weighted(quality=1, usd_per_1k=0.1).choose(points).quality == 0.75
+    assert Objective.weighted(quality=1, usd_per_1k=1).choose(points).cloud_share == 0.0
+    assert Objective.best_quality(usd_per_1k=1.2).choose(points).cloud_share == 0.0, (
+        "equal quality, fewer calls"
+    )
+    assert Objective.best_quality(usd_per_day=30, calls_per_day=20_000).choose(points).quality == 0.75
+    assert Objective.lexicographic(("quality", 0.3), ("usd_per_1k", 0)).choose(points).cloud_share == 0.0
+    assert Objective.lexicographic(("quality", 0.0)).choose(points).quality == 0.75
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Objective,
+        lambda: Objective(weights=(("colour", 1.0),)),
+        lambda: Objective.weighted(quality=-1),
+        lambda: Objective.weighted().within(colour=1),
+        Objective.best_quality,
+        lambda: Rates(edge_watts=-1),
+    ],
+)
+def test_objectives_that_mean_nothing_are_refused(make):
+    """No metric, an unknown one, a negative weight, a budget without an amount."""
+    with pytest.raises(PolicyError, match=r"expected|needed"):
+        make()
