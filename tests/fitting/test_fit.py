@@ -137,7 +137,8 @@ def test_a_failed_edge_goes_to_the_cloud(made):
     assert (done[0].decision.stage, done[0].quality) == ("fallback", 1.0)
     rows[0] = dataclasses.replace(rows[0], cloud=Side(error="quota"))
     lost = replay(policy, rows)[0]
-    assert (lost.decision, lost.quality, lost.cloud) == (None, 0.0, True)
+    assert (lost.failed, lost.quality, lost.cloud) == (True, 0.0, True)
+    assert [step.error for step in lost.decision.steps] == ["TierError", "TierError"]
 
 
 def test_calls_that_were_not_measured_go_to_the_cloud(made):

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from confroute.asks import Ask, Draft, Evidence, Final, Sample
-from confroute.decision import Measurement
+from confroute.asks import Ask, Draft, Evidence, Final, Report, Sample, Tentative
+from confroute.decision import Decision, Measurement
 from confroute.errors import SignalUnavailableError, TierError
 from confroute.fitting.rates import (
     Bill,
@@ -27,6 +27,7 @@ from confroute.signals import (
 )
 from confroute.signals.base import Asking, Case, Range
 from confroute.types import JSON, Generation, Message, Request, Role, Tier
+from confroute.watching import replayed as watched
 
 # Stands for an answer that was graded, but whose text was not recorded.
 UNRECORDED = "(not recorded)"
@@ -45,12 +46,15 @@ class RecordedCalls:
     edge : str
         The tier that the row's edge is; every other one is its cloud.
     bill : Bill
+    failure : Decision or None
+        The record of a call that ended in an error.
     """
 
     row: Row
     rates: Rates
     edge: str = "edge"
     bill: Bill = field(default_factory=Bill)
+    failure: Decision | None = None
 
     def __call__(self, ask: Ask) -> Evidence:
         """Answer one ask.
@@ -64,8 +68,13 @@ class RecordedCalls:
         """
         if isinstance(ask, Sample):
             return self._samples(ask)
-        if isinstance(ask, (Draft, Final)):
-            return self._edge() if ask.tier == self.edge else self._cloud()
+        if isinstance(ask, Report):
+            self.failure = ask.decision
+            return Evidence()
+        if isinstance(ask, (Draft, Final, Tentative)):
+            found = self._edge() if ask.tier == self.edge else self._cloud()
+            watch = ask.watch if isinstance(ask, Tentative) else None
+            return found if watch is None else replace(found, seen=watched(watch, found.generations[0]))
         msg = f"a recorded row does not answer {type(ask).__name__}"
         raise SignalUnavailableError(msg)
 

@@ -29,7 +29,9 @@ class Outcome:
     ----------
     id : str
     decision : Decision or None
-        None where every tier had failed when the run was recorded.
+        Of a call that ended in an error, what the policy reported of it.
+    failed : bool
+        Whether it ended in an error: no tier that might answer had done so when the run was recorded.
     quality : float in [0, 1]
         Of the answer that was returned; 0 for no answer, NaN where that answer is not graded.
     bill : Bill
@@ -39,11 +41,12 @@ class Outcome:
     decision: Decision | None
     quality: float
     bill: Bill
+    failed: bool = False
 
     @property
     def cloud(self) -> bool:
         """Whether the cloud was needed."""
-        return self.decision is None or self.decision.route != "edge"
+        return self.failed or self.decision is None or self.decision.route != "edge"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +138,7 @@ def _routed(policy: Cascade, row: Row, rates: Rates) -> Outcome:
     try:
         routed = drive(replace(policy, gates=gates).flow(request), calls)
     except (TierError, AllTiersFailedError):
-        return Outcome(id=row.id, decision=None, quality=0.0, bill=calls.bill)
+        return Outcome(id=row.id, decision=calls.failure, failed=True, quality=0.0, bill=calls.bill)
     decision = replace(routed.decision, route="edge" if routed.decision.route == edge else "cloud")
     return Outcome(
         id=row.id, decision=decision, quality=_quality(row, decision, routed.generation), bill=calls.bill
