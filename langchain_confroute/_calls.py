@@ -21,7 +21,18 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import run_in_executor
 
-from confroute.asks import Draft, Evidence, Final, Hidden, InsideAsk, ModelAsk, Sample, Score, Tentative
+from confroute.asks import (
+    Draft,
+    Evidence,
+    Final,
+    Hidden,
+    InsideAsk,
+    ModelAsk,
+    Prompt,
+    Sample,
+    Score,
+    Tentative,
+)
 from confroute.errors import RequestError
 from confroute.models.inside import elsewhere, look_inside
 from confroute.types import Generation
@@ -29,9 +40,9 @@ from confroute.watching import Streamed
 from langchain_confroute._answers import merged
 from langchain_confroute._compat import bubble_ups, first_messages
 from langchain_confroute._local import to_messages
-from langchain_confroute._messages import to_generation
+from langchain_confroute._messages import from_core, to_generation
 from langchain_confroute._run import Escaped, Opened, aclose, close
-from langchain_confroute._tiers import Model, TierModel, kwargs_of, rejects_logprobs, without_sampling
+from langchain_confroute._tiers import Model, TierModel, kwargs_of, without_sampling
 from langchain_confroute.local import ChatLocal
 
 TAGS: dict[type, tuple[str, ...]] = {
@@ -39,6 +50,7 @@ TAGS: dict[type, tuple[str, ...]] = {
     Draft: ("nostream", "confroute:draft"),
     Sample: ("nostream", "confroute:sample"),
     Tentative: ("nostream", "confroute:draft"),
+    Prompt: ("nostream", "confroute:prompt"),
     Final: ("confroute:final",),
 }
 Judge: TypeAlias = Callable[[str, AIMessage], "Judged"]
@@ -106,7 +118,7 @@ class ChatCalls:
         finally:
             close(items)
         if not chunks and isinstance(ask, Tentative):  # asked again, without log-probabilities
-            answer = self._one(self.tiers[ask.tier], Draft(tier=ask.tier))
+            answer = self._one(self.tiers[ask.tier], Draft(tier=ask.tier, top_logprobs=ask.top_logprobs))
             yield self._generation(answer, start, ask)
             return
         yield self._generation(merged(chunks), start, ask)
@@ -127,7 +139,9 @@ class ChatCalls:
         finally:
             await aclose(items)
         if not chunks and isinstance(ask, Tentative):  # asked again, without log-probabilities
-            answer = await self._aone(self.tiers[ask.tier], Draft(tier=ask.tier))
+            answer = await self._aone(
+                self.tiers[ask.tier], Draft(tier=ask.tier, top_logprobs=ask.top_logprobs)
+            )
             yield self._generation(answer, start, ask)
             return
         yield self._generation(merged(chunks), start, ask)
@@ -135,42 +149,32 @@ class ChatCalls:
     def _streaming(self, ask: Streamed) -> Model:
         tier = self.tiers[ask.tier]
         self.unasked = isinstance(ask, Tentative) and tier.asks_logprobs
-        return tier.final if isinstance(ask, Final) else tier.watched
+        return tier.final if isinstance(ask, Final) else tier.watched(ask.top_logprobs)
 
     def _gives_in(self, ask: Streamed, error: Exception) -> bool:
         """Whether a watched draft failed because it asked for log-probabilities: it is then not watched any more."""
-        tier = self.tiers[ask.tier]
-        if not (isinstance(ask, Tentative) and tier.asks_logprobs and rejects_logprobs(error)):
-            return False
-        tier.stop_asking()
-        return True
+        return isinstance(ask, Tentative) and self.tiers[ask.tier].ease(error)
 
     def _inside(self, tier: TierModel, ask: InsideAsk) -> Evidence:
         if not isinstance(tier.chat, ChatLocal):
             raise elsewhere(ask, tier.model_name)
         return look_inside(ask, tier.chat.loaded(), to_messages(self.messages))
 
-    def _one(self, tier: TierModel, ask: Draft | Final) -> AIMessage:
-        if isinstance(ask, Final):
-            return self._invoke(tier.final, ask)
-        try:
-            return self._invoke(tier.draft, ask)
-        except Exception as error:
-            if not (tier.asks_logprobs and rejects_logprobs(error)):
-                raise
-        tier.stop_asking()
-        return self._invoke(tier.draft, ask)
+    def _one(self, tier: TierModel, ask: Draft | Final | Prompt) -> AIMessage:
+        while True:
+            try:
+                return self._invoke(_asked(tier, ask), ask)
+            except Exception as error:
+                if isinstance(ask, Final) or not tier.ease(error):
+                    raise
 
-    async def _aone(self, tier: TierModel, ask: Draft | Final) -> AIMessage:
-        if isinstance(ask, Final):
-            return await self._ainvoke(tier, tier.final, ask)
-        try:
-            return await self._ainvoke(tier, tier.draft, ask)
-        except Exception as error:
-            if not (tier.asks_logprobs and rejects_logprobs(error)):
-                raise
-        tier.stop_asking()
-        return await self._ainvoke(tier, tier.draft, ask)
+    async def _aone(self, tier: TierModel, ask: Draft | Final | Prompt) -> AIMessage:
+        while True:
+            try:
+                return await self._ainvoke(tier, _asked(tier, ask), ask)
+            except Exception as error:
+                if isinstance(ask, Final) or not tier.ease(error):
+                    raise
 
     def _samples(self, tier: TierModel, ask: Sample) -> list[AIMessage]:
         model, kwargs = tier.sampler(ask.temperature), without_sampling(self._kwargs(ask))
@@ -196,11 +200,15 @@ class ChatCalls:
         return {"callbacks": config.get("callbacks"), "tags": config.get("tags")}
 
     def _kwargs(self, ask: ModelAsk | Tentative) -> dict[str, Any]:
+        if isinstance(ask, Prompt):  # a signal's prompt goes without the caller's tools and stops
+            return {}
         own = self.tiers[ask.tier].settings(self.kwargs)
         # Some models refuse a `stop` at all when they have one of their own.
         return own if self.stop is None else {**own, "stop": self.stop}
 
     def _given(self, ask: ModelAsk | Tentative) -> list[BaseMessage]:
+        if isinstance(ask, Prompt):
+            return from_core(ask.messages)
         return self.tiers[ask.tier].readable(self.messages)
 
     def _invoke(self, model: Model, ask: ModelAsk) -> AIMessage:
@@ -236,7 +244,7 @@ class ChatCalls:
 
     def _generation(self, message: AIMessage, start: float, ask: ModelAsk | Tentative) -> Generation:
         latency_s = time.perf_counter() - start
-        if self.judge is None or isinstance(ask, Final):
+        if self.judge is None or isinstance(ask, (Final, Prompt)):
             return to_generation(message, latency_s=latency_s)
         judged = self.judge(ask.tier, message)
         return to_generation(message, latency_s=latency_s, answer=judged.answer, flaw=judged.flaw)
@@ -247,6 +255,15 @@ def _closing(items: Iterator[Any]) -> Iterator[Any]:
         yield from items
     finally:
         close(items)
+
+
+def _asked(tier: TierModel, ask: Draft | Final | Prompt) -> Model:
+    """The form of a tier's model that an ask needs."""
+    if isinstance(ask, Final):
+        return tier.final
+    if isinstance(ask, Prompt):
+        return tier.prompter(ask.top_logprobs, ask.max_tokens)
+    return tier.draft(ask.top_logprobs)
 
 
 def _message(answer: Any, ask: ModelAsk | Tentative) -> AIMessage:

@@ -6,14 +6,15 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from confroute.asks import Hidden, ModelAsk, Sample, Score, Tentative
+from confroute.asks import Hidden, ModelAsk, Prompt, Sample, Score, Tentative
+from confroute.errors import SignalUnavailableError
 from confroute.models.inside import elsewhere
 from confroute.types import Generation, Usage
 from confroute.watching import Streamed
@@ -24,6 +25,7 @@ from langchain_confroute._messages import to_generation
 from langchain_confroute._run import Escaped, Opened, aclose, close
 
 Chain: TypeAlias = Runnable[Any, Any]
+T = TypeVar("T")
 
 
 class Heard(BaseCallbackHandler):
@@ -42,9 +44,9 @@ class Heard(BaseCallbackHandler):
             with self._lock:
                 self.answers.append(to_generation(answer.message))
 
-    def logprobs(self) -> tuple[float, ...] | None:
-        """Those of all models in order; None if one of them returned none: its part would go unjudged."""
-        every = [answer.logprobs for answer in self.answers]
+    def of_all(self, read: Callable[[Generation], tuple[T, ...] | None]) -> tuple[T, ...] | None:
+        """One field of all models in order; None if one of them returned none: its part would go unjudged."""
+        every = [read(answer) for answer in self.answers]
         if not every or None in every:
             return None
         return tuple(value for values in every if values is not None for value in values)
@@ -59,7 +61,9 @@ class Heard(BaseCallbackHandler):
         models = [answer.model for answer in self.answers if answer.model]
         return Generation(
             text=text,
-            logprobs=self.logprobs(),
+            logprobs=self.of_all(lambda answer: answer.logprobs),
+            tokens=self.of_all(lambda answer: answer.tokens),
+            top_logprobs=self.of_all(lambda answer: answer.top_logprobs),
             usage=self.usage(),
             finish=self.answers[-1].finish if self.answers else "unknown",
             model=models[-1] if models else None,
@@ -86,6 +90,9 @@ class ChainCalls:
         return {**config, "callbacks": callbacks}, heard
 
     def _chain(self, ask: ModelAsk | Tentative) -> Chain:
+        if isinstance(ask, Prompt):
+            msg = "a chain takes its own input, no prompt of a signal's: route the chat model with ChatConfRoute"
+            raise SignalUnavailableError(msg)
         if isinstance(ask, Sample) and self.sampler is not None:
             return self.sampler(ask.temperature)
         return self.chains[ask.tier]

@@ -11,6 +11,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk
 
 from confroute.errors import RequestError
 from confroute.types import Generation, Message, Role, Usage
+from langchain_confroute.logprobs import content_of
 
 if TYPE_CHECKING:
     from confroute.models.local import Piece
@@ -76,7 +77,9 @@ def generation_of(answer: Generation, *, logprobs: bool) -> ChatGeneration:
         "finish_reason": answer.finish,
     }
     if logprobs:
-        metadata["logprobs"] = {"content": _content(answer.tokens or (), answer.logprobs or ())}
+        metadata["logprobs"] = {
+            "content": content_of(answer.tokens or (), answer.logprobs or (), answer.top_logprobs)
+        }
     message = AIMessage(
         content=answer.text,
         response_metadata=metadata,
@@ -89,7 +92,7 @@ def chunk_of(piece: Piece, name: str, *, logprobs: bool) -> ChatGenerationChunk:
     """A piece of an answer as LangChain's; names and usage on the last only."""
     metadata: dict[str, Any] = {}
     if logprobs:
-        metadata["logprobs"] = {"content": _content(piece.tokens, piece.logprobs)}
+        metadata["logprobs"] = {"content": content_of(piece.tokens, piece.logprobs, piece.top_logprobs)}
     if piece.finish is None:
         return ChatGenerationChunk(message=AIMessageChunk(content=piece.text, response_metadata=metadata))
     # On one chunk only: equal strings would be joined when chunks are added up.
@@ -101,18 +104,6 @@ def chunk_of(piece: Piece, name: str, *, logprobs: bool) -> ChatGenerationChunk:
         chunk_position="last",
     )
     return ChatGenerationChunk(message=message)
-
-
-def _content(tokens: Sequence[str], logprobs: Sequence[float]) -> list[dict[str, Any]]:
-    return [
-        {
-            "token": token,
-            "logprob": logprob,
-            "bytes": list(token.encode("utf-8", "replace")),
-            "top_logprobs": [],
-        }
-        for token, logprob in zip(tokens, logprobs, strict=True)
-    ]
 
 
 def _usage(usage: Usage) -> UsageMetadata:

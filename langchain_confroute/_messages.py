@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from confroute.types import Finish, Generation, Message, Role, Usage
-from langchain_confroute.logprobs import read
+from langchain_confroute.logprobs import extract_top_logprobs, read
 
 ROLES: dict[str, Role] = {
     "human": "user",
@@ -65,6 +65,12 @@ def to_core(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
     return tuple(Message(role=_role(message), text=_text(message)) for message in messages)
 
 
+def from_core(messages: Sequence[Message]) -> list[BaseMessage]:
+    """A signal's own prompt as LangChain's messages; it has no tool turns."""
+    kinds: dict[Role, type[BaseMessage]] = {"system": SystemMessage, "assistant": AIMessage}
+    return [kinds.get(message.role, HumanMessage)(message.text) for message in messages]
+
+
 def _role(message: BaseMessage) -> Role:
     return ROLES.get(getattr(message, "role", message.type), "user")
 
@@ -115,6 +121,7 @@ def to_generation(
         text=str(message.text),
         logprobs=logprobs,
         tokens=tokens,
+        top_logprobs=extract_top_logprobs(message) if logprobs else None,
         usage=None
         if not usage
         else Usage(input_tokens=usage["input_tokens"], output_tokens=usage["output_tokens"]),

@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 
-from confroute.asks import ModelAsk, Sample, Tentative
+from confroute.asks import ModelAsk, Prompt, Sample, Tentative
 from confroute.watching import Streamed
 from langchain_confroute import _compat
 from langchain_confroute._calls import ChatCalls
@@ -24,25 +24,28 @@ class SilentCalls(ChatCalls):
         return {"callbacks": []}
 
     def _bound(self, model: Model, ask: ModelAsk | Tentative) -> dict[str, Any]:
-        own = self.tiers[ask.tier].settings(self.kwargs)
+        own = {} if isinstance(ask, Prompt) else self.tiers[ask.tier].settings(self.kwargs)
         given = without_sampling(own) if isinstance(ask, Sample) else own
         return {name: value for name, value in {**kwargs_of(model), **given}.items() if name != "stop"}
 
-    def _stop(self, model: Model) -> list[str] | None:
-        return self.stop if self.stop is not None else kwargs_of(model).get("stop")
+    def _stop(self, model: Model, ask: ModelAsk | Tentative) -> list[str] | None:
+        own = kwargs_of(model).get("stop")
+        return own if self.stop is None or isinstance(ask, Prompt) else self.stop
 
     def _invoke(self, model: Model, ask: ModelAsk) -> AIMessage:
         chat = chat_of(model)
         if chat is None:
             return ChatCalls._invoke(self, model, ask)
-        return _compat.silent_generate(chat, self._given(ask), self._stop(model), self._bound(model, ask))
+        return _compat.silent_generate(
+            chat, self._given(ask), self._stop(model, ask), self._bound(model, ask)
+        )
 
     async def _ainvoke(self, tier: TierModel, model: Model, ask: ModelAsk) -> AIMessage:
         chat = chat_of(model)
         if chat is None:
             return await ChatCalls._ainvoke(self, tier, model, ask)
         return await _compat.asilent_generate(
-            chat, self._given(ask), self._stop(model), self._bound(model, ask)
+            chat, self._given(ask), self._stop(model, ask), self._bound(model, ask)
         )
 
     def _samples(self, tier: TierModel, ask: Sample) -> list[AIMessage]:
@@ -57,10 +60,10 @@ class SilentCalls(ChatCalls):
         chat = chat_of(model)
         if chat is None:
             return ChatCalls._chunks(self, model, ask)
-        return _compat.silent_stream(chat, self._given(ask), self._stop(model), self._bound(model, ask))
+        return _compat.silent_stream(chat, self._given(ask), self._stop(model, ask), self._bound(model, ask))
 
     def _achunks(self, model: Model, ask: Streamed) -> AsyncIterator[AIMessage]:
         chat = chat_of(model)
         if chat is None:
             return ChatCalls._achunks(self, model, ask)
-        return _compat.asilent_stream(chat, self._given(ask), self._stop(model), self._bound(model, ask))
+        return _compat.asilent_stream(chat, self._given(ask), self._stop(model, ask), self._bound(model, ask))

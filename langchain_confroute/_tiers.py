@@ -26,6 +26,11 @@ _UNCACHEABLE = "ChatOllama"
 # Takes log-probabilities as a call argument only; its fields of that name are not sent.
 _BY_CALL = "ChatHuggingFace"
 _PER_SAMPLE = ("temperature", "seed", "n")
+# What callers bind for their own conversation; a signal's prompt is no part of it.
+_CALLERS = (
+    *("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "response_format"),
+    *("ls_structured_output_format", "stop", "n", "max_tokens", "logprobs", "top_logprobs"),
+)
 
 
 def chat_of(model: Model) -> BaseChatModel | None:
@@ -89,8 +94,8 @@ class TierModel:
     asks_logprobs: bool = field(init=False)
     provider: str | None = field(init=False)
     sync_only: bool = False
-    _draft: Model | None = field(default=None, init=False)
-    _watched: Model | None = field(default=None, init=False)
+    asks_alternatives: bool = field(default=True, init=False)
+    _drafts: dict[tuple[int, int, bool], Model] = field(default_factory=dict, init=False)
     _samplers: dict[float, Model] = field(default_factory=dict, init=False)
     _plain: Tier = field(init=False)
 
@@ -166,34 +171,55 @@ class TierModel:
             return self.chat.get_num_tokens_from_messages(list(messages))
         return count_tokens_approximately(messages)
 
-    @property
-    def draft(self) -> Model:
-        """A copy whose answer may be thrown away: whole, never streamed, with log-probabilities if it has any."""
-        if self._draft is None:
-            self._draft = rebuilt(self.source, self._as_draft) if self.chat is not None else self.source
-        return self._draft
+    def draft(self, top_logprobs: int = 0) -> Model:
+        """A copy whose answer may be thrown away: whole, with log-probabilities and alternatives if it has any."""
+        return self._evidence(top_logprobs)
 
-    def _as_draft(self, model: BaseChatModel, *, streams: bool = False) -> Model:
+    def watched(self, top_logprobs: int = 0) -> Model:
+        """The same for a draft that is watched while it streams."""
+        return self._evidence(top_logprobs, streams=True)
+
+    def prompter(self, top_logprobs: int, max_tokens: int) -> Model:
+        """The same for a signal's own prompt: without the caller's tools, and short."""
+        return self._evidence(top_logprobs, max_tokens=max_tokens)
+
+    def _evidence(self, top_logprobs: int, *, max_tokens: int = 0, streams: bool = False) -> Model:
+        key = (top_logprobs if self.asks_alternatives else 0, max_tokens, streams)
+        if key not in self._drafts and self.chat is None:
+            self._drafts[key] = self.source
+        elif key not in self._drafts:
+            without = _CALLERS if max_tokens else ()
+            self._drafts[key] = rebuilt(self.source, partial(self._asking, *key), without=without)
+        return self._drafts[key]
+
+    def _asking(self, top_logprobs: int, max_tokens: int, streams: bool, model: BaseChatModel) -> Model:
+        fields = type(model).model_fields
         update: dict[str, Any] = {} if streams else {"disable_streaming": True}
-        by_call = self.asks_logprobs and _is(model, _BY_CALL)
-        if self.asks_logprobs and not by_call:
-            update["logprobs"] = True
-            if _is(model, _UNCACHEABLE):
-                update["cache"] = False
+        wanted: dict[str, Any] = {"logprobs": True} if self.asks_logprobs else {}
+        if top_logprobs and "top_logprobs" in fields and (wanted or getattr(model, "logprobs", None)):
+            wanted["top_logprobs"] = max(top_logprobs, getattr(model, "top_logprobs", None) or 0)
+        by_call = bool(wanted) and _is(model, _BY_CALL)
+        update |= {} if by_call else wanted
+        if wanted and _is(model, _UNCACHEABLE):
+            update["cache"] = False
+        # Ollama's name for it is another one.
+        update |= {
+            name: max_tokens for name in ("max_tokens", "num_predict") if max_tokens and name in fields
+        }
         copy = fresh(model, update)
-        return copy.bind(logprobs=True) if by_call else copy
+        return copy.bind(**wanted) if by_call else copy
 
-    @property
-    def watched(self) -> Model:
-        """A copy for a draft that is watched while it streams."""
-        if self._watched is None:
-            streams = partial(self._as_draft, streams=True)
-            self._watched = rebuilt(self.source, streams) if self.chat is not None else self.source
-        return self._watched
-
-    def stop_asking(self) -> None:
-        """Remember that the provider rejects log-probabilities."""
-        self.asks_logprobs, self._draft, self._watched = False, None, None
+    def ease(self, error: Exception) -> bool:
+        """After a refusal of log-probabilities ask for less of them; False where that was not what failed."""
+        asked = any(top for top, _, _ in self._drafts)
+        if not rejects_logprobs(error) or not (self.asks_logprobs or (asked and self.asks_alternatives)):
+            return False
+        if asked and self.asks_alternatives:
+            self.asks_alternatives = False
+        else:
+            self.asks_logprobs = False
+        self._drafts = {}
+        return True
 
     def sampler(self, temperature: float) -> Model:
         """A copy that answers differently each time: its own temperature, no seed, no answer cache."""

@@ -67,7 +67,7 @@ def diagnose(*, edge: Model | str, cloud: Model | str) -> Diagnosis:
 def _examined(tier: TierModel) -> tuple[Check, ...]:
     start = time.perf_counter()
     try:
-        answer = tier.draft.invoke(_SUM)
+        answer = tier.draft().invoke(_SUM)
     except ConfrouteError as error:
         return (Check(name="answers", ok=False, detail=str(error)),)
     except Exception as error:  # noqa: BLE001  whatever a provider raises is the finding

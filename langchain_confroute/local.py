@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChatLocal"]
 
-CALL_KWARGS = ("temperature", "max_tokens", "top_p", "seed", "logprobs", "n", "model")
+CALL_KWARGS = ("temperature", "max_tokens", "top_p", "seed", "logprobs", "top_logprobs", "n", "model")
 # Set by LangChain itself for tracing; it means nothing to a model.
 IGNORED_KWARGS = ("ls_structured_output_format",)
 
@@ -46,7 +46,7 @@ class ChatLocal(BaseChatModel):
         closing the stream stops the decoding within one token.
 
     Call arguments
-        `temperature`, `max_tokens`, `top_p`, `seed`, `stop`, `logprobs`, `model`, and `n` in `generate`: n answers from
+        `temperature`, `max_tokens`, `top_p`, `seed`, `stop`, `logprobs`, `top_logprobs`, `model`, and `n` in `generate`: n answers from
         one reading of the prompt. Anything else is refused.
 
     Token usage
@@ -74,6 +74,8 @@ class ChatLocal(BaseChatModel):
         Strings that end an answer; a call's own replace them.
     logprobs : bool or None
         Whether answers carry log-probabilities.
+    top_logprobs : int or None
+        Likeliest tokens to return at each place, beside the one that was drawn; takes effect with `logprobs`.
     dtype : {"float32", "bfloat16", "float16"}
     context_window : int or None
         Tokens of prompt and answer together; None for the model's own.
@@ -86,6 +88,7 @@ class ChatLocal(BaseChatModel):
     seed: int | None = None
     stop: list[str] | None = None
     logprobs: bool | None = None
+    top_logprobs: int | None = None
     dtype: str = "float32"
     context_window: int | None = None
 
@@ -103,6 +106,7 @@ class ChatLocal(BaseChatModel):
             "seed",
             "stop",
             "logprobs",
+            "top_logprobs",
             "dtype",
             "context_window",
         )
@@ -227,7 +231,9 @@ class ChatLocal(BaseChatModel):
             key: given.get(key, getattr(self, key)) for key in ("temperature", "max_tokens", "top_p", "seed")
         }
         asked["stop"] = (stop if stop is not None else self.stop) or ()
-        return given.get("n", 1), bool(given.get("logprobs", self.logprobs)), asked
+        logprobs = bool(given.get("logprobs", self.logprobs))
+        asked["top_logprobs"] = (given.get("top_logprobs", self.top_logprobs) or 0) if logprobs else 0
+        return given.get("n", 1), logprobs, asked
 
     def loaded(self) -> LocalModel:
         """The model itself, loaded if it is not yet; shared by everyone who loaded it."""

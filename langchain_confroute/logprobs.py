@@ -8,6 +8,8 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
+from confroute.types import Alternatives
+
 
 def extract_token_logprobs(message: BaseMessage) -> tuple[float, ...] | None:
     """The natural log-probability of each token of an answer.
@@ -43,6 +45,55 @@ def extract_tokens(message: BaseMessage) -> tuple[str, ...] | None:
     ('4',)
     """
     return read(message)[0]
+
+
+def extract_top_logprobs(message: BaseMessage) -> tuple[Alternatives, ...] | None:
+    """The likeliest tokens at each place of an answer, with their natural log-probabilities, best first.
+
+    Read where `extract_token_logprobs` reads, from each token's "top_logprobs". None where any token has none.
+
+    Examples
+    --------
+    >>> from langchain_core.messages import AIMessage
+    >>> top = [{"token": "4", "logprob": -0.25}, {"token": "5", "logprob": -1.6}]
+    >>> metadata = {"logprobs": {"content": [{"token": "4", "logprob": -0.25, "top_logprobs": top}]}}
+    >>> extract_top_logprobs(AIMessage("4", response_metadata=metadata))
+    ((('4', -0.25), ('5', -1.6)),)
+    """
+    found: Any = message.response_metadata.get("logprobs")
+    if isinstance(found, dict):
+        found = found.get("content") or _old_tops(found.get("top_logprobs"))
+    if not isinstance(found, (list, tuple)) or not found or not _field(found[0], "top_logprobs"):
+        return None
+    every = [_field(entry, "top_logprobs") or () for entry in found]
+    tops = tuple(tuple((_field(one, "token"), _field(one, "logprob")) for one in top) for top in every)
+    sound = all(top and all(isinstance(t, str) and isinstance(v, Real) for t, v in top) for top in tops)
+    return tops if sound else None
+
+
+def _old_tops(found: Any) -> list[dict[str, Any]]:
+    """The old completions form, a dictionary of token to number at each place, in the newer one."""
+    if not isinstance(found, (list, tuple)):
+        return []
+    return [
+        {"top_logprobs": [{"token": token, "logprob": value} for token, value in (top or {}).items()]}
+        for top in found
+    ]
+
+
+def content_of(
+    tokens: Sequence[str], logprobs: Sequence[float], tops: Sequence[Alternatives] | None
+) -> list[dict[str, Any]]:
+    """Tokens with their log-probabilities in OpenAI's shape."""
+    each = zip(tokens, logprobs, tops or ((),) * len(tokens), strict=True)
+    return [
+        {**_scored(token, logprob), "top_logprobs": [_scored(*one) for one in top]}
+        for token, logprob, top in each
+    ]
+
+
+def _scored(token: str, logprob: float) -> dict[str, Any]:
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode("utf-8", "replace"))}
 
 
 def read(message: BaseMessage) -> tuple[tuple[str, ...] | None, tuple[float, ...] | None]:

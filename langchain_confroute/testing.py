@@ -24,6 +24,7 @@ from pydantic import Field, SkipValidation
 from confroute.testing import Reply, ScriptedModel, parts
 from confroute.types import Generation, Usage
 from langchain_confroute._messages import to_core
+from langchain_confroute.logprobs import content_of
 
 __all__ = ["ScriptedChat"]
 
@@ -68,6 +69,7 @@ class ScriptedChat(BaseChatModel):
     api_key: str | None = None
     streaming: bool = False
     logprobs: bool | None = None
+    top_logprobs: int | None = None
     rejects_logprobs: bool = False
     calls: Callable[[float | None], Sequence[Any]] | Sequence[Mapping[str, Any]] | None = None
     seen: list[dict[str, Any]] = Field(default_factory=list, exclude=True)
@@ -159,13 +161,10 @@ class ScriptedChat(BaseChatModel):
     def _logprobs(self, generation: Generation, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if not kwargs.get("logprobs", self.logprobs) or generation.logprobs is None:
             return {}
-        tokens = generation.tokens or ()
-        padded = [*tokens, *[""] * (len(generation.logprobs) - len(tokens))]
-        content: list[dict[str, Any]] = [
-            {"token": token, "logprob": value, "bytes": None, "top_logprobs": []}
-            for token, value in zip(padded, generation.logprobs, strict=False)
-        ]
-        return {"logprobs": {"content": content, "refusal": None}}
+        tokens, values = generation.tokens or (), generation.logprobs
+        padded = [*tokens, *[""] * (len(values) - len(tokens))][: len(values)]
+        tops = generation.top_logprobs if kwargs.get("top_logprobs", self.top_logprobs) else None
+        return {"logprobs": {"content": content_of(padded, values, tops), "refusal": None}}
 
     def _generate(
         self,

@@ -57,6 +57,11 @@ def core_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
     )
 
 
+def from_core(messages: Sequence[Message]) -> list[ChatMessage]:
+    """A signal's own prompt as LlamaIndex's messages; it has no tool turns."""
+    return [ChatMessage(role=MessageRole(message.role), content=message.text) for message in messages]
+
+
 def has_attachments(messages: Sequence[ChatMessage]) -> bool:
     """Whether a message holds an image, a sound, a film or a file."""
     return any(_attached(message.blocks) for message in messages)

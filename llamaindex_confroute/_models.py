@@ -87,14 +87,30 @@ def reads_text_only(llm: LLM) -> bool:
     return isinstance(llm, (CustomLLM, LocalLLM))
 
 
-def for_draft(llm: LLM, given: Mapping[str, Any]) -> Prepared:
-    """Return what to call for an answer with log-probabilities, where the model can be asked for them."""
+def for_draft(llm: LLM, given: Mapping[str, Any], *, top_logprobs: int = 0) -> Prepared:
+    """Return what to call for an answer with log-probabilities, where the model can be asked for them.
+
+    `top_logprobs` is how many alternatives a token are wanted; the caller and the model may have set more.
+    """
+    if isinstance(llm, LocalLLM):
+        wanted = max(top_logprobs, given.get("top_logprobs") or llm.top_logprobs)
+        return Prepared(llm=llm, kwargs={"top_logprobs": wanted} if wanted else {})
     if not _openai_like(llm):
         return Prepared(llm=llm)
     if getattr(llm, "is_chat_model", True) is False:
-        return Prepared(llm=llm, kwargs={"logprobs": 1})
-    wanted = given.get("top_logprobs") or getattr(llm, "top_logprobs", 0) or 1
+        return Prepared(llm=llm, kwargs={"logprobs": max(1, top_logprobs)})
+    wanted = max(top_logprobs, given.get("top_logprobs") or getattr(llm, "top_logprobs", 0) or 1)
     return Prepared(llm=llm, kwargs={"logprobs": True, "top_logprobs": wanted})
+
+
+def for_prompt(llm: LLM, *, top_logprobs: int, max_tokens: int) -> Prepared:
+    """Return what to call for a signal's own prompt: with log-probabilities, and short where it can be said."""
+    asked = for_draft(llm, {}, top_logprobs=top_logprobs)
+    if _openai_like(llm) or isinstance(llm, LocalLLM):
+        return Prepared(llm=asked.llm, kwargs={**asked.kwargs, "max_tokens": max_tokens})
+    if "max_tokens" in type(llm).model_fields:
+        return Prepared(llm=llm.model_copy(update={"max_tokens": max_tokens}), kwargs=asked.kwargs)
+    return asked
 
 
 def can_sample(llm: LLM) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatResponse, CompletionResponse, LogProb
 
-from confroute.types import Finish, Generation, Usage
+from confroute.types import Alternatives, Finish, Generation, Usage
 
 _FINISH: dict[str, Finish] = {
     "stop": "stop",
@@ -29,6 +29,7 @@ class Scored:
 
     logprobs: tuple[float, ...]
     tokens: tuple[str, ...] | None = None
+    tops: tuple[Alternatives, ...] | None = None
 
 
 def extract_token_logprobs(response: ChatResponse | CompletionResponse) -> tuple[float, ...] | None:
@@ -83,6 +84,7 @@ def generation_of(response: ChatResponse, *, model: str, answer: str | None = No
         text=response.message.content or "",
         logprobs=scored.logprobs if scored else None,
         tokens=scored.tokens if scored else None,
+        top_logprobs=scored.tops if scored else None,
         usage=usage_of(response),
         finish=finish_of(response),
         model=_text(read(response.raw, "model")) or model,
@@ -106,6 +108,7 @@ def split(generation: Generation) -> list[Generation]:
                 text=_text(read(read(choice, "message"), "content")) or "",
                 logprobs=scored.logprobs if scored else None,
                 tokens=scored.tokens if scored else None,
+                top_logprobs=scored.tops if scored else None,
                 usage=None if position else generation.usage,
                 finish=_FINISH.get(str(read(choice, "finish_reason")).lower(), "unknown"),
             )
@@ -156,9 +159,31 @@ def _scored(found: Any) -> Scored | None:
         return Scored(
             logprobs=_numbers(read(item, "logprob") for item in content),
             tokens=tuple(tokens) if all(isinstance(token, str) for token in tokens) else None,
+            tops=_tops([read(item, "top_logprobs") for item in content]),
         )
-    values = read(found, "token_logprobs")
-    return Scored(logprobs=_numbers(values)) if values else None
+    values, tokens = read(found, "token_logprobs"), read(found, "tokens")
+    if not values:
+        return None
+    tops = read(found, "top_logprobs")
+    return Scored(
+        logprobs=_numbers(values),
+        tokens=tuple(tokens) if isinstance(tokens, (list, tuple)) else None,
+        tops=_tops(tops) if isinstance(tops, (list, tuple)) else None,
+    )
+
+
+def _tops(places: Sequence[Any]) -> tuple[Alternatives, ...] | None:
+    """The alternatives of each place, a list of objects or a dictionary; None where any place has none."""
+    every = [
+        [*place.items()]
+        if isinstance(place, Mapping)
+        else [(read(one, "token"), read(one, "logprob")) for one in place or ()]
+        for place in places
+    ]
+    sound = all(
+        top and all(isinstance(t, str) and isinstance(v, (int, float)) for t, v in top) for top in every
+    )
+    return tuple(map(tuple, every)) if every and sound else None
 
 
 def _numbers(values: Iterable[Any]) -> tuple[float, ...]:
@@ -181,7 +206,11 @@ def _spelled(places: Sequence[Sequence[LogProb]], text: str) -> Scored | None:
         chosen.append(best)
     if not chosen or len(chosen) < len(places) or text[position:].strip():
         return None
-    return Scored(logprobs=tuple(one.logprob for one in chosen), tokens=tuple(one.token for one in chosen))
+    return Scored(
+        logprobs=tuple(one.logprob for one in chosen),
+        tokens=tuple(one.token for one in chosen),
+        tops=tuple(tuple((one.token, one.logprob) for one in alternatives) for alternatives in places),
+    )
 
 
 def _start(one: LogProb, chosen: Sequence[LogProb]) -> str:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from llama_index.core.llms.llm import LLM
 
-from confroute.asks import Draft, Evidence, Final, Hidden, InsideAsk, ModelAsk, Sample, Score
+from confroute.asks import Draft, Evidence, Final, Hidden, InsideAsk, ModelAsk, Prompt, Sample, Score
 from confroute.decision import Routed
 from confroute.flow import Policy
 from confroute.models.inside import elsewhere, look_inside
@@ -21,11 +21,13 @@ from confroute.runtime import arun, arun_stream, run, run_stream
 from confroute.types import Generation, Request
 from confroute.watching import Streamed
 from llamaindex_confroute._lineage import Lineage
-from llamaindex_confroute._models import Prepared, for_draft, for_sample, samples_in_one_call
+from llamaindex_confroute._local import to_messages
+from llamaindex_confroute._messages import from_core
+from llamaindex_confroute._models import Prepared, for_draft, for_prompt, for_sample, samples_in_one_call
 from llamaindex_confroute._reading import split
 from llamaindex_confroute._work import ChatWork, Work
 from llamaindex_confroute.events import announce
-from llamaindex_confroute.local import LocalLLM, to_messages
+from llamaindex_confroute.local import LocalLLM
 
 C = TypeVar("C")
 T = TypeVar("T")
@@ -106,7 +108,8 @@ class Routing:
         def call(ask: ModelAsk) -> list[Generation] | Evidence:
             if isinstance(ask, (Score, Hidden)):
                 return self._inside(ask, work)
-            answers = [_timed(one, work) for one in self._calls(ask, work)]
+            doing = _own_work(ask) if isinstance(ask, Prompt) else work
+            answers = [_timed(one, doing) for one in self._calls(ask, doing)]
             return [_kept(ask, each) for answer in answers for each in split(answer)]
 
         return call
@@ -117,10 +120,11 @@ class Routing:
                 # CPU-bound: on the event loop it would stop every other request.
                 return await asyncio.to_thread(self._inside, ask, work)
             threaded = ask.tier in self.in_thread
+            doing = _own_work(ask) if isinstance(ask, Prompt) else work
             answers = await _together(
                 [
-                    asyncio.to_thread(_timed, one, work) if threaded else _atimed(one, work)
-                    for one in self._calls(ask, work)
+                    asyncio.to_thread(_timed, one, doing) if threaded else _atimed(one, doing)
+                    for one in self._calls(ask, doing)
                 ]
             )
             return [_kept(ask, each) for answer in answers for each in split(answer)]
@@ -134,7 +138,7 @@ class Routing:
             raise elsewhere(ask, self.request.tiers[ask.tier].model)
         return look_inside(ask, llm.loaded(), to_messages(work.messages))
 
-    def _calls(self, ask: Draft | Sample | Final, work: Work[C]) -> list[Prepared]:
+    def _calls(self, ask: Draft | Sample | Final | Prompt, work: Work[C]) -> list[Prepared]:
         """List the calls that one ask takes."""
         llm = self.models[ask.tier]
         if isinstance(ask, Sample) and isinstance(work, ChatWork) and samples_in_one_call(llm):
@@ -146,7 +150,16 @@ class Routing:
                 for_sample(llm, temperature=ask.temperature, number=number, given=work.kwargs)
                 for number in numbers
             ]
-        return [for_draft(llm, work.kwargs) if isinstance(ask, Draft) else Prepared(llm=llm)]
+        if isinstance(ask, Prompt):
+            return [for_prompt(llm, top_logprobs=ask.top_logprobs, max_tokens=ask.max_tokens)]
+        if isinstance(ask, Draft):
+            return [for_draft(llm, work.kwargs, top_logprobs=ask.top_logprobs)]
+        return [Prepared(llm=llm)]
+
+
+def _own_work(ask: Prompt) -> ChatWork:
+    """A signal's own prompt, whatever kind of call is being routed."""
+    return ChatWork(messages=from_core(ask.messages))
 
 
 def _kept(ask: ModelAsk, answer: Generation) -> Generation:

@@ -6,7 +6,7 @@ Importing it needs neither torch nor transformers; the model is loaded at its fi
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_index.core.base.llms.types import (
@@ -18,11 +18,7 @@ from llama_index.core.base.llms.types import (
     CompletionResponseAsyncGen,
     CompletionResponseGen,
     LLMMetadata,
-    LogProb,
     MessageRole,
-    TextBlock,
-    ThinkingBlock,
-    ToolCallBlock,
 )
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
@@ -30,25 +26,14 @@ from llama_index.core.llms.llm import LLM
 
 from confroute.errors import RequestError
 from confroute.models._threads import in_thread, stream_in_thread
-from confroute.types import Generation as Answer
-from confroute.types import Message, Role, Usage
+from llamaindex_confroute._local import completion_of, responses_of, to_messages, together
 
 if TYPE_CHECKING:
     from confroute.models.local import LocalModel
 
 __all__ = ["LocalLLM"]
 
-CALL_KWARGS = ("temperature", "max_tokens", "top_p", "seed", "stop")
-ROLES: dict[MessageRole, Role] = {
-    MessageRole.SYSTEM: "system",
-    MessageRole.DEVELOPER: "system",
-    MessageRole.USER: "user",
-    MessageRole.ASSISTANT: "assistant",
-    MessageRole.CHATBOT: "assistant",
-    MessageRole.MODEL: "assistant",
-    MessageRole.TOOL: "tool",
-    MessageRole.FUNCTION: "tool",
-}
+CALL_KWARGS = ("temperature", "max_tokens", "top_p", "seed", "stop", "top_logprobs")
 
 
 class LocalLLM(LLM):
@@ -61,8 +46,8 @@ class LocalLLM(LLM):
     Answers carry `logprobs` (natural logarithms, one per token of the text), `raw` with "usage", "logprobs" in OpenAI's
     shape, "finish_reason" and "model", and the token counts in `additional_kwargs`. Async calls run in threads; cancelling
     the task or closing the stream stops the decoding within one token. `complete` sends its prompt as one user turn,
-    through the model's chat template. Calls take `temperature`, `max_tokens`, `top_p`, `seed` and `stop`; anything else is
-    refused. `chat(..., n=5)` reads the prompt once for five answers, which stand in `raw["choices"]`.
+    through the model's chat template. Calls take `temperature`, `max_tokens`, `top_p`, `seed`, `stop` and
+    `top_logprobs`; anything else is refused. `chat(..., n=5)` reads the prompt once for five answers, which stand in `raw["choices"]`.
     """
 
     samples_in_one_call: ClassVar[bool] = True
@@ -75,6 +60,7 @@ class LocalLLM(LLM):
     top_p: float = Field(default=1.0, description="In (0, 1].")
     seed: int | None = Field(default=None, description="The same seed gives the same answer.")
     stop: list[str] | None = Field(default=None, description="Strings that end an answer.")
+    top_logprobs: int = Field(default=0, description="Likeliest tokens to return at each place.")
     dtype: str = Field(default="float32", description="float32, bfloat16 or float16.")
     context_window: int | None = Field(
         default=None, description="Tokens of prompt and answer; None for the model's own."
@@ -118,7 +104,7 @@ class LocalLLM(LLM):
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a prompt, sent as one user turn whether or not it is `formatted`."""
-        return _completion(self._answer(_turn(prompt), kwargs, None))
+        return completion_of(self._answer(_turn(prompt), kwargs, None))
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
@@ -126,14 +112,14 @@ class LocalLLM(LLM):
 
         def pieces() -> CompletionResponseGen:
             for piece in self._pieces(_turn(prompt), kwargs, None):
-                yield _completion(piece)
+                yield completion_of(piece)
 
         return pieces()
 
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a prompt without blocking the event loop."""
-        return _completion(await in_thread(lambda cancel: self._answer(_turn(prompt), kwargs, cancel)))
+        return completion_of(await in_thread(lambda cancel: self._answer(_turn(prompt), kwargs, cancel)))
 
     @llm_completion_callback()
     async def astream_complete(
@@ -145,7 +131,7 @@ class LocalLLM(LLM):
             inner = stream_in_thread(lambda cancel: self._pieces(_turn(prompt), kwargs, cancel))
             try:
                 async for piece in inner:
-                    yield _completion(piece)
+                    yield completion_of(piece)
             finally:
                 await inner.aclose()
 
@@ -158,14 +144,14 @@ class LocalLLM(LLM):
         n = several.pop("n", None) or 1
         asked, model = self._asked(several), self.loaded()
         answers = model.generate(to_messages(messages), n=n, cancel=cancel, **asked)
-        return _together(model.name, answers)
+        return together(model.name, answers)
 
     def _pieces(
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any], cancel: threading.Event | None
     ) -> Generator[ChatResponse, None, None]:
         asked, model = self._asked(kwargs), self.loaded()
         pieces = model.stream(to_messages(messages), cancel=cancel, **asked)
-        return _responses(model.name, pieces)
+        return responses_of(model.name, pieces)
 
     def _asked(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         unknown = sorted(set(kwargs) - set(CALL_KWARGS))
@@ -184,117 +170,5 @@ class LocalLLM(LLM):
         return LocalModel.load(self.model, dtype=self.dtype, context_window=self.context_window)
 
 
-def to_messages(messages: Sequence[ChatMessage]) -> list[Message]:
-    """LlamaIndex's messages as text.
-
-    Raises
-    ------
-    RequestError
-        A block that is not text.
-    """
-    return [Message(role=ROLES[message.role], text=_text(message)) for message in messages]
-
-
-def _text(message: ChatMessage) -> str:
-    parts: list[str] = []
-    for block in message.blocks:
-        if isinstance(block, TextBlock):
-            parts.append(block.text)
-        elif isinstance(block, ToolCallBlock):
-            parts.append(f"{block.tool_name}({block.tool_kwargs})")
-        elif not isinstance(block, ThinkingBlock):
-            msg = f"content of type {block.block_type}: LocalLLM takes text only; send it to a model that can, or leave it out"
-            raise RequestError(msg)
-    return "\n".join(part for part in parts if part)
-
-
 def _turn(prompt: str) -> list[ChatMessage]:
     return [ChatMessage(role=MessageRole.USER, content=prompt)]
-
-
-def _responses(name: str, pieces: Iterator[Any]) -> Generator[ChatResponse, None, None]:
-    text = ""
-    for piece in pieces:
-        text += piece.text
-        yield _response(
-            name, text, piece.text, piece.tokens, piece.logprobs, finish=piece.finish, usage=piece.usage
-        )
-
-
-def _together(name: str, answers: Sequence[Answer]) -> ChatResponse:
-    """The first answer; where there are several, all of them under "choices" of `raw`, as OpenAI's API has them."""
-    each = [
-        _response(
-            name, one.text, None, one.tokens or (), one.logprobs or (), finish=one.finish, usage=one.usage
-        )
-        for one in answers
-    ]
-    if len(each) == 1:
-        return each[0]
-    counts = _counts(sum((one.usage for one in answers if one.usage), Usage()))
-    choices = [
-        {
-            "message": {"content": one.message.content},
-            "logprobs": one.raw["logprobs"],
-            "finish_reason": one.raw["finish_reason"],
-        }
-        for one in each
-        if one.raw
-    ]
-    raw = {"model": name, "usage": counts, "choices": choices}
-    return each[0].model_copy(update={"raw": raw, "additional_kwargs": dict(counts)})
-
-
-def _response(
-    name: str,
-    text: str,
-    delta: str | None,
-    tokens: Sequence[str],
-    logprobs: Sequence[float],
-    *,
-    finish: str | None,
-    usage: Usage | None,
-) -> ChatResponse:
-    content: list[dict[str, Any]] = [
-        {
-            "token": token,
-            "logprob": logprob,
-            "bytes": list(token.encode("utf-8", "replace")),
-            "top_logprobs": [],
-        }
-        for token, logprob in zip(tokens, logprobs, strict=True)
-    ]
-    counts = _counts(usage)
-    raw: dict[str, Any] = {"model": name, "finish_reason": finish, "logprobs": {"content": content}}
-    if counts:
-        raw["usage"] = counts
-    return ChatResponse(
-        message=ChatMessage(role=MessageRole.ASSISTANT, content=text),
-        delta=delta,
-        raw=raw,
-        logprobs=[
-            [LogProb(token=one["token"], logprob=one["logprob"], bytes=one["bytes"])] for one in content
-        ],
-        additional_kwargs=dict(counts),
-    )
-
-
-def _counts(usage: Usage | None) -> dict[str, int]:
-    if usage is None:
-        return {}
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.total_tokens,
-    }
-
-
-def _completion(response: ChatResponse) -> CompletionResponse:
-    # Not LlamaIndex's own converter: it writes the token counts into the message as well.
-    return CompletionResponse(
-        text=response.message.content or "",
-        delta=response.delta,
-        raw=response.raw,
-        logprobs=response.logprobs,
-        additional_kwargs=response.additional_kwargs,
-    )

@@ -243,7 +243,11 @@ class ScriptedLLM(FunctionCallingLLM):
         choice: dict[str, Any] = {"finish_reason": said.finish}
         if kwargs.get("logprobs", self.logprobs) and said.logprobs is not None:
             pairs = zip(said.tokens or ("",) * len(said.logprobs), said.logprobs, strict=False)
-            choice["logprobs"] = {"content": [{"token": token, "logprob": value} for token, value in pairs]}
+            content: list[dict[str, Any]] = [{"token": token, "logprob": value} for token, value in pairs]
+            if kwargs.get("top_logprobs", self.top_logprobs) and said.top_logprobs is not None:
+                for one, top in zip(content, said.top_logprobs, strict=False):
+                    one["top_logprobs"] = [{"token": token, "logprob": value} for token, value in top]
+            choice["logprobs"] = {"content": content}
         return ChatResponse(message=_message(reply, said.text), raw=self._raw(choice, said))
 
     def _words(self, reply: Reply, messages: Sequence[ChatMessage]) -> Generator[ChatResponse, None, None]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from confroute.decision import Decision
-from confroute.types import Generation
+from confroute.types import Generation, Message
 
 if TYPE_CHECKING:
     from confroute.signals.mc_dropout import DropoutPasses
@@ -42,9 +42,13 @@ class Watch(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """One answer of `tier` that may still be thrown away: never shown before the policy keeps it."""
+    """One answer of `tier` that may still be thrown away: never shown before the policy keeps it.
+
+    `top_logprobs` is how many alternatives a token its signals read; providers that return none are not refused.
+    """
 
     tier: str
+    top_logprobs: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +62,7 @@ class Tentative:
 
     tier: str
     watch: Watch
+    top_logprobs: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +73,20 @@ class Sample:
     n: int = 1
     temperature: float = 0.7
     drawn: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One answer of `tier` to a signal's own `messages` instead of the conversation: never shown to the caller.
+
+    It is asked with log-probabilities and `top_logprobs` alternatives a token where the provider has them, without
+    the caller's tools, and cut after `max_tokens` where the host can say so.
+    """
+
+    tier: str
+    messages: tuple[Message, ...]
+    top_logprobs: int = 0
+    max_tokens: int = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +162,7 @@ class Gather:
 
 
 InsideAsk: TypeAlias = Score | Hidden
-ModelAsk: TypeAlias = Draft | Sample | Final | InsideAsk
+ModelAsk: TypeAlias = Draft | Sample | Final | Prompt | InsideAsk
 WorkAsk: TypeAlias = Embed | Entails
 Ask: TypeAlias = Union[ModelAsk, WorkAsk, Tentative, Report, "Gather"]
 
@@ -164,7 +183,7 @@ class Evidence:
     Attributes
     ----------
     generations : tuple of Generation
-        For Draft and Final one answer, for Sample up to `n`, else empty.
+        For Draft, Prompt and Final one answer, for Sample up to `n`, else empty.
     numbers : ndarray or None
         For Embed shape (texts, dimensions), for Entails shape (pairs,), for Hidden shape (layers, width), else None.
     passes : DropoutPasses or None

@@ -20,10 +20,10 @@ from collections.abc import (
 )
 from dataclasses import dataclass, field
 
-from confroute.asks import Hidden, ModelAsk, Sample, Score
+from confroute.asks import Hidden, ModelAsk, Prompt, Sample, Score
 from confroute.errors import PolicyError
 from confroute.models.inside import elsewhere
-from confroute.types import Finish, Generation, Request, Usage
+from confroute.types import Alternatives, Finish, Generation, Request, Usage, transcript
 from confroute.watching import Streamed
 
 
@@ -38,6 +38,8 @@ class Reply:
         Natural log-probability of every token; None for a provider that returns none.
     logprobs : tuple of float or None
         One per token instead, right or wrong on purpose: it is passed on as it is.
+    top_logprobs : tuple of alternatives or None
+        For each token the likeliest ones at its place, for callers that ask for them; see `Generation`.
     usage : Usage or None
         Words of prompt and answer where not given.
     latency_s : float
@@ -51,6 +53,7 @@ class Reply:
     text: str = ""
     logprob: float | None = -0.05
     logprobs: tuple[float, ...] | None = None
+    top_logprobs: tuple[Alternatives, ...] | None = None
     usage: Usage | None = None
     latency_s: float = 0.0
     fault: Exception | None = None
@@ -70,7 +73,13 @@ class Reply:
             logprobs = (self.logprob,) * len(tokens)
         usage = self.usage or Usage(input_tokens=len(prompt.split()), output_tokens=len(tokens))
         return Generation(
-            text=self.text, logprobs=logprobs, tokens=tokens, usage=usage, finish=self.finish, model=model
+            text=self.text,
+            logprobs=logprobs,
+            tokens=tokens,
+            top_logprobs=self.top_logprobs,
+            usage=usage,
+            finish=self.finish,
+            model=model,
         )
 
 
@@ -175,7 +184,8 @@ class ScriptedCalls:
                 raise elsewhere(ask, self._model(ask.tier).name)
             if isinstance(ask, Sample):
                 return [self._model(ask.tier).say(prompt, temperature=ask.temperature) for _ in range(ask.n)]
-            return [self._model(ask.tier).say(prompt)]
+            asked = transcript(ask.messages) if isinstance(ask, Prompt) else prompt
+            return [self._model(ask.tier).say(asked)]
 
         return answer
 
@@ -191,7 +201,8 @@ class ScriptedCalls:
                     await self._model(ask.tier).asay(prompt, temperature=ask.temperature)
                     for _ in range(ask.n)
                 ]
-            return [await self._model(ask.tier).asay(prompt)]
+            asked = transcript(ask.messages) if isinstance(ask, Prompt) else prompt
+            return [await self._model(ask.tier).asay(asked)]
 
         return answer
 
@@ -235,4 +246,4 @@ def parts(reply: Reply) -> Generator[str, None, None]:
 
 def prompt_of(request: Request) -> str:
     """A conversation as one text, as scripted models see it."""
-    return "\n".join(f"{message.role}: {message.text}" for message in request.messages)
+    return transcript(request.messages)

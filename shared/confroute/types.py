@@ -6,7 +6,7 @@ All of them are frozen and keyword-only; nothing here does I/O or imports a host
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -15,6 +15,7 @@ from confroute.errors import BadLogprobsError
 JSON: TypeAlias = "str | int | float | bool | list[JSON] | dict[str, JSON] | None"
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 Finish: TypeAlias = Literal["stop", "length", "tool_calls", "cancelled", "unknown"]
+Alternatives: TypeAlias = "tuple[tuple[str, float], ...]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,18 @@ class Message:
 
     role: Role
     text: str
+
+
+def transcript(messages: Sequence[Message]) -> str:
+    """A conversation as one text, a "role: text" line a message.
+
+    Examples
+    --------
+    >>> print(transcript([Message(role="system", text="Be brief."), Message(role="user", text="2 + 2?")]))
+    system: Be brief.
+    user: 2 + 2?
+    """
+    return "\n".join(f"{message.role}: {message.text}" for message in messages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +86,9 @@ class Generation:
         None when the provider returned none: never read as confidence.
     tokens : tuple of str or None
         The generated tokens, aligned with `logprobs`.
+    top_logprobs : tuple of alternatives or None
+        For each token the likeliest ones at its place, each as (token, natural logarithm of its probability), best
+        first. The token that was drawn need not be among them. None when they were not asked for or not returned.
     usage : Usage or None
         Tokens billed for this call. In a batch of samples the prompt is counted on the first only.
     finish : str
@@ -94,6 +110,7 @@ class Generation:
     text: str
     logprobs: tuple[float, ...] | None = None
     tokens: tuple[str, ...] | None = None
+    top_logprobs: tuple[Alternatives, ...] | None = None
     usage: Usage | None = None
     finish: Finish = "unknown"
     model: str | None = None

@@ -109,9 +109,9 @@ def test_drafts_ask_for_log_probabilities_once_and_finals_do_not(accepting, edge
     answer = accepting.invoke("q")
     assert edge.logprobs is None
     assert decision_of(answer)["signals"]["token_logprob"]["tokens"] == 3
-    first = accepting._plan.tiers["edge"].draft
+    first = accepting._plan.tiers["edge"].draft()
     accepting.invoke("q")
-    assert accepting._plan.tiers["edge"].draft is first
+    assert accepting._plan.tiers["edge"].draft() is first
     assert first is not edge
 
 

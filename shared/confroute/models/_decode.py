@@ -16,6 +16,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from confroute.models._cache import repeat_rows
+from confroute.models._draw import Plan
 from confroute.models._load import Weights
 from confroute.models._reading import kept_reading
 
@@ -26,23 +27,13 @@ NUCLEUS_GUESS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How to draw: rows, most tokens a row, temperature (0 = greedy), nucleus mass, seed."""
-
-    n: int = 1
-    max_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """One token of one row, with its natural log-probability at temperature 1."""
+    """One token of one row, with its natural log-probability at temperature 1 and the likeliest ones there."""
 
     row: int
     token: int
     logprob: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 class Decoder:
@@ -91,11 +82,13 @@ class Decoder:
             return None
         uniforms = self._uniforms[self._rows, self._steps] if self._plan.temperature else None
         tokens = choose(logits, self._plan, uniforms)
-        logprobs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(1)
-        self._last, self._steps = tokens, self._steps + 1
-        pairs = zip(self._rows, tokens.tolist(), logprobs.tolist(), strict=True)
+        total = logits.logsumexp(1)
         # A certain token's difference can come out a rounding error above zero.
-        return [Drawn(row=row, token=token, logprob=min(0.0, logprob)) for row, token, logprob in pairs]
+        logprobs = (logits.gather(1, tokens[:, None])[:, 0] - total).clamp(max=0.0)
+        tops = likeliest(logits, total, self._plan.top_logprobs)
+        self._last, self._steps = tokens, self._steps + 1
+        drawn = zip(self._rows, tokens.tolist(), logprobs.tolist(), tops, strict=True)
+        return [Drawn(row=row, token=token, logprob=logprob, top=top) for row, token, logprob, top in drawn]
 
     def _cancelled(self) -> bool:
         return self._cancel is not None and self._cancel.is_set()
@@ -127,6 +120,18 @@ class Decoder:
             self._rows = [self._rows[place] for place in self._kept]
             self._kept = None
         return forward(self._weights, self._last[:, None], self._cache, keep=1)[:, -1]
+
+
+def likeliest(logits: torch.Tensor, total: torch.Tensor, count: int) -> list[tuple[tuple[int, float], ...]]:
+    """The `count` likeliest tokens of each row with their log-probabilities, best first."""
+    if not count:
+        return [()] * len(logits)
+    values, ids = logits.topk(min(count, logits.shape[1]), dim=1)
+    logprobs = (values - total[:, None]).clamp(max=0.0)
+    return [
+        tuple(zip(row_ids, row, strict=True))
+        for row_ids, row in zip(ids.tolist(), logprobs.tolist(), strict=True)
+    ]
 
 
 def new_cache(weights: Weights) -> DynamicCache:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from confroute.errors import RequestError
-from confroute.types import Finish, Message
+from confroute.types import Alternatives, Finish, Message
 
 UNFINISHED = "\ufffd"
 # GGUF files name one end token; instruct models may use any of these, as llama.cpp also assumes.
@@ -103,17 +103,19 @@ class Row:
     ids: list[int] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    tops: list[Alternatives] = field(default_factory=list)
     text: str = ""
     finish: Finish | None = None
     billed: int = 0
     _prefix: int = 0
     _read: int = 0
 
-    def push(self, token: int, logprob: float) -> None:
-        """Take one more token that is not an end token."""
+    def push(self, token: int, logprob: float, top: Sequence[tuple[int, float]] = ()) -> None:
+        """Take one more token that is not an end token, and the likeliest ones at its place."""
         self.billed += 1
         self.ids.append(token)
         self.logprobs.append(logprob)
+        self.tops.append(tuple((self.decode([other]), value) for other, value in top))
         old, new = self._window()
         if len(new) > len(old) and not new.endswith(UNFINISHED):
             self._prefix, self._read = self._read, len(self.ids)
@@ -129,6 +131,11 @@ class Row:
             if len(new) > len(old) and self.tokens:
                 self.tokens.pop()
                 self._append(new[len(old) :])
+
+    def alternatives(self, start: int = 0, stop: int | None = None) -> tuple[Alternatives, ...] | None:
+        """The likeliest tokens at each place; None where none were asked for."""
+        found = tuple(self.tops[start:stop])
+        return found if any(found) else None
 
     def settled(self) -> int:
         """How many tokens can be shown now: none whose text may turn out to begin a stop string."""
@@ -162,7 +169,8 @@ class Row:
         end = 0
         for position, piece in enumerate(self.tokens):
             if end >= length:
-                del self.tokens[position:], self.logprobs[position:], self.ids[position:]
+                for column in (self.tokens, self.logprobs, self.tops, self.ids):
+                    del column[position:]
                 return
             self.tokens[position] = piece[: length - end]
             end += len(piece)

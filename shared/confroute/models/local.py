@@ -15,17 +15,18 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from confroute.errors import ModelError, RequestError
 from confroute.models import _text
-from confroute.models._draw import Piece, check, piece_of, steps
+from confroute.models._draw import Piece, Plan, answers_of, check, piece_of, steps
 from confroute.models._load import Weights, load_causal
 from confroute.types import Generation, Message, Usage
 
 if TYPE_CHECKING:
-    from confroute.models._decode import Decoder, Plan
+    from confroute.models._decode import Decoder
 
 __all__ = ["LocalModel", "Piece"]
 
@@ -132,6 +133,7 @@ class LocalModel:
         top_p: float = 1.0,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        top_logprobs: int = 0,
         cancel: threading.Event | None = None,
     ) -> tuple[Generation, ...]:
         """Answer `n` times; the prompt is read once for all of them.
@@ -153,6 +155,8 @@ class LocalModel:
             The same seed gives the same answers. The global random state is never touched.
         stop : sequence of str
             The answer ends before the first of these.
+        top_logprobs : int
+            How many of the likeliest tokens to return at each place; 0 for none.
         cancel : threading.Event, optional
             Once set, the call returns what it has within one token, with finish "cancelled".
 
@@ -169,26 +173,23 @@ class LocalModel:
             No messages, a prompt longer than `context_window` - 1 tokens, or a parameter out of range.
         """
         started = time.perf_counter()
-        prompt, plan = self._plan(
-            messages, stop, n=n, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed
+        prompt, plan = self._fitted(
+            messages,
+            stop,
+            Plan(
+                n=n,
+                max_tokens=max_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                seed=seed,
+                top_logprobs=top_logprobs,
+            ),
         )
         rows = self._rows(n, stop)
         for _ in steps(self._decoder(prompt, plan, cancel), rows, plan, self._ends):
             pass
-        latency = time.perf_counter() - started
-        return tuple(
-            Generation(
-                text=row.text,
-                logprobs=tuple(row.logprobs),
-                tokens=tuple(row.tokens),
-                usage=Usage(input_tokens=0 if position else len(prompt), output_tokens=row.billed),
-                finish=row.finish or "unknown",
-                model=self._name,
-                latency_s=latency,
-                raw=tuple(row.ids),
-            )
-            for position, row in enumerate(rows)
-        )
+        latency_s = time.perf_counter() - started
+        return answers_of(rows, model=self._name, prompt_tokens=len(prompt), latency_s=latency_s)
 
     def stream(
         self,
@@ -199,6 +200,7 @@ class LocalModel:
         top_p: float = 1.0,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        top_logprobs: int = 0,
         cancel: threading.Event | None = None,
     ) -> Iterator[Piece]:
         """Answer once, piece by piece; the pieces join to what `generate` gives.
@@ -211,8 +213,17 @@ class LocalModel:
         Piece
             The last one carries `finish` and `usage`.
         """
-        prompt, plan = self._plan(
-            messages, stop, n=1, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed
+        prompt, plan = self._fitted(
+            messages,
+            stop,
+            Plan(
+                n=1,
+                max_tokens=max_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                seed=seed,
+                top_logprobs=top_logprobs,
+            ),
         )
         return self._stream(prompt, plan, self._rows(1, stop), cancel)
 
@@ -260,20 +271,8 @@ class LocalModel:
 
         return Decoder(self._weights, prompt, plan, cancel)
 
-    def _plan(
-        self,
-        messages: Sequence[Message],
-        stop: Sequence[str],
-        *,
-        n: int,
-        max_tokens: int,
-        temperature: float,
-        top_p: float,
-        seed: int | None,
-    ) -> tuple[list[int], Plan]:
-        from confroute.models._decode import Plan
-
-        check(n, max_tokens, temperature, top_p, stop)
+    def _fitted(self, messages: Sequence[Message], stop: Sequence[str], plan: Plan) -> tuple[list[int], Plan]:
+        check(plan, stop)
         prompt = _text.prompt_ids(self.tokenizer, messages)
         if len(prompt) > self._window - 1:
             msg = (
@@ -281,8 +280,7 @@ class LocalModel:
                 f"(context window {self._window}, one left for the answer); shorten it or use a model with a larger window"
             )
             raise RequestError(msg)
-        room = min(max_tokens, self._window - len(prompt))
-        return prompt, Plan(n=n, max_tokens=room, temperature=temperature, top_p=top_p, seed=seed)
+        return prompt, replace(plan, max_tokens=min(plan.max_tokens, self._window - len(prompt)))
 
 
 def _own_window(config: Any) -> int | None:

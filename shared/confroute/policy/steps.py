@@ -10,11 +10,11 @@ from confroute.policy.prefix import Prefix
 from confroute.types import Generation, Request, Usage
 
 
-def drafting(tier: str, prefix: Prefix | None, request: Request) -> Draft | Tentative:
+def drafting(tier: str, prefix: Prefix | None, request: Request, top_logprobs: int = 0) -> Draft | Tentative:
     """The ask for a draft: watched while it is written where the policy and the request allow it."""
     if prefix is None or request.whole or request.threshold is not None:
-        return Draft(tier=tier)
-    return Tentative(tier=tier, watch=prefix)
+        return Draft(tier=tier, top_logprobs=top_logprobs)
+    return Tentative(tier=tier, watch=prefix, top_logprobs=top_logprobs)
 
 
 def kind_of(ask: Draft | Tentative | Final) -> str:

@@ -22,7 +22,7 @@ from confroute.policy.rules import Ruling
 from confroute.policy.steps import drafting, is_missing, kind_of, step_of, steps_of
 from confroute.policy.synthesis import repeated
 from confroute.policy.verdict import Verdict, blocked_by, is_grey, settled, unmeasured, verdict_of
-from confroute.signals.base import Asking, Case
+from confroute.signals.base import Asking, Case, alternatives_wanted
 from confroute.types import Generation, Request, Tier
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ class Walk:
             self.notes.append(blocked)
             return None
         try:
-            draft = yield from self.ask_one(drafting(name, self.policy.prefix, self.request))
+            wanted = alternatives_wanted(gate.signal for gate in self.gates)
+            draft = yield from self.ask_one(drafting(name, self.policy.prefix, self.request, wanted))
         except (*_SET_UP, StreamInterruptedError):
             raise
         except Exception as error:
@@ -201,6 +202,7 @@ class Walk:
                 settled=settled(gate, more=more),
                 pools=pools,
                 context=self.request.context,
+                messages=self.request.messages,
             )
             before = len(self.steps)
             measured = yield from self.measure(gate, case)

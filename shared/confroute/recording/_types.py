@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from confroute.recording import _fields as read
-from confroute.types import JSON, Finish, Generation, Usage
+from confroute.types import JSON, Alternatives, Finish, Generation, Usage
 
+TOP_LOGPROBS = "top_logprobs"
 _FINISHES: dict[str, Finish] = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
 
 
@@ -23,6 +24,34 @@ def _comparable(answer: JSON) -> str | None:
 
 def _finish(extra: Mapping[str, JSON]) -> Finish:
     return _FINISHES.get(str(extra.get("finish")), "unknown")
+
+
+def alternatives_of(recorded: JSON, where: str = TOP_LOGPROBS) -> tuple[Alternatives, ...] | None:
+    """The likeliest tokens at each place, as a row holds them beside the named fields: None where it does not.
+
+    Raises
+    ------
+    RecordError
+        Something else than a list, a token, of lists of [token, log-probability].
+
+    Examples
+    --------
+    >>> alternatives_of([[["A", -0.1], ["B", -2.5]]])
+    ((('A', -0.1), ('B', -2.5)),)
+    """
+    if recorded is None:
+        return None
+    return tuple(
+        tuple(_alternative(one, f"{where}[{at}]") for one in read.items(top, f"{where}[{at}]"))
+        for at, top in enumerate(read.items(recorded, where))
+    )
+
+
+def _alternative(value: JSON, where: str) -> tuple[str, float]:
+    pair = read.items(value, where)
+    if len(pair) != 2:
+        raise read.refused(where, value, "[token, log-probability]")
+    return read.text(pair[0], where), read.number(pair[1], where)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +84,7 @@ class RecordedSample:
         return Generation(
             text=self.text,
             logprobs=self.logprobs,
+            top_logprobs=alternatives_of(self.extra.get(TOP_LOGPROBS)),
             finish=_finish(self.extra),
             model=model,
             answer=_comparable(self.answer),
@@ -91,7 +121,8 @@ class Side:
     error : str or None
         Why there is no answer.
     extra : mapping
-        Fields that the format does not name ("options", "finish", "temperature").
+        Fields that the format does not name ("options", "finish", "temperature", and "top_logprobs": for each token
+        a list of [token, log-probability], the likeliest first).
 
     Examples
     --------
@@ -120,6 +151,7 @@ class Side:
             text=self.text,
             logprobs=self.logprobs,
             tokens=self.tokens,
+            top_logprobs=alternatives_of(self.extra.get(TOP_LOGPROBS)),
             usage=billed(self.usage),
             finish=_finish(self.extra),
             model=self.model,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from confroute.asks import Ask, Evidence, Sample
 from confroute.decision import Measurement
 from confroute.errors import SignalUnavailableError
-from confroute.types import Context, Generation, Tier
+from confroute.types import Context, Generation, Message, Tier
 
 T = TypeVar("T")
 Asking: TypeAlias = Generator[Ask, Evidence, T]
@@ -52,6 +52,8 @@ class Case:
         Samples drawn so far, by temperature: signals of one call share them.
     context : Context or None
         What was retrieved for the question, if anything was.
+    messages : tuple of Message
+        The whole conversation; empty where only the question is known.
     """
 
     tier: Tier
@@ -60,6 +62,7 @@ class Case:
     settled: Settled = lambda low, high: low == high
     pools: dict[float, list[Generation]] = field(default_factory=dict)
     context: Context | None = None
+    messages: tuple[Message, ...] = ()
 
 
 @runtime_checkable
@@ -93,6 +96,14 @@ class Signal(Protocol):
             The evidence is not to be had from this tier. Never return a low uncertainty instead.
         """
         ...
+
+
+def alternatives_wanted(signals: Iterable[Signal]) -> int:
+    """How many alternatives a token the draft should be asked for.
+
+    A signal that reads alternatives says how many in a field `top_logprobs`; most signals have none.
+    """
+    return max((getattr(signal, "top_logprobs", 0) for signal in signals), default=0)
 
 
 def samples(case: Case, count: int, *, temperature: float) -> Asking[list[Generation]]:
