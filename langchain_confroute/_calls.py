@@ -13,7 +13,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from langchain_core.language_models import BaseChatModel
@@ -35,6 +35,7 @@ from confroute.asks import (
 )
 from confroute.errors import RequestError
 from confroute.models.inside import elsewhere, look_inside
+from confroute.signals.fields import field_logprobs
 from confroute.types import Generation
 from confroute.watching import Streamed
 from langchain_confroute._answers import merged
@@ -247,7 +248,9 @@ class ChatCalls:
         if self.judge is None or isinstance(ask, (Final, Prompt)):
             return to_generation(message, latency_s=latency_s)
         judged = self.judge(ask.tier, message)
-        return to_generation(message, latency_s=latency_s, answer=judged.answer, flaw=judged.flaw)
+        made = to_generation(message, latency_s=latency_s, answer=judged.answer, flaw=judged.flaw)
+        structured = judged.answer is not None and made.tokens is not None
+        return replace(made, fields=field_logprobs(made.tokens, made.logprobs)) if structured else made
 
 
 def _closing(items: Iterator[Any]) -> Iterator[Any]:

@@ -100,6 +100,8 @@ class Generation:
     answer : str or None
         The part to compare with other answers where it is not in the text: a tool call or a structured value in
         canonical form.
+    fields : mapping of str to tuple of float
+        Log-probabilities of each value of a structured answer, by path; empty where the answer is text.
     flaw : str or None
         Why this answer cannot be used, however certain it is: a call of an unknown tool, arguments or a structured
         value that do not validate. In words that do not repeat the answer.
@@ -116,6 +118,7 @@ class Generation:
     model: str | None = None
     latency_s: float = 0.0
     answer: str | None = None
+    fields: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     flaw: str | None = None
     raw: Any = field(default=None, repr=False, compare=False)
 

@@ -77,6 +77,9 @@ class TokenLogprob:
 
     Notes
     -----
+    Of a structured value or a tool call only the values count, and the least certain of them is the uncertainty: one wrong
+    field spoils the whole, and the names and braces around it are certain always. Each field's stands in the details.
+
     Needs log-probabilities; costs nothing more. "max" of the negative log-probability is "min" of the
     log-probability.
 
@@ -131,10 +134,17 @@ class TokenLogprob:
         if logprobs is None:
             raise SignalUnavailableError(f"{case.tier.model} returned no log-probabilities")
         stats = token_nll(logprobs, quantile=self.quantile)
+        fields = {
+            path: token_nll(values, quantile=self.quantile)[self.statistic]
+            for path, values in case.draft.fields.items()
+        }
         details: dict[str, JSON] = {f"{name}_nats": round(value, 6) for name, value in stats.items()}
         details |= {
             "statistic": self.statistic,
             "tokens": len(logprobs),
             "cut_off": case.draft.finish == "length",
         }
+        if fields:
+            details["fields"] = {path: round(value, 6) for path, value in fields.items()}
+            return Measurement(signal=self.name, uncertainty=max(fields.values()), details=details)
         return Measurement(signal=self.name, uncertainty=stats[self.statistic], details=details)
