@@ -1,4 +1,4 @@
-"""Models for tests: they say what you scripted, with the log-probabilities, delays and faults you scripted.
+"""Models that say what you scripted, with the log-probabilities, delays and faults you scripted.
 
 `langchain_confroute.testing.ScriptedChat` and `llamaindex_confroute.testing.ScriptedLLM` put a `ScriptedModel` behind
 the host's own interface; `ScriptedCalls` drives a policy without any host.
