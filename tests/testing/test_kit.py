@@ -187,7 +187,9 @@ def test_decisions(decisions):
 def run_guarded(pytester, *options):
     """Another pytest, in this process, without this suite's guards."""
     pytester.makepyfile(GUARDED)
-    return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:socket", *options)
+    return pytester.runpytest_inprocess(
+        "-p", "no:cacheprovider", "-p", "no:socket", "-p", "no:asyncio", *options
+    )
 
 
 # Only the inner run is guarded by the plugin.
@@ -202,5 +204,5 @@ def test_plugin_forbids_real_calls(pytester):
 def test_plugin_is_opt_in(pytester):
     """Nothing is guarded, declared or provided unless it was asked for."""
     pytester.makepyfile("import confroute.testing")
-    outcome = pytester.runpytest_inprocess("-p", "no:cacheprovider", "--fixtures")
+    outcome = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:asyncio", "--fixtures")
     assert "confroute_no_real_calls" not in outcome.stdout.str()
