@@ -103,7 +103,10 @@ class AdapterContract:
         }
         given.setdefault("policy", Cascade.of(TokenLogprob(), 0.3))
         question = given.pop("question", QUESTION)
-        return _Asked(models=models, send=lambda: self.send(form, question, **models, **given))
+        return _Asked(
+            models=models,
+            send=lambda: self.send(form, question, edge=models["edge"], cloud=models["cloud"], **given),
+        )
 
     def test_sure_answer_is_kept(self, form: str) -> None:
         """The edge's own words, and the cloud is not asked."""

@@ -226,5 +226,7 @@ def _logprobs(body: Mapping[str, Any], said: Generation) -> dict[str, Any] | Non
     if not body.get("logprobs") or said.logprobs is None:
         return None
     pairs = zip(said.tokens or (), said.logprobs, strict=False)
-    content = [{"token": t, "logprob": v, "bytes": None, "top_logprobs": []} for t, v in pairs]
+    content: list[dict[str, Any]] = [
+        {"token": t, "logprob": v, "bytes": None, "top_logprobs": []} for t, v in pairs
+    ]
     return {"content": content, "refusal": None}
