@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias, TypeVar
 from confroute.asks import Embed, Entails, Evidence
 from confroute.errors import ConfrouteError, PolicyError
 from confroute.judge import Comparison, Judge, Pair
+from confroute.judge.files import asked, is_private, reference_text
 from confroute.labels.correctness import better, quality_of
 from confroute.labels.entropy import ESTIMATORS, Estimator, entropy_winner, label_entropy, relative_difference
 from confroute.labels.rows import Label
@@ -22,7 +23,7 @@ from confroute.recording.prompts import messages_of
 from confroute.runtime import work
 from confroute.signals.base import Asking
 from confroute.signals.equivalence import Equivalence, SameEmbedding
-from confroute.types import JSON, Generation, Request
+from confroute.types import JSON, Generation
 
 T = TypeVar("T")
 Source: TypeAlias = Literal["entropy", "correctness", "judge", "mixed"]
@@ -175,12 +176,7 @@ class Labeller:
 
     def is_private(self, row: Row) -> bool:
         """Whether a row must not reach a remote model: its text matches, or it is tagged, or says "private"."""
-        tags = row.extra.get("tags")
-        named = {str(tag) for tag in tags} if isinstance(tags, list) else set()
-        if row.extra.get("private") is True:
-            return True
-        request = Request(messages=messages_of(row), tags=frozenset(named))
-        return self.private(request) is not None
+        return is_private(row, self.private)
 
     def _side(self, row: Row, side: Side, model: Speaker | None, name: str) -> Side:
         several = self.source == "entropy" or (self.source == "mixed" and self.judge is None)
@@ -236,17 +232,12 @@ class Labeller:
         if base.response_a is None or base.response_b is None:
             msg = "a judge needs the text of both answers"
             raise UnlabelledError(msg)
-        reference = row.reference
         pair = Pair(
             id=row.id,
-            question=row.question,
+            question=asked(row),
             a=base.response_a,
             b=base.response_b,
-            reference=None
-            if reference is None
-            else reference
-            if isinstance(reference, str)
-            else json.dumps(reference),
+            reference=reference_text(row),
             private=self.is_private(row),
         )
         (found,) = judge.compare([pair])

@@ -1,0 +1,285 @@
+"""``confroute judge``: grade recorded answers, compare two sets of answers, and measure judges against humans."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from confroute.cli._options import price
+from confroute.errors import PolicyError
+
+if TYPE_CHECKING:
+    from confroute.judge import Judge, Winner
+    from confroute.judge.agreement import Agreement, Item
+    from confroute.judge.files import SideName
+    from confroute.policy.rules import KeepPrivate
+    from confroute.types import JSON
+
+FAILED = 1
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "judge",
+        help="grade or compare answers by a model; measure judges against humans",
+        description="LLM-as-a-judge after the MT-Bench protocol: grades from 1 to 10, or two answers against each other in "
+        "both orders, where a win counts only if both orders agree. Judges: local:NAME, openai:MODEL or MODULE:OBJECT.",
+    )
+    parts = parser.add_subparsers(metavar="WHAT", required=True)
+    _add_grade(parts)
+    _add_compare(parts)
+    _add_agreement(parts)
+
+
+def _add_grade(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    grade = parts.add_parser("grade", help="fill the quality of recorded answers from a judge's grades")
+    grade.add_argument("data", type=Path, metavar="DATA", help="JSON lines of `confroute record`")
+    grade.add_argument("--out", type=Path, required=True, metavar="FILE", help="the same rows, graded")
+    grade.add_argument("--side", choices=("edge", "cloud", "both"), default="both")
+    grade.add_argument("--again", action="store_true", help="also answers that have a quality")
+    _judging(grade, required=True)
+    grade.set_defaults(run=run_grade)
+
+
+def _add_compare(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    compare = parts.add_parser("compare", help="compare the answers of two files, pair by pair")
+    compare.add_argument(
+        "a", type=Path, metavar="A", help="recorded rows, or lines of id, prompt and response"
+    )
+    compare.add_argument("b", type=Path, metavar="B", help="the same; may be the same file")
+    compare.add_argument("--out", type=Path, metavar="FILE", help="write each verdict here, JSON lines")
+    compare.add_argument(
+        "--side-a", choices=("edge", "cloud"), default="edge", help="of recorded rows (%(default)s)"
+    )
+    compare.add_argument(
+        "--side-b", choices=("edge", "cloud"), default="edge", help="of recorded rows (%(default)s)"
+    )
+    compare.add_argument(
+        "--gold", type=Path, metavar="FILE", help="human verdicts of some pairs, lines of id and winner"
+    )
+    _judging(compare, required=True)
+    compare.set_defaults(run=run_compare)
+
+
+def _add_agreement(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    agreement = parts.add_parser(
+        "agreement", help="agreement of recorded or asked verdicts with human labels"
+    )
+    agreement.add_argument("data", type=Path, metavar="DATA", help="pairs with human labels, JSON lines")
+    agreement.add_argument(
+        "--verdicts", default="*", metavar="PATTERN", help="recorded judges to take, as '*|CoT'"
+    )
+    agreement.add_argument(
+        "--resamples", type=int, default=2000, metavar="N", help="of the bootstrap (%(default)s)"
+    )
+    _judging(agreement, required=False)
+    agreement.set_defaults(run=run_agreement)
+
+
+def _judging(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    parser.add_argument(
+        "--judge", action="append", metavar="MODEL", required=required, help="again for a panel"
+    )
+    parser.add_argument("--base-url", metavar="URL", help="OpenAI-compatible server of the judges")
+    parser.add_argument("--cache", type=Path, metavar="FILE", help="keep replies here and ask nothing twice")
+    parser.add_argument("--max-tokens", type=int, default=1024, metavar="N", help="of a reply (%(default)s)")
+    parser.add_argument("--concurrency", type=int, default=8, metavar="N", help="at a time (%(default)s)")
+    parser.add_argument(
+        "--price", type=price, metavar="IN,OUT", help="of the judges, USD for a million tokens"
+    )
+    parser.add_argument(
+        "--private", action="append", metavar="REGEX", help="matching text stays on this machine"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only N of them")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _judge(args: argparse.Namespace, cache: Path | None) -> Judge:
+    from confroute.judge import Judge, ReplyCache
+    from confroute.models.speaking import speaker
+
+    panel = [speaker(name, base_url=args.base_url, logprobs=False) for name in args.judge]
+    return Judge(
+        panel=panel,
+        cache=None if cache is None else ReplyCache(cache),
+        concurrency=args.concurrency,
+        max_tokens=args.max_tokens,
+    )
+
+
+def _rule(args: argparse.Namespace) -> KeepPrivate:
+    from confroute.policy.rules import KeepPrivate
+
+    return KeepPrivate(patterns=tuple(args.private or ()))
+
+
+def run_grade(args: argparse.Namespace) -> int:
+    """Grade and write; 1 if some could not be graded."""
+    from confroute.cli._progress import progress
+    from confroute.judge import spent
+    from confroute.judge.files import singles, with_grades
+    from confroute.recording import read_rows, write_rows
+
+    # What a run that dies has paid for is found again in the cache.
+    judge = _judge(args, args.cache or Path(f"{args.out}.replies.sqlite"))
+    sides: tuple[SideName, ...] = ("edge", "cloud") if args.side == "both" else (args.side,)
+    wanted = list(singles(read_rows(args.data), sides, again=args.again, private=_rule(args)))[: args.limit]
+    with progress(len(wanted), unit="answers") as tick:
+        graded = judge.grade(wanted, progress=lambda one: tick(one.score is not None))
+    by_id = {one.id: one for one in graded}
+    write_rows(args.out, (with_grades(row, by_id) for row in read_rows(args.data)))
+    taken, scores = spent(graded), [one.score for one in graded if one.score is not None]
+    prices = {} if args.price is None else dict.fromkeys(taken.usage, args.price)
+    told: dict[str, JSON] = {
+        "graded": len(scores),
+        "errors": len(graded) - len(scores),
+        "mean_score": round(sum(scores) / len(scores), 4) if scores else None,
+        "calls": taken.calls,
+        "cached": taken.cached,
+        "usage": {name: used.to_dict() for name, used in taken.usage.items()},
+        "cost_usd": taken.cost_usd(prices),
+    }
+    _print(told, as_json=args.json)
+    return _failed([one.error for one in graded])
+
+
+def run_compare(args: argparse.Namespace) -> int:
+    """Compare and print; 1 if some pairs got no verdict."""
+    from confroute.cli._progress import progress
+    from confroute.judge.files import read_pairs
+    from confroute.judge.summary import compared
+
+    pairs = read_pairs(args.a, args.b, side_a=args.side_a, side_b=args.side_b, private=_rule(args))[
+        : args.limit
+    ]
+    cache = args.cache or (None if args.out is None else Path(f"{args.out}.replies.sqlite"))
+    judge = _judge(args, cache)
+    with progress(len(pairs), unit="pairs") as tick:
+        found = judge.compare(pairs, progress=lambda one: tick(one.winner is not None))
+    if args.out is not None:
+        lines = (json.dumps(one.to_dict()) + "\n" for one in found)
+        args.out.write_text("".join(lines), encoding="utf-8")
+    prices = {} if args.price is None else {model.name: args.price for model in judge.speakers}
+    _print(compared(found, gold=_gold(args.gold), prices=prices), as_json=args.json)
+    return _failed([one.error for one in found])
+
+
+def _gold(path: Path | None) -> Mapping[str, Winner]:
+    if path is None:
+        return {}
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        gold = {str(row["id"]): row["winner"] for row in rows}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        msg = f"{path}: {type(error).__name__}: {error}; expected JSON lines of id and winner"
+        raise PolicyError(msg) from error
+    if unknown := {str(winner) for winner in gold.values()} - {"a", "b", "tie"}:
+        msg = f"{path} holds winners {sorted(unknown)}: expected a, b or tie"
+        raise PolicyError(msg)
+    return gold
+
+
+def run_agreement(args: argparse.Namespace) -> int:
+    """Compare verdicts with human labels and print."""
+    from dataclasses import replace
+
+    from confroute.judge.agreement import agreements, read_items
+
+    items = read_items(args.data)
+    if args.limit is not None and args.limit < len(items):
+        # Files are sorted by subset: the first ones would be of one.
+        items = [items[at * len(items) // args.limit] for at in range(args.limit)]
+    errors: list[str | None] = []
+    if args.judge:
+        items, errors = _asked(args, items)
+    else:
+        items = [
+            replace(
+                item,
+                verdicts={name: said for name, said in item.verdicts.items() if fnmatch(name, args.verdicts)},
+            )
+            for item in items
+        ]
+    found = agreements(items, resamples=args.resamples)
+    if not found:
+        msg = f"{args.data} holds no verdicts of {args.verdicts!r} in both orders: widen --verdicts, or name a --judge"
+        raise PolicyError(msg)
+    if args.json:
+        told = {judge: {name: one.to_dict() for name, one in parts.items()} for judge, parts in found.items()}
+        print(json.dumps(told, indent=2))
+    else:
+        _table(found)
+    return _failed(errors)
+
+
+def _asked(args: argparse.Namespace, items: list[Item]) -> tuple[list[Item], list[str | None]]:
+    from dataclasses import replace
+
+    from confroute.cli._progress import progress
+    from confroute.judge import Pair
+
+    judge = _judge(args, args.cache)
+    pairs = [Pair(id=item.id, question=item.question, a=item.a, b=item.b) for item in items]
+    with progress(len(pairs), unit="pairs") as tick:
+        found = judge.compare(pairs, progress=lambda one: tick(one.winner is not None))
+    asked = [
+        replace(item, verdicts={vote.judge: vote.orders for vote in one.votes})
+        for item, one in zip(items, found, strict=True)
+    ]
+    return asked, [one.error for one in found]
+
+
+def _print(told: Mapping[str, JSON], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(told, indent=2))
+        return
+    for key, value in told.items():
+        if value is not None and value != {}:
+            print(
+                f"{key.replace('_', ' '):<14} {value if isinstance(value, (int, float, str)) else json.dumps(value)}"
+            )
+
+
+def _failed(errors: list[str | None]) -> int:
+    said = [error for error in errors if error is not None]
+    if said:
+        print(f"{len(said)} got no verdict, the first for: {said[0]}", file=sys.stderr)
+    return FAILED if said else 0
+
+
+def _table(found: Mapping[str, Mapping[str, Agreement]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 170
+    table = Table(
+        "judge", "subset", "n", "errors", "one order", "inconsistent", "decided", "agreement", "ties 1/2"
+    )
+    for judge, parts in found.items():
+        for subset, one in parts.items():
+            agreement = "-" if one.agreement is None else f"{one.agreement:.3f}{_interval(one.agreement_ci)}"
+            table.add_row(
+                judge,
+                subset,
+                str(one.n),
+                str(one.errors),
+                f"{one.per_order:.3f}{_interval(one.per_order_ci)}",
+                f"{one.inconsistent:.3f}",
+                f"{one.decided:.3f}",
+                agreement,
+                f"{one.with_ties:.3f}",
+            )
+    console.print(table, markup=False)
+    console.print("one order: mean agreement of single orders; agreement: of verdicts that both orders share")
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    return "" if ends is None else f" ({ends[0]:.2f}-{ends[1]:.2f})"

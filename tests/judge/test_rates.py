@@ -1,0 +1,110 @@
+"""Corrected win rates and agreement with humans."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from confroute.errors import CalibrationError, PolicyError
+from confroute.judge.agreement import agreement_of, agreements, read_items
+from confroute.judge.rates import prediction_powered, rogan_gladen
+from confroute.recording import RecordError
+
+DATA = Path(os.environ.get("CONFROUTE_DATA", Path(__file__).parents[3] / "shared/data")) / "recorded"
+LLMBAR = DATA / "judge_llmbar.jsonl.gz"
+
+
+def test_rogan_gladen_worked_by_hand():
+    """p = .6, specificity .8, sensitivity .9: (.6 + .8 - 1) / .7, and the variance of the formula."""
+    gold, said = [1] * 50 + [0] * 50, [1] * 45 + [0] * 5 + [1] * 10 + [0] * 40
+    found = rogan_gladen([1] * 60 + [0] * 40, gold=gold, judged_gold=said)
+    theta = 0.4 / 0.7
+    variance = (0.24 / 100 + (1 - theta) ** 2 * 0.16 / 50 + theta**2 * 0.09 / 50) / 0.49
+    assert found.value == pytest.approx(theta)
+    assert found.se == pytest.approx(variance**0.5)
+
+
+def simulated(method, *, seed, runs=2000, truth=0.6, q1=0.85, q0=0.75, n=500, m=200):
+    """Share of intervals that hold the true rate, and the mean estimate, for a judge with known errors."""
+    generator = np.random.default_rng(seed)
+    held, values = 0, []
+    for _ in range(runs):
+        human = generator.random(n + m) < truth
+        judged = np.where(human, generator.random(n + m) < q1, generator.random(n + m) >= q0).astype(float)
+        found = method(judged[:n], gold=human[n:].astype(float), judged_gold=judged[n:])
+        held += found.low <= truth <= found.high
+        values.append(found.value)
+    return held / runs, float(np.mean(values))
+
+
+@pytest.mark.parametrize("method", [rogan_gladen, prediction_powered])
+def test_intervals_hold_the_truth_as_often_as_they_say(method):
+    """95 % intervals hold a known rate in 93.5 to 96.5 % of 2,000 runs; the uncorrected rate would be .61 of .60 wrong."""
+    coverage, mean = simulated(method, seed=0)
+    assert 0.935 <= coverage <= 0.965
+    assert mean == pytest.approx(0.6, abs=0.005)
+
+
+def test_uncorrected_rate_is_biased_where_corrected_ones_are_not():
+    """A judge that says yes too often: its own rate is .52 for a true .3; both corrections find .3."""
+    for method in (rogan_gladen, prediction_powered):
+        _, mean = simulated(method, seed=1, runs=300, truth=0.3, q1=0.9, q0=0.65)
+        assert mean == pytest.approx(0.3, abs=0.01)
+    assert pytest.approx(0.515) == 0.3 * 0.9 + 0.7 * 0.35
+
+
+def test_a_judge_no_better_than_chance_corrects_nothing():
+    """The error holds both numbers."""
+    with pytest.raises(CalibrationError, match=r"sensitivity 0.500 and specificity 0.500"):
+        rogan_gladen([1, 0], gold=[1, 1, 0, 0], judged_gold=[1, 0, 1, 0])
+    with pytest.raises(CalibrationError, match="0 gold losses"):
+        rogan_gladen([1, 0], gold=[1, 1], judged_gold=[1, 0])
+
+
+def test_values_that_are_no_verdicts_are_refused():
+    """Ties belong to the other method; neither takes what is outside [0, 1]."""
+    with pytest.raises(PolicyError, match="leave ties out"):
+        rogan_gladen([0.5], gold=[1, 0], judged_gold=[1, 0])
+    with pytest.raises(PolicyError, match="outside"):
+        prediction_powered([1, 2], gold=[1, 0], judged_gold=[1, 0])
+    with pytest.raises(PolicyError, match="expected 2 or more"):
+        prediction_powered([1, 0], gold=[1], judged_gold=[1])
+
+
+@given(st.lists(st.tuples(*[st.sampled_from("ab")] * 3), min_size=1, max_size=30))
+def test_ties_at_one_half_are_worth_a_single_order(drawn):
+    """Without single ties, the swap changes the mean agreement by nothing; it only tells where not to trust."""
+    found = agreement_of([human for human, _, _ in drawn], [(one, two) for _, one, two in drawn], resamples=1)
+    assert found.with_ties == pytest.approx(found.per_order)
+
+
+def test_a_line_that_is_no_pair_is_refused(tmp_path):
+    """Human labels are 1 or 2."""
+    (tmp_path / "x").write_text(
+        '{"id": "1", "prompt": "?", "output_1": "", "output_2": "", "human_label": 3}\n'
+    )
+    with pytest.raises(RecordError, match="human_label"):
+        read_items(tmp_path / "x")
+
+
+@pytest.mark.skipif(not LLMBAR.exists(), reason=f"no recorded verdicts at {LLMBAR}: set CONFROUTE_DATA")
+def test_recorded_judges_agree_with_humans_as_counted_by_hand():
+    """GPT-4 with metrics and reference: counts redone in plain Python; both orders beat one where they agree."""
+    items = read_items(LLMBAR)
+    name = "GPT-4|Metrics_Reference"
+    both = [(item.human, *item.verdicts[name]) for item in items if None not in item.verdicts[name]]
+    one = sum((human == a) + (human == b) for human, a, b in both) / (2 * len(both))
+    same = [human == a for human, a, b in both if a == b]
+    found = agreement_of(
+        [item.human for item in items], [item.verdicts[name] for item in items], resamples=200
+    )
+    assert (found.n, found.errors) == (881, 4)
+    assert found.per_order == pytest.approx(one)
+    assert found.agreement == pytest.approx(sum(same) / len(same))
+    assert found.agreement > found.per_order_ci[1]
+    assert "all" in agreements(items[:50], resamples=10)[name]
