@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import run_in_executor
 
@@ -210,7 +210,8 @@ class ChatCalls:
     def _given(self, ask: ModelAsk | Tentative) -> list[BaseMessage]:
         if isinstance(ask, Prompt):
             return from_core(ask.messages)
-        return self.tiers[ask.tier].readable(self.messages)
+        messages, note = self.tiers[ask.tier].readable(self.messages), getattr(ask, "note", None)
+        return messages if note is None else [*messages, HumanMessage(note)]
 
     def _invoke(self, model: Model, ask: ModelAsk) -> AIMessage:
         return _message(model.invoke(self._given(ask), self._config(ask), **self._kwargs(ask)), ask)

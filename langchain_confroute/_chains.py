@@ -14,7 +14,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from confroute.asks import Hidden, ModelAsk, Prompt, Sample, Score, Tentative
-from confroute.errors import SignalUnavailableError
+from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.models.inside import elsewhere
 from confroute.types import Generation, Usage
 from confroute.watching import Streamed
@@ -93,6 +93,9 @@ class ChainCalls:
         if isinstance(ask, Prompt):
             msg = "a chain takes its own input, no prompt of a signal's: route the chat model with ChatConfRoute"
             raise SignalUnavailableError(msg)
+        if getattr(ask, "note", None) is not None:
+            msg = "the policy says something to the model beside the conversation, and a chain has no place for it: route the chat model (ChatConfRoute)"
+            raise PolicyError(msg)
         if isinstance(ask, Sample) and self.sampler is not None:
             return self.sampler(ask.temperature)
         return self.chains[ask.tier]

@@ -10,6 +10,7 @@ from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.llms.llm import LLM
 
 from confroute.asks import Draft, Evidence, Final, Hidden, InsideAsk, ModelAsk, Prompt, Sample, Score
@@ -77,7 +78,7 @@ class Routing:
         """Route a streamed call: chunks of the final answer, if it is streamed, then the `Routed`."""
 
         def final(ask: Streamed) -> Generator[C | Generation, None, None]:
-            return work.stream(self.models[ask.tier])
+            return _with_note(work, ask).stream(self.models[ask.tier])
 
         with closing(run_stream(self.policy, self.request, self._call(work), final, self.limits)) as items:
             for item in items:
@@ -89,8 +90,8 @@ class Routing:
         """Async form of `stream`."""
 
         def final(ask: Streamed) -> AsyncGenerator[C | Generation, None]:
-            llm = self.models[ask.tier]
-            return _threaded(_lazily(work, llm)) if ask.tier in self.in_thread else work.astream(llm)
+            llm, said = self.models[ask.tier], _with_note(work, ask)
+            return _threaded(_lazily(said, llm)) if ask.tier in self.in_thread else said.astream(llm)
 
         items = arun_stream(self.policy, self.request, self._acall(work), final, self.limits)
         async with aclosing(items):
@@ -108,7 +109,7 @@ class Routing:
         def call(ask: ModelAsk) -> list[Generation] | Evidence:
             if isinstance(ask, (Score, Hidden)):
                 return self._inside(ask, work)
-            doing = _own_work(ask) if isinstance(ask, Prompt) else work
+            doing = _own_work(ask) if isinstance(ask, Prompt) else _with_note(work, ask)
             answers = [_timed(one, doing) for one in self._calls(ask, doing)]
             return [_kept(ask, each) for answer in answers for each in split(answer)]
 
@@ -120,7 +121,7 @@ class Routing:
                 # CPU-bound: on the event loop it would stop every other request.
                 return await asyncio.to_thread(self._inside, ask, work)
             threaded = ask.tier in self.in_thread
-            doing = _own_work(ask) if isinstance(ask, Prompt) else work
+            doing = _own_work(ask) if isinstance(ask, Prompt) else _with_note(work, ask)
             answers = await _together(
                 [
                     asyncio.to_thread(_timed, one, doing) if threaded else _atimed(one, doing)
@@ -160,6 +161,16 @@ class Routing:
 def _own_work(ask: Prompt) -> ChatWork:
     """A signal's own prompt, whatever kind of call is being routed."""
     return ChatWork(messages=from_core(ask.messages))
+
+
+def _with_note(work: Work[C], ask: ModelAsk | Streamed) -> Work[C]:
+    """The same call with what the policy has to say to the model at its end."""
+    note = getattr(ask, "note", None)
+    if note is None:
+        return work
+    one: Any = work  # every kind of work is a dataclass, which a protocol cannot say
+    noted: Work[C] = replace(one, messages=[*work.messages, ChatMessage(role=MessageRole.USER, content=note)])
+    return noted
 
 
 def _kept(ask: ModelAsk, answer: Generation) -> Generation:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, Union, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, Union, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -45,10 +45,12 @@ class Draft:
     """One answer of `tier` that may still be thrown away: never shown before the policy keeps it.
 
     `top_logprobs` is how many alternatives a token its signals read; providers that return none are not refused.
+    `note` is said to the model after the conversation, as the user.
     """
 
     tier: str
     top_logprobs: int = 0
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +93,14 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Final:
-    """The answer of `tier` that the caller gets whatever it is: it may be streamed from its first token."""
+    """The answer of `tier` that the caller gets whatever it is: it may be streamed from its first token.
+
+    `note` as in `Draft`. `private` binds the call: whoever drives it refuses every other tier from here on.
+    """
 
     tier: str
+    note: str | None = None
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +171,42 @@ class Gather:
 InsideAsk: TypeAlias = Score | Hidden
 ModelAsk: TypeAlias = Draft | Sample | Final | Prompt | InsideAsk
 WorkAsk: TypeAlias = Embed | Entails
-Ask: TypeAlias = Union[ModelAsk, WorkAsk, Tentative, Report, "Gather"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consult:
+    """Something that remembers (a budget, an audit) is asked by `work()`; the result is the evidence's `value`.
+
+    `waits` says that it may block, on a disk or a network: never on an event loop.
+    """
+
+    work: Callable[[], Any]
+    waits: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begin:
+    """Begin `ask` and go on at once: the same `Final`, asked later, waits for this answer."""
+
+    ask: Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """Give up what was begun; the evidence holds its answer if there was one already."""
+
+    ask: Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shadow:
+    """Ask a model after the caller has the answer, and tell `then` what came of it; nobody waits for it."""
+
+    ask: Draft
+    then: Callable[[Evidence | Exception], None]
+
+
+Ask: TypeAlias = Union[ModelAsk, WorkAsk, Tentative, Report, Consult, Begin, Cancel, Shadow, "Gather"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +238,8 @@ class Evidence:
         Calls it took.
     seen : Seen or None
         For Tentative only.
+    value : object
+        For Consult what its work returned, else None.
     """
 
     generations: tuple[Generation, ...] = ()
@@ -205,3 +249,4 @@ class Evidence:
     latency_s: float = 0.0
     attempts: int = 1
     seen: Seen | None = None
+    value: Any = field(default=None, compare=False)

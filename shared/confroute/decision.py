@@ -125,6 +125,8 @@ class Decision:
         True if this answer was rejected and is returned only because the next tier failed.
     private : bool
         True if a rule kept this call on the first tier.
+    layers : mapping of str to JSON
+        What budgets, audits, hedges and draft reuse did around the policy, by layer.
     """
 
     route: str
@@ -141,6 +143,7 @@ class Decision:
     rule: str | None = None
     degraded: bool = False
     private: bool = False
+    layers: Mapping[str, JSON] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """One line; `to_dict` has it all."""
@@ -189,6 +192,7 @@ class Decision:
             "rule": self.rule,
             "degraded": self.degraded,
             "private": self.private,
+            "layers": dict(self.layers),
             "latency_s": _number(self.latency_s),
             "usage": {tier: usage.to_dict() for tier, usage in self.usage.items()},
             "steps": [step.to_dict() for step in self.steps],

@@ -28,7 +28,8 @@ class Policy(Protocol):
         ...
 
 
-def _advance(flow: Flow, evidence: Evidence | None, error: Exception | None) -> Ask | Routed:
+def advance(flow: Flow, evidence: Evidence | None, error: Exception | None) -> Ask | Routed:
+    """Hand a flow what came of its last ask (nothing for the first) and return what it wants next, or its result."""
     try:
         if error is not None:
             return flow.throw(error)
@@ -57,7 +58,7 @@ def drive(flow: Flow, ask: Callable[[Ask], Evidence]) -> Routed:
     evidence: Evidence | None = None
     error: Exception | None = None
     try:
-        while not isinstance(wanted := _advance(flow, evidence, error), Routed):
+        while not isinstance(wanted := advance(flow, evidence, error), Routed):
             evidence, error = None, None
             try:
                 evidence = ask(wanted)
@@ -73,7 +74,7 @@ async def adrive(flow: Flow, ask: Callable[[Ask], Awaitable[Evidence]]) -> Route
     evidence: Evidence | None = None
     error: Exception | None = None
     try:
-        while not isinstance(wanted := _advance(flow, evidence, error), Routed):
+        while not isinstance(wanted := advance(flow, evidence, error), Routed):
             evidence, error = None, None
             try:
                 evidence = await ask(wanted)
@@ -111,7 +112,7 @@ def drive_stream(
     evidence: Evidence | None = None
     error: Exception | None = None
     try:
-        while not isinstance(wanted := _advance(flow, evidence, error), Routed):
+        while not isinstance(wanted := advance(flow, evidence, error), Routed):
             evidence, error = None, None
             begun = False
             try:
@@ -141,7 +142,7 @@ async def adrive_stream(
     evidence: Evidence | None = None
     error: Exception | None = None
     try:
-        while not isinstance(wanted := _advance(flow, evidence, error), Routed):
+        while not isinstance(wanted := advance(flow, evidence, error), Routed):
             evidence, error = None, None
             begun = False
             try:

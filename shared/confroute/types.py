@@ -182,6 +182,8 @@ class Tier:
         A capability that this request needs and the model does not have ("tools", "images"), if any.
     can_sample : bool
         Whether several different answers can be drawn.
+    closed : str or None
+        Why this tier is passed over just now, in words (an alarm), if it is.
     """
 
     name: str
@@ -190,6 +192,7 @@ class Tier:
     input_tokens: int | None = None
     lacks: str | None = None
     can_sample: bool = True
+    closed: str | None = None
 
     @property
     def fits(self) -> bool:
@@ -231,7 +234,9 @@ class Request:
     route : str or None
         A tier forced by the caller.
     threshold : float or mapping of str to float, or None
-        The caller's threshold for this call: a number for a policy of one signal, else by signal name.
+        The threshold for this call: a number for a policy of one signal, else by signal name.
+    threshold_source : str
+        Whose threshold that is, for the decision.
     tags : frozenset of str
         Free labels that rules may read.
     attachments : bool
@@ -252,6 +257,7 @@ class Request:
     tiers: Mapping[str, Tier] = field(default_factory=dict)
     route: str | None = None
     threshold: float | Mapping[str, float] | None = None
+    threshold_source: str = "given for this call"
     tags: frozenset[str] = frozenset()
     attachments: bool = False
     whole: bool = False

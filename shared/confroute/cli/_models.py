@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from confroute.asking import Call
 from confroute.errors import PolicyError
-from confroute.runtime import Call
 from confroute.signals.answers import options_in
 from confroute.types import Generation, Message
 

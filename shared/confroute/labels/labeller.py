@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, TypeVar
 
+from confroute.asking import work
 from confroute.asks import Embed, Entails, Evidence
 from confroute.errors import ConfrouteError, PolicyError
 from confroute.judge import Comparison, Judge, Pair
@@ -20,7 +21,6 @@ from confroute.models.speaking import Speaker
 from confroute.policy.rules import KeepPrivate
 from confroute.recording import RecordedSample, Row, Side
 from confroute.recording.prompts import messages_of
-from confroute.runtime import work
 from confroute.signals.base import Asking
 from confroute.signals.equivalence import Equivalence, SameEmbedding
 from confroute.types import JSON, Generation

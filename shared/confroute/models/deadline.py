@@ -52,3 +52,13 @@ def time_left() -> float | None:
     """Seconds until the deadline, below 0 after it; None without one."""
     until = _until.get()
     return None if until is None else until - time.monotonic()
+
+
+@contextmanager
+def no_deadline() -> Iterator[None]:
+    """What nobody waits for has the caller's context, but not its deadline."""
+    token = _until.set(None)
+    try:
+        yield
+    finally:
+        _until.reset(token)

@@ -223,17 +223,18 @@ class Cascade:
             msg = f"threshold for {', '.join(sorted(unknown))}: this policy measures {', '.join(names)}"
             raise PolicyError(msg)
         gates = (gate.for_tags(request.tags) for gate in self.gates)
-        return tuple(_with_threshold(gate, given.get(gate.signal.name)) for gate in gates)
+        whose = request.threshold_source
+        return tuple(_with_threshold(gate, given.get(gate.signal.name), whose) for gate in gates)
 
 
-def _with_threshold(gate: Gate, value: float | None) -> Gate:
+def _with_threshold(gate: Gate, value: float | None, source: str) -> Gate:
     if value is None:
         return gate
     check_threshold(gate.signal, value)
     keep_grey = gate.grey is not None and gate.grey[0] <= value <= gate.grey[1]
     return replace(
         gate,
-        threshold=Threshold(value=value, source="given for this call"),
+        threshold=Threshold(value=value, source=source),
         grey=gate.grey if keep_grey else None,
     )
 

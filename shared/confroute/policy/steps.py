@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from confroute.asks import Ask, Draft, Embed, Entails, Evidence, Final, Gather, Report, Tentative
+from confroute.asks import Ask, Draft, Embed, Entails, Evidence, Final, Gather, Tentative
 from confroute.decision import Step
 from confroute.policy.prefix import Prefix
 from confroute.types import Generation, Request, Usage
@@ -71,7 +71,7 @@ def _steps(ask: Ask, brought: Evidence | Exception, model: str, group: int | Non
         for part, each in zip(ask.asks, parts, strict=True):
             yield from _steps(part, each, model, group=group)
         return
-    kind, tier = type(ask).__name__.lower(), None if isinstance(ask, (Embed, Entails, Report)) else ask.tier
+    kind, tier = type(ask).__name__.lower(), getattr(ask, "tier", None)
     if isinstance(brought, Exception):
         yield Step(kind=kind, tier=tier, n=0, error=type(brought).__name__, group=group)
         return

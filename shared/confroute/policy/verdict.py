@@ -26,6 +26,8 @@ class Verdict:
 
 def blocked_by(tier: Tier) -> str | None:
     """Why a tier cannot take this request, or None."""
+    if tier.closed is not None:
+        return f"{tier.name} is passed over ({tier.closed})"
     if tier.lacks is not None:
         return f"{tier.name} cannot do {tier.lacks}"
     if not tier.fits:

@@ -59,7 +59,7 @@ class Walk:
         """Answer on the tier that a rule or the caller named, and on no other."""
         stage: Stage = "forced" if ruling.rule == "forced" else "rule"
         try:
-            answer = yield from self.ask_one(Final(tier=ruling.tier))
+            answer = yield from self.ask_one(Final(tier=ruling.tier, private=ruling.private))
         except StreamInterruptedError:
             raise
         except Exception as error:
@@ -121,7 +121,8 @@ class Walk:
 
     def without_last(self, name: str, error: Exception) -> Routed:
         """The last tier failed: the rejected draft, flagged, or an error that names every cause."""
-        if self.rejected is not None and self.rejected.flaw is None and self.policy.on_cloud_error == "edge":
+        keeps = self.policy.on_cloud_error == "edge" or getattr(error, "keeps_draft", False)
+        if keeps and self.rejected is not None and self.rejected.flaw is None:
             reason = f"{'; '.join(self.notes)}; {name} failed ({type(error).__name__}): the rejected draft is returned"
             verdict = self.verdict
             if verdict is not None:

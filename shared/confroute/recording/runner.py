@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from confroute.asking import Asker, Call
 from confroute.asks import Ask, Draft, Evidence, Final, Hidden, Sample
 from confroute.errors import MissingExtraError, ModelError, PolicyError, SignalUnavailableError
 from confroute.models._reading import prompts_kept
@@ -18,7 +19,6 @@ from confroute.recording._types import RecordedSample, Row, Side
 from confroute.recording.grade import answer_in, graded
 from confroute.recording.prompts import messages_of
 from confroute.recording.signals import SIGNALS, Build, with_signals
-from confroute.runtime import Call, asker
 from confroute.types import JSON, Generation, Message
 
 # They hold for every row: kept in each of them, a run of a thousand rows would be a thousand times the same error.
@@ -104,7 +104,7 @@ class Recorder:
         """
         messages = messages_of(given, self.system)
         with prompts_kept():
-            asking = _Asking(ask=asker(self.edge.call(messages, "edge"), {}))
+            asking = _Asking(ask=Asker(call=self.edge.call(messages, "edge"), limits={}))
             edge = self._edge(given, messages, asking)
             row = replace(given, edge=edge, cloud=self._cloud(given, messages))
             if edge.error is None:
@@ -136,7 +136,7 @@ class Recorder:
     def _cloud(self, given: Row, messages: tuple[Message, ...]) -> Side | None:
         if self.cloud is None:
             return given.cloud
-        ask = asker(self.cloud.call(messages, "cloud"), {})
+        ask = Asker(call=self.cloud.call(messages, "cloud"), limits={})
         try:
             answer = ask(Final(tier="cloud")).generations[0]
         except _SET_UP:

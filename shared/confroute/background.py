@@ -1,0 +1,115 @@
+"""Calls that are made while nobody waits for them: hedges, until someone does, and shadow audits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from confroute.asks import Evidence
+from confroute.models.deadline import no_deadline
+
+T = TypeVar("T")
+_log = logging.getLogger("confroute")
+_threads: set[threading.Thread] = set()
+_tasks: set[asyncio.Task[None]] = set()
+_lock = threading.Lock()
+
+
+def started(work: Callable[[], T]) -> Future[T]:
+    """Run `work` in a thread of its own, in a copy of this context."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001  kept for whoever asks for the result
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    # A daemon: what nobody waits for must not keep the interpreter alive at exit.
+    threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True).start()
+    return future
+
+
+def shadow(work: Callable[[], Evidence], then: Callable[[Evidence | Exception], None]) -> None:
+    """Do `work` in the background without the caller's deadline, and hand its outcome to `then`."""
+
+    def run() -> None:
+        try:
+            with no_deadline():
+                _told(then, _outcome(work))
+        finally:
+            with _lock:
+                _threads.discard(threading.current_thread())
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True)
+    with _lock:
+        _threads.add(thread)
+    thread.start()
+
+
+def ashadow(
+    work: Callable[[], Coroutine[Any, Any, Evidence]], then: Callable[[Evidence | Exception], None]
+) -> None:
+    """Async form of `shadow`; ends with its event loop."""
+
+    async def run() -> None:
+        outcome: Evidence | Exception
+        with no_deadline():
+            try:
+                outcome = await work()
+            except Exception as error:  # noqa: BLE001  handed on, whatever it is
+                outcome = error
+            # It may write to a disk or a network.
+            await asyncio.to_thread(_told, then, outcome)
+
+    task = asyncio.get_running_loop().create_task(run())
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+
+
+def wait(timeout_s: float = 60.0) -> bool:
+    """Wait for the shadow audits of synchronous calls, as before a process ends.
+
+    Returns
+    -------
+    bool
+        False if some are still on their way after `timeout_s` seconds.
+    """
+    until = time.monotonic() + timeout_s
+    with _lock:
+        waiting = list(_threads)
+    for thread in waiting:
+        thread.join(max(0.0, until - time.monotonic()))
+    return not any(thread.is_alive() for thread in waiting)
+
+
+async def await_all(timeout_s: float = 60.0) -> bool:
+    """Async form of `wait`: for the shadow audits of this event loop's calls."""
+    loop = asyncio.get_running_loop()
+    waiting = {task for task in _tasks if task.get_loop() is loop}
+    if not waiting:
+        return True
+    _, late = await asyncio.wait(waiting, timeout=timeout_s)
+    return not late
+
+
+def _outcome(work: Callable[[], Evidence]) -> Evidence | Exception:
+    try:
+        return work()
+    except Exception as error:  # noqa: BLE001  handed on, whatever it is
+        return error
+
+
+def _told(then: Callable[[Evidence | Exception], None], outcome: Evidence | Exception) -> None:
+    try:
+        then(outcome)
+    except Exception as error:  # noqa: BLE001  nobody waits here: the log is the only place to say it
+        _log.error("a shadow audit could not be kept: %s: %s", type(error).__name__, error)

@@ -1,0 +1,188 @@
+"""Shadow audits: a share of the edge's answers is also asked of the cloud, after the user has the answer."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from confroute.asks import Consult, Draft, Evidence, Shadow
+from confroute.budget.paced import Paced
+from confroute.decision import Routed
+from confroute.drift.eprocess import DriftTest
+from confroute.errors import PolicyError
+from confroute.flow import Flow, Policy
+from confroute.policy.files import register
+from confroute.policy.layer import layers_of, noted
+from confroute.signals.equivalence import settled_by_text
+from confroute.state.store import Store, open_store
+from confroute.types import JSON, Generation, Request, Tier
+
+_log = logging.getLogger("confroute")
+# No secret: audited calls need only be chosen without looking at them.
+_coin = random.Random()  # noqa: S311
+
+
+def disagreement(question: str, edge: Generation, cloud: Generation) -> float:
+    """1.0 unless both answers say the same by their texts: numbers and options where asked for, else the wording.
+
+    Right for short answers. Free text differs in wording without being wrong: give `Audited` a loss of your own.
+
+    Examples
+    --------
+    >>> disagreement("What is 2 + 2?", Generation(text="It is 4."), Generation(text="4"))
+    0.0
+    """
+    first, second = edge.answer or edge.text, cloud.answer or cloud.text
+    return 0.0 if settled_by_text(question, first, second) else 1.0
+
+
+@register
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audited:
+    """A policy whose kept answers are audited, and what happens when they have become worse than promised.
+
+    Parameters
+    ----------
+    policy : Policy
+    test : DriftTest
+        The promise and its false-alarm rate.
+    share : float in (0, 1]
+        Share of the edge's kept answers that is audited: the propensity in their decisions. Each audit costs a cloud
+        call; the user never waits for it.
+    on_alarm : {"warn", "widen", "cloud"}
+        Log it; multiply the policy's thresholds by `widen`, so that fewer answers are kept; or pass over the edge. Each
+        holds until `reset`. Rules come first in all cases: what is private stays where it is.
+    widen : float in (0, 1)
+    loss : callable
+        `loss(question, edge, cloud)` in [0, 1] of two `Generation`; `disagreement` if not given.
+    name : str
+        Key in the store: audits of one name share their test.
+    store : Store or str
+        See `confroute.state.open_store`.
+
+    Raises
+    ------
+    PolicyError
+        A number out of range, an unknown word, or a budget inside, which would leave the audits unpaid.
+
+    Notes
+    -----
+    Audited are calls that a draft's own evidence kept: not private ones, not forced or ruled ones, no degraded answers.
+    Who is audited is drawn before the call, without looking at it, so the audited losses are a sample of all.
+    """
+
+    policy: Policy
+    test: DriftTest
+    share: float = 0.02
+    on_alarm: Literal["warn", "widen", "cloud"] = "warn"
+    widen: float = 0.5
+    loss: Callable[[str, Generation, Generation], float] | None = None
+    name: str = "edge"
+    store: Store | str = "memory:audits"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1 or not 0 < self.widen < 1:
+            msg = f"share={self.share}, widen={self.widen}: expected a share in (0, 1] and a factor in (0, 1)"
+            raise PolicyError(msg)
+        if self.on_alarm not in {"warn", "widen", "cloud"}:
+            msg = f"on_alarm is {self.on_alarm!r}: expected 'warn', 'widen' or 'cloud'"
+            raise PolicyError(msg)
+        if any(isinstance(layer, Paced) for layer in layers_of(self.policy)):
+            msg = "a budget inside would not see what audits cost: put Paced around Audited"
+            raise PolicyError(msg)
+        if self.on_alarm == "widen" and not self._gates:
+            msg = "on_alarm='widen' moves the thresholds of gates, and this policy has none: take 'warn' or 'cloud'"
+            raise PolicyError(msg)
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """Those of the policy."""
+        tiers: tuple[str, ...] = getattr(self.policy, "tiers", ("edge", "cloud"))
+        return tiers
+
+    @property
+    def _gates(self) -> tuple[Any, ...]:
+        return next((layer.gates for layer in layers_of(self.policy) if hasattr(layer, "gates")), ())
+
+    @property
+    def _key(self) -> str:
+        return f"audit/{self.name}"
+
+    def state(self) -> dict[str, Any]:
+        """Audits, the sum of their losses, the wealth of each bet, and after how many the alarm was raised."""
+        found: dict[str, Any] = self._change(lambda state: state)
+        return found
+
+    def reset(self) -> None:
+        """Begin a new test, after the edge was mended or the policy fitted anew."""
+        self._change(lambda state: self.test.begin())
+
+    def flow(self, request: Request) -> Flow:
+        """Route one request; see `confroute.flow.Policy`."""
+        store = open_store(self.store)
+        drawn = yield Consult(
+            work=lambda: (_coin.random() < self.share, self.state()["alarm_at"]), waits=store.waits
+        )
+        audit, alarm_at = drawn.value
+        routed = yield from self.policy.flow(
+            request if alarm_at is None else self._alarmed(request, alarm_at)
+        )
+        note: dict[str, JSON] = {"propensity": self.share, "audited": False}
+        if alarm_at is not None:
+            note |= {"alarm_at": alarm_at, "on_alarm": self.on_alarm}
+        if not self._auditable(routed):
+            note["propensity"] = 0.0
+        elif audit:
+            yield Shadow(ask=Draft(tier=self.tiers[-1]), then=self._then(request, routed.generation))
+            note["audited"] = True
+        return noted(routed, "audit", note)
+
+    def _auditable(self, routed: Routed) -> bool:
+        decision = routed.decision
+        kept = decision.route != self.tiers[-1] and decision.stage in {"draft", "evidence", "no_signal"}
+        return kept and not decision.private and not decision.degraded
+
+    def _alarmed(self, request: Request, alarm_at: int) -> Request:
+        if self.on_alarm == "cloud":
+            first = self.tiers[0]
+            known = request.tiers.get(first) or Tier(name=first, model=first)
+            closed = replace(known, closed=f"drift alarm after {alarm_at} audits")
+            return replace(request, tiers={**request.tiers, first: closed})
+        if self.on_alarm == "widen" and request.threshold is None:
+            narrow = {gate.signal.name: gate.threshold.value * self.widen for gate in self._gates}
+            source = f"times {self.widen:g} after a drift alarm"
+            return replace(request, threshold=narrow, threshold_source=source)
+        return request
+
+    def _then(self, request: Request, edge: Generation) -> Callable[[Evidence | Exception], None]:
+        def then(outcome: Evidence | Exception) -> None:
+            if isinstance(outcome, Exception):
+                _log.warning("an audit of %s failed: %s", self.name, type(outcome).__name__)
+                return
+            loss = (self.loss or disagreement)(request.asked, edge, outcome.generations[0])
+            before, after = self._change_both(lambda state: self.test.update(state, loss))
+            if before["alarm_at"] is None and after["alarm_at"] is not None:
+                _log.warning(
+                    "drift alarm of %s: mean loss %.3g in %d audits, promised %.3g; on_alarm=%r",
+                    *(self.name, after["lost"] / after["audits"], after["audits"]),
+                    *(self.test.level, self.on_alarm),
+                )
+
+        return then
+
+    def _change(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+        return self._change_both(change)[1]
+
+    def _change_both(
+        self, change: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        def both(found: list[dict[str, Any] | None]) -> tuple[list[dict[str, Any]], Any]:
+            before = found[0] or self.test.begin()
+            after = change(before)
+            return [after], (before, after)
+
+        result: tuple[dict[str, Any], dict[str, Any]] = open_store(self.store).change([self._key], both)
+        return result

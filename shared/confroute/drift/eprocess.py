@@ -1,0 +1,105 @@
+"""A test for drift that may be looked at after every audit, for ever, and still keeps its false-alarm rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from confroute.errors import PolicyError
+from confroute.policy.files import register
+
+# Bets as shares of the largest one that cannot lose everything, 1 / level.
+_BETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+
+
+@register
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftTest:
+    """Tests "the mean loss of kept answers is at most `level`" on one audited loss after another.
+
+    Parameters
+    ----------
+    level : float in (0, 1)
+        The mean loss that was promised, such as a certificate's.
+    false_alarm : float in (0, 1)
+        Probability of ever raising an alarm while the promise holds, over any number of audits.
+
+    Raises
+    ------
+    PolicyError
+        A number out of range.
+
+    Notes
+    -----
+    An e-process: from a possible change point s on, the wealth of a gambler who stakes the share b of the largest
+    stake 1 / level on each loss L, prod (1 + (b / level) (L - level)). Its expectation never grows while the mean loss
+    is at most `level`, whatever the losses depend on; so is that of the average over six bets and over all change
+    points s with the prior weight 1/(1 + ln s) - 1/(1 + ln(s + 1)), which sums to 1. By Ville's inequality it ever
+    reaches 1 / false_alarm with probability at most false_alarm. The sum over s needs one number a bet (a weighted
+    Shiryaev-Roberts recursion), so the state does not grow. After Waudby-Smith and Ramdas (JRSS B 2024, arXiv
+    2010.09686) for the bets and Shin, Ramdas and Rinaldo (arXiv 2203.03532) for the change points, with weights that
+    sum to 1 in place of theirs, which bound how often alarms come, not whether one ever does.
+
+    Examples
+    --------
+    >>> test = DriftTest(level=0.05, false_alarm=0.05)
+    >>> test.first_alarm([0.0] * 1000) is None, test.first_alarm([0.0] * 100 + [1.0] * 100)
+    (True, 106)
+    """
+
+    level: float
+    false_alarm: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1 or not 0 < self.false_alarm < 1:
+            msg = f"level={self.level}, false_alarm={self.false_alarm}: expected both between 0 and 1"
+            raise PolicyError(msg)
+
+    def begin(self) -> dict[str, Any]:
+        """The state before the first audit; JSON."""
+        return {"audits": 0, "lost": 0.0, "wealth": [0.0] * len(_BETS), "alarm_at": None}
+
+    def update(self, state: dict[str, Any], loss: float) -> dict[str, Any]:
+        """The state after one more audited loss in [0, 1]; an alarm stays.
+
+        Raises
+        ------
+        ValueError
+            A loss outside [0, 1].
+        """
+        if not 0 <= loss <= 1:
+            msg = f"the audited loss is {loss}: expected a number in [0, 1]"
+            raise ValueError(msg)
+        audits = state["audits"] + 1
+        weight = _unspent(audits - 1) - _unspent(audits)
+        wealth = [
+            (held + weight) * (1 + bet / self.level * (loss - self.level))
+            for held, bet in zip(state["wealth"], _BETS, strict=True)
+        ]
+        alarm_at = state["alarm_at"]
+        if alarm_at is None and self._evidence(wealth, audits) >= 1 / self.false_alarm:
+            alarm_at = audits
+        return {"audits": audits, "lost": state["lost"] + loss, "wealth": wealth, "alarm_at": alarm_at}
+
+    def evidence(self, state: dict[str, Any]) -> float:
+        """The e-value so far: the alarm is raised when it reaches 1 / false_alarm."""
+        return self._evidence(state["wealth"], state["audits"])
+
+    def first_alarm(self, losses: Sequence[float]) -> int | None:
+        """After how many of these losses the alarm is raised, if it is."""
+        state = self.begin()
+        for loss in losses:
+            state = self.update(state, loss)
+            if state["alarm_at"] is not None:
+                return int(state["alarm_at"])
+        return None
+
+    def _evidence(self, wealth: Sequence[float], audits: int) -> float:
+        return sum(wealth) / len(wealth) + _unspent(audits)
+
+
+def _unspent(audits: int) -> float:
+    """Weight of the change points that are still to come."""
+    return 1 / (1 + math.log(audits + 1))

@@ -1,0 +1,70 @@
+"""State of many machines: a Redis server."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from confroute.errors import MissingExtraError
+from confroute.state.store import Change
+
+T = TypeVar("T")
+_PREFIX = "confroute:"
+_LONGEST_WAIT_S = 0.02
+
+
+class RedisStore:
+    """Keeps records in Redis; a change that another one overtook is computed again, so each is exact.
+
+    Parameters
+    ----------
+    url : str
+        "redis://HOST:PORT/DB", as `redis.Redis.from_url` takes it.
+    clock : callable
+        Seconds since the epoch; for tests and simulations. Keep the machines' clocks together (NTP): windows and
+        leases are compared with them.
+
+    Raises
+    ------
+    MissingExtraError
+        `redis` is not installed.
+    """
+
+    waits = True
+
+    def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
+        try:
+            import redis
+        except ImportError as error:
+            raise MissingExtraError(extra="redis", needed_for="state in Redis") from error
+        self.now = clock
+        self._redis: Any = redis.Redis.from_url(url)
+        self._overtaken = redis.WatchError
+
+    def __deepcopy__(self, memo: object) -> RedisStore:
+        return self
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+    def change(self, keys: Sequence[str], change: Change[T]) -> T:
+        """See `Store`."""
+        names = [_PREFIX + key for key in keys]
+        with self._redis.pipeline() as pipe:
+            while True:
+                try:
+                    pipe.watch(*names)
+                    found = [json.loads(value) if value else None for value in pipe.mget(names)]
+                    changed, result = change(found)
+                    pipe.multi()
+                    for name, record in zip(names, changed, strict=True):
+                        pipe.set(name, json.dumps(record))
+                    pipe.execute()
+                except self._overtaken:
+                    time.sleep(random.uniform(0, _LONGEST_WAIT_S))  # noqa: S311  spreads the retries, no secret
+                else:
+                    return result

@@ -1,0 +1,91 @@
+"""State of one machine: a file that its processes share."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TypeVar
+
+from confroute.state.store import Change
+
+T = TypeVar("T")
+
+
+class SQLiteStore:
+    """Keeps records in a SQLite file, exactly under any number of threads and processes of one machine.
+
+    Parameters
+    ----------
+    path : str or Path
+        Made if it is not there. Not on a network drive: SQLite's locks do not hold there.
+    clock : callable
+        Seconds since the epoch; for tests and simulations.
+    timeout_s : float
+        How long a change waits for those of others.
+
+    Notes
+    -----
+    Write-ahead log, `synchronous=NORMAL`: what was changed survives the end of the process; a power cut may lose the
+    last changes, never their order.
+    """
+
+    waits = True
+
+    def __init__(
+        self, path: str | Path, *, clock: Callable[[], float] = time.time, timeout_s: float = 30.0
+    ) -> None:
+        self.path, self.timeout_s = Path(path), timeout_s
+        self.now = clock
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._process = 0
+
+    def __deepcopy__(self, memo: object) -> SQLiteStore:
+        return self
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; the next change opens it again."""
+        connection, self._connection = self._connection, None
+        if connection is not None and self._process == os.getpid():
+            connection.close()
+
+    def change(self, keys: Sequence[str], change: Change[T]) -> T:
+        """See `Store`."""
+        with self._lock, closing(self._open().cursor()) as cursor:
+            # Locks at once: two that read first and write later would have to start again.
+            cursor.execute("BEGIN IMMEDIATE")
+            try:
+                found = [
+                    cursor.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone() for key in keys
+                ]
+                changed, result = change([json.loads(row[0]) if row else None for row in found])
+                cursor.executemany(
+                    "INSERT INTO state VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                    [(key, json.dumps(record)) for key, record in zip(keys, changed, strict=True)],
+                )
+            except BaseException:
+                cursor.execute("ROLLBACK")
+                raise
+            cursor.execute("COMMIT")
+        return result
+
+    def _open(self) -> sqlite3.Connection:
+        # A connection must not be carried through a fork.
+        if self._connection is None or self._process != os.getpid():
+            connection = sqlite3.connect(
+                self.path, timeout=self.timeout_s, isolation_level=None, check_same_thread=False
+            )
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+            self._connection, self._process = connection, os.getpid()
+        return self._connection
