@@ -34,6 +34,8 @@ class Plan:
     ----------
     made_from : tuple
         The router's settings: another tuple needs another plan.
+    members : mapping of str to TierModel
+        What an ensemble asks beside the tiers.
     judge : callable or None
         What to compare in a draft, and why it cannot be used, where that is more than its text.
     tools : bool
@@ -44,6 +46,7 @@ class Plan:
     tiers: Mapping[str, TierModel]
     policy: Policy
     limits: Mapping[str, Limits]
+    members: Mapping[str, TierModel] = field(default_factory=dict)
     stop: list[str] | None = None
     tags: tuple[str, ...] = ()
     keep_logprobs: bool = False
@@ -123,7 +126,7 @@ class ChatCall:
         )
         make: Callable[..., ChatCalls] = SilentCalls if opened is None else ChatCalls
         calls = make(
-            tiers=plan.tiers,
+            tiers={**plan.tiers, **plan.members},
             messages=self.messages,
             opened=opened,
             stop=self.stop if self.stop is not None else plan.stop,

@@ -70,6 +70,8 @@ class ChatConfRoute(RoutedChat):
         The uncalibrated `Cascade()` if not given: calibrate a threshold before relying on it.
     edge_limits, cloud_limits : Limits
         Time limit and retries of each tier.
+    members : mapping of str to model
+        Further models that an `Ensemble` in the policy asks by these names; none of their answers is ever returned.
     keep_logprobs : bool
         Leave the draft's log-probabilities on the answer.
     cloud_tools : tuple of str
@@ -108,6 +110,7 @@ class ChatConfRoute(RoutedChat):
     policy: InstanceOf[Policy] = Field(default_factory=Cascade)
     edge_limits: InstanceOf[Limits] = Limits()
     cloud_limits: InstanceOf[Limits] = Limits()
+    members: dict[str, InstanceOf[Runnable[Any, Any]] | str] = Field(default_factory=dict)
     keep_logprobs: bool = False
     model: str = "confroute"
     temperature: float | None = None
@@ -143,7 +146,7 @@ class ChatConfRoute(RoutedChat):
         return (
             *(self.edge, self.cloud, self.policy, self.edge_limits, self.cloud_limits, self.keep_logprobs),
             *(self.temperature, self.max_tokens, self.stop, self.timeout, self.max_retries, self.tags),
-            self.output_version,
+            *(self.output_version, len(self.members), *self.members, *self.members.values()),
         )
 
     @property
@@ -169,6 +172,7 @@ class ChatConfRoute(RoutedChat):
                 "edge": self._tier("edge", with_settings("edge", edge, given)),
                 "cloud": self._tier("cloud", with_settings("cloud", cloud, given)),
             },
+            members={name: self._member(name, model) for name, model in self.members.items()},
             judge=None if self._shape is None else self._shape.judge,
             tools=self._shape is not None and self._shape.tools,
             policy=self.policy,
@@ -188,6 +192,12 @@ class ChatConfRoute(RoutedChat):
             if name == "cloud":
                 raise
             return TierModel(name, model, error, "tools" if self._shape.tools else "structured output")
+
+    def _member(self, name: str, model: Model | str) -> TierModel:
+        if name in ("edge", "cloud"):
+            msg = f"a member is named {name!r}: expected a name that is not a tier's"
+            raise PolicyError(msg)
+        return self._tier(name, resolved(model, name))
 
     def _limits(self, name: str) -> Limits:
         limits: Limits = getattr(self, name)

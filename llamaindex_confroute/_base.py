@@ -39,6 +39,7 @@ class RouterBase(FunctionCallingLLM):
     policy: Policy = Field(default_factory=Cascade, exclude=True)
     edge_limits: Limits = Field(default_factory=Limits, exclude=True)
     cloud_limits: Limits = Field(default_factory=Limits, exclude=True)
+    members: dict[str, LLM] = Field(default_factory=dict, exclude=True, description="Models of an ensemble.")
     edge_in_thread: bool = Field(default=False, description="Run async calls of a blocking edge in threads.")
 
     # By id, with the model itself so that the id stays its own.
@@ -53,6 +54,7 @@ class RouterBase(FunctionCallingLLM):
         policy: Policy | None = None,
         edge_limits: Limits | None = None,
         cloud_limits: Limits | None = None,
+        members: Mapping[str, LLM] | None = None,
         edge_in_thread: bool = False,
         system_prompt: str | None = None,
         callback_manager: CallbackManager | None = None,
@@ -65,12 +67,14 @@ class RouterBase(FunctionCallingLLM):
             raise TypeError(msg)
         policy = Cascade() if policy is None else policy
         _check(edge, cloud, policy)
+        _check_members(members or {})
         super().__init__(
             edge=edge,
             cloud=cloud,
             policy=policy,
             edge_limits=edge_limits or Limits(),
             cloud_limits=cloud_limits or Limits(),
+            members=dict(members or {}),
             edge_in_thread=edge_in_thread,
             system_prompt=system_prompt,
             callback_manager=callback_manager or CallbackManager([]),
@@ -92,7 +96,7 @@ class RouterBase(FunctionCallingLLM):
             self._hand_down(value)
 
     def _hand_down(self, manager: CallbackManager) -> None:
-        for child in (self.edge, self.cloud):
+        for child in (self.edge, self.cloud, *self.members.values()):
             child.callback_manager = manager
 
     @field_serializer("edge", "cloud")
@@ -156,7 +160,7 @@ class RouterBase(FunctionCallingLLM):
         )
         return Routing(
             policy=self.policy,
-            models=models,
+            models={**models, **self.members},
             limits={"edge": self.edge_limits, "cloud": self.cloud_limits},
             in_thread=frozenset({"edge"} if self.edge_in_thread else ()),
             request=request,
@@ -185,6 +189,13 @@ def _room(facts: Facts, kwargs: Mapping[str, Any]) -> int | None:
         return None
     answer = kwargs.get("max_tokens") or facts.num_output or 0
     return facts.window - answer if 0 < answer < facts.window else facts.window
+
+
+def _check_members(members: Mapping[str, object]) -> None:
+    for name, member in members.items():
+        if name in TIERS or not isinstance(member, LLM):
+            msg = f"member {name!r} is a {type(member).__name__}: expected an LLM object under a name that is not a tier's"
+            raise PolicyError(msg)
 
 
 def _check(edge: object, cloud: object, policy: object) -> None:

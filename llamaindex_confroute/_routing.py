@@ -24,7 +24,14 @@ from confroute.watching import Streamed
 from llamaindex_confroute._lineage import Lineage
 from llamaindex_confroute._local import to_messages
 from llamaindex_confroute._messages import from_core
-from llamaindex_confroute._models import Prepared, for_draft, for_prompt, for_sample, samples_in_one_call
+from llamaindex_confroute._models import (
+    Prepared,
+    facts_of,
+    for_draft,
+    for_prompt,
+    for_sample,
+    samples_in_one_call,
+)
 from llamaindex_confroute._reading import split
 from llamaindex_confroute._work import ChatWork, Work
 from llamaindex_confroute.events import announce
@@ -136,7 +143,7 @@ class Routing:
         llm = self.models[ask.tier]
         # Tools and structured output are not in the messages that the model would be shown.
         if not isinstance(llm, LocalLLM) or not isinstance(work, ChatWork):
-            raise elsewhere(ask, self.request.tiers[ask.tier].model)
+            raise elsewhere(ask, facts_of(llm).model)
         return look_inside(ask, llm.loaded(), to_messages(work.messages))
 
     def _calls(self, ask: Draft | Sample | Final | Prompt, work: Work[C]) -> list[Prepared]:

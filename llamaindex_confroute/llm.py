@@ -20,6 +20,8 @@ class ConfRouteLLM(StructuredRouter):
         Decides; `Cascade()` if not given. Use a `Cascade` with a threshold fitted to your models.
     edge_limits, cloud_limits : Limits
         Time limit and retries of each. Give the edge model itself `max_retries=0` and a short time-out.
+    members : mapping of str to LLM, optional
+        Further models that an `Ensemble` in the policy asks by these names; none of their answers is ever returned.
     edge_in_thread : bool
         Run the edge's async calls in threads, for models whose `achat` blocks (`CustomLLM`, HuggingFaceLLM).
     system_prompt : str, optional

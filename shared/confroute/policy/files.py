@@ -17,8 +17,11 @@ from confroute.signals import (
     ContextLacks,
     ContextSupport,
     Curve,
+    Ensemble,
     Head,
+    McDropout,
     Member,
+    Probe,
     Recorded,
     RetrievalScore,
     SameEmbedding,
@@ -48,6 +51,7 @@ _KNOWN: dict[str, type[Any]] = {
             SemanticEntropy,
         ),
         *(Prefix, SendTo, Threshold, TokenLogprob, ContextLacks, ContextSupport, RetrievalScore),
+        *(Ensemble, McDropout, Probe),
     )
 }
 

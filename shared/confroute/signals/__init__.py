@@ -5,6 +5,7 @@ from confroute.signals.base import Case, Range, Signal
 from confroute.signals.combined import Combined, Head, Member
 from confroute.signals.consistency import SelfConsistency
 from confroute.signals.curve import Curve
+from confroute.signals.ensemble import Ensemble
 from confroute.signals.equivalence import (
     Equivalence,
     SameEmbedding,
@@ -13,6 +14,8 @@ from confroute.signals.equivalence import (
 )
 from confroute.signals.lacking import ContextLacks, abstains
 from confroute.signals.logprob import TokenLogprob, token_nll
+from confroute.signals.mc_dropout import McDropout
+from confroute.signals.probe import Probe
 from confroute.signals.recorded import Recorded
 from confroute.signals.retrieval import RetrievalScore
 from confroute.signals.semantic_entropy import SemanticEntropy, semantic_entropy
@@ -24,10 +27,13 @@ __all__ = [
     "ContextLacks",
     "ContextSupport",
     "Curve",
+    "Ensemble",
     "Equivalence",
     "Head",
+    "McDropout",
     "Measurement",
     "Member",
+    "Probe",
     "Range",
     "Recorded",
     "RetrievalScore",

@@ -1,0 +1,118 @@
+"""Ensembles: the split of the entropy, members asked at once, and one that fails said so."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from confroute import Cascade, Ensemble, Gate, Threshold
+from confroute.errors import PolicyError
+from confroute.runtime import run
+from confroute.signals.ensemble import spread
+from confroute.testing import Reply, ScriptedCalls, ScriptedModel
+from confroute.types import Message, Request
+
+REQUEST = Request(messages=(Message(role="user", text="How many legs has a spider?"),))
+NAMES = ("b", "c", "d")
+
+
+def routed(ensemble: Ensemble, **models: ScriptedModel):
+    calls = ScriptedCalls(models={"edge": ScriptedModel(["8"]), "cloud": ScriptedModel(["eight"]), **models})
+    return run(Cascade.of(ensemble, 0.5), REQUEST, calls.call(REQUEST), {})
+
+
+def test_spread_by_hand() -> None:
+    """Members certain of different answers: all is disagreement. Members equally unsure: none is."""
+    assert spread([["8"], ["6"], ["8"], ["8"]]) == pytest.approx(
+        (
+            -(0.75 * math.log(0.75) + 0.25 * math.log(0.25)),
+            0.0,
+            -(0.75 * math.log(0.75) + 0.25 * math.log(0.25)),
+        )
+    )
+    assert spread([["8", "6"], ["6", "8"]]) == pytest.approx((math.log(2), math.log(2), 0.0))
+
+
+@given(st.lists(st.lists(st.sampled_from(["1", "2", None]), min_size=2, max_size=2), min_size=2, max_size=5))
+def test_spread_bounds(votes: list[list[str | None]]) -> None:
+    """0 <= information <= log members, expected <= total, whatever the order; equal answers give 0."""
+    total, own, information = spread(votes)
+    assert 0 <= information <= math.log(len(votes)) + 1e-12
+    assert own <= total + 1e-12
+    assert spread(votes[::-1]) == pytest.approx((total, own, information))
+    assert spread([["1", "1"]] * len(votes)) == (0.0, 0.0, 0.0)
+
+
+def test_members_are_asked_at_once_and_billed_by_name() -> None:
+    """Three members of 0.2 s take about 0.2 s; a third of them disagrees."""
+    models = {name: ScriptedModel([Reply(text="6" if name == "b" else "8", latency_s=0.2)]) for name in NAMES}
+    start = time.perf_counter()
+    decision = routed(Ensemble(members=NAMES), **models).decision
+    assert time.perf_counter() - start < 0.5
+    assert decision.route == "edge"
+    assert decision.uncertainty == pytest.approx(1 / 3)
+    assert set(decision.usage) == {"edge", *NAMES}
+    details = decision.signals["ensemble"].details
+    assert details["heard"] == 3
+    assert details["mutual_information_nats"] == pytest.approx(0.562335, abs=1e-5)
+
+
+def test_a_failed_member_reduces_the_ensemble_and_is_named() -> None:
+    """The rest decides, and the details say who is missing and why."""
+    models = {name: ScriptedModel(["8"]) for name in NAMES} | {
+        "c": ScriptedModel([Reply(fault=OSError("gone"))])
+    }
+    decision = routed(Ensemble(members=NAMES), **models).decision
+    assert decision.route == "edge"
+    details = decision.signals["ensemble"].details
+    assert (details["members"], details["heard"], details["failed"]) == (3, 2, {"c": "OSError"})
+
+
+def test_no_member_left_is_no_evidence() -> None:
+    """All members fail: the gate is skipped, never passed with a low uncertainty."""
+    models = {name: ScriptedModel([Reply(fault=OSError("gone"))]) for name in NAMES}
+    decision = routed(Ensemble(members=NAMES), **models).decision
+    assert (decision.route, decision.stage) == ("cloud", "no_signal")
+    assert "no member of the ensemble" in decision.skipped["ensemble"]
+
+
+def test_an_unknown_member_is_a_mistake_of_set_up() -> None:
+    """A name that the router has no model for is raised, not paid for."""
+    with pytest.raises(PolicyError, match="no scripted model for tier 'b'"):
+        routed(Ensemble(members=NAMES))
+
+
+def test_samples_tell_doubt_from_disagreement() -> None:
+    """Members that waver alike have entropy, and hardly any of it is mutual information."""
+    models = {name: ScriptedModel(["8"], samples=["8", "6"]) for name in NAMES}
+    signal = Ensemble(members=NAMES, statistic="mutual_information", samples=2)
+    details = routed(signal, **models).decision.signals["ensemble"].details
+    assert details["expected_entropy_nats"] == pytest.approx(0.75 * math.log(2), abs=1e-6)
+    assert details["mutual_information_nats"] < 0.2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"members": ()},
+        {"members": ("a", "a")},
+        {"members": ("a",), "statistic": "mean"},
+        {"members": ("a",), "samples": 0},
+    ],
+)
+def test_settings_that_measure_nothing_are_refused(wrong: dict) -> None:
+    """Each is a PolicyError at once."""
+    with pytest.raises(PolicyError):
+        Ensemble(**wrong)
+
+
+def test_policy_files_hold_ensembles(tmp_path) -> None:
+    """What was saved is read back equal."""
+    gate = Gate(signal=Ensemble(members=NAMES, samples=3), threshold=Threshold(value=0.3))
+    policy = Cascade(gates=(gate,))
+    policy.save(tmp_path / "p.json")
+    assert Cascade.load(tmp_path / "p.json") == policy
