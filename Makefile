@@ -14,7 +14,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # An active environment of the caller's must not leak into ours.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
-.PHONY: help setup demo test test-slow lint format types wheel-test docs perf clean
+.PHONY: help setup demo test test-slow lint format types wheel-test docs perf results clean
 
 help:
 	@echo "make demo        route real questions between two small local models"
@@ -25,6 +25,7 @@ help:
 	@echo "make wheel-test  the test-suite against the built wheel"
 	@echo "make docs        the documentation's pages, into build/docs"
 	@echo "make perf        benchmarks"
+	@echo "make results     the tables and plots of docs/results, from recorded data"
 	@echo "make clean       remove environments, builds and caches, not the pulled models"
 
 setup: $(READY)
@@ -80,6 +81,11 @@ docs: $(READY)
 
 perf: $(READY)
 	@for script in tests/perf/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+# Needs RouteLLM's folder and the recorded training data; nothing of either is copied.
+DATA ?= $(or $(CONFROUTE_DATA),../shared/data)
+results: $(READY)
+	@$(BIN)/confroute bench replay --data $(DATA)/routellm --train $(DATA)/recorded --out docs/results
 
 clean:
 	rm -rf .venv .venv-wheel build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

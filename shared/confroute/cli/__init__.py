@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from confroute.cli import apply, demo, doctor, fit, judge, label, models, pull, record, report, signals
+from confroute.cli import apply, bench, demo, doctor, fit, judge, label, models, pull, record, report, signals
 from confroute.errors import ConfrouteError
 
-COMMANDS = (demo, doctor, pull, label, judge, models, record, signals, fit, apply, report)
+COMMANDS = (demo, doctor, pull, label, judge, models, record, signals, fit, apply, bench, report)
 
 FAILED = 1
 MISUSED = 2

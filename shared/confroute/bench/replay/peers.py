@@ -1,0 +1,103 @@
+"""RouteLLM's own code on our embeddings and labels, where the package is installed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from confroute.bench._arrays import Array
+from confroute.bench.replay.methods import Material, Scored
+from confroute.heads.base import Vectors
+
+_NEEDS = ("routellm", "openai", "pandas", "sklearn", "torch")
+_EPOCHS, _RANK = 100, 128
+
+
+def missing() -> list[str]:
+    """Packages without which RouteLLM's code cannot run."""
+    return [name for name in _NEEDS if importlib.util.find_spec(name) is None]
+
+
+def routellm(material: Material) -> Iterator[Scored]:
+    """RouteLLM's similarity-weighted ranking and matrix factorisation, trained on the battles."""
+    train, x = material.train, material.train_vectors
+    assert train is not None
+    assert x is not None
+    dim = material.dim
+    # Its modules make an OpenAI client when they are imported; none of the calls below uses it.
+    with mock.patch.dict(os.environ, {"OPENAI_API_KEY": "unused"}):
+        ranking = importlib.import_module("routellm.routers.similarity_weighted.utils")
+    yield "RouteLLM SW", _ranking(ranking, x[:, :dim], train.battle, material.vectors[:, :dim])
+    with mock.patch.dict(os.environ, {"OPENAI_API_KEY": "unused"}):
+        factorisation = importlib.import_module(
+            "routellm.routers.matrix_factorization.train_matrix_factorization"
+        )
+    yield "RouteLLM MF", _factorisation(factorisation, x[:, :dim], train.battle, material.vectors[:, :dim])
+
+
+def _ranking(module: Any, x: Vectors, battle: Array, tests: Vectors) -> Array:
+    """Its `compute_elo_mle_with_tie` a prompt, with the weights of its `SWRankingRouter`."""
+    pd: Any = importlib.import_module("pandas")
+    winner = np.where(battle > 0.5, "model_a", np.where(battle < 0.5, "model_b", "tie"))
+    # Its text columns would become Arrow's, whose comparison yields no numpy mask.
+    battles = pd.DataFrame({"model_a": 1, "model_b": 0, "winner": winner.astype(object)})
+    scores = np.empty(len(tests))
+    for at, query in enumerate(tests):
+        similarity = x @ query / (np.linalg.norm(x, axis=1) * np.linalg.norm(query))
+        weight = 10 * 10 ** (similarity / similarity.max())
+        ratings = module.compute_elo_mle_with_tie(battles, sample_weight=weight.astype(np.float64))
+        scores[at] = 1 - 1 / (1 + 10 ** ((ratings[1] - ratings[0]) / 400))
+    return scores
+
+
+def _factorisation(module: Any, x: Vectors, battle: Array, tests: Vectors) -> Array:
+    """Its `MFModel_Train` and `train_loops` with its settings; ties are dropped as its script does."""
+    import tempfile
+    from pathlib import Path
+
+    import torch
+
+    torch.manual_seed(42)
+    models = ("mixtral-8x7b-instruct-v0.1", "gpt-4-1106-preview")
+    rows = [
+        {
+            "model_a": models[1],
+            "model_b": models[0],
+            "idx": at,
+            "winner": "model_a" if won > 0.5 else "model_b",
+        }
+        for at, won in enumerate(battle.tolist())
+        if won != 0.5
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "vectors.npy", x)
+        net = module.MFModel_Train(
+            dim=_RANK,
+            num_models=len(module.MODEL_IDS),
+            num_prompts=len(x),
+            text_dim=x.shape[1],
+            npy_path=str(Path(folder) / "vectors.npy"),
+        )
+    data = module.PairwiseDataset(rows)
+    with mock.patch.object(module, "tqdm", mock.MagicMock()):
+        module.train_loops(
+            net,
+            data.get_dataloaders(64),
+            data.get_dataloaders(1024, shuffle=False),
+            lr=3e-4,
+            weight_decay=1e-5,
+            alpha=0.1,
+            num_epochs=_EPOCHS,
+            device="cpu",
+        )
+    with torch.no_grad():
+        ids = torch.tensor([module.MODEL_IDS[name] for name in models])
+        edge, cloud = torch.nn.functional.normalize(net.P(ids), dim=1)
+        logits = net.classifier((cloud - edge) * net.text_proj(torch.from_numpy(tests.copy()))).squeeze(1)
+    return np.asarray(logits.numpy(), dtype=np.float64)

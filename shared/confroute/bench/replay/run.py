@@ -1,0 +1,139 @@
+"""``confroute bench replay`` from folders to results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from confroute.bench.replay import methods, peers
+from confroute.bench.replay.data import Benchmark, load_benchmarks
+from confroute.bench.replay.embeddings import embedded
+from confroute.bench.replay.preference import Comparison, compare
+from confroute.bench.replay.protocol import Result, measure
+from confroute.bench.replay.training import TrainingSet, training_sets
+from confroute.errors import PolicyError
+from confroute.heads.encoder import Encoder
+from confroute.types import JSON
+
+Say = Callable[[str], None]
+_LEAST_IN_DOMAIN = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Replay:
+    """All methods on one benchmark.
+
+    Attributes
+    ----------
+    bench : Benchmark
+    train : TrainingSet or None
+    results : tuple of Result
+    comparisons : tuple of Comparison
+        Our best against each baseline.
+    """
+
+    bench: Benchmark
+    train: TrainingSet | None
+    results: tuple[Result, ...]
+    comparisons: tuple[Comparison, ...] = field(default=())
+
+    def to_dict(self) -> dict[str, JSON]:
+        """What ``--json`` prints of it."""
+        return {"n": self.bench.n, "methods": {result.name: result.to_dict() for result in self.results}}
+
+
+def replay(
+    folder: Path,
+    *,
+    train: Path | None,
+    encoder: Callable[[], Encoder],
+    cache: Path,
+    resamples: int = 1000,
+    say: Say = lambda _: None,
+) -> dict[str, Replay]:
+    """Score and measure every method that the data allow.
+
+    Parameters
+    ----------
+    folder : Path
+        RouteLLM's.
+    train : Path or None
+        Recorded training data; None for the methods that need none.
+    encoder : callable
+        Makes the encoder, with features; called only where something is trained.
+    cache : Path
+        Folder of embeddings.
+    resamples : int
+    say : callable
+        Told what is left out, and progress.
+
+    Raises
+    ------
+    PolicyError
+        Data that are not there or not as expected.
+    """
+    sets = training_sets(train) if train is not None else {}
+    if not sets:
+        say("no training data: only methods that need none (give --train or CONFROUTE_DATA)")
+    elif lacking := peers.missing():
+        say(f"RouteLLM's own code is left out: {', '.join(lacking)} not installed (pip install routellm)")
+    made = encoder() if sets else None
+    if made is not None and not made.features:
+        msg = f"the encoder {made.name} has no features: expected encoder(..., features=True)"
+        raise PolicyError(msg)
+    found = {}
+    for name, bench in load_benchmarks(folder).items():
+        say(f"{name}: {bench.n} prompts, {bench.dropped} dropped as contaminated")
+        found[name] = _one(bench, sets.get(name), made, cache=cache, resamples=resamples, say=say)
+    return found
+
+
+def _one(
+    bench: Benchmark,
+    train: TrainingSet | None,
+    encoder: Encoder | None,
+    *,
+    cache: Path,
+    resamples: int,
+    say: Say,
+) -> Replay:
+    if train is not None:
+        given = len(train.prompts)
+        train = train.without(bench.prompts)
+        say(
+            f"{bench.name}: trained on {len(train.prompts)} prompts ({train.source}); {given - len(train.prompts)} more "
+            "left out as near-duplicates of test prompts"
+        )
+    results = []
+    for name, scores in _scored(bench, train, encoder, cache, say):
+        say(f"{bench.name}: {name}")
+        inside = name == methods.IN_DOMAIN
+        results.append(measure(name, scores, bench, resamples=resamples, in_domain=inside))
+    by_name = {result.name: result for result in results}
+    best = by_name.get(methods.BEST)
+    others = [
+        result for result in results if result.name.startswith(("random", "RouteLLM", "SW", "MF", "TO-"))
+    ]
+    comparisons = () if best is None else tuple(compare(best, other, bench, resamples) for other in others)
+    return Replay(bench=bench, train=train, results=tuple(results), comparisons=comparisons)
+
+
+def _scored(
+    bench: Benchmark, train: TrainingSet | None, encoder: Encoder | None, cache: Path, say: Say
+) -> Iterator[methods.Scored]:
+    yield from methods.without_training(bench)
+    if encoder is None:
+        return
+    material = methods.Material(
+        bench=bench,
+        vectors=embedded(encoder, bench.prompts, cache, progress=say),
+        train=train,
+        train_vectors=None if train is None else embedded(encoder, train.prompts, cache, progress=say),
+    )
+    if train is not None:
+        if not peers.missing():
+            yield from peers.routellm(material)
+        yield from methods.trained(material)
+    if bench.n >= _LEAST_IN_DOMAIN:
+        yield from methods.in_domain(material)

@@ -1,0 +1,215 @@
+"""The replay of RouteLLM's benchmarks: loading, protocol, leaks, and numbers known from elsewhere."""
+
+import csv
+import gzip
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from confroute.bench.metrics import apgr
+from confroute.bench.replay import load_benchmarks, replay, replay_recorded
+from confroute.bench.replay.data import STRONG, WEAK, Benchmark
+from confroute.bench.replay.embeddings import embedded
+from confroute.bench.replay.preference import compare, routed_quality
+from confroute.bench.replay.protocol import cpt_binned, cpt_crossing, measure
+from confroute.bench.replay.report import html, markdown, plot, write
+from confroute.bench.replay.training import STRONG as STRONG_MODELS
+from confroute.bench.replay.training import WEAK as WEAK_MODELS
+from confroute.bench.replay.training import near_duplicates, training_sets
+from confroute.cli import main
+from confroute.errors import PolicyError
+from confroute.heads import encoder
+from confroute.recording import RecordError, Row, Side
+
+DATA = Path(os.environ.get("CONFROUTE_DATA", Path(__file__).parents[2] / "../shared/data"))
+
+
+def bench(n=400, seed=0):
+    """Quality that depends on a hidden difficulty, which is returned too."""
+    generator = np.random.default_rng(seed)
+    hard = generator.random(n)
+    weak, strong = (generator.random(n) > hard).astype(float), (generator.random(n) > hard / 3).astype(float)
+    made = Benchmark(
+        name="made",
+        prompts=tuple(f"prompt {at}" for at in range(n)),
+        weak=weak,
+        strong=strong,
+        weak_usd=np.full(n, 1e-6),
+        strong_usd=np.full(n, 1e-3),
+    )
+    return made, hard
+
+
+def subject(at):
+    """Eleven words that differ by row, so that rows are no near-duplicates."""
+    letters = np.random.default_rng(at).integers(97, 123, (11, 6))
+    return " ".join("".join(map(chr, word)) for word in letters)
+
+
+@pytest.fixture
+def routellm(tmp_path):
+    """A small folder in RouteLLM's layout, and recorded training data beside it."""
+    evals = tmp_path / "clone/routellm/evals"
+    (evals / "mmlu/responses").mkdir(parents=True)
+    with (evals / "mmlu/responses/mmlu_law.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["prompt", WEAK, STRONG])
+        for at in range(60):
+            rows.writerow([f"{subject(at)}?\nA. x\nB. y\nAnswer:", at % 3 > 0, at % 7 > 0])
+    leak = {"eval_prompt": f"{subject(0)}?\nA. x\nB. y\nAnswer:"}
+    (evals / "mmlu/contaminated_prompts.jsonl").write_text(json.dumps(leak) + "\n")
+    recorded = tmp_path / "recorded"
+    recorded.mkdir()
+    with gzip.open(recorded / "nine_models_mmlu_medmcqa.jsonl.gz", "wt") as file:
+        for at in range(40, 140):
+            models = {
+                name: {"correct": (at + k) % 3 > 0} for k, name in enumerate(WEAK_MODELS + STRONG_MODELS)
+            }
+            line = {"id": f"r{at}", "dataset": "mmlu", "question": f"{subject(at)}?", "models": models}
+            file.write(json.dumps({**line, "prompt": "Choices:\nA: x\nB: y\n\nAnswer: "}) + "\n")
+    return tmp_path / "clone", recorded
+
+
+def tiny(texts):
+    """A deterministic embedding of letters."""
+    return [[float(text.count(letter)) for letter in "abcdefgh"] for text in texts]
+
+
+def test_crossings_and_bins_agree_with_the_definition():
+    """A perfect order crosses where counting says; RouteLLM's interpolation is close to it."""
+    made, _ = bench()
+    gain = made.strong - made.weak
+    first = cpt_crossing(gain, made)
+    wins = int(np.ceil(0.5 * gain.sum()))
+    assert first[1] == pytest.approx(100 * wins / made.n)
+    assert cpt_binned(gain + np.linspace(0, 1e-3, made.n), made)[1] == pytest.approx(first[1], abs=5)
+
+
+def test_a_measured_method_has_all_its_numbers():
+    """APGR is the exact one, lies in its interval, and the cost rises with the target."""
+    made, hard = bench()
+    result = measure("hard", hard, made, resamples=200)
+    assert result.apgr == apgr(hard, made.weak, made.strong)
+    assert result.apgr_ci[0] < result.apgr < result.apgr_ci[1]
+    assert result.usd[0] < result.usd[1] < result.usd[2]
+    assert set(result.to_dict()) == {"apgr", "apgr_ci", "cpt50", "cpt80"}
+
+
+def test_a_better_router_is_preferred_and_not_by_a_method_against_itself():
+    """Against random order the hidden difficulty wins on every measure; against itself all differences are 0."""
+    made, hard = bench(n=2000)
+    good = measure("hard", hard, made, resamples=10)
+    random = measure("random", np.random.default_rng(1).random((5, made.n)), made, resamples=10)
+    found = compare(good, random, made, 200)
+    assert found.preference.low > 0
+    assert found.win_rate.low > 0.5
+    assert found.below_cloud.high < 0
+    same = compare(good, good, made, 50)
+    assert (same.preference.value, same.win_rate.value, same.spread.value) == (0, 0.5, 0)
+    assert routed_quality(good.scores, made, 1.0)[0].tolist() == made.strong.tolist()
+
+
+def test_near_duplicates_are_found_whatever_their_numbers():
+    """Case, punctuation and figures do not hide a test prompt; a shared phrase does not make one."""
+    tests = ["A robe takes 2 bolts of blue fiber and half that much white fiber. How many bolts?"]
+    near = "a robe takes 5 bolts of blue fiber, and half that much white fiber. How many bolts"
+    far = "How many bolts of blue cloth does the old tailor of the town buy in a week of work?"
+    assert near_duplicates([near, far, ""], tests) == {0}
+
+
+def test_no_test_prompt_stays_in_a_training_set(routellm):
+    """Recorded rows that are test prompts are left out, the others stay."""
+    clone, recorded = routellm
+    tests = load_benchmarks(clone)["mmlu"].prompts
+    left = training_sets(recorded)["mmlu"].without(tests)
+    assert left.removed >= 20
+    assert len(left.prompts) + left.removed == 100
+    assert not {*left.prompts} & {*tests}
+    assert not near_duplicates(left.prompts, tests)
+
+
+def test_everything_runs_from_folders(routellm, tmp_path):
+    """With training data all heads are measured, embeddings are kept, and the pages hold every method."""
+    clone, recorded = routellm
+    said = []
+    embed = encoder(tiny, name="tiny", features=True)
+    found = replay(
+        clone, train=recorded, encoder=lambda: embed, cache=tmp_path / "c", resamples=20, say=said.append
+    )
+    names = [result.name for result in found["mmlu"].results]
+    assert {"random", "oracle", "prompt length", "kNN", "SW", "MF", "MLP", "confroute best"} <= {*names}
+    assert any("near-duplicates" in line for line in said)
+    assert any("dropped as contaminated" in line for line in said)
+    assert {path.name for path in write(found, tmp_path / "out")} == {"replay.html", "replay.md", "mmlu.svg"}
+    for text in (html(found), markdown(found)):
+        assert all(name in text for name in names)
+    assert plot(found["mmlu"]).startswith("<svg")
+    assert embedded(embed, ["never", "seen"], tmp_path / "c").shape == (2, 30)
+
+
+def test_embeddings_are_made_once(tmp_path):
+    """A second run reads what the first wrote; other texts are embedded."""
+    calls = []
+    embed = encoder(lambda texts: calls.append(len(texts)) or tiny(texts), name="tiny")
+    first = embedded(embed, ["a", "b"], tmp_path)
+    assert np.array_equal(embedded(embed, ["a", "b"], tmp_path), first)
+    embedded(embed, ["a", "c"], tmp_path)
+    assert calls == [2, 2]
+
+
+def test_json_is_what_a_program_reads(routellm, capsys, monkeypatch):
+    """Standard output is the JSON alone, and what is left out without training data is said beside it."""
+    monkeypatch.delenv("CONFROUTE_DATA", raising=False)
+    assert main(["bench", "replay", "--data", str(routellm[0]), "--resamples", "20", "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)["benchmarks"]["mmlu"]
+    assert found["n"] == 59
+    assert set(found["methods"]["random"]) == {"apgr", "apgr_ci", "cpt50", "cpt80"}
+    assert "no training data" in err
+
+
+def test_what_is_not_routellms_folder_is_refused(tmp_path, capsys):
+    """An empty folder, a missing argument and a missing training folder are named."""
+    with pytest.raises(PolicyError, match="expected RouteLLM's folder layout"):
+        load_benchmarks(tmp_path)
+    assert main(["bench", "replay"]) == 1
+    assert main(["bench", "replay", "--data", str(tmp_path), "--train", str(tmp_path / "no")]) == 1
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_a_recorded_run_pays_for_drafts_too():
+    """Escalating costs the draft and the cloud's call; a signal that tells errors beats random."""
+    rows = [
+        Row(
+            id=str(at),
+            edge=Side(text="x", logprobs=(-0.1 - (at % 2),), quality=1.0 - at % 2, cost_usd=1.0),
+            cloud=Side(text="y", quality=1.0, cost_usd=10.0),
+        )
+        for at in range(40)
+    ]
+    made, results = replay_recorded(rows, name="run", resamples=20)
+    by_name = {result.name: result for result in results}
+    assert made.strong_usd.tolist() == [11.0] * 40
+    assert by_name["token_logprob.mean"].cpt_first[1] == pytest.approx(25)
+    assert by_name["token_logprob.mean"].usd[1] == pytest.approx(1000 * (1 + 0.25 * 10))
+    with pytest.raises(RecordError, match="0 of 1 rows"):
+        replay_recorded([Row(id="a", edge=Side(text="x"))], name="run")
+
+
+def test_reference_points_of_the_real_files():
+    """The oracle, prompt length and the sizes are those that were computed elsewhere."""
+    folder = DATA / "routellm"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there: set CONFROUTE_DATA to the folder of recorded data")
+    found = load_benchmarks(folder)
+    expected = {"gsm8k": (1307, 1.121, 0.598), "mmlu": (14037, 1.285, 0.586), "mt-bench": (72, 0.964, 0.547)}
+    for name, (n, oracle, length) in expected.items():
+        one = found[name]
+        assert one.n == n
+        assert apgr(one.strong - one.weak, one.weak, one.strong) == pytest.approx(oracle, abs=1e-3)
+        assert apgr([len(p) for p in one.prompts], one.weak, one.strong) == pytest.approx(length, abs=1.1e-3)
+    assert found["mt-bench"].weak.mean() == pytest.approx(8.281, abs=1e-3)
+    assert found["mt-bench"].strong.mean() == pytest.approx(9.212, abs=1e-3)

@@ -1,0 +1,97 @@
+"""How fast heads decide from ready embeddings, and how long they train: medians, on vectors of MiniLM's size.
+
+The last lines compare similarity-weighted ranking with RouteLLM's code on 60,000 battles, where that package is installed.
+"""
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+
+from confroute.bench.replay import peers
+from confroute.heads import MLP, MatrixFactorisation, NearestNeighbours, Ridge, SimilarityRanking
+
+DIM = 384
+
+
+def unit(n, seed):
+    """Unit vectors."""
+    x = np.random.default_rng(seed).normal(size=(n, DIM)).astype(np.float32)
+    x[:, 0] += 20
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def median_s(work, times):
+    """Median seconds of `work()`."""
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - start)
+    return statistics.median(found)
+
+
+def ranking(n):
+    """Ours and RouteLLM's ranking on the same battles between ten tiers."""
+    x, query = unit(n, 3), unit(1, 4)[0]
+    generator = np.random.default_rng(5)
+    first, second = generator.integers(0, 10, (2, n))
+    outcome = generator.choice([0.0, 0.5, 1.0], n)
+    heads = [
+        SimilarityRanking.of_battles(x, first, second, outcome, models=10, edge=2, cloud=7, same_tier_bug=bug)
+        for bug in (True, False)
+    ]
+    print(
+        f"SW, {n} battles, 10 tiers: ours {1e3 * median_s(lambda: heads[0].estimate(query), 21):.2f} ms a call"
+    )
+    if lacking := peers.missing():
+        print(f"RouteLLM's is left out: {', '.join(lacking)} not installed")
+        return
+    import importlib
+    import os
+
+    import pandas as pd
+
+    os.environ.setdefault("OPENAI_API_KEY", "unused")
+    module = importlib.import_module("routellm.routers.similarity_weighted.utils")
+    winner = np.where(outcome > 0.5, "model_a", np.where(outcome < 0.5, "model_b", "tie")).astype(object)
+    battles = pd.DataFrame({"model_a": first, "model_b": second, "winner": winner})
+    rates = []
+
+    def theirs():
+        similarity = x @ query / (np.linalg.norm(x, axis=1) * np.linalg.norm(query))
+        weight = (10 * 10 ** (similarity / similarity.max())).astype(np.float64)
+        found = module.compute_elo_mle_with_tie(battles, sample_weight=weight)
+        rates.append(1 - 1 / (1 + 10 ** ((found[7] - found[2]) / 400)))
+
+    print(f"  RouteLLM's code {1e3 * median_s(theirs, 3):.0f} ms a call")
+    replicated, fixed = (head.estimate(query).cloud_wins[0] for head in heads)
+    print(f"  win rate: theirs {rates[0]:.8f}, ours with its bug {replicated:.8f}, without {fixed:.8f}")
+
+
+def main():
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--prompts", type=int, default=5000, help="to train on; 50000 takes minutes")
+    prompts = parser.parse_args().prompts
+    x, tests = unit(prompts, 0), unit(2000, 1)
+    y = (np.random.default_rng(2).random(prompts) < 0.5 + 2 * x[:, 1]).astype(float)
+    total = 0.0
+    for kind in (MLP, MatrixFactorisation, Ridge, NearestNeighbours, SimilarityRanking):
+        start = time.perf_counter()
+        head = kind.fit(x, y)
+        trained = time.perf_counter() - start
+        total += trained
+        one = median_s(lambda head=head: head.estimate(tests[0]), 51)
+        many = tests if kind in (MLP, MatrixFactorisation, Ridge) else tests[:100]
+        batch = len(many) / median_s(lambda head=head, many=many: head.estimate(many), 5)
+        print(
+            f"{head.kind:21s} trained in {trained:6.1f} s, one decision {1e6 * one:8.0f} us, batch {batch:9.0f} decisions/s"
+        )
+    print(f"all heads on {prompts} prompts: {total:.1f} s")
+    ranking(60_000)
+
+
+if __name__ == "__main__":
+    main()
