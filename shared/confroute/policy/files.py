@@ -13,6 +13,7 @@ from confroute.policy.prefix import Prefix
 from confroute.policy.rules import KeepPrivate, SendTo
 from confroute.policy.threshold import Threshold
 from confroute.signals import (
+    BetaBinomial,
     Combined,
     ContextLacks,
     ContextSupport,
@@ -38,7 +39,7 @@ T = TypeVar("T", bound=type)
 _KNOWN: dict[str, type[Any]] = {
     known.__name__: known
     for known in (
-        *(Combined, Curve, Head, Member, Recorded),
+        *(BetaBinomial, Combined, Curve, Head, Member, Recorded),
         *(
             Certificate,
             Gate,

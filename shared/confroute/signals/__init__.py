@@ -19,9 +19,11 @@ from confroute.signals.probe import Probe
 from confroute.signals.recorded import Recorded
 from confroute.signals.retrieval import RetrievalScore
 from confroute.signals.semantic_entropy import SemanticEntropy, semantic_entropy
+from confroute.signals.stopping import BetaBinomial
 from confroute.signals.support import ContextSupport
 
 __all__ = [
+    "BetaBinomial",
     "Case",
     "Combined",
     "ContextLacks",

@@ -8,6 +8,7 @@ from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.signals.answers import Kind, answer_of
 from confroute.signals.base import Asking, Case, Range, samples
+from confroute.signals.stopping import BetaBinomial
 
 
 def check_sampling(n: int, temperature: float, step: int) -> None:
@@ -43,6 +44,8 @@ class SelfConsistency:
         Samples drawn at a time. 1 spends the fewest; a local model draws several for hardly more than one.
     kind : {"auto", "number", "option", "text"}
         What to compare; see `confroute.signals.answers.final_answer`.
+    stop : BetaBinomial, optional
+        Stop as well where the decision would change with a probability of at most its `eps` only.
 
     Notes
     -----
@@ -58,6 +61,7 @@ class SelfConsistency:
     temperature: float = 0.7
     step: int = 1
     kind: Kind = "auto"
+    stop: BetaBinomial | None = None
 
     def __post_init__(self) -> None:
         check_sampling(self.n, self.temperature, self.step)
@@ -94,6 +98,10 @@ class SelfConsistency:
             found = [answer_of(s, case.question, kind=self.kind) for s in texts]
             apart = sum(other != answer for other in found)
             low, high = apart / self.n, (apart + self.n - drawn) / self.n
+            probable = self.stop and self.stop.range_of(apart, drawn, self.n, case.settled)
+            if probable:
+                low, high = probable
+                break
         seen = sum(other != answer for other in found) / drawn
         return Measurement(
             signal=self.name,

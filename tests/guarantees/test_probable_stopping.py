@@ -1,0 +1,78 @@
+"""Stopping by P(flip): never wrong at eps 0, wrong no more often than eps where the prior is true."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from confroute import Cascade, Gate, SelfConsistency, Threshold
+from confroute.errors import CalibrationError, PolicyError
+from confroute.signals import BetaBinomial
+
+
+def course(prior, answers, threshold):
+    """The decision and the samples of one course: True for each disagreeing sample."""
+    n, apart = len(answers), 0
+
+    def settled(low, high):
+        return not low <= threshold < high
+
+    for drawn, other in enumerate(answers, 1):
+        apart += other
+        found = prior.range_of(apart, drawn, n, settled)
+        if found is not None:
+            assert settled(*found), "every share of the range leads to the same decision"
+            return found[1] <= threshold, drawn
+    raise AssertionError
+
+
+def test_without_a_tolerance_no_course_changes():
+    """All courses of 7 samples at all thresholds: the decision of the full number."""
+    exact = BetaBinomial(a=1, b=1, eps=0.0)
+    for answers in itertools.product((False, True), repeat=7):
+        for threshold in (0.0, 0.2, 0.5, 0.9):
+            keep, drawn = course(exact, answers, threshold)
+            assert keep == (sum(answers) / 7 <= threshold)
+            assert drawn <= 7
+
+
+@pytest.mark.parametrize("eps", [0.05, 0.2])
+def test_under_the_true_prior_it_is_wrong_at_most_eps(eps):
+    """Rates drawn from the prior: flips stay below eps, and fewer samples are drawn than exactly."""
+    generator = np.random.default_rng(0)
+    prior, exact = BetaBinomial(a=0.4, b=0.6, eps=eps), BetaBinomial(a=0.4, b=0.6, eps=0.0)
+    flips, drawn, full = 0, 0, 0
+    for rate in generator.beta(0.4, 0.6, 2000):
+        answers = (generator.random(10) < rate).tolist()
+        keep, k = course(prior, answers, 0.45)
+        flips += keep != (sum(answers) / 10 <= 0.45)
+        drawn, full = drawn + k, full + course(exact, answers, 0.45)[1]
+    assert flips / 2000 <= eps
+    assert drawn < 0.8 * full
+
+
+def test_the_prior_is_found_again():
+    """Fitted to counts drawn from a beta-binomial, the mean rate and its spread come back."""
+    generator = np.random.default_rng(0)
+    counts = generator.binomial(10, generator.beta(0.5, 1.5, 3000))
+    found = BetaBinomial.fit(counts.tolist(), [10] * 3000)
+    assert found.a / (found.a + found.b) == pytest.approx(0.25, abs=0.02)
+    assert found.a + found.b == pytest.approx(2, rel=0.35)
+
+
+def test_it_stands_in_a_policy_file(tmp_path):
+    """With its signal."""
+    signal = SelfConsistency(n=10, stop=BetaBinomial(a=0.3, b=0.7))
+    policy = Cascade(gates=(Gate(signal=signal, threshold=Threshold(value=0.4)),))
+    policy.save(tmp_path / "policy.json")
+    assert Cascade.load(tmp_path / "policy.json") == policy
+
+
+def test_what_is_no_prior_is_refused():
+    """Shapes of 0, an eps of 1, too few calls, more disagreeing samples than drawn."""
+    for bad in ({"a": 0, "b": 1}, {"a": 1, "b": 1, "eps": 1.0}):
+        with pytest.raises(PolicyError, match="expected shapes above 0"):
+            BetaBinomial(**bad)
+    for counts in ([1] * 19, [11] * 20):
+        with pytest.raises(CalibrationError, match="at least 20"):
+            BetaBinomial.fit(counts, [10] * len(counts))
