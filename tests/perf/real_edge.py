@@ -5,7 +5,7 @@
 Draws rows without replacement (seed 0) from the decontaminated prompts of at most that many characters, writes them to
 OUT.prompts.jsonl with their gold letter and GPT-4-1106's recorded correctness as the cloud, and runs `confroute record`
 over them: Qwen2.5-Coder-1.5B in float32, one option letter, five samples at temperature 1, Monte Carlo dropout of ten
-passes at three rates, and hidden states of seven layers. The order is random, so that a run that was stopped early is a
+passes at two rates, and hidden states of seven layers. The order is random, so that a run that was stopped early is a
 random sample too. Started again, it goes on where it was stopped.
 """
 
@@ -83,7 +83,7 @@ def main() -> int:
     command = [confroute, "record", str(source), "--out", str(asked.out)]
     command += ["--edge", "local:qwen2.5-coder-1.5b", "--dtype", "float32", "--system", SYSTEM]
     command += ["--max-tokens", "1", "--samples", "5", "--temperature", "1.0"]
-    command += ["--dropout", "10", "--dropout-rates", "0.01", "0.03", "0.1", "--hidden", *LAYERS]
+    command += ["--dropout", "10", "--dropout-rates", "0.01", "0.1", "--hidden", *LAYERS]
     command += ["--retry-errors"] if asked.retry_errors else []
     threads = {"OMP_NUM_THREADS": str(asked.threads), "OMP_WAIT_POLICY": "PASSIVE"}
     return subprocess.run(command, check=False, env={**os.environ, **threads}).returncode

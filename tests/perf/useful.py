@@ -1,0 +1,143 @@
+"""What each signal is worth for "the edge is wrong", on recorded answers of others and on a recorded local edge.
+
+    python tests/perf/useful.py [--data FOLDER] [--run OUT.jsonl]
+
+AUROC with 95 % bootstrap intervals: nine models' token log-probability on MMLU, entropy of 48 and of 5 answers on GSM8K,
+and every signal of a run that `tests/perf/real_edge.py` recorded, with probes of its hidden states and a combination, both
+out of fold, and the seconds that each kind of evidence took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import math
+import os
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from confroute.bench.evaluation import evaluate
+from confroute.bench.metrics import auroc, bootstrap_ci
+from confroute.errors import CalibrationError
+from confroute.recording import read_rows, with_signals
+from confroute.recording.probes import fit_probe
+from confroute.signals import TokenLogprob
+
+
+def lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Objects of a packed file."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def shown(name: str, uncertainty: Sequence[float], wrong: Sequence[float]) -> None:
+    """One row of a table."""
+    area, ends = auroc(uncertainty, wrong), bootstrap_ci(auroc, uncertainty, wrong)
+    interval = "" if ends is None else f" [{ends[0]:.3f}, {ends[1]:.3f}]"
+    print(f"  {name:<40} n {len(wrong):>5}  AUROC {'-' if area is None else f'{area:.3f}'}{interval}")
+
+
+def entropy(answers: Sequence[object]) -> float:
+    """Of the shares of equal answers, in nats."""
+    return -math.fsum(
+        c / len(answers) * math.log(c / len(answers)) for c in Counter(map(str, answers)).values()
+    )
+
+
+def others(data: Path) -> None:
+    """The two recorded data sets of other models."""
+    rows = [row for row in lines(data / "nine_models_mmlu_medmcqa.jsonl.gz") if row["dataset"] == "mmlu"]
+    print("token log-probability of the answer, MMLU")
+    for model in rows[0]["models"]:
+        one = [
+            row["models"][model]
+            for row in rows
+            if row["models"].get(model, {}).get("conf_logprob") is not None
+        ]
+        if one:
+            shown(model, [-row["conf_logprob"] for row in one], [float(not row["correct"]) for row in one])
+    rows = list(lines(data / "gsm8k_llama2_13b_x48.jsonl.gz"))
+    wrong = [float(not row["weak_correct"]) for row in rows]
+    print("entropy of sampled answers, GSM8K, Llama-2-13B")
+    shown("of 48", [entropy(row["weak_sample_answers"]) for row in rows], wrong)
+    draws = [np.random.default_rng([0, at]).permutation(48)[:5] for at in range(len(rows))]
+    five = [[row["weak_sample_answers"][i] for i in at] for row, at in zip(rows, draws, strict=True)]
+    shown("of 5, drawn at random", [entropy(answers) for answers in five], wrong)
+
+
+def local(path: Path) -> None:
+    """A run of `confroute record`."""
+    rows = list(read_rows(path))
+    report = evaluate(rows)
+    print(f"{path.name}: n {report.n}, edge {report.edge_quality:.3f}, cloud {report.cloud_quality}")
+    for name, one in sorted(report.signals.items(), key=lambda item: -(item[1].auroc or 0)):
+        ends = one.auroc_ci or (math.nan, math.nan)
+        apgr = "-" if one.apgr is None else f"{one.apgr:.3f}"
+        print(
+            f"  {name:<40} n {one.n:>5}  AUROC {one.auroc or math.nan:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]  APGR {apgr}"
+        )
+    by_id = {row.id: row for row in rows}
+    for target in ("wrong", "semantic_entropy"):
+        try:
+            fitted = fit_probe(rows, path.parent, target=target)
+        except CalibrationError as error:
+            print(f"  probe of {target}: {error}")
+            continue
+        wrong = [float((by_id[name].edge.quality or 0) < 0.5) for name in fitted.ids]
+        shown(
+            f"probe of {target}, out of fold, layer {fitted.weights.layers[0]}",
+            fitted.out_of_fold.tolist(),
+            wrong,
+        )
+    combined(rows)
+    print("median seconds a prompt, the prompt's own reading in the draft's")
+    for kind in ("draft", "sample", "score", "hidden"):
+        took = [
+            row.extra["latency_s"].get(kind) for row in rows if isinstance(row.extra.get("latency_s"), dict)
+        ]  # type: ignore[union-attr]
+        known = [float(str(value)) for value in took if value is not None]
+        print(f"  {kind:<8} {statistics.median(known):.2f}" if known else f"  {kind:<8} -")
+
+
+def combined(rows: Sequence[Any]) -> None:
+    """The fitted combination of some signals, out of fold."""
+    from confroute.fitting import crossfit_combined
+
+    names = ("option_probability", "token_logprob.mean", "self_consistency", "mc_dropout@0.01.total")
+    measured = [row for row in map(with_signals, rows) if row.edge.quality is not None]
+    u = [
+        [math.nan if row.signals.get(n) is None else float(row.signals[n]) for n in names] for row in measured
+    ]
+    quality = [row.edge.quality for row in measured]
+    # Only the columns are used here: no signal is measured again.
+    signals = {name: TokenLogprob() for name in names}
+    try:
+        wrong, _ = crossfit_combined(signals, u, quality)
+    except CalibrationError as error:
+        print(f"  combination: {error}")
+        return
+    shown("combination of four, out of fold", wrong.tolist(), [float(q < 0.5) for q in quality])
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=os.environ.get("CONFROUTE_DATA"))
+    parser.add_argument("--run", type=Path)
+    asked = parser.parse_args()
+    if asked.data is not None:
+        others(Path(asked.data) / "recorded")
+    if asked.run is not None:
+        local(asked.run)
+
+
+if __name__ == "__main__":
+    main()
