@@ -13,16 +13,26 @@ from confroute.policy.prefix import Prefix
 from confroute.policy.rules import KeepPrivate, SendTo
 from confroute.policy.threshold import Threshold
 from confroute.signals import (
+    AlphabetSize,
     BetaBinomial,
+    Cocoa,
     Combined,
     ContextLacks,
     ContextSupport,
+    CoverageEntropy,
     Curve,
+    Degree,
+    Eccentricity,
+    EigenvalueSum,
+    EmbeddingCosine,
     Ensemble,
+    EntailmentDegree,
     Head,
+    KernelEntropy,
     McDropout,
     Member,
     Probe,
+    PTrue,
     Recorded,
     RetrievalScore,
     SameEmbedding,
@@ -30,7 +40,11 @@ from confroute.signals import (
     SameText,
     SelfConsistency,
     SemanticEntropy,
+    TokenEntropy,
     TokenLogprob,
+    TokenMargin,
+    Verbalised,
+    WordOverlap,
 )
 
 FORMAT = "confroute-policy"
@@ -40,6 +54,9 @@ _KNOWN: dict[str, type[Any]] = {
     known.__name__: known
     for known in (
         *(BetaBinomial, Combined, Curve, Head, Member, Recorded),
+        *(AlphabetSize, Cocoa, CoverageEntropy, Degree, Eccentricity, EigenvalueSum),
+        *(KernelEntropy, PTrue, EmbeddingCosine, EntailmentDegree, WordOverlap),
+        *(TokenEntropy, TokenMargin, Verbalised),
         *(
             Certificate,
             Gate,

@@ -11,10 +11,19 @@ from confroute.asks import Ask, Evidence, Sample
 from confroute.decision import Measurement
 from confroute.errors import SignalUnavailableError
 from confroute.recording._types import Row
+from confroute.signals.alphabet_size import AlphabetSize
 from confroute.signals.base import Case, Signal
+from confroute.signals.cocoa import Cocoa
 from confroute.signals.consistency import SelfConsistency
+from confroute.signals.coverage_entropy import CoverageEntropy
+from confroute.signals.degree import Degree
+from confroute.signals.eccentricity import Eccentricity
+from confroute.signals.eigenvalues import EigenvalueSum
+from confroute.signals.kernel_entropy import KernelEntropy
 from confroute.signals.logprob import TokenLogprob
 from confroute.signals.semantic_entropy import SemanticEntropy
+from confroute.signals.token_entropy import TokenEntropy
+from confroute.signals.token_margin import TokenMargin
 from confroute.types import JSON, Generation, Tier
 
 Work: TypeAlias = Callable[[Ask], Evidence]
@@ -31,9 +40,19 @@ SIGNALS: Mapping[str, Build] = {
     "token_logprob.q50": lambda _n: TokenLogprob(statistic="quantile", quantile=0.5),
     "token_logprob.q75": lambda _n: TokenLogprob(statistic="quantile", quantile=0.75),
     "token_logprob.q90": lambda _n: TokenLogprob(statistic="quantile", quantile=0.9),
+    "token_logprob.answer": lambda _n: TokenLogprob(span="answer"),
+    "token_entropy": lambda _n: TokenEntropy(),
+    "token_margin": lambda _n: TokenMargin(),
     "self_consistency": lambda n: SelfConsistency(n=n, step=n),
     "semantic_entropy": lambda n: SemanticEntropy(n=n, step=n),
     "semantic_entropy.probability": lambda n: SemanticEntropy(n=n, step=n, weighting="probability"),
+    "coverage_entropy": lambda n: CoverageEntropy(n=n),
+    "alphabet_size": lambda n: AlphabetSize(n=n),
+    "kernel_entropy": lambda n: KernelEntropy(n=n),
+    "degree": lambda n: Degree(n=n),
+    "eccentricity": lambda n: Eccentricity(n=n),
+    "eigenvalues": lambda n: EigenvalueSum(n=n),
+    "cocoa": lambda n: Cocoa(n=n),
 }
 """What can be measured offline, by name: each entry makes the signal for rows of n samples."""
 

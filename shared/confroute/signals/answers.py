@@ -69,12 +69,30 @@ def number_in(text: str) -> str | None:
     >>> number_in("Eight legs.")
     '8'
     """
-    found = _MARKED_NUMBER.findall(text) or _ANY_NUMBER.findall(text)
+    span = number_span(text)
+    if span is None:
+        return None
+    found = text[slice(*span)]
+    if found.lower() in _NUMBER_WORDS:
+        return str(_NUMBER_WORDS.index(found.lower()))
+    return f"{float(found.replace(',', '')):.12g}"
+
+
+def number_span(text: str) -> tuple[int, int] | None:
+    """Where the number that `number_in` reads stands, in characters.
+
+    Examples
+    --------
+    >>> number_span("so 7 apples"), number_span("none")
+    ((3, 4), None)
+    """
+    marked = [match.span(1) for match in _MARKED_NUMBER.finditer(text)]
+    found = marked or [match.span() for match in _ANY_NUMBER.finditer(text)]
     if found:
-        return f"{float(found[-1].replace(',', '')):.12g}"
-    words = [word for word in re.findall(r"[a-z]+", text.lower()) if word in _NUMBER_WORDS]
+        return found[-1]
+    words = [word.span() for word in re.finditer(r"[A-Za-z]+", text) if word[0].lower() in _NUMBER_WORDS]
     # Several number words may be one number ("twenty one"), which this does not read.
-    return str(_NUMBER_WORDS.index(words[0])) if len(words) == 1 else None
+    return words[0] if len(words) == 1 else None
 
 
 def option_in(text: str) -> str | None:
@@ -90,14 +108,25 @@ def option_in(text: str) -> str | None:
     ... )
     ('B', 'C', None, None)
     """
-    marked = [first or second for first, second in _MARKED_OPTION.findall(text)]
+    span = option_span(text)
+    return None if span is None else text[slice(*span)].upper()
+
+
+def option_span(text: str) -> tuple[int, int] | None:
+    """Where the option letter that `option_in` reads stands, in characters.
+
+    Examples
+    --------
+    >>> option_span("I think the answer is (c)."), option_span("Mars")
+    ((23, 24), None)
+    """
+    marked = [match.span(match.lastindex or 1) for match in _MARKED_OPTION.finditer(text)]
     if marked:
-        return str(marked[-1]).upper()
-    text = text.strip()
+        return marked[-1]
     leading = _LEADING_OPTION.match(text)
     # "A planet ..." and "I think ..." begin with words, not with choices.
     if leading and not re.match(r"^\W*[AI]\s+[a-z]", text):
-        return leading.group(1)
+        return leading.span(1)
     return None
 
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from confroute.decision import Measurement
-from confroute.errors import BadLogprobsError, PolicyError, SignalUnavailableError
+from confroute.errors import PolicyError
+from confroute.signals._tokens import Span, check_one_of, logprobs_of, places_of
 from confroute.signals.base import Asking, Case, Range
-from confroute.types import JSON, checked_logprobs
+from confroute.types import JSON
 
-Statistic: TypeAlias = Literal["mean", "max", "quantile", "sum"]
+Statistic: TypeAlias = Literal["mean", "max", "quantile", "sum", "perplexity"]
 _QUANTILES = (0.5, 0.75, 0.9)
+_LARGEST_EXPONENT = 700.0  # beyond it a float overflows
 
 
 def token_nll(logprobs: tuple[float, ...], *, quantile: float = 0.9) -> dict[str, float]:
@@ -64,11 +66,14 @@ class TokenLogprob:
 
     Parameters
     ----------
-    statistic : {"mean", "max", "quantile", "sum"}
+    statistic : {"mean", "max", "quantile", "sum", "perplexity"}
         Which statistic of the tokens is the uncertainty; the others stand in the details. See `token_nll` for
-        their length bias.
+        their length bias. The perplexity, 1 or more, is the exponential of the mean and ranks like it.
     quantile : float in [0, 1]
         For "quantile".
+    span : {"all", "answer"}
+        All tokens, or those of the final number, option, field values or short answer: one wrong number then does
+        not drown in many certain tokens. Needs the tokens' texts.
 
     Raises
     ------
@@ -96,11 +101,11 @@ class TokenLogprob:
 
     statistic: Statistic = "mean"
     quantile: float = 0.9
+    span: Span = "all"
 
     def __post_init__(self) -> None:
-        if self.statistic not in ("mean", "max", "quantile", "sum"):
-            msg = f"statistic is {self.statistic!r}: expected 'mean', 'max', 'quantile' or 'sum'"
-            raise PolicyError(msg)
+        check_one_of("statistic", self.statistic, ("mean", "max", "quantile", "sum", "perplexity"))
+        check_one_of("span", self.span, ("all", "answer"))
         if not 0 <= self.quantile <= 1:
             msg = f"quantile is {self.quantile}: expected a number in [0, 1]"
             raise PolicyError(msg)
@@ -108,12 +113,12 @@ class TokenLogprob:
     @property
     def name(self) -> str:
         """Key in the decision."""
-        return "token_logprob"
+        return "token_logprob" if self.span == "all" else f"token_logprob.{self.span}"
 
     @property
     def range(self) -> Range:
-        """0 or more, in nats."""
-        return Range(unit="nats")
+        """0 or more, in nats; a perplexity has no unit."""
+        return Range(unit="perplexity" if self.statistic == "perplexity" else "nats")
 
     def measure(self, case: Case) -> Asking[Measurement]:
         """Return the statistic of the draft's log-probabilities.
@@ -121,30 +126,28 @@ class TokenLogprob:
         Raises
         ------
         SignalUnavailableError
-            There are none, or they are no probabilities.
+            There are none, they are no probabilities, or there is no answer where its span is wanted.
         """
         yield from ()  # a generator like every other signal, though it asks for nothing
-        usage = case.draft.usage
-        try:
-            logprobs = checked_logprobs(
-                case.draft.logprobs, output_tokens=usage.output_tokens if usage else None
-            )
-        except BadLogprobsError as error:
-            raise SignalUnavailableError(str(error)) from error
-        if logprobs is None:
-            raise SignalUnavailableError(f"{case.tier.model} returned no log-probabilities")
-        stats = token_nll(logprobs, quantile=self.quantile)
+        logprobs = logprobs_of(case)
+        places = places_of(case, self.span, len(logprobs))
+        stats = token_nll(tuple(logprobs[place] for place in places), quantile=self.quantile)
         fields = {
-            path: token_nll(values, quantile=self.quantile)[self.statistic]
+            path: self._chosen(token_nll(values, quantile=self.quantile))
             for path, values in case.draft.fields.items()
         }
         details: dict[str, JSON] = {f"{name}_nats": round(value, 6) for name, value in stats.items()}
         details |= {
             "statistic": self.statistic,
-            "tokens": len(logprobs),
+            "tokens": len(places),
             "cut_off": case.draft.finish == "length",
         }
         if fields:
             details["fields"] = {path: round(value, 6) for path, value in fields.items()}
             return Measurement(signal=self.name, uncertainty=max(fields.values()), details=details)
-        return Measurement(signal=self.name, uncertainty=stats[self.statistic], details=details)
+        return Measurement(signal=self.name, uncertainty=self._chosen(stats), details=details)
+
+    def _chosen(self, stats: dict[str, float]) -> float:
+        if self.statistic == "perplexity":
+            return math.exp(min(stats["mean"], _LARGEST_EXPONENT))
+        return stats[self.statistic]

@@ -1,0 +1,102 @@
+"""Coverage-corrected semantic entropy: meanings that were not drawn count as well."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from confroute.decision import Measurement
+from confroute.signals.base import Asking, Case, Range, samples
+from confroute.signals.consistency import check_sampling
+from confroute.signals.equivalence import Equivalence, SameText
+from confroute.signals.semantic_entropy import Clusters
+
+
+def chao_shen(counts: Sequence[int]) -> float:
+    """Entropy of the meanings behind a sample, drawn ones and others, in nats; 0 or more.
+
+    Parameters
+    ----------
+    counts : sequence of int
+        Answers of each meaning that was drawn, each 1 or more; 2 answers or more in all.
+
+    Notes
+    -----
+    Chao and Shen (2003): the share that the drawn meanings hold of all is estimated by 1 - f1/n, f1 of n answers being
+    their meaning's only one, and each term is divided by its chance of being drawn at all. Where all n differ, f1
+    is taken as n - 1.
+
+    Examples
+    --------
+    >>> chao_shen([4]), round(chao_shen([1, 1]), 4)
+    (0.0, 1.5843)
+    """
+    n = sum(counts)
+    single = min(sum(count == 1 for count in counts), n - 1)
+    coverage = 1.0 - single / n
+    total = 0.0
+    for count in counts:
+        p = coverage * count / n
+        if p < 1.0:
+            total -= p * math.log(p) / (1.0 - (1.0 - p) ** n)
+    return total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoverageEntropy:
+    """Semantic entropy corrected for meanings that were not drawn, in nats; 0 or more, 0 for one meaning.
+
+    Parameters
+    ----------
+    n : int
+        Samples, 2 or more.
+    temperature : float
+        Above 0.
+    equivalence : Equivalence
+        What makes two answers the same.
+
+    Notes
+    -----
+    The plain estimate from few samples is too low: 10 of them cannot show more than log(10). See `chao_shen`.
+    """
+
+    n: int = 5
+    temperature: float = 0.7
+    equivalence: Equivalence = field(default_factory=SameText)
+
+    def __post_init__(self) -> None:
+        check_sampling(self.n, self.temperature, self.n)
+
+    @property
+    def name(self) -> str:
+        """Key in the decision."""
+        return "coverage_entropy"
+
+    @property
+    def range(self) -> Range:
+        """0 or more."""
+        return Range(unit="nats")
+
+    def measure(self, case: Case) -> Asking[Measurement]:
+        """Draw and cluster all samples.
+
+        Raises
+        ------
+        SignalUnavailableError
+            The tier cannot sample.
+        """
+        drawn = yield from samples(case, self.n, temperature=self.temperature)
+        clusters = Clusters(question=case.question, equivalence=self.equivalence)
+        for sample in drawn:
+            yield from clusters.add(sample.answer or sample.text)
+        return Measurement(
+            signal=self.name,
+            uncertainty=chao_shen(clusters.counts),
+            details={
+                "drawn": len(drawn),
+                "of": self.n,
+                "clusters": [*sorted(clusters.counts, reverse=True)],
+                "pairs": clusters.pairs,
+            },
+        )

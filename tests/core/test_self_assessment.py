@@ -1,0 +1,91 @@
+"""P(True) and verbalised confidence: what is asked, of whom, and how the reply is read."""
+
+import math
+
+import pytest
+
+from confroute import Cascade, KeepPrivate, Message, Request
+from confroute.asks import Evidence, Prompt
+from confroute.errors import SignalUnavailableError
+from confroute.runtime import run
+from confroute.signals import Case, PTrue, Verbalised
+from confroute.testing import Reply, ScriptedCalls, ScriptedModel
+from confroute.types import Generation, Tier
+
+
+def measure(signal, reply):
+    """The measurement for one reply to the signal's prompt, and the prompt."""
+    case = Case(
+        tier=Tier(name="edge", model="m"), question="Capital of France?", draft=Generation(text="Paris")
+    )
+    flow = signal.measure(case)
+    ask = next(flow)
+    try:
+        flow.send(Evidence(generations=(reply,)))
+    except StopIteration as done:
+        return done.value, ask
+    raise AssertionError("one prompt is enough")
+
+
+def letter(token="A", p=0.5, top=()):
+    """A reply of one token with these alternatives."""
+    tops = (tuple((t, math.log(q)) for t, q in top),) if top else None
+    return Generation(text=token, tokens=(token,), logprobs=(math.log(p),), top_logprobs=tops)
+
+
+def test_p_true_compares_both_letters():
+    """A 0.6, B 0.2: a quarter of their mass says false; 0.8 of all mass is theirs."""
+    found, ask = measure(PTrue(), letter("A", 0.6, [("A", 0.6), (" B", 0.2), ("The", 0.1)]))
+    assert found.uncertainty == pytest.approx(0.25)
+    assert found.details["mass"] == pytest.approx(0.8)
+    assert isinstance(ask, Prompt)
+    assert ask.tier == "edge"
+    assert "Paris" in ask.messages[0].text
+    assert "Capital of France?" in ask.messages[0].text
+
+
+def test_p_true_without_alternatives_reads_the_drawn_letter():
+    """A at 0.9 is doubt 0.1, B at 0.9 is doubt 0.9."""
+    assert measure(PTrue(), letter("A", 0.9))[0].uncertainty == pytest.approx(0.1)
+    assert measure(PTrue(), letter("(B", 0.9))[0].uncertainty == pytest.approx(0.9)
+
+
+def test_p_true_without_a_letter_is_no_evidence():
+    """No log-probabilities, and neither letter among the likeliest tokens, are refused."""
+    for reply in (Generation(text="A"), letter("Perhaps", 0.9), letter("(", 0.9)):
+        with pytest.raises(SignalUnavailableError):
+            measure(PTrue(), reply)
+
+
+def test_verbalised_confidence_is_read_from_words():
+    """80 of 100 stated is doubt 0.2; words alone state nothing."""
+    assert measure(Verbalised(), Generation(text="About 80%."))[0].uncertainty == pytest.approx(0.2)
+    with pytest.raises(SignalUnavailableError):
+        measure(Verbalised(), Generation(text="quite sure"))
+
+
+def route(rules=()):
+    """A routed request whose edge doubts its draft; both models' prompts."""
+
+    def edge(prompt):
+        return Reply(text="10") if "0 to 100" in prompt else Reply(text="Paris")
+
+    models = {"edge": ScriptedModel(edge), "cloud": ScriptedModel(["Lyon"])}
+    request = Request(messages=(Message(role="user", text="my salary?"),))
+    policy = Cascade.of(Verbalised(), 0.5, rules=rules)
+    return run(policy, request, ScriptedCalls(models=models).call(request), {}), models
+
+
+def test_the_prompt_goes_to_the_drafts_tier_only():
+    """The cloud is asked the caller's question, never the signal's; the decision counts the prompt."""
+    routed, models = route()
+    assert routed.decision.route == "cloud"
+    assert [step.kind for step in routed.decision.steps] == ["draft", "prompt", "final"]
+    assert all("0 to 100" not in heard.prompt for heard in models["cloud"].heard)
+
+
+def test_a_private_request_stays_on_the_edge():
+    """Nothing of a private request, the signal's prompt included, is heard by the cloud."""
+    routed, models = route(rules=(KeepPrivate(patterns=(r"salary",)),))
+    assert routed.decision.route == "edge"
+    assert models["cloud"].heard == []
