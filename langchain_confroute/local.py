@@ -76,7 +76,7 @@ class ChatLocal(BaseChatModel):
         Whether answers carry log-probabilities.
     top_logprobs : int or None
         Likeliest tokens to return at each place, beside the one that was drawn; takes effect with `logprobs`.
-    dtype : {"float32", "bfloat16", "float16"}
+    dtype : {"float32", "bfloat16", "float16", "auto"}
     context_window : int or None
         Tokens of prompt and answer together; None for the model's own.
     """

@@ -453,7 +453,7 @@ def test_without_a_tokenizer(make_tiny: MakeTiny, tmp_path: Path) -> None:
 
 def test_unknown_dtype(tiny_folder: Path) -> None:
     """The types that are known are listed."""
-    with pytest.raises(ModelError, match=r"int8.*float32, bfloat16"):
+    with pytest.raises(ModelError, match=r"int8.*'auto' or one of float32, bfloat16"):
         LocalModel.load(tiny_folder, dtype="int8")
 
 
@@ -480,3 +480,11 @@ def test_core_import_needs_no_torch() -> None:
     """Neither the package nor this module imports torch."""
     code = "import sys, confroute, confroute.models.local, confroute.models.nli; assert not {'torch', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("has_it", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_takes_the_type_this_processor_is_fast_in(has_it, expected, tiny_folder, monkeypatch):
+    """bfloat16 where the CPU multiplies it, since it is many times slower elsewhere."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_it)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert LocalModel.load(tiny_folder, dtype="auto").network.dtype is expected

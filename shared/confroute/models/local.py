@@ -54,9 +54,10 @@ class LocalModel:
             A catalogue name, a GGUF file, a folder that `AutoModelForCausalLM` reads, or a hub name: "org/name" or
             "org/name:file.gguf". A GGUF file is dequantised once and kept beside itself as safetensors (2 or 4 bytes a
             parameter), since reading it takes up to a minute, where the disk has twice that room.
-        dtype : {"float32", "bfloat16", "float16"}
+        dtype : {"float32", "bfloat16", "float16", "auto"}
             Type of the weights. bfloat16 doubles the speed of models over about 1 B parameters on CPUs that have
-            avx512_bf16, and leaves log-probabilities two to three digits.
+            avx512_bf16, is many times slower on others, and leaves log-probabilities two to three digits. "auto" is
+            bfloat16 where the CPU has it, else float32.
         context_window : int, optional
             Tokens that prompt and answer may take together; at most, and by default, the model's own.
 

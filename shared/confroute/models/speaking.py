@@ -75,7 +75,7 @@ class LocalSpeaker:
     model : str
         A catalogue name, a file or a folder.
     dtype : str, optional
-        Of the weights: as `LocalModel.load`; by default float32, and bfloat16 for catalogue models over 1 B.
+        Of the weights: as `LocalModel.load`; by default float32, and "auto" for catalogue models over 1 B.
     """
 
     model: str
@@ -120,8 +120,8 @@ class LocalSpeaker:
 
 
 def local_dtype(model: str) -> str:
-    """Half the memory and more speed for a model that is large for two cores."""
-    return "bfloat16" if model.startswith("qwen") else "float32"
+    """What suits a model of the catalogue: for one that is large for two cores, what this processor is fast in."""
+    return "auto" if model.startswith("qwen") else "float32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
