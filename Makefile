@@ -14,7 +14,10 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # An active environment of the caller's must not leak into ours.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
-.PHONY: help setup demo test test-slow lint format types wheel-test docs perf results clean
+MIN_BIN := .venv-min/bin
+MIN_READY := .venv-min/.ready
+
+.PHONY: min-versions-test help setup demo test test-slow lint format types wheel-test docs perf results clean
 
 help:
 	@echo "make demo        route real questions between two small local models"
@@ -23,6 +26,7 @@ help:
 	@echo "make lint        ruff; 'make format' repairs"
 	@echo "make types       mypy and pyright"
 	@echo "make wheel-test  the test-suite against the built wheel"
+	@echo "make min-versions-test  the adapter against the oldest langchain-core"
 	@echo "make docs        the documentation's pages, into build/docs"
 	@echo "make perf        benchmarks"
 	@echo "make results     the tables and plots of docs/results, from recorded data"
@@ -74,6 +78,17 @@ wheel-test: $(WHEEL_READY)
 	@cd build/empty && CONFROUTE_TEST_WHEEL=1 ../../$(WHEEL_BIN)/python -m pytest -c ../../pyproject.toml \
 		-p no:cacheprovider -m "not slow" ../../tests --ignore ../../tests/local $(PYTEST_ARGS)
 
+# The oldest langchain-core of pyproject.toml, alone: no `langchain`, whose versions that support it are older than ours.
+$(MIN_READY): pyproject.toml
+	@$(MIN_BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv-min
+	$(MIN_BIN)/python -m pip install -qq --disable-pip-version-check --editable . "langchain-core==1.2.0" \
+		langchain-tests hypothesis pytest pytest-asyncio pytest-socket pytest-timeout
+	@touch $@
+
+min-versions-test: $(MIN_READY)
+	@$(MIN_BIN)/python -m pytest -p no:cacheprovider -m "not slow" --benchmark-disable \
+		$(addprefix tests/langchain/test_,$(addsuffix .py,chat evidence failures fields prefix router standard))
+
 docs: $(READY)
 	@rm -rf build/docs docs/api/*/
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
@@ -88,4 +103,4 @@ results: $(READY)
 	@$(BIN)/confroute bench replay --data $(DATA)/routellm --train $(DATA)/recorded --out docs/results
 
 clean:
-	rm -rf .venv .venv-wheel build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .venv .venv-wheel .venv-min build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

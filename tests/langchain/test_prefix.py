@@ -99,6 +99,9 @@ def test_log_probabilities_stay_where_they_are_wanted():
 
 
 @pytest.mark.filterwarnings("ignore:.*beta")
+@pytest.mark.skipif(
+    not hasattr(ChatConfRoute, "stream_events"), reason="this langchain-core has no such method"
+)
 @pytest.mark.parametrize(("logprob", "route", "stage"), CASES)
 def test_stream_events_v3(logprob, route, stage):
     """LangChain's model-run path streams the same single answer."""
