@@ -17,7 +17,7 @@ BEST = "confroute best"
 IN_DOMAIN = "confroute best, five-fold in-domain"
 _RUNS = 10
 _FOLDS = 5
-# Chosen by five-fold cross-validation on the recorded models of MMLU validation, not on a test label.
+# See docs/results.md for how they were chosen, and how blindly.
 _PENALTY, _NEIGHBOURS = 3e4, 50
 
 
