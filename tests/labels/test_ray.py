@@ -21,7 +21,13 @@ def labelled(data, out, *more, **environment):
     command = [*COMMAND, str(data), "--out", str(out), *MODELS, "--json", *more]
     done = subprocess.run(
         command,
-        env={**os.environ, "PYTHONPATH": str(HERE), "RAY_USAGE_STATS_ENABLED": "0", **environment},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(HERE),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_raylet_start_wait_time_s": "200",
+            **environment,
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,7 +97,8 @@ def run(args: argparse.Namespace) -> int:
     if total == 0:
         msg = f"{args.data} holds no rows"
         raise PolicyError(msg)
-    with progress(total, unit="prompts") as tick:
+    # Ray tells of workers that died on standard output, which holds the summary.
+    with redirect_stdout(sys.stderr), progress(total, unit="prompts") as tick:
         summary = label_rows(
             read_inputs(args.data, limit=args.limit),
             labeller,
