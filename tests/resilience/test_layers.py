@@ -1,0 +1,170 @@
+"""Hedges, draft reuse and audits around a cascade; and a private call under all of them."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from confroute import (
+    Cascade,
+    Gate,
+    KeepPrivate,
+    Limits,
+    Message,
+    Request,
+    SelfConsistency,
+    Threshold,
+    TokenLogprob,
+    background,
+)
+from confroute.asks import Final
+from confroute.budget import Budget, Paced
+from confroute.drift import Audited, DriftTest, Logged, off_policy
+from confroute.errors import CalibrationError, ConfrouteError
+from confroute.policy.hedge import Hedged
+from confroute.policy.reuse import DraftReuse
+from confroute.runtime import arun, run, run_stream
+from confroute.state import MemoryStore
+from confroute.testing import Reply, ScriptedCalls, ScriptedModel
+
+ONCE = {"edge": Limits(attempts=1), "cloud": Limits(attempts=1)}
+SURE, UNSURE = Reply(text="4", logprob=-0.01), Reply(text="5", logprob=-0.5)
+TEST = DriftTest(level=0.05)
+GREY = Cascade(
+    gates=(
+        Gate(signal=TokenLogprob(), threshold=Threshold(value=0.3), grey=(0.1, 0.9)),
+        Gate(signal=SelfConsistency(n=3), threshold=Threshold(value=0.4)),
+    ),
+    rules=(KeepPrivate(patterns=("secret",)),),
+    on_cloud_error="edge",
+)
+
+
+def ask(text="What is 2 + 2?", **kwargs):
+    return Request(messages=(Message(role="user", text=text),), **kwargs)
+
+
+def calls_of(*, edge=SURE, samples=(), cloud="four"):
+    return ScriptedCalls(
+        models={"edge": ScriptedModel([edge], samples=samples), "cloud": ScriptedModel([cloud])}
+    )
+
+
+@pytest.mark.parametrize(("samples", "route"), [(["5"], "edge"), (["4"], "cloud")])
+async def test_a_hedge_is_used_or_paid_for(samples, route):
+    """Beside the samples the cloud begins once; it answers, or stands in the steps as what was lost."""
+    calls = calls_of(edge=UNSURE, samples=samples)
+    for routed in (
+        run(Hedged(policy=GREY), ask(), calls.call(ask()), ONCE),
+        await arun(Hedged(policy=GREY), ask(), calls.acall(ask()), ONCE),
+    ):
+        decision = routed.decision
+        assert decision.route == route
+        assert decision.layers["hedge"]["used"] is (route == "cloud")
+        paid = [step for step in decision.steps if step.tier == "cloud"]
+        assert [step.kind for step in paid] == ["final" if route == "cloud" else "hedge"]
+        assert paid[0].usage.input_tokens > 0
+
+
+def test_a_verified_draft_is_returned():
+    """One word of the cloud keeps the draft, which is then the edge's answer."""
+    sends = Cascade.of(TokenLogprob(), 0.1)
+    routed = run(
+        DraftReuse(policy=sends, mode="verify"), ask(), calls_of(edge=UNSURE, cloud="OK").call(ask()), ONCE
+    )
+    assert (routed.generation.text, routed.decision.route) == ("5", "edge")
+    assert routed.decision.usage["cloud"].output_tokens == 1
+    other = run(DraftReuse(policy=sends, mode="verify"), ask(), calls_of(edge=UNSURE).call(ask()), ONCE)
+    assert (other.generation.text, other.decision.route) == ("four", "cloud")
+
+
+@pytest.mark.parametrize("on_alarm", ["warn", "widen", "cloud"])
+def test_an_alarm_does_what_was_chosen(on_alarm):
+    """After enough audited disagreements the edge is warned of, narrowed or passed over, until reset."""
+    policy = Audited(
+        policy=Cascade.of(TokenLogprob(), 0.3), test=TEST, share=1.0, on_alarm=on_alarm, store=MemoryStore()
+    )
+    calls = calls_of(edge=Reply(text="5", logprob=-0.2), cloud="7")
+    for _ in range(20):
+        run(policy, ask(), calls.call(ask()), ONCE)
+        assert background.wait()
+    decision = run(policy, ask(), calls.call(ask()), ONCE).decision
+    assert policy.state()["alarm_at"] is not None
+    assert decision.layers["audit"]["on_alarm"] == on_alarm
+    assert decision.route == ("edge" if on_alarm == "warn" else "cloud")
+    background.wait()
+    policy.reset()
+    assert run(policy, ask(), calls.call(ask()), ONCE).decision.route == "edge"
+    background.wait()
+
+
+def test_false_alarms_stay_below_the_stated_rate():
+    """1,000 runs of 500 audits at the promised loss raise the alarm in at most 5 % (with sampling error)."""
+    chance = np.random.default_rng(0)
+    alarms = sum(TEST.first_alarm(chance.random(500) < 0.05) is not None for _ in range(1000))
+    assert alarms <= 50
+
+
+def test_off_policy_estimates_agree_with_the_truth():
+    """From traffic at one threshold, audited at 10 %, another threshold's worth lies in the interval."""
+    chance = np.random.default_rng(3)
+    u = chance.random(20_000)
+    edge, cloud = (chance.random(u.size) > u).astype(float), (chance.random(u.size) < 0.9).astype(float)
+    kept, audited = u <= 0.6, chance.random(u.size) < 0.1
+    rows = [
+        Logged(uncertainty=x, edge=e, cloud=c if not k or a else None, cloud_propensity=0.1 if k else 1.0)
+        for x, e, c, k, a in zip(u, edge, cloud, kept, audited, strict=True)
+    ]
+    truth = float(np.where(u <= 0.3, edge, cloud).mean())
+    widths = {}
+    for method in ("ips", "snips", "dr"):
+        found = off_policy(rows, 0.3, method=method, confidence=0.999)
+        assert found.low <= truth <= found.high
+        widths[method] = found.high - found.low
+    assert widths["dr"] < widths["ips"]
+    with pytest.raises(CalibrationError, match="propensity 0"):
+        off_policy([Logged(uncertainty=0.1, edge=1.0, cloud=None, cloud_propensity=0.0)] * 50, -1.0)
+
+
+@pytest.mark.parametrize(
+    ("edge_up", "cloud_up", "route", "when", "driver"),
+    [*itertools.product(*[(True, False)] * 2, [None, "cloud"], ["grey", "draft"], ["run", "arun", "stream"])],
+)
+async def test_no_layer_lets_private_text_out(edge_up, cloud_up, route, when, driver):
+    """Budget, audit with an alarm, hedge, samples, forced route, outages: the cloud hears nothing."""
+    audited = Audited(
+        policy=Hedged(policy=GREY, when=when), test=TEST, share=1.0, on_alarm="cloud", store=MemoryStore()
+    )
+    audited._change(lambda state: {**state, "alarm_at": 1})
+    policy = Paced(policy=audited, budgets=(Budget(limit=100, unit="calls"),), store=MemoryStore())
+    down = Reply(fault=ConnectionError("refused"))
+    calls = calls_of(edge=UNSURE if edge_up else down, samples=["5"], cloud="four" if cloud_up else down)
+    request = ask("a secret", route=route)
+    try:
+        if driver == "arun":
+            await arun(policy, request, calls.acall(request), ONCE)
+            await background.await_all()
+        elif driver == "stream":
+            list(run_stream(policy, request, calls.call(request), calls.stream(request), ONCE))
+        else:
+            run(policy, request, calls.call(request), ONCE)
+    except ConfrouteError:
+        assert not edge_up
+    background.wait()
+    assert calls.models["cloud"].heard == []
+
+
+def test_a_policy_that_forgets_is_refused():
+    """Once a call is bound, an ask for another tier is refused before anything is sent."""
+
+    class Careless:
+        tiers = ("edge", "cloud")
+
+        def flow(self, request):
+            yield Final(tier="edge", private=True)
+            yield Final(tier="cloud")
+
+    calls = calls_of()
+    with pytest.raises(ConfrouteError, match="nothing was sent"):
+        run(Careless(), ask(), calls.call(ask()), ONCE)
+    assert calls.models["cloud"].heard == []
