@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -141,7 +142,8 @@ def _weights(text: str) -> Objective:
     found: list[tuple[Metric, float]] = []
     for part in text.split(","):
         name, _, number = part.partition("=")
-        metric = next((m for m in METRICS if m == _SHORT.get(name.strip(), name.strip())), None)
+        metric: Metric | None = next((m for m in METRICS if m == _SHORT.get(name.strip(), name.strip())), None)
+        weight = math.nan
         try:
             weight = float(number)
         except ValueError:

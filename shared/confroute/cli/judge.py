@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from confroute.cli._options import price
 from confroute.errors import PolicyError
@@ -135,7 +135,7 @@ def run_grade(args: argparse.Namespace) -> int:
     by_id = {one.id: one for one in graded}
     write_rows(args.out, (with_grades(row, by_id) for row in read_rows(args.data)))
     taken, scores = spent(graded), [one.score for one in graded if one.score is not None]
-    prices = {} if args.price is None else dict.fromkeys(taken.usage, args.price)
+    prices: dict[str, Any] = {} if args.price is None else dict.fromkeys(taken.usage, args.price)
     told: dict[str, JSON] = {
         "graded": len(scores),
         "errors": len(graded) - len(scores),

@@ -141,10 +141,12 @@ def encoder(source: Any = DEFAULT_MODEL, *, name: str | None = None, features: b
         local = LocalEmbedder.load(source)
         return Encoder(name=local.name, embed=local, sha256=_weights_hash(source), features=features)
     for method in ("embed_documents", "get_text_embedding_batch"):
-        if callable(found := getattr(source, method, None)):
+        found: Any = getattr(source, method, None)
+        if found is not None:
             return Encoder(name=name or _name_of(source), embed=_listed(found), features=features)
     if callable(source):
-        return Encoder(name=name or _name_of(source), embed=source, features=features)
+        embed: Any = source
+        return Encoder(name=name or _name_of(source), embed=embed, features=features)
     msg = f"{source!r}: expected a model name, an embedding of LangChain or LlamaIndex, or a callable"
     raise PolicyError(msg)
 

@@ -158,7 +158,7 @@ class SimilarityRanking:
         gap[self.cloud], gap[self.edge] = 1.0, -1.0
         logit = float(gap @ ratings)
         deviation = float(np.sqrt(gap @ np.linalg.solve(precision, gap)))
-        chance = float(sigmoid(np.float64(logit)))
+        chance = float(sigmoid(np.array([logit]))[0])
         return chance, min(0.5, deviation * chance * (1 - chance))
 
     def _sums(self, weight: npt.NDArray[np.floating]) -> tuple[Numbers, Numbers]:
@@ -218,7 +218,7 @@ def _newton(
     ratings = np.zeros(size)
     # Without a prior only differences of ratings are determined: a trifle keeps the system solvable.
     ridge = max(prior_precision, _SMALL * float((won + lost).sum())) * np.eye(size)
-    value = -np.inf
+    value, precision = -np.inf, ridge
     for _ in range(_NEWTON_STEPS):
         chance = sigmoid(design @ ratings)
         slope = design.T @ (won * (1 - chance) - lost * chance) - ridge @ ratings

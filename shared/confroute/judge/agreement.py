@@ -159,8 +159,8 @@ def agreement_of(
     >>> found.agreement, round(found.per_order, 3), round(found.inconsistent, 3)
     (1.0, 0.833, 0.333)
     """
-    final = [agreed(*both) for both in orders] if winners is None else winners
-    pairs = [
+    final: Sequence[Winner | None] = [agreed(*both) for both in orders] if winners is None else winners
+    pairs: list[tuple[Winner, Winner, Winner, Winner]] = [
         (human, one, other, winner)
         for human, (one, other), winner in zip(humans, orders, final, strict=True)
         if one is not None and other is not None and winner is not None
@@ -254,9 +254,11 @@ def _cast(row: Item, judge: str) -> _Cast:
 
 
 def _panel(row: Item, judges: Sequence[str]) -> _Cast:
-    first, second = ([row.verdicts[judge][at] for judge in judges] for at in (0, 1))
     return _Cast(
         item=row,
-        orders=(majority(first), majority(second)),
+        orders=(
+            majority([row.verdicts[judge][0] for judge in judges]),
+            majority([row.verdicts[judge][1] for judge in judges]),
+        ),
         winner=majority([agreed(*row.verdicts[judge]) for judge in judges]),
     )

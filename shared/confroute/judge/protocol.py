@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias, TypeVar
 
 from confroute.judge.parsing import UnparsableReplyError, read_score, read_winner
@@ -57,7 +58,7 @@ def vote(pair: Pair, *, judge: str) -> Consulting[Vote]:
     if winner is None:
         return _vote(judge, (None, None), error, first)
     second = yield pair_messages(pair, swapped=True)
-    other, error = _understood(second, lambda text: read_winner(text, swapped=True))
+    other, error = _understood(second, partial(read_winner, swapped=True))
     return _vote(judge, (winner, other), error, first, second)
 
 

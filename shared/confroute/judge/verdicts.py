@@ -111,10 +111,11 @@ def majority(votes: Sequence[Winner | None]) -> Winner | None:
     ... )
     ('a', 'tie', None, 'a')
     """
-    cast = [vote for vote in votes if vote is not None]
+    cast: list[Winner] = [vote for vote in votes if vote is not None]
     if 2 * len(cast) <= len(votes):
         return None
-    winner, count = Counter(cast).most_common(1)[0]
+    counted: Counter[Winner] = Counter(cast)
+    winner, count = counted.most_common(1)[0]
     return winner if 2 * count > len(cast) else "tie"
 
 

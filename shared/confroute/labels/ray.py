@@ -106,9 +106,9 @@ def _outcome(told: dict[str, Any]) -> Outcome:
 
 def _package() -> Any:
     try:
-        import ray
-        import ray.data
-        import ray.exceptions
+        import ray  # pyright: ignore[reportMissingImports]  user's choice
+        import ray.data  # pyright: ignore[reportMissingImports]
+        import ray.exceptions  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MissingExtraError(extra="ray", needed_for="--engine ray") from error
     return ray
