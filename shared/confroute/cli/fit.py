@@ -142,7 +142,9 @@ def _weights(text: str) -> Objective:
     found: list[tuple[Metric, float]] = []
     for part in text.split(","):
         name, _, number = part.partition("=")
-        metric: Metric | None = next((m for m in METRICS if m == _SHORT.get(name.strip(), name.strip())), None)
+        metric: Metric | None = next(
+            (m for m in METRICS if m == _SHORT.get(name.strip(), name.strip())), None
+        )
         weight = math.nan
         try:
             weight = float(number)
