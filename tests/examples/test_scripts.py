@@ -10,11 +10,13 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 # What a run has to print for the script to have shown what it promises.
 PROMISES = {
+    "folder_chat.py": ("> What does a bicycle cost?", "requests reached the cloud"),
     "langchain_chain.py": ("before:", "after:", "edge", "cloud"),
     "own_signal.py": ("It is 41. | hedging 2", "Maybe 42, I think. | 27 characters"),
     "query_engine.py": ("edge", "token logprob"),
 }
 WITHOUT_MODELS = {"own_signal.py"}
+ARGUMENTS = {"folder_chat.py": ["What does a bicycle cost?", "--cloud-model", "smollm2-135m"]}
 
 
 def test_every_script_has_a_promise():
@@ -33,7 +35,7 @@ def test_every_script_has_a_promise():
 def test_a_script_does_what_it_promises(name, tmp_path):
     """From an empty folder, warnings shown."""
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name)],
+        [sys.executable, str(EXAMPLES / name), *ARGUMENTS.get(name, [])],
         cwd=tmp_path,
         env={**os.environ, "OPENAI_API_KEY": "", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
