@@ -11,7 +11,7 @@ from confroute.errors import CalibrationError
 from confroute.fitting import CloudShare, MaxLoss, Objective, Rates, expected, fit, replay
 from confroute.prices import Price
 from confroute.recording import Row, Side
-from confroute.signals import Combined, Recorded
+from confroute.signals import Combined, Recorded, TokenMargin
 
 
 def test_a_promise_is_made_on_rows_that_did_not_choose_the_signal(rows):
@@ -38,12 +38,15 @@ def test_a_saved_fit_does_what_it_did(rows, tmp_path):
 
 
 def test_the_combination_of_two_signals_beats_both(rows):
-    """Each tells part of the errors; out of fold the combination ranks them better, and it is chosen."""
-    found = fit(rows, CloudShare(share=0.3))
+    """Log-probabilities and samples each tell part of the errors; out of fold the combination ranks them better."""
+    found = fit(rows, CloudShare(share=0.3), signal="combined")
     assert isinstance(found.policy.gates[0].signal, Combined)
     scores = found.choice.scores
-    assert scores["combined"] > max(score for name, score in scores.items() if name != "combined")
-    assert any("beats the best single signal" in note for note in found.notes)
+    assert scores["combined"] > max(scores["token_logprob.mean"], scores["self_consistency"])
+    # CoCoA is a fixed product of the same two: it may rank as well, and the note says which does.
+    best = max(score for name, score in scores.items() if name != "combined")
+    verb = "beats" if scores["combined"] > best else "does not beat"
+    assert any(f") {verb} the best single signal" in note for note in found.notes)
 
 
 def test_noise_is_not_combined(made):
@@ -53,7 +56,7 @@ def test_noise_is_not_combined(made):
         dataclasses.replace(row, signals={"noise": float(generator.random())})
         for row in made(300, samples=False)
     ]
-    found = fit(noisy, CloudShare(share=0.3))
+    found = fit(noisy, CloudShare(share=0.3), replay_only=True)
     assert "noise" not in found.choice.column
     assert found.choice.scores["noise"] < 0.6
 
@@ -185,3 +188,26 @@ def test_decisions_of_a_replay_carry_the_certificate(rows):
     done = replay(found.policy, rows[:5])
     assert all(o.decision.certificate == found.certificate for o in done)
     assert Threshold(value=1.0).certificate is None
+
+
+def test_a_column_that_no_signal_measures_live_is_left_out(made):
+    """Even where it tells every error: a policy on it would be blind on new calls. Asked for, it is taken, and noted."""
+    oracle = [
+        dataclasses.replace(row, signals={"oracle": 1.0 - row.edge.quality})
+        for row in made(300, samples=False)
+    ]
+    found = fit(oracle, CloudShare(share=0.3))
+    assert "oracle" not in found.choice.scores
+    assert any(note.startswith("oracle left out") for note in found.notes)
+    replayed = fit(oracle, CloudShare(share=0.3), replay_only=True)
+    assert "oracle" in replayed.choice.scores
+    assert any("can be replayed only" in note for note in replayed.notes)
+
+
+def test_a_combination_asks_for_the_alternatives_that_a_member_reads(rows):
+    """Inside a combination a margin wants as many alternatives of the draft as alone."""
+    signal = fit(rows, CloudShare(share=0.3), signal="combined").policy.gates[0].signal
+    assert isinstance(signal, Combined)
+    assert signal.top_logprobs == 0
+    members = tuple(dataclasses.replace(m, signal=TokenMargin()) for m in signal.members)
+    assert dataclasses.replace(signal, members=members).top_logprobs == 2

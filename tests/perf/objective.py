@@ -7,8 +7,9 @@ cost whose quality, on the fitting half, is at least so much of always-cloud's, 
 quality on the other half. The draft is always counted.
 
 raw uncertainty: the answer token's negative log-probability. FrugalGPT-style: P(edge right) by a logistic function of the same evidence,
-the threshold searched on the fitting half. expected gain: the fitted combination of that log-probability with the agreement
-of two smaller models (drawn for nothing here: they would cost 13 USD a million more), escalated by gain. Intervals are 95 % of
+the threshold searched on the fitting half. expected gain: escalated by the fitted gain, of that log-probability
+alone, or combined with the agreement of two smaller models (1B, 3B). The combined row gets that agreement for free: the calls of
+both smaller models are in no cost here, so its saving is an upper bound. Intervals are 95 % of
 splits, which also hold the scatter of the test half.
 """
 

@@ -76,6 +76,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--signal", default="auto", metavar="NAME", help="a recorded signal, combined, or auto (default)"
     )
+    parser.add_argument(
+        "--replay-only",
+        action="store_true",
+        help="let auto and combined take recorded columns that no signal measures on new calls: for replays, not to deploy",
+    )
     parser.set_defaults(run=run)
 
 
@@ -95,7 +100,13 @@ def run(args: argparse.Namespace) -> int:
     rows = [*rows_of(args.data, args.dataset)]
     with progress("replaying") as moved:
         found = fit(
-            rows, _goal(args), signal=args.signal, rates=rates_of(args), seed=args.seed, progress=moved
+            rows,
+            _goal(args),
+            signal=args.signal,
+            replay_only=args.replay_only,
+            rates=rates_of(args),
+            seed=args.seed,
+            progress=moved,
         )
     report = args.out.with_suffix(".html")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from confroute.errors import CalibrationError
 from confroute.fitting.combine import crossfit_combined, fit_combined, predicted
 from confroute.fitting.recorded import signal_of
 from confroute.fitting.table import Array, Table
-from confroute.signals import Combined, Signal
+from confroute.signals import Combined, Recorded, Signal
 
 LEAST_TO_COMBINE = 100
 _MOST_MEMBERS = 4
@@ -66,7 +67,14 @@ def named(table: Table, column: str) -> Choice:
     return Choice(column=column, signal=signal_of(column, table.drawn), scores={}, ece={})
 
 
-def chosen(table: Table, *, combine: bool | None = None, seed: int = 0) -> Choice:
+def live_columns(table: Table) -> tuple[str, ...]:
+    """The recorded columns that a signal measures on new calls too."""
+    return tuple(name for name in table.columns if not isinstance(signal_of(name, table.drawn), Recorded))
+
+
+def chosen(
+    table: Table, *, combine: bool | None = None, columns: Collection[str] | None = None, seed: int = 0
+) -> Choice:
     """The best signal on these rows, or the combination where it is better out of fold.
 
     Parameters
@@ -75,16 +83,19 @@ def chosen(table: Table, *, combine: bool | None = None, seed: int = 0) -> Choic
         Rows that have no other part in the calibration.
     combine : bool, optional
         Take the combination anyway, or never.
+    columns : collection of str, optional
+        The candidates; by default every column.
     seed : int
         Of the folds.
 
     Raises
     ------
     CalibrationError
-        No signal was measured, or a combination was asked for on fewer than 100 rows.
+        None of the candidates was measured, or a combination was asked for on fewer than 100 rows.
     """
     cloud = table.cloud_quality if table.cloud_graded else np.ones(table.n)
-    scores = {column: _score(table.signal(column), table, cloud) for column in table.columns}
+    allowed = [name for name in table.columns if columns is None or name in columns]
+    scores = {column: _score(table.signal(column), table, cloud) for column in allowed}
     if not scores:
         msg = (
             f"no signal was recorded on any of {table.n} rows: record log-probabilities, samples or `signals`"

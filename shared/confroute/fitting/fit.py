@@ -11,7 +11,7 @@ import numpy as np
 
 from confroute.certificate import Certificate, Loss
 from confroute.errors import CalibrationError
-from confroute.fitting.choice import Choice, chosen, named, uncertainty_of
+from confroute.fitting.choice import Choice, chosen, live_columns, named, uncertainty_of
 from confroute.fitting.front import ParetoFront, front_of
 from confroute.fitting.objective import Objective
 from confroute.fitting.rates import Rates
@@ -19,7 +19,7 @@ from confroute.fitting.replay import Expected, Progress, expected, replay
 from confroute.fitting.table import Array, Table, table_of
 from confroute.policy import Cascade, Gate, Threshold
 from confroute.recording import Row
-from confroute.signals import Combined, Recorded, SelfConsistency, SemanticEntropy, Signal
+from confroute.signals import Combined, Recorded, Signal
 from confroute.types import JSON
 
 # The part of the rows that a signal is chosen or fitted on, if one is: what is left is for the threshold.
@@ -97,6 +97,7 @@ def fit(
     goal: Goal,
     *,
     signal: str = "auto",
+    replay_only: bool = False,
     rates: Rates | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -110,6 +111,10 @@ def fit(
     goal : MaxLoss, CloudShare or Objective
     signal : str
         A column of the rows, "combined", or "auto": the best column, or the combination if it is better out of fold.
+    replay_only : bool
+        Let "auto" and "combined" take columns that no signal measures on new calls. Such a policy can be replayed, but not deployed:
+        live it would measure nothing there, and its promise would not hold. Rows that hold no other column are fitted so anyway, with a
+        note.
     rates : Rates, optional
         Prices and power, for what the run did not record.
     seed : int
@@ -148,11 +153,13 @@ def fit(
     """
     table = table_of(rows, rates=rates)
     given = signal not in {"auto", "combined"}
-    if given or (signal == "auto" and len(table.columns) == 1):
-        choice, rest, selected = named(table, signal if given else table.columns[0]), table, 0
+    columns = table.columns if given or replay_only else live_columns(table) or table.columns
+    if given or (signal == "auto" and len(columns) == 1):
+        choice, rest, selected = named(table, signal if given else columns[0]), table, 0
     else:
         selection = _drawn(table.n, seed)
-        choice = chosen(table.part(selection), combine=True if signal == "combined" else None, seed=seed)
+        combine = True if signal == "combined" else None
+        choice = chosen(table.part(selection), combine=combine, columns=columns, seed=seed)
         rest, selected = table.part(~selection), int(selection.sum())
     uncertainty = uncertainty_of(choice, rest)
     front = front_of(rest, uncertainty, sampled=samples(choice.signal), seed=seed)
@@ -167,7 +174,12 @@ def fit(
         selected_on=selected,
         n=rest.n,
         left_out=table.left_out,
-        notes=(*_about(choice, rest, uncertainty), *notes, *_about_cost(found, front)),
+        notes=(
+            *_left_out(table, columns),
+            *_about(choice, rest, uncertainty),
+            *notes,
+            *_about_cost(found, front),
+        ),
     )
 
 
@@ -175,7 +187,7 @@ def samples(signal: Signal) -> bool:
     """Whether a signal draws samples."""
     if isinstance(signal, Combined):
         return any(samples(member.signal) for member in signal.members)
-    return isinstance(signal, (SelfConsistency, SemanticEntropy))
+    return hasattr(signal, "n")
 
 
 def _drawn(n: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -233,6 +245,15 @@ def _for_share(share: float, uncertainty: Array) -> Threshold:
     return Threshold.for_cloud_share(
         known.tolist(), share=(share * uncertainty.size - missing) / max(1, known.size)
     )
+
+
+def _left_out(table: Table, columns: tuple[str, ...]) -> list[str]:
+    out = [name for name in table.columns if name not in columns]
+    if not out:
+        return []
+    return [
+        f"{', '.join(out)} left out: no signal measures it on new calls; replay_only (--replay-only) lets it in"
+    ]
 
 
 def _about(choice: Choice, table: Table, uncertainty: Array) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
-from confroute.signals.base import Asking, Case, Range, Signal
+from confroute.signals.base import Asking, Case, Range, Signal, alternatives_wanted
 from confroute.signals.curve import Curve
 from confroute.types import JSON
 
@@ -148,6 +148,11 @@ class Combined:
         if self.decides == "wrong":
             return Range(high=1.0, unit="P(wrong)")
         return Range(low=-1.0, high=1.0, unit="expected gain")
+
+    @property
+    def top_logprobs(self) -> int:
+        """Alternatives a token that the draft is asked for: the most that any member reads."""
+        return alternatives_wanted(member.signal for member in self.members)
 
     @property
     def head(self) -> Head:
