@@ -53,8 +53,8 @@ class Step:
 
     Attributes
     ----------
-        kind : {"draft", "sample", "prompt", "final", "score", "hidden", "embed", "entails"}
-        tier : str or None
+    kind : {"draft", "sample", "prompt", "final", "score", "hidden", "embed", "entails"}
+    tier : str or None
         None for work that is no tier's.
     model : str or None
     n : int

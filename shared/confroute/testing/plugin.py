@@ -57,7 +57,7 @@ def decisions() -> Iterator[list[Decision]]:
 
 @pytest.fixture
 def scripted_server() -> Iterator[Callable[..., ScriptedServer]]:
-    """Starts `ScriptedServer(models)`s, which stop with the test."""
+    """Starts a `ScriptedServer(models)` at each call; they stop with the test."""
     servers: list[ScriptedServer] = []
 
     def start(models: Any, **options: Any) -> ScriptedServer:

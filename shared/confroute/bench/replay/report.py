@@ -111,7 +111,8 @@ def html(found: Mapping[str, Replay]) -> str:
 
 def markdown(found: Mapping[str, Replay]) -> str:
     """The same tables for a Markdown page, with links to the plots beside it."""
-    return "\n".join(line for name, one in found.items() for line in _section(name, one)) + "\n"
+    lines = (line for name, one in found.items() for line in _section(name, one))
+    return "\n".join(("# Replayed benchmarks", "", *lines)) + "\n"
 
 
 def _section(name: str, one: Replay) -> Iterator[str]:
