@@ -16,9 +16,13 @@ _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 def executed(path: Path) -> nbformat.NotebookNode:
-    """A copy of the notebook with fresh outputs, run in its own folder."""
+    """A copy of the notebook with fresh outputs, run in its own folder; without warnings, which name paths, and times."""
     notebook = copy.deepcopy(nbformat.read(path, as_version=4))
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(path.parent)}}).execute()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     return notebook
 
 
