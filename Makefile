@@ -11,6 +11,9 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check --constraint const
 # Beside other busy processes torch's threads would spin while they wait for a core: measured 1.6 times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
+# Two workers, one core each; LangChain's suite brings benchmarks, which would warn that they are off.
+TWO_AT_A_TIME := -n 2 --benchmark-disable
+
 # An active environment of the caller's must not leak into ours.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
@@ -47,9 +50,10 @@ demo: $(READY)
 
 test: $(READY)
 	@for model in smollm2-135m all-minilm-l6-v2; do $(BIN)/confroute pull $$model >/dev/null || exit 1; done
-	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(TWO_AT_A_TIME) -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(READY)
+	@for model in smollm2-135m all-minilm-l6-v2 qwen2.5-coder-1.5b; do $(BIN)/confroute pull $$model >/dev/null || exit 1; done
 	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 lint: $(READY)
@@ -76,7 +80,7 @@ wheel-test: $(WHEEL_READY)
 	@$(WHEEL_BIN)/python -m pip wheel -qq --no-deps --wheel-dir build/wheel .
 	@$(WHEEL_BIN)/python $(PIP_INSTALL) --no-deps --force-reinstall build/wheel/*.whl
 	@cd build/empty && CONFROUTE_TEST_WHEEL=1 ../../$(WHEEL_BIN)/python -m pytest -c ../../pyproject.toml \
-		-p no:cacheprovider -m "not slow" ../../tests --ignore ../../tests/local $(PYTEST_ARGS)
+		-p no:cacheprovider $(TWO_AT_A_TIME) -m "not slow" ../../tests --ignore ../../tests/local $(PYTEST_ARGS)
 
 # The oldest langchain-core of pyproject.toml, alone: no `langchain`, whose versions that support it are older than ours.
 $(MIN_READY): pyproject.toml
