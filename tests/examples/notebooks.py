@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import nbformat
@@ -24,12 +25,19 @@ def executed(path: Path) -> nbformat.NotebookNode:
 
 
 def shown(notebook: nbformat.NotebookNode) -> list[list[str]]:
-    """The kinds of output of each code cell: what a model says, and so its route, depends on the processor's number type."""
+    """The kinds of output of each code cell: what a model says, and so its route, depends on the processor's number type.
+
+    Prints of one cell arrive in one piece or in several.
+    """
     return [
-        [" ".join([output.output_type, *sorted(output.get("data", {}))]) for output in cell.outputs]
+        [kind for kind, _ in groupby(map(_kind, cell.outputs))]
         for cell in notebook.cells
         if cell.cell_type == "code"
     ]
+
+
+def _kind(output: nbformat.NotebookNode) -> str:
+    return " ".join([output.output_type, *sorted(output.get("data", {}))])
 
 
 if __name__ == "__main__":
