@@ -71,7 +71,8 @@ def test_a_row_holds_all_that_was_asked_for(record: Callable[..., int], tmp_path
     assert edge.logprobs is not None
     assert edge.tokens is not None
     assert len(edge.logprobs) == len(edge.tokens) > 0
-    assert all(len(sample.logprobs or ()) > 0 for sample in edge.samples)
+    # A sample may end at once: then there is nothing to score.
+    assert all(sample.logprobs or not sample.text for sample in edge.samples)
     assert edge.quality in (0.0, 1.0)
     assert set(edge.extra["options"]) == {"A", "B"}  # type: ignore[arg-type]
     assert edge.usage is not None

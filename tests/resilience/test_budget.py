@@ -1,10 +1,10 @@
 """Budgets: exact under many workers, never over a hard cap, lasting their window."""
 
-import multiprocessing
 import random
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -35,23 +35,21 @@ def calls_of(*, edge=None, cloud="four"):
     )
 
 
-def added(path, times):
-    """Count in another process."""
-    store = SQLiteStore(path)
-    for _ in range(times):
-        store.change(["n"], lambda found: ([{"n": (found[0] or {"n": 0})["n"] + 1}], None))
-    store.close()
+ADDED = """
+import sys
+from confroute.state import SQLiteStore
+store = SQLiteStore(sys.argv[1])
+for _ in range(100):
+    store.change(["n"], lambda found: ([{"n": (found[0] or {"n": 0})["n"] + 1}], None))
+store.close()
+"""
 
 
 def test_sqlite_is_exact_under_eight_processes_and_survives_them(tmp_path):
     """800 changes by 8 processes are 800, and the next process finds them."""
     path = tmp_path / "state.db"
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=added, args=(path, 100)) for _ in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    workers = [subprocess.Popen([sys.executable, "-c", ADDED, str(path)]) for _ in range(8)]
+    assert [worker.wait() for worker in workers] == [0] * 8
     store = SQLiteStore(path)
     assert store.change(["n"], lambda found: ([found[0]], found[0]["n"])) == 800
     store.close()
