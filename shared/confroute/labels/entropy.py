@@ -113,7 +113,7 @@ def _log_probabilities(
 
 
 def relative_difference(edge: float, cloud: float) -> float:
-    """|SE_cloud - SE_edge| / SE_cloud, in [0, inf] (equation 3 there), defined for SE_cloud = 0 too.
+    """``|SE_cloud - SE_edge| / SE_cloud``, in [0, inf] (equation 3 there), defined for SE_cloud = 0 too.
 
     Below 1e-9 nats an entropy is 0. Two zeros differ by 0: both models are certain, which is a tie. A cloud at 0 beside an
     edge above 0 differs infinitely: no finite threshold makes that a tie, and the cloud wins.

@@ -31,7 +31,7 @@ class Label:
     se_a, se_b : float or None
         Semantic entropies in nats, where they were measured.
     delta : float or None
-        |se_b - se_a| / se_b; infinite where only se_b is 0, which the file writes as null beside both entropies.
+        ``|se_b - se_a| / se_b``; infinite where only se_b is 0, which the file writes as null beside both entropies.
     quality_a, quality_b : float in [0, 1] or None
         Where graded.
     run : str
