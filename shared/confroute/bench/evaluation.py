@@ -227,7 +227,7 @@ def reliability(probability: Array, wrong: Array, *, bins: int = _BINS) -> tuple
     Returns
     -------
     tuple of Bin
-        The n-weighted mean of |predicted - wrong| is the expected calibration error.
+        The n-weighted mean of ``|predicted - wrong|`` is the expected calibration error.
 
     Examples
     --------

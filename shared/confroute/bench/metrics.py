@@ -183,7 +183,7 @@ def ece(probability: npt.ArrayLike, wrong: npt.ArrayLike, *, bins: int = _BINS) 
     Returns
     -------
     float in [0, 1] or None
-        Mean over rows of |mean probability - share wrong| of their bin (Naeini et al., AAAI 2015; Guo et al.,
+        Mean over rows of ``|mean probability - share wrong|`` of their bin (Naeini et al., AAAI 2015; Guo et al.,
         arXiv 1706.04599). Of few rows it is biased upwards: a perfectly calibrated probability can have up to
         0.4 * sqrt(bins / n), which is .09 for 200 rows. None for no rows.
 

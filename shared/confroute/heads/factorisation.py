@@ -30,7 +30,7 @@ class MatrixFactorisation:
 
     Notes
     -----
-    The score of a model is w . (p / |p| * V q): p a vector of the model, q the prompt's. The cloud wins with the logistic
+    The score of a model is ``w . (p / |p| * V q)``: p a vector of the model, q the prompt's. The cloud wins with the logistic
     function of the difference of scores, without a bias, as in RouteLLM's code; Gaussian noise is added to q in training,
     as there. Deviations: ties are targets of one half instead of dropped, dropout on V q, several members. `spread` is
     made as `MLP`'s.

@@ -65,7 +65,7 @@ def entropy_of(answers: Sequence[Generation], meanings: Sequence[int], *, estima
     meanings : sequence of int
         The meaning of each answer, from 0.
     estimator : {"paper", "normalised", "discrete"}
-        "paper": SE(x) = -(1/|C|) sum_i log p(C_i|x), where p(C|x) is the sum of the probabilities of the sequences in C
+        "paper": ``SE(x) = -(1/|C|) sum_i log p(C_i|x)``, where p(C|x) is the sum of the probabilities of the sequences in C
         (equations 1 and 2 there; the estimator of Kuhn et al., arXiv 2302.09664). Deviation: a sequence that was drawn
         twice counts once, so that p(C|x) is a probability and the entropy at least 0; it is 0 only if the drawn
         sequences hold all probability, and grows with the length of the answers.
