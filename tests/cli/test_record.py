@@ -204,6 +204,7 @@ def test_a_server_is_recorded(tmp_path: Path, openai_server: Any, monkeypatch: p
         (["--edge", "json:dumps"], "expected a LangChain chat model"),
         (["--samples", "-1"], "--samples is -1: expected 0 or more"),
         (["--edge-price", "3"], "expected two numbers, IN,OUT"),
+        (["--edge-price", "no-such-model"], "no list price of model 'no-such-model'"),
         (["--out", "x.jsonl.gz"], "expected a plain file"),
         (["--edge", "local:not-a-model"], "not-a-model"),
     ],

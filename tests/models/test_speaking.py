@@ -84,19 +84,22 @@ async def test_functions_get_what_they_name_and_seeds_differ():
 
 
 def test_names_of_every_kind(monkeypatch):
-    """local:, openai: and MODULE:OBJECT make the speaker that they say."""
+    """local:, openai:, ollama: and MODULE:OBJECT make the speaker that they say."""
     module = types.ModuleType("mymodels")
     module.judge = lambda messages: "yes"
     monkeypatch.setitem(sys.modules, "mymodels", module)
     assert speaker("local:smollm2-135m") == LocalSpeaker(model="smollm2-135m")
     assert speaker("openai:org/model:free").name == "org/model:free"
+    ollama = speaker("ollama:qwen3:1.7b")
+    assert ollama == OpenAISpeaker(model="qwen3:1.7b", base_url="http://127.0.0.1:11434/v1")
+    assert not ollama.remote
     assert isinstance(speaker("mymodels:judge"), FunctionSpeaker)
 
 
 @pytest.mark.parametrize(
     ("model", "base_url", "says"),
     [
-        ("smollm2", None, "expected local:NAME, openai:MODEL or MODULE:OBJECT"),
+        ("smollm2", None, "expected local:NAME, openai:MODEL, ollama:MODEL"),
         ("no_such_module:x", None, "cannot be imported"),
         ("confroute:no_such_name", None, "cannot be imported"),
         ("local:smollm2-135m", "http://x", "takes no base URL"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from confroute.asking import Call
 from confroute.errors import PolicyError
+from confroute.models.named import imported
 from confroute.signals.answers import options_in
 from confroute.types import Generation, Message
 
@@ -18,7 +18,7 @@ _ROLES = {"system": "system", "user": "human", "assistant": "ai", "tool": "human
 
 @dataclass(slots=True, kw_only=True)
 class ChatSpeaker:
-    """A LangChain chat model to be recorded; see `confroute.recording.runner.Speaker`.
+    """A LangChain chat model to be recorded; see `confroute.recording.runner.Recorded`.
 
     Attributes
     ----------
@@ -112,14 +112,7 @@ def speaker(
 def _imported(spec: str) -> Any:
     from langchain_confroute._tiers import chat_of
 
-    module, _, name = spec.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        msg = f"model {spec!r}: {error}; expected {', '.join(f'{p}:MODEL' for p in PROVIDERS)} or MODULE:OBJECT, a chat model"
-        raise PolicyError(msg) from error
+    found: Any = imported(spec)
     if chat_of(found) is None:
         msg = f"{spec} is a {type(found).__name__}: expected a LangChain chat model object"
         raise PolicyError(msg)

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from confroute.cli._options import add_price, price_of
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
     from confroute.fitting import Rates
-    from confroute.prices import Price
     from confroute.recording import Row
 
 
@@ -49,11 +49,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dataset", metavar="NAME", help="only rows of this dataset (default: all, pooled)")
     for tier in ("edge", "cloud"):
-        parser.add_argument(
-            f"--{tier}-price",
-            metavar="IN,OUT|MODEL",
-            help=f"the {tier}'s USD for a million tokens, or the name of a listed model, where the run records no cost_usd",
-        )
+        add_price(parser, f"--{tier}-price", f"of the {tier}, where the run records no cost_usd")
         parser.add_argument(
             f"--{tier}-watts", type=float, metavar="W", help=f"power the {tier} draws while it works"
         )
@@ -74,19 +70,11 @@ def rates_of(args: argparse.Namespace) -> Rates:
     from confroute.fitting import Rates
 
     return Rates(
-        edge=_price(args.edge_price),
-        cloud=_price(args.cloud_price),
+        edge=price_of(args.edge_price),
+        cloud=price_of(args.cloud_price),
         edge_watts=args.edge_watts,
         cloud_watts=args.cloud_watts,
     )
-
-
-def _price(text: str | None) -> Price | None:
-    from confroute.prices import Price
-
-    if text is None:
-        return None
-    return Price.parse(text) if "," in text else Price.listed(text)
 
 
 @contextmanager

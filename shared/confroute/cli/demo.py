@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from confroute.cli._options import price
+from confroute.cli._options import add_price, price_of
 from confroute.errors import ConfrouteError, MissingExtraError, PolicyError
 
 EDGE, CLOUD = "local:smollm2-135m", "local:qwen2.5-coder-1.5b"
@@ -29,15 +29,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--edge-base-url", metavar="URL", help="server of an openai: or ollama: edge")
     parser.add_argument("--cloud-base-url", metavar="URL", help="server of an openai: or ollama: cloud")
-    parser.add_argument(
-        "--edge-price", type=price, metavar="IN,OUT", help="USD for a million tokens (default 0,0)"
-    )
-    parser.add_argument(
-        "--cloud-price",
-        type=price,
-        metavar="IN,OUT",
-        help="USD for a million tokens; costs are shown if given",
-    )
+    add_price(parser, "--edge-price", "of the edge (default 0,0)")
+    add_price(parser, "--cloud-price", "of the cloud, so that costs are shown")
     parser.add_argument(
         "--folder",
         type=Path,
@@ -74,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.folder.is_dir():
         msg = f"{args.folder} is no folder: run the demo where examples/ferry is, or give --folder"
         raise PolicyError(msg)
+    edge_price, cloud_price = price_of(args.edge_price), price_of(args.cloud_price)
     with _progress(2 + len(CALIBRATION) + len(REQUESTS)) as tick:
         for backend in (edge, cloud, Backend(spec="local:all-minilm-l6-v2")):
             backend.pull()
@@ -83,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         tick("policy fitted")
         session = routes.Session(edge=edge, cloud=cloud, policy=fitted.policy, folder=args.folder)
         done = session.run(tick)
-    summary = report.totals(done, edge_price=args.edge_price, cloud_price=args.cloud_price)
+    summary = report.totals(done, edge_price=edge_price, cloud_price=cloud_price)
     if args.json:
         print(
             json.dumps(

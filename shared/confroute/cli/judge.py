@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from confroute.cli._options import price
+from confroute.cli._options import add_price, price_of
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "judge",
         help="grade or compare answers by a model; measure judges against humans",
         description="LLM-as-a-judge after the MT-Bench protocol: grades from 1 to 10, or two answers against each other in "
-        "both orders, where a win counts only if both orders agree. Judges: local:NAME, openai:MODEL or MODULE:OBJECT.",
+        "both orders, where a win counts only if both orders agree. Judges: local:NAME, openai:MODEL, ollama:MODEL or MODULE:OBJECT.",
     )
     parts = parser.add_subparsers(metavar="WHAT", required=True)
     _add_grade(parts)
@@ -90,9 +90,7 @@ def _judging(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument("--cache", type=Path, metavar="FILE", help="keep replies here and ask nothing twice")
     parser.add_argument("--max-tokens", type=int, default=1024, metavar="N", help="of a reply (%(default)s)")
     parser.add_argument("--concurrency", type=int, default=8, metavar="N", help="at a time (%(default)s)")
-    parser.add_argument(
-        "--price", type=price, metavar="IN,OUT", help="of the judges, USD for a million tokens"
-    )
+    add_price(parser, "--price", "of the judges")
     parser.add_argument(
         "--private", action="append", metavar="REGEX", help="matching text stays on this machine"
     )
@@ -135,7 +133,8 @@ def run_grade(args: argparse.Namespace) -> int:
     by_id = {one.id: one for one in graded}
     write_rows(args.out, (with_grades(row, by_id) for row in read_rows(args.data)))
     taken, scores = spent(graded), [one.score for one in graded if one.score is not None]
-    prices: dict[str, Any] = {} if args.price is None else dict.fromkeys(taken.usage, args.price)
+    price = price_of(args.price)
+    prices: dict[str, Any] = {} if price is None else dict.fromkeys(taken.usage, price)
     told: dict[str, JSON] = {
         "graded": len(scores),
         "errors": len(graded) - len(scores),
@@ -165,7 +164,8 @@ def run_compare(args: argparse.Namespace) -> int:
     if args.out is not None:
         lines = (json.dumps(one.to_dict()) + "\n" for one in found)
         args.out.write_text("".join(lines), encoding="utf-8")
-    prices = {} if args.price is None else {model.name: args.price for model in judge.speakers}
+    price = price_of(args.price)
+    prices = {} if price is None else {model.name: price for model in judge.speakers}
     _print(compared(found, gold=_gold(args.gold), prices=prices), as_json=args.json)
     return _failed([one.error for one in found])
 

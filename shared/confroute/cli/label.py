@@ -26,7 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="label prompts with the model that answers them better",
         description="Ask both models several times, measure how much each disagrees with itself (semantic entropy), and "
         "label each prompt: the model of the lower entropy wins, a small difference is a tie. Run again, it goes on "
-        "where it stopped. Models: local:NAME, openai:MODEL or MODULE:OBJECT.",
+        "where it stopped. Models: local:NAME, openai:MODEL, ollama:MODEL or MODULE:OBJECT.",
     )
     parser.add_argument(
         "data", type=Path, metavar="DATA", help="prompts or recorded rows, JSON lines, plain or .gz"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from confroute.cli._options import add_price, price_of
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from confroute.recording import Row
-    from confroute.recording.runner import Price, Recorder
+    from confroute.recording.runner import Recorder
     from confroute.recording.signals import Build
     from confroute.signals import Signal
 
@@ -47,7 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="longest answer (256)")
     _add_evidence(parser)
     for tier in ("edge", "cloud"):
-        parser.add_argument(f"--{tier}-price", metavar="IN,OUT", help="US dollars a million tokens")
+        add_price(parser, f"--{tier}-price", f"of the {tier}, to record cost_usd")
     parser.add_argument("--concurrency", type=int, default=1, metavar="N", help="prompts at a time (1)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N prompts")
     parser.add_argument("--retry-errors", action="store_true", help="do rows that failed again")
@@ -157,8 +158,8 @@ def _recorder(args: argparse.Namespace) -> Recorder:
         hidden=tuple(args.hidden),
         states=_Folder(args.out, args.hidden).keep,
         system=args.system,
-        edge_price=_price(args.edge_price),
-        cloud_price=_price(args.cloud_price),
+        edge_price=price_of(args.edge_price),
+        cloud_price=price_of(args.cloud_price),
     )
 
 
@@ -199,19 +200,6 @@ class _Folder:
         )
         unfinished.replace(path)
         return f"{self._folder.name}/{path.name}"
-
-
-def _price(given: str | None) -> Price | None:
-    from confroute.recording.runner import Price
-
-    if given is None:
-        return None
-    try:
-        sent, made = (float(part) for part in given.split(","))
-    except ValueError as error:
-        msg = f"price {given!r}: expected two numbers, IN,OUT, in US dollars a million tokens"
-        raise PolicyError(msg) from error
-    return Price(input_usd=sent, output_usd=made)
 
 
 def _watched(rows: Iterable[Row], total: int) -> Iterator[Row]:

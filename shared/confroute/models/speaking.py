@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from confroute.errors import PolicyError
+from confroute.models.named import EXPECTED, OLLAMA_URL, imported
 from confroute.models.openai import OpenAISpeaker
 from confroute.types import Generation, Message
 
@@ -212,10 +213,12 @@ def speaker(model: object, *, base_url: str | None = None, logprobs: bool = True
     Parameters
     ----------
     model : str or object
-        "local:NAME", "openai:MODEL", "MODULE:OBJECT" (imported; whatever the object is, it is taken as below); a
-        `Speaker`, which is returned as it is; a LangChain chat model; a LlamaIndex LLM; a `LocalModel`; a callable.
+        "local:NAME", "openai:MODEL", "ollama:MODEL", "MODULE:OBJECT" (imported; whatever the object is, it is taken as
+        below); a `Speaker`, which is returned as it is; a LangChain chat model; a LlamaIndex LLM; a `LocalModel`; a
+        callable.
     base_url : str, optional
-        Of an OpenAI-compatible server, for "openai:MODEL".
+        Of an OpenAI-compatible server, for "openai:MODEL"; for "ollama:MODEL" it ends in /v1 and is Ollama's own port
+        where not given.
     logprobs : bool
         Whether "openai:MODEL" is asked for log-probabilities.
 
@@ -269,25 +272,20 @@ class _LocalCall:
 def _named(spec: str, base_url: str | None, logprobs: bool) -> Speaker:
     kind, _, name = spec.partition(":")
     if not kind or not name:
-        msg = f"model {spec!r}: expected local:NAME, openai:MODEL or MODULE:OBJECT"
+        msg = f"model {spec!r}: expected {EXPECTED}"
         raise PolicyError(msg)
-    if kind == "openai":
-        return OpenAISpeaker(model=name, base_url=base_url, logprobs=logprobs)
+    if kind in ("openai", "ollama"):
+        url = base_url or (OLLAMA_URL if kind == "ollama" else None)
+        return OpenAISpeaker(model=name, base_url=url, logprobs=logprobs)
     if base_url is not None:
-        msg = f"model {spec!r} takes no base URL: only openai:MODEL does"
+        msg = f"model {spec!r} takes no base URL: only openai:MODEL and ollama:MODEL do"
         raise PolicyError(msg)
-    return LocalSpeaker(model=name) if kind == "local" else speaker(_imported(spec, kind, name))
+    return LocalSpeaker(model=name) if kind == "local" else _imported(spec)
 
 
-def _imported(spec: str, module: str, name: str) -> object:
-    try:
-        found: object = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        msg = (
-            f"model {spec!r} cannot be imported: {error}; expected local:NAME, openai:MODEL or MODULE:OBJECT"
-        )
-        raise PolicyError(msg) from error
+def _imported(spec: str) -> Speaker:
+    found = imported(spec)
     if isinstance(found, str):
         msg = f"model {spec!r} is a string: expected a chat model, a Speaker or a function"
         raise PolicyError(msg)
-    return found
+    return speaker(found)

@@ -15,6 +15,7 @@ from confroute.asking import Asker, Call
 from confroute.asks import Ask, Draft, Evidence, Final, Hidden, Sample
 from confroute.errors import MissingExtraError, ModelError, PolicyError, SignalUnavailableError
 from confroute.models._reading import prompts_kept
+from confroute.prices import Price
 from confroute.recording._types import RecordedSample, Row, Side
 from confroute.recording.grade import answer_in, graded
 from confroute.recording.prompts import messages_of
@@ -26,8 +27,8 @@ _SET_UP = (MissingExtraError, ModelError, PolicyError)
 States = Callable[[str, npt.NDArray[np.float32]], str]
 
 
-class Speaker(Protocol):
-    """A model to be recorded."""
+class Recorded(Protocol):
+    """A model to be recorded: unlike a `Speaker` it answers every ask of a signal, hidden states included."""
 
     @property
     def model(self) -> str:
@@ -44,28 +45,13 @@ class Speaker(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
-    """US dollars a million tokens."""
-
-    input_usd: float
-    output_usd: float
-
-    def of(self, generation: Generation) -> float | None:
-        """Cost of one answer in US dollars; None where its tokens were not counted."""
-        used = generation.usage
-        if used is None:
-            return None
-        return (used.input_tokens * self.input_usd + used.output_tokens * self.output_usd) / 1e6
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Recorder:
     """Turns prompts into recorded rows.
 
     Attributes
     ----------
-    edge : Speaker
-    cloud : Speaker or None
+    edge : Recorded
+    cloud : Recorded or None
         None keeps what the input rows say of a cloud.
     samples : int
         Further answers of the edge, at `temperature`.
@@ -81,8 +67,8 @@ class Recorder:
     edge_price, cloud_price : Price or None
     """
 
-    edge: Speaker
-    cloud: Speaker | None = None
+    edge: Recorded
+    cloud: Recorded | None = None
     samples: int = 0
     temperature: float = 1.0
     signals: Mapping[str, Build] = field(default_factory=lambda: SIGNALS)
@@ -205,7 +191,7 @@ def _answered(given: Row, answer: Generation, model: str, price: Price | None) -
         quality=graded(found, answer.text, given.question, given.reference),
         usage=usage,
         latency_s=round(answer.latency_s, 4),
-        cost_usd=None if price is None else price.of(answer),
+        cost_usd=None if price is None or answer.usage is None else price.of(answer.usage),
         extra={"finish": answer.finish},
     )
 

@@ -1,0 +1,29 @@
+"""Objects that users name as `MODULE:OBJECT`."""
+
+from __future__ import annotations
+
+import importlib
+
+from confroute.errors import PolicyError
+
+OLLAMA_URL = "http://127.0.0.1:11434/v1"
+EXPECTED = "local:NAME, openai:MODEL, ollama:MODEL or MODULE:OBJECT"
+
+
+def imported(spec: str) -> object:
+    """The object of a name such as "my_package.models:judge"; dots behind the colon name attributes.
+
+    Raises
+    ------
+    PolicyError
+        No such module or object.
+    """
+    module, _, name = spec.partition(":")
+    try:
+        found: object = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        msg = f"model {spec!r} cannot be imported: {error}; expected {EXPECTED}"
+        raise PolicyError(msg) from error
+    return found
