@@ -156,12 +156,14 @@ def checked_logprobs(
     """
     if not logprobs:
         return None
-    for position, value in enumerate(logprobs):
-        if not math.isfinite(value) or value > ROUNDING_NATS:
-            raise BadLogprobsError(position=position, value=value)
+    # Passes of the interpreter's own, for answers of thousands of tokens; the loop only finds the culprit.
+    highest = max(logprobs)
+    if not all(map(math.isfinite, logprobs)) or highest > ROUNDING_NATS:
+        place = next(i for i, v in enumerate(logprobs) if not math.isfinite(v) or v > ROUNDING_NATS)
+        raise BadLogprobsError(position=place, value=logprobs[place])
     if output_tokens is not None and len(logprobs) + UNSCORED_TOKENS < output_tokens:
         raise BadLogprobsError(count=len(logprobs), output_tokens=output_tokens)
-    return tuple(min(0.0, value) for value in logprobs)
+    return logprobs if highest <= 0.0 else tuple(min(0.0, value) for value in logprobs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,8 @@ def token_nll(logprobs: tuple[float, ...], *, quantile: float = 0.9) -> dict[str
     (0.2, 0.3, 0.4)
     """
     # Plain Python: on an answer's few tokens numpy's quantile takes ten times as long as all of this.
-    nll = sorted(max(0.0, -value) for value in logprobs)
+    rounded = max(logprobs) > 0.0
+    nll = sorted(map(abs, (min(0.0, value) for value in logprobs) if rounded else logprobs))
     total = math.fsum(nll)
     stats = {"mean": total / len(nll), "max": nll[-1], "sum": total, "quantile": _quantile(nll, quantile)}
     return stats | {f"q{round(100 * share)}": _quantile(nll, share) for share in _QUANTILES}

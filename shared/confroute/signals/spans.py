@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import TypeAlias
 
+import numpy as np
+
 from confroute.signals.answers import Kind, final_answer, kind_of, number_span, option_span
 
 Spans: TypeAlias = "tuple[tuple[int, int], ...]"
@@ -69,21 +71,23 @@ def _value_spans(text: str) -> Spans:
     except json.JSONDecodeError:
         return ()
     found = _SCALAR.finditer(text, begin.end(), end)
-    return tuple(match.span() for match in found if match["key"] is None)
+    return tuple(match.span() for match in found if match.lastgroup is None)
 
 
 def tokens_within(tokens: Sequence[str], spans: Spans) -> list[int]:
-    """Places of the tokens that share a character with any of the spans of their joined text.
+    """Places of the tokens that share a character with any of the spans of their joined text, which come in order and apart.
 
     Examples
     --------
     >>> tokens_within(["The", " answer", " is", " 4", "2", "."], ((14, 16),))
     [3, 4]
     """
-    places: list[int] = []
-    end = 0
-    for place, token in enumerate(tokens):
-        start, end = end, end + len(token)
-        if any(start < last and first < end for first, last in spans):
-            places.append(place)
-    return places
+    if not spans:
+        return []
+    firsts, lasts = np.array(spans).T
+    ends = np.fromiter(map(len, tokens), np.int64, len(tokens)).cumsum()
+    starts = np.concatenate([[0], ends[:-1]])
+    # The first span that ends behind a token's start is the only one that it can begin in or before.
+    at = np.searchsorted(lasts, starts, side="right")
+    found: list[int] = np.flatnonzero((at < len(lasts)) & (firsts[at - (at == len(lasts))] < ends)).tolist()
+    return found

@@ -6,16 +6,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
 from confroute.signals._tokens import (
+    Floats,
     Over,
     Span,
-    alternatives_of,
+    Tops,
     check_one_of,
     logprobs_of,
     over,
-    places_of,
+    tops_of,
 )
 from confroute.signals.base import Asking, Case, Range
 
@@ -52,23 +55,28 @@ def entropy_bounds(
     >>> round(low, 4), round(high, 4)  # 0.25 left: one outcome, or two of 0.125
     (1.0397, 1.213)
     """
-    known = [value for value in logprobs if value > -700.0]  # what is less likely has probability 0 in floats
-    p = [math.exp(value) for value in known]
-    entropy = 0.0
-    for probability, value in zip(p, known, strict=True):
-        entropy -= probability * value
-    entropy = max(0.0, entropy)
-    others = vocabulary - len(logprobs)
-    most = cap if cap is not None else (min(p) if len(p) == len(logprobs) and p else 0.0)
+    if cap is None:
+        cap = math.exp(min(logprobs)) if len(logprobs) else 0.0
+    others = np.array([float(vocabulary - len(logprobs))])
+    low, high = _bounds(np.asarray([logprobs], dtype=np.float64), np.array([cap]), others)
+    return float(low[0]), float(high[0])
+
+
+def _bounds(values: Floats, most: Floats, others: Floats) -> tuple[Floats, Floats]:
+    """`entropy_bounds` of each row; `most` of what any of its `others` can have. Minus infinity is no outcome."""
+    p = np.exp(values)
+    # 0 log 0 is 0, and the logarithm of what is no outcome is not a number to multiply by.
+    known = np.maximum(0.0, -(p * np.where(p > 0.0, values, 0.0)).sum(axis=1))
     # More than fits under the cap is the rounding of what was returned.
-    rest = min(1.0 - sum(p), others * most)
-    if rest <= _ROUNDING:
-        return entropy, entropy
-    full = math.floor(rest / most)
-    left = rest - full * most
-    low = entropy - full * most * math.log(most) - (left * math.log(left) if left > 0.0 else 0.0)
-    high = entropy - rest * math.log(rest / others)
-    return low, max(low, high)
+    rest = np.minimum(1.0 - p.sum(axis=1), others * most)
+    open_ = rest > _ROUNDING
+    low, high = known.copy(), known.copy()
+    rest, most, others = rest[open_], most[open_], others[open_]
+    full = np.floor(rest / most)
+    left = np.maximum(0.0, rest - full * most)
+    low[open_] -= full * most * np.log(most) + left * np.log(np.where(left > 0.0, left, 1.0))
+    high[open_] -= rest * np.log(rest / others)
+    return low, np.maximum(low, high)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,19 +139,14 @@ class TokenEntropy:
             No alternatives, numbers that are no probabilities, or no answer where its span is wanted.
         """
         yield from ()  # a generator like every other signal, though it asks for nothing
-        drawn, tops = logprobs_of(case), alternatives_of(case, least=1)
-        places = places_of(case, self.span, len(drawn))
-        tokens = case.draft.tokens
-        bounds = []
-        for place in places:
-            if place >= len(tops):
-                break
-            known = [value for _, value in tops[place]]
-            cap = math.exp(min(0.0, *known))
-            if tokens is not None and all(text != tokens[place] for text, _ in tops[place]):
-                known.append(drawn[place])
-            bounds.append(entropy_bounds(known, vocabulary=self.vocabulary, cap=cap))
-        low, high = (over([pair[side] for pair in bounds], self.statistic) for side in (0, 1))
+        drawn = logprobs_of(case)
+        tops = tops_of(case, self.span, len(drawn), least=1)
+        returned = np.arange(tops.values.shape[1]) < tops.counts[:, None]
+        least = np.where(returned, tops.values, 0.0).min(axis=1)
+        beyond = self._beyond(case.draft.tokens, drawn, tops)
+        others = self.vocabulary - tops.counts - np.isfinite(beyond)
+        lows, highs = _bounds(np.column_stack([tops.values, beyond]), np.exp(np.minimum(0.0, least)), others)
+        low, high = over(lows, self.statistic), over(highs, self.statistic)
         return Measurement(
             signal=self.name,
             uncertainty=low,
@@ -151,6 +154,19 @@ class TokenEntropy:
                 "statistic": self.statistic,
                 "low_nats": round(low, 6),
                 "high_nats": round(high, 6),
-                "tokens": len(bounds),
+                "tokens": len(lows),
             },
         )
+
+    @staticmethod
+    def _beyond(tokens: Sequence[str] | None, drawn: Sequence[float], tops: Tops) -> Floats:
+        """Log-probability of each drawn token that is none of the alternatives; minus infinity where it is one."""
+        values = np.full(len(tops.places), -np.inf)
+        if tokens is None:
+            return values
+        for at, (place, top) in enumerate(zip(tops.places, tops.alternatives, strict=True)):
+            token = tokens[place]
+            # The drawn token is mostly the likeliest one: looked at first, the others seldom have to be.
+            if top[0][0] != token and token not in dict(top):
+                values[at] = drawn[place]
+        return values

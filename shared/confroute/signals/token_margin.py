@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
 from confroute.signals._tokens import (
+    Floats,
     Over,
     Span,
-    alternatives_of,
     check_one_of,
     logprobs_of,
     over,
-    places_of,
+    tops_of,
 )
 from confroute.signals.base import Asking, Case, Range
-from confroute.types import Alternatives
 
 
-def margin(top: Alternatives) -> float:
-    """Probability of the likeliest token minus that of the second; in [0, 1].
+def margins(values: Floats) -> Floats:
+    """Probability of the likeliest token minus that of the second, a row; in [0, 1].
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (tokens, 2 or more)
+        Natural logarithms of the alternatives' probabilities, in any order.
 
     Examples
     --------
-    >>> round(margin((("A", math.log(0.7)), ("B", math.log(0.2)))), 3)
-    0.5
+    >>> margins(np.log([[0.2, 0.7], [0.5, 0.4]])).round(3).tolist()
+    [0.5, 0.1]
     """
-    *_, second, first = sorted([value for _, value in top])
-    return math.exp(min(0.0, first)) - math.exp(min(0.0, second))
+    best = np.exp(np.minimum(0.0, np.partition(values, -2, axis=1)[:, -2:]))
+    return np.asarray(best[:, 1] - best[:, 0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,15 +92,13 @@ class TokenMargin:
             Fewer than two alternatives, numbers that are no probabilities, or no answer where its span is wanted.
         """
         yield from ()  # a generator like every other signal, though it asks for nothing
-        tops = alternatives_of(case, least=2)
-        places = places_of(case, self.span, len(logprobs_of(case)))
-        doubts = [1.0 - margin(tops[place]) for place in places if place < len(tops)]
+        doubts = 1.0 - margins(tops_of(case, self.span, len(logprobs_of(case)), least=2).values)
         return Measurement(
             signal=self.name,
             uncertainty=over(doubts, self.statistic),
             details={
                 "statistic": self.statistic,
-                "least_margin": round(1.0 - max(doubts), 6),
+                "least_margin": round(1.0 - float(doubts.max()), 6),
                 "tokens": len(doubts),
             },
         )
