@@ -144,7 +144,7 @@ class TokenEntropy:
         returned = np.arange(tops.values.shape[1]) < tops.counts[:, None]
         least = np.where(returned, tops.values, 0.0).min(axis=1)
         beyond = self._beyond(case.draft.tokens, drawn, tops)
-        others = float(self.vocabulary) - tops.counts - np.isfinite(beyond)
+        others = self.vocabulary - tops.counts.astype(np.float64) - np.isfinite(beyond)
         lows, highs = _bounds(np.column_stack([tops.values, beyond]), np.exp(np.minimum(0.0, least)), others)
         low, high = over(lows, self.statistic), over(highs, self.statistic)
         return Measurement(
