@@ -1,77 +1,22 @@
 """What a notebook shows of decisions."""
 
-from html.parser import HTMLParser
-
 import pytest
 
-from confroute.decision import Decision, Measurement, Step
 from confroute.trace import Trace
-from confroute.types import Usage
 
 
-class Reader(HTMLParser):
-    """Checks that tags are closed, and keeps the words and what is loaded from elsewhere."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.words, self.loaded = [], [], []
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.loaded += [value for name, value in attrs if name in ("src", "href")]
-        if tag not in ("rect", "line", "circle", "polyline", "meta", "br"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.loaded += [value for name, value in attrs if name in ("src", "href")]
-
-    def handle_endtag(self, tag):
-        if tag in self.open:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-
-@pytest.fixture
-def decision():
-    """One with everything in it, and texts that must be escaped."""
-    usage = Usage(input_tokens=37, output_tokens=11)
-    return Decision(
-        route="cloud",
-        stage="evidence",
-        reason="disagreement 0.6 > 0.4 <given>: cloud answers",
-        uncertainty=0.6,
-        signal="self_consistency",
-        threshold=0.4,
-        threshold_source="given",
-        signals={
-            "token_logprob": Measurement(signal="token_logprob", uncertainty=0.2),
-            "self_consistency": Measurement(signal="self_consistency", uncertainty=0.6),
-        },
-        skipped={"semantic_entropy": "<no embeddings>"},
-        steps=(
-            Step(kind="draft", tier="edge", model="small", usage=usage, latency_s=0.25),
-            Step(kind="sample", tier="edge", model="small", n=5, latency_s=1.0, error="Timeout: <late>"),
-            Step(kind="final", tier="cloud", model="large", usage=usage, latency_s=0.5),
-        ),
-        degraded=True,
-    )
-
-
-def test_the_view_is_whole_html_that_loads_nothing(decision):
+def test_the_view_is_whole_html_that_loads_nothing(decision, read):
     """Every tag is closed, every text escaped, nothing comes from a network."""
     for shown in (decision._repr_html_(), Trace([decision, decision])._repr_html_()):
-        read = Reader(shown)
-        assert read.open == []
-        assert read.loaded == []
-        assert "<given>" in "".join(read.words)
+        found = read(shown)
+        assert found.open == []
+        assert found.loaded == []
+        assert "<given>" in "".join(found.words)
 
 
-def test_the_view_can_be_read_without_colour(decision):
+def test_the_view_can_be_read_without_colour(decision, read):
     """Route, values, sides of the threshold and what was not measured stand there in words."""
-    words = " ".join(Reader(decision._repr_html_()).words)
+    words = " ".join(read(decision._repr_html_()).words)
     for expected in (
         "cloud",
         "0.6 > 0.4",
@@ -103,9 +48,15 @@ def test_repr_is_one_line(decision):
     assert repr(Trace()) == "<0 decisions; 0.00 s>"
 
 
-def test_a_long_trace_shows_its_end(decision):
+def test_a_long_trace_shows_its_end(decision, read):
     """The last 200, numbered, and how many are left out."""
-    words = " ".join(Reader(Trace([decision] * 203)._repr_html_()).words)
+    words = " ".join(read(Trace([decision] * 203)._repr_html_()).words)
     assert "the first 3 are not shown" in words
     assert " 203 " in f" {words} "
     assert " 3 " not in f" {words.split('why')[1].split('the first')[0]} "
+
+
+def test_a_decision_and_a_trace_look_as_stored(decision, same_as_stored):
+    """Every tag and number."""
+    same_as_stored("decision", decision._repr_html_())
+    same_as_stored("trace", Trace([decision, decision])._repr_html_())

@@ -80,6 +80,12 @@ class SignalReport:
     curve: RiskCoverage | None = field(repr=False, compare=False)
     reliability: tuple[Bin, ...] = field(repr=False)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from confroute.views.calibration import signal_html
+
+        return signal_html(self)
+
     def to_dict(self) -> dict[str, JSON]:
         """JSON form: the numbers, without the curves."""
         interval: JSON = None if self.auroc_ci is None else [_rounded(end) for end in self.auroc_ci]
@@ -92,7 +98,7 @@ class SignalReport:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RunReport:
     """A recorded run and its signals.
 
@@ -120,7 +126,19 @@ class RunReport:
     edge_quality: float
     cloud_quality: float | None
     signals: Mapping[str, SignalReport]
-    quality: Array = field(repr=False, compare=False)
+    quality: Array = field(compare=False)
+
+    def __repr__(self) -> str:
+        """One line."""
+        from confroute.views.calibration import run_text
+
+        return run_text(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from confroute.views.calibration import run_html
+
+        return run_html(self)
 
     def to_dict(self) -> dict[str, JSON]:
         """JSON form."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from confroute.bench._arrays import Array
 from confroute.bench.evaluation import Bin, RunReport, SignalReport
 from confroute.bench.metrics import risk_coverage
-from confroute.views.svg import COLOURS, GREY, MARGIN, Panel, Point, document
+from confroute.views.svg import BLUE, COLOURS, DASHES, GREY, MARGIN, Panel, Point, document
 from confroute.views.svg import legend as legend_lines
 
 _LINE_POINTS = 200
@@ -46,7 +48,7 @@ def risk_coverage_svg(report: RunReport) -> str:
     if oracle is not None:
         parts.append(panel.line(_thinned(oracle.coverage, oracle.risk), colour=GREY, dash="6 3"))
     for at, (name, curve) in enumerate(drawn):
-        colour, dash = COLOURS[at % len(COLOURS)], "" if at < len(COLOURS) else "4 2"
+        colour, dash = COLOURS[at % len(COLOURS)], DASHES[at % len(DASHES)]
         parts.append(panel.line(_thinned(curve.coverage, curve.risk), colour=colour, dash=dash))
         legend.append((f"{name} (AURC {curve.aurc:.3f}, n = {report.signals[name].n})", colour, dash))
     parts += legend_lines(legend, left=MARGIN + size + 20)
@@ -67,8 +69,14 @@ def reliability_svg(report: RunReport, *, columns: int = 3) -> str:
     str
         An SVG document. The area of a point is the share of rows in its bin; a calibrated signal lies on the diagonal.
     """
+    return reliability_panels(report.signals, columns=columns)
+
+
+def reliability_panels(signals: Mapping[str, SignalReport], *, columns: int = 3) -> str:
+    """`reliability_svg` of some signals."""
     size, cell_x, cell_y = 190.0, 265.0, 275.0
-    drawn = [(name, signal) for name, signal in report.signals.items() if signal.reliability]
+    drawn = [(name, signal) for name, signal in signals.items() if signal.reliability]
+    columns = max(1, min(columns, len(drawn)))
     parts: list[str] = []
     for at, (name, signal) in enumerate(drawn):
         panel = Panel(MARGIN + cell_x * (at % columns), 30 + cell_y * (at // columns), size)
@@ -89,4 +97,4 @@ def _caption(signal: SignalReport) -> str:
 def _dot(panel: Panel, point: Bin, n: int) -> str:
     x, y = panel.place((point.predicted, point.wrong))
     radius = max(1.5, 16 * (point.n / n) ** 0.5)
-    return f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{radius:.1f}' fill='{COLOURS[0]}' fill-opacity='0.6'/>"
+    return f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{radius:.1f}' fill='{BLUE}' fill-opacity='0.7' stroke='currentColor' stroke-width='0.5'/>"

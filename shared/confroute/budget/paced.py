@@ -26,7 +26,7 @@ from confroute.budget.ledger import Budget
 from confroute.errors import DeadlineError, PolicyError, StreamInterruptedError
 from confroute.flow import Flow, Policy
 from confroute.policy.files import register
-from confroute.policy.layer import layers_of, noted, through
+from confroute.policy.layer import Shown, layers_of, noted, through
 from confroute.prices import Price
 from confroute.state.store import Store, open_store
 from confroute.types import JSON, Request, Usage
@@ -38,7 +38,7 @@ _log = logging.getLogger("confroute")
 
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Paced:
+class Paced(Shown):
     """A policy whose calls to the last tier stay within budgets. Stands outermost, so that it sees all that is paid.
 
     Before a call to that tier its worst case is reserved: bytes of the prompt (no tokenizer makes more tokens of it)

@@ -15,7 +15,7 @@ from confroute.drift.eprocess import DriftTest
 from confroute.errors import PolicyError
 from confroute.flow import Flow, Policy
 from confroute.policy.files import register
-from confroute.policy.layer import layers_of, noted
+from confroute.policy.layer import Shown, layers_of, noted
 from confroute.signals.equivalence import settled_by_text
 from confroute.state.store import Store, open_store
 from confroute.types import JSON, Generation, Request, Tier
@@ -41,7 +41,7 @@ def disagreement(question: str, edge: Generation, cloud: Generation) -> float:
 
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Audited:
+class Audited(Shown):
     """A policy whose kept answers are audited, and what happens when they have become worse than promised.
 
     Parameters

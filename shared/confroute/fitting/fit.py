@@ -76,6 +76,12 @@ class Fit:
     left_out: int
     notes: tuple[str, ...]
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from confroute.fitting.report import fit_html
+
+        return fit_html(self)
+
     @property
     def certificate(self) -> Certificate | None:
         """What the threshold promises."""
@@ -217,8 +223,7 @@ def _certified(goal: MaxLoss, table: Table, uncertainty: Array) -> Threshold:
     places = np.unique(np.linspace(0, known.size - 1, _GRID).round().astype(int))
     # Calls that were not measured go to the cloud: above every threshold of the grid.
     filled = np.where(np.isnan(uncertainty), known[-1] + 1.0, uncertainty)
-    graded = table.cloud_graded
-    if not graded and goal.loss == "net":
+    if not (graded := table.cloud_graded) and goal.loss == "net":
         msg = "a net loss needs the cloud's grades on every row (cloud.quality): grade them, or use loss 'error'"
         raise CalibrationError(msg)
     return Threshold.certify(
@@ -263,8 +268,8 @@ def _about(choice: Choice, table: Table, uncertainty: Array) -> list[str]:
         notes.append(
             f"{choice.column} was not measured on {missing} of {table.n} calls: they go to the cloud"
         )
-    members = choice.signal.members if isinstance(choice.signal, Combined) else ()
-    offline = [s.column for s in (choice.signal, *(m.signal for m in members)) if isinstance(s, Recorded)]
+    members = [m.signal for m in choice.signal.members] if isinstance(choice.signal, Combined) else []
+    offline = [s.column for s in (choice.signal, *members) if isinstance(s, Recorded)]
     if offline:
         notes.append(
             f"{', '.join(offline)} can be replayed only: put a signal that measures it in its place before the policy is deployed"

@@ -17,7 +17,7 @@ _THRESHOLDS = 100
 _RESAMPLES = 1000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ParetoFront:
     """Every trade-off that a signal offers on recorded calls.
 
@@ -38,6 +38,18 @@ class ParetoFront:
     cloud: Point
     oracle: tuple[Point, ...]
     n: int
+
+    def __repr__(self) -> str:
+        """One line."""
+        from confroute.views.front import front_text
+
+        return front_text(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from confroute.views.front import front_html
+
+        return front_html(self)
 
     @property
     def metric(self) -> Metric:

@@ -8,7 +8,7 @@ from html import escape
 from confroute.fitting.fit import Fit
 from confroute.fitting.front import ParetoFront
 from confroute.fitting.point import Interval, Point
-from confroute.views.html import page, table
+from confroute.views.html import fragment, page, table
 from confroute.views.svg import COLOURS, GREY, MARGIN, Panel, document, legend
 
 _SIZE = 380.0
@@ -41,8 +41,8 @@ def front_svg(front: ParetoFront, *, chosen: Point | None = None) -> str:
     def at(point: Point, value: float | None = None) -> tuple[float, float]:
         return front.cost(point) / most, front.worth(point) if value is None else value
 
-    words = f"USD for 1000 calls, of {most:.4g}" if front.metric == "usd_per_1k" else "cloud share"
-    parts = [*panel.axes(f"{front.n} recorded calls", words, "quality")]
+    words = "USD for 1000 calls" if front.metric == "usd_per_1k" else "cloud share"
+    parts = [*panel.axes(f"{front.n} recorded calls", words, "quality", wide=most)]
     parts.append(_band(panel, front, most))
     lines = [
         ("always edge to always cloud, at random", [front.edge, front.cloud], GREY, "2 3"),
@@ -67,12 +67,12 @@ def _band(panel: Panel, front: ParetoFront, most: float) -> str:
     upper = [panel.place((x, ci[1])) for x, ci in known]
     lower = [panel.place((x, ci[0])) for x, ci in reversed(known)]
     drawn = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*upper, *lower])
-    return f"<polygon points='{drawn}' fill='{COLOURS[0]}' fill-opacity='0.15' stroke='none'/>"
+    return f"<polygon points='{drawn}' fill='{COLOURS[0]}' fill-opacity='0.25' stroke='none'/>"
 
 
 def _mark(panel: Panel, place: tuple[float, float], name: str, *, strong: bool, row: int) -> str:
     x, y = panel.place(place)
-    colour = COLOURS[1] if strong else "#222222"
+    colour = COLOURS[1] if strong else "currentColor"
     side, shift = ("end", -7) if place[0] > 0.7 else ("start", 7)
     return (
         f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{5 if strong else 3}' fill='{colour}'/>"
@@ -82,6 +82,16 @@ def _mark(panel: Panel, place: tuple[float, float], name: str, *, strong: bool, 
 
 def report_html(found: Fit) -> str:
     """A self-contained page about a fit: what it would have done, beside both models alone and the oracle."""
+    return page("Fitted policy", fit_parts(found))
+
+
+def fit_html(found: Fit) -> str:
+    """The same as a piece of a notebook."""
+    return fragment(fit_parts(found), label="fitted policy")
+
+
+def fit_parts(found: Fit) -> list[str]:
+    """The pieces of `report_html`."""
     gate = found.policy.gates[0]
     parts = [
         f"<p>{found.n} recorded calls, signal <b>{escape(found.choice.column)}</b>, threshold "
@@ -106,7 +116,7 @@ def report_html(found: Fit) -> str:
                 ],
             ),
         ]
-    return page("Fitted policy", parts)
+    return parts
 
 
 _HEAD = (

@@ -13,6 +13,7 @@ from confroute.errors import PolicyError, RequestError
 from confroute.flow import Flow
 from confroute.policy.files import from_json, register, to_json
 from confroute.policy.gate import Gate, check_threshold
+from confroute.policy.layer import Shown
 from confroute.policy.prefix import Prefix
 from confroute.policy.rules import Rule, Ruling
 from confroute.policy.synthesis import default_lacking, gates_for, stay
@@ -37,8 +38,8 @@ def default_gates() -> tuple[Gate, ...]:
 
 
 @register
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cascade:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Cascade(Shown):
     """Ask each tier in turn, cheapest first, and keep the first answer that is certain enough.
 
     Parameters
@@ -108,6 +109,12 @@ class Cascade:
         _one_of("on_no_signal", self.on_no_signal, ("cloud", "edge", "raise"))
         _one_of("on_edge_error", self.on_edge_error, ("cloud", "raise"))
         _one_of("on_cloud_error", self.on_cloud_error, ("raise", "edge"))
+
+    def __repr__(self) -> str:
+        """One line; `save` writes it all."""
+        from confroute.views.policy import policy_text
+
+        return policy_text(self)
 
     @classmethod
     def of(

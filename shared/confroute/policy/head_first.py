@@ -14,6 +14,7 @@ from confroute.flow import Flow
 from confroute.heads.base import Head
 from confroute.heads.encoder import Encoder
 from confroute.policy.cascade import Cascade
+from confroute.policy.layer import Shown
 from confroute.policy.verdict import blocked_by
 from confroute.types import Request, Tier
 
@@ -23,7 +24,7 @@ _Walking: TypeAlias = Generator[Ask, Evidence, Routed]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeadFirst:
+class HeadFirst(Shown):
     """Ask a head first: cloud now, edge now, or draft and verify by the cascade.
 
     Parameters

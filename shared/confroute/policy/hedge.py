@@ -11,7 +11,7 @@ from confroute.decision import Routed, Step
 from confroute.errors import BudgetSpentError, PolicyError
 from confroute.flow import Flow, Policy
 from confroute.policy.files import register
-from confroute.policy.layer import layers_of, noted, through
+from confroute.policy.layer import Shown, layers_of, noted, through
 from confroute.policy.reuse import DraftReuse
 from confroute.types import Request, Usage
 
@@ -21,7 +21,7 @@ _BYTES_A_TOKEN = 4
 
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hedged:
+class Hedged(Shown):
     """Begin the last tier's answer beside the evidence on the draft, and cancel whichever is not needed.
 
     Worth its price where waiting is dearer than tokens: an escalated call no longer waits for the samples first, a

@@ -12,6 +12,18 @@ from confroute.flow import Flow, Policy, advance
 from confroute.types import JSON
 
 
+class Shown:
+    """A policy, or a layer around one, that a notebook shows as a table."""
+
+    __slots__ = ()
+
+    def _repr_html_(self: Policy) -> str:
+        """What a notebook shows."""
+        from confroute.views.policy import policy_html
+
+        return policy_html(self)
+
+
 def through(inner: Flow, answer: Callable[[Ask], Generator[Ask, Evidence, Evidence]]) -> Flow:
     """Run `inner` with each of its asks answered by `answer`, which may ask for more or for something else.
 

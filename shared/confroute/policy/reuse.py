@@ -10,7 +10,7 @@ from confroute.asks import Ask, Draft, Evidence, Final, Tentative
 from confroute.errors import PolicyError
 from confroute.flow import Flow, Policy
 from confroute.policy.files import register
-from confroute.policy.layer import noted, through
+from confroute.policy.layer import Shown, noted, through
 from confroute.types import Generation, Request
 
 VERIFY = (
@@ -27,7 +27,7 @@ PATCH = (
 
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DraftReuse:
+class DraftReuse(Shown):
     """Show the last tier the draft that was not kept.
 
     Off unless you put it around a policy: it makes every escalated prompt longer, and a wrong draft can mislead. Measure

@@ -8,11 +8,11 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from confroute.views.html import fragment, table
+from confroute.views.svg import bar
 
 if TYPE_CHECKING:
     from confroute.decision import Decision, Measurement
 
-_WIDTH = 220
 _SHOWN = 200
 
 
@@ -77,18 +77,7 @@ def _signals(decision: Decision) -> str:
 
 
 def _bar(found: Measurement, limit: float | None) -> str:
-    """A bar as long as the uncertainty; a line across it marks the threshold."""
-    full = max(found.uncertainty, limit or 0.0, 1e-9) * 1.2
-    length = _WIDTH * min(1.0, found.uncertainty / full)
-    words = f"uncertainty {found.uncertainty:.4g}" + ("" if limit is None else f", threshold {limit:.4g}")
-    line = ""
-    if limit is not None:
-        at = _WIDTH * limit / full
-        line = f"<line x1='{at:.1f}' x2='{at:.1f}' y1='0' y2='16' stroke='currentColor' stroke-width='2' stroke-dasharray='3 2'/>"
-    return (
-        f"<svg width='{_WIDTH}' height='16' role='img' aria-label='{words}'>"
-        f"<rect y='3' width='{length:.1f}' height='10' fill='#4a90c2'/>{line}</svg>"
-    )
+    return bar(found.uncertainty, limit, words=f"uncertainty {found.uncertainty:.4g}")
 
 
 def _steps(decision: Decision) -> str:

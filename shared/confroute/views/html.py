@@ -13,7 +13,8 @@ STYLE = (
     "border-bottom:1px solid #8884}"
     ".confroute .n{text-align:right;font-variant-numeric:tabular-nums}"
     ".confroute .q{opacity:.75}"
-    ".confroute svg{max-width:100%;height:auto}"
+    ".confroute svg{max-width:100%;height:auto;color:inherit;vertical-align:middle}"
+    ".confroute svg .ground{fill:none}"
 )
 _PAGE = ":root{color-scheme:light dark}body{margin:2em auto;max-width:76em;padding:0 1em}"
 

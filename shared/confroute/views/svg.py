@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TypeAlias
 
 Point: TypeAlias = "tuple[float, float]"
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; dashes distinguish the second round.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+# Okabe and Ito's palette, which colour-blind readers can tell apart; dashes distinguish lines without any colour.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "currentColor")
+DASHES = ("", "8 3", "8 2 2 2", "4 2", "1 2")
 GREY = "#999999"
+# Seen on white and on black.
+BLUE = "#4a90c2"
 MARGIN = 48
-_STYLE = "font-family='sans-serif' font-size='11' fill='#222222'"
+# Ink is `currentColor`: dark where the drawing stands alone, the page's own where a page holds it.
+_STYLE = "font-family='sans-serif' font-size='11' color='#222222' fill='currentColor'"
+_BAR = 220
 
 
 class Panel:
@@ -26,13 +32,13 @@ class Panel:
         x, y = point
         return self.left + x * self.size, self.top + (1 - y / self.high) * self.size
 
-    def axes(self, title: str, x: str, y: str) -> Iterable[str]:
-        """Frame, ticks and words."""
+    def axes(self, title: str, x: str, y: str, *, wide: float = 1.0) -> Iterable[str]:
+        """Frame, ticks and words; the ticks of x reach from 0 to `wide`."""
         left, top, size = self.left, self.top, self.size
-        yield f"<rect x='{left}' y='{top}' width='{size}' height='{size}' fill='none' stroke='#222222'/>"
+        yield f"<rect x='{left}' y='{top}' width='{size}' height='{size}' fill='none' stroke='currentColor'/>"
         for share in (0.0, 0.25, 0.5, 0.75, 1.0):
             across, up = self.place((share, share * self.high))
-            yield f"<text x='{across:.1f}' y='{top + size + 14}' text-anchor='middle'>{share:g}</text>"
+            yield f"<text x='{across:.1f}' y='{top + size + 14}' text-anchor='middle'>{share * wide:.3g}</text>"
             yield f"<text x='{left - 5}' y='{up + 4:.1f}' text-anchor='end'>{share * self.high:.2g}</text>"
         middle = top + size / 2
         yield f"<text x='{left + size / 2}' y='{top + size + 30}' text-anchor='middle'>{escape(x)}</text>"
@@ -50,12 +56,12 @@ class Panel:
 
 
 def document(width: float, height: float, parts: Iterable[str]) -> str:
-    """One SVG document on a white ground, which dark pages can show too."""
+    """One SVG document on a white ground, which `confroute.views.html` leaves out for the page's own."""
     body = "\n".join(parts)
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{width:g}' height='{height:g}' "
         f"viewBox='0 0 {width:g} {height:g}' {_STYLE}>\n"
-        f"<rect width='100%' height='100%' fill='#ffffff' stroke='none'/>\n{body}\n</svg>\n"
+        f"<rect class='ground' width='100%' height='100%' fill='#ffffff' stroke='none'/>\n{body}\n</svg>\n"
     )
 
 
@@ -66,3 +72,27 @@ def legend(entries: Sequence[tuple[str, str, str]], *, left: float) -> Iterable[
         dashes = f" stroke-dasharray='{dash}'" if dash else ""
         yield f"<line x1='{left}' y1='{y}' x2='{left + 24}' y2='{y}' stroke='{colour}' stroke-width='2'{dashes}/>"
         yield f"<text x='{left + 30}' y='{y + 4}'>{escape(words)}</text>"
+
+
+def bar(value: float, limit: float | None, *, words: str) -> str:
+    """A bar as long as `value`, a dashed line across it at `limit`, on a scale of their own.
+
+    Parameters
+    ----------
+    value : float
+        0 or more.
+    limit : float or None
+    words : str
+        What it shows, for screen readers; the limit is added.
+    """
+    full = max(value if math.isfinite(value) else 0.0, limit or 0.0, 1e-9) * 1.2
+    length = _BAR * max(0.0, min(1.0, value / full))
+    said = words + ("" if limit is None else f", threshold {limit:.4g}")
+    line = ""
+    if limit is not None:
+        at = _BAR * limit / full
+        line = f"<line x1='{at:.1f}' x2='{at:.1f}' y1='0' y2='16' stroke='currentColor' stroke-width='2' stroke-dasharray='3 2'/>"
+    return (
+        f"<svg width='{_BAR}' height='16' role='img' aria-label='{escape(said, quote=True)}'>"
+        f"<rect y='3' width='{length:.1f}' height='10' fill='{BLUE}'/>{line}</svg>"
+    )

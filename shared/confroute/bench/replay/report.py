@@ -13,7 +13,7 @@ from confroute.bench.replay.preference import Comparison, Interval
 from confroute.bench.replay.protocol import Result, recovered
 from confroute.bench.replay.run import Replay
 from confroute.views.html import page, table
-from confroute.views.svg import COLOURS, GREY, MARGIN, Panel, document, legend
+from confroute.views.svg import COLOURS, DASHES, GREY, MARGIN, Panel, document, legend
 
 HEAD = (
     "method",
@@ -86,7 +86,7 @@ def plot(found: Replay) -> str:
     parts = [*panel.axes(found.bench.name, "share of cloud calls", "gap recovered")]
     for at, (result, curve) in enumerate(zip(drawn, curves, strict=True)):
         grey = result.name in ("random", "oracle")
-        colour, dash = (GREY, "2 3") if grey else (COLOURS[at % len(COLOURS)], "")
+        colour, dash = (GREY, "2 3") if grey else (COLOURS[at % len(COLOURS)], DASHES[at % len(DASHES)])
         share = np.linspace(0, 1, _POINTS)
         heights = np.interp(share, np.linspace(0, 1, curve.size), curve)
         # A curve may dip below the edge alone; the axis starts at 0.
@@ -99,14 +99,18 @@ def plot(found: Replay) -> str:
 
 def html(found: Mapping[str, Replay]) -> str:
     """One page with the tables and plots of all benchmarks."""
-    parts: list[str] = []
-    for name, one in found.items():
-        parts += [f"<h2>{escape(name)}, {one.bench.n} prompts</h2>", f"<p>{escape(trained_on(one))}</p>"]
-        parts += [table(HEAD, map(cells, one.results)), plot(one)]
-        if one.comparisons:
-            parts += [f"<p>{escape(BEST)} against others, half of the calls to the cloud</p>"]
-            parts += [table(COMPARED, map(compared, one.comparisons))]
-    return page("Replay of RouteLLM's benchmarks", parts)
+    return page("Replay of RouteLLM's benchmarks", [part for one in found.values() for part in parts(one)])
+
+
+def parts(one: Replay) -> Iterator[str]:
+    """One benchmark's tables and plot."""
+    yield f"<h2>{escape(one.bench.name)}, {one.bench.n} prompts</h2>"
+    yield f"<p>{escape(trained_on(one))}</p>"
+    yield table(HEAD, map(cells, one.results))
+    yield plot(one)
+    if one.comparisons:
+        yield f"<p>{escape(BEST)} against others, half of the calls to the cloud</p>"
+        yield table(COMPARED, map(compared, one.comparisons))
 
 
 def markdown(found: Mapping[str, Replay]) -> str:

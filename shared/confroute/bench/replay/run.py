@@ -20,7 +20,7 @@ Say = Callable[[str], None]
 _LEAST_IN_DOMAIN = 500
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Replay:
     """All methods on one benchmark.
 
@@ -37,6 +37,19 @@ class Replay:
     train: TrainingSet | None
     results: tuple[Result, ...]
     comparisons: tuple[Comparison, ...] = field(default=())
+
+    def __repr__(self) -> str:
+        """One line: the benchmark, and the methods from best to worst."""
+        ranked = sorted(self.results, key=lambda result: -result.apgr)
+        methods = ", ".join(f"{result.name} {result.apgr:.3f}" for result in ranked)
+        return f"<Replay of {self.bench.name}, {self.bench.n} prompts, APGR: {methods}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from confroute.bench.replay.report import parts
+        from confroute.views.html import fragment
+
+        return fragment(parts(self), label=f"replay of {self.bench.name}")
 
     def to_dict(self) -> dict[str, JSON]:
         """What ``--json`` prints of it."""

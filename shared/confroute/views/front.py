@@ -1,0 +1,71 @@
+"""What a notebook shows of a Pareto front: every threshold between always-edge and always-cloud."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from confroute.fitting.report import front_svg
+from confroute.views.html import fragment, table
+
+if TYPE_CHECKING:
+    from confroute.fitting.front import ParetoFront
+    from confroute.fitting.point import Point
+
+_HEAD = ("", "threshold", "cloud share", "quality", "95 %", "USD for 1000", "seconds", "p95 seconds")
+
+
+def front_text(front: ParetoFront) -> str:
+    """One line: both ends and the knee."""
+    named = ", ".join(f"{name} {_brief(point)}" for name, point in _named(front))
+    return f"<ParetoFront of {front.n} calls, {len(front.points)} thresholds: {named}>"
+
+
+def front_html(front: ParetoFront) -> str:
+    """The front drawn, and its ends, its knee and the oracle in numbers.
+
+    Parameters
+    ----------
+    front : ParetoFront
+
+    Returns
+    -------
+    str
+        Self-contained HTML; see `confroute.views.decision.decision_html`.
+    """
+    return fragment(front_parts(front), label=f"trade-offs on {front.n} calls")
+
+
+def front_parts(front: ParetoFront, *, chosen: Point | None = None) -> Iterable[str]:
+    """What `front_html` holds, with a chosen point marked and added to the table."""
+    graded = front.cloud.quality is not None
+    if graded:
+        yield front_svg(front, chosen=chosen)
+    named = _named(front) + ([] if chosen is None else [("chosen", chosen)])
+    yield table(_HEAD, [_row(name, point) for name, point in named])
+    if not graded:
+        yield "<p class='q'>the cloud is not graded: no quality to draw</p>"
+    elif front.break_even is not None:
+        yield f"<p>Drafting first pays up to a cloud share of {max(0.0, front.break_even):.0%}.</p>"
+
+
+def _named(front: ParetoFront) -> list[tuple[str, Point]]:
+    found = [("always edge", front.edge)]
+    found += [] if front.cloud.quality is None else [("knee", front.knee)]
+    found.append(("always cloud", front.cloud))
+    return found + ([("oracle", front.oracle[-1])] if front.oracle else [])
+
+
+def _brief(point: Point) -> str:
+    quality = "ungraded" if point.quality is None else f"quality {point.quality:.3f}"
+    return f"{quality} at {point.cloud_share:.0%} cloud"
+
+
+def _row(name: str, point: Point) -> list[str | float | None]:
+    threshold = "-" if point.threshold is None else f"{point.threshold:.4g}"
+    ends = point.quality_ci
+    interval = "-" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+    return [
+        *(name, threshold, point.cloud_share, point.quality, interval),
+        *(point.usd_per_1k, point.latency_s, point.p95_latency_s),
+    ]
