@@ -75,6 +75,9 @@ def test_a_row_holds_all_that_was_asked_for(record: Callable[..., int], tmp_path
     assert all(sample.logprobs or not sample.text for sample in edge.samples)
     assert edge.quality in (0.0, 1.0)
     assert set(edge.extra["options"]) == {"A", "B"}  # type: ignore[arg-type]
+    tops = edge.extra["top_logprobs"]
+    assert [len(top) for top in tops] == [10] * len(edge.tokens)  # type: ignore[arg-type,union-attr]
+    assert row.signals["token_entropy"] is not None
     assert edge.usage is not None
     sent, made = edge.usage["input_tokens"], edge.usage["output_tokens"]
     assert edge.cost_usd == sent + 2 * made  # type: ignore[operator]
@@ -84,6 +87,21 @@ def test_a_row_holds_all_that_was_asked_for(record: Callable[..., int], tmp_path
     assert row.signals["token_logprob.mean"] == pytest.approx(-sum(edge.logprobs) / len(edge.logprobs))
     states = load_file(tmp_path / row.extra["hidden"]["file"])  # type: ignore[index,call-overload]
     assert {name: state.shape for name, state in states.items()} == {"layer.0": (32,), "layer.2": (32,)}
+
+
+def test_only_the_chosen_signals_are_measured(
+    record: Callable[..., int], tmp_path: Path, capsys: Any
+) -> None:
+    """Their alternatives are asked for and kept, none where none is read; an unknown name is refused."""
+    assert record("--limit", "1", "--signals", "token_margin", "token_logprob.mean") == 0
+    assert record("--signals", "token_logprob.mean") == 0
+    first, second = read_rows(tmp_path / "run.jsonl")
+    assert [*first.signals] == ["token_margin", "token_logprob.mean"]
+    assert {len(top) for top in first.edge.extra["top_logprobs"]} == {2}  # type: ignore[arg-type,union-attr]
+    assert [*second.signals] == ["token_logprob.mean"]
+    assert "top_logprobs" not in second.edge.extra
+    assert record("--signals", "token_magic", count=3) == 1
+    assert "--signals token_magic: expected names of token_logprob.mean" in capsys.readouterr().err
 
 
 def test_recorded_dropout_is_that_of_the_function(

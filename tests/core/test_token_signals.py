@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from confroute.errors import PolicyError, SignalUnavailableError
-from confroute.signals import Case, TokenEntropy, TokenLogprob, TokenMargin, token_nll
+from confroute.signals import Case, OptionProbability, TokenEntropy, TokenLogprob, TokenMargin, token_nll
 from confroute.signals.spans import answer_spans, tokens_within
 from confroute.signals.token_entropy import entropy_bounds
 from confroute.types import Generation, Tier
@@ -238,3 +238,42 @@ def test_the_tokens_of_spans_are_those_that_share_a_character(tokens, data):
         if any(end - len(token) < last and first < end for first, last in spans)
     ]
     assert tokens_within(tokens, spans) == tried
+
+
+OPTIONS = "Which planet is red?\nA. Venus\nB. Mars\nC. Earth"
+
+
+def test_option_probability_by_hand():
+    """B and " B" together 0.6, A 0.2, C not returned: 1 - 0.6/0.8; with C at most 0.05 it could be 1 - 0.6/0.85."""
+    first = tuple((text, math.log(p)) for text, p in (("B", 0.5), ("A", 0.2), (" B", 0.1), ("The", 0.05)))
+    draft = {"text": "B. Mars", "tokens": ("B", "."), "logprobs": (math.log(0.5), -0.1)}
+    found = measure(OptionProbability(), question=OPTIONS, top_logprobs=(first, first), **draft)
+    assert found.uncertainty == pytest.approx(0.25)
+    assert found.details["missing"] == 1
+    assert found.details["high"] == pytest.approx(1 - 0.6 / 0.85, abs=1e-6)
+
+
+def test_a_drawn_letter_beyond_the_alternatives_counts():
+    """A sampled letter that is none of the likeliest tokens has its own log-probability."""
+    first = (("A", math.log(0.6)), ("C", math.log(0.3)))
+    draft = {"text": "B", "tokens": ("B",), "logprobs": (math.log(0.1),), "top_logprobs": (first,)}
+    assert measure(OptionProbability(), question=OPTIONS, **draft).uncertainty == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    ("question", "draft", "why"),
+    [
+        ("Which planet is red?", {"text": "B", "tokens": ("B",)}, "lists no options"),
+        (OPTIONS, {"text": "The answer is B", "tokens": ("The", " answer", " is", " B")}, "first token"),
+        (OPTIONS, {"text": "Mars", "tokens": ("Mars",)}, "first token"),
+        (OPTIONS, {"text": "D", "tokens": ("D",)}, "first token"),
+        (OPTIONS, {"text": "B"}, "first token"),
+        (OPTIONS, {"text": "B", "tokens": ("B",), "top_logprobs": None}, "no alternatives"),
+    ],
+)
+def test_an_answer_that_does_not_begin_with_its_letter_is_no_evidence(question, draft, why):
+    """No listed options, prose before the letter, another letter, no token texts, no alternatives."""
+    first = (("B", math.log(0.6)), ("A", math.log(0.3)))
+    draft = {"logprobs": (-0.5,) * len(draft.get("tokens", "x")), "top_logprobs": (first,) * 4, **draft}
+    with pytest.raises(SignalUnavailableError, match=why):
+        measure(OptionProbability(), question=question, **draft)

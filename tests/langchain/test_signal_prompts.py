@@ -6,7 +6,7 @@ import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
 
 from confroute import Cascade, record
-from confroute.signals import PTrue, TokenEntropy, TokenMargin
+from confroute.signals import OptionProbability, PTrue, TokenEntropy, TokenMargin
 from confroute.testing import Reply, ScriptedModel
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.testing import ScriptedChat
@@ -58,3 +58,23 @@ async def test_alternatives_are_asked_for_where_a_signal_reads_them(kind):
         assert decisions[0].stage == "draft", decisions[0].reason
         if expected is not None:
             assert decisions[0].uncertainty == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_an_options_probability_is_read_from_the_first_tokens_alternatives(kind):
+    """1 - 0.6/0.8 of the two letters; prose before the letter goes to the cloud, with the reason."""
+    question = "Which is the capital?\nA. Paris\nB. Lyon"
+    for text, route in (("A", "edge"), ("The answer is A", "cloud")):
+        reply = Reply(text=text, logprob=math.log(0.6), top_logprobs=TOP * len(text.split()))
+        model = ChatConfRoute(
+            edge=ScriptedChat(script=ScriptedModel([reply]), model="edge"),
+            cloud=ScriptedChat(script=ScriptedModel(["B"]), model="cloud"),
+            policy=Cascade.of(OptionProbability(), 0.3),
+        )
+        with record() as decisions:
+            await call(kind, model, question)
+        assert decisions[0].route == route
+        if route == "edge":
+            assert decisions[0].uncertainty == pytest.approx(0.25)
+        else:
+            assert "first token" in decisions[0].skipped["option_probability"]

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from confroute import Cascade, record
-from confroute.signals import PTrue, TokenMargin
+from confroute.signals import OptionProbability, PTrue, TokenMargin
 from confroute.testing import Reply, ScriptedModel
 from llamaindex_confroute import ConfRouteLLM
 from llamaindex_confroute.testing import ScriptedLLM
@@ -37,3 +37,23 @@ async def test_the_edge_is_asked_and_its_alternatives_are_read(kind, signal, exp
     assert answer.text == "Paris"
     assert decisions[0].uncertainty == pytest.approx(expected)
     assert cloud.heard == []
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_an_options_probability_is_read_from_the_first_tokens_alternatives(kind):
+    """1 - 0.6/0.8 of the two letters; prose before the letter goes to the cloud, with the reason."""
+    question = "Which is the capital?\nA. Paris\nB. Lyon"
+    for text, route in (("A", "edge"), ("The answer is A", "cloud")):
+        reply = Reply(text=text, logprob=math.log(0.6), top_logprobs=TOP * len(text.split()))
+        llm = ConfRouteLLM(
+            edge=ScriptedLLM(model=ScriptedModel([reply])),
+            cloud=ScriptedLLM(model=ScriptedModel(["B"])),
+            policy=Cascade.of(OptionProbability(), 0.3),
+        )
+        with record() as decisions:
+            await llm.acomplete(question) if kind == "async" else llm.complete(question)
+        assert decisions[0].route == route
+        if route == "edge":
+            assert decisions[0].uncertainty == pytest.approx(0.25)
+        else:
+            assert "first token" in decisions[0].skipped["option_probability"]

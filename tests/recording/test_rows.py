@@ -251,6 +251,31 @@ def test_option_doubt_by_hand():
     assert option_doubt({"A": -800.0, "B": -801.0}, "A") == pytest.approx(1 / (1 + math.e))
 
 
+def test_options_count_only_where_the_first_token_is_the_letter():
+    """Recorded options are those of the first token, as the live signal's: behind "The answer is" they say nothing."""
+    options = {"A": math.log(0.2), "B": math.log(0.6)}
+    question = "Which?\nA. x\nB. y"
+
+    def doubt(text, **more):
+        edge = Side(text=text, answer="B", extra={"options": options}, **more)
+        return with_signals(Row(id="a", prompt=question, edge=edge)).signals["option_probability"]
+
+    assert doubt("B") == doubt(" B) y") == doubt("B", tokens=("B",)) == pytest.approx(0.25)
+    assert doubt("The answer is B") is None
+    assert doubt("The answer is B", tokens=("The", " answer", " is", " B")) is None
+
+
+def test_options_are_read_from_alternatives_where_they_were_not_recorded():
+    """The live signal on the row's own top_logprobs; recorded options of every letter go before."""
+    tops = [[["B", math.log(0.6)], ["A", math.log(0.2)]]]
+    side = {"text": "B", "tokens": ("B",), "logprobs": (math.log(0.6),)}
+    row = Row(id="a", prompt="Which?\nA. x\nB. y\nC. z", edge=Side(**side, extra={"top_logprobs": tops}))
+    assert with_signals(row).signals["option_probability"] == pytest.approx(0.25)
+    every = {"A": math.log(0.2), "B": math.log(0.6), "C": math.log(0.1)}
+    row = replace(row, edge=replace(row.edge, answer="B", extra={"top_logprobs": tops, "options": every}))
+    assert with_signals(row).signals["option_probability"] == pytest.approx(1 / 3)
+
+
 def recorded(name):
     """A file of the recorded data, or a skip."""
     path = RECORDED / name

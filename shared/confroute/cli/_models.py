@@ -10,6 +10,7 @@ from confroute.asking import Call
 from confroute.errors import PolicyError
 from confroute.models.named import imported
 from confroute.signals.answers import options_in
+from confroute.signals.options import by_option
 from confroute.types import Generation, Message
 
 PROVIDERS = ("local", "openai", "ollama")
@@ -24,12 +25,9 @@ class ChatSpeaker:
     ----------
     source : chat model
         Or a binding of one.
-    top : int
-        Alternatives a token that are asked for, where the provider takes `top_logprobs`; 0 for none.
     """
 
     source: Any
-    top: int = 0
 
     @property
     def model(self) -> str:
@@ -43,10 +41,7 @@ class ChatSpeaker:
         from langchain_confroute._calls import ChatCalls
         from langchain_confroute._tiers import TierModel
 
-        source = self.source
-        if self.top and "top_logprobs" in getattr(type(source), "model_fields", ()):
-            source = source.bind(logprobs=True, top_logprobs=self.top)
-        model = TierModel(name=tier, source=source)
+        model = TierModel(name=tier, source=self.source)
         return ChatCalls(tiers={tier: model}, messages=_chat(messages), opened=None).call
 
     def options(self, messages: tuple[Message, ...], draft: Generation) -> Mapping[str, float] | None:
@@ -60,7 +55,7 @@ class ChatSpeaker:
             return None
         if isinstance(self.source, ChatLocal):
             return option_logprobs(self.source.loaded(), messages, letters)
-        return _top_options(draft, letters)
+        return by_option(draft.top_logprobs[0], letters) or None if draft.top_logprobs else None
 
 
 def _chat(messages: tuple[Message, ...]) -> list[Any]:
@@ -69,23 +64,7 @@ def _chat(messages: tuple[Message, ...]) -> list[Any]:
     return convert_to_messages([(_ROLES[m.role], m.text) for m in messages])
 
 
-def _top_options(draft: Generation, letters: tuple[str, ...]) -> Mapping[str, float] | None:
-    """From the provider's alternatives to the first token; letters that are not among them are left out."""
-    metadata = getattr(draft.raw, "response_metadata", {})
-    content = (metadata.get("logprobs") or {}).get("content") if isinstance(metadata, dict) else None
-    if not content:
-        return None
-    found: dict[str, float] = {}
-    for one in content[0].get("top_logprobs") or ():
-        name = str(one.get("token", "")).strip()
-        if name in letters:
-            found[name] = max(found.get(name, float("-inf")), float(one["logprob"]))
-    return found or None
-
-
-def speaker(
-    spec: str, *, base_url: str | None, max_tokens: int, dtype: str | None, top: int = 0
-) -> ChatSpeaker:
+def speaker(spec: str, *, base_url: str | None, max_tokens: int, dtype: str | None) -> ChatSpeaker:
     """The model of one name.
 
     Raises
@@ -106,7 +85,7 @@ def speaker(
     if isinstance(source, ChatLocal):
         source.loaded()  # a missing model ends the command here, not in the first row
         source = source.model_copy(update={"logprobs": True})
-    return ChatSpeaker(source=source, top=top)
+    return ChatSpeaker(source=source)
 
 
 def _imported(spec: str) -> Any:

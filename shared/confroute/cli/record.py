@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,7 +59,16 @@ def _add_evidence(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, default=0, metavar="N", help="further answers of the edge (0)")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the samples (1.0)")
     parser.add_argument(
-        "--top-logprobs", type=int, default=0, metavar="N", help="alternatives a token, of an API"
+        "--signals",
+        nargs="*",
+        metavar="NAME",
+        help="measure and keep these only (all; without a name, none): token_logprob.mean, self_consistency, ...",
+    )
+    parser.add_argument(
+        "--top-logprobs",
+        type=int,
+        metavar="N",
+        help="alternatives a token to ask for and keep, where the edge has them (as many as the signals read)",
     )
     parser.add_argument(
         "--dropout", type=int, default=0, metavar="T", help="Monte Carlo dropout passes over the draft (0)"
@@ -116,8 +125,9 @@ def _check(args: argparse.Namespace) -> None:
     if args.out.suffix == ".gz":
         msg = f"--out {args.out}: expected a plain file, which a killed run can go on with; pack it when it is done"
         raise PolicyError(msg)
-    for name, least in (("samples", 0), ("concurrency", 1), ("max_tokens", 1), ("dropout", 0)):
-        if getattr(args, name) < least:
+    leasts = {"samples": 0, "concurrency": 1, "max_tokens": 1, "dropout": 0, "top_logprobs": 0}
+    for name, least in leasts.items():
+        if getattr(args, name) is not None and getattr(args, name) < least:
             msg = f"--{name.replace('_', '-')} is {getattr(args, name)}: expected {least} or more"
             raise PolicyError(msg)
     if args.samples and not args.temperature > 0:
@@ -147,14 +157,15 @@ def _recorder(args: argparse.Namespace) -> Recorder:
     from confroute.recording.runner import Recorder
 
     common = {"max_tokens": args.max_tokens, "dtype": args.dtype}
-    edge = speaker(args.edge, base_url=args.edge_base_url, top=args.top_logprobs, **common)
+    edge = speaker(args.edge, base_url=args.edge_base_url, **common)
     cloud = None if args.cloud is None else speaker(args.cloud, base_url=args.cloud_base_url, **common)
     return Recorder(
         edge=edge,
         cloud=cloud,
         samples=args.samples,
         temperature=args.temperature,
-        signals=_signals(args.dropout, args.dropout_rates),
+        signals=_signals(args.signals, args.dropout, args.dropout_rates),
+        top_logprobs=args.top_logprobs,
         hidden=tuple(args.hidden),
         states=_Folder(args.out, args.hidden).keep,
         system=args.system,
@@ -163,18 +174,23 @@ def _recorder(args: argparse.Namespace) -> Recorder:
     )
 
 
-def _signals(passes: int, rates: Iterable[float]) -> Mapping[str, Build]:
+def _signals(names: Sequence[str] | None, passes: int, rates: Iterable[float]) -> Mapping[str, Build]:
     from confroute.recording import SIGNALS
     from confroute.signals.mc_dropout import STATISTICS, McDropout
 
-    if not passes:
-        return SIGNALS
-    found = {
+    unknown = sorted(set(names or ()) - set(SIGNALS))
+    if unknown:
+        msg = (
+            f"--signals {', '.join(unknown)}: expected names of {', '.join(SIGNALS)}; --dropout adds its own"
+        )
+        raise PolicyError(msg)
+    dropout = {
         f"mc_dropout@{rate:g}.{statistic}": McDropout(passes=passes, rate=rate, statistic=statistic)
-        for rate in rates
+        for rate in (rates if passes else ())
         for statistic in STATISTICS
     }
-    return {**SIGNALS, **{name: _always(signal) for name, signal in found.items()}}
+    wanted = SIGNALS if names is None else {name: SIGNALS[name] for name in names}
+    return {**wanted, **{name: _always(signal) for name, signal in dropout.items()}}
 
 
 def _always(signal: Signal) -> Build:

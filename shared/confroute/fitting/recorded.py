@@ -177,7 +177,7 @@ def replayed(signal: Signal, row: Row, *, column: str | None = None) -> Signal:
     name = column or column_of(signal)
     value = row.signals.get(name)
     if value is None and name == OPTION:
-        value = with_signals(row, signals={}).signals[OPTION]
+        value = with_signals(row, signals={OPTION: SIGNALS[OPTION]}).signals[OPTION]
     return Replayed(signal=signal, value=value, text=row.edge.text is not None, samples=len(row.edge.samples))
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from confroute.asks import Evidence, Hidden, InsideAsk
 from confroute.errors import RequestError, SignalUnavailableError
+from confroute.signals.options import by_option
 from confroute.types import Message
 
 if TYPE_CHECKING:
@@ -89,17 +90,13 @@ def option_logprobs(
     RequestError
         See `hidden_states`.
     """
-    import torch
-
     reading = _reading(model, messages)
     logs = reading.logits.log_softmax(-1)
-    found: dict[str, float] = {}
-    for letter in letters:
-        spelt = [model.tokenizer.encode(text, add_special_tokens=False) for text in (letter, f" {letter}")]
-        single = {ids[0] for ids in spelt if len(ids) == 1}
-        if single:
-            found[letter] = min(0.0, float(torch.stack([logs[token] for token in single]).logsumexp(0)))
-    return found
+    spellings = [text for letter in letters for text in (letter, f" {letter}")]
+    tokens = [model.tokenizer.encode(text, add_special_tokens=False) for text in spellings]
+    # Two spellings may be one token, which must not count twice.
+    single = {ids[0]: text for ids, text in zip(tokens, spellings, strict=True) if len(ids) == 1}
+    return by_option([(text, float(logs[token])) for token, text in single.items()], letters)
 
 
 def _reading(model: LocalModel, messages: Sequence[Message]) -> Reading:

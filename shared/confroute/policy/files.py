@@ -31,6 +31,7 @@ from confroute.signals import (
     KernelEntropy,
     McDropout,
     Member,
+    OptionProbability,
     Probe,
     PTrue,
     Recorded,
@@ -55,7 +56,7 @@ _KNOWN: dict[str, type[Any]] = {
     for known in (
         *(BetaBinomial, Combined, Curve, Head, Member, Recorded),
         *(AlphabetSize, Cocoa, CoverageEntropy, Degree, Eccentricity, EigenvalueSum),
-        *(KernelEntropy, PTrue, EmbeddingCosine, EntailmentDegree, WordOverlap),
+        *(KernelEntropy, OptionProbability, PTrue, EmbeddingCosine, EntailmentDegree, WordOverlap),
         *(TokenEntropy, TokenMargin, Verbalised),
         *(
             Certificate,

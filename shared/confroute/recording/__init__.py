@@ -12,7 +12,8 @@ from confroute.recording.rows import (
     row_from_dict,
     write_rows,
 )
-from confroute.recording.signals import SIGNALS, measured, option_doubt, with_signals
+from confroute.recording.signals import SIGNALS, measured, with_signals
+from confroute.signals.options import option_doubt
 
 __all__ = [
     "SIGNALS",

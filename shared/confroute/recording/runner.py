@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -16,10 +17,11 @@ from confroute.asks import Ask, Draft, Evidence, Final, Hidden, Sample
 from confroute.errors import MissingExtraError, ModelError, PolicyError, SignalUnavailableError
 from confroute.models._reading import prompts_kept
 from confroute.prices import Price
-from confroute.recording._types import RecordedSample, Row, Side
+from confroute.recording._types import TOP_LOGPROBS, RecordedSample, Row, Side
 from confroute.recording.grade import answer_in, graded
 from confroute.recording.prompts import messages_of
 from confroute.recording.signals import SIGNALS, Build, with_signals
+from confroute.signals.base import alternatives_wanted
 from confroute.types import JSON, Generation, Message
 
 # They hold for every row: kept in each of them, a run of a thousand rows would be a thousand times the same error.
@@ -58,6 +60,8 @@ class Recorder:
     temperature : float
     signals : mapping of str to callable
         By name, what makes the signal for n samples; what they ask for is asked of the edge.
+    top_logprobs : int or None
+        Alternatives a token that the draft is asked for, and that its row then holds; None for as many as `signals` read.
     hidden : tuple of int
         Layers whose hidden states behind the prompt are kept, by `states`.
     states : callable or None
@@ -72,6 +76,7 @@ class Recorder:
     samples: int = 0
     temperature: float = 1.0
     signals: Mapping[str, Build] = field(default_factory=lambda: SIGNALS)
+    top_logprobs: int | None = None
     hidden: tuple[int, ...] = ()
     states: States | None = None
     system: str | None = None
@@ -102,7 +107,7 @@ class Recorder:
     def _edge(self, given: Row, messages: tuple[Message, ...], asking: _Asking) -> Side:
         side = Side(model=self.edge.model)
         try:
-            draft = asking.answers(Draft(tier="edge"))[0]
+            draft = asking.answers(Draft(tier="edge", top_logprobs=self._wanted()))[0]
             side = _answered(given, draft, self.edge.model, self.edge_price)
             options = self.edge.options(messages, draft)
             drawn: list[Generation] = []
@@ -118,6 +123,11 @@ class Recorder:
         if drawn:
             extra["temperature"] = self.temperature
         return replace(side, samples=tuple(_sample(given, one) for one in drawn), extra=extra)
+
+    def _wanted(self) -> int:
+        if self.top_logprobs is not None:
+            return self.top_logprobs
+        return alternatives_wanted(build(max(2, self.samples)) for build in self.signals.values())
 
     def _cloud(self, given: Row, messages: tuple[Message, ...]) -> Side | None:
         if self.cloud is None:
@@ -192,8 +202,20 @@ def _answered(given: Row, answer: Generation, model: str, price: Price | None) -
         usage=usage,
         latency_s=round(answer.latency_s, 4),
         cost_usd=None if price is None or answer.usage is None else price.of(answer.usage),
-        extra={"finish": answer.finish},
+        extra={"finish": answer.finish, **_alternatives(answer)},
     )
+
+
+def _alternatives(answer: Generation) -> dict[str, JSON]:
+    if not answer.top_logprobs:
+        return {}
+    # A probability of 0 comes as minus infinity from some servers, which JSON cannot hold.
+    return {
+        TOP_LOGPROBS: [
+            [[token, round(nats, 6)] for token, nats in top if nats > -math.inf]
+            for top in answer.top_logprobs
+        ]
+    }
 
 
 def _sample(given: Row, drawn: Generation) -> RecordedSample:

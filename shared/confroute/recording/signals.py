@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeAlias
@@ -12,6 +11,7 @@ from confroute.decision import Measurement
 from confroute.errors import SignalUnavailableError
 from confroute.recording._types import Row
 from confroute.signals.alphabet_size import AlphabetSize
+from confroute.signals.answers import option_in
 from confroute.signals.base import Case, Signal
 from confroute.signals.cocoa import Cocoa
 from confroute.signals.consistency import SelfConsistency
@@ -21,6 +21,8 @@ from confroute.signals.eccentricity import Eccentricity
 from confroute.signals.eigenvalues import EigenvalueSum
 from confroute.signals.kernel_entropy import KernelEntropy
 from confroute.signals.logprob import TokenLogprob
+from confroute.signals.option_probability import OptionProbability
+from confroute.signals.options import option_doubt
 from confroute.signals.semantic_entropy import SemanticEntropy
 from confroute.signals.token_entropy import TokenEntropy
 from confroute.signals.token_margin import TokenMargin
@@ -29,7 +31,7 @@ from confroute.types import JSON, Generation, Tier
 Work: TypeAlias = Callable[[Ask], Evidence]
 Build: TypeAlias = Callable[[int], Signal]
 
-OPTION = "option_probability"
+OPTION = OptionProbability().name
 # Sampling signals refuse fewer than 2; a row with fewer then answers too few of their asks.
 _LEAST_SAMPLES = 2
 
@@ -43,6 +45,7 @@ SIGNALS: Mapping[str, Build] = {
     "token_logprob.answer": lambda _n: TokenLogprob(span="answer"),
     "token_entropy": lambda _n: TokenEntropy(),
     "token_margin": lambda _n: TokenMargin(),
+    OPTION: lambda _n: OptionProbability(),
     "self_consistency": lambda n: SelfConsistency(n=n, step=n),
     "semantic_entropy": lambda n: SemanticEntropy(n=n, step=n),
     "semantic_entropy.probability": lambda n: SemanticEntropy(n=n, step=n, weighting="probability"),
@@ -55,41 +58,6 @@ SIGNALS: Mapping[str, Build] = {
     "cocoa": lambda n: Cocoa(n=n),
 }
 """What can be measured offline, by name: each entry makes the signal for rows of n samples."""
-
-
-def option_doubt(options: Mapping[str, float], chosen: str) -> float | None:
-    """1 - probability of the chosen option among the recorded ones; in [0, 1].
-
-    Parameters
-    ----------
-    options : mapping of str to float
-        Log-probability of each option as the answer's token, natural logarithms. Options outside the provider's
-        top-k are missing, and count as impossible.
-    chosen : str
-        The option that was answered.
-
-    Returns
-    -------
-    float or None
-        None where the chosen option has no log-probability.
-
-    Notes
-    -----
-    The probabilities are divided by their sum: what a model gives to "The" or to a line break says nothing about
-    which option it prefers. On MMLU answers of a 1.5B model this ranks errors clearly better than the raw token
-    probability.
-
-    Examples
-    --------
-    >>> round(option_doubt({"A": math.log(0.3), "B": math.log(0.1)}, "A"), 3)
-    0.25
-    """
-    if chosen not in options:
-        return None
-    highest = max(options.values())
-    shares = {name: math.exp(value - highest) for name, value in options.items()}
-    rest = math.fsum(share for name, share in shares.items() if name != chosen)
-    return rest / (rest + shares[chosen])
 
 
 def measured(row: Row, signal: Signal, *, work: Work | None = None) -> Measurement | None:
@@ -183,16 +151,20 @@ def with_signals(
     for name, build in signals.items():
         measurement = measured(row, build(n), work=work)
         found[name] = None if measurement is None else measurement.uncertainty
-    found[OPTION] = _option(row)
+    of_all = _option(row)
+    if OPTION in signals and of_all is not None:
+        found[OPTION] = of_all  # of every letter, where the alternatives may lack some
     recorded = {name: value for name, value in row.signals.items() if value is not None or name not in found}
     return replace(row, signals={**found, **recorded})
 
 
 def _option(row: Row) -> float | None:
+    """From every option's log-probability as the first token; None where that token was not the chosen one."""
     options, chosen = row.edge.extra.get("options"), row.edge.answer
     if not isinstance(options, dict) or not isinstance(chosen, str) or row.edge.error is not None:
         return None
-    return option_doubt(_numbers(options), chosen)
+    begun = row.edge.tokens[0] if row.edge.tokens else option_in((row.edge.text or "")[:2])
+    return option_doubt(_numbers(options), chosen) if begun and begun.strip() == chosen else None
 
 
 def _numbers(options: Mapping[str, JSON]) -> dict[str, float]:

@@ -22,6 +22,7 @@ from confroute.signals.kernel_entropy import KernelEntropy
 from confroute.signals.lacking import ContextLacks, abstains
 from confroute.signals.logprob import TokenLogprob, token_nll
 from confroute.signals.mc_dropout import McDropout
+from confroute.signals.option_probability import OptionProbability
 from confroute.signals.p_true import PTrue
 from confroute.signals.probe import Probe
 from confroute.signals.recorded import Recorded
@@ -56,6 +57,7 @@ __all__ = [
     "McDropout",
     "Measurement",
     "Member",
+    "OptionProbability",
     "PTrue",
     "Probe",
     "Range",

@@ -1,0 +1,88 @@
+"""Option probability: how sure a model was of its letter among the letters of a multiple-choice question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from confroute.decision import Measurement
+from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.signals._tokens import logprobs_of, tops_of
+from confroute.signals.answers import answer_of, options_in
+from confroute.signals.base import Asking, Case, Range
+from confroute.signals.options import by_option, option_doubt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptionProbability:
+    """1 - probability of the chosen letter among a question's options; in [0, 1], higher means less reliable.
+
+    Parameters
+    ----------
+    top_logprobs : int
+        Alternatives to the first token to ask for, 2 or more: enough that every letter is likely to be among them.
+
+    Raises
+    ------
+    PolicyError
+        Fewer than 2 alternatives.
+
+    Notes
+    -----
+    For questions that list options ("A. Mars") and answers whose first token is the chosen letter. Any other answer is no
+    evidence and is refused: where "The" or a line break comes first, the alternatives to it are those of how to begin, and
+    where the letter stands later, the alternatives there depend on what was written before. Ask for the letter alone.
+
+    Costs nothing more; needs log-probabilities with alternatives. Letters that are not among the alternatives count as
+    impossible: `high` in the details is the value if each of them were as likely as the least likely alternative.
+    """
+
+    top_logprobs: int = 10
+
+    def __post_init__(self) -> None:
+        if self.top_logprobs < 2:
+            msg = f"top_logprobs is {self.top_logprobs}: a choice needs at least 2 alternatives"
+            raise PolicyError(msg)
+
+    @property
+    def name(self) -> str:
+        """Key in the decision."""
+        return "option_probability"
+
+    @property
+    def range(self) -> Range:
+        """1 - a share of probabilities."""
+        return Range(high=1.0, unit="1 - share among options")
+
+    def measure(self, case: Case) -> Asking[Measurement]:
+        """Return the doubt; the draft already holds all that is needed.
+
+        Raises
+        ------
+        SignalUnavailableError
+            No listed options, no alternatives, or an answer whose first token is not the chosen letter.
+        """
+        yield from ()  # a generator like every other signal, though it asks for nothing
+        letters = options_in(case.question)
+        if not letters:
+            raise SignalUnavailableError("the question lists no options")
+        chosen = answer_of(case.draft, case.question, kind="option")
+        tokens = case.draft.tokens
+        if chosen not in letters or not tokens or tokens[0].strip() != chosen:
+            raise SignalUnavailableError("the draft's first token is not the letter of a listed option")
+        tops = tops_of(case, "all", 1, least=2)
+        top = list(tops.alternatives[0])
+        if all(text != tokens[0] for text, _ in top):
+            top.append((tokens[0], logprobs_of(case)[0]))
+        options = by_option(top, letters)
+        doubt = option_doubt(options, chosen)
+        if doubt is None:
+            raise SignalUnavailableError(f"{case.tier.model} gave its own answer a probability of 0")
+        missing = [letter for letter in letters if letter not in options]
+        least = float(tops.values.min())
+        high = option_doubt({**options, **dict.fromkeys(missing, least)}, chosen)
+        assert high is not None, "the chosen option has a probability"
+        return Measurement(
+            signal=self.name,
+            uncertainty=doubt,
+            details={"options": len(letters), "missing": len(missing), "high": round(high, 6)},
+        )
