@@ -322,3 +322,21 @@ def test_command_compares_two_files(tmp_path, capsys, openai_server):
     assert (told["n"], told["wins_a"], told["win_rate_a"], told["longer_wins"]) == (6, 6, 1.0, 1.0)
     assert (told["words_a"], told["words_b"], told["corrected"]["value"]) == (3.0, 2.0, 0.5)
     assert len((tmp_path / "out").read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize("command", ["grade", "compare", "agreement"])
+def test_commands_keep_answers_that_match_a_private_pattern(tmp_path, capsys, openai_server, command):
+    """`--private` looks at all that a judge would be shown, the answers too, in each of the three commands."""
+    openai_server.answer = "Fine.\nSCORE: 7\nVERDICT: TIE"
+    line = {"id": "1", "prompt": "What is paid?", "dataset": "d", "human_label": 1}
+    line |= {"output_1": "A salary of 4,000.", "output_2": "Nothing.", "response": "A salary of 4,000."}
+    line |= {"edge": {"text": "A salary of 4,000."}}
+    data = tmp_path / "in.jsonl"
+    data.write_text(json.dumps(line) + "\n")
+    files = [str(data), str(data)] if command == "compare" else [str(data)]
+    out = [] if command == "agreement" else ["--out", str(tmp_path / "out.jsonl")]
+    given = ["judge", command, *files, *out, "--judge", "openai:j", "--base-url", "http://192.0.2.1/v1"]
+    assert main([*given, "--private", "salary"]) == 1
+    assert "private: not sent to a remote judge" in capsys.readouterr().err
+    assert main([*given[:-1], openai_server.url, "--private", "salary"]) == 0, "loopback is this machine"
+    assert openai_server.bodies

@@ -19,6 +19,7 @@ from confroute.labels import (
     Labeller,
     LabelRunError,
     LocalEngine,
+    UnlabelledError,
     label_from_dict,
     label_rows,
     quality_of,
@@ -26,6 +27,7 @@ from confroute.labels import (
     read_labels,
 )
 from confroute.models.speaking import FunctionSpeaker
+from confroute.policy import KeepPrivate
 from confroute.recording import RecordedSample, RecordError, Row, Side, read_rows
 from confroute.signals import SameText
 from confroute.types import Generation
@@ -320,3 +322,22 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path):
         outs[1],
     )
     assert outs[0].read_bytes() == outs[1].read_bytes()
+
+
+def test_a_side_with_more_samples_than_wanted_counts_as_many_as_the_other(tmp_path):
+    """Entropy grows with the number of samples: ten recorded ones and four drawn ones do not compare."""
+    drawn = tuple(RecordedSample(text=f"Answer {n}.") for n in range(10))
+    row = Row(id="r", prompt="?", edge=Side(samples=drawn), cloud=Side(samples=drawn[:4]))
+    made = labeller(estimator="discrete").label(row)
+    assert (made.se_a, made.winner) == (made.se_b, "tie")
+
+
+def test_a_remote_judge_is_not_shown_private_answers():
+    """The rule looks at the answers too: a local model may have said what nobody else may read."""
+    heard = []
+    judge = Judge(panel=(FunctionSpeaker(function=lambda messages: heard.append(messages) or "x", name="j"),))
+    row = Row(id="r", prompt="?", edge=Side(text="My salary is 4,000."), cloud=Side(text="No."))
+    made = Labeller(source="judge", judge=judge, private=KeepPrivate(patterns=("salary",)))
+    with pytest.raises(UnlabelledError, match="private"):
+        made.label(row)
+    assert heard == []

@@ -208,8 +208,11 @@ def run_agreement(args: argparse.Namespace) -> int:
         ]
     found = agreements(items, resamples=args.resamples)
     if not found:
+        why = next((error for error in errors if error is not None), None)
         msg = f"{args.data} holds no verdicts of {args.verdicts!r} in both orders: widen --verdicts, or name a --judge"
-        raise PolicyError(msg)
+        raise PolicyError(
+            msg if why is None else f"no pair got a verdict in both orders, the first for: {why}"
+        )
     if args.json:
         told = {judge: {name: one.to_dict() for name, one in parts.items()} for judge, parts in found.items()}
         print(json.dumps(told, indent=2))
@@ -225,7 +228,11 @@ def _asked(args: argparse.Namespace, items: list[Item]) -> tuple[list[Item], lis
     from confroute.judge import Pair
 
     judge = _judge(args, args.cache)
-    pairs = [Pair(id=item.id, question=item.question, a=item.a, b=item.b) for item in items]
+    rule = _rule(args)
+    pairs = [
+        Pair(id=item.id, question=item.question, a=item.a, b=item.b, private=_matches(rule, item))
+        for item in items
+    ]
     with progress(len(pairs), unit="pairs") as tick:
         found = judge.compare(pairs, progress=lambda one: tick(one.winner is not None))
     asked = [
@@ -233,6 +240,13 @@ def _asked(args: argparse.Namespace, items: list[Item]) -> tuple[list[Item], lis
         for item, one in zip(items, found, strict=True)
     ]
     return asked, [one.error for one in found]
+
+
+def _matches(rule: KeepPrivate, item: Item) -> bool:
+    from confroute.types import Message, Request
+
+    texts = tuple(Message(role="user", text=text) for text in (item.question, item.a, item.b))
+    return rule(Request(messages=texts)) is not None
 
 
 def _print(told: Mapping[str, JSON], *, as_json: bool) -> None:

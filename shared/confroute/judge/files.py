@@ -12,20 +12,23 @@ from confroute.judge.verdicts import Grading, Pair, Single
 from confroute.policy.rules import KeepPrivate
 from confroute.recording import RecordError, Row, Side, read_rows
 from confroute.recording.prompts import messages_of
-from confroute.types import Request
+from confroute.types import Message, Request
 
 SideName: TypeAlias = Literal["edge", "cloud"]
 _TEXTS = ("response", "text", "answer", "output")
 
 
-def is_private(row: Row, rule: KeepPrivate) -> bool:
-    """Whether a row must not reach a remote model: it says "private", is tagged so, or its text matches."""
+def is_private(row: Row, rule: KeepPrivate, *more: str | None) -> bool:
+    """Whether a row, and `more` that goes with it, must not reach a remote model.
+
+    It says "private", is tagged so, or a text matches: the conversation's, the prompt, or one of `more`.
+    """
     if row.extra.get("private") is True:
         return True
     tags = row.extra.get("tags")
     named = frozenset(str(tag) for tag in tags) if isinstance(tags, list) else frozenset[str]()
-    texts = tuple(messages_of(row))
-    return rule(Request(messages=texts, tags=named)) is not None
+    said = tuple(Message(role="user", text=text) for text in (row.prompt, *more) if text)
+    return rule(Request(messages=(*messages_of(row), *said), tags=named)) is not None
 
 
 def asked(row: Row) -> str:
@@ -88,14 +91,15 @@ def read_pairs(
         first, second = answer_of(row, side_a), answer_of(other, side_b)
         if first is not None and second is not None:
             known = row if asked(row) else other
-            hidden = is_private(row, rule) or is_private(other, rule)
+            reference = reference_text(row)
+            hidden = is_private(row, rule, first, second, reference) or is_private(other, rule)
             pairs.append(
                 Pair(
                     id=row.id,
                     question=asked(known),
                     a=first,
                     b=second,
-                    reference=reference_text(row),
+                    reference=reference,
                     private=hidden,
                 )
             )
@@ -122,12 +126,13 @@ def singles(
         for name in sides:
             side = row.edge if name == "edge" else row.cloud
             if side is not None and side.text is not None and (again or side.quality is None):
+                reference = reference_text(row)
                 yield Single(
                     id=f"{row.id}|{name}",
                     question=asked(row),
                     answer=side.text,
-                    reference=reference_text(row),
-                    private=is_private(row, private),
+                    reference=reference,
+                    private=is_private(row, private, side.text, reference),
                 )
 
 

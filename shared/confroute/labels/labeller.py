@@ -172,7 +172,9 @@ class Labeller:
             raise UnlabelledError(msg)
         if self.judge is not None and self.source in ("judge", "mixed"):
             return self._judged(row, base, self.judge)
-        return self._by_entropy(row, base, row.edge.further(), row.cloud.further())
+        # Entropies of different numbers of samples do not compare, and a recorded side may hold more than are drawn now.
+        edge, cloud = (side.further()[: self.samples] for side in (row.edge, row.cloud))
+        return self._by_entropy(row, base, edge, cloud)
 
     def is_private(self, row: Row) -> bool:
         """Whether a row must not reach a remote model: its text matches, or it is tagged, or says "private"."""
@@ -232,13 +234,14 @@ class Labeller:
         if base.response_a is None or base.response_b is None:
             msg = "a judge needs the text of both answers"
             raise UnlabelledError(msg)
+        reference = reference_text(row)
         pair = Pair(
             id=row.id,
             question=asked(row),
             a=base.response_a,
             b=base.response_b,
-            reference=reference_text(row),
-            private=self.is_private(row),
+            reference=reference,
+            private=is_private(row, self.private, base.response_a, base.response_b, reference),
         )
         (found,) = judge.compare([pair])
         comparison: Comparison = found
