@@ -21,7 +21,7 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field, SkipValidation
 
-from confroute.testing import Reply, ScriptedModel, parts
+from confroute.testing import Reply, ScriptedModel, part, parts
 from confroute.types import Generation, Usage
 from langchain_confroute._messages import to_core
 from langchain_confroute.logprobs import content_of
@@ -229,13 +229,10 @@ class ScriptedChat(BaseChatModel):
         self, reply: Reply, calls: list[dict[str, Any]], prompt: str, kwargs: Mapping[str, Any]
     ) -> Iterator[ChatGenerationChunk]:
         generation = reply.generation(prompt, model=self.name_in_records)
-        values = generation.logprobs or ()
         for position, token in enumerate(parts(reply)):
-            one = replace(
-                generation, tokens=(token,), logprobs=tuple(values[position : position + 1]) or None
-            )
             content = "" if calls else token
-            message = AIMessageChunk(content=content, response_metadata=self._logprobs(one, kwargs))
+            metadata = self._logprobs(part(generation, position), kwargs)
+            message = AIMessageChunk(content=content, response_metadata=metadata)
             yield ChatGenerationChunk(message=message)
         yield ChatGenerationChunk(message=self._last(generation, calls, kwargs))
 

@@ -153,6 +153,7 @@ class RouterBase(FunctionCallingLLM):
             threshold=given.threshold,
             tags=given.tags,
             attachments=attachments,
+            whole=work.whole,
             question=asked.question,
             context=context_of(asked),
             purpose=given.purpose or asked.purpose,

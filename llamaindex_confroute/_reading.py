@@ -58,14 +58,21 @@ def extract_token_logprobs(response: ChatResponse | CompletionResponse) -> tuple
 
 def scored_tokens(response: ChatResponse | CompletionResponse) -> Scored | None:
     """`extract_token_logprobs` with the tokens."""
-    raw = response.raw
+    scored = scored_in_raw(response.raw)
+    if scored is not None:
+        return scored
+    text = response.text if isinstance(response, CompletionResponse) else response.message.content
+    return _spelled(response.logprobs or [], text or "")
+
+
+def scored_in_raw(raw: Any) -> Scored | None:
+    """Those in a provider's own answer, or in its part of one chunk of a stream."""
     choice = _first(read(raw, "choices"))
     for found in (read(choice, "logprobs"), read(raw, "logprobs")):
         scored = _scored(found)
         if scored is not None:
             return scored
-    text = response.text if isinstance(response, CompletionResponse) else response.message.content
-    return _spelled(response.logprobs or [], text or "")
+    return None
 
 
 def generation_of(response: ChatResponse, *, model: str, answer: str | None = None) -> Generation:

@@ -13,7 +13,18 @@ from typing import Any, TypeVar
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.llms.llm import LLM
 
-from confroute.asks import Draft, Evidence, Final, Hidden, InsideAsk, ModelAsk, Prompt, Sample, Score
+from confroute.asks import (
+    Draft,
+    Evidence,
+    Final,
+    Hidden,
+    InsideAsk,
+    ModelAsk,
+    Prompt,
+    Sample,
+    Score,
+    Tentative,
+)
 from confroute.decision import Routed
 from confroute.flow import Policy
 from confroute.models.inside import elsewhere, look_inside
@@ -33,6 +44,7 @@ from llamaindex_confroute._models import (
     samples_in_one_call,
 )
 from llamaindex_confroute._reading import split
+from llamaindex_confroute._watched import chunk_logprobs
 from llamaindex_confroute._work import ChatWork, Work
 from llamaindex_confroute.events import announce
 from llamaindex_confroute.local import LocalLLM
@@ -84,10 +96,15 @@ class Routing:
     def stream(self, work: Work[C]) -> Generator[C | Routed, None, None]:
         """Route a streamed call: chunks of the final answer, if it is streamed, then the `Routed`."""
 
-        def final(ask: Streamed) -> Generator[C | Generation, None, None]:
-            return _with_note(work, ask).stream(self.models[ask.tier])
+        def answer(ask: Streamed) -> Generator[C | Generation, None, None]:
+            said = _with_note(work, ask)
+            (one,) = self._calls(ask, said)
+            return said.stream(one.llm, one.kwargs)
 
-        with closing(run_stream(self.policy, self.request, self._call(work), final, self.limits)) as items:
+        flow = run_stream(
+            self.policy, self.request, self._call(work), answer, self.limits, scores=chunk_logprobs
+        )
+        with closing(flow) as items:
             for item in items:
                 if isinstance(item, Routed):
                     self._done(item)
@@ -96,12 +113,16 @@ class Routing:
     async def astream(self, work: Work[C]) -> AsyncGenerator[C | Routed, None]:
         """Async form of `stream`."""
 
-        def final(ask: Streamed) -> AsyncGenerator[C | Generation, None]:
-            llm, said = self.models[ask.tier], _with_note(work, ask)
-            return _threaded(_lazily(said, llm)) if ask.tier in self.in_thread else said.astream(llm)
+        def answer(ask: Streamed) -> AsyncGenerator[C | Generation, None]:
+            said = _with_note(work, ask)
+            (one,) = self._calls(ask, said)
+            threaded = ask.tier in self.in_thread
+            return _threaded(_lazily(said, one)) if threaded else said.astream(one.llm, one.kwargs)
 
-        items = arun_stream(self.policy, self.request, self._acall(work), final, self.limits)
-        async with aclosing(items):
+        flow = arun_stream(
+            self.policy, self.request, self._acall(work), answer, self.limits, scores=chunk_logprobs
+        )
+        async with aclosing(flow) as items:
             async for item in items:
                 if isinstance(item, Routed):
                     self._done(item)
@@ -146,7 +167,7 @@ class Routing:
             raise elsewhere(ask, facts_of(llm).model)
         return look_inside(ask, llm.loaded(), to_messages(work.messages))
 
-    def _calls(self, ask: Draft | Sample | Final | Prompt, work: Work[C]) -> list[Prepared]:
+    def _calls(self, ask: Draft | Tentative | Sample | Final | Prompt, work: Work[C]) -> list[Prepared]:
         """List the calls that one ask takes."""
         llm = self.models[ask.tier]
         if isinstance(ask, Sample) and isinstance(work, ChatWork) and samples_in_one_call(llm):
@@ -160,7 +181,7 @@ class Routing:
             ]
         if isinstance(ask, Prompt):
             return [for_prompt(llm, top_logprobs=ask.top_logprobs, max_tokens=ask.max_tokens)]
-        if isinstance(ask, Draft):
+        if isinstance(ask, (Draft, Tentative)):
             return [for_draft(llm, work.kwargs, top_logprobs=ask.top_logprobs)]
         return [Prepared(llm=llm)]
 
@@ -209,9 +230,9 @@ async def _together(calls: list[Coroutine[Any, Any, T]]) -> list[T]:
         raise
 
 
-def _lazily(work: Work[C], llm: LLM) -> Generator[C | Generation, None, None]:
+def _lazily(work: Work[C], one: Prepared) -> Generator[C | Generation, None, None]:
     """Begin the stream at its first step, in the thread that makes it: models may block there already."""
-    yield from work.stream(llm)
+    yield from work.stream(one.llm, one.kwargs)
 
 
 async def _threaded(items: Generator[C, None, None]) -> AsyncGenerator[C, None]:

@@ -19,8 +19,10 @@ from pydantic import BaseModel
 
 from confroute.decision import Routed
 from confroute.models.resilience import is_transient
+from confroute.signals.fields import field_logprobs
 from confroute.types import Generation, Usage
 from llamaindex_confroute._calls import portable
+from llamaindex_confroute._closing import aclosing_all, closing_all
 from llamaindex_confroute._compat import listen, with_system_prompt
 from llamaindex_confroute._messages import checked
 from llamaindex_confroute._overrides import overrides
@@ -69,6 +71,7 @@ class StructuredWork(Generic[M]):
     messages: Sequence[ChatMessage]
     kwargs: dict[str, Any] = field(default_factory=dict)
     needs_tools: bool = False
+    whole: bool = True
 
     @property
     def extra_text(self) -> str:
@@ -97,25 +100,29 @@ class StructuredWork(Generic[M]):
                 return self._unusable(error, heard, llm)
         return self._usable(value, heard, llm)
 
-    def stream(self, llm: LLM) -> Generator[M | FlexibleModel | Generation, None, None]:
+    def stream(
+        self, llm: LLM, extra: dict[str, Any]
+    ) -> Generator[M | FlexibleModel | Generation, None, None]:
         """See `Work`."""
         last: BaseModel | None = None
         items = llm.stream_structured_predict(
-            self.output_cls, self._prompt(llm), llm_kwargs=dict(self.kwargs)
+            self.output_cls, self._prompt(llm), llm_kwargs={**self.kwargs, **extra}
         )
-        with closing(items) as values:
+        with closing_all(items) as values:
             for value in values:
                 last = value
                 yield value
         yield Generation(text=last.model_dump_json() if last else "", model=llm.class_name(), raw=last)
 
-    async def astream(self, llm: LLM) -> AsyncGenerator[M | FlexibleModel | Generation, None]:
+    async def astream(
+        self, llm: LLM, extra: dict[str, Any]
+    ) -> AsyncGenerator[M | FlexibleModel | Generation, None]:
         """See `Work`."""
         last: BaseModel | None = None
         items = await llm.astream_structured_predict(
-            self.output_cls, self._prompt(llm), llm_kwargs=dict(self.kwargs)
+            self.output_cls, self._prompt(llm), llm_kwargs={**self.kwargs, **extra}
         )
-        async with aclosing(items) as values:
+        async with aclosing_all(items) as values:
             async for value in values:
                 last = value
                 yield value
@@ -129,8 +136,9 @@ class StructuredWork(Generic[M]):
         if not isinstance(value, self.output_cls):
             error = TypeError(f"expected a {self.output_cls.__name__}, got a {type(value).__name__}")
             return self._unusable(error, heard, llm)
-        text = value.model_dump_json()
-        return replace(_answer(heard, llm), text=text, answer=text, raw=value)
+        text, said = value.model_dump_json(), _answer(heard, llm)
+        fields = field_logprobs(said.tokens, said.logprobs)
+        return replace(said, text=text, answer=text, fields=fields, raw=value)
 
     def _unusable(self, error: Exception, heard: Sequence[ChatResponse], llm: LLM) -> Generation:
         """An answer that came and cannot be used; an error without any answer is raised as it is."""

@@ -21,6 +21,7 @@ from llama_index.core.tools import BaseTool
 from llama_index_instrumentation import get_dispatcher
 
 from confroute.errors import RequestError
+from confroute.signals.fields import field_logprobs
 from confroute.types import Generation
 from llamaindex_confroute import _chunks
 from llamaindex_confroute._calls import calls_in, check, portable, selections
@@ -29,7 +30,8 @@ from llamaindex_confroute._messages import checked
 from llamaindex_confroute._overrides import overrides
 from llamaindex_confroute._reading import generation_of
 from llamaindex_confroute._routing import Routing
-from llamaindex_confroute._work import awatched, watched
+from llamaindex_confroute._watched import awatched, watched
+from llamaindex_confroute._work import answer_of
 
 _dispatcher = get_dispatcher(__name__)
 
@@ -55,6 +57,11 @@ class ToolWork:
         """False for an agent without tools, which any model can serve."""
         return bool(self.tools)
 
+    @property
+    def whole(self) -> bool:
+        """Half a call cannot be checked."""
+        return bool(self.tools)
+
     def call(self, llm: LLM, extra: dict[str, Any]) -> Generation:
         """See `Work`."""
         if self._plainly(llm):
@@ -69,21 +76,23 @@ class ToolWork:
             response = await _caller(llm).achat_with_tools(**self._arguments(llm, extra))
         return self._judged(response, llm)
 
-    def stream(self, llm: LLM) -> Generator[ChatResponse | Generation, None, None]:
+    def stream(self, llm: LLM, extra: dict[str, Any]) -> Generator[ChatResponse | Generation, None, None]:
         """See `Work`."""
         if self._plainly(llm):
-            items = llm.stream_chat(portable(self.messages, llm), **self.kwargs)
+            items = llm.stream_chat(portable(self.messages, llm), **{**self.kwargs, **extra})
         else:
-            items = _caller(llm).stream_chat_with_tools(**self._arguments(llm, {}))
-        return watched(items, llm)
+            items = _caller(llm).stream_chat_with_tools(**self._arguments(llm, extra))
+        return watched(items, lambda last: answer_of(last, llm))
 
-    async def astream(self, llm: LLM) -> AsyncGenerator[ChatResponse | Generation, None]:
+    async def astream(
+        self, llm: LLM, extra: dict[str, Any]
+    ) -> AsyncGenerator[ChatResponse | Generation, None]:
         """See `Work`."""
         if self._plainly(llm):
-            items = await llm.astream_chat(portable(self.messages, llm), **self.kwargs)
+            items = await llm.astream_chat(portable(self.messages, llm), **{**self.kwargs, **extra})
         else:
-            items = await _caller(llm).astream_chat_with_tools(**self._arguments(llm, {}))
-        async with aclosing(awatched(items, llm)) as watching:
+            items = await _caller(llm).astream_chat_with_tools(**self._arguments(llm, extra))
+        async with aclosing(awatched(items, lambda last: answer_of(last, llm))) as watching:
             async for item in watching:
                 yield item
 
@@ -104,8 +113,10 @@ class ToolWork:
 
     def _judged(self, response: ChatResponse, llm: LLM) -> Generation:
         found = check(calls_in(response.message), self.tools, parallel=self.parallel, required=self.required)
-        answer = generation_of(response, model=llm.class_name(), answer=found.answer)
-        return replace(answer, flaw=found.flaw)
+        made = generation_of(response, model=llm.class_name(), answer=found.answer)
+        called = found.answer is not None
+        fields = field_logprobs(made.tokens, made.logprobs) if called else {}
+        return replace(made, flaw=found.flaw, fields=fields)
 
 
 class ToolRouter(ChatRouter):

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import aclosing, closing
-from dataclasses import dataclass, field, replace
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.llms.llm import LLM
 
-from confroute.types import Generation, Usage
+from confroute.types import Generation
 from llamaindex_confroute._calls import calls_in, portable
-from llamaindex_confroute._reading import generation_of, usage_of
+from llamaindex_confroute._reading import generation_of
+from llamaindex_confroute._watched import awatched, watched
 
 C_co = TypeVar("C_co", covariant=True)
 
@@ -30,6 +31,8 @@ class Work(Protocol[C_co]):
     extra_text : str
         What is sent beside the messages, for the estimate of the prompt's length.
     needs_tools : bool
+    whole : bool
+        Whether an answer can be judged only when it is whole.
     """
 
     @property
@@ -44,6 +47,9 @@ class Work(Protocol[C_co]):
     @property
     def needs_tools(self) -> bool: ...
 
+    @property
+    def whole(self) -> bool: ...
+
     def call(self, llm: LLM, extra: dict[str, Any]) -> Generation:
         """Make the call with `llm`; `extra` wins over the caller's keyword arguments."""
         ...
@@ -52,11 +58,11 @@ class Work(Protocol[C_co]):
         """Async form of `call`."""
         ...
 
-    def stream(self, llm: LLM) -> Generator[C_co | Generation, None, None]:
-        """Yield the model's own chunks as they come, then the whole answer."""
+    def stream(self, llm: LLM, extra: dict[str, Any]) -> Generator[C_co | Generation, None, None]:
+        """Yield the model's own chunks as they come, then the whole answer; `extra` as in `call`."""
         ...
 
-    def astream(self, llm: LLM) -> AsyncGenerator[C_co | Generation, None]:
+    def astream(self, llm: LLM, extra: dict[str, Any]) -> AsyncGenerator[C_co | Generation, None]:
         """Async form of `stream`."""
         ...
 
@@ -70,62 +76,39 @@ class ChatWork:
     extra_text: str = ""
     needs_tools: bool = False
 
+    @property
+    def whole(self) -> bool:
+        """True with tools in a provider's own form: the answer may be a call."""
+        return bool(self.kwargs.get("tools"))
+
     def call(self, llm: LLM, extra: dict[str, Any]) -> Generation:
         """See `Work`."""
         response = llm.chat(portable(self.messages, llm), **{**self.kwargs, **extra})
-        return _answer(response, llm)
+        return answer_of(response, llm)
 
     async def acall(self, llm: LLM, extra: dict[str, Any]) -> Generation:
         """See `Work`."""
         response = await llm.achat(portable(self.messages, llm), **{**self.kwargs, **extra})
-        return _answer(response, llm)
+        return answer_of(response, llm)
 
-    def stream(self, llm: LLM) -> Generator[ChatResponse | Generation, None, None]:
+    def stream(self, llm: LLM, extra: dict[str, Any]) -> Generator[ChatResponse | Generation, None, None]:
         """See `Work`."""
-        return watched(llm.stream_chat(portable(self.messages, llm), **self.kwargs), llm)
+        items = llm.stream_chat(portable(self.messages, llm), **{**self.kwargs, **extra})
+        return watched(items, lambda last: answer_of(last, llm))
 
-    async def astream(self, llm: LLM) -> AsyncGenerator[ChatResponse | Generation, None]:
+    async def astream(
+        self, llm: LLM, extra: dict[str, Any]
+    ) -> AsyncGenerator[ChatResponse | Generation, None]:
         """See `Work`."""
-        items = await llm.astream_chat(portable(self.messages, llm), **self.kwargs)
-        async with aclosing(awatched(items, llm)) as watching:
+        items = await llm.astream_chat(portable(self.messages, llm), **{**self.kwargs, **extra})
+        async with aclosing(awatched(items, lambda last: answer_of(last, llm))) as watching:
             async for item in watching:
                 yield item
 
 
-def _answer(response: ChatResponse, llm: LLM) -> Generation:
+def answer_of(response: ChatResponse, llm: LLM) -> Generation:
+    """Return a chat's response as the core sees it."""
     # Tools may come in the keyword arguments of a provider: calls are an answer, though the text is empty.
     calls = [{"name": call.name, "arguments": call.arguments} for call in calls_in(response.message)]
     answer = json.dumps(calls, sort_keys=True, default=str) if calls else None
     return generation_of(response, model=llm.class_name(), answer=answer)
-
-
-def watched(
-    chunks: Generator[ChatResponse, None, None], llm: LLM
-) -> Generator[ChatResponse | Generation, None, None]:
-    """Pass a model's chunks on, then the whole answer; usage may stand in any one of them."""
-    last, usage = None, None
-    with closing(chunks):
-        for chunk in chunks:
-            last, usage = chunk, usage_of(chunk) or usage
-            yield chunk
-    yield _whole(last, usage, llm)
-
-
-async def awatched(
-    chunks: AsyncGenerator[ChatResponse, None], llm: LLM
-) -> AsyncGenerator[ChatResponse | Generation, None]:
-    """Async form of `watched`."""
-    last, usage = None, None
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            last, usage = chunk, usage_of(chunk) or usage
-            yield chunk
-    yield _whole(last, usage, llm)
-
-
-def _whole(last: ChatResponse | None, usage: Usage | None, llm: LLM) -> Generation:
-    if last is None:
-        return Generation(text="", model=llm.class_name())
-    answer = generation_of(last, model=llm.class_name())
-    # Log-probabilities of a stream come chunk by chunk: those of the last are not the answer's.
-    return replace(answer, usage=usage, logprobs=None, tokens=None)

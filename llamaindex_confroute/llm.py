@@ -45,8 +45,8 @@ class ConfRouteLLM(StructuredRouter):
     `with instrument_tags({"confroute": {"route": ..., "threshold": ..., "tags": [...]}}):` likewise, and rules see
     the tags.
 
-    A stream shows a draft only once it is kept, cut into words; an answer of the cloud, or of a route that was
-    settled before any model was asked, is streamed as it comes.
+    A stream shows a draft only once it is kept, cut into words, or from the moment a `Prefix` of the policy commits to it;
+    an answer of the cloud, or of a route that was settled before any model was asked, is streamed as it comes.
 
     A prompt is taken to fit the edge if its estimated tokens and the edge's `num_output` do.
 

@@ -27,7 +27,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from pydantic_core import core_schema
 
-from confroute.testing import Reply, ScriptedModel, parts
+from confroute.testing import Reply, ScriptedModel, part, parts
 from confroute.types import Generation
 from llamaindex_confroute._calls import selections
 from llamaindex_confroute._chunks import completion
@@ -138,7 +138,7 @@ class ScriptedLLM(FunctionCallingLLM):
         def words() -> ChatResponseGen:
             reply = self._reply(messages, kwargs)
             time.sleep(reply.latency_s)
-            yield from self._words(reply, messages)
+            yield from self._words(reply, messages, kwargs)
 
         return words()
 
@@ -149,7 +149,7 @@ class ScriptedLLM(FunctionCallingLLM):
         async def words() -> AsyncGenerator[ChatResponse, None]:
             reply = self._reply(messages, kwargs)
             await self._wait(reply)
-            for chunk in self._words(reply, messages):
+            for chunk in self._words(reply, messages, kwargs):
                 yield chunk
 
         return words()
@@ -176,7 +176,7 @@ class ScriptedLLM(FunctionCallingLLM):
 
         def words() -> CompletionResponseGen:
             messages = _turn(prompt)
-            for chunk in self._words(self._reply(messages, kwargs), messages):
+            for chunk in self._words(self._reply(messages, kwargs), messages, kwargs):
                 yield completion(chunk)
 
         return words()
@@ -189,7 +189,7 @@ class ScriptedLLM(FunctionCallingLLM):
 
         async def words() -> AsyncGenerator[CompletionResponse, None]:
             messages = _turn(prompt)
-            for chunk in self._words(self._reply(messages, kwargs), messages):
+            for chunk in self._words(self._reply(messages, kwargs), messages, kwargs):
                 yield completion(chunk)
 
         return words()
@@ -240,25 +240,31 @@ class ScriptedLLM(FunctionCallingLLM):
         if reply.fault is not None:
             raise reply.fault
         said = self._said(reply, messages)
-        choice: dict[str, Any] = {"finish_reason": said.finish}
-        if kwargs.get("logprobs", self.logprobs) and said.logprobs is not None:
-            pairs = zip(said.tokens or ("",) * len(said.logprobs), said.logprobs, strict=False)
-            content: list[dict[str, Any]] = [{"token": token, "logprob": value} for token, value in pairs]
-            if kwargs.get("top_logprobs", self.top_logprobs) and said.top_logprobs is not None:
-                for one, top in zip(content, said.top_logprobs, strict=False):
-                    one["top_logprobs"] = [{"token": token, "logprob": value} for token, value in top]
-            choice["logprobs"] = {"content": content}
+        choice = {"finish_reason": said.finish, **self._logprobs(said, kwargs)}
         return ChatResponse(message=_message(reply, said.text), raw=self._raw(choice, said))
 
-    def _words(self, reply: Reply, messages: Sequence[ChatMessage]) -> Generator[ChatResponse, None, None]:
+    def _logprobs(self, said: Generation, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        if not kwargs.get("logprobs", self.logprobs) or said.logprobs is None:
+            return {}
+        pairs = zip(said.tokens or ("",) * len(said.logprobs), said.logprobs, strict=False)
+        content: list[dict[str, Any]] = [{"token": token, "logprob": value} for token, value in pairs]
+        if kwargs.get("top_logprobs", self.top_logprobs) and said.top_logprobs is not None:
+            for one, top in zip(content, said.top_logprobs, strict=False):
+                one["top_logprobs"] = [{"token": token, "logprob": value} for token, value in top]
+        return {"logprobs": {"content": content}}
+
+    def _words(
+        self, reply: Reply, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]
+    ) -> Generator[ChatResponse, None, None]:
         said = self._said(reply, messages)
         self._open[0] += 1
         try:
             text = ""
-            for word in parts(reply):
+            for position, word in enumerate(parts(reply)):
                 text += word
                 message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
-                yield ChatResponse(message=message, delta=word, raw=self._raw({"finish_reason": None}, None))
+                choice = {"finish_reason": None, **self._logprobs(part(said, position), kwargs)}
+                yield ChatResponse(message=message, delta=word, raw=self._raw(choice, None))
             end = self._raw({"finish_reason": said.finish}, said)
             yield ChatResponse(message=_message(reply, text), delta="", raw=end)
         finally:

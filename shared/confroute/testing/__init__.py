@@ -6,7 +6,7 @@ Nothing here is imported by the rest of the library. The pytest plugin is `confr
 from confroute.testing import faults
 from confroute.testing.contract import AdapterContract, Answered
 from confroute.testing.model_server import ModelServer
-from confroute.testing.scripted import Heard, Reply, ScriptedCalls, ScriptedModel, parts, prompt_of
+from confroute.testing.scripted import Heard, Reply, ScriptedCalls, ScriptedModel, part, parts, prompt_of
 from confroute.testing.server import ScriptedServer
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "ScriptedModel",
     "ScriptedServer",
     "faults",
+    "part",
     "parts",
     "prompt_of",
 ]

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ class LoopbackServer:
         What clients take as base URL, once the server has started.
     bodies : list of dict
         Every request's JSON, in order of arrival.
+    left : int
+        Streams that their clients left before the end.
     """
 
     handler: type[Wire]
@@ -32,6 +35,7 @@ class LoopbackServer:
     def __init__(self) -> None:
         self.url = ""
         self.bodies: list[dict[str, Any]] = []
+        self.left = 0
         self.closing = threading.Event()
         self._server: ThreadingHTTPServer | None = None
 
@@ -69,6 +73,11 @@ class Wire(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     served: Any
+
+    def handle(self) -> None:
+        """Serve a client, which may go at any time."""
+        with suppress(ConnectionError):
+            super().handle()
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -112,6 +121,7 @@ class Wire(BaseHTTPRequestHandler):
             self.wfile.write(f"{len(sent):x}\r\n".encode() + sent + b"\r\n")
             self.wfile.flush()
         except OSError:
+            self.served.left += 1
             self.close_connection = True
         return not self.close_connection
 

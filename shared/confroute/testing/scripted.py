@@ -18,7 +18,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from confroute.asks import Hidden, ModelAsk, Prompt, Sample, Score
 from confroute.errors import PolicyError
@@ -242,6 +242,17 @@ def parts(reply: Reply) -> Generator[str, None, None]:
         yield token
     if reply.fault is not None:
         raise reply.fault
+
+
+def part(said: Generation, position: int) -> Generation:
+    """One token of an answer, with what belongs to it."""
+    here = slice(position, position + 1)
+    return replace(
+        said,
+        tokens=(said.tokens or ())[here],
+        logprobs=(said.logprobs or ())[here] or None,
+        top_logprobs=(said.top_logprobs or ())[here] or None,
+    )
 
 
 def prompt_of(request: Request) -> str:

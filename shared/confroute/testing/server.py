@@ -8,7 +8,7 @@ from typing import Any
 
 from confroute.testing import _wire
 from confroute.testing.faults import MALFORMED
-from confroute.testing.scripted import Reply, ScriptedModel
+from confroute.testing.scripted import Reply, ScriptedModel, part
 from confroute.types import Generation, Usage
 
 
@@ -56,7 +56,9 @@ class _Handler(_wire.Wire):
                 # The last chunk, which ends an HTTP body, is never sent.
                 self._abandon(reply.fault)
                 return
-            self.event(event)
+            self.served.wait(self.served.pause_s if sent else 0.0)
+            if not self.event(event):
+                return
         self.end_events()
 
 
@@ -69,6 +71,8 @@ class ScriptedServer(_wire.LoopbackServer):
         One for every request, or by the request's model name.
     hold_s : float
         Longest that a scripted time-out keeps a request waiting; the client's own limit should be shorter.
+    pause_s : float
+        Seconds before each chunk of a stream but the first.
 
     Attributes
     ----------
@@ -76,6 +80,8 @@ class ScriptedServer(_wire.LoopbackServer):
         What clients take as base URL, once the server has started.
     bodies : list of dict
         Every request's JSON, in order of arrival.
+    left : int
+        Streams that their clients left before the end. Short ones fit into a buffer and are not noticed without `pause_s`.
 
     Notes
     -----
@@ -94,10 +100,17 @@ class ScriptedServer(_wire.LoopbackServer):
 
     handler = _Handler
 
-    def __init__(self, models: ScriptedModel | Mapping[str, ScriptedModel], *, hold_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        models: ScriptedModel | Mapping[str, ScriptedModel],
+        *,
+        hold_s: float = 5.0,
+        pause_s: float = 0.0,
+    ) -> None:
         super().__init__()
         self.models = models
         self.hold_s = hold_s
+        self.pause_s = pause_s
 
     def reply(self, body: Mapping[str, Any]) -> tuple[Reply, str] | None:
         """What to say to a request, and the prompt as it was read; None if no model has that name.
@@ -125,16 +138,15 @@ def _completion(body: Mapping[str, Any], said: Generation) -> dict[str, Any]:
         "index": 0,
         "message": {"role": "assistant", "content": said.text},
         "finish_reason": said.finish,
-        "logprobs": _wire.logprobs_of(body, said.tokens or (), said.logprobs),
+        "logprobs": _wire.logprobs_of(body, said.tokens or (), said.logprobs, said.top_logprobs),
     }
     return _wire.completion(body, [choice], said.usage or Usage())
 
 
 def _events(body: Mapping[str, Any], said: Generation) -> Iterator[dict[str, Any]]:
-    values = said.logprobs or ()
     for position, token in enumerate(said.tokens or ()):
-        own = values[position : position + 1] or None
-        content = {"role": "assistant", "content": token}
-        yield _wire.delta(body, content, logprobs=_wire.logprobs_of(body, (token,), own))
+        own = part(said, position)
+        logprobs = _wire.logprobs_of(body, (token,), own.logprobs, own.top_logprobs)
+        yield _wire.delta(body, {"role": "assistant", "content": token}, logprobs=logprobs)
     yield _wire.delta(body, {}, finish=said.finish)
     yield _wire.usage_delta(body, said.usage or Usage())
