@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from confroute.bench.metrics import apgr
-from confroute.bench.replay import load_benchmarks, replay, replay_recorded
+from confroute.bench.replay import load_benchmarks, replay
 from confroute.bench.replay.data import STRONG, WEAK, Benchmark
 from confroute.bench.replay.embeddings import embedded
 from confroute.bench.replay.preference import compare, routed_quality
@@ -22,7 +22,6 @@ from confroute.bench.replay.training import near_duplicates, training_sets
 from confroute.cli import main
 from confroute.errors import PolicyError
 from confroute.heads import encoder
-from confroute.recording import RecordError, Row, Side
 
 DATA = Path(os.environ.get("CONFROUTE_DATA", Path(__file__).parents[2] / "../shared/data"))
 
@@ -178,25 +177,6 @@ def test_what_is_not_routellms_folder_is_refused(tmp_path, capsys):
     assert main(["bench", "replay"]) == 1
     assert main(["bench", "replay", "--data", str(tmp_path), "--train", str(tmp_path / "no")]) == 1
     assert "no such folder" in capsys.readouterr().err
-
-
-def test_a_recorded_run_pays_for_drafts_too():
-    """Escalating costs the draft and the cloud's call; a signal that tells errors beats random."""
-    rows = [
-        Row(
-            id=str(at),
-            edge=Side(text="x", logprobs=(-0.1 - (at % 2),), quality=1.0 - at % 2, cost_usd=1.0),
-            cloud=Side(text="y", quality=1.0, cost_usd=10.0),
-        )
-        for at in range(40)
-    ]
-    made, results = replay_recorded(rows, name="run", resamples=20)
-    by_name = {result.name: result for result in results}
-    assert made.strong_usd.tolist() == [11.0] * 40
-    assert by_name["token_logprob.mean"].cpt_first[1] == pytest.approx(25)
-    assert by_name["token_logprob.mean"].usd[1] == pytest.approx(1000 * (1 + 0.25 * 10))
-    with pytest.raises(RecordError, match="0 of 1 rows"):
-        replay_recorded([Row(id="a", edge=Side(text="x"))], name="run")
 
 
 def test_reference_points_of_the_real_files():

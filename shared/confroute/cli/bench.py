@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from confroute.cli._runs import add_prices
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from confroute.bench.replay.protocol import Result
+    from confroute.bench.replay.recorded import RecordedReplay
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,7 +30,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "calls against quality. Nothing is generated.",
     )
     replay.add_argument("--data", type=Path, metavar="FOLDER", help="a clone of lm-sys/RouteLLM")
-    replay.add_argument("--recorded", type=Path, metavar="FILE", help="JSON lines of `confroute record`")
+    replay.add_argument(
+        "--recorded",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="JSON lines of `confroute record`, plain or .gz",
+    )
     replay.add_argument("--dataset", metavar="NAME", help="with --recorded: only rows of this dataset")
     replay.add_argument(
         "--train",
@@ -39,10 +47,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     replay.add_argument(
         "--encoder", default="all-minilm-l6-v2", metavar="MODEL", help="local embedding model"
     )
+    replay.add_argument(
+        "--no-heads", action="store_true", help="with --recorded: train no heads on its prompts"
+    )
+    add_prices(replay)
     replay.add_argument("--cache", type=Path, metavar="FOLDER", help="keep embeddings here")
     replay.add_argument("--resamples", type=int, default=1000, metavar="N", help="of the bootstrap")
     replay.add_argument("--json", action="store_true", help="print JSON")
-    replay.add_argument("--out", type=Path, metavar="FOLDER", help="write replay.html, replay.md and plots")
+    replay.add_argument("--out", type=Path, metavar="FOLDER", help="write tables, plots and a page")
     replay.set_defaults(run=run)
 
 
@@ -105,31 +117,64 @@ def _training(given: Path | None) -> Path | None:
 
 def _recorded(args: argparse.Namespace) -> int:
     from confroute.bench.replay.recorded import replay_recorded
+    from confroute.bench.replay.recorded_report import write
+    from confroute.cli._runs import rates_of
+    from confroute.heads.encoder import encoder
+    from confroute.models.catalog import cache_dir
     from confroute.recording import read_rows
 
-    rows = [row for row in read_rows(args.recorded) if args.dataset in (None, row.dataset)]
-    bench, results = replay_recorded(rows, name=args.dataset or args.recorded.name, resamples=args.resamples)
+    embed = None if args.no_heads else encoder(args.encoder, features=True)
+    found = {}
+    for path in args.recorded:
+        name = args.dataset if args.dataset and len(args.recorded) == 1 else path.name.partition(".")[0]
+        found[name] = replay_recorded(
+            [row for row in read_rows(path) if args.dataset in (None, row.dataset)],
+            name=name,
+            folder=path.parent,
+            rates=rates_of(args),
+            encoder=embed,
+            cache=args.cache or cache_dir() / "embeddings",
+            resamples=args.resamples,
+            say=_say,
+        )
+    if args.out is not None:
+        _say(f"written: {', '.join(map(str, write(found, args.out)))}")
     if args.json:
-        methods = {result.name: result.to_dict() for result in results}
-        print(json.dumps({"benchmarks": {bench.name: {"n": bench.n, "methods": methods}}}, allow_nan=False))
+        print(
+            json.dumps({"benchmarks": {name: one.to_dict() for name, one in found.items()}}, allow_nan=False)
+        )
         return 0
-    _show(f"{bench.name}, {bench.n} prompts", results)
+    for name, one in found.items():
+        _show(f"{name}, {one.bench.n} calls, by share of cloud calls", one.results)
+        _show_costs(name, one)
     return 0
 
 
+def _show_costs(name: str, found: RecordedReplay) -> None:
+    from confroute.bench.replay.recorded_report import COST_HEAD, cost_cells, verdict
+
+    best = sorted(found.costs, key=lambda one: -one.area.value)
+    _print(f"{name}, at equal total cost", COST_HEAD, map(cost_cells, best))
+    print(verdict(found), *found.notes, sep="\n")
+
+
 def _show(title: str, results: Iterable[Result]) -> None:
+    from confroute.bench.replay.report import HEAD, cells
+
+    _print(title, HEAD, (cells(result) for result in sorted(results, key=lambda one: -one.apgr)))
+
+
+def _print(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
-
-    from confroute.bench.replay.report import HEAD, cells
 
     console = Console()
     if not console.is_terminal:
         console.width = 170
     table = Table(title=title, pad_edge=False)
-    for at, name in enumerate(HEAD):
+    for at, name in enumerate(head):
         table.add_column(name, justify="right" if at else "left")
-    for result in sorted(results, key=lambda one: -one.apgr):
-        table.add_row(*map(escape, cells(result)))
+    for row in rows:
+        table.add_row(*map(escape, row))
     console.print(table)

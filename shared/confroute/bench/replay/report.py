@@ -121,14 +121,15 @@ def markdown(found: Mapping[str, Replay]) -> str:
 
 def _section(name: str, one: Replay) -> Iterator[str]:
     yield from (f"## {name}: {one.bench.n} prompts", "", trained_on(one), "", f"![{name}]({name}.svg)", "")
-    yield from _table(HEAD, [cells(result) for result in one.results])
+    yield from markdown_table(HEAD, [cells(result) for result in one.results])
     if one.comparisons:
         yield from ("", f"`{BEST}` against others, half of the calls to the cloud:", "")
-        yield from _table(COMPARED, [compared(comparison) for comparison in one.comparisons])
+        yield from markdown_table(COMPARED, [compared(comparison) for comparison in one.comparisons])
     yield ""
 
 
-def _table(head: tuple[str, ...], body: list[list[str]]) -> Iterator[str]:
+def markdown_table(head: tuple[str, ...], body: list[list[str]]) -> Iterator[str]:
+    """Lines of a table."""
     yield "| " + " | ".join(head) + " |"
     yield "|---" * len(head) + "|"
     yield from ("| " + " | ".join(row) + " |" for row in body)
