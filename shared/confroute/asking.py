@@ -41,7 +41,7 @@ from confroute.asks import (
     WorkAsk,
 )
 from confroute.decision import Decision
-from confroute.errors import PrivacyError
+from confroute.errors import PrivacyError, SignalUnavailableError
 from confroute.models.resilience import Attempted, Limits, aattempt, attempt
 from confroute.trace import publish
 from confroute.types import Generation
@@ -64,7 +64,20 @@ def published(decision: Decision) -> None:
 
 
 def work(ask: WorkAsk) -> npt.NDArray[np.float32]:
-    """Do an ask that needs no tier: embeddings or entailment, by the local model it names or the function it brings."""
+    """Do an ask that needs no tier: embeddings or entailment, by the local model it names or the function it brings.
+
+    Raises
+    ------
+    SignalUnavailableError
+        Numbers that are not finite: a NaN among them would pass every comparison as "certain" or as "the same".
+    """
+    numbers = _numbers(ask)
+    if not np.isfinite(numbers).all():
+        raise SignalUnavailableError(f"{ask.model} gave numbers that are not finite")
+    return numbers
+
+
+def _numbers(ask: WorkAsk) -> npt.NDArray[np.float32]:
     if isinstance(ask, Embed):
         if ask.embed is not None:
             return ask.embed(ask.texts)
@@ -120,7 +133,7 @@ class _Bound:
 
 @dataclass(slots=True, kw_only=True)
 class Asker(_Bound):
-    """Answers the asks of one call; `close` gives up what was begun and never asked for."""
+    """Answers the asks of one call; what was begun and never asked for ends in its own thread."""
 
     call: Call
     begun: dict[Final, Future[Evidence]] = field(default_factory=dict)

@@ -50,9 +50,10 @@ def shadow(work: Callable[[], Evidence], then: Callable[[Evidence | Exception], 
                 _threads.discard(threading.current_thread())
 
     thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True)
+    # Started inside the lock: `wait` must not meet a thread that cannot be joined yet.
     with _lock:
         _threads.add(thread)
-    thread.start()
+        thread.start()
 
 
 def ashadow(
@@ -94,7 +95,8 @@ def wait(timeout_s: float = 60.0) -> bool:
 async def await_all(timeout_s: float = 60.0) -> bool:
     """Async form of `wait`: for the shadow audits of this event loop's calls."""
     loop = asyncio.get_running_loop()
-    waiting = {task for task in _tasks if task.get_loop() is loop}
+    # A list first: other threads' loops add to the set meanwhile.
+    waiting = {task for task in list(_tasks) if task.get_loop() is loop}
     if not waiting:
         return True
     _, late = await asyncio.wait(waiting, timeout=timeout_s)

@@ -221,6 +221,8 @@ class Decision:
         given: dict[str, Any] = _known(cls, data)
         given["signals"] = {name: _measurement(name, found) for name, found in given["signals"].items()}
         given["steps"] = tuple(_step(step) for step in given["steps"])
+        promise = given.get("certificate")
+        given["certificate"] = None if promise is None else Certificate(**_known(Certificate, promise))
         return cls(**given)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer, TracerProvider
 
 Attributes: TypeAlias = "dict[str, str | bool | int | float]"
-_MODEL_CALLS = ("draft", "sample", "final")
+_MODEL_CALLS = ("draft", "sample", "prompt", "final", "hedge")
 
 
 def instrument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from confroute.errors import MissingExtraError, PolicyError
@@ -15,7 +16,7 @@ class Price:
     Raises
     ------
     PolicyError
-        A negative price.
+        A price that is negative or no finite number.
 
     Examples
     --------
@@ -27,7 +28,7 @@ class Price:
     output_usd: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (self.input_usd >= 0 and self.output_usd >= 0):
+        if not (0 <= self.input_usd < math.inf and 0 <= self.output_usd < math.inf):
             msg = (
                 f"prices {self.input_usd} and {self.output_usd}: expected USD for a million tokens, 0 or more"
             )

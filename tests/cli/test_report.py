@@ -66,9 +66,11 @@ def test_failures_come_first_among_what_is_worth_a_look():
     """Then the call nearest to its threshold."""
     entries = [entry(n, 0.01 * n) for n in range(30)]
     entries.append(entry(30, 0.1, degraded=True))
+    broken = Decision(route="cloud", stage="failed", reason="the call failed (TierTimeoutError)")
+    entries.append(Entry(at=entries[0].at, decision=broken))
     found = notable(entries)
     assert len(found) == 20
-    assert found[0].why == "degraded answer"
+    assert [note.why for note in found[:2]] == ["degraded answer", "failed"]
     near = [note.entry.decision.uncertainty for note in found if note.why == "close to the threshold"]
     assert near[0] == pytest.approx(0.25)
     assert len({id(note.entry) for note in found}) == 20

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from confroute.asking import work
 from confroute.asks import Ask, Draft, Embed, Evidence, Gather, Hidden, Sample, Score
 from confroute.decision import Decision, Measurement, Routed, Step
 from confroute.errors import SignalUnavailableError
@@ -209,3 +210,10 @@ def test_dropout_gate_without_weights_is_skipped() -> None:
     routed = run(Cascade.of(McDropout(), 0.5), REQUEST, made.call(REQUEST), {})
     assert routed.decision.route == "cloud"
     assert routed.decision.skipped == {"mc_dropout": "gpt is not in this process: no dropout passes"}
+
+
+def test_numbers_that_are_not_finite_are_no_evidence():
+    """A NaN from an embedding would pass each comparison as certainty."""
+    ask = Embed(texts=("a",), model="mine", embed=lambda texts: np.full((len(texts), 2), np.nan))
+    with pytest.raises(SignalUnavailableError, match="mine gave numbers that are not finite"):
+        work(ask)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 import time
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from confroute import Cascade, Ensemble, Gate, Threshold
-from confroute.errors import PolicyError
+from confroute.asks import Evidence
+from confroute.errors import MissingExtraError, PolicyError, SignalUnavailableError
 from confroute.runtime import run
+from confroute.signals import Case
 from confroute.signals.ensemble import spread
+from confroute.signals.mc_dropout import DropoutPasses
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
-from confroute.types import Message, Request
+from confroute.types import Generation, Message, Request, Tier
 
 REQUEST = Request(messages=(Message(role="user", text="How many legs has a spider?"),))
 NAMES = ("b", "c", "d")
@@ -116,3 +120,22 @@ def test_policy_files_hold_ensembles(tmp_path) -> None:
     policy = Cascade(gates=(gate,))
     policy.save(tmp_path / "p.json")
     assert Cascade.load(tmp_path / "p.json") == policy
+
+
+def test_a_draft_model_that_cannot_score_is_named() -> None:
+    """The draft's own tier is a member: if it fails, the variance of the others says so; if it was never set up, it raises."""
+    scores = np.log([[0.5], [0.5]])
+    told = Evidence(passes=DropoutPasses(logprobs=scores, total=np.zeros(1), expected=np.zeros(1)))
+    signal = Ensemble(members=("b", "c"), statistic="score_variance")
+
+    def measured(own: Exception):
+        case = Case(tier=Tier(name="edge", model="m"), question="?", draft=Generation(text="8"))
+        flow = signal.measure(case)
+        next(flow)
+        flow.send(Evidence(parts=(own, told, told)))
+
+    with pytest.raises(StopIteration) as done:
+        measured(SignalUnavailableError("elsewhere"))
+    assert done.value.value.details["failed"] == {"edge": "SignalUnavailableError"}
+    with pytest.raises(MissingExtraError):
+        measured(MissingExtraError(extra="local", needed_for="a score"))

@@ -26,3 +26,10 @@ def test_what_is_no_price_is_refused(text):
     """Two numbers, neither below 0."""
     with pytest.raises(PolicyError, match=r"expected"):
         Price.parse(text)
+
+
+@pytest.mark.parametrize("bad", ["nan,1", "1,inf", "-1,1"])
+def test_prices_are_finite(bad):
+    """An infinite price would make a call without tokens cost no number at all."""
+    with pytest.raises(PolicyError, match="0 or more"):
+        Price.parse(bad)

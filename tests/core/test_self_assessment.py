@@ -89,3 +89,15 @@ def test_a_private_request_stays_on_the_edge():
     routed, models = route(rules=(KeepPrivate(patterns=(r"salary",)),))
     assert routed.decision.route == "edge"
     assert models["cloud"].heard == []
+
+
+def test_p_true_refuses_an_alternative_that_is_no_number():
+    """NaN for the letter that says true would count as certainty."""
+    said = Generation(
+        text="A",
+        tokens=("A",),
+        logprobs=(-0.1,),
+        top_logprobs=((("A", math.nan), ("B", math.log(0.5))),),
+    )
+    with pytest.raises(SignalUnavailableError, match="no probability"):
+        measure(PTrue(), said)

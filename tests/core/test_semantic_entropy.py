@@ -8,7 +8,7 @@ import pytest
 
 from confroute import SameEmbedding, SameEntailment, SemanticEntropy, semantic_entropy
 from confroute.asks import Embed, Entails, Evidence, Sample
-from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.errors import BadLogprobsError, PolicyError, SignalUnavailableError
 from confroute.signals import Case
 from confroute.signals.semantic_entropy import bounds, normalised_entropy
 from confroute.types import Generation, Tier
@@ -172,3 +172,13 @@ def test_bad_arguments_are_named():
 def test_entropy_of_clusters_by_hand():
     """(3, 1) of 4: 0.8113 bits over 2 bits."""
     assert normalised_entropy([3, 1], 4) == pytest.approx(0.8112781 / 2)
+
+
+def test_given_logprobs_that_are_no_probabilities_are_refused():
+    """NaN would come out as entropy 0, which is certainty; an answer without any cannot be weighed."""
+    with pytest.raises(BadLogprobsError):
+        semantic_entropy(["Paris", "Rome"], logprobs=[[math.nan], [-0.1]])
+    with pytest.raises(BadLogprobsError):
+        semantic_entropy(["Paris", "Rome"], logprobs=[[0.5], [-0.1]])
+    with pytest.raises(PolicyError, match="none empty"):
+        semantic_entropy(["Paris", "Rome"], logprobs=[[], [-0.1]])

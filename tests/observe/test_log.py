@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from confroute import Cascade, Message, Request, TokenLogprob
+from confroute.certificate import Certificate
 from confroute.decision import Decision, Measurement, Step
 from confroute.errors import LogError
 from confroute.log import DecisionLog, read_log
@@ -121,3 +122,23 @@ def test_steps_and_usage_survive_the_round_trip():
     assert Decision.from_dict(decision.to_dict()) == decision
     with pytest.raises(ValueError, match="format"):
         Decision.from_dict({"v": 99, "route": "edge"})
+
+
+def test_a_certified_decision_survives_the_round_trip(tmp_path):
+    """What was promised comes back as a certificate, so that a log of certified calls can be shown and written again."""
+    promise = Certificate(
+        loss="regret",
+        alpha=0.05,
+        delta=0.1,
+        n=100,
+        method="ltt-binomial",
+        observed=0.02,
+        date="2026-01-01",
+        data_hash="0",
+    )
+    decision = Decision(route="edge", stage="draft", reason="kept", certificate=promise)
+    with DecisionLog(tmp_path / "log.jsonl"):
+        publish(decision)
+    (entry,) = read_log(tmp_path / "log.jsonl")
+    assert entry.decision == decision
+    assert entry.decision.to_dict() == decision.to_dict()

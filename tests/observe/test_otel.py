@@ -14,6 +14,7 @@ from confroute import Cascade, Message, Request, TokenLogprob
 from confroute.errors import MissingExtraError
 from confroute.otel import instrument
 from confroute.runtime import run
+from confroute.signals import Verbalised
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 
 
@@ -102,3 +103,22 @@ def test_without_opentelemetry_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtraError, match=r"pip install 'confroute\[otel\]'"):
         instrument()
+
+
+def test_a_question_about_the_draft_is_a_model_call(collected):
+    """P(True) asks the edge once more: its tokens and its time are in the spans and the metrics."""
+    _, spans, reader = collected
+    request = Request(messages=(Message(role="user", text="?"),))
+    models = {"edge": ScriptedModel(["4"], name="small"), "cloud": ScriptedModel(["4"], name="large")}
+    calls = ScriptedCalls(models=models)
+    decision = run(Cascade.of(Verbalised(), 0.9), request, calls.call(request), {}).decision
+    asked = [step for step in decision.steps if step.tier == "edge"]
+    assert [step.kind for step in asked] == ["draft", "prompt"]
+    assert [span.name for span in spans.get_finished_spans()].count("chat small") == 2
+    points = {
+        metric.name: metric.data.data_points
+        for scope in reader.get_metrics_data().resource_metrics[0].scope_metrics
+        for metric in scope.metrics
+    }
+    billed = sum(point.sum for point in points["gen_ai.client.token.usage"])
+    assert billed == sum(used.total_tokens for used in decision.usage.values())

@@ -119,6 +119,9 @@ class Threshold:
         if not edge.size == cloud.size == values.size:
             msg = f"{values.size} uncertainties, {edge.size} edge and {cloud.size} cloud qualities: expected one of each a call"
             raise CalibrationError(msg)
+        if not np.isfinite(edge).all() or not np.isfinite(cloud).all() or not math.isfinite(price):
+            msg = f"price is {price}, or a quality is no finite number: leave out rows that were not graded"
+            raise CalibrationError(msg)
         loss = (cloud - price - edge)[order]
         # worth[k]: what is gained over all-cloud by keeping the k least uncertain answers
         worth = np.concatenate([[0.0], np.cumsum(-loss)])
@@ -276,4 +279,7 @@ def _recorded(uncertainty: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[n
 def _between(values: np.ndarray[tuple[int], np.dtype[np.float64]], kept: int) -> float:
     if kept == values.size:
         return float(values[-1])
-    return float(round((values[kept - 1] + values[kept]) / 2, 12))
+    low, high = float(values[kept - 1]), float(values[kept])
+    middle = round((low + high) / 2, 12)
+    # Of values that lie closer than that, rounding could keep one more or one less.
+    return middle if low <= middle < high else low

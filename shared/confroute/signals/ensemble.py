@@ -174,14 +174,14 @@ class Ensemble:
             for name in self.members
         ]
         evidence = yield Gather(asks=tuple(asks))
-        parts, details = self._parts(evidence)
+        parts, details = self._parts(self.members, evidence)
         return [part.generations for part in parts], details
 
-    def _parts(self, evidence: Evidence) -> tuple[list[Evidence], dict[str, JSON]]:
-        """Members that brought something, and the details that say which did not."""
+    def _parts(self, names: Sequence[str], evidence: Evidence) -> tuple[list[Evidence], dict[str, JSON]]:
+        """What those of these names brought that brought something, and the details that say which did not."""
         failed: dict[str, JSON] = {}
         parts: list[Evidence] = []
-        for name, part in zip(self.members, evidence.parts, strict=True):
+        for name, part in zip(names, evidence.parts, strict=True):
             if isinstance(part, _SET_UP):
                 raise part
             if isinstance(part, Evidence) and (part.generations or part.passes is not None):
@@ -190,7 +190,7 @@ class Ensemble:
                 failed[name] = type(part).__name__ if isinstance(part, Exception) else "no answer"
         if not parts:
             raise SignalUnavailableError(f"no member of the ensemble could be heard ({', '.join(failed)})")
-        details: dict[str, JSON] = {"members": len(self.members), "heard": len(parts)}
+        details: dict[str, JSON] = {"members": len(names), "heard": len(parts)}
         return parts, {**details, **({"failed": failed} if failed else {})}
 
     def _scored(self, case: Case) -> Asking[Measurement]:
@@ -202,10 +202,7 @@ class Ensemble:
         evidence = yield Gather(
             asks=tuple(Score(tier=name, answer=text, passes=2, rate=0.0) for name in tiers)
         )
-        own, *others = evidence.parts
-        parts, details = self._parts(Evidence(parts=tuple(others)))
-        if isinstance(own, Evidence):
-            parts = [own, *parts]
+        parts, details = self._parts(tiers, evidence)
         means = [float(part.passes.logprobs[0].mean()) for part in parts if part.passes is not None]
         if len(means) < _LEAST:
             raise SignalUnavailableError(f"{len(means)} member scored the draft: one alone has no variance")

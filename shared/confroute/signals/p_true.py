@@ -9,7 +9,14 @@ from confroute.asks import Prompt
 from confroute.decision import Measurement
 from confroute.errors import BadLogprobsError, SignalUnavailableError
 from confroute.signals.base import Asking, Case, Range
-from confroute.types import Alternatives, Generation, Message, checked_logprobs, transcript
+from confroute.types import (
+    ROUNDING_NATS,
+    Alternatives,
+    Generation,
+    Message,
+    checked_logprobs,
+    transcript,
+)
 
 _TRUE = ("a", "true", "yes")
 _FALSE = ("b", "false", "no")
@@ -107,6 +114,9 @@ def _masses(said: Generation, model: str) -> tuple[float, float]:
 
 def _read(token: str, logprob: float, top: Alternatives, model: str) -> tuple[float, float]:
     known = dict(top) or {token: logprob}
+    # Written so that NaN is refused.
+    if any(not value <= ROUNDING_NATS for value in known.values()):
+        raise SignalUnavailableError(f"{model} returned an alternative that has no probability")
     true, false = (
         math.fsum(math.exp(min(0.0, v)) for t, v in known.items() if _word(t) in words)
         for words in (_TRUE, _FALSE)

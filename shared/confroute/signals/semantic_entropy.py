@@ -133,7 +133,9 @@ def semantic_entropy(
     Raises
     ------
     PolicyError
-        Fewer than 2 answers, or `logprobs` of another length.
+        Fewer than 2 answers, or `logprobs` of another length or with an empty list.
+    BadLogprobsError
+        NaN, an infinity or a value above 0.
 
     Examples
     --------
@@ -143,14 +145,16 @@ def semantic_entropy(
     if len(answers) < 2:
         msg = f"{len(answers)} answers: semantic entropy needs at least 2"
         raise PolicyError(msg)
-    if logprobs is not None and len(logprobs) != len(answers):
-        msg = f"{len(logprobs)} lists of log-probabilities for {len(answers)} answers: expected one each"
+    if logprobs is not None and (len(logprobs) != len(answers) or not all(map(len, logprobs))):
+        msg = f"{len(logprobs)} lists of log-probabilities for {len(answers)} answers: expected one each, none empty"
         raise PolicyError(msg)
     order = sorted(range(len(answers)), key=lambda i: (normalised(answers[i]), answers[i]))
     clusters = Clusters(question=question, equivalence=_Given(says_same=same))
     for i in order:
         _finish(clusters.add(answers[i]))
-    weights = None if logprobs is None else [_weight(tuple(logprobs[i])) for i in order]
+    weights = (
+        None if logprobs is None else [_weight(checked_logprobs(tuple(logprobs[i])) or ()) for i in order]
+    )
     return normalised_entropy(_cluster_weights(clusters, weights), len(answers))
 
 

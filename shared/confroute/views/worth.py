@@ -31,6 +31,7 @@ def notable(entries: Sequence[Entry], *, count: int = 20) -> list[Notable]:
     taken: dict[int, Notable] = {}
     for why, key, most in (
         ("degraded answer", lambda d: 1.0 if d.degraded else None, 2 * quarter),
+        ("failed", lambda d: 1.0 if d.stage == "failed" else None, quarter),
         ("after a failure", lambda d: 1.0 if d.stage == "fallback" else None, quarter),
         ("close to the threshold", _closeness, quarter),
         ("kept though doubtful", _doubt, quarter),
