@@ -12,12 +12,14 @@ from langchain_core.runnables.utils import ConfigurableFieldSpec
 from confroute.errors import PolicyError, RequestError
 from confroute.flow import Policy
 from confroute.types import Message, Request
+from langchain_confroute._context import CONTEXT, found, told
 from langchain_confroute._messages import kinds_of, to_core
 from langchain_confroute._tiers import TierModel
 
 ROUTE = "confroute_route"
 THRESHOLD = "confroute_threshold"
 TIERS = ("edge", "cloud")
+_KNOWN = (ROUTE, THRESHOLD, CONTEXT)
 
 
 def config_specs() -> list[ConfigurableFieldSpec]:
@@ -37,6 +39,13 @@ def config_specs() -> list[ConfigurableFieldSpec]:
             description="Threshold of this call: a number, or numbers by signal; None for the policy's own.",
             default=None,
         ),
+        ConfigurableFieldSpec(
+            id=CONTEXT,
+            annotation=object,
+            name="Context",
+            description="What was retrieved: {'question': str, 'documents': [...]}, for signals that look at it.",
+            default=None,
+        ),
     ]
 
 
@@ -54,26 +63,26 @@ def build(
     Raises
     ------
     RequestError
-        A route that is none, or a threshold that is no number.
+        A route that is none, a threshold that is no number, or a context that cannot be read.
     """
     kinds = kinds_of(messages)
     needs = ("tools", *kinds) if tools else kinds
-    route, threshold = overrides(config)
+    facts = overrides(config)
+    if facts.get("context") is None:
+        facts["context"] = found(messages)
     return Request(
         messages=to_core(messages),
         tiers={name: tier.facts(messages, needs) for name, tier in tiers.items()},
-        route=route,
-        threshold=threshold,
         tags=tags_of(config, tags),
         attachments=bool(kinds),
         whole=whole,
+        **facts,
     )
 
 
 def build_plain(messages: tuple[Message, ...], config: RunnableConfig, **facts: Any) -> Request:
     """The request of one call of a chain, whose models are not known."""
-    route, threshold = overrides(config)
-    return Request(messages=messages, route=route, threshold=threshold, tags=tags_of(config, None), **facts)
+    return Request(messages=messages, tags=tags_of(config, None), **overrides(config), **facts)
 
 
 def check_tiers(policy: Policy) -> None:
@@ -89,16 +98,14 @@ def check_tiers(policy: Policy) -> None:
         raise PolicyError(msg)
 
 
-def overrides(config: RunnableConfig) -> tuple[str | None, float | Mapping[str, float] | None]:
-    """Route and threshold that the caller gave for this call."""
+def overrides(config: RunnableConfig) -> dict[str, Any]:
+    """Route, threshold, question and context that the caller gave for this call."""
     given = config.get("configurable")
     if not given:
-        return None, None
-    unknown = [
-        name for name in given if str(name).startswith("confroute_") and name not in {ROUTE, THRESHOLD}
-    ]
+        return {}
+    unknown = [name for name in given if str(name).startswith("confroute_") and name not in _KNOWN]
     if unknown:
-        msg = f"{', '.join(unknown)} in config['configurable']: expected {ROUTE} or {THRESHOLD}"
+        msg = f"{', '.join(unknown)} in config['configurable']: expected one of {', '.join(_KNOWN)}"
         raise RequestError(msg)
     route, threshold = given.get(ROUTE), given.get(THRESHOLD)
     if route not in {None, "auto", *TIERS}:
@@ -107,7 +114,7 @@ def overrides(config: RunnableConfig) -> tuple[str | None, float | Mapping[str, 
     if not (threshold is None or _is_number(threshold) or _are_numbers(threshold)):
         msg = f"{THRESHOLD} is {threshold!r}: expected a number, or a dictionary of numbers by signal"
         raise RequestError(msg)
-    return (None if route == "auto" else route), threshold
+    return {"route": None if route == "auto" else route, "threshold": threshold, **told(given.get(CONTEXT))}
 
 
 def _is_number(value: object) -> bool:

@@ -51,7 +51,8 @@ class ChatConfRoute(RoutedChat):
 
     Per call
         ``config={"configurable": {"confroute_route": "cloud", "confroute_threshold": 0.4}}``; route "edge", "cloud"
-        or "auto", threshold a number or numbers by signal. Rules see the tags and metadata of the config.
+        or "auto", threshold a number or numbers by signal. Rules see the tags and metadata of the config. What was
+        retrieved is told as ``"confroute_context": {"question": str, "documents": [...]}``, for signals that look at it.
 
     Response metadata
         The answering model's own, with the decision under "confroute". Also in the custom event
