@@ -42,6 +42,7 @@ from confroute.asks import (
 )
 from confroute.decision import Decision
 from confroute.errors import PrivacyError, SignalUnavailableError
+from confroute.hint import hint
 from confroute.models.resilience import Attempted, Limits, aattempt, attempt
 from confroute.trace import publish
 from confroute.types import Generation
@@ -60,6 +61,7 @@ def published(decision: Decision) -> None:
     """Hand the decision to `record()`; a failure, and a call that one sent elsewhere, are also logged."""
     if decision.stage in {"fallback", "failed"}:
         _log.warning("%s", decision.reason)
+    hint(decision)
     publish(decision)
 
 

@@ -93,6 +93,11 @@ class Audited(Shown):
         if any(isinstance(layer, Paced) for layer in layers_of(self.policy)):
             msg = "a budget inside would not see what audits cost: put Paced around Audited"
             raise PolicyError(msg)
+        if self.on_alarm == "widen" and any(
+            getattr(layer, "learns", False) for layer in layers_of(self.policy)
+        ):
+            msg = "on_alarm='widen' would undo the thresholds that are learned inside: take 'warn' or 'cloud'"
+            raise PolicyError(msg)
         if self.on_alarm == "widen" and not self._gates:
             msg = "on_alarm='widen' moves the thresholds of gates, and this policy has none: take 'warn' or 'cloud'"
             raise PolicyError(msg)

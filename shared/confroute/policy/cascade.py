@@ -17,12 +17,10 @@ from confroute.policy.layer import Shown
 from confroute.policy.prefix import Prefix
 from confroute.policy.rules import Rule, Ruling
 from confroute.policy.synthesis import default_lacking, gates_for, stay
-from confroute.policy.threshold import Threshold
+from confroute.policy.threshold import DEFAULT_SOURCE, Threshold
 from confroute.policy.walk import Walk
 from confroute.signals import SelfConsistency, Signal, TokenLogprob
 from confroute.types import Request
-
-DEFAULT_SOURCE = "uncalibrated default"
 
 
 def default_gates() -> tuple[Gate, ...]:

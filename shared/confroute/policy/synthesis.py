@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from confroute.policy.gate import Gate
 from confroute.policy.rules import Ruling
-from confroute.policy.threshold import Threshold
+from confroute.policy.threshold import DEFAULT_SOURCE, Threshold
 from confroute.policy.verdict import Verdict
 from confroute.signals.answers import normalised
 from confroute.signals.lacking import ContextLacks
@@ -16,7 +16,7 @@ def default_lacking() -> Gate:
 
     0.5 was not fitted to your models and texts.
     """
-    return Gate(signal=ContextLacks(), threshold=Threshold(value=0.5, source="uncalibrated default"))
+    return Gate(signal=ContextLacks(), threshold=Threshold(value=0.5, source=DEFAULT_SOURCE))
 
 
 def gates_for(request: Request, gates: tuple[Gate, ...], lacking: Gate | None) -> tuple[Gate, ...]:

@@ -12,6 +12,7 @@ from confroute.certificate import Certificate, Loss
 from confroute.errors import CalibrationError, PolicyError
 
 LEAST_ROWS = 8
+DEFAULT_SOURCE = "uncalibrated default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

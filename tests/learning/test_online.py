@@ -1,0 +1,240 @@
+"""A policy that learns while it routes: labels, looks, logs, decisions; through the core and both hosts."""
+
+import itertools
+import logging
+import random
+
+import pytest
+
+from confroute import (
+    Cascade,
+    Gate,
+    KeepPrivate,
+    Message,
+    Request,
+    SelfConsistency,
+    Threshold,
+    TokenLogprob,
+    background,
+    hint,
+    record,
+)
+from confroute.drift import Audited, DriftTest
+from confroute.errors import PolicyError
+from confroute.learning import LearnOnline
+from confroute.policy.files import from_json, to_json
+from confroute.runtime import arun, run
+from confroute.state import MemoryStore, SQLiteStore
+from confroute.testing import Reply, ScriptedCalls, ScriptedModel
+
+NUMBERS = itertools.count()
+
+
+def ask(text="What is 2 + 2?", **more):
+    return Request(messages=(Message(role="user", text=text),), **more)
+
+
+def learner(policy=None, **more):
+    """All calls are labelled, and 60 labels are all there will be."""
+    given = {"alpha": 0.1, "share": 1.0, "labels": 60, "store": MemoryStore(), **more}
+    return LearnOnline(policy=policy or Cascade.of(TokenLogprob(), 0.25), **given)
+
+
+def doubtful(prompt):
+    """Right up to an uncertainty of 0.5 nats, wrong above."""
+    doubt = float(prompt.split()[-1])
+    return Reply(text="4" if doubt <= 0.5 else "5", logprob=-doubt)
+
+
+def doubts(n):
+    return [0.01 + 0.98 * at / n for at in range(n)]
+
+
+def calls_of(edge=doubtful, cloud="4", samples=()):
+    return ScriptedCalls(
+        models={"edge": ScriptedModel(edge, samples=samples), "cloud": ScriptedModel([cloud])}
+    )
+
+
+def route(policy, doubt=0.1, calls=None, **more):
+    """One call, its label waited for."""
+    request = ask(f"What is 2 + 2? {doubt}", **more)
+    routed = run(policy, request, (calls or calls_of()).call(request), {})
+    assert background.wait()
+    return routed.decision
+
+
+def test_labels_move_the_threshold_with_a_promise_that_stands_in_the_decision(caplog):
+    """From 0.25 to somewhere below 0.6, up to which at most one in ten calls is lost; logged, never silent."""
+    policy = learner()
+    for doubt in doubts(60):
+        route(policy, doubt)
+    known = policy.state()["token_logprob"]
+    assert (known.labels, known.look) == (60, len(policy.looks.at))
+    decision = route(policy, 0.45)
+    assert decision.route == "edge"
+    assert decision.threshold == known.threshold.value > 0.25
+    assert decision.certificate.alpha == 0.1
+    assert "learned: regret at most 0.1 with confidence 0.9" in decision.reason
+    assert decision.layers["learn"] == {"share": 1.0, "labelled": False, "labels": 60, "look": known.look}
+    moved = [line for line in caplog.messages if "threshold of token_logprob 0.25 -> " in line]
+    assert len(moved) == 1
+
+
+def test_a_label_of_a_rejected_draft_costs_no_call():
+    """The cloud's answer is here already; a kept one's is asked for afterwards."""
+    for doubt, route_taken, cloud_calls in ((0.9, "cloud", 1), (0.1, "edge", 1)):
+        policy, calls = learner(), calls_of()
+        decision = route(policy, doubt, calls)
+        assert decision.route == route_taken
+        assert decision.layers["learn"]["labelled"] is True
+        assert policy.state()["token_logprob"].labels == 1
+        assert len(calls.models["cloud"].heard) == cloud_calls
+
+
+def test_the_same_share_of_kept_and_of_rejected_calls_is_labelled(monkeypatch):
+    """Otherwise the labels would not be a sample of the traffic."""
+    monkeypatch.setattr("confroute.learning.online._coin", random.Random(5))
+    policy = learner(share=0.3, labels=2000)
+    labelled = {"edge": 0, "cloud": 0}
+    for at in range(600):
+        decision = route(policy, 0.1 if at % 2 else 0.9)
+        labelled[decision.route] += decision.layers["learn"]["labelled"]
+    assert all(60 < count < 120 for count in labelled.values()), labelled
+
+
+def test_a_labelled_call_draws_all_its_samples():
+    """Where sampling stops depends on the threshold, and a label must not."""
+    consistent = Cascade.of(SelfConsistency(n=5), 0.4)
+    for policy, drawn in ((consistent, 3), (learner(consistent), 5)):
+        calls = calls_of(samples=["4"])
+        route(policy, calls=calls)
+        assert len(calls.models["edge"].heard) == 1 + drawn
+
+
+def test_what_is_private_forced_or_given_is_not_labelled():
+    """The cloud never sees a private text, and an override is the caller's."""
+    policy = learner(Cascade.of(TokenLogprob(), 0.25, rules=(KeepPrivate(patterns=("secret",)),)))
+    calls = calls_of()
+    private = ask("secret 0.1")
+    run(policy, private, calls.call(private), {})
+    route(policy, calls=calls, route="edge")
+    route(policy, calls=calls, threshold=0.3)
+    assert background.wait()
+    assert calls.models["cloud"].heard == []
+    assert policy.state()["token_logprob"].labels == 0
+
+
+def test_a_loss_that_fails_costs_no_answer(caplog):
+    """The user has the answer, and the log says what happened, for kept and rejected calls."""
+
+    def broken(question, edge, cloud):
+        raise ZeroDivisionError("no judge")
+
+    for doubt in (0.1, 0.9):
+        policy = learner(loss=broken)
+        assert route(policy, doubt).route in ("edge", "cloud")
+        assert policy.state()["token_logprob"].labels == 0
+    assert caplog.text.count("ZeroDivisionError: no judge") == 2
+
+
+def test_a_cloud_that_fails_in_the_background_is_only_logged(caplog):
+    """A label is not worth an error."""
+    policy = learner()
+    route(policy, calls=calls_of(cloud=Reply(fault=ConnectionError("down"))))
+    assert "a label of edge was not to be had: ConnectionError" in caplog.text
+    assert policy.state()["token_logprob"].labels == 0
+
+
+def test_another_process_goes_on_from_the_store(tmp_path):
+    """Labels and thresholds of one name are shared."""
+    store = SQLiteStore(tmp_path / "learned.db")
+    for doubt in doubts(60):
+        learner(store=store).add("token_logprob", doubt, float(doubt > 0.5))
+    other = learner(store=store)
+    assert other.state()["token_logprob"].threshold.value > 0.25
+    assert other.current().gates[0].threshold == other.state()["token_logprob"].threshold
+    other.reset()
+    assert learner(store=store).current().gates[0].threshold.value == 0.25
+    store.close()
+
+
+async def test_async_calls_learn_too():
+    """The label is kept off the event loop."""
+    policy, calls = learner(), calls_of()
+    for doubt in (0.1, 0.9):
+        request = ask(f"What is 2 + 2? {doubt}")
+        await arun(policy, request, calls.acall(request), {})
+    assert await background.await_all()
+    assert policy.state()["token_logprob"].labels == 2
+
+
+def test_policies_whose_thresholds_cannot_move_alone_are_refused():
+    """Grey zones, three tiers, other layers inside, levels out of range."""
+    grey = Gate(signal=TokenLogprob(), threshold=Threshold(value=0.3), grey=(0.1, 0.8))
+    with pytest.raises(PolicyError, match="grey zone"):
+        learner(Cascade(gates=(grey, Gate(signal=SelfConsistency(), threshold=Threshold(value=0.4)))))
+    with pytest.raises(PolicyError, match="two tiers"):
+        learner(Cascade(tiers=("edge", "middle", "cloud")))
+    with pytest.raises(PolicyError, match="two tiers"):
+        learner(learner())
+    with pytest.raises(PolicyError, match=r"share is 0.0"):
+        learner(share=0.0)
+    with pytest.raises(PolicyError, match="would undo"):
+        Audited(policy=learner(), test=DriftTest(level=0.05), on_alarm="widen")
+
+
+def test_an_audit_around_watches_the_learned_policy():
+    """Layers that change no threshold go around it."""
+    policy = Audited(policy=learner(), test=DriftTest(level=0.1), share=1.0, store=MemoryStore())
+    decision = route(policy)
+    assert set(decision.layers) == {"learn", "audit"}
+
+
+def test_it_is_a_policy_file():
+    """Saved and read back equal, with a store that is named."""
+    policy = LearnOnline(policy=Cascade(), alpha=0.05, store="memory:file")
+    assert from_json(to_json(policy)) == policy
+
+
+def through_langchain(policy, edge, cloud):
+    from langchain_confroute import ChatConfRoute
+    from langchain_confroute.testing import ScriptedChat
+
+    router = ChatConfRoute(edge=ScriptedChat(script=edge), cloud=ScriptedChat(script=cloud), policy=policy)
+    return router.invoke
+
+
+def through_llamaindex(policy, edge, cloud):
+    from llamaindex_confroute import ConfRouteLLM
+    from llamaindex_confroute.testing import ScriptedLLM
+
+    return ConfRouteLLM(edge=ScriptedLLM(model=edge), cloud=ScriptedLLM(model=cloud), policy=policy).complete
+
+
+@pytest.mark.parametrize("host", [through_langchain, through_llamaindex])
+def test_a_host_learns_and_then_routes_by_what_it_learned(host):
+    """What went to the cloud before is kept with a certificate after."""
+    policy = learner(name=f"host {next(NUMBERS)}")
+    call = host(policy, ScriptedModel(doubtful, name="small"), ScriptedModel(["4"], name="large"))
+    with record() as decisions:
+        call("What is 2 + 2? 0.4")
+        for doubt in doubts(60):
+            call(f"What is 2 + 2? {doubt}")
+            assert background.wait()
+        call("What is 2 + 2? 0.4")
+    assert (decisions[0].route, decisions[0].certificate) == ("cloud", None)
+    assert (decisions[-1].route, decisions[-1].certificate.loss) == ("edge", "regret")
+
+
+def test_uncalibrated_defaults_are_said_once(caplog):
+    """The hint names both ways to calibrate; a policy of one's own gets none."""
+    hint.say_once.cache_clear()
+    with caplog.at_level(logging.WARNING, logger="confroute"):
+        route(Cascade.of(TokenLogprob(), 0.25))
+        assert caplog.messages == []
+        for _ in range(3):
+            route(Cascade())
+    (said,) = caplog.messages
+    assert "confroute fit" in said
+    assert "LearnOnline" in said
