@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llama_index.core.base.llms.types import ChatResponse, CompletionResponse, LogProb
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, LogProb
 
 from confroute.types import Alternatives, Finish, Generation, Usage
 
@@ -109,10 +109,12 @@ def split(generation: Generation) -> list[Generation]:
     answers = []
     for position, choice in enumerate(choices):
         scored = _scored(read(choice, "logprobs"))
+        text = _text(read(read(choice, "message"), "content")) or ""
         answers.append(
             replace(
                 generation,
-                text=_text(read(read(choice, "message"), "content")) or "",
+                text=text,
+                raw=_alone(response, choice, text, first=not position),
                 logprobs=scored.logprobs if scored else None,
                 tokens=scored.tokens if scored else None,
                 top_logprobs=scored.tops if scored else None,
@@ -121,6 +123,19 @@ def split(generation: Generation) -> list[Generation]:
             )
         )
     return answers
+
+
+def _alone(response: ChatResponse, choice: object, text: str, *, first: bool) -> ChatResponse:
+    """The response as if only this answer had been asked for; the tokens of all stand on the first."""
+    message = ChatMessage(role=response.message.role, content=text)
+    update: dict[str, Any] = {"message": message}
+    if isinstance(response.raw, Mapping):
+        raw = {**response.raw, "choices": [choice]}
+        update["raw"] = raw if first else {key: value for key, value in raw.items() if key != "usage"}
+    if not first:
+        counts = ("prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens")
+        update["additional_kwargs"] = {k: v for k, v in response.additional_kwargs.items() if k not in counts}
+    return response.model_copy(update=update)
 
 
 def usage_of(response: ChatResponse | CompletionResponse) -> Usage | None:

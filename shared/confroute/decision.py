@@ -125,6 +125,8 @@ class Decision:
         True if this answer was rejected and is returned only because the next tier failed.
     private : bool
         True if a rule kept this call on the first tier.
+    sampled : bool
+        True if a sample is returned in the draft's place, because most of the samples gave its answer.
     layers : mapping of str to JSON
         What budgets, audits, hedges and draft reuse did around the policy, by layer.
     """
@@ -143,6 +145,7 @@ class Decision:
     rule: str | None = None
     degraded: bool = False
     private: bool = False
+    sampled: bool = False
     layers: Mapping[str, JSON] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -192,6 +195,7 @@ class Decision:
             "rule": self.rule,
             "degraded": self.degraded,
             "private": self.private,
+            "sampled": self.sampled,
             "layers": dict(self.layers),
             "latency_s": _number(self.latency_s),
             "usage": {tier: usage.to_dict() for tier, usage in self.usage.items()},

@@ -260,3 +260,32 @@ def test_a_picture_without_words_is_a_request(edge, cloud):
     """Attachments alone are content."""
     model = ChatConfRoute(edge=edge, cloud=cloud, policy=Cascade.of(TokenLogprob(), 5.0))
     assert decision_of(model.invoke([HumanMessage([IMAGE])]))["route"] == "edge"
+
+
+@pytest.mark.parametrize("kind", [ScriptedChat, Batched])
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_the_majority_of_the_samples_is_returned_as_its_own_message(cloud, kind, streaming):
+    """Where the policy says so: the first of the samples that agree, its usage counted once, sync and async."""
+    policy = Cascade(gates=Cascade.of(SelfConsistency(n=3, step=3), 1.0).gates, returns="majority")
+    for asynchronous in (False, True):
+        script = ScriptedModel(["So 7"], samples=["8 legs", "It is 8", "6"], name="small")
+        model = ChatConfRoute(edge=kind(script=script, model="small"), cloud=cloud, policy=policy)
+        with get_usage_metadata_callback() as usage:
+            if streaming and asynchronous:
+                chunks = [chunk async for chunk in model.astream("How many legs?")]
+            elif streaming:
+                chunks = list(model.stream("How many legs?"))
+            else:
+                said = (
+                    await model.ainvoke("How many legs?") if asynchronous else model.invoke("How many legs?")
+                )
+        if streaming:
+            said = chunks[0]
+            for chunk in chunks[1:]:
+                said += chunk
+        decision = decision_of(said)
+        assert (said.text, decision["route"], decision["sampled"]) == ("8 legs", "edge", True)
+        assert "2 of 4 answers" in decision["reason"]
+        assert decision["usage"]["edge"]["output_tokens"] == 2 + (2 + 3 + 1)
+        if kind is ScriptedChat:
+            assert usage.usage_metadata["small"]["output_tokens"] == 2 + (2 + 3 + 1)

@@ -188,6 +188,18 @@ async def test_samples_decide_without_logprobs(kit, form):
     assert edge.temperature == 0.0
 
 
+@pytest.mark.parametrize("form", FORMS)
+async def test_the_majority_of_the_samples_is_returned(kit, form):
+    """Where the policy says so, in every form: the first of the samples that agree, billed once."""
+    edge = kit.scripted("Rome", name="small", samples=["Bern.", "bern", "Oslo"])
+    policy = Cascade(gates=Cascade.of(SelfConsistency(n=3, step=3), 1.0).gates, returns="majority")
+    llm = kit.router(edge, policy=policy)
+    last = (await ask(llm, form))[-1]
+    decision = kit.decision(last)
+    assert (text_of(last), decision["route"], decision["sampled"]) == ("Bern.", "edge", True)
+    assert decision["usage"]["edge"]["output_tokens"] == 1 + 3
+
+
 def test_no_logprobs_and_no_samples_is_no_confidence(kit):
     """A child without either: the policy's `on_no_signal` decides and says why."""
     from llama_index.core.llms import MockLLM

@@ -66,6 +66,7 @@ def policies(draw):
         on_no_signal=draw(st.sampled_from(["cloud", "edge", "raise"])),
         on_edge_error=draw(st.sampled_from(["cloud", "raise"])),
         on_cloud_error=draw(st.sampled_from(["raise", "edge"])),
+        returns=draw(st.sampled_from(["draft", "majority"])),
     )
 
 

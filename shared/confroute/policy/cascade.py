@@ -58,6 +58,9 @@ class Cascade(Shown):
         When a tier that may be replaced fails.
     on_cloud_error : {"raise", "edge"}
         When the last tier fails after a draft was rejected: raise, or return that draft flagged `degraded`.
+    returns : {"draft", "majority"}
+        What is returned where a tier is kept after samples were drawn: its draft, or the answer that most of draft and samples
+        give (`confroute.policy.majority`), the draft in a tie. The decision says where a sample took the draft's place.
     lacking : Gate or None
         Judges drafts that say that the retrieved context lacks the answer, before the other gates; None treats them
         like any other draft. Calls without retrieved context have none.
@@ -67,7 +70,7 @@ class Cascade(Shown):
     Raises
     ------
     PolicyError
-        Fewer than two tiers, a name twice, no gate, or an unknown word for one of the `on_` choices.
+        Fewer than two tiers, a name twice, no gate, or an unknown word for `returns` or one of the `on_` choices.
 
     Notes
     -----
@@ -87,6 +90,7 @@ class Cascade(Shown):
     on_no_signal: Literal["cloud", "edge", "raise"] = "cloud"
     on_edge_error: Literal["cloud", "raise"] = "cloud"
     on_cloud_error: Literal["raise", "edge"] = "raise"
+    returns: Literal["draft", "majority"] = "draft"
     lacking: Gate | None = field(default_factory=default_lacking)
     sticky: bool = True
 
@@ -107,6 +111,7 @@ class Cascade(Shown):
         _one_of("on_no_signal", self.on_no_signal, ("cloud", "edge", "raise"))
         _one_of("on_edge_error", self.on_edge_error, ("cloud", "raise"))
         _one_of("on_cloud_error", self.on_cloud_error, ("raise", "edge"))
+        _one_of("returns", self.returns, ("draft", "majority"))
 
     def __repr__(self) -> str:
         """One line; `save` writes it all."""

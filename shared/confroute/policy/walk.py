@@ -18,6 +18,7 @@ from confroute.errors import (
     TierError,
 )
 from confroute.policy.gate import Gate
+from confroute.policy.majority import replacement
 from confroute.policy.rules import Ruling
 from confroute.policy.steps import drafting, is_missing, kind_of, step_of, steps_of
 from confroute.policy.synthesis import repeated
@@ -50,6 +51,7 @@ class Walk:
     rejected_by: str = ""
     verdict: Verdict | None = None
     seen: Seen | None = None
+    pools: dict[float, list[Generation]] = field(default_factory=dict)
 
     def tier(self, name: str) -> Tier:
         """What the host said of a tier."""
@@ -96,11 +98,21 @@ class Walk:
             return None
         self.verdict = yield from self.judge(tier, draft)
         if self.verdict.keep:
-            return self.routed(draft, name, self.verdict)
+            return self.kept(draft, name, self.verdict)
         cut = self.seen is not None and self.seen.outcome == "cut"
         self.rejected, self.rejected_by = replace(draft, flaw="cut off") if cut else draft, name
         self.notes.append(self.verdict.reason)
         return None
+
+    def kept(self, draft: Generation, name: str, verdict: Verdict) -> Routed:
+        """The draft, or a sample in its place where the policy wants what most of them say."""
+        found = None
+        if self.policy.returns == "majority" and verdict.stage in ("draft", "evidence"):
+            found = replacement(self.request.asked, draft, self.pools.values())
+        if found is None:
+            return self.routed(draft, name, verdict)
+        reason = f"{verdict.reason}; {found.reason}"
+        return self.routed(found.answer, name, verdict, reason=reason, sampled=True)
 
     def last_resort(self, name: str) -> Walking[Routed]:
         """Answer on the last tier, or settle what is left if it fails."""
@@ -193,7 +205,7 @@ class Walk:
         if copied is not None:
             return copied
         last: Verdict | None = None
-        pools: dict[float, list[Generation]] = {}
+        self.pools = {}
         for position, gate in enumerate(self.gates):
             more = position + 1 < len(self.gates)
             case = Case(
@@ -201,7 +213,7 @@ class Walk:
                 question=self.request.asked,
                 draft=draft,
                 settled=settled(gate, more=more),
-                pools=pools,
+                pools=self.pools,
                 context=self.request.context,
                 messages=self.request.messages,
             )
@@ -263,6 +275,7 @@ class Walk:
         rule: str | None = None,
         degraded: bool = False,
         private: bool = False,
+        sampled: bool = False,
     ) -> Routed:
         """The result, with its decision."""
         gate, measured = verdict.gate, verdict.measurement
@@ -281,5 +294,6 @@ class Walk:
             rule=rule,
             degraded=degraded,
             private=private,
+            sampled=sampled,
         )
         return Routed(generation=answer, decision=decision)

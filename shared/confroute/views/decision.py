@@ -28,7 +28,7 @@ def decision_text(decision: Decision) -> str:
     tokens = ", ".join(
         f"{tier} {usage.input_tokens}+{usage.output_tokens} tokens" for tier, usage in decision.usage.items()
     )
-    marks = "".join(f", {word}" for word in ("degraded", "private") if getattr(decision, word))
+    marks = "".join(f", {word}" for word in ("degraded", "private", "sampled") if getattr(decision, word))
     end = f"; {tokens}" if tokens else ""
     return f"<Decision {decision.route} ({decision.stage}{marks}): {decision.reason}; {decision.latency_s:.2f} s{end}>"
 
@@ -49,7 +49,9 @@ def decision_html(decision: Decision) -> str:
 
 
 def _decision_parts(decision: Decision) -> Iterable[str]:
-    marks = "".join(f" · <b>{word}</b>" for word in ("degraded", "private") if getattr(decision, word))
+    marks = "".join(
+        f" · <b>{word}</b>" for word in ("degraded", "private", "sampled") if getattr(decision, word)
+    )
     rule = f" · rule {escape(decision.rule)}" if decision.rule else ""
     yield f"<p><b>{escape(decision.route)}</b> answered · settled by {escape(decision.stage)}{rule}{marks}</p>"
     yield f"<p>{escape(decision.reason)}</p>"
@@ -136,7 +138,9 @@ def _trace_parts(decisions: Sequence[Decision]) -> Iterable[str]:
         found = decision.signals.get(decision.signal or "")
         bar = "" if found is None else _bar(found, decision.threshold)
         tokens_in, tokens_out = _tokens(decision)
-        marks = "".join(f" ({word})" for word in ("degraded", "private") if getattr(decision, word))
+        marks = "".join(
+            f" ({word})" for word in ("degraded", "private", "sampled") if getattr(decision, word)
+        )
         rows.append(
             f"<tr><td class='n'>{number}</td><td><b>{escape(decision.route)}</b>{marks}</td><td>{bar}</td>"
             f"<td>{escape(decision.reason)}</td><td class='n'>{decision.latency_s:.2f}</td>"
