@@ -4,11 +4,16 @@ import asyncio
 import inspect
 
 import pytest
+from hypothesis import settings
 
 from confroute.testing import Reply, ScriptedModel, ScriptedServer, faults
 from confroute.types import Usage
 
 pytest_plugins = ["confroute.testing.plugin"]
+
+# How long one example takes says more of what else the machine does than of the code.
+settings.register_profile("confroute", deadline=None)
+settings.load_profile("confroute")
 
 
 class OpenAIServer(ScriptedServer):

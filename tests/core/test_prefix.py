@@ -153,7 +153,7 @@ def test_early_close_closes_the_edge():
     commit=st.sampled_from([0.05, 0.3, 1.0]),
     tokens=st.integers(2, 6),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_streamed_or_not_it_is_one_decision(logprobs, commit, tokens):
     """Watching and going through afterwards end alike: same route, stage, reason, measurements and answer."""
     rule = Prefix(commit=Threshold(value=commit), cut=Threshold(value=1.5), tokens=tokens, least=2)

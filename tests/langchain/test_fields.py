@@ -113,7 +113,7 @@ def leaves(value, path=""):
     value=st.one_of(st.lists(plain, max_size=3), st.dictionaries(st.sampled_from("xyz"), plain)),
     indent=st.sampled_from([None, 1]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_value_of_any_json_is_found(value, indent):
     """Character tokens: each leaf has its tokens, no leaf is missed, whatever stands around the JSON."""
     text = "Here: " + json.dumps(value, indent=indent) + " done"

@@ -182,7 +182,7 @@ class Ways:
 
 
 @given(policies(), questions, replies, samples, replies)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_hosts_agree(policy, question, edge, drawn, cloud):
     """Twelve ways, one decision: route, stage, evidence, reason, steps and answer, or the same error."""
     ways = Ways(policy, question, edge, drawn, cloud)
@@ -197,7 +197,7 @@ def test_hosts_agree(policy, question, edge, drawn, cloud):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @given(policies(), questions, replies, samples, replies)
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=1500, suppress_health_check=[HealthCheck.too_slow])
 def test_hosts_agree_at_length(policy, question, edge, drawn, cloud):
     """The same, many more times."""
     test_hosts_agree.hypothesis.inner_test(policy, question, edge, drawn, cloud)
