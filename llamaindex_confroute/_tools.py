@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -16,107 +13,25 @@ from llama_index.core.base.llms.types import (
     MessageRole,
 )
 from llama_index.core.llms.function_calling import FunctionCallingLLM
-from llama_index.core.llms.llm import LLM, ToolSelection
+from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.tools import BaseTool
 from llama_index_instrumentation import get_dispatcher
 
-from confroute.errors import RequestError
-from confroute.signals.fields import field_logprobs
-from confroute.types import Generation
 from llamaindex_confroute import _chunks
-from llamaindex_confroute._calls import calls_in, check, portable, selections
+from llamaindex_confroute._calls import selections
 from llamaindex_confroute._chat import ChatRouter
+from llamaindex_confroute._compat import unspanned
 from llamaindex_confroute._messages import checked
 from llamaindex_confroute._overrides import overrides
-from llamaindex_confroute._reading import generation_of
 from llamaindex_confroute._routing import Routing
-from llamaindex_confroute._watched import awatched, watched
-from llamaindex_confroute._work import answer_of
+from llamaindex_confroute._tool_work import ToolWork
+
+if TYPE_CHECKING:
+    from llama_index.core.chat_engine.types import AgentChatResponse
 
 _dispatcher = get_dispatcher(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolWork:
-    """`chat_with_tools`; see `Work`."""
-
-    messages: Sequence[ChatMessage]
-    tools: Sequence[BaseTool]
-    parallel: bool = False
-    required: bool = False
-    verbose: bool = False
-    kwargs: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def extra_text(self) -> str:
-        """The tools' schemas, which take their share of the window."""
-        return json.dumps([tool.metadata.to_openai_tool(skip_length_check=True) for tool in self.tools])
-
-    @property
-    def needs_tools(self) -> bool:
-        """False for an agent without tools, which any model can serve."""
-        return bool(self.tools)
-
-    @property
-    def whole(self) -> bool:
-        """Half a call cannot be checked."""
-        return bool(self.tools)
-
-    def call(self, llm: LLM, extra: dict[str, Any]) -> Generation:
-        """See `Work`."""
-        if self._plainly(llm):
-            return self._judged(llm.chat(portable(self.messages, llm), **{**self.kwargs, **extra}), llm)
-        return self._judged(_caller(llm).chat_with_tools(**self._arguments(llm, extra)), llm)
-
-    async def acall(self, llm: LLM, extra: dict[str, Any]) -> Generation:
-        """See `Work`."""
-        if self._plainly(llm):
-            response = await llm.achat(portable(self.messages, llm), **{**self.kwargs, **extra})
-        else:
-            response = await _caller(llm).achat_with_tools(**self._arguments(llm, extra))
-        return self._judged(response, llm)
-
-    def stream(self, llm: LLM, extra: dict[str, Any]) -> Generator[ChatResponse | Generation, None, None]:
-        """See `Work`."""
-        if self._plainly(llm):
-            items = llm.stream_chat(portable(self.messages, llm), **{**self.kwargs, **extra})
-        else:
-            items = _caller(llm).stream_chat_with_tools(**self._arguments(llm, extra))
-        return watched(items, lambda last: answer_of(last, llm))
-
-    async def astream(
-        self, llm: LLM, extra: dict[str, Any]
-    ) -> AsyncGenerator[ChatResponse | Generation, None]:
-        """See `Work`."""
-        if self._plainly(llm):
-            items = await llm.astream_chat(portable(self.messages, llm), **{**self.kwargs, **extra})
-        else:
-            items = await _caller(llm).astream_chat_with_tools(**self._arguments(llm, extra))
-        async with aclosing(awatched(items, lambda last: answer_of(last, llm))) as watching:
-            async for item in watching:
-                yield item
-
-    def _plainly(self, llm: LLM) -> bool:
-        return not self.tools and not isinstance(llm, FunctionCallingLLM)
-
-    def _arguments(self, llm: LLM, extra: Mapping[str, Any]) -> dict[str, Any]:
-        # The user's message stands in the history, and the history is a copy: providers append to the list they get.
-        return {
-            "tools": list(self.tools),
-            "chat_history": portable(self.messages, llm),
-            "verbose": self.verbose,
-            "allow_parallel_tool_calls": self.parallel,
-            "tool_required": self.required,
-            **self.kwargs,
-            **extra,
-        }
-
-    def _judged(self, response: ChatResponse, llm: LLM) -> Generation:
-        found = check(calls_in(response.message), self.tools, parallel=self.parallel, required=self.required)
-        made = generation_of(response, model=llm.class_name(), answer=found.answer)
-        called = found.answer is not None
-        fields = field_logprobs(made.tokens, made.logprobs) if called else {}
-        return replace(made, flaw=found.flaw, fields=fields)
+# From `predict_and_call` through the host to `chat_with_tools`.
+_EXPECTED = "confroute_calls_expected"
 
 
 class ToolRouter(ChatRouter):
@@ -186,6 +101,45 @@ class ToolRouter(ChatRouter):
         routing, work = self._tool_work(tools, user_msg, chat_history, flags, kwargs)
         return _chunks.achat_chunks(routing.astream(work))
 
+    @unspanned
+    def predict_and_call(  # noqa: PLR0917  the host's signature
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        error_on_no_tool_call: bool = True,
+        error_on_tool_error: bool = False,
+        **kwargs: Any,
+    ) -> AgentChatResponse:
+        """Make the calls of an answer; where the host would raise for want of a call, an edge's answer without one is replaced."""
+        flags = (verbose, allow_parallel_tool_calls, error_on_no_tool_call, error_on_tool_error)
+        expected = {**kwargs, **self._expected(error_on_no_tool_call)}
+        return super().predict_and_call(tools, user_msg, chat_history, *flags, **expected)
+
+    @unspanned
+    async def apredict_and_call(  # noqa: PLR0917  the host's signature
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        error_on_no_tool_call: bool = True,
+        error_on_tool_error: bool = False,
+        **kwargs: Any,
+    ) -> AgentChatResponse:
+        """Async form of `predict_and_call`."""
+        flags = (verbose, allow_parallel_tool_calls, error_on_no_tool_call, error_on_tool_error)
+        expected = {**kwargs, **self._expected(error_on_no_tool_call)}
+        return await super().apredict_and_call(tools, user_msg, chat_history, *flags, **expected)
+
+    def _expected(self, error_on_no_tool_call: bool) -> dict[str, Any]:
+        # Without such a model the host takes a way that does not lead to `chat_with_tools`.
+        wanted = error_on_no_tool_call and self.metadata.is_function_calling_model
+        return {_EXPECTED: True} if wanted else {}
+
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
@@ -218,6 +172,7 @@ class ToolRouter(ChatRouter):
         kwargs: Mapping[str, Any],
     ) -> tuple[Routing, ToolWork]:
         given = overrides(kwargs)
+        expected = bool(given.kwargs.pop(_EXPECTED, False))
         if isinstance(user_msg, str):
             user_msg = ChatMessage(role=MessageRole.USER, content=user_msg)
         verbose, parallel, required = flags
@@ -226,14 +181,8 @@ class ToolRouter(ChatRouter):
             tools=tuple(tools),
             parallel=parallel,
             required=required,
+            expected=expected,
             verbose=verbose,
             kwargs=given.kwargs,
         )
         return self._routing(work, given), work
-
-
-def _caller(llm: LLM) -> FunctionCallingLLM:
-    if not isinstance(llm, FunctionCallingLLM):
-        msg = f"{llm.class_name()} cannot call tools: expected a FunctionCallingLLM, or a call without tools"
-        raise RequestError(msg)
-    return llm
