@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from confroute import Cascade, KeepPrivate, Message, Request, Tier, TokenLogprob
+from confroute import Cascade, KeepPrivate, Message, Request, Tier, TokenLogprob, record
 from confroute.errors import PolicyError, TierError
 from confroute.heads import Estimate, encoder
 from confroute.policy import HeadFirst
@@ -179,3 +179,35 @@ def test_scripted_calls_are_enough_to_try_it():
     )
     asked = Request(messages=(Message(role="user", text="0.9 0.1"),))
     assert run(policy(), asked, calls.call(asked), {}).generation.text == "cloud"
+
+
+def test_a_replaced_tier_leaves_one_decision_with_all_that_was_tried():
+    """The call did not fail: `record` sees one decision, and the tier that failed stands in its steps."""
+    with record() as decisions:
+        routed("0.1 0.1", policy(), edge=None)
+    (found,) = decisions
+    assert [(step.kind, step.tier, step.error) for step in found.steps] == [
+        ("embed", None, None),
+        ("final", "edge", "TierError"),
+        ("final", "cloud", None),
+    ]
+
+
+def test_a_call_that_fails_is_recorded_once():
+    """The cloud is down and nothing may stand in for it."""
+    with record() as decisions, pytest.raises(TierError):
+        routed("0.9 0.1", policy(), cloud=None)
+    assert [found.stage for found in decisions] == ["failed"]
+
+
+def test_a_call_that_goes_on_from_the_cloud_stays_there():
+    """Edge now, says the head; but a weaker model would rewrite the cloud's answer."""
+    found = routed("0.1 0.1", policy(), begun_on="cloud").decision
+    assert (found.route, found.rule) == ("cloud", "sticky")
+    assert "head" not in found.signals
+
+
+def test_a_threshold_for_this_call_is_the_cascades():
+    """Whoever gives one wants the draft measured, as when a run is recorded through the router itself."""
+    found = routed("0.9 0.1", policy(), threshold=1e9).decision
+    assert (found.route, found.signal) == ("edge", "token_logprob")

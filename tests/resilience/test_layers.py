@@ -21,6 +21,7 @@ from confroute.asks import Final
 from confroute.budget import Budget, Paced
 from confroute.drift import Audited, DriftTest, Logged, off_policy
 from confroute.errors import CalibrationError, ConfrouteError
+from confroute.policy import GroupThreshold
 from confroute.policy.hedge import Hedged
 from confroute.policy.reuse import DraftReuse
 from confroute.runtime import arun, run, run_stream
@@ -168,3 +169,31 @@ def test_a_policy_that_forgets_is_refused():
     with pytest.raises(ConfrouteError, match="nothing was sent"):
         run(Careless(), ask(), calls.call(ask()), ONCE)
     assert calls.models["cloud"].heard == []
+
+
+def test_a_hedge_around_an_audit_begins_nothing_for_it():
+    """The audit is asked for after the answer was kept: a second call of the cloud would be paid for and thrown away."""
+    calls = calls_of()
+    audited = Audited(policy=GREY, test=TEST, share=1.0, store=MemoryStore())
+    decision = run(Hedged(policy=audited), ask(), calls.call(ask()), ONCE).decision
+    assert background.wait()
+    assert decision.layers["audit"]["audited"]
+    assert "hedge" not in decision.layers
+    assert len(calls.models["cloud"].heard) == 1
+
+
+def test_an_alarm_never_loosens_the_threshold_of_a_tag():
+    """Narrowed is the threshold that holds for the call, not the one of all other calls."""
+    gate = Gate(
+        signal=TokenLogprob(),
+        threshold=Threshold(value=1.0),
+        by_tag=(GroupThreshold(tag="strict", threshold=Threshold(value=0.1)),),
+    )
+    policy = Audited(
+        policy=Cascade(gates=(gate,)), test=TEST, share=1.0, on_alarm="widen", store=MemoryStore()
+    )
+    policy._change(lambda state: {**state, "alarm_at": 1})
+    request = ask(tags=frozenset({"strict"}))
+    calls = calls_of(edge=Reply(text="4", logprob=-0.2))
+    decision = run(policy, request, calls.call(request), ONCE).decision
+    assert (decision.route, decision.threshold) == ("cloud", pytest.approx(0.05))

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import math
 import pickle
 import threading
 import time
@@ -14,6 +15,7 @@ from confroute.errors import (
     DeadlineError,
     PolicyError,
     RequestError,
+    SignalUnavailableError,
     TierTimeoutError,
 )
 from confroute.models.breaker import Breaker
@@ -129,6 +131,49 @@ def test_the_callers_mistakes_do_not_open_it(error):
     breaker = Breaker(failures=1)
     tried(breaker, failing(error))
     assert breaker.state == "closed"
+
+
+def test_a_status_in_the_response_is_a_status_too():
+    """httpx and requests keep it there; OpenAI's client on the error itself."""
+
+    class Refused(Exception):  # noqa: N818  read as a sentence in the test
+        response = type("Response", (), {"status_code": 401})()
+
+    breaker = Breaker(failures=1)
+    tried(breaker, failing(Refused()))
+    assert breaker.state == "closed"
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        DeadlineError(tier="cloud", left_s=0.0),
+        RequestError("empty"),
+        SignalUnavailableError("no hidden states"),
+    ],
+)
+def test_what_never_reached_the_tier_says_nothing_about_it(nothing):
+    """It neither opens a breaker, nor ends a row of failures, nor counts as the good probe that closes one."""
+    clock = Clock()
+    breaker = Breaker(failures=2, open_s=1, clock=clock)
+    for error in (nothing, ConnectionError(), nothing, ConnectionError()):
+        tried(breaker, failing(error))
+    assert breaker.state == "open"
+    clock.now = 1
+    tried(breaker, failing(nothing))
+    assert breaker.state == "half_open"
+    assert tried(breaker) == "fine"
+    assert breaker.state == "closed"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"timeout_s": math.inf}, {"wait_s": -1.0}, {"max_wait_s": math.nan}, {"expected_s": math.inf}],
+)
+def test_times_that_no_clock_can_wait_for_are_refused(wrong):
+    """At once, not when the first call is made."""
+    with pytest.raises(PolicyError, match="expected seconds"):
+        Limits(**wrong)
 
 
 def test_an_open_breaker_is_not_tried_again():

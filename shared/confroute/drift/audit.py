@@ -157,7 +157,8 @@ class Audited(Shown):
             closed = replace(known, closed=f"drift alarm after {alarm_at} audits")
             return replace(request, tiers={**request.tiers, first: closed})
         if self.on_alarm == "widen" and request.threshold is None:
-            narrow = {gate.signal.name: gate.threshold.value * self.widen for gate in self._gates}
+            gates = [gate.for_tags(request.tags) for gate in self._gates]
+            narrow = {gate.signal.name: gate.threshold.value * self.widen for gate in gates}
             source = f"times {self.widen:g} after a drift alarm"
             return replace(request, threshold=narrow, threshold_source=source)
         return request

@@ -21,11 +21,20 @@ from confroute.errors import (
     ModelError,
     PolicyError,
     RequestError,
+    SignalUnavailableError,
 )
 
 State: TypeAlias = Literal["closed", "open", "half_open"]
 # What the caller, the set-up or the clock did says nothing about the tier.
-_NOT_ITS_FAULT = (BreakerOpenError, DeadlineError, MissingExtraError, ModelError, PolicyError, RequestError)
+_SAYS_NOTHING = (
+    BreakerOpenError,
+    DeadlineError,
+    MissingExtraError,
+    ModelError,
+    PolicyError,
+    RequestError,
+    SignalUnavailableError,
+)
 _log = logging.getLogger("confroute")
 
 
@@ -54,8 +63,9 @@ class Breaker:
 
     Notes
     -----
-    A failure is any error of the call but those that the caller made: HTTP 4xx other than 408, 409, 425 and 429,
-    refused requests, set-up errors. Cancelled calls count neither way. The state is this process's own.
+    A failure is any error of the call but HTTP 4xx other than 408, 409, 425 and 429: with those the tier did answer.
+    Cancelled calls, refused requests, set-up errors and used-up deadlines count neither way: nothing was asked. The state
+    is this process's own.
 
     Examples
     --------
@@ -120,7 +130,7 @@ class Breaker:
         try:
             yield
         except Exception as error:
-            self._learn(tier, era, failed=not _is_callers(error))
+            self._learn(tier, era, failed=None if isinstance(error, _SAYS_NOTHING) else _is_failure(error))
             raise
         except BaseException:
             self._learn(tier, era, failed=None)
@@ -165,8 +175,13 @@ class Breaker:
             self._failed = 0
 
 
-def _is_callers(error: Exception) -> bool:
-    if isinstance(error, _NOT_ITS_FAULT):
-        return True
-    status = getattr(error, "status_code", None)
-    return isinstance(status, int) and 400 <= status < 500 and status not in {408, 409, 425, 429}
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that an error carries, itself (OpenAI) or in its response (httpx, requests)."""
+    response = getattr(error, "response", None)
+    status = getattr(error, "status_code", None) or getattr(response, "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def _is_failure(error: Exception) -> bool:
+    status = status_of(error)
+    return status is None or not 400 <= status < 500 or status in {408, 409, 425, 429}

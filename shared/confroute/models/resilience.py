@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from confroute.errors import DeadlineError, PolicyError, TierTimeoutError
-from confroute.models.breaker import Breaker
+from confroute.models.breaker import Breaker, status_of
 from confroute.models.deadline import time_left
 from confroute.models.retry_budget import RetryBudget
 
@@ -60,7 +61,7 @@ class Limits:
     Raises
     ------
     PolicyError
-        A time that is not positive, or fewer than one attempt.
+        A time that is negative, infinite or, of `timeout_s`, 0, or fewer than one attempt.
     """
 
     timeout_s: float | None = None
@@ -72,13 +73,16 @@ class Limits:
     retries: RetryBudget | None = None
 
     def __post_init__(self) -> None:
-        if self.timeout_s is not None and not self.timeout_s > 0:
+        if self.timeout_s is not None and not 0 < self.timeout_s < math.inf:
             msg = f"timeout_s is {self.timeout_s}: expected seconds above 0, or None for no limit"
+            raise PolicyError(msg)
+        if not 0 <= self.wait_s < math.inf or not 0 <= self.max_wait_s < math.inf:
+            msg = f"wait_s is {self.wait_s} and max_wait_s {self.max_wait_s}: expected seconds, 0 or more"
             raise PolicyError(msg)
         if self.attempts < 1:
             msg = f"attempts is {self.attempts}: expected at least 1, the first call included"
             raise PolicyError(msg)
-        if not self.expected_s >= 0:
+        if not 0 <= self.expected_s < math.inf:
             msg = f"expected_s is {self.expected_s}: expected seconds, 0 or more"
             raise PolicyError(msg)
 
@@ -118,10 +122,8 @@ def is_transient(error: BaseException) -> bool:
     """
     if isinstance(error, DeadlineError):
         return False
-    status = getattr(error, "status_code", None) or getattr(
-        getattr(error, "response", None), "status_code", None
-    )
-    if isinstance(status, int):
+    status = status_of(error)
+    if status is not None:
         return status in _TRANSIENT_STATUS
     # 3.10 still has two more classes of the same name.
     if isinstance(error, (ConnectionError, TimeoutError, asyncio.TimeoutError, FutureTimeoutError)):

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from confroute.asks import Ask, Embed, Evidence
-from confroute.decision import Measurement, Routed, Stage, Step
+from confroute.asks import Ask, Embed, Evidence, Report
+from confroute.decision import Decision, Measurement, Routed, Stage, Step
 from confroute.errors import MissingExtraError, ModelError, PolicyError, StreamInterruptedError
 from confroute.flow import Flow
 from confroute.heads.base import Head
 from confroute.heads.encoder import Encoder
 from confroute.policy.cascade import Cascade
-from confroute.policy.layer import Shown
+from confroute.policy.layer import Shown, through
+from confroute.policy.synthesis import stay
 from confroute.policy.verdict import blocked_by
 from confroute.types import Request, Tier
 
@@ -53,7 +54,8 @@ class HeadFirst(Shown):
     -----
     The paper's router (Zhang et al., arXiv 2502.11021) is `cloud_above=t, edge_below=t`: no draft is ever judged. An
     embedding that fails is no evidence: the cascade decides, and the decision says so. Only the question is embedded,
-    after the rules: a text that a rule keeps private is never given to the encoder.
+    after the rules: a text that a rule keeps private is never given to the encoder. Forced routes, calls that go on from a
+    later tier's answer and calls with a threshold of their own are the cascade's as well.
     """
 
     head: Head
@@ -85,7 +87,8 @@ class HeadFirst(Shown):
 
     def flow(self, request: Request) -> Flow:
         """Route one request; see `confroute.flow.Policy`."""
-        if request.route is not None or not request.asked.strip() or self._ruled(request):
+        given = request.route is not None or request.threshold is not None
+        if given or not request.asked.strip() or self._ruled(request):
             return (yield from self.cascade.flow(request))
         try:
             evidence = yield Embed(texts=(request.asked,), model=self.encoder.name, embed=self.encoder)
@@ -104,11 +107,12 @@ class HeadFirst(Shown):
         choice = self._choice(measured.uncertainty, float(found.spread[0]))
         if choice is None or blocked_by(_tier(request, choice[0])):
             routed = yield from self.cascade.flow(request)
-            return _noted(routed, measured=measured, step=step)
+            return _noted(routed, step, measured=measured)
         return (yield from self._settled(request, measured, step, *choice))
 
     def _ruled(self, request: Request) -> bool:
-        return any(rule(request) is not None for rule in self.cascade.rules)
+        stays = self.cascade.sticky and stay(request, self.tiers) is not None
+        return stays or any(rule(request) is not None for rule in self.cascade.rules)
 
     def _choice(self, wins: float, spread: float) -> tuple[str, str] | None:
         """Tier and reason, or None where the cascade has to judge a draft."""
@@ -132,17 +136,19 @@ class HeadFirst(Shown):
             self.cascade.on_cloud_error == "edge" if tier == cloud else self.cascade.on_edge_error == "cloud"
         )
         stage: Stage = "head"
+        failed: list[Decision] = []
         try:
-            routed = yield from self.cascade.flow(replace(request, route=tier))
-        except (StreamInterruptedError, *_SET_UP):
-            raise
+            routed = yield from through(self.cascade.flow(replace(request, route=tier)), _held(failed))
         except Exception as error:
-            if not may_fall:
+            if not may_fall or isinstance(error, (StreamInterruptedError, *_SET_UP)):
+                for decision in failed:
+                    yield Report(decision=decision)
                 raise
             other = edge if tier == cloud else cloud
             routed = yield from self.cascade.flow(replace(request, route=other))
             stage, reason = "fallback", f"{reason}; {tier} failed ({type(error).__name__}): {other} answers"
-        noted = _noted(routed, measured=measured, step=step)
+        tried = [one for decision in failed for one in decision.steps]
+        noted = _noted(routed, step, *tried, measured=measured)
         bound = self.cloud_above if tier == cloud else self.edge_below
         decision = replace(
             noted.decision,
@@ -160,12 +166,20 @@ def _tier(request: Request, name: str) -> Tier:
     return request.tiers.get(name) or Tier(name=name, model=name)
 
 
+def _held(failed: list[Decision]) -> Callable[[Ask], Generator[Ask, Evidence, Evidence]]:
+    """Keep the record of a failed call back: it is the call's only if no other tier answers."""
+
+    def answer(ask: Ask) -> Generator[Ask, Evidence, Evidence]:
+        if not isinstance(ask, Report):
+            return (yield ask)
+        failed.append(ask.decision)
+        return Evidence()
+
+    return answer
+
+
 def _noted(
-    routed: Routed,
-    *,
-    measured: Measurement | None = None,
-    step: Step | None = None,
-    skipped: str | None = None,
+    routed: Routed, *steps: Step, measured: Measurement | None = None, skipped: str | None = None
 ) -> Routed:
     """The cascade's result, with what the head said before it."""
     decision = routed.decision
@@ -173,6 +187,6 @@ def _noted(
         decision,
         signals=decision.signals if measured is None else {measured.signal: measured, **decision.signals},
         skipped=decision.skipped if skipped is None else {SIGNAL: skipped, **decision.skipped},
-        steps=decision.steps if step is None else (step, *decision.steps),
+        steps=(*steps, *decision.steps),
     )
     return replace(routed, decision=decision)

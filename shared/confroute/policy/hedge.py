@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal
 
-from confroute.asks import Ask, Begin, Cancel, Consult, Draft, Evidence, Final, Report, Tentative
+from confroute.asks import Ask, Begin, Cancel, Consult, Draft, Evidence, Final, Report, Shadow, Tentative
 from confroute.decision import Routed, Step
 from confroute.errors import BudgetSpentError, PolicyError
 from confroute.flow import Flow, Policy
@@ -109,7 +109,7 @@ class _Hedge:
             self.drafted = True
             if self.layer.when == "draft":
                 yield from self.begin()
-        elif self.drafted and not isinstance(ask, (Consult, Report)):
+        elif self.drafted and not isinstance(ask, (Consult, Report, Shadow)):
             yield from self.begin()
         return (yield ask)
 
