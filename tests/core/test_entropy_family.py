@@ -28,7 +28,7 @@ from confroute.signals.degree import degree
 from confroute.signals.eccentricity import eccentricity
 from confroute.signals.eigenvalues import soft_count
 from confroute.signals.kernel_entropy import kernel_entropy
-from confroute.signals.semantic_entropy import normalised_entropy
+from confroute.signals.partitions import normalised_entropy
 from confroute.types import Generation, Tier
 
 WORDS = ("oslo town", "bern", "rome here", "lima", "quito city", "paris")

@@ -27,6 +27,7 @@ from confroute.signals import (
     EmbeddingCosine,
     Ensemble,
     EntailmentDegree,
+    EwensMixture,
     Head,
     KernelEntropy,
     McDropout,
@@ -54,7 +55,7 @@ T = TypeVar("T", bound=type)
 _KNOWN: dict[str, type[Any]] = {
     known.__name__: known
     for known in (
-        *(BetaBinomial, Combined, Curve, Head, Member, Recorded),
+        *(BetaBinomial, Combined, Curve, EwensMixture, Head, Member, Recorded),
         *(AlphabetSize, Cocoa, CoverageEntropy, Degree, Eccentricity, EigenvalueSum),
         *(KernelEntropy, OptionProbability, PTrue, EmbeddingCosine, EntailmentDegree, WordOverlap),
         *(TokenEntropy, TokenMargin, Verbalised),

@@ -18,6 +18,7 @@ from confroute.signals.equivalence import (
     SameEntailment,
     SameText,
 )
+from confroute.signals.ewens import EwensMixture
 from confroute.signals.kernel_entropy import KernelEntropy
 from confroute.signals.lacking import ContextLacks, abstains
 from confroute.signals.logprob import TokenLogprob, token_nll
@@ -52,6 +53,7 @@ __all__ = [
     "Ensemble",
     "EntailmentDegree",
     "Equivalence",
+    "EwensMixture",
     "Head",
     "KernelEntropy",
     "McDropout",

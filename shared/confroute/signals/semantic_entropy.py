@@ -7,59 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-import numpy as np
-
 from confroute.decision import Measurement
 from confroute.errors import BadLogprobsError, PolicyError, SignalUnavailableError
 from confroute.signals.answers import normalised
 from confroute.signals.base import Asking, Case, Range, samples
 from confroute.signals.consistency import check_sampling
 from confroute.signals.equivalence import Equivalence, Match, SameText, settled_by_text
+from confroute.signals.ewens import EwensMixture
+from confroute.signals.partitions import bounds, normalised_entropy
 from confroute.types import Generation, checked_logprobs
 
 Weighting: TypeAlias = Literal["discrete", "probability"]
-
-
-def normalised_entropy(weights: Sequence[float], n: int) -> float:
-    """Entropy of clusters in units of log(n): exactly 0 for one cluster, exactly 1 for n equal ones.
-
-    Parameters
-    ----------
-    weights : sequence of float
-        One positive weight per cluster; they need not sum to 1.
-    n : int
-        Answers that were clustered, 2 or more.
-
-    Examples
-    --------
-    >>> normalised_entropy([20], 20), normalised_entropy([1, 1, 1], 3)
-    (0.0, 1.0)
-    """
-    if len(weights) == 1:
-        return 0.0
-    if len(weights) == n and len(set(weights)) == 1:
-        return 1.0
-    p = np.asarray(weights, dtype=np.float64) / math.fsum(weights)
-    return float(min(1.0, max(0.0, -(p * np.log(p)).sum() / math.log(n))))
-
-
-def bounds(counts: Sequence[int], n: int) -> tuple[float, float]:
-    """Least and greatest normalised entropy that `n` answers can end in, given clusters of the first ones.
-
-    The entropy is least if all further answers join the largest cluster (that completion majorises every other)
-    and greatest if each is a meaning of its own (every other completion merges clusters of that one).
-
-    Examples
-    --------
-    >>> low, high = bounds([3], 5)
-    >>> low, round(high, 3)
-    (0.0, 0.59)
-    """
-    rest = n - sum(counts)
-    largest = max(counts)
-    low = [*counts]
-    low[low.index(largest)] += rest
-    return normalised_entropy(low, n), normalised_entropy([*counts, *[1] * rest], n)
 
 
 @dataclass(slots=True)
@@ -210,6 +168,13 @@ class SemanticEntropy:
         What makes two answers the same: `SameText`, `SameEmbedding` or `SameEntailment`.
     weighting : {"discrete", "probability"}
         Count answers, or weigh each by its length-normalised probability (needs log-probabilities of the samples).
+    stop : EwensMixture, optional
+        Stop as well where the decision would change with a probability of at most its `eps` only. For counted answers.
+
+    Raises
+    ------
+    PolicyError
+        Numbers out of range, an unknown weighting, or `stop` with weighed answers.
 
     Notes
     -----
@@ -224,11 +189,15 @@ class SemanticEntropy:
     step: int = 1
     equivalence: Equivalence = field(default_factory=SameText)
     weighting: Weighting = "discrete"
+    stop: EwensMixture | None = None
 
     def __post_init__(self) -> None:
         check_sampling(self.n, self.temperature, self.step)
         if self.weighting not in ("discrete", "probability"):
             msg = f"weighting is {self.weighting!r}: expected 'discrete' or 'probability'"
+            raise PolicyError(msg)
+        if self.stop is not None and self.weighting != "discrete":
+            msg = "stop is given with weighting='probability': a later answer may weigh anything; use weighting='discrete'"
             raise PolicyError(msg)
 
     @property
@@ -258,6 +227,10 @@ class SemanticEntropy:
             for sample in drawn[known:]:
                 yield from clusters.add(sample.answer or sample.text)
             low, high = bounds(clusters.counts, self.n)
+            probable = self.stop and self.stop.range_of(clusters.counts, self.n, case.settled)
+            if probable:
+                low, high = probable
+                break
         return self._measurement(clusters, drawn, low, high)
 
     def _settled(self, case: Case, low: float, high: float) -> bool:
