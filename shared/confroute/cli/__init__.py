@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ COMMANDS = (demo, doctor, pull, label, judge, models, record, signals, fit, appl
 FAILED = 1
 MISUSED = 2
 INTERRUPTED = 128 + signal.SIGINT
+UNREAD = 128 + 13  # SIGPIPE, which not every system has
 TERMINATED = 128 + signal.SIGTERM
 
 
@@ -33,14 +35,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or 1 after an error of confroute's own, 2 after wrong usage, 130 after Ctrl-C, 143 after SIGTERM.
+        0, or 1 after an error of confroute's own or of a file, 2 after wrong usage, 130 after Ctrl-C, 141 where whoever read
+        the output has left, 143 after SIGTERM.
     """
     parser = _parser()
     try:
         args = parser.parse_args(argv)
         with _sigterm_as_exit():
             code: int = args.run(args)
-    except ConfrouteError as error:
+    except BrokenPipeError:
+        # The interpreter flushes standard output once more at exit, and would complain there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
+    except (ConfrouteError, OSError) as error:
         print(f"confroute: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:

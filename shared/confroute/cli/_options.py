@@ -11,6 +11,29 @@ if TYPE_CHECKING:
     from confroute.prices import Price
 
 
+def count(text: str) -> int:
+    """Read a whole number of 1 or more.
+
+    Raises
+    ------
+    ArgumentTypeError
+        Anything else: a negative limit, say, would leave out rows at the end.
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        msg = f"{text!r}: expected a whole number of 1 or more"
+        raise argparse.ArgumentTypeError(msg)
+    return number
+
+
+def add_url(parser: argparse._ActionsContainer, whose: str, told: str) -> None:
+    """Add the server of one model, under its short name too."""
+    parser.add_argument(f"--{whose}-base-url", f"--{whose}-url", metavar="URL", help=told)
+
+
 def add_price(parser: argparse.ArgumentParser, flag: str, whose: str) -> None:
     """Add a price, which `price_of` reads."""
     parser.add_argument(

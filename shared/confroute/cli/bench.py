@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from confroute.cli._options import count
 from confroute.cli._runs import add_prices
 from confroute.errors import PolicyError
 
@@ -52,7 +53,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_prices(replay)
     replay.add_argument("--cache", type=Path, metavar="FOLDER", help="keep embeddings here")
-    replay.add_argument("--resamples", type=int, default=1000, metavar="N", help="of the bootstrap")
+    replay.add_argument("--resamples", type=count, default=1000, metavar="N", help="of the bootstrap")
     replay.add_argument("--json", action="store_true", help="print JSON")
     replay.add_argument("--out", type=Path, metavar="FOLDER", help="write tables, plots and a page")
     replay.set_defaults(run=run)

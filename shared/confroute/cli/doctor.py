@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from confroute.cli._options import add_url
 from confroute.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         parser.add_argument(
             f"--{tier}", default=default, metavar="MODEL", help=f"PROVIDER:MODEL (default: {default})"
         )
-        parser.add_argument(
-            f"--{tier}-url", metavar="URL", help="where an OpenAI-compatible or Ollama server listens"
-        )
+        add_url(parser, tier, "where an OpenAI-compatible or Ollama server listens")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -48,8 +47,8 @@ def run(args: argparse.Namespace) -> int:
         raise MissingExtraError(extra="langchain", needed_for="the doctor") from error
     from confroute.demo.backends import Backend
 
-    edge = Backend(spec=args.edge, base_url=args.edge_url)
-    cloud = Backend(spec=args.cloud, base_url=args.cloud_url)
+    edge = Backend(spec=args.edge, base_url=args.edge_base_url)
+    cloud = Backend(spec=args.cloud, base_url=args.cloud_base_url)
     found = diagnose(edge=edge.langchain(), cloud=cloud.langchain())
     if args.json:
         print(json.dumps(found.to_dict(), indent=2, allow_nan=False))

@@ -97,6 +97,9 @@ def run(args: argparse.Namespace) -> int:
     from confroute.fitting import fit
     from confroute.fitting.report import report_html
 
+    if args.out.suffix == ".html":
+        msg = f"--out {args.out}: expected the policy's file, such as policy.json; its report takes the .html beside it"
+        raise PolicyError(msg)
     rows = [*rows_of(args.data, args.dataset)]
     with progress("replaying") as moved:
         found = fit(

@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from confroute.cli._options import add_price, price_of
+from confroute.cli._options import add_price, count, price_of
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _add_agreement(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--verdicts", default="*", metavar="PATTERN", help="recorded judges to take, as '*|CoT'"
     )
     agreement.add_argument(
-        "--resamples", type=int, default=2000, metavar="N", help="of the bootstrap (%(default)s)"
+        "--resamples", type=count, default=2000, metavar="N", help="of the bootstrap (%(default)s)"
     )
     _judging(agreement, required=False)
     agreement.set_defaults(run=run_agreement)
@@ -94,7 +94,7 @@ def _judging(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument(
         "--private", action="append", metavar="REGEX", help="matching text stays on this machine"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only N of them")
+    parser.add_argument("--limit", type=count, metavar="N", help="only N of them")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -9,6 +9,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from confroute.cli._options import add_url, count
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--edge", metavar="MODEL", help="model a; not needed where DATA holds its samples")
     parser.add_argument("--cloud", metavar="MODEL", help="model b; as above")
-    parser.add_argument("--edge-url", metavar="URL", help="OpenAI-compatible server of the edge")
-    parser.add_argument("--cloud-url", metavar="URL", help="the same of the cloud")
+    add_url(parser, "edge", "OpenAI-compatible server of the edge")
+    add_url(parser, "cloud", "the same of the cloud")
     parser.add_argument(
         "--keep", type=Path, metavar="FILE", help="keep all answers as a recorded run, to label again"
     )
@@ -67,7 +68,7 @@ def _how(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--judge", action="append", metavar="MODEL", help="for --source judge and mixed; again for a panel"
     )
-    how.add_argument("--judge-url", metavar="URL", help="OpenAI-compatible server of the judges")
+    add_url(how, "judge", "OpenAI-compatible server of the judges")
     how.add_argument("--judge-cache", type=Path, metavar="FILE", help="keep judges' replies here")
     how.add_argument(
         "--private", action="append", metavar="REGEX", help="matching prompts stay on this machine"
@@ -76,13 +77,19 @@ def _how(parser: argparse.ArgumentParser) -> None:
 
 def _where(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=("local", "ray"), default="local")
-    parser.add_argument("--workers", type=int, default=4, metavar="N", help="prompts at a time (%(default)s)")
+    parser.add_argument(
+        *("--concurrency", "--workers"),
+        type=count,
+        default=4,
+        metavar="N",
+        help="prompts at a time (%(default)s)",
+    )
     parser.add_argument(
         "--ray-address", metavar="ADDRESS", help="of a Ray cluster; one on this machine by default"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N lines of DATA")
+    parser.add_argument("--limit", type=count, metavar="N", help="only the first N lines of DATA")
     parser.add_argument(
-        "--max-failures", type=int, default=20, metavar="N", help="in a row, that stop it (%(default)s)"
+        "--max-failures", type=count, default=20, metavar="N", help="in a row, that stop it (%(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
@@ -120,7 +127,7 @@ def _labeller(args: argparse.Namespace) -> Labeller:
     needs_logprobs = args.source in ("entropy", "mixed") and args.estimator != "discrete"
     edge, cloud = (
         None if name is None else speaker(name, base_url=url, logprobs=needs_logprobs)
-        for name, url in ((args.edge, args.edge_url), (args.cloud, args.cloud_url))
+        for name, url in ((args.edge, args.edge_base_url), (args.cloud, args.cloud_base_url))
     )
     return Labeller(
         edge=edge,
@@ -157,7 +164,7 @@ def _judge(args: argparse.Namespace) -> Judge | None:
 
     if not args.judge:
         return None
-    panel = [speaker(name, base_url=args.judge_url, logprobs=False) for name in args.judge]
+    panel = [speaker(name, base_url=args.judge_base_url, logprobs=False) for name in args.judge]
     cache = None if args.judge_cache is None else ReplyCache(args.judge_cache)
     # Prompts are labelled side by side already.
     return Judge(panel=panel, cache=cache, concurrency=1)
@@ -167,10 +174,10 @@ def _engine(args: argparse.Namespace) -> Engine:
     if args.engine == "ray":
         from confroute.labels.ray import RayEngine
 
-        return RayEngine(workers=args.workers, address=args.ray_address)
+        return RayEngine(workers=args.concurrency, address=args.ray_address)
     from confroute.labels import LocalEngine
 
-    return LocalEngine(concurrency=args.workers)
+    return LocalEngine(concurrency=args.concurrency)
 
 
 def _show(args: argparse.Namespace, summary: Summary) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from confroute.cli._options import add_price, price_of
+from confroute.cli._options import add_price, count, price_of
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     for tier in ("edge", "cloud"):
         add_price(parser, f"--{tier}-price", f"of the {tier}, to record cost_usd")
     parser.add_argument("--concurrency", type=int, default=1, metavar="N", help="prompts at a time (1)")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N prompts")
+    parser.add_argument("--limit", type=count, metavar="N", help="only the first N prompts")
     parser.add_argument("--retry-errors", action="store_true", help="do rows that failed again")
     parser.set_defaults(run=run)
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from confroute.errors import LogError
+from confroute.errors import LogError, PolicyError
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,13 +33,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _price(text: str) -> tuple[str, tuple[float, float]]:
+    from confroute.prices import Price
+
     tier, _, pair = text.partition("=")
     try:
-        spent_in, spent_out = (float(part) for part in pair.split(","))
-    except ValueError:
-        msg = f"{text!r}: expected TIER=IN,OUT such as cloud=0.15,0.60"
+        price = Price.parse(pair)
+    except PolicyError as error:
+        msg = f"{text!r}: expected TIER=IN,OUT such as cloud=0.15,0.60 ({error})"
         raise argparse.ArgumentTypeError(msg) from None
-    return tier, (spent_in, spent_out)
+    return tier, (price.input_usd, price.output_usd)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,0 +1,70 @@
+"""What holds for every command: numbers, names of arguments, files that cannot be written, readers that leave."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from confroute.cli import main
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "some"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["record", "p", "--out", "o", "--edge", "local:m"],
+        ["label", "p", "--out", "o"],
+        ["judge", "grade", "p", "--out", "o", "--judge", "local:m"],
+    ],
+)
+def test_a_limit_is_a_number_of_rows(command, limit, capsys):
+    """A negative one would leave out the last rows instead of taking the first."""
+    assert main([*command, "--limit", limit]) == 2
+    assert "expected a whole number of 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["base-url", "url"])
+def test_a_models_server_is_named_alike_everywhere(name, capsys):
+    """`--edge-base-url` is known wherever an edge is; the short name too."""
+    for command in (["doctor"], ["label", "p", "--out", "o"]):
+        assert main([*command, f"--edge-{name}", "http://127.0.0.1:9/v1", "--nonsense"]) == 2
+        assert capsys.readouterr().err.rstrip().endswith("unrecognized arguments: --nonsense")
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    """A missing folder is no reason for a traceback."""
+    line = {"id": "1", "prompt": "?", "response": "x"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(line) + "\n")
+    command = ["judge", "compare", *[str(tmp_path / "a.jsonl")] * 2, "--judge", "builtins:repr"]
+    assert main([*command, "--cache", str(tmp_path / "c"), "--out", str(tmp_path / "none" / "out")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("confroute: ")
+    assert "none" in said
+
+
+def test_a_report_does_not_replace_the_policy(tmp_path, capsys):
+    """The report of `fit` stands beside the policy as .html: a policy of that name would be lost."""
+    assert main(["fit", "run", "--out", str(tmp_path / "p.html"), "--cloud-share", "0.3"]) == 1
+    assert "policy.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("price", ["cloud=-1,2", "cloud=nan,2", "cloud=1"])
+def test_a_report_takes_prices_only(price, capsys):
+    """What is no price is wrong usage."""
+    assert main(["report", "log", "--price", price]) == 2
+    assert "TIER=IN,OUT" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_error_message():
+    """As in `confroute models | true`: nothing on standard error."""
+    code = (
+        "import sys; from confroute.cli import main, models\n"
+        "models._rows = lambda: [{'name': 'x' * 99, 'kind': 'k', 'size_bytes': 1, 'licence': 'l', 'path': 'p'}] * 9999\n"
+        "sys.exit(main(['models']))"
+    )
+    made = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    made.stdout.close()
+    assert made.wait(60) == 141
+    assert made.stderr.read() == b""
+    made.stderr.close()
