@@ -48,7 +48,8 @@ def merged(chunks: Sequence[AIMessage]) -> AIMessage:
     if len(chunks) == 1:
         return chunks[0]
     first, *rest = chunks
-    # The host's overloads do not name a list of chunks, which its own merging takes.
+    # `first` is typed as a whole message, whose sum is a prompt; chunks, which streams are made of, add up to a chunk.
+    # `unused-ignore`: with a core whose overloads name lists of chunks there is nothing to ignore.
     total: AIMessage = first + rest  # type: ignore[operator, assignment, unused-ignore]
     return total
 

@@ -182,6 +182,47 @@ def test_each_provider_gets_what_it_can_read(server, writer, reader):
     assert roles.count("assistant") == 1
 
 
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream"])
+async def test_one_call_may_reach_two_providers(server, how):
+    """Draft and final each get the conversation in their own provider's form; the caller's stays as it was."""
+    router = ChatConfRoute(
+        edge=model("ollama", server),
+        cloud=model("anthropic", server),
+        policy=Cascade.of(TokenLogprob(), 0.5),
+        edge_limits=ONCE,
+        disable_streaming=True,
+    ).bind_tools([look_up])
+    given = conversation("openai")
+    before = copy.deepcopy(given)
+    if how == "ainvoke":
+        await router.ainvoke(given)
+    else:
+        list(router.stream(given)) if how == "stream" else router.invoke(given)
+    (edge_path, edge), (cloud_path, cloud) = server.bodies
+    assert (edge_path, cloud_path) == ("/api/chat", "/v1/messages")
+    assert ("cache_control" in json.dumps(edge), "cache_control" in json.dumps(cloud)) == (False, True)
+    for body in (edge, cloud):
+        assert "secret" not in json.dumps(body)
+        assert "w means w" in json.dumps(body)
+    (call_id,), (result_id,) = ids_in(cloud_path, cloud)
+    assert call_id == result_id != "call|1"
+    assert given == before
+
+
+def test_a_conversation_moves_on_with_real_answers(server):
+    """Each provider's own answer is the next one's history, its tool results included."""
+    turns = [HumanMessage("What is w?")]
+    for provider in ("anthropic", "openai", "ollama", "anthropic"):
+        router = ChatConfRoute(
+            edge=ScriptedChat.of("x"), cloud=model(provider, server), policy=Cascade.of(TokenLogprob(), 0.5)
+        )
+        turns = [*turns, router.invoke(turns, forced("cloud")), HumanMessage("Go on.")]
+    assert [len(body["messages"]) for _, body in server.bodies] == [1, 3, 5, 7]
+    for _, body in server.bodies[1:]:
+        assert [m["role"] for m in body["messages"][:2]] == ["user", "assistant"]
+        assert "confroute" not in json.dumps(body)
+
+
 def test_settings_of_one_provider_stay_there(server):
     """Anthropic's cache_control and OpenAI's prompt_cache_key, given with the call, reach only their own."""
     router = ChatConfRoute(
