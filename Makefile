@@ -19,8 +19,9 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
 MIN_BIN := .venv-min/bin
 MIN_READY := .venv-min/.ready
+MAX_BIN := .venv-max/bin
 
-.PHONY: min-versions-test help setup demo test test-slow lint format types wheel-test docs perf results clean
+.PHONY: min-versions-test max-versions-test help setup demo test test-slow lint format types wheel-test docs perf results clean
 
 help:
 	@echo "make demo        route real questions between two small local models"
@@ -30,6 +31,7 @@ help:
 	@echo "make types       mypy and pyright"
 	@echo "make wheel-test  the test-suite against the built wheel"
 	@echo "make min-versions-test  the adapter against the oldest langchain-core"
+	@echo "make max-versions-test  the adapter against the newest"
 	@echo "make docs        the documentation's pages, into build/docs"
 	@echo "make perf        benchmarks"
 	@echo "make results     the tables and plots of docs/results, from recorded data"
@@ -82,16 +84,30 @@ wheel-test: $(WHEEL_READY)
 	@cd build/empty && CONFROUTE_TEST_WHEEL=1 ../../$(WHEEL_BIN)/python -m pytest -c ../../pyproject.toml \
 		-p no:cacheprovider $(TWO_AT_A_TIME) -m "not slow" ../../tests --ignore ../../tests/local $(PYTEST_ARGS)
 
+# The pins less the hosts' own, which these two choose themselves.
+build/pins.txt: constraints.txt
+	@mkdir -p build && grep -v '^lang' $< | grep -v '^pytest==' > $@
+
 # The oldest langchain-core of pyproject.toml, alone: no `langchain`, whose versions that support it are older than ours.
-$(MIN_READY): pyproject.toml
+# The suite of that time wants an older pytest.
+$(MIN_READY): pyproject.toml build/pins.txt
 	@$(MIN_BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv-min
-	$(MIN_BIN)/python -m pip install -qq --disable-pip-version-check --editable . "langchain-core==1.2.0" \
-		langchain-tests hypothesis pytest pytest-asyncio pytest-socket pytest-timeout
+	$(MIN_BIN)/python -m pip install -qq --disable-pip-version-check --constraint build/pins.txt --editable . \
+		langchain-core==1.2.0 langchain-tests==1.1.0 pytest==8.4.2 hypothesis pytest-asyncio pytest-socket pytest-timeout
 	@touch $@
 
 min-versions-test: $(MIN_READY)
 	@$(MIN_BIN)/python -m pytest -p no:cacheprovider -m "not slow" --benchmark-disable \
-		$(addprefix tests/langchain/test_,$(addsuffix .py,chat evidence failures fields prefix router standard))
+		$(addprefix tests/langchain/test_,$(addsuffix .py,chat context evidence failures fields prefix router standard))
+
+# The newest hosts that the package index has, asked for at every run: what users get who install today.
+max-versions-test: build/pins.txt
+	@$(MAX_BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv-max
+	$(MAX_BIN)/python -m pip install -qq --disable-pip-version-check --constraint build/pins.txt --editable . \
+		--upgrade langchain-core langchain langgraph langchain-anthropic langchain-ollama langchain-openai langchain-tests \
+		hypothesis pytest pytest-asyncio pytest-socket pytest-timeout pytest-xdist
+	@$(MAX_BIN)/python -c 'import langchain_core; print("langchain-core", langchain_core.__version__)'
+	@$(MAX_BIN)/python -m pytest -p no:cacheprovider $(TWO_AT_A_TIME) -m "not slow" tests/langchain
 
 docs: $(READY)
 	@rm -rf build/docs docs/api/*/
@@ -107,4 +123,4 @@ results: $(READY)
 	@$(BIN)/confroute bench replay --data $(DATA)/routellm --train $(DATA)/recorded --out docs/results
 
 clean:
-	rm -rf .venv .venv-wheel .venv-min build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .venv .venv-wheel .venv-min .venv-max build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

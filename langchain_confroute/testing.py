@@ -93,7 +93,7 @@ class ScriptedChat(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        names = ("temperature", "max_tokens", "stop", "seed", "logprobs")
+        names = ("temperature", "max_tokens", "stop", "seed", "logprobs", "top_logprobs")
         return {"model": self.name_in_records, **{name: getattr(self, name) for name in names}}
 
     def bind_tools(
