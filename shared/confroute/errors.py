@@ -21,6 +21,7 @@
     │   ├── UnknownModelError (KeyError)
     │   ├── DownloadError (OSError)
     │   └── ChecksumError
+    ├── StateError (RuntimeError)           the store of budgets and audits cannot be read or written
     ├── LogError (ValueError)               a file that is no decision log
     └── MissingExtraError (ImportError)     an optional dependency is not installed
 
@@ -179,6 +180,10 @@ class ChecksumError(ModelError):
             f"Run `confroute pull {name}` again; if it repeats, the source has changed."
         )
         self.name, self.expected, self.found = name, expected, found
+
+
+class StateError(ConfrouteError, RuntimeError):
+    """The store that budgets and audits stand in cannot be read or written."""
 
 
 class LogError(ConfrouteError, ValueError):

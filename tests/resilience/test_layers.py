@@ -99,11 +99,12 @@ def test_an_alarm_does_what_was_chosen(on_alarm):
     background.wait()
 
 
-def test_false_alarms_stay_below_the_stated_rate():
-    """1,000 runs of 500 audits at the promised loss raise the alarm in at most 5 % (with sampling error)."""
+@pytest.mark.parametrize("runs", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_false_alarms_stay_below_the_stated_rate(runs):
+    """Runs of 500 audits at the promised loss raise the alarm in at most 5 %."""
     chance = np.random.default_rng(0)
-    alarms = sum(TEST.first_alarm(chance.random(500) < 0.05) is not None for _ in range(1000))
-    assert alarms <= 50
+    alarms = sum(TEST.first_alarm(chance.random(500) < 0.05) is not None for _ in range(runs))
+    assert alarms <= 0.05 * runs
 
 
 def test_off_policy_estimates_agree_with_the_truth():

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from confroute.budget.pacing import Pace
+from confroute.budget.traffic import begun, turned
 from confroute.errors import BudgetSpentError, PolicyError
 from confroute.policy.files import register
 from confroute.types import Request
 
+# Of sums of amounts, against the limit.
+_ROUNDING = 1e-9
 Unit: TypeAlias = Literal["usd", "tokens", "calls"]
 
 
@@ -73,10 +76,13 @@ class Budget:
         """The record as it stands now: a new window begun, leases that ran out charged in full."""
         window = int((now - self.offset_s) // self.window_s)
         record = found or _fresh(window, self.pace.start if self.pace else 0.0)
-        if record["window"] != window:
-            # The level and what is on its way stay; the next window's money is whole.
-            record |= {"last_calls": record["calls"], "window": window, "spent": 0.0}
-            record |= {"calls": 0, "sent": 0, "spent_by_sent": 0.0, "trim": 0.0}
+        # A clock that was set back must not bring money back.
+        if window > record["window"]:
+            if self.pace is not None:
+                record["level"] = self.pace.opening(record)
+            turned(record)
+            # What is on its way stays; the next window's money is whole.
+            record |= {"window": window, "spent": 0.0, "sent": 0, "spent_by_sent": 0.0}
         for lease, (amount, until) in [*record["held"].items()]:
             if until <= now:
                 del record["held"][lease]
@@ -93,17 +99,8 @@ class Budget:
 
 
 def _fresh(window: int, level: float) -> dict[str, Any]:
-    return {
-        "window": window,
-        "spent": 0.0,
-        "held": {},
-        "calls": 0,
-        "sent": 0,
-        "spent_by_sent": 0.0,
-        "last_calls": 0,
-        "level": level,
-        "trim": 0.0,
-    }
+    money = {"window": window, "spent": 0.0, "held": {}, "sent": 0, "spent_by_sent": 0.0}
+    return {**money, **begun(), "level": level, "trim": 0.0}
 
 
 def reserve(
@@ -124,7 +121,7 @@ def reserve(
     """
     for budget, record, amount in zip(budgets, records, amounts, strict=True):
         left = budget.left(record)
-        if budget.hard and amount > left:
+        if budget.hard and amount - left > _ROUNDING * budget.limit:
             raise BudgetSpentError(
                 budget=budget.name,
                 wanted=amount,

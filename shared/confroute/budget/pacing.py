@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from confroute.budget.traffic import to_come
 from confroute.errors import CalibrationError, PolicyError
 from confroute.policy.files import register
 
 RUNGS = 41
-# Weight of what was expected against what was seen, as a share of the window.
-_PRIOR = 0.1
-# Nothing is concluded from less of the window than this, where nothing was expected.
-_LEAST_SEEN = 0.02
+# The trim forgets in this share of a window's calls: single calls move it, so it must be slow, but be done long before the end.
+_TRIM = 0.2
+# What a call moves it by at the least and the most, in windows of very many or very few calls.
+_TRIM_BOUNDS = (0.0005, 0.02)
 
 
 @register
@@ -37,9 +38,10 @@ class Pace:
     step : float in (0, 1]
         How far along the ladder one call may move it.
     expected_calls : float or None
-        Calls of a whole window; what the last window had where not given.
+        Calls of a whole window; learned from earlier windows where not given.
     profile : tuple of float
-        Relative traffic of equal parts of the window, such as 24 hours; even where empty.
+        Relative traffic of equal parts of the window, such as 24 hours; where empty learned from earlier windows, and
+        even in the first one.
 
     Raises
     ------
@@ -48,11 +50,12 @@ class Pace:
 
     Notes
     -----
-    With B left, c the mean cost of a cloud call so far and N the calls still expected, the share of calls that may
-    go to the cloud is s = B / (c N). The level on the ladder goes to 1 - s + trim, at most `step` a call; the trim
-    moves by step / 4 times (sent - s) a call, which corrects a ladder that no longer fits the traffic (the update of
+    With B left, c the mean cost of a cloud call so far and N the calls still expected (`confroute.budget.traffic`), the
+    share of calls that may go to the cloud is s = B / (c N). The level on the ladder goes to 1 - s + trim, at most `step` a call; the trim
+    moves by g (sent - s) a call, 1 / g being a fifth of the window's calls, which corrects a ladder that no longer fits the traffic (the update of
     adaptive conformal inference, Gibbs and Candes 2021, arXiv 2106.00170). Both s and the trim move slowly, and the
-    level follows without overshoot: nothing here can oscillate faster than the traffic does.
+    level follows without overshoot. A new window begins at the share that the last one reached. What lands, and how
+    smooth the path is: `tests/perf/budget.py`.
     """
 
     signal: str
@@ -126,39 +129,27 @@ class Pace:
         low, high = self.ladder[below], self.ladder[below + 1]
         return round(low + (high - low) * (place - below), 12)
 
-    def passed(self, part: float) -> float:
-        """Share of the window's traffic in its first `part`, both in [0, 1]."""
-        if not self.profile:
-            return part
-        place = part * len(self.profile)
-        whole = min(int(place), len(self.profile) - 1)
-        seen = sum(self.profile[:whole]) + self.profile[whole] * (place - whole)
-        return seen / sum(self.profile)
+    def opening(self, record: dict[str, Any]) -> float:
+        """Where a new window begins: at the share that the last one reached, not where its last calls left the level."""
+        if not record["calls"]:
+            return float(record["level"])
+        return float(min(1.0, max(0.0, 1 - record["sent"] / record["calls"] + record["trim"])))
 
-    def share(self, record: dict[str, Any], part: float, left: float) -> float | None:
-        """Share of calls that may go to the cloud, in [0, 1]; None while too little is known."""
-        if not record["sent"]:
-            return None
-        seen, expected = self.passed(part), self.expected_calls or record["last_calls"]
-        if expected:
-            calls = (expected * _PRIOR + record["calls"]) / (_PRIOR + seen)
-        elif seen < _LEAST_SEEN:
-            return None
-        else:
-            calls = record["calls"] / seen
-        to_come = max(calls * (1 - seen), 1.0)
-        mean = record["spent_by_sent"] / record["sent"]
-        return min(1.0, max(0.0, left / (mean * to_come))) if mean > 0 else 1.0
-
-    def moved(self, record: dict[str, Any], part: float, left: float, *, sent: bool) -> None:
-        """Move the level of `record` after one more call."""
-        share = self.share(record, part, left)
-        if share is None:
+    def moved(self, record: dict[str, Any], part: float, limit: float, *, sent: bool) -> None:
+        """Move the level of `record` after one more call, `part` of the window having passed."""
+        calls = to_come(record, part, expected=self.expected_calls, profile=self.profile)
+        if calls is None or not record["sent"]:
             return
+        mean = record["spent_by_sent"] / record["sent"]
+        # What is on its way will take what calls take, not the worst case that is set aside for it.
+        left = limit - record["spent"] - mean * len(record["held"])
+        share = min(1.0, max(0.0, left / (mean * max(calls, 1.0)))) if mean > 0 else 1.0
         level, trim = record["level"], record["trim"]
         wound = (level <= 0 and not sent) or (level >= 1 and sent)
         if not wound:
-            trim = min(1.0, max(-1.0, trim + self.step / 4 * ((1.0 if sent else 0.0) - share)))
+            low, high = _TRIM_BOUNDS
+            gain = min(high, max(low, 1 / (_TRIM * (record["calls"] + calls))))
+            trim = min(1.0, max(-1.0, trim + gain * ((1.0 if sent else 0.0) - share)))
         wanted = min(1.0, max(0.0, 1 - share + trim))
         record["level"] = level + min(self.step, max(-self.step, wanted - level))
         record["trim"] = trim

@@ -12,7 +12,7 @@ from confroute.asks import Consult, Draft, Evidence, Shadow
 from confroute.budget.paced import Paced
 from confroute.decision import Routed
 from confroute.drift.eprocess import DriftTest
-from confroute.errors import PolicyError
+from confroute.errors import BudgetSpentError, PolicyError, StateError
 from confroute.flow import Flow, Policy
 from confroute.policy.files import register
 from confroute.policy.layer import Shown, layers_of, noted
@@ -128,9 +128,15 @@ class Audited(Shown):
     def flow(self, request: Request) -> Flow:
         """Route one request; see `confroute.flow.Policy`."""
         store = open_store(self.store)
-        drawn = yield Consult(
-            work=lambda: (_coin.random() < self.share, self.state()["alarm_at"]), waits=store.waits
-        )
+        try:
+            drawn = yield Consult(
+                work=lambda: (_coin.random() < self.share, self.state()["alarm_at"]), waits=store.waits
+            )
+        except StateError as error:
+            _log.warning("%s: calls are neither audited nor under its alarm", error)
+            return noted(
+                (yield from self.policy.flow(request)), "audit", {"propensity": 0.0, "audited": False}
+            )
         audit, alarm_at = drawn.value
         routed = yield from self.policy.flow(
             request if alarm_at is None else self._alarmed(request, alarm_at)
@@ -141,8 +147,12 @@ class Audited(Shown):
         if not self._auditable(routed):
             note["propensity"] = 0.0
         elif audit:
-            yield Shadow(ask=Draft(tier=self.tiers[-1]), then=self._then(request, routed.generation))
-            note["audited"] = True
+            try:
+                yield Shadow(ask=Draft(tier=self.tiers[-1]), then=self._then(request, routed.generation))
+                note["audited"] = True
+            except (BudgetSpentError, StateError) as error:
+                # No audit is worth the answer that is there already.
+                note |= {"propensity": 0.0, "skipped": type(error).__name__}
         return noted(routed, "audit", note)
 
     def _auditable(self, routed: Routed) -> bool:

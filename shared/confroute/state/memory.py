@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
+import json
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from confroute.state.store import Change, Record
+from confroute.state.store import Change
 
 T = TypeVar("T")
 
@@ -34,7 +34,8 @@ class MemoryStore:
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self.now = clock
-        self._records: dict[str, Record] = {}
+        # As text, as other stores keep them: what cannot be kept there shows here, and nobody holds a record by reference.
+        self._records: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def __deepcopy__(self, memo: object) -> MemoryStore:
@@ -44,6 +45,7 @@ class MemoryStore:
     def change(self, keys: Sequence[str], change: Change[T]) -> T:
         """See `Store`."""
         with self._lock:
-            changed, result = change([copy.deepcopy(self._records.get(key)) for key in keys])
-            self._records.update(zip(keys, changed, strict=True))
+            found = [self._records.get(key) for key in keys]
+            changed, result = change([None if text is None else json.loads(text) for text in found])
+            self._records |= {key: json.dumps(record) for key, record in zip(keys, changed, strict=True)}
         return result

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from confroute.errors import MissingExtraError
+from confroute.errors import MissingExtraError, StateError
 from confroute.state.store import Change
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class RedisStore:
             raise MissingExtraError(extra="redis", needed_for="state in Redis") from error
         self.now = clock
         self._redis: Any = redis.Redis.from_url(url)
-        self._overtaken = redis.WatchError
+        self._overtaken, self._failed = redis.WatchError, redis.RedisError
 
     def __deepcopy__(self, memo: object) -> RedisStore:
         return self
@@ -53,7 +53,13 @@ class RedisStore:
 
     def change(self, keys: Sequence[str], change: Change[T]) -> T:
         """See `Store`."""
-        names = [_PREFIX + key for key in keys]
+        try:
+            return self._changed([_PREFIX + key for key in keys], change)
+        except self._failed as error:
+            msg = f"the state in Redis cannot be changed ({type(error).__name__}: {error})"
+            raise StateError(msg) from error
+
+    def _changed(self, names: list[str], change: Change[T]) -> T:
         with self._redis.pipeline() as pipe:
             while True:
                 try:

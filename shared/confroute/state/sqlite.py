@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
+from confroute.errors import StateError
 from confroute.state.store import Change
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ class SQLiteStore:
     clock : callable
         Seconds since the epoch; for tests and simulations.
     timeout_s : float
-        How long a change waits for those of others.
+        How long a change waits for those of others before it ends in `StateError`.
 
     Notes
     -----
@@ -60,6 +61,13 @@ class SQLiteStore:
 
     def change(self, keys: Sequence[str], change: Change[T]) -> T:
         """See `Store`."""
+        try:
+            return self._changed(keys, change)
+        except sqlite3.Error as error:
+            msg = f"the state in {self.path} cannot be changed ({type(error).__name__}: {error})"
+            raise StateError(msg) from error
+
+    def _changed(self, keys: Sequence[str], change: Change[T]) -> T:
         with self._lock, closing(self._open().cursor()) as cursor:
             # Locks at once: two that read first and write later would have to start again.
             cursor.execute("BEGIN IMMEDIATE")

@@ -34,7 +34,15 @@ class Store(Protocol):
         ...
 
     def change(self, keys: Sequence[str], change: Change[T]) -> T:
-        """Replace the records under `keys` by what `change` makes of them, and return its result."""
+        """Replace the records under `keys` by what `change` makes of them, and return its result.
+
+        What `change` raises leaves everything as it was.
+
+        Raises
+        ------
+        StateError
+            The records cannot be read or written; they are as they were.
+        """
         ...
 
 
