@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
@@ -51,6 +51,9 @@ _KINDS = {
     "document": "files",
     "media": "files",
 }
+# `message.text` and `message.tool_calls` hold these.
+_READ_ELSEWHERE = ("text", "tool_use", "tool_call", "function_call", "invalid_tool_call")
+_SAID = ("title", "context", "text", "reasoning", "thinking", "summary", "content", "source")
 _PROFILE_KEYS = {
     "tools": "tool_calling",
     "images": "image_inputs",
@@ -76,11 +79,32 @@ def _role(message: BaseMessage) -> Role:
 
 
 def _text(message: BaseMessage) -> str:
-    text = str(message.text)
-    if isinstance(message, AIMessage) and message.tool_calls:
-        calls = [f"{call['name']}({json.dumps(call['args'], default=str)})" for call in message.tool_calls]
-        return "\n".join(filter(None, (text, *calls)))
-    return text
+    parts = [str(message.text), *_further(message.content)]
+    if isinstance(message, AIMessage):
+        parts += [f"{call['name']}({json.dumps(call['args'], default=str)})" for call in message.tool_calls]
+        # Providers are sent these as well.
+        parts += [f"{call['name']}({call['args']})" for call in message.invalid_tool_calls]
+    return "\n".join(filter(None, parts))
+
+
+def _further(content: str | Sequence[Any]) -> Iterator[str]:
+    """Text in blocks that `message.text` leaves out: plain-text files, documents, reasoning."""
+    for block in content if not isinstance(content, str) else ():
+        if isinstance(block, Mapping) and block.get("type") not in _READ_ELSEWHERE:
+            yield from _said(block)
+
+
+def _said(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        # A document's text stands under "data" where its source says that it is text, and base64 elsewhere.
+        keys = (*_SAID, "data") if value.get("type") == "text" else _SAID
+        for key in keys:
+            yield from _said(value.get(key))
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _said(one)
 
 
 def kinds_of(messages: Iterable[BaseMessage]) -> tuple[str, ...]:

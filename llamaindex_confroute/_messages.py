@@ -52,7 +52,10 @@ def checked(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
 def core_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
     """Roles and all text, thoughts and tool calls included: what rules look at is what is sent."""
     return tuple(
-        Message(role=_ROLES.get(message.role, "user"), text="\n".join(_texts(message.blocks)))
+        Message(
+            role=_ROLES.get(message.role, "user"),
+            text="\n".join([*_texts(message.blocks), *_called(message)]),
+        )
         for message in messages
     )
 
@@ -92,6 +95,13 @@ def _texts(blocks: Sequence[BaseContentBlock]) -> Iterator[str]:
             yield from _texts(block.content)
         elif isinstance(block, CitationBlock):
             yield from _texts([block.cited_content])
+
+
+def _called(message: ChatMessage) -> Iterator[str]:
+    """Tool calls that stand beside the blocks, in the provider's own form: models are sent them too."""
+    for key in ("tool_calls", "function_call"):
+        if message.additional_kwargs.get(key):
+            yield json.dumps(message.additional_kwargs[key], default=str)
 
 
 def _attached(blocks: Sequence[BaseContentBlock]) -> bool:

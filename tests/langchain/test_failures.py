@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage
 
 from confroute import Cascade, KeepPrivate, TokenLogprob, record
 from confroute.errors import (
@@ -200,3 +200,26 @@ async def test_a_model_without_an_async_form_runs_in_a_thread(cloud):
     for _ in range(2):
         assert decision_of(await model.ainvoke("q"))["route"] == "edge"
     assert model._plan.tiers["edge"].sync_only
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        HumanMessage([{"type": "text-plain", "mime_type": "text/plain", "text": "a secret"}]),
+        HumanMessage(
+            [{"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "a secret"}}]
+        ),
+        AIMessage([{"type": "reasoning", "reasoning": "a secret"}]),
+        AIMessage(
+            "",
+            invalid_tool_calls=[
+                {"name": "f", "args": "{secret", "id": "1", "error": None, "type": "invalid_tool_call"}
+            ],
+        ),
+    ],
+)
+def test_private_text_is_found_wherever_a_message_holds_it(edge, cloud, message):
+    """Plain-text files, documents, reasoning and broken tool calls are sent as well: rules see them."""
+    model = router(edge, cloud, policy=Cascade(rules=(KeepPrivate(patterns=("secret",)),)))
+    answer = model.invoke([HumanMessage("q"), message, HumanMessage("go on")])
+    assert answer.response_metadata["confroute"]["rule"] == "keep_private"

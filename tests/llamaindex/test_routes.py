@@ -207,3 +207,15 @@ def test_no_logprobs_and_no_samples_is_no_confidence(kit):
     decision = kit.decision(kit.router(MockLLM(max_tokens=4), policy=Cascade()).complete("Which city?"))
     assert (decision["route"], decision["stage"]) == ("cloud", "no_signal")
     assert set(decision["skipped"]) == {"token_logprob", "self_consistency"}
+
+
+def test_private_text_is_found_in_a_providers_own_tool_calls(kit):
+    """Calls that stand in `additional_kwargs`, as OpenAI writes them, are sent to models: rules see them."""
+    large = kit.cloud()
+    rules = (KeepPrivate(patterns=("salary",)),)
+    llm = kit.router(kit.unsure(), large=large, policy=Cascade.of(TokenLogprob(), 0.3, rules=rules))
+    call = {"id": "1", "type": "function", "function": {"name": "store", "arguments": '{"salary": 4000}'}}
+    said = ChatMessage(role="assistant", content="", additional_kwargs={"tool_calls": [call]})
+    response = llm.chat([*USER, said, *USER])
+    assert kit.decision(response)["rule"] == "keep_private"
+    assert large.model.heard == []
