@@ -172,7 +172,11 @@ class Asker(_Bound):
         """The answers of a tier: begun earlier, or asked for now."""
         self.check(ask)
         begun = self.begun.pop(ask, None) if isinstance(ask, Final) else None
-        return self._model(ask) if begun is None else begun.result()
+        if begun is None:
+            return self._model(ask)
+        start = time.perf_counter()
+        # What ran beside other steps took the call no longer than it is waited for now.
+        return replace(begun.result(), latency_s=time.perf_counter() - start)
 
     def _model(self, ask: ModelAsk | Tentative) -> Evidence:
         start = time.perf_counter()
@@ -223,8 +227,11 @@ class AAsker(_Bound):
         """Async form of `Asker.model`."""
         self.check(ask)
         begun = self.begun.pop(ask, None) if isinstance(ask, Final) else None
+        if begun is None:
+            return await self._model(ask)
+        start = time.perf_counter()
         # Cancelled while it waits, this cancels what it waits for.
-        return await (self._model(ask) if begun is None else begun)
+        return replace(await begun, latency_s=time.perf_counter() - start)
 
     async def aclose(self) -> None:
         """Cancel what was begun and never asked for."""

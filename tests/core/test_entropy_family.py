@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from confroute import Cascade
+from confroute import Cascade, Message, Request
 from confroute.asks import Entails, Evidence, Sample
 from confroute.policy.files import from_json, to_json
+from confroute.runtime import run
 from confroute.signals import (
     AlphabetSize,
     Case,
@@ -21,6 +22,7 @@ from confroute.signals import (
     EigenvalueSum,
     EntailmentDegree,
     KernelEntropy,
+    SemanticEntropy,
 )
 from confroute.signals.alphabet_size import alphabet_size
 from confroute.signals.coverage_entropy import chao_shen
@@ -29,6 +31,7 @@ from confroute.signals.eccentricity import eccentricity
 from confroute.signals.eigenvalues import soft_count
 from confroute.signals.kernel_entropy import kernel_entropy
 from confroute.signals.partitions import normalised_entropy
+from confroute.testing import ScriptedCalls, ScriptedModel
 from confroute.types import Generation, Tier
 
 WORDS = ("oslo town", "bern", "rome here", "lima", "quito city", "paris")
@@ -191,3 +194,19 @@ def test_policy_files_hold_them(kind):
 def test_partitions_are_complete():
     """The helper lists all 22 partitions of 8."""
     assert len(list(itertools.islice(_partitions(8), 99))) == 22
+
+
+@pytest.mark.parametrize(
+    "signal", [SemanticEntropy(n=4), CoverageEntropy(n=4), AlphabetSize(n=4), Degree(n=4), KernelEntropy(n=4)]
+)
+def test_empty_samples_are_no_agreement(signal):
+    """An edge that says nothing when it is sampled would look like one that is certain of one meaning."""
+    models = {
+        "edge": ScriptedModel(["a town"], samples=["", " ", "\n", ""]),
+        "cloud": ScriptedModel(["Bern"]),
+    }
+    request = Request(messages=(Message(role="user", text="Which town?"),))
+    calls = ScriptedCalls(models=models)
+    decision = run(Cascade.of(signal, signal.range.low + 0.5), request, calls.call(request), {}).decision
+    assert (decision.route, decision.stage) == ("cloud", "no_signal")
+    assert "empty samples" in decision.skipped[signal.name]

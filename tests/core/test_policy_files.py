@@ -107,3 +107,23 @@ def test_calibrations_that_cannot_be_met_raise(call):
     """With the numbers, instead of a threshold that means nothing."""
     with pytest.raises(CalibrationError, match=r"\d"):
         call()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"grey": [0.1]},
+        {"grey": ["a", "b"]},
+        {"grey": 0.3},
+        {"by_tag": [{"class": "Threshold", "value": 0.2}]},
+    ],
+)
+def test_a_gate_with_parts_of_another_shape_is_refused(tmp_path, bad):
+    """A file that was edited by hand is told what is wrong with it, without a traceback of Python's own."""
+    path = tmp_path / "p.json"
+    Cascade.of(TokenLogprob(), 0.3).save(path)
+    data = json.loads(path.read_text())
+    data["policy"]["gates"][0] |= bad
+    path.write_text(json.dumps(data))
+    with pytest.raises(PolicyError, match="expected"):
+        Cascade.load(path)

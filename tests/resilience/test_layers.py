@@ -1,6 +1,8 @@
 """Hedges, draft reuse and audits around a cascade; and a private call under all of them."""
 
+import inspect
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -198,3 +200,18 @@ def test_an_alarm_never_loosens_the_threshold_of_a_tag():
     calls = calls_of(edge=Reply(text="4", logprob=-0.2))
     decision = run(policy, request, calls.call(request), ONCE).decision
     assert (decision.route, decision.threshold) == ("cloud", pytest.approx(0.05))
+
+
+@pytest.mark.parametrize("samples", [["5"], ["4"]])
+async def test_a_hedged_call_takes_no_longer_than_it_took(samples):
+    """What ran beside the samples is not added to them: the decision's seconds are the caller's."""
+    slow = [Reply(text=text, latency_s=0.1) for text in samples]
+    calls = calls_of(edge=UNSURE, samples=slow, cloud=Reply(text="four", latency_s=0.15))
+    for routed in (
+        lambda: run(Hedged(policy=GREY), ask(), calls.call(ask()), ONCE),
+        lambda: arun(Hedged(policy=GREY), ask(), calls.acall(ask()), ONCE),
+    ):
+        start = time.perf_counter()
+        done = routed()
+        decision = (await done if inspect.isawaitable(done) else done).decision
+        assert decision.latency_s <= time.perf_counter() - start

@@ -104,9 +104,13 @@ def load_head(folder: str | Path, encoder: Encoder | EncoderId) -> Head:
     if kind is None:
         msg = f"{where}: unknown kind {about.get('kind')!r}: expected one of {', '.join(sorted(_KINDS))}"
         raise PolicyError(msg)
-    trained = EncoderId(**about["encoder"], probe=arrays.pop("encoder.probe"))
+    try:
+        trained = EncoderId(**about["encoder"], probe=arrays.pop("encoder.probe"))
+        head: Head = kind.restored(arrays, about["settings"])
+    except (KeyError, TypeError, ValueError) as error:
+        msg = f"{where} holds no whole head ({type(error).__name__}: {error}): train and save it again"
+        raise PolicyError(msg) from error
     trained.check(encoder.identity() if isinstance(encoder, Encoder) else encoder)
-    head: Head = kind.restored(arrays, about["settings"])
     return head
 
 

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from confroute.errors import PolicyError
+from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.judge.verdicts import Winner
 from confroute.signals.base import Asking
 from confroute.signals.equivalence import Equivalence
@@ -43,7 +43,9 @@ def label_entropy(
     Raises
     ------
     PolicyError
-        Fewer than 2 answers, or an estimator that weighs by probability and an answer without log-probabilities.
+        Fewer than 2 answers, or an estimator that weighs by probability and answers without log-probabilities.
+    SignalUnavailableError
+        Some of them only are without: that says nothing about the model's other prompts.
     BadLogprobsError
         Log-probabilities that cannot be those of the answer.
     """
@@ -98,8 +100,11 @@ def _log_probabilities(
     members: dict[int, dict[str, float]] = {}
     for answer, meaning in zip(answers, meanings, strict=True):
         logprobs = checked_logprobs(answer.logprobs)
+        if logprobs is None and any(other.logprobs for other in answers):
+            msg = "one of the answers has no log-probabilities and cannot be weighed (it may be empty)"
+            raise SignalUnavailableError(msg)
         if logprobs is None:
-            msg = "an answer without log-probabilities cannot be weighed: ask for them, or take the estimator 'discrete'"
+            msg = "answers without log-probabilities cannot be weighed: ask for them, or take the estimator 'discrete'"
             raise PolicyError(msg)
         score = math.fsum(logprobs) / (len(logprobs) if normalised else 1)
         known = members.setdefault(meaning, {})

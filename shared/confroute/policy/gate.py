@@ -40,7 +40,8 @@ class Gate:
     Raises
     ------
     PolicyError
-        The threshold or the grey zone lies outside the signal's range, or the threshold outside the grey zone.
+        No signal, no threshold or one outside the signal's range, a grey zone that is no pair of numbers around the
+        threshold, or a `by_tag` of something else than GroupThreshold.
     """
 
     signal: Signal
@@ -58,10 +59,13 @@ class Gate:
             msg = f"threshold is {self.threshold!r}: expected Threshold(value=...)"
             raise PolicyError(msg)
         check_threshold(self.signal, self.threshold.value)
-        if self.grey is not None and not self.grey[0] <= self.threshold.value <= self.grey[1]:
+        if self.grey is not None and not _is_around(self.grey, self.threshold.value):
             msg = f"grey zone {self.grey} of {self.signal.name}: expected (low, high) with the threshold {self.threshold.value} inside"
             raise PolicyError(msg)
         for group in self.by_tag:
+            if not isinstance(group, GroupThreshold):
+                msg = f"by_tag holds {group!r}: expected GroupThreshold(tag=..., threshold=...)"
+                raise PolicyError(msg)
             check_threshold(self.signal, group.threshold.value)
 
     def for_tags(self, tags: frozenset[str]) -> Gate:
@@ -70,6 +74,15 @@ class Gate:
             if group.tag in tags:
                 return replace(self, threshold=group.threshold, grey=None)
         return self
+
+
+def _is_around(grey: tuple[float, float], value: float) -> bool:
+    try:
+        low, high = grey
+        return low <= value <= high
+    except (TypeError, ValueError):
+        # A policy file may hold anything.
+        return False
 
 
 def check_threshold(signal: Signal, value: float) -> None:

@@ -137,8 +137,7 @@ class _Hedge:
             tier=self.final.tier,
             model=(said.model if said else None) or (tier.model if tier else self.final.tier),
             n=1 if said else 0,
-            usage=usage,
-            latency_s=dropped.latency_s,
+            usage=usage,  # and no latency: nobody waited for it
             error=None if said else "cancelled",
         )
         return noted(routed, "hedge", {"used": False, "estimated": said is None or said.usage is None}, step)

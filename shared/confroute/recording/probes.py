@@ -66,13 +66,16 @@ def fit_probe(
     Raises
     ------
     CalibrationError
-        Fewer than 40 rows with states and target, or only one value of the target.
+        Fewer than 40 rows with states and target, only one value of the target, or fewer than 2 folds.
 
     Notes
     -----
     One layer is chosen among those recorded, and a ridge penalty, by the cross-validated log-loss; inside each outer fold
     again, without its rows.
     """
+    if folds < 2:
+        msg = f"folds is {folds}: expected 2 or more, or nothing is left to fit on"
+        raise CalibrationError(msg)
     known = [row for row in rows if isinstance(row.extra.get("hidden"), dict)]
     wanted = _targets(known, target)
     pairs = [(row, float(y)) for row, y in zip(known, wanted, strict=True) if y is not None]

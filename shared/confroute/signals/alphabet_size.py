@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from confroute.decision import Measurement
-from confroute.signals.base import Asking, Case, Range, samples
+from confroute.signals.base import Asking, Case, Range, said_by, samples
 from confroute.signals.eigenvalues import soft_count
 from confroute.signals.equivalence import Equivalence, SameText
 from confroute.signals.graph import SampleGraph
@@ -75,7 +75,7 @@ class AlphabetSize(SampleGraph):
             The tier cannot sample.
         """
         drawn = yield from samples(case, self.n, temperature=self.temperature)
-        texts = [sample.answer or sample.text for sample in drawn]
+        texts = said_by(drawn, case.tier.model)
         clusters = Clusters(question=case.question, equivalence=self.equivalence)
         for text in texts:
             yield from clusters.add(text)

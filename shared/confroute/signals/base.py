@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -104,6 +104,20 @@ def alternatives_wanted(signals: Iterable[Signal]) -> int:
     A signal that reads alternatives says how many in a field `top_logprobs`; most signals have none.
     """
     return max((getattr(signal, "top_logprobs", 0) for signal in signals), default=0)
+
+
+def said_by(drawn: Sequence[Generation], model: str) -> list[str]:
+    """What each sample says, as meanings are made of it.
+
+    Raises
+    ------
+    SignalUnavailableError
+        Two samples or more and no word in any: all would be one meaning, and the model certain of nothing at all.
+    """
+    texts = [sample.answer or sample.text for sample in drawn]
+    if len(texts) > 1 and not any(text.strip() for text in texts):
+        raise SignalUnavailableError(f"{model} returned {len(texts)} empty samples")
+    return texts
 
 
 def samples(case: Case, count: int, *, temperature: float) -> Asking[list[Generation]]:

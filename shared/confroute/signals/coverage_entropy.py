@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from confroute.decision import Measurement
-from confroute.signals.base import Asking, Case, Range, samples
+from confroute.signals.base import Asking, Case, Range, said_by, samples
 from confroute.signals.consistency import check_sampling
 from confroute.signals.equivalence import Equivalence, SameText
 from confroute.signals.semantic_entropy import Clusters
@@ -88,8 +88,8 @@ class CoverageEntropy:
         """
         drawn = yield from samples(case, self.n, temperature=self.temperature)
         clusters = Clusters(question=case.question, equivalence=self.equivalence)
-        for sample in drawn:
-            yield from clusters.add(sample.answer or sample.text)
+        for text in said_by(drawn, case.tier.model):
+            yield from clusters.add(text)
         return Measurement(
             signal=self.name,
             uncertainty=chao_shen(clusters.counts),

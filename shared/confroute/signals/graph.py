@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from confroute.decision import Measurement
-from confroute.signals.base import Asking, Case, Range, samples
+from confroute.signals.base import Asking, Case, Range, said_by, samples
 from confroute.signals.consistency import check_sampling
 from confroute.signals.similarity import Alike, Matrix, Similarity, WordOverlap, alike
 from confroute.types import JSON
@@ -65,7 +65,7 @@ class SampleGraph:
             The tier cannot sample.
         """
         drawn = yield from samples(case, self.n, temperature=self.temperature)
-        texts = [sample.answer or sample.text for sample in drawn]
+        texts = said_by(drawn, case.tier.model)
         found = yield from alike(case.question, texts, self.similarity)
         low, high = self.range.low, self.range.high
         details: Mapping[str, JSON] = {"drawn": len(drawn), "of": self.n, "pairs": found.pairs}

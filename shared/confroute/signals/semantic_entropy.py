@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from confroute.decision import Measurement
 from confroute.errors import BadLogprobsError, PolicyError, SignalUnavailableError
 from confroute.signals.answers import normalised
-from confroute.signals.base import Asking, Case, Range, samples
+from confroute.signals.base import Asking, Case, Range, said_by, samples
 from confroute.signals.consistency import check_sampling
 from confroute.signals.equivalence import Equivalence, Match, SameText, settled_by_text
 from confroute.signals.ewens import EwensMixture
@@ -224,8 +224,8 @@ class SemanticEntropy:
         while len(drawn) < self.n and not (drawn and self._settled(case, low, high)):
             known = len(drawn)
             drawn = yield from samples(case, min(self.n, known + self.step), temperature=self.temperature)
-            for sample in drawn[known:]:
-                yield from clusters.add(sample.answer or sample.text)
+            for text in said_by(drawn, case.tier.model)[known:]:
+                yield from clusters.add(text)
             low, high = bounds(clusters.counts, self.n)
             probable = self.stop and self.stop.range_of(clusters.counts, self.n, case.settled)
             if probable:

@@ -143,7 +143,9 @@ def _uncertainty(
         if (found := [m.uncertainty for i in part if (m := values[i]) is not None])
     ]
     thresholds = [
-        e.decision.threshold for e in entries if e.decision.signal == signal and e.decision.threshold
+        e.decision.threshold
+        for e in entries
+        if e.decision.signal == signal and e.decision.threshold is not None
     ]
     high = max([*(value for _, value in medians), *thresholds[-1:], 1e-9]) * 1.2
     panel = Panel(left, 30, 260.0, high=high)
