@@ -80,7 +80,13 @@ class Wire(BaseHTTPRequestHandler):
             super().handle()
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        size = int(self.headers["content-length"])
+        content = self.rfile.read(size)
+        if len(content) < size:
+            # The client went while it was sending, as a cancelled call does.
+            self.close_connection = True
+            return
+        body = json.loads(content)
         self.served.bodies.append(body)
         self.respond(body)
 

@@ -1,0 +1,39 @@
+"""A few hundred calls through both hosts while their models fail in turn: the small form of `tests/perf/chaos.py`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("langchain_openai")
+pytest.importorskip("llama_index.llms.openai_like")
+CHAOS = Path(__file__).parents[1] / "perf" / "chaos.py"
+
+
+@pytest.fixture(scope="module")
+def told():
+    """What it printed of 128 calls, every fault once in each form; in a process whose end closes the clients' sockets."""
+    options = ["--calls", "128", "--block", "4", "--timeout-s", "0.4", "--json"]
+    done = subprocess.run([sys.executable, CHAOS, *options], capture_output=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_no_call_is_lost(told):
+    """Each of 128 ends in an answer or in one of confroute's errors."""
+    assert sum(row["calls"] for row in told["forms"].values()) == 128
+    assert [row["lost"] for row in told["forms"].values()] == [[]] * 4
+    assert all(row["answered"] > 8 for row in told["forms"].values())
+
+
+def test_no_route_is_recorded_wrong(told):
+    """Every answer is the one that the server of its route sent for that call, by exactly one decision."""
+    assert [row["misrecorded"] for row in told["forms"].values()] == [[]] * 4
+
+
+def test_no_private_text_reaches_the_cloud(told):
+    """By the log of the server that would have received it, which holds other calls."""
+    assert told["indiscreet"] == []
+    assert any(entry["tier"] == "cloud" for entry in told["log"])
+    assert any(entry["private"] for entry in told["log"])
