@@ -1,38 +1,32 @@
 """A chat engine over a folder: a local edge, and a cloud behind an OpenAI-compatible server on loopback.
 
-Takes the place of a real provider with a second local model (`--cloud-model`), so that everything runs offline:
+A second local model (`--cloud-model`) takes the place of a real provider, so that everything runs offline:
 `python examples/folder_chat.py "What does a bicycle cost?" "And when does the last boat leave?"`
+`--stream prefix` shows a good draft while it is written, and cuts a hopeless one off.
 """
 
 import argparse
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from llama_index.core import Document, Settings, VectorStoreIndex
-from llama_index.core.llms import ChatMessage
+from llama_index.core import Settings, SimpleDirectoryReader, VectorStoreIndex
 from llama_index.llms.openai_like import OpenAILike
 
-from confroute import Cascade, SendTo, TokenLogprob, record
-from confroute.testing import Reply, ScriptedModel, ScriptedServer
+from confroute import Cascade, Prefix, SendTo, Threshold, TokenLogprob, record
+from confroute.testing import ModelServer
 from llamaindex_confroute import ConfRouteLLM, LocalEmbedding, LocalLLM
 
 FOLDER = Path(__file__).parent / "ferry"
 
 
-class ModelServer(ScriptedServer):
-    """Serves a local model in OpenAI's format."""
-
-    def __init__(self, model: str) -> None:
-        super().__init__(ScriptedModel())
-        self.llm = LocalLLM(model=model, max_tokens=24)
-
-    def reply(self, body: Mapping[str, Any]) -> tuple[Reply, str]:
-        """Ask the model."""
-        messages = [ChatMessage(role=m["role"], content=m["content"]) for m in body["messages"]]
-        text = self.llm.chat(messages).message.content or "..."
-        return Reply(text=text, logprob=None), str(body["messages"])
+def policy(threshold: float, stream: str) -> Cascade:
+    """Condensing the question stays on the edge; answers go by their log-probabilities."""
+    gates = Cascade.of(TokenLogprob(), threshold).gates
+    rules = (SendTo(tier="edge", purposes=("condense",)),)
+    prefix = Prefix(
+        commit=Threshold(value=threshold / 2), cut=Threshold(value=3 * threshold), tokens=8, least=3
+    )
+    return Cascade(gates=gates, rules=rules, prefix=prefix if stream == "prefix" else None)
 
 
 def main() -> None:
@@ -41,12 +35,12 @@ def main() -> None:
     parser.add_argument("questions", nargs="+")
     parser.add_argument("--cloud-model", default="qwen2.5-coder-1.5b")
     parser.add_argument("--threshold", type=float, default=0.25, help="nats a token")
+    parser.add_argument("--stream", choices=("verify", "prefix"), default="verify")
     given = parser.parse_args()
     Settings.tokenizer = str.split
     Settings.embed_model = LocalEmbedding()
-    documents = [Document(text=path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.txt"))]
-    index = VectorStoreIndex.from_documents(documents)
-    with ModelServer(given.cloud_model) as server:
+    index = VectorStoreIndex.from_documents(SimpleDirectoryReader(FOLDER).load_data())
+    with ModelServer(given.cloud_model, max_tokens=24) as server:
         cloud = OpenAILike(
             model=given.cloud_model,
             api_base=server.url,
@@ -55,17 +49,18 @@ def main() -> None:
             timeout=300,
             max_retries=0,
         )
-        rules = (SendTo(tier="edge", purposes=("condense",)),)
-        policy = Cascade.of(TokenLogprob(), given.threshold, rules=rules)
-        llm = ConfRouteLLM(edge=LocalLLM(model="smollm2-135m", max_tokens=24), cloud=cloud, policy=policy)
+        edge = LocalLLM(model="smollm2-135m", max_tokens=24)
+        llm = ConfRouteLLM(edge=edge, cloud=cloud, policy=policy(given.threshold, given.stream))
         engine = index.as_chat_engine(chat_mode="condense_plus_context", llm=llm, similarity_top_k=1)
         for question in given.questions:
-            start = time.perf_counter()
+            print(f"\n> {question}")
+            start, first = time.perf_counter(), None
             with record() as decisions:
-                print(f"\n> {question}")
                 for token in engine.stream_chat(question).response_gen:
+                    first = first or time.perf_counter()
                     print(token, end="", flush=True)
-            print(f"\n  {time.perf_counter() - start:.1f} s")
+            end = time.perf_counter()
+            print(f"\n  first word after {(first or end) - start:.1f} s, all of it after {end - start:.1f} s")
             for decision in decisions:
                 print(f"  {decision.route}: {decision.reason}")
         print(f"\n{len(server.bodies)} requests reached the cloud")

@@ -14,6 +14,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.runnables.base import RunnableBindingBase
 
 from confroute.errors import MissingExtraError, PolicyError
+from confroute.models.resilience import rejects_logprobs
 from confroute.types import Tier
 from langchain_confroute._compat import fresh, provider_of
 from langchain_confroute._history import own_settings, portable
@@ -268,17 +269,6 @@ def model_name(model: Model) -> str:
         if isinstance(value, str) and value:
             return value
     return type(chat).__name__ if chat is not None else model.get_name()
-
-
-def rejects_logprobs(error: Exception) -> bool:
-    """Whether a call failed because it asked for log-probabilities."""
-    if "logprob" not in str(error).lower():
-        return False
-    return isinstance(error, (TypeError, ValueError)) or getattr(error, "status_code", None) in {
-        400,
-        404,
-        422,
-    }
 
 
 def _can_ask(chat: BaseChatModel | None, source: Model) -> bool:

@@ -24,6 +24,7 @@ from llamaindex_confroute._messages import core_messages, estimated_tokens, has_
 from llamaindex_confroute._models import Facts, can_sample, facts_of, reads_text_only, same_model
 from llamaindex_confroute._overrides import Overrides
 from llamaindex_confroute._prompts import NOTHING, Asked
+from llamaindex_confroute._refusals import Refusals
 from llamaindex_confroute._retrieved import RETRIEVING, context_of
 from llamaindex_confroute._routing import Routing
 from llamaindex_confroute._work import Work
@@ -45,6 +46,7 @@ class RouterBase(FunctionCallingLLM):
     # By id, with the model itself so that the id stays its own.
     _known: dict[int, tuple[LLM, Facts]] = PrivateAttr(default_factory=dict)
     _lineage: Lineage = PrivateAttr(default_factory=Lineage)
+    _refusals: Refusals = PrivateAttr(default_factory=Refusals)
 
     def __init__(
         self,
@@ -80,6 +82,11 @@ class RouterBase(FunctionCallingLLM):
             callback_manager=callback_manager or CallbackManager([]),
             **kwargs,
         )
+        if self.rate_limiter is not None:
+            warnings.warn(
+                "rate_limiter is read by the models, and this object makes no call itself: give one to edge and to cloud",
+                stacklevel=2,
+            )
         if callback_manager is not None and callback_manager.handlers:
             self._hand_down(callback_manager)
         _compat.listen(RETRIEVING)
@@ -166,6 +173,7 @@ class RouterBase(FunctionCallingLLM):
             in_thread=frozenset({"edge"} if self.edge_in_thread else ()),
             request=request,
             lineage=self._lineage,
+            refusals=self._refusals,
             span_id=_compat.span_id(),
         )
 

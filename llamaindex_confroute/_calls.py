@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llama_index.core.base.llms.types import ChatMessage, MessageRole, ToolCallBlock
+from llama_index.core.base.llms.types import CachePoint, ChatMessage, MessageRole, ToolCallBlock
 from llama_index.core.llms.llm import LLM, ToolSelection
 from llama_index.core.llms.utils import parse_partial_json
 from llama_index.core.tools import BaseTool, FunctionTool
 from pydantic import ValidationError
 
 from llamaindex_confroute._reading import read
+
+# Integrations that send cache points on.
+_CACHING = ("anthropic", "bedrock_converse")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +104,13 @@ def portable(messages: Sequence[ChatMessage], llm: LLM) -> list[ChatMessage]:
     """Copies that `llm` can read, whichever provider's model wrote the tool calls in them.
 
     Arguments become objects, calls stand in blocks only, and each has an id of its own, which its result carries
-    too: Ollama gives none, so results are matched by order.
+    too: Ollama gives none, so results are matched by order. Cache points go only to models that know them; others refuse
+    the whole message.
     """
     copies = [message.model_copy(deep=True) for message in messages]
+    if not _is_of(llm, *_CACHING):
+        for message in copies:
+            message.blocks = [block for block in message.blocks if not isinstance(block, CachePoint)]
     for position, message in enumerate(copies):
         calls = calls_in(message)
         if not calls or _keeps_its_own(message, llm):
@@ -122,7 +129,13 @@ def portable(messages: Sequence[ChatMessage], llm: LLM) -> list[ChatMessage]:
 def _keeps_its_own(message: ChatMessage, llm: LLM) -> bool:
     """LiteLLM writes and reads tool calls in `additional_kwargs` only."""
     in_blocks = any(isinstance(block, ToolCallBlock) for block in message.blocks)
-    return not in_blocks and ".litellm." in f".{type(llm).__module__}."
+    return not in_blocks and _is_of(llm, "litellm")
+
+
+def _is_of(llm: LLM, *packages: str) -> bool:
+    """Whether the model's class, or one that it derives from, is of one of these integrations."""
+    modules = [f".{cls.__module__}." for cls in type(llm).__mro__]
+    return any(f".{package}." in module for package in packages for module in modules)
 
 
 def _unique(ids: Sequence[str], names: Sequence[str], *, prefix: str) -> list[str]:

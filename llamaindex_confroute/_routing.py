@@ -44,6 +44,7 @@ from llamaindex_confroute._models import (
     samples_in_one_call,
 )
 from llamaindex_confroute._reading import split
+from llamaindex_confroute._refusals import Refusals
 from llamaindex_confroute._watched import chunk_logprobs
 from llamaindex_confroute._work import ChatWork, Work
 from llamaindex_confroute.events import announce
@@ -69,6 +70,8 @@ class Routing:
     request : Request
     lineage : Lineage
         Told who answered, for the call that goes on from this answer.
+    refusals : Refusals
+        Told which models refuse requests for log-probabilities.
     span_id : str or None
         Span of the router's method, for the event: a stream's decision falls after its span was left.
     """
@@ -79,6 +82,7 @@ class Routing:
     in_thread: frozenset[str]
     request: Request
     lineage: Lineage
+    refusals: Refusals
     span_id: str | None
 
     def run(self, work: Work[C]) -> Routed:
@@ -99,7 +103,7 @@ class Routing:
         def answer(ask: Streamed) -> Generator[C | Generation, None, None]:
             said = _with_note(work, ask)
             (one,) = self._calls(ask, said)
-            return said.stream(one.llm, one.kwargs)
+            return self.refusals.stream(lambda asked: said.stream(asked.llm, asked.kwargs), one)
 
         flow = run_stream(
             self.policy, self.request, self._call(work), answer, self.limits, scores=chunk_logprobs
@@ -116,8 +120,11 @@ class Routing:
         def answer(ask: Streamed) -> AsyncGenerator[C | Generation, None]:
             said = _with_note(work, ask)
             (one,) = self._calls(ask, said)
-            threaded = ask.tier in self.in_thread
-            return _threaded(_lazily(said, one)) if threaded else said.astream(one.llm, one.kwargs)
+            if ask.tier in self.in_thread:
+                return _threaded(
+                    self.refusals.stream(lambda asked: said.stream(asked.llm, asked.kwargs), one)
+                )
+            return self.refusals.astream(lambda asked: said.astream(asked.llm, asked.kwargs), one)
 
         flow = arun_stream(
             self.policy, self.request, self._acall(work), answer, self.limits, scores=chunk_logprobs
@@ -138,7 +145,7 @@ class Routing:
             if isinstance(ask, (Score, Hidden)):
                 return self._inside(ask, work)
             doing = _own_work(ask) if isinstance(ask, Prompt) else _with_note(work, ask)
-            answers = [_timed(one, doing) for one in self._calls(ask, doing)]
+            answers = [self._timed(one, doing) for one in self._calls(ask, doing)]
             return [_kept(ask, each) for answer in answers for each in split(answer)]
 
         return call
@@ -152,13 +159,23 @@ class Routing:
             doing = _own_work(ask) if isinstance(ask, Prompt) else _with_note(work, ask)
             answers = await _together(
                 [
-                    asyncio.to_thread(_timed, one, doing) if threaded else _atimed(one, doing)
+                    asyncio.to_thread(self._timed, one, doing) if threaded else self._atimed(one, doing)
                     for one in self._calls(ask, doing)
                 ]
             )
             return [_kept(ask, each) for answer in answers for each in split(answer)]
 
         return call
+
+    def _timed(self, one: Prepared, work: Work[C]) -> Generation:
+        start = time.perf_counter()
+        answer = self.refusals.call(lambda asked: work.call(asked.llm, asked.kwargs), one)
+        return replace(answer, latency_s=time.perf_counter() - start)
+
+    async def _atimed(self, one: Prepared, work: Work[C]) -> Generation:
+        start = time.perf_counter()
+        answer = await self.refusals.acall(lambda asked: work.acall(asked.llm, asked.kwargs), one)
+        return replace(answer, latency_s=time.perf_counter() - start)
 
     def _inside(self, ask: InsideAsk, work: Work[C]) -> Evidence:
         llm = self.models[ask.tier]
@@ -208,16 +225,6 @@ def _kept(ask: ModelAsk, answer: Generation) -> Generation:
     return answer
 
 
-def _timed(one: Prepared, work: Work[C]) -> Generation:
-    start = time.perf_counter()
-    return replace(work.call(one.llm, one.kwargs), latency_s=time.perf_counter() - start)
-
-
-async def _atimed(one: Prepared, work: Work[C]) -> Generation:
-    start = time.perf_counter()
-    return replace(await work.acall(one.llm, one.kwargs), latency_s=time.perf_counter() - start)
-
-
 async def _together(calls: list[Coroutine[Any, Any, T]]) -> list[T]:
     """All at once; if one fails or the caller gives up, the others are cancelled."""
     tasks = [asyncio.ensure_future(call) for call in calls]
@@ -228,11 +235,6 @@ async def _together(calls: list[Coroutine[Any, Any, T]]) -> list[T]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
-
-
-def _lazily(work: Work[C], one: Prepared) -> Generator[C | Generation, None, None]:
-    """Begin the stream at its first step, in the thread that makes it: models may block there already."""
-    yield from work.stream(one.llm, one.kwargs)
 
 
 async def _threaded(items: Generator[C, None, None]) -> AsyncGenerator[C, None]:

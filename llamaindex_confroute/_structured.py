@@ -13,6 +13,7 @@ from llama_index.core.instrumentation.events.llm import LLMChatEndEvent
 from llama_index.core.llms.llm import LLM
 from llama_index.core.program.utils import FlexibleModel
 from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate
+from llama_index.core.types import PydanticProgramMode
 from llama_index_instrumentation.base import BaseEvent
 from llama_index_instrumentation.event_handlers import BaseEventHandler
 from pydantic import BaseModel
@@ -30,6 +31,7 @@ from llamaindex_confroute._prompts import parts_of
 from llamaindex_confroute._reading import generation_of, usage_of
 from llamaindex_confroute._routing import Routing
 from llamaindex_confroute._tools import ToolRouter
+from llamaindex_confroute._work import own
 
 M = TypeVar("M", bound=BaseModel)
 _inner: ContextVar[list[ChatResponse] | None] = ContextVar("llamaindex_confroute_inner", default=None)
@@ -70,6 +72,7 @@ class StructuredWork(Generic[M]):
     output_cls: type[M]
     messages: Sequence[ChatMessage]
     kwargs: dict[str, Any] = field(default_factory=dict)
+    mode: PydanticProgramMode = PydanticProgramMode.DEFAULT
     needs_tools: bool = False
     whole: bool = True
 
@@ -82,8 +85,8 @@ class StructuredWork(Generic[M]):
         """See `Work`."""
         with _heard() as heard:
             try:
-                value = llm.structured_predict(
-                    self.output_cls, self._prompt(llm), llm_kwargs={**self.kwargs, **extra}
+                value = self._by(llm).structured_predict(
+                    self.output_cls, self._prompt(llm), llm_kwargs=own(self.kwargs, extra)
                 )
             except Exception as error:  # noqa: BLE001  any failure of a draft is a reason to escalate
                 return self._unusable(error, heard, llm)
@@ -93,8 +96,8 @@ class StructuredWork(Generic[M]):
         """See `Work`."""
         with _heard() as heard:
             try:
-                value = await llm.astructured_predict(
-                    self.output_cls, self._prompt(llm), llm_kwargs={**self.kwargs, **extra}
+                value = await self._by(llm).astructured_predict(
+                    self.output_cls, self._prompt(llm), llm_kwargs=own(self.kwargs, extra)
                 )
             except Exception as error:  # noqa: BLE001  any failure of a draft is a reason to escalate
                 return self._unusable(error, heard, llm)
@@ -105,8 +108,8 @@ class StructuredWork(Generic[M]):
     ) -> Generator[M | FlexibleModel | Generation, None, None]:
         """See `Work`."""
         last: BaseModel | None = None
-        items = llm.stream_structured_predict(
-            self.output_cls, self._prompt(llm), llm_kwargs={**self.kwargs, **extra}
+        items = self._by(llm).stream_structured_predict(
+            self.output_cls, self._prompt(llm), llm_kwargs=own(self.kwargs, extra)
         )
         with closing_all(items) as values:
             for value in values:
@@ -119,14 +122,20 @@ class StructuredWork(Generic[M]):
     ) -> AsyncGenerator[M | FlexibleModel | Generation, None]:
         """See `Work`."""
         last: BaseModel | None = None
-        items = await llm.astream_structured_predict(
-            self.output_cls, self._prompt(llm), llm_kwargs={**self.kwargs, **extra}
+        items = await self._by(llm).astream_structured_predict(
+            self.output_cls, self._prompt(llm), llm_kwargs=own(self.kwargs, extra)
         )
         async with aclosing_all(items) as values:
             async for value in values:
                 last = value
                 yield value
         yield Generation(text=last.model_dump_json() if last else "", model=llm.class_name(), raw=last)
+
+    def _by(self, llm: LLM) -> LLM:
+        """The model, told the router's way to make values if that was set."""
+        if self.mode == PydanticProgramMode.DEFAULT:
+            return llm
+        return llm.model_copy(update={"pydantic_program_mode": self.mode})
 
     def _prompt(self, llm: LLM) -> Any:
         # Formatted already. The host formats it once more, which leaves braces without a known name alone.
@@ -240,7 +249,9 @@ class StructuredRouter(ToolRouter):
         given = overrides(llm_kwargs or {})
         # The router's system prompt, since the host applies only that of the LLM it was called on.
         messages = checked(with_system_prompt(self, prompt.format_messages(llm=self, **args)))
-        work = StructuredWork(output_cls=output_cls, messages=messages, kwargs=given.kwargs)
+        work = StructuredWork(
+            output_cls=output_cls, messages=messages, kwargs=given.kwargs, mode=self.pydantic_program_mode
+        )
         return self._routing(work, given, parts_of(prompt, args)), work
 
 

@@ -19,7 +19,7 @@ from confroute.types import Generation
 from llamaindex_confroute._calls import calls_in, check, portable
 from llamaindex_confroute._reading import generation_of
 from llamaindex_confroute._watched import awatched, watched
-from llamaindex_confroute._work import answer_of
+from llamaindex_confroute._work import answer_of, own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +55,13 @@ class ToolWork:
     def call(self, llm: LLM, extra: dict[str, Any]) -> Generation:
         """See `Work`."""
         if self._plainly(llm):
-            return self._judged(llm.chat(portable(self.messages, llm), **{**self.kwargs, **extra}), llm)
+            return self._judged(llm.chat(portable(self.messages, llm), **own(self.kwargs, extra)), llm)
         return self._judged(_caller(llm).chat_with_tools(**self._arguments(llm, extra)), llm)
 
     async def acall(self, llm: LLM, extra: dict[str, Any]) -> Generation:
         """See `Work`."""
         if self._plainly(llm):
-            response = await llm.achat(portable(self.messages, llm), **{**self.kwargs, **extra})
+            response = await llm.achat(portable(self.messages, llm), **own(self.kwargs, extra))
         else:
             response = await _caller(llm).achat_with_tools(**self._arguments(llm, extra))
         return self._judged(response, llm)
@@ -69,7 +69,7 @@ class ToolWork:
     def stream(self, llm: LLM, extra: dict[str, Any]) -> Generator[ChatResponse | Generation, None, None]:
         """See `Work`."""
         if self._plainly(llm):
-            items = llm.stream_chat(portable(self.messages, llm), **{**self.kwargs, **extra})
+            items = llm.stream_chat(portable(self.messages, llm), **own(self.kwargs, extra))
         else:
             items = _caller(llm).stream_chat_with_tools(**self._arguments(llm, extra))
         return watched(items, lambda last: answer_of(last, llm))
@@ -79,7 +79,7 @@ class ToolWork:
     ) -> AsyncGenerator[ChatResponse | Generation, None]:
         """See `Work`."""
         if self._plainly(llm):
-            items = await llm.astream_chat(portable(self.messages, llm), **{**self.kwargs, **extra})
+            items = await llm.astream_chat(portable(self.messages, llm), **own(self.kwargs, extra))
         else:
             items = await _caller(llm).astream_chat_with_tools(**self._arguments(llm, extra))
         async with aclosing(awatched(items, lambda last: answer_of(last, llm))) as watching:
@@ -97,8 +97,7 @@ class ToolWork:
             "verbose": self.verbose,
             "allow_parallel_tool_calls": self.parallel,
             "tool_required": self.required,
-            **self.kwargs,
-            **extra,
+            **own(self.kwargs, extra),
         }
 
     def _judged(self, response: ChatResponse, llm: LLM) -> Generation:

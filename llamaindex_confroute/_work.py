@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -83,27 +83,38 @@ class ChatWork:
 
     def call(self, llm: LLM, extra: dict[str, Any]) -> Generation:
         """See `Work`."""
-        response = llm.chat(portable(self.messages, llm), **{**self.kwargs, **extra})
+        response = llm.chat(portable(self.messages, llm), **own(self.kwargs, extra))
         return answer_of(response, llm)
 
     async def acall(self, llm: LLM, extra: dict[str, Any]) -> Generation:
         """See `Work`."""
-        response = await llm.achat(portable(self.messages, llm), **{**self.kwargs, **extra})
+        response = await llm.achat(portable(self.messages, llm), **own(self.kwargs, extra))
         return answer_of(response, llm)
 
     def stream(self, llm: LLM, extra: dict[str, Any]) -> Generator[ChatResponse | Generation, None, None]:
         """See `Work`."""
-        items = llm.stream_chat(portable(self.messages, llm), **{**self.kwargs, **extra})
+        items = llm.stream_chat(portable(self.messages, llm), **own(self.kwargs, extra))
         return watched(items, lambda last: answer_of(last, llm))
 
     async def astream(
         self, llm: LLM, extra: dict[str, Any]
     ) -> AsyncGenerator[ChatResponse | Generation, None]:
         """See `Work`."""
-        items = await llm.astream_chat(portable(self.messages, llm), **{**self.kwargs, **extra})
+        items = await llm.astream_chat(portable(self.messages, llm), **own(self.kwargs, extra))
         async with aclosing(awatched(items, lambda last: answer_of(last, llm))) as watching:
             async for item in watching:
                 yield item
+
+
+def own(kwargs: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of one call of a model, containers copied: providers write into what they are given."""
+    return {**{name: _copied(value) for name, value in kwargs.items()}, **extra}
+
+
+def _copied(value: Any) -> Any:
+    if type(value) is dict:
+        return {name: _copied(inner) for name, inner in value.items()}
+    return [_copied(inner) for inner in value] if type(value) is list else value
 
 
 def answer_of(response: ChatResponse, llm: LLM) -> Generation:

@@ -131,6 +131,20 @@ def is_transient(error: BaseException) -> bool:
     return any(base.__name__ in _TRANSIENT_NAMES for base in type(error).__mro__)
 
 
+def rejects_logprobs(error: BaseException) -> bool:
+    """Whether a call failed because it asked for log-probabilities.
+
+    Examples
+    --------
+    >>> rejects_logprobs(ValueError("400: logprobs is not supported by this model"))
+    True
+    """
+    if "logprob" not in str(error).lower():
+        return False
+    refused = getattr(error, "status_code", None) in {400, 404, 422}
+    return refused or isinstance(error, (TypeError, ValueError))
+
+
 def _retry_after_s(error: BaseException | None) -> float:
     """Seconds that the provider asked to wait; 0 where it did not, or named a date."""
     headers: Any = getattr(getattr(error, "response", None), "headers", None)

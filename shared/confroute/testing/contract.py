@@ -24,7 +24,7 @@ from confroute.errors import (
     TierError,
 )
 from confroute.flow import Policy
-from confroute.policy import Cascade, KeepPrivate
+from confroute.policy import Cascade, KeepPrivate, Prefix, Threshold
 from confroute.signals import SelfConsistency, TokenLogprob
 from confroute.testing import faults
 from confroute.testing.scripted import Reply, ScriptedModel
@@ -32,6 +32,14 @@ from confroute.testing.scripted import Reply, ScriptedModel
 QUESTION = "Which city lies on the Aare?"
 SURE, UNSURE = Reply(text="Bern it is", logprob=-0.05), Reply(text="Rome perhaps", logprob=-1.0)
 DOWN = Reply(fault=faults.cut_off())
+_FAULTS = (
+    faults.timeout(),
+    faults.rate_limited(),
+    faults.server_error(),
+    faults.cut_off(),
+    faults.malformed(),
+)
+_PREFIX = Prefix(commit=Threshold(value=0.1), cut=Threshold(value=0.9), tokens=2, least=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +179,7 @@ class AdapterContract:
 
     def test_edge_down(self, form: str) -> None:
         """Whatever the fault, the cloud answers and the decision says why."""
-        for fault in (faults.timeout(), faults.rate_limited(), faults.server_error(), faults.cut_off()):
+        for fault in _FAULTS:
             got = self._ask(form, Reply(fault=fault)).send()
             assert (got.text, got.decision["stage"]) == ("Bern", "fallback")
             assert type(fault).__name__ in got.decision["reason"]
@@ -197,6 +205,14 @@ class AdapterContract:
         """What was shown cannot be taken back: an error, and no second answer."""
         cut = Reply(text="one two three", fault=faults.cut_off(), fault_after=2)
         _raises(StreamInterruptedError, self._ask(form, UNSURE, cut))
+
+    def test_stream_judged_while_it_is_written(self, form: str) -> None:
+        """Hopeless after its first words, a draft gives way to the cloud's answer; a good one is the answer."""
+        policy = Cascade(gates=Cascade.of(TokenLogprob(), 0.3).gates, prefix=_PREFIX)
+        for reply, text, route in ((SURE, "Bern it is", "edge"), (UNSURE, "Bern", "cloud")):
+            got = self._ask(form, reply, policy=policy).send()
+            assert (got.text, got.decision["route"], got.decision["stage"]) == (text, route, "prefix")
+            assert route == "edge" or not any("Rome" in chunk for chunk in got.chunks)
 
     def test_stream_shows_chunks(self, form: str) -> None:
         """More than one, which together are the answer."""

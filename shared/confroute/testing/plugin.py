@@ -42,7 +42,9 @@ def confroute_no_real_calls(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("connect", "connect_ex"):
             patch.setattr(socket.socket, name, _guarded(getattr(socket.socket, name), tried))
-        patch.setattr(socket, "getaddrinfo", _looking_up(socket.getaddrinfo, tried))
+        patch.setattr(socket.socket, "sendto", _sending(socket.socket.sendto, tried))
+        for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex"):
+            patch.setattr(socket, name, _looking_up(getattr(socket, name), tried))
         yield
     if tried:
         pytest.fail(_told(", ".join(dict.fromkeys(tried))), pytrace=False)
@@ -81,13 +83,26 @@ def _guarded(connect: Callable[..., Any], tried: list[str]) -> Callable[..., Any
     return guarded
 
 
-def _looking_up(getaddrinfo: Callable[..., Any], tried: list[str]) -> Callable[..., Any]:
-    def guarded(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+def _sending(sendto: Callable[..., Any], tried: list[str]) -> Callable[..., Any]:
+    """Datagrams need no connection."""
+
+    def guarded(self: socket.socket, data: Any, *rest: Any) -> Any:
+        address = rest[-1]
+        if isinstance(address, tuple) and not _here(str(address[0])):
+            tried.append(f"{address[0]}:{address[1]}")
+            raise RealCallError(_told(tried[-1]))
+        return sendto(self, data, *rest)
+
+    return guarded
+
+
+def _looking_up(look_up: Callable[..., Any], tried: list[str]) -> Callable[..., Any]:
+    def guarded(host: Any, *args: Any, **kwargs: Any) -> Any:
         name = host.decode() if isinstance(host, bytes) else host
         if name is not None and not _here(name):
-            tried.append(f"{name}:{port}")
+            tried.append(":".join(map(str, (name, *args[:1]))))
             raise RealCallError(_told(tried[-1]))
-        return getaddrinfo(host, port, *args, **kwargs)
+        return look_up(host, *args, **kwargs)
 
     return guarded
 
