@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from confroute.asks import Evidence
+from confroute.errors import ConfrouteError
 from confroute.models.deadline import no_deadline
 
 T = TypeVar("T")
@@ -103,6 +104,12 @@ async def await_all(timeout_s: float = 60.0) -> bool:
     return not late
 
 
+def loggable(error: Exception) -> str:
+    """An error as a log may hold it: the words of others' errors may repeat the prompt."""
+    kind = type(error).__name__
+    return f"{kind}: {error}" if isinstance(error, ConfrouteError) else kind
+
+
 def _outcome(work: Callable[[], Evidence]) -> Evidence | Exception:
     try:
         return work()
@@ -114,4 +121,4 @@ def _told(then: Callable[[Evidence | Exception], None], outcome: Evidence | Exce
     try:
         then(outcome)
     except Exception as error:  # noqa: BLE001  nobody waits here: the log is the only place to say it
-        _log.error("a shadow audit could not be kept: %s: %s", type(error).__name__, error)
+        _log.error("a shadow audit could not be kept: %s", loggable(error))

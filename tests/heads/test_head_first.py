@@ -205,9 +205,3 @@ def test_a_call_that_goes_on_from_the_cloud_stays_there():
     found = routed("0.1 0.1", policy(), begun_on="cloud").decision
     assert (found.route, found.rule) == ("cloud", "sticky")
     assert "head" not in found.signals
-
-
-def test_a_threshold_for_this_call_is_the_cascades():
-    """Whoever gives one wants the draft measured, as when a run is recorded through the router itself."""
-    found = routed("0.9 0.1", policy(), threshold=1e9).decision
-    assert (found.route, found.signal) == ("edge", "token_logprob")

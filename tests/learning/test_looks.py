@@ -128,3 +128,11 @@ def test_the_certificate_states_the_shared_delta():
     assert (promise.delta, promise.alpha, promise.n, promise.loss) == (DELTA, ALPHA, 50, "regret")
     assert "look 1 of 5" in known.threshold.source
     assert Learned.from_dict(known.to_dict()) == known
+
+
+def test_a_tightened_threshold_loses_no_more_than_it_says():
+    """Signals of few values have many rows at one value, which are kept or sent on together."""
+    looks = Looks(alpha=0.1, delta=0.1, most=100)
+    rows = [(0.2, 0.0)] * 50 + [(0.4, 0.0)] * 35 + [(0.4, 1.0)] * 15
+    found = looks.after(Learned(look=len(looks.at) - 1), rows, 0.6).threshold
+    assert found.value == 0.2

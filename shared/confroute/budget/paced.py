@@ -81,6 +81,10 @@ class Paced(Shown):
         if any(isinstance(layer, Paced) for layer in layers_of(self.policy)):
             msg = "a Paced inside another one would pay twice: give one of them all budgets"
             raise PolicyError(msg)
+        paces = any(budget.pace is not None for budget in self.budgets)
+        if paces and any(getattr(layer, "learns", False) for layer in layers_of(self.policy)):
+            msg = "a pace would set the thresholds that are learned inside: take budgets without pace, or another policy"
+            raise PolicyError(msg)
         if self.on_spent not in {"edge", "raise"}:
             msg = f"on_spent is {self.on_spent!r}: expected 'edge' or 'raise'"
             raise PolicyError(msg)

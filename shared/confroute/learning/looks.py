@@ -160,7 +160,9 @@ class Looks:
     def _tightened(self, rows: Sequence[tuple[float, float]], own: float) -> Threshold | None:
         """Without a promise: the boldest threshold that loses at most alpha on the labels, if it is below `own`."""
         values = np.asarray(sorted(rows), dtype=np.float64)
-        fits = np.flatnonzero(np.cumsum(values[:, 1]) / len(rows) <= self.alpha)
+        # A threshold keeps all rows that lie at it: only the last of equal ones says what it loses.
+        last = np.append(values[1:, 0] > values[:-1, 0], True)
+        fits = np.flatnonzero(last & (np.cumsum(values[:, 1]) / len(rows) <= self.alpha))
         best = float(values[fits[-1] if fits.size else 0, 0])
         if best >= own:
             return None

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from confroute.asks import Ask, Consult, Draft, Evidence, Shadow, Tentative
+from confroute.background import loggable
 from confroute.decision import Measurement, Routed
 from confroute.drift.audit import disagreement
-from confroute.errors import PolicyError
+from confroute.errors import PolicyError, StateError
 from confroute.flow import Flow
 from confroute.learning.looks import Learned, Looks
 from confroute.policy.cascade import Cascade
@@ -151,7 +152,11 @@ class LearnOnline(Shown):
         if request.threshold is not None or request.route is not None:
             return (yield from self.policy.flow(request))
         store = open_store(self.store)
-        drawn = yield Consult(work=lambda: (_coin.random() < self.share, self.state()), waits=store.waits)
+        try:
+            drawn = yield Consult(work=lambda: (_coin.random() < self.share, self.state()), waits=store.waits)
+        except StateError as error:
+            _log.warning("%s: the policy's own thresholds stand, and nothing is learned", error)
+            return noted((yield from self.policy.flow(request)), "learn", {"share": 0.0, "labelled": False})
         wanted, learned = drawn.value
         label = _Label(learner=self, request=request, learned=learned) if wanted else None
         cascade = self._with(learned)
@@ -257,15 +262,15 @@ class _Label:
         settled = decision.stage in {"draft", "evidence"} and not decision.private and not decision.degraded
         if not settled or known is None or not self.drafts or known.look >= len(self.learner.looks.at):
             return False
-        if decision.route != self.learner.tiers[-1]:
-            yield Shadow(ask=Draft(tier=self.learner.tiers[-1]), then=lambda came: self.came(routed, came))
-            return True
         try:
+            if decision.route != self.learner.tiers[-1]:
+                yield Shadow(
+                    ask=Draft(tier=self.learner.tiers[-1]), then=lambda came: self.came(routed, came)
+                )
+                return True
             yield Consult(work=lambda: self.add(routed, routed.generation), waits=waits)
         except Exception as error:  # noqa: BLE001  a label that cannot be kept must not cost the user the answer
-            _log.error(
-                "a label of %s could not be kept: %s: %s", self.learner.name, type(error).__name__, error
-            )
+            _log.error("a label of %s could not be kept: %s", self.learner.name, loggable(error))
             return False
         return True
 

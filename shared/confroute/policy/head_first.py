@@ -54,8 +54,8 @@ class HeadFirst(Shown):
     -----
     The paper's router (Zhang et al., arXiv 2502.11021) is `cloud_above=t, edge_below=t`: no draft is ever judged. An
     embedding that fails is no evidence: the cascade decides, and the decision says so. Only the question is embedded,
-    after the rules: a text that a rule keeps private is never given to the encoder. Forced routes, calls that go on from a
-    later tier's answer and calls with a threshold of their own are the cascade's as well.
+    after the rules: a text that a rule keeps private is never given to the encoder. Forced routes and calls that go on from
+    a later tier's answer are the cascade's as well.
     """
 
     head: Head
@@ -87,8 +87,7 @@ class HeadFirst(Shown):
 
     def flow(self, request: Request) -> Flow:
         """Route one request; see `confroute.flow.Policy`."""
-        given = request.route is not None or request.threshold is not None
-        if given or not request.asked.strip() or self._ruled(request):
+        if request.route is not None or not request.asked.strip() or self._ruled(request):
             return (yield from self.cascade.flow(request))
         try:
             evidence = yield Embed(texts=(request.asked,), model=self.encoder.name, embed=self.encoder)

@@ -192,6 +192,7 @@ class Walk:
 
     def judge(self, tier: Tier, draft: Generation) -> Walking[Verdict]:
         """Measure gate after gate until one decides."""
+        self.pools = {}
         if draft.flaw is not None:
             return Verdict(
                 keep=False, stage="draft", reason=f"{tier.name} answer cannot be used: {draft.flaw}"
@@ -205,7 +206,6 @@ class Walk:
         if copied is not None:
             return copied
         last: Verdict | None = None
-        self.pools = {}
         for position, gate in enumerate(self.gates):
             more = position + 1 < len(self.gates)
             case = Case(
