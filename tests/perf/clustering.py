@@ -23,8 +23,8 @@ import torch
 import transformers
 
 from confroute.models.nli import LocalNLI
+from confroute.signals.clusters import Clusters
 from confroute.signals.equivalence import SameEntailment
-from confroute.signals.semantic_entropy import Clusters
 
 QUESTION = "What is the capital of France?"
 WORDINGS = [
@@ -110,14 +110,13 @@ def ours(folder: Path) -> tuple[Any, Any, Callable[[list[str]], int]]:
     def run(answers: list[str]) -> int:
         nli = LocalNLI(encoder=encoder, name="nli", entailment=2)  # remembers nothing of an earlier repeat
         clusters = Clusters(question=QUESTION, equivalence=SameEntailment(model="nli"))
-        for answer in answers:
-            asking = clusters.add(answer)
-            try:
-                ask = next(asking)
-                while True:
-                    ask = asking.send(SimpleNamespace(numbers=nli(ask.pairs)))  # type: ignore[arg-type]
-            except StopIteration:
-                pass
+        asking = clusters.extend(answers)
+        try:
+            ask = next(asking)
+            while True:
+                ask = asking.send(SimpleNamespace(numbers=nli(ask.pairs)))  # type: ignore[arg-type]
+        except StopIteration:
+            pass
         return len(clusters.heads)
 
     return encoder.network, encoder.tokenizer, run

@@ -11,8 +11,8 @@ import numpy as np
 from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.judge.verdicts import Winner
 from confroute.signals.base import Asking
+from confroute.signals.clusters import Clusters
 from confroute.signals.equivalence import Equivalence
-from confroute.signals.semantic_entropy import Clusters
 from confroute.types import Generation, checked_logprobs
 
 Estimator: TypeAlias = Literal["paper", "normalised", "discrete"]
@@ -53,8 +53,7 @@ def label_entropy(
         msg = f"{len(answers)} answers: semantic entropy needs at least 2"
         raise PolicyError(msg)
     clusters = Clusters(question=question, equivalence=equivalence)
-    for answer in answers:
-        yield from clusters.add(answer.answer or answer.text)
+    yield from clusters.extend([answer.answer or answer.text for answer in answers])
     return entropy_of(answers, clusters.labels, estimator=estimator)
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from confroute.decision import Measurement
 from confroute.signals.base import Asking, Case, Range, said_by, samples
+from confroute.signals.clusters import Clusters
 from confroute.signals.eigenvalues import soft_count
 from confroute.signals.equivalence import Equivalence, SameText
 from confroute.signals.graph import SampleGraph
-from confroute.signals.semantic_entropy import Clusters
 from confroute.signals.similarity import alike
 
 
@@ -77,8 +77,7 @@ class AlphabetSize(SampleGraph):
         drawn = yield from samples(case, self.n, temperature=self.temperature)
         texts = said_by(drawn, case.tier.model)
         clusters = Clusters(question=case.question, equivalence=self.equivalence)
-        for text in texts:
-            yield from clusters.add(text)
+        yield from clusters.extend(texts)
         found = yield from alike(case.question, texts, self.similarity)
         return Measurement(
             signal=self.name,

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from confroute.decision import Measurement
 from confroute.signals.base import Asking, Case, Range, said_by, samples
+from confroute.signals.clusters import Clusters
 from confroute.signals.consistency import check_sampling
 from confroute.signals.equivalence import Equivalence, SameText
-from confroute.signals.semantic_entropy import Clusters
 
 
 def chao_shen(counts: Sequence[int]) -> float:
@@ -88,8 +88,7 @@ class CoverageEntropy:
         """
         drawn = yield from samples(case, self.n, temperature=self.temperature)
         clusters = Clusters(question=case.question, equivalence=self.equivalence)
-        for text in said_by(drawn, case.tier.model):
-            yield from clusters.add(text)
+        yield from clusters.extend(said_by(drawn, case.tier.model))
         return Measurement(
             signal=self.name,
             uncertainty=chao_shen(clusters.counts),

@@ -41,6 +41,23 @@ class Equivalence(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likes:
+    """Which of several answers, by place, equal one, and how many pairs a model compared for it."""
+
+    places: tuple[int, ...]
+    pairs: int
+
+
+@runtime_checkable
+class OneHead(Protocol):
+    """An equivalence that can also compare one answer with several at a time, for answers that came together."""
+
+    def like(self, question: str, head: str, texts: Sequence[str]) -> Asking[Likes]:
+        """Yield what it needs to know; return which of `texts` mean the same as `head`, as `match` would of each."""
+        ...
+
+
 def settled_by_text(question: str, first: str, second: str) -> bool | None:
     """True or False where the texts alone decide, None where a model must be asked.
 
@@ -155,6 +172,19 @@ class SameEntailment:
             if numbers_of(evidence)[0] >= self.probability:
                 return Match(index=int(index), pairs=pairs)
         return Match(pairs=pairs)
+
+    def like(self, question: str, head: str, texts: Sequence[str]) -> Asking[Likes]:
+        """Ask whether the head entails each text, in one ask, then, in one more, whether those that it does entail it."""
+        first = f"{question} {head}"
+        forward = tuple((first, f"{question} {text}") for text in texts)
+        evidence = yield Entails(pairs=forward, model=self.model)
+        places = np.flatnonzero(numbers_of(evidence) >= self.probability)
+        if not places.size:
+            return Likes(places=(), pairs=len(forward))
+        back = tuple((forward[place][1], first) for place in places)
+        evidence = yield Entails(pairs=back, model=self.model)
+        both = places[numbers_of(evidence) >= self.probability]
+        return Likes(places=tuple(both.tolist()), pairs=len(forward) + len(back))
 
 
 def numbers_of(evidence: Evidence) -> npt.NDArray[np.float32]:

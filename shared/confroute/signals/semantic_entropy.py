@@ -11,60 +11,14 @@ from confroute.decision import Measurement
 from confroute.errors import BadLogprobsError, PolicyError, SignalUnavailableError
 from confroute.signals.answers import normalised
 from confroute.signals.base import Asking, Case, Range, said_by, samples
+from confroute.signals.clusters import Clusters
 from confroute.signals.consistency import check_sampling
-from confroute.signals.equivalence import Equivalence, Match, SameText, settled_by_text
+from confroute.signals.equivalence import Equivalence, Match, SameText
 from confroute.signals.ewens import EwensMixture
 from confroute.signals.partitions import bounds, normalised_entropy
 from confroute.types import Generation, checked_logprobs
 
 Weighting: TypeAlias = Literal["discrete", "probability"]
-
-
-@dataclass(slots=True)
-class Clusters:
-    """Answers grouped by meaning as they come: one cluster an answer, compared with representatives only.
-
-    A cluster's representative is its first answer, so the groups of earlier answers never change when later ones
-    come: that is what makes stopping early exact.
-    """
-
-    question: str
-    equivalence: Equivalence
-    labels: list[int] = field(default_factory=list)
-    heads: list[str] = field(default_factory=list)
-    pairs: int = 0
-    _known: dict[str, int] = field(default_factory=dict)
-
-    def add(self, text: str) -> Asking[int]:
-        """Put one answer into the first cluster whose representative says the same; return its label."""
-        key = normalised(text)
-        label = self._known.get(key)
-        if label is None:
-            label = yield from self._find(text)
-            self._known[key] = label
-        self.labels.append(label)
-        return label
-
-    def _find(self, text: str) -> Asking[int]:
-        unclear = []
-        for label, head in enumerate(self.heads):
-            verdict = settled_by_text(self.question, head, text)
-            if verdict:
-                return label
-            if verdict is None:
-                unclear.append((label, head))
-        if unclear:
-            found = yield from self.equivalence.match(self.question, [head for _, head in unclear], text)
-            self.pairs += found.pairs
-            if found.index is not None:
-                return unclear[found.index][0]
-        self.heads.append(text)
-        return len(self.heads) - 1
-
-    @property
-    def counts(self) -> list[int]:
-        """Answers in each cluster."""
-        return [self.labels.count(label) for label in range(len(self.heads))]
 
 
 def semantic_entropy(
@@ -224,8 +178,7 @@ class SemanticEntropy:
         while len(drawn) < self.n and not (drawn and self._settled(case, low, high)):
             known = len(drawn)
             drawn = yield from samples(case, min(self.n, known + self.step), temperature=self.temperature)
-            for text in said_by(drawn, case.tier.model)[known:]:
-                yield from clusters.add(text)
+            yield from clusters.extend(said_by(drawn, case.tier.model)[known:])
             low, high = bounds(clusters.counts, self.n)
             probable = self.stop and self.stop.range_of(clusters.counts, self.n, case.settled)
             if probable:
