@@ -114,7 +114,7 @@ class Score:
     tier: str
     answer: str
     passes: int = 10
-    rate: float = 0.1
+    rate: float = 0.01
     layers: Layers = "top-third"
     prompt: bool = False
     seed: int = 0

@@ -195,7 +195,7 @@ def test_dropout_passes_reach_the_gate() -> None:
     def call(ask: Any) -> Any:
         return Evidence(passes=passes) if isinstance(ask, Score) else [Generation(text="Paris.")]
 
-    routed = run(Cascade.of(McDropout(passes=2), 0.5), REQUEST, call, {})
+    routed = run(Cascade.of(McDropout(passes=2, statistic="mutual_information"), 0.5), REQUEST, call, {})
     assert routed.decision.uncertainty == pytest.approx(0.4)
     assert [(step.kind, step.tier, step.n) for step in routed.decision.steps] == [
         ("draft", "edge", 1),

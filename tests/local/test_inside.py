@@ -67,7 +67,9 @@ def llamaindex(folder: Path, policy: Cascade, members: dict[str, Path]) -> Any:
 @pytest.mark.parametrize("host", [langchain, llamaindex])
 def test_dropout_gate_in_a_host(host: Any, tiny_folder: Path, tiny: LocalModel) -> None:
     """The gate's number is that of the function on the draft, behind the very prompt that the edge was sent."""
-    text, decision = host(tiny_folder, Cascade.of(McDropout(passes=3), 1.0), {})
+    text, decision = host(
+        tiny_folder, Cascade.of(McDropout(passes=3, statistic="mutual_information"), 1.0), {}
+    )
     assert decision["route"] == "edge"
     expected = decompose(dropout_passes(tiny, ASK, text, passes=3)).answer["mutual_information"]
     assert decision["uncertainty"] == pytest.approx(expected, abs=1e-5)

@@ -46,7 +46,7 @@ def dropout_passes(
     answer: str,
     *,
     passes: int = 10,
-    rate: float = 0.1,
+    rate: float = 0.01,
     layers: Layers = "top-third",
     prompt: bool = False,
     seed: int = 0,

@@ -34,7 +34,7 @@ def fault(passes: int, rate: float, layers: Layers, seed: int) -> str | None:
     if passes < 2:
         return f"passes is {passes}: expected at least 2, since one pass says nothing about their spread"
     if not 0 <= rate < 1:
-        return f"rate is {rate}: expected a share of features in [0, 1); 0.1 is usual"
+        return f"rate is {rate}: expected a share of features in [0, 1); 0.01 is usual"
     counted = isinstance(layers, int) and not isinstance(layers, bool) and layers >= 1
     if not counted and layers not in ("top-third", "all"):
         return f"layers is {layers!r}: expected 'top-third', 'all' or a number of top layers from 1"
@@ -204,13 +204,18 @@ class McDropout:
     readings of the draft. Language models of today are trained without dropout, so the passes are no posterior of
     theirs: they measure how far the answer leans on single features. Calibrate the threshold on recorded data, for
     the same passes, rate and layers.
+
+    The defaults are what ranked errors best on 518 MMLU answers of Qwen2.5-Coder-1.5B (`tests/perf/useful.py`): AUROC .710
+    [.663, .752] for the expected entropy at rate 0.01, against .566 for mutual information at 0.01 and .548 at the 0.1 that
+    models trained with dropout use. The expected entropy is mostly the model's own; choose "mutual_information" for doubt
+    about the weights alone.
     """
 
     passes: int = 10
-    rate: float = 0.1
+    rate: float = 0.01
     layers: Layers = "top-third"
     prompt: bool = False
-    statistic: Statistic = "mutual_information"
+    statistic: Statistic = "expected"
     seed: int = 0
 
     def __post_init__(self) -> None:
