@@ -23,9 +23,8 @@ def policy(threshold: float, stream: str) -> Cascade:
     """Condensing the question stays on the edge; answers go by their log-probabilities."""
     gates = Cascade.of(TokenLogprob(), threshold).gates
     rules = (SendTo(tier="edge", purposes=("condense",)),)
-    prefix = Prefix(
-        commit=Threshold(value=threshold / 2), cut=Threshold(value=3 * threshold), tokens=8, least=3
-    )
+    commit, cut = Threshold(value=threshold), Threshold(value=2 * threshold)
+    prefix = Prefix(commit=commit, cut=cut, tokens=4, least=2)
     return Cascade(gates=gates, rules=rules, prefix=prefix if stream == "prefix" else None)
 
 

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from llama_index.core import VectorStoreIndex
 from llama_index.core.chat_engine.types import ChatMode
+from llama_index.core.indices.keyword_table import KeywordTableIndex
 from llama_index.core.postprocessor import SimilarityPostprocessor
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.retrievers import QueryFusionRetriever
@@ -198,6 +199,21 @@ def test_roles_have_a_tier_of_their_own(kit, ferry):
     with record() as decisions:
         engine.query("What is free?")
     assert {(d.route, d.rule) for d in decisions} == {("edge", "send_to")}
+
+
+def test_keywords_have_a_tier_of_their_own(kit):
+    """Those of the texts and of the question; the answer goes by the evidence."""
+    rules = (SendTo(tier="edge", purposes=("keyword_extract", "query_keyword_extract")),)
+    edge = kit.scripted(Reply(text="KEYWORDS: ferry, bicycle", logprob=-2.0), name="small")
+    llm = kit.router(edge, policy=Cascade.of(TokenLogprob(), 0.3, rules=rules))
+    with record() as decisions:
+        keywords = KeywordTableIndex([TextNode(text=TEXTS[0])], llm=llm)
+        keywords.as_query_engine(llm=llm).query("What does a bicycle cost?")
+    assert [(d.route, d.rule) for d in decisions] == [
+        ("edge", "send_to"),
+        ("edge", "send_to"),
+        ("cloud", None),
+    ]
 
 
 @pytest.mark.parametrize("mode", [ChatMode.CONTEXT, ChatMode.CONDENSE_PLUS_CONTEXT])
