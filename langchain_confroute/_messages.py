@@ -79,7 +79,7 @@ def _role(message: BaseMessage) -> Role:
 
 
 def _text(message: BaseMessage) -> str:
-    parts = [str(message.text), *_further(message.content)]
+    parts = [text_of(message), *_further(message.content)]
     if isinstance(message, AIMessage):
         parts += [f"{call['name']}({json.dumps(call['args'], default=str)})" for call in message.tool_calls]
         # Providers are sent these as well.
@@ -105,6 +105,12 @@ def _said(value: object) -> Iterator[str]:
     elif isinstance(value, (list, tuple)):
         for one in value:
             yield from _said(one)
+
+
+def text_of(message: BaseMessage) -> str:
+    """The text of a message; its own property builds an object at every look."""
+    content = message.content
+    return content if isinstance(content, str) else str(message.text)
 
 
 def kinds_of(messages: Iterable[BaseMessage]) -> tuple[str, ...]:
@@ -142,7 +148,7 @@ def to_generation(
     reason = metadata.get("finish_reason") or metadata.get("stop_reason") or metadata.get("done_reason")
     tokens, logprobs = read(message) if "logprobs" in metadata else (None, None)
     return Generation(
-        text=str(message.text),
+        text=text_of(message),
         logprobs=logprobs,
         tokens=tokens,
         top_logprobs=extract_top_logprobs(message) if logprobs else None,

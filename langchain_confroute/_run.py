@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
+from uuid import UUID, uuid4
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
@@ -98,10 +99,38 @@ async def _aopen(
     runnable: Runnable[Any, Any], given: Any, config: RunnableConfig | None
 ) -> tuple[Opened, AsyncCallbackManagerForChainRun]:
     config = ensure_config(config)
-    manager = await AsyncCallbackManager.configure(*_settings(runnable, config)).on_chain_start(
-        None, given, name=config.get("run_name") or runnable.get_name(), run_id=config.get("run_id")
-    )
+    above, run_id = AsyncCallbackManager.configure(*_settings(runnable, config)), config.get("run_id")
+    if above.handlers:
+        name = config.get("run_name") or runnable.get_name()
+        manager = await above.on_chain_start(None, given, name=name, run_id=run_id)
+    else:
+        manager = _unheard(above, run_id or uuid4())
     return _opened(config, manager), manager
+
+
+def _unheard(above: AsyncCallbackManager, run_id: UUID) -> AsyncCallbackManagerForChainRun:
+    """The run that `on_chain_start` makes, without the turn that it gives the event loop even where nobody listens."""
+    return AsyncCallbackManagerForChainRun(
+        run_id=run_id,
+        handlers=above.handlers,
+        inheritable_handlers=above.inheritable_handlers,
+        parent_run_id=above.parent_run_id,
+        tags=above.tags,
+        inheritable_tags=above.inheritable_tags,
+        metadata=above.metadata,
+        inheritable_metadata=above.inheritable_metadata,
+    )
+
+
+async def _ended(manager: AsyncCallbackManagerForChainRun, result: Any) -> None:
+    # The host starts a task for it even where nobody listens.
+    if manager.handlers:
+        await manager.on_chain_end(result)
+
+
+async def _failed(manager: AsyncCallbackManagerForChainRun, error: BaseException) -> None:
+    if manager.handlers:
+        await manager.on_chain_error(error)
 
 
 @contextmanager
@@ -154,12 +183,12 @@ async def arun_chain(
             with _unwatched(opened.config):
                 result = await body(opened)
     except Escaped as escaped:
-        await manager.on_chain_error(escaped.error)
+        await _failed(manager, escaped.error)
         raise escaped.error from escaped.error.__cause__
     except BaseException as error:
-        await manager.on_chain_error(error)
+        await _failed(manager, error)
         raise
-    await manager.on_chain_end(result)
+    await _ended(manager, result)
     return result
 
 
@@ -228,12 +257,12 @@ async def astream_chain(
             finally:
                 await coro_with_context(aclose(inner), context)
     except Escaped as escaped:
-        await manager.on_chain_error(escaped.error)
+        await _failed(manager, escaped.error)
         raise escaped.error from escaped.error.__cause__
     except BaseException as error:
-        await manager.on_chain_error(error)
+        await _failed(manager, error)
         raise
-    await manager.on_chain_end(_whole(manager, chunks))
+    await _ended(manager, _whole(manager, chunks))
 
 
 _DONE: Any = object()

@@ -36,7 +36,7 @@ def step_of(kind: str, evidence: Evidence, *, tier: str | None, model: str, grou
         tier=tier,
         model=model,
         n=_count(evidence),
-        usage=sum(usages, Usage()) if usages else None,
+        usage=None if not usages else usages[0] if len(usages) == 1 else sum(usages, Usage()),
         latency_s=evidence.latency_s,
         attempts=evidence.attempts,
         group=group,

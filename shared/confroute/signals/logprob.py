@@ -13,7 +13,7 @@ from confroute.signals.base import Asking, Case, Range
 from confroute.types import JSON
 
 Statistic: TypeAlias = Literal["mean", "max", "quantile", "sum", "perplexity"]
-_QUANTILES = (0.5, 0.75, 0.9)
+_QUANTILES = (("q50", 0.5), ("q75", 0.75), ("q90", 0.9))
 _LARGEST_EXPONENT = 700.0  # beyond it a float overflows
 
 
@@ -50,7 +50,7 @@ def token_nll(logprobs: tuple[float, ...], *, quantile: float = 0.9) -> dict[str
     nll = sorted(map(abs, (min(0.0, value) for value in logprobs) if rounded else logprobs))
     total = math.fsum(nll)
     stats = {"mean": total / len(nll), "max": nll[-1], "sum": total, "quantile": _quantile(nll, quantile)}
-    return stats | {f"q{round(100 * share)}": _quantile(nll, share) for share in _QUANTILES}
+    return stats | {name: _quantile(nll, share) for name, share in _QUANTILES}
 
 
 def _quantile(ordered: list[float], share: float) -> float:
