@@ -56,6 +56,7 @@ def build(
     *,
     tags: Sequence[str] | None = None,
     tools: bool = False,
+    tool_names: frozenset[str] = frozenset(),
     whole: bool = False,
 ) -> Request:
     """The request of one call of a chat model.
@@ -74,6 +75,7 @@ def build(
         messages=to_core(messages),
         tiers={name: tier.facts(messages, needs) for name, tier in tiers.items()},
         tags=tags_of(config, tags),
+        tools=tool_names,
         attachments=bool(kinds),
         whole=whole,
         **facts,

@@ -40,6 +40,8 @@ class Plan:
         What to compare in a draft, and why it cannot be used, where that is more than its text.
     tools : bool
         Whether the models have to call tools.
+    tool_names : frozenset of str
+        Those that are offered.
     """
 
     made_from: tuple[Any, ...]
@@ -52,6 +54,7 @@ class Plan:
     keep_logprobs: bool = False
     judge: Judge | None = None
     tools: bool = False
+    tool_names: frozenset[str] = frozenset()
 
     def serves(self, made_from: tuple[Any, ...]) -> bool:
         """Whether it was made from these very settings."""
@@ -122,7 +125,13 @@ class ChatCall:
         plan = self.plan
         config: RunnableConfig = ensure_config() if opened is None else opened.config
         request = _request.build(
-            self.messages, plan.tiers, config, tags=plan.tags, tools=plan.tools, whole=plan.judge is not None
+            self.messages,
+            plan.tiers,
+            config,
+            tags=plan.tags,
+            tools=plan.tools,
+            tool_names=plan.tool_names,
+            whole=plan.judge is not None,
         )
         make: Callable[..., ChatCalls] = SilentCalls if opened is None else ChatCalls
         calls = make(

@@ -34,6 +34,11 @@ class Shape(Protocol):
         """Whether the models have to call tools."""
         ...
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the tools that are offered."""
+        ...
+
     def applied(self, tier: str, model: Model) -> Model:
         """The tier's model, asked for such answers."""
         ...
@@ -107,6 +112,11 @@ class ToolCalls:
     def tools(self) -> bool:
         """Whether there are any."""
         return bool(self.originals)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of tools that have one."""
+        return frozenset(self._known)
 
     def applied(self, tier: str, model: Model) -> Model:
         """The model with the tools in its provider's own form, inside the bindings that were around it."""
@@ -186,6 +196,7 @@ class Structured:
     parsers: dict[str, Runnable[Any, Any]] = field(default_factory=dict)
     shown: Mapping[str, Any] = field(default_factory=dict)
     tools: bool = False
+    names: frozenset[str] = frozenset()
 
     def applied(self, tier: str, model: Model) -> Model:
         """The model with its provider's arguments for this schema, inside the bindings that were around it.

@@ -176,6 +176,7 @@ class ChatConfRoute(RoutedChat):
             members={name: self._member(name, model) for name, model in self.members.items()},
             judge=None if self._shape is None else self._shape.judge,
             tools=self._shape is not None and self._shape.tools,
+            tool_names=frozenset() if self._shape is None else self._shape.names,
             policy=self.policy,
             limits={"edge": self._limits("edge_limits"), "cloud": self._limits("cloud_limits")},
             stop=self.stop or None,

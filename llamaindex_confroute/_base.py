@@ -159,6 +159,7 @@ class RouterBase(FunctionCallingLLM):
             route=given.route,
             threshold=given.threshold,
             tags=given.tags,
+            tools=work.tool_names,
             attachments=attachments,
             whole=work.whole,
             question=asked.question,

@@ -74,6 +74,7 @@ class StructuredWork(Generic[M]):
     kwargs: dict[str, Any] = field(default_factory=dict)
     mode: PydanticProgramMode = PydanticProgramMode.DEFAULT
     needs_tools: bool = False
+    tool_names: frozenset[str] = frozenset()
     whole: bool = True
 
     @property

@@ -43,6 +43,11 @@ class ToolWork:
         return json.dumps([tool.metadata.to_openai_tool(skip_length_check=True) for tool in self.tools])
 
     @property
+    def tool_names(self) -> frozenset[str]:
+        """Of the tools that are offered."""
+        return frozenset(tool.metadata.name for tool in self.tools if tool.metadata.name)
+
+    @property
     def needs_tools(self) -> bool:
         """False for an agent without tools, which any model can serve."""
         return bool(self.tools)

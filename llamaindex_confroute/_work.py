@@ -48,6 +48,9 @@ class Work(Protocol[C_co]):
     def needs_tools(self) -> bool: ...
 
     @property
+    def tool_names(self) -> frozenset[str]: ...
+
+    @property
     def whole(self) -> bool: ...
 
     def call(self, llm: LLM, extra: dict[str, Any]) -> Generation:
@@ -75,6 +78,7 @@ class ChatWork:
     kwargs: dict[str, Any] = field(default_factory=dict)
     extra_text: str = ""
     needs_tools: bool = False
+    tool_names: frozenset[str] = frozenset()
 
     @property
     def whole(self) -> bool:

@@ -241,6 +241,8 @@ class Request:
         Whose threshold that is, for the decision.
     tags : frozenset of str
         Free labels that rules may read.
+    tools : frozenset of str
+        Names of the tools that the model may call.
     attachments : bool
         Whether the conversation holds content that is not text.
     whole : bool
@@ -261,6 +263,7 @@ class Request:
     threshold: float | Mapping[str, float] | None = None
     threshold_source: str = "given for this call"
     tags: frozenset[str] = frozenset()
+    tools: frozenset[str] = frozenset()
     attachments: bool = False
     whole: bool = False
     question: str | None = None

@@ -53,6 +53,8 @@ from confroute.testing import Reply, ScriptedModel, ScriptedServer, faults
 
 PHASES = ("none", "edge cut", "cloud 429", "cloud 500", "cloud silent", "cloud cut", "both down", "flapping")
 BLOCK, FLAP, TIMEOUT_S = 40, 7, 1.0
+# After an error: callers that come back at once would spend all calls while a breaker's one probe is under way.
+PAUSE_S = 0.1
 FORMS = ("langchain sync", "langchain async", "llamaindex sync", "llamaindex async")
 MARK = re.compile(r"call (\d+)")
 
@@ -247,7 +249,10 @@ def run_sync(router, form, numbers, workers):
                 text = ask(router, number)
             except Exception as error:  # noqa: BLE001  what kind it is, is the question
                 failed = error
-        return ended(number, form, started, decisions, text, failed)
+        end = ended(number, form, started, decisions, text, failed)
+        if failed is not None:
+            time.sleep(PAUSE_S)
+        return end
 
     with ThreadPoolExecutor(workers) as pool:
         done = list(pool.map(one, numbers))
@@ -267,7 +272,10 @@ async def run_async(router, form, numbers, workers):
                     text = await aask(router, number)
                 except Exception as error:  # noqa: BLE001  what kind it is, is the question
                     failed = error
-            return ended(number, form, started, decisions, text, failed)
+            end = ended(number, form, started, decisions, text, failed)
+            if failed is not None:
+                await asyncio.sleep(PAUSE_S)
+            return end
 
     done = await asyncio.gather(*(one(number) for number in numbers))
     await background.await_all()

@@ -5,6 +5,7 @@ from confroute.policy.files import register
 from confroute.policy.gate import Gate, GroupThreshold
 from confroute.policy.head_first import HeadFirst
 from confroute.policy.prefix import Prefix
+from confroute.policy.presidio import Presidio
 from confroute.policy.rules import KeepPrivate, Rule, Ruling, SendTo
 from confroute.policy.threshold import Threshold
 
@@ -15,6 +16,7 @@ __all__ = [
     "HeadFirst",
     "KeepPrivate",
     "Prefix",
+    "Presidio",
     "Rule",
     "Ruling",
     "SendTo",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
-from confroute.errors import PolicyError
+from confroute.errors import MissingExtraError, PolicyError
 from confroute.types import Request
+
+Detect: TypeAlias = Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,36 +44,61 @@ class Rule(Protocol):
         ...
 
 
-def _matching(
-    request: Request, patterns: tuple[str, ...], tags: tuple[str, ...], purposes: tuple[str, ...] = ()
-) -> str | None:
-    """What in the request the rule is about, in words that do not repeat the text."""
-    if request.purpose in purposes:
-        return f"purpose {request.purpose!r}"
-    for tag in tags:
-        if tag in request.tags:
-            return f"tag {tag!r}"
-    for position, pattern in enumerate(patterns):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _About:
+    """What calls a rule is about: any one of these suffices."""
+
+    patterns: tuple[str, ...]
+    tags: tuple[str, ...]
+    purposes: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    detect: Detect | None = None
+
+    def check(self) -> None:
+        """Refuse what could never match."""
+        named = (self.patterns, self.tags, self.purposes, self.tools)
+        if not any(named) and self.detect is None:
+            msg = (
+                "a rule without patterns, tags, purposes, tools and detector never applies: give at least one"
+            )
+            raise PolicyError(msg)
+        if any(isinstance(given, str) for given in named):
+            msg = "patterns, tags, purposes and tools are tuples of strings: write ('...',) for a single one"
+            raise PolicyError(msg)
+        if self.detect is not None and not callable(self.detect):
+            msg = f"detect is {self.detect!r}: expected a function of a text"
+            raise PolicyError(msg)
+        for pattern in self.patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                msg = f"pattern {pattern!r} is no regular expression: {error}"
+                raise PolicyError(msg) from error
+
+    def found(self, request: Request) -> str | None:
+        """What in the request it is, in words that do not repeat the text."""
+        if request.purpose in self.purposes:
+            return f"purpose {request.purpose!r}"
+        for kind, wanted, held in (("tag", self.tags, request.tags), ("tool", self.tools, request.tools)):
+            named = next((name for name in wanted if name in held), None)
+            if named is not None:
+                return f"{kind} {named!r}"
         # The whole conversation is sent, so all of it is looked at.
         texts = [m.text for m in request.messages] + ([request.question] if request.question else [])
-        if any(re.search(pattern, text) for text in texts):
-            return f"pattern {position + 1}"
-    return None
+        for position, pattern in enumerate(self.patterns):
+            if any(re.search(pattern, text) for text in texts):
+                return f"pattern {position + 1}"
+        return None if self.detect is None else _detected(self.detect, texts)
 
 
-def _check(patterns: tuple[str, ...], tags: tuple[str, ...], purposes: tuple[str, ...] = ()) -> None:
-    if not patterns and not tags and not purposes:
-        msg = "a rule without patterns, tags and purposes never applies: give at least one"
-        raise PolicyError(msg)
-    if any(isinstance(given, str) for given in (patterns, tags, purposes)):
-        msg = "patterns, tags and purposes are tuples of strings: write ('...',) for a single one"
-        raise PolicyError(msg)
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            msg = f"pattern {pattern!r} is no regular expression: {error}"
-            raise PolicyError(msg) from error
+def _detected(detect: Detect, texts: list[str]) -> str | None:
+    name = getattr(detect, "__name__", type(detect).__name__)
+    try:
+        return f"detector {name}" if any(detect(text) for text in texts) else None
+    except MissingExtraError:
+        raise
+    except Exception as error:  # noqa: BLE001  it is told, and a text nobody could look at is not let out
+        return f"detector {name} failed with {type(error).__name__}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +111,15 @@ class KeepPrivate:
         Regular expressions, searched in every message of the conversation.
     tags : tuple of str
         Tags of the request.
+    tools : tuple of str
+        Names of tools: calls that are offered one of them match.
+    detect : callable, optional
+        `detect(text)` is true of a private text; asked for every message, last, before anything leaves the process. Where it raises, the call
+        counts as private. `confroute.policy.Presidio` is one.
     tier : str
         Where private text may go.
+    name : str
+        What decisions call the rule.
 
     Examples
     --------
@@ -95,19 +130,26 @@ class KeepPrivate:
     """
 
     patterns: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ("private",)
+    tags: tuple[str, ...] = ("private", "never-cloud")
+    tools: tuple[str, ...] = ()
+    detect: Detect | None = None
     tier: str = "edge"
+    name: str = "keep_private"
 
     def __post_init__(self) -> None:
-        _check(self.patterns, self.tags)
+        self._about.check()
+
+    @property
+    def _about(self) -> _About:
+        return _About(patterns=self.patterns, tags=self.tags, tools=self.tools, detect=self.detect)
 
     def __call__(self, request: Request) -> Ruling | None:
         """Keep the call if it matches."""
-        found = _matching(request, self.patterns, self.tags)
+        found = self._about.found(request)
         if found is None:
             return None
         return Ruling(
-            rule="keep_private",
+            rule=self.name,
             tier=self.tier,
             reason=f"private ({found}): stays on {self.tier}",
             private=True,
@@ -121,11 +163,13 @@ class SendTo:
     Parameters
     ----------
     tier : str
-    patterns, tags : tuple of str
-        As in `KeepPrivate`.
+    patterns, tags, tools : tuple of str
+        As in `KeepPrivate`. A tag may name a tenant: "tenant=acme".
     purposes : tuple of str
         What calls are for, as the host names it. LlamaIndex: "text_qa", "refine", "summary", "condense",
         "query_gen", "keyword_extract", "single_select" and its other prompt types.
+    name : str
+        What decisions call the rule.
 
     Examples
     --------
@@ -139,15 +183,19 @@ class SendTo:
     patterns: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     purposes: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    name: str = "send_to"
 
     def __post_init__(self) -> None:
-        _check(self.patterns, self.tags, self.purposes)
+        self._about.check()
+
+    @property
+    def _about(self) -> _About:
+        return _About(patterns=self.patterns, tags=self.tags, purposes=self.purposes, tools=self.tools)
 
     def __call__(self, request: Request) -> Ruling | None:
         """Send the call if it matches."""
-        found = _matching(request, self.patterns, self.tags, self.purposes)
-        return (
-            None
-            if found is None
-            else Ruling(rule="send_to", tier=self.tier, reason=f"{found} goes to {self.tier}")
-        )
+        found = self._about.found(request)
+        if found is None:
+            return None
+        return Ruling(rule=self.name, tier=self.tier, reason=f"{found} goes to {self.tier}")
