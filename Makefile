@@ -21,7 +21,7 @@ MIN_BIN := .venv-min/bin
 MIN_READY := .venv-min/.ready
 MAX_BIN := .venv-max/bin
 
-.PHONY: min-versions-test max-versions-test help setup demo test test-slow lint format types wheel-test docs perf results clean
+.PHONY: min-versions-test max-versions-test ray-test help setup demo test test-slow lint format types wheel-test docs perf results clean
 
 help:
 	@echo "make demo        route real questions between two small local models"
@@ -32,6 +32,7 @@ help:
 	@echo "make wheel-test  the test-suite against the built wheel"
 	@echo "make min-versions-test  the adapter against the oldest langchain-core"
 	@echo "make max-versions-test  the adapter against the newest"
+	@echo "make ray-test    the label pipeline on a Ray cluster of this machine"
 	@echo "make docs        the documentation's pages, into build/docs"
 	@echo "make perf        benchmarks"
 	@echo "make results     the tables and plots of docs/results, from recorded data"
@@ -114,13 +115,43 @@ docs: $(READY)
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo build/docs/index.html
 
+# These need an argument or data, and have a target or a page of their own.
+NOT_PERF := $(addprefix tests/perf/,real_edge.py recorded_rows.py results.py)
+
 perf: $(READY)
-	@for script in tests/perf/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out tests/perf/_% $(NOT_PERF),$(wildcard tests/perf/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+# Environments that take the rest from .venv, for packages that no user of ours needs. Not as a plain path: what is editable
+# there is found by its own .pth files.
+define BORROWED
+	@$(BIN)/python -m venv --clear $(@D)
+	@$(@D)/bin/python -c 'import sys, sysconfig, pathlib; pathlib.Path(sysconfig.get_path("purelib"), "shared.pth").write_text(f"import site; site.addsitedir({sys.argv[1]!r})\n")' \
+		"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+endef
+
+# RouteLLM's own code beside ours. It names a server and a training stack among its needs; its routers use none of them.
+# PEERS= leaves it out.
+PEERS ?= routellm==0.2.0 pandas==3.1.1 scikit-learn==1.9.1
+
+.venv-peers/.ready: $(READY)
+	$(BORROWED)
+	$(@D)/bin/python $(PIP_INSTALL) $(filter-out routellm%,$(PEERS))
+	$(@D)/bin/python $(PIP_INSTALL) --no-deps $(filter routellm%,$(PEERS))
+	@touch $@
+
+.venv-ray/.ready: $(READY)
+	$(BORROWED)
+	$(@D)/bin/python $(PIP_INSTALL) 'ray[data]>=2.40'
+	@touch $@
+
+ray-test: .venv-ray/.ready
+	@.venv-ray/bin/python -m pytest -p no:cacheprovider -m slow tests/labels/test_ray.py $(PYTEST_ARGS)
 
 # Needs RouteLLM's folder and the recorded training data; nothing of either is copied.
 DATA ?= $(or $(CONFROUTE_DATA),../shared/data)
-results: $(READY)
-	@$(BIN)/confroute bench replay --data $(DATA)/routellm --train $(DATA)/recorded --out docs/results
+results: $(READY) $(if $(PEERS),.venv-peers/.ready)
+	@$(BIN)/confroute pull all-minilm-l6-v2 >/dev/null
+	@$(if $(PEERS),.venv-peers/bin,$(BIN))/python tests/perf/results.py --data $(DATA)
 
 clean:
-	rm -rf .venv .venv-wheel .venv-min .venv-max build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .venv .venv-wheel .venv-min .venv-max .venv-peers .venv-ray build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

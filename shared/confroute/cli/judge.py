@@ -15,8 +15,9 @@ from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
     from confroute.judge import Judge, Winner
-    from confroute.judge.agreement import Agreement, Item
+    from confroute.judge.agreement import Item
     from confroute.judge.files import SideName
+    from confroute.judge.judging import Spent
     from confroute.policy.rules import KeepPrivate
     from confroute.types import JSON
 
@@ -189,6 +190,7 @@ def run_agreement(args: argparse.Namespace) -> int:
     """Compare verdicts with human labels and print."""
     from dataclasses import replace
 
+    from confroute.cli._agreement import agreement_table
     from confroute.judge.agreement import agreements, read_items
 
     items = read_items(args.data)
@@ -217,7 +219,7 @@ def run_agreement(args: argparse.Namespace) -> int:
         told = {judge: {name: one.to_dict() for name, one in parts.items()} for judge, parts in found.items()}
         print(json.dumps(told, indent=2))
     else:
-        _table(found)
+        agreement_table(found)
     return _failed(errors)
 
 
@@ -225,7 +227,7 @@ def _asked(args: argparse.Namespace, items: list[Item]) -> tuple[list[Item], lis
     from dataclasses import replace
 
     from confroute.cli._progress import progress
-    from confroute.judge import Pair
+    from confroute.judge import Pair, spent
 
     judge = _judge(args, args.cache)
     rule = _rule(args)
@@ -235,11 +237,20 @@ def _asked(args: argparse.Namespace, items: list[Item]) -> tuple[list[Item], lis
     ]
     with progress(len(pairs), unit="pairs") as tick:
         found = judge.compare(pairs, progress=lambda one: tick(one.winner is not None))
+    _paid(args, spent(found))
     asked = [
         replace(item, verdicts={vote.judge: vote.orders for vote in one.votes})
         for item, one in zip(items, found, strict=True)
     ]
     return asked, [one.error for one in found]
+
+
+def _paid(args: argparse.Namespace, taken: Spent) -> None:
+    price = price_of(args.price)
+    usd = taken.cost_usd({} if price is None else dict.fromkeys(taken.usage, price))
+    cost = "cost not known (--price)" if usd is None else f"{usd:.4g} USD"
+    # Standard output holds the agreement, for a program.
+    print(f"{taken.calls} replies, {taken.cached} of them from the cache, {cost}", file=sys.stderr)
 
 
 def _matches(rule: KeepPrivate, item: Item) -> bool:
@@ -265,35 +276,3 @@ def _failed(errors: list[str | None]) -> int:
     if said:
         print(f"{len(said)} got no verdict, the first for: {said[0]}", file=sys.stderr)
     return FAILED if said else 0
-
-
-def _table(found: Mapping[str, Mapping[str, Agreement]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    if not console.is_terminal:
-        console.width = 170
-    table = Table(
-        "judge", "subset", "n", "errors", "one order", "inconsistent", "decided", "agreement", "ties 1/2"
-    )
-    for judge, parts in found.items():
-        for subset, one in parts.items():
-            agreement = "-" if one.agreement is None else f"{one.agreement:.3f}{_interval(one.agreement_ci)}"
-            table.add_row(
-                judge,
-                subset,
-                str(one.n),
-                str(one.errors),
-                f"{one.per_order:.3f}{_interval(one.per_order_ci)}",
-                f"{one.inconsistent:.3f}",
-                f"{one.decided:.3f}",
-                agreement,
-                f"{one.with_ties:.3f}",
-            )
-    console.print(table, markup=False)
-    console.print("one order: mean agreement of single orders; agreement: of verdicts that both orders share")
-
-
-def _interval(ends: tuple[float, float] | None) -> str:
-    return "" if ends is None else f" ({ends[0]:.2f}-{ends[1]:.2f})"

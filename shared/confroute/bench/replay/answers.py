@@ -37,9 +37,15 @@ def sent_first(uncertainty: Array) -> Array:
 
 
 def columns_of(table: Table) -> list[str]:
-    """Signals that were measured on half of the calls at least."""
-    found = {name: np.isfinite(table.signal(name)).mean() for name in table.columns}
-    return [name for name, share in found.items() if share >= 0.5]
+    """Signals that were measured on half of the calls at least; of several that say the same, the first."""
+    found: dict[str, Array] = {}
+    for name in table.columns:
+        values = table.signal(name)
+        # Of answers of one token, the mean, the maximum and every quantile are one number.
+        same = any(np.array_equal(values, other, equal_nan=True) for other in found.values())
+        if np.isfinite(values).mean() >= 0.5 and not same:
+            found[name] = values
+    return [*found]
 
 
 def samples_of(table: Table, column: str) -> Array | None:

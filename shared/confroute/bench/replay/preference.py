@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from confroute.bench._arrays import Array
 from confroute.bench.replay.data import Benchmark
 from confroute.bench.replay.protocol import Result
+from confroute.types import JSON
 
+Rows: TypeAlias = "npt.NDArray[np.intp]"
 SHARE = 0.5
 MARGIN = 1.0
+MEASURES = ("preference", "relative", "win_rate", "spread", "tenth", "below_cloud", "relative_below")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +51,8 @@ class Comparison:
         Difference of the 10th percentiles of quality; above 0 is better.
     below_cloud : Interval
         Difference of the shares of questions whose quality is `MARGIN` or more below the cloud's; below 0 is better.
+    relative_below : Interval
+        The same, in parts of the other's share: -0.1 is a tenth fewer of such questions.
     """
 
     ours: str
@@ -52,6 +61,42 @@ class Comparison:
     preference: Interval
     relative: Interval
     win_rate: Interval
+    spread: Interval
+    tenth: Interval
+    below_cloud: Interval
+    relative_below: Interval
+
+    def to_dict(self) -> dict[str, JSON]:
+        """JSON form: [value, low, high] of each."""
+        told: dict[str, JSON] = {"share": self.share}
+        for name in MEASURES:
+            one: Interval = getattr(self, name)
+            told[name] = [
+                round(end, 6) if math.isfinite(end) else None for end in (one.value, one.low, one.high)
+            ]
+        return told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """What one router gives at a share of cloud calls.
+
+    Attributes
+    ----------
+    name : str
+    share : float
+        Of cloud calls.
+    preference : Interval
+        Part of the gap between edge and cloud that is recovered; on MT-Bench the gap is one of judge scores.
+    spread, tenth : Interval
+        Standard deviation and 10th percentile of quality over questions.
+    below_cloud : Interval
+        Share of questions whose quality is `MARGIN` or more below the cloud's.
+    """
+
+    name: str
+    share: float
+    preference: Interval
     spread: Interval
     tenth: Interval
     below_cloud: Interval
@@ -71,38 +116,59 @@ def compare(
 ) -> Comparison:
     """Compare two results; the questions are resampled, the routes stay as they are."""
     mine, theirs = (routed_quality(result.scores, bench, share) for result in (ours, other))
-    generator = np.random.default_rng(0)
-    draws = [np.arange(bench.n), *(generator.integers(0, bench.n, bench.n) for _ in range(resamples))]
-    table = np.array([_statistics(mine[:, at], theirs[:, at], bench, at) for at in draws])
-    low, high = np.nanquantile(table[1:], [0.025, 0.975], axis=0)
-    values = [
-        Interval(value=float(v), low=float(a), high=float(b))
-        for v, a, b in zip(table[0], low, high, strict=True)
-    ]
-    return Comparison(
-        ours=ours.name,
-        other=other.name,
-        share=share,
-        preference=values[0],
-        relative=values[1],
-        win_rate=values[2],
-        spread=values[3],
-        tenth=values[4],
-        below_cloud=values[5],
+
+    def both(at: Rows) -> list[float]:
+        a, b = _statistics(mine[:, at], bench, at), _statistics(theirs[:, at], bench, at)
+        won = (mine[:, at] > theirs[:, at]).mean() + (mine[:, at] == theirs[:, at]).mean() / 2
+        return [
+            a.preference - b.preference,
+            _relative(a.preference, b.preference),
+            float(won),
+            a.spread - b.spread,
+            a.tenth - b.tenth,
+            a.below_cloud - b.below_cloud,
+            _relative(a.below_cloud, b.below_cloud),
+        ]
+
+    found = dict(zip(MEASURES, _intervals(both, bench.n, resamples), strict=True))
+    return Comparison(ours=ours.name, other=other.name, share=share, **found)
+
+
+def level(result: Result, bench: Benchmark, resamples: int, *, share: float = SHARE) -> Level:
+    """What a result gives at a share of cloud calls."""
+    routed = routed_quality(result.scores, bench, share)
+    values = _intervals(lambda at: [*_statistics(routed[:, at], bench, at)], bench.n, resamples)
+    return Level(name=result.name, share=share, **dict(zip(_Statistics._fields, values, strict=True)))
+
+
+class _Statistics(NamedTuple):
+    preference: float
+    spread: float
+    tenth: float
+    below_cloud: float
+
+
+def _statistics(quality: Array, bench: Benchmark, at: Rows) -> _Statistics:
+    weak, strong = bench.weak[at], bench.strong[at]
+    gap = float((strong - weak).mean())
+    return _Statistics(
+        preference=float((quality - weak).mean()) / gap if gap > 0 else math.nan,
+        spread=float(quality.std(axis=1).mean()),
+        tenth=float(np.quantile(quality, 0.1, axis=1).mean()),
+        below_cloud=float((quality <= strong - MARGIN).mean()),
     )
 
 
-def _statistics(mine: Array, theirs: Array, bench: Benchmark, at: np.ndarray) -> list[float]:
-    weak, strong = bench.weak[at], bench.strong[at]
-    gap = float((strong - weak).mean())
-    a, b = float((mine - weak).mean()), float((theirs - weak).mean())
-    won = (mine > theirs).mean() + (mine == theirs).mean() / 2
-    margin = strong - MARGIN
+def _relative(mine: float, theirs: float) -> float:
+    return (mine - theirs) / theirs if theirs > 0 else math.nan
+
+
+def _intervals(statistic: Callable[[Rows], list[float]], n: int, resamples: int) -> list[Interval]:
+    generator = np.random.default_rng(0)
+    draws = [np.arange(n), *(generator.integers(0, n, n) for _ in range(resamples))]
+    table = np.array([statistic(at) for at in draws])
+    low, high = np.nanquantile(table[1:], [0.025, 0.975], axis=0)
     return [
-        (a - b) / gap if gap > 0 else np.nan,
-        (a - b) / b if b > 0 else np.nan,
-        float(won),
-        float(mine.std(axis=1).mean() - theirs.std(axis=1).mean()),
-        float(np.quantile(mine, 0.1, axis=1).mean() - np.quantile(theirs, 0.1, axis=1).mean()),
-        float((mine <= margin).mean() - (theirs <= margin).mean()),
+        Interval(value=float(v), low=float(a), high=float(b))
+        for v, a, b in zip(table[0], low, high, strict=True)
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from confroute.bench.replay.methods import BEST, IN_DOMAIN
-from confroute.bench.replay.preference import Comparison, Interval
+from confroute.bench.replay.preference import Comparison, Interval, Level
 from confroute.bench.replay.protocol import Result, recovered
 from confroute.bench.replay.run import Replay
 from confroute.views.html import page, table
@@ -35,7 +35,9 @@ COMPARED = (
     "SD of quality",
     "10th percentile",
     "1 or more below the cloud",
+    "relative",
 )
+LEVELS = ("router", "gap recovered", "SD of quality", "10th percentile", "1 or more below the cloud")
 _POINTS = 60
 _DRAWN = ("random", "oracle", "prompt length", "RouteLLM SW", "RouteLLM MF", BEST, IN_DOMAIN)
 
@@ -74,7 +76,14 @@ def compared(comparison: Comparison) -> list[str]:
         shown(comparison.spread),
         shown(comparison.tenth),
         shown(comparison.below_cloud),
+        shown(comparison.relative_below),
     ]
+
+
+def level_cells(one: Level) -> list[str]:
+    """What one router gives, as a row."""
+    parts = (one.preference, one.spread, one.tenth, one.below_cloud)
+    return [one.name, *(f"{part.value:.3f} ({part.low:.3f} to {part.high:.3f})" for part in parts)]
 
 
 def plot(found: Replay) -> str:
@@ -122,6 +131,8 @@ def markdown(found: Mapping[str, Replay]) -> str:
 def _section(name: str, one: Replay) -> Iterator[str]:
     yield from (f"## {name}: {one.bench.n} prompts", "", trained_on(one), "", f"![{name}]({name}.svg)", "")
     yield from markdown_table(HEAD, [cells(result) for result in one.results])
+    yield from ("", "Half of the calls to the cloud:", "")
+    yield from markdown_table(LEVELS, [level_cells(found) for found in one.levels])
     if one.comparisons:
         yield from ("", f"`{BEST}` against others, half of the calls to the cloud:", "")
         yield from markdown_table(COMPARED, [compared(comparison) for comparison in one.comparisons])

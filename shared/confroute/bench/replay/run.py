@@ -9,7 +9,7 @@ from pathlib import Path
 from confroute.bench.replay import methods, peers
 from confroute.bench.replay.data import Benchmark, load_benchmarks
 from confroute.bench.replay.embeddings import embedded
-from confroute.bench.replay.preference import Comparison, compare
+from confroute.bench.replay.preference import Comparison, Level, compare, level
 from confroute.bench.replay.protocol import Result, measure
 from confroute.bench.replay.training import TrainingSet, training_sets
 from confroute.errors import PolicyError
@@ -31,12 +31,15 @@ class Replay:
     results : tuple of Result
     comparisons : tuple of Comparison
         Our best against each baseline.
+    levels : tuple of Level
+        What each method gives at half of the calls to the cloud.
     """
 
     bench: Benchmark
     train: TrainingSet | None
     results: tuple[Result, ...]
     comparisons: tuple[Comparison, ...] = field(default=())
+    levels: tuple[Level, ...] = field(default=())
 
     def __repr__(self) -> str:
         """One line: the benchmark, and the methods from best to worst."""
@@ -53,7 +56,9 @@ class Replay:
 
     def to_dict(self) -> dict[str, JSON]:
         """What ``--json`` prints of it."""
-        return {"n": self.bench.n, "methods": {result.name: result.to_dict() for result in self.results}}
+        against: dict[str, JSON] = {one.other: one.to_dict() for one in self.comparisons}
+        methods: dict[str, JSON] = {result.name: result.to_dict() for result in self.results}
+        return {"n": self.bench.n, "methods": methods, "best_against": against}
 
 
 def replay(
@@ -129,7 +134,13 @@ def _one(
         result for result in results if result.name.startswith(("random", "RouteLLM", "SW", "MF", "TO-"))
     ]
     comparisons = () if best is None else tuple(compare(best, other, bench, resamples) for other in others)
-    return Replay(bench=bench, train=train, results=tuple(results), comparisons=comparisons)
+    return Replay(
+        bench=bench,
+        train=train,
+        results=tuple(results),
+        comparisons=comparisons,
+        levels=tuple(level(result, bench, resamples) for result in results),
+    )
 
 
 def _scored(
