@@ -88,7 +88,13 @@ def test_agreement_of_an_asked_judge_says_what_it_cost(tmp_path, capsys, monkeyp
     monkeypatch.syspath_prepend(str(HERE))
     data = tmp_path / "pairs.jsonl"
     lines = [
-        {"id": str(n), "prompt": f"{n}: 2 + 2?", "output_1": "It is 4.", "output_2": "It is 5.", "human_label": 1}
+        {
+            "id": str(n),
+            "prompt": f"{n}: 2 + 2?",
+            "output_1": "It is 4.",
+            "output_2": "It is 5.",
+            "human_label": 1,
+        }
         for n in range(3)
     ]
     data.write_text("".join(json.dumps(line) + "\n" for line in lines))
