@@ -10,7 +10,9 @@ from langchain_core.globals import get_llm_cache
 from langchain_core.messages import AIMessage, HumanMessage
 
 from confroute.doctor import Check, Diagnosis
-from confroute.errors import BadLogprobsError, ConfrouteError
+from confroute.errors import BadLogprobsError, ConfrouteError, MissingExtraError, PolicyError
+from confroute.nextstep import next_step
+from confroute.prices import Price
 from confroute.types import checked_logprobs
 from langchain_confroute._tiers import Model, TierModel, resolved
 from langchain_confroute.local import ChatLocal
@@ -84,6 +86,7 @@ def _examined(tier: TierModel) -> tuple[Check, ...]:
         _usage(answer),
         *(_tried(name, check, tier) for name, check in _TRIALS.items()),
         _window(tier),
+        _price(tier),
     )
 
 
@@ -96,14 +99,11 @@ def _tried(name: str, check: Callable[[TierModel], tuple[bool, str]], tier: Tier
 
 
 def _told(error: Exception) -> str:
-    """The error in a line, and the next step for the three that people meet first."""
+    """The error in a line, and the next step where it is known."""
     said = str(error).strip().splitlines()
     text = f"{type(error).__name__}: {said[0][:200]}" if said else type(error).__name__
-    status = getattr(error, "status_code", None)
-    if status in (401, 403):
-        return f"{text}; the key is missing or wrong: set it on the model or in its environment variable"
-    if "connect" in text.lower():
-        return f"{text}; nothing answers there: is the server running, and is the base URL right?"
+    if step := next_step(error):
+        return f"{text}; {step}"
     if isinstance(error, NotImplementedError):
         return f"{text}; this model has no such method"
     return text
@@ -187,6 +187,21 @@ def _window(tier: TierModel) -> Check:
             detail="not said: a prompt that is too long is noticed only when it fails",
         )
     return Check(name="context", ok=True, detail=f"{window} tokens")
+
+
+def _price(tier: TierModel) -> Check:
+    if isinstance(tier.chat, ChatLocal):
+        return Check(name="price", ok=True, detail="runs in this process: nothing a token")
+    give = "give Price(input_usd=..., output_usd=...), or --edge-price and --cloud-price"
+    try:
+        price = Price.listed(tier.model_name)
+    except (MissingExtraError, PolicyError) as error:
+        return Check(name="price", ok=None, detail=f"not known ({error}); {give}")
+    return Check(
+        name="price",
+        ok=True,
+        detail=f"{price.input_usd:g} in, {price.output_usd:g} out: USD for a million tokens, by the price list",
+    )
 
 
 _TRIALS: dict[str, Callable[[TierModel], tuple[bool, str]]] = {

@@ -32,6 +32,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from confroute.nextstep import told
+
 
 class ConfrouteError(Exception):
     """Base class of all errors confroute raises on purpose."""
@@ -136,7 +138,7 @@ class AllTiersFailedError(TierError):
     """Every tier that was tried failed; `causes` holds each error by tier name."""
 
     def __init__(self, causes: Mapping[str, BaseException]) -> None:
-        listed = "; ".join(f"{tier}: {type(error).__name__}: {error}" for tier, error in causes.items())
+        listed = "; ".join(f"{tier}: {told(error)}" for tier, error in causes.items())
         super().__init__(f"every tier failed ({listed})")
         self.causes = dict(causes)
 

@@ -38,6 +38,20 @@ def test_samples_that_differ_allow_the_sampling_signals(openai_server):
     assert len(found.policy.gates) == 2
 
 
+def test_context_and_price_are_told_where_they_are_known(openai_server):
+    """By the model's own profile and the price list; where neither knows the model, that is said with what to give."""
+    known = ChatOpenAI(model="gpt-4o-mini", max_retries=0)
+    found = diagnose(edge=openai(), cloud=known)
+    seen = {(tier, check.name): check for tier, checks in found.checks.items() for check in checks}
+    assert seen["cloud", "context"].ok is True
+    assert "128000 tokens" in seen["cloud", "context"].detail
+    assert seen["cloud", "price"].ok is True
+    assert "0.15 in, 0.6 out" in seen["cloud", "price"].detail
+    assert seen["edge", "context"].ok is seen["edge", "price"].ok is None
+    assert "Price(input_usd=" in seen["edge", "price"].detail
+    assert found.ok
+
+
 def test_a_global_cache_is_named_where_samples_are_the_same(openai_server):
     """Whoever set one is told that it is not the reason."""
     set_llm_cache(InMemoryCache())
@@ -86,7 +100,9 @@ def test_the_command_prints_and_exits_by_what_it_found(flags, capsys, openai_ser
     if flags:
         told = json.loads(printed)
         assert told["ok"] is True
-        assert told["tiers"]["edge"]["checks"]["logprobs"]["ok"] is True
+        checks = told["tiers"]["edge"]["checks"]
+        assert checks["logprobs"]["ok"] is True
+        assert {"context", "price"} <= set(checks)
         assert told["policy"]["format"] == "confroute-policy"
     else:
         assert "start with: token_logprob" in printed

@@ -199,7 +199,7 @@ def test_cloud_down_after_a_rejected_draft():
 def test_both_down_is_one_error_that_names_both():
     """Neither cause is lost."""
     with pytest.raises(
-        AllTiersFailedError, match="edge: ConnectionError: refused; cloud: ValueError: bad request"
+        AllTiersFailedError, match="edge: ConnectionError: refused; .*; cloud: ValueError: bad request"
     ) as caught:
         route(Cascade(on_cloud_error="edge"), edge=DOWN, cloud=BROKEN)
     assert set(caught.value.causes) == {"edge", "cloud"}
@@ -498,7 +498,7 @@ def test_fallbacks_are_logged_without_any_text(caplog):
     """A call that a failure sent to the cloud costs money: it is worth a warning."""
     route(Cascade(), ask("xyzzy?"), edge=DOWN)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "edge failed (ConnectionError)" in caplog.text
+    assert "edge failed (ConnectionError; nothing answers there" in caplog.text
     assert "xyzzy" not in caplog.text
 
 

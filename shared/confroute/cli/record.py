@@ -102,12 +102,12 @@ def run(args: argparse.Namespace) -> int:
         A model or a number that cannot be used, or another process records into FILE.
     """
     from confroute.recording import append_row
-    from confroute.recording.prompts import has_error, pending, read_prompts, recorded_ids
+    from confroute.recording.prompts import errors_of, pending, read_prompts, recorded_ids
     from confroute.recording.runner import recorded
 
     _check(args)
     rows = read_prompts(args.prompts)
-    failed = 0
+    errors: list[str] = []
     with _owned(args.out):
         done = recorded_ids(args.out, retry_errors=args.retry_errors)
         todo = list(pending(rows, done, args.limit))
@@ -115,9 +115,11 @@ def run(args: argparse.Namespace) -> int:
             made = recorded(todo, _recorder(args), concurrency=args.concurrency)
             for row in _watched(made, len(todo)):
                 append_row(args.out, row)
-                failed += has_error(row)
-    again = ": `--retry-errors` does them again" if failed else ""
-    print(f"{args.out}: {len(todo)} rows recorded, {len(done)} were there, {failed} with an error{again}")
+                errors += errors_of(row)[:1]
+    again = f": `--retry-errors` does them again. The first: {errors[0]}" if errors else ""
+    print(
+        f"{args.out}: {len(todo)} rows recorded, {len(done)} were there, {len(errors)} with an error{again}"
+    )
     return 0
 
 

@@ -187,7 +187,7 @@ def load_network(auto: Any, where: str, dtype: str) -> Any:
         if Path(where).is_dir():
             msg = f"{where}: expected a model folder with config.json and safetensors weights ({brief(error)}); copy the whole folder again"
         else:
-            msg = f"{where}: could not be had from the hub ({brief(error)}); check the name and the network, or pass a local folder"
+            msg = f"{where}: could not be had from the hub ({brief(error)}); check the name and the network, pass a local folder, or take a model of `confroute models`, which needs no hub"
         raise ModelError(msg) from error
 
 
@@ -208,7 +208,7 @@ def _hub_file(repo: str, filename: str) -> Path:
     try:
         return Path(hf_hub_download(repo, filename))
     except Exception as error:
-        msg = f"{repo}:{filename}: could not be had from the hub ({brief(error)}); check both names and the network, or pass a local GGUF file"
+        msg = f"{repo}:{filename}: could not be had from the hub ({brief(error)}); check both names and the network, pass a local GGUF file, or take a model of `confroute models`, which needs no hub"
         raise ModelError(msg) from error
 
 

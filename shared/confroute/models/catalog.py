@@ -211,5 +211,7 @@ def resolve(source: str | Path) -> Path:
     if not cached(entry.name):
         size = entry.size_bytes / 1e6
         msg = f"{entry.name} is not on this machine yet ({size:.0f} MB): run `confroute pull {entry.name}`"
+        if entry.path.exists():
+            msg = f"{entry.name} in {entry.folder} is damaged or of another version: `confroute pull {entry.name}` fetches it again ({size:.0f} MB)"
         raise DownloadError(msg)
     return entry.path

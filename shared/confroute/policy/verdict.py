@@ -12,6 +12,8 @@ from confroute.policy.gate import Gate
 from confroute.signals.base import Settled
 from confroute.types import Tier
 
+_ANOTHER = "take a signal that this model allows: `confroute doctor` tells which"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
@@ -79,12 +81,12 @@ def unmeasured(
     """
     why = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
     if on_no_signal == "raise":
-        msg = f"no uncertainty could be measured for {tier.model} ({why}); set on_no_signal to 'cloud' or 'edge'"
+        msg = f"no uncertainty could be measured for {tier.model} ({why}); set on_no_signal to 'cloud' or 'edge', or {_ANOTHER}"
         raise NoSignalError(msg)
     keep = on_no_signal == "edge"
     kept = f"{tier.name} answer kept" if keep else f"{tier.name} answer not kept"
     return Verdict(
         keep=keep,
         stage="no_signal",
-        reason=f"no evidence ({why}): {kept} by on_no_signal={on_no_signal!r}",
+        reason=f"no evidence ({why}): {kept} by on_no_signal={on_no_signal!r}; {_ANOTHER}",
     )

@@ -17,6 +17,7 @@ from confroute.errors import (
     StreamInterruptedError,
     TierError,
 )
+from confroute.nextstep import failure, told
 from confroute.policy.gate import Gate
 from confroute.policy.majority import replacement
 from confroute.policy.rules import Ruling
@@ -94,7 +95,7 @@ class Walk:
             self.failures[name] = error
             if self.policy.on_edge_error == "raise":
                 raise
-            self.notes.append(f"{name} failed ({type(error).__name__})")
+            self.notes.append(failure(name, error))
             return None
         self.verdict = yield from self.judge(tier, draft)
         if self.verdict.keep:
@@ -135,7 +136,7 @@ class Walk:
         """The last tier failed: the rejected draft, flagged, or an error that names every cause."""
         keeps = self.policy.on_cloud_error == "edge" or getattr(error, "keeps_draft", False)
         if keeps and self.rejected is not None and self.rejected.flaw is None:
-            reason = f"{'; '.join(self.notes)}; {name} failed ({type(error).__name__}): the rejected draft is returned"
+            reason = f"{'; '.join(self.notes)}; {failure(name, error)}: the rejected draft is returned"
             verdict = self.verdict
             if verdict is not None:
                 verdict = Verdict(
@@ -149,7 +150,7 @@ class Walk:
         if len(self.failures) > 1:
             raise AllTiersFailedError(self.failures) from error
         if self.rejected is not None:
-            msg = f"{name} failed ({type(error).__name__}: {error}) after the draft was rejected: {'; '.join(self.notes)}"
+            msg = f"{name} failed ({told(error)}) after the draft was rejected: {'; '.join(self.notes)}"
             raise TierError(msg) from error
         raise error
 

@@ -84,15 +84,16 @@ def recorded_ids(path: Path, *, retry_errors: bool) -> set[str]:
     if not path.exists():
         return set()
     _cut_torn(path)
-    kept = [row for row in read_rows(path) if not (retry_errors and has_error(row))]
+    kept = [row for row in read_rows(path) if not (retry_errors and errors_of(row))]
     if retry_errors:
         write_rows(path, kept)
     return {row.id for row in kept}
 
 
-def has_error(row: Row) -> bool:
-    """Whether the edge or the cloud failed."""
-    return row.edge.error is not None or (row.cloud is not None and row.cloud.error is not None)
+def errors_of(row: Row) -> list[str]:
+    """What the edge and the cloud failed with, if they did."""
+    sides = (row.edge,) if row.cloud is None else (row.edge, row.cloud)
+    return [side.error for side in sides if side.error is not None]
 
 
 def _cut_torn(path: Path) -> None:

@@ -16,6 +16,7 @@ from confroute.asking import Asker, Call
 from confroute.asks import Ask, Draft, Evidence, Final, Hidden, Sample
 from confroute.errors import MissingExtraError, ModelError, PolicyError, SignalUnavailableError
 from confroute.models._reading import prompts_kept
+from confroute.nextstep import told
 from confroute.prices import Price
 from confroute.recording._types import TOP_LOGPROBS, RecordedSample, Row, Side
 from confroute.recording.grade import answer_in, graded
@@ -116,7 +117,7 @@ class Recorder:
         except _SET_UP:
             raise
         except Exception as error:  # noqa: BLE001  kept in the row, so that one bad prompt does not end a run
-            return replace(side, error=f"{type(error).__name__}: {error}")
+            return replace(side, error=told(error))
         extra: dict[str, JSON] = dict(side.extra)
         if options is not None:
             extra["options"] = {name: round(value, 6) for name, value in options.items()}
@@ -138,7 +139,7 @@ class Recorder:
         except _SET_UP:
             raise
         except Exception as error:  # noqa: BLE001  as above
-            return Side(model=self.cloud.model, error=f"{type(error).__name__}: {error}")
+            return Side(model=self.cloud.model, error=told(error))
         return _answered(given, answer, self.cloud.model, self.cloud_price)
 
     def _with_states(self, row: Row, asking: _Asking) -> Row:

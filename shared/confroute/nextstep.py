@@ -1,0 +1,71 @@
+"""What to do about the failures that people meet first, whichever client library raised them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+_BY_STATUS = {
+    401: "the key is missing or wrong: give it to the model, or set its environment variable",
+    403: "the key may not do this: check its rights, and the model's name",
+    404: "no such model or path there: check the model's name and the base URL",
+    429: "the provider's limit is reached: wait, or have it raised",
+}
+_NOBODY = "nothing answers there: is the server running, and is the base URL right?"
+
+
+def next_step(error: BaseException) -> str:
+    """A hint in words; empty where there is none.
+
+    Looks at HTTP statuses and at the names of classes, which are alike in all client libraries, and at the causes of
+    the error: hosts wrap what they got.
+
+    Examples
+    --------
+    >>> next_step(ConnectionRefusedError(111, "refused"))
+    'nothing answers there: is the server running, and is the base URL right?'
+    >>> next_step(ValueError("no"))
+    ''
+    """
+    for cause in _causes(error):
+        status = getattr(cause, "status_code", None) or getattr(
+            getattr(cause, "response", None), "status_code", None
+        )
+        if status in _BY_STATUS:
+            return _BY_STATUS[status]
+        if type(cause).__name__.endswith(("ConnectionError", "ConnectError", "ConnectionRefusedError")):
+            return _NOBODY
+    return ""
+
+
+def failure(tier: str, error: BaseException) -> str:
+    """A failure in a decision's words, without the error's text, which may repeat the prompt.
+
+    Examples
+    --------
+    >>> failure("edge", ValueError("?"))
+    'edge failed (ValueError)'
+    """
+    return f"{tier} failed ({type(error).__name__}{_after(error)})"
+
+
+def told(error: BaseException) -> str:
+    """A failure with its text, for an exception's message.
+
+    Examples
+    --------
+    >>> told(ValueError("no"))
+    'ValueError: no'
+    """
+    return f"{type(error).__name__}: {error}{_after(error)}"
+
+
+def _after(error: BaseException) -> str:
+    step = next_step(error)
+    return f"; {step}" if step else ""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    at: BaseException | None = error
+    while at is not None:
+        yield at
+        at = at.__cause__

@@ -1,0 +1,97 @@
+"""LangSmith's own client, on a loopback server: what it is sent holds the decision."""
+
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.tracers import LangChainTracer
+from langsmith import Client
+
+from confroute import Cascade, TokenLogprob
+from langchain_confroute import ChatConfRoute
+from langchain_confroute.testing import ScriptedChat
+
+INFO = {
+    "batch_ingest_config": {
+        "use_multipart_endpoint": False,
+        "size_limit": 100,
+        "size_limit_bytes": 20_000_000,
+        "scale_up_qsize_trigger": 1000,
+        "scale_up_nthreads_limit": 1,
+        "scale_down_nempty_trigger": 4,
+    }
+}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self._say(INFO)
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.sent += [*body.get("post", ()), *body.get("patch", ())]
+        self._say({})
+
+    def _say(self, value):
+        text = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def langsmith():
+    """A tracer, and a function that returns the runs that LangSmith received, by name."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.sent = []
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    client = Client(api_url=f"http://127.0.0.1:{server.server_port}", api_key="none")
+
+    def runs():
+        client.flush()
+        return {run["name"]: run for run in server.sent}
+
+    yield LangChainTracer(client=client, project_name="test"), runs
+    client.cleanup()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def router(logprob):
+    return ChatConfRoute(
+        edge=ScriptedChat.of("perhaps", logprob=logprob, name="small"),
+        cloud=ScriptedChat.of("surely", name="large"),
+        policy=Cascade.of(TokenLogprob(), 0.25),
+    )
+
+
+@pytest.mark.parametrize(("logprob", "route"), [(-0.01, "edge"), (-3.0, "cloud")])
+async def test_a_run_carries_the_decision(langsmith, logprob, route):
+    """Whole in the output of the router's run, and what runs are filtered by in its metadata; in chains too."""
+    tracer, runs = langsmith
+    chain = ChatPromptTemplate.from_messages([("human", "{question}")]) | router(logprob)
+    await chain.ainvoke({"question": "Capital?"}, {"callbacks": [tracer]})
+    run = runs()["ChatConfRoute"]
+    told = run["extra"]["metadata"]
+    assert told["confroute_route"] == route
+    assert told["confroute_signal"] == "token_logprob"
+    assert told["confroute_uncertainty"] == pytest.approx(-logprob)
+    assert told["confroute_threshold"] == 0.25
+    assert f'"route": "{route}"' in json.dumps(run["outputs"])
+    assert run["parent_run_id"] is not None
+
+
+def test_a_stream_carries_it_too(langsmith):
+    """Known when the stream ends."""
+    tracer, runs = langsmith
+    list(router(-3.0).stream("Capital?", {"callbacks": [tracer]}))
+    assert runs()["ChatConfRoute"]["extra"]["metadata"]["confroute_route"] == "cloud"
