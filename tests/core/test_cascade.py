@@ -199,7 +199,7 @@ def test_cloud_down_after_a_rejected_draft():
 def test_both_down_is_one_error_that_names_both():
     """Neither cause is lost."""
     with pytest.raises(
-        AllTiersFailedError, match="edge: ConnectionError: refused; .*; cloud: ValueError: bad request"
+        AllTiersFailedError, match=r"edge: ConnectionError: refused; .*; cloud: ValueError: bad request"
     ) as caught:
         route(Cascade(on_cloud_error="edge"), edge=DOWN, cloud=BROKEN)
     assert set(caught.value.causes) == {"edge", "cloud"}
