@@ -82,20 +82,8 @@ def local(path: Path) -> None:
         print(
             f"  {name:<40} n {one.n:>5}  AUROC {one.auroc or math.nan:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]  APGR {apgr}"
         )
-    by_id = {row.id: row for row in rows}
-    for target in ("wrong", "semantic_entropy"):
-        try:
-            fitted = fit_probe(rows, path.parent, target=target)
-        except CalibrationError as error:
-            print(f"  probe of {target}: {error}")
-            continue
-        wrong = [float((by_id[name].edge.quality or 0) < 0.5) for name in fitted.ids]
-        shown(
-            f"probe of {target}, out of fold, layer {fitted.weights.layers[0]}",
-            fitted.out_of_fold.tolist(),
-            wrong,
-        )
-    combined(rows)
+    probes = {target: probed(rows, path.parent, target) for target in ("wrong", "semantic_entropy")}
+    combined(rows, probes["wrong"])
     print("median seconds a prompt, the prompt's own reading in the draft's")
     for kind in ("draft", "sample", "score", "hidden"):
         took = [
@@ -105,24 +93,72 @@ def local(path: Path) -> None:
         print(f"  {kind:<8} {statistics.median(known):.2f}" if known else f"  {kind:<8} -")
 
 
-def combined(rows: Sequence[Any]) -> None:
-    """The fitted combination of some signals, out of fold."""
+def probed(rows: Sequence[Any], folder: Path, target: Any) -> dict[str, float]:
+    """What a probe of the hidden states says of each row out of fold, by id; nothing where none can be fitted."""
+    try:
+        fitted = fit_probe(rows, folder, target=target)
+    except CalibrationError as error:
+        print(f"  probe of {target}: {error}")
+        return {}
+    said = dict(zip(fitted.ids, fitted.out_of_fold.tolist(), strict=True))
+    by_id = {row.id: row for row in rows}
+    wrong = [float((by_id[name].edge.quality or 0) < 0.5) for name in said]
+    shown(f"probe of {target}, out of fold, layer {fitted.weights.layers[0]}", [*said.values()], wrong)
+    return said
+
+
+def combined(rows: Sequence[Any], probe: dict[str, float]) -> None:
+    """The fitted combination, without and with the probe, out of fold; and what each gains over the best single signal."""
     from confroute.fitting import crossfit_combined
 
-    names = ("option_probability", "token_logprob.mean", "self_consistency", "mc_dropout@0.01.total")
-    measured = [row for row in map(with_signals, rows) if row.edge.quality is not None]
-    u = [
-        [math.nan if row.signals.get(n) is None else float(row.signals[n]) for n in names] for row in measured
-    ]
-    quality = [row.edge.quality for row in measured]
+    names = ("option_probability", "token_logprob.mean", "self_consistency", "mc_dropout@0.01.expected")
+    known = [row for row in map(with_signals, rows) if row.edge.quality is not None]
+    columns = {
+        name: [math.nan if row.signals.get(name) is None else float(row.signals[name]) for row in known]
+        for name in names
+    }
+    if all(row.id in probe for row in known):
+        columns["probe"] = [probe[row.id] for row in known]
+    quality = [row.edge.quality for row in known]
+    wrong = np.array([float(q < 0.5) for q in quality])
+    # Signals of the letter do not see the drafts that are none: over all rows only what sees each of them compares.
+    whole = [name for name in columns if not np.isnan(columns[name]).any()]
+    best = max(whole, key=lambda name: auroc(columns[name], wrong) or 0.0)
+    for members in (names, (*names, "probe")):
+        if set(members) <= set(columns):
+            told(members, columns, quality, wrong, best, crossfit_combined)
+
+
+def told(
+    members: Sequence[str],
+    columns: dict[str, list[float]],
+    quality: Sequence[float],
+    wrong: Any,
+    best: str,
+    crossfit: Any,
+) -> None:
+    """One combination, and the paired difference of its AUROC and the best single signal's."""
     # Only the columns are used here: no signal is measured again.
-    signals = {name: TokenLogprob() for name in names}
+    signals = {name: TokenLogprob() for name in members}
     try:
-        wrong, _ = crossfit_combined(signals, u, quality)
+        found, _ = crossfit(signals, np.column_stack([columns[name] for name in members]).tolist(), quality)
     except CalibrationError as error:
         print(f"  combination: {error}")
         return
-    shown("combination of four, out of fold", wrong.tolist(), [float(q < 0.5) for q in quality])
+    shown(f"combination of {len(members)}, out of fold", found.tolist(), wrong.tolist())
+    single = np.array(columns[best])
+
+    def gap(one: Any, other: Any, y: Any) -> float | None:
+        first, second = auroc(one, y), auroc(other, y)
+        return None if first is None or second is None else first - second
+
+    difference, ends = gap(found, single, wrong), bootstrap_ci(gap, found, single, wrong)
+    if difference is None or ends is None:
+        raise SystemExit("all answers are right, or all wrong: nothing to rank")
+    verdict = (
+        "beats it" if ends[0] > 0 else "is beaten by it" if ends[1] < 0 else "does not beat it significantly"
+    )
+    print(f"    less {best}: {difference:+.3f} [{ends[0]:+.3f}, {ends[1]:+.3f}], paired: {verdict}")
 
 
 def main() -> None:
