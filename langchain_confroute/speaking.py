@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +9,14 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 
+from confroute.models.one_by_one import OneByOne
 from confroute.types import Generation, Message
 from langchain_confroute._messages import to_generation
 from langchain_confroute.local import ChatLocal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChatSpeaker:
+class ChatSpeaker(OneByOne):
     """A LangChain chat model, or a runnable around one.
 
     Parameters
@@ -33,32 +33,13 @@ class ChatSpeaker:
     name: str
     remote: bool = True
 
-    def say(
-        self,
-        messages: Sequence[Message],
-        *,
-        n: int = 1,
-        temperature: float = 0.0,
-        max_tokens: int = 512,
-        seed: int | None = None,
-    ) -> tuple[Generation, ...]:
-        """`n` calls of the model."""
-        turns = _turns(messages)
-        return tuple(to_generation(self.chat.invoke(turns, temperature=temperature)) for _ in range(n))
+    def one(self, messages: Sequence[Message], *, temperature: float, number: int) -> Generation:
+        """One call of the model."""
+        return to_generation(self.chat.invoke(_turns(messages), temperature=temperature))
 
-    async def asay(
-        self,
-        messages: Sequence[Message],
-        *,
-        n: int = 1,
-        temperature: float = 0.0,
-        max_tokens: int = 512,
-        seed: int | None = None,
-    ) -> tuple[Generation, ...]:
-        """Async form of `say`, all calls at once."""
-        turns = _turns(messages)
-        said = await asyncio.gather(*(self.chat.ainvoke(turns, temperature=temperature) for _ in range(n)))
-        return tuple(to_generation(message) for message in said)
+    async def aone(self, messages: Sequence[Message], *, temperature: float, number: int) -> Generation:
+        """Async form of `one`."""
+        return to_generation(await self.chat.ainvoke(_turns(messages), temperature=temperature))
 
 
 def speaker(chat: Runnable[Any, Any], *, remote: bool | None = None) -> ChatSpeaker:

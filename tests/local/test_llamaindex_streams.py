@@ -23,10 +23,17 @@ QUESTION = "What does a bicycle cost?"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def likened(server):
-    """LlamaIndex's client of OpenAI's protocol."""
+def likened(server, **fields):
+    """LlamaIndex's client of OpenAI's protocol, which samples unless it is told not to."""
     return OpenAILike(
-        model=NAME, api_base=server.url, api_key="none", is_chat_model=True, timeout=120, max_retries=0
+        model=NAME,
+        api_base=server.url,
+        api_key="none",
+        is_chat_model=True,
+        temperature=0.0,
+        timeout=120,
+        max_retries=0,
+        **fields,
     )
 
 
@@ -86,7 +93,7 @@ def test_verified(index, server, threshold, route):
 def test_committed_while_it_is_written(index, server, edge):
     """The same words as the verified answer, the first of them before the last were made."""
     llm = LocalLLM(model=NAME, max_tokens=24) if edge == "local" else likened(server)
-    cloud = likened(server).model_copy(update={"temperature": 0.5})
+    cloud = likened(server, max_tokens=12)
     router = ConfRouteLLM(edge=llm, cloud=cloud, policy=policy(1e9, commit=1e8))
     text, times, decision = asked(index, router)
     assert (decision.route, decision.stage) == ("edge", "prefix")
@@ -100,7 +107,7 @@ def test_committed_while_it_is_written(index, server, edge):
 def test_cut_off_and_answered_by_the_cloud(index, server, edge):
     """The edge stops after two tokens, its connection closed; one answer is shown."""
     llm = LocalLLM(model=NAME, max_tokens=24) if edge == "local" else likened(server)
-    cloud = likened(server).model_copy(update={"temperature": 0.0, "max_tokens": 12})
+    cloud = likened(server, max_tokens=12)
     left = server.left
     router = ConfRouteLLM(edge=llm, cloud=cloud, policy=policy(1e9, commit=0.0, cut=0.0))
     text, _, decision = asked(index, router)

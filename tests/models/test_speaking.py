@@ -67,6 +67,28 @@ async def test_chat_models_of_both_hosts_are_taken_as_they_are():
         assert [one.text for one in await model.asay(ASKED, n=2, temperature=0.7)] == ["Paris", "Lyon"]
 
 
+async def test_a_temperature_reaches_models_that_take_it_as_a_setting_only():
+    """Such a LlamaIndex LLM ignores it as an argument: its samples would all be the greedy answer."""
+    from llama_index.core.llms import CompletionResponse, MockLLM
+
+    heard = []
+
+    class BySetting(MockLLM):
+        temperature: float = 0.0
+        seed: int = 7
+
+        def complete(self, prompt, formatted=False, **kwargs):
+            heard.append((self.temperature, self.seed))
+            return CompletionResponse(text="Paris")
+
+    llm = BySetting()
+    model = speaker(llm)
+    for said in (model.say(ASKED, n=2, temperature=0.7), await model.asay(ASKED, n=2, temperature=0.7)):
+        assert [one.text for one in said] == ["Paris", "Paris"]
+    assert heard == [(0.7, 8), (0.7, 9)] * 2
+    assert (llm.temperature, llm.seed) == (0.0, 7)
+
+
 async def test_functions_get_what_they_name_and_seeds_differ():
     """A function's parameters are filled by name; samples of one seed have seeds of their own."""
     seen = []
