@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-
 import pytest
 from langchain_core.caches import BaseCache
 from langchain_core.globals import set_llm_cache
 from langchain_core.load import dumps, loads
 
 from confroute import Cascade, SelfConsistency, TokenLogprob
-from confroute.testing import ScriptedModel
+from confroute.testing import ScriptedModel, _wire
 from langchain_confroute import ChatConfRoute, extract_token_logprobs
 from langchain_confroute.testing import ScriptedChat
 
@@ -92,48 +88,44 @@ async def test_samples_differ_in_every_form_of_call(cloud, how):
         assert last.response_metadata["confroute"]["uncertainty"] == 1.0
 
 
-class Ollama(BaseHTTPRequestHandler):
+class Ollama(_wire.Wire):
     """One answer with the log-probabilities that newer Ollama servers send."""
 
-    def log_message(self, *args):
-        pass
+    # Keeps no connection open, which a client that is only collected would leave behind.
+    protocol_version = "HTTP/1.0"
 
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.bodies.append(body)
-        answer = {
-            "model": "o",
-            "created_at": "2026-01-01T00:00:00Z",
-            "message": {"role": "assistant", "content": "four"},
-            "done": True,
-            "done_reason": "stop",
-            "prompt_eval_count": 3,
-            "eval_count": 1,
-        }
-        if body.get("logprobs"):
-            answer["logprobs"] = [{"token": "four", "logprob": -0.25, "bytes": [102]}]
-        data = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+    def respond(self, body):
+        logprobs = [{"token": "four", "logprob": -0.25, "bytes": [102]}] if body.get("logprobs") else None
+        self.send_json(
+            {
+                "model": "o",
+                "created_at": "2026-01-01T00:00:00Z",
+                "message": {"role": "assistant", "content": "four"},
+                "done": True,
+                "done_reason": "stop",
+                "prompt_eval_count": 3,
+                "eval_count": 1,
+                "logprobs": logprobs,
+            }
+        )
+
+
+class OllamaServer(_wire.LoopbackServer):
+    """At the root, not under /v1."""
+
+    handler = Ollama
 
 
 @pytest.fixture
 def ollama():
-    served = ThreadingHTTPServer(("127.0.0.1", 0), Ollama)
-    served.daemon_threads, served.bodies = True, []
-    Thread(target=served.serve_forever, daemon=True).start()
-    yield served
-    served.shutdown()
-    served.server_close()
+    with OllamaServer() as running:
+        yield running
 
 
 def test_log_probabilities_that_no_cache_can_read_back_are_not_cached(cache, ollama, cloud):
     """Ollama's are objects which LangChain writes but cannot load: the draft goes past the cache."""
     chat = pytest.importorskip("langchain_ollama").ChatOllama
-    edge = chat(model="o", base_url=f"http://127.0.0.1:{ollama.server_address[1]}")
+    edge = chat(model="o", base_url=ollama.url.removesuffix("/v1"))
     model = ChatConfRoute(edge=edge, cloud=cloud, policy=Cascade.of(TokenLogprob(), 0.5))
     for _ in range(2):
         assert decision_of(model.invoke("q"))["uncertainty"] == pytest.approx(0.25)

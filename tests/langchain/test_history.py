@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from langchain_anthropic import ChatAnthropic
@@ -15,6 +13,7 @@ from langchain_ollama import ChatOllama
 from langchain_openai import ChatOpenAI
 
 from confroute import Cascade, TokenLogprob
+from confroute.testing import _wire
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.testing import ScriptedChat
 from tests.langchain.conftest import ONCE, forced
@@ -29,15 +28,14 @@ def look_up(word: str) -> str:
     return word
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(_wire.Wire):
     """Speaks three providers' protocols as far as one answer needs."""
 
-    def log_message(self, *args):
-        pass
+    # Keeps no connection open, which a client that is only collected would leave behind.
+    protocol_version = "HTTP/1.0"
 
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.bodies.append((self.path, body))
+    def respond(self, body):
+        self.served.bodies[-1] = (self.path, body)
         if self.path.endswith("/messages"):
             answer = {
                 "id": "msg_1",
@@ -69,32 +67,31 @@ class Handler(BaseHTTPRequestHandler):
                 ],
                 "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
             }
-        data = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        self.send_json(answer)
+
+
+class Server(_wire.LoopbackServer):
+    """Every provider at one address, with the path that each request came to."""
+
+    handler = Handler
+
+    @property
+    def root(self):
+        return self.url.removesuffix("/v1")
 
 
 @pytest.fixture
 def server():
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    running.daemon_threads = True
-    running.bodies = []
-    running.url = f"http://127.0.0.1:{running.server_address[1]}"
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    yield running
-    running.shutdown()
-    running.server_close()
+    with Server() as running:
+        yield running
 
 
 def model(provider, server):
     if provider == "anthropic":
-        return ChatAnthropic(model_name="c", base_url=server.url, api_key="k", max_retries=0)
+        return ChatAnthropic(model_name="c", base_url=server.root, api_key="k", max_retries=0)
     if provider == "ollama":
-        return ChatOllama(model="o", base_url=server.url)
-    return ChatOpenAI(model="g", base_url=f"{server.url}/v1", api_key="k", max_retries=0)
+        return ChatOllama(model="o", base_url=server.root)
+    return ChatOpenAI(model="g", base_url=server.url, api_key="k", max_retries=0)
 
 
 def call(id_):
