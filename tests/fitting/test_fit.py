@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -211,3 +212,11 @@ def test_a_combination_asks_for_the_alternatives_that_a_member_reads(rows):
     assert signal.top_logprobs == 0
     members = tuple(dataclasses.replace(m, signal=TokenMargin()) for m in signal.members)
     assert dataclasses.replace(signal, members=members).top_logprobs == 2
+
+
+def test_a_signal_of_a_few_rows_does_not_stop_a_fit(made):
+    """Mixed runs hold some multiple choice: what a few rows measured is no member, and the others are combined still."""
+    rows = [*made(400, samples=False)]
+    rows[::50] = [replace(row, signals={"option_probability": 0.5}) for row in rows[::50]]
+    found = fit(rows, CloudShare(share=0.4), signal="combined")
+    assert [member.name for member in found.choice.signal.members] == ["token_logprob.mean"]

@@ -30,10 +30,13 @@ from confroute.recording import (
     with_signals,
     write_rows,
 )
+from confroute.recording.prompts import cut_torn
+from confroute.recording.runner import _answered
 from confroute.signals import token_nll
 from confroute.signals.consistency import SelfConsistency
 from confroute.signals.equivalence import SameEmbedding
 from confroute.signals.semantic_entropy import SemanticEntropy
+from confroute.types import Generation
 
 DATA = Path(os.environ.get("CONFROUTE_DATA", Path(__file__).parents[2] / "../shared/data"))
 RECORDED = DATA / "recorded"
@@ -320,3 +323,23 @@ def from_x48(raw):
     return Row(
         id=raw["id"], prompt=raw["prompt"], edge=Side(text=str(majority), answer=majority, samples=drawn)
     )
+
+
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_a_torn_last_line_is_cut_off_and_a_whole_one_kept(tmp_path, before):
+    """Whatever stands before it, and however long it is."""
+    whole = b'{"id": "a"}\n' * before
+    path = tmp_path / "run.jsonl"
+    for last, kept in ((b'{"id": "' + b"x" * 200_000, b""), (b'{"id": "b"}', b'{"id": "b"}\n'), (b"", b"")):
+        path.write_bytes(whole + last)
+        cut_torn(path)
+        assert path.read_bytes() == whole + kept
+
+
+def test_a_log_probability_that_json_cannot_hold_ends_no_run(tmp_path):
+    """One of them says nothing of the answer; the row is kept without any."""
+    answer = Generation(text="7", logprobs=(-0.1, float("-inf")), tokens=("7", "!"))
+    side = _answered(Row(id="a", prompt="?", edge=Side()), answer, "m", None)
+    append_row(tmp_path / "run.jsonl", Row(id="a", prompt="?", edge=side))
+    (row,) = read_rows(tmp_path / "run.jsonl")
+    assert (row.edge.logprobs, row.edge.tokens) == (None, ("7", "!"))

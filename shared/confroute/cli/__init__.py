@@ -18,7 +18,6 @@ from confroute.errors import ConfrouteError
 COMMANDS = (demo, doctor, pull, label, judge, models, record, signals, fit, apply, bench, report)
 
 FAILED = 1
-MISUSED = 2
 INTERRUPTED = 128 + signal.SIGINT
 UNREAD = 128 + 13  # SIGPIPE, which not every system has
 TERMINATED = 128 + signal.SIGTERM

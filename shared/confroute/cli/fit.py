@@ -37,6 +37,25 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="FILE",
         help="the policy file; its report stands beside it as .html",
     )
+    _add_goal(parser)
+    parser.add_argument(
+        "--max-p95-latency",
+        type=float,
+        metavar="S",
+        help="a further limit, with a cost, quality or weight goal",
+    )
+    parser.add_argument(
+        "--signal", default="auto", metavar="NAME", help="a recorded signal, combined, or auto (default)"
+    )
+    parser.add_argument(
+        "--replay-only",
+        action="store_true",
+        help="let auto and combined take recorded columns that no signal measures on new calls: for replays, not to deploy",
+    )
+    parser.set_defaults(run=run)
+
+
+def _add_goal(parser: argparse.ArgumentParser) -> None:
     goal = parser.add_mutually_exclusive_group(required=True)
     goal.add_argument(
         "--max-loss", type=float, metavar="A", help="promise a mean loss of at most A; see --loss"
@@ -67,21 +86,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="calls over which the loss, as it will be measured, is promised too (default: as many as calibrated on; inf: the "
         "long run only)",
     )
-    parser.add_argument(
-        "--max-p95-latency",
-        type=float,
-        metavar="S",
-        help="a further limit, with a cost, quality or weight goal",
-    )
-    parser.add_argument(
-        "--signal", default="auto", metavar="NAME", help="a recorded signal, combined, or auto (default)"
-    )
-    parser.add_argument(
-        "--replay-only",
-        action="store_true",
-        help="let auto and combined take recorded columns that no signal measures on new calls: for replays, not to deploy",
-    )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -155,6 +155,9 @@ def _cross_fitted(uncertainty: Floats, worth: Floats, seen: npt.NDArray[np.bool_
 def _summary(terms: Floats, weights: Floats, method: Method, confidence: float) -> OffPolicy:
     n, total = terms.size, float(weights.sum())
     if method == "snips":
+        if not total:
+            msg = f"none of the answers that the policy wants was seen in {n} calls: log more, or take method 'dr'"
+            raise CalibrationError(msg)
         value = float(terms.sum() / total)
         deviations = (terms - value * weights) / (total / n)
     else:

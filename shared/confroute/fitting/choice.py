@@ -18,6 +18,8 @@ from confroute.signals import Combined, Recorded, Signal
 
 LEAST_TO_COMBINE = 100
 _MOST_MEMBERS = 4
+# Fewer measured rows would be missing from whole folds.
+_LEAST_MEASURED = 20
 # Less is within the noise of the rows it was measured on, and a single signal is easier to understand.
 _WORTH_IT = 0.002
 
@@ -113,7 +115,7 @@ def chosen(
 
 
 def _combined(table: Table, single: Choice, cloud: Array, *, force: bool, seed: int) -> Choice:
-    names = _members(table, single.scores)
+    names = _members(table, single.scores) or [single.column]
     signals = {name: signal_of(name, table.drawn) for name in names}
     matrix, graded = _matrix(table, names), table.cloud_quality if table.cloud_graded else None
     wrong, gain = crossfit_combined(signals, matrix, table.edge_quality, graded, seed=seed)
@@ -131,10 +133,11 @@ def _combined(table: Table, single: Choice, cloud: Array, *, force: bool, seed: 
 
 
 def _members(table: Table, scores: dict[str, float]) -> list[str]:
-    """The best column of each family, at most four, those that draw no samples first."""
+    """The best column of each family measured on some rows at least, at most four, those that draw no samples first."""
     families: dict[str, str] = {}
     for name in sorted(scores, key=lambda name: -scores[name]):
-        families.setdefault(name.split(".")[0], name)
+        if np.count_nonzero(~np.isnan(table.signal(name))) >= _LEAST_MEASURED:
+            families.setdefault(name.split(".")[0], name)
     best = list(families.values())[:_MOST_MEMBERS]
     return sorted(best, key=lambda name: getattr(signal_of(name, table.drawn), "n", 0))
 

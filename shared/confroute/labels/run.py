@@ -18,6 +18,7 @@ from confroute.labels.labeller import Labeller
 from confroute.labels.rows import Label, read_labels
 from confroute.labels.summary import Summary
 from confroute.recording import RecordError, Row, append_row, read_rows
+from confroute.recording.prompts import cut_torn
 from confroute.types import JSON
 
 Outcomes: TypeAlias = "Generator[Outcome, None, None]"
@@ -197,7 +198,7 @@ def _done(out: Path, labeller: Labeller, summary: Summary) -> set[str]:
     """Ids that `out` holds, all of this labeller's settings."""
     if not out.exists():
         return set()
-    _cut_torn(out)
+    cut_torn(out)
     done = set()
     for label in read_labels(out):
         if label.run != labeller.run:
@@ -216,7 +217,7 @@ def _answered(keep: Path | None, done: set[str]) -> dict[str, Row]:
     """Rows that were answered but not labelled."""
     if keep is None or not keep.exists():
         return {}
-    _cut_torn(keep)
+    cut_torn(keep)
     return {row.id: row for row in read_rows(keep) if row.id not in done}
 
 
@@ -229,19 +230,3 @@ def _pending(rows: Iterable[Row], done: set[str], answered: dict[str, Row]) -> I
         seen.add(row.id)
         if row.id not in done:
             yield answered.get(row.id, row)
-
-
-def _cut_torn(path: Path) -> None:
-    """Cut off a last line without its end: it was being written when the process died."""
-    with path.open("rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        at = size
-        while at > 0:
-            start = max(0, at - 65536)
-            file.seek(start)
-            end = file.read(at - start).rfind(b"\n")
-            if end >= 0:
-                file.truncate(start + end + 1)
-                return
-            at = start
-        file.truncate(0)

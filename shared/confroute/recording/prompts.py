@@ -6,12 +6,14 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from confroute.recording._fields import RecordError
 from confroute.recording._types import Row
 from confroute.recording.rows import read_rows, write_rows
 from confroute.types import JSON, Message, Role
 
+_BLOCK = 65_536
 _ROLES: dict[str, Role] = {
     "system": "system",
     "developer": "system",
@@ -83,7 +85,7 @@ def recorded_ids(path: Path, *, retry_errors: bool) -> set[str]:
     """
     if not path.exists():
         return set()
-    _cut_torn(path)
+    cut_torn(path)
     kept = [row for row in read_rows(path) if not (retry_errors and errors_of(row))]
     if retry_errors:
         write_rows(path, kept)
@@ -96,14 +98,29 @@ def errors_of(row: Row) -> list[str]:
     return [side.error for side in sides if side.error is not None]
 
 
-def _cut_torn(path: Path) -> None:
+def cut_torn(path: Path) -> None:
+    """Cut off a last line that was being written when the process died; a whole one only gets its end."""
     with path.open("rb+") as file:
-        whole = file.read()
-        end = whole.rfind(b"\n") + 1
-        if end < len(whole) and not _is_json(whole[end:]):
-            file.truncate(end)
-        elif end < len(whole):
+        end = _end_of_lines(file)
+        file.seek(end)
+        rest = file.read()
+        if rest and _is_json(rest):
             file.write(b"\n")
+        else:
+            file.truncate(end)
+
+
+def _end_of_lines(file: BinaryIO) -> int:
+    """Where the last whole line ends, read from behind: runs are long."""
+    at = file.seek(0, os.SEEK_END)
+    while at > 0:
+        start = max(0, at - _BLOCK)
+        file.seek(start)
+        found = file.read(at - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        at = start
+    return 0
 
 
 def _is_json(line: bytes) -> bool:

@@ -196,7 +196,7 @@ def _answered(given: Row, answer: Generation, model: str, price: Price | None) -
     return Side(
         model=answer.model or model,
         text=answer.text,
-        logprobs=answer.logprobs,
+        logprobs=_numbers(answer.logprobs),
         tokens=answer.tokens,
         answer=found,
         quality=graded(found, answer.text, given.question, given.reference),
@@ -205,6 +205,11 @@ def _answered(given: Row, answer: Generation, model: str, price: Price | None) -
         cost_usd=None if price is None or answer.usage is None else price.of(answer.usage),
         extra={"finish": answer.finish, **_alternatives(answer)},
     )
+
+
+def _numbers(logprobs: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    """None where one is no finite number: JSON cannot hold it, and no signal would take the others."""
+    return None if logprobs is None or not all(map(math.isfinite, logprobs)) else logprobs
 
 
 def _alternatives(answer: Generation) -> dict[str, JSON]:
@@ -222,7 +227,7 @@ def _alternatives(answer: Generation) -> dict[str, JSON]:
 def _sample(given: Row, drawn: Generation) -> RecordedSample:
     return RecordedSample(
         text=drawn.text,
-        logprobs=drawn.logprobs,
+        logprobs=_numbers(drawn.logprobs),
         answer=drawn.answer or answer_in(drawn.text, given.question, given.reference),
         extra={"finish": drawn.finish},
     )
