@@ -216,6 +216,30 @@ def test_names_of_an_answer_are_found_as_whole_words():
     assert quality_of("Arkansas.", "Where?", []) is None
 
 
+def test_a_head_learns_from_a_file_of_labels(tmp_path):
+    """The chain from prompts to a saved head: what the labels say of a kind of prompt, the head says of a new one."""
+    from confroute.heads import Ridge, encoder, load_head, save_head
+
+    rows = [
+        Row(
+            id=str(at),
+            prompt="sum " * (1 + at % 2),
+            edge=Side(quality=float(at % 2)),
+            cloud=Side(quality=1.0),
+        )
+        for at in range(20)
+    ]
+    label_rows(rows, Labeller(source="correctness"), tmp_path / "labels.jsonl")
+    labels = [*read_labels(tmp_path / "labels.jsonl")]
+    assert [one.cloud_wins for one in labels[:2]] == [1.0, 0.5]
+    embed = encoder(lambda texts: [[float(len(text)), 1.0] for text in texts], name="length")
+    head = Ridge.fit(embed([one.prompt for one in labels]), [one.cloud_wins for one in labels], penalty=0.1)
+    save_head(head, tmp_path / "head", identity=embed.identity())
+    short, long = load_head(tmp_path / "head", embed).estimate(embed(["sum ", "sum sum "])).cloud_wins
+    assert short > 0.9
+    assert long < 0.6
+
+
 def test_infinite_delta_survives_the_file(tmp_path):
     """JSON has no infinity: null beside both entropies is one."""
     certain = (RecordedSample(text="a"), RecordedSample(text="a"))

@@ -53,6 +53,11 @@ class Label:
     quality_b: float | None = None
     run: str = ""
 
+    @property
+    def cloud_wins(self) -> float:
+        """What a head is trained on: 1 where the cloud's answer is better, 0 where the edge's is, 0.5 for a tie."""
+        return {"a": 0.0, "tie": 0.5, "b": 1.0}[self.winner]
+
     def to_dict(self) -> dict[str, JSON]:
         """JSON form."""
         return {
