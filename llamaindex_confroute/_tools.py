@@ -178,7 +178,7 @@ class ToolRouter(ChatRouter):
         verbose, parallel, required = flags
         work = ToolWork(
             messages=checked([*(chat_history or ()), *([user_msg] if user_msg is not None else ())]),
-            tools=tuple(tools),
+            tools=tuple(tools or ()),  # OpenAI's integration takes None
             parallel=parallel,
             required=required,
             expected=expected,

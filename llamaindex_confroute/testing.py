@@ -220,7 +220,7 @@ class ScriptedLLM(FunctionCallingLLM):
             messages.append(_turn(user_msg)[0] if isinstance(user_msg, str) else user_msg)
         return {
             "messages": messages,
-            "tools": [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools],
+            "tools": [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools or ()],
             **kwargs,
         }
 

@@ -4,8 +4,6 @@ import asyncio
 
 import pytest
 from llama_index.core import Settings
-from llama_index.core.chat_engine.types import ChatMode
-from llama_index.core.evaluation import CorrectnessEvaluator
 from llama_index.core.llms import ChatMessage
 from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
 
@@ -137,32 +135,3 @@ async def test_decisions_of_parallel_queries_stay_apart(kit, index):
         return [decision.route for decision in decisions]
 
     assert await asyncio.gather(ask("easy"), ask("hard"), ask("easy")) == [["edge"], ["cloud"], ["edge"]]
-
-
-@pytest.mark.parametrize(
-    "mode", [ChatMode.SIMPLE, ChatMode.CONTEXT, ChatMode.CONDENSE_QUESTION, ChatMode.CONDENSE_PLUS_CONTEXT]
-)
-@pytest.mark.parametrize("edge", ["sure", "unsure"])
-def test_chat_engines(kit, index, mode, edge):
-    """Two turns, whole and streamed."""
-    engine = index.as_chat_engine(chat_mode=mode, llm=kit.router(getattr(kit, edge)()))
-    expected = "edge says this" if edge == "sure" else "cloud says that"
-    assert engine.chat("Which city?").response == expected
-    assert "".join(engine.stream_chat("And which river?").response_gen) == expected
-    assert "confroute" not in str(engine.chat_history)
-
-
-@pytest.mark.parametrize("mode", [ChatMode.CONTEXT, ChatMode.CONDENSE_PLUS_CONTEXT])
-async def test_async_chat_engines(kit, index, mode):
-    """The same without blocking."""
-    engine = index.as_chat_engine(chat_mode=mode, llm=kit.router(kit.unsure()))
-    assert (await engine.achat("Which city?")).response == "cloud says that"
-    stream = await engine.astream_chat("And which river?")
-    assert "".join([token async for token in stream.async_response_gen()]) == "cloud says that"
-
-
-async def test_evaluators(kit):
-    """Judging is a call like any other."""
-    evaluator = CorrectnessEvaluator(llm=kit.router(kit.unsure(), kit.cloud("4.5\nGood.")))
-    result = await evaluator.aevaluate(query="q", response="r", reference="r")
-    assert (result.score, result.feedback) == (4.5, "Good.")

@@ -114,6 +114,7 @@ MORE = {
     "text with tools": (TEXT, lambda llm: llm.chat_with_tools(TOOLS, "q")),
     "text with tools, streamed": (TEXT, lambda llm: llm.stream_chat_with_tools(TOOLS, "q")),
     "no tools": (TEXT, lambda llm: llm.achat_with_tools([], chat_history=USER)),
+    "None for tools": (TEXT, lambda llm: llm.chat_with_tools(None, "q")),
     "message with tools": (CALL, lambda llm: llm.predict_and_call(TOOLS, USER[0], chat_history=list(USER))),
 }
 
