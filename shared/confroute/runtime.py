@@ -82,7 +82,8 @@ def run_stream(
             return
         ask.check(wanted)
         limit = ask.of(wanted.tier)
-        yield from streamed(wanted, stream, limit, scores, request.tiers.get(wanted.tier))
+        facts = request.tiers.get(wanted.tier)
+        yield from streamed(wanted, stream, limit, scores, facts, keep_s=ask.keep_s(wanted))
 
     with closing(drive_stream(policy.flow(request), ask, answer)) as items:
         for item in items:
@@ -110,7 +111,9 @@ async def arun_stream(
         ask.check(wanted)
         limit = ask.of(wanted.tier)
         facts = request.tiers.get(wanted.tier)
-        async with aclosing(astreamed(wanted, stream, limit, scores, facts)) as chunks:
+        async with aclosing(
+            astreamed(wanted, stream, limit, scores, facts, keep_s=ask.keep_s(wanted))
+        ) as chunks:
             async for chunk in chunks:
                 yield chunk
 

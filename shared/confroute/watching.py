@@ -78,6 +78,8 @@ def streamed(
     limits: Limits,
     scores: Scores | None,
     tier: Tier | None,
+    *,
+    keep_s: float = 0.0,
 ) -> Generator[C | Evidence, None, None]:
     """The chunks of one answer that may be shown, as soon as they may, and its evidence as the last item.
 
@@ -93,6 +95,8 @@ def streamed(
         Log-probabilities of the tokens in a chunk: empty if it holds no token, None if they are unknown.
     tier : Tier or None
         What is known of the tier.
+    keep_s : float
+        Seconds of a deadline that waiting for the first chunk leaves to the tiers after it.
     """
     start = time.perf_counter()
 
@@ -100,7 +104,7 @@ def streamed(
         items = stream(wanted)
         return items, next(items)
 
-    done = attempt(limits, wanted.tier, begin)
+    done = attempt(limits, wanted.tier, begin, keep_s=keep_s)
     items, item = done.value
     held: _Held[C] = _Held(wanted, scores)
     with closing(items):
@@ -118,6 +122,8 @@ async def astreamed(
     limits: Limits,
     scores: Scores | None,
     tier: Tier | None,
+    *,
+    keep_s: float = 0.0,
 ) -> AsyncGenerator[C | Evidence, None]:
     """Async form of `streamed`."""
     start = time.perf_counter()
@@ -126,7 +132,7 @@ async def astreamed(
         items = stream(wanted)
         return items, await anext(items)
 
-    done = await aattempt(limits, wanted.tier, begin)
+    done = await aattempt(limits, wanted.tier, begin, keep_s=keep_s)
     items, item = done.value
     held: _Held[C] = _Held(wanted, scores)
     async with aclosing(items):

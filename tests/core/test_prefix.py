@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from confroute import Cascade, Gate, Limits, Message, Prefix, Request, Threshold, Tier, TokenLogprob, record
+from confroute import (
+    Cascade,
+    Gate,
+    Limits,
+    Message,
+    Prefix,
+    Request,
+    Threshold,
+    Tier,
+    TokenLogprob,
+    deadline,
+    record,
+)
 from confroute.errors import PolicyError, StreamInterruptedError
 from confroute.runtime import arun_stream, run, run_stream
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
@@ -211,3 +223,21 @@ def test_a_prefix_is_saved_and_refuses_nonsense(tmp_path):
         with pytest.raises(PolicyError):
             Prefix(commit=Threshold(value=commit), cut=Threshold(value=cut), tokens=tokens, least=least)
     assert RULE.of(Generation(text="", logprobs=(-0.3, -0.6, -0.9, -50.0)).logprobs) == pytest.approx(0.6)
+
+
+async def test_a_watched_draft_leaves_the_next_tier_its_time():
+    """Under a deadline the wait for an edge's first token is cut as that for a whole draft is, sync and async."""
+    models = {"edge": ScriptedModel([Reply(text="late", latency_s=3.0)]), "cloud": ScriptedModel(["in time"])}
+    calls = ScriptedCalls(models=models)
+    limits = {"edge": Limits(attempts=1), "cloud": Limits(attempts=1, expected_s=1.5)}
+    with deadline(2.0):
+        *_, routed = run_stream(
+            POLICY, REQUEST, calls.call(REQUEST), calls.stream(REQUEST), limits, scores=lambda _: None
+        )
+    assert (routed.decision.route, routed.decision.stage) == ("cloud", "fallback")
+    with deadline(2.0):
+        items = arun_stream(
+            POLICY, REQUEST, calls.acall(REQUEST), calls.astream(REQUEST), limits, scores=lambda _: None
+        )
+        routed = [item async for item in items][-1]
+    assert (routed.decision.route, routed.decision.stage) == ("cloud", "fallback")
