@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from confroute.recording import RecordedSample, Row, Side
+from confroute.recording import RecordedSample, Row, Side, with_signals
+
+
+def made_and_measured(*args, **kwargs):
+    """`rows_made` with every signal measured, which each fit would do anew."""
+    return [with_signals(row) for row in rows_made(*args, **kwargs)]
 
 
 def rows_made(n=400, *, seed=0, samples=True, cloud=True, cost=True):
@@ -46,8 +51,14 @@ def rows_made(n=400, *, seed=0, samples=True, cloud=True, cost=True):
 
 @pytest.fixture(scope="session")
 def rows():
-    """400 rows."""
-    return [*rows_made()]
+    """400 rows, measured once."""
+    return made_and_measured()
+
+
+@pytest.fixture(scope="session")
+def plain():
+    """400 rows without samples, for fits of the log-probability alone."""
+    return made_and_measured(samples=False)
 
 
 @pytest.fixture(scope="session")

@@ -28,13 +28,13 @@ def test_a_promise_is_made_on_rows_that_did_not_choose_the_signal(rows):
     assert (named.selected_on, named.n) == (0, 400)
 
 
-def test_a_saved_fit_does_what_it_did(rows, tmp_path):
+def test_a_saved_fit_does_what_it_did(plain, tmp_path):
     """Read back and replayed on the same rows, the policy gives the numbers that the fit told."""
-    found = fit(rows, CloudShare(share=0.3), signal="token_logprob.mean")
+    found = fit(plain, CloudShare(share=0.3), signal="token_logprob.mean")
     found.save(tmp_path / "policy.json")
     policy = Cascade.load(tmp_path / "policy.json")
     assert policy == found.policy
-    assert expected(replay(policy, rows)) == found.expected
+    assert expected(replay(policy, plain)) == found.expected
     assert found.expected.cloud_share == pytest.approx(0.3, abs=0.01)
 
 
@@ -78,7 +78,7 @@ def test_costs_count_the_discarded_draft_and_samples(rows):
 
 def test_prices_stand_in_for_costs_that_were_not_recorded(made):
     """From tokens; without a price the cost is not known, and a goal that needs it is refused."""
-    free = [*made(200, cost=False)]
+    free = [*made(200, samples=False, cost=False)]
     goal = CloudShare(share=0.5)
     assert fit(free, goal, signal="token_logprob.mean").expected.cost_per_1k is None
     rates = Rates(edge=Price(), cloud=Price(input_usd=10, output_usd=30))
@@ -88,21 +88,21 @@ def test_prices_stand_in_for_costs_that_were_not_recorded(made):
         fit(free, Objective.best_quality(usd_per_1k=1.0), signal="token_logprob.mean")
 
 
-def test_objectives_meet_their_bounds(rows):
+def test_objectives_meet_their_bounds(plain):
     """Cheapest with a quality, best within a budget, and a bound no threshold meets."""
     signal = "token_logprob.mean"
-    cheap = fit(rows, Objective.least_cost(quality=0.8), signal=signal).expected
+    cheap = fit(plain, Objective.least_cost(quality=0.8), signal=signal).expected
     assert cheap.quality >= 0.8
     assert (
-        fit(rows, Objective.least_cost(quality=0.7), signal=signal).expected.cost_per_1k < cheap.cost_per_1k
+        fit(plain, Objective.least_cost(quality=0.7), signal=signal).expected.cost_per_1k < cheap.cost_per_1k
     )
-    budget = fit(rows, Objective.best_quality(usd_per_1k=0.8), signal=signal).expected
+    budget = fit(plain, Objective.best_quality(usd_per_1k=0.8), signal=signal).expected
     assert budget.cost_per_1k <= 0.8
-    fast = fit(rows, Objective.weighted().within(p95_latency_s=0.6), signal=signal).expected
+    fast = fit(plain, Objective.weighted().within(p95_latency_s=0.6), signal=signal).expected
     assert fast.p95_latency_s <= 0.6
     assert fast.cloud_share <= 0.05
     with pytest.raises(CalibrationError, match=r"quality at least 0.99 \(best: 0\.\d+\)"):
-        fit(rows, Objective.least_cost(quality=0.99), signal=signal)
+        fit(plain, Objective.least_cost(quality=0.99), signal=signal)
 
 
 def test_rows_with_only_signals_can_be_fitted_and_replayed():
@@ -127,14 +127,14 @@ def test_rows_with_only_signals_can_be_fitted_and_replayed():
 
 def test_without_a_graded_cloud_every_wrong_answer_counts(made):
     """The certificate says "error", and the policy's quality is not known."""
-    found = fit([*made(400, cloud=False)], MaxLoss(alpha=0.15), signal="token_logprob.mean")
+    found = fit([*made(400, samples=False, cloud=False)], MaxLoss(alpha=0.15), signal="token_logprob.mean")
     assert found.certificate.loss == "error"
     assert (found.expected.quality, found.expected.quality_ci) == (None, None)
 
 
 def test_a_failed_edge_goes_to_the_cloud(made):
     """A row whose edge failed is answered and graded by the cloud; one whose cloud failed too has no answer."""
-    rows = [*made(100)]
+    rows = [*made(100, samples=False)]
     rows[0] = dataclasses.replace(rows[0], edge=Side(error="timeout"), cloud=Side(quality=1.0))
     policy = Cascade.of(TokenLogprob(), 5.0)
     done = replay(policy, rows)
@@ -147,7 +147,7 @@ def test_a_failed_edge_goes_to_the_cloud(made):
 
 def test_calls_that_were_not_measured_go_to_the_cloud(made):
     """A threshold for a share takes them into account, and refuses what they make impossible."""
-    rows = [*made(200)]
+    rows = [*made(200, samples=False)]
     mute = [dataclasses.replace(row, edge=dataclasses.replace(row.edge, logprobs=None)) for row in rows[:80]]
     found = fit([*mute, *rows[80:]], CloudShare(share=0.5), signal="token_logprob.mean")
     assert found.expected.cloud_share == pytest.approx(0.5, abs=0.01)
@@ -183,10 +183,10 @@ def test_replays_stop_sampling_as_calls_do(rows):
     assert math.isclose(expected(early).samples, np.mean(drawn))
 
 
-def test_decisions_of_a_replay_carry_the_certificate(rows):
+def test_decisions_of_a_replay_carry_the_certificate(plain):
     """The promise stands in every decision that the threshold settles."""
-    found = fit(rows, MaxLoss(alpha=0.1), signal="token_logprob.mean")
-    done = replay(found.policy, rows[:5])
+    found = fit(plain, MaxLoss(alpha=0.1), signal="token_logprob.mean")
+    done = replay(found.policy, plain[:5])
     assert all(o.decision.certificate == found.certificate for o in done)
     assert Threshold(value=1.0).certificate is None
 

@@ -26,7 +26,7 @@ from confroute.signals.options import option_doubt
 from confroute.signals.semantic_entropy import SemanticEntropy
 from confroute.signals.token_entropy import TokenEntropy
 from confroute.signals.token_margin import TokenMargin
-from confroute.types import JSON, Generation, Tier
+from confroute.types import JSON, Tier
 
 Work: TypeAlias = Callable[[Ask], Evidence]
 Build: TypeAlias = Callable[[int], Signal]
@@ -90,11 +90,10 @@ def measured(row: Row, signal: Signal, *, work: Work | None = None) -> Measureme
     tier = Tier(name="edge", model=row.edge.model or "edge")
     case = Case(tier=tier, question=row.question, draft=draft)
     asking = signal.measure(case)
-    samples = row.edge.further()
     try:
         ask = next(asking)
         while True:
-            evidence = _answered(ask, samples, work)
+            evidence = _answered(ask, row, work)
             ask = (
                 asking.throw(SignalUnavailableError("the recorded run does not hold what was asked for"))
                 if evidence is None
@@ -107,9 +106,9 @@ def measured(row: Row, signal: Signal, *, work: Work | None = None) -> Measureme
         return None
 
 
-def _answered(ask: Ask, samples: tuple[Generation, ...], work: Work | None) -> Evidence | None:
+def _answered(ask: Ask, row: Row, work: Work | None) -> Evidence | None:
     if isinstance(ask, Sample):
-        return Evidence(generations=samples[ask.drawn : ask.drawn + ask.n])
+        return Evidence(generations=row.edge.further()[ask.drawn : ask.drawn + ask.n])
     return None if work is None else work(ask)
 
 
@@ -149,6 +148,9 @@ def with_signals(
     n = max(_LEAST_SAMPLES, len(row.edge.samples) if samples is None else samples)
     found: dict[str, float | None] = {}
     for name, build in signals.items():
+        if row.signals.get(name) is not None:
+            found[name] = row.signals[name]
+            continue
         measurement = measured(row, build(n), work=work)
         found[name] = None if measurement is None else measurement.uncertainty
     of_all = _option(row)
