@@ -72,7 +72,7 @@ def verdict(found: RecordedReplay) -> str:
         if wins
         else "the lead is clear at no price of the edge"
     )
-    after = f"; from {min(loses):.0%} on the prompt alone does better." if loses else "."
+    after = f"; from {min(loses):.0%} on there is none." if loses else "."
     return f"{told} By price, {until}{after}"
 
 
