@@ -69,8 +69,8 @@ def _message(turn: Mapping[str, Any]) -> Message:
 
 def tools_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The tools that an answer may call."""
-    tools = [] if body.get("tool_choice") == "none" else list(body.get("tools") or ())
     chosen = body.get("tool_choice")
+    tools: list[dict[str, Any]] = [] if chosen == "none" else list(body.get("tools") or ())
     if isinstance(chosen, Mapping):
         tools = [tool for tool in tools if tool["function"]["name"] == chosen["function"]["name"]]
     return tools
