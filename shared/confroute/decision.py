@@ -21,6 +21,15 @@ def _number(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(value, 6)
 
 
+def _finite(value: JSON) -> JSON:
+    """The same for one of a signal's own particulars, which may be somebody else's signal."""
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """One uncertainty and how it came about.
@@ -44,7 +53,8 @@ class Measurement:
 
     def to_dict(self) -> dict[str, JSON]:
         """JSON form."""
-        return {"uncertainty": _number(self.uncertainty), **self.details}
+        told = {name: _finite(value) for name, value in self.details.items()}
+        return {"uncertainty": _number(self.uncertainty), **told}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,9 +85,9 @@ def test_a_line_that_cannot_be_written_is_an_error_of_the_call(tmp_path):
             route="edge",
             stage="draft",
             reason="?",
-            signals={"s": Measurement(signal="s", uncertainty=1.0, details={"x": float("nan")})},
+            signals={"s": Measurement(signal="s", uncertainty=1.0, details={"x": {1}})},
         )
-        with pytest.raises(ValueError, match="JSON"):
+        with pytest.raises(TypeError, match="JSON"):
             publish(bad)
 
 
@@ -142,3 +142,13 @@ def test_a_certified_decision_survives_the_round_trip(tmp_path):
     (entry,) = read_log(tmp_path / "log.jsonl")
     assert entry.decision == decision
     assert entry.decision.to_dict() == decision.to_dict()
+
+
+def test_particulars_that_json_cannot_hold_lose_no_call(tmp_path):
+    """A signal of one's own may tell an infinity: the caller has the answer, and the log its line."""
+    told = {"worst": float("inf"), "each": [0.5, float("nan")], "of": {"a": 1.0}}
+    found = {"own": Measurement(signal="own", uncertainty=0.1, details=told)}
+    with DecisionLog(tmp_path / "log.jsonl"):
+        publish(Decision(route="edge", stage="draft", reason="kept", signals=found))
+    (entry,) = read_log(tmp_path / "log.jsonl")
+    assert entry.decision.signals["own"].details == {"worst": None, "each": [0.5, None], "of": {"a": 1.0}}
