@@ -1,8 +1,9 @@
-"""Time 8 samples behind one shared prompt against 8 calls of transformers' own `generate`.
+"""Time samples behind one shared prompt against as many calls of transformers' `generate`, and against lm-polygraph's sampler.
 
-    python tests/perf/sampling.py [--model NAME] [--repeats 3] [--json]
+    python tests/perf/sampling.py [--model NAME] [--samples 10] [--repeats 3] [--json]
 
-Prints the median of interleaved repeats and the range of their ratios.
+Prints the median of interleaved repeats and the range of their ratios; every side draws the same number of tokens. lm-polygraph
+0.7.0 runs its own `SamplingGenerationCalculator` where it can be imported; it is no dependency of this project.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -50,6 +52,31 @@ def sequential(model: LocalModel, messages: list[Message], n: int, new: int) -> 
         assert out.shape[1] == ids["input_ids"].shape[1] + new
 
 
+def polygraph(model: LocalModel, samples: int) -> Callable[..., None] | None:
+    """The same with lm-polygraph's own sampler on the same network; None where it is not installed."""
+    try:
+        from lm_polygraph.stat_calculators.sample import SamplingGenerationCalculator
+        from lm_polygraph.utils.model import WhiteboxModel
+    except ImportError as error:
+        print(f"lm-polygraph is left out: {error}", file=sys.stderr)
+        return None
+    theirs = WhiteboxModel(model.network, model.tokenizer, model_path=model.name)
+    calculate = SamplingGenerationCalculator(samples_n=samples)
+
+    def run(model: LocalModel, messages: list[Message], n: int, new: int) -> None:
+        turns = [{"role": m.role, "content": m.text} for m in messages]
+        text = model.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        settings = model.network.generation_config
+        end, settings.eos_token_id = settings.eos_token_id, None  # all samples of full length, as on our side
+        try:
+            found = calculate({}, [text], theirs, max_new_tokens=new)
+        finally:
+            settings.eos_token_id = end
+        assert len(found["sample_texts"][0]) == n
+
+    return run
+
+
 def timed(run: Callable[..., None], *args: object) -> float:
     """Seconds of one run."""
     started = time.perf_counter()
@@ -60,24 +87,29 @@ def timed(run: Callable[..., None], *args: object) -> float:
 def compare(model: LocalModel, tokens: int, *, n: int, new: int, repeats: int) -> dict[str, Any]:
     """One row of the table."""
     messages = conversation(model, tokens)
-    shared(model, messages, n, 2)
-    sequential(model, messages, 1, 2)
-    pairs = [
-        (timed(shared, model, messages, n, new), timed(sequential, model, messages, n, new))
-        for _ in range(repeats)
+    sides = {"shared": shared, "sequential": sequential, "polygraph": polygraph(model, n)}
+    runs = {name: run for name, run in sides.items() if run is not None}
+    for run in runs.values():
+        run(model, messages, n, 2)
+    rounds = [
+        {name: timed(run, model, messages, n, new) for name, run in runs.items()} for _ in range(repeats)
     ]
-    ratios = [slow / fast for fast, slow in pairs]
-    return {
+    row: dict[str, Any] = {
         "prompt_tokens": model.count_tokens(messages),
         "samples": n,
         "new_tokens": new,
-        "shared_s": round(statistics.median(fast for fast, _ in pairs), 3),
-        "sequential_s": round(statistics.median(slow for _, slow in pairs), 3),
-        "ratio": round(statistics.median(ratios), 2),
-        "ratio_min": round(min(ratios), 2),
-        "ratio_max": round(max(ratios), 2),
         "repeats": repeats,
+        "shared_s": round(statistics.median(took["shared"] for took in rounds), 3),
     }
+    for name in [*runs][1:]:
+        ratios = [took[name] / took["shared"] for took in rounds]
+        row[name] = {
+            "s": round(statistics.median(took[name] for took in rounds), 3),
+            "ratio": round(statistics.median(ratios), 2),
+            "ratio_min": round(min(ratios), 2),
+            "ratio_max": round(max(ratios), 2),
+        }
+    return row
 
 
 def main() -> None:
@@ -85,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--samples", type=int, default=10)
     parser.add_argument("--new", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
@@ -96,12 +128,15 @@ def main() -> None:
         print(json.dumps({"model": model.name, "threads": torch.get_num_threads(), "rows": rows}))
         return
     print(f"{model.name}, {torch.get_num_threads()} threads, {asked.samples} samples of {asked.new} tokens")
-    print("prompt tokens   shared s   sequential s   ratio (min-max)")
+    print("prompt tokens  shared s  other side       s  ratio (min-max)")
     for row in rows:
-        spread = f"{row['ratio']:.2f} ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})"
-        print(
-            f"{row['prompt_tokens']:>13}   {row['shared_s']:>8.2f}   {row['sequential_s']:>12.2f}   {spread}"
-        )
+        for name in ("sequential", "polygraph"):
+            if name in row:
+                it = row[name]
+                spread = f"{it['ratio']:.2f} ({it['ratio_min']:.2f}-{it['ratio_max']:.2f})"
+                print(
+                    f"{row['prompt_tokens']:>13}  {row['shared_s']:>8.2f}  {name:<10}  {it['s']:>6.2f}  {spread}"
+                )
 
 
 if __name__ == "__main__":

@@ -12,10 +12,24 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from confroute.cli import apply, bench, demo, doctor, fit, judge, label, models, pull, record, report, signals
+from confroute.cli import (
+    apply,
+    bench,
+    demo,
+    doctor,
+    fit,
+    judge,
+    label,
+    models,
+    probe,
+    pull,
+    record,
+    report,
+    signals,
+)
 from confroute.errors import ConfrouteError
 
-COMMANDS = (demo, doctor, pull, label, judge, models, record, signals, fit, apply, bench, report)
+COMMANDS = (demo, doctor, pull, label, judge, models, record, signals, probe, fit, apply, bench, report)
 
 FAILED = 1
 INTERRUPTED = 128 + signal.SIGINT

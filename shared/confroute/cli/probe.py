@@ -1,0 +1,101 @@
+"""``confroute probe``: fit a probe of an edge's hidden states on a recorded run, and say what it is worth."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from confroute.cli._runs import rows_of
+from confroute.errors import PolicyError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from confroute.recording import Row
+    from confroute.recording.probes import Fitted
+    from confroute.types import JSON
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "probe",
+        help="fit a probe of the edge's hidden states on a recorded run",
+        description="Fit a linear probe on the states that `confroute record --hidden` kept, judge it out of fold, and write it: "
+        "FILE (safetensors) and, beside it, its facts as .json. A policy reads it as Probe(path=FILE).",
+    )
+    parser.add_argument(
+        "data", type=Path, metavar="RECORDED", help="a run with hidden states, where it was recorded"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the probe, a .safetensors file"
+    )
+    parser.add_argument(
+        "--target",
+        choices=("wrong", "semantic_entropy"),
+        default="wrong",
+        help="what it foretells: a wrong answer, or samples that differ (default wrong)",
+    )
+    parser.add_argument("--dataset", metavar="NAME", help="only rows of this dataset (default: all, pooled)")
+    parser.add_argument("--folds", type=int, default=5, metavar="K", help="of the judgement out of fold (5)")
+    parser.add_argument("--seed", type=int, default=0, help="of the folds and intervals (default 0)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit, judge, write and print.
+
+    Raises
+    ------
+    RecordError
+        The run or its states cannot be read.
+    CalibrationError
+        Too few rows with states and target.
+    PolicyError
+        FILE cannot be written.
+    """
+    from confroute.recording.probes import fit_probe
+
+    rows = list(rows_of(args.data, args.dataset))
+    fitted = fit_probe(rows, args.data.parent, target=args.target, folds=args.folds, seed=args.seed)
+    if args.out.suffix != ".safetensors" or not args.out.parent.is_dir():
+        msg = f"--out {args.out}: expected a name that ends in .safetensors, in a folder that is there"
+        raise PolicyError(msg)
+    fitted.weights.save(args.out)
+    found = {"probe": str(args.out), **_judged(fitted, rows, args.seed)}
+    if args.json:
+        print(json.dumps(found, indent=2, allow_nan=False))
+        return 0
+    for name, value in found.items():
+        print(f"{name}: {value}")
+    return 0
+
+
+def _judged(fitted: Fitted, rows: Sequence[Row], seed: int) -> dict[str, JSON]:
+    """How well the values out of fold rank the target, and wrong answers."""
+    by_id = {row.id: row for row in rows}
+    graded = [(at, by_id[name].edge.quality) for at, name in enumerate(fitted.ids)]
+    known = [(at, float(quality < 0.5)) for at, quality in graded if quality is not None]
+    found: dict[str, JSON] = {
+        "target": fitted.weights.target,
+        "rows": len(fitted.ids),
+        "layers": [*fitted.weights.layers],
+        **_ranked("auroc", fitted.out_of_fold.tolist(), fitted.target.tolist(), seed),
+    }
+    if fitted.weights.target != "wrong" and known:
+        said = [float(fitted.out_of_fold[at]) for at, _ in known]
+        found |= _ranked("auroc_of_wrong", said, [wrong for _, wrong in known], seed)
+    return found
+
+
+def _ranked(name: str, said: list[float], true: list[float], seed: int) -> dict[str, JSON]:
+    from confroute.bench.metrics import auroc, bootstrap_ci
+
+    area, ends = auroc(said, true), bootstrap_ci(auroc, said, true, seed=seed)
+    return {
+        name: None if area is None else round(area, 4),
+        f"{name}_ci": None if ends is None else [round(end, 4) for end in ends],
+    }
