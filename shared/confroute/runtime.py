@@ -22,6 +22,7 @@ from confroute.asks import (
 )
 from confroute.decision import Routed
 from confroute.flow import Policy, adrive, adrive_stream, drive, drive_stream
+from confroute.models._reading import prompts_kept
 from confroute.models.resilience import Limits
 from confroute.types import Generation, Request
 from confroute.watching import Scores, Streamed, astreamed, streamed
@@ -41,15 +42,19 @@ def run(policy: Policy, request: Request, call: Call, limits: Mapping[str, Limit
     limits : mapping of str to Limits
         By tier; a tier that is not named gets one attempt without a time limit.
     """
-    routed = drive(policy.flow(request), Asker(call=call, limits=limits))
+    # A local edge reads the prompt once for draft, samples, dropout and hidden states. A stream's chunks leave this context
+    # in between, so streams do without.
+    with prompts_kept():
+        routed = drive(policy.flow(request), Asker(call=call, limits=limits))
     published(routed.decision)
     return routed
 
 
 async def arun(policy: Policy, request: Request, call: ACall, limits: Mapping[str, Limits]) -> Routed:
     """Async form of `run`."""
-    async with aclosing(AAsker(call=call, limits=limits)) as asker:
-        routed = await adrive(policy.flow(request), asker)
+    with prompts_kept():
+        async with aclosing(AAsker(call=call, limits=limits)) as asker:
+            routed = await adrive(policy.flow(request), asker)
     published(routed.decision)
     return routed
 

@@ -77,6 +77,29 @@ def test_dropout_gate_in_a_host(host: Any, tiny_folder: Path, tiny: LocalModel) 
 
 
 @pytest.mark.parametrize("host", [langchain, llamaindex])
+def test_a_host_reads_the_prompt_once_for_draft_samples_and_states(
+    host: Any, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A probe, dropout and samples drawn one by one behind one draft: the network sees the prompt's tokens a single time."""
+    from confroute import Gate, SemanticEntropy, Threshold
+    from confroute.models import _reading
+
+    readings = []
+    read = _reading.read
+    monkeypatch.setattr(_reading, "read", lambda *given: readings.append(given[1]) or read(*given))
+    weights().save(tmp_path / "probe.safetensors")
+    signals = (Probe(path=str(tmp_path / "probe.safetensors")), McDropout(passes=2), SemanticEntropy(n=3))
+    grey = [(0.0, 1.0), (0.0, 50.0), None]
+    gates = tuple(
+        Gate(signal=signal, threshold=Threshold(value=0.5), grey=zone)
+        for signal, zone in zip(signals, grey, strict=True)
+    )
+    _, decision = host(tiny_folder, Cascade(gates=gates), {})
+    assert set(decision["signals"]) == {"probe", "mc_dropout", "semantic_entropy"}, decision["skipped"]
+    assert len(readings) == 1
+
+
+@pytest.mark.parametrize("host", [langchain, llamaindex])
 def test_probe_gate_in_a_host(host: Any, tiny_folder: Path, tiny: LocalModel, tmp_path: Path) -> None:
     """The gate's number is the probe's reading of the hidden states."""
     made = weights()

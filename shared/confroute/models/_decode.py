@@ -18,7 +18,7 @@ from transformers.cache_utils import DynamicCache
 from confroute.models._cache import repeat_rows
 from confroute.models._draw import Plan
 from confroute.models._load import Weights
-from confroute.models._reading import kept_reading
+from confroute.models._reading import ReadingCancelledError, kept_reading
 
 # Bounds the memory of attention, and the wait for a cancellation, behind a long prompt.
 PREFILL_TOKENS = 1024
@@ -94,7 +94,10 @@ class Decoder:
         return self._cancel is not None and self._cancel.is_set()
 
     def _read_prompt(self) -> torch.Tensor | None:
-        reading = kept_reading(self._weights, self._prompt)
+        try:
+            reading = kept_reading(self._weights, self._prompt, self._cancelled)
+        except ReadingCancelledError:
+            return None
         if reading is not None:
             self._cache = reading.copied()
             repeat_rows(self._cache, self._plan.n)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -67,8 +67,24 @@ def prompts_kept() -> Iterator[None]:
         _kept.reset(token)
 
 
-def kept_reading(weights: Weights, ids: Sequence[int]) -> Reading | None:
-    """The reading of this prompt where prompts are kept, made now if need be; None where they are not."""
+class ReadingCancelledError(Exception):
+    """Nobody waits for this prompt any more; never leaves the decoder."""
+
+
+def _never() -> bool:
+    return False
+
+
+def kept_reading(
+    weights: Weights, ids: Sequence[int], cancelled: Callable[[], bool] = _never
+) -> Reading | None:
+    """The reading of this prompt where prompts are kept, made now if need be; None where they are not.
+
+    Raises
+    ------
+    ReadingCancelledError
+        `cancelled` said so while it was made.
+    """
     kept = _kept.get()
     if kept is None:
         return None
@@ -76,13 +92,13 @@ def kept_reading(weights: Weights, ids: Sequence[int]) -> Reading | None:
         found = kept.last.get(id(weights))
         if found is not None and found[1] == tuple(ids):
             return found[2]
-        reading = read(weights, ids)
+        reading = read(weights, ids, cancelled)
         kept.last[id(weights)] = (weights, tuple(ids), reading)
         return reading
 
 
-def read(weights: Weights, ids: Sequence[int]) -> Reading:
-    """Read a prompt of at least one token."""
+def read(weights: Weights, ids: Sequence[int], cancelled: Callable[[], bool] = _never) -> Reading:
+    """Read a prompt of at least one token; `cancelled` is asked before each part of it."""
     import torch
 
     from confroute.models._decode import PREFILL_TOKENS, new_cache
@@ -90,6 +106,8 @@ def read(weights: Weights, ids: Sequence[int]) -> Reading:
     network, cache, out = weights.network, new_cache(weights), None
     with torch.inference_mode():
         for start in range(0, len(ids), PREFILL_TOKENS):
+            if cancelled():
+                raise ReadingCancelledError
             part = torch.tensor([list(ids[start : start + PREFILL_TOKENS])], device=network.device)
             wanted = start + PREFILL_TOKENS >= len(ids)
             with weights.lock:
