@@ -13,11 +13,23 @@ PROMISES = {
     "folder_chat.py": ("> What does a bicycle cost?", "requests reached the cloud"),
     "langchain_agent.py": ("agent: ", "verify: ", "prefix: ", "requests reached the cloud"),
     "langchain_chain.py": ("before:", "after:", "edge", "cloud"),
+    "judge_and_label.py": ("compared in both orders:", "graded:", "label of 0:", "by correctness"),
     "own_signal.py": ("It is 41. | hedging 2", "Maybe 42, I think. | 27 characters"),
+    "production.py": (
+        "keeps the state",
+        "edge (rule): ",
+        "degraded): ",
+        "calls reached the cloud",
+        "decisions.jsonl.html",
+    ),
     "query_engine.py": ("edge", "token logprob"),
 }
 WITHOUT_MODELS = {"own_signal.py"}
-ARGUMENTS = {"folder_chat.py": ["What does a bicycle cost?", "--cloud-model", "smollm2-135m"]}
+SMALL = ["--cloud-model", "smollm2-135m"]
+ARGUMENTS = {
+    "folder_chat.py": ["What does a bicycle cost?", *SMALL],
+    "judge_and_label.py": [*SMALL, "--judge-model", "smollm2-135m"],
+}
 
 
 def test_every_script_has_a_promise():
