@@ -69,5 +69,5 @@ def _response(value: Any) -> Any:
     if httpx is None:
         return None
     # Not by `getattr`, which would run properties.
-    held = value if isinstance(value, httpx.Response) else getattr(value, "__dict__", {}).get("response")
+    held: Any = value if isinstance(value, httpx.Response) else getattr(value, "__dict__", {}).get("response")
     return held if isinstance(held, httpx.Response) and not held.is_closed else None
