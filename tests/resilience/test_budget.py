@@ -1,11 +1,8 @@
 """Budgets: exact under many workers, never over a hard cap, lasting their window."""
 
 import importlib.util
-import shutil
-import socket
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -59,28 +56,6 @@ def test_sqlite_is_exact_under_eight_processes_and_survives_them(tmp_path):
     store = SQLiteStore(path)
     assert store.change(["n"], lambda found: ([found[0]], found[0]["n"])) == 800
     store.close()
-
-
-@pytest.fixture
-def redis_url():
-    """A Redis server of this test's own."""
-    server = shutil.which("redis-server")
-    if server is None:
-        pytest.skip("redis-server is not installed")
-    pytest.importorskip("redis")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [server, "--port", str(port), "--save", "", "--bind", "127.0.0.1"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    for _ in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.05)
-    yield f"redis://127.0.0.1:{port}/0"
-    process.terminate()
-    process.wait()
 
 
 def test_redis_is_exact_under_eight_workers(redis_url):

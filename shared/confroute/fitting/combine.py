@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from confroute._logistic import ridge_logistic
 from confroute.bench.isotonic import fit_isotonic
 from confroute.errors import CalibrationError
 from confroute.signals.base import Signal
@@ -17,7 +18,6 @@ Array = npt.NDArray[np.float64]
 LEAST_ROWS = 50
 _KNOTS = 41
 _PENALTY = 1.0
-_STEPS = 30
 
 
 def fit_combined(
@@ -167,35 +167,18 @@ def _head(features: Array, absent: npt.NDArray[np.bool_], target: Array, *, low:
     scaled = (target - low) / (1.0 - low)
     ever = absent.any(axis=0)
     design = np.column_stack([features, absent[:, ever].astype(np.float64)])
-    weights = _logistic(design, scaled)
-    logits = weights[0] + design @ weights[1:]
+    intercept, weights = ridge_logistic(design, scaled, penalty=_PENALTY)
+    logits = intercept + design @ weights
     width = features.shape[1]
     missing = np.zeros(width)
-    missing[ever] = weights[1 + width :]
+    missing[ever] = weights[width:]
     return Head(
-        intercept=float(weights[0]),
-        weights=tuple(weights[1 : 1 + width].tolist()),
+        intercept=intercept,
+        weights=tuple(weights[:width].tolist()),
         absent=tuple(missing.tolist()),
         calibrated=_isotonic(logits, target),
         low=low,
     )
-
-
-def _logistic(x: Array, y: Array) -> Array:
-    """Ridge logistic regression by Newton steps; `y` may lie between 0 and 1. The intercept comes first, unpenalised."""
-    design = np.column_stack([np.ones(len(x)), x])
-    penalty = np.full(design.shape[1], _PENALTY)
-    penalty[0] = 1e-6
-    weights = np.zeros(design.shape[1])
-    for _ in range(_STEPS):
-        p = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))
-        gradient = design.T @ (p - y) + penalty * weights
-        hessian = (design * (p * (1 - p))[:, None]).T @ design + np.diag(penalty)
-        step = np.linalg.solve(hessian, gradient)
-        weights = weights - step
-        if np.abs(step).max() < 1e-9:
-            break
-    return weights
 
 
 def _isotonic(logits: Array, target: Array) -> Curve:

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from confroute._logistic import ridge_logistic
 from confroute.errors import CalibrationError
 from confroute.recording._types import Row
 from confroute.recording.signals import measured
@@ -20,8 +21,6 @@ Floats: TypeAlias = "npt.NDArray[np.float64]"
 Target: TypeAlias = Literal["wrong", "semantic_entropy"]
 PENALTIES = (1e2, 1e3, 1e4, 1e5)
 _LEAST_ROWS = 40
-_STEPS = 50
-_TOLERANCE = 1e-8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,21 +152,9 @@ def _loss(x: Floats, y: Floats, fold: npt.NDArray[np.int64], penalty: float) -> 
 
 
 def _logistic(x: Floats, y: Floats, penalty: float) -> Weights:
-    """Logistic regression with a ridge penalty, solved among the rows since they are fewer than the columns."""
+    """Ridge logistic regression on standardised columns."""
     mean, scale = x.mean(axis=0), x.std(axis=0)
     scale = np.where(scale > 0, scale, 1.0)
     z = (x - mean) / scale
-    kernel, ones = z @ z.T, np.ones(len(y))
-    dual, bias = np.zeros(len(y)), float(np.log((y.mean() + 1e-9) / (1 - y.mean() + 1e-9)))
-    for _ in range(_STEPS):
-        logits = kernel @ dual + bias
-        p = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
-        weight = np.maximum(p * (1 - p), 1e-6)
-        response = logits + (y - p) / weight
-        # Newton's step in the dual; the bias is free of the penalty.
-        both = np.linalg.solve(kernel + np.diag(penalty / weight), np.stack([response, ones], axis=1))
-        bias = float(both[:, 0].sum() / both[:, 1].sum())
-        before, dual = dual, both[:, 0] - bias * both[:, 1]
-        if float(np.abs(dual - before).max()) < _TOLERANCE:
-            break
-    return Weights(layers=(0,), mean=mean, scale=scale, weights=z.T @ dual, bias=bias, target="")
+    bias, weights = ridge_logistic(z, y, penalty=penalty)
+    return Weights(layers=(0,), mean=mean, scale=scale, weights=weights, bias=bias, target="")
