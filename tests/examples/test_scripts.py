@@ -23,12 +23,14 @@ PROMISES = {
         "decisions.jsonl.html",
     ),
     "query_engine.py": ("edge", "token logprob"),
+    "record_fit_deploy.py": ("36 rows recorded", "promised: regret at most", "deployed: ", "token logprob"),
 }
 WITHOUT_MODELS = {"own_signal.py"}
 SMALL = ["--cloud-model", "smollm2-135m"]
 ARGUMENTS = {
     "folder_chat.py": ["What does a bicycle cost?", *SMALL],
     "judge_and_label.py": [*SMALL, "--judge-model", "smollm2-135m"],
+    "record_fit_deploy.py": SMALL,
 }
 
 
