@@ -1,7 +1,7 @@
 """Record the edge on your own prompts, fit a policy that keeps a promise, look at it, deploy it.
 
-The same in a shell: `confroute record prompts.jsonl --out run.jsonl --edge local:smollm2-135m`, then
-`confroute fit run.jsonl --out policy.json --max-loss 0.3`. The cloud's answers stand in the prompts, as from its own log.
+Where prompts have a reference that grades the answers, two commands do the same: `confroute record`, `confroute fit`. Here the
+grade is a rule of our own. The cloud's answers stand in the prompts, as from its own log.
 """
 
 import argparse
