@@ -199,6 +199,7 @@ def test_heads_of_the_prompts_stand_beside_the_signals(tmp_path):
         "MF",
         "MLP",
         "cheap features",
+        "mean of ridge, kNN and MLP",
     }
     assert kinds["combination, draft and prompt"] == "answer"
 

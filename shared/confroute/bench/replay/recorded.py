@@ -23,7 +23,6 @@ from confroute.types import JSON
 Say = Callable[[str], None]
 # Where no price is known: so many cloud calls are counted.
 _UNITS = "cloud calls"
-_LEAST_IN_DOMAIN = 500
 _HEAD = "prompt head"
 
 
@@ -184,14 +183,12 @@ def _heads(
     if encoder is None or cache is None or not all(bench.prompts) or bench.n < queries.LEAST_ROWS:
         return
     vectors = embedded(encoder, bench.prompts, cache, progress=say)
+    found = []
     for head in queries.crossfitted(vectors, calls):
         say(f"{bench.name}: {head.name}")
+        found.append(head)
         yield head
-    if bench.n >= _LEAST_IN_DOMAIN:
-        material = methods.Material(bench=bench, vectors=vectors, train=None, train_vectors=None)
-        for name, scores in methods.in_domain(material):
-            say(f"{bench.name}: {name}")
-            yield Ranked(name=name, kind="query", scores=scores)
+    yield queries.together(found)
 
 
 def _answered(
