@@ -86,6 +86,8 @@ def test_the_command_writes_beside_the_log(tmp_path, capsys):
     assert main(["report", str(log), "--price", "cloud=0.15,0.60"]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "log.jsonl.html")
     assert (tmp_path / "log.jsonl.html").read_text().startswith("<!doctype html>")
+    assert main(["report", str(log), "--price", "clod=0.15,0.60"]) == 1
+    assert "--price for clod" in capsys.readouterr().err
 
 
 def test_an_empty_log_is_a_page_that_says_so():

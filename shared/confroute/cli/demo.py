@@ -5,12 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from confroute.cli._options import add_price, price_of
 from confroute.errors import ConfrouteError, MissingExtraError, PolicyError
+
+if TYPE_CHECKING:
+    from confroute.demo.backends import Backend
+    from confroute.demo.calibrate import Fitted, Row
+    from confroute.demo.report import Totals
+    from confroute.demo.routes import Done
 
 EDGE, CLOUD = "local:smollm2-135m", "local:qwen2.5-coder-1.5b"
 
@@ -79,13 +86,19 @@ def run(args: argparse.Namespace) -> int:
         done = session.run(tick)
     summary = report.totals(done, edge_price=edge_price, cloud_price=cloud_price)
     if args.json:
-        print(
-            json.dumps(
-                report.as_json(done, summary, fitted, edge=edge.spec, cloud=cloud.spec), allow_nan=False
-            )
-        )
-        return 0
+        told = report.as_json(done, summary, fitted, edge=edge.spec, cloud=cloud.spec)
+        print(json.dumps(told, allow_nan=False))
+    else:
+        _show(edge, cloud, rows, done, summary, fitted)
+    return 0
+
+
+def _show(
+    edge: Backend, cloud: Backend, rows: Sequence[Row], done: Sequence[Done], summary: Totals, fitted: Fitted
+) -> None:
     from rich.console import Console
+
+    from confroute.demo import report
 
     console = Console(soft_wrap=False)
     if not console.is_terminal:
@@ -97,7 +110,6 @@ def run(args: argparse.Namespace) -> int:
         f"calibrated on {len(rows)} questions that are not asked below: edge right {right[0]}, cloud right {right[1]}\n"
     )
     report.show(console, done, summary, fitted)
-    return 0
 
 
 @contextmanager

@@ -51,11 +51,17 @@ def run(args: argparse.Namespace) -> int:
     ------
     LogError
         LOG cannot be read, or the page cannot be written.
+    PolicyError
+        A price of a tier that the log does not name.
     """
     from confroute.log import read_log
     from confroute.views.report import log_page
 
     entries = list(read_log(args.log))
+    tiers = {tier for entry in entries for tier in entry.decision.usage}
+    if unknown := sorted({tier for tier, _ in args.price} - tiers - {"edge", "cloud"}):
+        msg = f"--price for {', '.join(unknown)}: {args.log} has calls of {', '.join(sorted(tiers)) or 'no tier'}"
+        raise PolicyError(msg)
     out: Path = args.out or args.log.with_name(args.log.name + ".html")
     try:
         out.write_text(log_page(entries, prices_usd=dict(args.price)), encoding="utf-8")

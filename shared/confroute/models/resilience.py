@@ -1,7 +1,7 @@
 """Time limits, retries and the breaker around one tier's calls.
 
-Retries are for transient errors only: no connection, time-outs, HTTP 408, 409, 429 and 5xx. A wrong key or a
-malformed request fails at once.
+Retries are for transient errors only: no connection, time-outs, HTTP 408, 409, 425, 429, 500, 502, 503, 504 and 529. A
+wrong key or a malformed request fails at once.
 """
 
 from __future__ import annotations
