@@ -14,10 +14,10 @@ from confroute.cli._options import add_price, price_of
 from confroute.errors import ConfrouteError, MissingExtraError, PolicyError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from confroute.demo.backends import Backend
-    from confroute.demo.calibrate import Fitted, Row
-    from confroute.demo.report import Totals
-    from confroute.demo.routes import Done
+    from confroute.demo.calibrate import Row
 
 EDGE, CLOUD = "local:smollm2-135m", "local:qwen2.5-coder-1.5b"
 
@@ -89,16 +89,13 @@ def run(args: argparse.Namespace) -> int:
         told = report.as_json(done, summary, fitted, edge=edge.spec, cloud=cloud.spec)
         print(json.dumps(told, allow_nan=False))
     else:
-        _show(edge, cloud, rows, done, summary, fitted)
+        report.show(_show(edge, cloud, rows), done, summary, fitted)
     return 0
 
 
-def _show(
-    edge: Backend, cloud: Backend, rows: Sequence[Row], done: Sequence[Done], summary: Totals, fitted: Fitted
-) -> None:
+def _show(edge: Backend, cloud: Backend, rows: Sequence[Row]) -> Console:
+    """Say what is compared and return the console for the rest."""
     from rich.console import Console
-
-    from confroute.demo import report
 
     console = Console(soft_wrap=False)
     if not console.is_terminal:
@@ -109,7 +106,7 @@ def _show(
     console.print(
         f"calibrated on {len(rows)} questions that are not asked below: edge right {right[0]}, cloud right {right[1]}\n"
     )
-    report.show(console, done, summary, fitted)
+    return console
 
 
 @contextmanager
