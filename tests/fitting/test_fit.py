@@ -10,9 +10,10 @@ import pytest
 from confroute import Cascade, SelfConsistency, Threshold, TokenLogprob
 from confroute.errors import CalibrationError
 from confroute.fitting import CloudShare, MaxLoss, Objective, Rates, expected, fit, replay
+from confroute.fitting.fit import samples
 from confroute.prices import Price
 from confroute.recording import Row, Side
-from confroute.signals import Combined, Recorded, TokenMargin
+from confroute.signals import Cocoa, Combined, Degree, EigenvalueSum, Recorded, TokenMargin
 
 
 def test_a_promise_is_made_on_rows_that_did_not_choose_the_signal(rows):
@@ -220,3 +221,12 @@ def test_a_signal_of_a_few_rows_does_not_stop_a_fit(made):
     rows[::50] = [replace(row, signals={"option_probability": 0.5}) for row in rows[::50]]
     found = fit(rows, CloudShare(share=0.4), signal="combined")
     assert [member.name for member in found.choice.signal.members] == ["token_logprob.mean"]
+
+
+def test_signals_that_draw_samples_are_billed_for_them():
+    """CoCoA and the graph signals as much as consistency; also inside a combination; log-probabilities are not."""
+    assert all(
+        samples(signal) for signal in (SelfConsistency(n=3), Cocoa(n=3), Degree(n=3), EigenvalueSum(n=3))
+    )
+    assert not samples(TokenLogprob())
+    assert not samples(TokenMargin())

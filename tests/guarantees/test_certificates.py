@@ -245,3 +245,31 @@ def test_certificates_are_values():
         certificate.alpha = 0.5
     with pytest.raises(ValueError, match=r"expected delta in \(0, 1\)"):
         dataclasses.replace(certificate, delta=2.0)
+
+
+@pytest.mark.parametrize(("n", "alpha", "delta"), [(60, 0.05, 0.1), (114, 0.02, 0.1), (80, 0.1, 0.05)])
+def test_the_walk_stops_at_the_closed_form(n, alpha, delta):
+    """Long run, all uncertainties different: exactly the answers before failure k + 1 are kept, k by the binomial tail."""
+    most = max(
+        k
+        for k in range(-1, n)
+        if k < 0 or sum(math.comb(n, j) * alpha**j * (1 - alpha) ** (n - j) for j in range(k + 1)) <= delta
+    )
+    wrong = np.zeros(n)
+    wrong[40:] = 1.0
+    u = np.arange(n, dtype=float)
+    found = Threshold.certify(u, 1 - wrong, alpha=alpha, delta=delta, horizon=math.inf, grid=u)
+    assert found.value == 40 + most - 1
+
+
+def test_tied_uncertainties_are_kept_or_sent_together():
+    """A threshold keeps what equals it, so a tie counts whole, failures first or last."""
+    u = np.repeat(np.arange(10.0), 20)
+    wrong = np.zeros(200)
+    wrong[[100, 119]] = 1.0
+    wrong[140:] = 1.0
+    values = [
+        Threshold.certify(u[o], 1 - wrong[o], alpha=0.05, delta=0.1, horizon=math.inf).value
+        for o in (np.arange(200), np.arange(200)[::-1])
+    ]
+    assert values == [6.0, 6.0]
