@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,14 @@ import pytest
 from confroute.bench.metrics import apgr
 from confroute.bench.replay import load_benchmarks, replay
 from confroute.bench.replay.data import STRONG, WEAK, Benchmark
+from confroute.bench.replay.duplicates import near_duplicates
 from confroute.bench.replay.embeddings import embedded
 from confroute.bench.replay.preference import compare, routed_quality
 from confroute.bench.replay.protocol import cpt_binned, cpt_crossing, measure
 from confroute.bench.replay.report import html, markdown, plot, write
 from confroute.bench.replay.training import STRONG as STRONG_MODELS
 from confroute.bench.replay.training import WEAK as WEAK_MODELS
-from confroute.bench.replay.training import near_duplicates, training_sets
+from confroute.bench.replay.training import training_set
 from confroute.cli import main
 from confroute.errors import PolicyError
 from confroute.heads import encoder
@@ -73,8 +75,11 @@ def routellm(tmp_path):
 
 
 def tiny(texts):
-    """A deterministic embedding of letters."""
-    return [[float(text.count(letter)) for letter in "abcdefgh"] for text in texts]
+    """A deterministic embedding that counts words by a hash."""
+    found = np.zeros((len(texts), 64))
+    for row, text in zip(found, texts, strict=True):
+        np.add.at(row, [zlib.crc32(word.encode()) % 64 for word in text.split()], 1.0)
+    return found
 
 
 def test_crossings_and_bins_agree_with_the_definition():
@@ -119,15 +124,35 @@ def test_near_duplicates_are_found_whatever_their_numbers():
     assert near_duplicates([near, far, ""], tests) == {0}
 
 
+def test_two_questions_of_one_form_are_no_duplicates():
+    """What stands in more than ten test prompts is a form: it is not counted, unless there is nothing else."""
+    form = "For which of these two scenarios does the main character, who says so, do something that is clearly morally wrong?"
+    tests = [f"{form} {subject(at)}" for at in range(11)]
+    assert near_duplicates([f"{form} {subject(99)}", f"{form} {subject(3)}", form], tests) == {1, 2}
+    assert near_duplicates([f"{form} {subject(99)}"], tests[:10]) == {0}
+
+
 def test_no_test_prompt_stays_in_a_training_set(routellm):
-    """Recorded rows that are test prompts are left out, the others stay."""
+    """Recorded rows that are test prompts are left out by their words and by their vectors, the others stay."""
     clone, recorded = routellm
     tests = load_benchmarks(clone)["mmlu"].prompts
-    left = training_sets(recorded)["mmlu"].without(tests)
-    assert left.removed >= 20
-    assert len(left.prompts) + left.removed == 100
+    train = training_set(recorded)
+    by_words, by_cosine = train.apart(tests, tiny(train.prompts), tiny(tests))
+    assert (~by_words).sum() == 20
+    assert not (by_cosine & ~by_words).any()
+    left = train.only(by_words)
+    assert left.removed + len(left.prompts) == 100
+    assert left.gain().shape == left.battle.shape == left.wrong.shape == (80,)
     assert not {*left.prompts} & {*tests}
-    assert not near_duplicates(left.prompts, tests)
+
+
+def test_labels_are_of_all_models_but_those_left_out(routellm):
+    """The soft label is the mean over models: the gain of the cloud, and how often the edge is wrong."""
+    train = training_set(routellm[1])
+    weak, strong = train.weak.mean(axis=0), train.strong.mean(axis=0)
+    assert train.gain(wrong=0.0) == pytest.approx((1 + strong - weak) / 2)
+    assert train.gain(wrong=1.0) == pytest.approx((2 + strong - 2 * weak) / 3)
+    assert not np.array_equal(train.gain(), train.gain(without=(WEAK_MODELS[0], STRONG_MODELS[0])))
 
 
 def test_everything_runs_from_folders(routellm, tmp_path):
@@ -146,7 +171,7 @@ def test_everything_runs_from_folders(routellm, tmp_path):
     for text in (html(found), markdown(found)):
         assert all(name in text for name in names)
     assert plot(found["mmlu"]).startswith("<svg")
-    assert embedded(embed, ["never", "seen"], tmp_path / "c").shape == (2, 30)
+    assert embedded(embed, ["never", "seen"], tmp_path / "c").shape == (2, 64 + 22)
 
 
 def test_embeddings_are_made_once(tmp_path):

@@ -9,6 +9,7 @@ from confroute.heads.knn import NearestNeighbours
 from confroute.heads.linear import Ridge
 from confroute.heads.mlp import MLP
 from confroute.heads.ranking import SimilarityRanking, tiers_of
+from confroute.heads.words import WordRidge
 
 __all__ = [
     "FEATURES",
@@ -21,6 +22,7 @@ __all__ = [
     "NearestNeighbours",
     "Ridge",
     "SimilarityRanking",
+    "WordRidge",
     "encoder",
     "load_head",
     "prompt_features",

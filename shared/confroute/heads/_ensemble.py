@@ -2,10 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
-from confroute.heads.base import Estimate, sigmoid
+from confroute.heads.base import Estimate, Vectors, sigmoid
+from confroute.types import JSON
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ensemble:
+    """A head whose attributes are float32 arrays, the first of shape (dim, members * width)."""
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors it takes."""
+        first: Vectors = getattr(self, fields(self)[0].name)
+        return int(first.shape[0])
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """What is written as tensors."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def settings(self) -> dict[str, JSON]:
+        """What is written as JSON."""
+        return {}
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, npt.NDArray[np.generic]], settings: Mapping[str, JSON]) -> Self:
+        """The head that `arrays` and `settings` describe."""
+        del settings
+        return cls(**{name: array.astype(np.float32) for name, array in arrays.items()})
+
+
+def side_by_side(weights: Vectors) -> Vectors:
+    """Weights of shape (members, dim, width) as one matrix, shape (dim, members * width)."""
+    members, dim, width = weights.shape
+    return np.ascontiguousarray(weights.transpose(1, 0, 2).reshape(dim, members * width))
+
+
+def by_member(units: Vectors, members: int) -> Vectors:
+    """What `side_by_side` made of n prompts, shape (members, n, width)."""
+    return units.reshape(len(units), members, -1).transpose(1, 0, 2)
+
+
+def masked(outer: Vectors, draws: int, *, rate: float, seed: int) -> Vectors:
+    """Output weights, shape (members, width, 1), under each dropout mask, shape (members, width, draws)."""
+    members, width, _ = outer.shape
+    kept = masks(members, draws, width, rate=rate, seed=seed)
+    return np.ascontiguousarray(outer * kept.transpose(0, 2, 1))
 
 
 def masks(members: int, draws: int, width: int, *, rate: float, seed: int) -> npt.NDArray[np.float32]:

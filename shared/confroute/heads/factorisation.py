@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from confroute.heads._ensemble import estimated, masks
+from confroute.heads._ensemble import Ensemble, by_member, estimated, masked, side_by_side
 from confroute.heads._training import dropped, train
 from confroute.heads.base import Estimate, Vectors, rows, training_rows
-from confroute.types import JSON
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class MatrixFactorisation:
+class MatrixFactorisation(Ensemble):
     """RouteLLM's MF head (Ong et al., arXiv 2406.18665, section 4.2), as a deep ensemble with dropout; made by `fit`.
 
     Attributes
@@ -119,38 +118,12 @@ class MatrixFactorisation:
         )
         directions = found["models"] / np.linalg.norm(found["models"], axis=2, keepdims=True)
         score = (found["out"] * (directions[:, 1] - directions[:, 0]))[:, :, None]
-        kept = masks(members, draws, rank, rate=dropout, seed=seed)
         return cls(
-            projection=np.ascontiguousarray(
-                found["projection"].transpose(1, 0, 2).reshape(dim, members * rank)
-            ),
-            models=np.ascontiguousarray(score * kept.transpose(0, 2, 1)),
+            projection=side_by_side(found["projection"]),
+            models=masked(score, draws, rate=dropout, seed=seed),
         )
-
-    @property
-    def dim(self) -> int:
-        """Length of the vectors it takes."""
-        return int(self.projection.shape[0])
 
     def estimate(self, vectors: npt.ArrayLike) -> Estimate:
         """Estimate n prompts; see `Head`."""
-        x = rows(vectors, self.dim)
-        members, rank, _ = self.models.shape
-        projected = (x @ self.projection).reshape(len(x), members, rank).transpose(1, 0, 2)
-        return estimated(projected @ self.models)
-
-    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """What is written as tensors."""
-        return {"projection": self.projection, "models": self.models}
-
-    def settings(self) -> dict[str, JSON]:
-        """What is written as JSON."""
-        return {}
-
-    @classmethod
-    def restored(
-        cls, arrays: Mapping[str, npt.NDArray[np.generic]], settings: Mapping[str, JSON]
-    ) -> MatrixFactorisation:
-        """The head that `arrays` and `settings` describe."""
-        del settings
-        return cls(**{name: array.astype(np.float32) for name, array in arrays.items()})
+        projected = rows(vectors, self.dim) @ self.projection
+        return estimated(by_member(projected, len(self.models)) @ self.models)

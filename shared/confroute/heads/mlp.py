@@ -9,28 +9,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from confroute.heads._ensemble import estimated, masks
+from confroute.heads._ensemble import Ensemble, by_member, estimated, masked, side_by_side
 from confroute.heads._training import dropped, train
 from confroute.heads.base import Estimate, Vectors, rows, training_rows
-from confroute.types import JSON
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class MLP:
+class MLP(Ensemble):
     """Linear, ReLU, dropout, linear: the third head of the Confidence-Driven router (arXiv 2502.11021); made by `fit`.
 
     Attributes
     ----------
     inner : array of float32, shape (dim, members * hidden)
     bias : array of float32, shape (members * hidden,)
+        Of the first layer, which standardises its input by the training vectors' mean and scale.
     outer : array of float32, shape (members, hidden, draws)
         Output weights under each of the fixed dropout masks.
     offset : array of float32, shape (members,)
-    mean, scale : array of float32, shape (dim,)
-        Of the training vectors: inputs are standardised.
 
     Notes
     -----
@@ -50,8 +48,6 @@ class MLP:
     bias: Vectors
     outer: Vectors
     offset: Vectors
-    mean: Vectors
-    scale: Vectors
     kind = "mlp"
 
     @classmethod
@@ -120,42 +116,20 @@ class MLP:
             batch=batch,
             seed=seed,
         )
-        kept = masks(members, draws, hidden, rate=dropout, seed=seed)
+        # Standardisation is part of the first layer's weights: inference has no step for it.
+        inner = side_by_side(found["inner"]) / scale[:, None]
         return cls(
-            inner=np.ascontiguousarray(found["inner"].transpose(1, 0, 2).reshape(dim, members * hidden)),
-            bias=found["bias"].reshape(members * hidden),
-            outer=np.ascontiguousarray(found["outer"] * kept.transpose(0, 2, 1)),
+            inner=inner,
+            bias=found["bias"].reshape(-1) - mean @ inner,
+            outer=masked(found["outer"], draws, rate=dropout, seed=seed),
             offset=found["offset"].reshape(members),
-            mean=mean,
-            scale=scale,
         )
-
-    @property
-    def dim(self) -> int:
-        """Length of the vectors it takes."""
-        return int(self.inner.shape[0])
 
     def estimate(self, vectors: npt.ArrayLike) -> Estimate:
         """Estimate n prompts; see `Head`."""
-        x = (rows(vectors, self.dim) - self.mean) / self.scale
-        units = np.maximum(x @ self.inner + self.bias, 0)
-        members, hidden, _ = self.outer.shape
-        by_member = units.reshape(len(x), members, hidden).transpose(1, 0, 2)
-        return estimated(by_member @ self.outer + self.offset[:, None, None])
-
-    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """What is written as tensors."""
-        return {name: getattr(self, name) for name in ("inner", "bias", "outer", "offset", "mean", "scale")}
-
-    def settings(self) -> dict[str, JSON]:
-        """What is written as JSON."""
-        return {}
-
-    @classmethod
-    def restored(cls, arrays: Mapping[str, npt.NDArray[np.generic]], settings: Mapping[str, JSON]) -> MLP:
-        """The head that `arrays` and `settings` describe."""
-        del settings
-        return cls(**{name: array.astype(np.float32) for name, array in arrays.items()})
+        units = np.maximum(rows(vectors, self.dim) @ self.inner + self.bias, 0)
+        hidden = by_member(units, len(self.outer))
+        return estimated(hidden @ self.outer + self.offset[:, None, None])
 
 
 def standard(x: Vectors) -> tuple[Vectors, Vectors]:

@@ -26,19 +26,18 @@ def missing() -> list[str]:
 
 def routellm(material: Material) -> Iterator[Scored]:
     """RouteLLM's similarity-weighted ranking and matrix factorisation, trained on the battles."""
-    train, x = material.train, material.train_vectors
-    assert train is not None
-    assert x is not None
+    train, texts = material.trained()
     dim = material.dim
+    x, tests = texts.vectors[:, :dim], material.tests.vectors[:, :dim]
     # Its modules make an OpenAI client when they are imported; none of the calls below uses it.
     with mock.patch.dict(os.environ, {"OPENAI_API_KEY": "unused"}):
         ranking = importlib.import_module("routellm.routers.similarity_weighted.utils")
-    yield "RouteLLM SW", _ranking(ranking, x[:, :dim], train.battle, material.vectors[:, :dim])
+    yield "RouteLLM SW", _ranking(ranking, x, train.battle, tests)
     with mock.patch.dict(os.environ, {"OPENAI_API_KEY": "unused"}):
         factorisation = importlib.import_module(
             "routellm.routers.matrix_factorization.train_matrix_factorization"
         )
-    yield "RouteLLM MF", _factorisation(factorisation, x[:, :dim], train.battle, material.vectors[:, :dim])
+    yield "RouteLLM MF", _factorisation(factorisation, x, train.battle, tests)
 
 
 def _ranking(module: Any, x: Vectors, battle: Array, tests: Vectors) -> Array:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from confroute.bench.replay import methods, peers
+from confroute.bench.replay.blends import Texts
 from confroute.bench.replay.data import Benchmark, load_benchmarks
 from confroute.bench.replay.embeddings import embedded
 from confroute.bench.replay.preference import Comparison, Level, compare, level
 from confroute.bench.replay.protocol import Result, measure
-from confroute.bench.replay.training import TrainingSet, training_sets
+from confroute.bench.replay.training import TrainingSet, training_set
 from confroute.errors import PolicyError
 from confroute.heads.encoder import Encoder
 from confroute.types import JSON
@@ -91,19 +92,19 @@ def replay(
     PolicyError
         Data that are not there or not as expected.
     """
-    sets = training_sets(train) if train is not None else {}
-    if not sets:
+    recorded = training_set(train) if train is not None else None
+    if recorded is None:
         say("no training data: only methods that need none (give --train or CONFROUTE_DATA)")
     elif lacking := peers.missing():
         say(f"RouteLLM's own code is left out: {', '.join(lacking)} not installed (pip install routellm)")
-    made = encoder() if sets else None
+    made = encoder() if recorded is not None else None
     if made is not None and not made.features:
         msg = f"the encoder {made.name} has no features: expected encoder(..., features=True)"
         raise PolicyError(msg)
     found = {}
     for name, bench in load_benchmarks(folder).items():
         say(f"{name}: {bench.n} prompts, {bench.dropped} dropped as contaminated")
-        found[name] = _one(bench, sets.get(name), made, cache=cache, resamples=resamples, say=say)
+        found[name] = _one(bench, recorded, made, cache=cache, resamples=resamples, say=say)
     return found
 
 
@@ -116,15 +117,11 @@ def _one(
     resamples: int,
     say: Say,
 ) -> Replay:
-    if train is not None:
-        given = len(train.prompts)
-        train = train.without(bench.prompts)
-        say(
-            f"{bench.name}: trained on {len(train.prompts)} prompts ({train.source}); {given - len(train.prompts)} more "
-            "left out as near-duplicates of test prompts"
-        )
+    material = None
+    if encoder is not None and train is not None:
+        material = _material(bench, train, encoder, cache, say)
     results = []
-    for name, scores in _scored(bench, train, encoder, cache, say):
+    for name, scores in _scored(bench, material):
         say(f"{bench.name}: {name}")
         inside = name == methods.IN_DOMAIN
         results.append(measure(name, scores, bench, resamples=resamples, in_domain=inside))
@@ -135,29 +132,36 @@ def _one(
     ]
     comparisons = () if best is None else tuple(compare(best, other, bench, resamples) for other in others)
     return Replay(
-        bench=bench,
-        train=train,
+bench=bench,
+        train=material and material.train,
         results=tuple(results),
         comparisons=comparisons,
         levels=tuple(level(result, bench, resamples) for result in results),
     )
 
 
-def _scored(
-    bench: Benchmark, train: TrainingSet | None, encoder: Encoder | None, cache: Path, say: Say
-) -> Iterator[methods.Scored]:
+def _scored(bench: Benchmark, material: methods.Material | None) -> Iterator[methods.Scored]:
     yield from methods.without_training(bench)
-    if encoder is None:
+    if material is None:
         return
-    material = methods.Material(
-        bench=bench,
-        vectors=embedded(encoder, bench.prompts, cache, progress=say),
-        train=train,
-        train_vectors=None if train is None else embedded(encoder, train.prompts, cache, progress=say),
-    )
-    if train is not None:
-        if not peers.missing():
-            yield from peers.routellm(material)
-        yield from methods.trained(material)
+    if not peers.missing():
+        yield from peers.routellm(material)
+    yield from methods.trained(material)
     if bench.n >= _LEAST_IN_DOMAIN:
         yield from methods.in_domain(material)
+
+
+def _material(
+    bench: Benchmark, train: TrainingSet, encoder: Encoder, cache: Path, say: Say
+) -> methods.Material:
+    tests = Texts(prompts=bench.prompts, vectors=embedded(encoder, bench.prompts, cache, progress=say))
+    texts = Texts(prompts=train.prompts, vectors=embedded(encoder, train.prompts, cache, progress=say))
+    by_words, by_cosine = train.apart(
+        bench.prompts, texts.vectors[:, : texts.dim], tests.vectors[:, : tests.dim]
+    )
+    keep = by_words & by_cosine
+    say(
+        f"{bench.name}: trained on {keep.sum()} prompts ({train.source}); {(~by_words).sum()} more left out as "
+        f"near-duplicates of test prompts by their words, {(by_words & ~by_cosine).sum()} by their vectors"
+    )
+    return methods.Material(bench=bench, tests=tests, train=train.only(keep), texts=texts.only(keep))

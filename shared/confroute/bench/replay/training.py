@@ -1,129 +1,128 @@
-"""What heads are trained on in the replay, and the check that no test prompt is among it."""
+"""What heads are trained on in the replay: recorded models' answers to questions that are in no benchmark."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import re
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from confroute.bench._arrays import Array
+from confroute.bench.replay.duplicates import near_duplicates
 from confroute.errors import PolicyError
+from confroute.heads.base import Vectors, unit
 
-NINE, QUERIES = "nine_models_mmlu_medmcqa.jsonl.gz", "train_queries.jsonl.gz"
+NINE = "nine_models_mmlu_medmcqa.jsonl.gz"
 OVERLAP = "mmlu_val_overlap_with_test_ids.json"
-WEAK = ("llama3.2-3b", "llama3.1-8b", "gpt-4o-mini", "qwen2.5-32b-coder-instruct")
+WEAK = ("llama3.2-1b", "llama3.2-3b", "llama3.1-8b", "gpt-4o-mini", "qwen2.5-32b-coder-instruct")
 STRONG = ("llama3.1-70b", "llama3.1-405b", "gpt-4o", "qwen2.5-72b-instruct")
-# How hard a collection is, from what is known of it: one-step sums, grade-school problems, competitions.
-MATHS = {"svamp": 0.0, "asdiv": 0.0, "mawps": 0.0, "gsm8k_train": 0.5, "math_level3-5": 1.0}
-_A_SOURCE = 1000
-_GRAM = 5
-_CONTAINED = 0.5
+_SAME = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainingSet:
-    """Prompts with three kinds of labels.
+    """Prompts with the answers' correctness, and three kinds of labels made of it.
 
     Attributes
     ----------
     source : str
         What it was made of.
     prompts : tuple of str
-    battle : array, shape (n,)
-        Outcome of one battle of a strong and a weak model a prompt: 1, 0.5 or 0. What RouteLLM's heads learn from.
-    gain : array in [0, 1], shape (n,)
-        Soft label over all models: mean of (1 + strong right - weak right) / 2 and of weak wrong.
-    wrong : array, shape (n,) or None
-        Whether the weak model of the battle is wrong: the accuracy label of TO-Router.
+    subjects : tuple of str
+    weak, strong : array of 0 and 1, shape (models, n)
+        Correctness of each model's answer, in the order of `WEAK` and `STRONG`.
     removed : int
         Prompts left out because they, or almost they, are test prompts.
     """
 
     source: str
     prompts: tuple[str, ...]
-    battle: Array = field(repr=False)
-    gain: Array = field(repr=False)
-    wrong: Array | None = field(default=None, repr=False)
+    subjects: tuple[str, ...]
+    weak: Array = field(repr=False)
+    strong: Array = field(repr=False)
     removed: int = 0
 
-    def without(self, tests: Sequence[str]) -> TrainingSet:
-        """Without prompts that are, or almost are, among `tests`."""
+    @property
+    def battle(self) -> Array:
+        """Outcome of one battle of a strong and a weak model a prompt: 1, 0.5 or 0. What RouteLLM's heads learn from."""
+        weak, strong = self._turn()
+        return (1 + strong - weak) / 2
+
+    @property
+    def wrong(self) -> Array:
+        """Whether the weak model of the battle is wrong: the accuracy label of TO-Router."""
+        return 1 - self._turn()[0]
+
+    def _turn(self) -> tuple[Array, Array]:
+        # Each prompt's battle is between the next pair; the smallest model is no edge that anyone would choose.
+        each = np.arange(len(self.prompts))
+        return self.weak[1:][each % (len(WEAK) - 1), each], self.strong[each % len(STRONG), each]
+
+    def gain(self, *, without: tuple[str, ...] = (), wrong: float = 0.0) -> Array:
+        """Soft label in [0, 1] over all models but those in `without`.
+
+        Strong right minus weak right, and `wrong` times weak wrong, each the mean over models, scaled.
+        """
+        weak = np.mean(
+            [row for name, row in zip(WEAK, self.weak, strict=True) if name not in without], axis=0
+        )
+        strong = np.mean(
+            [row for name, row in zip(STRONG, self.strong, strict=True) if name not in without], axis=0
+        )
+        return np.asarray((1 + strong - weak + wrong * (1 - weak)) / (2 + wrong))
+
+    def apart(self, tests: Sequence[str], vectors: Vectors, test_vectors: Vectors) -> tuple[Array, Array]:
+        """Which prompts are no near-duplicate of `tests` by words, and which have no test prompt at cosine 0.95 or more.
+
+        Parameters
+        ----------
+        tests : sequence of str
+        vectors, test_vectors : array of float, shape (n, dim) and (len(tests), dim)
+            Embeddings of the training prompts and of `tests`.
+        """
         near = near_duplicates(self.prompts, tests)
-        keep = np.array([at not in near for at in range(len(self.prompts))])
-        return TrainingSet(
-            source=self.source,
-            prompts=tuple(text for text, kept in zip(self.prompts, keep, strict=True) if kept),
-            battle=self.battle[keep],
-            gain=self.gain[keep],
-            wrong=None if self.wrong is None else self.wrong[keep],
-            removed=self.removed + len(near),
+        similar = (unit(vectors) @ unit(test_vectors).T).max(axis=1)
+        by_words = np.array([at not in near for at in range(len(self.prompts))])
+        return by_words, np.asarray(similar < _SAME)
+
+    def only(self, keep: Array) -> TrainingSet:
+        """The prompts in `keep`; the others count as removed."""
+        chosen = np.flatnonzero(keep)
+        return replace(
+            self,
+            prompts=tuple(self.prompts[at] for at in chosen),
+            subjects=tuple(self.subjects[at] for at in chosen),
+            weak=self.weak[:, chosen],
+            strong=self.strong[:, chosen],
+            removed=self.removed + len(self.prompts) - chosen.size,
         )
 
 
-def near_duplicates(prompts: Sequence[str], tests: Sequence[str]) -> set[int]:
-    """Which of `prompts` share half of their five-word sequences with a test prompt; all of a shorter prompt's words.
-
-    Numbers count as equal, letters without case: a problem with other figures is a duplicate too.
-
-    Examples
-    --------
-    >>> near_duplicates(
-    ...     ["Tom has 3 red apples and eats one.", "Why?"], ["tom has 12 red apples, and eats one"]
-    ... )
-    {0}
-    """
-    mine = [_grams(text) for text in prompts]
-    holders: dict[str, list[int]] = defaultdict(list)
-    for at, grams in enumerate(mine):
-        for gram in grams:
-            holders[gram].append(at)
-    found: set[int] = set()
-    for text in tests:
-        shared = Counter(at for gram in _grams(text) for at in holders.get(gram, ()))
-        found |= {at for at, count in shared.items() if count >= _CONTAINED * len(mine[at])}
-    return found
-
-
-def _grams(text: str) -> set[str]:
-    words = re.findall(r"[a-z]+|0", re.sub(r"\d[\d.,]*", " 0 ", text.lower()))
-    if len(words) < _GRAM:
-        return {" ".join(words)} if words else set()
-    return {" ".join(words[at : at + _GRAM]) for at in range(len(words) - _GRAM + 1)}
-
-
-def training_sets(folder: Path) -> dict[str, TrainingSet]:
-    """The training sets that the recorded files in `folder` allow, by benchmark.
+def training_set(folder: Path) -> TrainingSet | None:
+    """MMLU validation and dev questions with the recorded models' answers, or None where the file is not there.
 
     Parameters
     ----------
     folder : Path
-        Holds `nine_models_mmlu_medmcqa.jsonl.gz` (for MMLU), `train_queries.jsonl.gz` (for GSM8K), or both (for
-        MT-Bench, which gets both pooled).
+        Holds `nine_models_mmlu_medmcqa.jsonl.gz`.
 
     Raises
     ------
     PolicyError
         A file that cannot be read.
     """
-    found: dict[str, TrainingSet] = {}
+    if not (folder / NINE).is_file():
+        return None
     try:
-        if (folder / NINE).is_file():
-            found["mmlu"] = _mmlu(folder)
-        if (folder / QUERIES).is_file():
-            found["gsm8k"] = _maths(folder)
+        return _mmlu(folder)
     except (OSError, ValueError, KeyError) as error:
         msg = f"{folder}: {type(error).__name__}: {error}: expected the recorded files as they are"
         raise PolicyError(msg) from error
-    if len(found) == 2:
-        found["mt-bench"] = _pooled(*found.values())
-    return found
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -136,18 +135,16 @@ def _mmlu(folder: Path) -> TrainingSet:
     known = folder / OVERLAP
     overlap = {*json.loads(known.read_text(encoding="utf-8"))} if known.is_file() else set()
     kept = [row for row in rows if row["id"] not in overlap]
-    right = {
-        name: np.array([float(row["models"][name]["correct"]) for row in kept]) for name in WEAK + STRONG
-    }
-    weak, strong = (np.stack([right[name] for name in names]) for names in (WEAK, STRONG))
-    turn, each = np.arange(len(kept)) % len(WEAK), np.arange(len(kept))
-    gain = (1 + strong.mean(axis=0) - weak.mean(axis=0)) / 2
+
+    def right(names: tuple[str, ...]) -> Array:
+        return np.array([[float(row["models"][name]["correct"]) for row in kept] for name in names])
+
     return TrainingSet(
         source="MMLU validation and dev, nine models' recorded answers",
         prompts=tuple(map(_as_routellm, kept)),
-        battle=(1 + strong[turn, each] - weak[turn, each]) / 2,
-        gain=(gain + 1 - weak.mean(axis=0)) / 2,
-        wrong=1 - weak[turn, each],
+        subjects=tuple(str(row.get("subject")) for row in kept),
+        weak=right(WEAK),
+        strong=right(STRONG),
         removed=len(rows) - len(kept),
     )
 
@@ -157,28 +154,3 @@ def _as_routellm(row: dict[str, Any]) -> str:
     choices = row["prompt"].split("Choices:\n", 1)[1].rsplit("\n\nAnswer", 1)[0]
     lettered = re.sub(r"(?m)^([A-Z]): ", r"\g<1>. ", choices)
     return f"{row['question']}\n{lettered}\nAnswer:"
-
-
-def _maths(folder: Path) -> TrainingSet:
-    by_source: dict[str, list[str]] = {name: [] for name in MATHS}
-    for row in _rows(folder / QUERIES):
-        prompts = by_source.get(row["dataset"])
-        if prompts is not None and len(prompts) < _A_SOURCE:
-            prompts.append(row["question"])
-    labels = np.array([MATHS[name] for name, prompts in by_source.items() for _ in prompts])
-    return TrainingSet(
-        source=f"{', '.join(MATHS)}: which collection a problem is from, {_A_SOURCE} of each",
-        prompts=tuple(text for prompts in by_source.values() for text in prompts),
-        battle=labels,
-        gain=labels,
-    )
-
-
-def _pooled(first: TrainingSet, second: TrainingSet) -> TrainingSet:
-    return TrainingSet(
-        source=f"both: {first.source}; {second.source}",
-        prompts=first.prompts + second.prompts,
-        battle=np.concatenate([first.battle, second.battle]),
-        gain=np.concatenate([first.gain, second.gain]),
-        removed=first.removed + second.removed,
-    )

@@ -1,0 +1,172 @@
+"""Ridge regression on the words and word pairs of a prompt: for few labels as good as an embedding, and better beside one."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from confroute.errors import CalibrationError
+from confroute.heads.base import Estimate, Numbers
+
+_WORD = re.compile(r"\w\w+")
+_STEPS, _CLOSE = 100, 1e-4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class WordRidge:
+    """Ridge regression of the label on TF-IDF, clipped to [0, 1]; made by `fit`, and given texts instead of vectors.
+
+    Attributes
+    ----------
+    vocabulary : mapping of str to int
+        Column of each word and pair of neighbouring words.
+    idf, weights : array of float, shape (columns,)
+    seen : array of float, shape (columns,)
+        Sum of the squared values of a column over the training prompts.
+    offset, noise : float
+        Mean label and standard deviation of the residuals.
+    penalty : float
+
+    Notes
+    -----
+    A value is (1 + ln count) * idf with idf = 1 + ln((1 + n) / (1 + prompts with the term)), each prompt scaled to length
+    1. `spread` is the standard deviation of the mean as if columns were independent, ``noise * sqrt(sum x^2 / (seen +
+    penalty))``, in which the share of terms outside the vocabulary counts with the prior alone, 1 / penalty.
+
+    Examples
+    --------
+    >>> texts = ["prove this", "prove that", "name this", "name that"] * 4
+    >>> head = WordRidge.fit(texts, [1, 1, 0, 0] * 4, penalty=0.1)
+    >>> head.estimate(["prove it", "name it"]).cloud_wins.round().tolist()
+    [1.0, 0.0]
+    """
+
+    vocabulary: Mapping[str, int] = field(repr=False)
+    idf: Numbers = field(repr=False)
+    weights: Numbers = field(repr=False)
+    seen: Numbers = field(repr=False)
+    offset: float
+    noise: float
+    penalty: float
+
+    @classmethod
+    def fit(
+        cls, texts: Sequence[str], cloud_wins: npt.ArrayLike, *, penalty: float = 10.0, least: int = 2
+    ) -> WordRidge:
+        """Solve for the weights by conjugate gradients.
+
+        Parameters
+        ----------
+        texts : sequence of str
+        cloud_wins : array of float in [0, 1], shape (n,)
+        penalty : float, above 0
+            On the squared weights.
+        least : int
+            Prompts that a term has to stand in.
+
+        Raises
+        ------
+        CalibrationError
+            Labels that do not fit the texts, are all equal or outside [0, 1], a penalty of 0 or less, or no term that
+            stands in `least` prompts.
+        """
+        y = np.asarray(cloud_wins, dtype=np.float64)
+        if (
+            y.shape != (len(texts),)
+            or y.size < 8
+            or not (y.min() < y.max() and y.min() >= 0 and y.max() <= 1)
+        ):
+            msg = f"{len(texts)} texts and labels of shape {y.shape}: expected 8 or more, one label in [0, 1] each, not all equal"
+            raise CalibrationError(msg)
+        counts = [_terms(text) for text in texts]
+        held = Counter(term for terms in counts for term in terms)
+        vocabulary = {term: at for at, term in enumerate(t for t, count in held.items() if count >= least)}
+        if penalty <= 0 or not vocabulary:
+            msg = f"penalty {penalty}, {len(vocabulary)} terms that stand in {least} prompts: expected both above 0"
+            raise CalibrationError(msg)
+        idf = 1 + np.log((1 + len(texts)) / (1 + np.array([held[term] for term in vocabulary])))
+        table = _Table.of(counts, vocabulary, idf)
+        offset = float(y.mean())
+        weights = table.ridge(y - offset, penalty)
+        return cls(
+            vocabulary=vocabulary,
+            idf=idf,
+            weights=weights,
+            seen=np.bincount(table.columns, table.values**2, minlength=idf.size),
+            offset=offset,
+            noise=float(np.std(y - offset - table.times(weights))),
+            penalty=penalty,
+        )
+
+    def estimate(self, texts: Sequence[str]) -> Estimate:
+        """Estimate n prompts from their texts; see `Head`."""
+        counts = [_terms(text) for text in texts]
+        table = _Table.of(counts, self.vocabulary, self.idf)
+        wins = np.clip(table.times(self.weights) + self.offset, 0, 1)
+        new = np.array(
+            [np.mean([term not in self.vocabulary for term in terms] or [True]) for terms in counts]
+        )
+        known = table.summed(table.values**2 / (self.seen + self.penalty)[table.columns])
+        spread = self.noise * np.sqrt((1 - new) * known + new / self.penalty)
+        return Estimate(cloud_wins=wins, spread=np.minimum(spread, 0.5))
+
+
+def _terms(text: str) -> Counter[str]:
+    words = _WORD.findall(text.lower())
+    return Counter([*words, *map(" ".join, pairwise(words))])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Table:
+    """A sparse matrix, one entry a place: the row, the column and the value of each."""
+
+    height: int
+    width: int
+    rows: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64]
+    values: Numbers
+
+    @classmethod
+    def of(cls, counts: Sequence[Counter[str]], vocabulary: Mapping[str, int], idf: Numbers) -> _Table:
+        """TF-IDF of the terms, each row of length 1."""
+        known = [
+            [(vocabulary[term], count) for term, count in terms.items() if term in vocabulary]
+            for terms in counts
+        ]
+        rows = np.repeat(np.arange(len(counts)), [len(pairs) for pairs in known])
+        flat = np.array([pair for pairs in known for pair in pairs], dtype=np.int64).reshape(-1, 2)
+        values = (1 + np.log(flat[:, 1])) * idf[flat[:, 0]]
+        lengths = np.sqrt(np.bincount(rows, values**2, minlength=len(counts)))
+        values = values / lengths[rows]
+        return cls(height=len(counts), width=idf.size, rows=rows, columns=flat[:, 0], values=values)
+
+    def summed(self, entries: Numbers) -> Numbers:
+        """Sum of entries by row."""
+        return np.bincount(self.rows, entries, minlength=self.height)
+
+    def times(self, weights: Numbers) -> Numbers:
+        """The matrix times a vector."""
+        return self.summed(self.values * weights[self.columns])
+
+    def ridge(self, y: Numbers, penalty: float) -> Numbers:
+        """Weights that minimise the squared error and the penalty on their squares, by conjugate gradients."""
+        right = np.bincount(self.columns, self.values * y[self.rows], minlength=self.width)
+        weights, residual = np.zeros(self.width), right.copy()
+        direction, size = residual.copy(), float(residual @ residual)
+        for _ in range(_STEPS):
+            if size <= _CLOSE**2 * float(right @ right):
+                break
+            image = self.times(direction)
+            curved = np.bincount(self.columns, self.values * image[self.rows], minlength=self.width)
+            curved += penalty * direction
+            step = size / float(direction @ curved)
+            weights, residual = weights + step * direction, residual - step * curved
+            before, size = size, float(residual @ residual)
+            direction = residual + size / before * direction
+        return weights

@@ -1,0 +1,73 @@
+"""The head on words: what it learns, and that its sparse solver solves what it says."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from confroute.errors import CalibrationError
+from confroute.heads import WordRidge
+
+WORDS = [f"word{at}" for at in range(40)]
+
+
+def made(n=300, seed=0):
+    """Prompts of six words, with labels that depend on the first five of forty."""
+    generator = np.random.default_rng(seed)
+    drawn = [generator.choice(40, 6, replace=False) for _ in range(n)]
+    chance = np.array([0.1 + 0.8 * (min(words) < 5) for words in drawn])
+    return (
+        [" ".join(WORDS[at] for at in words) for words in drawn],
+        (generator.random(n) < chance).astype(float),
+        chance,
+    )
+
+
+def test_words_that_matter_are_learnt():
+    """On new prompts the head ranks by the true chance, inside [0, 1]."""
+    head = WordRidge.fit(*made()[:2], penalty=3.0)
+    texts, _, chance = made(seed=1)
+    found = head.estimate(texts)
+    assert np.corrcoef(found.cloud_wins, chance)[0, 1] > 0.7
+    assert 0 <= found.cloud_wins.min() <= found.cloud_wins.max() <= 1
+
+
+def test_weights_are_those_of_the_normal_equations():
+    """Conjugate gradients give the solution of the dense system, built from the definition of TF-IDF."""
+    texts, y, _ = made(n=60)
+    head = WordRidge.fit(texts, y, penalty=2.0)
+    x = np.zeros((60, len(head.vocabulary)))
+    for row, text in enumerate(texts):
+        words = text.split()
+        for term in (*words, *map(" ".join, pairwise(words))):
+            if term in head.vocabulary:
+                x[row, head.vocabulary[term]] = head.idf[head.vocabulary[term]]
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    dense = np.linalg.solve(x.T @ x + 2.0 * np.eye(x.shape[1]), x.T @ (y - y.mean()))
+    assert head.weights == pytest.approx(dense, abs=1e-3)
+    assert head.estimate(texts).cloud_wins == pytest.approx(np.clip(x @ dense + y.mean(), 0, 1), abs=1e-3)
+
+
+def test_unknown_words_are_doubted():
+    """A prompt of words that no training prompt had gets the mean label and the largest spread; so does an empty one."""
+    texts, y, _ = made()
+    head = WordRidge.fit(texts, y)
+    found = head.estimate(["never seen before", "", texts[0]])
+    assert found.cloud_wins[:2] == pytest.approx(y.mean())
+    assert found.spread[0] == found.spread[1] > found.spread[2] > 0
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels", "penalty"),
+    [
+        (["a b"] * 9, [0, 1] * 4, 1.0),
+        (["same words"] * 9, [0] * 9, 1.0),
+        (["one"] * 9, [0] * 8 + [1], 0.0),
+        ([f"only{at}" for at in range(9)], [0] * 8 + [1], 1.0),
+        (["one"] * 9, [0] * 8 + [2], 1.0),
+    ],
+)
+def test_texts_that_teach_nothing_are_refused(texts, labels, penalty):
+    """Another number of labels, equal or impossible labels, no penalty, and no term twice."""
+    with pytest.raises(CalibrationError, match="expected"):
+        WordRidge.fit(texts, labels, penalty=penalty)

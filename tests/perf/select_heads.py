@@ -1,0 +1,116 @@
+"""Which heads the replay's best is made of: chosen on the recorded models' answers, without any benchmark's answers.
+
+A pair of a weak and a strong model stands for edge and cloud; labels come from the models that are not in the pair. Three
+ways to hold prompts out: at random (for MMLU), the maths subjects (for GSM8K), one of four groups of subjects (for MT-Bench).
+Prompts that are near-duplicates of any benchmark's are out, as in the replay; nothing else of a benchmark is
+read. Of the settings within one standard error of the best (of the paired difference) the simplest is chosen: the first in the table.
+"""
+
+import argparse
+from pathlib import Path
+
+import _recorded
+import numpy as np
+
+from confroute.bench.metrics import apgr
+from confroute.bench.replay import load_benchmarks
+from confroute.bench.replay.blends import CANDIDATES, Texts
+from confroute.bench.replay.embeddings import embedded
+from confroute.bench.replay.training import STRONG, WEAK, training_set
+from confroute.heads import encoder
+from confroute.models.catalog import cache_dir
+
+PAIRS = [(WEAK[1], STRONG[0]), (WEAK[2], STRONG[2]), (WEAK[3], STRONG[1]), (WEAK[4], STRONG[3])]
+WRONG = (0.0, 0.5, 1.0)
+RESAMPLES = 200
+GROUPS = {
+    "science": "algebra anatomy astronomy biology chemistry computer mathematics physics electrical statistics machine",
+    "humanities": "logic history law jurisprudence fallacies moral philosophy religions prehistory",
+    "society": "econo geography government psychology sexuality relations security sociology foreign",
+}
+MATHS = ("mathematics", "algebra", "statistics")
+
+
+def group(subject):
+    """Which of four groups a subject is of."""
+    return next((name for name, words in GROUPS.items() if any(w in subject for w in words.split())), "rest")
+
+
+def splits(subjects):
+    """Lists of what is held out, by protocol."""
+    random = np.random.default_rng(0).permutation(len(subjects)) % 5
+    groups = np.array([group(subject) for subject in subjects])
+    maths = np.array([any(word in subject for word in MATHS) for subject in subjects])
+    return {
+        "random fifths": [random == fold for fold in range(5)],
+        "maths": [maths],
+        "groups": [groups == name for name in sorted({*groups})],
+    }
+
+
+def predicted(scorer, wrong, train, texts, held):
+    """Scores of what is held out, one row a pair of models; prompts that never are have none."""
+    rows = np.full((len(PAIRS), len(train.prompts)), np.nan)
+    for row, pair in zip(rows, PAIRS, strict=True):
+        labels = train.gain(without=pair, wrong=wrong)
+        for part in held:
+            row[part] = scorer(texts.only(~part), labels[~part], texts.only(part))
+    return rows
+
+
+def value(rows, train, parts, drawn):
+    """APGR of the drawn prompts of each part, mean over parts and pairs weighted by their gaps."""
+    areas, gaps = [], []
+    for row, (edge, cloud) in zip(rows, PAIRS, strict=True):
+        weak, strong = train.weak[WEAK.index(edge)], train.strong[STRONG.index(cloud)]
+        for part in parts:
+            at = drawn[part[drawn]]
+            gap = float((strong - weak)[at].sum())
+            if gap > 0:
+                areas.append(apgr(row[at], weak[at], strong[at]))
+                gaps.append(gap)
+    return float(np.average(areas, weights=gaps))
+
+
+def chosen(values):
+    """The first setting whose distance to the best is below one standard error of that distance, by the bootstrap."""
+    table = np.array([*values.values()])
+    behind = table[table[:, 0].argmax()] - table
+    within = behind[:, 0] <= behind[:, 1:].std(axis=1)
+    return [*values][int(np.argmax(within))]
+
+
+def main():
+    """Print the table and the choice by each protocol."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cache", type=Path, default=cache_dir() / "embeddings")
+    cache = parser.parse_args().cache
+    train = training_set(_recorded.DATA / "recorded")
+    embed = encoder(features=True)
+    texts = Texts(prompts=train.prompts, vectors=embedded(embed, train.prompts, cache))
+    keep = np.ones(len(train.prompts), dtype=bool)
+    for bench in load_benchmarks(_recorded.DATA / "routellm").values():
+        tests = embedded(embed, bench.prompts, cache)[:, : texts.dim]
+        by_words, by_cosine = train.apart(bench.prompts, texts.vectors[:, : texts.dim], tests)
+        keep &= by_words & by_cosine
+    train, texts = train.only(keep), texts.only(keep)
+    print(f"{keep.sum()} prompts, {(len(CANDIDATES) - 1) * len(WRONG) + 1} settings")
+    generator = np.random.default_rng(0)
+    n = len(train.prompts)
+    draws = [np.arange(n), *generator.integers(0, n, (RESAMPLES, n))]
+    for kind, held in splits(train.subjects).items():
+        # Fifths are ranked together; subjects that were held out together are ranked among themselves.
+        parts = [np.ones(n, dtype=bool)] if kind == "random fifths" else held
+        values = {}
+        for name, scorer in CANDIDATES.items():
+            for wrong in WRONG if name != "length" else WRONG[:1]:
+                rows = predicted(scorer, wrong, train, texts, held)
+                values[f"{name}, wrong {wrong}"] = [value(rows, train, parts, at) for at in draws]
+        best = max(area[0] for area in values.values())
+        for name, area in values.items():
+            print(f"{kind:14s} {name:46s} {area[0]:.4f} +- {np.std(area[1:]):.4f}", flush=True)
+        print(f"{kind}: best {best:.4f}, chosen: {chosen(values)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
