@@ -18,6 +18,7 @@ _NEWTON_STEPS = 50
 # Of the posterior's prior on each rating, in logits.
 _PRIOR_SD = 2.0
 _SMALL = 1e-10
+_DONE = 1e-10
 _LEAST = 1e-3
 
 
@@ -139,37 +140,37 @@ class SimilarityRanking:
     def estimate(self, vectors: npt.ArrayLike) -> Estimate:
         """Estimate n prompts; see `Head`."""
         queries = unit(rows(vectors, self.dim))
-        wins, spread = np.empty(len(queries)), np.empty(len(queries))
-        for start in range(0, len(queries), _CHUNK):
-            similarity = queries[start : start + _CHUNK] @ self.vectors.T
-            for at, near in enumerate(similarity, start):
-                wins[at], spread[at] = self._one(near)
+        parts = [self._some(queries[start : start + _CHUNK]) for start in range(0, len(queries), _CHUNK)]
+        wins, spread = np.concatenate(parts, axis=1)
         return Estimate(cloud_wins=wins, spread=spread)
 
-    def _one(self, similarity: Vectors) -> tuple[float, float]:
+    def _some(self, queries: Vectors) -> Numbers:
+        """`cloud_wins` and `spread` of a few queries, shape (2, n)."""
+        similarity = queries @ self.vectors.T
         # The factor 10 of the original cancels. Where no battle is similar at all, none counts more than another.
-        largest = float(similarity.max())
-        weight = np.exp(similarity * np.float32(np.log(10) / largest if largest > _LEAST else 0.0))
-        design = self._design()
-        ratings = _newton(*self._sums(weight), design, prior_precision=0.0)[0]
-        won, lost = self._sums(evidence(similarity))
+        largest = similarity.max(axis=1, keepdims=True)
+        power = np.where(largest > _LEAST, np.log(10) / np.maximum(largest, _LEAST), 0).astype(np.float32)
+        ends = np.searchsorted(self.pair, np.arange(self.models**2 + 1))
+        used = np.flatnonzero(ends[1:] > ends[:-1])
+        design = self._design()[used]
+        battles = [slice(ends[at], ends[at + 1]) for at in used]
+        ratings, _ = _newton(*self._sums(np.exp(similarity * power), battles), design, prior_precision=0.0)
+        won, lost = self._sums(evidence(similarity), battles)
         _, precision = _newton(won, lost, design, prior_precision=_PRIOR_SD**-2)
         gap = np.zeros(self.models)
         gap[self.cloud], gap[self.edge] = 1.0, -1.0
-        logit = float(gap @ ratings)
-        deviation = float(np.sqrt(gap @ np.linalg.solve(precision, gap)))
-        chance = float(sigmoid(np.array([logit]))[0])
-        return chance, min(0.5, deviation * chance * (1 - chance))
+        chance = sigmoid(ratings @ gap)
+        deviation = np.sqrt(
+            np.linalg.solve(precision, np.tile(gap[:, None], (len(queries), 1, 1)))[:, :, 0] @ gap
+        )
+        return np.stack([chance, np.minimum(0.5, deviation * chance * (1 - chance))])
 
-    def _sums(self, weight: npt.NDArray[np.floating]) -> tuple[Numbers, Numbers]:
-        """Weight won and lost by the first model, by pair."""
-        won, lost = np.zeros(self.models**2), np.zeros(self.models**2)
-        ends = np.searchsorted(self.pair, np.arange(self.models**2 + 1))
+    def _sums(self, weight: npt.NDArray[np.floating], battles: Sequence[slice]) -> tuple[Numbers, Numbers]:
+        """Weight won and lost by the first model, each of shape (queries, pairs of models)."""
+        both = np.stack([self.outcomes, 1 - self.outcomes], axis=1)
         # Battles are sorted by pair, so that each pair is one product of contiguous memory.
-        for at in np.flatnonzero(ends[1:] > ends[:-1]):
-            part = slice(ends[at], ends[at + 1])
-            won[at], lost[at] = weight[part] @ self.outcomes[part], weight[part] @ (1 - self.outcomes[part])
-        return won, lost
+        sums = np.stack([weight[:, part] @ both[part] for part in battles], axis=2).astype(np.float64)
+        return sums[:, 0], sums[:, 1]
 
     def _design(self) -> Numbers:
         """One row a pair of models: +1 for the first, -1 for the second."""
@@ -211,24 +212,34 @@ class SimilarityRanking:
 def _newton(
     won: Numbers, lost: Numbers, design: Numbers, *, prior_precision: float
 ) -> tuple[Numbers, Numbers]:
-    """Ratings in logits that maximise the weighted likelihood, and the negative Hessian there."""
-    size = design.shape[1]
-    used = won + lost > 0
-    won, lost, design = won[used], lost[used], design[used]
-    ratings = np.zeros(size)
+    """Ratings in logits that maximise each query's weighted likelihood, and the negative Hessian there.
+
+    Parameters
+    ----------
+    won, lost : array, shape (queries, pairs)
+    design : array, shape (pairs, models)
+    prior_precision : float
+
+    Returns
+    -------
+    array, shape (queries, models), and array, shape (queries, models, models)
+    """
+    queries, size = len(won), design.shape[1]
+    squares = (design[:, :, None] * design[:, None, :]).reshape(-1, size * size)
     # Without a prior only differences of ratings are determined: a trifle keeps the system solvable.
-    ridge = max(prior_precision, _SMALL * float((won + lost).sum())) * np.eye(size)
-    value, precision = -np.inf, ridge
+    ridge = np.maximum(prior_precision, _SMALL * (won + lost).sum(axis=1))[:, None]
+    prior = ridge[:, :, None] * np.eye(size)
+    ratings, precision = np.zeros((queries, size)), prior
     for _ in range(_NEWTON_STEPS):
-        chance = sigmoid(design @ ratings)
-        slope = design.T @ (won * (1 - chance) - lost * chance) - ridge @ ratings
-        precision = (design.T * ((won + lost) * chance * (1 - chance))) @ design + ridge
-        step = np.linalg.solve(precision, slope)
+        chance = sigmoid(ratings @ design.T)
+        slope = (won * (1 - chance) - lost * chance) @ design - ridge * ratings
+        curved = ((won + lost) * chance * (1 - chance)) @ squares
+        precision = curved.reshape(queries, size, size) + prior
+        step = np.linalg.solve(precision, slope[:, :, None])[:, :, 0]
         # Log-odds of a pair that was won every time have no end; ten a step and fifty steps are far enough.
-        step *= min(1.0, 10.0 / max(float(np.abs(step).max()), _SMALL))
-        ratings = ratings + step
-        value = float(np.abs(step).max())
-        if value < 1e-10:
+        largest = np.abs(step).max(axis=1, keepdims=True)
+        ratings = ratings + step * np.minimum(1.0, 10.0 / np.maximum(largest, _SMALL))
+        if largest.max() < _DONE:
             break
     return ratings, precision
 
