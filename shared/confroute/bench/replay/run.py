@@ -132,7 +132,7 @@ def _one(
     ]
     comparisons = () if best is None else tuple(compare(best, other, bench, resamples) for other in others)
     return Replay(
-bench=bench,
+        bench=bench,
         train=material and material.train,
         results=tuple(results),
         comparisons=comparisons,
