@@ -10,6 +10,7 @@ import numpy.typing as npt
 from confroute.errors import ConfrouteError
 
 Array: TypeAlias = "npt.NDArray[np.float64]"
+Flags: TypeAlias = "npt.NDArray[np.bool_]"
 
 
 class MetricError(ConfrouteError, ValueError):

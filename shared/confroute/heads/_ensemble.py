@@ -49,14 +49,14 @@ def side_by_side(weights: Vectors) -> Vectors:
 
 def by_member(units: Vectors, members: int) -> Vectors:
     """What `side_by_side` made of n prompts, shape (members, n, width)."""
-    return units.reshape(len(units), members, -1).transpose(1, 0, 2)
+    return np.asarray(units.reshape(len(units), members, -1).transpose(1, 0, 2))
 
 
 def masked(outer: Vectors, draws: int, *, rate: float, seed: int) -> Vectors:
     """Output weights, shape (members, width, 1), under each dropout mask, shape (members, width, draws)."""
     members, width, _ = outer.shape
     kept = masks(members, draws, width, rate=rate, seed=seed)
-    return np.ascontiguousarray(outer * kept.transpose(0, 2, 1))
+    return np.ascontiguousarray(outer * kept.transpose(0, 2, 1), dtype=np.float32)
 
 
 def masks(members: int, draws: int, width: int, *, rate: float, seed: int) -> npt.NDArray[np.float32]:

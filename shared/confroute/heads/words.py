@@ -98,7 +98,7 @@ class WordRidge:
             vocabulary=vocabulary,
             idf=idf,
             weights=weights,
-            seen=np.bincount(table.columns, table.values**2, minlength=idf.size),
+            seen=np.bincount(table.columns, table.values**2, minlength=idf.size).astype(np.float64),
             offset=offset,
             noise=float(np.std(y - offset - table.times(weights))),
             penalty=penalty,
@@ -148,7 +148,7 @@ class _Table:
 
     def summed(self, entries: Numbers) -> Numbers:
         """Sum of entries by row."""
-        return np.bincount(self.rows, entries, minlength=self.height)
+        return np.bincount(self.rows, entries, minlength=self.height).astype(np.float64)
 
     def times(self, weights: Numbers) -> Numbers:
         """The matrix times a vector."""

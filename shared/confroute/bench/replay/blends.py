@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from confroute.bench._arrays import Array
+from confroute.bench._arrays import Array, Flags
 from confroute.heads import FEATURES, NearestNeighbours, Ridge, WordRidge
 from confroute.heads.base import Vectors
 
@@ -25,7 +25,7 @@ class Texts:
         """Of the embedding alone."""
         return int(self.vectors.shape[1]) - len(FEATURES)
 
-    def only(self, keep: Array) -> Texts:
+    def only(self, keep: Flags) -> Texts:
         """The prompts in `keep`."""
         chosen = np.flatnonzero(keep)
         return Texts(prompts=tuple(self.prompts[at] for at in chosen), vectors=self.vectors[chosen])
@@ -103,7 +103,7 @@ CHOSEN = {
 
 
 def tuned(
-    scorers: Sequence[Scorer], train: Texts, labels: Array, value: Callable[[Array, Array], float]
+    scorers: Sequence[Scorer], train: Texts, labels: Array, value: Callable[[Array, Flags], float]
 ) -> Scorer:
     """The scorer with the largest `value(scores, held)` on a fifth of the training prompts, fitted to the others."""
     held = np.random.default_rng(1).permutation(len(labels)) % 5 == 0

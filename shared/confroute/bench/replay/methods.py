@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from confroute.bench._arrays import Array
+from confroute.bench._arrays import Array, Flags
 from confroute.bench._routing import apgr
 from confroute.bench.replay.blends import CANDIDATES, CHOSEN, Texts, mean, neighbours, ridge, tuned, words
 from confroute.bench.replay.data import Benchmark
@@ -84,17 +84,16 @@ def in_domain(material: Material) -> Iterator[Scored]:
     scores = np.empty(bench.n)
     for held in range(_FOLDS):
         apart = fold == held
-        train = np.flatnonzero(~apart)
+        weak, strong = bench.weak[~apart], bench.strong[~apart]
 
-        def value(found: Array, rows: Array, train: Array = train) -> float:
-            at = train[rows]
-            return apgr(found, bench.weak[at], bench.strong[at]) or 0.0
+        def value(found: Array, rows: Flags, weak: Array = weak, strong: Array = strong) -> float:
+            return apgr(found, weak[rows], strong[rows]) or 0.0
 
         scores[apart] = _fold(tests.only(~apart), labels[~apart], tests.only(apart), value)
     yield IN_DOMAIN, scores
 
 
-def _fold(train: Texts, labels: Array, tests: Texts, value: Callable[[Array, Array], float]) -> Array:
+def _fold(train: Texts, labels: Array, tests: Texts, value: Callable[[Array, Flags], float]) -> Array:
     # Each part's penalty is chosen within the training folds; scores are estimates of one label and need no scaling.
     parts = (
         tuned([ridge(penalty) for penalty in (3e3, 1e4, 3e4)], train, labels, value),

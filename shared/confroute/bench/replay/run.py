@@ -133,7 +133,7 @@ def _one(
     comparisons = () if best is None else tuple(compare(best, other, bench, resamples) for other in others)
     return Replay(
         bench=bench,
-        train=material and material.train,
+        train=material.train if material is not None else None,
         results=tuple(results),
         comparisons=comparisons,
         levels=tuple(level(result, bench, resamples) for result in results),

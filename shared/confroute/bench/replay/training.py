@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from confroute.bench._arrays import Array
+from confroute.bench._arrays import Array, Flags
 from confroute.bench.replay.duplicates import near_duplicates
 from confroute.errors import PolicyError
 from confroute.heads.base import Vectors, unit
@@ -76,7 +76,7 @@ class TrainingSet:
         )
         return np.asarray((1 + strong - weak + wrong * (1 - weak)) / (2 + wrong))
 
-    def apart(self, tests: Sequence[str], vectors: Vectors, test_vectors: Vectors) -> tuple[Array, Array]:
+    def apart(self, tests: Sequence[str], vectors: Vectors, test_vectors: Vectors) -> tuple[Flags, Flags]:
         """Which prompts are no near-duplicate of `tests` by words, and which have no test prompt at cosine 0.95 or more.
 
         Parameters
@@ -90,7 +90,7 @@ class TrainingSet:
         by_words = np.array([at not in near for at in range(len(self.prompts))])
         return by_words, np.asarray(similar < _SAME)
 
-    def only(self, keep: Array) -> TrainingSet:
+    def only(self, keep: Flags) -> TrainingSet:
         """The prompts in `keep`; the others count as removed."""
         chosen = np.flatnonzero(keep)
         return replace(
