@@ -98,7 +98,7 @@ CANDIDATES: dict[str, Scorer] = {
 CHOSEN = {
     "mmlu": ("words, ridge 10", 1.0),
     "gsm8k": ("features, ridge 100", 0.0),
-    "mt-bench": ("both, ridge 1e4 and 10", 1.0),
+    "mt-bench": ("words, ridge 10", 1.0),
 }
 
 
