@@ -5,7 +5,7 @@ import pytest
 
 from confroute import Cascade, KeepPrivate, Message, Request, Tier, TokenLogprob, record
 from confroute.errors import PolicyError, TierError
-from confroute.heads import Estimate, encoder
+from confroute.heads import Estimate, WordRidge, encoder
 from confroute.policy import HeadFirst
 from confroute.runtime import arun, run
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
@@ -42,8 +42,19 @@ def read(texts):
 def policy(**kwargs):
     """Cloud above .7, edge below .3, doubt above .4."""
     cascade = Cascade.of(TokenLogprob(), 0.25, **kwargs.pop("cascade", {}))
-    given = {"cloud_above": 0.7, "edge_below": 0.3, "doubt": 0.4, **kwargs}
-    return HeadFirst(head=Reader(), encoder=encoder(read, name="reader"), cascade=cascade, **given)
+    read_by = {"head": Reader(), "encoder": encoder(read, name="reader")}
+    return HeadFirst(
+        **{**read_by, "cascade": cascade, "cloud_above": 0.7, "edge_below": 0.3, "doubt": 0.4, **kwargs}
+    )
+
+
+def on_words():
+    """A head on words that sends proofs to the cloud and names to the edge, without an encoder."""
+    texts = ["prove this", "prove that", "name this", "name that"] * 4
+    head = WordRidge.fit(texts, [1, 1, 0, 0] * 4, penalty=0.1)
+    rules = (KeepPrivate(patterns=("secret",)),)
+    cascade = Cascade.of(TokenLogprob(), 0.25, rules=rules)
+    return HeadFirst(head=head, cascade=cascade, cloud_above=0.7, edge_below=0.3, doubt=0.4)
 
 
 def routed(text, made, *, edge="ok", cloud="ok", edge_logprob=-0.01, **request):
@@ -85,6 +96,31 @@ def test_a_head_that_does_not_know_can_ask_the_cloud():
     found = routed("0.1 0.45", policy(on_doubt="cloud")).decision
     assert (found.route, found.stage) == ("cloud", "head")
     assert "does not know" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "route", "stage", "kinds"),
+    [
+        ("Prove that!", "cloud", "head", ["final"]),
+        ("name this", "edge", "head", ["final"]),
+        ("nothing known", "edge", "draft", ["draft"]),
+        ("prove that secret", "edge", "rule", ["final"]),
+    ],
+)
+def test_a_head_that_reads_texts_needs_no_encoder(text, route, stage, kinds):
+    """Cloud, edge, a draft for words never seen, and a rule before the head; nothing is embedded."""
+    found = routed(text, on_words()).decision
+    assert (found.route, found.stage) == (route, stage)
+    assert [step.kind for step in found.steps] == kinds
+    assert ("head" in found.signals) == (stage != "rule")
+
+
+def test_head_and_encoder_have_to_fit():
+    """A head on vectors without an encoder, and one on texts with one, are refused."""
+    with pytest.raises(PolicyError, match="give the encoder"):
+        policy(encoder=None)
+    with pytest.raises(PolicyError, match="leave the encoder out"):
+        policy(head=on_words().head)
 
 
 def test_private_text_is_not_embedded():
@@ -170,6 +206,11 @@ def test_both_hosts_take_it():
     assert (answer.text, answer.response_metadata["confroute"]["stage"]) == ("c", "head")
     llm = ConfRouteLLM(edge=ScriptedLLM(model=models[0]), cloud=ScriptedLLM(model=models[1]), policy=policy())
     assert llm.complete("0.1 0.1").additional_kwargs["confroute"]["stage"] == "head"
+    chat = ChatConfRoute(
+        edge=ScriptedChat(script=models[0]), cloud=ScriptedChat(script=models[1]), policy=on_words()
+    )
+    answer = chat.invoke("prove that")
+    assert (answer.text, answer.response_metadata["confroute"]["stage"]) == ("c", "head")
 
 
 def test_scripted_calls_are_enough_to_try_it():

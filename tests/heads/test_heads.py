@@ -124,7 +124,7 @@ def test_a_head_is_not_saved_for_an_encoder_that_cannot_be_its_own(trained, tmp_
         save_head(trained["mlp"], tmp_path, identity=three.identity())
 
 
-@pytest.mark.parametrize("damage", ["missing", "json", "version", "kind", "encoder"])
+@pytest.mark.parametrize("damage", ["missing", "json", "format", "kind", "encoder"])
 def test_what_is_no_head_is_refused(trained, tmp_path, damage):
     """A missing, damaged or foreign folder is named with what is wrong."""
     mine = encoder(lambda texts: np.ones((len(texts), DIM)), name="mine")
@@ -137,6 +137,16 @@ def test_what_is_no_head_is_refused(trained, tmp_path, damage):
     else:
         (folder / "head.json").write_text(json.dumps({**about, damage: "else"}))
     with pytest.raises(PolicyError, match=r"holds no (whole )?head|expected format|unknown kind"):
+        load_head(folder, mine)
+
+
+def test_a_head_of_another_version_is_refused(trained, tmp_path):
+    """Version 1 had a tensor a member: the message says to train again, not what is missing."""
+    mine = encoder(lambda texts: np.ones((len(texts), DIM)), name="mine")
+    folder = save_head(trained["mlp"], tmp_path, identity=mine.identity())
+    about = json.loads((folder / "head.json").read_text())
+    (folder / "head.json").write_text(json.dumps({**about, "version": 1}))
+    with pytest.raises(PolicyError, match=r"version 1, .* reads version 2.*train the head again"):
         load_head(folder, mine)
 
 

@@ -1,12 +1,13 @@
 """The head on words: what it learns, and that its sparse solver solves what it says."""
 
+import json
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from confroute.errors import CalibrationError
-from confroute.heads import WordRidge
+from confroute.errors import CalibrationError, PolicyError
+from confroute.heads import Ridge, WordRidge, encoder, load_head, save_head
 
 WORDS = [f"word{at}" for at in range(40)]
 
@@ -71,3 +72,41 @@ def test_texts_that_teach_nothing_are_refused(texts, labels, penalty):
     """Another number of labels, equal or impossible labels, no penalty, and no term twice."""
     with pytest.raises(CalibrationError, match="expected"):
         WordRidge.fit(texts, labels, penalty=penalty)
+
+
+def test_a_saved_head_comes_back_whole(tmp_path):
+    """A head that was written and read says exactly what it said, also of words beyond ASCII; the vocabulary is JSON."""
+    texts, y, _ = made()
+    texts = [f"größe {text}" for text in texts]
+    head = WordRidge.fit(texts, y)
+    again = load_head(save_head(head, tmp_path))
+    new = [*made(seed=1)[0], "Größe word1", ""]
+    for name in ("cloud_wins", "spread"):
+        assert np.array_equal(getattr(again.estimate(new), name), getattr(head.estimate(new), name))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["head.json", "head.safetensors"]
+    assert "größe" in json.loads((tmp_path / "head.json").read_text())["settings"]["vocabulary"]
+
+
+def test_an_encoder_goes_with_vectors_alone(tmp_path):
+    """A head on texts refuses an encoder, one on vectors needs its own: when it is saved and when it is loaded."""
+    texts, y, _ = made()
+    embed = encoder(lambda texts: [[len(text), text.count("1")] for text in texts], name="mine")
+    words, vectors = WordRidge.fit(texts, y), Ridge.fit(embed(texts), y)
+    with pytest.raises(PolicyError, match="leave the encoder out"):
+        save_head(words, tmp_path, identity=embed.identity())
+    with pytest.raises(PolicyError, match="give the encoder"):
+        save_head(vectors, tmp_path)
+    with pytest.raises(PolicyError, match="leave the encoder out"):
+        load_head(save_head(words, tmp_path / "words"), embed)
+    with pytest.raises(PolicyError, match="give the encoder"):
+        load_head(save_head(vectors, tmp_path / "vectors", identity=embed.identity()))
+
+
+def test_a_vocabulary_that_does_not_fit_is_refused(tmp_path):
+    """One term less than there are weights is no whole head."""
+    save_head(WordRidge.fit(*made()[:2]), tmp_path)
+    about = json.loads((tmp_path / "head.json").read_text())
+    about["settings"]["vocabulary"].pop()
+    (tmp_path / "head.json").write_text(json.dumps(about))
+    with pytest.raises(PolicyError, match="no whole head"):
+        load_head(tmp_path)

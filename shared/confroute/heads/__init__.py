@@ -1,6 +1,6 @@
 """Heads: what the prompt alone says about which model to ask, with the uncertainty of saying so."""
 
-from confroute.heads.base import Estimate, Head
+from confroute.heads.base import Estimate, Head, TextHead
 from confroute.heads.encoder import Encoder, EncoderId, encoder
 from confroute.heads.factorisation import MatrixFactorisation
 from confroute.heads.features import FEATURES, prompt_features
@@ -22,6 +22,7 @@ __all__ = [
     "NearestNeighbours",
     "Ridge",
     "SimilarityRanking",
+    "TextHead",
     "WordRidge",
     "encoder",
     "load_head",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from confroute.errors import CalibrationError, RequestError
+from confroute.errors import CalibrationError, PolicyError, RequestError
 from confroute.types import JSON
 
 Vectors: TypeAlias = "npt.NDArray[np.float32]"
@@ -38,7 +38,7 @@ class Estimate:
 
 @runtime_checkable
 class Head(Protocol):
-    """One way to estimate. A head is a value: it is made by `fit` or `load_head` and never changes."""
+    """One way to estimate from vectors. A head is a value: it is made by `fit` or `load_head` and never changes."""
 
     @property
     def kind(self) -> str:
@@ -61,6 +61,45 @@ class Head(Protocol):
     def settings(self) -> dict[str, JSON]:
         """What `save_head` writes as JSON."""
         ...
+
+
+@runtime_checkable
+class TextHead(Protocol):
+    """A head that reads the prompts themselves: it needs no encoder, and has no `dim`, by which the two are told apart."""
+
+    @property
+    def kind(self) -> str:
+        """Name in files."""
+        ...
+
+    def estimate(self, texts: Sequence[str]) -> Estimate:
+        """Estimate n prompts."""
+        ...
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """What `save_head` writes as tensors."""
+        ...
+
+    def settings(self) -> dict[str, JSON]:
+        """What `save_head` writes as JSON."""
+        ...
+
+
+def check_encoder(head: Head | TextHead, *, given: bool) -> None:
+    """Refuse a head that takes vectors where no encoder is given, and one that reads texts where one is.
+
+    Raises
+    ------
+    PolicyError
+        As said.
+    """
+    if given == hasattr(head, "dim"):
+        return
+    if given:
+        msg = f"a head of kind {head.kind!r} reads the texts itself: leave the encoder out"
+    else:
+        msg = f"a head of kind {head.kind!r} takes vectors: give the encoder it was trained with"
+    raise PolicyError(msg)
 
 
 def rows(vectors: npt.ArrayLike, dim: int) -> Vectors:

@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from confroute.errors import CalibrationError
 from confroute.heads.base import Estimate, Numbers
+from confroute.types import JSON
 
 _WORD = re.compile(r"\w\w+")
 _STEPS, _CLOSE = 100, 1e-4
@@ -54,6 +56,7 @@ class WordRidge:
     offset: float
     noise: float
     penalty: float
+    kind = "words"
 
     @classmethod
     def fit(
@@ -105,7 +108,7 @@ class WordRidge:
         )
 
     def estimate(self, texts: Sequence[str]) -> Estimate:
-        """Estimate n prompts from their texts; see `Head`."""
+        """Estimate n prompts; see `TextHead`."""
         counts = [_terms(text) for text in texts]
         table = _Table.of(counts, self.vocabulary, self.idf)
         wins = np.clip(table.times(self.weights) + self.offset, 0, 1)
@@ -115,6 +118,46 @@ class WordRidge:
         known = table.summed(table.values**2 / (self.seen + self.penalty)[table.columns])
         spread = self.noise * np.sqrt((1 - new) * known + new / self.penalty)
         return Estimate(cloud_wins=wins, spread=np.minimum(spread, 0.5))
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """What is written as tensors."""
+        return {"idf": self.idf, "weights": self.weights, "seen": self.seen}
+
+    def settings(self) -> dict[str, JSON]:
+        """What is written as JSON: the words and pairs of the training prompts in the order of their columns among it."""
+        terms: list[JSON] = [*sorted(self.vocabulary, key=self.vocabulary.__getitem__)]
+        return {
+            "vocabulary": terms,
+            "offset": self.offset,
+            "noise": self.noise,
+            "penalty": self.penalty,
+        }
+
+    @classmethod
+    def restored(
+        cls, arrays: Mapping[str, npt.NDArray[np.generic]], settings: Mapping[str, Any]
+    ) -> WordRidge:
+        """The head that `arrays` and `settings` describe.
+
+        Raises
+        ------
+        ValueError
+            Not one number a term.
+        """
+        vocabulary = {str(term): at for at, term in enumerate(settings["vocabulary"])}
+        idf, weights, seen = (arrays[name].astype(np.float64) for name in ("idf", "weights", "seen"))
+        if not idf.shape == weights.shape == seen.shape == (len(vocabulary),):
+            msg = f"{len(vocabulary)} terms, arrays of shapes {idf.shape}, {weights.shape} and {seen.shape}"
+            raise ValueError(msg)
+        return cls(
+            vocabulary=vocabulary,
+            idf=idf,
+            weights=weights,
+            seen=seen,
+            offset=float(settings["offset"]),
+            noise=float(settings["noise"]),
+            penalty=float(settings["penalty"]),
+        )
 
 
 def _terms(text: str) -> Counter[str]:

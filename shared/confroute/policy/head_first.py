@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from confroute.asks import Ask, Embed, Evidence, Report
 from confroute.decision import Decision, Measurement, Routed, Stage, Step
 from confroute.errors import MissingExtraError, ModelError, PolicyError, StreamInterruptedError
 from confroute.flow import Flow
-from confroute.heads.base import Head
+from confroute.heads.base import Estimate, Head, TextHead, check_encoder
 from confroute.heads.encoder import Encoder
 from confroute.policy.cascade import Cascade
 from confroute.policy.layer import Shown, through
@@ -30,9 +30,10 @@ class HeadFirst(Shown):
 
     Parameters
     ----------
-    head : Head
-        Trained on vectors of `encoder`.
-    encoder : Encoder
+    head : Head or TextHead
+        Trained on vectors of `encoder`, or one that reads texts.
+    encoder : Encoder, optional
+        None for a head that reads texts.
     cascade : Cascade
         Its rules come first, its gates verify, and its first and last tiers are what the head chooses between.
     cloud_above : float in [0, 1]
@@ -47,19 +48,19 @@ class HeadFirst(Shown):
     Raises
     ------
     PolicyError
-        Bounds outside [0, 1] or crossed, a `doubt` that is no number, an unknown `on_doubt`, or no bound that could
-        ever hold.
+        Bounds outside [0, 1] or crossed, a `doubt` that is no number, an unknown `on_doubt`, no bound that could ever
+        hold, or an encoder that is lacking or not needed.
 
     Notes
     -----
     The paper's router (Zhang et al., arXiv 2502.11021) is `cloud_above=t, edge_below=t`: no draft is ever judged. An
-    embedding that fails is no evidence: the cascade decides, and the decision says so. Only the question is embedded,
-    after the rules: a text that a rule keeps private is never given to the encoder. Forced routes and calls that go on from
+    embedding that fails is no evidence: the cascade decides, and the decision says so. Only the question is read,
+    after the rules: a text that a rule keeps private is never given to the encoder or the head. Forced routes and calls that go on from
     a later tier's answer are the cascade's as well.
     """
 
-    head: Head
-    encoder: Encoder
+    head: Head | TextHead
+    encoder: Encoder | None = None
     cascade: Cascade = field(default_factory=Cascade)
     cloud_above: float = 1.0
     edge_below: float = 0.0
@@ -67,6 +68,7 @@ class HeadFirst(Shown):
     on_doubt: Literal["verify", "cloud"] = "verify"
 
     def __post_init__(self) -> None:
+        check_encoder(self.head, given=self.encoder is not None)
         if not 0 <= self.edge_below <= self.cloud_above <= 1:
             msg = f"edge_below is {self.edge_below}, cloud_above {self.cloud_above}: expected 0 <= edge_below <= cloud_above <= 1"
             raise PolicyError(msg)
@@ -90,24 +92,33 @@ class HeadFirst(Shown):
         if request.route is not None or not request.asked.strip() or self._ruled(request):
             return (yield from self.cascade.flow(request))
         try:
-            evidence = yield Embed(texts=(request.asked,), model=self.encoder.name, embed=self.encoder)
+            read, steps = yield from self._read(request.asked)
         except _SET_UP:
             raise
         except Exception as error:  # noqa: BLE001  evidence that fails is no evidence: kept in the decision
             routed = yield from self.cascade.flow(request)
             return _noted(routed, skipped=f"{type(error).__name__} while the prompt was embedded")
-        found = self.head.estimate(evidence.numbers)  # type: ignore[arg-type]  # an Embed brings numbers
+        # `check_encoder` has paired the head with what it reads.
+        head: Any = self.head
+        found: Estimate = head.estimate(read)
         measured = Measurement(
             signal=SIGNAL,
             uncertainty=float(found.cloud_wins[0]),
             details={"kind": self.head.kind, "spread": round(float(found.spread[0]), 6)},
         )
-        step = Step(kind="embed", model=self.encoder.name, latency_s=evidence.latency_s)
         choice = self._choice(measured.uncertainty, float(found.spread[0]))
         if choice is None or blocked_by(_tier(request, choice[0])):
             routed = yield from self.cascade.flow(request)
-            return _noted(routed, step, measured=measured)
-        return (yield from self._settled(request, measured, step, *choice))
+            return _noted(routed, *steps, measured=measured)
+        return (yield from self._settled(request, measured, steps, *choice))
+
+    def _read(self, text: str) -> Generator[Ask, Evidence, tuple[object, tuple[Step, ...]]]:
+        """What the head takes of a text: the text, or its vector and the step that made it."""
+        if self.encoder is None:
+            return [text], ()
+        evidence = yield Embed(texts=(text,), model=self.encoder.name, embed=self.encoder)
+        step = Step(kind="embed", model=self.encoder.name, latency_s=evidence.latency_s)
+        return evidence.numbers, (step,)
 
     def _ruled(self, request: Request) -> bool:
         stays = self.cascade.sticky and stay(request, self.tiers) is not None
@@ -127,7 +138,7 @@ class HeadFirst(Shown):
         return None
 
     def _settled(
-        self, request: Request, measured: Measurement, step: Step, tier: str, reason: str
+        self, request: Request, measured: Measurement, steps: tuple[Step, ...], tier: str, reason: str
     ) -> _Walking:
         """The chosen tier's answer, or the other's where it fails and the cascade's policy lets that be."""
         edge, cloud = self.tiers[0], self.tiers[-1]
@@ -147,7 +158,7 @@ class HeadFirst(Shown):
             routed = yield from self.cascade.flow(replace(request, route=other))
             stage, reason = "fallback", f"{reason}; {tier} failed ({type(error).__name__}): {other} answers"
         tried = [one for decision in failed for one in decision.steps]
-        noted = _noted(routed, step, *tried, measured=measured)
+        noted = _noted(routed, *steps, *tried, measured=measured)
         bound = self.cloud_above if tier == cloud else self.edge_below
         decision = replace(
             noted.decision,
