@@ -1,4 +1,4 @@
-"""Clustering together and one by one: the same groups, never more pairs than representatives ask for."""
+"""Clustering together and one by one: the same groups, never more pairs than both directions with every representative."""
 
 from types import SimpleNamespace
 
@@ -60,14 +60,32 @@ def test_answers_together_or_one_by_one_fall_in_the_same_groups(texts, entails, 
     assert clustered(parts, entails, asked).labels == wanted
     assert clustered([[text] for text in texts], entails, alone).labels == wanted
     assert clustered([texts], entails, together := []).pairs == sum(together)
-    assert sum(together) <= sum(alone), "what matched is compared no further"
+    before = sum(len({label[text] for text in first[:at]}) for at in range(len(first)))
+    assert sum(together) <= 2 * before, "at most both directions with every representative before"
+    assert len(together) <= len(alone), "together is never slower"
 
 
-def test_ten_different_answers_take_nine_passes_and_no_reverse_pair():
-    """45 forward pairs, none of which holds; seven answers here take 21 in 6."""
+def test_seven_different_answers_take_three_passes_and_no_reverse_pair():
+    """21 forward pairs, none of which holds: one representative, then two, then the others."""
     asked = []
     assert clustered([TEXTS], set(), asked).labels == [*range(7)]
-    assert asked == [6, 5, 4, 3, 2, 1]
+    assert asked == [6, 5 + 4, 3 + 2 + 1]
+
+
+def test_representatives_are_taken_together_only_after_one_that_matched_nothing():
+    """Three wordings of each of two answers: never a pair with an answer that is no representative."""
+    asked = []
+    every = {(i, j) for i in range(6) for j in range(6) if i % 2 == j % 2}
+    assert clustered([TEXTS[:6]], every, asked).labels == [0, 1] * 3
+    assert asked == [5, 2, 2, 2]
+
+
+def test_an_answer_goes_with_the_first_representative_also_when_two_are_asked_together():
+    """The fourth means the same as the second and the third, which are asked at once; its second reverse pair is not asked."""
+    asked = []
+    both = {(1, 3), (3, 1), (2, 3), (3, 2)}
+    assert clustered([TEXTS[:4]], both, asked).labels == [0, 1, 2, 1]
+    assert asked == [3, 2 + 1, 1]
 
 
 def test_seven_wordings_of_one_answer_take_two_passes():

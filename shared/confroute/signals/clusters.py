@@ -68,18 +68,43 @@ class Clusters:
         self._found(text)
 
     def _head_by_head(self, equivalence: OneHead, texts: Sequence[str]) -> Asking[None]:
-        """Compare all answers with one representative at a time: those that match it are compared with no further one."""
-        left, at = list(texts), 0
-        while left:
-            if at == len(self.heads):
-                self._found(left.pop(0))
-            unclear = [text for text in left if self._unclear(self.heads[at], text)]
-            if unclear:
-                found = yield from equivalence.like(self.question, self.heads[at], unclear)
+        """Compare all answers with one representative at a time: those that match it are compared with no further one.
+
+        Where nothing matches, the next answers are taken for representatives together, which saves passes. Pairs with one that
+        is none after all are lost; they are never more than the reverse pairs that were not needed before, so that all pairs
+        together are at most both directions of every answer with every representative before it.
+        """
+        ahead, spare = [*self.heads, *texts], 0
+        while ahead:
+            tried, pairs = self._next_heads(ahead, spare)
+            joined: dict[str, str] = {}
+            if pairs:
+                found = yield from equivalence.like(self.question, pairs)
                 self.pairs += found.pairs
-                self._label |= {unclear[place]: at for place in found.places}
-                left = [text for text in left if text not in self._label]
-            at += 1
+                joined = {pairs[place][1]: pairs[place][0] for place in found.places}
+                spare = 0 if joined else spare + 2 * len(pairs) - found.pairs
+            for head in tried:
+                if head not in joined and head not in self._label:
+                    self._found(head)
+            self._label |= {text: self._label[head] for text, head in joined.items()}
+            ahead = [text for text in ahead[len(tried) :] if text not in joined]
+
+    def _next_heads(self, ahead: Sequence[str], spare: int) -> tuple[list[str], list[tuple[str, str]]]:
+        """The next representative and as many more as cost at most `spare` pairs, and the pairs of them all."""
+        tried: list[str] = []
+        pairs: list[tuple[str, str]] = []
+        for at, head in enumerate(ahead):
+            more = [
+                (head, text)
+                for text in ahead[at + 1 :]
+                if text not in self._label and self._unclear(head, text)
+            ]
+            if tried and len(more) > spare:
+                break
+            spare -= len(more) if tried else 0
+            tried.append(head)
+            pairs += more
+        return tried, pairs
 
     def _unclear(self, head: str, text: str) -> bool:
         return settled_by_text(self.question, head, text) is None

@@ -43,7 +43,7 @@ class Equivalence(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Likes:
-    """Which of several answers, by place, equal one, and how many pairs a model compared for it."""
+    """Which of several pairs of answers, by place, say the same, and how many pairs a model compared for it."""
 
     places: tuple[int, ...]
     pairs: int
@@ -51,10 +51,14 @@ class Likes:
 
 @runtime_checkable
 class OneHead(Protocol):
-    """An equivalence that can also compare one answer with several at a time, for answers that came together."""
+    """An equivalence that can also compare many pairs at a time, for answers that came together."""
 
-    def like(self, question: str, head: str, texts: Sequence[str]) -> Asking[Likes]:
-        """Yield what it needs to know; return which of `texts` mean the same as `head`, as `match` would of each."""
+    def like(self, question: str, pairs: Sequence[tuple[str, str]]) -> Asking[Likes]:
+        """Yield what it needs to know; return which pairs (representative, answer) mean the same, as `match` would of each.
+
+        Pairs come in order of their representatives. An answer goes with the first that it means the same as, and is from then on
+        neither compared with another nor a representative itself, whatever the other pairs say.
+        """
         ...
 
 
@@ -173,18 +177,35 @@ class SameEntailment:
                 return Match(index=int(index), pairs=pairs)
         return Match(pairs=pairs)
 
-    def like(self, question: str, head: str, texts: Sequence[str]) -> Asking[Likes]:
-        """Ask whether the head entails each text, in one ask, then, in one more, whether those that it does entail it."""
-        first = f"{question} {head}"
-        forward = tuple((first, f"{question} {text}") for text in texts)
-        evidence = yield Entails(pairs=forward, model=self.model)
-        places = np.flatnonzero(numbers_of(evidence) >= self.probability)
-        if not places.size:
-            return Likes(places=(), pairs=len(forward))
-        back = tuple((forward[place][1], first) for place in places)
-        evidence = yield Entails(pairs=back, model=self.model)
-        both = places[numbers_of(evidence) >= self.probability]
-        return Likes(places=tuple(both.tolist()), pairs=len(forward) + len(back))
+    def like(self, question: str, pairs: Sequence[tuple[str, str]]) -> Asking[Likes]:
+        """Ask whether the heads entail the texts, in one ask, then, in one more as a rule, whether those that they do entail them."""
+        whole = [(f"{question} {head}", f"{question} {text}") for head, text in pairs]
+        evidence = yield Entails(pairs=tuple(whole), model=self.model)
+        left = np.flatnonzero(numbers_of(evidence) >= self.probability).tolist()
+        same: list[int] = []
+        asked = len(whole)
+        while left:
+            # What an earlier pair may still make a member of its cluster waits: its own pairs may not be needed.
+            ready = _first_of(left, pairs)
+            back = tuple((whole[place][1], whole[place][0]) for place in ready)
+            evidence = yield Entails(pairs=back, model=self.model)
+            asked += len(back)
+            both = numbers_of(evidence) >= self.probability
+            same += [place for place, holds in zip(ready, both, strict=True) if holds]
+            joined = {pairs[place][1] for place in same}
+            left = [place for place in left if place not in ready and joined.isdisjoint(pairs[place])]
+        return Likes(places=tuple(sorted(same)), pairs=asked)
+
+
+def _first_of(places: Sequence[int], pairs: Sequence[tuple[str, str]]) -> list[int]:
+    """The places of pairs neither of whose texts is the second of an earlier one."""
+    found: list[int] = []
+    seen: set[str] = set()
+    for place in places:
+        if seen.isdisjoint(pairs[place]):
+            found.append(place)
+        seen.add(pairs[place][1])
+    return found
 
 
 def numbers_of(evidence: Evidence) -> npt.NDArray[np.float32]:
