@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import aclosing, closing
+from contextlib import AsyncExitStack, aclosing, closing
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from confroute.asks import Evidence, Final, Outcome, Seen, Tentative, Watch
@@ -127,15 +127,16 @@ async def astreamed(
 ) -> AsyncGenerator[C | Evidence, None]:
     """Async form of `streamed`."""
     start = time.perf_counter()
-
-    async def begin() -> tuple[AsyncGenerator[C | Generation, None], C | Generation]:
-        items = stream(wanted)
-        return items, await anext(items)
-
-    done = await aattempt(limits, wanted.tier, begin, keep_s=keep_s)
-    items, item = done.value
     held: _Held[C] = _Held(wanted, scores)
-    async with aclosing(items):
+    # Each attempt's: a first chunk that comes just as time runs out is thrown away, and its stream must not stay open.
+    async with AsyncExitStack() as opened:
+
+        async def begin() -> tuple[AsyncGenerator[C | Generation, None], C | Generation]:
+            items = await opened.enter_async_context(aclosing(stream(wanted)))
+            return items, await anext(items)
+
+        done = await aattempt(limits, wanted.tier, begin, keep_s=keep_s)
+        items, item = done.value
         while not isinstance(item, Generation):
             for chunk in held.released(item):
                 yield chunk

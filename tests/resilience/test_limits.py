@@ -1,6 +1,7 @@
 """Breaker, retry budget and deadline, each around real calls."""
 
 import asyncio
+import contextlib
 import copy
 import math
 import pickle
@@ -10,6 +11,7 @@ import time
 import pytest
 
 from confroute import Limits
+from confroute.asks import Final
 from confroute.errors import (
     BreakerOpenError,
     DeadlineError,
@@ -22,6 +24,8 @@ from confroute.models.breaker import Breaker
 from confroute.models.deadline import deadline, time_left
 from confroute.models.resilience import aattempt, attempt
 from confroute.models.retry_budget import RetryBudget
+from confroute.types import Generation
+from confroute.watching import astreamed
 
 
 class Status(Exception):  # noqa: N818  read as a sentence in the tests
@@ -283,3 +287,30 @@ def test_a_deadline_needs_a_time():
     """Zero seconds are no deadline."""
     with pytest.raises(RequestError, match="above 0"), deadline(0):
         pass
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+async def test_a_stream_whose_first_chunk_comes_too_late_is_closed(attempts):
+    """Cancelled just as its first chunk comes, an attempt leaves no stream open, even if the next one answers."""
+    opened, closed = [], []
+
+    async def stream(wanted):
+        opened.append(number := len(opened))
+        try:
+            if number == 0:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(10)
+            yield "chunk"
+            yield Generation(text="chunk")
+        finally:
+            closed.append(number)
+
+    limits = Limits(timeout_s=0.05, attempts=attempts, wait_s=0.001)
+    items = astreamed(Final(tier="cloud"), stream, limits, None, None)
+    if attempts == 1:
+        with pytest.raises(TierTimeoutError):
+            await anext(items)
+    else:
+        chunk, evidence = [item async for item in items]
+        assert (chunk, evidence.generations[0].text, evidence.attempts) == ("chunk", "chunk", 2)
+    assert sorted(closed) == opened
