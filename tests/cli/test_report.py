@@ -47,6 +47,14 @@ def test_money_and_shares_are_counted_from_all_steps():
     assert "0.0800 USD; routing saves 0.0600 USD" in page
 
 
+def test_small_sums_keep_three_digits():
+    """A few small calls cost less than four decimals show."""
+    page = log_page([entry(0, 0.1), entry(1, 0.9)], prices_usd={"edge": (0.0, 0.0), "cloud": (0.1, 0.4)})
+    assert "0.0000140 USD" in page  # 100 tokens at 0.1 and 10 at 0.4 USD a million
+    assert "0.0000280 USD; routing saves 0.0000140 USD" in page
+    assert "0.0000 USD" in log_page([entry(0, 0.1)], prices_usd={"edge": (0.0, 0.0), "cloud": (0.1, 0.4)})
+
+
 def test_a_change_of_the_signal_is_named():
     """The second half of the log has other uncertainties than the first."""
     steady = log_page([entry(n, (n % 10) / 20) for n in range(100)])

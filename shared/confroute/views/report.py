@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -71,7 +72,7 @@ def _totals(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) ->
     rows += [(f"tokens of {tier}", f"{u.input_tokens} in, {u.output_tokens} out") for tier, u in used.items()]
     if prices:
         spent = sum(_usd(used.get(tier, Usage()), price) for tier, price in prices.items())
-        rows.append(("cost at the given prices", f"{spent:.4f} USD"))
+        rows.append(("cost at the given prices", _money(spent)))
         rows += _saved(entries, prices, spent)
     return table(("", ""), rows)
 
@@ -86,6 +87,12 @@ def _used(entries: Iterable[Entry]) -> dict[str, Usage]:
 
 def _usd(usage: Usage, price: tuple[float, float]) -> float:
     return (usage.input_tokens * price[0] + usage.output_tokens * price[1]) / 1e6
+
+
+def _money(usd: float) -> str:
+    """Four decimals, and as many more as three digits of a small sum need."""
+    decimals = 4 if usd == 0 else max(4, 2 - math.floor(math.log10(abs(usd))))
+    return f"{usd:.{decimals}f} USD"
 
 
 def _saved(
@@ -103,7 +110,7 @@ def _saved(
     return [
         (
             f"{dearest} alone, estimated from the answers' tokens",
-            f"{always:.4f} USD; routing saves {always - spent:.4f} USD",
+            f"{_money(always)}; routing saves {_money(always - spent)}",
         )
     ]
 
@@ -116,12 +123,14 @@ def over_time_svg(entries: Sequence[Entry]) -> str:
     shares = Panel(MARGIN, 30, size)
     parts = [*shares.axes("Answered by the last tier", "log, from start to end", "share of calls")]
     last = sorted({entry.decision.route for entry in entries} - {"edge"})
+    words = []
     for at, route in enumerate(last):
         line = [float(np.mean([entries[i].decision.route == route for i in part])) for part in slices]
-        parts.append(shares.line(zip(middles, line, strict=True), colour=COLOURS[at % len(COLOURS)]))
-        parts.append(
-            f"<text x='{MARGIN + 6}' y='{44 + 14 * at}' fill='{COLOURS[at % len(COLOURS)]}'>{escape(route)}</text>"
-        )
+        colour = COLOURS[at % len(COLOURS)]
+        parts.append(shares.line(zip(middles, line, strict=True), colour=colour))
+        words.append(f"<tspan fill='{colour}'>{escape(route)}</tspan>")
+    # Above the frame, where no line runs through them.
+    parts.append(f"<text x='{MARGIN + size}' y='22' text-anchor='end'>{' '.join(words)}</text>")
     signal = Counter(e.decision.signal for e in entries if e.decision.signal).most_common(1)
     if signal and signal[0][0]:
         parts += _uncertainty(entries, slices, middles, signal[0][0], left=2 * MARGIN + size + 20)
