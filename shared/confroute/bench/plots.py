@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 
 from confroute.bench._arrays import Array
-from confroute.bench.evaluation import Bin, RunReport, SignalReport
+from confroute.bench.evaluation import Bin, RunReport
 from confroute.bench.metrics import risk_coverage
 from confroute.views.svg import BLUE, COLOURS, DASHES, GREY, MARGIN, Panel, Point, document
 from confroute.views.svg import legend as legend_lines
 
 _LINE_POINTS = 200
+
+
+class Judged(Protocol):
+    """What a reliability diagram is drawn of; `confroute.bench.evaluation.SignalReport` says what each is."""
+
+    @property
+    def n(self) -> int:
+        """Rows."""
+
+    @property
+    def ece(self) -> float | None:
+        """Expected calibration error."""
+
+    @property
+    def reliability(self) -> tuple[Bin, ...]:
+        """Points."""
 
 
 def _thinned(coverage: Array, risk: Array) -> list[Point]:
@@ -72,7 +89,7 @@ def reliability_svg(report: RunReport, *, columns: int = 3) -> str:
     return reliability_panels(report.signals, columns=columns)
 
 
-def reliability_panels(signals: Mapping[str, SignalReport], *, columns: int = 3) -> str:
+def reliability_panels(signals: Mapping[str, Judged], *, columns: int = 3) -> str:
     """`reliability_svg` of some signals."""
     size, cell_x, cell_y = 190.0, 265.0, 275.0
     drawn = [(name, signal) for name, signal in signals.items() if signal.reliability]
@@ -89,7 +106,7 @@ def reliability_panels(signals: Mapping[str, SignalReport], *, columns: int = 3)
     return document(MARGIN + cell_x * columns, 20 + cell_y * rows, parts)
 
 
-def _caption(signal: SignalReport) -> str:
+def _caption(signal: Judged) -> str:
     error = "" if signal.ece is None else f" (ECE {signal.ece:.3f}, n = {signal.n})"
     return f"predicted{error}"
 

@@ -51,7 +51,7 @@ def uncertainty_of(choice: Choice, table: Table) -> Array:
     if not isinstance(choice.signal, Combined):
         return table.signal(choice.column)
     names = [member.name for member in choice.signal.members]
-    wrong, gain = predicted(choice.signal, _matrix(table, names))
+    wrong, gain = predicted(choice.signal, table.matrix(names))
     return wrong if gain is None or choice.signal.decides == "wrong" else gain
 
 
@@ -117,7 +117,7 @@ def chosen(
 def _combined(table: Table, single: Choice, cloud: Array, *, force: bool, seed: int) -> Choice:
     names = _members(table, single.scores) or [single.column]
     signals = {name: signal_of(name, table.drawn) for name in names}
-    matrix, graded = _matrix(table, names), table.cloud_quality if table.cloud_graded else None
+    matrix, graded = table.matrix(names), table.cloud_quality if table.cloud_graded else None
     wrong, gain = crossfit_combined(signals, matrix, table.edge_quality, graded, seed=seed)
     score = _score(wrong if gain is None else gain, table, cloud)
     scores = {**single.scores, "combined": score}
@@ -140,10 +140,6 @@ def _members(table: Table, scores: dict[str, float]) -> list[str]:
             families.setdefault(name.split(".")[0], name)
     best = list(families.values())[:_MOST_MEMBERS]
     return sorted(best, key=lambda name: getattr(signal_of(name, table.drawn), "n", 0))
-
-
-def _matrix(table: Table, names: list[str]) -> Array:
-    return np.column_stack([table.signal(name) for name in names])
 
 
 def _score(uncertainty: Array, table: Table, cloud: Array) -> float:

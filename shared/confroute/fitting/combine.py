@@ -85,14 +85,31 @@ def predicted(combined: Combined, uncertainty: npt.ArrayLike) -> tuple[Array, Ar
     for at, row in enumerate(u):
         if np.isnan(row).all():
             continue
-        ranks = [
-            None if np.isnan(value) else member.rank(float(value))
-            for value, member in zip(row, combined.members, strict=True)
-        ]
+        ranks = _ranks(combined, row)
         wrong[at] = combined.wrong.value(combined.wrong.logit(ranks))
         if combined.gain is not None:
             gain[at] = combined.gain.value(combined.gain.logit(ranks))
     return wrong, None if combined.gain is None else gain
+
+
+def uncalibrated(combined: Combined, uncertainty: npt.ArrayLike) -> Array:
+    """P(edge wrong) as the logistic regression alone says it, without the isotonic one on top; NaN as in `predicted`."""
+    rows = np.asarray(uncertainty, dtype=np.float64)
+    return np.array(
+        [
+            float("nan")
+            if np.isnan(row).all()
+            else combined.wrong.logistic(combined.wrong.logit(_ranks(combined, row)))
+            for row in rows
+        ]
+    )
+
+
+def _ranks(combined: Combined, row: Array) -> list[float | None]:
+    return [
+        None if np.isnan(value) else member.rank(float(value))
+        for value, member in zip(row, combined.members, strict=True)
+    ]
 
 
 def crossfit_combined(

@@ -11,15 +11,17 @@ import numpy as np
 
 from confroute.certificate import Certificate, Loss
 from confroute.errors import CalibrationError
+from confroute.fitting.calibrated import Calibration, calibration_of
 from confroute.fitting.choice import Choice, chosen, live_columns, named, uncertainty_of
 from confroute.fitting.front import ParetoFront, front_of
+from confroute.fitting.notes import about, about_cost, left_out
 from confroute.fitting.objective import Objective
 from confroute.fitting.rates import Rates
 from confroute.fitting.replay import Expected, Progress, expected, replay
 from confroute.fitting.table import Array, Table, table_of
 from confroute.policy import Cascade, Gate, Threshold
 from confroute.recording import Row
-from confroute.signals import Combined, Recorded, Signal
+from confroute.signals import Combined, Signal
 from confroute.types import JSON
 
 # The part of the rows that a signal is chosen or fitted on, if one is: what is left is for the threshold.
@@ -59,6 +61,8 @@ class Fit:
     front : ParetoFront
         What other thresholds would have done on these.
     choice : Choice
+    calibration : Calibration
+        Of P(edge wrong) on the rows that the threshold comes from.
     selected_on, n : int
         Rows that the signal was chosen on (0 where it was given), and those that the threshold comes from.
     left_out : int
@@ -71,6 +75,7 @@ class Fit:
     expected: Expected
     front: ParetoFront = field(repr=False)
     choice: Choice = field(repr=False)
+    calibration: Calibration = field(repr=False)
     selected_on: int
     n: int
     left_out: int
@@ -177,14 +182,15 @@ def fit(
         expected=found,
         front=front,
         choice=choice,
+        calibration=calibration_of(choice, rest, uncertainty, seed=seed),
         selected_on=selected,
         n=rest.n,
         left_out=table.left_out,
         notes=(
-            *_left_out(table, columns),
-            *_about(choice, rest, uncertainty),
+            *left_out(table, columns),
+            *about(choice, rest, uncertainty),
             *notes,
-            *_about_cost(found, front),
+            *about_cost(found, front),
         ),
     )
 
@@ -250,51 +256,3 @@ def _for_share(share: float, uncertainty: Array) -> Threshold:
     return Threshold.for_cloud_share(
         known.tolist(), share=(share * uncertainty.size - missing) / max(1, known.size)
     )
-
-
-def _left_out(table: Table, columns: tuple[str, ...]) -> list[str]:
-    out = [name for name in table.columns if name not in columns]
-    if not out:
-        return []
-    return [
-        f"{', '.join(out)} left out: no signal measures it on new calls; replay_only (--replay-only) lets it in"
-    ]
-
-
-def _about(choice: Choice, table: Table, uncertainty: Array) -> list[str]:
-    notes = []
-    missing = int(np.isnan(uncertainty).sum())
-    if missing:
-        notes.append(
-            f"{choice.column} was not measured on {missing} of {table.n} calls: they go to the cloud"
-        )
-    members = [m.signal for m in choice.signal.members] if isinstance(choice.signal, Combined) else []
-    offline = [s.column for s in (choice.signal, *members) if isinstance(s, Recorded)]
-    if offline:
-        notes.append(
-            f"{', '.join(offline)} can be replayed only: put a signal that measures it in its place before the policy is deployed"
-        )
-    if "combined" in choice.scores:
-        single = {name: score for name, score in choice.scores.items() if name != "combined"}
-        best = max(single, key=lambda name: single[name])
-        verb = "beats" if choice.scores["combined"] > single[best] else "does not beat"
-        notes.append(
-            f"out of fold, the combination (APGR {choice.scores['combined']:.3f}) {verb} the best single signal, {best} "
-            f"({single[best]:.3f})"
-        )
-    if not table.cloud_graded:
-        notes.append(
-            "the cloud is not graded: quality of the policy is not known, and loss counts every wrong answer"
-        )
-    return notes
-
-
-def _about_cost(found: Expected, front: ParetoFront) -> list[str]:
-    if found.cost_per_1k is None:
-        return ["cost is not known of every call: record cost_usd or usage, and give prices"]
-    cloud = front.cloud.usd_per_1k
-    if cloud is None or found.cost_per_1k < cloud:
-        return []
-    return [
-        f"routing costs {found.cost_per_1k:.4g} USD for 1000 calls and always asking the cloud {cloud:.4g}: it does not pay"
-    ]

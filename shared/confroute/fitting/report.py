@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from html import escape
 
+from confroute.bench.plots import reliability_panels
+from confroute.fitting.calibrated import Calibration
 from confroute.fitting.fit import Fit
 from confroute.fitting.front import ParetoFront
 from confroute.fitting.point import Interval, Point
@@ -36,7 +39,8 @@ def front_svg(front: ParetoFront, *, chosen: Point | None = None) -> str:
     """
     every = [front.edge, *front.points, front.cloud, *front.oracle]
     most = max(map(front.cost, every)) or 1.0
-    panel = Panel(MARGIN, 30, _SIZE)
+    low, high = _heights(front, every)
+    panel = Panel(MARGIN, 30, _SIZE, low=low, high=high)
 
     def at(point: Point, value: float | None = None) -> tuple[float, float]:
         return front.cost(point) / most, front.worth(point) if value is None else value
@@ -62,6 +66,14 @@ def front_svg(front: ParetoFront, *, chosen: Point | None = None) -> str:
     return document(MARGIN + _SIZE + 320, _SIZE + 80, parts)
 
 
+def _heights(front: ParetoFront, every: Iterable[Point]) -> Interval:
+    """Of the part of the diagram where something is drawn, in tenths."""
+    ends = [end for point in front.points for end in point.quality_ci or ()]
+    values = [*map(front.worth, every), *ends]
+    low = math.floor(10 * min(values) + 1e-9) / 10
+    return low, max(low + 0.1, math.ceil(10 * max(values) - 1e-9) / 10)
+
+
 def _band(panel: Panel, front: ParetoFront, most: float) -> str:
     known = [(front.cost(p) / most, p.quality_ci) for p in front.points if p.quality_ci is not None]
     upper = [panel.place((x, ci[1])) for x, ci in known]
@@ -76,7 +88,7 @@ def _mark(panel: Panel, place: tuple[float, float], name: str, *, strong: bool, 
     side, shift = ("end", -7) if place[0] > 0.7 else ("start", 7)
     return (
         f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{5 if strong else 3}' fill='{colour}'/>"
-        f"<text x='{x + shift:.1f}' y='{y + (14 if row % 2 else -6):.1f}' text-anchor='{side}'>{name}</text>"
+        f"<text x='{x + shift:.1f}' y='{y + (-12 if row % 2 else 20):.1f}' text-anchor='{side}'>{name}</text>"
     )
 
 
@@ -102,7 +114,8 @@ def fit_parts(found: Fit) -> list[str]:
     ]
     if found.front.cloud.quality is not None:
         parts.append(front_svg(found.front, chosen=_chosen(found)))
-    parts += [f"<p>{escape(note)}.</p>" for note in found.notes]
+    parts += [f"<p>Note: {escape(note)}.</p>" for note in found.notes]
+    parts += _calibration(found.calibration)
     if found.choice.scores:
         parts += [
             "<h2>Signals</h2>",
@@ -117,6 +130,24 @@ def fit_parts(found: Fit) -> list[str]:
             ),
         ]
     return parts
+
+
+def _calibration(found: Calibration) -> Iterable[str]:
+    shown = {name: one for name, one in (("before", found.before), ("after", found.after)) if one is not None}
+    if not shown:
+        return
+    yield "<h2>Can its probability be believed?</h2>"
+    yield (
+        "<p>How often the edge is wrong where a probability of it was predicted; on the diagonal it can be believed. After calibration, on "
+        "calls that the calibration has not seen. ECE: mean distance to the diagonal; of few calls it is never quite 0.</p>"
+    )
+    if found.before is None:
+        yield "<p>Before calibration this uncertainty is not a probability.</p>"
+    yield table(
+        ["calibration", "P(edge wrong)", "n", "ECE"],
+        [[name, one.words, one.n, one.ece] for name, one in shown.items()],
+    )
+    yield reliability_panels(shown)
 
 
 _HEAD = (

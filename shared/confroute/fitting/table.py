@@ -76,6 +76,10 @@ class Table:
         found = [None if row.edge.error is not None else row.signals.get(column) for row in self.rows]
         return np.array([NAN if value is None else value for value in found], dtype=np.float64)
 
+    def matrix(self, columns: Sequence[str]) -> Array:
+        """Some signals side by side; shape (n, columns)."""
+        return np.column_stack([self.signal(name) for name in columns])
+
     def part(self, keep: npt.NDArray[np.bool_]) -> Table:
         """The rows where `keep` is True."""
 

@@ -70,9 +70,12 @@ class Head:
 
     def value(self, logit: float) -> float:
         """The calibrated value; rises strictly with the logit."""
+        return (1 - _SLOPE) * self.calibrated(logit) + _SLOPE * self.logistic(logit)
+
+    def logistic(self, logit: float) -> float:
+        """The value before calibration."""
         own = 1 / (1 + math.exp(-max(-700.0, min(700.0, logit))))
-        own = self.low + (self.high - self.low) * own
-        return (1 - _SLOPE) * self.calibrated(logit) + _SLOPE * own
+        return self.low + (self.high - self.low) * own
 
     def bounds(self, spans: Sequence[Span | Literal["unknown"]]) -> tuple[float, float]:
         """Least and greatest value over what is not known yet.

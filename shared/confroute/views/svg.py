@@ -22,24 +22,25 @@ _BAR = 220
 
 
 class Panel:
-    """A square of `size` pixels at (`left`, `top`), x from 0 to 1 and y from 0 to `high`."""
+    """A square of `size` pixels at (`left`, `top`), x from 0 to 1 and y from `low` to `high`."""
 
-    def __init__(self, left: float, top: float, size: float, *, high: float = 1.0) -> None:
-        self.left, self.top, self.size, self.high = left, top, size, high
+    def __init__(self, left: float, top: float, size: float, *, low: float = 0.0, high: float = 1.0) -> None:
+        self.left, self.top, self.size, self.low, self.high = left, top, size, low, high
 
     def place(self, point: Point) -> Point:
         """Pixels of a point."""
         x, y = point
-        return self.left + x * self.size, self.top + (1 - y / self.high) * self.size
+        return self.left + x * self.size, self.top + (self.high - y) / (self.high - self.low) * self.size
 
     def axes(self, title: str, x: str, y: str, *, wide: float = 1.0) -> Iterable[str]:
         """Frame, ticks and words; the ticks of x reach from 0 to `wide`."""
         left, top, size = self.left, self.top, self.size
         yield f"<rect x='{left}' y='{top}' width='{size}' height='{size}' fill='none' stroke='currentColor'/>"
         for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-            across, up = self.place((share, share * self.high))
+            tick = self.low + share * (self.high - self.low)
+            across, up = self.place((share, tick))
             yield f"<text x='{across:.1f}' y='{top + size + 14}' text-anchor='middle'>{share * wide:.3g}</text>"
-            yield f"<text x='{left - 5}' y='{up + 4:.1f}' text-anchor='end'>{share * self.high:.2g}</text>"
+            yield f"<text x='{left - 5}' y='{up + 4:.1f}' text-anchor='end'>{tick:.{3 if self.low else 2}g}</text>"
         middle = top + size / 2
         yield f"<text x='{left + size / 2}' y='{top + size + 30}' text-anchor='middle'>{escape(x)}</text>"
         yield (
