@@ -74,16 +74,16 @@ def calibration_of(choice: Choice, table: Table, uncertainty: Array, *, seed: in
     """
     known = ~np.isnan(uncertainty)
     wrong = 1.0 - table.edge_quality[known]
+    raw: Array | None
+    calibrated: Array | None
     if isinstance(choice.signal, Combined):
         rows = table.matrix([member.name for member in choice.signal.members])[known]
         raw, words = uncalibrated(choice.signal, rows), "logistic regression alone"
         calibrated, how = np.clip(predicted(choice.signal, rows)[0], 0.0, 1.0), "isotonic regression on top"
     else:
         raw, words = as_probability(uncertainty[known], choice.signal.range)
-        calibrated, how = (
-            crossfit_probability(uncertainty[known], wrong, seed=seed),
-            "isotonic regression, cross-fitted",
-        )
+        calibrated = crossfit_probability(uncertainty[known], wrong, seed=seed)
+        how = "isotonic regression, cross-fitted"
     return Calibration(before=_reliability(raw, wrong, words), after=_reliability(calibrated, wrong, how))
 
 
