@@ -25,7 +25,7 @@ from confroute.drift import Audited, DriftTest, Logged, off_policy
 from confroute.errors import CalibrationError, ConfrouteError
 from confroute.policy import GroupThreshold
 from confroute.policy.hedge import Hedged
-from confroute.policy.reuse import DraftReuse
+from confroute.policy.reuse import PATCH, DraftReuse
 from confroute.runtime import arun, run, run_stream
 from confroute.state import MemoryStore
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
@@ -79,6 +79,32 @@ def test_a_verified_draft_is_returned():
     assert routed.decision.usage["cloud"].output_tokens == 1
     other = run(DraftReuse(policy=sends, mode="verify"), ask(), calls_of(edge=UNSURE).call(ask()), ONCE)
     assert (other.generation.text, other.decision.route) == ("four", "cloud")
+
+
+async def test_a_draft_to_patch_is_shown_to_the_cloud_whose_answer_counts():
+    """The cloud reads question and draft, and what it writes is the answer, even the word that would verify; a kept draft is not shown."""
+    patching = DraftReuse(policy=Cascade.of(TokenLogprob(), 0.1))
+    assert patching.mode == "patch"
+    for said in ("5, patched", "OK"):
+        calls = calls_of(edge=UNSURE, cloud=said)
+        for routed in (
+            run(patching, ask(), calls.call(ask()), ONCE),
+            await arun(patching, ask(), calls.acall(ask()), ONCE),
+        ):
+            assert (routed.generation.text, routed.decision.route) == (said, "cloud")
+            assert routed.decision.layers["reuse"] == {"mode": "patch"}
+            assert [(step.kind, step.tier) for step in routed.decision.steps] == [
+                ("draft", "edge"),
+                ("final", "cloud"),
+            ]
+        for heard in calls.models["cloud"].heard:
+            assert "What is 2 + 2?" in heard.prompt
+            assert PATCH.format(draft="5") in heard.prompt
+        assert all("smaller model" not in heard.prompt for heard in calls.models["edge"].heard)
+    kept = calls_of(edge=SURE)
+    decision = run(patching, ask(), kept.call(ask()), ONCE).decision
+    assert (decision.route, "reuse" in decision.layers) == ("edge", False)
+    assert kept.models["cloud"].heard == []
 
 
 @pytest.mark.parametrize("on_alarm", ["warn", "widen", "cloud"])

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from confroute.asks import Hidden, ModelAsk, Prompt, Sample, Score
 from confroute.errors import PolicyError
 from confroute.models.inside import elsewhere
-from confroute.types import Alternatives, Finish, Generation, Request, Usage, transcript
+from confroute.types import Alternatives, Finish, Generation, Message, Request, Usage, transcript
 from confroute.watching import Streamed
 
 
@@ -177,41 +177,38 @@ class ScriptedCalls:
 
     def call(self, request: Request) -> Callable[[ModelAsk], list[Generation]]:
         """What `confroute.runtime.run` wants as `call`."""
-        prompt = prompt_of(request)
 
         def answer(ask: ModelAsk) -> list[Generation]:
             if isinstance(ask, (Score, Hidden)):
                 raise elsewhere(ask, self._model(ask.tier).name)
+            prompt = _asked(ask, request)
             if isinstance(ask, Sample):
                 return [self._model(ask.tier).say(prompt, temperature=ask.temperature) for _ in range(ask.n)]
-            asked = transcript(ask.messages) if isinstance(ask, Prompt) else prompt
-            return [self._model(ask.tier).say(asked)]
+            return [self._model(ask.tier).say(prompt)]
 
         return answer
 
     def acall(self, request: Request) -> Callable[[ModelAsk], Coroutine[None, None, list[Generation]]]:
         """What `confroute.runtime.arun` wants as `call`."""
-        prompt = prompt_of(request)
 
         async def answer(ask: ModelAsk) -> list[Generation]:
             if isinstance(ask, (Score, Hidden)):
                 raise elsewhere(ask, self._model(ask.tier).name)
+            prompt = _asked(ask, request)
             if isinstance(ask, Sample):
                 return [
                     await self._model(ask.tier).asay(prompt, temperature=ask.temperature)
                     for _ in range(ask.n)
                 ]
-            asked = transcript(ask.messages) if isinstance(ask, Prompt) else prompt
-            return [await self._model(ask.tier).asay(asked)]
+            return [await self._model(ask.tier).asay(prompt)]
 
         return answer
 
     def stream(self, request: Request) -> Callable[[Streamed], Generator[str | Generation, None, None]]:
         """What `confroute.runtime.run_stream` wants as `stream`: tokens, then the whole answer."""
-        prompt = prompt_of(request)
 
         def answer(ask: Streamed) -> Generator[str | Generation, None, None]:
-            model = self._model(ask.tier)
+            model, prompt = self._model(ask.tier), _asked(ask, request)
             reply = model.reply(prompt)
             time.sleep(reply.latency_s)
             yield from parts(reply)
@@ -221,10 +218,9 @@ class ScriptedCalls:
 
     def astream(self, request: Request) -> Callable[[Streamed], AsyncGenerator[str | Generation, None]]:
         """What `confroute.runtime.arun_stream` wants as `stream`."""
-        prompt = prompt_of(request)
 
         async def answer(ask: Streamed) -> AsyncGenerator[str | Generation, None]:
-            model = self._model(ask.tier)
+            model, prompt = self._model(ask.tier), _asked(ask, request)
             reply = model.reply(prompt)
             await asyncio.sleep(reply.latency_s)
             for part in parts(reply):
@@ -258,3 +254,12 @@ def part(said: Generation, position: int) -> Generation:
 def prompt_of(request: Request) -> str:
     """A conversation as one text, as scripted models see it."""
     return transcript(request.messages)
+
+
+def _asked(ask: ModelAsk | Streamed, request: Request) -> str:
+    """What a model is to read: the conversation or a prompt of the ask's own, and the ask's note."""
+    if isinstance(ask, Prompt):
+        return transcript(ask.messages)
+    note = getattr(ask, "note", None)
+    own = () if note is None else (Message(role="user", text=note),)
+    return transcript((*request.messages, *own))
