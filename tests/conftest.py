@@ -2,12 +2,16 @@
 
 import asyncio
 import inspect
+import os
 
 import pytest
 from hypothesis import settings
 
 from confroute.testing import Reply, ScriptedModel, ScriptedServer, faults
 from confroute.types import Usage
+
+# As in the Makefile, for tests that are run without it: torch reads it once, when it is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 pytest_plugins = ["confroute.testing.plugin"]
 
