@@ -120,7 +120,7 @@ class MLP(Ensemble):
         inner = side_by_side(found["inner"]) / scale[:, None]
         return cls(
             inner=inner,
-            bias=np.asarray(found["bias"].reshape(-1) - mean @ inner, dtype=np.float32),
+            bias=(found["bias"].reshape(-1) - mean @ inner).astype(np.float32),
             outer=masked(found["outer"], draws, rate=dropout, seed=seed),
             offset=found["offset"].reshape(members),
         )

@@ -163,7 +163,7 @@ class SimilarityRanking:
         deviation = np.sqrt(
             np.linalg.solve(precision, np.tile(gap[:, None], (len(queries), 1, 1)))[:, :, 0] @ gap
         )
-        return np.asarray([chance, np.minimum(0.5, deviation * chance * (1 - chance))], dtype=np.float64)
+        return np.stack([chance, np.minimum(0.5, deviation * chance * (1 - chance))]).astype(np.float64)
 
     def _sums(self, weight: npt.NDArray[np.floating], battles: Sequence[slice]) -> tuple[Numbers, Numbers]:
         """Weight won and lost by the first model, each of shape (queries, pairs of models)."""

@@ -72,7 +72,7 @@ def _analyser() -> Any:
 @functools.cache
 def _default() -> Any:
     try:
-        from presidio_analyzer import AnalyzerEngine
+        from presidio_analyzer import AnalyzerEngine  # pyright: ignore[reportMissingImports]  user's choice
     except ImportError as error:
         raise MissingExtraError(extra="presidio", needed_for="the detector Presidio") from error
     return AnalyzerEngine()
