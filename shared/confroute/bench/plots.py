@@ -22,14 +22,17 @@ class Judged(Protocol):
     @property
     def n(self) -> int:
         """Rows."""
+        ...
 
     @property
     def ece(self) -> float | None:
         """Expected calibration error."""
+        ...
 
     @property
     def reliability(self) -> tuple[Bin, ...]:
         """Points."""
+        ...
 
 
 def _thinned(coverage: Array, risk: Array) -> list[Point]:
