@@ -28,6 +28,8 @@ __all__ = ["ChatLocal"]
 CALL_KWARGS = ("temperature", "max_tokens", "top_p", "seed", "logprobs", "top_logprobs", "n", "model")
 # Set by LangChain itself for tracing; it means nothing to a model.
 IGNORED_KWARGS = ("ls_structured_output_format",)
+# LangChain's standard arguments of models behind a server: code that builds any chat model passes them.
+_OF_SERVERS = ("timeout", "max_retries", "api_key", "streaming")
 
 
 class ChatLocal(BaseChatModel):
@@ -79,6 +81,12 @@ class ChatLocal(BaseChatModel):
     dtype : {"float32", "bfloat16", "float16", "auto"}
     context_window : int or None
         Tokens of prompt and answer together; None for the model's own.
+
+    Raises
+    ------
+    TypeError
+        An argument that is none of its fields; `timeout`, `max_retries`, `api_key` and `streaming`, which mean nothing
+        in this process, are taken and ignored.
     """
 
     model: str
@@ -91,6 +99,17 @@ class ChatLocal(BaseChatModel):
     top_logprobs: int | None = None
     dtype: str = "float32"
     context_window: int | None = None
+
+    if not TYPE_CHECKING:  # the signature made from the fields is the better one
+
+        def __init__(self, **kwargs: Any) -> None:
+            unknown = sorted(set(kwargs) - set(type(self).model_fields) - set(_OF_SERVERS))
+            if unknown:
+                # pydantic would drop it: a misspelt `max_tokens` must not leave the default one in its place.
+                own = [name for name in type(self).model_fields if name not in BaseChatModel.model_fields]
+                msg = f"{', '.join(unknown)}: expected {', '.join(own)} or a field of BaseChatModel"
+                raise TypeError(msg)
+            super().__init__(**kwargs)
 
     @property
     def _llm_type(self) -> str:

@@ -48,6 +48,7 @@ class LocalLLM(LLM):
     the task or closing the stream stops the decoding within one token. `complete` sends its prompt as one user turn,
     through the model's chat template. Calls take `temperature`, `max_tokens`, `top_p`, `seed`, `stop` and
     `top_logprobs`; anything else is refused. `chat(..., n=5)` reads the prompt once for five answers, which stand in `raw["choices"]`.
+    An argument that is none of its fields is a TypeError.
     """
 
     samples_in_one_call: ClassVar[bool] = True
@@ -68,6 +69,18 @@ class LocalLLM(LLM):
     context_window: int | None = Field(
         default=None, description="Tokens of prompt and answer; None for the model's own."
     )
+
+    if not TYPE_CHECKING:  # the signature made from the fields is the better one
+
+        def __init__(self, **kwargs: Any) -> None:
+            # "class_name" is LlamaIndex's own, in what it serialises.
+            unknown = sorted(set(kwargs) - set(type(self).model_fields) - {"class_name"})
+            if unknown:
+                # pydantic would drop it: a misspelt `max_tokens` must not leave the default one in its place.
+                own = [name for name in type(self).model_fields if name not in LLM.model_fields]
+                msg = f"{', '.join(unknown)}: expected {', '.join(own)} or a field of LLM"
+                raise TypeError(msg)
+            super().__init__(**kwargs)
 
     @classmethod
     def class_name(cls) -> str:

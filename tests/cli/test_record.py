@@ -244,3 +244,30 @@ def test_grading() -> None:
     assert graded(None, "no idea", QUESTION, "A") == 0.0
     assert graded(None, "The answer is: **Paris**.", "Capital?", "paris") == 1.0
     assert graded("A", "A", QUESTION, None) is None
+    assert graded(None, "It is in Paris.", "Where?", ["Lyon", "Paris"]) == 1.0
+    assert graded(None, "It is in Parisia.", "Where?", ["Lyon", "Paris"]) == 0.0
+
+
+def test_a_list_of_references_is_graded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorded rows carry a quality wherever `confroute label` would find one."""
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scripted_edge.py").write_text(
+        "from langchain_confroute.testing import ScriptedChat\nedge = ScriptedChat.of('It was Ada Lovelace.')\n"
+    )
+    prompt = {"id": "a", "prompt": "Who?", "reference": ["Ada Lovelace", "Lovelace"]}
+    Path("p.jsonl").write_text(json.dumps(prompt) + "\n")
+    command = ["record", "p.jsonl", "--out", "run.jsonl", "--edge", "scripted_edge:edge", "--signals"]
+    assert main(command) == 0
+    (row,) = read_rows("run.jsonl")
+    assert row.edge.quality == 1.0
+
+
+def test_a_run_that_came_to_nothing_is_no_success(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    """Exit code 1 if every row ended in an error, so that a script stops there."""
+    path, out = tmp_path / "long.jsonl", tmp_path / "run.jsonl"
+    path.write_text(json.dumps({"id": "long", "prompt": "cat " * 400}) + "\n")
+    command = ["record", str(path), "--out", str(out), "--edge", f"local:{folder}", "--max-tokens", "4"]
+    assert main(command) == 1
+    assert "1 rows recorded, 0 were there, 1 with an error" in capsys.readouterr().out
+    assert main(command) == 0  # nothing left to do

@@ -27,6 +27,7 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
+from langchain_core.runnables import ConfigurableField
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
@@ -138,6 +139,20 @@ def test_unknown_call_arguments(chat: ChatLocal) -> None:
     """What is not known is refused by name."""
     with pytest.raises(RequestError, match="frequency_penalty"):
         chat.invoke(ASK, frequency_penalty=1.0)
+
+
+def test_a_misspelt_argument_is_refused(chat: ChatLocal) -> None:
+    """At construction, with the names that are taken; copies, pickles, bindings and configurable fields are not."""
+    with pytest.raises(
+        TypeError, match=r"max_token: expected model, temperature, max_tokens, .* BaseChatModel"
+    ):
+        ChatLocal(model="smollm2-135m", max_token=5)  # type: ignore[call-arg]  # the mistake
+    for same in (pickle.loads(pickle.dumps(chat)), copy.deepcopy(chat), chat.model_copy()):
+        assert same == chat
+    assert ChatLocal(model="m", name="mine", tags=["t"], disable_streaming=True).name == "mine"
+    configurable = chat.configurable_fields(max_tokens=ConfigurableField(id="most"))
+    configured, _ = configurable.prepare({"configurable": {"most": 2}})  # type: ignore[attr-defined]
+    assert configured.max_tokens == 2
 
 
 def test_usage_callback(chat: ChatLocal) -> None:

@@ -130,6 +130,17 @@ def test_messages() -> None:
         to_messages([ChatMessage(role="user", blocks=[ImageBlock(url="https://example.org/x.png")])])
 
 
+def test_a_misspelt_argument_is_refused(llm: LocalLLM) -> None:
+    """At construction, with the names that are taken; what LlamaIndex writes of it can be read again."""
+    with pytest.raises(
+        TypeError, match=r"max_token: expected model, temperature, max_tokens, .* field of LLM"
+    ):
+        LocalLLM(model="smollm2-135m", max_token=5)  # type: ignore[call-arg]  # the mistake
+    assert LocalLLM.from_json(llm.to_json()).max_tokens == llm.max_tokens
+    assert LocalLLM(**llm.to_dict()).max_tokens == llm.max_tokens
+    assert LocalLLM(model="m", system_prompt="Be short.").system_prompt == "Be short."
+
+
 def test_pickle(llm: LocalLLM) -> None:
     """A pickle holds no weights and answers the same."""
     frozen = pickle.dumps(llm)

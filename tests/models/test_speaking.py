@@ -118,6 +118,14 @@ def test_names_of_every_kind(monkeypatch):
     assert isinstance(speaker("mymodels:judge"), FunctionSpeaker)
 
 
+def test_a_module_of_the_current_folder_is_found(tmp_path, monkeypatch):
+    """Also from an installed script, which has its own folder on the path in place of the current one."""
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models_of_this_folder.py").write_text("def judge(messages):\n    return 'yes'\n")
+    assert speaker("models_of_this_folder:judge").say(ASKED)[0].text == "yes"
+
+
 @pytest.mark.parametrize(
     ("model", "base_url", "says"),
     [

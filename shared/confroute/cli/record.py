@@ -31,7 +31,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "record",
         help="run models over a file of prompts and keep all evidence",
         description="Answer each prompt with the edge (and the cloud), draw samples, measure signals, grade against "
-        "the reference, and append one JSON line a prompt. Started again, it goes on where it was stopped.",
+        "the reference, and append one JSON line a prompt. Started again, it goes on where it was stopped. Exit code 1 if "
+        "every row ended in an error.",
     )
     parser.add_argument(
         "prompts", type=Path, metavar="PROMPTS", help='JSON lines: "id", "prompt" or "messages"'
@@ -120,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{args.out}: {len(todo)} rows recorded, {len(done)} were there, {len(errors)} with an error{again}"
     )
-    return 0
+    return 1 if todo and len(errors) == len(todo) else 0
 
 
 def _check(args: argparse.Namespace) -> None:

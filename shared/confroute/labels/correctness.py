@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from confroute.judge.verdicts import Winner
 from confroute.recording.grade import answer_in, graded
-from confroute.signals.answers import normalised
 from confroute.types import JSON
 
 
@@ -29,16 +26,6 @@ def quality_of(text: str, question: str, reference: JSON) -> float | None:
     ... )
     (1.0, 0.0)
     """
-    if isinstance(reference, list):
-        said = normalised(text)
-        names = [
-            normalised(str(name))
-            for name in reference
-            if isinstance(name, (str, int, float)) and str(name).strip()
-        ]
-        if not names:
-            return None
-        return float(any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said) for name in names))
     return graded(answer_in(text, question, reference), text, question, reference)
 
 

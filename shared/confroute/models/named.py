@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from pathlib import Path
 
 from confroute.errors import PolicyError
 
@@ -13,12 +15,17 @@ EXPECTED = "local:NAME, openai:MODEL, ollama:MODEL or MODULE:OBJECT"
 def imported(spec: str) -> object:
     """The object of a name such as "my_package.models:judge"; dots behind the colon name attributes.
 
+    Modules of the current folder are found as well, as other command lines do: the folder is put first on `sys.path`.
+
     Raises
     ------
     PolicyError
         No such module or object.
     """
     module, _, name = spec.partition(":")
+    # An installed script has its own folder there in its place; it stays, for what the module imports later.
+    if "" not in sys.path and (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
     try:
         found: object = importlib.import_module(module)
         for part in name.split("."):

@@ -55,7 +55,8 @@ def graded(answer: str | None, text: str, question: str, reference: JSON) -> flo
     text : str
         All of it: compared, normalised, with a reference that is a text.
     question : str
-    reference : str, number or None
+    reference : str, number, list or None
+        Of a list any is right: one of it may stand anywhere in the text as whole words, since models answer in sentences.
         Anything else cannot be graded here, and gives None.
 
     Examples
@@ -64,7 +65,11 @@ def graded(answer: str | None, text: str, question: str, reference: JSON) -> flo
     (1.0, 0.0)
     >>> graded(None, "The answer is: Paris.", "Capital?", "paris"), graded("x", "x", "?", None)
     (1.0, None)
+    >>> graded(None, "It was Ada Lovelace.", "Who?", ["Ada Lovelace", "Lovelace"])
+    1.0
     """
+    if isinstance(reference, list):
+        return _among(text, reference)
     if isinstance(reference, bool) or not isinstance(reference, (int, float, str)):
         return None
     kind = kind_of_reference(reference, question)
@@ -73,3 +78,13 @@ def graded(answer: str | None, text: str, question: str, reference: JSON) -> flo
     if kind == "option":
         return float(answer == reference)
     return float(normalised(text) == normalised(str(reference)))
+
+
+def _among(text: str, references: list[JSON]) -> float | None:
+    said = normalised(text)
+    names = [
+        normalised(str(one)) for one in references if isinstance(one, (str, int, float)) and str(one).strip()
+    ]
+    if not names:
+        return None
+    return float(any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said) for name in names))

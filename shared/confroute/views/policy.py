@@ -140,7 +140,7 @@ def _words(value: Any) -> str:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         words = type(value).__name__ + (_settings(value) or "()")
     elif isinstance(value, tuple):
-        words = ", ".join(map(_words, value))
+        words = f"({', '.join(map(_words, value))}{',' * (len(value) == 1)})"
     else:
         words = repr(value)
     return words if len(words) <= _LONG else f"{type(value).__name__}(...)"
