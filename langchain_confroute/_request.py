@@ -11,6 +11,7 @@ from langchain_core.runnables.utils import ConfigurableFieldSpec
 
 from confroute.errors import PolicyError, RequestError
 from confroute.flow import Policy
+from confroute.policy.files import refuse_path
 from confroute.types import Message, Request
 from langchain_confroute._context import CONTEXT, found, told
 from langchain_confroute._messages import kinds_of, to_core
@@ -94,6 +95,7 @@ def check_tiers(policy: Policy) -> None:
     ------
     PolicyError
     """
+    refuse_path(policy)
     named = getattr(policy, "tiers", TIERS)
     if set(named) != set(TIERS):
         msg = f"the policy's tiers are {named}: expected {TIERS}, the two of this router"

@@ -13,7 +13,7 @@ from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.runnables import Runnable
 from langchain_core.runnables.base import RunnableBindingBase
 
-from confroute.errors import MissingExtraError, PolicyError
+from confroute.errors import PolicyError
 from confroute.models.resilience import rejects_logprobs
 from confroute.types import Tier
 from langchain_confroute._compat import fresh, provider_of
@@ -55,20 +55,6 @@ def rebuilt(model: Model, change: Callable[[Any], Model], *, without: Sequence[s
     kept = {name: value for name, value in model.kwargs.items() if name not in without}
     bound = rebuilt(model.bound, change, without=without)
     return model.model_copy(update={"bound": bound, "kwargs": kept})
-
-
-def resolved(model: Model | str, tier: str) -> Model:
-    """The model itself, made by `init_chat_model` where only its name was given."""
-    if not isinstance(model, str):
-        return model
-    try:
-        from langchain.chat_models import init_chat_model
-    except ImportError as error:
-        raise MissingExtraError(
-            extra="agents", needed_for=f"{tier}={model!r}, a name for init_chat_model,"
-        ) from error
-    made: Model = init_chat_model(model)
-    return made
 
 
 def same_model(edge: Model, cloud: Model) -> bool:

@@ -19,12 +19,14 @@ from confroute.errors import PolicyError, RequestError
 from confroute.flow import Policy
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade
+from confroute.policy.files import refuse_path
 from langchain_confroute import _profile
 from langchain_confroute._base import RoutedChat
+from langchain_confroute._given import resolved
 from langchain_confroute._request import check_tiers, config_specs
 from langchain_confroute._routing import ChatCall, Plan
 from langchain_confroute._shapes import Asked, Shape, Structured, ToolCalls, finishing
-from langchain_confroute._tiers import Model, TierModel, model_name, resolved, same_model, with_settings
+from langchain_confroute._tiers import Model, TierModel, model_name, same_model, with_settings
 
 
 class ChatConfRoute(RoutedChat):
@@ -91,7 +93,7 @@ class ChatConfRoute(RoutedChat):
     Raises
     ------
     PolicyError
-        Edge and cloud are the same model, the policy names other tiers, or `cache` or `rate_limiter` is set here
+        Edge and cloud are the same model or one is a chain that ends in an output parser, the policy names other tiers, or `cache` or `rate_limiter` is set here
         and not on the two models.
 
     Examples
@@ -129,6 +131,7 @@ class ChatConfRoute(RoutedChat):
     if not TYPE_CHECKING:  # the signature made from the fields is the better one
 
         def __init__(self, **kwargs: Any) -> None:
+            refuse_path(kwargs.get("policy"))
             super().__init__(**kwargs)
             # Not a validator: pydantic would hide a PolicyError in a ValidationError.
             self._check()

@@ -14,7 +14,8 @@ from confroute.errors import BadLogprobsError, ConfrouteError, MissingExtraError
 from confroute.nextstep import next_step
 from confroute.prices import Price
 from confroute.types import checked_logprobs
-from langchain_confroute._tiers import Model, TierModel, resolved
+from langchain_confroute._given import resolved
+from langchain_confroute._tiers import Model, TierModel
 from langchain_confroute.local import ChatLocal
 from langchain_confroute.logprobs import extract_token_logprobs
 

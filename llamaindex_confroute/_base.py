@@ -17,6 +17,7 @@ from confroute.errors import PolicyError
 from confroute.flow import Policy
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade
+from confroute.policy.files import refuse_path
 from confroute.types import Request, Tier
 from llamaindex_confroute import _compat
 from llamaindex_confroute._lineage import Lineage
@@ -222,6 +223,7 @@ def _check(edge: object, cloud: object, policy: object) -> None:
     if isinstance(edge, LLM) and isinstance(cloud, LLM) and same_model(edge, cloud):
         msg = f"edge and cloud are the same model ({edge.class_name()}): expected two that differ, the cheaper one as edge"
         raise PolicyError(msg)
+    refuse_path(policy)
     if not isinstance(policy, Policy):
         msg = f"policy is a {type(policy).__name__}: expected Cascade(...) or an object with a flow(request) method"
         raise PolicyError(msg)

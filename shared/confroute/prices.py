@@ -28,10 +28,12 @@ class Price:
     output_usd: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.input_usd < math.inf and 0 <= self.output_usd < math.inf):
-            msg = (
-                f"prices {self.input_usd} and {self.output_usd}: expected USD for a million tokens, 0 or more"
-            )
+        try:
+            fits = 0 <= self.input_usd < math.inf and 0 <= self.output_usd < math.inf
+        except TypeError:  # a text, or nothing
+            fits = False
+        if not fits:
+            msg = f"prices {self.input_usd!r} and {self.output_usd!r}: expected numbers, USD for a million tokens, 0 or more"
             raise PolicyError(msg)
 
     def of(self, usage: Usage) -> float:

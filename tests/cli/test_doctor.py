@@ -113,7 +113,7 @@ def test_the_command_fails_where_nobody_answers(capsys, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     dead = ["--edge-url", "http://127.0.0.1:9/v1", "--cloud-url", "http://127.0.0.1:9/v1"]
     assert main(["doctor", "--edge", "openai:small", "--cloud", "openai:large", *dead]) == 1
-    assert "nothing to route by" in capsys.readouterr().out
+    assert "the edge does not answer" in capsys.readouterr().out
 
 
 def test_a_notebook_shows_the_table():

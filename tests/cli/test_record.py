@@ -219,6 +219,7 @@ def test_a_server_is_recorded(tmp_path: Path, openai_server: Any, monkeypatch: p
     ("more", "said"),
     [
         (["--edge", "nowhere:thing"], "No module named 'nowhere'"),
+        (["--edge", "smollm2-135m"], "did you mean 'local:smollm2-135m'?"),
         (["--edge", "json:dumps"], "expected a LangChain chat model"),
         (["--samples", "-1"], "--samples is -1: expected 0 or more"),
         (["--edge-price", "3"], "expected two numbers, IN,OUT"),

@@ -65,8 +65,14 @@ def test_files_that_are_no_json_are_refused(tmp_path):
     """Not JSON, or JSON of another shape."""
     for text in ("", "{", "[]", "3"):
         (tmp_path / "policy.json").write_text(text)
-        with pytest.raises(PolicyError, match="no policy file"):
+        with pytest.raises(PolicyError, match=r"policy\.json: this is no policy file.* policy\.save"):
             Cascade.load(tmp_path / "policy.json")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    """With where policy files come from."""
+    with pytest.raises(PolicyError, match=r"missing\.json cannot be read: .* `confroute fit --out`"):
+        Cascade.load(tmp_path / "missing.json")
 
 
 def test_own_classes_are_not_written_half(tmp_path):

@@ -28,6 +28,13 @@ def test_what_is_no_price_is_refused(text):
         Price.parse(text)
 
 
+@pytest.mark.parametrize("given", ["0.15", None])
+def test_a_price_that_is_no_number_is_refused(given):
+    """Also a number in quotes."""
+    with pytest.raises(PolicyError, match="expected numbers, USD for a million tokens"):
+        Price(input_usd=given)
+
+
 @pytest.mark.parametrize("bad", ["nan,1", "1,inf", "-1,1"])
 def test_prices_are_finite(bad):
     """An infinite price would make a call without tokens cost no number at all."""

@@ -6,6 +6,7 @@ import copy
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from langchain_core.callbacks import get_usage_metadata_callback
@@ -16,7 +17,7 @@ from langchain_core.runnables import RunnableLambda
 
 from confroute import Cascade, KeepPrivate, SelfConsistency, SendTo, TokenLogprob, record
 from confroute.errors import MissingExtraError, PolicyError, RequestError
-from langchain_confroute import ChatConfRoute
+from langchain_confroute import ChatConfRoute, ConfidenceRouter
 from langchain_confroute.testing import ScriptedChat
 from tests.langchain.conftest import ONCE, forced
 
@@ -213,6 +214,31 @@ def test_a_runnable_that_ends_in_a_string_is_an_error(edge):
     model = ChatConfRoute(edge=edge, cloud=RunnableLambda(lambda _: "text"), cloud_limits=ONCE)
     with pytest.raises(RequestError, match="ConfidenceRouter"):
         model.invoke("q", forced("cloud"))
+
+
+def test_a_chain_that_ends_in_an_output_parser_is_refused(edge, cloud):
+    """At construction: each of its calls would fail, and the cloud answer all of them."""
+    for chain in (edge | StrOutputParser(), (edge | StrOutputParser()).with_config(tags=["t"])):
+        with pytest.raises(
+            PolicyError, match=r"edge is a chain that ends in StrOutputParser.*ConfidenceRouter"
+        ):
+            ChatConfRoute(edge=chain, cloud=cloud)
+    assert ChatConfRoute(edge=RunnableLambda(lambda m: m) | edge, cloud=cloud).invoke("q").text
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m", "local:smollm2-135m"])
+def test_the_name_of_a_local_model_is_told_how_to_be_given(name, cloud):
+    """It is none of init_chat_model's."""
+    with pytest.raises(PolicyError, match=r"give ChatLocal\(model='smollm2-135m'\)"):
+        ChatConfRoute(edge=name, cloud=cloud)
+
+
+@pytest.mark.parametrize("policy", ["policy.json", Path("policy.json")])
+def test_the_path_of_a_policy_is_told_how_to_be_loaded(policy, edge, cloud):
+    """A router takes the policy itself."""
+    for router in (ChatConfRoute, ConfidenceRouter):
+        with pytest.raises(PolicyError, match=r"Cascade\.load\('policy\.json'\)"):
+            router(edge=edge, cloud=cloud, policy=policy)
 
 
 def test_init_chat_model_string(monkeypatch, edge):

@@ -129,6 +129,7 @@ def test_a_module_of_the_current_folder_is_found(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("model", "base_url", "says"),
     [
+        ("smollm2-135m", None, "did you mean 'local:smollm2-135m'"),
         ("smollm2", None, "expected local:NAME, openai:MODEL, ollama:MODEL"),
         ("no_such_module:x", None, "cannot be imported"),
         ("confroute:no_such_name", None, "cannot be imported"),

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from confroute.cli._runs import add_run_arguments, progress, rates_of, rows_of
 from confroute.cli.fit import show_expected
-from confroute.errors import PolicyError
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -37,11 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from confroute.fitting import expected, replay, table_of
     from confroute.policy import Cascade
 
-    try:
-        policy = Cascade.load(args.policy)
-    except OSError as error:
-        msg = f"{args.policy} cannot be read: {error}; expected a policy file of `confroute fit`"
-        raise PolicyError(msg) from error
+    policy = Cascade.load(args.policy)
     rates = rates_of(args)
     table = table_of(rows_of(args.data, args.dataset), rates=rates)
     with progress("replaying") as moved:

@@ -74,6 +74,9 @@ def _show(found: Diagnosis) -> None:
     console.print(table)
     for tier, model in found.models.items():
         console.print(f"{tier}: {model}", markup=False)
+    if not found.works("edge", "answers"):
+        console.print("the edge does not answer: nothing was measured, and there is nothing to route by yet")
+        return
     if found.policy is None:
         console.print("no signal can be measured on this edge: there is nothing to route by")
         return

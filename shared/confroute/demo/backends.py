@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from confroute.errors import MissingExtraError, ModelError, PolicyError
+from confroute.models.named import meant
 from confroute.models.speaking import local_dtype
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Backend:
     def __post_init__(self) -> None:
         provider, _, model = self.spec.partition(":")
         if not provider or not model:
-            msg = f"model {self.spec!r}: expected PROVIDER:MODEL, such as local:smollm2-135m or openai:gpt-4o-mini"
+            msg = f"model {self.spec!r}: expected PROVIDER:MODEL, such as local:smollm2-135m or openai:gpt-4o-mini{meant(self.spec)}"
             raise PolicyError(msg)
         if provider == "local" and self.base_url:
             msg = f"model {self.spec!r} runs in this process: a base URL is for openai: and ollama: models"

@@ -12,6 +12,18 @@ OLLAMA_URL = "http://127.0.0.1:11434/v1"
 EXPECTED = "local:NAME, openai:MODEL, ollama:MODEL or MODULE:OBJECT"
 
 
+def in_catalogue(name: str) -> bool:
+    """Whether `confroute pull` knows a model of this name."""
+    from confroute.models.catalog import known
+
+    return any(entry.name == name for entry in known())
+
+
+def meant(spec: str) -> str:
+    """A hint for who left the "local:" out; empty where that is not it."""
+    return f"; did you mean 'local:{spec}'?" if in_catalogue(spec) else ""
+
+
 def imported(spec: str) -> object:
     """The object of a name such as "my_package.models:judge"; dots behind the colon name attributes.
 
@@ -31,6 +43,6 @@ def imported(spec: str) -> object:
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError) as error:
-        msg = f"model {spec!r} cannot be imported: {error}; expected {EXPECTED}"
+        msg = f"model {spec!r} cannot be imported: {error}; expected {EXPECTED}{meant(spec)}"
         raise PolicyError(msg) from error
     return found

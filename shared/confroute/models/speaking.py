@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from confroute.errors import PolicyError
-from confroute.models.named import EXPECTED, OLLAMA_URL, imported
+from confroute.models.named import EXPECTED, OLLAMA_URL, imported, meant
 from confroute.models.openai import OpenAISpeaker
 from confroute.types import Generation, Message
 
@@ -272,7 +272,7 @@ class _LocalCall:
 def _named(spec: str, base_url: str | None, logprobs: bool) -> Speaker:
     kind, _, name = spec.partition(":")
     if not kind or not name:
-        msg = f"model {spec!r}: expected {EXPECTED}"
+        msg = f"model {spec!r}: expected {EXPECTED}{meant(spec)}"
         raise PolicyError(msg)
     if kind in ("openai", "ollama"):
         url = base_url or (OLLAMA_URL if kind == "ollama" else None)

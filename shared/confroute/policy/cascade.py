@@ -157,10 +157,17 @@ class Cascade(Shown):
         Raises
         ------
         PolicyError
-            No policy file, one of another version, or one whose values no policy may have.
+            No file, no policy file, one of another version, or one whose values no policy may have.
         """
-        # Bytes that are no text become an error of the reader's: "not JSON".
-        policy = from_json(Path(path).read_text(encoding="utf-8", errors="replace"))
+        try:
+            # Bytes that are no text become an error of the reader's: "not JSON".
+            policy = from_json(Path(path).read_text(encoding="utf-8", errors="replace"))
+        except OSError as error:
+            msg = f"{path} cannot be read: {error}; expected a policy file of `confroute fit --out` or policy.save"
+            raise PolicyError(msg) from error
+        except PolicyError as error:
+            msg = f"{path}: {error}"
+            raise PolicyError(msg) from error
         if not isinstance(policy, cls):
             msg = f"{path} holds a {type(policy).__name__}: expected a {cls.__name__}"
             raise PolicyError(msg)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from typing import Any, TypeVar
 
 from confroute.certificate import Certificate
@@ -51,6 +52,7 @@ from confroute.signals import (
 
 FORMAT = "confroute-policy"
 VERSION = 1
+_WRITTEN_BY = "policies are written by `confroute fit --out` and policy.save"
 T = TypeVar("T", bound=type)
 _KNOWN: dict[str, type[Any]] = {
     known.__name__: known
@@ -96,6 +98,19 @@ def register(cls: T) -> T:
     return cls
 
 
+def refuse_path(policy: object) -> None:
+    """Say how a file is read, to whoever gives its path for the policy.
+
+    Raises
+    ------
+    PolicyError
+    """
+    if isinstance(policy, (str, os.PathLike)):
+        path = os.fspath(policy)
+        msg = f"policy is a {type(policy).__name__}, {path!r}: load a file with Cascade.load({path!r})"
+        raise PolicyError(msg)
+
+
 def to_json(policy: object) -> str:
     """The policy as text.
 
@@ -118,10 +133,10 @@ def from_json(text: str) -> object:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        msg = f"this is no policy file: not JSON ({error})"
+        msg = f"this is no policy file: not JSON ({error}); {_WRITTEN_BY}"
         raise PolicyError(msg) from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        msg = f'this is no policy file: expected an object with "format": "{FORMAT}"'
+        msg = f'this is no policy file: expected an object with "format": "{FORMAT}"; {_WRITTEN_BY}'
         raise PolicyError(msg)
     if data.get("version") != VERSION:
         msg = (

@@ -272,7 +272,7 @@ class Threshold:
 def _recorded(uncertainty: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     values = np.sort(np.asarray(uncertainty, dtype=np.float64))
     if values.size < LEAST_ROWS or not np.isfinite(values).all():
-        msg = f"{values.size} recorded uncertainties, {np.isfinite(values).sum()} of them finite: expected at least {LEAST_ROWS}, all finite"
+        msg = f"{values.size} recorded uncertainties, {np.isfinite(values).sum()} of them finite: expected at least {LEAST_ROWS}, all finite; record more calls"
         raise CalibrationError(msg)
     return values
 

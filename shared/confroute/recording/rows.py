@@ -162,6 +162,9 @@ def read_rows(path: str | os.PathLike[str], *, recorded: bool = True) -> Iterato
     except ValueError as error:
         msg = f"{path}, line {at}: {error}; expected one JSON object in UTF-8"
         raise RecordError(msg) from error
+    except FileNotFoundError as error:
+        msg = f"{path}: no such file"
+        raise RecordError(msg) from error
     except (OSError, EOFError, zlib.error) as error:
         msg = f"{path}, after line {at}: {error}; expected a readable file of JSON lines, plain or gzip"
         raise RecordError(msg) from error

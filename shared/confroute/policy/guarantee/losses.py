@@ -106,7 +106,9 @@ def sliced(uncertainty: Array, loss: Array, *, least: int, grid: npt.ArrayLike |
     u, row = uncertainty[order], loss[order]
     if u.size < least:
         msg = (
-            f"{u.size} calibration rows: at least {least} are needed before the first threshold can be tried"
+            f"{u.size} calibration rows: at least {least} are needed before the first threshold can be tried; record more calls "
+            "(where a fit chooses the signal, 4 of 10 rows of the run serve for that only: name it, with --signal or signal=, "
+            "to use them all)"
         )
         raise CalibrationError(msg)
     if grid is None:
