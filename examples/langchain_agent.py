@@ -20,7 +20,8 @@ from confroute.testing import ModelServer
 from langchain_confroute import ChatConfRoute, ChatLocal
 
 EDGE, CLOUD = "smollm2-135m", "qwen2.5-coder-1.5b"
-TASK = "What does one return ticket to Holm cost? And what do 12 of them cost together?"
+TASK = "What does a return ticket to Holm cost, and what is 12 * 15? Use a tool for each."
+SYSTEM = "Use the tools, one after another, until you have everything. Then answer in one sentence."
 QUESTIONS = ("What is the capital of France?", "What is 17 * 23?")
 FARES = {"single": 9, "return": 15}
 
@@ -62,7 +63,7 @@ def explained(decisions: Sequence[Decision]) -> None:
 def run_agent(server: ModelServer, policy: Cascade) -> None:
     """An agent whose model is a router between two models behind the server."""
     router = ChatConfRoute(edge=client(server, EDGE), cloud=client(server, CLOUD), policy=policy)
-    agent = create_agent(router, [fare, multiply], system_prompt="Use the tools. Answer in one sentence.")
+    agent = create_agent(router, [fare, multiply], system_prompt=SYSTEM)
     print(f"agent: {TASK}")
     with record() as decisions:
         done = agent.invoke({"messages": [HumanMessage(TASK)]}, {"recursion_limit": 12})

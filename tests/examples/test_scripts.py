@@ -11,7 +11,13 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 # What a run has to print for the script to have shown what it promises.
 PROMISES = {
     "folder_chat.py": ("> What does a bicycle cost?", "requests reached the cloud"),
-    "langchain_agent.py": ("agent: ", "verify: ", "prefix: ", "requests reached the cloud"),
+    "langchain_agent.py": (
+        "calls fare(",
+        "calls multiply(",
+        "verify: ",
+        "prefix: ",
+        "requests reached the cloud",
+    ),
     "langchain_chain.py": ("before:", "after:", "edge", "cloud"),
     "judge_and_label.py": ("compared in both orders:", "graded:", "label of 0:", "by correctness"),
     "own_signal.py": ("It is 41. | hedging 2", "Maybe 42, I think. | 27 characters"),
