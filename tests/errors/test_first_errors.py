@@ -137,7 +137,7 @@ def test_a_recording_that_fails_shows_the_first_error(tmp_path, capsys, monkeypa
     prompts.write_text(json.dumps({"id": "1", "prompt": "2 + 2?", "reference": 4}))
     out = str(tmp_path / "run.jsonl")
     assert (
-        main(["record", str(prompts), "--out", out, "--edge", "openai:small", "--edge-base-url", DEAD]) == 0
+        main(["record", str(prompts), "--out", out, "--edge", "openai:small", "--edge-base-url", DEAD]) == 1
     )
     assert NOBODY in capsys.readouterr().out
 
