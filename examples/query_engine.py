@@ -13,7 +13,7 @@ QUESTIONS = ("What does a return ticket to Holm cost?", "When does the last boat
 router = ConfRouteLLM(
     edge=LocalLLM(model="smollm2-135m", max_tokens=32),
     cloud=LocalLLM(model="qwen2.5-coder-1.5b", dtype="auto", max_tokens=32),
-    policy=Cascade.of(TokenLogprob(), 0.25),
+    policy=Cascade.of(TokenLogprob(), 0.3),
 )
 
 if __name__ == "__main__":
