@@ -89,7 +89,8 @@ class LearnOnline(Shown):
 
     Examples
     --------
-    >>> LearnOnline(policy=Cascade(), alpha=0.05).state()["token_logprob"].labels
+    >>> from confroute.state import MemoryStore
+    >>> LearnOnline(policy=Cascade(), alpha=0.05, store=MemoryStore()).state()["token_logprob"].labels
     0
     """
 
