@@ -1,12 +1,16 @@
 """Sphinx: `make docs` builds the site into build/docs, and a warning is an error."""
 
-# Before autodoc does: it imports with typing.TYPE_CHECKING on, with which LlamaIndex's own modules break.
-import llama_index.core  # noqa: F401
-import torch  # noqa: F401
-import transformers  # noqa: F401
+import importlib
 
-import langchain_confroute.doctor  # noqa: F401
-import llamaindex_confroute.testing  # noqa: F401
+# Before autodoc does: it imports with typing.TYPE_CHECKING on, with which LlamaIndex's own modules break.
+for name in (
+    "llama_index.core",
+    "torch",
+    "transformers",
+    "langchain_confroute.doctor",
+    "llamaindex_confroute.testing",
+):
+    importlib.import_module(name)
 
 project = "confroute"
 author = "The confroute authors"

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.messages.tool import tool_call_chunk
 
 from confroute.types import JSON
@@ -47,11 +48,11 @@ def merged(chunks: Sequence[AIMessage]) -> AIMessage:
         raise ValueError(msg)
     if len(chunks) == 1:
         return chunks[0]
-    first, *rest = chunks
-    # `first` is typed as a whole message, whose sum is a prompt; chunks, which streams are made of, add up to a chunk.
-    # `unused-ignore`: with a core whose overloads name lists of chunks there is nothing to ignore.
-    total: AIMessage = first + rest  # type: ignore[operator, assignment, unused-ignore]
-    return total
+    if len(chunks) == 1:
+        return chunks[0]
+    # All at once: pair by pair, a long answer would be copied as often as it has chunks.
+    first, *rest = cast("Sequence[AIMessageChunk]", chunks)
+    return add_ai_message_chunks(first, *rest)
 
 
 def summed(chunks: Sequence[Any]) -> Any:

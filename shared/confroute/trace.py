@@ -97,7 +97,7 @@ def subscribe(sink: Sink) -> Callable[[], None]:
         _sinks = (*_sinks, entry)
 
     def stop() -> None:
-        global _sinks  # noqa: PLW0603
+        global _sinks  # noqa: PLW0603  as above
         with _lock:
             _sinks = tuple(other for other in _sinks if other is not entry)
 

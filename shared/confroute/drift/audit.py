@@ -21,8 +21,7 @@ from confroute.state.store import Store, open_store
 from confroute.types import JSON, Generation, Request, Tier
 
 _log = logging.getLogger("confroute")
-# No secret: audited calls need only be chosen without looking at them.
-_coin = random.Random()  # noqa: S311
+_coin = random.Random()  # noqa: S311  no secret: audited calls need only be chosen without looking at them
 
 
 def disagreement(question: str, edge: Generation, cloud: Generation) -> float:

@@ -107,8 +107,8 @@ def _outcome(told: dict[str, Any]) -> Outcome:
 def _package() -> Any:
     try:
         import ray  # pyright: ignore[reportMissingImports]  user's choice
-        import ray.data  # pyright: ignore[reportMissingImports]
-        import ray.exceptions  # pyright: ignore[reportMissingImports]
+        import ray.data  # pyright: ignore[reportMissingImports]  an extra of its own
+        import ray.exceptions  # pyright: ignore[reportMissingImports]  as above
     except ImportError as error:
         raise MissingExtraError(extra="ray", needed_for="--engine ray") from error
     return ray

@@ -25,8 +25,7 @@ from confroute.state.store import Store, open_store
 from confroute.types import JSON, Generation, Request
 
 _log = logging.getLogger("confroute")
-# No secret: labelled calls need only be chosen without looking at them.
-_coin = random.Random()  # noqa: S311
+_coin = random.Random()  # noqa: S311  no secret: labelled calls need only be chosen without looking at them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

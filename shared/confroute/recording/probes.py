@@ -122,7 +122,7 @@ def _states(rows: Sequence[Row], folder: Path) -> tuple[list[int], Floats]:
     """Layers, and their states: shape (layers, rows, width)."""
     from safetensors.numpy import load_file
 
-    read = [load_file(folder / str(row.extra["hidden"]["file"])) for row in rows]  # type: ignore[index,call-overload]
+    read = [load_file(folder / str(row.extra["hidden"]["file"])) for row in rows]  # type: ignore[index,call-overload]  # JSON; rows without are left out
     layers = sorted(int(name.partition(".")[2]) for name in read[0])
     stacked = [[one[f"layer.{layer}"] for one in read] for layer in layers]
     return layers, np.asarray(stacked, dtype=np.float64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -60,8 +60,8 @@ def spread(votes: Sequence[Sequence[str | None]]) -> tuple[float, float, float]:
     return together, own, max(0.0, together - own)
 
 
-def _entropy(shares: object) -> float:
-    return max(0.0, -math.fsum(p * math.log(p) for p in list(shares) if p > 0))  # type: ignore[call-overload]
+def _entropy(shares: Iterable[float]) -> float:
+    return max(0.0, -math.fsum(p * math.log(p) for p in shares if p > 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
