@@ -95,7 +95,7 @@ def test_a_label_of_a_rejected_draft_costs_no_call():
 
 def test_the_same_share_of_kept_and_of_rejected_calls_is_labelled(monkeypatch):
     """Otherwise the labels would not be a sample of the traffic."""
-    monkeypatch.setattr("confroute.learning.online._coin", random.Random(5))
+    monkeypatch.setattr("confroute.policy.layer._coin", random.Random(5))
     policy = learner(share=0.3, labels=2000)
     labelled = {"edge": 0, "cloud": 0}
     for at in range(600):

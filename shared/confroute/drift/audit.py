@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -15,13 +14,12 @@ from confroute.drift.eprocess import DriftTest
 from confroute.errors import BudgetSpentError, PolicyError, StateError
 from confroute.flow import Flow, Policy
 from confroute.policy.files import register
-from confroute.policy.layer import Shown, layers_of, noted
+from confroute.policy.layer import Shown, by_chance, layers_of, noted
 from confroute.signals.equivalence import settled_by_text
 from confroute.state.store import Store, open_store
 from confroute.types import JSON, Generation, Request, Tier
 
 _log = logging.getLogger("confroute")
-_coin = random.Random()  # noqa: S311  no secret: audited calls need only be chosen without looking at them
 
 
 def disagreement(question: str, edge: Generation, cloud: Generation) -> float:
@@ -129,7 +127,7 @@ class Audited(Shown):
         store = open_store(self.store)
         try:
             drawn = yield Consult(
-                work=lambda: (_coin.random() < self.share, self.state()["alarm_at"]), waits=store.waits
+                work=lambda: (by_chance(self.share), self.state()["alarm_at"]), waits=store.waits
             )
         except StateError as error:
             _log.warning("%s: calls are neither audited nor under its alarm", error)

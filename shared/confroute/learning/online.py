@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -18,14 +17,13 @@ from confroute.learning.looks import Learned, Looks
 from confroute.policy.cascade import Cascade
 from confroute.policy.files import register
 from confroute.policy.gate import Gate
-from confroute.policy.layer import Shown, noted, through
+from confroute.policy.layer import Shown, by_chance, noted, through
 from confroute.policy.threshold import Threshold
 from confroute.signals.base import Asking, Case, Range, Signal
 from confroute.state.store import Store, open_store
 from confroute.types import JSON, Generation, Request
 
 _log = logging.getLogger("confroute")
-_coin = random.Random()  # noqa: S311  no secret: labelled calls need only be chosen without looking at them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +151,7 @@ class LearnOnline(Shown):
             return (yield from self.policy.flow(request))
         store = open_store(self.store)
         try:
-            drawn = yield Consult(work=lambda: (_coin.random() < self.share, self.state()), waits=store.waits)
+            drawn = yield Consult(work=lambda: (by_chance(self.share), self.state()), waits=store.waits)
         except StateError as error:
             _log.warning("%s: the policy's own thresholds stand, and nothing is learned", error)
             return noted((yield from self.policy.flow(request)), "learn", {"share": 0.0, "labelled": False})

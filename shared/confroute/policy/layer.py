@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,13 @@ from confroute.asks import Ask, Evidence
 from confroute.decision import Decision, Routed, Step
 from confroute.flow import Flow, Policy, advance
 from confroute.types import JSON
+
+_coin = random.Random()  # noqa: S311  no secret: the calls need only be chosen without looking at them
+
+
+def by_chance(share: float) -> bool:
+    """Whether a call is one of this share, which is drawn without looking at it; work of a `Consult`."""
+    return _coin.random() < share
 
 
 class Shown:

@@ -11,7 +11,7 @@ import numpy as np
 from confroute.bench.replay.costs import BUDGETS, RATIOS, AtCost
 from confroute.bench.replay.preference import Interval
 from confroute.bench.replay.recorded import RecordedReplay, by_kind
-from confroute.bench.replay.report import HEAD, cells, markdown_table
+from confroute.bench.replay.report import HEAD, cells, markdown_table, written
 from confroute.views.html import page, table
 from confroute.views.svg import COLOURS, GREY, MARGIN, Panel, document, legend
 
@@ -159,9 +159,5 @@ def _section(name: str, one: RecordedReplay) -> Iterator[str]:
 
 def write(found: Mapping[str, RecordedReplay], folder: Path) -> list[Path]:
     """Write recorded.html, recorded.md and a plot a run into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = {"recorded.html": html(found), "recorded.md": markdown(found)}
-    texts |= {f"{name}.svg": plot(one) for name, one in found.items()}
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    return [folder / name for name in texts]
+    plots = {f"{name}.svg": plot(one) for name, one in found.items()}
+    return written({"recorded.html": html(found), "recorded.md": markdown(found), **plots}, folder)

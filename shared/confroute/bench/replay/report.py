@@ -155,9 +155,13 @@ def trained_on(one: Replay) -> str:
 
 def write(found: Mapping[str, Replay], folder: Path) -> list[Path]:
     """Write replay.html, replay.md and a plot a benchmark into `folder`."""
+    plots = {f"{name}.svg": plot(one) for name, one in found.items()}
+    return written({"replay.html": html(found), "replay.md": markdown(found), **plots}, folder)
+
+
+def written(texts: Mapping[str, str], folder: Path) -> list[Path]:
+    """Write each text into its file in `folder`, which is made if needed."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {"replay.html": html(found), "replay.md": markdown(found)}
-    texts |= {f"{name}.svg": plot(one) for name, one in found.items()}
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return [folder / name for name in texts]
