@@ -1,6 +1,7 @@
 """The head on words: what it learns, and that its sparse solver solves what it says."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -46,7 +47,23 @@ def test_weights_are_those_of_the_normal_equations():
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     dense = np.linalg.solve(x.T @ x + 2.0 * np.eye(x.shape[1]), x.T @ (y - y.mean()))
     assert head.weights == pytest.approx(dense, abs=1e-3)
+    assert head.seen == pytest.approx((x**2).sum(axis=0))
     assert head.estimate(texts).cloud_wins == pytest.approx(np.clip(x @ dense + y.mean(), 0, 1), abs=1e-3)
+
+
+def test_two_words_by_hand():
+    """Columns of four 1s: weights 4 * 0.5 / (4 + 1) = 0.4 either way, residuals of 0.1, seen 4."""
+    head = WordRidge.fit(["aa", "bb"] * 4, [1, 0] * 4, penalty=1.0)
+    assert head.idf == pytest.approx([1 + np.log(9 / 5)] * 2)
+    assert (head.noise, head.seen.tolist()) == (pytest.approx(0.1), pytest.approx([4, 4]))
+    # Two thirds of "aa zz" is new: aa, zz and their pair. Half of "aa aa bb" is, whose known values are 1 + ln 2 and 1 before
+    # they are scaled by 1.9664: 0.5 + 0.4 * 0.6931 / 1.9664.
+    found = head.estimate(["aa", "zz", "aa zz", "aa aa bb"])
+    assert found.cloud_wins == pytest.approx([0.9, 0.5, 0.9, 0.6410], abs=1e-4)
+    assert found.spread == pytest.approx(
+        0.1 * np.sqrt([1 / 5, 1, 1 / 3 / 5 + 2 / 3, 1 / 2 / 5 + 1 / 2]), abs=1e-6
+    )
+    assert replace(head, noise=1.0).estimate(["zz"]).spread == [0.5]
 
 
 def test_unknown_words_are_doubted():
@@ -66,10 +83,12 @@ def test_unknown_words_are_doubted():
         (["one"] * 9, [0] * 8 + [1], 0.0),
         ([f"only{at}" for at in range(9)], [0] * 8 + [1], 1.0),
         (["one"] * 9, [0] * 8 + [2], 1.0),
+        (["one"] * 9, [0] * 8 + [-1], 1.0),
+        (["one"] * 7, [0] * 6 + [1], 1.0),
     ],
 )
 def test_texts_that_teach_nothing_are_refused(texts, labels, penalty):
-    """Another number of labels, equal or impossible labels, no penalty, and no term twice."""
+    """Another number of labels, equal, impossible or few labels, no penalty, and no term twice."""
     with pytest.raises(CalibrationError, match="expected"):
         WordRidge.fit(texts, labels, penalty=penalty)
 

@@ -103,6 +103,17 @@ def test_a_detector_is_asked_about_every_message():
     assert asked == ["system", "user", "assistant", "user"]
 
 
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_one_private_message_is_enough(place):
+    """Whichever turn a pattern or a detector finds, or the question that the host names, and whichever pattern it is."""
+    texts = ["hello"] * 4
+    texts[place] = "my salary"
+    turns = tuple(Message(role="user", text=text) for text in texts[:3])
+    request = Request(messages=turns, question=texts[3])
+    for rule in (KeepPrivate(patterns=("pension", "salary")), KeepPrivate(detect=salary)):
+        assert rule(request).private
+
+
 def test_detectors_in_policy_files(tmp_path):
     """Presidio's settings can be saved; a function cannot, and is refused by name."""
     policy = Cascade(rules=(KeepPrivate(detect=Presidio(entities=("IBAN_CODE",))),))
