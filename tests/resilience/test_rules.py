@@ -168,6 +168,9 @@ def test_rules_that_cannot_be_are_refused(given):
     """A detector that is no function, a text for a tuple, nothing to match."""
     with pytest.raises(PolicyError, match=r"expected|tuples|never applies"):
         KeepPrivate(**given)
+    if "detect" not in given:
+        with pytest.raises(PolicyError, match=r"tuples|never applies"):
+            SendTo(tier="cloud", **given)
 
 
 @tool
