@@ -76,6 +76,36 @@ def test_hoeffding_bentkus_is_never_below_the_exact_test(n, alpha, share):
     assert hoeffding_bentkus(failures / n, n, alpha) >= binomial_cdf(failures, n, alpha) - 1e-12
 
 
+@pytest.mark.parametrize(
+    ("mean", "n", "p"),
+    [
+        # No loss: (1 - 0.1)**50 by Hoeffding, which Bentkus multiplies by e.
+        (0.0, 50, 0.9**50),
+        # Five failures of 100: Bentkus' e * 0.05758 is less than Hoeffding's exp(-100 * 0.016707) = 0.188.
+        (0.05, 100, math.e * 0.0575769),
+        # Three, and not four for the rounding of a mean: e * 0.007836.
+        (0.03 + 1e-12, 100, math.e * 0.0078365),
+    ],
+)
+def test_hoeffding_bentkus_by_hand(mean, n, p):
+    """The smaller of both bounds."""
+    assert hoeffding_bentkus(mean, n, 0.1) == pytest.approx(p, rel=1e-4)
+
+
+def test_betting_by_hand():
+    """Three values of -1, 0 on the scale of [0, 1], against 0.05, which is 0.525 there, with 2 ln(1 / 0.9) = 0.21072.
+
+    Variances before each: 0.25, (0.25 + 0.25**2) / 2 = 0.15625 and (0.3125 + (1 / 6)**2) / 3 = 0.11343; the stakes are
+    sqrt(0.21072 / 3 / variance): 0.53006, 0.67048, 0.78693. The capital is the product of 1 + 0.525 stake: 2.44226.
+    At a delta of 0.1 every stake of one value is the most that is allowed, 0.75 / 0.475: 1 + 0.525 * 1.57895.
+    """
+    assert betting(np.full(3, -1.0), 0.05, 0.9) == pytest.approx(1 / 2.44226, rel=1e-5)
+    assert betting(np.full(1, -1.0), 0.05, 0.1) == pytest.approx(1 / 1.82895, rel=1e-5)
+    # What is lost after the largest capital does not count, nor does a capital that never grew.
+    assert betting(np.array([-1.0, 1.0]), 0.05, 0.1) == pytest.approx(1 / 1.82895, rel=1e-5)
+    assert betting(np.array([1.0, -1.0]), 0.05, 0.1) == 1.0
+
+
 def step_rows(n, generator, *, risky=0.5, rate=0.3):
     """Uncertainty uniform in [0, 1]; an answer above `risky` fails with probability `rate`, none below."""
     u = generator.random(n)
@@ -176,6 +206,8 @@ def test_selective_risk_is_about_the_kept_answers_only():
         ({"wrong": True}, "the 30 most certain of 500 rows lose 30"),
         ({"alpha": 0.0}, "alpha is 0.0"),
         ({"delta": 1.0}, "delta 1.0"),
+        ({"delta": 0.0}, "delta 0.0"),
+        ({"alpha": 1.0}, "alpha is 1.0"),
         ({"loss": "other"}, "loss is 'other'"),
         ({"loss": "net", "delta": None}, "never falls"),
         ({"wrong": True, "delta": None}, "expected regret"),

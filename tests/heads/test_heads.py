@@ -18,6 +18,7 @@ from confroute.heads import (
     prompt_features,
     save_head,
 )
+from confroute.heads._ensemble import masks
 
 DIM = 16
 HEADS = {
@@ -148,6 +149,23 @@ def test_a_head_of_another_version_is_refused(trained, tmp_path):
     (folder / "head.json").write_text(json.dumps({**about, "version": 1}))
     with pytest.raises(PolicyError, match=r"version 1, .* reads version 2.*train the head again"):
         load_head(folder, mine)
+
+
+def test_ridge_by_hand():
+    """Columns of -1 and 1 around 5: a weight of 8 * 0.5 / (8 + 8) = 0.25, residuals of 0.25, a spread of 0.25 |z| / sqrt(16)."""
+    head = Ridge.fit([[4.0], [6.0]] * 4, [0, 1] * 4, penalty=8.0)
+    found = head.estimate([[4.0], [5.0], [6.0], [7.0], [9.0]])
+    assert found.cloud_wins == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0], abs=1e-6)
+    assert found.spread == pytest.approx([0.0625, 0.0, 0.0625, 0.125, 0.25], abs=1e-6)
+    with pytest.raises(CalibrationError, match="penalty is 0"):
+        Ridge.fit([[4.0], [6.0]] * 4, [0, 1] * 4, penalty=0)
+
+
+def test_dropout_keeps_the_mean():
+    """A unit is dropped or grows by 1 / (1 - rate)."""
+    drawn = masks(2, 50, 200, rate=0.2, seed=0)
+    assert np.unique(drawn).tolist() == [0.0, 1.25]
+    assert drawn.mean() == pytest.approx(1.0, abs=0.02)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,29 @@ def test_rogan_gladen_worked_by_hand():
     assert found.se == pytest.approx(variance**0.5)
 
 
+def test_prediction_powered_worked_by_hand():
+    """3 / 4 - 1 / 3, and a variance of (1 / 4) / 4 + (1 / 3) / 3; half of a normal lies within 0.67449 of its errors."""
+    found = prediction_powered([1, 1, 0, 1], gold=[1, 0, 0], judged_gold=[1, 1, 0], level=0.5)
+    se = (1 / 16 + 1 / 9) ** 0.5
+    assert (found.value, found.se) == (pytest.approx(5 / 12), pytest.approx(se))
+    assert (found.low, found.high) == (
+        pytest.approx(5 / 12 - 0.67449 * se, abs=1e-5),
+        pytest.approx(5 / 12 + 0.67449 * se, abs=1e-5),
+    )
+
+
+def test_a_rate_stays_between_none_and_all():
+    """A judge that says yes to all, right on 4 of 5 of either kind: 0.8 / 0.6 is cut to 1, and so are the ends; nor is it below 0."""
+    gold, said = [1] * 5 + [0] * 5, [1, 1, 1, 1, 0, 0, 0, 0, 0, 1]
+    every, none = (rogan_gladen([vote] * 10, gold=gold, judged_gold=said) for vote in (1, 0))
+    # Only the kind that is thought to be there adds its variance: 0.16 / 5 / 0.36.
+    assert (every.value, every.high, every.se) == (1.0, 1.0, pytest.approx((0.16 / 5 / 0.36) ** 0.5))
+    assert (none.value, none.low, none.se) == (0.0, 0.0, pytest.approx(every.se))
+    for level in (0, 1):
+        with pytest.raises(PolicyError, match="between 0 and 1"):
+            rogan_gladen([1], gold=gold, judged_gold=said, level=level)
+
+
 def simulated(method, *, seed, runs=2000, truth=0.6, q1=0.85, q0=0.75, n=500, m=200):
     """Share of intervals that hold the true rate, and the mean estimate, for a judge with known errors."""
     generator = np.random.default_rng(seed)
