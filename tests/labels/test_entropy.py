@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from confroute.errors import BadLogprobsError, PolicyError
+from confroute.errors import BadLogprobsError, PolicyError, SignalUnavailableError
 from confroute.labels import entropy_of, entropy_winner, relative_difference
 from confroute.types import Generation
 
@@ -46,12 +46,21 @@ def test_other_estimators_worked_by_hand():
     )
 
 
+def test_the_likelier_of_two_tokenisations_stands_for_a_text():
+    """In one sequence or the other it is one text: -log 0.5, not of a sum nor of the last."""
+    answers = [said("ab", math.log(0.5)), said("ab", math.log(0.5), math.log(0.5))]
+    for order in (answers, answers[::-1]):
+        assert entropy_of(order, [0, 0], estimator="paper") == pytest.approx(math.log(2))
+
+
 def test_no_logprobs_are_no_confidence():
     """Weighing by probability without log-probabilities is refused; impossible ones are too."""
     with pytest.raises(PolicyError, match="take the estimator 'discrete'"):
         entropy_of([said("a"), said("b")], [0, 1], estimator="paper")
     with pytest.raises(BadLogprobsError):
         entropy_of([said("a", 0.5), said("b", -1.0)], [0, 1], estimator="paper")
+    with pytest.raises(SignalUnavailableError, match="one of the answers"):
+        entropy_of([said("a"), said("b", -1.0)], [0, 1], estimator="paper")
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(-30, 0)), min_size=2, max_size=8))
@@ -75,6 +84,7 @@ def test_paper_entropy_is_at_least_zero_and_ignores_the_order(drawn):
         (0.0, 0.5, 0.1, "a"),
         (0.0, 0.5, 1.0, "tie"),
         (1.1, 1.0, 0.2, "tie"),
+        (1.25, 1.0, 0.25, "tie"),
         (1.3, 1.0, 0.2, "b"),
         (0.7, 1.0, 0.2, "a"),
     ],

@@ -188,6 +188,123 @@ def test_what_is_usual_is_learned_from_the_window_before():
     assert 80 < given < 150
 
 
+@pytest.mark.parametrize(
+    ("level", "value"), [(-1, 0.0), (0, 0.0), (0.25, 0.5), (0.5, 1.0), (0.75, 2.0), (1, 3.0), (2, 3.0)]
+)
+def test_a_ladder_is_climbed_between_its_rungs(level, value):
+    """Rungs at 0, 1 and 3, at equal steps of level; it is never left."""
+    assert Pace(signal="s", ladder=(0.0, 1.0, 3.0)).threshold(level) == value
+
+
+@pytest.mark.parametrize(
+    ("change", "sent", "level", "trim"),
+    [
+        # 0.2 of 1049.75 calls give a gain of 0.0047630; 1 - 0.5, and the trim, which half of that was added to.
+        ({}, True, 0.6023815, 0.1023815),
+        ({}, False, 0.5976185, 0.0976185),
+        # A level that can fall or rise no further winds no trim up.
+        ({"level": 0.0}, False, 0.6, 0.1),
+        ({"level": 1.0}, True, 0.6, 0.1),
+        ({"level": 0.0}, True, 0.6023815, 0.1023815),
+        # Calls that cost nothing may all be sent.
+        ({"spent_by_sent": 0.0}, False, 0.0952370, 0.0952370),
+        # No money is left for any: the trim moves by the gain, the level stays on the ladder.
+        ({"spent": 5000.0}, True, 1.0, 0.1047630),
+        # Nothing was sent so far: nothing is known of its cost.
+        ({"sent": 0}, False, 0.4, 0.1),
+    ],
+)
+def test_a_level_by_hand(change, sent, level, trim):
+    """Five calls of 1000 expected, at the window's begin: (100 + 5) / 0.1 * 0.995 = 1044.75 to come, at a mean of 2.
+
+    Spent are 10, and 2 are on their way of a reserved 7: the 1044.75 that are left pay for half of them.
+    """
+    record = Budget(limit=1).current(None, 0.0)
+    record |= {"calls": 5, "spent": 10.0, "spent_by_sent": 20.0, "sent": 10, "held": {"x": [7.0, 1.0]}}
+    record |= {"level": 0.4, "trim": 0.1, **change}
+    for step, wanted in (
+        (1.0, level),
+        (0.005, record["level"] + max(-0.005, min(0.005, level - record["level"]))),
+    ):
+        moved = record.copy()
+        Pace(signal="s", ladder=(0.0, 1.0), step=step, expected_calls=1000).moved(
+            moved, 0.0, 1056.75, sent=sent
+        )
+        assert (moved["level"], moved["trim"]) == pytest.approx((wanted, trim), abs=1e-6)
+
+
+def test_a_trim_moves_neither_too_fast_nor_too_slowly():
+    """Of 100 calls a fifth would be a gain of 0.05, of a million one of 0.000005: 0.02 and 0.0005 are the ends."""
+    for calls, gain in ((100, 0.02), (1_000_000, 0.0005)):
+        record = Budget(limit=1).current(None, 0.0)
+        record |= {"sent": 1, "spent_by_sent": 1.0, "level": 0.5}
+        Pace(signal="s", ladder=(0.0, 1.0), expected_calls=calls).moved(
+            record, 0.0, calls * 0.995 / 2, sent=True
+        )
+        assert record["trim"] == pytest.approx(gain / 2)
+
+
+def test_leases_by_hand():
+    """Of 10: 4 set aside for five seconds are charged in full when these are over, and what came of the call no more."""
+    budget = Budget(limit=10, window_s=100)
+    record = budget.current(None, 0.0)
+    late, early = (
+        reserve([budget], [record], [amount], now=0.0, lease_s=lease, keeps_draft=True)
+        for amount, lease in ((4, 5), (3, 50))
+    )
+    assert budget.left(budget.current(record, 4.9)) == 3
+    assert record["spent"] == 0
+    assert budget.left(budget.current(record, 5.0)) == 3
+    assert record["spent"] == 4
+    assert settle([record], late, [2.0]) == [0.0]
+    assert (record["spent"], record["sent"], record["spent_by_sent"]) == (4, 1, 2.0)
+    assert settle([record], early, [4.5]) == [1.5]
+    assert (record["spent"], record["sent"], record["spent_by_sent"], record["held"]) == (8.5, 2, 6.5, {})
+    free = reserve([budget], [record], [1], now=6.0, lease_s=200, keeps_draft=True)
+    # A new window's money is whole, but for what is on its way.
+    assert budget.left(budget.current(record, 100.0)) == 9
+    assert settle([record], free, [0.0]) == [0.0]
+    assert (record["spent"], record["sent"], record["spent_by_sent"]) == (0, 0, 0)
+
+
+def test_what_does_not_fit_into_one_budget_is_set_aside_in_none():
+    """The error names that one, what it has left and when it is renewed: its windows begin at 30, 130, ..."""
+    wide, tight = Budget(limit=10, name="wide"), Budget(limit=3, name="tight", window_s=100, offset_s=30)
+    records = [budget.current(None, 55.0) for budget in (wide, tight)]
+    with pytest.raises(BudgetSpentError) as caught:
+        reserve([wide, tight], records, [4, 4], now=55.0, lease_s=60, keeps_draft=True)
+    error = caught.value
+    assert (error.budget, error.wanted, error.left, error.renewed_in_s) == ("tight", 4, 3, 75)
+    assert [record["held"] for record in records] == [{}, {}]
+    soft = Budget(limit=3, hard=False)
+    assert reserve([soft], [soft.current(None, 55.0)], [4], now=55.0, lease_s=60, keeps_draft=True)
+
+
+@pytest.mark.parametrize("given", [{"limit": 0}, {"window_s": 0}, {"unit": "euro"}])
+def test_budgets_that_cannot_be_are_refused(given):
+    """Nothing to spend, no time, another currency."""
+    with pytest.raises(PolicyError, match="expected"):
+        Budget(**{"limit": 1, **given})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"ladder": (1.0, 0.0)},
+        {"ladder": (1.0,)},
+        {"ladder": (0.0, float("inf"))},
+        {"start": 1.1},
+        {"step": 0},
+        {"profile": (1.0, -1.0)},
+        {"profile": (0.0, 0.0)},
+    ],
+)
+def test_paces_that_cannot_be_are_refused(given):
+    """A ladder that does not rise or end, a start or a step out of range, traffic below 0 or none."""
+    with pytest.raises(PolicyError, match="expected"):
+        Pace(**{"signal": "s", "ladder": (0.0, 1.0), **given})
+
+
 def test_a_clock_that_is_set_back_brings_no_money_back():
     """An hour before midnight after midnight, the window that has begun goes on."""
     budget = Budget(limit=10, unit="calls", window_s=100)

@@ -135,6 +135,59 @@ def test_false_alarms_stay_below_the_stated_rate(runs):
     assert alarms <= 0.05 * runs
 
 
+def test_the_evidence_for_drift_by_hand():
+    """A loss of 1, then 0, at a level of 0.5: a bet b makes 1 + b of what it has, then 1 - b.
+
+    The weights are 1 - 1 / (1 + ln 2) = 0.40939 and 0.59061 - 1 / (1 + ln 3) = 0.11410, the rest is unspent; the six bets have a
+    mean of 0.13 and a mean square of 0.0355. So 0.40939 * 1.13 + 0.59061, and 0.40939 * 0.9645 + 0.11410 * 0.87 + 0.47651.
+    """
+    test = DriftTest(level=0.5)
+    once = test.update(test.begin(), 1.0)
+    twice = test.update(once, 0.0)
+    assert test.evidence(once) == pytest.approx(1.05322, abs=1e-5)
+    assert test.evidence(twice) == pytest.approx(0.97063, abs=1e-5)
+    assert (twice["audits"], twice["lost"], twice["alarm_at"]) == (2, 1.0, None)
+    # The same evidence is an alarm where one is wanted at 1 / 0.95 = 1.0526, and not at 1 / 0.949; it stays.
+    quick, slower = (DriftTest(level=0.5, false_alarm=rate) for rate in (0.95, 0.949))
+    raised = quick.update(quick.begin(), 1.0)
+    assert (raised["alarm_at"], quick.update(raised, 0.0)["alarm_at"]) == (1, 1)
+    assert slower.update(slower.begin(), 1.0)["alarm_at"] is None
+    for loss in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=r"in \[0, 1\]"):
+            test.update(once, loss)
+
+
+@pytest.mark.parametrize(
+    ("method", "value", "half"),
+    [
+        # (25 * 1 + 10 * 0.5 / 0.8) / 50, and the standard deviation of 25 times 1, 10 times 0.625 and 15 times 0.
+        ("ips", 0.625, 0.1875**0.5),
+        # 31.25 / (25 + 12.5); deviations (1 - 0.8333) / 0.75 and (0.625 - 1.25 * 0.8333) / 0.75.
+        ("snips", 0.8333333, ((25 / 4.5**2 + 10 / 1.8**2) / 50) ** 0.5),
+        # Both models are exact: 25 times 1, 25 times 0.5.
+        ("dr", 0.75, 0.25),
+    ],
+)
+def test_off_policy_by_hand(method, value, half):
+    """Half of 50 calls kept, all worth 1; of the others' answers, worth 0.5, ten are seen with a propensity of 0.8."""
+    rows = [
+        Logged(uncertainty=u, edge=1.0, cloud=0.5 if 25 <= u < 35 else None, cloud_propensity=0.8)
+        for u in range(50)
+    ]
+    found = off_policy(rows, 24, method=method, confidence=0.5)
+    assert found.value == pytest.approx(value)
+    # Half of a normal lies within 0.67449 of its standard errors.
+    assert (found.low, found.high) == pytest.approx(
+        (value - 0.67449 * half / 50**0.5, value + 0.67449 * half / 50**0.5), abs=1e-5
+    )
+    assert found.effective_n == pytest.approx(37.5**2 / (25 + 10 * 1.25**2))
+    assert off_policy(rows, lambda u: 0.5 * (u < 10), method="ips").value == pytest.approx(
+        (10 * 0.5 + 10 * 0.625) / 50
+    )
+    with pytest.raises(CalibrationError, match="49 logged calls"):
+        off_policy(rows[:49], 24)
+
+
 def test_off_policy_estimates_agree_with_the_truth():
     """From traffic at one threshold, audited at 10 %, another threshold's worth lies in the interval."""
     chance = np.random.default_rng(3)
