@@ -227,3 +227,12 @@ def test_the_default_encoder_is_the_local_one_with_its_hash():
     assert (found.name, found.dim) == ("all-minilm-l6-v2", 384)
     assert found.sha256 is not None
     assert len(found.sha256) == 64
+
+
+@pytest.mark.parametrize("k", [1, 7, 64, 600])
+def test_the_nearest_are_those_of_a_full_sort(k):
+    """What is left out before the search is never one of the k nearest."""
+    x, y, _ = prompts()
+    query, head = prompts(seed=5)[0][:20], NearestNeighbours.fit(x, y, k=k)
+    nearest = np.argsort(query @ head.vectors.T, axis=1)[:, -k:]
+    assert head.estimate(query).cloud_wins == pytest.approx(y[nearest].mean(axis=1), abs=1e-12)

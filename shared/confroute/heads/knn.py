@@ -22,6 +22,14 @@ def evidence(similarity: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     return np.asarray(np.exp((np.minimum(similarity, 1) - 1) / NEARNESS))
 
 
+def _largest(values: Vectors, k: int) -> npt.NDArray[np.intp]:
+    """Places of the `k` largest values, in no order."""
+    # Each of k groups has a value of at least the least of their maxima, so that nothing below it is among the k largest.
+    least = values[: values.size // k * k].reshape(-1, k).max(axis=0).min()
+    near = np.flatnonzero(values >= least)
+    return near[np.argpartition(values[near], near.size - k)[near.size - k :]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class NearestNeighbours:
     """Mean label of the `k` most similar prompts by cosine; made by `fit`.
@@ -30,7 +38,8 @@ class NearestNeighbours:
     -----
     The fourth head of the Confidence-Driven router (Zhang et al., arXiv 2502.11021). `spread` is the standard deviation
     of a Beta posterior with a uniform prior, in which a neighbour at similarity s counts exp((s - 1) / 0.1) of an
-    observation: far from all training prompts it is that of the prior, 0.29. Search is exact.
+    observation: far from all training prompts it is that of the prior, 0.29. Search is exact. `vectors` lie column by
+    column in memory, which one prompt's product with them reads at twice the speed.
 
     Examples
     --------
@@ -65,7 +74,7 @@ class NearestNeighbours:
         if not 1 <= k <= y.size:
             msg = f"k is {k} for {y.size} prompts: expected 1 to {y.size}"
             raise CalibrationError(msg)
-        return cls(vectors=unit(x), labels=y, k=k)
+        return cls(vectors=np.asfortranarray(unit(x)), labels=y, k=k)
 
     @property
     def dim(self) -> int:
@@ -79,9 +88,9 @@ class NearestNeighbours:
         for start in range(0, len(queries), _CHUNK):
             part = slice(start, start + _CHUNK)
             similarity = queries[part] @ self.vectors.T
-            nearest = np.argpartition(-similarity, self.k - 1, axis=1)[:, : self.k]
+            nearest = np.stack([_largest(row, self.k) for row in similarity])
             labels = self.labels[nearest]
-            wins[part] = labels.mean(axis=1)
+            wins[part] = labels.sum(axis=1) / self.k
             counts = evidence(np.take_along_axis(similarity, nearest, axis=1))
             a = 1 + (counts * labels).sum(axis=1)
             b = 1 + (counts * (1 - labels)).sum(axis=1)
@@ -102,7 +111,7 @@ class NearestNeighbours:
     ) -> NearestNeighbours:
         """The head that `arrays` and `settings` describe."""
         return cls(
-            vectors=arrays["vectors"].astype(np.float32),
+            vectors=np.asfortranarray(arrays["vectors"], dtype=np.float32),
             labels=arrays["labels"].astype(np.float64),
             k=int(str(settings["k"])),
         )

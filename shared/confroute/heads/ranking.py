@@ -13,12 +13,13 @@ from confroute.heads.base import Estimate, Numbers, Vectors, rows, sigmoid, trai
 from confroute.heads.knn import evidence
 from confroute.types import JSON
 
-_CHUNK = 256
+_CHUNK = 128
 _NEWTON_STEPS = 50
 # Of the posterior's prior on each rating, in logits.
 _PRIOR_SD = 2.0
 _SMALL = 1e-10
-_DONE = 1e-10
+# Of a step, in logits: Newton's steps square, so that what follows one of this size is below rounding.
+_DONE = 1e-6
 _LEAST = 1e-3
 
 
@@ -29,7 +30,8 @@ class SimilarityRanking:
     Attributes
     ----------
     vectors : array of float32, shape (battles, dim)
-        Unit vectors of the battles' prompts, sorted by `pair`.
+        Unit vectors of the battles' prompts, sorted by `pair`; column by column in memory, which one prompt's product with
+        them reads at twice the speed.
     outcomes : array of float32, shape (battles,)
         1 if the first model won, 0.5 for a tie, 0 if it lost.
     pair : array of int, shape (battles,)
@@ -123,7 +125,7 @@ class SimilarityRanking:
         pair = a * models + b
         order = np.argsort(pair, kind="stable")
         return cls(
-            vectors=np.ascontiguousarray(unit(x)[order]),
+            vectors=np.asfortranarray(unit(x)[order]),
             outcomes=y[order].astype(np.float32),
             pair=pair[order],
             models=models,
@@ -154,9 +156,11 @@ class SimilarityRanking:
         used = np.flatnonzero(ends[1:] > ends[:-1])
         design = self._design()[used]
         battles = [slice(ends[at], ends[at + 1]) for at in used]
-        ratings, _ = _newton(*self._sums(np.exp(similarity * power), battles), design, prior_precision=0.0)
-        won, lost = self._sums(evidence(similarity), battles)
-        _, precision = _newton(won, lost, design, prior_precision=_PRIOR_SD**-2)
+        # Ranking and posterior are solved as one batch: of a single prompt's time most is spent between numpy's calls.
+        weights = np.concatenate([np.exp(similarity * power), evidence(similarity)])
+        prior = np.repeat([0.0, _PRIOR_SD**-2], len(queries))
+        ratings, precision = _newton(*self._sums(weights, battles), design, prior_precision=prior)
+        ratings, precision = ratings[: len(queries)], precision[len(queries) :]
         gap = np.zeros(self.models)
         gap[self.cloud], gap[self.edge] = 1.0, -1.0
         chance = sigmoid(ratings @ gap)
@@ -199,7 +203,7 @@ class SimilarityRanking:
         """The head that `arrays` and `settings` describe."""
         models, edge, cloud = (int(str(settings[name])) for name in ("models", "edge", "cloud"))
         return cls(
-            vectors=arrays["vectors"].astype(np.float32),
+            vectors=np.asfortranarray(arrays["vectors"], dtype=np.float32),
             outcomes=arrays["outcomes"].astype(np.float32),
             pair=arrays["pair"].astype(np.int64),
             models=models,
@@ -210,7 +214,7 @@ class SimilarityRanking:
 
 
 def _newton(
-    won: Numbers, lost: Numbers, design: Numbers, *, prior_precision: float
+    won: Numbers, lost: Numbers, design: Numbers, *, prior_precision: Numbers
 ) -> tuple[Numbers, Numbers]:
     """Ratings in logits that maximise each query's weighted likelihood, and the negative Hessian there.
 
@@ -218,7 +222,7 @@ def _newton(
     ----------
     won, lost : array, shape (queries, pairs)
     design : array, shape (pairs, models)
-    prior_precision : float
+    prior_precision : array, shape (queries,)
 
     Returns
     -------
