@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -104,6 +105,51 @@ def test_ties_at_one_half_are_worth_a_single_order(drawn):
     """Without single ties, the swap changes the mean agreement by nothing; it only tells where not to trust."""
     found = agreement_of([human for human, _, _ in drawn], [(one, two) for _, one, two in drawn], resamples=1)
     assert found.with_ties == pytest.approx(found.per_order)
+
+
+def test_agreement_by_hand():
+    """Right twice; two orders that differ; a tie in one; wrong twice; and an order that failed."""
+    orders = [("a", "a"), ("a", "b"), ("b", "tie"), ("a", "a"), (None, "a")]
+    found = agreement_of(["a", "a", "b", "b", "a"], orders, resamples=1)
+    assert (found.n, found.errors) == (4, 1)
+    assert (found.first, found.second, found.per_order) == (3 / 4, 1.5 / 4, 2.25 / 4)
+    assert (found.inconsistent, found.decided, found.agreement, found.with_ties) == (0.5, 0.5, 0.5, 0.5)
+    assert agreement_of(["a"], [("a", None)]) is None
+    assert agreement_of(["a"], [("a", "b")], resamples=1).agreement is None
+
+
+def test_recorded_pairs_and_a_panel_by_hand(tmp_path):
+    """Two pairs of two subsets, three judges: what most of them say in each order and after both is the panel's."""
+    said = [
+        {"id": "1", "dataset": "x", "human_label": 1, "votes": {"j|1": "11", "k": "11", "l": "22"}},
+        {"id": "2", "human_label": 2, "votes": {"j|1": "22", "k": "21", "l": "2-"}},
+    ]
+    rows = [
+        {
+            **{"prompt": "?", "output_1": "one", "output_2": "two", **row},
+            "verdicts": {
+                f"{judge}|{order}": None if vote == "-" else vote
+                for judge, votes in row.pop("votes").items()
+                for order, vote in zip(("orig", "swap"), votes, strict=True)
+            },
+        }
+        for row in said
+    ]
+    (tmp_path / "x").write_text("\n\n".join(map(json.dumps, rows)))
+    first, second = read_items(tmp_path / "x")
+    assert (first.subset, first.human, first.verdicts["j|1"]) == ("x", "a", ("a", "a"))
+    assert (second.subset, second.human, second.verdicts["l"]) == ("", "b", ("b", None))
+    found = agreements([first, second], resamples=1)
+    assert {judge: (each["all"].n, each["all"].agreement) for judge, each in found.items()} == {
+        **{"j|1": (2, 1.0), "k": (2, 1.0), "l": (1, 0.0)},
+        "panel": (2, 1.0),
+    }
+    # The second pair: all say "2" first; after both orders one says so, one is torn, one failed.
+    assert {name: (each.decided, each.first) for name, each in found["panel"].items()} == {
+        **{"all": (0.5, 1.0), "x": (1.0, 1.0)},
+        "": (0.0, 1.0),
+    }
+    assert "panel" not in agreements([first, second], resamples=1, panel=False)
 
 
 def test_a_line_that_is_no_pair_is_refused(tmp_path):
