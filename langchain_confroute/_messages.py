@@ -8,6 +8,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
+from confroute.sent import texts_in
 from confroute.types import Finish, Generation, Message, Role, Usage
 from langchain_confroute.logprobs import extract_top_logprobs, read
 
@@ -64,8 +65,10 @@ _PROFILE_KEYS = {
 
 
 def to_core(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
-    """The conversation as text, tool calls included, so that rules see all that is sent."""
-    return tuple(Message(role=_role(message), text=_text(message)) for message in messages)
+    """The conversation as text, tool calls included, and what else is sent with it: rules see all of it."""
+    return tuple(
+        Message(role=_role(message), text=_text(message), beside=_beside(message)) for message in messages
+    )
 
 
 def from_core(messages: Sequence[Message]) -> list[BaseMessage]:
@@ -81,10 +84,30 @@ def _role(message: BaseMessage) -> Role:
 def _text(message: BaseMessage) -> str:
     parts = [text_of(message), *_further(message.content)]
     if isinstance(message, AIMessage):
-        parts += [f"{call['name']}({json.dumps(call['args'], default=str)})" for call in message.tool_calls]
+        parts += [
+            f"{call['name']}({json.dumps(call['args'], default=str, ensure_ascii=False)})"
+            for call in message.tool_calls
+        ]
         # Providers are sent these as well.
         parts += [f"{call['name']}({call['args']})" for call in message.invalid_tool_calls]
     return "\n".join(filter(None, parts))
+
+
+def _beside(message: BaseMessage) -> str:
+    """Names, addresses of attachments, arguments decoded; providers send `additional_kwargs` in part."""
+    role = getattr(message, "role", None)
+    calls = (
+        [call["args"] for call in (*message.tool_calls, *message.invalid_tool_calls)]
+        if isinstance(message, AIMessage)
+        else None
+    )
+    return texts_in(
+        message.name,
+        None if role in ROLES else role,
+        calls,
+        None if isinstance(message.content, str) else message.content,
+        message.additional_kwargs,
+    )
 
 
 def _further(content: str | Sequence[Any]) -> Iterator[str]:

@@ -58,6 +58,7 @@ def build(
     tags: Sequence[str] | None = None,
     tools: bool = False,
     tool_names: frozenset[str] = frozenset(),
+    beside: str = "",
     whole: bool = False,
 ) -> Request:
     """The request of one call of a chat model.
@@ -77,6 +78,7 @@ def build(
         tiers={name: tier.facts(messages, needs) for name, tier in tiers.items()},
         tags=tags_of(config, tags),
         tools=tool_names,
+        beside=beside,
         attachments=bool(kinds),
         whole=whole,
         **facts,

@@ -15,6 +15,7 @@ from confroute.decision import Routed
 from confroute.flow import Policy
 from confroute.models.resilience import Limits
 from confroute.runtime import arun, arun_stream, run, run_stream
+from confroute.sent import texts_in
 from confroute.types import Request
 from langchain_confroute import _request
 from langchain_confroute._answers import Ending, in_chunks, marked, without_logprobs
@@ -42,6 +43,8 @@ class Plan:
         Whether the models have to call tools.
     tool_names : frozenset of str
         Those that are offered.
+    shape_text : str
+        Every text of their definitions, or of the schema that is asked for.
     """
 
     made_from: tuple[Any, ...]
@@ -55,6 +58,7 @@ class Plan:
     judge: Judge | None = None
     tools: bool = False
     tool_names: frozenset[str] = frozenset()
+    shape_text: str = ""
 
     def serves(self, made_from: tuple[Any, ...]) -> bool:
         """Whether it was made from these very settings."""
@@ -131,6 +135,7 @@ class ChatCall:
             tags=plan.tags,
             tools=plan.tools,
             tool_names=plan.tool_names,
+            beside="\n".join(filter(None, (plan.shape_text, texts_in(self.kwargs, self.stop)))),
             whole=plan.judge is not None,
         )
         make: Callable[..., ChatCalls] = SilentCalls if opened is None else ChatCalls

@@ -13,6 +13,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel
 
 from confroute.errors import PolicyError
+from confroute.sent import texts_in
 from langchain_confroute._answers import KEY
 from langchain_confroute._calls import Judged
 from langchain_confroute._schema import Tool, problem
@@ -37,6 +38,11 @@ class Shape(Protocol):
     @property
     def names(self) -> frozenset[str]:
         """Of the tools that are offered."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """Every text of what is asked for: definitions of tools, a schema."""
         ...
 
     def applied(self, tier: str, model: Model) -> Model:
@@ -118,6 +124,11 @@ class ToolCalls:
         """Of tools that have one."""
         return frozenset(self._known)
 
+    @property
+    def text(self) -> str:
+        """Of the tools' definitions and the arguments beside them."""
+        return texts_in(self.shown, keys=True)
+
     def applied(self, tier: str, model: Model) -> Model:
         """The model with the tools in its provider's own form, inside the bindings that were around it."""
         chosen = {} if self.choice is None else {"tool_choice": self.choice}
@@ -197,6 +208,11 @@ class Structured:
     shown: Mapping[str, Any] = field(default_factory=dict)
     tools: bool = False
     names: frozenset[str] = frozenset()
+
+    @property
+    def text(self) -> str:
+        """Of the schema."""
+        return texts_in(in_openai_form(self.schema), self.kwargs, keys=True)
 
     def applied(self, tier: str, model: Model) -> Model:
         """The model with its provider's arguments for this schema, inside the bindings that were around it.

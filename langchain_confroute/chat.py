@@ -180,6 +180,7 @@ class ChatConfRoute(RoutedChat):
             judge=None if self._shape is None else self._shape.judge,
             tools=self._shape is not None and self._shape.tools,
             tool_names=frozenset() if self._shape is None else self._shape.names,
+            shape_text="" if self._shape is None else self._shape.text,
             policy=self.policy,
             limits={"edge": self._limits("edge_limits"), "cloud": self._limits("cloud_limits")},
             stop=self.stop or None,

@@ -18,6 +18,7 @@ from confroute.flow import Policy
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade
 from confroute.runtime import arun, arun_stream, run, run_stream
+from confroute.sent import texts_in
 from confroute.types import Message, Request, Tier
 from langchain_confroute._chains import Chain, ChainCalls
 from langchain_confroute._events import aannounce, announce
@@ -51,7 +52,7 @@ def prompt_of(given: object) -> tuple[Message, ...]:
         return to_core(convert_to_messages(list(given)))
     if isinstance(given, Mapping):
         return tuple(message for value in given.values() for message in prompt_of(value))
-    return (Message(role="user", text=str(given)),)
+    return (Message(role="user", text=str(given), beside="" if isinstance(given, str) else texts_in(given)),)
 
 
 class ConfidenceRouter(Runnable[In, Out]):
@@ -184,7 +185,7 @@ class ConfidenceRouter(Runnable[In, Out]):
                 yield chunk
 
     def _prepared(self, given: In, opened: Opened, kwargs: Mapping[str, Any]) -> tuple[Request, ChainCalls]:
-        request = build_plain(prompt_of(given), opened.config, tiers=self._tiers)
+        request = build_plain(prompt_of(given), opened.config, tiers=self._tiers, beside=texts_in(kwargs))
         calls = ChainCalls(
             chains=self._chains,
             sampler=self.edge_sampler,

@@ -18,6 +18,7 @@ from confroute.flow import Policy
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade
 from confroute.policy.files import refuse_path
+from confroute.sent import texts_in
 from confroute.types import Request, Tier
 from llamaindex_confroute import _compat
 from llamaindex_confroute._lineage import Lineage
@@ -161,6 +162,7 @@ class RouterBase(FunctionCallingLLM):
             threshold=given.threshold,
             tags=given.tags,
             tools=work.tool_names,
+            beside=texts_in(work.extra_text, work.kwargs, keys=True),
             attachments=attachments,
             whole=work.whole,
             question=asked.question,

@@ -17,6 +17,7 @@ from llama_index.core.base.llms.types import (
 )
 
 from confroute.errors import RequestError
+from confroute.sent import texts_in
 from confroute.types import Message, Role
 
 _ROLES: dict[MessageRole, Role] = {
@@ -50,11 +51,15 @@ def checked(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
 
 
 def core_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
-    """Roles and all text, thoughts and tool calls included: what rules look at is what is sent."""
+    """Roles and all text, thoughts and tool calls included, and what else is sent with it: rules see all of it."""
     return tuple(
         Message(
             role=_ROLES.get(message.role, "user"),
             text="\n".join([*_texts(message.blocks), *_called(message)]),
+            beside=texts_in(
+                [block for block in message.blocks if not isinstance(block, TextBlock)],
+                message.additional_kwargs,
+            ),
         )
         for message in messages
     )
@@ -90,7 +95,7 @@ def _texts(blocks: Sequence[BaseContentBlock]) -> Iterator[str]:
             yield block.content or ""
         elif isinstance(block, ToolCallBlock):
             arguments = block.tool_kwargs
-            yield f"{block.tool_name} {arguments if isinstance(arguments, str) else json.dumps(arguments, default=str)}"
+            yield f"{block.tool_name} {arguments if isinstance(arguments, str) else json.dumps(arguments, default=str, ensure_ascii=False)}"
         elif isinstance(block, CitableBlock):
             yield from _texts(block.content)
         elif isinstance(block, CitationBlock):
@@ -101,7 +106,7 @@ def _called(message: ChatMessage) -> Iterator[str]:
     """Tool calls that stand beside the blocks, in the provider's own form: models are sent them too."""
     for key in ("tool_calls", "function_call"):
         if message.additional_kwargs.get(key):
-            yield json.dumps(message.additional_kwargs[key], default=str)
+            yield json.dumps(message.additional_kwargs[key], default=str, ensure_ascii=False)
 
 
 def _attached(blocks: Sequence[BaseContentBlock]) -> bool:

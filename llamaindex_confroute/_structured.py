@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing, contextmanager
 from contextvars import ContextVar
@@ -80,7 +81,7 @@ class StructuredWork(Generic[M]):
     @property
     def extra_text(self) -> str:
         """The schema, which every method sends along."""
-        return str(self.output_cls.model_json_schema())
+        return json.dumps(self.output_cls.model_json_schema(), default=str, ensure_ascii=False)
 
     def call(self, llm: LLM, extra: dict[str, Any]) -> Generation:
         """See `Work`."""

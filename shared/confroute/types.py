@@ -26,10 +26,15 @@ class Message:
     ----------
     role : {"system", "user", "assistant", "tool"}
     text : str
+        What is said: what questions and answers are made of.
+    beside : str
+        What else is sent with it, a line each, for rules only: the speaker's name, addresses and titles of attachments,
+        a tool call's arguments decoded.
     """
 
     role: Role
     text: str
+    beside: str = ""
 
 
 def transcript(messages: Sequence[Message]) -> str:
@@ -243,6 +248,8 @@ class Request:
         Free labels that rules may read.
     tools : frozenset of str
         Names of the tools that the model may call.
+    beside : str
+        What is sent beside the messages, a line each: the tools' definitions, a schema, the call's own arguments.
     attachments : bool
         Whether the conversation holds content that is not text.
     whole : bool
@@ -264,6 +271,7 @@ class Request:
     threshold_source: str = "given for this call"
     tags: frozenset[str] = frozenset()
     tools: frozenset[str] = frozenset()
+    beside: str = ""
     attachments: bool = False
     whole: bool = False
     question: str | None = None

@@ -46,13 +46,14 @@ class Rule(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _About:
-    """What calls a rule is about: any one of these suffices."""
+    """What calls a rule is about: any one of these suffices. `beside`: whether tools and arguments are looked at too."""
 
     patterns: tuple[str, ...]
     tags: tuple[str, ...]
     purposes: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     detect: Detect | None = None
+    beside: bool = False
 
     def check(self) -> None:
         """Refuse what could never match."""
@@ -83,12 +84,16 @@ class _About:
             named = next((name for name in wanted if name in held), None)
             if named is not None:
                 return f"{kind} {named!r}"
-        # The whole conversation is sent, so all of it is looked at.
-        texts = [m.text for m in request.messages] + ([request.question] if request.question else [])
+        texts = self._texts(request)
         for position, pattern in enumerate(self.patterns):
             if any(re.search(pattern, text) for text in texts):
                 return f"pattern {position + 1}"
         return None if self.detect is None else _detected(self.detect, texts)
+
+    def _texts(self, request: Request) -> list[str]:
+        # The whole conversation is sent, so all of it is looked at.
+        texts = [text for m in request.messages for text in (m.text, m.beside)]
+        return [t for t in (*texts, request.question, request.beside if self.beside else None) if t]
 
 
 def _detected(detect: Detect, texts: list[str]) -> str | None:
@@ -108,14 +113,16 @@ class KeepPrivate:
     Parameters
     ----------
     patterns : tuple of str
-        Regular expressions, searched in every message of the conversation.
+        Regular expressions, searched in every text that would be sent: messages with the names of their speakers and
+        their tool calls, addresses and titles of attachments, definitions of tools, further arguments of the call. What
+        is inside an image or a file is not looked at; `Request.attachments` tells a rule of your own that there is one.
     tags : tuple of str
         Tags of the request.
     tools : tuple of str
         Names of tools: calls that are offered one of them match.
     detect : callable, optional
-        `detect(text)` is true of a private text; asked for every message, last, before anything leaves the process. Where it raises, the call
-        counts as private. `confroute.policy.Presidio` is one.
+        `detect(text)` is true of a private text; asked for each of these texts, last, before anything leaves the process.
+        Where it raises, the call counts as private. `confroute.policy.Presidio` is one.
     tier : str
         Where private text may go.
     name : str
@@ -141,7 +148,9 @@ class KeepPrivate:
 
     @property
     def _about(self) -> _About:
-        return _About(patterns=self.patterns, tags=self.tags, tools=self.tools, detect=self.detect)
+        return _About(
+            patterns=self.patterns, tags=self.tags, tools=self.tools, detect=self.detect, beside=True
+        )
 
     def __call__(self, request: Request) -> Ruling | None:
         """Keep the call if it matches."""
@@ -164,7 +173,8 @@ class SendTo:
     ----------
     tier : str
     patterns, tags, tools : tuple of str
-        As in `KeepPrivate`. A tag may name a tenant: "tenant=acme".
+        As in `KeepPrivate`, but patterns are searched in the conversation only: a tool's definition is the same in every
+        call. A tag may name a tenant: "tenant=acme".
     purposes : tuple of str
         What calls are for, as the host names it. LlamaIndex: "text_qa", "refine", "summary", "condense",
         "query_gen", "keyword_extract", "single_select" and its other prompt types.

@@ -1,0 +1,110 @@
+"""A privacy rule sees every text that would be sent."""
+
+from __future__ import annotations
+
+import pytest
+from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import StructuredTool
+from pydantic import BaseModel, Field
+
+from confroute import Cascade, KeepPrivate, SendTo, TokenLogprob, record
+from langchain_confroute import ChatConfRoute, ConfidenceRouter
+from langchain_confroute.testing import ScriptedChat
+
+RULES = (KeepPrivate(patterns=(r"\bJosé Díaz\b",)),)
+CALL = {"name": "store", "args": {"note": "for\nJosé Díaz"}, "id": "1", "type": "tool_call"}
+WRONG = {"name": "store", "args": '{"who": "Jos\\u00e9 D\\u00edaz"', "id": "1", "error": None}
+RAW = {
+    "id": "1",
+    "type": "function",
+    "function": {"name": "s", "arguments": '{"who": "Jos\\u00e9 D\\u00edaz"}'},
+}
+IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/of José Díaz.png"}}
+PDF = {"type": "file", "mime_type": "application/pdf", "base64": "JVBERi0=", "filename": "José Díaz.pdf"}
+
+MESSAGES = {
+    "name": HumanMessage("hi", name="José Díaz"),
+    "name of a system message": SystemMessage("hi", name="José Díaz"),
+    "name in additional_kwargs": HumanMessage("hi", additional_kwargs={"name": "José Díaz"}),
+    "role": ChatMessage("hi", role="José Díaz"),
+    "text": HumanMessage("I am José Díaz"),
+    "tool call": AIMessage("", tool_calls=[CALL]),
+    "tool call as OpenAI writes it": AIMessage("", additional_kwargs={"tool_calls": [RAW]}),
+    "tool result": ToolMessage("José Díaz", tool_call_id="1"),
+    "address of an image": HumanMessage([IMAGE]),
+    "title of a file": HumanMessage([PDF]),
+    "document of another provider": HumanMessage([{"type": "document", "title": "José Díaz"}]),
+    "block of an unknown kind": HumanMessage([{"type": "custom", "payload": {"of": ["José Díaz"]}}]),
+}
+
+
+def route_of(router, *messages, **kwargs):
+    with record() as decisions:
+        router.invoke([HumanMessage("q"), *messages, HumanMessage("q")], **kwargs)
+    return decisions[0].route, decisions[0].private
+
+
+def routed(**given):
+    """An edge that is never sure."""
+    policy = Cascade.of(TokenLogprob(), 0.1, rules=given.pop("rules", RULES))
+    edge = ScriptedChat.of("edge", logprob=-3.0)
+    return ChatConfRoute(edge=edge, cloud=ScriptedChat.of("cloud"), policy=policy)
+
+
+@pytest.mark.parametrize("where", MESSAGES)
+def test_private_text_anywhere_in_a_message_stays(where):
+    """In its text, its name, its calls, and what its attachments are called."""
+    assert route_of(routed(), MESSAGES[where]) == ("edge", True)
+    assert route_of(routed(), HumanMessage("hi", name="Ada")) == ("cloud", False)
+
+
+def test_private_text_in_a_broken_call_stays():
+    """Arguments that are no JSON are sent as they are, and looked at as they are."""
+    rules = (KeepPrivate(patterns=(r"Jos\\u00e9",)),)
+    assert route_of(routed(rules=rules), AIMessage("", invalid_tool_calls=[WRONG]))[1]
+
+
+def look(who: str) -> str:
+    """Look José Díaz up."""
+    return who
+
+
+class Answer(BaseModel):
+    """An answer."""
+
+    text: str = Field(description="What José Díaz said")
+
+
+def test_private_text_in_tools_schemas_and_arguments_stays():
+    """Descriptions of tools, fields of a schema, stop strings and a provider's own arguments are sent as well."""
+    assert route_of(routed().bind_tools([StructuredTool.from_function(look)]))[1]
+    assert route_of(routed(), tools=[look])[1]
+    assert route_of(routed(), stop=["José Díaz"])[1]
+    assert route_of(routed(), user="José Díaz")[1]
+    with record() as decisions:
+        routed().with_structured_output(Answer).invoke("q")
+    assert decisions[0].private
+
+
+def test_an_image_itself_is_not_read():
+    """Short patterns would be found in encoded bytes by chance."""
+    pixels = "data:image/png;base64," + "José Díaz"
+    image = HumanMessage([{"type": "image_url", "image_url": {"url": pixels}}])
+    assert route_of(routed(), image) == ("cloud", False)
+
+
+def test_send_to_reads_the_conversation_only():
+    """A tool's description is the same in every call and would send all of them."""
+    rules = (SendTo(tier="edge", patterns=("José",)),)
+    assert route_of(routed(rules=rules).bind_tools([look]))[0] == "cloud"
+    assert route_of(routed(rules=rules), HumanMessage("hi", name="José"))[0] == "edge"
+
+
+def test_between_chains_names_and_arguments_count_too():
+    """`ConfidenceRouter` sees a chain's input and the arguments of its call."""
+    chains = {name: RunnableLambda(lambda _, who=None, name=name: name) for name in ("edge", "cloud")}
+    router = ConfidenceRouter(**chains, policy=Cascade.of(TokenLogprob(), 0.1, rules=RULES))
+    assert route_of(router) == ("cloud", False)
+    assert route_of(router, MESSAGES["name"]) == ("edge", True)
+    assert route_of(router, who="José Díaz") == ("edge", True)
