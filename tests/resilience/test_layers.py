@@ -19,14 +19,26 @@ from confroute import (
     TokenLogprob,
     background,
 )
-from confroute.asks import Final
+from confroute.asks import (
+    Begin,
+    Draft,
+    Embed,
+    Final,
+    Gather,
+    Hidden,
+    Prompt,
+    Sample,
+    Score,
+    Shadow,
+    Tentative,
+)
 from confroute.budget import Budget, Paced
 from confroute.drift import Audited, DriftTest, Logged, off_policy
-from confroute.errors import CalibrationError, ConfrouteError
+from confroute.errors import CalibrationError, ConfrouteError, PolicyError, PrivacyError
 from confroute.policy import GroupThreshold
 from confroute.policy.hedge import Hedged
 from confroute.policy.reuse import PATCH, DraftReuse
-from confroute.runtime import arun, run, run_stream
+from confroute.runtime import arun, arun_stream, run, run_stream
 from confroute.state import MemoryStore
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 
@@ -155,6 +167,9 @@ def test_the_evidence_for_drift_by_hand():
     for loss in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match=r"in \[0, 1\]"):
             test.update(once, loss)
+    for given in ({"level": 0.0}, {"level": 1.0}, {"level": 0.5, "false_alarm": 0.0}):
+        with pytest.raises(PolicyError, match="between 0 and 1"):
+            DriftTest(**given)
 
 
 @pytest.mark.parametrize(
@@ -237,20 +252,58 @@ async def test_no_layer_lets_private_text_out(edge_up, cloud_up, route, when, dr
     assert calls.models["cloud"].heard == []
 
 
-def test_a_policy_that_forgets_is_refused():
-    """Once a call is bound, an ask for another tier is refused before anything is sent."""
+async def driven(driver, policy, calls):
+    """One call in one of the four forms, to its end."""
+    request, scores = ask(), lambda chunk: (-0.1,)
+    if driver == "run":
+        run(policy, request, calls.call(request), ONCE)
+    elif driver == "arun":
+        await arun(policy, request, calls.acall(request), ONCE)
+    elif driver == "stream":
+        given = (calls.call(request), calls.stream(request), ONCE)
+        list(run_stream(policy, request, *given, scores=scores))
+    else:
+        given = (calls.acall(request), calls.astream(request), ONCE)
+        _ = [chunk async for chunk in arun_stream(policy, request, *given, scores=scores)]
+
+
+SENT = []
+FORGOTTEN = {
+    "final": Final(tier="cloud"),
+    "another seal": Final(tier="cloud", private=True),
+    "draft": Draft(tier="cloud"),
+    "tentative": Tentative(tier="cloud", watch=lambda tokens, nats: "commit"),
+    "sample": Sample(tier="cloud"),
+    "prompt": Prompt(tier="cloud", messages=(Message(role="user", text="a secret"),)),
+    "score": Score(tier="cloud", answer="a secret"),
+    "hidden": Hidden(tier="cloud", layers=(1,)),
+    "begin": Begin(ask=Final(tier="cloud")),
+    "shadow": Shadow(ask=Draft(tier="cloud"), then=SENT.append),
+    "gather": Gather(asks=(Sample(tier="edge"), Draft(tier="cloud"))),
+    "one gathered": Gather(asks=(Draft(tier="cloud"),)),
+    "embedding elsewhere": Embed(texts=("a secret",), model="m", embed=SENT.append),
+}
+
+
+@pytest.mark.parametrize("driver", ["run", "arun", "stream", "astream"])
+@pytest.mark.parametrize("forgotten", FORGOTTEN)
+async def test_a_policy_that_forgets_is_refused(forgotten, driver):
+    """Once a call is bound, whatever is asked of another tier, in whatever form, is refused before anything is sent."""
 
     class Careless:
         tiers = ("edge", "cloud")
 
         def flow(self, request):
             yield Final(tier="edge", private=True)
-            yield Final(tier="cloud")
+            evidence = yield FORGOTTEN[forgotten]
+            raise next(part for part in evidence.parts if isinstance(part, Exception))
 
     calls = calls_of()
-    with pytest.raises(ConfrouteError, match="nothing was sent"):
-        run(Careless(), ask(), calls.call(ask()), ONCE)
-    assert calls.models["cloud"].heard == []
+    with pytest.raises(PrivacyError, match="nothing was sent"):
+        await driven(driver, Careless(), calls)
+    assert background.wait()
+    await background.await_all()
+    assert (calls.models["cloud"].heard, SENT) == ([], [])
 
 
 def test_a_hedge_around_an_audit_begins_nothing_for_it():
