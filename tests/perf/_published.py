@@ -2,13 +2,33 @@
 
 BENCHMARKS = ("mt-bench", "mmlu", "gsm8k")
 
-# CPT 50 / CPT 80 / APGR. RouteLLM: arXiv 2406.18665, augmented training data. The Confidence-Driven router: arXiv 2502.11021, by
+# CPT 50 / CPT 80 / APGR. RouteLLM: arXiv 2406.18665; the best of each is of augmented training data. The Confidence-Driven router: arXiv 2502.11021, by
 # secondary sources, since its full table could not be had.
 PUBLISHED = {
     "RouteLLM, published best of each": {
         "mt-bench": "13.4 / 31.3 / .802",
         "mmlu": "35.4 / 71.6 / .603",
         "gsm8k": "33.6 / 63.3 / .622",
+    },
+    "RouteLLM SW, published, battles alone": {
+        "mt-bench": "37.9 / 59.0 / .610",
+        "mmlu": "55.8 / 80.3 / .473",
+        "gsm8k": "54.4 / 82.1 / .475",
+    },
+    "RouteLLM MF, published, battles alone": {
+        "mt-bench": "25.3 / 74.3 / .580",
+        "mmlu": "45.0 / 76.9 / .524",
+        "gsm8k": "53.6 / 85.2 / .475",
+    },
+    "RouteLLM SW, published, augmented": {
+        "mt-bench": "23.2 / 36.0 / .759",
+        "mmlu": "35.4 / 71.6 / .603",
+        "gsm8k": "41.2 / 72.2 / .568",
+    },
+    "RouteLLM MF, published, augmented": {
+        "mt-bench": "13.4 / 31.3 / .802",
+        "mmlu": "35.5 / 71.4 / .597",
+        "gsm8k": "38.8 / 72.6 / .565",
     },
     "Confidence-Driven, published": {
         "mt-bench": "27.3 / 55.6 / not reported",
