@@ -164,16 +164,14 @@ class SimilarityRanking:
         gap = np.zeros(self.models)
         gap[self.cloud], gap[self.edge] = 1.0, -1.0
         chance = sigmoid(ratings @ gap)
-        deviation = np.sqrt(
-            np.linalg.solve(precision, np.tile(gap[:, None], (len(queries), 1, 1)))[:, :, 0] @ gap
-        )
+        deviation = np.sqrt(np.linalg.solve(precision, gap[:, None])[:, :, 0] @ gap)
         return np.stack([chance, np.minimum(0.5, deviation * chance * (1 - chance))]).astype(np.float64)
 
     def _sums(self, weight: npt.NDArray[np.floating], battles: Sequence[slice]) -> tuple[Numbers, Numbers]:
         """Weight won and lost by the first model, each of shape (queries, pairs of models)."""
-        both = np.stack([self.outcomes, 1 - self.outcomes], axis=1)
+        both = np.stack([self.outcomes, 1 - self.outcomes])
         # Battles are sorted by pair, so that each pair is one product of contiguous memory.
-        sums = np.stack([weight[:, part] @ both[part] for part in battles], axis=2).astype(np.float64)
+        sums = np.stack([weight[:, part] @ both[:, part].T for part in battles], axis=2).astype(np.float64)
         return sums[:, 0], sums[:, 1]
 
     def _design(self) -> Numbers:
@@ -233,11 +231,12 @@ def _newton(
     # Without a prior only differences of ratings are determined: a trifle keeps the system solvable.
     ridge = np.maximum(prior_precision, _SMALL * (won + lost).sum(axis=1))[:, None]
     prior = ridge[:, :, None] * np.eye(size)
-    ratings, precision = np.zeros((queries, size)), prior
+    total, ratings, precision = won + lost, np.zeros((queries, size)), prior
     for _ in range(_NEWTON_STEPS):
         chance = sigmoid(ratings @ design.T)
-        slope = (won * (1 - chance) - lost * chance) @ design - ridge * ratings
-        curved = ((won + lost) * chance * (1 - chance)) @ squares
+        expected = total * chance
+        slope = (won - expected) @ design - ridge * ratings
+        curved = (expected * (1 - chance)) @ squares
         precision = curved.reshape(queries, size, size) + prior
         step = np.linalg.solve(precision, slope[:, :, None])[:, :, 0]
         # Log-odds of a pair that was won every time have no end; ten a step and fifty steps are far enough.
