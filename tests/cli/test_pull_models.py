@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -140,11 +141,14 @@ def test_signal_leaves_neither_files_nor_pip(cache, number, code):
         command = [
             sys.executable,
             "-c",
-            "import sys; from confroute.cli import main; sys.exit(main())",
+            # Tests that a shell runs in the background inherit an ignored SIGINT, and so would this child.
+            "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+            "from confroute.cli import main; sys.exit(main())",
             "pull",
             "smollm2-135m",
         ]
-        with subprocess.Popen(command, env=env, stderr=subprocess.PIPE) as process:
+        with subprocess.Popen(command, env=env, stderr=subprocess.PIPE) as process, ExitStack() as failing:
+            failing.callback(process.kill)
             index.settimeout(20)
             connection, _ = index.accept()
             with connection:

@@ -58,6 +58,26 @@ def test_sqlite_is_exact_under_eight_processes_and_survives_them(tmp_path):
     store.close()
 
 
+LEFT_OPEN = """
+import os, sys
+from confroute.state import SQLiteStore
+store = SQLiteStore(sys.argv[1])
+store.change(["k"], lambda found: ([{"by": "parent"}], None))
+if os.fork() == 0:
+    store.change(["k"], lambda found: ([{**found[0], "also": "child"}], None))
+    sys.exit()
+os.wait()
+print(store.change(["k"], lambda found: (found, found[0])))
+sys.excepthook = lambda *raised, kept=store: None  # goes with the interpreter itself, after its modules
+"""
+
+
+def test_a_store_that_is_left_open_ends_quietly_and_works_across_a_fork(tmp_path):
+    command = [sys.executable, "-X", "dev", "-c", LEFT_OPEN, str(tmp_path / "s.db")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert (ended.stdout, ended.stderr) == ("{'by': 'parent', 'also': 'child'}\n", "")
+
+
 def test_redis_is_exact_under_eight_workers(redis_url):
     """200 changes by 8 workers with connections of their own are 200."""
 

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -46,18 +47,16 @@ class SQLiteStore:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._process = 0
+        self._closing: weakref.finalize[[sqlite3.Connection, int], SQLiteStore] | None = None
 
     def __deepcopy__(self, memo: object) -> SQLiteStore:
         return self
 
-    def __del__(self) -> None:
-        self.close()
-
     def close(self) -> None:
         """Close the file; the next change opens it again."""
-        connection, self._connection = self._connection, None
-        if connection is not None and self._process == os.getpid():
-            connection.close()
+        self._connection = None
+        if self._closing is not None:
+            self._closing()
 
     def change(self, keys: Sequence[str], change: Change[T]) -> T:
         """See `Store`."""
@@ -96,4 +95,11 @@ class SQLiteStore:
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
             self._connection, self._process = connection, os.getpid()
+            # Not `__del__`: a store that lives until the interpreter ends would find its modules gone.
+            self._closing = weakref.finalize(self, _closed, connection, self._process)
         return self._connection
+
+
+def _closed(connection: sqlite3.Connection, process: int) -> None:
+    if process == os.getpid():
+        connection.close()
