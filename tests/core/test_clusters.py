@@ -72,6 +72,13 @@ def test_seven_different_answers_take_three_passes_and_no_reverse_pair():
     assert asked == [6, 5 + 4, 3 + 2 + 1]
 
 
+def test_representatives_are_not_compared_with_each_other_again():
+    """Two different answers, then two more: each of these with the first, then with the second and with each other."""
+    asked = []
+    assert clustered([TEXTS[:2], TEXTS[2:4]], set(), asked).labels == [*range(4)]
+    assert asked == [1, 2, 2 + 1]
+
+
 def test_representatives_are_taken_together_only_after_one_that_matched_nothing():
     """Three wordings of each of two answers: never a pair with an answer that is no representative."""
     asked = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -10,8 +11,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from confroute.asks import Embed
 from confroute.cli import main
 from confroute.errors import PolicyError
 from confroute.judge import Judge
@@ -30,6 +33,7 @@ from confroute.models.speaking import FunctionSpeaker
 from confroute.policy import KeepPrivate
 from confroute.recording import RecordedSample, RecordError, Row, Side, read_rows
 from confroute.signals import SameText
+from confroute.signals.equivalence import Match
 from confroute.types import Generation
 
 HERE = Path(__file__).parent
@@ -378,3 +382,30 @@ def test_one_empty_answer_is_one_failed_prompt(tmp_path):
     summary = label_rows(prompts(), made, tmp_path / "out.jsonl")
     assert (summary.labelled, summary.failed) == (11, 1)
     assert "may be empty" in (tmp_path / "out.jsonl.errors.jsonl").read_text()
+
+
+class Alike:
+    """Answers are the same if their vectors are."""
+
+    def match(self, question, heads, text):
+        """Compare by embeddings."""
+        evidence = yield Embed(texts=(text, *heads), model="own", embed=embedded)
+        near = np.flatnonzero((evidence.numbers[1:] == evidence.numbers[0]).all(axis=1))
+        return Match(index=int(near[0]) if near.size else None)
+
+
+def embedded(texts):
+    """Reds are one colour."""
+    return np.array([[float(text in {"red", "scarlet"})] for text in texts])
+
+
+def test_meanings_that_need_a_model_are_asked_for():
+    """Reds are one meaning, red and teal are two: entropies of 0 and ln 3 - 2/3 ln 2, which differ by all of the cloud's."""
+    made = Labeller(samples=3, estimator="discrete", equivalence=Alike())
+    edge, cloud = (
+        Side(samples=tuple(RecordedSample(text=text) for text in said))
+        for said in (("red", "scarlet", "red"), ("red", "teal", "teal"))
+    )
+    found = made.label(Row(id="1", prompt="Name a colour", edge=edge, cloud=cloud))
+    assert (found.winner, found.se_a, found.delta) == ("a", 0.0, 1.0)
+    assert found.se_b == pytest.approx(math.log(3) - 2 / 3 * math.log(2))

@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -199,6 +200,9 @@ def test_off_policy_by_hand(method, value, half):
     assert off_policy(rows, lambda u: 0.5 * (u < 10), method="ips").value == pytest.approx(
         (10 * 0.5 + 10 * 0.625) / 50
     )
+    # What is not wanted need not have been possible.
+    unseen = [replace(row, cloud=None, cloud_propensity=0.0) for row in rows]
+    assert off_policy(unseen, 49, method=method).value == 1.0
     with pytest.raises(CalibrationError, match="49 logged calls"):
         off_policy(rows[:49], 24)
 
