@@ -11,6 +11,7 @@ from confroute.fitting.report import report_html
 from confroute.recording import Row, Side
 from confroute.signals import AlphabetSize
 from confroute.signals.base import Range
+from confroute.views.html import text
 
 GOAL = CloudShare(share=0.3)
 
@@ -80,7 +81,7 @@ def test_the_report_shows_both_diagrams_and_both_errors(plain):
     found = fit(plain, GOAL, signal="token_logprob.mean")
     html = report_html(found)
     for name, one in (("before", found.calibration.before), ("after", found.calibration.after)):
-        assert f"<td>{name}</td><td>{one.words}</td>" in html
+        assert f"<td>{name}</td>{text(one.words)}" in html
         assert f"predicted (ECE {one.ece:.3f}, n = {one.n})" in html
     assert html.count("<circle") >= len(found.calibration.after.reliability)
     unread = dataclasses.replace(found, calibration=dataclasses.replace(found.calibration, before=None))

@@ -29,13 +29,21 @@ def test_the_view_can_be_read_without_colour(decision, read):
 
 
 def test_the_mark_of_the_threshold_stands_left_of_a_longer_bar(decision):
-    """The dashed line is where the threshold is, on the bar's own scale."""
+    """The dashed line is where the threshold is."""
     import re
 
     bar = decision._repr_html_().split("self_consistency")[1]
     line = float(re.search(r"x1='([\d.]+)'", bar)[1])
     length = float(re.search(r"width='([\d.]+)' height='10'", bar)[1])
     assert line / length == pytest.approx(0.4 / 0.6, rel=0.01)
+
+
+def test_what_was_not_compared_with_a_threshold_has_a_number_and_no_bar(decision):
+    """A length without a scale would mean nothing."""
+    rows = decision._repr_html_().split("<tr>")
+    [row] = [row for row in rows if "<td>token_logprob</td>" in row]
+    assert "0.2" in row
+    assert "<svg" not in row
 
 
 def test_repr_is_one_line(decision):

@@ -1,6 +1,7 @@
 """What a notebook shows of policies, calibrations, fronts and benchmark results."""
 
 import math
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from confroute.bench.replay.run import Replay
 from confroute.budget import Budget, Paced
 from confroute.drift import Audited, DriftTest
 from confroute.fitting import CloudShare, fit
+from confroute.fitting.report import front_svg
 from confroute.policy import Cascade, Gate, Threshold
 from confroute.policy.hedge import Hedged
 from confroute.signals import SelfConsistency, TokenLogprob
+from confroute.views.html import table
 from confroute.views.slider import StaticSlider
 from confroute.views.svg import bar
 
@@ -116,11 +119,58 @@ def test_a_front_without_grades_of_the_cloud_says_so(rows, read):
     assert "<svg" not in html
 
 
-def test_an_infinite_uncertainty_fills_the_bar():
-    """The limit keeps its place."""
-    drawn = bar(math.inf, 0.5, words="uncertainty inf")
-    assert "nan" not in drawn
-    assert "width='220.0' height='10'" in drawn
+@pytest.mark.parametrize(
+    ("value", "limit", "length"),
+    [
+        (0.1, 0.4, 20),
+        (0.4, 0.4, 80),
+        (6.0, 4.0, 120),
+        (9.0, 0.25, 160),
+        (math.inf, 0.5, 160),
+        (0.0, 0.0, 0),
+        (0.1, 0.0, 160),
+        (-0.1, 0.0, 0),
+        (-0.1, 0.2, 0),
+        (-0.1, -0.2, 160),
+        (0.3, 1e9, 0),
+    ],
+)
+def test_a_bar_reaches_past_the_mark_in_its_middle_when_it_is_over_the_threshold(value, limit, length):
+    """The mark stands at the same place for every unit; what is beyond the scale fills it."""
+    drawn = bar(value, limit, words="uncertainty")
+    assert f"width='{length:.1f}' height='10'" in drawn
+    assert "x1='80' x2='80'" in drawn
+    assert f"threshold {limit:.4g}" in drawn
+
+
+def test_the_name_of_the_chosen_point_stands_apart_from_those_of_its_neighbours(front):
+    """At the knee, beside it, at both ends: no two names overlap, taking a letter for 7 by 12 pixels."""
+    import re
+
+    def box(found):
+        x, y, anchor, name = float(found[1]), float(found[2]), found[3], found[4]
+        wide = 7 * len(name)
+        return (x - wide if anchor == "end" else x), y - 12, wide, 12
+
+    at = front.points.index(front.knee)
+    for chosen in (front.points[0], *front.points[at - 2 : at + 3], front.points[-1]):
+        drawn = front_svg(front, chosen=chosen)
+        found = re.finditer(
+            r"<text x='([\d.]+)' y='([\d.]+)' text-anchor='(\w+)'>(edge|cloud|knee|chosen)<", drawn
+        )
+        boxes = [box(one) for one in found]
+        assert len(boxes) == 4
+        for (x, y, wide, high), (u, v, *_) in permutations(boxes, 2):
+            assert not (x <= u < x + wide and y <= v < y + high)
+
+
+def test_heads_stand_over_their_numbers_and_long_words_are_folded():
+    """Numbers to the right with their head; what is short keeps its line."""
+    shown = table(("signal", "AUROC"), [("token_logprob.mean", 0.5), ("many words that " * 3, None)])
+    assert "<th scope='col' class='n'>AUROC</th>" in shown
+    assert "<th scope='col'>signal</th>" in shown
+    assert "<td>token_logprob.mean</td>" in shown
+    assert "<td class='t'>many words" in shown
 
 
 def test_a_group_of_calls_has_its_own_promise(policy, read):

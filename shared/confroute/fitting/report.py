@@ -58,10 +58,7 @@ def front_svg(front: ParetoFront, *, chosen: Point | None = None) -> str:
     parts += [panel.line(map(at, points), colour=colour, dash=dash) for _, points, colour, dash in shown]
     marks = [("edge", front.edge), ("cloud", front.cloud), ("knee", front.knee)]
     marks += [] if chosen is None else [("chosen", chosen)]
-    parts += [
-        _mark(panel, at(point), name, strong=name == "chosen", row=row)
-        for row, (name, point) in enumerate(marks)
-    ]
+    parts += [_mark(panel, at(point), name) for name, point in marks]
     parts += legend([(name, colour, dash) for name, _, colour, dash in shown], left=MARGIN + _SIZE + 20)
     return document(MARGIN + _SIZE + 320, _SIZE + 80, parts)
 
@@ -82,13 +79,16 @@ def _band(panel: Panel, front: ParetoFront, most: float) -> str:
     return f"<polygon points='{drawn}' fill='{COLOURS[0]}' fill-opacity='0.25' stroke='none'/>"
 
 
-def _mark(panel: Panel, place: tuple[float, float], name: str, *, strong: bool, row: int) -> str:
+def _mark(panel: Panel, place: tuple[float, float], name: str) -> str:
+    """A point and its name; that of the chosen one stands where no other name does."""
     x, y = panel.place(place)
-    colour = COLOURS[1] if strong else "currentColor"
-    side, shift = ("end", -7) if place[0] > 0.7 else ("start", 7)
+    chosen = name == "chosen"
+    left = place[0] > 0.2 if chosen else place[0] > 0.7
+    below = {"edge": 20, "knee": 20, "cloud": -12}.get(name, -24 if place[0] > 0.8 else -6)
     return (
-        f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{5 if strong else 3}' fill='{colour}'/>"
-        f"<text x='{x + shift:.1f}' y='{y + (-12 if row % 2 else 20):.1f}' text-anchor='{side}'>{name}</text>"
+        f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{5 if chosen else 3}' fill='{COLOURS[1] if chosen else 'currentColor'}'/>"
+        f"<text x='{x - 8 if left else x + 8:.1f}' y='{y + below:.1f}' "
+        f"text-anchor='{'end' if left else 'start'}'>{name}</text>"
     )
 
 

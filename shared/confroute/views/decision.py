@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from confroute.views.html import fragment, table
+from confroute.views.html import fragment, heading, table, text
 from confroute.views.svg import bar
 
 if TYPE_CHECKING:
@@ -67,19 +67,22 @@ def _signals(decision: Decision) -> str:
         limit = decision.threshold if name == decision.signal else None
         sides = "" if limit is None else f" {'&le;' if found.uncertainty <= limit else '&gt;'} {limit:.4g}"
         rows.append(
-            f"<tr><td>{escape(name)}</td><td>{_bar(found, limit)}</td><td class='n'>{found.uncertainty:.4g}{sides}</td></tr>"
+            f"<tr>{text(name)}<td>{_bar(found, limit)}</td><td class='n'>{found.uncertainty:.4g}{sides}</td></tr>"
         )
     rows += [
-        f"<tr><td>{escape(name)}</td><td colspan='2' class='q'>not measured: {escape(why)}</td></tr>"
+        f"<tr>{text(name)}<td colspan='2' class='q t'>not measured: {escape(why)}</td></tr>"
         for name, why in decision.skipped.items()
     ]
-    source = f" (threshold: {escape(decision.threshold_source)})" if decision.threshold_source else ""
-    head = f"<tr><th scope='col'>signal</th><th scope='col'>uncertainty{source}</th><th scope='col'>value</th></tr>"
-    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+    source = f" (mark: threshold, {decision.threshold_source})" if decision.threshold_source else ""
+    head = heading("signal") + heading(f"uncertainty{source}") + heading("value", right=True)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _bar(found: Measurement, limit: float | None) -> str:
-    return bar(found.uncertainty, limit, words=f"uncertainty {found.uncertainty:.4g}")
+    """Nothing where no threshold was: a length would have no meaning."""
+    return (
+        "" if limit is None else bar(found.uncertainty, limit, words=f"uncertainty {found.uncertainty:.4g}")
+    )
 
 
 def _steps(decision: Decision) -> str:
@@ -143,11 +146,11 @@ def _trace_parts(decisions: Sequence[Decision]) -> Iterable[str]:
         )
         rows.append(
             f"<tr><td class='n'>{number}</td><td><b>{escape(decision.route)}</b>{marks}</td><td>{bar}</td>"
-            f"<td>{escape(decision.reason)}</td><td class='n'>{decision.latency_s:.2f}</td>"
+            f"{text(decision.reason)}<td class='n'>{decision.latency_s:.2f}</td>"
             f"<td class='n'>{tokens_in}+{tokens_out}</td></tr>"
         )
-    names = ("#", "route", "uncertainty", "why", "seconds", "tokens")
-    head = "".join(f"<th scope='col'>{name}</th>" for name in names)
+    names = ("#", "route", "uncertainty (mark: threshold)", "why", "seconds", "tokens")
+    head = "".join(heading(name, right=name in ("#", "seconds", "tokens")) for name in names)
     yield f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     if len(shown) < len(decisions):
         yield f"<p class='q'>the first {len(decisions) - len(shown)} are not shown</p>"

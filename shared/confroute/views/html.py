@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-# Colours follow the surrounding page (a notebook's theme included): only middle tones are set.
+# Colours follow the surrounding page (a notebook's theme included): only middle tones are set. The class is named twice
+# where JupyterLab's own rules, which push every cell to the right, would win otherwise.
 STYLE = (
-    ".confroute{font:13px/1.45 system-ui,sans-serif;color:inherit;max-width:72em}"
+    ".confroute{font:13px/1.45 system-ui,sans-serif;color:inherit;max-width:72em;overflow-x:auto}"
     ".confroute table{border-collapse:collapse;margin:.5em 0}"
-    ".confroute td,.confroute th{padding:.15em .7em .15em 0;text-align:left;vertical-align:top;"
+    ".confroute.confroute :is(td,th){padding:.15em .7em .15em 0;text-align:left;vertical-align:top;"
     "border-bottom:1px solid #8884}"
-    ".confroute .n{text-align:right;font-variant-numeric:tabular-nums}"
+    ".confroute.confroute td{white-space:nowrap}"
+    ".confroute.confroute td.t{white-space:normal;min-width:13em}"
+    ".confroute.confroute :is(td,th).n{text-align:right;font-variant-numeric:tabular-nums}"
     ".confroute .q{opacity:.75}"
     ".confroute svg{max-width:100%;height:auto;color:inherit;vertical-align:middle}"
     ".confroute svg .ground{fill:none}"
 )
+# Characters that stand on one line: an interval, the name of a signal.
+_LONG = 24
 _PAGE = ":root{color-scheme:light dark}body{margin:2em auto;max-width:76em;padding:0 1em}"
 
 
@@ -62,15 +67,41 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str | float | int | None]
     >>> table(["signal", "AUROC"], [["p < q", 0.75]])  # doctest: +ELLIPSIS
     "<table>...<td>p &lt; q</td><td class='n'>0.750</td>...</table>"
     """
-    top = "".join(f"<th scope='col'>{escape(name)}</th>" for name in head)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    body = list(rows)
+    right = [bool(body) and not any(isinstance(row[at], str) for row in body) for at in range(len(head))]
+    top = "".join(heading(name, right=number) for name, number in zip(head, right, strict=True))
+    cells = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in body)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{cells}</tbody></table>"
+
+
+def heading(name: str, *, right: bool = False) -> str:
+    """The head of a column, over numbers to the right.
+
+    Examples
+    --------
+    >>> heading("n", right=True)
+    "<th scope='col' class='n'>n</th>"
+    """
+    side = " class='n'" if right else ""
+    return f"<th scope='col'{side}>{escape(name)}</th>"
+
+
+def text(words: str) -> str:
+    """A cell of words, which are folded where they are long.
+
+    Examples
+    --------
+    >>> text("0.857 to 0.906")
+    '<td>0.857 to 0.906</td>'
+    """
+    folded = " class='t'" if len(words) > _LONG else ""
+    return f"<td{folded}>{escape(words)}</td>"
 
 
 def _cell(value: str | float | None) -> str:
     if value is None:
         return "<td class='n'>-</td>"
     if isinstance(value, str):
-        return f"<td>{escape(value)}</td>"
+        return text(value)
     shown = f"{value:.3f}" if isinstance(value, float) else str(value)
     return f"<td class='n'>{shown}</td>"

@@ -11,14 +11,16 @@ Point: TypeAlias = "tuple[float, float]"
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; dashes distinguish lines without any colour.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "currentColor")
-DASHES = ("", "8 3", "8 2 2 2", "4 2", "1 2")
+DASHES = ("", "8 3", "8 2 2 2", "4 2", "1 2", "12 2 2 2 2 2", "3 6")
 GREY = "#999999"
 # Seen on white and on black.
 BLUE = "#4a90c2"
 MARGIN = 48
 # Ink is `currentColor`: dark where the drawing stands alone, the page's own where a page holds it.
 _STYLE = "font-family='sans-serif' font-size='11' color='#222222' fill='currentColor'"
-_BAR = 220
+_BAR = 160
+# Of a drawing's width: its words stay readable, and a narrow page scrolls.
+_LEAST = 0.75
 
 
 class Panel:
@@ -61,39 +63,41 @@ def document(width: float, height: float, parts: Iterable[str]) -> str:
     body = "\n".join(parts)
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{width:g}' height='{height:g}' "
-        f"viewBox='0 0 {width:g} {height:g}' {_STYLE}>\n"
+        f"viewBox='0 0 {width:g} {height:g}' style='min-width:{_LEAST * width:g}px' {_STYLE}>\n"
         f"<rect class='ground' width='100%' height='100%' fill='#ffffff' stroke='none'/>\n{body}\n</svg>\n"
     )
 
 
-def legend(entries: Sequence[tuple[str, str, str]], *, left: float) -> Iterable[str]:
+def legend(entries: Sequence[tuple[str, str, str]], *, left: float, top: float = 40) -> Iterable[str]:
     """Lines of a legend from (words, colour, dash) each."""
     for at, (words, colour, dash) in enumerate(entries):
-        y = 40 + 18 * at
+        y = top + 18 * at
         dashes = f" stroke-dasharray='{dash}'" if dash else ""
         yield f"<line x1='{left}' y1='{y}' x2='{left + 24}' y2='{y}' stroke='{colour}' stroke-width='2'{dashes}/>"
         yield f"<text x='{left + 30}' y='{y + 4}'>{escape(words)}</text>"
 
 
-def bar(value: float, limit: float | None, *, words: str) -> str:
-    """A bar as long as `value`, a dashed line across it at `limit`, on a scale of their own.
+def bar(value: float, limit: float, *, words: str) -> str:
+    """A bar with a dashed mark in its middle: there `value` is `limit`, whatever the unit; at the end it is twice that or more.
 
     Parameters
     ----------
     value : float
-        0 or more.
-    limit : float or None
+    limit : float
+        The most that is kept.
     words : str
-        What it shows, for screen readers; the limit is added.
+        What it shows; the limit is added. Screen readers say it, and it is left where a notebook that is not trusted
+        drops drawings.
     """
-    full = max(value if math.isfinite(value) else 0.0, limit or 0.0, 1e-9) * 1.2
-    length = _BAR * max(0.0, min(1.0, value / full))
-    said = words + ("" if limit is None else f", threshold {limit:.4g}")
-    line = ""
-    if limit is not None:
-        at = _BAR * limit / full
-        line = f"<line x1='{at:.1f}' x2='{at:.1f}' y1='0' y2='16' stroke='currentColor' stroke-width='2' stroke-dasharray='3 2'/>"
+    half = _BAR / 2
+    if limit > 0 and math.isfinite(value):
+        length = half * max(0.0, min(2.0, value / limit))
+    else:
+        length = 0.0 if value <= limit else _BAR
+    said = f"{words}, threshold {limit:.4g}"
     return (
-        f"<svg width='{_BAR}' height='16' role='img' aria-label='{escape(said, quote=True)}'>"
-        f"<rect y='3' width='{length:.1f}' height='10' fill='{BLUE}'/>{line}</svg>"
+        f"<svg width='{_BAR}' height='16' style='max-width:none' role='img'><title>{escape(said)}</title>"
+        f"<rect x='.5' y='3.5' width='{_BAR - 1}' height='9' fill='none' stroke='currentColor' stroke-opacity='.4'/>"
+        f"<rect y='3' width='{length:.1f}' height='10' fill='{BLUE}'/>"
+        f"<line x1='{half:g}' x2='{half:g}' y1='0' y2='16' stroke='currentColor' stroke-width='2' stroke-dasharray='3 2'/></svg>"
     )
