@@ -1,6 +1,7 @@
 """`confroute report`: a log becomes a page."""
 
 import json
+import re
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -9,7 +10,7 @@ from confroute.cli import main
 from confroute.decision import Decision, Measurement, Step
 from confroute.log import Entry
 from confroute.types import Usage
-from confroute.views.report import largest_gap, log_page
+from confroute.views.report import largest_gap, log_page, over_time_svg
 from confroute.views.worth import notable
 
 
@@ -45,6 +46,18 @@ def test_money_and_shares_are_counted_from_all_steps():
     assert "edge 75.0%, cloud 25.0%" in page
     assert "0.0200 USD" in page  # one cloud call: 100 tokens at 100 and 10 at 1,000 USD a million
     assert "0.0800 USD; routing saves 0.0600 USD" in page
+
+
+def test_tiers_are_told_apart_without_colour():
+    """Each has a dash and a name beside its line, and so has the threshold."""
+    entries = [entry(0, 0.1), entry(1, 0.9), entry(2, 0.9, route="middle"), entry(3, 0.9)]
+    _, named = over_time_svg(entries).split("share of calls", 1)
+    for dash, name in (
+        ("", "cloud"),
+        (" stroke-dasharray='8 3'", "middle"),
+        (" stroke-dasharray='4 3'", "threshold"),
+    ):
+        assert re.search(rf"stroke-width='2'{dash}/>\n<text [^>]*>{name}</text>", named), name
 
 
 def test_small_sums_keep_three_digits():

@@ -13,7 +13,7 @@ from confroute.log import Entry
 from confroute.types import Usage
 from confroute.views.decision import decision_html
 from confroute.views.html import page, table
-from confroute.views.svg import COLOURS, GREY, MARGIN, Panel, document
+from confroute.views.svg import COLOURS, DASHES, GREY, MARGIN, Panel, document, legend
 from confroute.views.worth import notable
 
 _BUCKETS = 24
@@ -121,20 +121,19 @@ def over_time_svg(entries: Sequence[Entry]) -> str:
     middles = [(at + 0.5) / len(slices) for at in range(len(slices))]
     size = 260.0
     shares = Panel(MARGIN, 30, size)
-    parts = [*shares.axes("Answered by the last tier", "log, from start to end", "share of calls")]
-    last = sorted({entry.decision.route for entry in entries} - {"edge"})
-    words = []
-    for at, route in enumerate(last):
+    parts = [*shares.axes("Not answered by the edge", "log, from start to end", "share of calls")]
+    drawn = []
+    for at, route in enumerate(sorted({entry.decision.route for entry in entries} - {"edge"})):
         line = [float(np.mean([entries[i].decision.route == route for i in part])) for part in slices]
-        colour = COLOURS[at % len(COLOURS)]
-        parts.append(shares.line(zip(middles, line, strict=True), colour=colour))
-        words.append(f"<tspan fill='{colour}'>{escape(route)}</tspan>")
-    # Above the frame, where no line runs through them.
-    parts.append(f"<text x='{MARGIN + size}' y='22' text-anchor='end'>{' '.join(words)}</text>")
+        colour, dash = COLOURS[at % len(COLOURS)], DASHES[at % len(DASHES)]
+        parts.append(shares.line(zip(middles, line, strict=True), colour=colour, dash=dash))
+        drawn.append((route, colour, dash))
+    below = size + 82
+    parts += legend(drawn, left=MARGIN, top=below)
     signal = Counter(e.decision.signal for e in entries if e.decision.signal).most_common(1)
     if signal and signal[0][0]:
         parts += _uncertainty(entries, slices, middles, signal[0][0], left=2 * MARGIN + size + 20)
-    return document(2 * (MARGIN + size) + 60, size + 80, parts)
+    return document(2 * (MARGIN + size) + 60, below + 18 * max(2, len(drawn)), parts)
 
 
 def _uncertainty(
@@ -158,10 +157,13 @@ def _uncertainty(
     ]
     high = max([*(value for _, value in medians), *thresholds[-1:], 1e-9]) * 1.2
     panel = Panel(left, 30, 260.0, high=high)
-    yield from panel.axes(f"{signal}, median", "log, from start to end", "uncertainty")
+    yield from panel.axes(signal, "log, from start to end", "uncertainty")
     yield panel.line(medians, colour=COLOURS[0])
+    words = [("median", COLOURS[0], "")]
     if thresholds:
         yield panel.line([(0, thresholds[-1]), (1, thresholds[-1])], colour=GREY, dash="4 3")
+        words.append(("threshold", GREY, "4 3"))
+    yield from legend(words, left=left, top=panel.top + panel.size + 52)
 
 
 def _drift(entries: Sequence[Entry]) -> Iterable[str]:
