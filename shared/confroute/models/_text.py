@@ -164,16 +164,18 @@ class Row:
             self.finish = "stop"
 
     def _cut(self, length: int) -> None:
-        """Keep `length` characters, and the tokens that hold them."""
+        """Keep `length` characters, and the tokens that hold them: of one that is cut through, the part before the cut."""
         self.text = self.text[:length]
         end = 0
         for position, piece in enumerate(self.tokens):
             if end >= length:
                 for column in (self.tokens, self.logprobs, self.tops, self.ids):
                     del column[position:]
-                return
+                break
             self.tokens[position] = piece[: length - end]
             end += len(piece)
+        # Else an answer would look as if some of its tokens had no log-probability, which is no evidence.
+        self.billed = len(self.tokens)
 
 
 def _overlap(text: str, stop: str) -> int:

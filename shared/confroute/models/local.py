@@ -164,9 +164,10 @@ class LocalModel:
         Returns
         -------
         tuple of Generation
-            `tokens` and `logprobs` cover the text's tokens, not the end-of-turn token nor what a stop string cut away,
-            and join to `text`. `logprobs` are those of the model's own distribution, before temperature and top_p.
-            `usage` counts the prompt on the first answer only, and every token drawn. `raw` holds the token ids.
+            `tokens` join to `text`; with `logprobs` and `top_logprobs` they cover it exactly: not the end-of-turn token, nor
+            what a stop string cut away. Of a token that a stop string cuts through, the part before it is kept, with the
+            log-probability of the whole token. `logprobs` are those of the model's own distribution, before temperature and top_p.
+            `usage` counts the prompt on the first answer only, and the answer's tokens with its end-of-turn token. `raw` holds the token ids.
 
         Raises
         ------
