@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from confroute import background
+from confroute._lost import lose
 from confroute._together import atogether, together
 from confroute.asks import (
     Ask,
@@ -143,6 +144,13 @@ class Asker(_Bound):
     def __call__(self, wanted: Ask) -> Evidence:
         """Do what is asked and return the evidence, or raise what it ended in."""
         start = time.perf_counter()
+        try:
+            return self._done(wanted, start)
+        except Exception as error:
+            lose(error, start)
+            raise
+
+    def _done(self, wanted: Ask, start: float) -> Evidence:
         if isinstance(wanted, Gather):
             return Evidence(parts=together(self, wanted.asks), latency_s=time.perf_counter() - start)
         if isinstance(wanted, _MODEL):
@@ -196,6 +204,13 @@ class AAsker(_Bound):
     async def __call__(self, wanted: Ask) -> Evidence:
         """Do what is asked and return the evidence, or raise what it ended in."""
         start = time.perf_counter()
+        try:
+            return await self._done(wanted, start)
+        except Exception as error:
+            lose(error, start)
+            raise
+
+    async def _done(self, wanted: Ask, start: float) -> Evidence:
         if isinstance(wanted, Gather):
             return Evidence(parts=await atogether(self, wanted.asks), latency_s=time.perf_counter() - start)
         if isinstance(wanted, _MODEL):

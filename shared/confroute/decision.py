@@ -72,6 +72,7 @@ class Step:
     usage : Usage or None
         None when the provider reported none.
     latency_s : float
+        Seconds until the evidence, or the error, was there.
     attempts : int
     error : str or None
         Kind of the error it ended in.

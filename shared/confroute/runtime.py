@@ -6,6 +6,7 @@ embedding, entailment, timing and the published decision are the same for all of
 
 from __future__ import annotations
 
+import time
 from collections.abc import (
     AsyncGenerator,
     Callable,
@@ -15,6 +16,7 @@ from collections.abc import (
 from contextlib import aclosing, closing
 from typing import TypeVar
 
+from confroute._lost import lose
 from confroute.asking import AAsker, ACall, Asker, Call, published
 from confroute.asks import (
     Evidence,
@@ -88,7 +90,12 @@ def run_stream(
         ask.check(wanted)
         limit = ask.of(wanted.tier)
         facts = request.tiers.get(wanted.tier)
-        yield from streamed(wanted, stream, limit, scores, facts, keep_s=ask.keep_s(wanted))
+        start = time.perf_counter()
+        try:
+            yield from streamed(wanted, stream, limit, scores, facts, keep_s=ask.keep_s(wanted))
+        except Exception as error:
+            lose(error, start)
+            raise
 
     with closing(drive_stream(policy.flow(request), ask, answer)) as items:
         for item in items:
@@ -116,11 +123,16 @@ async def arun_stream(
         ask.check(wanted)
         limit = ask.of(wanted.tier)
         facts = request.tiers.get(wanted.tier)
-        async with aclosing(
-            astreamed(wanted, stream, limit, scores, facts, keep_s=ask.keep_s(wanted))
-        ) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        start = time.perf_counter()
+        try:
+            async with aclosing(
+                astreamed(wanted, stream, limit, scores, facts, keep_s=ask.keep_s(wanted))
+            ) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        except Exception as error:
+            lose(error, start)
+            raise
 
     async with aclosing(ask), aclosing(adrive_stream(policy.flow(request), ask, answer)) as items:
         async for item in items:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from confroute._lost import lost_s
 from confroute.asks import Ask, Draft, Embed, Entails, Evidence, Final, Gather, Tentative
 from confroute.decision import Step
 from confroute.policy.prefix import Prefix
@@ -43,6 +44,14 @@ def step_of(kind: str, evidence: Evidence, *, tier: str | None, model: str, grou
     )
 
 
+def failed_step(
+    kind: str, error: Exception, *, tier: str | None, model: str | None = None, group: int | None = None
+) -> Step:
+    """The step of one ask that ended in `error`."""
+    told = type(error).__name__
+    return Step(kind=kind, tier=tier, model=model, n=0, latency_s=lost_s(error), error=told, group=group)
+
+
 def _count(evidence: Evidence) -> int:
     if evidence.passes is not None:
         return len(evidence.passes.logprobs)
@@ -73,7 +82,7 @@ def _steps(ask: Ask, brought: Evidence | Exception, model: str, group: int | Non
         return
     kind, tier = type(ask).__name__.lower(), getattr(ask, "tier", None)
     if isinstance(brought, Exception):
-        yield Step(kind=kind, tier=tier, n=0, error=type(brought).__name__, group=group)
+        yield failed_step(kind, brought, tier=tier, group=group)
         return
     said = next((g.model for g in brought.generations if g.model), None)
     name = ask.model if isinstance(ask, (Embed, Entails)) else said or model

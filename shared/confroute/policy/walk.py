@@ -21,7 +21,7 @@ from confroute.nextstep import failure, told
 from confroute.policy.gate import Gate
 from confroute.policy.majority import replacement
 from confroute.policy.rules import Ruling
-from confroute.policy.steps import drafting, is_missing, kind_of, step_of, steps_of
+from confroute.policy.steps import drafting, failed_step, is_missing, kind_of, step_of, steps_of
 from confroute.policy.synthesis import repeated
 from confroute.policy.verdict import Verdict, blocked_by, is_grey, settled, unmeasured, verdict_of
 from confroute.signals.base import Asking, Case, alternatives_wanted
@@ -172,15 +172,7 @@ class Walk:
             evidence = yield ask
             answer = evidence.generations[0] if evidence.generations else Generation(text="")
         except Exception as error:
-            self.steps.append(
-                Step(
-                    kind=kind,
-                    tier=ask.tier,
-                    model=self.tier(ask.tier).model,
-                    n=0,
-                    error=f"{type(error).__name__}",
-                )
-            )
+            self.steps.append(failed_step(kind, error, tier=ask.tier, model=self.tier(ask.tier).model))
             raise
         self.steps.append(
             step_of(kind, evidence, tier=ask.tier, model=answer.model or self.tier(ask.tier).model)
