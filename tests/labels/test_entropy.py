@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from confroute.errors import BadLogprobsError, PolicyError, SignalUnavailableError
 from confroute.labels import entropy_of, entropy_winner, relative_difference
+from confroute.labels.entropy import label_entropy
+from confroute.signals import SameText
 from confroute.types import Generation
 
 entropies = st.one_of(st.just(0.0), st.floats(1e-6, 50))
@@ -108,3 +111,13 @@ def test_negative_tau_is_refused():
     """With it, equal entropies would have a winner."""
     with pytest.raises(PolicyError, match="expected a relative difference"):
         entropy_winner(1.0, 1.0, tau=-0.1)
+
+
+def test_an_extracted_answer_stands_for_its_text():
+    """Two ways to the same answer are one meaning; without it they are two texts."""
+    ways = [Generation(text=text, answer="7") for text in ("three and four", "eight less one")]
+    for answers, nats in ((ways, 0.0), ([replace(way, answer=None) for way in ways], math.log(2))):
+        asking = label_entropy(answers, question="?", equivalence=SameText(), estimator="discrete")
+        with pytest.raises(StopIteration) as done:
+            next(asking)
+        assert done.value.value == pytest.approx(nats)

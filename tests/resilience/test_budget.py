@@ -11,15 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from confroute import Cascade, KeepPrivate, Limits, Message, Request, TokenLogprob
+from confroute.asks import Evidence, Final, Sample
 from confroute.budget import Budget, Pace, Paced
+from confroute.budget.books import Books
 from confroute.budget.ledger import reserve, settle
 from confroute.budget.traffic import counted, to_come
 from confroute.drift import Audited, DriftTest
-from confroute.errors import BudgetSpentError, PolicyError, StateError, TierError
+from confroute.errors import (
+    BudgetSpentError,
+    DeadlineError,
+    PolicyError,
+    StateError,
+    StreamInterruptedError,
+    TierError,
+)
 from confroute.prices import Price
 from confroute.runtime import arun, run
 from confroute.state import MemoryStore, RedisStore, SQLiteStore
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
+from confroute.types import Generation, Usage
 
 ONCE = {"edge": Limits(attempts=1), "cloud": Limits(attempts=1)}
 SENDS = Cascade.of(TokenLogprob(), 0.1)
@@ -130,6 +140,42 @@ async def test_usage_takes_the_place_of_the_reservation():
     with pytest.raises(Exception, match="budget 'cloud' has 1 usd left") as caught:
         run(tight, ask(), calls.call(ask()), ONCE)
     assert isinstance(caught.value.__cause__ or caught.value, BudgetSpentError)
+
+
+ReadTimeout = type("ReadTimeout", (Exception,), {"__doc__": "As HTTP clients name theirs."})
+
+
+def outcome(*usages):
+    return Evidence(generations=tuple(Generation(text="4", usage=usage) for usage in usages))
+
+
+KNOWN, WORST = Usage(input_tokens=10, output_tokens=5), [0.002382, 1358.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "brought", "took"),
+    [
+        (Final(tier="cloud"), outcome(KNOWN), [0.00002, 15.0, 1.0]),
+        (Final(tier="cloud"), outcome(None), WORST),
+        # A batch reports its prompt once, and some report the whole on the first.
+        (Sample(tier="cloud", n=2), outcome(KNOWN, None), [0.00002, 15.0, 2.0]),
+        (Sample(tier="cloud", n=2), outcome(None, None), [2 * each for each in WORST]),
+        # What may have been billed is charged in full, what never came is not.
+        (Final(tier="cloud"), ConnectionError("refused"), [0.0, 0.0, 0.0]),
+        (Final(tier="cloud"), TimeoutError(), WORST),
+        (Final(tier="cloud"), ReadTimeout(), WORST),
+        (Final(tier="cloud"), DeadlineError(tier="cloud", left_s=0.0), [0.0, 0.0, 0.0]),
+        (Final(tier="cloud"), StreamInterruptedError("broke off"), WORST),
+        # Two bytes more.
+        (Final(tier="cloud", note="é"), TimeoutError(), [0.002384, 1360.0, 1.0]),
+    ],
+)
+def test_what_an_ask_takes_by_hand(wanted, brought, took):
+    """At 1 and 2 USD a million: 14 bytes of text, 32 for each of message and note, 256 more, and 1024 to answer."""
+    budgets = tuple(Budget(limit=1, unit=unit, name=unit) for unit in ("usd", "tokens", "calls"))
+    price = Price(input_usd=1, output_usd=2)
+    books = Books(Paced(policy=SENDS, budgets=budgets, price=price, store=MemoryStore()), ask())
+    assert books.took(wanted, brought) == pytest.approx(took)
 
 
 def test_tenants_have_budgets_of_their_own():
