@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -136,7 +137,9 @@ def test_recorded_pairs_and_a_panel_by_hand(tmp_path):
         for row in said
     ]
     (tmp_path / "x").write_text("\n\n".join(map(json.dumps, rows)))
+    (tmp_path / "x.gz").write_bytes(gzip.compress((tmp_path / "x").read_bytes()))
     first, second = read_items(tmp_path / "x")
+    assert read_items(tmp_path / "x.gz") == [first, second]
     assert (first.subset, first.human, first.verdicts["j|1"]) == ("x", "a", ("a", "a"))
     assert (second.subset, second.human, second.verdicts["l"]) == ("", "b", ("b", None))
     found = agreements([first, second], resamples=1)

@@ -35,7 +35,7 @@ from confroute.asks import (
 )
 from confroute.budget import Budget, Paced
 from confroute.drift import Audited, DriftTest, Logged, off_policy
-from confroute.errors import CalibrationError, ConfrouteError, PolicyError, PrivacyError
+from confroute.errors import CalibrationError, ConfrouteError, PolicyError, PrivacyError, StateError
 from confroute.policy import GroupThreshold
 from confroute.policy.hedge import Hedged
 from confroute.policy.reuse import PATCH, DraftReuse
@@ -205,6 +205,45 @@ def test_off_policy_by_hand(method, value, half):
     assert off_policy(unseen, 49, method=method).value == 1.0
     with pytest.raises(CalibrationError, match="49 logged calls"):
         off_policy(rows[:49], 24)
+
+
+def test_no_call_is_explained_by_itself():
+    """Every fifth of 50 is worth 1: from the other folds 0 is expected of it, and 10 / 40 of the others.
+
+    Weighed by 2 that is 2 * 1 - 0 and 2 * 0 - 0.25: a mean of 0.2, a standard deviation of sqrt((10 * 1.8**2 + 40 * 0.45**2) / 50)
+    = 0.9. In their own folds it would be 0.4.
+    """
+    rows = [
+        Logged(uncertainty=0.0, edge=float(k % 5 == 0), cloud=None, edge_propensity=0.5) for k in range(50)
+    ]
+    found = off_policy(rows, 0.0, confidence=0.5)
+    assert (found.value, found.high - found.value) == pytest.approx((0.2, 0.67449 * 0.9 / 50**0.5), abs=1e-5)
+
+
+class Unreachable(MemoryStore):
+    """A store that cannot be changed."""
+
+    def change(self, keys, change):
+        raise StateError("unreachable")
+
+
+@pytest.mark.parametrize(
+    ("edge", "store", "note"),
+    [
+        (SURE, MemoryStore, {"propensity": 1.0, "audited": True}),
+        # What the cloud answered could not have been audited.
+        (UNSURE, MemoryStore, {"propensity": 0.0, "audited": False}),
+        (SURE, Unreachable, {"propensity": 0.0, "audited": False}),
+    ],
+)
+def test_a_decision_says_how_likely_its_audit_was(edge, store, note):
+    """Off-policy estimates divide by it."""
+    policy = Audited(policy=Cascade.of(TokenLogprob(), 0.3), test=TEST, share=1.0, store=store())
+    calls = calls_of(edge=edge)
+    assert run(policy, ask(), calls.call(ask()), ONCE).decision.layers["audit"] == note
+    assert background.wait()
+    with pytest.raises(PolicyError, match="expected a share"):
+        replace(policy, share=0)
 
 
 def test_off_policy_estimates_agree_with_the_truth():
