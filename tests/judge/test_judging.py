@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import sqlite3
 
 import pytest
 from hypothesis import given, settings
@@ -208,6 +209,47 @@ def test_a_file_that_is_no_cache_is_refused(tmp_path):
     with pytest.raises(CacheError, match="cannot be used as a cache"):
         ReplyCache(tmp_path / "notes.txt")
     assert (tmp_path / "notes.txt").read_text().startswith("notes")
+
+
+def test_a_cache_that_breaks_says_what_to_do(tmp_path):
+    """A file that became read-only, or was damaged: the file is named, and what to give instead."""
+    with ReplyCache(tmp_path / "c.sqlite") as cache:
+        cache.put("key", "j", "A")
+        cache._file.execute("PRAGMA query_only = ON")
+        with pytest.raises(CacheError, match=r"c\.sqlite cannot be used .*readonly.*name a new file"):
+            cache.put("other", "j", "A")
+        cache._file.execute("PRAGMA query_only = OFF")
+        cache._file.execute("DROP TABLE replies")
+        with pytest.raises(CacheError, match="name a new file"):
+            cache.get("key")
+
+
+def test_a_refused_cache_is_closed(tmp_path, recwarn):
+    """No connection is left to the collector."""
+    (tmp_path / "notes.txt").write_text("notes " * 200)
+    opened = []
+    real = sqlite3.connect
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite3, "connect", lambda *a, **k: opened.append(real(*a, **k)) or opened[-1])
+        with pytest.raises(CacheError):
+            ReplyCache(tmp_path / "notes.txt")
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        opened[0].execute("SELECT 1")
+
+
+def test_the_command_closes_its_cache(tmp_path, monkeypatch, capsys, openai_server):
+    """Whether it succeeds or ends early; a cache that cannot be used is an error in words."""
+    closed = []
+    real = ReplyCache.close
+    monkeypatch.setattr(ReplyCache, "close", lambda self: closed.append(real(self)))
+    (tmp_path / "a").write_text('{"id": "1", "question": "2 + 2?", "answer": "4"}\n')
+    given = ["judge", "compare", *[str(tmp_path / "a")] * 2, "--judge", "openai:j"]
+    given += ["--base-url", openai_server.url, "--cache"]
+    main([*given, str(tmp_path / "c.sqlite")])
+    assert closed == [None]
+    (tmp_path / "notes.txt").write_text("notes " * 200)
+    assert main([*given, str(tmp_path / "notes.txt")]) == 1
+    assert "notes.txt cannot be used as a cache of replies" in capsys.readouterr().err
 
 
 async def test_private_text_never_reaches_a_remote_judge():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,17 +100,15 @@ def _judging(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _judge(args: argparse.Namespace, cache: Path | None) -> Judge:
+@contextmanager
+def _judge(args: argparse.Namespace, cache: Path | None) -> Iterator[Judge]:
+    """The judge that was asked for; its cache is closed afterwards."""
     from confroute.judge import Judge, ReplyCache
     from confroute.models.speaking import speaker
 
     panel = [speaker(name, base_url=args.base_url, logprobs=False) for name in args.judge]
-    return Judge(
-        panel=panel,
-        cache=None if cache is None else ReplyCache(cache),
-        concurrency=args.concurrency,
-        max_tokens=args.max_tokens,
-    )
+    with nullcontext() if cache is None else ReplyCache(cache) as replies:
+        yield Judge(panel=panel, cache=replies, concurrency=args.concurrency, max_tokens=args.max_tokens)
 
 
 def _rule(args: argparse.Namespace) -> KeepPrivate:
@@ -125,11 +124,11 @@ def run_grade(args: argparse.Namespace) -> int:
     from confroute.judge.files import singles, with_grades
     from confroute.recording import read_rows, write_rows
 
-    # What a run that dies has paid for is found again in the cache.
-    judge = _judge(args, args.cache or Path(f"{args.out}.replies.sqlite"))
     sides: tuple[SideName, ...] = ("edge", "cloud") if args.side == "both" else (args.side,)
     wanted = list(singles(read_rows(args.data), sides, again=args.again, private=_rule(args)))[: args.limit]
-    with progress(len(wanted), unit="answers") as tick:
+    # What a run that dies has paid for is found again in the cache.
+    cache = args.cache or Path(f"{args.out}.replies.sqlite")
+    with _judge(args, cache) as judge, progress(len(wanted), unit="answers") as tick:
         graded = judge.grade(wanted, progress=lambda one: tick(one.score is not None))
     by_id = {one.id: one for one in graded}
     write_rows(args.out, (with_grades(row, by_id) for row in read_rows(args.data)))
@@ -159,8 +158,7 @@ def run_compare(args: argparse.Namespace) -> int:
         : args.limit
     ]
     cache = args.cache or (None if args.out is None else Path(f"{args.out}.replies.sqlite"))
-    judge = _judge(args, cache)
-    with progress(len(pairs), unit="pairs") as tick:
+    with _judge(args, cache) as judge, progress(len(pairs), unit="pairs") as tick:
         found = judge.compare(pairs, progress=lambda one: tick(one.winner is not None))
     if args.out is not None:
         lines = (json.dumps(one.to_dict()) + "\n" for one in found)
@@ -229,13 +227,12 @@ def _asked(args: argparse.Namespace, items: list[Item]) -> tuple[list[Item], lis
     from confroute.cli._progress import progress
     from confroute.judge import Pair, spent
 
-    judge = _judge(args, args.cache)
     rule = _rule(args)
     pairs = [
         Pair(id=item.id, question=item.question, a=item.a, b=item.b, private=_matches(rule, item))
         for item in items
     ]
-    with progress(len(pairs), unit="pairs") as tick:
+    with _judge(args, args.cache) as judge, progress(len(pairs), unit="pairs") as tick:
         found = judge.compare(pairs, progress=lambda one: tick(one.winner is not None))
     _paid(args, spent(found))
     asked = [

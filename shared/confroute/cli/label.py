@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from contextlib import redirect_stdout
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,7 +105,11 @@ def run(args: argparse.Namespace) -> int:
         msg = f"{args.data} holds no rows"
         raise PolicyError(msg)
     # Ray tells of workers that died on standard output, which holds the summary.
-    with redirect_stdout(sys.stderr), progress(total, unit="prompts") as tick:
+    with (
+        _closing_cache(labeller),
+        redirect_stdout(sys.stderr),
+        progress(total, unit="prompts") as tick,
+    ):
         summary = label_rows(
             read_inputs(args.data, limit=args.limit),
             labeller,
@@ -117,6 +121,11 @@ def run(args: argparse.Namespace) -> int:
         )
     _show(args, summary)
     return FAILED if summary.failed else 0
+
+
+def _closing_cache(labeller: Labeller) -> AbstractContextManager[object]:
+    cache = labeller.judge.cache if labeller.judge is not None else None
+    return nullcontext() if cache is None else cache
 
 
 def _labeller(args: argparse.Namespace) -> Labeller:

@@ -7,7 +7,8 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from confroute.errors import ConfrouteError
@@ -36,7 +37,7 @@ class ReplyCache:
     Raises
     ------
     CacheError
-        The file cannot be made, or is something else.
+        The file cannot be made, read or written, or is something else.
 
     Examples
     --------
@@ -50,27 +51,42 @@ class ReplyCache:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
-        try:
+        with self._told():
             self._file = sqlite3.connect(self.path, timeout=60, check_same_thread=False, isolation_level=None)
+        try:
             # Readers go on while another process writes.
-            self._file.execute("PRAGMA journal_mode=WAL")
-            self._file.execute(
+            self._rows("PRAGMA journal_mode=WAL")
+            self._rows(
                 "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, model TEXT NOT NULL, text TEXT NOT NULL)"
             )
-        except sqlite3.Error as error:
-            msg = f"{self.path} cannot be used as a cache of replies: {error}; name a new file or an earlier cache"
-            raise CacheError(msg) from error
+        except CacheError:
+            self.close()
+            raise
 
     def get(self, key: str) -> str | None:
         """The reply kept under `key`."""
-        with self._lock:
-            row = self._file.execute("SELECT text FROM replies WHERE key = ?", (key,)).fetchone()
-        return None if row is None else str(row[0])
+        rows = self._rows("SELECT text FROM replies WHERE key = ?", key)
+        return str(rows[0][0]) if rows else None
 
     def put(self, key: str, model: str, text: str) -> None:
         """Keep a reply; the first one kept under a key stays."""
-        with self._lock:
-            self._file.execute("INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", (key, model, text))
+        self._rows("INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", key, model, text)
+
+    def _rows(self, command: str, *values: str) -> list[tuple[object, ...]]:
+        with self._lock, self._told():
+            return self._file.execute(command, values).fetchall()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What SQLite says, with the file and what to do."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            msg = (
+                f"{self.path} cannot be used as a cache of replies: {error}; name a new file in a folder that can be "
+                "written to, or an earlier cache"
+            )
+            raise CacheError(msg) from error
 
     def __reduce__(self) -> tuple[type[ReplyCache], tuple[Path]]:
         # Workers in other processes open the same file.
