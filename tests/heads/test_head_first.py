@@ -246,3 +246,21 @@ def test_a_call_that_goes_on_from_the_cloud_stays_there():
     found = routed("0.1 0.1", policy(), begun_on="cloud").decision
     assert (found.route, found.rule) == ("cloud", "sticky")
     assert "head" not in found.signals
+
+
+@pytest.mark.parametrize("text", ["0.9 0.1", "0.1 0.1", "0.5 0.1", "0.9 0.9", "no number", "0.9 0.1 secret"])
+@pytest.mark.parametrize("edge", ["ok", None])
+def test_rules_are_asked_once(text, edge):
+    """Settled, judged, fallen back or ruled: a detector may cost more than the draft."""
+    asked = []
+
+    def counted(request):
+        asked.append(request)
+        return KeepPrivate(patterns=("secret",))(request)
+
+    if edge is None and "secret" in text:
+        with pytest.raises(TierError, match="private"):
+            routed(text, policy(cascade={"rules": (counted,)}), edge=None)
+    else:
+        routed(text, policy(cascade={"rules": (counted,)}), edge=edge)
+    assert len(asked) == 1

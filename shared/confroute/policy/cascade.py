@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -173,8 +173,14 @@ class Cascade(Shown):
             raise PolicyError(msg)
         return policy
 
-    def flow(self, request: Request) -> Flow:
+    def flow(self, request: Request, *, rulings: Sequence[Ruling] | None = None) -> Flow:
         """Route one request; see `confroute.flow.Policy`.
+
+        Parameters
+        ----------
+        request : Request
+        rulings : sequence of Ruling, optional
+            What `rulings` gave, for a layer that asked the rules already: a detector may cost more than the draft.
 
         Raises
         ------
@@ -187,7 +193,7 @@ class Cascade(Shown):
             msg = "the conversation is empty: expected at least one message with content"
             raise RequestError(msg)
         walk = Walk(policy=self, request=request, gates=self._gates(request))
-        ruling = self._ruling(request)
+        ruling = self._ruling(request, self.rulings(request) if rulings is None else rulings)
         try:
             return (yield from self._steps(walk, ruling))
         except Exception as error:
@@ -203,8 +209,11 @@ class Cascade(Shown):
                 return routed
         return (yield from walk.last_resort(self.tiers[-1]))
 
-    def _ruling(self, request: Request) -> Ruling | None:
-        rulings = [ruling for rule in self.rules if (ruling := rule(request)) is not None]
+    def rulings(self, request: Request) -> list[Ruling]:
+        """What the rules say, in their order; each is asked once."""
+        return [ruling for rule in self.rules if (ruling := rule(request)) is not None]
+
+    def _ruling(self, request: Request, rulings: Sequence[Ruling]) -> Ruling | None:
         for ruling in rulings:
             self._check_tier(ruling.tier, f"rule {ruling.rule!r}")
             if ruling.private:

@@ -89,14 +89,17 @@ class HeadFirst(Shown):
 
     def flow(self, request: Request) -> Flow:
         """Route one request; see `confroute.flow.Policy`."""
-        if request.route is not None or not request.asked.strip() or self._ruled(request):
+        if request.route is not None or not request.asked.strip():
             return (yield from self.cascade.flow(request))
+        rulings = self.cascade.rulings(request)
+        if rulings or self._stays(request):
+            return (yield from self.cascade.flow(request, rulings=rulings))
         try:
             read, steps = yield from self._read(request.asked)
         except _SET_UP:
             raise
         except Exception as error:  # noqa: BLE001  evidence that fails is no evidence: kept in the decision
-            routed = yield from self.cascade.flow(request)
+            routed = yield from self.cascade.flow(request, rulings=())
             return _noted(routed, skipped=f"{type(error).__name__} while the prompt was embedded")
         # `check_encoder` has paired the head with what it reads.
         head: Any = self.head
@@ -108,7 +111,7 @@ class HeadFirst(Shown):
         )
         choice = self._choice(measured.uncertainty, float(found.spread[0]))
         if choice is None or blocked_by(_tier(request, choice[0])):
-            routed = yield from self.cascade.flow(request)
+            routed = yield from self.cascade.flow(request, rulings=())
             return _noted(routed, *steps, measured=measured)
         return (yield from self._settled(request, measured, steps, *choice))
 
@@ -120,9 +123,8 @@ class HeadFirst(Shown):
         step = Step(kind="embed", model=self.encoder.name, latency_s=evidence.latency_s)
         return evidence.numbers, (step,)
 
-    def _ruled(self, request: Request) -> bool:
-        stays = self.cascade.sticky and stay(request, self.tiers) is not None
-        return stays or any(rule(request) is not None for rule in self.cascade.rules)
+    def _stays(self, request: Request) -> bool:
+        return self.cascade.sticky and stay(request, self.tiers) is not None
 
     def _choice(self, wins: float, spread: float) -> tuple[str, str] | None:
         """Tier and reason, or None where the cascade has to judge a draft."""
@@ -148,14 +150,16 @@ class HeadFirst(Shown):
         stage: Stage = "head"
         failed: list[Decision] = []
         try:
-            routed = yield from through(self.cascade.flow(replace(request, route=tier)), _held(failed))
+            routed = yield from through(
+                self.cascade.flow(replace(request, route=tier), rulings=()), _held(failed)
+            )
         except Exception as error:
             if not may_fall or isinstance(error, (StreamInterruptedError, *_SET_UP)):
                 for decision in failed:
                     yield Report(decision=decision)
                 raise
             other = edge if tier == cloud else cloud
-            routed = yield from self.cascade.flow(replace(request, route=other))
+            routed = yield from self.cascade.flow(replace(request, route=other), rulings=())
             stage, reason = "fallback", f"{reason}; {tier} failed ({type(error).__name__}): {other} answers"
         tried = [one for decision in failed for one in decision.steps]
         noted = _noted(routed, *steps, *tried, measured=measured)
