@@ -84,14 +84,17 @@ class RouterBase(FunctionCallingLLM):
             callback_manager=callback_manager or CallbackManager([]),
             **kwargs,
         )
-        if self.rate_limiter is not None:
-            warnings.warn(
-                "rate_limiter is read by the models, and this object makes no call itself: give one to edge and to cloud",
-                stacklevel=2,
-            )
+        self._warn_of_limiter()
         if callback_manager is not None and callback_manager.handlers:
             self._hand_down(callback_manager)
         _compat.listen(RETRIEVING)
+
+    def _warn_of_limiter(self) -> None:
+        if self.rate_limiter is not None:
+            warnings.warn(
+                "rate_limiter is read by the models, and this object makes no call itself: give one to edge and to cloud",
+                stacklevel=3,
+            )
 
     @classmethod
     def class_name(cls) -> str:

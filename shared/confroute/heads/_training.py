@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     Tensors: TypeAlias = "dict[str, torch.Tensor]"
+    Start: TypeAlias = "Callable[[torch.Generator], Tensors]"
     # (weights, vectors of shape (members, batch, dim), generator) -> logits of shape (members, batch)
     Forward: TypeAlias = "Callable[[Mapping[str, torch.Tensor], torch.Tensor, torch.Generator], torch.Tensor]"
 
@@ -28,7 +29,7 @@ def dropped(hidden: torch.Tensor, rate: float, generator: torch.Generator) -> to
 
 def train(
     forward: Forward,
-    start: Callable[[torch.Generator], Tensors],
+    start: Start,
     vectors: Vectors,
     cloud_wins: Numbers,
     *,

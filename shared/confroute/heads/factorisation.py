@@ -16,6 +16,8 @@ from confroute.heads.base import Estimate, Vectors, rows, training_rows
 if TYPE_CHECKING:
     import torch
 
+    from confroute.heads._training import Forward, Start
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MatrixFactorisation(Ensemble):
@@ -82,28 +84,9 @@ class MatrixFactorisation(Ensemble):
             torch is not installed.
         """
         x, y = training_rows(vectors, cloud_wins)
-        dim = x.shape[1]
         noise_sd = noise * float(np.sqrt((x**2).mean()))
 
-        def start(generator: torch.Generator) -> dict[str, torch.Tensor]:
-            import torch
-
-            return {
-                "projection": torch.randn(members, dim, rank, generator=generator) * dim**-0.5,
-                "models": torch.randn(members, 2, rank, generator=generator),
-                "out": torch.randn(members, rank, generator=generator),
-            }
-
-        def forward(
-            weights: Mapping[str, torch.Tensor], batch: torch.Tensor, generator: torch.Generator
-        ) -> torch.Tensor:
-            import torch
-
-            noisy = batch + noise_sd * torch.randn(batch.shape, generator=generator)
-            kept = dropped(noisy @ weights["projection"], dropout, generator)
-            edge, cloud = torch.nn.functional.normalize(weights["models"], dim=2).unbind(1)
-            return (kept @ (weights["out"] * (cloud - edge))[:, :, None]).squeeze(2)
-
+        start, forward = _scores(members, x.shape[1], rank, dropout, noise_sd)
         found = train(
             forward,
             start,
@@ -127,3 +110,28 @@ class MatrixFactorisation(Ensemble):
         """Estimate n prompts; see `Head`."""
         projected = rows(vectors, self.dim) @ self.projection
         return estimated(by_member(projected, len(self.models)) @ self.models)
+
+
+def _scores(members: int, dim: int, rank: int, dropout: float, noise_sd: float) -> tuple[Start, Forward]:
+    """How the weights start, and the difference of scores that they give."""
+
+    def start(generator: torch.Generator) -> dict[str, torch.Tensor]:
+        import torch
+
+        return {
+            "projection": torch.randn(members, dim, rank, generator=generator) * dim**-0.5,
+            "models": torch.randn(members, 2, rank, generator=generator),
+            "out": torch.randn(members, rank, generator=generator),
+        }
+
+    def forward(
+        weights: Mapping[str, torch.Tensor], batch: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        import torch
+
+        noisy = batch + noise_sd * torch.randn(batch.shape, generator=generator)
+        kept = dropped(noisy @ weights["projection"], dropout, generator)
+        edge, cloud = torch.nn.functional.normalize(weights["models"], dim=2).unbind(1)
+        return (kept @ (weights["out"] * (cloud - edge))[:, :, None]).squeeze(2)
+
+    return start, forward

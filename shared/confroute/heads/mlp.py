@@ -16,6 +16,8 @@ from confroute.heads.base import Estimate, Vectors, rows, training_rows
 if TYPE_CHECKING:
     import torch
 
+    from confroute.heads._training import Forward, Start
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MLP(Ensemble):
@@ -85,25 +87,8 @@ class MLP(Ensemble):
         """
         x, y = training_rows(vectors, cloud_wins)
         mean, scale = standard(x)
-        dim = x.shape[1]
 
-        def start(generator: torch.Generator) -> dict[str, torch.Tensor]:
-            import torch
-
-            return {
-                "inner": torch.randn(members, dim, hidden, generator=generator) * (2 / dim) ** 0.5,
-                "bias": torch.zeros(members, 1, hidden),
-                "outer": torch.randn(members, hidden, 1, generator=generator) * hidden**-0.5,
-                "offset": torch.zeros(members, 1),
-            }
-
-        def forward(
-            weights: Mapping[str, torch.Tensor], batch: torch.Tensor, generator: torch.Generator
-        ) -> torch.Tensor:
-            units = (batch @ weights["inner"] + weights["bias"]).relu()
-            kept = dropped(units, dropout, generator)
-            return (kept @ weights["outer"]).squeeze(2) + weights["offset"]
-
+        start, forward = _network(members, x.shape[1], hidden, dropout)
         found = train(
             forward,
             start,
@@ -136,3 +121,26 @@ def standard(x: Vectors) -> tuple[Vectors, Vectors]:
     """Mean and scale of each column; a constant one keeps scale 1."""
     mean, scale = x.mean(axis=0), x.std(axis=0)
     return mean, np.where(scale > 1e-6, scale, 1).astype(np.float32)
+
+
+def _network(members: int, dim: int, hidden: int, dropout: float) -> tuple[Start, Forward]:
+    """How the weights start, and the logits that they give."""
+
+    def start(generator: torch.Generator) -> dict[str, torch.Tensor]:
+        import torch
+
+        return {
+            "inner": torch.randn(members, dim, hidden, generator=generator) * (2 / dim) ** 0.5,
+            "bias": torch.zeros(members, 1, hidden),
+            "outer": torch.randn(members, hidden, 1, generator=generator) * hidden**-0.5,
+            "offset": torch.zeros(members, 1),
+        }
+
+    def forward(
+        weights: Mapping[str, torch.Tensor], batch: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        units = (batch @ weights["inner"] + weights["bias"]).relu()
+        kept = dropped(units, dropout, generator)
+        return (kept @ weights["outer"]).squeeze(2) + weights["offset"]
+
+    return start, forward
