@@ -106,6 +106,7 @@ def test_samples_tell_doubt_from_disagreement() -> None:
         {"members": ("a", "a")},
         {"members": ("a",), "statistic": "mean"},
         {"members": ("a",), "samples": 0},
+        {"members": ("a",), "temperature": 0.0},
     ],
 )
 def test_settings_that_measure_nothing_are_refused(wrong: dict) -> None:
