@@ -55,6 +55,20 @@ def _ranking(module: Any, x: Vectors, battle: Array, tests: Vectors) -> Array:
     return scores
 
 
+# Any two that its code knows: weaker and stronger.
+_MODELS = ("mixtral-8x7b-instruct-v0.1", "gpt-4-1106-preview")
+
+
+def _battles(battle: Array) -> list[dict[str, object]]:
+    """The rows that its data set takes, without ties."""
+    edge, cloud = _MODELS
+    return [
+        {"model_a": cloud, "model_b": edge, "idx": at, "winner": "model_a" if won > 0.5 else "model_b"}
+        for at, won in enumerate(battle.tolist())
+        if won != 0.5
+    ]
+
+
 def _factorisation(module: Any, x: Vectors, battle: Array, tests: Vectors) -> Array:
     """Its `MFModel_Train` and `train_loops` with its settings; ties are dropped as its script does."""
     import tempfile
@@ -63,17 +77,6 @@ def _factorisation(module: Any, x: Vectors, battle: Array, tests: Vectors) -> Ar
     import torch
 
     torch.manual_seed(42)
-    models = ("mixtral-8x7b-instruct-v0.1", "gpt-4-1106-preview")
-    rows = [
-        {
-            "model_a": models[1],
-            "model_b": models[0],
-            "idx": at,
-            "winner": "model_a" if won > 0.5 else "model_b",
-        }
-        for at, won in enumerate(battle.tolist())
-        if won != 0.5
-    ]
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder) / "vectors.npy", x)
         net = module.MFModel_Train(
@@ -83,7 +86,7 @@ def _factorisation(module: Any, x: Vectors, battle: Array, tests: Vectors) -> Ar
             text_dim=x.shape[1],
             npy_path=str(Path(folder) / "vectors.npy"),
         )
-    data = module.PairwiseDataset(rows)
+    data = module.PairwiseDataset(_battles(battle))
     with mock.patch.object(module, "tqdm", mock.MagicMock()):
         module.train_loops(
             net,
@@ -96,7 +99,7 @@ def _factorisation(module: Any, x: Vectors, battle: Array, tests: Vectors) -> Ar
             device="cpu",
         )
     with torch.no_grad():
-        ids = torch.tensor([module.MODEL_IDS[name] for name in models])
+        ids = torch.tensor([module.MODEL_IDS[name] for name in _MODELS])
         edge, cloud = torch.nn.functional.normalize(net.P(ids), dim=1)
         logits = net.classifier((cloud - edge) * net.text_proj(torch.from_numpy(tests.copy()))).squeeze(1)
     return np.asarray(logits.numpy(), dtype=np.float64)

@@ -98,11 +98,7 @@ def replay_recorded(
     RecordError
         No row with both grades, or a cloud that is on average no better than the edge.
     """
-    graded = [row for row in rows if row.cloud is not None and row.cloud.quality is not None]
-    if not any(row.edge.quality is not None for row in graded):
-        msg = f"0 of {len(rows)} rows have both grades: grade both answers before comparing routers"
-        raise RecordError(msg)
-    priced, at, notes = _priced(graded, rates or Rates())
+    priced, at, notes = _priced(_graded(rows), rates or Rates())
     table = table_of(priced, rates=at)
     calls = _calls(table)
     prompts = tuple(row.question for row in table.rows)
@@ -144,6 +140,14 @@ def _calls(table: Table) -> Calls:
         msg = f"{table.n} rows have both grades (edge {calls.edge.mean():.3f}, cloud {calls.cloud.mean():.3f}): expected a better cloud"
         raise RecordError(msg)
     return calls
+
+
+def _graded(rows: Sequence[Row]) -> list[Row]:
+    graded = [row for row in rows if row.cloud is not None and row.cloud.quality is not None]
+    if not any(row.edge.quality is not None for row in graded):
+        msg = f"0 of {len(rows)} rows have both grades: grade both answers before comparing routers"
+        raise RecordError(msg)
+    return graded
 
 
 def _priced(rows: Sequence[Row], rates: Rates) -> tuple[list[Row], Rates, list[str]]:
