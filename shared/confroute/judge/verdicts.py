@@ -88,8 +88,8 @@ def agreed(first: Winner | None, second: Winner | None) -> Winner | None:
 
     Examples
     --------
-    >>> agreed("a", "a"), agreed("a", "b"), agreed("a", "tie"), agreed("a", None)
-    ('a', 'tie', 'tie', None)
+    >>> agreed("a", "a"), agreed("a", "b"), agreed("a", "tie"), agreed("a", None), agreed(None, "a")
+    ('a', 'tie', 'tie', None, None)
     """
     if first is None or second is None:
         return None
