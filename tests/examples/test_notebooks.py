@@ -16,7 +16,7 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 def test_there_are_notebooks_with_stored_outputs():
     """Each has been run, to its end and without an error."""
-    assert len(NOTEBOOKS) >= 2
+    assert len(NOTEBOOKS) >= 3
     for path in NOTEBOOKS:
         notebook = nbformat.read(path, as_version=4)
         cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
