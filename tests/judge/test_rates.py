@@ -164,6 +164,21 @@ def test_a_line_that_is_no_pair_is_refused(tmp_path):
         read_items(tmp_path / "x")
 
 
+def test_a_recorded_verdict_that_is_none_is_refused(tmp_path):
+    """It would count as an order in which the judge failed."""
+    line = {
+        "id": "1",
+        "prompt": "?",
+        "output_1": "",
+        "output_2": "",
+        "human_label": 1,
+        "verdicts": {"j|orig": "A"},
+    }
+    (tmp_path / "x").write_text(json.dumps(line))
+    with pytest.raises(RecordError, match=r"verdicts\['j|orig'\].*'A'.*expected 1, 2, tie or null"):
+        read_items(tmp_path / "x")
+
+
 @pytest.mark.skipif(not LLMBAR.exists(), reason=f"no recorded verdicts at {LLMBAR}: set CONFROUTE_DATA")
 def test_recorded_judges_agree_with_humans_as_counted_by_hand():
     """GPT-4 with metrics and reference: counts redone in plain Python; both orders beat one where they agree."""

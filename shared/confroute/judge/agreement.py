@@ -17,7 +17,7 @@ from confroute.recording import RecordError
 from confroute.recording import _fields as read
 from confroute.types import JSON
 
-_SIDES: dict[JSON, Winner] = {"1": "a", "2": "b", 1: "a", 2: "b", "tie": "tie"}
+_SIDES: dict[str, Winner] = {"1": "a", "2": "b", "tie": "tie"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,10 @@ def _item(data: JSON) -> Item:
     orders: dict[str, dict[str, Winner | None]] = {}
     for key, value in (read.optional_fields(row.get("verdicts"), "verdicts") or {}).items():
         judge, _, order = key.rpartition("|")
-        orders.setdefault(judge, {})[order] = None if value is None else _SIDES.get(str(value))
+        said = None if value is None else _SIDES.get(str(value))
+        if value is not None and said is None:
+            raise read.refused(f"verdicts[{key!r}]", value, "1, 2, tie or null")
+        orders.setdefault(judge, {})[order] = said
     return Item(
         id=read.text(row.get("id"), "id"),
         subset=read.optional_text(row.get("dataset"), "dataset") or "",
@@ -81,7 +84,7 @@ def _item(data: JSON) -> Item:
         a=read.text(row.get("output_1"), "output_1"),
         b=read.text(row.get("output_2"), "output_2"),
         human=human,
-        verdicts={judge: (said.get("orig"), said.get("swap")) for judge, said in orders.items()},
+        verdicts={judge: (found.get("orig"), found.get("swap")) for judge, found in orders.items()},
     )
 
 
