@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from confroute.errors import CalibrationError
 from confroute.heads import SimilarityRanking, tiers_of
+from confroute.heads._bradley_terry import fit_ratings, gap_deviation
 
 TIERS, EDGE, CLOUD = 5, 1, 4
 
@@ -73,6 +77,41 @@ def test_a_pair_that_was_always_won_has_an_end():
     outcome = np.array([0.0, 1.0] * 20)
     head = SimilarityRanking.of_battles(x, first, second, outcome, models=3, edge=0, cloud=1)
     assert 0.99 < head.estimate(x[0]).cloud_wins[0] <= 1
+
+
+@given(total=st.floats(1, 1e6), part=st.floats(0, 1), precision=st.floats(0.01, 10))
+def test_one_pair_needs_no_matrices(total, part, precision):
+    """The share won is the chance without a prior, and one number's Newton finds the deviation with one."""
+    won, lost = total * part, total * (1 - part)
+    design, gap = np.array([[-1.0, 1.0]]), np.array([-1.0, 1.0])
+    sums = np.full((2, 1), won), np.full((2, 1), lost)
+    ratings, hessian = fit_ratings(*sums, design, prior_precision=np.array([0.0, precision]))
+    assert 1 / (1 + np.exp(-ratings[0] @ gap)) == pytest.approx(won / (won + lost), abs=1e-6)
+    expected = np.sqrt(gap @ np.linalg.solve(hessian[1], gap))
+    assert gap_deviation(won, lost, prior_precision=precision) == pytest.approx(expected, abs=1e-6)
+
+
+@given(
+    st.integers(8, 60).flatmap(
+        lambda n: st.tuples(
+            arrays(np.float64, (n, 4), elements=st.floats(-10, 10)),
+            arrays(np.float64, n, elements=st.sampled_from([0.0, 0.5, 1.0]) | st.floats(0, 1)),
+        )
+    ),
+    arrays(np.float64, (3, 4), elements=st.floats(-10, 10)),
+    st.sampled_from([(2, 0, 1), (2, 1, 0), (4, 2, 1)]),
+)
+def test_the_short_way_of_one_pair_gives_what_the_general_gives(training, queries, models):
+    """Which of two models is named first decides which way is taken, and changes neither number."""
+    x, y = training
+    y[:2] = 0, 1
+    count, edge, cloud = models
+    clouds, edges = np.full(len(y), cloud), np.full(len(y), edge)
+    named = {"models": count, "edge": edge, "cloud": cloud}
+    short = SimilarityRanking.of_battles(x, clouds, edges, y, **named).estimate(queries)
+    general = SimilarityRanking.of_battles(x, edges, clouds, 1 - y, **named).estimate(queries)
+    assert short.cloud_wins == pytest.approx(general.cloud_wins, abs=1e-6)
+    assert short.spread == pytest.approx(general.spread, abs=1e-6)
 
 
 def test_models_out_of_range_are_refused():

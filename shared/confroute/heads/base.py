@@ -153,7 +153,8 @@ def training_rows(vectors: npt.ArrayLike, cloud_wins: npt.ArrayLike) -> tuple[Ve
 def unit(vectors: Vectors) -> Vectors:
     """Rows of Euclidean length 1; a row of zeros stays one."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
+    lengths[lengths == 0] = 1
+    return np.asarray(vectors / lengths, dtype=np.float32)
 
 
 def sigmoid(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:

@@ -9,25 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from confroute.errors import CalibrationError
+from confroute.heads._similarity import evidence, similarities
 from confroute.heads.base import Estimate, Numbers, Vectors, rows, training_rows, unit
 from confroute.types import JSON
-
-# A prompt at similarity s counts exp((s - 1) / NEARNESS) of an observation: 1 for the same prompt, .02 at .6.
-NEARNESS = 0.1
-_CHUNK = 512
-
-
-def evidence(similarity: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    """How much of an observation a labelled prompt at this cosine similarity is, in (0, 1]."""
-    return np.asarray(np.exp((np.minimum(similarity, 1) - 1) / NEARNESS))
 
 
 def _largest(values: Vectors, k: int) -> npt.NDArray[np.intp]:
     """Places of the `k` largest values, in no order."""
-    # Each of k groups has a value of at least the least of their maxima, so that nothing below it is among the k largest.
-    least = values[: values.size // k * k].reshape(-1, k).max(axis=0).min()
-    near = np.flatnonzero(values >= least)
-    return near[np.argpartition(values[near], near.size - k)[near.size - k :]]
+    # `k` of the groups have a value of at least the k-th largest of their maxima: nothing below it is among the k largest.
+    groups = min(2 * k, values.size)
+    maxima = values[: values.size // groups * groups].reshape(-1, groups).max(axis=0)
+    maxima.partition(groups - k)
+    near = np.flatnonzero(values >= maxima[groups - k])
+    return near[values[near].argpartition(near.size - k)[near.size - k :]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -85,16 +79,14 @@ class NearestNeighbours:
         """Estimate n prompts; see `Head`."""
         queries = unit(rows(vectors, self.dim))
         wins, spread = np.empty(len(queries)), np.empty(len(queries))
-        for start in range(0, len(queries), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            similarity = queries[part] @ self.vectors.T
-            nearest = np.stack([_largest(row, self.k) for row in similarity])
+        for part, similarity in similarities(queries, self.vectors):
+            nearest = np.array([_largest(row, self.k) for row in similarity])
             labels = self.labels[nearest]
             wins[part] = labels.sum(axis=1) / self.k
-            counts = evidence(np.take_along_axis(similarity, nearest, axis=1))
+            counts = evidence(similarity[np.arange(len(similarity))[:, None], nearest])
             a = 1 + (counts * labels).sum(axis=1)
-            b = 1 + (counts * (1 - labels)).sum(axis=1)
-            spread[part] = np.sqrt(a * b / ((a + b) ** 2 * (a + b + 1)))
+            both = 2 + counts.sum(axis=1, dtype=np.float64)
+            spread[part] = np.sqrt(a * (both - a) / (both * both * (both + 1)))
         return Estimate(cloud_wins=wins, spread=spread)
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:

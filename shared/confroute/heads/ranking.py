@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,17 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from confroute.errors import CalibrationError
+from confroute.heads._bradley_terry import fit_ratings, gap_deviation
+from confroute.heads._similarity import evidence, similarities
 from confroute.heads.base import Estimate, Numbers, Vectors, rows, sigmoid, training_rows, unit
-from confroute.heads.knn import evidence
 from confroute.types import JSON
 
-_CHUNK = 128
-_NEWTON_STEPS = 50
 # Of the posterior's prior on each rating, in logits.
 _PRIOR_SD = 2.0
-_SMALL = 1e-10
-# Of a step, in logits: Newton's steps square, so that what follows one of this size is below rounding.
-_DONE = 1e-6
 _LEAST = 1e-3
 
 
@@ -142,30 +139,38 @@ class SimilarityRanking:
     def estimate(self, vectors: npt.ArrayLike) -> Estimate:
         """Estimate n prompts; see `Head`."""
         queries = unit(rows(vectors, self.dim))
-        parts = [self._some(queries[start : start + _CHUNK]) for start in range(0, len(queries), _CHUNK)]
-        wins, spread = np.concatenate(parts, axis=1)
+        wins, spread = np.empty(len(queries)), np.empty(len(queries))
+        # Battles are sorted by pair. What `fit` keeps is of this one, which has a short way to the same numbers.
+        cloud_first = self.cloud * self.models + self.edge
+        one_pair = self.pair[0] == cloud_first == self.pair[-1]
+        for part, similarity in similarities(queries, self.vectors):
+            weight, count = _weight(similarity), evidence(similarity)
+            chance, deviation = self._of_one(weight, count) if one_pair else self._of_many(weight, count)
+            wins[part], spread[part] = chance, np.minimum(0.5, deviation * chance * (1 - chance))
         return Estimate(cloud_wins=wins, spread=spread)
 
-    def _some(self, queries: Vectors) -> Numbers:
-        """`cloud_wins` and `spread` of a few queries, shape (2, n)."""
-        similarity = queries @ self.vectors.T
-        # The factor 10 of the original cancels. Where no battle is similar at all, none counts more than another.
-        largest = similarity.max(axis=1, keepdims=True)
-        power = np.where(largest > _LEAST, np.log(10) / np.maximum(largest, _LEAST), 0).astype(np.float32)
+    def _of_one(self, weight: Vectors, count: Vectors) -> tuple[Numbers, Numbers]:
+        """Chance that the cloud wins and the deviation of its logit, where each battle is of the cloud with the edge."""
+        won, lost = self.outcomes, 1 - self.outcomes
+        ranked = (weight @ won).astype(np.float64)
+        sums = zip((count @ won).tolist(), (count @ lost).tolist(), strict=True)
+        deviation = [gap_deviation(*both, prior_precision=_PRIOR_SD**-2) for both in sums]
+        return ranked / (ranked + weight @ lost), np.array(deviation)
+
+    def _of_many(self, weight: Vectors, count: Vectors) -> tuple[Numbers, Numbers]:
+        """The same among any models."""
         ends = np.searchsorted(self.pair, np.arange(self.models**2 + 1))
         used = np.flatnonzero(ends[1:] > ends[:-1])
-        design = self._design()[used]
         battles = [slice(ends[at], ends[at + 1]) for at in used]
         # Ranking and posterior are solved as one batch: of a single prompt's time most is spent between numpy's calls.
-        weights = np.concatenate([np.exp(similarity * power), evidence(similarity)])
-        prior = np.repeat([0.0, _PRIOR_SD**-2], len(queries))
-        ratings, precision = _newton(*self._sums(weights, battles), design, prior_precision=prior)
-        ratings, precision = ratings[: len(queries)], precision[len(queries) :]
+        sums = self._sums(np.concatenate([weight, count]), battles)
+        prior = np.repeat([0.0, _PRIOR_SD**-2], len(weight))
+        found, precision = fit_ratings(*sums, self._design()[used], prior_precision=prior)
         gap = np.zeros(self.models)
         gap[self.cloud], gap[self.edge] = 1.0, -1.0
-        chance = sigmoid(ratings @ gap)
-        deviation = np.sqrt(np.linalg.solve(precision, gap[:, None])[:, :, 0] @ gap)
-        return np.stack([chance, np.minimum(0.5, deviation * chance * (1 - chance))]).astype(np.float64)
+        variance = np.linalg.solve(precision[len(weight) :], gap[:, None])[:, :, 0] @ gap
+        chance = sigmoid(found[: len(weight)] @ gap)
+        return np.asarray(chance, dtype=np.float64), np.sqrt(variance)
 
     def _sums(self, weight: npt.NDArray[np.floating], battles: Sequence[slice]) -> tuple[Numbers, Numbers]:
         """Weight won and lost by the first model, each of shape (queries, pairs of models)."""
@@ -211,40 +216,13 @@ class SimilarityRanking:
         )
 
 
-def _newton(
-    won: Numbers, lost: Numbers, design: Numbers, *, prior_precision: Numbers
-) -> tuple[Numbers, Numbers]:
-    """Ratings in logits that maximise each query's weighted likelihood, and the negative Hessian there.
-
-    Parameters
-    ----------
-    won, lost : array, shape (queries, pairs)
-    design : array, shape (pairs, models)
-    prior_precision : array, shape (queries,)
-
-    Returns
-    -------
-    array, shape (queries, models), and array, shape (queries, models, models)
-    """
-    queries, size = len(won), design.shape[1]
-    squares = (design[:, :, None] * design[:, None, :]).reshape(-1, size * size)
-    # Without a prior only differences of ratings are determined: a trifle keeps the system solvable.
-    ridge = np.maximum(prior_precision, _SMALL * (won + lost).sum(axis=1))[:, None]
-    prior = ridge[:, :, None] * np.eye(size)
-    total, ratings, precision = won + lost, np.zeros((queries, size)), prior
-    for _ in range(_NEWTON_STEPS):
-        chance = sigmoid(ratings @ design.T)
-        expected = total * chance
-        slope = (won - expected) @ design - ridge * ratings
-        curved = (expected * (1 - chance)) @ squares
-        precision = curved.reshape(queries, size, size) + prior
-        step = np.linalg.solve(precision, slope[:, :, None])[:, :, 0]
-        # Log-odds of a pair that was won every time have no end; ten a step and fifty steps are far enough.
-        largest = np.abs(step).max(axis=1, keepdims=True)
-        ratings = ratings + step * np.minimum(1.0, 10.0 / np.maximum(largest, _SMALL))
-        if largest.max() < _DONE:
-            break
-    return ratings, precision
+def _weight(similarity: Vectors) -> Vectors:
+    """What each battle weighs; the factor 10 of the original cancels."""
+    # Where no battle is similar at all, none counts more than another.
+    largest = similarity.max(axis=1, keepdims=True)
+    power = (largest > _LEAST) * (math.log(10) / np.maximum(largest, _LEAST))
+    weight = similarity * power
+    return np.asarray(np.exp(weight, out=weight))
 
 
 def tiers_of(ratings: Sequence[float], tiers: int) -> list[int]:
