@@ -121,6 +121,13 @@ def test_models_out_of_range_are_refused():
         SimilarityRanking.of_battles(x, first, second, outcome, models=2, edge=0, cloud=1)
 
 
+def test_one_model_is_not_routed_between():
+    """Edge and cloud of the same number raise: their gap would be one rating's distance from nothing."""
+    x, first, second, outcome = battles(n=20)
+    with pytest.raises(CalibrationError, match="both model 3"):
+        SimilarityRanking.of_battles(x, first, second, outcome, models=TIERS, edge=3, cloud=3)
+
+
 def test_tiers_are_the_best_partition():
     """Dynamic programming finds the split that trying all of them finds."""
     ratings = np.random.default_rng(3).normal(1000, 100, 9)

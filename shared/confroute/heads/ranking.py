@@ -111,13 +111,16 @@ class SimilarityRanking:
         Raises
         ------
         CalibrationError
-            Data that cannot be trained on, or models outside the range.
+            Data that cannot be trained on, models outside the range, or an edge that is the cloud.
         """
         x, y = training_rows(vectors, first_wins)
         a, b = np.asarray(first, dtype=np.int64), np.asarray(second, dtype=np.int64)
         named = np.concatenate([a, b, [edge, cloud]])
         if a.shape != y.shape or b.shape != y.shape or named.min() < 0 or named.max() >= models:
             msg = f"{a.size} and {b.size} models from {named.min()} to {named.max()} for {y.size} battles: expected one of each a battle, from 0 to {models - 1}"
+            raise CalibrationError(msg)
+        if edge == cloud:
+            msg = f"edge and cloud are both model {edge}: expected two models to route between"
             raise CalibrationError(msg)
         pair = a * models + b
         order = np.argsort(pair, kind="stable")
