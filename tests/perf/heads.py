@@ -4,7 +4,7 @@
     python tests/perf/heads.py --wall                         # decisions by the clock, all threads
     python tests/perf/heads.py --prompts 50000                # trains every head on as many prompts: minutes
 
-Training is told by the clock and by the processor. The last lines compare similarity-weighted ranking with RouteLLM's code on 60,000 battles, where that package is installed.
+Training is told by the clock and by the processor. The table is of the two heads that multiply each prompt with all they were trained on, beside that product alone. The last lines compare similarity-weighted ranking with RouteLLM's code on 60,000 battles, where that package is installed.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from confroute.bench.replay import peers
 from confroute.heads import MLP, MatrixFactorisation, NearestNeighbours, Ridge, SimilarityRanking
 
 DIM = 384
+SIZES = (1000, 1635, 2500, 5000, 10_000, 50_000)
 
 
 def unit(n, seed):
@@ -25,6 +26,11 @@ def unit(n, seed):
     x = np.random.default_rng(seed).normal(size=(n, DIM)).astype(np.float32)
     x[:, 0] += 20
     return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def labels(x):
+    """Wins of the cloud that depend on one direction."""
+    return (np.random.default_rng(2).random(len(x)) < 0.5 + 2 * x[:, 1]).astype(float)
 
 
 def median_s(work, times, repeats=1, *, clock=time.process_time):
@@ -36,6 +42,21 @@ def median_s(work, times, repeats=1, *, clock=time.process_time):
             work()
         found.append((clock() - start) / repeats)
     return statistics.median(found)
+
+
+def by_prompts(tests, median):
+    """One decision and a batch of the heads that read all training prompts, by how many those are."""
+    print("prompts    product      knn      SW    knn, batch     SW, batch")
+    for n in SIZES:
+        x = unit(n, 0)
+        heads = [kind.fit(x, labels(x)) for kind in (NearestNeighbours, SimilarityRanking)]
+        works = [lambda head=heads[0]: head.vectors @ tests[0]]
+        works += [lambda head=head: head.estimate(tests[0]) for head in heads]
+        product, knn, sw = (1e6 * median(work, 31, repeats=10) for work in works)
+        batches = [len(tests) / median(lambda head=head: head.estimate(tests), 3) for head in heads]
+        print(
+            f"{n:7d} {product:7.0f} us {knn:5.0f} us {sw:4.0f} us", *(f"{rate:11.0f}/s" for rate in batches)
+        )
 
 
 def ranking(n, median):
@@ -85,7 +106,7 @@ def main():
     prompts = asked.prompts
     median = partial(median_s, clock=time.perf_counter if asked.wall else time.process_time)
     x, tests = unit(prompts, 0), unit(2000, 1)
-    y = (np.random.default_rng(2).random(prompts) < 0.5 + 2 * x[:, 1]).astype(float)
+    y = labels(x)
     total = clock = 0.0
     for kind in (MLP, MatrixFactorisation, Ridge, NearestNeighbours, SimilarityRanking):
         start, used = time.perf_counter(), time.process_time()
@@ -98,6 +119,7 @@ def main():
             f"{head.kind:21s} trained in {trained:6.1f} s ({used:.1f} of the processor), one decision {1e6 * one:8.0f} us, batch {batch:9.0f} decisions/s"
         )
     print(f"all heads on {prompts} prompts: {clock:.1f} s, {total:.1f} of the processor")
+    by_prompts(tests[:1024], median)
     ranking(60_000, median)
 
 

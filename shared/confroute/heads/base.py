@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -115,7 +116,7 @@ def rows(vectors: npt.ArrayLike, dim: int) -> Vectors:
         msg = f"vectors of shape {found.shape}: expected (n, {dim}), from the encoder that the head was trained with"
         raise RequestError(msg)
     # One pass over the data: a sum is not finite if any value is not.
-    if not np.isfinite(found.sum(dtype=np.float64)):
+    if not math.isfinite(found.sum(dtype=np.float64)):
         msg = "vectors hold values that are not finite: check the embedding model"
         raise RequestError(msg)
     return found

@@ -84,9 +84,9 @@ class NearestNeighbours:
             labels = self.labels[nearest]
             wins[part] = labels.sum(axis=1) / self.k
             counts = evidence(similarity[np.arange(len(similarity))[:, None], nearest])
-            a = 1 + (counts * labels).sum(axis=1)
-            both = 2 + counts.sum(axis=1, dtype=np.float64)
-            spread[part] = np.sqrt(a * (both - a) / (both * both * (both + 1)))
+            total = 2 + counts.sum(axis=1, dtype=np.float64)
+            mean = (1 + (counts * labels).sum(axis=1)) / total
+            spread[part] = np.sqrt(mean * (1 - mean) / (total + 1))
         return Estimate(cloud_wins=wins, spread=spread)
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
