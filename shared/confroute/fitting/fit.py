@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -165,13 +165,12 @@ def fit(
     table = table_of(rows, rates=rates)
     given = signal not in {"auto", "combined"}
     columns = table.columns if given or replay_only else live_columns(table) or table.columns
-    if given or (signal == "auto" and len(columns) == 1):
-        choice, rest, selected = named(table, signal if given else columns[0]), table, 0
+    named_one = signal if given else columns[0] if signal == "auto" and len(columns) == 1 else None
+    if named_one is not None:
+        choice, rest, selected = named(table, named_one), table, 0
     else:
-        selection = _drawn(table.n, seed)
         combine = True if signal == "combined" else None
-        choice = chosen(table.part(selection), combine=combine, columns=columns, seed=seed)
-        rest, selected = table.part(~selection), int(selection.sum())
+        choice, rest, selected = _best(table, columns, combine=combine, seed=seed)
     uncertainty = uncertainty_of(choice, rest)
     front = front_of(rest, uncertainty, sampled=samples(choice.signal), seed=seed)
     threshold, notes = _threshold(goal, rest, uncertainty, front)
@@ -200,6 +199,15 @@ def samples(signal: Signal) -> bool:
     if isinstance(signal, Combined):
         return any(samples(member.signal) for member in signal.members)
     return hasattr(signal, "n")
+
+
+def _best(
+    table: Table, columns: Sequence[str], *, combine: bool | None, seed: int
+) -> tuple[Choice, Table, int]:
+    """The signal chosen on a part of the rows, the other rows, and the part's size."""
+    selection = _drawn(table.n, seed)
+    choice = chosen(table.part(selection), combine=combine, columns=columns, seed=seed)
+    return choice, table.part(~selection), int(selection.sum())
 
 
 def _drawn(n: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
