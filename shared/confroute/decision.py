@@ -128,6 +128,8 @@ class Decision:
         Everything that was measured, by signal.
     skipped : mapping of str to str
         Signals that could not be measured, and why.
+    grey : mapping of str to tuple of two floats
+        Grey zones that measurements lay in, above the first and up to the second, so that a further signal was asked; by signal.
     steps : tuple of Step
         All that was done, discarded drafts and samples included.
     rule : str or None
@@ -152,6 +154,7 @@ class Decision:
     certificate: Certificate | None = None
     signals: Mapping[str, Measurement] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
+    grey: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
     rule: str | None = None
     degraded: bool = False
@@ -203,6 +206,7 @@ class Decision:
             "certificate": None if self.certificate is None else self.certificate.to_dict(),
             "signals": {name: m.to_dict() for name, m in self.signals.items()},
             "skipped": dict(self.skipped),
+            "grey": {name: [_number(end) for end in zone] for name, zone in self.grey.items()},
             "rule": self.rule,
             "degraded": self.degraded,
             "private": self.private,
@@ -235,6 +239,7 @@ class Decision:
             raise ValueError(msg)
         given: dict[str, Any] = _known(cls, data)
         given["signals"] = {name: _measurement(name, found) for name, found in given["signals"].items()}
+        given["grey"] = {name: _zone(*ends) for name, ends in given.get("grey", {}).items()}
         given["steps"] = tuple(_step(step) for step in given["steps"])
         promise = given.get("certificate")
         given["certificate"] = None if promise is None else Certificate(**_known(Certificate, promise))
@@ -251,6 +256,10 @@ def _measurement(name: str, data: Mapping[str, Any]) -> Measurement:
     value = data["uncertainty"]
     # An infinity cannot stand in JSON.
     return Measurement(signal=name, uncertainty=math.inf if value is None else value, details=details)
+
+
+def _zone(low: float | None, high: float | None) -> tuple[float, float]:
+    return -math.inf if low is None else low, math.inf if high is None else high
 
 
 def _step(data: Mapping[str, Any]) -> Step:

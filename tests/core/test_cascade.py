@@ -141,11 +141,31 @@ def test_the_grey_zone_asks_for_more():
         )
     )
     grey = Reply(text="4", logprob=-0.7)
-    assert route(policy, edge=grey, samples=["4"])[0].decision.signal == "self_consistency"
+    asked = route(policy, edge=grey, samples=["4"])[0].decision
+    assert (asked.signal, asked.grey) == ("self_consistency", {"token_logprob": (0.1, 1.0)})
     assert route(policy, edge=grey, samples=["4"])[0].decision.route == "edge"
     assert route(policy, edge=grey, samples=["5"])[0].decision.route == "cloud"
     for clear in (SURE, UNSURE):
         assert route(policy, edge=clear)[0].decision.signal == "token_logprob"
+
+
+def test_the_grey_zone_of_one_tier_is_not_that_of_the_next():
+    """The second tier's draft is measured anew, and lies in no zone."""
+    policy = Cascade(
+        tiers=("edge", "middle", "cloud"),
+        gates=(
+            Gate(signal=TokenLogprob(), threshold=Threshold(value=0.5), grey=(0.1, 1.0)),
+            Gate(signal=SelfConsistency(n=3), threshold=Threshold(value=0.4)),
+        ),
+    )
+    models = {
+        "edge": ScriptedModel([Reply(text="4", logprob=-0.7)], samples=["5"]),
+        "middle": ScriptedModel([SURE]),
+        "cloud": ScriptedModel(["four"]),
+    }
+    request = ask(tiers={name: Tier(name=name, model=name) for name in models})
+    decision = run(policy, request, ScriptedCalls(models=models).call(request), FAST).decision
+    assert (decision.route, decision.grey) == ("middle", {})
 
 
 def test_a_grey_value_is_decided_by_its_own_gate_if_the_next_cannot_measure():

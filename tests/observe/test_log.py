@@ -1,6 +1,7 @@
 """The decision log: what is written, rotated and read back."""
 
 import json
+import math
 import threading
 
 import pytest
@@ -118,7 +119,9 @@ def test_steps_and_usage_survive_the_round_trip():
     step = Step(
         kind="draft", tier="edge", model="m", usage=Usage(input_tokens=1, output_tokens=2), latency_s=0.5
     )
-    decision = Decision(route="edge", stage="draft", reason="kept", steps=(step,))
+    zones = {"token_logprob": (0.1, math.inf), "own": (-math.inf, 0.5)}
+    decision = Decision(route="edge", stage="draft", reason="kept", steps=(step,), grey=zones)
+    assert json.loads(json.dumps(decision.to_dict(), allow_nan=False))["grey"]["own"] == [None, 0.5]
     assert Decision.from_dict(decision.to_dict()) == decision
     with pytest.raises(ValueError, match="format"):
         Decision.from_dict({"v": 99, "route": "edge"})

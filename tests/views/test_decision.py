@@ -1,5 +1,9 @@
 """What a notebook shows of decisions."""
 
+import math
+import re
+from dataclasses import replace
+
 import pytest
 
 from confroute.trace import Trace
@@ -30,8 +34,6 @@ def test_the_view_can_be_read_without_colour(decision, read):
 
 def test_the_mark_of_the_threshold_stands_left_of_a_longer_bar(decision):
     """The dashed line is where the threshold is."""
-    import re
-
     bar = decision._repr_html_().split("self_consistency")[1]
     line = float(re.search(r"x1='([\d.]+)'", bar)[1])
     length = float(re.search(r"width='([\d.]+)' height='10'", bar)[1])
@@ -44,6 +46,30 @@ def test_what_was_not_compared_with_a_threshold_has_a_number_and_no_bar(decision
     [row] = [row for row in rows if "<td>token_logprob</td>" in row]
     assert "0.2" in row
     assert "<svg" not in row
+
+
+def test_a_value_in_its_grey_zone_has_a_bar_with_both_limits(decision, read):
+    """Marks at both ends of the zone, whose middle is the bar's; a zone without a scale has words alone."""
+    shown = replace(decision, grey={"token_logprob": (0.1, 0.7)})._repr_html_()
+    [row] = [row for row in shown.split("<tr>") if "<td>token_logprob</td>" in row]
+    assert re.findall(r"<line x1='([\d.]+)'", row) == ["20", "140"]
+    assert "width='40.0' height='10'" in row
+    assert "a further signal is asked between 0.1 and 0.7" in row
+    words = " ".join(read(shown).words)
+    assert "0.1 < 0.2 ≤ 0.7" in words
+    assert "two marks: between them a further signal is asked" in words
+    for ends in ((0.1, math.inf), (-0.3, 0.3), (0.0, 0.0)):
+        bare = replace(decision, grey={"token_logprob": ends})._repr_html_()
+        [row] = [row for row in bare.split("<tr>") if "<td>token_logprob</td>" in row]
+        assert "<svg" not in row
+        assert f"{ends[0]:.4g} &lt; 0.2 &le; {ends[1]:.4g}" in row
+
+
+def test_a_grey_value_that_decided_after_all_is_shown_against_its_threshold(decision):
+    """Where nothing further could be measured."""
+    shown = replace(decision, grey={"self_consistency": (0.1, 0.7)})._repr_html_()
+    assert "0.6 &gt; 0.4" in shown
+    assert "two marks" not in shown
 
 
 def test_repr_is_one_line(decision):

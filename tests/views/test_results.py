@@ -137,10 +137,10 @@ def test_a_front_without_grades_of_the_cloud_says_so(rows, read):
 )
 def test_a_bar_reaches_past_the_mark_in_its_middle_when_it_is_over_the_threshold(value, limit, length):
     """The mark stands at the same place for every unit; what is beyond the scale fills it."""
-    drawn = bar(value, limit, words="uncertainty")
+    drawn = bar(value, limit, words=f"uncertainty {value}")
     assert f"width='{length:.1f}' height='10'" in drawn
     assert "x1='80' x2='80'" in drawn
-    assert f"threshold {limit:.4g}" in drawn
+    assert f"<title>uncertainty {value}</title>" in drawn
 
 
 def test_the_name_of_the_chosen_point_stands_apart_from_those_of_its_neighbours(front):

@@ -46,6 +46,7 @@ class Walk:
     steps: list[Step] = field(default_factory=list)
     signals: dict[str, Measurement] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    grey: dict[str, tuple[float, float]] = field(default_factory=dict)
     failures: dict[str, Exception] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     rejected: Generation | None = None
@@ -162,6 +163,7 @@ class Walk:
             reason="; ".join([*self.notes, f"the call failed ({type(error).__name__})"]),
             signals=dict(self.signals),
             skipped=dict(self.skipped),
+            grey=dict(self.grey),
             steps=tuple(self.steps),
         )
 
@@ -215,9 +217,11 @@ class Walk:
             if measured is None:
                 continue
             self.signals[measured.signal] = measured
+            self.grey.pop(measured.signal, None)  # of an earlier tier
             last = verdict_of(gate, measured, stage="evidence" if len(self.steps) > before else "draft")
-            if not (more and is_grey(gate, measured.uncertainty)):
+            if not (more and gate.grey and is_grey(gate, measured.uncertainty)):
                 return last
+            self.grey[measured.signal] = gate.grey
         return last or unmeasured(tier, self.skipped, self.policy.on_no_signal)
 
     def measure(self, gate: Gate, case: Case) -> Walking[Measurement | None]:
@@ -283,6 +287,7 @@ class Walk:
             certificate=gate.threshold.certificate if gate else None,
             signals=dict(self.signals),
             skipped=dict(self.skipped),
+            grey=dict(self.grey),
             steps=tuple(self.steps),
             rule=rule,
             degraded=degraded,

@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from confroute.views.html import fragment, heading, table, text
-from confroute.views.svg import bar
+from confroute.views.svg import bar, zone
 
 if TYPE_CHECKING:
     from confroute.decision import Decision, Measurement
@@ -65,24 +65,40 @@ def _signals(decision: Decision) -> str:
     rows = []
     for name, found in decision.signals.items():
         limit = decision.threshold if name == decision.signal else None
-        sides = "" if limit is None else f" {'&le;' if found.uncertainty <= limit else '&gt;'} {limit:.4g}"
+        grey = decision.grey.get(name) if limit is None else None
+        drawn = _bar(found, limit) if grey is None else _zone(found, grey)
         rows.append(
-            f"<tr>{text(name)}<td>{_bar(found, limit)}</td><td class='n'>{found.uncertainty:.4g}{sides}</td></tr>"
+            f"<tr>{text(name)}<td>{drawn}</td><td class='n'>{_compared(found, limit, grey)}</td></tr>"
         )
     rows += [
         f"<tr>{text(name)}<td colspan='2' class='q t'>not measured: {escape(why)}</td></tr>"
         for name, why in decision.skipped.items()
     ]
-    source = f" (mark: threshold, {decision.threshold_source})" if decision.threshold_source else ""
-    head = heading("signal") + heading(f"uncertainty{source}") + heading("value", right=True)
+    marks = [f"mark: threshold, {decision.threshold_source}"] if decision.threshold_source else []
+    if decision.grey.keys() - {decision.signal}:
+        marks.append("two marks: between them a further signal is asked")
+    said = f" ({'; '.join(marks)})" if marks else ""
+    head = heading("signal") + heading(f"uncertainty{said}") + heading("value", right=True)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _compared(found: Measurement, limit: float | None, grey: tuple[float, float] | None) -> str:
+    value = f"{found.uncertainty:.4g}"
+    if limit is not None:
+        return f"{value} {'&le;' if found.uncertainty <= limit else '&gt;'} {limit:.4g}"
+    return value if grey is None else f"{grey[0]:.4g} &lt; {value} &le; {grey[1]:.4g}"
 
 
 def _bar(found: Measurement, limit: float | None) -> str:
     """Nothing where no threshold was: a length would have no meaning."""
-    return (
-        "" if limit is None else bar(found.uncertainty, limit, words=f"uncertainty {found.uncertainty:.4g}")
-    )
+    if limit is None:
+        return ""
+    return bar(found.uncertainty, limit, words=f"uncertainty {found.uncertainty:.4g}, threshold {limit:.4g}")
+
+
+def _zone(found: Measurement, grey: tuple[float, float]) -> str:
+    asked = f"a further signal is asked between {grey[0]:.4g} and {grey[1]:.4g}"
+    return zone(found.uncertainty, grey, words=f"uncertainty {found.uncertainty:.4g}, {asked}")
 
 
 def _steps(decision: Decision) -> str:

@@ -86,7 +86,7 @@ def bar(value: float, limit: float, *, words: str) -> str:
     limit : float
         The most that is kept.
     words : str
-        What it shows; the limit is added. Screen readers say it, and it is left where a notebook that is not trusted
+        What it shows, the limit included. Screen readers say it, and it is left where a notebook that is not trusted
         drops drawings.
     """
     half = _BAR / 2
@@ -94,10 +94,38 @@ def bar(value: float, limit: float, *, words: str) -> str:
         length = half * max(0.0, min(2.0, value / limit))
     else:
         length = 0.0 if value <= limit else _BAR
-    said = f"{words}, threshold {limit:.4g}"
+    return _drawn(length, (half,), words)
+
+
+def zone(value: float, ends: tuple[float, float], *, words: str) -> str:
+    """A bar with a dashed mark at either end of a zone around its middle; nothing where the zone gives no scale.
+
+    Parameters
+    ----------
+    value : float
+    ends : tuple of two floats
+    words : str
+        As for `bar`.
+
+    Examples
+    --------
+    >>> zone(0.2, (0.1, float("inf")), words="")
+    ''
+    """
+    whole = sum(ends)
+    if ends[0] < 0 or not 0 < whole < math.inf:
+        return ""
+    length = _BAR * max(0.0, min(1.0, value / whole))
+    return _drawn(length, [_BAR * end / whole for end in ends], words)
+
+
+def _drawn(length: float, marks: Iterable[float], words: str) -> str:
+    lines = "".join(
+        f"<line x1='{x:.4g}' x2='{x:.4g}' y1='0' y2='16' stroke='currentColor' stroke-width='2' stroke-dasharray='3 2'/>"
+        for x in marks
+    )
     return (
-        f"<svg width='{_BAR}' height='16' style='max-width:none' role='img'><title>{escape(said)}</title>"
+        f"<svg width='{_BAR}' height='16' style='max-width:none' role='img'><title>{escape(words)}</title>"
         f"<rect x='.5' y='3.5' width='{_BAR - 1}' height='9' fill='none' stroke='currentColor' stroke-opacity='.4'/>"
-        f"<rect y='3' width='{length:.1f}' height='10' fill='{BLUE}'/>"
-        f"<line x1='{half:g}' x2='{half:g}' y1='0' y2='16' stroke='currentColor' stroke-width='2' stroke-dasharray='3 2'/></svg>"
+        f"<rect y='3' width='{length:.1f}' height='10' fill='{BLUE}'/>{lines}</svg>"
     )
