@@ -117,7 +117,8 @@ def _promises(gate: Gate) -> Iterable[str]:
 
 def _certificate(promise: Certificate) -> str:
     ahead = "" if promise.horizon is None else f", also over the next {promise.horizon} calls as measured"
-    drawn = bar(promise.observed, promise.alpha, words=f"{promise.loss} {promise.observed:.4g}")
+    said = f"{promise.loss} {promise.observed:.4g}, bound {promise.alpha:.4g}"
+    drawn = bar(promise.observed, promise.alpha, words=said)
     return (
         f"{escape(promise.words)}{ahead}<br>{drawn} {promise.observed:.4g} on the calibration calls, bound {promise.alpha:.4g} "
         f"<span class='q'>({escape(promise.date)}, data {escape(promise.data_hash[:12])})</span>"
