@@ -1,11 +1,14 @@
 """What a notebook shows of policies, calibrations, fronts and benchmark results."""
 
 import math
+import re
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
 import pytest
 
+from confroute.bench.evaluation import evaluate
 from confroute.bench.replay.data import Benchmark
 from confroute.bench.replay.protocol import measure
 from confroute.bench.replay.run import Replay
@@ -99,6 +102,36 @@ def test_the_line_of_a_front_and_of_a_run_hold_their_main_numbers(front, run_rep
     assert all("\n" not in repr(thing) for thing in (front, run_report, replay))
 
 
+def test_signals_of_equal_worth_stand_in_one_order_everywhere(rows, read, tmp_path, capsys):
+    """As measured, in the line, the view and the table; what has no AUROC comes last."""
+    from confroute.cli import main
+    from confroute.recording import write_rows
+
+    def signals(row):
+        doubt = -sum(row.edge.logprobs) / 6
+        return {"own.b": doubt, "own.z": doubt, "own.a": doubt, "own.one": 0.5 if row.id == "0" else None}
+
+    wrong = -np.array([row.edge.quality for row in rows])
+    with_own = [
+        replace(row, edge=replace(row.edge, logprobs=None), signals={**signals(row), "own.best": float(bad)})
+        for row, bad in zip(rows, wrong, strict=True)
+    ]
+    expected = ["own.best", "own.b", "own.z", "own.a", "own.one"]
+    report = evaluate(with_own, resamples=10)
+    assert list(report.signals) == list(report.to_dict()["signals"]) == expected
+    assert "best of 5 signals: own.best, AUROC 1.000" in repr(report)
+    assert [word for word in read(report._repr_html_()).words if word in expected][:5] == expected
+    tied = [
+        replace(row, signals={k: v for k, v in row.signals.items() if k != "own.best"}) for row in with_own
+    ]
+    assert "signals: own.b, AUROC" in repr(evaluate(tied, resamples=10))
+    path = tmp_path / "run.jsonl"
+    write_rows(path, with_own)
+    assert main(["signals", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert re.findall(r"^\W*(own\.\w+)", printed, re.MULTILINE) == expected
+
+
 def test_a_fit_shows_what_its_page_shows(rows, read):
     """The front with the chosen point, and the policy's row."""
     words = " ".join(read(fit(rows, CloudShare(share=0.3), signal="token_logprob.mean")._repr_html_()).words)
@@ -108,8 +141,6 @@ def test_a_fit_shows_what_its_page_shows(rows, read):
 
 def test_a_front_without_grades_of_the_cloud_says_so(rows, read):
     """Nothing is drawn of what is not known."""
-    from dataclasses import replace
-
     from confroute.fitting import front_of, table_of
 
     ungraded = [replace(row, cloud=None) for row in rows]
@@ -145,7 +176,6 @@ def test_a_bar_reaches_past_the_mark_in_its_middle_when_it_is_over_the_threshold
 
 def test_the_name_of_the_chosen_point_stands_apart_from_those_of_its_neighbours(front):
     """At the knee, beside it, at both ends: no two names overlap, taking a letter for 7 by 12 pixels."""
-    import re
 
     def box(found):
         x, y, anchor, name = float(found[1]), float(found[2]), found[3], found[4]

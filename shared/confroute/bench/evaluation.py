@@ -115,7 +115,7 @@ class RunReport:
     cloud_quality : float in [0, 1] or None
         Mean over those of the n rows whose cloud answer is graded.
     signals : mapping of str to SignalReport
-        Those measured on a row at least.
+        Those measured on a row at least; by AUROC, the best first, those without one last, equals as the rows name them.
     quality : array of float, shape (n,)
         The edge's, by row.
     """
@@ -183,14 +183,18 @@ def evaluate(rows: Iterable[Row], *, resamples: int = 2000, seed: int = 0) -> Ru
     cloud = [other for row in graded if (other := _cloud_quality(row)) is not None]
     quality = _edge_quality(graded)
     names = dict.fromkeys(name for row in graded for name in row.signals)
-    reports = ((name, _report(name, graded, resamples, seed)) for name in names)
+    reports = [
+        (name, report) for name in names if (report := _report(name, graded, resamples, seed)) is not None
+    ]
     return RunReport(
         n=len(graded),
         ungraded=len(given) - len(graded),
         datasets=tuple(dict.fromkeys(row.dataset for row in graded)),
         edge_quality=float(quality.mean()),
         cloud_quality=float(np.mean(cloud)) if cloud else None,
-        signals={name: report for name, report in reports if report is not None},
+        signals=dict(
+            sorted(reports, key=lambda one: -1.0 if one[1].auroc is None else one[1].auroc, reverse=True)
+        ),
         quality=quality,
     )
 

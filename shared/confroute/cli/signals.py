@@ -108,8 +108,7 @@ def _table(report: RunReport) -> Table:
     table.add_column("signal", no_wrap=True)
     for name in ("n", "AUROC", "PRR", "ECE", "APGR"):
         table.add_column(name, justify="right", no_wrap=True)
-    best_first = sorted(report.signals.items(), key=lambda item: -(item[1].auroc or 0.0))
-    for name, signal in best_first:
+    for name, signal in report.signals.items():
         table.add_row(
             escape(name),
             str(signal.n),

@@ -16,13 +16,13 @@ _HEAD = ("signal", "n", "AUROC", "95 %", "PRR", "ECE", "APGR")
 
 def run_text(report: RunReport) -> str:
     """One line: calls, both qualities, the signal that tells errors best."""
-    known = [(found.auroc, name) for name, found in report.signals.items() if found.auroc is not None]
-    best = (
-        f"; best of {len(report.signals)} signals: {max(known)[1]}, AUROC {max(known)[0]:.3f}"
-        if known
+    name, best = next(iter(report.signals.items()), ("", None))
+    told = (
+        f"; best of {len(report.signals)} signals: {name}, AUROC {best.auroc:.3f}"
+        if best and best.auroc is not None
         else ""
     )
-    return f"<RunReport {_qualities(report)}{best}>"
+    return f"<RunReport {_qualities(report)}{told}>"
 
 
 def run_html(report: RunReport) -> str:
@@ -48,8 +48,7 @@ def _qualities(report: RunReport) -> str:
 def _run_parts(report: RunReport) -> Iterable[str]:
     left_out = f"; {report.ungraded} ungraded are left out" if report.ungraded else ""
     yield f"<p>{_qualities(report)}{left_out}</p>"
-    ranked = sorted(report.signals.items(), key=lambda item: -(item[1].auroc or 0.0))
-    yield table(_HEAD, [_row(name, found) for name, found in ranked])
+    yield table(_HEAD, [_row(name, found) for name, found in report.signals.items()])
     yield "<p>How often answers that are wrong with a predicted probability are wrong; on the diagonal it can be believed:</p>"
     yield reliability_svg(report)
     yield "<p>What is kept and how bad it is; lower is better:</p>"
