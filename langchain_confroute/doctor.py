@@ -9,6 +9,7 @@ from typing import Any
 from langchain_core.globals import get_llm_cache
 from langchain_core.messages import AIMessage, HumanMessage
 
+from confroute._counted import counted
 from confroute.doctor import Check, Diagnosis
 from confroute.errors import BadLogprobsError, ConfrouteError, MissingExtraError, PolicyError
 from confroute.nextstep import next_step
@@ -123,7 +124,7 @@ def _logprobs(tier: TierModel, answer: AIMessage) -> Check:
         return Check(
             name="logprobs", ok=False, detail=f"none returned ({asked}): use signals that draw samples"
         )
-    return Check(name="logprobs", ok=True, detail=f"{len(found)} tokens")
+    return Check(name="logprobs", ok=True, detail=counted(len(found), "token"))
 
 
 def _usage(answer: AIMessage) -> Check:
@@ -149,7 +150,7 @@ def _sampling(tier: TierModel) -> tuple[bool, str]:
 
 def _streaming(tier: TierModel) -> tuple[bool, str]:
     chunks = [chunk for chunk in tier.final.stream(_COUNT) if chunk.text]
-    return len(chunks) > 1, f"{len(chunks)} chunks" + (
+    return len(chunks) > 1, counted(len(chunks), "chunk") + (
         "" if len(chunks) > 1 else ": the answer comes in one piece"
     )
 
@@ -187,7 +188,7 @@ def _window(tier: TierModel) -> Check:
             ok=None,
             detail="not said: a prompt that is too long is noticed only when it fails",
         )
-    return Check(name="context", ok=True, detail=f"{window} tokens")
+    return Check(name="context", ok=True, detail=counted(window, "token"))
 
 
 def _price(tier: TierModel) -> Check:

@@ -29,6 +29,15 @@ def test_a_server_is_examined_through_its_real_package(openai_server):
     assert [gate.signal.name for gate in found.policy.gates] == ["token_logprob"]
 
 
+def test_one_is_one(openai_server):
+    """A token and a chunk are no tokens and chunks."""
+    openai_server.answer = "4"
+    found = diagnose(edge=openai(), cloud=ScriptedChat.of("4"))
+    seen = {(tier, check.name): check.detail for tier, checks in found.checks.items() for check in checks}
+    assert seen["edge", "logprobs"] == "1 token"
+    assert seen["cloud", "streaming"] == "1 chunk: the answer comes in one piece"
+
+
 def test_samples_that_differ_allow_the_sampling_signals(openai_server):
     """A server that answers differently each time is seen to."""
     names = iter(range(10_000))

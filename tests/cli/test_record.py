@@ -132,7 +132,7 @@ def test_recording_again_records_nothing_twice(
     assert record(count=3) == 0
     assert (tmp_path / "run.jsonl").read_bytes().startswith(first)
     assert [row.id for row in read_rows(tmp_path / "run.jsonl")] == ["row/0", "row/1", "row/2"]
-    assert "2 rows recorded, 1 were there, 0 with an error" in capsys.readouterr().out
+    assert "2 rows recorded, 1 there before, 0 with an error" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -171,13 +171,13 @@ def test_errors_are_kept_and_done_again(folder: Path, tmp_path: Path, capsys: An
         assert main([*command, *more]) == 0
         return str(capsys.readouterr().out)
 
-    assert "2 rows recorded, 0 were there, 1 with an error" in run("cat " * 400)
+    assert "2 rows recorded, 0 there before, 1 with an error" in run("cat " * 400)
     failed, whole = read_rows(out)
     assert (failed.edge.error or "").startswith("RequestError: the prompt has")
     assert failed.edge.text is None
     assert whole.edge.error is None
-    assert "0 rows recorded, 2 were there" in run("shorter now")
-    assert "1 rows recorded, 1 were there, 0 with an error" in run("shorter now", "--retry-errors")
+    assert "0 rows recorded, 2 there before" in run("shorter now")
+    assert "1 row recorded, 1 there before, 0 with an error" in run("shorter now", "--retry-errors")
     assert {row.id: row.edge.error for row in read_rows(out)} == {"long": None, "short": None}
 
 
@@ -270,5 +270,5 @@ def test_a_run_that_came_to_nothing_is_no_success(folder: Path, tmp_path: Path, 
     path.write_text(json.dumps({"id": "long", "prompt": "cat " * 400}) + "\n")
     command = ["record", str(path), "--out", str(out), "--edge", f"local:{folder}", "--max-tokens", "4"]
     assert main(command) == 1
-    assert "1 rows recorded, 0 were there, 1 with an error" in capsys.readouterr().out
+    assert "1 row recorded, 0 there before, 1 with an error" in capsys.readouterr().out
     assert main(command) == 0  # nothing left to do

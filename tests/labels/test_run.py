@@ -301,7 +301,7 @@ def test_command_labels_and_prints_a_summary(tmp_path, capsys):
     assert (told["labelled"], told["failed"]) == (12, 0)
     assert len(list(read_labels(out))) == 12
     assert main(["label", str(data), "--out", str(out), *COMMAND]) == 0
-    assert "0 labelled, 12 were there" in capsys.readouterr().out
+    assert "0 labelled, 12 there before" in capsys.readouterr().out
 
 
 def test_question_and_answers_are_read_too(tmp_path):

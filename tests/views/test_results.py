@@ -137,6 +137,7 @@ def test_a_fit_shows_what_its_page_shows(rows, read):
     words = " ".join(read(fit(rows, CloudShare(share=0.3), signal="token_logprob.mean")._repr_html_()).words)
     assert "this policy" in words
     assert "chosen" in words
+    assert re.search(r"always cloud .* 200 ", words)
 
 
 def test_a_front_without_grades_of_the_cloud_says_so(rows, read):

@@ -194,7 +194,9 @@ def _show(args: argparse.Namespace, summary: Summary) -> None:
         print(json.dumps(summary.to_dict(), indent=2))
     else:
         won = summary.winners
-        print(f"{summary.labelled} labelled, {summary.kept} were there, {summary.failed} failed: {args.out}")
+        print(
+            f"{summary.labelled} labelled, {summary.kept} there before, {summary.failed} failed: {args.out}"
+        )
         print(f"edge wins {won['a']}, cloud wins {won['b']}, tie {won['tie']}")
     if summary.failed:
         print(

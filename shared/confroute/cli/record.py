@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from confroute._counted import counted
 from confroute.cli._options import add_price, count, price_of
 from confroute.errors import PolicyError
 
@@ -119,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
                 errors += errors_of(row)[:1]
     again = f": `--retry-errors` does them again. The first: {errors[0]}" if errors else ""
     print(
-        f"{args.out}: {len(todo)} rows recorded, {len(done)} were there, {len(errors)} with an error{again}"
+        f"{args.out}: {counted(len(todo), 'row')} recorded, {len(done)} there before, {len(errors)} with an error{again}"
     )
     return 1 if todo and len(errors) == len(todo) else 0
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from confroute._counted import counted
 from confroute.errors import LogError, PolicyError
 
 
@@ -69,5 +70,5 @@ def run(args: argparse.Namespace) -> int:
         msg = f"the page cannot be written to {out}: {error}; give --out a file in a folder that exists"
         raise LogError(msg) from error
     print(out)
-    print(f"{len(entries)} calls", file=sys.stderr)
+    print(counted(len(entries), "call"), file=sys.stderr)
     return 0

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from confroute._counted import counted
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -82,9 +83,11 @@ def _show(report: RunReport) -> None:
     if not console.is_terminal:
         console.width = 110
     cloud = "not recorded" if report.cloud_quality is None else f"{report.cloud_quality:.1%}"
-    console.print(f"{report.n} graded rows, edge quality {report.edge_quality:.1%}, cloud quality {cloud}")
+    console.print(
+        f"{counted(report.n, 'graded row')}, edge quality {report.edge_quality:.1%}, cloud quality {cloud}"
+    )
     if report.ungraded:
-        console.print(f"{report.ungraded} rows without a graded edge answer are left out")
+        console.print(f"left out: {counted(report.ungraded, 'row')} without a graded edge answer")
     if len(report.datasets) > 1:
         names = ", ".join(report.datasets)
         console.print(

@@ -160,7 +160,7 @@ def _rows(found: Fit) -> Iterable[list[str | float | None]]:
     e = found.expected
     yield [
         *("this policy", e.cloud_share, e.quality, _interval(e.quality_ci), e.cost_per_1k, "-"),
-        *(e.latency_s, e.p95_latency_s, e.sent_tokens, e.energy_j),
+        *(e.latency_s, e.p95_latency_s, _whole(e.sent_tokens), e.energy_j),
     ]
     front = found.front
     named = [("always edge", front.edge), ("always cloud", front.cloud)]
@@ -168,8 +168,12 @@ def _rows(found: Fit) -> Iterable[list[str | float | None]]:
     for name, p in named:
         yield [
             *(name, p.cloud_share, p.quality, _interval(p.quality_ci), p.usd_per_1k, _interval(p.usd_ci)),
-            *(p.latency_s, p.p95_latency_s, p.sent_tokens, p.energy_j),
+            *(p.latency_s, p.p95_latency_s, _whole(p.sent_tokens), p.energy_j),
         ]
+
+
+def _whole(tokens: float | None) -> int | None:
+    return None if tokens is None else round(tokens)
 
 
 def _certificate(found: Fit) -> Iterable[str]:

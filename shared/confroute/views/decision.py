@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from confroute._counted import counted
 from confroute.views.html import fragment, heading, table, text
 from confroute.views.svg import bar, zone
 
@@ -137,14 +138,13 @@ def trace_text(decisions: Sequence[Decision]) -> str:
     """
     counts = Counter(decision.route for decision in decisions)
     routes = ", ".join(f"{route} {count}" for route, count in sorted(counts.items()))
-    plural = "decision" if len(decisions) == 1 else "decisions"
     seconds = sum(decision.latency_s for decision in decisions)
-    return f"<{len(decisions)} {plural}{': ' + routes if routes else ''}; {seconds:.2f} s>"
+    return f"<{counted(len(decisions), 'decision')}{': ' + routes if routes else ''}; {seconds:.2f} s>"
 
 
 def trace_html(decisions: Sequence[Decision]) -> str:
     """Many decisions: shares by route, and a row each with a bar; the last 200 are shown."""
-    return fragment(_trace_parts(decisions), label=f"{len(decisions)} decisions")
+    return fragment(_trace_parts(decisions), label=counted(len(decisions), "decision"))
 
 
 def _trace_parts(decisions: Sequence[Decision]) -> Iterable[str]:
