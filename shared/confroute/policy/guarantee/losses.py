@@ -94,8 +94,8 @@ def sliced(uncertainty: Array, loss: Array, *, least: int, grid: npt.ArrayLike |
         Rows that the first threshold keeps at least: one that keeps hardly any row proves nothing, and a walk that
         meets it first would end there.
     grid : array of float, optional
-        Thresholds fixed beforehand; those that keep fewer than `least` are left out. By default at most 200 quantiles of
-        the uncertainties themselves.
+        Thresholds fixed beforehand; those that keep fewer than `least` are left out. By default every
+        n // 200-th of the uncertainties themselves, and the last.
 
     Raises
     ------
