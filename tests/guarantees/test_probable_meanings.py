@@ -1,6 +1,7 @@
 """Stopping semantic entropy by P(flip): never wrong at eps 0, wrong no more often than eps where the prior is true."""
 
 import itertools
+import math
 from collections import Counter
 
 import numpy as np
@@ -100,6 +101,41 @@ def test_the_mixture_is_found_again():
     ) == pytest.approx(0.5, abs=0.1)
 
 
+def test_equal_calls_weigh_concentrations_by_their_likelihood():
+    """Where all calls are alike each of the 200 rounds multiplies a weight by that concentration's likelihood.
+
+    Ten samples of one meaning have the likelihood 9! / ((c + 1) ... (c + 9)). Twenty calls are enough.
+    """
+    found = EwensMixture.fit([1] * 20, [10] * 20)
+    assert len(found.concentrations) == 11
+    assert found.concentrations[0] == 0.001
+    assert found.concentrations[-1] == 100
+    raised = [math.prod(m / (c + m) for m in range(1, 10)) ** 200 for c in found.concentrations]
+    assert found.weights == pytest.approx([w / sum(raised) for w in raised], abs=2e-6)
+    assert found.eps == 0.05
+
+
+def test_a_range_by_hand():
+    """One answer of three at concentration 1: all agree with 1/2 * 2/3 = 1/3; two that agree are the next entropy, 0.579."""
+    two = (math.log(3) - 2 / 3 * math.log(2)) / math.log(3)
+    for eps, expected in ((0.33, None), (0.34, pytest.approx((two, 1.0)))):
+        prior = EwensMixture(concentrations=(1.0,), weights=(1.0,), eps=eps)
+        assert prior.range_of([1], 3, lambda low, high: not low <= 0.3 < high) == expected
+
+
+def test_a_call_says_which_concentration_it_has():
+    """Two meanings of two samples: c / (1 + c) is 1/4 at 1/3 and 3/4 at 3, so that 3 weighs three times as much.
+
+    The third answer joins either meaning with 2 / (2 + c): (1/4 * 2 / (7/3) + 3/4 * 2 / 5).
+    """
+    finals = final_entropies((1 / 3, 3.0), (0.5, 0.5), (1, 1), 3)
+    assert [value for value, _ in finals] == pytest.approx(
+        [(math.log(3) - 2 / 3 * math.log(2)) / math.log(3), 1.0]
+    )
+    joined = 1 / 4 * 6 / 7 + 3 / 4 * 2 / 5
+    assert [chance for _, chance in finals] == pytest.approx([joined, 1 - joined])
+
+
 def test_a_policy_draws_fewer_samples_with_it(tmp_path):
     """Three agreeing answers of ten are enough for a model that mostly agrees with itself; the policy is saved with it."""
     prior = EwensMixture(concentrations=(0.001, 5.0), weights=(0.9, 0.1))
@@ -122,11 +158,15 @@ def test_what_is_no_prior_is_refused():
     for bad in (
         {"concentrations": (0.0,), "weights": (1.0,)},
         {"concentrations": (1.0,), "weights": ()},
+        {"concentrations": (1.0,), "weights": (0.0,)},
+        {"concentrations": (1.0, 2.0), "weights": (1.0, -0.5)},
+        {"concentrations": (), "weights": ()},
         {"concentrations": (1.0,), "weights": (1.0,), "eps": 1.0},
+        {"concentrations": (1.0,), "weights": (1.0,), "eps": -0.1},
     ):
         with pytest.raises(PolicyError, match="expected concentrations above 0"):
             EwensMixture(**bad)
-    for counts in ([1] * 19, [0] * 20):
+    for counts in ([1] * 19, [0] * 20, [11] * 20):
         with pytest.raises(CalibrationError, match="at least 20"):
             EwensMixture.fit(counts, [10] * len(counts))
     with pytest.raises(PolicyError, match="discrete"):

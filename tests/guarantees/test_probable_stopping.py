@@ -36,6 +36,54 @@ def test_without_a_tolerance_no_course_changes():
             assert drawn <= 7
 
 
+@pytest.mark.parametrize(("a", "b"), [(0.03, 0.7), (0.3, 0.7), (1, 1), (31.6, 0.1)])
+def test_without_a_tolerance_it_stops_where_nothing_can_change(a, b):
+    """At each count of 10 exactly when every completion decides alike, and with all completions as the range."""
+    exact = BetaBinomial(a=a, b=b, eps=0.0)
+    for threshold in (0.0, 0.2, 0.45, 0.9):
+        for drawn in range(1, 11):
+            for apart in range(drawn + 1):
+                least, most = apart / 10, (apart + 10 - drawn) / 10
+                alike = most <= threshold or least > threshold
+                found = exact.range_of(apart, drawn, 10, lambda low, high, t=threshold: not low <= t < high)
+                assert found == ((least, most) if alike else None)
+
+
+@pytest.mark.parametrize(
+    ("eps", "expected"),
+    [
+        # At a = b = 1 every number of the three to come is equally likely: 1/4 each.
+        (0.49, None),
+        (0.51, (0.0, 1 / 3)),
+    ],
+)
+def test_a_range_by_hand(eps, expected):
+    """None of 3 drawn under a flat prior: shares 0 and 1/3 stay below 0.5 and have half the probability together."""
+    flat = BetaBinomial(a=1, b=1, eps=eps)
+    assert flat.range_of(0, 0, 3, lambda low, high: not low <= 0.5 < high) == expected
+
+
+def test_what_was_seen_moves_the_range():
+    """After one of one agrees, Beta(1, 2): of two to come none, one or both disagree with 1/2, 1/3 and 1/6."""
+    for eps, expected in ((0.16, None), (0.17, (0.0, 1 / 3))):
+        flat = BetaBinomial(a=1, b=1, eps=eps)
+        assert flat.range_of(0, 1, 3, lambda low, high: not low <= 0.5 < high) == expected
+    # And after one of one disagrees, Beta(2, 1), the other way round.
+    for eps, expected in ((0.16, None), (0.17, (2 / 3, 1.0))):
+        flat = BetaBinomial(a=1, b=1, eps=eps)
+        assert flat.range_of(1, 1, 3, lambda low, high: not low <= 0.5 < high) == expected
+
+
+def test_a_rate_is_fitted_in_closed_form():
+    """One sample a call tells the mean a / (a + b) alone; 2 of 20 is 0.1, between ratios a / b of 0.1 and 0.133 of the grid.
+
+    18 ln(1 - p) + 2 ln(p) is -6.511 at p = 1 / 11 and -6.533 at the next, 0.1177. Twenty calls are enough.
+    """
+    found = BetaBinomial.fit([0] * 18 + [1] * 2, [1] * 20)
+    assert found.a / found.b == pytest.approx(0.1, rel=1e-3)
+    assert found.eps == 0.05
+
+
 @pytest.mark.parametrize("eps", [0.05, 0.2])
 def test_under_the_true_prior_it_is_wrong_at_most_eps(eps):
     """Rates drawn from the prior: flips stay below eps, and fewer samples are drawn than exactly."""
@@ -70,9 +118,14 @@ def test_it_stands_in_a_policy_file(tmp_path):
 
 def test_what_is_no_prior_is_refused():
     """Shapes of 0, an eps of 1, too few calls, more disagreeing samples than drawn."""
-    for bad in ({"a": 0, "b": 1}, {"a": 1, "b": 1, "eps": 1.0}):
+    for bad in (
+        {"a": 0, "b": 1},
+        {"a": 1, "b": 0},
+        {"a": 1, "b": 1, "eps": 1.0},
+        {"a": 1, "b": 1, "eps": -0.1},
+    ):
         with pytest.raises(PolicyError, match="expected shapes above 0"):
             BetaBinomial(**bad)
-    for counts in ([1] * 19, [11] * 20):
+    for counts in ([1] * 19, [11] * 20, [-1] * 20):
         with pytest.raises(CalibrationError, match="at least 20"):
             BetaBinomial.fit(counts, [10] * len(counts))

@@ -97,7 +97,8 @@ class BetaBinomial:
             here = apart + more
             if more < left and settled(here / of, (here + 1) / of):
                 continue
-            if mass >= 1 - self.eps:
+            # Rounding must not keep the last range from being certain.
+            if mass >= 1 - self.eps - 1e-12:
                 return start / of, here / of
             start, mass = here + 1, 0.0
         return None
