@@ -305,6 +305,40 @@ def test_thresholds_for_one_call():
             route(policy, ask(threshold=bad))
 
 
+@pytest.mark.parametrize(
+    ("given", "signal"),
+    [
+        # Inside the zone or at its ends the zone holds for this call, so that the draft's 0.7 nats ask for samples.
+        (0.5, "self_consistency"),
+        (0.1, "self_consistency"),
+        (1.0, "self_consistency"),
+        (5.0, "token_logprob"),
+        (0.05, "token_logprob"),
+    ],
+)
+def test_a_threshold_for_one_call_keeps_the_grey_zone_that_it_lies_in(given, signal):
+    """A zone around another threshold would say nothing."""
+    policy = Cascade(
+        gates=(
+            Gate(signal=TokenLogprob(), threshold=Threshold(value=0.4), grey=(0.1, 1.0)),
+            Gate(signal=SelfConsistency(n=3), threshold=Threshold(value=0.4)),
+        )
+    )
+    request = ask(threshold={"token_logprob": given})
+    decision = route(policy, request, edge=Reply(text="4", logprob=-0.7), samples=["4"])[0].decision
+    assert decision.signal == signal
+    assert decision.route == ("cloud" if given == 0.05 else "edge")
+
+
+def test_a_rule_that_names_no_tier_is_an_error():
+    """A misspelt tier is said, with the tiers there are; it is no forced route."""
+    policy = Cascade(rules=(SendTo(tier="clouds", patterns=("sum",)),))
+    with pytest.raises(
+        RequestError, match=r"rule 'send_to' names the tier 'clouds': expected one of edge, cloud"
+    ):
+        route(policy, ask("the sum?"))
+
+
 def test_empty_conversations_are_refused():
     """No message, or none with content: nobody could answer."""
     for request in (Request(messages=()), ask("  ")):
@@ -437,6 +471,19 @@ def test_a_stream_that_breaks_is_not_continued_by_another_model():
         assert next(stream) == "it"
         with pytest.raises(StreamInterruptedError, match="cut"):
             list(stream)
+
+
+def test_an_answer_that_one_tier_must_give_fails_as_that_tier_did():
+    """A forced call ends in its own error; a private stream that broke off says so, and not that the text is private."""
+    with pytest.raises(ConnectionError, match="refused"):
+        route(Cascade(), ask(route="cloud"), cloud=DOWN)
+    request = ask("my salary")
+    calls = ScriptedCalls(
+        models={"edge": ScriptedModel([Reply(text="it is four", fault=OSError("cut"), fault_after=2)])}
+    )
+    policy = Cascade(rules=(KeepPrivate(patterns=("salary",)),))
+    with pytest.raises(StreamInterruptedError, match="cut"):
+        list(run_stream(policy, request, calls.call(request), calls.stream(request), {}))
 
 
 async def test_closing_a_stream_closes_the_model_s_stream():

@@ -74,6 +74,35 @@ def test_graded_answers_are_bounded_without_a_horizon():
     assert (told.method, told.horizon, told.observed) == ("ltt-hoeffding-bentkus", None, pytest.approx(0.01))
 
 
+def test_a_graded_loss_is_a_mean_over_kept_or_over_all_rows():
+    """45 of 100 rows are kept and lose 0.01 each, by Hoeffding at 0.05: exp(-45 * 0.02474) = 0.33 over the kept ones.
+
+    Over all rows the mean is 0.0045, and exp(-100 * 0.03574) = 0.028.
+    """
+    u = np.arange(100, dtype=float)
+    edge = np.where(u < 45, 0.99, 1.0)
+    found = Threshold.certify(u, edge, alpha=0.05, delta=0.1, grid=[44.0])
+    assert (found.value, found.certificate.observed) == (44.0, pytest.approx(0.0045))
+    with pytest.raises(CalibrationError, match="45 most certain of 100 rows lose 0.45"):
+        Threshold.certify(u, edge, alpha=0.05, delta=0.1, loss="selective", grid=[44.0])
+
+
+def test_a_bet_leaves_out_what_is_not_kept():
+    """What the cloud and the edge make of rows above the threshold changes no bound, down to the row next to it."""
+    u = np.arange(60, dtype=float)
+
+    def least(edge):
+        for alpha in np.linspace(0.01, 0.5, 99):
+            try:
+                return Threshold.certify(u, edge, alpha=alpha, loss="net", grid=[29.0]) and alpha
+            except CalibrationError:
+                continue
+        raise AssertionError
+
+    good, bad = np.ones(60), np.where(u < 30, 1.0, 0.0)
+    assert least(good) == least(bad)
+
+
 @pytest.mark.parametrize("horizon", [0, -1, 1.5, math.nan])
 def test_a_horizon_is_a_number_of_calls(horizon):
     """A whole one, from 1."""
