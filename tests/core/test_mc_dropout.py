@@ -198,6 +198,31 @@ def test_bad_settings(settings: dict[str, Any], says: str) -> None:
         McDropout(**settings)
 
 
+@pytest.mark.parametrize("layers", [1, "all", "top-third"])
+def test_least_settings(layers: Any) -> None:
+    """Two passes, one layer or a word for several, seed 0, and any rate above 0."""
+    signal = McDropout(passes=2, rate=1e-9, layers=layers, seed=0)
+    assert (signal.range.low, signal.range.high) == (0.0, float("inf"))
+
+
+def test_details_by_hand() -> None:
+    """All numbers of the split, with their units, whatever statistic was chosen."""
+    _, measured = settle(McDropout(passes=7, rate=0.2), TWO)
+    told = {name: value for name, value in measured.details.items() if "_nats" in name}
+    assert told == pytest.approx(
+        {
+            "total_nats": 0.75,
+            "expected_nats": 0.45,
+            "mutual_information_nats": 0.3,
+            "token_variance_nats2": 0.05,
+            "variance_nats2": 0.18,
+        }
+    )
+    assert (measured.details["passes"], measured.details["rate"]) == (2, 0.2)
+    whole = Case(tier=Tier(name="edge", model="m"), question="?", draft=Generation(text="Paris."))
+    assert settle(McDropout(), TWO, whole)[1].details["cut_off"] is False
+
+
 def test_import_is_torch_free() -> None:
     """The signal needs no torch, nor does importing the module that makes the passes."""
     code = (

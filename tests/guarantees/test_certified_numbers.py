@@ -83,7 +83,7 @@ def test_a_graded_loss_is_a_mean_over_kept_or_over_all_rows():
     edge = np.where(u < 45, 0.99, 1.0)
     found = Threshold.certify(u, edge, alpha=0.05, delta=0.1, grid=[44.0])
     assert (found.value, found.certificate.observed) == (44.0, pytest.approx(0.0045))
-    with pytest.raises(CalibrationError, match="45 most certain of 100 rows lose 0.45"):
+    with pytest.raises(CalibrationError, match=r"45 most certain of 100 rows lose 0\.45"):
         Threshold.certify(u, edge, alpha=0.05, delta=0.1, loss="selective", grid=[44.0])
 
 

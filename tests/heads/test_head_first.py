@@ -1,10 +1,12 @@
 """A head before the cascade: what it settles, what it leaves, and what happens when something fails."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from confroute import Cascade, KeepPrivate, Message, Request, Tier, TokenLogprob, record
-from confroute.errors import PolicyError, TierError
+from confroute.errors import MissingExtraError, PolicyError, StreamInterruptedError, TierError
 from confroute.heads import Estimate, WordRidge, encoder
 from confroute.policy import HeadFirst
 from confroute.runtime import arun, run
@@ -173,12 +175,82 @@ def test_an_edge_that_cannot_take_the_call_is_not_chosen():
         {"doubt": float("nan")},
         {"on_doubt": "ask"},
         {"cloud_above": 1.5},
+        {"edge_below": -0.1},
+        {"doubt": -0.1},
+        {"cloud_above": 1.0, "edge_below": 0.0, "on_doubt": "cloud", "doubt": float("inf")},
     ],
 )
 def test_bounds_that_make_no_sense_are_refused(bad):
     """Crossed, never reached, no numbers, unknown words."""
     with pytest.raises(PolicyError):
         policy(**bad)
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"cloud_above": 0.5, "edge_below": 0.5},
+        {"cloud_above": 1.0},
+        {"edge_below": 0.0},
+        {"cloud_above": 1.0, "edge_below": 0.0, "on_doubt": "cloud", "doubt": 0.0},
+    ],
+)
+def test_one_bound_is_enough(bounds):
+    """Both at one place, the paper's router; one of the two; and doubt alone where it asks the cloud."""
+    assert policy(**bounds).tiers == ("edge", "cloud")
+
+
+@pytest.mark.parametrize(("text", "route"), [("0.9 0.1", "cloud"), ("0.9 0.5", "cloud"), ("0.1 0.1", "edge")])
+def test_of_three_tiers_the_head_knows_the_first_and_the_last(text, route):
+    """The one between is the cascade's."""
+    cascade = Cascade(gates=Cascade.of(TokenLogprob(), 0.25).gates, tiers=("edge", "middle", "cloud"))
+    calls = ScriptedCalls(models={name: ScriptedModel([name]) for name in cascade.tiers})
+    asked = Request(messages=(Message(role="user", text=text),))
+    found = run(replace(policy(on_doubt="cloud"), cascade=cascade), asked, calls.call(asked), {})
+    assert (found.decision.route, found.decision.stage) == (route, "head")
+
+
+@pytest.mark.parametrize("text", ["0.75 0.1", "0.25 0.1"])
+def test_a_bound_itself_is_verified(text):
+    """Above and below are meant: a probability that equals a bound goes to the cascade."""
+    assert routed(text, policy(cloud_above=0.75, edge_below=0.25)).decision.stage == "draft"
+
+
+def test_a_spread_that_equals_the_doubt_is_none():
+    """Only what is above it leaves the head without a word."""
+    assert routed("0.9 0.5", policy(doubt=0.5)).decision.stage == "head"
+
+
+@pytest.mark.parametrize(("text", "bound"), [("0.9 0.1", 0.7), ("0.1 0.1", 0.3)])
+def test_what_the_head_settled_names_its_bound(text, bound):
+    """Signal, value and threshold stand in the decision, as those of any signal."""
+    found = routed(text, policy()).decision
+    value = pytest.approx(float(text.split()[0]))
+    assert (found.signal, found.uncertainty, found.threshold) == ("head", value, bound)
+    assert (found.threshold_source, found.signals["head"].details["kind"]) == ("given", "reader")
+    assert f"head {text.split()[0]}" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "cascade"),
+    [
+        (MissingExtraError(extra="local", needed_for="the edge"), {}),
+        (StreamInterruptedError("broke off"), {}),
+        (TierError("down"), {"on_edge_error": "raise"}),
+    ],
+)
+def test_an_edge_that_may_not_be_replaced_ends_the_call(error, cascade):
+    """Set-up errors, an answer that was shown in part, and a policy that wants to know."""
+
+    def call(ask):
+        if ask.tier == "edge":
+            raise error
+        return [ScriptedModel([Reply(text="ok")], name="c").say("x")]
+
+    asked = Request(messages=(Message(role="user", text="0.1 0.1"),))
+    with record() as decisions, pytest.raises(type(error)):
+        run(policy(cascade=cascade), asked, call, {})
+    assert [found.stage for found in decisions] == ["failed"]
 
 
 async def test_async_decides_the_same():

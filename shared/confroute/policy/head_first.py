@@ -72,14 +72,18 @@ class HeadFirst(Shown):
         if not 0 <= self.edge_below <= self.cloud_above <= 1:
             msg = f"edge_below is {self.edge_below}, cloud_above {self.cloud_above}: expected 0 <= edge_below <= cloud_above <= 1"
             raise PolicyError(msg)
-        if self.edge_below == 0 and self.cloud_above == 1 and (self.on_doubt == "verify"):
-            msg = "edge_below is 0 and cloud_above 1: the head would never settle a call; lower cloud_above or raise edge_below"
-            raise PolicyError(msg)
         if math.isnan(self.doubt) or self.doubt < 0:
             msg = f"doubt is {self.doubt}: expected a standard deviation of 0 or more"
             raise PolicyError(msg)
         if self.on_doubt not in ("verify", "cloud"):
             msg = f"on_doubt is {self.on_doubt!r}: expected 'verify' or 'cloud'"
+            raise PolicyError(msg)
+        doubts = self.on_doubt == "cloud" and self.doubt < math.inf
+        if self.edge_below == 0 and self.cloud_above == 1 and not doubts:
+            msg = (
+                f"edge_below is 0 and cloud_above 1, doubt {self.doubt} with on_doubt={self.on_doubt!r}: the head would never "
+                "settle a call; lower cloud_above, raise edge_below, or send doubt to the cloud"
+            )
             raise PolicyError(msg)
 
     @property
