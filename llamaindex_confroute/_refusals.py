@@ -24,6 +24,7 @@ class Refusals:
     def __init__(self) -> None:
         # By id, with the model itself so that the id stays its own.
         self._refused: dict[int, tuple[LLM, int]] = {}
+        self._following: dict[int, tuple[LLM, LLM]] = {}
 
     def call(self, make: Callable[[Prepared], T], one: Prepared) -> T:
         """Make a call; if the model refuses it for its log-probabilities, once more without."""
@@ -80,6 +81,8 @@ class Refusals:
                     raise
 
     def _eased(self, one: Prepared) -> Prepared:
+        if "top_logprobs" in one.kwargs and getattr(one.llm, "logprobs", None) is True:
+            one = replace(one, llm=self._follower(one.llm))
         known, refused = self._refused.get(id(one.llm), (one.llm, 0))
         if not refused or known is not one.llm:
             return one
@@ -87,6 +90,17 @@ class Refusals:
         return replace(
             one, kwargs={name: value for name, value in one.kwargs.items() if name not in left_out}
         )
+
+    def _follower(self, llm: LLM) -> LLM:
+        """A copy that follows its call, where the model's own `logprobs=True` would send its own number of alternatives.
+
+        Made once a model: each copy may open connections of its own.
+        """
+        known, copy = self._following.get(id(llm), (None, llm))
+        if known is not llm:
+            copy = llm.model_copy(update={"logprobs": None})
+            self._following[id(llm)] = (llm, copy)
+        return copy
 
     def _noted(self, asked: Prepared, error: Exception) -> bool:
         """Whether `error` was such a refusal, and there is less to ask for."""

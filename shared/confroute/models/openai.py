@@ -163,8 +163,10 @@ def _answers(completion: ChatCompletion, model: str) -> list[Generation]:
 
 
 def _logprobs(choice: Any) -> tuple[float, ...] | None:
+    """None also where one token lacks its number, as JSON writes minus infinity: the rest is not the whole answer."""
     content = choice.logprobs.content if choice.logprobs else None
-    return tuple(token.logprob for token in content) if content else None
+    values = tuple(token.logprob for token in content or ())
+    return None if not values or None in values else values
 
 
 def _tokens(choice: Any) -> tuple[str, ...] | None:

@@ -43,13 +43,24 @@ def logprobs_of(case: Case) -> tuple[float, ...]:
         There are none, or they are no probabilities of the whole draft.
     """
     usage = case.draft.usage
+    # Some servers count nothing and say 0.
+    counted = usage.output_tokens if usage and usage.output_tokens else None
     try:
-        found = checked_logprobs(case.draft.logprobs, output_tokens=usage.output_tokens if usage else None)
+        found = checked_logprobs(case.draft.logprobs, output_tokens=counted)
     except BadLogprobsError as error:
         raise SignalUnavailableError(str(error)) from error
     if found is None:
         raise SignalUnavailableError(f"{case.tier.model} returned no log-probabilities")
+    if counted is None and _spell_a_part(case.draft.tokens, case.draft.text):
+        msg = f"{case.tier.model} returned {len(found)} log-probabilities, whose tokens spell only a part of its answer"
+        raise SignalUnavailableError(msg)
     return found
+
+
+def _spell_a_part(tokens: tuple[str, ...] | None, text: str) -> bool:
+    """Whether the text goes on before or after what the tokens spell; a stop string or a marker is in the tokens alone."""
+    spelled, whole = "".join(tokens or ()).strip(), text.strip()
+    return len(spelled) < len(whole) and bool(spelled) and whole.startswith(spelled) | whole.endswith(spelled)
 
 
 def places_of(case: Case, span: Span, count: int) -> Sequence[int]:

@@ -1,0 +1,256 @@
+"""What servers that call themselves OpenAI-compatible leave out or write differently, read by the real clients of both hosts."""
+
+import math
+
+import pytest
+from langchain_openai import ChatOpenAI
+from llama_index.core.llms import ChatMessage
+from llama_index.llms.openai_like import OpenAILike
+
+from confroute import Cascade, TokenLogprob, record
+from confroute.models.openai import OpenAISpeaker
+from confroute.signals import OptionProbability, TokenEntropy, TokenMargin
+from confroute.signals.base import Case
+from confroute.testing import Reply, ScriptedModel, ScriptedServer
+from confroute.testing.server import _Handler
+from confroute.types import Message, Tier
+from langchain_confroute import ChatConfRoute
+from langchain_confroute.testing import ScriptedChat
+from llamaindex_confroute import ConfRouteLLM
+from llamaindex_confroute.testing import ScriptedLLM
+
+TOP = ((" Paris", -0.02), (" Lyon", -4.0))
+SAID = Reply(text="The capital is Paris", logprob=-0.02, top_logprobs=(TOP,) * 4)
+
+
+class Altered(_Handler):
+    """Changes what would be sent."""
+
+    def send_json(self, content, *, code=200, headers=None):
+        if "choices" in content:
+            self._as_asked(content["choices"][0]["logprobs"])
+            self.served.alter(content)
+        super().send_json(content, code=code, headers=headers)
+
+    def _as_asked(self, logprobs):
+        for place in logprobs["content"] if logprobs else ():
+            del place["top_logprobs"][self.served.bodies[-1].get("top_logprobs") or 0 :]
+
+
+class Server(ScriptedServer):
+    """A server with a habit of its own."""
+
+    handler = Altered
+
+    def __init__(self, alter):
+        super().__init__(ScriptedModel([SAID]))
+        self.alter = alter
+
+
+def no_usage(answer):
+    del answer["usage"]
+
+
+def usage_null(answer):
+    answer["usage"] = None
+
+
+def usage_zero(answer):
+    answer["usage"] = dict.fromkeys(answer["usage"], 0)
+
+
+def logprobs_null(answer):
+    answer["choices"][0]["logprobs"] = None
+
+
+def logprobs_left_out(answer):
+    del answer["choices"][0]["logprobs"]
+
+
+def content_null(answer):
+    answer["choices"][0]["logprobs"]["content"] = None
+
+
+def content_empty(answer):
+    answer["choices"][0]["logprobs"]["content"] = []
+
+
+def of_llama_cpp_alone(answer):
+    """As its own completions had them, beside the choices."""
+    del answer["choices"][0]["logprobs"]
+    answer["completion_probabilities"] = [{"content": "The", "probs": [{"tok_str": "The", "prob": 0.98}]}]
+
+
+def one_null(answer):
+    """Minus infinity, which JSON has no word for."""
+    answer["choices"][0]["logprobs"]["content"][2]["logprob"] = None
+
+
+def one_infinite(answer):
+    """The same from servers in Python."""
+    answer["choices"][0]["logprobs"]["content"][2]["logprob"] = -math.inf
+
+
+def shorter(answer):
+    del answer["usage"]
+    del answer["choices"][0]["logprobs"]["content"][1:]
+
+
+def shorter_and_usage_zero(answer):
+    usage_zero(answer)
+    del answer["choices"][0]["logprobs"]["content"][1:]
+
+
+def later(answer):
+    """Only the end of the answer."""
+    del answer["usage"]
+    del answer["choices"][0]["logprobs"]["content"][:3]
+
+
+MISSING = [
+    *(logprobs_null, logprobs_left_out, content_null, content_empty, of_llama_cpp_alone),
+    *(one_null, one_infinite, shorter, shorter_and_usage_zero, later),
+]
+
+
+def lowest(answer):
+    """What some give for a token outside their best ones."""
+    answer["choices"][0]["logprobs"]["content"][2]["logprob"] = -9999.0
+
+
+def lowest_float(answer):
+    """What llama.cpp gives for probability 0."""
+    answer["choices"][0]["logprobs"]["content"][2]["logprob"] = -3.4028234663852886e38
+
+
+def alternative_null(answer):
+    for place in answer["choices"][0]["logprobs"]["content"]:
+        for other in place["top_logprobs"][1:]:
+            other["logprob"] = None
+
+
+def alternative_infinite(answer):
+    for place in answer["choices"][0]["logprobs"]["content"]:
+        for other in place["top_logprobs"][1:]:
+            other["logprob"] = -math.inf
+
+
+def no_alternatives(answer):
+    for place in answer["choices"][0]["logprobs"]["content"]:
+        del place["top_logprobs"]
+
+
+def stop_string(answer):
+    """The scored tokens hold the stop string, the text does not."""
+    answer["choices"][0]["finish_reason"] = "stop"
+    answer["choices"][0]["stop"] = "###"
+    end = {"token": " ###", "logprob": -0.02, "bytes": None, "top_logprobs": []}
+    answer["choices"][0]["logprobs"]["content"].append(end)
+
+
+def special_end(answer):
+    """An unscored end-of-turn token is counted, as by llama.cpp."""
+    answer["usage"]["completion_tokens"] += 1
+
+
+KEPT = [no_usage, usage_null, usage_zero, no_alternatives, alternative_null, stop_string, special_end]
+
+
+@pytest.fixture
+def serving(request):
+    """A server with one habit, closed at the end."""
+    with Server(request.param) as server:
+        yield server
+
+
+def by_langchain(server, policy):
+    edge = ChatOpenAI(model="small", base_url=server.url, api_key="none", max_retries=0)
+    with record() as decisions:
+        ChatConfRoute(edge=edge, cloud=ScriptedChat.of("cloud"), policy=policy).invoke("Capital of France?")
+    return decisions[0]
+
+
+def by_llamaindex(server, policy, **settings):
+    edge = OpenAILike(
+        model="small", api_base=server.url, api_key="none", is_chat_model=True, max_retries=0, **settings
+    )
+    llm = ConfRouteLLM(edge=edge, cloud=ScriptedLLM(model=ScriptedModel(["cloud"])), policy=policy)
+    with record() as decisions:
+        llm.chat([ChatMessage(role="user", content="Capital of France?")])
+    return decisions[0]
+
+
+def by_llamaindex_told(server, policy):
+    """A model whose own settings ask for log-probabilities, without alternatives."""
+    return by_llamaindex(server, policy, logprobs=True)
+
+
+HOSTS = pytest.mark.parametrize("through", [by_langchain, by_llamaindex, by_llamaindex_told])
+
+
+@HOSTS
+@pytest.mark.parametrize("serving", MISSING, indirect=True)
+def test_evidence_that_is_missing_is_told_as_missing(serving, through):
+    """In whatever form, and for whatever part of the answer: the draft is not kept, whatever the threshold."""
+    decision = through(serving, Cascade.of(TokenLogprob(), 1e9))
+    assert (decision.route, decision.stage) == ("cloud", "no_signal")
+    assert decision.signals == {}
+    assert "token_logprob" in decision.skipped
+
+
+@HOSTS
+@pytest.mark.parametrize("serving", KEPT, indirect=True)
+def test_what_is_no_evidence_may_be_missing(serving, through):
+    """Usage, alternatives, an end token without a number; a stop string that the text lacks."""
+    decision = through(serving, Cascade.of(TokenLogprob(), 0.1))
+    assert (decision.route, decision.uncertainty) == ("edge", pytest.approx(0.02))
+
+
+@HOSTS
+@pytest.mark.parametrize("serving", [lowest, lowest_float], indirect=True)
+def test_a_token_far_outside_the_best_ones_is_doubt(serving, through):
+    """The mean is that of the numbers that came."""
+    decision = through(serving, Cascade.of(TokenLogprob(), 0.1))
+    assert decision.route == "cloud"
+    assert decision.uncertainty == pytest.approx(
+        (9999 if serving.alter is lowest else 3.4028234663852886e38) / 4, rel=1e-4
+    )
+    for signal in (TokenLogprob(statistic="sum"), TokenLogprob(statistic="perplexity")):
+        assert through(serving, Cascade.of(signal, 1.5)).route == "cloud"
+
+
+@HOSTS
+@pytest.mark.parametrize("signal", [TokenEntropy(), TokenMargin(), OptionProbability()])
+@pytest.mark.parametrize("serving", [alternative_null, no_alternatives], indirect=True)
+def test_missing_alternatives_are_told_as_missing(serving, through, signal):
+    """Signals that read them are skipped."""
+    decision = through(serving, Cascade.of(signal, 0.5))
+    assert (decision.route, decision.stage) == ("cloud", "no_signal")
+    assert signal.name in decision.skipped
+
+
+@HOSTS
+@pytest.mark.parametrize("serving", [alternative_infinite], indirect=True)
+def test_an_impossible_alternative_is_one(serving, through):
+    """Probability 0 is a number: the margin to it is the whole."""
+    decision = through(serving, Cascade.of(TokenMargin(), 0.9))
+    assert decision.signals["token_margin"].uncertainty < 0.1
+    assert serving.bodies[0]["top_logprobs"] >= 2
+
+
+@pytest.mark.parametrize(
+    "serving", [*MISSING, *KEPT, lowest, lowest_float, alternative_infinite], indirect=True
+)
+def test_the_speaker_without_a_host_reads_the_same(serving):
+    """`openai:MODEL` of the commands: no exception, and what is missing cannot be measured."""
+    from confroute.errors import SignalUnavailableError
+
+    speaker = OpenAISpeaker(model="small", base_url=serving.url)
+    (said,) = speaker.say([Message(role="user", text="Capital of France?")])
+    assert said.text == "The capital is Paris"
+    case = Case(tier=Tier(name="edge", model="small"), question="Capital of France?", draft=said)
+    measuring = TokenLogprob().measure(case)
+    with pytest.raises(SignalUnavailableError if serving.alter in MISSING else StopIteration) as caught:
+        next(measuring)
+    if serving.alter in KEPT:
+        assert caught.value.value.uncertainty == pytest.approx(0.02)
