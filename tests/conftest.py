@@ -1,8 +1,10 @@
 """Fixtures for all tests."""
 
 import asyncio
+import gc
 import inspect
 import os
+import sys
 
 import pytest
 from hypothesis import settings
@@ -50,6 +52,17 @@ def own_loop(request):
     yield
     asyncio.set_event_loop(None)
     loop.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_client_left_open():
+    """HTTP clients that packages keep in caches, closed while that still works: their `__del__` fails when the interpreter ends."""
+    yield
+    gc.collect()
+    if "httpx" in sys.modules:
+        kept = sys.modules["httpx"].Client
+        for client in [one for one in gc.get_objects() if issubclass(type(one), kept)]:
+            client.close()
 
 
 @pytest.fixture
