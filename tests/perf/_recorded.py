@@ -13,12 +13,18 @@ import numpy as np
 DATA = Path(os.environ.get("CONFROUTE_DATA", Path(__file__).parents[2] / "../shared/data"))
 
 
-def lines(name):
+def found(path):
+    """A file or folder of the recorded data."""
+    if not path.exists():
+        raise SystemExit(
+            f"{path} is not there: set CONFROUTE_DATA to a folder with `recorded` and `routellm` in it; see docs/results.md"
+        )
+    return path
+
+
+def lines(name, data=DATA):
     """The objects of one recorded file."""
-    path = DATA / "recorded" / name
-    if not path.is_file():
-        raise SystemExit(f"{path} is not there: set CONFROUTE_DATA to the folder of recorded data")
-    with gzip.open(path, "rt", encoding="utf-8") as file:
+    with gzip.open(found(data / "recorded" / name), "rt", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 

@@ -1,5 +1,7 @@
 """Whether a head's spread tells prompts unlike its training prompts, and what escalating the most doubtful ones brings.
 
+    CONFROUTE_DATA=... python tests/perf/head_doubt.py [--cache FOLDER]
+
 Heads are trained on the recorded models' answers to MMLU validation questions. *Alike* are MMLU test questions, *unlike* are
 GSM8K's and MT-Bench's prompts and trivia questions; AUROC 0.5 is chance. The last column: the fifth of MMLU test prompts
 with the largest spread goes to the cloud, the others stay; beside it a random fifth.
@@ -38,11 +40,13 @@ FITS = {
 
 def main():
     """Print a line a head."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cache", type=Path, default=cache_dir() / "embeddings")
     cache = parser.parse_args().cache
-    train = training_set(_recorded.DATA / "recorded")
-    benches = load_benchmarks(_recorded.DATA / "routellm")
+    train = training_set(_recorded.found(_recorded.DATA / "recorded"))
+    benches = load_benchmarks(_recorded.found(_recorded.DATA / "routellm"))
     mmlu, embed = benches["mmlu"], encoder()
     trivia = [
         r["question"]

@@ -99,7 +99,9 @@ def ranking(n, median):
 
 def main():
     """Measure and print."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--prompts", type=int, default=5000, help="to train on; 50000 takes minutes")
     parser.add_argument("--wall", action="store_true", help="time decisions by the clock")
     asked = parser.parse_args()

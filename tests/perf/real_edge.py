@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import gzip
 import json
 import os
 import random
@@ -22,19 +21,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import _recorded
+
 SYSTEM = "Answer with the letter of the right option only."
 LAYERS = ("4", "8", "12", "16", "20", "24", "28")
 
 
 def prompts(data: Path, *, rows: int, max_chars: int) -> tuple[list[dict[str, Any]], int, int]:
     """Rows to be recorded, and how many prompts there are within the length and in all."""
-    known = {}
-    with gzip.open(data / "recorded/mmlu_test_reference.jsonl.gz", "rt", encoding="utf-8") as lines:
-        for line in lines:
-            one = json.loads(line)
-            known[one["id"]] = one
-    found = []
-    for path in sorted((data / "routellm/evals/mmlu/responses").glob("mmlu_*.csv")):
+    known = {one["id"]: one for one in _recorded.lines("mmlu_test_reference.jsonl.gz", data)}
+    kept = []
+    for path in sorted(_recorded.found(data / "routellm/evals/mmlu/responses").glob("mmlu_*.csv")):
         domain = path.stem.removeprefix("mmlu_")
         with path.open(encoding="utf-8", newline="") as file:
             for at, row in enumerate(csv.DictReader(file)):
@@ -42,10 +39,10 @@ def prompts(data: Path, *, rows: int, max_chars: int) -> tuple[list[dict[str, An
                 if str(one["gpt4_1106_correct"]) != row["gpt-4-1106-preview"]:
                     raise SystemExit(f"{path.name}, row {at}: the reference belongs to another prompt")
                 if not one["routellm_contaminated"]:
-                    found.append((one, row["prompt"]))
-    short = [(one, prompt) for one, prompt in found if len(prompt) <= max_chars]
+                    kept.append((one, row["prompt"]))
+    short = [(one, prompt) for one, prompt in kept if len(prompt) <= max_chars]
     drawn = random.Random(0).sample(short, min(rows, len(short)))
-    return [_row(one, prompt) for one, prompt in drawn], len(short), len(found)
+    return [_row(one, prompt) for one, prompt in drawn], len(short), len(kept)
 
 
 def _row(one: dict[str, Any], prompt: str) -> dict[str, Any]:

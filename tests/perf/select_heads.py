@@ -1,5 +1,7 @@
 """Which heads the replay's best is made of: chosen on the recorded models' answers, without any benchmark's answers.
 
+    CONFROUTE_DATA=... python tests/perf/select_heads.py [--cache FOLDER] [--ceilings]
+
 A pair of a weak and a strong model stands for edge and cloud; labels come from the models that are not in the pair. Three
 ways to hold prompts out: at random (for MMLU), the maths subjects (for GSM8K), one of four groups of subjects (for MT-Bench).
 Prompts that are near-duplicates of any benchmark's are out, as in the replay; nothing else of a benchmark is
@@ -111,17 +113,19 @@ def ceilings(benches, embed, cache):
 
 def main():
     """Print the table and the choice by each protocol, or the ceilings."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cache", type=Path, default=cache_dir() / "embeddings")
     parser.add_argument(
         "--ceilings", action="store_true", help="what the benchmarks' own labels would give; minutes"
     )
     given = parser.parse_args()
-    cache, benches = given.cache, load_benchmarks(_recorded.DATA / "routellm")
+    cache, benches = given.cache, load_benchmarks(_recorded.found(_recorded.DATA / "routellm"))
     if given.ceilings:
         ceilings(benches, encoder(features=True), cache)
         return
-    train = training_set(_recorded.DATA / "recorded")
+    train = training_set(_recorded.found(_recorded.DATA / "recorded"))
     embed = encoder(features=True)
     texts = Texts(prompts=train.prompts, vectors=embedded(embed, train.prompts, cache))
     keep = np.ones(len(train.prompts), dtype=bool)

@@ -10,17 +10,16 @@ out of fold, and the seconds that each kind of evidence took.
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import math
 import os
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _recorded import lines
 
 from confroute.bench.evaluation import evaluate
 from confroute.bench.metrics import auroc, bootstrap_ci
@@ -28,12 +27,6 @@ from confroute.errors import CalibrationError
 from confroute.recording import read_rows, with_signals
 from confroute.recording.probes import fit_probe
 from confroute.signals import TokenLogprob
-
-
-def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Objects of a packed file."""
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        yield from map(json.loads, file)
 
 
 def shown(name: str, uncertainty: Sequence[float], wrong: Sequence[float]) -> None:
@@ -52,7 +45,7 @@ def entropy(answers: Sequence[object]) -> float:
 
 def others(data: Path) -> None:
     """The two recorded data sets of other models."""
-    rows = [row for row in lines(data / "nine_models_mmlu_medmcqa.jsonl.gz") if row["dataset"] == "mmlu"]
+    rows = [row for row in lines("nine_models_mmlu_medmcqa.jsonl.gz", data) if row["dataset"] == "mmlu"]
     print("token log-probability of the answer, MMLU")
     for model in rows[0]["models"]:
         one = [
@@ -62,7 +55,7 @@ def others(data: Path) -> None:
         ]
         if one:
             shown(model, [-row["conf_logprob"] for row in one], [float(not row["correct"]) for row in one])
-    rows = list(lines(data / "gsm8k_llama2_13b_x48.jsonl.gz"))
+    rows = lines("gsm8k_llama2_13b_x48.jsonl.gz", data)
     wrong = [float(not row["weak_correct"]) for row in rows]
     print("entropy of sampled answers, GSM8K, Llama-2-13B")
     shown("of 48", [entropy(row["weak_sample_answers"]) for row in rows], wrong)
@@ -169,8 +162,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("CONFROUTE_DATA"))
     parser.add_argument("--run", type=Path)
     asked = parser.parse_args()
+    if asked.data is None and asked.run is None:
+        parser.error(
+            "give --data FOLDER (or set CONFROUTE_DATA), --run OUT.jsonl of tests/perf/real_edge.py, or both"
+        )
+    if asked.run is not None and not asked.run.is_file():
+        parser.error(f"--run {asked.run}: no such file; tests/perf/real_edge.py records one")
     if asked.data is not None:
-        others(Path(asked.data) / "recorded")
+        others(Path(asked.data))
     if asked.run is not None:
         local(asked.run)
 
