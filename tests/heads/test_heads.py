@@ -236,3 +236,27 @@ def test_the_nearest_are_those_of_a_full_sort(k):
     query, head = prompts(seed=5)[0][:20], NearestNeighbours.fit(x, y, k=k)
     nearest = np.argsort(query @ head.vectors.T, axis=1)[:, -k:]
     assert head.estimate(query).cloud_wins == pytest.approx(y[nearest].mean(axis=1), abs=1e-12)
+
+
+def test_neighbours_by_hand():
+    """Of similarities 1, 0.9 and 0 the first two vote 1 and 0; the far one is not asked.
+
+    They count 1 and exp(-1) = 0.3679 of an observation: of 2 + 1.3679 the mean is 2 / 3.3679 = 0.5938, and the variance
+    0.5938 * 0.4062 / 4.3679 = 0.05522. The one nearest alone: 2 / 3, and 2 / 9 / 4.
+    """
+    x = [[2.0, 0.0], [0.9, 0.19**0.5], *[[0.0, 1.0]] * 6]
+    labels = [1, 0, 1, 1, 1, 1, 1, 1]
+    two = NearestNeighbours.fit(x, labels, k=2).estimate([3.0, 0.0])
+    assert two.cloud_wins == pytest.approx([0.5])
+    assert two.spread == pytest.approx([0.05522**0.5], rel=1e-3)
+    one = NearestNeighbours.fit(x, labels, k=1).estimate([3.0, 0.0])
+    assert (one.cloud_wins[0], one.spread[0]) == (1.0, pytest.approx((2 / 9 / 4) ** 0.5, rel=1e-3))
+
+
+@pytest.mark.parametrize("k", [0, 9])
+def test_neighbours_are_some_of_the_prompts(k):
+    """From one to all of them."""
+    x, labels = np.eye(8), [0, 1] * 4
+    assert NearestNeighbours.fit(x, labels, k=8).estimate(x[0]).cloud_wins.tolist() == [0.5]
+    with pytest.raises(CalibrationError, match="expected 1 to 8"):
+        NearestNeighbours.fit(x, labels, k=k)

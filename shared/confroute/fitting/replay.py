@@ -15,7 +15,8 @@ from confroute.fitting.rates import Bill, Rates
 from confroute.fitting.recorded import RecordedCalls, replayed, request_of
 from confroute.flow import drive
 from confroute.policy import Cascade
-from confroute.recording import Row
+from confroute.recording import RecordedSample, Row
+from confroute.recording.grade import answer_in, graded
 from confroute.types import JSON, Generation
 
 Progress = Callable[[int, int], None]
@@ -152,15 +153,12 @@ def _quality(row: Row, decision: Decision, answer: Generation) -> float:
     draft = row.edge.generation()
     if draft is None or answer == draft or (answer.answer is not None and answer.answer == draft.answer):
         return math.nan if row.edge.quality is None else row.edge.quality
-    # A sample took the draft's place: its grade is known only if the reference is.
-    reference = Generation(text="") if row.reference is None else _reference(row)
-    return math.nan if reference.answer is None else float(answer.answer == reference.answer)
-
-
-def _reference(row: Row) -> Generation:
-    from confroute.recording import RecordedSample
-
-    return RecordedSample(text="", answer=row.reference).generation()
+    # A sample took the draft's place: right if its final answer is the reference, else graded as a recorder does.
+    found = answer.answer or answer_in(answer.text, row.question, row.reference)
+    if found is not None and found == RecordedSample(text="", answer=row.reference).generation().answer:
+        return 1.0
+    grade = graded(found, answer.text, row.question, row.reference)
+    return math.nan if grade is None else grade
 
 
 def expected(outcomes: Iterable[Outcome], *, seed: int = 0) -> Expected:
