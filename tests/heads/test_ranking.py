@@ -128,6 +128,45 @@ def test_one_model_is_not_routed_between():
         SimilarityRanking.of_battles(x, first, second, outcome, models=TIERS, edge=3, cloud=3)
 
 
+@pytest.mark.parametrize("swapped", [[0], [7], [0, 7], []])
+def test_doubt_by_hand(swapped):
+    """Four of eight equal prompts won: a logit of 0, whose precision is 1 / 8 by the prior of a gap and 8 / 4 by the battles.
+
+    A battle told from the edge's side, which makes it one of another pair, says the same.
+    """
+    first, second = np.ones(8, dtype=int), np.zeros(8, dtype=int)
+    outcome = np.array([1.0, 0.0] * 4)
+    first[swapped], second[swapped] = 0, 1
+    outcome[swapped] = 1 - outcome[swapped]
+    for edge, cloud, wins in ((0, 1, outcome), (1, 0, 1 - outcome)):
+        head = SimilarityRanking.of_battles(
+            np.ones((8, 2)), first, second, wins, models=2, edge=edge, cloud=cloud
+        )
+        found = head.estimate([1.0, 1.0])
+        assert found.cloud_wins == pytest.approx([0.5])
+        assert found.spread == pytest.approx([0.25 / 2.125**0.5], rel=1e-5)
+
+
+def test_one_battle_of_another_pair_counts():
+    """First or last in order, the battle that the edge won as the first of its pair is one that the cloud lost."""
+    outcome = np.array([1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0])
+    for edge, cloud in ((0, 1), (1, 0)):
+        a, b = np.full(8, cloud), np.full(8, edge)
+        plain = SimilarityRanking.of_battles(np.ones((8, 2)), a, b, outcome, models=2, edge=edge, cloud=cloud)
+        assert plain.estimate([1.0, 1.0]).cloud_wins == pytest.approx([0.75])
+        a[3], b[3], told = edge, cloud, outcome.copy()
+        told[3] = 1.0
+        other = SimilarityRanking.of_battles(np.ones((8, 2)), a, b, told, models=2, edge=edge, cloud=cloud)
+        assert other.estimate([1.0, 1.0]).cloud_wins == pytest.approx([0.75])
+
+
+def test_one_tier_holds_all_models():
+    """The least that can be asked for; none is refused."""
+    assert tiers_of([3.0, 1.0, 2.0], 1) == [0, 0, 0]
+    with pytest.raises(CalibrationError, match="more models than tiers"):
+        tiers_of([3.0, 1.0, 2.0], 0)
+
+
 def test_tiers_are_the_best_partition():
     """Dynamic programming finds the split that trying all of them finds."""
     ratings = np.random.default_rng(3).normal(1000, 100, 9)
