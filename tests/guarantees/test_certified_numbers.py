@@ -103,6 +103,15 @@ def test_a_bet_leaves_out_what_is_not_kept():
     assert least(good) == least(bad)
 
 
+def test_a_net_loss_may_be_promised_below_0():
+    """An edge that is always right where the cloud never is gains 1 a call; no bound reaches -1 itself."""
+    u, edge = failing_from(400, 400)
+    assert Threshold.certify(u, edge, np.zeros(400), alpha=-0.5, loss="net", grid=u[-1:]).value == 399.0
+    for loss, alpha in (("net", -1.0), ("net", 1.0), ("regret", -0.5)):
+        with pytest.raises(CalibrationError, match=f"alpha is {alpha}"):
+            Threshold.certify(u, edge, np.zeros(400), alpha=alpha, loss=loss)
+
+
 @pytest.mark.parametrize("horizon", [0, -1, 1.5, math.nan])
 def test_a_horizon_is_a_number_of_calls(horizon):
     """A whole one, from 1."""

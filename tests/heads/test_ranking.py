@@ -145,6 +145,8 @@ def test_doubt_by_hand(swapped):
         found = head.estimate([1.0, 1.0])
         assert found.cloud_wins == pytest.approx([0.5])
         assert found.spread == pytest.approx([0.25 / 2.125**0.5], rel=1e-5)
+        # Far from all of them the prior's own doubt, 8**0.5 / 4, is more than any probability can have.
+        assert head.estimate([1.0, -1.0]).spread == [0.5]
 
 
 def test_one_battle_of_another_pair_counts():

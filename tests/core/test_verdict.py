@@ -1,0 +1,98 @@
+"""The comparisons of a cascade at their very bounds: what is kept, what is grey, and when no sample can change either."""
+
+import pytest
+
+from confroute import Cascade, Gate, Message, Request, SelfConsistency, Threshold, Tier, TokenLogprob
+from confroute.decision import Measurement
+from confroute.policy.verdict import blocked_by, is_grey, settled, unmeasured, verdict_of
+from confroute.runtime import run
+from confroute.testing import Reply, ScriptedCalls, ScriptedModel
+
+GREY = Gate(signal=SelfConsistency(n=5), threshold=Threshold(value=0.4), grey=(0.2, 0.8))
+
+
+@pytest.mark.parametrize(("uncertainty", "keep"), [(0.39, True), (0.4, True), (0.41, False)])
+def test_what_equals_the_threshold_is_kept(uncertainty, keep):
+    """At most is meant, and said."""
+    measured = Measurement(signal="self_consistency", uncertainty=uncertainty, details={})
+    found = verdict_of(GREY, measured, stage="evidence")
+    sign, then = ("<=", "kept") if keep else (">", "not kept")
+    assert (found.keep, found.stage) == (keep, "evidence")
+    assert found.reason == f"self consistency {uncertainty:g} share {sign} 0.4 (given): answer {then}"
+
+
+@pytest.mark.parametrize(
+    ("uncertainty", "grey"), [(0.19, False), (0.2, False), (0.21, True), (0.8, True), (0.81, False)]
+)
+def test_the_lower_end_of_a_grey_zone_is_clear(uncertainty, grey):
+    """As a threshold there it would be kept; the upper end is not above itself, and grey."""
+    assert is_grey(GREY, uncertainty) is grey
+    assert not is_grey(Gate(signal=SelfConsistency(), threshold=Threshold(value=0.4)), uncertainty)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "more", "same"),
+    [
+        # With a further gate the zone's ends part the next steps, and the threshold inside it does not.
+        (0.0, 0.2, True, True),
+        (0.2, 0.3, True, False),
+        (0.21, 0.8, True, True),
+        (0.8, 0.81, True, False),
+        (0.81, 1.0, True, True),
+        # Without one only the threshold does.
+        (0.0, 0.4, False, True),
+        (0.4, 0.41, False, False),
+        (0.41, 1.0, False, True),
+    ],
+)
+def test_which_intervals_lead_to_one_step(low, high, more, same):
+    """Clear, grey, or neither."""
+    assert settled(GREY, more=more)(low, high) is same
+
+
+def decided(policy, texts):
+    """The decision on a draft of "4" with these samples."""
+    request = Request(messages=(Message(role="user", text="What is 2 + 2?"),))
+    edge = ScriptedModel([Reply(text="4", logprob=-0.01)], samples=texts)
+    models = {"edge": edge, "cloud": ScriptedModel(["four"])}
+    return run(policy, request, ScriptedCalls(models=models).call(request), {}).decision
+
+
+def test_the_last_gates_grey_zone_does_not_stop_samples():
+    """After one of two samples disagrees the share will be grey for certain, but only its side of the threshold counts."""
+    texts = ["5", "4", "4", "4", "4"]
+    wide = Gate(signal=SelfConsistency(n=5), threshold=Threshold(value=0.4), grey=(0.1, 0.9))
+    found = decided(Cascade(gates=(wide,)), texts)
+    assert (found.route, found.signals["self_consistency"].details["drawn"]) == ("edge", 4)
+    further = Cascade(gates=(GREY, Gate(signal=TokenLogprob(), threshold=Threshold(value=0.3))))
+    found = decided(further, texts)
+    assert (found.route, found.signal) == ("edge", "self_consistency")
+    found = decided(further, ["5", "4", "5", "4", "4"])
+    assert (found.route, found.signal) == ("edge", "token_logprob")
+    assert found.signals["self_consistency"].details["drawn"] == 3
+
+
+@pytest.mark.parametrize(
+    ("choice", "kept"), [("edge", "edge answer kept"), ("cloud", "edge answer not kept")]
+)
+def test_no_evidence_in_words(choice, kept):
+    """What was done, and by which word of the policy."""
+    found = unmeasured(Tier(name="edge", model="m"), {"a": "mute"}, choice)
+    assert found.keep is (choice == "edge")
+    assert found.reason.startswith(f"no evidence (a: mute): {kept} by on_no_signal={choice!r}; ")
+
+
+def test_what_blocks_a_tier_in_words():
+    """An open breaker before what it lacks; a prompt that leaves one token of the context fits."""
+    assert blocked_by(Tier(name="edge", model="m", closed="5 failures", lacks="tools")) == (
+        "edge is passed over (5 failures)"
+    )
+    assert blocked_by(Tier(name="edge", model="m", context_window=100, input_tokens=99)) is None
+
+
+def test_the_default_policy_and_its_plain_decision():
+    """0.25 nats a token, two of five samples; an ordinary call is none of what a decision flags."""
+    assert [gate.threshold.value for gate in Cascade().gates] == [0.25, 0.4]
+    assert {gate.threshold.source for gate in Cascade().gates} == {"uncalibrated default"}
+    found = decided(Cascade(), ["4"])
+    assert (found.degraded, found.private, found.sampled, found.rule) == (False, False, False, None)
