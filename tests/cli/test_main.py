@@ -1,12 +1,13 @@
 """What holds for every command: numbers, names of arguments, files that cannot be written, readers that leave."""
 
+import argparse
 import json
 import subprocess
 import sys
 
 import pytest
 
-from confroute.cli import main
+from confroute.cli import _parser, main
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "some"])
@@ -68,3 +69,26 @@ def test_a_reader_that_leaves_is_no_error_message():
     assert made.wait(60) == 141
     assert made.stderr.read() == b""
     made.stderr.close()
+
+
+def commands(parser, name="confroute"):
+    """Every parser below one, with the name that it is called by."""
+    yield name, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for word, child in action.choices.items():
+                yield from commands(child, f"{name} {word}")
+
+
+def test_every_command_and_argument_says_what_it_is():
+    """In `--help`, with the default where there is one."""
+    every = dict(commands(_parser()))
+    assert len(every) > 15
+    for name, parser in every.items():
+        assert parser.description, name
+        assert parser.format_help()
+        for action in parser._actions:
+            words = action.help or ""
+            assert words or isinstance(action, argparse._SubParsersAction), (name, action.dest)
+            if action.option_strings and action.default not in (None, False, argparse.SUPPRESS, [], ()):
+                assert "default" in words, (name, action.dest)

@@ -76,8 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="confroute",
         description="Route LLM calls between an edge and a cloud model by measured uncertainty.",
+        epilog="`confroute COMMAND --help` says more. Begin with doctor (your own two models) or demo (local ones); "
+        "record, signals, fit and apply make a policy of your own prompts.",
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(subparsers)

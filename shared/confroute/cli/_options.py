@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from confroute.errors import PolicyError
@@ -39,6 +40,31 @@ def add_price(parser: argparse.ArgumentParser, flag: str, whose: str) -> None:
     parser.add_argument(
         flag, metavar="IN,OUT|MODEL", help=f"{whose}: USD for a million tokens, or a listed model"
     )
+
+
+def add_judging(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Add what all commands of judges take."""
+    parser.add_argument(
+        "--judge",
+        action="append",
+        metavar="MODEL",
+        required=required,
+        help="local:NAME, openai:MODEL, ollama:MODEL or MODULE:OBJECT; give it again for a panel",
+    )
+    parser.add_argument("--base-url", metavar="URL", help="OpenAI-compatible server of the judges")
+    parser.add_argument("--cache", type=Path, metavar="FILE", help="keep replies here and ask nothing twice")
+    parser.add_argument(
+        "--max-tokens", type=int, default=1024, metavar="N", help="longest reply (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--concurrency", type=int, default=8, metavar="N", help="requests at a time (default: %(default)s)"
+    )
+    add_price(parser, "--price", "price of the judges")
+    parser.add_argument(
+        "--private", action="append", metavar="REGEX", help="matching text stays on this machine"
+    )
+    parser.add_argument("--limit", type=count, metavar="N", help="judge only N of them")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def price_of(text: str | None) -> Price | None:

@@ -49,16 +49,18 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dataset", metavar="NAME", help="only rows of this dataset (default: all, pooled)")
     add_prices(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of splits, folds and intervals (default 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of splits, folds and intervals (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def add_prices(parser: argparse.ArgumentParser) -> None:
     """Add what a tier's tokens and seconds cost."""
     for tier in ("edge", "cloud"):
-        add_price(parser, f"--{tier}-price", f"of the {tier}, where the run records no cost_usd")
+        add_price(parser, f"--{tier}-price", f"price of the {tier}, where the run records no cost_usd")
         parser.add_argument(
-            f"--{tier}-watts", type=float, metavar="W", help=f"power the {tier} draws while it works"
+            f"--{tier}-watts", type=float, metavar="W", help=f"watts that the {tier} draws while it works"
         )
 
 

@@ -22,8 +22,15 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser("bench", help="compare routers on recorded answers")
-    inner = parser.add_subparsers(metavar="WHAT", required=True)
+    parser = subparsers.add_parser(
+        "bench",
+        help="compare routers on recorded answers",
+        description="Compare routers on recorded answers. Nothing is generated.",
+    )
+    _add_replay(parser.add_subparsers(metavar="WHAT", required=True))
+
+
+def _add_replay(inner: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     replay = inner.add_parser(
         "replay",
         help="RouteLLM's benchmarks, or a recorded run",
@@ -36,7 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="JSON lines of `confroute record`, plain or .gz",
+        help="in place of --data: JSON lines of `confroute record`, plain or .gz",
     )
     replay.add_argument("--dataset", metavar="NAME", help="with --recorded: only rows of this dataset")
     replay.add_argument(
@@ -46,17 +53,30 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="recorded training data (default: CONFROUTE_DATA/recorded)",
     )
     replay.add_argument(
-        "--encoder", default="all-minilm-l6-v2", metavar="MODEL", help="local embedding model"
+        "--encoder",
+        default="all-minilm-l6-v2",
+        metavar="MODEL",
+        help="local embedding model (default: %(default)s)",
     )
     replay.add_argument(
         "--no-heads", action="store_true", help="with --recorded: train no heads on its prompts"
     )
+    _add_how(replay)
+    replay.set_defaults(run=run)
+
+
+def _add_how(replay: argparse.ArgumentParser) -> None:
     add_prices(replay)
     replay.add_argument("--cache", type=Path, metavar="FOLDER", help="keep embeddings here")
-    replay.add_argument("--resamples", type=count, default=1000, metavar="N", help="of the bootstrap")
+    replay.add_argument(
+        "--resamples",
+        type=count,
+        default=1000,
+        metavar="N",
+        help="resamples of the bootstrap (default: %(default)s)",
+    )
     replay.add_argument("--json", action="store_true", help="print JSON")
-    replay.add_argument("--out", type=Path, metavar="FOLDER", help="write tables, plots and a page")
-    replay.set_defaults(run=run)
+    replay.add_argument("--out", type=Path, metavar="FOLDER", help="write tables, plots and a page here")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -24,25 +24,30 @@ EDGE, CLOUD = "local:smollm2-135m", "local:qwen2.5-coder-1.5b"
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command."""
-    parser = subparsers.add_parser("demo", help="calibrate and route a dozen real requests on two models")
+    parser = subparsers.add_parser(
+        "demo",
+        help="calibrate and route a dozen real requests on two models",
+        description="Fetch the models that are local, calibrate a threshold on questions, route real requests through LangChain "
+        "and LlamaIndex, and print where each went, why, and what that saved.",
+    )
     parser.add_argument(
         "--edge",
         default=EDGE,
-        metavar="SPEC",
-        help=f"local:, openai:, ollama: or any init_chat_model name ({EDGE})",
+        metavar="MODEL",
+        help=f"local:NAME, openai:MODEL, ollama:MODEL or any name for init_chat_model (default: {EDGE})",
     )
     parser.add_argument(
-        "--cloud", default=CLOUD, metavar="SPEC", help=f"the same for the cloud ({CLOUD}, a stand-in)"
+        "--cloud", default=CLOUD, metavar="MODEL", help=f"the same (default: {CLOUD}, a stand-in)"
     )
     parser.add_argument("--edge-base-url", metavar="URL", help="server of an openai: or ollama: edge")
     parser.add_argument("--cloud-base-url", metavar="URL", help="server of an openai: or ollama: cloud")
-    add_price(parser, "--edge-price", "of the edge (default 0,0)")
-    add_price(parser, "--cloud-price", "of the cloud, so that costs are shown")
+    add_price(parser, "--edge-price", "price of the edge (default: 0,0)")
+    add_price(parser, "--cloud-price", "price of the cloud, so that costs are shown")
     parser.add_argument(
         "--folder",
         type=Path,
         default=Path("examples/ferry"),
-        help="text files for the query engine (%(default)s)",
+        help="text files for the query engine (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)

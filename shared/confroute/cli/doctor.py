@@ -22,9 +22,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "sampled, stream, call tools, fill schemas? Says which signals are possible and what to start with. "
         "Exit code 0 if both answer and the edge can be measured, else 1.",
     )
-    for tier, default in (("edge", "local:smollm2-135m"), ("cloud", "local:qwen2.5-coder-1.5b")):
+    models = (
+        (
+            "edge",
+            "local:smollm2-135m",
+            "local:NAME, openai:MODEL, ollama:MODEL or any name for init_chat_model",
+        ),
+        ("cloud", "local:qwen2.5-coder-1.5b", "the same"),
+    )
+    for tier, default, names in models:
         parser.add_argument(
-            f"--{tier}", default=default, metavar="MODEL", help=f"PROVIDER:MODEL (default: {default})"
+            f"--{tier}", default=default, metavar="MODEL", help=f"{names} (default: {default})"
         )
         add_url(parser, tier, "where an OpenAI-compatible or Ollama server listens")
     parser.add_argument("--json", action="store_true", help="print JSON")

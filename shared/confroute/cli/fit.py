@@ -45,7 +45,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="a further limit, with a cost, quality or weight goal",
     )
     parser.add_argument(
-        "--signal", default="auto", metavar="NAME", help="a recorded signal, combined, or auto (default)"
+        "--signal",
+        default="auto",
+        metavar="NAME",
+        help="a recorded signal, combined, or auto (default: %(default)s)",
     )
     parser.add_argument(
         "--replay-only",
@@ -70,7 +73,11 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
         "cloud), energy (J), cloud_share",
     )
     parser.add_argument(
-        "--confidence", type=float, default=0.9, metavar="C", help="of --max-loss (default 0.9)"
+        "--confidence",
+        type=float,
+        default=0.9,
+        metavar="C",
+        help="with which --max-loss is promised (default: %(default)s)",
     )
     parser.add_argument(
         "--loss",

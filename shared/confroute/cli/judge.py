@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from confroute.cli._options import add_price, count, price_of
+from confroute.cli._options import add_judging, count, price_of
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -40,64 +40,73 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _add_grade(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    grade = parts.add_parser("grade", help="fill the quality of recorded answers from a judge's grades")
+    grade = parts.add_parser(
+        "grade",
+        help="fill the quality of recorded answers from a judge's grades",
+        description="Fill the quality of recorded answers from a judge's grades. Exit code 1 if some could not be graded.",
+    )
     grade.add_argument("data", type=Path, metavar="DATA", help="JSON lines of `confroute record`")
     grade.add_argument("--out", type=Path, required=True, metavar="FILE", help="the same rows, graded")
-    grade.add_argument("--side", choices=("edge", "cloud", "both"), default="both")
-    grade.add_argument("--again", action="store_true", help="also answers that have a quality")
-    _judging(grade, required=True)
+    grade.add_argument(
+        "--side",
+        choices=("edge", "cloud", "both"),
+        default="both",
+        help="whose answers (default: %(default)s)",
+    )
+    grade.add_argument("--again", action="store_true", help="grade answers that have a quality too")
+    add_judging(grade, required=True)
     grade.set_defaults(run=run_grade)
 
 
 def _add_compare(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    compare = parts.add_parser("compare", help="compare the answers of two files, pair by pair")
+    compare = parts.add_parser(
+        "compare",
+        help="compare the answers of two files, pair by pair",
+        description="Compare the answers of two files, pair by pair, in both orders.",
+    )
     compare.add_argument(
         "a", type=Path, metavar="A", help="recorded rows, or lines of id, prompt and response"
     )
     compare.add_argument("b", type=Path, metavar="B", help="the same; may be the same file")
     compare.add_argument("--out", type=Path, metavar="FILE", help="write each verdict here, JSON lines")
     compare.add_argument(
-        "--side-a", choices=("edge", "cloud"), default="edge", help="of recorded rows (%(default)s)"
+        "--side-a",
+        choices=("edge", "cloud"),
+        default="edge",
+        help="which answer of recorded rows in A (default: %(default)s)",
     )
     compare.add_argument(
-        "--side-b", choices=("edge", "cloud"), default="edge", help="of recorded rows (%(default)s)"
+        "--side-b", choices=("edge", "cloud"), default="edge", help="the same in B (default: %(default)s)"
     )
     compare.add_argument(
         "--gold", type=Path, metavar="FILE", help="human verdicts of some pairs, lines of id and winner"
     )
-    _judging(compare, required=True)
+    add_judging(compare, required=True)
     compare.set_defaults(run=run_compare)
 
 
 def _add_agreement(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     agreement = parts.add_parser(
-        "agreement", help="agreement of recorded or asked verdicts with human labels"
+        "agreement",
+        help="agreement of recorded or asked verdicts with human labels",
+        description="Say how often verdicts, recorded ones or those of --judge, agree with human labels, with intervals.",
     )
     agreement.add_argument("data", type=Path, metavar="DATA", help="pairs with human labels, JSON lines")
     agreement.add_argument(
-        "--verdicts", default="*", metavar="PATTERN", help="recorded judges to take, as '*|CoT'"
+        "--verdicts",
+        default="*",
+        metavar="PATTERN",
+        help="recorded judges to take, such as '*|CoT' (default: all)",
     )
     agreement.add_argument(
-        "--resamples", type=count, default=2000, metavar="N", help="of the bootstrap (%(default)s)"
+        "--resamples",
+        type=count,
+        default=2000,
+        metavar="N",
+        help="resamples of the bootstrap (default: %(default)s)",
     )
-    _judging(agreement, required=False)
+    add_judging(agreement, required=False)
     agreement.set_defaults(run=run_agreement)
-
-
-def _judging(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    parser.add_argument(
-        "--judge", action="append", metavar="MODEL", required=required, help="again for a panel"
-    )
-    parser.add_argument("--base-url", metavar="URL", help="OpenAI-compatible server of the judges")
-    parser.add_argument("--cache", type=Path, metavar="FILE", help="keep replies here and ask nothing twice")
-    parser.add_argument("--max-tokens", type=int, default=1024, metavar="N", help="of a reply (%(default)s)")
-    parser.add_argument("--concurrency", type=int, default=8, metavar="N", help="at a time (%(default)s)")
-    add_price(parser, "--price", "of the judges")
-    parser.add_argument(
-        "--private", action="append", metavar="REGEX", help="matching text stays on this machine"
-    )
-    parser.add_argument("--limit", type=count, metavar="N", help="only N of them")
-    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 @contextmanager

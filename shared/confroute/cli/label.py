@@ -38,7 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--edge", metavar="MODEL", help="model a; not needed where DATA holds its samples")
     parser.add_argument("--cloud", metavar="MODEL", help="model b; as above")
     add_url(parser, "edge", "OpenAI-compatible server of the edge")
-    add_url(parser, "cloud", "the same of the cloud")
+    add_url(parser, "cloud", "OpenAI-compatible server of the cloud")
     parser.add_argument(
         "--keep", type=Path, metavar="FILE", help="keep all answers as a recorded run, to label again"
     )
@@ -49,24 +49,46 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _how(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how labels are made")
-    how.add_argument("--source", choices=("entropy", "correctness", "judge", "mixed"), default="entropy")
     how.add_argument(
-        "--samples", type=int, default=5, metavar="N", help="answers of each model (%(default)s)"
+        "--source",
+        choices=("entropy", "correctness", "judge", "mixed"),
+        default="entropy",
+        help="what says which answer is better; mixed: the first of correctness, a judge and entropy that can (default: %(default)s)",
     )
-    how.add_argument("--temperature", type=float, default=1.0, help="of the samples (%(default)s)")
-    how.add_argument("--max-tokens", type=int, default=256, help="of an answer (%(default)s)")
     how.add_argument(
-        "--tau", type=float, default=0.1, help="least relative difference that is no tie (%(default)s)"
+        "--samples", type=int, default=5, metavar="N", help="answers of each model (default: %(default)s)"
     )
-    how.add_argument("--estimator", choices=("paper", "normalised", "discrete"), default="paper")
+    how.add_argument(
+        "--temperature", type=float, default=1.0, help="temperature of the samples (default: %(default)s)"
+    )
+    how.add_argument("--max-tokens", type=int, default=256, help="longest answer (default: %(default)s)")
+    how.add_argument(
+        "--tau",
+        type=float,
+        default=0.1,
+        help="least relative difference that is no tie (default: %(default)s)",
+    )
+    how.add_argument(
+        "--estimator",
+        choices=("paper", "normalised", "discrete"),
+        default="paper",
+        help="of the entropy; discrete needs no log-probabilities (default: %(default)s)",
+    )
     how.add_argument(
         "--same",
         default="embedding",
         metavar="text|embedding|nli:MODEL",
-        help="what makes two answers one meaning (%(default)s)",
+        help="what makes two answers one meaning (default: %(default)s)",
     )
+    _judged(how)
+
+
+def _judged(how: argparse._ArgumentGroup) -> None:
     how.add_argument(
-        "--judge", action="append", metavar="MODEL", help="for --source judge and mixed; again for a panel"
+        "--judge",
+        action="append",
+        metavar="MODEL",
+        help="for --source judge and mixed; give it again for a panel",
     )
     add_url(how, "judge", "OpenAI-compatible server of the judges")
     how.add_argument("--judge-cache", type=Path, metavar="FILE", help="keep judges' replies here")
@@ -76,20 +98,29 @@ def _how(parser: argparse.ArgumentParser) -> None:
 
 
 def _where(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--engine", choices=("local", "ray"), default="local")
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="where prompts are worked on (default: %(default)s)",
+    )
     parser.add_argument(
         *("--concurrency", "--workers"),
         type=count,
         default=4,
         metavar="N",
-        help="prompts at a time (%(default)s)",
+        help="prompts at a time (default: %(default)s)",
     )
     parser.add_argument(
-        "--ray-address", metavar="ADDRESS", help="of a Ray cluster; one on this machine by default"
+        "--ray-address", metavar="ADDRESS", help="of a Ray cluster (default: one on this machine)"
     )
     parser.add_argument("--limit", type=count, metavar="N", help="only the first N lines of DATA")
     parser.add_argument(
-        "--max-failures", type=count, default=20, metavar="N", help="in a row, that stop it (%(default)s)"
+        "--max-failures",
+        type=count,
+        default=20,
+        metavar="N",
+        help="stop after so many failures in a row (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 

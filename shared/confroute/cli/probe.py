@@ -36,11 +36,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--target",
         choices=("wrong", "semantic_entropy"),
         default="wrong",
-        help="what it foretells: a wrong answer, or samples that differ (default wrong)",
+        help="what it foretells: a wrong answer, or samples that differ (default: %(default)s)",
     )
     parser.add_argument("--dataset", metavar="NAME", help="only rows of this dataset (default: all, pooled)")
-    parser.add_argument("--folds", type=int, default=5, metavar="K", help="of the judgement out of fold (5)")
-    parser.add_argument("--seed", type=int, default=0, help="of the folds and intervals (default 0)")
+    parser.add_argument(
+        "--folds",
+        type=int,
+        default=5,
+        metavar="K",
+        help="folds that it is judged out of (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of folds and intervals (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 

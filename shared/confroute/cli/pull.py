@@ -21,7 +21,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Get a model of the catalogue onto this machine and print its path. `confroute models` lists them.",
     )
     parser.add_argument("name", metavar="NAME", help="a name of the catalogue")
-    parser.add_argument("--verify", action="store_true", help="hash a model that is here already once more")
+    parser.add_argument(
+        "--verify", action="store_true", help="check the hashes of a model that is here already"
+    )
     parser.set_defaults(run=run)
 
 

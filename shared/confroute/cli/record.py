@@ -40,40 +40,66 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the run, a .jsonl file")
     parser.add_argument(
-        "--edge", required=True, metavar="MODEL", help="local:, openai:, ollama: or MODULE:OBJECT"
+        "--edge",
+        required=True,
+        metavar="MODEL",
+        help="local:NAME, openai:MODEL, ollama:MODEL or MODULE:OBJECT",
     )
     parser.add_argument("--cloud", metavar="MODEL", help="the same; without it, a cloud in PROMPTS is kept")
     parser.add_argument("--edge-base-url", metavar="URL", help="where the edge's server listens")
     parser.add_argument("--cloud-base-url", metavar="URL", help="where the cloud's server listens")
-    parser.add_argument("--dtype", help="of a local model's weights: float32, bfloat16, float16")
+    parser.add_argument("--dtype", help="type of a local model's weights: float32, bfloat16 or float16")
     parser.add_argument("--system", metavar="TEXT", help="system message before each prompt")
-    parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="longest answer (256)")
+    parser.add_argument(
+        "--max-tokens", type=int, default=256, metavar="N", help="longest answer (default: %(default)s)"
+    )
     _add_evidence(parser)
     for tier in ("edge", "cloud"):
-        add_price(parser, f"--{tier}-price", f"of the {tier}, to record cost_usd")
-    parser.add_argument("--concurrency", type=int, default=1, metavar="N", help="prompts at a time (1)")
+        add_price(parser, f"--{tier}-price", f"price of the {tier}, to record cost_usd")
+    parser.add_argument(
+        "--concurrency", type=int, default=1, metavar="N", help="prompts at a time (default: %(default)s)"
+    )
     parser.add_argument("--limit", type=count, metavar="N", help="only the first N prompts")
-    parser.add_argument("--retry-errors", action="store_true", help="do rows that failed again")
+    parser.add_argument(
+        "--retry-errors", action="store_true", help="record rows again that ended in an error"
+    )
     parser.set_defaults(run=run)
 
 
 def _add_evidence(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--samples", type=int, default=0, metavar="N", help="further answers of the edge (0)")
-    parser.add_argument("--temperature", type=float, default=1.0, help="of the samples (1.0)")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=0,
+        metavar="N",
+        help="further answers of the edge (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="temperature of the samples (default: %(default)s)"
+    )
     parser.add_argument(
         "--signals",
         nargs="*",
         metavar="NAME",
-        help="measure and keep these only (all; without a name, none): token_logprob.mean, self_consistency, ...",
+        help="measure and keep these only, such as token_logprob.mean (default: all; without a NAME: none)",
     )
     parser.add_argument(
         "--top-logprobs",
         type=int,
         metavar="N",
-        help="alternatives a token to ask for and keep, where the edge has them (as many as the signals read)",
+        help="alternatives a token to ask for and keep, where the edge has them (default: as many as the signals read)",
     )
+    _add_inside(parser)
+
+
+def _add_inside(parser: argparse.ArgumentParser) -> None:
+    """What only a local model's own weights give."""
     parser.add_argument(
-        "--dropout", type=int, default=0, metavar="T", help="Monte Carlo dropout passes over the draft (0)"
+        "--dropout",
+        type=int,
+        default=0,
+        metavar="T",
+        help="Monte Carlo dropout passes over the draft (default: %(default)s)",
     )
     parser.add_argument(
         "--dropout-rates",
@@ -81,7 +107,7 @@ def _add_evidence(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=RATES,
         metavar="P",
-        help="shares of features that are dropped (0.01 0.03 0.1)",
+        help="shares of features that are dropped (default: 0.01 0.03 0.1)",
     )
     parser.add_argument(
         "--hidden",
@@ -89,7 +115,7 @@ def _add_evidence(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=(),
         metavar="LAYER",
-        help="keep hidden states behind the prompt, in FILE.hidden/",
+        help="keep these layers' hidden states at the end of the prompt, in FILE.hidden/",
     )
 
 

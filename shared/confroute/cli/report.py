@@ -28,7 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=[],
         type=_price,
         metavar="TIER=IN,OUT",
-        help="USD per million input and output tokens of a tier, such as cloud=0.15,0.60; may be repeated",
+        help="USD for a million input and output tokens of a tier, such as cloud=0.15,0.60; give it again for another",
     )
     parser.set_defaults(run=run)
 
