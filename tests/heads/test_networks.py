@@ -1,0 +1,134 @@
+"""The two heads with trained weights, by hand: what is learnt is what is estimated."""
+
+import numpy as np
+import pytest
+
+from confroute.heads import MLP, MatrixFactorisation, factorisation, mlp
+from confroute.heads._ensemble import Ensemble, masked
+
+# Standardised, the columns are -1, 1 and 0: the second never varies and keeps its scale.
+X, LABELS = [[4.0, 3.0], [6.0, 3.0]] * 4, [0, 1] * 4
+LAYERS = {
+    "inner": np.array([[[2.0], [0.0]], [[0.0], [1.0]]], np.float32),
+    "bias": np.array([[[0.5]], [[0.0]]], np.float32),
+    "outer": np.array([[[1.0]], [[3.0]]], np.float32),
+    "offset": np.array([[-1.0], [0.0]], np.float32),
+}
+# Unit vectors of edge and cloud are the axes: out times their difference is (-1, 2) and (1, 0).
+SPACES = {
+    "projection": np.array([[[1.0, 0.0], [0.0, 1.0]], [[2.0, 0.0], [0.0, 1.0]]], np.float32),
+    "models": np.array([[[3.0, 0.0], [0.0, 4.0]], [[0.0, 5.0], [0.5, 0.0]]], np.float32),
+    "out": np.array([[1.0, 2.0], [1.0, 0.0]], np.float32),
+}
+
+
+def sigmoid(logits):
+    """Of a list."""
+    return 1 / (1 + np.exp(-np.array(logits)))
+
+
+def learnt(monkeypatch, module, weights):
+    """Let training end in these weights; what it was given comes back."""
+    given = {}
+
+    def train(forward, start, vectors, labels, **settings):
+        given.update(settings, vectors=vectors, labels=labels)
+        return weights
+
+    monkeypatch.setattr(module, "train", train)
+    return given
+
+
+def test_a_network_of_two_members_by_hand(monkeypatch):
+    """(6, 5) is (1, 2) standardised: units of 2.5 and 2, logits of 2.5 - 1 and 3 * 2; (4, 3) is (-1, 0): -1 and 0."""
+    given = learnt(monkeypatch, mlp, LAYERS)
+    head = MLP.fit(X, LABELS, hidden=1, members=2, draws=1, dropout=0.0)
+    assert given["vectors"].tolist() == [[-1, 0], [1, 0]] * 4
+    assert given["labels"].tolist() == LABELS
+    found = head.estimate([[6.0, 5.0], [4.0, 3.0]])
+    chances = sigmoid([[1.5, 6.0], [-1.0, 0.0]])
+    assert found.cloud_wins == pytest.approx(chances.mean(axis=1), abs=1e-6)
+    assert found.spread == pytest.approx(np.abs(chances[:, 0] - chances[:, 1]) / 2, abs=1e-6)
+    assert head.dim == 2
+
+
+def test_a_factorisation_of_two_members_by_hand(monkeypatch):
+    """(0.5, 1) is itself and (1, 1) in the members' spaces: scores of -0.5 + 2 and 1."""
+    given = learnt(monkeypatch, factorisation, SPACES)
+    head = MatrixFactorisation.fit(X, LABELS, rank=2, members=2, draws=1, dropout=0.0)
+    assert np.asarray(given["vectors"]).tolist() == X, "vectors are taken as they are"
+    found = head.estimate([0.5, 1.0])
+    chances = sigmoid([1.5, 1.0])
+    assert found.cloud_wins == pytest.approx([chances.mean()], abs=1e-6)
+    assert found.spread == pytest.approx([(chances[0] - chances[1]) / 2], abs=1e-6)
+    assert isinstance(head, Ensemble)
+    # Squares of 16, 36 and twice 9 have a mean of 17.5.
+    shaped = []
+    monkeypatch.setattr(factorisation, "_scores", lambda *shape: shaped.extend(shape) or (None, None))
+    MatrixFactorisation.fit(X, LABELS, rank=2, members=2, draws=1, dropout=0.25, noise=0.2)
+    assert shaped == [2, 2, 2, 0.25, pytest.approx(0.2 * 17.5**0.5)]
+
+
+def test_dropout_is_on_the_units_behind_the_activation(monkeypatch):
+    """A mask of one unit leaves the offset, or half as much again of what the unit gives."""
+    learnt(monkeypatch, mlp, LAYERS)
+    head = MLP.fit(X, LABELS, hidden=1, members=2, draws=40, dropout=1 / 3)
+    assert sorted(set(head.outer[0, 0].tolist())) == [0.0, 1.5]
+    kept = (head.outer[0, 0] > 0).mean()
+    assert kept == pytest.approx(2 / 3, abs=0.25)
+    mean = head.estimate([6.0, 5.0]).cloud_wins[0]
+    also = (head.outer[1, 0] > 0).mean()
+    first = kept * sigmoid([2.75])[0] + (1 - kept) * sigmoid([-1.0])[0]
+    second = also * sigmoid([9.0])[0] + (1 - also) * 0.5
+    assert mean == pytest.approx((first + second) / 2, abs=1e-6)
+    assert masked(LAYERS["outer"], 40, rate=1 / 3, seed=0).tolist() == head.outer.tolist()
+
+
+def test_a_constant_column_keeps_its_scale():
+    """The others have mean 0 and deviation 1."""
+    mean, scale = mlp.standard(np.array(X, np.float32))
+    assert (mean.tolist(), scale.tolist()) == ([5.0, 3.0], [1.0, 1.0])
+    assert mlp.standard(np.array([[0.0], [4.0]], np.float32))[1].tolist() == [2.0]
+
+
+def test_what_is_trained_is_what_is_estimated():
+    """Without dropout and noise the networks give the logits worked above, and start small."""
+    torch = pytest.importorskip("torch")
+    generator = torch.Generator().manual_seed(0)
+
+    def tensors(weights):
+        return {name: torch.from_numpy(value) for name, value in weights.items()}
+
+    start, forward = mlp._network(2, 2, 1, 0.0)
+    batch = torch.tensor([[[1.0, 2.0], [-1.0, 0.0]]]).repeat(2, 1, 1)
+    assert forward(tensors(LAYERS), batch, generator).tolist() == [[1.5, -1.0], [6.0, 0.0]]
+    assert {name: value.shape for name, value in start(generator).items()} == {
+        name: value.shape for name, value in tensors(LAYERS).items()
+    }
+    start, forward = factorisation._scores(2, 2, 2, 0.0, 0.0)
+    batch = torch.tensor([[[0.5, 1.0]]]).repeat(2, 1, 1)
+    assert forward(tensors(SPACES), batch, generator).flatten().tolist() == pytest.approx([1.5, 1.0])
+    assert {name: value.shape for name, value in start(generator).items()} == {
+        name: value.shape for name, value in tensors(SPACES).items()
+    }
+    wide = mlp._network(3, 400, 100, 0.0)[0](generator)
+    assert float(wide["inner"].std()) == pytest.approx((2 / 400) ** 0.5, rel=0.02)
+    assert float(wide["outer"].std()) == pytest.approx(100**-0.5, rel=0.15)
+    assert not wide["bias"].any()
+    assert not wide["offset"].any()
+    wide = factorisation._scores(3, 400, 100, 0.0, 0.0)[0](generator)
+    assert float(wide["projection"].std()) == pytest.approx(400**-0.5, rel=0.02)
+
+
+def test_noise_is_as_long_as_it_says():
+    """In training each number of a prompt moves by 0.5 of the vectors' root mean square, which is 2."""
+    torch = pytest.importorskip("torch")
+    _, forward = factorisation._scores(1, 1, 1, 0.0, 0.5 * 2.0)
+    weights = {
+        "projection": torch.ones(1, 1, 1),
+        "models": torch.tensor([[[-1.0], [1.0]]]),
+        "out": torch.tensor([[0.5]]),
+    }
+    found = forward(weights, torch.full((1, 4000, 1), 2.0), torch.Generator().manual_seed(0))
+    assert float(found.mean()) == pytest.approx(2.0, abs=0.05)
+    assert float(found.std()) == pytest.approx(1.0, abs=0.05)
