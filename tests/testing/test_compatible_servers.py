@@ -7,7 +7,7 @@ from langchain_openai import ChatOpenAI
 from llama_index.core.llms import ChatMessage
 from llama_index.llms.openai_like import OpenAILike
 
-from confroute import Cascade, TokenLogprob, record
+from confroute import Cascade, Prefix, Threshold, TokenLogprob, record
 from confroute.models.openai import OpenAISpeaker
 from confroute.signals import OptionProbability, TokenEntropy, TokenMargin
 from confroute.signals.base import Case
@@ -32,6 +32,11 @@ class Altered(_Handler):
             self.served.alter(content)
         super().send_json(content, code=code, headers=headers)
 
+    def event(self, content):
+        if not isinstance(content, str):
+            self.served.alter_event(content)
+        return super().event(content)
+
     def _as_asked(self, logprobs):
         for place in logprobs["content"] if logprobs else ():
             del place["top_logprobs"][self.served.bodies[-1].get("top_logprobs") or 0 :]
@@ -44,7 +49,7 @@ class Server(ScriptedServer):
 
     def __init__(self, alter):
         super().__init__(ScriptedModel([SAID]))
-        self.alter = alter
+        self.alter = self.alter_event = alter
 
 
 def no_usage(answer):
@@ -101,6 +106,16 @@ def shorter_and_usage_zero(answer):
     del answer["choices"][0]["logprobs"]["content"][1:]
 
 
+def counted_with_the_stop_string(answer):
+    """Its tokens are counted and not scored, as by llama.cpp: nobody can tell them from a part of the answer."""
+    answer["usage"]["completion_tokens"] += 3
+
+
+def shorter_by_a_word(answer):
+    """No more than the end-of-turn tokens that may go without a number."""
+    del answer["choices"][0]["logprobs"]["content"][3:]
+
+
 def later(answer):
     """Only the end of the answer."""
     del answer["usage"]
@@ -109,7 +124,8 @@ def later(answer):
 
 MISSING = [
     *(logprobs_null, logprobs_left_out, content_null, content_empty, of_llama_cpp_alone),
-    *(one_null, one_infinite, shorter, shorter_and_usage_zero, later),
+    *(one_null, one_infinite, shorter, shorter_and_usage_zero, shorter_by_a_word, later),
+    counted_with_the_stop_string,
 ]
 
 
@@ -254,3 +270,93 @@ def test_the_speaker_without_a_host_reads_the_same(serving):
         next(measuring)
     if serving.alter in KEPT:
         assert caught.value.value.uncertainty == pytest.approx(0.02)
+
+
+def scored_places(event):
+    """The scored tokens of one event."""
+    return [
+        place for choice in event["choices"] for place in (choice["logprobs"] or {"content": []})["content"]
+    ]
+
+
+def stream_without_usage(event):
+    """The event that would carry it is one without anything."""
+    event.pop("usage", None)
+
+
+def stream_with_usage_null(event):
+    """As servers that put the field into every event."""
+    event.setdefault("usage", None)
+
+
+def stream_without_logprobs(event):
+    for choice in event["choices"]:
+        choice["logprobs"] = None
+
+
+def stream_without_the_field(event):
+    for choice in event["choices"]:
+        del choice["logprobs"]
+
+
+def stream_with_one_null(event):
+    for place in scored_places(event):
+        place["logprob"] = None if "is" in place["token"] else place["logprob"]
+
+
+def stream_with_one_infinite(event):
+    for place in scored_places(event):
+        place["logprob"] = -math.inf if "is" in place["token"] else place["logprob"]
+
+
+def stream_scored_in_part(event):
+    """The last tokens come without a number."""
+    for choice in event["choices"]:
+        if "is" in (choice["delta"].get("content") or ""):
+            choice["logprobs"] = None
+
+
+def stream_of_empty_content(event):
+    for choice in event["choices"]:
+        if choice["logprobs"]:
+            choice["logprobs"]["content"] = []
+
+
+STREAM_KEPT = [stream_without_usage, stream_with_usage_null]
+STREAM_MISSING = [
+    *(stream_without_logprobs, stream_without_the_field, stream_of_empty_content),
+    *(stream_with_one_null, stream_with_one_infinite, stream_scored_in_part),
+]
+# Never commits before the answer is whole.
+WHOLE = Prefix(commit=Threshold(value=1e9), cut=Threshold(value=1e9), tokens=99, least=99)
+
+
+def streamed_by_langchain(server, policy):
+    edge = ChatOpenAI(model="small", base_url=server.url, api_key="none", max_retries=0)
+    router = ChatConfRoute(edge=edge, cloud=ScriptedChat.of("cloud"), policy=policy)
+    with record() as decisions:
+        text = "".join(chunk.text for chunk in router.stream("Capital of France?"))
+    return decisions[0], text
+
+
+def streamed_by_llamaindex(server, policy):
+    edge = OpenAILike(model="small", api_base=server.url, api_key="none", is_chat_model=True, max_retries=0)
+    llm = ConfRouteLLM(edge=edge, cloud=ScriptedLLM(model=ScriptedModel(["cloud"])), policy=policy)
+    with record() as decisions:
+        chunks = list(llm.stream_chat([ChatMessage(role="user", content="Capital of France?")]))
+    return decisions[0], "".join(chunk.delta or "" for chunk in chunks)
+
+
+@pytest.mark.parametrize("through", [streamed_by_langchain, streamed_by_llamaindex])
+@pytest.mark.parametrize("serving", [*STREAM_KEPT, *STREAM_MISSING], indirect=True)
+def test_streamed_drafts_are_read_alike(serving, through):
+    """What is missing in a stream is told as missing, too."""
+    policy = Cascade(gates=Cascade.of(TokenLogprob(), 1e9).gates, prefix=WHOLE)
+    decision, text = through(serving, policy)
+    assert serving.bodies[0]["stream"] is True
+    if serving.alter in STREAM_KEPT:
+        assert (decision.route, decision.uncertainty) == ("edge", pytest.approx(0.02))
+        assert text == "The capital is Paris"
+    else:
+        assert (decision.route, decision.stage, text) == ("cloud", "no_signal", "cloud")
+        assert decision.signals == {}

@@ -51,7 +51,8 @@ def logprobs_of(case: Case) -> tuple[float, ...]:
         raise SignalUnavailableError(str(error)) from error
     if found is None:
         raise SignalUnavailableError(f"{case.tier.model} returned no log-probabilities")
-    if counted is None and _spell_a_part(case.draft.tokens, case.draft.text):
+    # An end-of-turn token may be counted and not scored, and so may a word that the answer ends with.
+    if (counted is None or len(found) < counted) and _spell_a_part(case.draft.tokens, case.draft.text):
         msg = f"{case.tier.model} returned {len(found)} log-probabilities, whose tokens spell only a part of its answer"
         raise SignalUnavailableError(msg)
     return found
