@@ -113,6 +113,8 @@ def test_equal_calls_weigh_concentrations_by_their_likelihood():
     raised = [math.prod(m / (c + m) for m in range(1, 10)) ** 200 for c in found.concentrations]
     assert found.weights == pytest.approx([w / sum(raised) for w in raised], abs=2e-6)
     assert found.eps == 0.05
+    # Ten samples of ten meanings are possible too, and most like the largest.
+    assert max(EwensMixture.fit([10] * 20, [10] * 20).weights) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_a_range_by_hand():

@@ -198,6 +198,8 @@ def test_bounds_that_make_no_sense_are_refused(bad):
 def test_one_bound_is_enough(bounds):
     """Both at one place, the paper's router; one of the two; and doubt alone where it asks the cloud."""
     assert policy(**bounds).tiers == ("edge", "cloud")
+    alone = HeadFirst(head=on_words().head, edge_below=0.3)
+    assert (alone.cloud_above, alone.doubt, alone.on_doubt) == (1.0, float("inf"), "verify")
 
 
 @pytest.mark.parametrize(("text", "route"), [("0.9 0.1", "cloud"), ("0.9 0.5", "cloud"), ("0.1 0.1", "edge")])

@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 
 from confroute.heads import MLP, MatrixFactorisation, factorisation, mlp
-from confroute.heads._ensemble import Ensemble, masked
+from confroute.heads._ensemble import Ensemble, estimated, masked
 
 # Standardised, the columns are -1, 1 and 0: the second never varies and keeps its scale.
-X, LABELS = [[4.0, 3.0], [6.0, 3.0]] * 4, [0, 1] * 4
+X, LABELS = [[3.0, 3.0], [7.0, 3.0]] * 4, [0, 1] * 4
 LAYERS = {
     "inner": np.array([[[2.0], [0.0]], [[0.0], [1.0]]], np.float32),
     "bias": np.array([[[0.5]], [[0.0]]], np.float32),
     "outer": np.array([[[1.0]], [[3.0]]], np.float32),
     "offset": np.array([[-1.0], [0.0]], np.float32),
 }
-# Unit vectors of edge and cloud are the axes: out times their difference is (-1, 2) and (1, 0).
+# Unit vectors of edge and cloud: (0.6, 0.8) and (0, 1), then (0, 1) and (1, 0); out times their difference: (-0.6, 0.4), (1, 0).
 SPACES = {
     "projection": np.array([[[1.0, 0.0], [0.0, 1.0]], [[2.0, 0.0], [0.0, 1.0]]], np.float32),
-    "models": np.array([[[3.0, 0.0], [0.0, 4.0]], [[0.0, 5.0], [0.5, 0.0]]], np.float32),
+    "models": np.array([[[3.0, 4.0], [0.0, 4.0]], [[0.0, 5.0], [0.5, 0.0]]], np.float32),
     "out": np.array([[1.0, 2.0], [1.0, 0.0]], np.float32),
 }
 
@@ -40,12 +40,12 @@ def learnt(monkeypatch, module, weights):
 
 
 def test_a_network_of_two_members_by_hand(monkeypatch):
-    """(6, 5) is (1, 2) standardised: units of 2.5 and 2, logits of 2.5 - 1 and 3 * 2; (4, 3) is (-1, 0): -1 and 0."""
+    """(7, 5) is (1, 2) standardised: units of 2.5 and 2, logits of 2.5 - 1 and 3 * 2; (3, 3) is (-1, 0): -1 and 0."""
     given = learnt(monkeypatch, mlp, LAYERS)
     head = MLP.fit(X, LABELS, hidden=1, members=2, draws=1, dropout=0.0)
     assert given["vectors"].tolist() == [[-1, 0], [1, 0]] * 4
     assert given["labels"].tolist() == LABELS
-    found = head.estimate([[6.0, 5.0], [4.0, 3.0]])
+    found = head.estimate([[7.0, 5.0], [3.0, 3.0]])
     chances = sigmoid([[1.5, 6.0], [-1.0, 0.0]])
     assert found.cloud_wins == pytest.approx(chances.mean(axis=1), abs=1e-6)
     assert found.spread == pytest.approx(np.abs(chances[:, 0] - chances[:, 1]) / 2, abs=1e-6)
@@ -53,20 +53,20 @@ def test_a_network_of_two_members_by_hand(monkeypatch):
 
 
 def test_a_factorisation_of_two_members_by_hand(monkeypatch):
-    """(0.5, 1) is itself and (1, 1) in the members' spaces: scores of -0.5 + 2 and 1."""
+    """(0.5, 1) is itself and (1, 1) in the members' spaces: scores of -0.3 + 0.4 and 1."""
     given = learnt(monkeypatch, factorisation, SPACES)
     head = MatrixFactorisation.fit(X, LABELS, rank=2, members=2, draws=1, dropout=0.0)
     assert np.asarray(given["vectors"]).tolist() == X, "vectors are taken as they are"
     found = head.estimate([0.5, 1.0])
-    chances = sigmoid([1.5, 1.0])
+    chances = sigmoid([0.1, 1.0])
     assert found.cloud_wins == pytest.approx([chances.mean()], abs=1e-6)
-    assert found.spread == pytest.approx([(chances[0] - chances[1]) / 2], abs=1e-6)
+    assert found.spread == pytest.approx([(chances[1] - chances[0]) / 2], abs=1e-6)
     assert isinstance(head, Ensemble)
-    # Squares of 16, 36 and twice 9 have a mean of 17.5.
+    # Squares of 9, 49 and twice 9 have a mean of 19.
     shaped = []
     monkeypatch.setattr(factorisation, "_scores", lambda *shape: shaped.extend(shape) or (None, None))
     MatrixFactorisation.fit(X, LABELS, rank=2, members=2, draws=1, dropout=0.25, noise=0.2)
-    assert shaped == [2, 2, 2, 0.25, pytest.approx(0.2 * 17.5**0.5)]
+    assert shaped == [2, 2, 2, 0.25, pytest.approx(0.2 * 19**0.5)]
 
 
 def test_dropout_is_on_the_units_behind_the_activation(monkeypatch):
@@ -76,7 +76,7 @@ def test_dropout_is_on_the_units_behind_the_activation(monkeypatch):
     assert sorted(set(head.outer[0, 0].tolist())) == [0.0, 1.5]
     kept = (head.outer[0, 0] > 0).mean()
     assert kept == pytest.approx(2 / 3, abs=0.25)
-    mean = head.estimate([6.0, 5.0]).cloud_wins[0]
+    mean = head.estimate([7.0, 5.0]).cloud_wins[0]
     also = (head.outer[1, 0] > 0).mean()
     first = kept * sigmoid([2.75])[0] + (1 - kept) * sigmoid([-1.0])[0]
     second = also * sigmoid([9.0])[0] + (1 - also) * 0.5
@@ -84,10 +84,23 @@ def test_dropout_is_on_the_units_behind_the_activation(monkeypatch):
     assert masked(LAYERS["outer"], 40, rate=1 / 3, seed=0).tolist() == head.outer.tolist()
 
 
+def test_spread_of_masks_by_hand():
+    """Chances of 0.5 and 1 under two masks: 0.25 of spread from dropout, and none between members that agree."""
+    found = estimated(np.array([[[0.0, 100.0]], [[0.0, 100.0]]]))
+    assert found.cloud_wins.tolist() == [0.75]
+    assert (found.parts["dropout"].tolist(), found.parts["ensemble"].tolist()) == ([0.25], [0.0])
+    # Members at 0.5 and 1 whose masks agree, and both at once: the variances add up.
+    found = estimated(np.array([[[0.0, 0.0]], [[0.0, 100.0]]]))
+    assert found.cloud_wins.tolist() == [0.625]
+    assert found.parts["ensemble"] == pytest.approx([0.125])
+    assert found.parts["dropout"] == pytest.approx([(0.0625 / 2) ** 0.5])
+    assert found.spread == pytest.approx([(0.125**2 + 0.0625 / 2) ** 0.5])
+
+
 def test_a_constant_column_keeps_its_scale():
-    """The others have mean 0 and deviation 1."""
+    """The others are divided by their deviation."""
     mean, scale = mlp.standard(np.array(X, np.float32))
-    assert (mean.tolist(), scale.tolist()) == ([5.0, 3.0], [1.0, 1.0])
+    assert (mean.tolist(), scale.tolist()) == ([5.0, 3.0], [2.0, 1.0])
     assert mlp.standard(np.array([[0.0], [4.0]], np.float32))[1].tolist() == [2.0]
 
 
@@ -107,7 +120,7 @@ def test_what_is_trained_is_what_is_estimated():
     }
     start, forward = factorisation._scores(2, 2, 2, 0.0, 0.0)
     batch = torch.tensor([[[0.5, 1.0]]]).repeat(2, 1, 1)
-    assert forward(tensors(SPACES), batch, generator).flatten().tolist() == pytest.approx([1.5, 1.0])
+    assert forward(tensors(SPACES), batch, generator).flatten().tolist() == pytest.approx([0.1, 1.0])
     assert {name: value.shape for name, value in start(generator).items()} == {
         name: value.shape for name, value in tensors(SPACES).items()
     }
