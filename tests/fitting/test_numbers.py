@@ -8,7 +8,20 @@ import pytest
 
 from confroute import Cascade, SelfConsistency, TokenLogprob
 from confroute.errors import CalibrationError, PolicyError
-from confroute.fitting import CloudShare, MaxLoss, Objective, Rates, expected, fit, front_of, replay, table_of
+from confroute.fitting import (
+    CloudShare,
+    MaxLoss,
+    Objective,
+    Rates,
+    expected,
+    fit,
+    fit_combined,
+    front_of,
+    replay,
+    table_of,
+)
+from confroute.fitting.choice import chosen
+from confroute.fitting.fit import samples
 from confroute.fitting.objective import Limit
 from confroute.fitting.point import Point
 from confroute.fitting.rates import Bill, bill_of_cloud, bill_of_draft, bill_of_samples
@@ -385,14 +398,19 @@ def test_a_share_counts_what_was_not_measured():
 
 
 def test_a_promise_may_keep_all_that_was_measured():
-    """400 calls of which none fails: the most uncertain of them is kept too, and an unmeasured one never."""
+    """400 calls of which none fails are kept to the last; the 40 that fail were not measured, and are never kept."""
     rows = [
-        Row(id=str(at), edge=replace(EDGE, logprobs=None), cloud=CLOUD, signals={"u": at} if at < 400 else {})
-        for at in range(401)
+        Row(
+            id=str(at),
+            edge=replace(EDGE, logprobs=None, quality=float(at < 400)),
+            cloud=CLOUD,
+            signals={"u": at} if at < 400 else {},
+        )
+        for at in range(440)
     ]
     found = fit(rows, MaxLoss(alpha=0.05), signal="u")
-    assert (found.policy.gates[0].threshold.value, found.certificate.n) == (399.0, 401)
-    assert found.expected.cloud_share == pytest.approx(1 / 401)
+    assert (found.policy.gates[0].threshold.value, found.certificate.n) == (399.0, 440)
+    assert found.expected.cloud_share == pytest.approx(40 / 440)
 
 
 def test_an_objective_says_where_one_model_alone_is_better():
@@ -405,3 +423,72 @@ def test_an_objective_says_where_one_model_alone_is_better():
     assert not any("asking the edge alone" in note for note in found.notes)
     bounded = fit(rows, Objective.weighted().within(cloud_share=0.99), signal="u")
     assert not any("alone does better" in note for note in bounded.notes)
+
+
+def test_a_model_alone_that_is_as_good_is_not_better():
+    """Keeping all calls is always asking the edge: no note."""
+    rows = [Row(id=str(at), edge=EDGE, cloud=CLOUD, signals={"u": at}) for at in range(40)]
+    assert not any("alone does better" in note for note in fit(rows, Objective.weighted(), signal="u").notes)
+
+
+def test_a_net_loss_needs_the_clouds_grades():
+    """Without them the cloud would count as always right, which is no net loss."""
+    rows = [Row(id=str(at), edge=EDGE, signals={"u": at}) for at in range(400)]
+    with pytest.raises(CalibrationError, match="a net loss needs the cloud's grades"):
+        fit(rows, MaxLoss(alpha=0.05, loss="net"), signal="u")
+    found = front_of(table_of(rows), np.arange(400.0), resamples=0)
+    with pytest.raises(CalibrationError, match="grade both tiers' answers"):
+        found.at(quality=0.5)
+    with pytest.raises(CalibrationError, match="exactly one"):
+        found.at(cost=1.0, cloud_share=0.5)
+
+
+def test_a_combination_draws_samples_where_a_member_does():
+    """So that its front is billed for them."""
+    values, right = np.linspace(0, 1, 60)[:, None], np.arange(60) % 2
+    for signal, drawn in ((SelfConsistency(n=5), True), (TokenLogprob(), False)):
+        assert samples(fit_combined({"a": signal}, values, right)) is drawn
+
+
+def separable(n=200, *, right=None):
+    """Calls that one signal parts without an error, and whose cloud is always right."""
+    rows = [
+        Row(
+            id=str(at),
+            edge=replace(EDGE, logprobs=None, quality=float(at < n / 2) if right is None else right),
+            cloud=CLOUD,
+            signals={"u": float(at)},
+        )
+        for at in range(n)
+    ]
+    return table_of(rows)
+
+
+def test_a_combination_that_is_as_good_is_not_worth_it():
+    """Of one signal that tells every error: out of fold it ranks as well, and the single one is chosen; forced, it is taken."""
+    found = chosen(separable())
+    assert found.column == "u"
+    assert found.scores["combined"] == pytest.approx(found.scores["u"], abs=0.001)
+    assert found.ece["u"] == pytest.approx(0.0, abs=0.05)
+    # Two blocks, 0 and 1, with a line from the middle of one to that of the other: half of all rows are off by 1/4 on average.
+    assert found.ece["combined"] == pytest.approx(0.125, abs=0.01)
+    assert chosen(separable(), combine=True).column == "combined"
+    assert "combined" not in chosen(separable(), combine=False).scores
+    assert "combined" not in chosen(separable(n=98)).scores
+
+
+def test_where_the_cloud_is_no_better_every_signal_is_chance():
+    """There is nothing to gain by any order."""
+    assert chosen(separable(right=1.0), combine=False).scores == {"u": 0.5}
+
+
+def test_members_are_the_best_of_each_family(rows):
+    """One of each, those that draw no samples first."""
+    signal = fit(rows, CloudShare(share=0.3), signal="combined").policy.gates[0].signal
+    names = [member.name for member in signal.members]
+    assert 2 <= len(names) <= 4
+    assert len({name.split(".")[0] for name in names}) == len(names)
+    drawn = [samples(member.signal) for member in signal.members]
+    assert drawn == sorted(drawn)
+    assert any(drawn)
+    assert not all(drawn)
