@@ -20,7 +20,7 @@ from confroute.fitting import (
     replay,
     table_of,
 )
-from confroute.fitting.choice import chosen
+from confroute.fitting.choice import chosen, uncertainty_of
 from confroute.fitting.fit import samples
 from confroute.fitting.objective import Limit
 from confroute.fitting.point import Point
@@ -475,6 +475,19 @@ def test_a_combination_that_is_as_good_is_not_worth_it():
     assert chosen(separable(), combine=True).column == "combined"
     assert "combined" not in chosen(separable(), combine=False).scores
     assert "combined" not in chosen(separable(n=98)).scores
+
+
+def test_a_combination_decides_by_gain_where_the_cloud_is_graded():
+    """Against a cloud of 0.5 a right answer gains -0.5 and a wrong one 0.5; told to decide by errors, it gives 0 and 1."""
+    table = table_of(replace(row, cloud=replace(CLOUD, quality=0.5)) for row in separable().rows)
+    choice = chosen(table, combine=True)
+    by_error = replace(choice, signal=replace(choice.signal, decides="wrong"))
+    for decided, low, high in ((choice, -0.5, 0.5), (by_error, 0.0, 1.0)):
+        found = uncertainty_of(decided, table)
+        assert (found[0], found[-1]) == (pytest.approx(low, abs=0.05), pytest.approx(high, abs=0.05))
+    ungraded = chosen(table_of(replace(row, cloud=None) for row in table.rows), combine=True)
+    found = uncertainty_of(ungraded, table)
+    assert (found[0], found[-1]) == (pytest.approx(0.0, abs=0.05), pytest.approx(1.0, abs=0.05))
 
 
 def test_where_the_cloud_is_no_better_every_signal_is_chance():
