@@ -159,12 +159,25 @@ def test_everything_runs_from_folders(routellm, tmp_path):
     """With training data all heads are measured, embeddings are kept, and the pages hold every method."""
     clone, recorded = routellm
     said = []
-    embed = encoder(tiny, name="tiny", features=True)
+    embed, seen = encoder(tiny, name="tiny", features=True), []
+
+    def tuned(train):
+        seen.append(train)
+        return encoder(lambda texts: -tiny(texts), name="tiny, tuned", features=True)
+
     found = replay(
-        clone, train=recorded, encoder=lambda: embed, cache=tmp_path / "c", resamples=20, say=said.append
+        clone,
+        train=recorded,
+        encoder=lambda: embed,
+        tune=tuned,
+        cache=tmp_path / "c",
+        resamples=20,
+        say=said.append,
     )
     names = [result.name for result in found["mmlu"].results]
     assert {"random", "oracle", "prompt length", "kNN", "SW", "MF", "MLP", "confroute best"} <= {*names}
+    # One tuning, on what is no test prompt.
+    assert [len(one.prompts) for one in seen] == [80]
     assert any("near-duplicates" in line for line in said)
     assert any("dropped as contaminated" in line for line in said)
     assert {path.name for path in write(found, tmp_path / "out")} == {"replay.html", "replay.md", "mmlu.svg"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,20 @@ def write_tiny_bert(folder: Path, *, labels: tuple[str, ...] = ()) -> Path:
 def make_bert() -> Callable[..., Path]:
     """`write_tiny_bert`: writes a tiny random encoder or classifier into a folder and returns it."""
     return write_tiny_bert
+
+
+@pytest.fixture
+def encoder_folder(make_bert: Callable[..., Path], tmp_path: Path) -> Path:
+    """A tiny random sentence-transformers folder."""
+    folder = make_bert(tmp_path / "encoder")
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 32}))
+    (folder / "1_Pooling").mkdir()
+    pooling = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    return folder
 
 
 @pytest.fixture(scope="session")

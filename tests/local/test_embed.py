@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,20 +16,6 @@ from confroute.errors import ModelError  # noqa: E402
 from confroute.models.embed import LocalEmbedder  # noqa: E402
 
 TEXTS = ["the cat sat", "on", "the mat where the other cat sat as well", "", "a " * 200]
-
-
-@pytest.fixture
-def encoder_folder(make_bert: Callable[..., Path], tmp_path: Path) -> Path:
-    """A tiny random sentence-transformers folder."""
-    folder = make_bert(tmp_path / "encoder")
-    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
-    modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()]
-    (folder / "modules.json").write_text(json.dumps(modules))
-    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 32}))
-    (folder / "1_Pooling").mkdir()
-    pooling = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-    return folder
 
 
 def test_the_published_similarities() -> None:

@@ -27,6 +27,7 @@ from confroute.bench.replay import recorded_report as runs
 from confroute.bench.replay import report as tables
 from confroute.bench.replay.methods import BEST, IN_DOMAIN
 from confroute.bench.replay.protocol import Result
+from confroute.bench.replay.tuned import tuned_on
 from confroute.heads.encoder import Encoder, encoder
 from confroute.models.catalog import cache_dir
 from confroute.recording import read_rows
@@ -51,7 +52,13 @@ def benchmarks(data: Path, docs: Path, resamples: int, embed: Encoder) -> dict[s
     folder = data / "routellm" if (data / "routellm").is_dir() else data
     cache = cache_dir() / "embeddings"
     found = replay(
-        folder, train=data / "recorded", encoder=lambda: embed, cache=cache, resamples=resamples, say=say
+        folder,
+        train=data / "recorded",
+        encoder=lambda: embed,
+        tune=lambda train: tuned_on(train, cache=cache, say=say),
+        cache=cache,
+        resamples=resamples,
+        say=say,
     )
     _written(tables.write(found, docs / "results"))
     return found

@@ -4,6 +4,7 @@
 
 A pair of a weak and a strong model stands for edge and cloud; labels come from the models that are not in the pair. Three
 ways to hold prompts out: at random (for MMLU), the maths subjects (for GSM8K), one of four groups of subjects (for MT-Bench).
+Tuned encoders have seen the correctness of all nine models, the pair's too, on the prompts that are not held out.
 Prompts that are near-duplicates of any benchmark's are out, as in the replay; nothing else of a benchmark is
 read. Of the settings within one standard error of the best (of the paired difference) the simplest is chosen: the first in the table.
 `--ceilings` prints instead what a benchmark's own labels would give, which is told and never chosen by.
@@ -17,9 +18,10 @@ import numpy as np
 
 from confroute.bench.metrics import apgr
 from confroute.bench.replay import load_benchmarks
-from confroute.bench.replay.blends import CANDIDATES, Texts
+from confroute.bench.replay.blends import CANDIDATES, EMBEDDED, TUNED, Texts
 from confroute.bench.replay.embeddings import embedded
 from confroute.bench.replay.training import STRONG, WEAK, training_set
+from confroute.bench.replay.tuned import tuned_on
 from confroute.heads import encoder
 from confroute.models.catalog import cache_dir
 
@@ -52,13 +54,20 @@ def splits(subjects):
 
 
 def predicted(scorer, wrong, train, texts, held):
-    """Scores of what is held out, one row a pair of models; prompts that never are have none."""
+    """Scores of what is held out, one row a pair of models; prompts that never are have none. `texts` is one a part."""
     rows = np.full((len(PAIRS), len(train.prompts)), np.nan)
     for row, pair in zip(rows, PAIRS, strict=True):
         labels = train.gain(without=pair, wrong=wrong)
-        for part in held:
-            row[part] = scorer(texts.only(~part), labels[~part], texts.only(part))
+        for part, known in zip(held, texts, strict=True):
+            row[part] = scorer(known.only(~part), labels[~part], known.only(part))
     return rows
+
+
+def tuned_texts(train, held, cache):
+    """The prompts with vectors of an encoder that was tuned without the part that is held out, for each part."""
+    for part in held:
+        embed = tuned_on(train.only(~part), cache=cache, say=lambda text: print(text, flush=True))
+        yield Texts(prompts=train.prompts, vectors=embedded(embed, train.prompts, cache))
 
 
 def value(rows, train, parts, drawn):
@@ -134,21 +143,24 @@ def main():
         by_words, by_cosine = train.apart(bench.prompts, texts.vectors[:, : texts.dim], tests)
         keep &= by_words & by_cosine
     train, texts = train.only(keep), texts.only(keep)
-    print(f"{keep.sum()} prompts, {(len(CANDIDATES) - 1) * len(WRONG) + 1} settings")
+    print(f"{keep.sum()} prompts, {(len(CANDIDATES) - 1 + len(EMBEDDED)) * len(WRONG) + 1} settings")
     generator = np.random.default_rng(0)
     n = len(train.prompts)
     draws = [np.arange(n), *generator.integers(0, n, (RESAMPLES, n))]
     for kind, held in splits(train.subjects).items():
         # Fifths are ranked together; subjects that were held out together are ranked among themselves.
         parts = [np.ones(n, dtype=bool)] if kind == "random fifths" else held
+        frozen, tuned = [texts] * len(held), [*tuned_texts(train, held, cache)]
+        settings = [(name, name, frozen) for name in CANDIDATES]
+        settings += [(f"{TUNED}{name}", name, tuned) for name in CANDIDATES if name in EMBEDDED]
         values = {}
-        for name, scorer in CANDIDATES.items():
+        for label, name, known in settings:
             for wrong in WRONG if name != "length" else WRONG[:1]:
-                rows = predicted(scorer, wrong, train, texts, held)
-                values[f"{name}, wrong {wrong}"] = [value(rows, train, parts, at) for at in draws]
+                rows = predicted(CANDIDATES[name], wrong, train, known, held)
+                values[f"{label}, wrong {wrong}"] = [value(rows, train, parts, at) for at in draws]
         best = max(area[0] for area in values.values())
         for name, area in values.items():
-            print(f"{kind:14s} {name:46s} {area[0]:.4f} +- {np.std(area[1:]):.4f}", flush=True)
+            print(f"{kind:14s} {name:56s} {area[0]:.4f} +- {np.std(area[1:]):.4f}", flush=True)
         print(f"{kind}: best {best:.4f}, chosen: {chosen(values)}", flush=True)
 
 

@@ -67,7 +67,9 @@ def _add_replay(inner: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def _add_how(replay: argparse.ArgumentParser) -> None:
     add_prices(replay)
-    replay.add_argument("--cache", type=Path, metavar="FOLDER", help="keep embeddings here")
+    replay.add_argument(
+        "--cache", type=Path, metavar="FOLDER", help="keep embeddings and tuned encoders here"
+    )
     replay.add_argument(
         "--resamples",
         type=count,
@@ -101,14 +103,17 @@ def _say(text: str) -> None:
 def _benchmarks(args: argparse.Namespace) -> int:
     from confroute.bench.replay.report import write
     from confroute.bench.replay.run import replay
+    from confroute.bench.replay.tuned import tuned_on
     from confroute.heads.encoder import encoder
     from confroute.models.catalog import cache_dir
 
+    cache = args.cache or cache_dir() / "embeddings"
     found = replay(
         args.data,
         train=_training(args.train),
         encoder=lambda: encoder(args.encoder, features=True),
-        cache=args.cache or cache_dir() / "embeddings",
+        tune=lambda train: tuned_on(train, cache=cache, base=args.encoder, say=_say),
+        cache=cache,
         resamples=args.resamples,
         say=_say,
     )

@@ -9,6 +9,7 @@ from confroute.heads.knn import NearestNeighbours
 from confroute.heads.linear import Ridge
 from confroute.heads.mlp import MLP
 from confroute.heads.ranking import SimilarityRanking, tiers_of
+from confroute.heads.tuning import tune_encoder
 from confroute.heads.words import WordRidge
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "prompt_features",
     "save_head",
     "tiers_of",
+    "tune_encoder",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,7 +33,7 @@ class EncoderId:
     name : str
         The embedding model's own name.
     sha256 : str or None
-        Of its weights, for a model of the catalogue.
+        Of its weights, for a model of the catalogue or a folder.
     dim : int
         Length of the embedding, without features.
     features : bool
@@ -177,6 +179,13 @@ def _name_of(source: Any) -> str:
 def _weights_hash(source: str) -> str | None:
     from confroute.models.catalog import known
 
+    weights = Path(source) / "model.safetensors"
+    if weights.is_file():
+        digest = hashlib.sha256()
+        with weights.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
     files = [file for entry in known() if entry.name == source for file in entry.files]
-    weights = [file.sha256 for file in files if file.path.endswith(".safetensors")]
-    return weights[0] if weights else None
+    hashes = [file.sha256 for file in files if file.path.endswith(".safetensors")]
+    return hashes[0] if hashes else None

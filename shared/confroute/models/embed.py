@@ -108,10 +108,17 @@ class LocalEmbedder:
             for places, batch in batches(encoder, [(text,) for text in texts]):
                 with encoder.lock:
                     states = encoder.network(**batch).last_hidden_state
-                mask = batch["attention_mask"][:, :, None].to(states.dtype)
-                means = (states * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
-                out[places] = torch.nn.functional.normalize(means, dim=1).float().numpy()
+                out[places] = unit_means(states, batch["attention_mask"]).float().numpy()
         return out
+
+
+def unit_means(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean over the tokens that count, at length 1: (texts, tokens, dim) and (texts, tokens) to (texts, dim)."""
+    import torch
+
+    counts = mask[:, :, None].to(states.dtype)
+    means = (states * counts).sum(1) / counts.sum(1).clamp(min=1e-9)
+    return torch.nn.functional.normalize(means, dim=1)
 
 
 def batches(
@@ -148,7 +155,7 @@ def batches(
 def _load(path: Path) -> Encoder:
     from transformers import AutoModel
 
-    _check_modules(path)
+    check_modules(path)
     with quiet():
         network = load_network(AutoModel, str(path), "float32")
         tokenizer = load_tokenizer(str(path))
@@ -160,7 +167,7 @@ def _load(path: Path) -> Encoder:
     return Encoder(network=network, tokenizer=tokenizer, lock=weights.lock, max_tokens=limit)
 
 
-def _check_modules(path: Path) -> None:
+def check_modules(path: Path) -> None:
     """Refuse what this class does not compute, by name."""
     try:
         modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))

@@ -94,15 +94,29 @@ CANDIDATES: dict[str, Scorer] = {
     "both, ridge 1e4 and 10": mean(ridge(1e4), words(10.0)),
     "both, ridge 3e4 and 30": mean(ridge(3e4), words(30.0)),
 }
-# Candidate and weight of a wrong edge in the label: chosen by tests/perf/select_heads.py on the training prompts alone.
+# Those that read the embedding are candidates with a tuned encoder's vectors too.
+TUNED = "tuned: "
+EMBEDDED = tuple(name for name in CANDIDATES if name.startswith(("embedding", "both")))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A candidate, the weight of a wrong edge in its label, and whether it reads a tuned encoder's vectors."""
+
+    candidate: str
+    wrong: float
+    tuned: bool = False
+
+
+# Chosen by tests/perf/select_heads.py on the training prompts alone.
 CHOSEN = {
-    "mmlu": ("words, ridge 10", 1.0),
-    "gsm8k": ("features, ridge 100", 0.0),
-    "mt-bench": ("words, ridge 10", 1.0),
+    "mmlu": Choice(candidate="words, ridge 10", wrong=1.0),
+    "gsm8k": Choice(candidate="features, ridge 100", wrong=0.0),
+    "mt-bench": Choice(candidate="embedding, ridge 1e4", wrong=0.0, tuned=True),
 }
 
 
-def tuned(
+def best_of(
     scorers: Sequence[Scorer], train: Texts, labels: Array, value: Callable[[Array, Flags], float]
 ) -> Scorer:
     """The scorer with the largest `value(scores, held)` on a fifth of the training prompts, fitted to the others."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from confroute.bench._arrays import Array, Flags
 from confroute.bench._routing import apgr
-from confroute.bench.replay.blends import CANDIDATES, CHOSEN, Texts, mean, neighbours, ridge, tuned, words
+from confroute.bench.replay.blends import CANDIDATES, CHOSEN, Texts, best_of, mean, neighbours, ridge, words
 from confroute.bench.replay.data import Benchmark
-from confroute.bench.replay.training import TrainingSet
+from confroute.bench.replay.material import Material
 from confroute.heads import MLP, MatrixFactorisation, NearestNeighbours, SimilarityRanking
 from confroute.heads.base import Head, Vectors
 
@@ -20,27 +19,7 @@ IN_DOMAIN = "confroute best, five-fold in-domain"
 _RUNS = 10
 _FOLDS = 5
 _NEIGHBOURS = 50
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Material:
-    """A benchmark and its training set with their vectors."""
-
-    bench: Benchmark
-    tests: Texts
-    train: TrainingSet | None
-    texts: Texts | None
-
-    @property
-    def dim(self) -> int:
-        """Of the embedding alone."""
-        return self.tests.dim
-
-    def trained(self) -> tuple[TrainingSet, Texts]:
-        """The training set, where there is one."""
-        assert self.train is not None
-        assert self.texts is not None
-        return self.train, self.texts
+_RIDGE = "embedding and features, ridge 1e4"
 
 
 Scored = tuple[str, Array]
@@ -55,9 +34,8 @@ def without_training(bench: Benchmark) -> Iterator[Scored]:
 
 
 def trained(material: Material) -> Iterator[Scored]:
-    """The paper's four heads on battles, the accuracy-labelled ones of TO-Router, cheap features, and our best."""
-    train, texts = material.trained()
-    dim, tests = material.dim, material.tests
+    """The paper's four heads on battles, the accuracy-labelled ones of TO-Router, cheap features, ridge, and our best."""
+    train, texts, tests, dim = material.train, material.texts, material.tests, material.dim
     x = texts.vectors[:, :dim]
     fits: dict[str, Callable[[Vectors, Array], Head]] = {
         "kNN": lambda a, y: NearestNeighbours.fit(a, y, k=min(_NEIGHBOURS, len(y))),
@@ -71,8 +49,13 @@ def trained(material: Material) -> Iterator[Scored]:
         head = fits[name](x, train.wrong)
         yield f"TO-Router-style {name}", head.estimate(tests.vectors[:, :dim]).cloud_wins
     yield "cheap features", CANDIDATES["features, ridge 100"](texts, train.gain(wrong=0.0), tests)
-    name, wrong = CHOSEN[material.bench.name]
-    yield BEST, CANDIDATES[name](texts, train.gain(wrong=wrong), tests)
+    known, asked = material.tuned_texts, material.tuned_tests
+    yield "ridge", CANDIDATES[_RIDGE](texts, train.gain(), tests)
+    yield "ridge, tuned encoder", CANDIDATES[_RIDGE](known, train.gain(), asked)
+    choice = CHOSEN[material.bench.name]
+    if not choice.tuned:
+        known, asked = texts, tests
+    yield BEST, CANDIDATES[choice.candidate](known, train.gain(wrong=choice.wrong), asked)
 
 
 def in_domain(material: Material) -> Iterator[Scored]:
@@ -96,8 +79,8 @@ def in_domain(material: Material) -> Iterator[Scored]:
 def _fold(train: Texts, labels: Array, tests: Texts, value: Callable[[Array, Flags], float]) -> Array:
     # Each part's penalty is chosen within the training folds; scores are estimates of one label and need no scaling.
     parts = (
-        tuned([ridge(penalty) for penalty in (3e3, 1e4, 3e4)], train, labels, value),
-        tuned([words(penalty) for penalty in (3.0, 10.0, 30.0)], train, labels, value),
+        best_of([ridge(penalty) for penalty in (3e3, 1e4, 3e4)], train, labels, value),
+        best_of([words(penalty) for penalty in (3.0, 10.0, 30.0)], train, labels, value),
         neighbours(100),
     )
     return mean(*parts)(train, labels, tests)

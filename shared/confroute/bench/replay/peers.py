@@ -12,7 +12,8 @@ from unittest import mock
 import numpy as np
 
 from confroute.bench._arrays import Array
-from confroute.bench.replay.methods import Material, Scored
+from confroute.bench.replay.material import Material
+from confroute.bench.replay.methods import Scored
 from confroute.heads.base import Vectors
 
 _NEEDS = ("routellm", "openai", "pandas", "sklearn", "torch")
@@ -26,8 +27,7 @@ def missing() -> list[str]:
 
 def routellm(material: Material) -> Iterator[Scored]:
     """RouteLLM's similarity-weighted ranking and matrix factorisation, trained on the battles."""
-    train, texts = material.trained()
-    dim = material.dim
+    train, texts, dim = material.train, material.texts, material.dim
     x, tests = texts.vectors[:, :dim], material.tests.vectors[:, :dim]
     # Its modules make an OpenAI client when they are imported; none of the calls below uses it.
     with mock.patch.dict(os.environ, {"OPENAI_API_KEY": "unused"}):

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from confroute.bench.replay import methods, peers
-from confroute.bench.replay.blends import Texts
 from confroute.bench.replay.data import Benchmark, load_benchmarks
-from confroute.bench.replay.embeddings import embedded
+from confroute.bench.replay.material import Material, materials
 from confroute.bench.replay.preference import Comparison, Level, compare, level
 from confroute.bench.replay.protocol import Result, measure
 from confroute.bench.replay.training import TrainingSet, training_set
@@ -67,6 +66,7 @@ def replay(
     *,
     train: Path | None,
     encoder: Callable[[], Encoder],
+    tune: Callable[[TrainingSet], Encoder],
     cache: Path,
     resamples: int = 1000,
     say: Say = lambda _: None,
@@ -81,6 +81,8 @@ def replay(
         Recorded training data; None for the methods that need none.
     encoder : callable
         Makes the encoder, with features; called only where something is trained.
+    tune : callable
+        Makes an encoder of it that has seen the training set's labels, such as `tuned_on`.
     cache : Path
         Folder of embeddings.
     resamples : int
@@ -97,29 +99,22 @@ def replay(
         say("no training data: only methods that need none (give --train or CONFROUTE_DATA)")
     elif lacking := peers.missing():
         say(f"RouteLLM's own code is left out: {', '.join(lacking)} not installed (pip install routellm)")
-    made = encoder() if recorded is not None else None
-    if made is not None and not made.features:
-        msg = f"the encoder {made.name} has no features: expected encoder(..., features=True)"
-        raise PolicyError(msg)
-    found = {}
-    for name, bench in load_benchmarks(folder).items():
+    benches = load_benchmarks(folder)
+    for name, bench in benches.items():
         say(f"{name}: {bench.n} prompts, {bench.dropped} dropped as contaminated")
-        found[name] = _one(bench, recorded, made, cache=cache, resamples=resamples, say=say)
-    return found
+    made = {}
+    if recorded is not None:
+        given = encoder()
+        if not given.features:
+            msg = f"the encoder {given.name} has no features: expected encoder(..., features=True)"
+            raise PolicyError(msg)
+        made = materials(benches, recorded, given, tune, cache=cache, say=say)
+    return {
+        name: _one(bench, made.get(name), resamples=resamples, say=say) for name, bench in benches.items()
+    }
 
 
-def _one(
-    bench: Benchmark,
-    train: TrainingSet | None,
-    encoder: Encoder | None,
-    *,
-    cache: Path,
-    resamples: int,
-    say: Say,
-) -> Replay:
-    material = None
-    if encoder is not None and train is not None:
-        material = _material(bench, train, encoder, cache, say)
+def _one(bench: Benchmark, material: Material | None, *, resamples: int, say: Say) -> Replay:
     results = []
     for name, scores in _scored(bench, material):
         say(f"{bench.name}: {name}")
@@ -140,7 +135,7 @@ def _one(
     )
 
 
-def _scored(bench: Benchmark, material: methods.Material | None) -> Iterator[methods.Scored]:
+def _scored(bench: Benchmark, material: Material | None) -> Iterator[methods.Scored]:
     yield from methods.without_training(bench)
     if material is None:
         return
@@ -149,19 +144,3 @@ def _scored(bench: Benchmark, material: methods.Material | None) -> Iterator[met
     yield from methods.trained(material)
     if bench.n >= _LEAST_IN_DOMAIN:
         yield from methods.in_domain(material)
-
-
-def _material(
-    bench: Benchmark, train: TrainingSet, encoder: Encoder, cache: Path, say: Say
-) -> methods.Material:
-    tests = Texts(prompts=bench.prompts, vectors=embedded(encoder, bench.prompts, cache, progress=say))
-    texts = Texts(prompts=train.prompts, vectors=embedded(encoder, train.prompts, cache, progress=say))
-    by_words, by_cosine = train.apart(
-        bench.prompts, texts.vectors[:, : texts.dim], tests.vectors[:, : tests.dim]
-    )
-    keep = by_words & by_cosine
-    say(
-        f"{bench.name}: trained on {keep.sum()} prompts ({train.source}); {(~by_words).sum()} more left out as "
-        f"near-duplicates of test prompts by their words, {(by_words & ~by_cosine).sum()} by their vectors"
-    )
-    return methods.Material(bench=bench, tests=tests, train=train.only(keep), texts=texts.only(keep))
