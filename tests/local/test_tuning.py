@@ -32,7 +32,7 @@ def hashes(folder: Path) -> dict[str, bytes]:
 
 def gap(folder: Path, texts: list[str], labels: np.ndarray) -> float:
     """Distance of both labels' mean vectors, in standard deviations around them."""
-    vectors = encoder(str(folder))(texts)
+    vectors = encoder(folder)(texts)
     one, other = vectors[labels == 1], vectors[labels == 0]
     spread = np.sqrt((one.var(axis=0) + other.var(axis=0)).sum() / 2)
     return float(np.linalg.norm(one.mean(axis=0) - other.mean(axis=0)) / spread)
@@ -83,11 +83,11 @@ def test_a_head_knows_the_tuned_weights(encoder_folder: Path, tmp_path: Path) ->
         )
         for at in ("0", "1")
     ]
-    embed, other = (encoder(str(folder)) for folder in folders)
+    embed, other = (encoder(folder) for folder in folders)
     head = Ridge.fit(embed(texts), labels)
     save_head(head, tmp_path / "head", identity=embed.identity())
     assert load_head(tmp_path / "head", encoder(str(folders[0]))).dim == head.dim
-    for wrong in (other, encoder(str(encoder_folder))):
+    for wrong in (other, encoder(encoder_folder)):
         with pytest.raises(PolicyError, match="use the same model or train again"):
             load_head(tmp_path / "head", wrong)
 

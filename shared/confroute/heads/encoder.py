@@ -117,7 +117,7 @@ def encoder(source: Any = DEFAULT_MODEL, *, name: str | None = None, features: b
 
     Parameters
     ----------
-    source : str, Embeddings, BaseEmbedding or callable
+    source : str, Path, Embeddings, BaseEmbedding or callable
         A local model by name or folder; an object of LangChain (`embed_documents`) or LlamaIndex
         (`get_text_embedding_batch`); or a function from a list of texts to one vector each.
     name : str, optional
@@ -137,7 +137,7 @@ def encoder(source: Any = DEFAULT_MODEL, *, name: str | None = None, features: b
     >>> encoder(lambda texts: [[len(text), 1.0] for text in texts], name="length")(["four"]).tolist()
     [[4.0, 1.0]]
     """
-    if isinstance(source, str):
+    if isinstance(source, (str, Path)):
         from confroute.models.embed import LocalEmbedder
 
         local = LocalEmbedder.load(source)
@@ -176,7 +176,7 @@ def _name_of(source: Any) -> str:
     return type(source).__qualname__
 
 
-def _weights_hash(source: str) -> str | None:
+def _weights_hash(source: str | Path) -> str | None:
     from confroute.models.catalog import known
 
     weights = Path(source) / "model.safetensors"

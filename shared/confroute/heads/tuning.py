@@ -45,7 +45,7 @@ def tune_encoder(
 ) -> Path:
     """Train a local embedding model to predict the quality of models' answers from the prompt, and write it to `folder`.
 
-    `encoder(str(folder))` then makes vectors for any head. A head remembers the weights' hash, and refuses another model's.
+    `encoder(folder)` then makes vectors for any head. A head remembers the weights' hash, and refuses another model's.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def tune_encoder(
     ::
 
         folder = tune_encoder(prompts, np.stack([edge_right, cloud_right], axis=1), "tuned")
-        embed = encoder(str(folder))
+        embed = encoder(folder)
         head = Ridge.fit(embed(prompts), (1 + cloud_right - edge_right) / 2)
         save_head(head, "head", identity=embed.identity())
     """
