@@ -11,6 +11,8 @@ read. Of the settings within one standard error of the best (of the paired diffe
 """
 
 import argparse
+import json
+import re
 from pathlib import Path
 
 import _recorded
@@ -92,8 +94,23 @@ def chosen(values):
     return [*values][int(np.argmax(within))]
 
 
+def solutions(bench):
+    """Print what GSM8K's written solutions would tell, which no router has."""
+    path = _recorded.DATA / "routellm/evals/gsm8k/test.jsonl"
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    written = {row["question"].strip(): row["answer"] for row in rows}
+    answers = [written[prompt.strip()] for prompt in bench.prompts]
+    for what, scores in (
+        ("steps of the solution", [answer.count("<<") for answer in answers]),
+        ("length of the solution", [len(re.sub("<<.*?>>", "", answer)) for answer in answers]),
+        ("length of the prompt", [len(prompt) for prompt in bench.prompts]),
+    ):
+        print(f"gsm8k  {what:24s} {apgr(np.array(scores, float), bench.weak, bench.strong):.3f}", flush=True)
+
+
 def ceilings(benches, embed, cache):
     """Print five-fold APGR on each benchmark's own labels, and on MMLU by the number of labelled questions."""
+    solutions(benches["gsm8k"])
     names = ("embedding and features, ridge 1e4", "words, ridge 10", "both, ridge 1e4 and 10")
     for bench in (benches[name] for name in ("gsm8k", "mmlu")):
         texts = Texts(prompts=bench.prompts, vectors=embedded(embed, bench.prompts, cache))
