@@ -23,8 +23,8 @@ from confroute import Breaker, Cascade, KeepPrivate, Limits, RetryBudget, TokenL
 from confroute.budget import Budget, Paced
 from confroute.cli import main as confroute
 from confroute.drift import Audited, DriftTest
-from confroute.log import DecisionLog
-from confroute.otel import instrument
+from confroute.observe.log import DecisionLog
+from confroute.observe.otel import instrument
 from confroute.prices import Price
 from confroute.testing import Reply, ScriptedModel, ScriptedServer, faults
 from langchain_confroute import ChatConfRoute, ChatLocal

@@ -36,8 +36,8 @@ from confroute.asks import (
 from confroute.errors import RequestError
 from confroute.models.inside import elsewhere, look_inside
 from confroute.signals.fields import field_logprobs
+from confroute.streaming import Streamed
 from confroute.types import Generation
-from confroute.watching import Streamed
 from langchain_confroute._answers import merged
 from langchain_confroute._compat import bubble_ups, first_messages
 from langchain_confroute._local import to_messages
@@ -78,7 +78,7 @@ class ChatCalls:
     unasked: bool = False  # the chunks that come now carry log-probabilities that only we asked for
 
     def call(self, ask: ModelAsk) -> Sequence[Generation] | Evidence:
-        """What `confroute.runtime.run` wants."""
+        """What `confroute.executor.run` wants."""
         tier, start = self.tiers[ask.tier], time.perf_counter()
         if isinstance(ask, (Score, Hidden)):
             return self._inside(tier, ask)
@@ -89,7 +89,7 @@ class ChatCalls:
         return self._generations(messages, start, ask)
 
     async def acall(self, ask: ModelAsk) -> Sequence[Generation] | Evidence:
-        """What `confroute.runtime.arun` wants."""
+        """What `confroute.executor.arun` wants."""
         tier, start = self.tiers[ask.tier], time.perf_counter()
         if isinstance(ask, (Score, Hidden)):
             # CPU-bound: on the event loop it would stop every other request.
@@ -104,7 +104,7 @@ class ChatCalls:
         return self._generations(messages, start, ask)
 
     def stream(self, ask: Streamed) -> Generator[AIMessage | Generation, None, None]:
-        """What `confroute.runtime.run_stream` wants."""
+        """What `confroute.executor.run_stream` wants."""
         start, chunks = time.perf_counter(), []
         items = self._chunks(self._streaming(ask), ask)
         try:
@@ -125,7 +125,7 @@ class ChatCalls:
         yield self._generation(merged(chunks), start, ask)
 
     async def astream(self, ask: Streamed) -> AsyncGenerator[AIMessage | Generation, None]:
-        """What `confroute.runtime.arun_stream` wants."""
+        """What `confroute.executor.arun_stream` wants."""
         start, chunks = time.perf_counter(), []
         items = self._achunks(self._streaming(ask), ask)
         try:

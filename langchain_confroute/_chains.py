@@ -16,8 +16,8 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from confroute.asks import Hidden, ModelAsk, Prompt, Sample, Score, Tentative
 from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.models.inside import elsewhere
+from confroute.streaming import Streamed
 from confroute.types import Generation, Usage
-from confroute.watching import Streamed
 from langchain_confroute._answers import summed
 from langchain_confroute._calls import TAGS
 from langchain_confroute._compat import bubble_ups
@@ -101,7 +101,7 @@ class ChainCalls:
         return self.chains[ask.tier]
 
     def call(self, ask: ModelAsk) -> list[Generation]:
-        """What `confroute.runtime.run` wants."""
+        """What `confroute.executor.run` wants."""
         if isinstance(ask, (Score, Hidden)):
             raise elsewhere(ask, "a model inside a chain")
         below, start = self._all_below(ask), time.perf_counter()
@@ -116,7 +116,7 @@ class ChainCalls:
         return self._generations(outputs, below, start)
 
     async def acall(self, ask: ModelAsk) -> list[Generation]:
-        """What `confroute.runtime.arun` wants."""
+        """What `confroute.executor.arun` wants."""
         if isinstance(ask, (Score, Hidden)):
             raise elsewhere(ask, "a model inside a chain")
         below, start = self._all_below(ask), time.perf_counter()
@@ -143,7 +143,7 @@ class ChainCalls:
         ]
 
     def stream(self, ask: Streamed) -> Generator[Any, None, None]:
-        """What `confroute.runtime.run_stream` wants."""
+        """What `confroute.executor.run_stream` wants."""
         config, heard = self._below(ask)
         start, chunks = time.perf_counter(), []
         items = self._chain(ask).stream(self.given, config, **self.kwargs)
@@ -158,7 +158,7 @@ class ChainCalls:
         yield self._whole(heard, chunks, start)
 
     async def astream(self, ask: Streamed) -> AsyncGenerator[Any, None]:
-        """What `confroute.runtime.arun_stream` wants."""
+        """What `confroute.executor.arun_stream` wants."""
         config, heard = self._below(ask)
         start, chunks = time.perf_counter(), []
         items = self._chain(ask).astream(self.given, config, **self.kwargs)

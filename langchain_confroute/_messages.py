@@ -8,7 +8,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
-from confroute.sent import texts_in
+from confroute.text_extraction import texts_in
 from confroute.types import Finish, Generation, Message, Role, Usage
 from langchain_confroute.logprobs import extract_top_logprobs, read
 

@@ -12,10 +12,10 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import RunnableConfig, ensure_config
 
 from confroute.decision import Routed
+from confroute.executor import arun, arun_stream, run, run_stream
 from confroute.flow import Policy
 from confroute.models.resilience import Limits
-from confroute.runtime import arun, arun_stream, run, run_stream
-from confroute.sent import texts_in
+from confroute.text_extraction import texts_in
 from confroute.types import Request
 from langchain_confroute import _request
 from langchain_confroute._answers import Ending, in_chunks, marked, without_logprobs

@@ -13,7 +13,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel
 
 from confroute.errors import PolicyError
-from confroute.sent import texts_in
+from confroute.text_extraction import texts_in
 from langchain_confroute._answers import KEY
 from langchain_confroute._calls import Judged
 from langchain_confroute._schema import Tool, problem

@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 
 from confroute.asks import ModelAsk, Prompt, Sample, Tentative
-from confroute.watching import Streamed
+from confroute.streaming import Streamed
 from langchain_confroute import _compat
 from langchain_confroute._calls import ChatCalls
 from langchain_confroute._tiers import Model, TierModel, chat_of, kwargs_of, without_sampling

@@ -9,12 +9,12 @@ from typing import Any
 from langchain_core.globals import get_llm_cache
 from langchain_core.messages import AIMessage, HumanMessage
 
-from confroute._counted import counted
 from confroute.doctor import Check, Diagnosis
 from confroute.errors import BadLogprobsError, ConfrouteError, MissingExtraError, PolicyError
-from confroute.nextstep import next_step
 from confroute.prices import Price
+from confroute.remediation import next_step
 from confroute.types import checked_logprobs
+from confroute.views.html import counted
 from langchain_confroute._given import resolved
 from langchain_confroute._tiers import Model, TierModel
 from langchain_confroute.local import ChatLocal

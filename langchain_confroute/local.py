@@ -15,8 +15,8 @@ from langchain_core.language_models import BaseChatModel, LangSmithParams, Model
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
+from confroute.concurrency import in_thread, stream_in_thread
 from confroute.errors import RequestError
-from confroute.models._threads import in_thread, stream_in_thread
 from confroute.types import Usage
 from langchain_confroute._local import PROVIDER, chunk_of, generation_of, to_messages
 

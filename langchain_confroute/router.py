@@ -14,11 +14,11 @@ from typing_extensions import override
 
 from confroute.decision import Routed
 from confroute.errors import PolicyError
+from confroute.executor import arun, arun_stream, run, run_stream
 from confroute.flow import Policy
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade
-from confroute.runtime import arun, arun_stream, run, run_stream
-from confroute.sent import texts_in
+from confroute.text_extraction import texts_in
 from confroute.types import Message, Request, Tier
 from langchain_confroute._chains import Chain, ChainCalls
 from langchain_confroute._events import aannounce, announce

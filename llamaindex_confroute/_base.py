@@ -18,7 +18,7 @@ from confroute.flow import Policy
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade
 from confroute.policy.files import refuse_path
-from confroute.sent import texts_in
+from confroute.text_extraction import texts_in
 from confroute.types import Request, Tier
 from llamaindex_confroute import _compat
 from llamaindex_confroute._lineage import Lineage

@@ -17,7 +17,7 @@ from llama_index.core.base.llms.types import (
 )
 
 from confroute.errors import RequestError
-from confroute.sent import texts_in
+from confroute.text_extraction import texts_in
 from confroute.types import Message, Role
 
 _ROLES: dict[MessageRole, Role] = {

@@ -1,4 +1,4 @@
-"""One routed call: a policy's asks become calls of the children, through `confroute.runtime`."""
+"""One routed call: a policy's asks become calls of the children, through `confroute.executor`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from confroute.asks import (
     Tentative,
 )
 from confroute.decision import Routed
+from confroute.executor import arun, arun_stream, run, run_stream
 from confroute.flow import Policy
 from confroute.models.inside import elsewhere, look_inside
 from confroute.models.resilience import Limits
-from confroute.runtime import arun, arun_stream, run, run_stream
+from confroute.streaming import Streamed
 from confroute.types import Generation, Request
-from confroute.watching import Streamed
 from llamaindex_confroute._lineage import Lineage
 from llamaindex_confroute._local import to_messages
 from llamaindex_confroute._messages import from_core

@@ -24,8 +24,8 @@ from llama_index.core.bridge.pydantic import Field
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.llm import LLM
 
+from confroute.concurrency import in_thread, stream_in_thread
 from confroute.errors import RequestError
-from confroute.models._threads import in_thread, stream_in_thread
 from llamaindex_confroute._local import completion_of, responses_of, to_messages, together
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from confroute.models.breaker import Breaker
 from confroute.models.deadline import deadline
 from confroute.models.resilience import Limits
 from confroute.models.retry_budget import RetryBudget
+from confroute.observe.trace import record
 from confroute.policy import Cascade, Gate, KeepPrivate, Prefix, SendTo, Threshold
 from confroute.signals import (
     ContextLacks,
@@ -22,7 +23,6 @@ from confroute.signals import (
     TokenLogprob,
     semantic_entropy,
 )
-from confroute.trace import record
 from confroute.types import Context, Generation, Message, Request, Tier, Usage
 
 __all__ = [

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from confroute.bench.metrics import apgr, apgr_binned
+from confroute.stats.metrics import apgr, apgr_binned
 
 DATA = Path(os.environ.get("CONFROUTE_DATA", Path(__file__).parents[2] / "../shared/data"))
 

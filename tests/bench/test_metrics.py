@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from confroute.bench.isotonic import crossfit_probability, fit_isotonic
-from confroute.bench.metrics import (
+from confroute.stats.isotonic import crossfit_probability, fit_isotonic
+from confroute.stats.metrics import (
     MetricError,
     apgr,
     apgr_binned,

@@ -5,11 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from confroute.bench.replay import replay_recorded
-from confroute.bench.replay.answers import combined, single, stopping, with_column
-from confroute.bench.replay.costs import RATIOS, Calls, Ranked, Stepped, at_equal_cost
-from confroute.bench.replay.queries import crossfitted
-from confroute.bench.replay.recorded_report import verdict
+from confroute.bench import replay_recorded
+from confroute.bench.costs import RATIOS, Calls, Ranked, Stepped, at_equal_cost
+from confroute.bench.recorded import combined, crossfitted, single, stopping, with_column
+from confroute.bench.recorded_report import verdict
 from confroute.cli import main
 from confroute.errors import PolicyError
 from confroute.fitting import Rates, table_of

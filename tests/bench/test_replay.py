@@ -10,20 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from confroute.bench.metrics import apgr
-from confroute.bench.replay import load_benchmarks, replay
-from confroute.bench.replay.data import STRONG, WEAK, Benchmark
-from confroute.bench.replay.duplicates import near_duplicates
-from confroute.bench.replay.embeddings import embedded
-from confroute.bench.replay.preference import compare, routed_quality
-from confroute.bench.replay.protocol import cpt_binned, cpt_crossing, measure
-from confroute.bench.replay.report import html, markdown, plot, write
-from confroute.bench.replay.training import STRONG as STRONG_MODELS
-from confroute.bench.replay.training import WEAK as WEAK_MODELS
-from confroute.bench.replay.training import training_set
+from confroute.bench import load_benchmarks, replay
+from confroute.bench.data import STRONG, WEAK, Benchmark
+from confroute.bench.material import embedded
+from confroute.bench.preference import compare, routed_quality
+from confroute.bench.protocol import cpt_binned, cpt_crossing, measure
+from confroute.bench.report import html, markdown, plot, write
+from confroute.bench.training import STRONG as STRONG_MODELS
+from confroute.bench.training import WEAK as WEAK_MODELS
+from confroute.bench.training import near_duplicates, training_set
 from confroute.cli import main
 from confroute.errors import PolicyError
 from confroute.heads import encoder
+from confroute.stats.metrics import apgr
 
 DATA = Path(os.environ.get("CONFROUTE_DATA", Path(__file__).parents[2] / "../shared/data"))
 

@@ -8,10 +8,9 @@ import pytest
 
 from confroute.cli import main
 from confroute.decision import Decision, Measurement, Step
-from confroute.log import Entry
+from confroute.observe.log import Entry
 from confroute.types import Usage
-from confroute.views.report import largest_gap, log_page, over_time_svg
-from confroute.views.worth import notable
+from confroute.views.report import largest_gap, log_page, notable, over_time_svg
 
 
 def entry(number, uncertainty, **more):

@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from confroute.bench.evaluation import evaluate
 from confroute.cli import signals
 from confroute.errors import ConfrouteError, PolicyError
 from confroute.recording import RecordedSample, RecordError, Row, Side, write_rows
+from confroute.recording.evaluation import evaluate
 
 KEYS = {"auroc", "auroc_ci", "prr", "ece", "apgr"}
 

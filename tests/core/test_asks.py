@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from confroute.asking import work
 from confroute.asks import Ask, Draft, Embed, Evidence, Gather, Hidden, Sample, Score
 from confroute.decision import Decision, Measurement, Routed, Step
 from confroute.errors import SignalUnavailableError
+from confroute.executor import arun, run, work
 from confroute.policy import Cascade
-from confroute.runtime import arun, run
 from confroute.signals import Case, Range
 from confroute.signals.mc_dropout import DropoutPasses, McDropout
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel

@@ -32,8 +32,8 @@ from confroute.errors import (
     TierTimeoutError,
     UnknownModelError,
 )
+from confroute.executor import arun, arun_stream, run, run_stream
 from confroute.policy import GroupThreshold
-from confroute.runtime import arun, arun_stream, run, run_stream
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 
 SURE, UNSURE = Reply(text="4", logprob=-0.01), Reply(text="5", logprob=-2.0)

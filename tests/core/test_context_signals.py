@@ -21,7 +21,7 @@ from confroute import (
 )
 from confroute.asks import Embed, Entails, Evidence
 from confroute.errors import PolicyError, SignalUnavailableError
-from confroute.runtime import run
+from confroute.executor import run
 from confroute.signals import Case, abstains
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 from confroute.types import Generation, Tier

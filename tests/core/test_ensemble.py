@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from confroute import Cascade, Ensemble, Gate, Threshold
 from confroute.asks import Evidence
 from confroute.errors import MissingExtraError, PolicyError, SignalUnavailableError
-from confroute.runtime import run
+from confroute.executor import run
 from confroute.signals import Case
 from confroute.signals.ensemble import spread
 from confroute.signals.mc_dropout import DropoutPasses

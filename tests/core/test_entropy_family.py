@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from confroute import Cascade, Message, Request
 from confroute.asks import Entails, Evidence, Sample
+from confroute.executor import run
 from confroute.policy.files import from_json, to_json
-from confroute.runtime import run
 from confroute.signals import (
     AlphabetSize,
     Case,
@@ -25,12 +25,9 @@ from confroute.signals import (
     SemanticEntropy,
 )
 from confroute.signals.alphabet_size import alphabet_size
+from confroute.signals.clusters import normalised_entropy
 from confroute.signals.coverage_entropy import chao_shen
-from confroute.signals.degree import degree
-from confroute.signals.eccentricity import eccentricity
-from confroute.signals.eigenvalues import soft_count
-from confroute.signals.kernel_entropy import kernel_entropy
-from confroute.signals.partitions import normalised_entropy
+from confroute.signals.graph import degree, eccentricity, kernel_entropy, soft_count
 from confroute.testing import ScriptedCalls, ScriptedModel
 from confroute.types import Generation, Tier
 

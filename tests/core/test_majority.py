@@ -18,8 +18,8 @@ from confroute import (
 )
 from confroute.decision import Decision
 from confroute.errors import PolicyError
-from confroute.policy.majority import majority
-from confroute.runtime import run
+from confroute.executor import run
+from confroute.policy.verdict import majority
 from confroute.signals.answers import final_answer
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 from confroute.types import Generation

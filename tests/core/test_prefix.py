@@ -22,7 +22,7 @@ from confroute import (
     record,
 )
 from confroute.errors import PolicyError, StreamInterruptedError
-from confroute.runtime import arun_stream, run, run_stream
+from confroute.executor import arun_stream, run, run_stream
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 from confroute.types import Generation
 

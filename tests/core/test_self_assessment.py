@@ -7,7 +7,7 @@ import pytest
 from confroute import Cascade, KeepPrivate, Message, Request
 from confroute.asks import Evidence, Prompt
 from confroute.errors import SignalUnavailableError
-from confroute.runtime import run
+from confroute.executor import run
 from confroute.signals import Case, PTrue, Verbalised
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 from confroute.types import Generation, Tier

@@ -10,7 +10,7 @@ from confroute import SameEmbedding, SameEntailment, SemanticEntropy, semantic_e
 from confroute.asks import Embed, Entails, Evidence, Sample
 from confroute.errors import BadLogprobsError, PolicyError, SignalUnavailableError
 from confroute.signals import Case
-from confroute.signals.partitions import bounds, normalised_entropy
+from confroute.signals.clusters import bounds, normalised_entropy
 from confroute.types import Generation, Tier
 
 # "Paris and London" entails both of its parts; neither of them entails it.

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.signals import Case, OptionProbability, TokenEntropy, TokenLogprob, TokenMargin, token_nll
-from confroute.signals.spans import answer_spans, tokens_within
 from confroute.signals.token_entropy import entropy_bounds
+from confroute.signals.tokens import answer_spans, tokens_within
 from confroute.types import Generation, Tier
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from confroute import Cascade, Gate, Message, Request, SelfConsistency, Threshold, Tier, TokenLogprob
 from confroute.decision import Measurement
+from confroute.executor import run
 from confroute.policy.verdict import blocked_by, is_grey, settled, unmeasured, verdict_of
-from confroute.runtime import run
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 
 GREY = Gate(signal=SelfConsistency(n=5), threshold=Threshold(value=0.4), grey=(0.2, 0.8))

@@ -17,7 +17,7 @@ from confroute.cli import main
 from confroute.errors import AllTiersFailedError, ModelError, NoSignalError, TierError
 from confroute.models.catalog import find
 from confroute.models.local import LocalModel
-from confroute.nextstep import next_step
+from confroute.remediation import next_step
 from confroute.testing import Reply, ScriptedModel, ScriptedServer, faults
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.doctor import diagnose

@@ -7,10 +7,10 @@ import pytest
 
 from confroute.fitting import CloudShare, fit
 from confroute.fitting.calibrated import as_probability
-from confroute.fitting.report import report_html
 from confroute.recording import Row, Side
 from confroute.signals import AlphabetSize
 from confroute.signals.base import Range
+from confroute.views.fit import report_html
 from confroute.views.html import text
 
 GOAL = CloudShare(share=0.3)

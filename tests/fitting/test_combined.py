@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from confroute import Cascade, Gate, SelfConsistency, Threshold, TokenLogprob
 from confroute.asks import Evidence, Sample
-from confroute.bench.metrics import auroc, ece
 from confroute.errors import CalibrationError, PolicyError, SignalUnavailableError
 from confroute.fitting import crossfit_combined, fit_combined, mean_rank, predicted
 from confroute.signals import Case, Combined, Curve, Head, Member
+from confroute.stats.metrics import auroc, ece
 from confroute.types import Generation, Tier
 
 SIGNALS = {"token_logprob.mean": TokenLogprob(), "self_consistency": SelfConsistency(n=5)}

@@ -8,8 +8,8 @@ import pytest
 from confroute.errors import CalibrationError, PolicyError
 from confroute.fitting import Objective, Rates, fit, front_of, table_of
 from confroute.fitting.fit import CloudShare
-from confroute.fitting.report import front_svg, report_html
 from confroute.recording import Row, Side
+from confroute.views.fit import front_svg, report_html
 
 EDGE, CLOUD = 0.5, 2.0  # USD for 1000 calls
 

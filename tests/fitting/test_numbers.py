@@ -22,8 +22,7 @@ from confroute.fitting import (
 )
 from confroute.fitting.choice import chosen, uncertainty_of
 from confroute.fitting.fit import samples
-from confroute.fitting.objective import Limit
-from confroute.fitting.point import Point
+from confroute.fitting.objective import Limit, Point
 from confroute.fitting.rates import Bill, bill_of_cloud, bill_of_draft, bill_of_samples
 from confroute.fitting.replay import Outcome
 from confroute.prices import Price

@@ -9,10 +9,10 @@ import pytest
 
 from confroute import Cascade, Gate, Message, Request, SemanticEntropy, Threshold
 from confroute.errors import CalibrationError, PolicyError
-from confroute.runtime import run
+from confroute.executor import run
 from confroute.signals import EwensMixture
-from confroute.signals.ewens import final_entropies
-from confroute.signals.partitions import normalised_entropy
+from confroute.signals.clusters import normalised_entropy
+from confroute.signals.stopping import final_entropies
 from confroute.testing import ScriptedCalls, ScriptedModel
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from confroute import Cascade, KeepPrivate, Message, Request, Tier, TokenLogprob, record
 from confroute.errors import MissingExtraError, PolicyError, StreamInterruptedError, TierError
+from confroute.executor import arun, run
 from confroute.heads import Estimate, WordRidge, encoder
 from confroute.policy import HeadFirst
-from confroute.runtime import arun, run
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 
 

@@ -18,7 +18,7 @@ from confroute.heads import (
     prompt_features,
     save_head,
 )
-from confroute.heads._ensemble import masks
+from confroute.heads.networks import masks
 
 DIM = 16
 HEADS = {

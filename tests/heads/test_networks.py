@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from confroute.heads import MLP, MatrixFactorisation, factorisation, mlp
-from confroute.heads._ensemble import Ensemble, estimated, masked
+from confroute.heads import MLP, MatrixFactorisation, networks
+from confroute.heads.networks import Ensemble, estimated, masked
 
 # Standardised, the columns are -1, 1 and 0: the second never varies and keeps its scale.
 X, LABELS = [[3.0, 3.0], [7.0, 3.0]] * 4, [0, 1] * 4
@@ -41,7 +41,7 @@ def learnt(monkeypatch, module, weights):
 
 def test_a_network_of_two_members_by_hand(monkeypatch):
     """(7, 5) is (1, 2) standardised: units of 2.5 and 2, logits of 2.5 - 1 and 3 * 2; (3, 3) is (-1, 0): -1 and 0."""
-    given = learnt(monkeypatch, mlp, LAYERS)
+    given = learnt(monkeypatch, networks, LAYERS)
     head = MLP.fit(X, LABELS, hidden=1, members=2, draws=1, dropout=0.0)
     assert given["vectors"].tolist() == [[-1, 0], [1, 0]] * 4
     assert given["labels"].tolist() == LABELS
@@ -54,7 +54,7 @@ def test_a_network_of_two_members_by_hand(monkeypatch):
 
 def test_a_factorisation_of_two_members_by_hand(monkeypatch):
     """(0.5, 1) is itself and (1, 1) in the members' spaces: scores of -0.3 + 0.4 and 1."""
-    given = learnt(monkeypatch, factorisation, SPACES)
+    given = learnt(monkeypatch, networks, SPACES)
     head = MatrixFactorisation.fit(X, LABELS, rank=2, members=2, draws=1, dropout=0.0)
     assert np.asarray(given["vectors"]).tolist() == X, "vectors are taken as they are"
     found = head.estimate([0.5, 1.0])
@@ -64,14 +64,14 @@ def test_a_factorisation_of_two_members_by_hand(monkeypatch):
     assert isinstance(head, Ensemble)
     # Squares of 9, 49 and twice 9 have a mean of 19.
     shaped = []
-    monkeypatch.setattr(factorisation, "_scores", lambda *shape: shaped.extend(shape) or (None, None))
+    monkeypatch.setattr(networks, "_scores", lambda *shape: shaped.extend(shape) or (None, None))
     MatrixFactorisation.fit(X, LABELS, rank=2, members=2, draws=1, dropout=0.25, noise=0.2)
     assert shaped == [2, 2, 2, 0.25, pytest.approx(0.2 * 19**0.5)]
 
 
 def test_dropout_is_on_the_units_behind_the_activation(monkeypatch):
     """A mask of one unit leaves the offset, or half as much again of what the unit gives."""
-    learnt(monkeypatch, mlp, LAYERS)
+    learnt(monkeypatch, networks, LAYERS)
     head = MLP.fit(X, LABELS, hidden=1, members=2, draws=40, dropout=1 / 3)
     assert sorted(set(head.outer[0, 0].tolist())) == [0.0, 1.5]
     kept = (head.outer[0, 0] > 0).mean()
@@ -99,9 +99,9 @@ def test_spread_of_masks_by_hand():
 
 def test_a_constant_column_keeps_its_scale():
     """The others are divided by their deviation."""
-    mean, scale = mlp.standard(np.array(X, np.float32))
+    mean, scale = networks.standard(np.array(X, np.float32))
     assert (mean.tolist(), scale.tolist()) == ([5.0, 3.0], [2.0, 1.0])
-    assert mlp.standard(np.array([[0.0], [4.0]], np.float32))[1].tolist() == [2.0]
+    assert networks.standard(np.array([[0.0], [4.0]], np.float32))[1].tolist() == [2.0]
 
 
 def test_what_is_trained_is_what_is_estimated():
@@ -112,31 +112,31 @@ def test_what_is_trained_is_what_is_estimated():
     def tensors(weights):
         return {name: torch.from_numpy(value) for name, value in weights.items()}
 
-    start, forward = mlp._network(2, 2, 1, 0.0)
+    start, forward = networks._network(2, 2, 1, 0.0)
     batch = torch.tensor([[[1.0, 2.0], [-1.0, 0.0]]]).repeat(2, 1, 1)
     assert forward(tensors(LAYERS), batch, generator).tolist() == [[1.5, -1.0], [6.0, 0.0]]
     assert {name: value.shape for name, value in start(generator).items()} == {
         name: value.shape for name, value in tensors(LAYERS).items()
     }
-    start, forward = factorisation._scores(2, 2, 2, 0.0, 0.0)
+    start, forward = networks._scores(2, 2, 2, 0.0, 0.0)
     batch = torch.tensor([[[0.5, 1.0]]]).repeat(2, 1, 1)
     assert forward(tensors(SPACES), batch, generator).flatten().tolist() == pytest.approx([0.1, 1.0])
     assert {name: value.shape for name, value in start(generator).items()} == {
         name: value.shape for name, value in tensors(SPACES).items()
     }
-    wide = mlp._network(3, 400, 100, 0.0)[0](generator)
+    wide = networks._network(3, 400, 100, 0.0)[0](generator)
     assert float(wide["inner"].std()) == pytest.approx((2 / 400) ** 0.5, rel=0.02)
     assert float(wide["outer"].std()) == pytest.approx(100**-0.5, rel=0.15)
     assert not wide["bias"].any()
     assert not wide["offset"].any()
-    wide = factorisation._scores(3, 400, 100, 0.0, 0.0)[0](generator)
+    wide = networks._scores(3, 400, 100, 0.0, 0.0)[0](generator)
     assert float(wide["projection"].std()) == pytest.approx(400**-0.5, rel=0.02)
 
 
 def test_noise_is_as_long_as_it_says():
     """In training each number of a prompt moves by 0.5 of the vectors' root mean square, which is 2."""
     torch = pytest.importorskip("torch")
-    _, forward = factorisation._scores(1, 1, 1, 0.0, 0.5 * 2.0)
+    _, forward = networks._scores(1, 1, 1, 0.0, 0.5 * 2.0)
     weights = {
         "projection": torch.ones(1, 1, 1),
         "models": torch.tensor([[[-1.0], [1.0]]]),

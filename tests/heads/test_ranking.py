@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from confroute.errors import CalibrationError
 from confroute.heads import SimilarityRanking, tiers_of
-from confroute.heads._bradley_terry import fit_ratings, gap_deviation
+from confroute.heads.ranking import fit_ratings, gap_deviation
 
 TIERS, EDGE, CLOUD = 5, 1, 4
 

@@ -25,7 +25,7 @@ from confroute.judge import (
     read_winner,
     spent,
 )
-from confroute.judge.prompts import pair_messages, single_messages
+from confroute.judge.protocol import pair_messages, single_messages
 from confroute.models.resilience import Limits
 from confroute.models.speaking import FunctionSpeaker
 from confroute.prices import Price

@@ -8,7 +8,7 @@ from langchain_core.globals import set_llm_cache
 from langchain_core.load import dumps, loads
 
 from confroute import Cascade, SelfConsistency, TokenLogprob
-from confroute.testing import ScriptedModel, _wire
+from confroute.testing import ScriptedModel, wire
 from langchain_confroute import ChatConfRoute, extract_token_logprobs
 from langchain_confroute.testing import ScriptedChat
 
@@ -88,7 +88,7 @@ async def test_samples_differ_in_every_form_of_call(cloud, how):
         assert last.response_metadata["confroute"]["uncertainty"] == 1.0
 
 
-class Ollama(_wire.Wire):
+class Ollama(wire.Wire):
     """One answer with the log-probabilities that newer Ollama servers send."""
 
     # Keeps no connection open, which a client that is only collected would leave behind.
@@ -110,7 +110,7 @@ class Ollama(_wire.Wire):
         )
 
 
-class OllamaServer(_wire.LoopbackServer):
+class OllamaServer(wire.LoopbackServer):
     """At the root, not under /v1."""
 
     handler = Ollama

@@ -13,7 +13,7 @@ from langchain_ollama import ChatOllama
 from langchain_openai import ChatOpenAI
 
 from confroute import Cascade, TokenLogprob
-from confroute.testing import _wire
+from confroute.testing import wire
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.testing import ScriptedChat
 from tests.langchain.conftest import ONCE, forced
@@ -28,7 +28,7 @@ def look_up(word: str) -> str:
     return word
 
 
-class Handler(_wire.Wire):
+class Handler(wire.Wire):
     """Speaks three providers' protocols as far as one answer needs."""
 
     # Keeps no connection open, which a client that is only collected would leave behind.
@@ -70,7 +70,7 @@ class Handler(_wire.Wire):
         self.send_json(answer)
 
 
-class Server(_wire.LoopbackServer):
+class Server(wire.LoopbackServer):
     """Every provider at one address, with the path that each request came to."""
 
     handler = Handler

@@ -16,15 +16,15 @@ from confroute import (
     Threshold,
     TokenLogprob,
     background,
-    hint,
+    executor,
     record,
 )
 from confroute.budget import Budget, Pace, Paced
 from confroute.drift import Audited, DriftTest
 from confroute.errors import PolicyError, StateError
+from confroute.executor import arun, run
 from confroute.learning import LearnOnline
 from confroute.policy.files import from_json, to_json
-from confroute.runtime import arun, run
 from confroute.state import MemoryStore, SQLiteStore
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 
@@ -95,7 +95,7 @@ def test_a_label_of_a_rejected_draft_costs_no_call():
 
 def test_the_same_share_of_kept_and_of_rejected_calls_is_labelled(monkeypatch):
     """Otherwise the labels would not be a sample of the traffic."""
-    monkeypatch.setattr("confroute.policy.layer._coin", random.Random(5))
+    monkeypatch.setattr("confroute.policy.wrapper._coin", random.Random(5))
     policy = learner(share=0.3, labels=2000)
     labelled = {"edge": 0, "cloud": 0}
     for at in range(600):
@@ -230,7 +230,7 @@ def test_a_host_learns_and_then_routes_by_what_it_learned(host):
 
 def test_uncalibrated_defaults_are_said_once(caplog):
     """The hint names both ways to calibrate; a policy of one's own gets none."""
-    hint.say_once.cache_clear()
+    executor.say_once.cache_clear()
     with caplog.at_level(logging.WARNING, logger="confroute"):
         route(Cascade.of(TokenLogprob(), 0.25))
         assert caplog.messages == []

@@ -155,17 +155,17 @@ def smollm2() -> LocalModel:
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one at every decoding step, each of which takes at least 5 ms."""
-    from confroute.models import _decode
+    from confroute.models import decoding
 
     taken: list[int] = []
-    real = _decode.Decoder.step
+    real = decoding.Decoder.step
 
     def slow(self: Any) -> Any:
         taken.append(1)
         time.sleep(0.005)
         return real(self)
 
-    monkeypatch.setattr(_decode.Decoder, "step", slow)
+    monkeypatch.setattr(decoding.Decoder, "step", slow)
     return taken
 
 

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from confroute.errors import ModelError, RequestError  # noqa: E402
-from confroute.models import _text, dropout  # noqa: E402
+from confroute.models import dropout, prompts  # noqa: E402
 from confroute.models.dropout import decoder_layers, dropout_passes, entropies, masks, perturbed  # noqa: E402
 from confroute.models.local import LocalModel  # noqa: E402
 from confroute.signals.mc_dropout import bald, decompose  # noqa: E402
@@ -59,8 +59,8 @@ def model(
 
 def reference(model: LocalModel, ask: list[Message], drawn: Any, *, prompt: bool) -> tuple[Any, ...]:
     """Each pass on its own: one row, no cache, every position masked behind the chosen layers."""
-    ids = _text.prompt_ids(model.tokenizer, ask)
-    said = _text.encode(model.tokenizer, ANSWER, special=False)
+    ids = prompts.prompt_ids(model.tokenizer, ask)
+    said = prompts.encode(model.tokenizer, ANSWER, special=False)
     full, rows = torch.tensor([[*ids, *said[:-1]]]), []
     for one in drawn:
         handles = []
@@ -183,7 +183,7 @@ def test_one_mask_for_all_positions(tiny: LocalModel, ask: list[Message]) -> Non
         handle = attention.register_forward_hook(lambda _m, _a, out: outputs.append(out[0]))
         try:
             with torch.inference_mode():
-                tiny.network(**inputs(_text.prompt_ids(tiny.tokenizer, ask)))
+                tiny.network(**inputs(prompts.prompt_ids(tiny.tokenizer, ask)))
         finally:
             handle.remove()
     (zero,) = [(output == 0).numpy() for output in outputs]

@@ -14,10 +14,10 @@ pytest.importorskip("llama_index.core")
 
 from confroute import Cascade, Ensemble, McDropout, Probe  # noqa: E402
 from confroute.errors import CalibrationError, PolicyError, RequestError  # noqa: E402
-from confroute.models._reading import prompts_kept  # noqa: E402
 from confroute.models.dropout import dropout_passes  # noqa: E402
 from confroute.models.inside import hidden_states, option_logprobs  # noqa: E402
 from confroute.models.local import LocalModel  # noqa: E402
+from confroute.models.prompt_cache import prompts_kept  # noqa: E402
 from confroute.recording import Row, Side  # noqa: E402
 from confroute.recording.probes import fit_probe  # noqa: E402
 from confroute.signals.mc_dropout import decompose  # noqa: E402
@@ -82,11 +82,11 @@ def test_a_host_reads_the_prompt_once_for_draft_samples_and_states(
 ) -> None:
     """A probe, dropout and samples drawn one by one behind one draft: the network sees the prompt's tokens a single time."""
     from confroute import Gate, SemanticEntropy, Threshold
-    from confroute.models import _reading
+    from confroute.models import prompt_cache
 
     readings = []
-    read = _reading.read
-    monkeypatch.setattr(_reading, "read", lambda *given: readings.append(given[1]) or read(*given))
+    read = prompt_cache.read
+    monkeypatch.setattr(prompt_cache, "read", lambda *given: readings.append(given[1]) or read(*given))
     weights().save(tmp_path / "probe.safetensors")
     signals = (Probe(path=str(tmp_path / "probe.safetensors")), McDropout(passes=2), SemanticEntropy(n=3))
     grey = [(0.0, 1.0), (0.0, 50.0), None]
@@ -146,9 +146,9 @@ def test_kept_prompts_change_no_number(tiny: LocalModel) -> None:
 
 def test_hidden_states_are_the_networks(tiny: LocalModel) -> None:
     """Those of one plain forward call, at the prompt's last token."""
-    from confroute.models import _text
+    from confroute.models import prompts
 
-    ids = torch.tensor([_text.prompt_ids(tiny.tokenizer, ASK)])
+    ids = torch.tensor([prompts.prompt_ids(tiny.tokenizer, ASK)])
     with torch.inference_mode():
         out = tiny.network(input_ids=ids, output_hidden_states=True)
     expected = np.stack([state[0, -1].numpy() for state in out.hidden_states])
@@ -164,7 +164,7 @@ def test_a_fitted_probe_ranks_new_rows(tmp_path: Path) -> None:
     """States that tell the outcome at one layer: the probe finds that layer, ranks out of fold, and is read back equal."""
     from safetensors.numpy import save_file
 
-    from confroute.bench.metrics import auroc
+    from confroute.stats.metrics import auroc
 
     rng = np.random.default_rng(3)
     rows = []
@@ -194,7 +194,7 @@ def test_a_probe_of_noise_ranks_by_chance(tmp_path: Path) -> None:
     """Out of fold, states that say nothing give an AUROC near one half: nothing of a row leaks into its own number."""
     from safetensors.numpy import save_file
 
-    from confroute.bench.metrics import auroc
+    from confroute.stats.metrics import auroc
 
     rng = np.random.default_rng(4)
     rows = []

@@ -15,7 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from confroute.errors import ModelError, RequestError  # noqa: E402
-from confroute.models import _decode, _gguf, _load, _text  # noqa: E402
+from confroute.models import decoding, loading, prompts  # noqa: E402
 from confroute.models.local import LocalModel, Piece  # noqa: E402
 from confroute.types import Message, Usage  # noqa: E402
 
@@ -26,7 +26,7 @@ CAPITAL = [Message(role="user", text="What is the capital of France?")]
 
 def full_logprobs(model: LocalModel, messages: list[Message], ids: tuple[int, ...]) -> list[float]:
     """Reference: one forward pass over everything, no cache."""
-    prompt = _text.prompt_ids(model.tokenizer, messages)
+    prompt = prompts.prompt_ids(model.tokenizer, messages)
     with torch.inference_mode():
         logits = model.network(input_ids=torch.tensor([[*prompt, *ids]])).logits[0].double()
     rows = logits.log_softmax(1)[len(prompt) - 1 : -1]
@@ -35,7 +35,7 @@ def full_logprobs(model: LocalModel, messages: list[Message], ids: tuple[int, ..
 
 def hf_greedy(model: LocalModel, messages: list[Message], new: int) -> list[int]:
     """Reference: transformers' own greedy decoding."""
-    prompt = torch.tensor([_text.prompt_ids(model.tokenizer, messages)])
+    prompt = torch.tensor([prompts.prompt_ids(model.tokenizer, messages)])
     out = model.network.generate(
         input_ids=prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=new
     )
@@ -93,7 +93,7 @@ def test_first_tokens_follow_the_distribution(
     """Frequencies of 4000 first tokens agree with the softmax (chi-square over the likeliest tokens)."""
     n = 4000
     drawn = tiny.generate(ask, n=n, temperature=temperature, top_p=top_p, max_tokens=1, seed=0)
-    prompt = torch.tensor([_text.prompt_ids(tiny.tokenizer, ask)])
+    prompt = torch.tensor([prompts.prompt_ids(tiny.tokenizer, ask)])
     with torch.inference_mode():
         expected = (tiny.network(input_ids=prompt).logits[0, -1].double() / temperature).softmax(0)
     order = expected.argsort(descending=True)
@@ -115,7 +115,7 @@ def test_logprobs_ignore_temperature_and_top_p(tiny: LocalModel, ask: list[Messa
     """Samples behind the shared prompt carry the model's own distribution, as teacher forcing gives it."""
     for answer in tiny.generate(ask, n=6, temperature=1.7, top_p=0.9, max_tokens=20, seed=5):
         assert answer.logprobs == pytest.approx(full_logprobs(tiny, ask, answer.raw), abs=1e-4)
-        scored = _decode.score(tiny._weights, _text.prompt_ids(tiny.tokenizer, ask), answer.raw)
+        scored = decoding.score(tiny._weights, prompts.prompt_ids(tiny.tokenizer, ask), answer.raw)
         assert answer.logprobs == pytest.approx(scored, abs=1e-4)
 
 
@@ -139,8 +139,8 @@ def test_scoring_in_parts(tiny: LocalModel, ask: list[Message], monkeypatch: pyt
     """Reading prompt and answer in small parts changes nothing."""
     whole = tiny.logprobs_of(ask, "the cat sat on the mat")
     (greedy,) = tiny.generate(ask, max_tokens=10)
-    monkeypatch.setattr(_decode, "PREFILL_TOKENS", 5)
-    monkeypatch.setattr(_decode, "SCORE_TOKENS", 3)
+    monkeypatch.setattr(decoding, "PREFILL_TOKENS", 5)
+    monkeypatch.setattr(decoding, "SCORE_TOKENS", 3)
     assert tiny.logprobs_of(ask, "the cat sat on the mat") == pytest.approx(whole, abs=1e-4)
     assert tiny.generate(ask, max_tokens=10)[0].raw == greedy.raw
 
@@ -155,7 +155,7 @@ def test_tokens_join_to_text(tiny: LocalModel, ask: list[Message]) -> None:
 
 def test_characters_that_span_tokens(tiny: LocalModel) -> None:
     """A character belongs to the token that completes it."""
-    row = _text.Row(decode=_text.decoder_of(tiny.tokenizer))
+    row = prompts.Row(decode=prompts.decoder_of(tiny.tokenizer))
     for token in tiny.tokenizer.encode("né 猫", add_special_tokens=False):
         row.push(token, -0.5)
     row.end("length")
@@ -214,8 +214,8 @@ def test_closing_a_stream_stops_decoding(
 ) -> None:
     """No further step is taken once the iterator is closed."""
     steps: list[int] = []
-    real = _decode.Decoder.step
-    monkeypatch.setattr(_decode.Decoder, "step", lambda self: steps.append(1) or real(self))
+    real = decoding.Decoder.step
+    monkeypatch.setattr(decoding.Decoder, "step", lambda self: steps.append(1) or real(self))
     stream = tiny.stream(ask, max_tokens=100)
     next(stream)
     taken = len(steps)
@@ -290,13 +290,13 @@ def test_ended_rows_leave_the_batch(
 ) -> None:
     """Later steps run with fewer rows, and the prompt with one."""
     shapes: list[tuple[int, ...]] = []
-    real = _decode.forward
+    real = decoding.forward
 
     def spy(weights: object, ids: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
         shapes.append(tuple(ids.shape))
         return real(weights, ids, *args, **kwargs)
 
-    monkeypatch.setattr(_decode, "forward", spy)
+    monkeypatch.setattr(decoding, "forward", spy)
     tiny.generate(ask, n=8, temperature=1.0, max_tokens=30, seed=1, stop=["a", "e", "t"])
     assert shapes[0] == (1, tiny.count_tokens(ask))
     rows = [shape[0] for shape in shapes[1:]]
@@ -363,7 +363,7 @@ def test_tool_turns_are_sent_as_the_users(tiny: LocalModel) -> None:
         for role, text in (("user", "sum?"), ("assistant", "add"), ("tool", "42"))
     ]
     same = [*turns[:2], Message(role="user", text="42")]
-    assert _text.prompt_ids(tiny.tokenizer, turns) == _text.prompt_ids(tiny.tokenizer, same)
+    assert prompts.prompt_ids(tiny.tokenizer, turns) == prompts.prompt_ids(tiny.tokenizer, same)
 
 
 def test_a_template_that_refuses(make_tiny: MakeTiny, tmp_path: Path) -> None:
@@ -376,7 +376,7 @@ def test_a_template_that_refuses(make_tiny: MakeTiny, tmp_path: Path) -> None:
 def test_without_a_template(make_tiny: MakeTiny, tmp_path: Path) -> None:
     """Roles become plain lines."""
     model = LocalModel.load(make_tiny(tmp_path, template=None))
-    ids = _text.prompt_ids(
+    ids = prompts.prompt_ids(
         model.tokenizer, [Message(role="system", text="s"), Message(role="user", text="u")]
     )
     assert model.tokenizer.decode(ids) == "system: s\nuser: u\nassistant:"
@@ -403,7 +403,7 @@ def test_first_loads_at_once_load_once() -> None:
         return object()
 
     with ThreadPoolExecutor(6) as pool:
-        values = list(pool.map(lambda _: _load.once(("test", id(made)), make), range(6)))
+        values = list(pool.map(lambda _: loading.once(("test", id(made)), make), range(6)))
     assert len(made) == 1
     assert len({id(value) for value in values}) == 1
 
@@ -462,18 +462,18 @@ def test_converted_weights_are_kept_whole(tiny: LocalModel, tmp_path: Path) -> N
     gguf = tmp_path / "x.gguf"
     gguf.write_bytes(b"GGUF" + bytes(10))
     folder = tmp_path / "x.gguf.float32"
-    assert not _gguf._is_current(folder, gguf)
-    _gguf._keep(tiny.network, tiny.tokenizer, folder, gguf)
-    assert _gguf._is_current(folder, gguf)
+    assert not loading._is_current(folder, gguf)
+    loading._keep(tiny.network, tiny.tokenizer, folder, gguf)
+    assert loading._is_current(folder, gguf)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.gguf", "x.gguf.float32"]
     assert LocalModel.load(gguf).generate([Message(role="user", text="u")], max_tokens=4)
     (folder / "model.safetensors").write_bytes(b"")
-    _load._cache.clear()
+    loading._cache.clear()
     with pytest.raises(ModelError, match=r"x\.gguf: damaged"):
         LocalModel.load(gguf)
     assert not folder.exists()
     gguf.write_bytes(b"GGUF" + bytes(11))
-    assert not _gguf._is_current(folder, gguf)
+    assert not loading._is_current(folder, gguf)
 
 
 def test_core_import_needs_no_torch() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from confroute.errors import ChecksumError, DownloadError, UnknownModelError
-from confroute.models import _entries, _hub, _wheels, catalog, download
+from confroute.models import catalog, download
 from confroute.models.catalog import CatalogEntry, CatalogFile, Part, Wheel, cached, resolve
 from confroute.models.download import pull
 
@@ -79,7 +79,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def catalogue(monkeypatch: pytest.MonkeyPatch) -> Callable[[CatalogEntry], None]:
     """Replace the catalogue by one entry."""
-    return lambda only: monkeypatch.setattr(_entries, "ENTRIES", (only,))
+    return lambda only: monkeypatch.setattr(catalog, "ENTRIES", (only,))
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def fake_pip(monkeypatch: pytest.MonkeyPatch, index: Path, tmp_path: Path) -> Pa
     def command(requirement: str, folder: Path) -> list[str]:
         return [sys.executable, "-ISc", code, str(index), str(folder), requirement, str(calls)]
 
-    monkeypatch.setattr(_wheels, "pip_command", command)
+    monkeypatch.setattr(download, "pip_command", command)
     return calls
 
 
@@ -242,7 +242,7 @@ def test_no_space(catalogue, fake_pip, cache, monkeypatch):
     """Space is checked before anything is fetched, and the message has both numbers."""
     catalogue(entry())
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(10**9, 10**9, 1_000_000))
-    monkeypatch.setattr(_wheels, "space_for", lambda _wheels: 5_000_000)
+    monkeypatch.setattr(download, "space_for", lambda _wheels: 5_000_000)
     with pytest.raises(DownloadError, match=r"needs 5 MB .* has 1 MB"):
         pull("tiny")
     assert fake_pip.read_text() == ""
@@ -264,7 +264,7 @@ def test_environment_without_pip(catalogue, monkeypatch):
     """The error says that pip is missing, not that the network is."""
     catalogue(entry())
     code = "import sys; sys.exit('python: No module named pip')"
-    monkeypatch.setattr(_wheels, "pip_command", lambda *_: [sys.executable, "-ISc", code])
+    monkeypatch.setattr(download, "pip_command", lambda *_: [sys.executable, "-ISc", code])
     with pytest.raises(DownloadError, match="install pip into this environment"):
         pull("tiny")
 
@@ -407,7 +407,7 @@ def test_hanging_hub_falls_over_to_wheels_within_five_seconds(catalogue, fake_pi
 def test_trickling_hub_is_given_up(catalogue, fake_pip, monkeypatch):
     """A hub that sends a few bytes now and then does not hold a pull for hours."""
     catalogue(entry(hub="org/tiny"))
-    monkeypatch.setattr(_hub, "STALL_S", 0.3)
+    monkeypatch.setattr(download, "STALL_S", 0.3)
 
     def trickle(handler: http.server.BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
@@ -428,7 +428,7 @@ def test_hub_address_of_another_scheme_is_not_opened(catalogue, fake_pip, monkey
     """HF_ENDPOINT cannot make a pull read local files."""
     catalogue(entry(hub="org/tiny"))
     use_hub(monkeypatch, tmp_path.as_uri())
-    reason = _hub.reason_to_skip(catalog.find("tiny"))
+    reason = download.reason_to_skip(catalog.find("tiny"))
     assert reason is not None
     assert "expected an http(s) address" in reason
 

@@ -10,10 +10,10 @@ from confroute import Cascade, Message, Request, TokenLogprob
 from confroute.certificate import Certificate
 from confroute.decision import Decision, Measurement, Step
 from confroute.errors import LogError
-from confroute.log import DecisionLog, read_log
-from confroute.runtime import run
+from confroute.executor import run
+from confroute.observe.log import DecisionLog, read_log
+from confroute.observe.trace import publish, subscribe
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
-from confroute.trace import publish, subscribe
 from confroute.types import Usage
 
 

@@ -12,8 +12,8 @@ from opentelemetry.trace import StatusCode
 
 from confroute import Cascade, Message, Request, TokenLogprob
 from confroute.errors import MissingExtraError
-from confroute.otel import instrument
-from confroute.runtime import run
+from confroute.executor import run
+from confroute.observe.otel import instrument
 from confroute.signals import Verbalised
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 

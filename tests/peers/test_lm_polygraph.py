@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 
 from confroute.signals import SameEntailment, semantic_entropy, token_nll
-from confroute.signals.clusters import Clusters
-from confroute.signals.degree import degree
-from confroute.signals.eigenvalues import soft_count
-from confroute.signals.partitions import normalised_entropy
+from confroute.signals.clusters import Clusters, normalised_entropy
+from confroute.signals.graph import degree, soft_count
 from confroute.signals.token_entropy import entropy_bounds
 
 TEXTS = [f"some answer in words number {word}" for word in ("one", "two", "three", "four", "five", "six")]

@@ -8,8 +8,7 @@ import pytest
 
 from confroute.models.nli import entailment_index
 from confroute.signals import SameEntailment, semantic_entropy
-from confroute.signals.clusters import Clusters
-from confroute.signals.partitions import normalised_entropy
+from confroute.signals.clusters import Clusters, normalised_entropy
 
 CONTRADICTS, ENTAILS = np.array([0.9, 0.05, 0.05]), np.array([0.05, 0.05, 0.9])
 CITIES = ["It is Paris then", "It is London then", "It is Paris and London both"]

@@ -30,8 +30,8 @@ import numpy as np
 
 from confroute import Cascade, Limits, Message, Request, TokenLogprob
 from confroute.budget import Budget, Pace, Paced
+from confroute.executor import run
 from confroute.prices import Price
-from confroute.runtime import run
 from confroute.state import MemoryStore, SQLiteStore
 from confroute.types import Generation, Usage
 from confroute.views.svg import COLOURS, MARGIN, Panel, document, legend

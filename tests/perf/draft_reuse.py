@@ -20,13 +20,13 @@ import numpy as np
 
 from confroute import Cascade, Message, Request, TokenLogprob
 from confroute.asks import Evidence
-from confroute.bench.metrics import bootstrap_ci
 from confroute.demo.calibrate import right
 from confroute.demo.questions import CALIBRATION, SYSTEM, Graded
 from confroute.flow import drive
 from confroute.models.local import LocalModel
 from confroute.policy.reuse import DraftReuse
 from confroute.prices import Price
+from confroute.stats.metrics import bootstrap_ci
 from confroute.types import Generation, Usage
 
 MODES = ("alone", "verify", "patch")

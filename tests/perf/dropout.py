@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from confroute.models import _text
+from confroute.models import prompts
 from confroute.models.dropout import dropout_passes
 from confroute.models.local import LocalModel
 from confroute.types import Message
@@ -38,10 +38,10 @@ def answer_of(model: LocalModel, tokens: int) -> str:
     """A text that the tokenizer splits into that many tokens."""
     text = ""
     for word in (SENTENCE * tokens).split():
-        if len(_text.encode(model.tokenizer, f"{text} {word}", special=False)) > tokens:
+        if len(prompts.encode(model.tokenizer, f"{text} {word}", special=False)) > tokens:
             break
         text = f"{text} {word}"
-    while len(_text.encode(model.tokenizer, text, special=False)) < tokens:
+    while len(prompts.encode(model.tokenizer, text, special=False)) < tokens:
         text += " a"
     return text
 
@@ -49,8 +49,8 @@ def answer_of(model: LocalModel, tokens: int) -> str:
 @torch.inference_mode()
 def single(model: LocalModel, messages: list[Message], answer: str) -> torch.Tensor:
     """Log-probabilities of the answer by one forward call."""
-    ids = _text.prompt_ids(model.tokenizer, messages)
-    said = _text.encode(model.tokenizer, answer, special=False)
+    ids = prompts.prompt_ids(model.tokenizer, messages)
+    said = prompts.encode(model.tokenizer, answer, special=False)
     whole = torch.tensor([[*ids, *said[:-1]]])
     out = model.network(input_ids=whole, use_cache=False, logits_to_keep=len(said))
     logits: torch.Tensor = out.logits[0].float()
@@ -78,7 +78,7 @@ def compare(model: LocalModel, size: int, *, tokens: int, repeats: int, **settin
     rounds = [{name: timed(run) for name, run in runs.items()} for _ in range(repeats)]
     row: dict[str, Any] = {
         "prompt_tokens": model.count_tokens(messages),
-        "answer_tokens": len(_text.encode(model.tokenizer, answer, special=False)),
+        "answer_tokens": len(prompts.encode(model.tokenizer, answer, special=False)),
         "repeats": repeats,
     }
     for name in runs:

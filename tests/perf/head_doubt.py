@@ -13,10 +13,9 @@ from pathlib import Path
 import _recorded
 import numpy as np
 
-from confroute.bench.metrics import auroc
-from confroute.bench.replay import load_benchmarks
-from confroute.bench.replay.embeddings import embedded
-from confroute.bench.replay.training import training_set
+from confroute.bench import load_benchmarks
+from confroute.bench.material import embedded
+from confroute.bench.training import training_set
 from confroute.heads import (
     MLP,
     MatrixFactorisation,
@@ -27,6 +26,7 @@ from confroute.heads import (
     encoder,
 )
 from confroute.models.catalog import cache_dir
+from confroute.stats.metrics import auroc
 
 SIZE = 1000
 FITS = {

@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from confroute.bench.replay import peers
+from confroute.bench import methods
 from confroute.heads import MLP, MatrixFactorisation, NearestNeighbours, Ridge, SimilarityRanking
 
 DIM = 384
@@ -72,7 +72,7 @@ def ranking(n, median):
     print(
         f"SW, {n} battles, 10 tiers: ours {1e3 * median(lambda: heads[0].estimate(query), 21):.2f} ms a call"
     )
-    if lacking := peers.missing():
+    if lacking := methods.missing():
         print(f"RouteLLM's is left out: {', '.join(lacking)} not installed")
         return
     import importlib

@@ -22,12 +22,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from _published import AIMS, BENCHMARKS, PUBLISHED, REFERENCE
 
-from confroute.bench.replay import RecordedReplay, Replay, replay, replay_recorded
-from confroute.bench.replay import recorded_report as runs
-from confroute.bench.replay import report as tables
-from confroute.bench.replay.methods import BEST, IN_DOMAIN
-from confroute.bench.replay.protocol import Result
-from confroute.bench.replay.tuned import tuned_on
+from confroute.bench import RecordedReplay, Replay, replay, replay_recorded
+from confroute.bench import recorded_report as runs
+from confroute.bench import report as tables
+from confroute.bench.methods import BEST, IN_DOMAIN
+from confroute.bench.protocol import Result
+from confroute.bench.training import tuned_on
 from confroute.heads.encoder import Encoder, encoder
 from confroute.models.catalog import cache_dir
 from confroute.recording import read_rows

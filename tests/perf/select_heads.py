@@ -18,14 +18,12 @@ from pathlib import Path
 import _recorded
 import numpy as np
 
-from confroute.bench.metrics import apgr
-from confroute.bench.replay import load_benchmarks
-from confroute.bench.replay.blends import CANDIDATES, EMBEDDED, TUNED, Texts
-from confroute.bench.replay.embeddings import embedded
-from confroute.bench.replay.training import STRONG, WEAK, training_set
-from confroute.bench.replay.tuned import tuned_on
+from confroute.bench import load_benchmarks
+from confroute.bench.material import CANDIDATES, EMBEDDED, TUNED, Texts, embedded
+from confroute.bench.training import STRONG, WEAK, training_set, tuned_on
 from confroute.heads import encoder
 from confroute.models.catalog import cache_dir
+from confroute.stats.metrics import apgr
 
 PAIRS = [(WEAK[1], STRONG[0]), (WEAK[2], STRONG[2]), (WEAK[3], STRONG[1]), (WEAK[4], STRONG[3])]
 WRONG = (0.0, 0.5, 1.0)

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from _recorded import lines
 
-from confroute.bench.evaluation import evaluate
-from confroute.bench.metrics import auroc, bootstrap_ci
 from confroute.errors import CalibrationError
 from confroute.recording import read_rows, with_signals
+from confroute.recording.evaluation import evaluate
 from confroute.recording.probes import fit_probe
 from confroute.signals import TokenLogprob
+from confroute.stats.metrics import auroc, bootstrap_ci
 
 
 def shown(name: str, uncertainty: Sequence[float], wrong: Sequence[float]) -> None:

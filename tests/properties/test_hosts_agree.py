@@ -23,7 +23,7 @@ from confroute import (
     TokenLogprob,
     record,
 )
-from confroute.runtime import arun, arun_stream, run, run_stream
+from confroute.executor import arun, arun_stream, run, run_stream
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.testing import ScriptedChat

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from confroute.errors import BadLogprobsError
 from confroute.signals import semantic_entropy, token_nll
 from confroute.signals.answers import final_answer, normalised, number_in
-from confroute.signals.partitions import bounds, normalised_entropy
+from confroute.signals.clusters import bounds, normalised_entropy
 from confroute.types import checked_logprobs
 
 answers = st.lists(

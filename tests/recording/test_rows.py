@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from confroute.asks import Embed, Evidence
-from confroute.bench.metrics import auroc
 from confroute.errors import ConfrouteError
 from confroute.recording import (
     RecordedSample,
@@ -36,6 +35,7 @@ from confroute.signals import token_nll
 from confroute.signals.consistency import SelfConsistency
 from confroute.signals.equivalence import SameEmbedding
 from confroute.signals.semantic_entropy import SemanticEntropy
+from confroute.stats.metrics import auroc
 from confroute.types import Generation
 
 DATA = Path(os.environ.get("CONFROUTE_DATA", Path(__file__).parents[2] / "../shared/data"))

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from confroute import Cascade, KeepPrivate, Limits, Message, Request, TokenLogprob
 from confroute.asks import Evidence, Final, Sample
 from confroute.budget import Budget, Pace, Paced
-from confroute.budget.books import Books
-from confroute.budget.ledger import reserve, settle
-from confroute.budget.traffic import counted, to_come
+from confroute.budget.budget import reserve, settle
+from confroute.budget.paced import Books
+from confroute.budget.pacing import counted, to_come
 from confroute.drift import Audited, DriftTest
 from confroute.errors import (
     BudgetSpentError,
@@ -25,8 +25,8 @@ from confroute.errors import (
     StreamInterruptedError,
     TierError,
 )
+from confroute.executor import arun, run
 from confroute.prices import Price
-from confroute.runtime import arun, run
 from confroute.state import MemoryStore, RedisStore, SQLiteStore
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 from confroute.types import Generation, Usage

@@ -36,10 +36,10 @@ from confroute.asks import (
 from confroute.budget import Budget, Paced
 from confroute.drift import Audited, DriftTest, Logged, off_policy
 from confroute.errors import CalibrationError, ConfrouteError, PolicyError, PrivacyError, StateError
+from confroute.executor import arun, arun_stream, run, run_stream
 from confroute.policy import GroupThreshold
 from confroute.policy.hedge import Hedged
 from confroute.policy.reuse import PATCH, DraftReuse
-from confroute.runtime import arun, arun_stream, run, run_stream
 from confroute.state import MemoryStore
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 

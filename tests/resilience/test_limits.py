@@ -24,8 +24,8 @@ from confroute.models.breaker import Breaker
 from confroute.models.deadline import deadline, time_left
 from confroute.models.resilience import aattempt, attempt
 from confroute.models.retry_budget import RetryBudget
+from confroute.streaming import astreamed
 from confroute.types import Generation
-from confroute.watching import astreamed
 
 
 class Status(Exception):  # noqa: N818  read as a sentence in the tests

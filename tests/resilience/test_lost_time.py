@@ -9,7 +9,7 @@ import pytest
 
 from confroute import Cascade, Message, Request, SelfConsistency, TokenLogprob, record
 from confroute.errors import StreamInterruptedError
-from confroute.runtime import arun, arun_stream, run, run_stream
+from confroute.executor import arun, arun_stream, run, run_stream
 from confroute.testing import Reply, ScriptedModel
 from confroute.types import Generation, Tier
 

@@ -24,10 +24,10 @@ from confroute import (
 from confroute.budget import Budget, Paced
 from confroute.drift import Audited, DriftTest
 from confroute.errors import ConfrouteError, MissingExtraError, PolicyError
+from confroute.executor import run
 from confroute.policy import Presidio, presidio
 from confroute.policy.hedge import Hedged
 from confroute.policy.reuse import DraftReuse
-from confroute.runtime import run
 from confroute.signals import PTrue
 from confroute.state import MemoryStore
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel

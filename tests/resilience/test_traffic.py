@@ -2,7 +2,7 @@
 
 import pytest
 
-from confroute.budget.traffic import PARTS, begun, counted, passed, to_come, turned
+from confroute.budget.pacing import PARTS, begun, counted, passed, to_come, turned
 
 
 def after(*arrivals):

@@ -6,7 +6,7 @@ from langchain_core.messages import HumanMessage
 from llama_index.core.llms import ChatMessage
 
 from confroute import Limits, Message, Request, Tier, record
-from confroute.runtime import arun, arun_stream, run, run_stream
+from confroute.executor import arun, arun_stream, run, run_stream
 from confroute.testing import AdapterContract, Answered, ScriptedCalls
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.testing import ScriptedChat
@@ -39,7 +39,7 @@ class TestCore(AdapterContract):
     forms = ("call", "acall", "stream", "astream")
 
     def send(self, form, question, *, edge, cloud, policy, route=None):
-        """Through `confroute.runtime`."""
+        """Through `confroute.executor`."""
         models = {"edge": edge, "cloud": cloud}
         tiers = {name: Tier(name=name, model=model.name) for name, model in models.items()}
         asked = Request(messages=(Message(role="user", text=question),), tiers=tiers, route=route)

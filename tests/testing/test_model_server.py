@@ -7,7 +7,7 @@ import pytest
 
 from confroute.models.local import LocalModel
 from confroute.testing import ModelServer
-from confroute.testing._tool_text import calls_in, messages_of
+from confroute.testing.model_server import calls_in, messages_of
 from confroute.types import Message
 
 NAME = "smollm2-135m"

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from confroute.bench.evaluation import evaluate
 from confroute.decision import Decision, Measurement, Step
 from confroute.fitting.front import front_of
 from confroute.fitting.rates import Rates
@@ -15,6 +14,7 @@ from confroute.fitting.table import table_of
 from confroute.policy import Cascade, Gate, KeepPrivate, SendTo, Threshold
 from confroute.prices import Price
 from confroute.recording import Row, Side
+from confroute.recording.evaluation import evaluate
 from confroute.signals import SelfConsistency, TokenLogprob
 from confroute.types import Usage
 from confroute.views.html import page

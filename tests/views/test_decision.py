@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from confroute.trace import Trace
+from confroute.observe.trace import Trace
 
 
 def test_the_view_is_whole_html_that_loads_nothing(decision, read):

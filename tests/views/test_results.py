@@ -8,17 +8,17 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from confroute.bench.evaluation import evaluate
-from confroute.bench.replay.data import Benchmark
-from confroute.bench.replay.protocol import measure
-from confroute.bench.replay.run import Replay
+from confroute.bench.data import Benchmark
+from confroute.bench.protocol import measure
+from confroute.bench.run import Replay
 from confroute.budget import Budget, Paced
 from confroute.drift import Audited, DriftTest
 from confroute.fitting import CloudShare, fit
-from confroute.fitting.report import front_svg
 from confroute.policy import Cascade, Gate, Threshold
 from confroute.policy.hedge import Hedged
+from confroute.recording.evaluation import evaluate
 from confroute.signals import SelfConsistency, TokenLogprob
+from confroute.views.fit import front_svg
 from confroute.views.html import table
 from confroute.views.slider import StaticSlider
 from confroute.views.svg import bar

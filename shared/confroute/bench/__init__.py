@@ -1,1 +1,7 @@
-"""Measuring: how well uncertainties rank errors, and what routing by them is worth."""
+"""RouteLLM's benchmarks and recorded runs, every router on the same axes."""
+
+from confroute.bench.data import Benchmark, load_benchmarks
+from confroute.bench.recorded import RecordedReplay, replay_recorded
+from confroute.bench.run import Replay, replay
+
+__all__ = ["Benchmark", "RecordedReplay", "Replay", "load_benchmarks", "replay", "replay_recorded"]

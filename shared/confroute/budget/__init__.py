@@ -1,6 +1,6 @@
 """Spend, token and rate budgets, and the threshold that makes them last."""
 
-from confroute.budget.ledger import Budget
+from confroute.budget.budget import Budget
 from confroute.budget.paced import Paced
 from confroute.budget.pacing import Pace
 

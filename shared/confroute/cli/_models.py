@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from confroute.asking import Call
 from confroute.errors import PolicyError
+from confroute.executor import Call
 from confroute.models.named import imported
 from confroute.signals.answers import options_in
-from confroute.signals.options import by_option
+from confroute.signals.option_probability import by_option
 from confroute.types import Generation, Message
 
 PROVIDERS = ("local", "openai", "ollama")

@@ -16,8 +16,8 @@ from confroute.errors import PolicyError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from confroute.bench.replay.protocol import Result
-    from confroute.bench.replay.recorded import RecordedReplay
+    from confroute.bench.protocol import Result
+    from confroute.bench.recorded import RecordedReplay
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -101,9 +101,9 @@ def _say(text: str) -> None:
 
 
 def _benchmarks(args: argparse.Namespace) -> int:
-    from confroute.bench.replay.report import write
-    from confroute.bench.replay.run import replay
-    from confroute.bench.replay.tuned import tuned_on
+    from confroute.bench.report import write
+    from confroute.bench.run import replay
+    from confroute.bench.training import tuned_on
     from confroute.heads.encoder import encoder
     from confroute.models.catalog import cache_dir
 
@@ -142,8 +142,8 @@ def _training(given: Path | None) -> Path | None:
 
 
 def _recorded(args: argparse.Namespace) -> int:
-    from confroute.bench.replay.recorded import replay_recorded
-    from confroute.bench.replay.recorded_report import write
+    from confroute.bench.recorded import replay_recorded
+    from confroute.bench.recorded_report import write
     from confroute.cli._runs import rates_of
     from confroute.heads.encoder import encoder
     from confroute.models.catalog import cache_dir
@@ -177,7 +177,7 @@ def _recorded(args: argparse.Namespace) -> int:
 
 
 def _show_costs(name: str, found: RecordedReplay) -> None:
-    from confroute.bench.replay.recorded_report import COST_HEAD, cost_cells, verdict
+    from confroute.bench.recorded_report import COST_HEAD, cost_cells, verdict
 
     best = sorted(found.costs, key=lambda one: -one.area.value)
     _print(f"{name}, at equal total cost", COST_HEAD, map(cost_cells, best))
@@ -185,7 +185,7 @@ def _show_costs(name: str, found: RecordedReplay) -> None:
 
 
 def _show(title: str, results: Iterable[Result]) -> None:
-    from confroute.bench.replay.report import HEAD, cells
+    from confroute.bench.report import HEAD, cells
 
     _print(title, HEAD, (cells(result) for result in sorted(results, key=lambda one: -one.apgr)))
 

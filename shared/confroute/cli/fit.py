@@ -16,7 +16,7 @@ from confroute.errors import PolicyError
 if TYPE_CHECKING:
     from confroute.fitting import Expected, Fit, Objective
     from confroute.fitting.fit import Goal
-    from confroute.fitting.point import Metric
+    from confroute.fitting.objective import Metric
 
 _SHORT = {"cost": "usd_per_1k", "latency": "latency_s", "tokens": "sent_tokens", "energy": "energy_j"}
 
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         A goal that no threshold meets, or files that cannot be written.
     """
     from confroute.fitting import fit
-    from confroute.fitting.report import report_html
+    from confroute.views.fit import report_html
 
     if args.out.suffix == ".html":
         msg = f"--out {args.out}: expected the policy's file, such as policy.json; its report takes the .html beside it"
@@ -162,7 +162,7 @@ def _goal(args: argparse.Namespace) -> Goal:
 
 def _weights(text: str) -> Objective:
     from confroute.fitting import Objective
-    from confroute.fitting.point import METRICS
+    from confroute.fitting.objective import METRICS
 
     found: list[tuple[Metric, float]] = []
     for part in text.split(","):

@@ -100,7 +100,7 @@ def _judged(fitted: Fitted, rows: Sequence[Row], seed: int) -> dict[str, JSON]:
 
 
 def _ranked(name: str, said: list[float], true: list[float], seed: int) -> dict[str, JSON]:
-    from confroute.bench.metrics import auroc, bootstrap_ci
+    from confroute.stats.metrics import auroc, bootstrap_ci
 
     area, ends = auroc(said, true), bootstrap_ci(auroc, said, true, seed=seed)
     return {

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from confroute._counted import counted
 from confroute.cli._options import add_price, count, price_of
 from confroute.errors import PolicyError
+from confroute.views.html import counted
 
 if TYPE_CHECKING:
     import numpy as np

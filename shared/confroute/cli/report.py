@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from confroute._counted import counted
 from confroute.errors import LogError, PolicyError
+from confroute.views.html import counted
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -15,7 +15,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "report",
         help="turn a decision log into an HTML page",
-        description="Read a log that confroute.log.DecisionLog wrote, its renamed files included, and write one "
+        description="Read a log that confroute.observe.log.DecisionLog wrote, its renamed files included, and write one "
         "self-contained page: shares, savings, latency, uncertainty over time, drift, decisions worth a look.",
     )
     parser.add_argument("log", type=Path, metavar="LOG", help="the newest file of the log")
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     PolicyError
         A price of a tier that the log does not name.
     """
-    from confroute.log import read_log
+    from confroute.observe.log import read_log
     from confroute.views.report import log_page
 
     entries = list(read_log(args.log))

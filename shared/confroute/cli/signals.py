@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from confroute._counted import counted
 from confroute.errors import PolicyError
+from confroute.views.html import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from confroute.bench.evaluation import RunReport, SignalReport
+    from confroute.recording.evaluation import RunReport, SignalReport
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
     PolicyError
         No row is of the dataset, or the plots cannot be written.
     """
-    from confroute.bench.evaluation import evaluate
     from confroute.cli._runs import rows_of
+    from confroute.recording.evaluation import evaluate
 
     report = evaluate(rows_of(args.data, args.dataset))
     if args.plot is not None:
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _draw(report: RunReport, folder: Path) -> None:
-    from confroute.bench.plots import reliability_svg, risk_coverage_svg
+    from confroute.views.calibration import reliability_svg, risk_coverage_svg
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

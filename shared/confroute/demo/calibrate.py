@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from confroute.decision import Decision
 from confroute.demo.questions import PRIVATE_PATTERN, SYSTEM, Graded
 from confroute.errors import CalibrationError
+from confroute.observe.trace import record
 from confroute.policy import Cascade, Gate, KeepPrivate, Threshold
 from confroute.signals import SelfConsistency, TokenLogprob
-from confroute.trace import record
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

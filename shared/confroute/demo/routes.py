@@ -13,8 +13,8 @@ from confroute.demo.backends import Backend, switched_off
 from confroute.demo.questions import REQUESTS, SYSTEM, Asked
 from confroute.errors import PolicyError
 from confroute.models.resilience import Limits
+from confroute.observe.trace import record
 from confroute.policy import Cascade
-from confroute.trace import record
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable

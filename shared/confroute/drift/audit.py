@@ -14,7 +14,7 @@ from confroute.drift.eprocess import DriftTest
 from confroute.errors import BudgetSpentError, PolicyError, StateError
 from confroute.flow import Flow, Policy
 from confroute.policy.files import register
-from confroute.policy.layer import Shown, by_chance, layers_of, noted
+from confroute.policy.wrapper import Shown, by_chance, layers_of, noted
 from confroute.signals.equivalence import settled_by_text
 from confroute.state.store import Store, open_store
 from confroute.types import JSON, Generation, Request, Tier

@@ -3,8 +3,7 @@
 from confroute.fitting.combine import crossfit_combined, fit_combined, mean_rank, predicted
 from confroute.fitting.fit import CloudShare, Fit, MaxLoss, fit
 from confroute.fitting.front import ParetoFront, front_of
-from confroute.fitting.objective import Limit, Objective
-from confroute.fitting.point import Point
+from confroute.fitting.objective import Limit, Objective, Point
 from confroute.fitting.rates import Bill, Rates
 from confroute.fitting.replay import Expected, Outcome, expected, replay
 from confroute.fitting.table import Table, table_of

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from confroute.bench.evaluation import Bin, reliability
-from confroute.bench.isotonic import crossfit_probability
-from confroute.bench.metrics import ece
 from confroute.fitting.choice import Choice
 from confroute.fitting.combine import predicted, uncalibrated
 from confroute.fitting.table import Array, Table
+from confroute.recording.evaluation import Bin, reliability
 from confroute.signals import Combined
 from confroute.signals.base import Range
+from confroute.stats.isotonic import crossfit_probability
+from confroute.stats.metrics import ece
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class Reliability:
     n : int
         Rows.
     ece : float in [0, 1] or None
-        Expected calibration error; see `confroute.bench.metrics.ece`. None for no rows.
+        Expected calibration error; see `confroute.stats.metrics.ece`. None for no rows.
     reliability : tuple of Bin
         By ascending probability.
     """

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from confroute.bench.isotonic import crossfit_probability
-from confroute.bench.metrics import apgr, ece
 from confroute.errors import CalibrationError
 from confroute.fitting.combine import crossfit_combined, fit_combined, predicted
 from confroute.fitting.recorded import signal_of
 from confroute.fitting.table import Array, Table
 from confroute.signals import Combined, Recorded, Signal
+from confroute.stats.isotonic import crossfit_probability
+from confroute.stats.metrics import apgr, ece
 
 LEAST_TO_COMBINE = 100
 _MOST_MEMBERS = 4

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from confroute._logistic import ridge_logistic
-from confroute.bench.isotonic import fit_isotonic
 from confroute.errors import CalibrationError
 from confroute.signals.base import Signal
 from confroute.signals.combined import Combined, Decides, Head, Member
-from confroute.signals.curve import Curve
+from confroute.stats.isotonic import Curve, fit_isotonic
+from confroute.stats.logistic import ridge_logistic
 
 Array = npt.NDArray[np.float64]
 LEAST_ROWS = 50

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from confroute.errors import CalibrationError
-from confroute.fitting.point import Interval, Metric, Point
+from confroute.fitting.objective import Interval, Metric, Point
 from confroute.fitting.table import Array, Table
 
 _THRESHOLDS = 100

@@ -26,8 +26,8 @@ from confroute.signals import (
     Signal,
 )
 from confroute.signals.base import Asking, Case, Range
+from confroute.streaming import replayed as watched
 from confroute.types import JSON, Generation, Message, Request, Role, Tier
-from confroute.watching import replayed as watched
 
 # Stands for an answer that was graded, but whose text was not recorded.
 UNRECORDED = "(not recorded)"

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from confroute.bench.metrics import bootstrap_ci
 from confroute.decision import Decision
 from confroute.errors import AllTiersFailedError, CalibrationError, TierError
 from confroute.fitting.rates import Bill, Rates
@@ -17,6 +16,7 @@ from confroute.flow import drive
 from confroute.policy import Cascade
 from confroute.recording import RecordedSample, Row
 from confroute.recording.grade import answer_in, graded
+from confroute.stats.metrics import bootstrap_ci
 from confroute.types import JSON, Generation
 
 Progress = Callable[[int, int], None]

@@ -1,13 +1,11 @@
 """Heads: what the prompt alone says about which model to ask, with the uncertainty of saying so."""
 
 from confroute.heads.base import Estimate, Head, TextHead
-from confroute.heads.encoder import Encoder, EncoderId, encoder
-from confroute.heads.factorisation import MatrixFactorisation
-from confroute.heads.features import FEATURES, prompt_features
+from confroute.heads.encoder import FEATURES, Encoder, EncoderId, encoder, prompt_features
 from confroute.heads.files import load_head, save_head
 from confroute.heads.knn import NearestNeighbours
 from confroute.heads.linear import Ridge
-from confroute.heads.mlp import MLP
+from confroute.heads.networks import MLP, MatrixFactorisation
 from confroute.heads.ranking import SimilarityRanking, tiers_of
 from confroute.heads.tuning import tune_encoder
 from confroute.heads.words import WordRidge

@@ -10,12 +10,10 @@ import numpy as np
 
 from confroute.errors import MissingExtraError, PolicyError
 from confroute.heads.base import Head, TextHead, check_encoder
-from confroute.heads.encoder import Encoder, EncoderId
-from confroute.heads.factorisation import MatrixFactorisation
-from confroute.heads.features import FEATURES
+from confroute.heads.encoder import FEATURES, Encoder, EncoderId
 from confroute.heads.knn import NearestNeighbours
 from confroute.heads.linear import Ridge
-from confroute.heads.mlp import MLP
+from confroute.heads.networks import MLP, MatrixFactorisation
 from confroute.heads.ranking import SimilarityRanking
 from confroute.heads.words import WordRidge
 

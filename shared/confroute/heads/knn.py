@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from confroute.errors import CalibrationError
-from confroute.heads._similarity import evidence, similarities
-from confroute.heads.base import Estimate, Numbers, Vectors, rows, training_rows, unit
+from confroute.heads.base import Estimate, Numbers, Vectors, evidence, rows, similarities, training_rows, unit
 from confroute.types import JSON
 
 

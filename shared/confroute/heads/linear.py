@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from confroute.errors import CalibrationError
 from confroute.heads.base import Estimate, Numbers, Vectors, rows, training_rows
-from confroute.heads.mlp import standard
+from confroute.heads.networks import standard
 from confroute.types import JSON
 
 

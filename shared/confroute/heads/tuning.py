@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from confroute.errors import CalibrationError, ModelError, PolicyError
 from confroute.heads.encoder import DEFAULT_MODEL
-from confroute.models._load import chosen_dtype, load_network, load_tokenizer, locate, quiet, require_torch
 from confroute.models.embed import check_modules, unit_means
+from confroute.models.loading import chosen_dtype, load_network, load_tokenizer, locate, quiet, require_torch
 
 if TYPE_CHECKING:
     import torch

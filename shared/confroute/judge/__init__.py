@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from confroute.judge.cache import CacheError, ReplyCache
 from confroute.judge.judging import Judge, Spent, spent
-from confroute.judge.parsing import UnparsableReplyError, read_score, read_winner
-from confroute.judge.prompts import PROTOCOL
+from confroute.judge.protocol import PROTOCOL, UnparsableReplyError, read_score, read_winner
 from confroute.judge.verdicts import Comparison, Grading, Mark, Pair, Single, Vote, Winner, agreed, majority
 
 __all__ = [

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from confroute.bench.metrics import bootstrap_ci
 from confroute.judge.verdicts import Winner, agreed, majority
 from confroute.recording import RecordError
-from confroute.recording import _fields as read
+from confroute.recording import rows as read
+from confroute.stats.metrics import bootstrap_ci
 from confroute.types import JSON
 
 _SIDES: dict[str, Winner] = {"1": "a", "2": "b", "tie": "tie"}

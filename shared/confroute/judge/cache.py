@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from confroute.errors import ConfrouteError
-from confroute.judge.prompts import PROTOCOL
+from confroute.judge.protocol import PROTOCOL
 from confroute.types import Message
 
 

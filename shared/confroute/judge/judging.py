@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from confroute._bounded import abounded, bounded, check_concurrency
+from confroute.concurrency import abounded, bounded, check_concurrency
 from confroute.errors import MissingExtraError, ModelError, PolicyError
 from confroute.judge.cache import ReplyCache, cache_key
 from confroute.judge.protocol import Consulting, Reply, mark, vote

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from confroute.bench.metrics import bootstrap_ci
 from confroute.judge.judging import spent
 from confroute.judge.rates import prediction_powered
 from confroute.judge.verdicts import Comparison, Winner
 from confroute.prices import Price
+from confroute.stats.metrics import bootstrap_ci
 from confroute.types import JSON
 
 _WORTH: dict[Winner, float] = {"a": 1.0, "tie": 0.5, "b": 0.0}

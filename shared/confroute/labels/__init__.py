@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from confroute.labels.correctness import quality_of
 from confroute.labels.entropy import Estimator, entropy_of, entropy_winner, label_entropy, relative_difference
-from confroute.labels.inputs import read_inputs
-from confroute.labels.labeller import Labeller, Source, UnlabelledError
-from confroute.labels.rows import Label, label_from_dict, read_labels
+from confroute.labels.labeller import Labeller, Source, UnlabelledError, quality_of
+from confroute.labels.rows import Label, Summary, label_from_dict, read_inputs, read_labels
 from confroute.labels.run import Engine, LabelRunError, LocalEngine, Outcome, label_rows, outcome
-from confroute.labels.summary import Summary
 
 __all__ = [
     "Engine",

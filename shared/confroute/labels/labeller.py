@@ -8,22 +8,53 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, TypeVar
 
-from confroute.asking import work
 from confroute.asks import Embed, Entails, Evidence
 from confroute.errors import ConfrouteError, PolicyError
+from confroute.executor import work
 from confroute.judge import Comparison, Judge, Pair
 from confroute.judge.files import asked, is_private, reference_text
-from confroute.labels.correctness import better, quality_of
+from confroute.judge.verdicts import Winner
 from confroute.labels.entropy import ESTIMATORS, Estimator, entropy_winner, label_entropy, relative_difference
 from confroute.labels.rows import Label
 from confroute.models.resilience import Limits, attempt
 from confroute.models.speaking import Speaker
 from confroute.policy.rules import KeepPrivate
 from confroute.recording import RecordedSample, Row, Side
+from confroute.recording.grade import answer_in, graded
 from confroute.recording.prompts import messages_of
 from confroute.signals.base import Asking
 from confroute.signals.equivalence import Equivalence, SameEmbedding
 from confroute.types import JSON, Generation
+
+
+def quality_of(text: str, question: str, reference: JSON) -> float | None:
+    """1 for a right answer, 0 for a wrong one, None without a reference.
+
+    Parameters
+    ----------
+    text : str
+    question : str
+    reference : JSON
+        A number, an option letter, a text, or a list of texts any of which is right: one of a list may stand anywhere
+        in the answer as whole words, since models answer in sentences; the words of a single text must be all.
+
+    Examples
+    --------
+    >>> (
+    ...     quality_of("It was Ada Lovelace.", "Who?", ["Ada Lovelace", "Lovelace"]),
+    ...     quality_of("So 7.", "How many?", 8),
+    ... )
+    (1.0, 0.0)
+    """
+    return graded(answer_in(text, question, reference), text, question, reference)
+
+
+def better(a: float, b: float) -> Winner:
+    """The side of the higher quality; equal ones are a tie."""
+    if a == b:
+        return "tie"
+    return "a" if a > b else "b"
+
 
 T = TypeVar("T")
 Source: TypeAlias = Literal["entropy", "correctness", "judge", "mixed"]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from confroute.judge.verdicts import Winner
-from confroute.recording import RecordError
-from confroute.recording import _fields as read
+from confroute.recording import RecordError, Row, read_rows
+from confroute.recording import rows as read
 from confroute.types import JSON
 
 
@@ -150,3 +152,95 @@ def read_labels(path: str | os.PathLike[str]) -> Iterator[Label]:
             except ValueError as error:
                 msg = f"{path}, line {at}: {error}"
                 raise RecordError(msg) from error
+
+
+def read_inputs(path: str | os.PathLike[str], *, limit: int | None = None) -> Iterator[Row]:
+    """Read prompts or recorded rows, line by line.
+
+    Parameters
+    ----------
+    path : path-like
+        JSON lines, plain or gzip: objects of "id", "prompt" (or "question", or "messages"), and if known "reference" (or
+        "answers", a list any of which is right); or lines of a recorded run.
+    limit : int, optional
+        Of the first lines only.
+
+    Raises
+    ------
+    RecordError
+        A line is none of these.
+    """
+    for row in islice(read_rows(path, recorded=False), limit):
+        prompt, reference = row.prompt, row.reference
+        asked, answers = row.extra.get("question"), row.extra.get("answers")
+        if prompt is None and not row.messages and isinstance(asked, str):
+            prompt = asked
+        if reference is None and isinstance(answers, list):
+            reference = answers
+        if prompt is None and not row.messages:
+            msg = f"{path}: row {row.id!r} has neither prompt, question nor messages: expected one of them"
+            raise RecordError(msg)
+        yield replace(row, prompt=prompt, reference=reference)
+
+
+# Short factual prompts do give equal samples; all of so many do not.
+_ENOUGH = 10
+
+
+@dataclass(slots=True, kw_only=True)
+class Summary:
+    """What a run did.
+
+    Attributes
+    ----------
+    labelled, failed : int
+        Now.
+    kept : int
+        Labels that stood in the file already.
+    winners, sources : Counter
+        Of all labels of the file.
+    sampled, alike : Counter
+        By model, prompts sampled now, and those whose samples were letter for letter the same.
+    tokens : Counter
+        By "edge" and "cloud", drawn now, input and output together.
+    """
+
+    labelled: int = 0
+    failed: int = 0
+    kept: int = 0
+    winners: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+    sampled: Counter[str] = field(default_factory=Counter)
+    alike: Counter[str] = field(default_factory=Counter)
+    tokens: Counter[str] = field(default_factory=Counter)
+
+    def add(self, label: Label) -> None:
+        """Count a label."""
+        self.winners[label.winner] += 1
+        self.sources[label.source] += 1
+
+    def look(self, row: Row) -> None:
+        """Count samples that were drawn now."""
+        for name, side in (("edge", row.edge), ("cloud", row.cloud)):
+            if side is None or not isinstance(used := side.extra.get("sampled"), dict):
+                continue
+            self.tokens[name] += sum(value for value in used.values() if isinstance(value, int))
+            if len(side.samples) > 1:
+                self.sampled[name] += 1
+                self.alike[name] += len({sample.text for sample in side.samples}) == 1
+
+    def suspicious(self) -> list[str]:
+        """Models whose samples never differ: they ignore the temperature, and their entropy says nothing."""
+        return [name for name, n in self.sampled.items() if n >= _ENOUGH and self.alike[name] == n]
+
+    def to_dict(self) -> dict[str, JSON]:
+        """JSON form."""
+        return {
+            "labelled": self.labelled,
+            "failed": self.failed,
+            "kept": self.kept,
+            "winners": dict(self.winners),
+            "sources": dict(self.sources),
+            "tokens": dict(self.tokens),
+            "samples_never_differ": [*self.suspicious()],
+        }

@@ -12,11 +12,10 @@ from typing import Protocol, TypeAlias
 
 from filelock import FileLock, Timeout
 
-from confroute._bounded import bounded
+from confroute.concurrency import bounded
 from confroute.errors import ConfrouteError, MissingExtraError, ModelError, PolicyError
 from confroute.labels.labeller import Labeller
-from confroute.labels.rows import Label, read_labels
-from confroute.labels.summary import Summary
+from confroute.labels.rows import Label, Summary, read_labels
 from confroute.recording import RecordError, Row, append_row, read_rows
 from confroute.recording.prompts import cut_torn
 from confroute.types import JSON

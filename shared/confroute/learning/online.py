@@ -13,12 +13,12 @@ from confroute.decision import Measurement, Routed
 from confroute.drift.audit import disagreement
 from confroute.errors import PolicyError, StateError
 from confroute.flow import Flow
-from confroute.learning.looks import Learned, Looks
+from confroute.learning.sequential_certification import Learned, Looks
 from confroute.policy.cascade import Cascade
 from confroute.policy.files import register
 from confroute.policy.gate import Gate
-from confroute.policy.layer import Shown, by_chance, noted, through
 from confroute.policy.threshold import Threshold
+from confroute.policy.wrapper import Shown, by_chance, noted, through
 from confroute.signals.base import Asking, Case, Range, Signal
 from confroute.state.store import Store, open_store
 from confroute.types import JSON, Generation, Request

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from confroute.asks import Layers
 from confroute.errors import ModelError, RequestError
-from confroute.models import _text
-from confroute.models._reading import kept_reading
+from confroute.models import prompts
 from confroute.models.local import LocalModel
+from confroute.models.prompt_cache import kept_reading
 from confroute.signals.mc_dropout import DropoutPasses, fault
 from confroute.types import Message
 
@@ -156,8 +156,8 @@ def _top(found: list[Pair], layers: Layers) -> list[Pair]:
 
 
 def _tokens(model: LocalModel, messages: Sequence[Message], answer: str) -> tuple[list[int], list[int]]:
-    ids = _text.prompt_ids(model.tokenizer, messages)
-    said = _text.encode(model.tokenizer, answer, special=False)
+    ids = prompts.prompt_ids(model.tokenizer, messages)
+    said = prompts.encode(model.tokenizer, answer, special=False)
     if not said:
         msg = "answer is empty: expected a text of at least one token"
         raise RequestError(msg)

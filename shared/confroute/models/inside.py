@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 from confroute.asks import Evidence, Hidden, InsideAsk
 from confroute.errors import RequestError, SignalUnavailableError
-from confroute.signals.options import by_option
+from confroute.signals.option_probability import by_option
 from confroute.types import Message
 
 if TYPE_CHECKING:
-    from confroute.models._reading import Reading
     from confroute.models.local import LocalModel
+    from confroute.models.prompt_cache import Reading
 
 
 def look_inside(ask: InsideAsk, model: LocalModel, messages: Sequence[Message]) -> Evidence:
@@ -100,10 +100,10 @@ def option_logprobs(
 
 
 def _reading(model: LocalModel, messages: Sequence[Message]) -> Reading:
-    from confroute.models import _text
-    from confroute.models._reading import kept_reading, read
+    from confroute.models import prompts
+    from confroute.models.prompt_cache import kept_reading, read
 
-    ids = _text.prompt_ids(model.tokenizer, messages)
+    ids = prompts.prompt_ids(model.tokenizer, messages)
     if len(ids) > model.context_window:
         msg = f"the prompt has {len(ids)} tokens: expected at most {model.context_window}, the context window of {model.name}"
         raise RequestError(msg)

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from confroute.errors import ModelError, RequestError
-from confroute.models import _text
-from confroute.models._draw import Piece, Plan, answers_of, check, piece_of, steps
-from confroute.models._load import Weights, load_causal
+from confroute.models import prompts
+from confroute.models.decoding import Piece, Plan, answers_of, check, piece_of, steps
+from confroute.models.loading import Weights, load_causal
 from confroute.types import Generation, Message, Usage
 
 if TYPE_CHECKING:
-    from confroute.models._decode import Decoder
+    from confroute.models.decoding import Decoder
 
 __all__ = ["LocalModel", "Piece"]
 
@@ -39,8 +39,8 @@ class LocalModel:
 
     def __init__(self, *, weights: Weights, name: str, context_window: int) -> None:
         self._weights, self._name, self._window = weights, name, context_window
-        self._ends = _text.end_ids(weights.network, weights.tokenizer)
-        self._decode = _text.decoder_of(weights.tokenizer)
+        self._ends = prompts.end_ids(weights.network, weights.tokenizer)
+        self._decode = prompts.decoder_of(weights.tokenizer)
 
     @classmethod
     def load(
@@ -122,7 +122,7 @@ class LocalModel:
         RequestError
             No messages, or a conversation that the model's chat template refuses.
         """
-        return len(_text.prompt_ids(self.tokenizer, messages))
+        return len(prompts.prompt_ids(self.tokenizer, messages))
 
     def generate(
         self,
@@ -230,7 +230,7 @@ class LocalModel:
         return self._stream(prompt, plan, self._rows(1, stop), cancel)
 
     def _stream(
-        self, prompt: list[int], plan: Plan, rows: list[_text.Row], cancel: threading.Event | None
+        self, prompt: list[int], plan: Plan, rows: list[prompts.Row], cancel: threading.Event | None
     ) -> Iterator[Piece]:
         (row,) = rows
         shown = 0
@@ -256,26 +256,26 @@ class LocalModel:
         RequestError
             Prompt and answer together exceed the context window, or the conversation is refused.
         """
-        from confroute.models._decode import score
+        from confroute.models.decoding import score
 
-        prompt = _text.prompt_ids(self.tokenizer, messages)
-        said = _text.encode(self.tokenizer, answer, special=False)
+        prompt = prompts.prompt_ids(self.tokenizer, messages)
+        said = prompts.encode(self.tokenizer, answer, special=False)
         if len(prompt) + len(said) > self._window:
             msg = f"prompt ({len(prompt)} tokens) and answer ({len(said)}) exceed the context window of {self._window}; shorten them"
             raise RequestError(msg)
         return tuple(score(self._weights, prompt, said))
 
-    def _rows(self, n: int, stop: Sequence[str]) -> list[_text.Row]:
-        return [_text.Row(decode=self._decode, stop=tuple(stop)) for _ in range(n)]
+    def _rows(self, n: int, stop: Sequence[str]) -> list[prompts.Row]:
+        return [prompts.Row(decode=self._decode, stop=tuple(stop)) for _ in range(n)]
 
     def _decoder(self, prompt: list[int], plan: Plan, cancel: threading.Event | None) -> Decoder:
-        from confroute.models._decode import Decoder
+        from confroute.models.decoding import Decoder
 
         return Decoder(self._weights, prompt, plan, cancel)
 
     def _fitted(self, messages: Sequence[Message], stop: Sequence[str], plan: Plan) -> tuple[list[int], Plan]:
         check(plan, stop)
-        prompt = _text.prompt_ids(self.tokenizer, messages)
+        prompt = prompts.prompt_ids(self.tokenizer, messages)
         if len(prompt) > self._window - 1:
             msg = (
                 f"the prompt has {len(prompt)} tokens, and {self._name} takes at most {self._window - 1} "

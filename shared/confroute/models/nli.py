@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from confroute.errors import ModelError
-from confroute.models._load import freeze, load_network, load_tokenizer, locate, once, quiet, require_torch
 from confroute.models.embed import Encoder, batches
+from confroute.models.loading import freeze, load_network, load_tokenizer, locate, once, quiet, require_torch
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,9 +14,8 @@ from confroute.flow import Flow
 from confroute.heads.base import Estimate, Head, TextHead, check_encoder
 from confroute.heads.encoder import Encoder
 from confroute.policy.cascade import Cascade
-from confroute.policy.layer import Shown, through
-from confroute.policy.synthesis import stay
-from confroute.policy.verdict import blocked_by
+from confroute.policy.verdict import blocked_by, stay
+from confroute.policy.wrapper import Shown, through
 from confroute.types import Request, Tier
 
 SIGNAL = "head"

@@ -11,8 +11,8 @@ from confroute.decision import Routed, Step
 from confroute.errors import BudgetSpentError, PolicyError
 from confroute.flow import Flow, Policy
 from confroute.policy.files import register
-from confroute.policy.layer import Shown, layers_of, noted, through
 from confroute.policy.reuse import DraftReuse
+from confroute.policy.wrapper import Shown, layers_of, noted, through
 from confroute.types import Request, Usage
 
 # Of text without a tokenizer: a token is about 4 bytes of English.

@@ -10,7 +10,7 @@ from confroute.asks import Ask, Draft, Evidence, Final, Tentative
 from confroute.errors import PolicyError
 from confroute.flow import Flow, Policy
 from confroute.policy.files import register
-from confroute.policy.layer import Shown, noted, through
+from confroute.policy.wrapper import Shown, noted, through
 from confroute.types import Generation, Request
 
 VERIFY = (

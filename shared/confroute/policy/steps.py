@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from confroute._lost import lost_s
 from confroute.asks import Ask, Draft, Embed, Entails, Evidence, Final, Gather, Tentative
 from confroute.decision import Step
+from confroute.errors import lost_s
 from confroute.policy.prefix import Prefix
 from confroute.types import Generation, Request, Usage
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 from confroute.decision import Measurement, Stage
 from confroute.errors import NoSignalError
 from confroute.policy.gate import Gate
+from confroute.policy.rules import Ruling
+from confroute.policy.threshold import DEFAULT_SOURCE, Threshold
+from confroute.signals.abstention import ContextLacks
+from confroute.signals.answers import answer_of, normalised
 from confroute.signals.base import Settled
-from confroute.types import Tier
+from confroute.types import Generation, Request, Tier
 
 _ANOTHER = "take a signal that this model allows: `confroute doctor` tells which"
 
@@ -90,3 +95,107 @@ def unmeasured(
         stage="no_signal",
         reason=f"no evidence ({why}): {kept} by on_no_signal={on_no_signal!r}; {_ANOTHER}",
     )
+
+
+def default_lacking() -> Gate:
+    """Believe a draft that says the context lacks the answer if at most half of the question's words stand there.
+
+    0.5 was not fitted to your models and texts.
+    """
+    return Gate(signal=ContextLacks(), threshold=Threshold(value=0.5, source=DEFAULT_SOURCE))
+
+
+def gates_for(request: Request, gates: tuple[Gate, ...], lacking: Gate | None) -> tuple[Gate, ...]:
+    """The gates of one call, that for lacking context first where something was retrieved."""
+    if lacking is None or request.context is None or not request.context.passages:
+        return gates
+    known = {gate.signal.name for gate in gates}
+    return gates if lacking.signal.name in known else (lacking, *gates)
+
+
+def repeated(request: Request, tier: str, draft: Generation) -> Verdict | None:
+    """Keep a draft that repeats the answer it was to refine, which this tier gave and which was kept then.
+
+    It is not measured: a copied text is certain whatever it says.
+    """
+    before = request.context.existing_answer if request.context is not None else None
+    if before is None or request.begun_on != tier or normalised(before) != normalised(draft.text):
+        return None
+    reason = f"{tier} repeats its answer that was kept before: answer kept"
+    return Verdict(keep=True, stage="draft", reason=reason)
+
+
+def stay(request: Request, tiers: tuple[str, ...]) -> Ruling | None:
+    """Hold a call that goes on from a later tier's answer on that tier.
+
+    A weaker model would rewrite it; and what it copies from it would look certain.
+    """
+    begun = request.begun_on
+    if begun is None or begun not in tiers[1:]:
+        return None
+    return Ruling(rule="sticky", tier=begun, reason=f"goes on from an answer of {begun}: stays on {begun}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Majority:
+    """The winner of a vote.
+
+    Attributes
+    ----------
+    answer : Generation
+        The draft where its answer is among the most frequent ones, else the first sample that gave the most frequent one.
+    votes, of : int
+        Answers that say the same as it, itself included, and answers that voted.
+    """
+
+    answer: Generation
+    votes: int
+    of: int
+
+    @property
+    def reason(self) -> str:
+        """What a decision says of a sample that won."""
+        return f"a sample is returned in its place: {self.votes} of {self.of} answers, not the draft's, say the same"
+
+
+def majority(question: str, draft: Generation, samples: Iterable[Generation]) -> Majority:
+    """Let a draft and its samples vote: Wang et al., self-consistency (arXiv 2203.11171).
+
+    Parameters
+    ----------
+    question : str
+    draft : Generation
+    samples : iterable of Generation
+        Those with a flaw, cut off at the length limit or without text do not vote: none of them could be returned.
+
+    Notes
+    -----
+    Answers are the same if their final numbers, options or short answers are, else if their normalised texts are. Long texts
+    mostly all differ, and the draft stays.
+
+    Examples
+    --------
+    >>> said = [Generation(text=text) for text in ("So 7.", "8 legs", "It is 8")]
+    >>> found = majority("How many legs?", said[0], said[1:])
+    >>> found.answer.text, found.votes, found.of
+    ('8 legs', 2, 3)
+    """
+    answers = [draft, *(sample for sample in samples if _usable(sample))]
+    groups: dict[str, list[Generation]] = {}
+    for answer in answers:
+        key = answer_of(answer, question)
+        groups.setdefault(normalised(answer.text) if key is None else key, []).append(answer)
+    # The first of the largest groups, so the draft's where it is one of them.
+    most = max(groups.values(), key=len)
+    return Majority(answer=most[0], votes=len(most), of=len(answers))
+
+
+def replacement(question: str, draft: Generation, pools: Iterable[Iterable[Generation]]) -> Majority | None:
+    """The winner where it is not the draft; `pools` are the samples of each temperature."""
+    found = majority(question, draft, chain.from_iterable(pools))
+    return None if found.answer is draft else found
+
+
+def _usable(sample: Generation) -> bool:
+    said = bool(sample.text.strip()) or sample.answer is not None
+    return said and sample.flaw is None and sample.finish != "length"

@@ -13,7 +13,7 @@ from confroute.recording.rows import (
     write_rows,
 )
 from confroute.recording.signals import SIGNALS, measured, with_signals
-from confroute.signals.options import option_doubt
+from confroute.signals.option_probability import option_doubt
 
 __all__ = [
     "SIGNALS",

@@ -10,12 +10,12 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from confroute._logistic import ridge_logistic
 from confroute.errors import CalibrationError
-from confroute.recording._types import Row
+from confroute.recording.rows import Row
 from confroute.recording.signals import measured
 from confroute.signals.probe import Weights
 from confroute.signals.semantic_entropy import SemanticEntropy
+from confroute.stats.logistic import ridge_logistic
 
 Floats: TypeAlias = "npt.NDArray[np.float64]"
 Target: TypeAlias = Literal["wrong", "semantic_entropy"]

@@ -8,9 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from confroute.recording._fields import RecordError
-from confroute.recording._types import Row
-from confroute.recording.rows import read_rows, write_rows
+from confroute.recording.rows import RecordError, Row, read_rows, write_rows
 from confroute.types import JSON, Message, Role
 
 _BLOCK = 65_536

@@ -12,16 +12,16 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from confroute.asking import Asker, Call
 from confroute.asks import Ask, Draft, Evidence, Final, Hidden, Sample
 from confroute.errors import MissingExtraError, ModelError, PolicyError, SignalUnavailableError
-from confroute.models._reading import prompts_kept
-from confroute.nextstep import told
+from confroute.executor import Asker, Call
+from confroute.models.prompt_cache import prompts_kept
 from confroute.prices import Price
-from confroute.recording._types import TOP_LOGPROBS, RecordedSample, Row, Side
 from confroute.recording.grade import answer_in, graded
 from confroute.recording.prompts import messages_of
+from confroute.recording.rows import TOP_LOGPROBS, RecordedSample, Row, Side
 from confroute.recording.signals import SIGNALS, Build, with_signals
+from confroute.remediation import told
 from confroute.signals.base import alternatives_wanted
 from confroute.types import JSON, Generation, Message
 

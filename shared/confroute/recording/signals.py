@@ -9,20 +9,16 @@ from typing import TypeAlias
 from confroute.asks import Ask, Evidence, Sample
 from confroute.decision import Measurement
 from confroute.errors import SignalUnavailableError
-from confroute.recording._types import Row
+from confroute.recording.rows import Row
 from confroute.signals.alphabet_size import AlphabetSize
 from confroute.signals.answers import option_in
 from confroute.signals.base import Case, Signal
 from confroute.signals.cocoa import Cocoa
 from confroute.signals.consistency import SelfConsistency
 from confroute.signals.coverage_entropy import CoverageEntropy
-from confroute.signals.degree import Degree
-from confroute.signals.eccentricity import Eccentricity
-from confroute.signals.eigenvalues import EigenvalueSum
-from confroute.signals.kernel_entropy import KernelEntropy
+from confroute.signals.graph import Degree, Eccentricity, EigenvalueSum, KernelEntropy
 from confroute.signals.logprob import TokenLogprob
-from confroute.signals.option_probability import OptionProbability
-from confroute.signals.options import option_doubt
+from confroute.signals.option_probability import OptionProbability, option_doubt
 from confroute.signals.semantic_entropy import SemanticEntropy
 from confroute.signals.token_entropy import TokenEntropy
 from confroute.signals.token_margin import TokenMargin

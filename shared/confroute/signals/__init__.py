@@ -1,16 +1,13 @@
 """Evidence to uncertainty, one method a file."""
 
 from confroute.decision import Measurement
+from confroute.signals.abstention import ContextLacks, abstains
 from confroute.signals.alphabet_size import AlphabetSize
 from confroute.signals.base import Case, Range, Signal
 from confroute.signals.cocoa import Cocoa
 from confroute.signals.combined import Combined, Head, Member
 from confroute.signals.consistency import SelfConsistency
 from confroute.signals.coverage_entropy import CoverageEntropy
-from confroute.signals.curve import Curve
-from confroute.signals.degree import Degree
-from confroute.signals.eccentricity import Eccentricity
-from confroute.signals.eigenvalues import EigenvalueSum
 from confroute.signals.ensemble import Ensemble
 from confroute.signals.equivalence import (
     Equivalence,
@@ -18,23 +15,21 @@ from confroute.signals.equivalence import (
     SameEntailment,
     SameText,
 )
-from confroute.signals.ewens import EwensMixture
-from confroute.signals.kernel_entropy import KernelEntropy
-from confroute.signals.lacking import ContextLacks, abstains
+from confroute.signals.graph import Degree, Eccentricity, EigenvalueSum, KernelEntropy
 from confroute.signals.logprob import TokenLogprob, token_nll
 from confroute.signals.mc_dropout import McDropout
 from confroute.signals.option_probability import OptionProbability
-from confroute.signals.p_true import PTrue
 from confroute.signals.probe import Probe
 from confroute.signals.recorded import Recorded
 from confroute.signals.retrieval import RetrievalScore
+from confroute.signals.self_assessment import PTrue, Verbalised
 from confroute.signals.semantic_entropy import SemanticEntropy, semantic_entropy
 from confroute.signals.similarity import EmbeddingCosine, EntailmentDegree, Similarity, WordOverlap
-from confroute.signals.stopping import BetaBinomial
+from confroute.signals.stopping import BetaBinomial, EwensMixture
 from confroute.signals.support import ContextSupport
 from confroute.signals.token_entropy import TokenEntropy
 from confroute.signals.token_margin import TokenMargin
-from confroute.signals.verbalised import Verbalised
+from confroute.stats.isotonic import Curve
 
 __all__ = [
     "AlphabetSize",

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from confroute.decision import Measurement
 from confroute.signals.base import Asking, Case, Range, said_by, samples
 from confroute.signals.clusters import Clusters
-from confroute.signals.eigenvalues import soft_count
 from confroute.signals.equivalence import Equivalence, SameText
-from confroute.signals.graph import SampleGraph
+from confroute.signals.graph import SampleGraph, soft_count
 from confroute.signals.similarity import alike
 
 
@@ -22,7 +21,7 @@ def alphabet_size(counts: Sequence[int], spectral: float) -> float:
     counts : sequence of int
         Answers of each meaning that was drawn.
     spectral : float
-        The soft count of meanings (`confroute.signals.eigenvalues.soft_count`).
+        The soft count of meanings (`confroute.signals.graph.soft_count`).
 
     Notes
     -----

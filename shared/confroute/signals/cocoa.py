@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from confroute.decision import Measurement
-from confroute.signals._tokens import check_one_of, logprobs_of
 from confroute.signals.base import Asking, Case, Range, samples
 from confroute.signals.graph import SampleGraph
 from confroute.signals.logprob import token_nll
 from confroute.signals.similarity import alike
+from confroute.signals.tokens import check_one_of, logprobs_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.signals.base import Asking, Case, Range, Signal, alternatives_wanted
-from confroute.signals.curve import Curve
+from confroute.stats.isotonic import Curve
 from confroute.types import JSON
 
 Decides: TypeAlias = Literal["gain", "wrong"]

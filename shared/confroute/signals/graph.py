@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from confroute.decision import Measurement
+from confroute.errors import PolicyError
 from confroute.signals.base import Asking, Case, Range, said_by, samples
 from confroute.signals.consistency import check_sampling
 from confroute.signals.similarity import Alike, Matrix, Similarity, WordOverlap, alike
@@ -73,3 +75,179 @@ class SampleGraph:
         return Measurement(
             signal=self.name, uncertainty=min(high, max(low, self.value(found))), details=details
         )
+
+
+def degree(matrix: Matrix) -> float:
+    """Mean of 1 - similarity over each two different answers; in [0, 1].
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> degree(np.array([[1.0, 0.5], [0.5, 1.0]]))
+    0.5
+    """
+    m = len(matrix)
+    return float((m * m - matrix.sum()) / (m * (m - 1)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Degree(SampleGraph):
+    """Mean dissimilarity of each two samples; in [0, 1], 0 where all say the same.
+
+    Notes
+    -----
+    U_Deg of Lin et al. (arXiv 2305.19187), divided by its greatest value (m - 1)/m so that it reaches 1.
+    """
+
+    @property
+    def name(self) -> str:
+        """Key in the decision."""
+        return "degree"
+
+    def value(self, found: Alike) -> float:
+        """See `degree`."""
+        return degree(found.matrix)
+
+
+# Lin et al. keep the eigenvectors below it: those of the clusters.
+_KEPT = 0.9
+
+
+def eccentricity(matrix: Matrix) -> float:
+    """Norm of the centred spectral embedding over the greatest it can have; in [0, 1].
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(eccentricity(np.ones((3, 3))), 6), round(eccentricity(np.eye(3)), 6)
+    (0.0, 1.0)
+    """
+    values, vectors = laplacian_spectrum(matrix)
+    kept = vectors[:, values < _KEPT]
+    centred = kept - kept.mean(axis=0)
+    return float(math.sqrt((centred**2).sum()) / math.sqrt(len(matrix) - 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eccentricity(SampleGraph):
+    """Spread of the samples in the spectral embedding of their similarities; in [0, 1].
+
+    Notes
+    -----
+    U_Ecc of Lin et al. (arXiv 2305.19187), divided by its greatest value, the root of m - 1. It jumps where an
+    eigenvalue crosses their cut of 0.9, so more disagreement may lower it a little.
+    """
+
+    @property
+    def name(self) -> str:
+        """Key in the decision."""
+        return "eccentricity"
+
+    def value(self, found: Alike) -> float:
+        """See `eccentricity`."""
+        return eccentricity(found.matrix)
+
+
+def soft_count(matrix: Matrix) -> float:
+    """Sum of max(0, 1 - eigenvalue) of the normalised Laplacian: the number of clusters if they are clear-cut.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(soft_count(np.ones((4, 4))), 6), round(soft_count(np.eye(4)), 6)
+    (1.0, 4.0)
+    """
+    values, _ = laplacian_spectrum(matrix)
+    return float(np.maximum(0.0, 1.0 - values).sum())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EigenvalueSum(SampleGraph):
+    """Number of meanings among the samples, counted softly and put on [0, 1]: 0 for one, 1 for n.
+
+    Notes
+    -----
+    U_EigV of Lin et al. (arXiv 2305.19187), less 1, over n - 1.
+    """
+
+    @property
+    def name(self) -> str:
+        """Key in the decision."""
+        return "eigenvalues"
+
+    def value(self, found: Alike) -> float:
+        """See `soft_count`."""
+        return (soft_count(found.matrix) - 1.0) / (len(found.matrix) - 1)
+
+
+def kernel_entropy(matrix: Matrix, distinct: tuple[int, ...], *, time: float = 0.3) -> float:
+    """Von Neumann entropy of the heat kernel of a similarity graph, in units of log(n); in [0, 1].
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (n, n)
+        Similarities, symmetric, in [0, 1].
+    distinct : tuple of int
+        For each answer, which of the distinct ones it is; answers that are one have kernel 1.
+    time : float
+        How far heat spreads; 0 makes every two distinct answers unrelated.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> kernel_entropy(np.ones((3, 3)), (0, 0, 0)), round(kernel_entropy(np.eye(3), (0, 1, 2)), 6)
+    (0.0, 1.0)
+    """
+    n = len(distinct)
+    if len(set(distinct)) == 1:
+        return 0.0
+    places = [distinct.index(one) for one in sorted(set(distinct))]
+    weights = matrix[np.ix_(places, places)] * (1.0 - np.eye(len(places)))
+    values, vectors = np.linalg.eigh(np.diag(weights.sum(axis=1)) - weights)
+    heat = (vectors * np.exp(-time * values)) @ vectors.T
+    scale = 1.0 / np.sqrt(np.diag(heat))
+    unit = heat * scale[:, None] * scale[None, :]
+    of = [sorted(set(distinct)).index(one) for one in distinct]
+    kernel = unit[np.ix_(of, of)] / n
+    spectrum = np.linalg.eigvalsh(kernel)
+    spectrum = spectrum[spectrum > 1e-12]
+    return float(min(1.0, max(0.0, -(spectrum * np.log(spectrum)).sum() / math.log(n))))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelEntropy(SampleGraph):
+    """Entropy over meanings that lie near or far from each other, in units of log(n); in [0, 1].
+
+    Parameters
+    ----------
+    time : float
+        Of the heat kernel, 0 or more.
+
+    Raises
+    ------
+    PolicyError
+        A negative time.
+
+    Notes
+    -----
+    Nikitin et al. (arXiv 2405.20003). Where answers are the same or unrelated, it is the discrete semantic entropy.
+    Deviations: the kernel is that of the distinct answers, so identical answers give exactly 0; the weights are one
+    similarity a pair, without their half weight for a neutral verdict; and the value is divided by log(n).
+    """
+
+    time: float = 0.3
+
+    def __post_init__(self) -> None:
+        SampleGraph.__post_init__(self)
+        if not 0 <= self.time < math.inf:
+            msg = f"time is {self.time}: expected a number of at least 0"
+            raise PolicyError(msg)
+
+    @property
+    def name(self) -> str:
+        """Key in the decision."""
+        return "kernel_entropy"
+
+    def value(self, found: Alike) -> float:
+        """See `kernel_entropy`."""
+        return kernel_entropy(found.matrix, found.distinct, time=self.time)

@@ -8,8 +8,8 @@ from typing import Literal, TypeAlias
 
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
-from confroute.signals._tokens import Span, check_one_of, logprobs_of, places_of
 from confroute.signals.base import Asking, Case, Range
+from confroute.signals.tokens import Span, check_one_of, logprobs_of, places_of
 from confroute.types import JSON
 
 Statistic: TypeAlias = Literal["mean", "max", "quantile", "sum", "perplexity"]

@@ -11,11 +11,10 @@ from confroute.decision import Measurement
 from confroute.errors import BadLogprobsError, PolicyError, SignalUnavailableError
 from confroute.signals.answers import normalised
 from confroute.signals.base import Asking, Case, Range, said_by, samples
-from confroute.signals.clusters import Clusters
+from confroute.signals.clusters import Clusters, bounds, normalised_entropy
 from confroute.signals.consistency import check_sampling
 from confroute.signals.equivalence import Equivalence, Match, SameText
-from confroute.signals.ewens import EwensMixture
-from confroute.signals.partitions import bounds, normalised_entropy
+from confroute.signals.stopping import EwensMixture
 from confroute.types import Generation, checked_logprobs
 
 Weighting: TypeAlias = Literal["discrete", "probability"]

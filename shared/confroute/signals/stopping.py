@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from confroute.errors import CalibrationError, PolicyError
 from confroute.signals.base import Settled
+from confroute.signals.clusters import normalised_entropy
 
 LEAST_ROWS = 20
 # Shape parameters are looked for on a grid, evenly in logarithms.
@@ -112,3 +119,145 @@ def _log_mass(k: int, n: int, a: float, b: float) -> float:
 
 def _log_beta(a: float, b: float) -> float:
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+
+
+Floats: TypeAlias = "npt.NDArray[np.float64]"
+# From a model that always says the same to one that never does, evenly in logarithms.
+_CONCENTRATIONS = tuple(round(10 ** (step / 2), 6) for step in range(-6, 5))
+_ROUNDS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EwensMixture:
+    """Stop drawing samples when the decision would change with a probability of at most `eps`; for `SemanticEntropy`.
+
+    Parameters
+    ----------
+    concentrations : tuple of float
+        Above 0. With concentration c the next answer after m others is a new meaning with probability c / (c + m), and joins
+        an old one in proportion to its answers (Ewens 1972; the "Chinese restaurant").
+    weights : tuple of float
+        How common calls of each concentration are; 0 or more, not all 0.
+    eps : float in [0, 1)
+        0 stops only where no completion at all can change the decision.
+
+    Raises
+    ------
+    PolicyError
+        Not one weight a concentration, numbers out of range, or an eps outside [0, 1).
+
+    Notes
+    -----
+    A call's own answers say which concentrations it may have; under those the distribution of the final counts is computed
+    exactly. Final entropies that lead to the same decision form ranges; if one of them has a probability of at least 1 - eps,
+    it is taken as the result. A mixture, since one concentration for all calls would learn nothing from a call's answers.
+
+    Examples
+    --------
+    >>> prior = EwensMixture(concentrations=(0.01, 3.0), weights=(0.7, 0.3), eps=0.05)
+    >>> low, high = prior.range_of([3], 10, lambda low, high: not low <= 0.5 < high)
+    >>> low, high < 0.5
+    (0.0, True)
+    """
+
+    concentrations: tuple[float, ...]
+    weights: tuple[float, ...]
+    eps: float = 0.05
+
+    def __post_init__(self) -> None:
+        same = len(self.concentrations) == len(self.weights) > 0
+        good = all(c > 0 for c in self.concentrations) and all(w >= 0 for w in self.weights)
+        if not (same and good and sum(self.weights) > 0 and 0 <= self.eps < 1):
+            msg = (
+                f"concentrations are {self.concentrations}, weights {self.weights}, eps {self.eps}: expected concentrations "
+                "above 0, a weight of 0 or more for each, and eps in [0, 1)"
+            )
+            raise PolicyError(msg)
+
+    @classmethod
+    def fit(cls, meanings: Sequence[int], drawn: Sequence[int], *, eps: float = 0.05) -> EwensMixture:
+        """The mixture of greatest likelihood for recorded calls, over eleven concentrations from 0.001 to 100.
+
+        Parameters
+        ----------
+        meanings, drawn : sequence of int
+            Different meanings of each call, and the samples they were found in: all that a concentration can be told from.
+
+        Raises
+        ------
+        CalibrationError
+            Fewer than 20 calls, or counts that do not fit each other.
+        """
+        pairs = list(zip(meanings, drawn, strict=True))
+        if len(pairs) < LEAST_ROWS or not all(1 <= k <= n for k, n in pairs):
+            msg = f"{len(pairs)} calls to fit a prior to: expected at least {LEAST_ROWS}, each with 1 to n meanings among n samples"
+            raise CalibrationError(msg)
+        logs = np.array([_log_likelihoods(k, n, _CONCENTRATIONS) for k, n in pairs])
+        likelihood = np.exp(logs - logs.max(axis=1, keepdims=True))
+        weights = np.full(len(_CONCENTRATIONS), 1 / len(_CONCENTRATIONS))
+        for _ in range(_ROUNDS):  # expectation, then maximisation
+            share = likelihood * weights
+            weights = (share / share.sum(axis=1, keepdims=True)).mean(axis=0)
+        return cls(
+            concentrations=_CONCENTRATIONS, weights=tuple(round(float(w), 6) for w in weights), eps=eps
+        )
+
+    def range_of(self, counts: Sequence[int], of: int, settled: Settled) -> tuple[float, float] | None:
+        """The range of final entropies that is probable enough to stop; None to go on.
+
+        Parameters
+        ----------
+        counts : sequence of int
+            Samples of each meaning so far, one or more.
+        of : int
+            Samples in all.
+        settled : callable
+            Whether all entropies between two bounds lead to the same decision.
+        """
+        finals = final_entropies(self.concentrations, self.weights, tuple(sorted(counts)), of)
+        start, mass = finals[0][0], 0.0
+        for (value, probability), after in pairwise([*finals, (math.inf, 0.0)]):
+            mass += probability
+            if after[0] < math.inf and settled(value, after[0]):
+                continue
+            # Rounding must not keep the last range from being certain.
+            if mass >= 1 - self.eps - 1e-12:
+                return start, value
+            start, mass = after[0], 0.0
+        return None
+
+
+@lru_cache(maxsize=4096)  # calls pass through the same few counts again and again
+def final_entropies(
+    concentrations: tuple[float, ...], weights: tuple[float, ...], counts: tuple[int, ...], of: int
+) -> tuple[tuple[float, float], ...]:
+    """Each entropy that `of` samples can end in, lowest first, with its probability; `counts` are sorted."""
+    drawn = sum(counts)
+    logs = np.array(_log_likelihoods(len(counts), drawn, concentrations))
+    shares = np.exp(logs - logs.max()) * np.array(weights)
+    states = {counts: shares / shares.sum()}
+    at = np.array(concentrations)
+    for m in range(drawn, of):
+        after: dict[tuple[int, ...], Floats] = {}
+        for state, mass in states.items():
+            for longer, times in _longer(state):
+                after[longer] = after.get(longer, 0.0) + mass * (times if times else at) / (at + m)
+        states = after
+    finals: dict[float, float] = {}
+    for state, mass in states.items():
+        value = normalised_entropy(state, of)
+        finals[value] = finals.get(value, 0.0) + float(mass.sum())
+    return tuple(sorted(finals.items()))
+
+
+def _longer(state: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], int]]:
+    """What one more answer can make of sorted counts, and in how many ways; 0 marks a new meaning."""
+    yield (1, *state), 0
+    for count in dict.fromkeys(state):
+        last = len(state) - 1 - state[::-1].index(count)
+        yield (*state[:last], count + 1, *state[last + 1 :]), count * state.count(count)
+
+
+def _log_likelihoods(meanings: int, drawn: int, concentrations: Sequence[float]) -> list[float]:
+    """Of each concentration, but for what does not depend on it (Ewens' sampling formula)."""
+    return [meanings * math.log(c) + math.lgamma(c) - math.lgamma(c + drawn) for c in concentrations]

@@ -10,10 +10,9 @@ from typing import Literal
 from confroute.asks import Embed, Entails
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.signals.abstention import abstains, content_words, numbers, sentences
 from confroute.signals.base import Asking, Case, Range
 from confroute.signals.equivalence import numbers_of
-from confroute.signals.lacking import abstains
-from confroute.signals.words import content_words, numbers, sentences
 from confroute.types import JSON
 
 # Beyond these, one embedding of a long context would take longer than another draft.

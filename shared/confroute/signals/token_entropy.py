@@ -10,7 +10,8 @@ import numpy as np
 
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
-from confroute.signals._tokens import (
+from confroute.signals.base import Asking, Case, Range
+from confroute.signals.tokens import (
     Floats,
     Over,
     Span,
@@ -20,7 +21,6 @@ from confroute.signals._tokens import (
     over,
     tops_of,
 )
-from confroute.signals.base import Asking, Case, Range
 
 # The largest in common use; a larger vocabulary than the true one keeps the upper bound one.
 VOCABULARY = 262_144

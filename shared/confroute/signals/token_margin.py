@@ -8,7 +8,8 @@ import numpy as np
 
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
-from confroute.signals._tokens import (
+from confroute.signals.base import Asking, Case, Range
+from confroute.signals.tokens import (
     Floats,
     Over,
     Span,
@@ -17,7 +18,6 @@ from confroute.signals._tokens import (
     over,
     tops_of,
 )
-from confroute.signals.base import Asking, Case, Range
 
 
 def margins(values: Floats) -> Floats:

@@ -2,20 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from confroute.errors import RequestError
 from confroute.models.speaking import local_dtype
-from confroute.testing import _wire
-from confroute.testing._tool_text import calls_in, messages_of, tools_of
-from confroute.types import Generation, Usage
+from confroute.testing import wire
+from confroute.testing.wire import text_of
+from confroute.types import Generation, Message, Role, Usage
 
 if TYPE_CHECKING:
     from confroute.models.local import LocalModel, Piece
 
 
-class _Handler(_wire.Wire):
+_TAGGED = re.compile(r"<tool_call>\s*(\{.*?\})\s*(?:</tool_call>|\Z)", re.DOTALL)
+_FENCED = re.compile(r"\A\s*(?:```\w*\s*)?(\{.*\})\s*(?:```)?\s*\Z", re.DOTALL)
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
+_INTRODUCTION = """You can call functions. Their descriptions, one JSON object a line:
+<tools>
+{tools}
+</tools>
+To call one, answer with nothing but its name and arguments:
+<tool_call>
+{{"name": <name>, "arguments": <object>}}
+</tool_call>"""
+
+
+def messages_of(body: Mapping[str, Any]) -> list[Message]:
+    """The conversation of a request, with its tools, tool calls and tool results as text.
+
+    Raises
+    ------
+    RequestError
+        A role that is not known.
+    """
+    turns = [_message(turn) for turn in body.get("messages", ())]
+    tools = tools_of(body)
+    if not tools:
+        return turns
+    told = _INTRODUCTION.format(tools="\n".join(json.dumps(tool["function"]) for tool in tools))
+    if body.get("tool_choice") not in {None, "auto"}:
+        told += "\nYou must call one now."
+    if turns and turns[0].role == "system":
+        return [Message(role="system", text=f"{turns[0].text}\n\n{told}"), *turns[1:]]
+    return [Message(role="system", text=told), *turns]
+
+
+def _message(turn: Mapping[str, Any]) -> Message:
+    role = _ROLES.get(str(turn.get("role")))
+    if role is None:
+        msg = f"message role {turn.get('role')!r}: expected one of {', '.join(_ROLES)}"
+        raise RequestError(msg)
+    calls = (call["function"] for call in turn.get("tool_calls") or ())
+    texts = [
+        f'<tool_call>\n{{"name": "{call["name"]}", "arguments": {call["arguments"]}}}\n</tool_call>'
+        for call in calls
+    ]
+    return Message(role=role, text="\n".join(filter(None, (text_of(turn.get("content")), *texts))))
+
+
+def tools_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The tools that an answer may call."""
+    chosen = body.get("tool_choice")
+    tools: list[dict[str, Any]] = [] if chosen == "none" else list(body.get("tools") or ())
+    if isinstance(chosen, Mapping):
+        tools = [tool for tool in tools if tool["function"]["name"] == chosen["function"]["name"]]
+    return tools
+
+
+def calls_in(text: str, tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The calls that an answer makes, in OpenAI's form; none where it is an answer in words.
+
+    Names are passed on as the model wrote them between the tags, known or not, as servers do. A bare object is a call
+    only of a tool that there is.
+
+    Examples
+    --------
+    >>> calls_in('<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>', [])[0]["function"]
+    {'name': 'add', 'arguments': '{"a": 1}'}
+    >>> calls_in("The sum is 3.", [])
+    []
+    """
+    found = [call for part in _TAGGED.findall(text) if (call := _call(part))]
+    if not found and (bare := _FENCED.match(text)):
+        known = {tool["function"]["name"] for tool in tools}
+        call = _call(bare.group(1))
+        found = [call] if call and call["name"] in known else []
+    return [{"id": f"call_{uuid4().hex[:12]}", "type": "function", "function": call} for call in found]
+
+
+def _call(text: str) -> dict[str, str] | None:
+    try:
+        made = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    if not isinstance(made, dict) or not isinstance(made.get("name"), str):
+        return None
+    return {"name": made["name"], "arguments": json.dumps(made.get("arguments", {}))}
+
+
+class _Handler(wire.Wire):
     served: ModelServer
 
     def respond(self, body: dict[str, Any]) -> None:
@@ -35,7 +130,7 @@ class _Handler(_wire.Wire):
             self._at_once(body, said[0])
         else:
             choices = [_choice(body, one, at) for at, one in enumerate(said)]
-            self.send_json(_wire.completion(body, choices, _total(said)))
+            self.send_json(wire.completion(body, choices, _total(said)))
 
     def _asked(self, body: Mapping[str, Any]) -> dict[str, Any]:
         if (body.get("response_format") or {"type": "text"})["type"] != "text":
@@ -55,13 +150,13 @@ class _Handler(_wire.Wire):
     def _stream(self, body: dict[str, Any], pieces: Iterator[Piece]) -> None:
         self.begin_events()
         for piece in pieces:
-            told = _wire.logprobs_of(body, piece.tokens, piece.logprobs, piece.top_logprobs)
+            told = wire.logprobs_of(body, piece.tokens, piece.logprobs, piece.top_logprobs)
             content = {"role": "assistant", "content": piece.text}
             # Leaving the loop ends the decoding.
-            if not self.event(_wire.delta(body, content, finish=piece.finish, logprobs=told)):
+            if not self.event(wire.delta(body, content, finish=piece.finish, logprobs=told)):
                 return
             if piece.usage is not None:
-                self.event(_wire.usage_delta(body, piece.usage))
+                self.event(wire.usage_delta(body, piece.usage))
         self.end_events()
 
     def _at_once(self, body: dict[str, Any], said: Generation) -> None:
@@ -71,13 +166,13 @@ class _Handler(_wire.Wire):
         if "tool_calls" in content:
             content["tool_calls"] = [{**call, "index": at} for at, call in enumerate(content["tool_calls"])]
         self.begin_events()
-        self.event(_wire.delta(body, content, logprobs=choice["logprobs"]))
-        self.event(_wire.delta(body, {}, finish=choice["finish_reason"]))
-        self.event(_wire.usage_delta(body, said.usage or Usage()))
+        self.event(wire.delta(body, content, logprobs=choice["logprobs"]))
+        self.event(wire.delta(body, {}, finish=choice["finish_reason"]))
+        self.event(wire.usage_delta(body, said.usage or Usage()))
         self.end_events()
 
 
-class ModelServer(_wire.LoopbackServer):
+class ModelServer(wire.LoopbackServer):
     """Serves `/v1/chat/completions` from local models: whole and token by token, with log-probabilities and tools.
 
     For examples and tests that need a provider but have none. The models are loaded when it starts, and are this
@@ -120,7 +215,7 @@ def _choice(body: Mapping[str, Any], said: Generation, at: int) -> dict[str, Any
         "index": at,
         "message": {"role": "assistant", "content": None, "tool_calls": calls} if calls else words,
         "finish_reason": "tool_calls" if calls else said.finish,
-        "logprobs": _wire.logprobs_of(body, said.tokens or (), said.logprobs, said.top_logprobs),
+        "logprobs": wire.logprobs_of(body, said.tokens or (), said.logprobs, said.top_logprobs),
     }
 
 

@@ -19,8 +19,8 @@ import pytest
 
 from confroute.decision import Decision
 from confroute.errors import ConfrouteError
+from confroute.observe.trace import record
 from confroute.testing.server import ScriptedServer
-from confroute.trace import record
 
 
 class RealCallError(ConfrouteError, RuntimeError):

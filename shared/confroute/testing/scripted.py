@@ -23,8 +23,8 @@ from dataclasses import dataclass, field, replace
 from confroute.asks import Hidden, ModelAsk, Prompt, Sample, Score
 from confroute.errors import PolicyError
 from confroute.models.inside import elsewhere
+from confroute.streaming import Streamed
 from confroute.types import Alternatives, Finish, Generation, Message, Request, Usage, transcript
-from confroute.watching import Streamed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +160,7 @@ class ScriptedCalls:
     Examples
     --------
     >>> from confroute import Cascade, Message, TokenLogprob
-    >>> from confroute.runtime import run
+    >>> from confroute.executor import run
     >>> calls = ScriptedCalls(models={"edge": ScriptedModel(["4"]), "cloud": ScriptedModel(["four"])})
     >>> request = Request(messages=(Message(role="user", text="2 + 2?"),))
     >>> run(Cascade.of(TokenLogprob(), 0.1), request, calls.call(request), {}).decision.route
@@ -176,7 +176,7 @@ class ScriptedCalls:
         return self.models[tier]
 
     def call(self, request: Request) -> Callable[[ModelAsk], list[Generation]]:
-        """What `confroute.runtime.run` wants as `call`."""
+        """What `confroute.executor.run` wants as `call`."""
 
         def answer(ask: ModelAsk) -> list[Generation]:
             if isinstance(ask, (Score, Hidden)):
@@ -189,7 +189,7 @@ class ScriptedCalls:
         return answer
 
     def acall(self, request: Request) -> Callable[[ModelAsk], Coroutine[None, None, list[Generation]]]:
-        """What `confroute.runtime.arun` wants as `call`."""
+        """What `confroute.executor.arun` wants as `call`."""
 
         async def answer(ask: ModelAsk) -> list[Generation]:
             if isinstance(ask, (Score, Hidden)):
@@ -205,7 +205,7 @@ class ScriptedCalls:
         return answer
 
     def stream(self, request: Request) -> Callable[[Streamed], Generator[str | Generation, None, None]]:
-        """What `confroute.runtime.run_stream` wants as `stream`: tokens, then the whole answer."""
+        """What `confroute.executor.run_stream` wants as `stream`: tokens, then the whole answer."""
 
         def answer(ask: Streamed) -> Generator[str | Generation, None, None]:
             model, prompt = self._model(ask.tier), _asked(ask, request)
@@ -217,7 +217,7 @@ class ScriptedCalls:
         return answer
 
     def astream(self, request: Request) -> Callable[[Streamed], AsyncGenerator[str | Generation, None]]:
-        """What `confroute.runtime.arun_stream` wants as `stream`."""
+        """What `confroute.executor.arun_stream` wants as `stream`."""
 
         async def answer(ask: Streamed) -> AsyncGenerator[str | Generation, None]:
             model, prompt = self._model(ask.tier), _asked(ask, request)

@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from confroute.testing import _wire
+from confroute.testing import wire
 from confroute.testing.faults import MALFORMED
 from confroute.testing.scripted import Reply, ScriptedModel, part
 from confroute.types import Generation, Usage
 
 
-class _Handler(_wire.Wire):
+class _Handler(wire.Wire):
     served: ScriptedServer
 
     def respond(self, body: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ class _Handler(_wire.Wire):
         self.end_events()
 
 
-class ScriptedServer(_wire.LoopbackServer):
+class ScriptedServer(wire.LoopbackServer):
     """Serves `/v1/chat/completions` from scripted models, whole and streamed, with log-probabilities where asked.
 
     Parameters
@@ -130,7 +130,7 @@ class ScriptedServer(_wire.LoopbackServer):
 
 
 def _prompt(body: Mapping[str, Any]) -> str:
-    return "\n".join(f"{m.get('role')}: {_wire.text_of(m.get('content'))}" for m in body.get("messages", ()))
+    return "\n".join(f"{m.get('role')}: {wire.text_of(m.get('content'))}" for m in body.get("messages", ()))
 
 
 def _completion(body: Mapping[str, Any], said: Generation) -> dict[str, Any]:
@@ -138,15 +138,15 @@ def _completion(body: Mapping[str, Any], said: Generation) -> dict[str, Any]:
         "index": 0,
         "message": {"role": "assistant", "content": said.text},
         "finish_reason": said.finish,
-        "logprobs": _wire.logprobs_of(body, said.tokens or (), said.logprobs, said.top_logprobs),
+        "logprobs": wire.logprobs_of(body, said.tokens or (), said.logprobs, said.top_logprobs),
     }
-    return _wire.completion(body, [choice], said.usage or Usage())
+    return wire.completion(body, [choice], said.usage or Usage())
 
 
 def _events(body: Mapping[str, Any], said: Generation) -> Iterator[dict[str, Any]]:
     for position, token in enumerate(said.tokens or ()):
         own = part(said, position)
-        logprobs = _wire.logprobs_of(body, (token,), own.logprobs, own.top_logprobs)
-        yield _wire.delta(body, {"role": "assistant", "content": token}, logprobs=logprobs)
-    yield _wire.delta(body, {}, finish=said.finish)
-    yield _wire.usage_delta(body, said.usage or Usage())
+        logprobs = wire.logprobs_of(body, (token,), own.logprobs, own.top_logprobs)
+        yield wire.delta(body, {"role": "assistant", "content": token}, logprobs=logprobs)
+    yield wire.delta(body, {}, finish=said.finish)
+    yield wire.usage_delta(body, said.usage or Usage())

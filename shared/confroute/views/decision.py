@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from confroute._counted import counted
-from confroute.views.html import fragment, heading, table, text
+from confroute.views.html import counted, fragment, heading, table, text
 from confroute.views.svg import bar, zone
 
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from confroute.fitting.report import front_svg
+from confroute.views.fit import front_svg
 from confroute.views.html import fragment, table
 
 if TYPE_CHECKING:
     from confroute.fitting.front import ParetoFront
-    from confroute.fitting.point import Point
+    from confroute.fitting.objective import Point
 
 _HEAD = ("", "threshold", "cloud share", "quality", "95 %", "USD for 1000", "seconds", "p95 seconds")
 

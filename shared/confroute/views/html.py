@@ -5,6 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+
+def counted(n: int, noun: str) -> str:
+    """`n` and the noun, which takes an s unless it is one.
+
+    Examples
+    --------
+    >>> counted(1, "token"), counted(0, "token")
+    ('1 token', '0 tokens')
+    """
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 # Colours follow the surrounding page (a notebook's theme included): only middle tones are set. The class is named twice
 # where JupyterLab's own rules, which push every cell to the right, would win otherwise.
 STYLE = (

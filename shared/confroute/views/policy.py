@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from confroute.policy.layer import layers_of
+from confroute.policy.wrapper import layers_of
 from confroute.views.html import fragment, table
 from confroute.views.svg import bar
 

@@ -2,7 +2,7 @@
 
 from confroute.policy.guarantee.certify import certified, certified_groups, columns
 from confroute.policy.guarantee.losses import LEAST_KEPT, severity
-from confroute.policy.guarantee.tails import (
+from confroute.stats.tails import (
     betting,
     binomial_cdf,
     hoeffding_bentkus,

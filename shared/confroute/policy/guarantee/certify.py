@@ -23,7 +23,7 @@ from confroute.policy.guarantee.sequence import (
     expected_control,
     fixed_sequence,
 )
-from confroute.policy.guarantee.tails import check_levels
+from confroute.stats.tails import check_levels
 
 
 def columns(

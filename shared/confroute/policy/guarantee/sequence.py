@@ -11,7 +11,7 @@ import numpy as np
 from confroute.certificate import Loss, Method
 from confroute.errors import CalibrationError
 from confroute.policy.guarantee.losses import LEAST_KEPT, Slice
-from confroute.policy.guarantee.tails import (
+from confroute.stats.tails import (
     betting,
     binomial_cdf,
     first_failure,

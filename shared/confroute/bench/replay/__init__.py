@@ -1,7 +1,0 @@
-"""RouteLLM's benchmarks and recorded runs, every router on the same axes."""
-
-from confroute.bench.replay.data import Benchmark, load_benchmarks
-from confroute.bench.replay.recorded import RecordedReplay, replay_recorded
-from confroute.bench.replay.run import Replay, replay
-
-__all__ = ["Benchmark", "RecordedReplay", "Replay", "load_benchmarks", "replay", "replay_recorded"]

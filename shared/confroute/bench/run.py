@@ -1,0 +1,146 @@
+"""``confroute bench replay`` from folders to results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from confroute.bench import methods
+from confroute.bench.data import Benchmark, load_benchmarks
+from confroute.bench.material import Material, materials
+from confroute.bench.preference import Comparison, Level, compare, level
+from confroute.bench.protocol import Result, measure
+from confroute.bench.training import TrainingSet, training_set
+from confroute.errors import PolicyError
+from confroute.heads.encoder import Encoder
+from confroute.types import JSON
+
+Say = Callable[[str], None]
+_LEAST_IN_DOMAIN = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Replay:
+    """All methods on one benchmark.
+
+    Attributes
+    ----------
+    bench : Benchmark
+    train : TrainingSet or None
+    results : tuple of Result
+    comparisons : tuple of Comparison
+        Our best against each baseline.
+    levels : tuple of Level
+        What each method gives at half of the calls to the cloud.
+    """
+
+    bench: Benchmark
+    train: TrainingSet | None
+    results: tuple[Result, ...]
+    comparisons: tuple[Comparison, ...] = field(default=())
+    levels: tuple[Level, ...] = field(default=())
+
+    def __repr__(self) -> str:
+        """One line: the benchmark, and the methods from best to worst."""
+        ranked = sorted(self.results, key=lambda result: -result.apgr)
+        methods = ", ".join(f"{result.name} {result.apgr:.3f}" for result in ranked)
+        return f"<Replay of {self.bench.name}, {self.bench.n} prompts, APGR: {methods}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from confroute.bench.report import parts
+        from confroute.views.html import fragment
+
+        return fragment(parts(self), label=f"replay of {self.bench.name}")
+
+    def to_dict(self) -> dict[str, JSON]:
+        """What ``--json`` prints of it."""
+        against: dict[str, JSON] = {one.other: one.to_dict() for one in self.comparisons}
+        methods: dict[str, JSON] = {result.name: result.to_dict() for result in self.results}
+        return {"n": self.bench.n, "methods": methods, "best_against": against}
+
+
+def replay(
+    folder: Path,
+    *,
+    train: Path | None,
+    encoder: Callable[[], Encoder],
+    tune: Callable[[TrainingSet], Encoder],
+    cache: Path,
+    resamples: int = 1000,
+    say: Say = lambda _: None,
+) -> dict[str, Replay]:
+    """Score and measure every method that the data allow.
+
+    Parameters
+    ----------
+    folder : Path
+        RouteLLM's.
+    train : Path or None
+        Recorded training data; None for the methods that need none.
+    encoder : callable
+        Makes the encoder, with features; called only where something is trained.
+    tune : callable
+        Makes an encoder of it that has seen the training set's labels, such as `tuned_on`.
+    cache : Path
+        Folder of embeddings.
+    resamples : int
+    say : callable
+        Told what is left out, and progress.
+
+    Raises
+    ------
+    PolicyError
+        Data that are not there or not as expected.
+    """
+    recorded = training_set(train) if train is not None else None
+    if recorded is None:
+        say("no training data: only methods that need none (give --train or CONFROUTE_DATA)")
+    elif lacking := methods.missing():
+        say(f"RouteLLM's own code is left out: {', '.join(lacking)} not installed (pip install routellm)")
+    benches = load_benchmarks(folder)
+    for name, bench in benches.items():
+        say(f"{name}: {bench.n} prompts, {bench.dropped} dropped as contaminated")
+    made = {}
+    if recorded is not None:
+        given = encoder()
+        if not given.features:
+            msg = f"the encoder {given.name} has no features: expected encoder(..., features=True)"
+            raise PolicyError(msg)
+        made = materials(benches, recorded, given, tune, cache=cache, say=say)
+    return {
+        name: _one(bench, made.get(name), resamples=resamples, say=say) for name, bench in benches.items()
+    }
+
+
+def _one(bench: Benchmark, material: Material | None, *, resamples: int, say: Say) -> Replay:
+    results = []
+    for name, scores in _scored(bench, material):
+        say(f"{bench.name}: {name}")
+        inside = name == methods.IN_DOMAIN
+        results.append(measure(name, scores, bench, resamples=resamples, in_domain=inside))
+    by_name = {result.name: result for result in results}
+    best = by_name.get(methods.BEST)
+    others = [
+        result for result in results if result.name.startswith(("random", "RouteLLM", "SW", "MF", "TO-"))
+    ]
+    comparisons = () if best is None else tuple(compare(best, other, bench, resamples) for other in others)
+    return Replay(
+        bench=bench,
+        train=material.train if material is not None else None,
+        results=tuple(results),
+        comparisons=comparisons,
+        levels=tuple(level(result, bench, resamples) for result in results),
+    )
+
+
+def _scored(bench: Benchmark, material: Material | None) -> Iterator[methods.Scored]:
+    yield from methods.without_training(bench)
+    if material is None:
+        return
+    if not methods.missing():
+        yield from methods.routellm(material)
+    yield from methods.trained(material)
+    if bench.n >= _LEAST_IN_DOMAIN:
+        yield from methods.in_domain(material)

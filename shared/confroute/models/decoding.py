@@ -1,0 +1,390 @@
+"""One prompt, n continuations, one token a step.
+
+The prompt is read once with one row; its cache is then repeated. A row that has ended leaves the batch.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from confroute.errors import RequestError
+from confroute.models.loading import Weights
+from confroute.models.prompt_cache import ReadingCancelledError, kept_reading
+from confroute.models.prompts import Row
+from confroute.types import Alternatives, Finish, Generation, Usage
+
+ROOM = 64
+
+
+class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers annotates neither hook
+    """A `DynamicLayer` whose tensors are views into buffers with room for more tokens."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # nor this one
+        self.lazy_initialization(keys, values)
+        self.keys, self.values = keys, values
+        self._buffers: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append one step's keys and values, shaped (rows, heads, tokens, width)."""
+        assert self.keys is not None
+        assert self.values is not None
+        have, more = self.keys.shape[-2], key_states.shape[-2]
+        buffers = self._buffers
+        if buffers is None or buffers[0].shape[-2] < have + more:
+            buffers = self._buffers = (self._grown(self.keys, more), self._grown(self.values, more))
+        for buffer, states in zip(buffers, (key_states, value_states), strict=True):
+            buffer[:, :, have : have + more] = states
+        self.keys, self.values = (buffer[:, :, : have + more] for buffer in buffers)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep only these rows."""
+        super().batch_select_indices(indices)
+        self._buffers = None
+
+    @staticmethod
+    def _grown(states: torch.Tensor, more: int) -> torch.Tensor:
+        rows, heads, tokens, width = states.shape
+        buffer = states.new_empty(rows, heads, tokens + more + ROOM, width)
+        buffer[:, :, :tokens] = states
+        return buffer
+
+
+def repeat_rows(cache: DynamicCache, rows: int) -> None:
+    """Expand a one-row cache to `rows` rows with room to grow; layers of other kinds keep their own way."""
+    cache.batch_repeat_interleave(rows)
+    for position, layer in enumerate(cache.layers):
+        if type(layer) is DynamicLayer and layer.keys is not None and layer.values is not None:
+            cache.layers[position] = RoomyLayer(layer.keys, layer.values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How to draw: rows, most tokens a row, temperature (0 = greedy), nucleus mass, seed, alternatives."""
+
+    n: int = 1
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    top_logprobs: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A part of a streamed answer.
+
+    Attributes
+    ----------
+    text : str
+        Never retracted. May be empty on the last piece.
+    logprobs : tuple of float
+        Natural log-probabilities of `tokens`, in (-inf, 0].
+    tokens : tuple of str
+        They join to `text`.
+    top_logprobs : tuple of alternatives or None
+        The likeliest tokens at each place, where they were asked for.
+    finish : str or None
+        Why the answer ended; on the last piece only.
+    usage : Usage or None
+        Tokens of the whole call; on the last piece only.
+    """
+
+    text: str
+    logprobs: tuple[float, ...] = ()
+    tokens: tuple[str, ...] = ()
+    top_logprobs: tuple[Alternatives, ...] | None = None
+    finish: Finish | None = None
+    usage: Usage | None = None
+
+
+def check(plan: Plan, stop: Sequence[str]) -> None:
+    """Raise RequestError, with what was expected, for the first parameter out of range."""
+    n, temperature = plan.n, plan.temperature
+    wrong = {
+        f"n={n}: expected at least 1": n < 1,
+        f"max_tokens={plan.max_tokens}: expected at least 1": plan.max_tokens < 1,
+        f"temperature={temperature}: expected a number of at least 0, 0 for greedy": not 0
+        <= temperature
+        < float("inf"),
+        f"top_p={plan.top_p}: expected a number in (0, 1], 1 for all tokens": not 0 < plan.top_p <= 1,
+        f"top_logprobs={plan.top_logprobs}: expected at least 0": plan.top_logprobs < 0,
+        f"n={n} with temperature 0 would give {n} times the same answer; raise temperature or draw one": n > 1
+        and temperature == 0,
+        f"stop={stop!r}: expected a sequence of non-empty strings, such as ['\\n']": isinstance(stop, str)
+        or "" in stop,
+    }
+    for msg, is_wrong in wrong.items():
+        if is_wrong:
+            raise RequestError(msg)
+
+
+def steps(decoder: Decoder, rows: list[Row], plan: Plan, ends: frozenset[int]) -> Iterator[None]:
+    """Draw until every row has ended, pausing after each token."""
+    for step in range(plan.max_tokens):
+        drawn = decoder.step()
+        if drawn is None:
+            break
+        for one in drawn:
+            row = rows[one.row]
+            if one.token in ends:
+                row.billed += 1
+                row.end("stop")
+                continue
+            row.push(one.token, one.logprob, one.top)
+            if step == plan.max_tokens - 1:
+                row.end("length")
+        decoder.drop({one.row for one in drawn if rows[one.row].finish})
+        yield
+        if all(row.finish for row in rows):
+            return
+    for row in rows:
+        row.end("cancelled")
+
+
+def answers_of(
+    rows: Sequence[Row], *, model: str, prompt_tokens: int, latency_s: float
+) -> tuple[Generation, ...]:
+    """The ended rows as answers; the prompt is counted on the first one only."""
+    return tuple(
+        Generation(
+            text=row.text,
+            logprobs=tuple(row.logprobs),
+            tokens=tuple(row.tokens),
+            top_logprobs=row.alternatives(),
+            usage=Usage(input_tokens=0 if position else prompt_tokens, output_tokens=row.billed),
+            finish=row.finish or "unknown",
+            model=model,
+            latency_s=latency_s,
+            raw=tuple(row.ids),
+        )
+        for position, row in enumerate(rows)
+    )
+
+
+def piece_of(
+    row: Row, start: int, stop: int, *, finish: Finish | None = None, usage: Usage | None = None
+) -> Piece:
+    """Tokens `start` to `stop` of a row."""
+    tokens = tuple(row.tokens[start:stop])
+    return Piece(
+        text="".join(tokens),
+        logprobs=tuple(row.logprobs[start:stop]),
+        tokens=tokens,
+        top_logprobs=row.alternatives(start, stop),
+        finish=finish,
+        usage=usage,
+    )
+
+
+# Bounds the memory of attention, and the wait for a cancellation, behind a long prompt.
+PREFILL_TOKENS = 1024
+SCORE_TOKENS = 128
+NUCLEUS_GUESS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """One token of one row, with its natural log-probability at temperature 1 and the likeliest ones there."""
+
+    row: int
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class Decoder:
+    """Draws one token a row at every `step`.
+
+    Parameters
+    ----------
+    weights : Weights
+    prompt : sequence of int
+        Token ids, at least one.
+    plan : Plan
+    cancel : threading.Event, optional
+        Once set, `step` returns None.
+    """
+
+    def __init__(
+        self, weights: Weights, prompt: Sequence[int], plan: Plan, cancel: threading.Event | None = None
+    ) -> None:
+        self._weights, self._prompt, self._plan, self._cancel = weights, prompt, plan, cancel
+        self._rows = list(range(plan.n))
+        self._kept: list[int] | None = None
+        self._last: torch.Tensor | None = None
+        self._steps = 0
+        self._cache = new_cache(weights)
+        self._uniforms = _uniforms(plan).to(weights.network.device)
+
+    def drop(self, rows: Collection[int]) -> None:
+        """Take rows out of the batch; they cost nothing from the next step on."""
+        if rows:
+            places = range(len(self._rows)) if self._kept is None else self._kept
+            self._kept = [place for place in places if self._rows[place] not in rows]
+
+    @torch.inference_mode()
+    def step(self) -> list[Drawn] | None:
+        """Draw the next token of every row left; None once cancelled.
+
+        Raises
+        ------
+        RuntimeError
+            From torch, such as out of memory.
+        """
+        if self._cancelled():
+            return None
+        logits = self._read_prompt() if self._last is None else self._read_last()
+        if logits is None:
+            return None
+        uniforms = self._uniforms[self._rows, self._steps] if self._plan.temperature else None
+        tokens = choose(logits, self._plan, uniforms)
+        total = logits.logsumexp(1)
+        # A certain token's difference can come out a rounding error above zero.
+        logprobs = (logits.gather(1, tokens[:, None])[:, 0] - total).clamp(max=0.0)
+        tops = likeliest(logits, total, self._plan.top_logprobs)
+        self._last, self._steps = tokens, self._steps + 1
+        drawn = zip(self._rows, tokens.tolist(), logprobs.tolist(), tops, strict=True)
+        return [Drawn(row=row, token=token, logprob=logprob, top=top) for row, token, logprob, top in drawn]
+
+    def _cancelled(self) -> bool:
+        return self._cancel is not None and self._cancel.is_set()
+
+    def _read_prompt(self) -> torch.Tensor | None:
+        try:
+            reading = kept_reading(self._weights, self._prompt, self._cancelled)
+        except ReadingCancelledError:
+            return None
+        if reading is not None:
+            self._cache = reading.copied()
+            repeat_rows(self._cache, self._plan.n)
+            return reading.logits.expand(self._plan.n, -1)
+        logits: torch.Tensor | None = None
+        for start in range(0, len(self._prompt), PREFILL_TOKENS):
+            if self._cancelled():
+                return None
+            part = torch.tensor(
+                [self._prompt[start : start + PREFILL_TOKENS]], device=self._weights.network.device
+            )
+            logits = forward(self._weights, part, self._cache, keep=1)
+        assert logits is not None, "the caller refuses empty prompts"
+        repeat_rows(self._cache, self._plan.n)
+        return logits[:, -1].expand(self._plan.n, -1)
+
+    def _read_last(self) -> torch.Tensor:
+        assert self._last is not None
+        if self._kept is not None:
+            kept = torch.tensor(self._kept, device=self._last.device)
+            self._cache.batch_select_indices(kept)
+            self._last = self._last[kept]
+            self._rows = [self._rows[place] for place in self._kept]
+            self._kept = None
+        return forward(self._weights, self._last[:, None], self._cache, keep=1)[:, -1]
+
+
+def likeliest(logits: torch.Tensor, total: torch.Tensor, count: int) -> list[tuple[tuple[int, float], ...]]:
+    """The `count` likeliest tokens of each row with their log-probabilities, best first."""
+    if not count:
+        return [()] * len(logits)
+    values, ids = logits.topk(min(count, logits.shape[1]), dim=1)
+    logprobs = (values - total[:, None]).clamp(max=0.0)
+    return [
+        tuple(zip(row_ids, row, strict=True))
+        for row_ids, row in zip(ids.tolist(), logprobs.tolist(), strict=True)
+    ]
+
+
+def new_cache(weights: Weights) -> DynamicCache:
+    """An empty cache of the layers this network needs."""
+    return DynamicCache(config=weights.network.config)
+
+
+def forward(weights: Weights, ids: torch.Tensor, cache: DynamicCache, *, keep: int) -> torch.Tensor:
+    """Logits, in float32, of the last `keep` positions: shape (rows, keep, vocabulary)."""
+    network = weights.network
+    only: dict[str, Any] = {"logits_to_keep": keep} if _can_keep(network.__class__) else {}
+    with weights.lock:
+        out = network(input_ids=ids, past_key_values=cache, use_cache=True, **only)
+    logits: torch.Tensor = out.logits[:, -keep:]
+    return logits.float()
+
+
+@torch.inference_mode()
+def score(weights: Weights, prompt: Sequence[int], answer: Sequence[int]) -> list[float]:
+    """Natural log-probability of every token of `answer` behind `prompt`, at temperature 1."""
+    ids, first = [*prompt, *answer], len(prompt)
+    cache, values = new_cache(weights), list[float]()
+    starts = [*range(0, first, PREFILL_TOKENS), *range(first, len(ids) - 1, SCORE_TOKENS)]
+    for start, stop in zip(starts, [*starts[1:], max(first, len(ids) - 1)], strict=True):
+        keep = 1 if start < first else stop - start
+        logits = forward(
+            weights, torch.tensor([ids[start:stop]], device=weights.network.device), cache, keep=keep
+        )[0]
+        if stop >= first:
+            targets = torch.tensor(ids[stop - keep + 1 : stop + 1], device=logits.device)
+            gathered = logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)
+            values += gathered.clamp(max=0.0).tolist()
+    return values
+
+
+def choose(logits: torch.Tensor, plan: Plan, uniforms: torch.Tensor | None) -> torch.Tensor:
+    """One token a row: the likeliest, or the inverse of the cumulative distribution at `uniforms`.
+
+    Examples
+    --------
+    >>> choose(torch.tensor([[0.0, 2.0]]), Plan(), None)
+    tensor([1])
+    """
+    if uniforms is None:
+        return logits.argmax(1)
+    probabilities = (logits / plan.temperature).softmax(1)
+    if plan.top_p >= 1.0:
+        return _invert(probabilities, uniforms)
+    kept, order = _nucleus(probabilities, plan.top_p)
+    return order.gather(1, _invert(kept, uniforms)[:, None])[:, 0]
+
+
+def _invert(probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    # Instead of `multinomial`: that draws a random number per vocabulary entry, and mixes the rows' randomness.
+    cumulative = probabilities.cumsum(1, dtype=torch.float64)
+    total = cumulative[:, -1:].contiguous()
+    found = torch.searchsorted(cumulative, uniforms[:, None] * total, right=True)
+    # A draw that rounds up to the total must not pick an impossible token behind the last possible one.
+    return torch.minimum(found, torch.searchsorted(cumulative, total))[:, 0]
+
+
+def _nucleus(probabilities: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The fewest tokens that hold `top_p` of the mass, sorted, the others zeroed; and their ids."""
+    size = min(NUCLEUS_GUESS, probabilities.shape[1])
+    values, order = probabilities.topk(size, dim=1)
+    if bool((values.sum(1) < top_p).any()):
+        values, order = probabilities.sort(dim=1, descending=True)
+    before = values.cumsum(1) - values
+    return torch.where(before < top_p, values, 0.0), order
+
+
+def _uniforms(plan: Plan) -> torch.Tensor:
+    """All draws of a call in advance: row i's do not depend on when other rows end."""
+    generator = torch.Generator()
+    if plan.seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(plan.seed)
+    return torch.rand(plan.n, plan.max_tokens, dtype=torch.float64, generator=generator)
+
+
+@functools.cache
+def _can_keep(network: type[torch.nn.Module]) -> bool:
+    # transformers wraps `forward` in decorators that keep its signature.
+    return "logits_to_keep" in inspect.signature(network.forward).parameters

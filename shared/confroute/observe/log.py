@@ -1,0 +1,129 @@
+"""The decision log: one JSON line a call, without any text of prompts or answers; rotated, and read back."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from types import TracebackType
+
+from confroute.decision import Decision
+from confroute.errors import LogError
+from confroute.observe.trace import subscribe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line of a log.
+
+    Attributes
+    ----------
+    at : datetime
+        When the decision was made, UTC.
+    decision : Decision
+    """
+
+    at: datetime
+    decision: Decision
+
+
+class _Lines(RotatingFileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        """Raise what went wrong: logging's own way is to print it and to lose the line."""
+        raise  # noqa: PLE0704  called by logging inside its except block
+
+
+class DecisionLog:
+    """Writes every decision of this process to a file, from now until `close`.
+
+    Parameters
+    ----------
+    path : str or Path
+        Appended to; its folder must exist.
+    max_bytes : int
+        The file is renamed to `path`.1 (and that to .2, ...) before it would grow beyond this. 0: never.
+    backups : int
+        How many renamed files are kept.
+
+    Notes
+    -----
+    One process a file: two that rotate the same file lose lines. A decision holds no text of prompts or answers, so
+    neither does the log.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from confroute.observe.trace import publish
+    >>> path = Path(tempfile.mkdtemp()) / "decisions.jsonl"
+    >>> with DecisionLog(path):
+    ...     publish(Decision(route="edge", stage="draft", reason="kept"))
+    >>> [entry.decision.route for entry in read_log(path)]
+    ['edge']
+    """
+
+    def __init__(self, path: str | Path, *, max_bytes: int = 10_000_000, backups: int = 5) -> None:
+        self._lines = _Lines(path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8")
+        self._stop = subscribe(self._write)
+
+    def _write(self, decision: Decision) -> None:
+        entry = {"at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), **decision.to_dict()}
+        line = json.dumps(entry, ensure_ascii=False, allow_nan=False)
+        self._lines.handle(
+            logging.LogRecord(
+                "confroute.observe.log", logging.INFO, __file__, 0, line, args=None, exc_info=None
+            )
+        )
+
+    def close(self) -> None:
+        """End the log; a second call does nothing."""
+        self._stop()
+        self._lines.close()
+
+    def __enter__(self) -> DecisionLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_log(path: str | Path) -> Iterator[Entry]:
+    """The entries of a log and its renamed files, oldest first.
+
+    Parameters
+    ----------
+    path : str or Path
+        The newest file, as given to `DecisionLog`.
+
+    Raises
+    ------
+    LogError
+        No such file, or a line that is no decision; the message names file and line.
+    """
+    newest = Path(path)
+    if not newest.exists():
+        msg = f"{newest} does not exist: expected a file that DecisionLog wrote"
+        raise LogError(msg)
+    older = sorted(
+        (p for p in newest.parent.glob(f"{newest.name}.*") if p.suffix[1:].isdigit()),
+        key=lambda p: -int(p.suffix[1:]),
+    )
+    for file in (*older, newest):
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield _entry(line, f"{file}, line {number}")
+
+
+def _entry(line: str, where: str) -> Entry:
+    try:
+        data = json.loads(line)
+        return Entry(at=datetime.fromisoformat(data["at"]), decision=Decision.from_dict(data))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        msg = f"{where}: no decision ({type(error).__name__}: {error})"
+        raise LogError(msg) from error

@@ -1,0 +1,198 @@
+"""P(True): the edge is shown its own draft and asked whether it is true."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from confroute.asks import Prompt
+from confroute.decision import Measurement
+from confroute.errors import BadLogprobsError, SignalUnavailableError
+from confroute.signals.base import Asking, Case, Range
+from confroute.types import (
+    ROUNDING_NATS,
+    Alternatives,
+    Generation,
+    Message,
+    checked_logprobs,
+    transcript,
+)
+
+_TRUE = ("a", "true", "yes")
+_FALSE = ("b", "false", "no")
+_AROUND = " \t\r\n().:*`\"'"
+
+
+def posed(case: Case) -> str:
+    """The conversation, or the question where only that is known, and the draft as a proposed answer."""
+    asked = transcript(case.messages) if len(case.messages) > 1 else f"Question: {case.question}"
+    return f"{asked}\n\nProposed answer: {case.draft.text.strip() or case.draft.answer or ''}"
+
+
+def prompted(case: Case, question: str, *, top_logprobs: int, max_tokens: int) -> Asking[Generation]:
+    """Ask the draft's own tier about its draft.
+
+    Raises
+    ------
+    SignalUnavailableError
+        It said nothing.
+    """
+    message = Message(role="user", text=f"{posed(case)}\n\n{question}")
+    evidence = yield Prompt(
+        tier=case.tier.name, messages=(message,), top_logprobs=top_logprobs, max_tokens=max_tokens
+    )
+    if not evidence.generations:
+        raise SignalUnavailableError(f"{case.tier.model} did not answer the question about its draft")
+    return evidence.generations[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PTrue:
+    """1 - P(True): the probability that the edge, asked, gives to its draft being false; in [0, 1].
+
+    Parameters
+    ----------
+    top_logprobs : int
+        Alternatives to read both letters from.
+
+    Notes
+    -----
+    Kadavath et al. (arXiv 2207.05221): the draft is shown as a proposed answer, and the letters for true and false are
+    compared at the first token that is one. Deviation: their probabilities are divided by their sum, so what the
+    model gives to neither is no doubt; that sum stands in the details as `mass`. Without alternatives the drawn
+    letter's probability alone is read.
+
+    Costs one short call of the same tier, and never leaves it. Needs log-probabilities. **Known weakness:** small models
+    mostly say yes to what they just said, and the answer leans on which letter stands first. On 7-8B models a
+    yes/no self-assessment ranks errors worse than the mean token log-probability that comes for free
+    (arXiv 2605.02241: AUROC .56-.64 against .65-.71 on MMLU-Pro). Measure it on your own edge before you pay for it.
+    """
+
+    top_logprobs: int = 5
+
+    @property
+    def name(self) -> str:
+        """Key in the decision."""
+        return "p_true"
+
+    @property
+    def range(self) -> Range:
+        """A probability."""
+        return Range(high=1.0, unit="probability")
+
+    def measure(self, case: Case) -> Asking[Measurement]:
+        """Ask, and compare the two letters.
+
+        Raises
+        ------
+        SignalUnavailableError
+            No log-probabilities, or neither letter among the likeliest tokens.
+        """
+        question = "Is the proposed answer correct?\n(A) True\n(B) False\nReply with one letter, A or B."
+        said = yield from prompted(case, question, top_logprobs=self.top_logprobs, max_tokens=4)
+        true, false = _masses(said, case.tier.model)
+        return Measurement(
+            signal=self.name,
+            uncertainty=false / (true + false),
+            details={"mass": round(min(1.0, true + false), 6)},
+        )
+
+
+def _masses(said: Generation, model: str) -> tuple[float, float]:
+    """Probabilities of "true" and "false" at the first token that is no decoration."""
+    try:
+        logprobs = checked_logprobs(said.logprobs)
+    except BadLogprobsError as error:
+        raise SignalUnavailableError(str(error)) from error
+    if logprobs is None or said.tokens is None:
+        raise SignalUnavailableError(f"{model} returned no log-probabilities for its verdict on the draft")
+    for place, token in enumerate(said.tokens[: len(logprobs)]):
+        if _word(token):
+            return _read(token, logprobs[place], (said.top_logprobs or ((),) * len(logprobs))[place], model)
+    raise SignalUnavailableError(f"{model} answered the question about its draft with no letter")
+
+
+def _read(token: str, logprob: float, top: Alternatives, model: str) -> tuple[float, float]:
+    known = dict(top) or {token: logprob}
+    # Written so that NaN is refused.
+    if any(not value <= ROUNDING_NATS for value in known.values()):
+        raise SignalUnavailableError(f"{model} returned an alternative that has no probability")
+    true, false = (
+        math.fsum(math.exp(min(0.0, v)) for t, v in known.items() if _word(t) in words)
+        for words in (_TRUE, _FALSE)
+    )
+    if true + false == 0.0:
+        raise SignalUnavailableError(f"{model} answered the question about its draft with neither letter")
+    if not top:
+        # Of one drawn letter the rest is the other's, at the most.
+        return (true, 1.0 - true) if true else (1.0 - false, false)
+    return true, false
+
+
+def _word(token: str) -> str:
+    return token.strip(_AROUND).lower()
+
+
+_NUMBER = re.compile(r"(?<![\w.])(\d{1,3}(?:\.\d+)?)\s*(%|/\s*100)?(?![\w]|\.\d)")
+
+
+def stated_confidence(text: str) -> float | None:
+    """The confidence that a reply states, in [0, 1]; None where it states none.
+
+    The first number counts, of 100. A fraction up to 1 that does not say "%" is taken for a probability.
+
+    Examples
+    --------
+    >>> stated_confidence("85"), stated_confidence("I am 70% sure."), stated_confidence("0.9")
+    (0.85, 0.7, 0.9)
+    >>> stated_confidence("very sure") is None, stated_confidence("250") is None
+    (True, True)
+    """
+    found = _NUMBER.search(text)
+    if found is None:
+        return None
+    value = float(found[1])
+    if "." in found[1] and value <= 1.0 and not found[2]:
+        return value
+    return value / 100.0 if value <= 100.0 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verbalised:
+    """1 - the confidence that the edge states in words; in [0, 1], higher means less reliable.
+
+    Notes
+    -----
+    Tian et al. (arXiv 2305.14975). Costs one short call of the same tier, and never leaves it; needs no
+    log-probabilities, so it works where nothing else does. **Known weakness:** models say 80 to 100 whatever they
+    know, in steps of 5, so many calls tie and a threshold is coarse; in the largest comparison of routing signals
+    it was the worst (arXiv 2502.04428). Use it only where neither log-probabilities nor samples can be had.
+    """
+
+    @property
+    def name(self) -> str:
+        """Key in the decision."""
+        return "verbalised"
+
+    @property
+    def range(self) -> Range:
+        """1 - a stated probability."""
+        return Range(high=1.0, unit="1 - stated confidence")
+
+    def measure(self, case: Case) -> Asking[Measurement]:
+        """Ask for the number.
+
+        Raises
+        ------
+        SignalUnavailableError
+            The reply states no number from 0 to 100.
+        """
+        question = (
+            "How likely is it that the proposed answer is correct? Reply with one number from 0 to 100 only."
+        )
+        said = yield from prompted(case, question, top_logprobs=0, max_tokens=16)
+        stated = stated_confidence(said.text)
+        if stated is None:
+            raise SignalUnavailableError(f"{case.tier.model} stated no confidence from 0 to 100")
+        return Measurement(signal=self.name, uncertainty=1.0 - stated)

@@ -1,0 +1,1 @@
+"""Statistics that everything else stands on: arrays in, values out."""

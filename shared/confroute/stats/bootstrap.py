@@ -1,0 +1,76 @@
+"""Intervals for any statistic, by resampling rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from confroute.stats.arrays import MetricError
+
+LEVEL = 0.95
+# Fewer defined resamples would be a selection.
+_LEAST_DEFINED = 0.9
+
+
+def bootstrap_ci(
+    statistic: Callable[..., float | None],
+    *arrays: npt.ArrayLike,
+    n: int = 2000,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> tuple[float, float] | None:
+    """Percentile bootstrap interval of a statistic over rows (Efron, Annals of Statistics 7, 1979).
+
+    Parameters
+    ----------
+    statistic : callable
+        `statistic(*arrays)`, a float, or None where undefined.
+    *arrays : array, shape (rows, ...)
+        Resampled together: row i of each belongs to the same prompt.
+    n : int
+        Resamples, 1 or more.
+    seed : int
+        Equal seeds draw equal rows, so that intervals of several statistics on equal rows can be compared.
+    level : float in (0, 1)
+
+    Returns
+    -------
+    tuple of float or None
+        Lower and upper end. None for no rows, or where the statistic is undefined on more than one in ten resamples:
+        those that are left would be a selection.
+
+    Raises
+    ------
+    MetricError
+        Arrays of different length, n below 1, or a level outside (0, 1).
+
+    Examples
+    --------
+    >>> low, high = bootstrap_ci(lambda x: float(x.mean()), np.arange(100.0))
+    >>> low < 49.5 < high
+    True
+    """
+    columns = [np.asarray(array) for array in arrays]
+    if n < 1 or not 0 < level < 1 or not columns or len({column.shape[:1] for column in columns}) != 1:
+        msg = (
+            f"n is {n}, level {level} and the arrays hold {[column.shape for column in columns]}: "
+            "expected n of at least 1, a level between 0 and 1, and arrays of one length"
+        )
+        raise MetricError(msg)
+    rows = columns[0].shape[0]
+    if rows == 0:
+        return None
+    generator = np.random.default_rng(seed)
+    found: list[float] = []
+    for _ in range(n):
+        drawn = generator.integers(0, rows, rows)
+        value = statistic(*(column[drawn] for column in columns))
+        if value is not None and not math.isnan(value):
+            found.append(value)
+    if len(found) < _LEAST_DEFINED * n:
+        return None
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,0 +1,204 @@
+"""What servers on loopback that speak OpenAI's chat format have in common: listening, framing, the shape of answers."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from confroute.types import Alternatives, Usage
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class LoopbackServer:
+    """Listens on a free port of 127.0.0.1 while it is entered, or between `start` and `stop`.
+
+    Attributes
+    ----------
+    url : str
+        What clients take as base URL, once the server has started.
+    bodies : list of dict
+        Every request's JSON, in order of arrival.
+    left : int
+        Streams that their clients left before the end.
+    """
+
+    handler: type[Wire]
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.bodies: list[dict[str, Any]] = []
+        self.left = 0
+        self.closing = threading.Event()
+        self._server: ThreadingHTTPServer | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Listen on a free port of 127.0.0.1."""
+        handler = type("Handler", (self.handler,), {"served": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def stop(self) -> None:
+        """Stop listening; requests that still wait are let go."""
+        self.closing.set()
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+
+class Wire(BaseHTTPRequestHandler):
+    """One connection: reads a request's JSON, writes whole answers or events."""
+
+    protocol_version = "HTTP/1.1"
+    served: Any
+
+    def handle(self) -> None:
+        """Serve a client, which may go at any time."""
+        with suppress(ConnectionError):
+            super().handle()
+
+    def do_POST(self) -> None:
+        """Answer one request."""
+        size = int(self.headers["content-length"])
+        content = self.rfile.read(size)
+        if len(content) < size:
+            # The client went while it was sending, as a cancelled call does.
+            self.close_connection = True
+            return
+        body = json.loads(content)
+        self.served.bodies.append(body)
+        self.respond(body)
+
+    def respond(self, body: dict[str, Any]) -> None:
+        """Answer one request."""
+        raise NotImplementedError
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  http.server's name
+        """Say nothing."""
+
+    def send_json(self, content: Any, *, code: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        """A whole answer; bytes are sent as they are."""
+        sent = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(code)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(sent)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(sent)
+
+    def fail(self, code: int, message: str, *, headers: Mapping[str, str] | None = None) -> None:
+        """An HTTP error as OpenAI words it."""
+        self.send_json({"error": {"message": message, "code": code}}, code=code, headers=headers)
+
+    def begin_events(self) -> None:
+        """The head of a streamed answer."""
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+
+    def event(self, content: str | Mapping[str, Any]) -> bool:
+        """One event; False once the client has gone, which it may."""
+        text = content if isinstance(content, str) else json.dumps(content)
+        sent = f"data: {text}\n\n".encode()
+        try:
+            self.wfile.write(f"{len(sent):x}\r\n".encode() + sent + b"\r\n")
+            self.wfile.flush()
+        except OSError:
+            self.served.left += 1
+            self.close_connection = True
+        return not self.close_connection
+
+    def end_events(self) -> None:
+        """The last event, and the end of the HTTP body."""
+        if self.event("[DONE]"):
+            self.wfile.write(b"0\r\n\r\n")
+
+
+def base(body: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """What every object of the format begins with."""
+    return {"id": "loopback", "object": kind, "created": int(time.time()), "model": body.get("model")}
+
+
+def completion(body: Mapping[str, Any], choices: Sequence[Mapping[str, Any]], usage: Usage) -> dict[str, Any]:
+    """A whole answer."""
+    return {**base(body, "chat.completion"), "choices": list(choices), "usage": usage_of(usage)}
+
+
+def delta(
+    body: Mapping[str, Any],
+    content: Mapping[str, Any],
+    *,
+    finish: str | None = None,
+    logprobs: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """An event of a streamed answer."""
+    choice = {"index": 0, "delta": content, "finish_reason": finish, "logprobs": logprobs}
+    return {**base(body, "chat.completion.chunk"), "choices": [choice]}
+
+
+def usage_delta(body: Mapping[str, Any], usage: Usage) -> dict[str, Any]:
+    """The event that carries the usage."""
+    return {**base(body, "chat.completion.chunk"), "choices": [], "usage": usage_of(usage)}
+
+
+def usage_of(usage: Usage) -> dict[str, int]:
+    """Tokens, as OpenAI names them."""
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+    }
+
+
+def logprobs_of(
+    body: Mapping[str, Any],
+    tokens: Iterable[str],
+    values: Sequence[float] | None,
+    tops: Sequence[Alternatives] | None = None,
+) -> dict[str, Any] | None:
+    """Log-probabilities where the request asks for them and there are any."""
+    if not body.get("logprobs") or values is None:
+        return None
+    content: list[dict[str, Any]] = [
+        {
+            **_one(token, value),
+            "top_logprobs": [_one(*other) for other in tops[at]] if tops and at < len(tops) else [],
+        }
+        for at, (token, value) in enumerate(zip(tokens, values, strict=False))
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _one(token: str, value: float) -> dict[str, Any]:
+    return {"token": token, "logprob": value, "bytes": None}
+
+
+def text_of(content: Any) -> str:
+    """The text of a message, which may come in parts."""
+    if isinstance(content, list):
+        return "".join(part.get("text", "") for part in content if isinstance(part, Mapping))
+    return content or ""

@@ -1,0 +1,198 @@
+"""A fit to look at: what every threshold would have done, as SVG and as a self-contained page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from html import escape
+
+from confroute.fitting.calibrated import Calibration
+from confroute.fitting.fit import Fit
+from confroute.fitting.front import ParetoFront
+from confroute.fitting.objective import Interval, Point
+from confroute.views.calibration import reliability_panels
+from confroute.views.html import fragment, page, table
+from confroute.views.svg import COLOURS, GREY, MARGIN, Panel, document, legend
+
+_SIZE = 380.0
+
+
+def front_svg(front: ParetoFront, *, chosen: Point | None = None) -> str:
+    """Quality over cost of every threshold, with a 95 % band, the hull, both ends, the oracle and random routing.
+
+    Parameters
+    ----------
+    front : ParetoFront
+        Of graded clouds.
+    chosen : Point, optional
+        Marked.
+
+    Returns
+    -------
+    str
+        An SVG document.
+
+    Raises
+    ------
+    CalibrationError
+        The cloud is not graded.
+    """
+    every = [front.edge, *front.points, front.cloud, *front.oracle]
+    most = max(map(front.cost, every)) or 1.0
+    low, high = _heights(front, every)
+    panel = Panel(MARGIN, 30, _SIZE, low=low, high=high)
+
+    def at(point: Point, value: float | None = None) -> tuple[float, float]:
+        return front.cost(point) / most, front.worth(point) if value is None else value
+
+    words = "USD for 1000 calls" if front.metric == "usd_per_1k" else "cloud share"
+    parts = [*panel.axes(f"{front.n} recorded calls", words, "quality", wide=most)]
+    parts.append(_band(panel, front, most))
+    lines = [
+        ("always edge to always cloud, at random", [front.edge, front.cloud], GREY, "2 3"),
+        ("oracle, drafting first", front.oracle, GREY, "6 3"),
+        ("thresholds", front.points, COLOURS[0], ""),
+        ("hull", front.hull, COLOURS[2], "4 2"),
+    ]
+    shown = [(name, points, colour, dash) for name, points, colour, dash in lines if points]
+    parts += [panel.line(map(at, points), colour=colour, dash=dash) for _, points, colour, dash in shown]
+    marks = [("edge", front.edge), ("cloud", front.cloud), ("knee", front.knee)]
+    marks += [] if chosen is None else [("chosen", chosen)]
+    parts += [_mark(panel, at(point), name) for name, point in marks]
+    parts += legend([(name, colour, dash) for name, _, colour, dash in shown], left=MARGIN + _SIZE + 20)
+    return document(MARGIN + _SIZE + 320, _SIZE + 80, parts)
+
+
+def _heights(front: ParetoFront, every: Iterable[Point]) -> Interval:
+    """Of the part of the diagram where something is drawn, in tenths."""
+    ends = [end for point in front.points for end in point.quality_ci or ()]
+    values = [*map(front.worth, every), *ends]
+    low = math.floor(10 * min(values) + 1e-9) / 10
+    return low, max(low + 0.1, math.ceil(10 * max(values) - 1e-9) / 10)
+
+
+def _band(panel: Panel, front: ParetoFront, most: float) -> str:
+    known = [(front.cost(p) / most, p.quality_ci) for p in front.points if p.quality_ci is not None]
+    upper = [panel.place((x, ci[1])) for x, ci in known]
+    lower = [panel.place((x, ci[0])) for x, ci in reversed(known)]
+    drawn = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*upper, *lower])
+    return f"<polygon points='{drawn}' fill='{COLOURS[0]}' fill-opacity='0.25' stroke='none'/>"
+
+
+def _mark(panel: Panel, place: tuple[float, float], name: str) -> str:
+    """A point and its name; that of the chosen one stands where no other name does."""
+    x, y = panel.place(place)
+    chosen = name == "chosen"
+    left = place[0] > 0.2 if chosen else place[0] > 0.7
+    below = {"edge": 20, "knee": 20, "cloud": -12}.get(name, -24 if place[0] > 0.8 else -6)
+    return (
+        f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{5 if chosen else 3}' fill='{COLOURS[1] if chosen else 'currentColor'}'/>"
+        f"<text x='{x - 8 if left else x + 8:.1f}' y='{y + below:.1f}' "
+        f"text-anchor='{'end' if left else 'start'}'>{name}</text>"
+    )
+
+
+def report_html(found: Fit) -> str:
+    """A self-contained page about a fit: what it would have done, beside both models alone and the oracle."""
+    return page("Fitted policy", fit_parts(found))
+
+
+def fit_html(found: Fit) -> str:
+    """The same as a piece of a notebook."""
+    return fragment(fit_parts(found), label="fitted policy")
+
+
+def fit_parts(found: Fit) -> list[str]:
+    """The pieces of `report_html`."""
+    gate = found.policy.gates[0]
+    parts = [
+        f"<p>{found.n} recorded calls, signal <b>{escape(found.choice.column)}</b>, threshold "
+        f"<b>{gate.threshold.value:.6g}</b> {escape(gate.signal.range.unit)}: {escape(gate.threshold.source)}.</p>",
+        *_certificate(found),
+        "<h2>What it would have done</h2>",
+        table(_HEAD, _rows(found)),
+    ]
+    if found.front.cloud.quality is not None:
+        parts.append(front_svg(found.front, chosen=_chosen(found)))
+    parts += [f"<p>Note: {escape(note)}.</p>" for note in found.notes]
+    parts += _calibration(found.calibration)
+    if found.choice.scores:
+        parts += [
+            "<h2>Signals</h2>",
+            f"<p>Compared on {found.selected_on} other calls. APGR: 0.5 is chance; the combination's is out of fold. ECE: calibration "
+            "error of the probability that the edge is wrong, out of fold.</p>",
+            table(
+                ["signal", "APGR", "ECE"],
+                [
+                    [name, score, found.choice.ece.get(name)]
+                    for name, score in sorted(found.choice.scores.items(), key=lambda item: -item[1])
+                ],
+            ),
+        ]
+    return parts
+
+
+def _calibration(found: Calibration) -> Iterable[str]:
+    shown = {name: one for name, one in (("before", found.before), ("after", found.after)) if one is not None}
+    if not shown:
+        return
+    yield "<h2>Can its probability be believed?</h2>"
+    yield (
+        "<p>How often the edge is wrong where a probability of it was predicted; on the diagonal it can be believed. After calibration, on "
+        "calls that the calibration has not seen. ECE: mean distance to the diagonal; of few calls it is never quite 0.</p>"
+    )
+    if found.before is None:
+        yield "<p>Before calibration this uncertainty is not a probability.</p>"
+    yield table(
+        ["calibration", "P(edge wrong)", "n", "ECE"],
+        [[name, one.words, one.n, one.ece] for name, one in shown.items()],
+    )
+    yield reliability_panels(shown)
+
+
+_HEAD = (
+    *("route", "cloud share", "quality", "95 %", "USD for 1000", "95 %", "seconds", "p95 seconds"),
+    *("tokens sent", "joules"),
+)
+
+
+def _rows(found: Fit) -> Iterable[list[str | float | None]]:
+    e = found.expected
+    yield [
+        *("this policy", e.cloud_share, e.quality, _interval(e.quality_ci), e.cost_per_1k, "-"),
+        *(e.latency_s, e.p95_latency_s, _whole(e.sent_tokens), e.energy_j),
+    ]
+    front = found.front
+    named = [("always edge", front.edge), ("always cloud", front.cloud)]
+    named += [("oracle", front.oracle[-1])] if front.oracle else []
+    for name, p in named:
+        yield [
+            *(name, p.cloud_share, p.quality, _interval(p.quality_ci), p.usd_per_1k, _interval(p.usd_ci)),
+            *(p.latency_s, p.p95_latency_s, _whole(p.sent_tokens), p.energy_j),
+        ]
+
+
+def _whole(tokens: float | None) -> int | None:
+    return None if tokens is None else round(tokens)
+
+
+def _certificate(found: Fit) -> Iterable[str]:
+    promise = found.certificate
+    if promise is None:
+        yield "<p>No guarantee: this is the best threshold on the recorded calls.</p>"
+        return
+    ahead = "" if promise.horizon is None else f", also as measured over the next {promise.horizon} calls"
+    yield (
+        f"<p><b>Promised</b>: {escape(promise.words)}{ahead}; {promise.observed:.4f} on these calls. Calls to come must be like the "
+        f"recorded ones. {promise.date}, data {promise.data_hash[:12]}.</p>"
+    )
+
+
+def _chosen(found: Fit) -> Point | None:
+    value = found.policy.gates[0].threshold.value
+    below = [p for p in found.front.points if p.threshold is not None and p.threshold <= value]
+    return below[-1] if below else None
+
+
+def _interval(ends: Interval | None) -> str:
+    return "-" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
