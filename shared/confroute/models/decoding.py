@@ -8,18 +8,16 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from confroute.errors import RequestError
 from confroute.models.loading import Weights
 from confroute.models.prompt_cache import ReadingCancelledError, kept_reading
-from confroute.models.prompts import Row
-from confroute.types import Alternatives, Finish, Generation, Usage
+from confroute.models.sampling import Plan
 
 ROOM = 64
 
@@ -67,125 +65,6 @@ def repeat_rows(cache: DynamicCache, rows: int) -> None:
     for position, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer and layer.keys is not None and layer.values is not None:
             cache.layers[position] = RoomyLayer(layer.keys, layer.values)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How to draw: rows, most tokens a row, temperature (0 = greedy), nucleus mass, seed, alternatives."""
-
-    n: int = 1
-    max_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-    top_logprobs: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
-    """A part of a streamed answer.
-
-    Attributes
-    ----------
-    text : str
-        Never retracted. May be empty on the last piece.
-    logprobs : tuple of float
-        Natural log-probabilities of `tokens`, in (-inf, 0].
-    tokens : tuple of str
-        They join to `text`.
-    top_logprobs : tuple of alternatives or None
-        The likeliest tokens at each place, where they were asked for.
-    finish : str or None
-        Why the answer ended; on the last piece only.
-    usage : Usage or None
-        Tokens of the whole call; on the last piece only.
-    """
-
-    text: str
-    logprobs: tuple[float, ...] = ()
-    tokens: tuple[str, ...] = ()
-    top_logprobs: tuple[Alternatives, ...] | None = None
-    finish: Finish | None = None
-    usage: Usage | None = None
-
-
-def check(plan: Plan, stop: Sequence[str]) -> None:
-    """Raise RequestError, with what was expected, for the first parameter out of range."""
-    n, temperature = plan.n, plan.temperature
-    wrong = {
-        f"n={n}: expected at least 1": n < 1,
-        f"max_tokens={plan.max_tokens}: expected at least 1": plan.max_tokens < 1,
-        f"temperature={temperature}: expected a number of at least 0, 0 for greedy": not 0
-        <= temperature
-        < float("inf"),
-        f"top_p={plan.top_p}: expected a number in (0, 1], 1 for all tokens": not 0 < plan.top_p <= 1,
-        f"top_logprobs={plan.top_logprobs}: expected at least 0": plan.top_logprobs < 0,
-        f"n={n} with temperature 0 would give {n} times the same answer; raise temperature or draw one": n > 1
-        and temperature == 0,
-        f"stop={stop!r}: expected a sequence of non-empty strings, such as ['\\n']": isinstance(stop, str)
-        or "" in stop,
-    }
-    for msg, is_wrong in wrong.items():
-        if is_wrong:
-            raise RequestError(msg)
-
-
-def steps(decoder: Decoder, rows: list[Row], plan: Plan, ends: frozenset[int]) -> Iterator[None]:
-    """Draw until every row has ended, pausing after each token."""
-    for step in range(plan.max_tokens):
-        drawn = decoder.step()
-        if drawn is None:
-            break
-        for one in drawn:
-            row = rows[one.row]
-            if one.token in ends:
-                row.billed += 1
-                row.end("stop")
-                continue
-            row.push(one.token, one.logprob, one.top)
-            if step == plan.max_tokens - 1:
-                row.end("length")
-        decoder.drop({one.row for one in drawn if rows[one.row].finish})
-        yield
-        if all(row.finish for row in rows):
-            return
-    for row in rows:
-        row.end("cancelled")
-
-
-def answers_of(
-    rows: Sequence[Row], *, model: str, prompt_tokens: int, latency_s: float
-) -> tuple[Generation, ...]:
-    """The ended rows as answers; the prompt is counted on the first one only."""
-    return tuple(
-        Generation(
-            text=row.text,
-            logprobs=tuple(row.logprobs),
-            tokens=tuple(row.tokens),
-            top_logprobs=row.alternatives(),
-            usage=Usage(input_tokens=0 if position else prompt_tokens, output_tokens=row.billed),
-            finish=row.finish or "unknown",
-            model=model,
-            latency_s=latency_s,
-            raw=tuple(row.ids),
-        )
-        for position, row in enumerate(rows)
-    )
-
-
-def piece_of(
-    row: Row, start: int, stop: int, *, finish: Finish | None = None, usage: Usage | None = None
-) -> Piece:
-    """Tokens `start` to `stop` of a row."""
-    tokens = tuple(row.tokens[start:stop])
-    return Piece(
-        text="".join(tokens),
-        logprobs=tuple(row.logprobs[start:stop]),
-        tokens=tokens,
-        top_logprobs=row.alternatives(start, stop),
-        finish=finish,
-        usage=usage,
-    )
 
 
 # Bounds the memory of attention, and the wait for a cancellation, behind a long prompt.
