@@ -53,7 +53,7 @@ def _chunk(encoder: Encoder, texts: Sequence[str], folder: Path, progress: Calla
     path = folder / f"{chunk_key(encoder, texts)}.safetensors"
     if not path.is_file():
         part = path.with_suffix(".part")
-        save_file({"vectors": np.ascontiguousarray(encoder.embedded(texts))}, part)
+        save_file({"vectors": np.ascontiguousarray(encoder.embeddings(texts))}, part)
         part.replace(path)
         progress(f"embedded {len(texts)} prompts")
     return np.asarray(load_file(path)["vectors"], dtype=np.float32)

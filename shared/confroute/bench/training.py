@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from confroute.errors import PolicyError
-from confroute.heads.base import Vectors, unit
+from confroute.heads.base import Vectors, unit_rows
 from confroute.heads.encoder import DEFAULT_MODEL, Encoder, encoder
 from confroute.heads.tuning import tune_encoder
 from confroute.stats.arrays import Array, Flags
@@ -133,7 +133,7 @@ class TrainingSet:
             Embeddings of the training prompts and of `tests`.
         """
         near = near_duplicates(self.prompts, tests)
-        similar = (unit(vectors) @ unit(test_vectors).T).max(axis=1)
+        similar = (unit_rows(vectors) @ unit_rows(test_vectors).T).max(axis=1)
         by_words = np.array([at not in near for at in range(len(self.prompts))])
         return by_words, np.asarray(similar < _SAME)
 

@@ -11,7 +11,7 @@ from confroute.asks import Ask, Embed, Evidence, Report
 from confroute.decision import Decision, Measurement, Routed, Stage, Step
 from confroute.errors import MissingExtraError, ModelError, PolicyError, StreamInterruptedError
 from confroute.flow import Flow
-from confroute.heads.base import Estimate, Head, TextHead, check_encoder
+from confroute.heads.base import Estimate, Head, TextHead, check_head_input
 from confroute.heads.encoder import Encoder
 from confroute.policy.cascade import Cascade
 from confroute.policy.verdict import blocked_by, stay
@@ -67,7 +67,7 @@ class HeadFirst(Shown):
     on_doubt: Literal["verify", "cloud"] = "verify"
 
     def __post_init__(self) -> None:
-        check_encoder(self.head, given=self.encoder is not None)
+        check_head_input(self.head, has_encoder=self.encoder is not None)
         if not 0 <= self.edge_below <= self.cloud_above <= 1:
             msg = f"edge_below is {self.edge_below}, cloud_above {self.cloud_above}: expected 0 <= edge_below <= cloud_above <= 1"
             raise PolicyError(msg)
@@ -104,7 +104,7 @@ class HeadFirst(Shown):
         except Exception as error:  # noqa: BLE001  evidence that fails is no evidence: kept in the decision
             routed = yield from self.cascade.flow(request, rulings=())
             return _noted(routed, skipped=f"{type(error).__name__} while the prompt was embedded")
-        # `check_encoder` has paired the head with what it reads.
+        # `check_head_input` has paired the head with what it reads.
         head: Any = self.head
         found: Estimate = head.estimate(read)
         measured = Measurement(
