@@ -12,7 +12,7 @@ from confroute.asks import Embed, Entails, Evidence
 from confroute.errors import ConfrouteError, PolicyError
 from confroute.executor import work
 from confroute.judge import Comparison, Judge, Pair
-from confroute.judge.files import asked, is_private, reference_text
+from confroute.judge.files import question_text, is_private, reference_text
 from confroute.judge.verdicts import Winner
 from confroute.labels.entropy import ESTIMATORS, Estimator, entropy_winner, label_entropy, relative_difference
 from confroute.labels.rows import Label
@@ -268,7 +268,7 @@ class Labeller:
         reference = reference_text(row)
         pair = Pair(
             id=row.id,
-            question=asked(row),
+            question=question_text(row),
             a=base.response_a,
             b=base.response_b,
             reference=reference,
