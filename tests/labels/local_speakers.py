@@ -6,7 +6,7 @@ from confroute.models.speaking import LocalSpeaker
 
 
 class Calm:
-    """The local model at half the temperature that is asked for, under a name of its own."""
+    """The local model at half the requested temperature, with its own name."""
 
     name = "calm"
     remote = False
@@ -15,7 +15,7 @@ class Calm:
         self._model = model
 
     def say(self, messages, *, n=1, temperature=0.0, max_tokens=512, seed=None):
-        """Nearly always the same."""
+        """Nearly always the same answer."""
         return self._model.say(messages, n=n, temperature=temperature / 2, max_tokens=max_tokens, seed=seed)
 
     async def asay(self, messages, **settings):
