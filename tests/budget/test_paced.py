@@ -54,7 +54,7 @@ def test_a_hard_cap_is_never_passed(kind, tmp_path):
     with ThreadPoolExecutor(8) as pool:
         decisions = list(pool.map(one, range(40)))
     assert sum(decision.route == "cloud" for decision in decisions) == 10
-    assert len(calls.models["cloud"].heard) == 10
+    assert len(calls.models["cloud"].calls) == 10
     assert sum(decision.degraded for decision in decisions) == 30
     if kind == "sqlite":
         store.close()
@@ -134,7 +134,7 @@ def test_a_private_call_costs_no_budget():
     decision = run(policy, ask("my secret", route="cloud"), calls.call(ask()), ONCE).decision
     assert decision.private
     assert decision.layers["budget"]["cloud"]["charged"] == 0
-    assert calls.models["cloud"].heard == []
+    assert calls.models["cloud"].calls == []
 
 
 class Flaky(MemoryStore):
@@ -171,7 +171,7 @@ def test_a_call_that_cannot_be_reserved_is_not_sent():
     calls = calls_of()
     with pytest.raises(TierError, match="StateError"):
         run(policy, ask(), calls.call(ask()), ONCE)
-    assert calls.models["cloud"].heard == []
+    assert calls.models["cloud"].calls == []
     sure = calls_of(edge=Reply(text="4", logprob=-0.01))
     assert run(policy, ask(), sure.call(ask()), ONCE).decision.route == "edge"
 

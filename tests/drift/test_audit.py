@@ -108,7 +108,7 @@ def test_a_hedge_around_an_audit_does_not_hedge_the_audit():
     assert background.wait()
     assert decision.layers["audit"]["audited"]
     assert "hedge" not in decision.layers
-    assert len(calls.models["cloud"].heard) == 1
+    assert len(calls.models["cloud"].calls) == 1
 
 
 def test_an_alarm_never_loosens_the_threshold_of_a_tag():
@@ -135,4 +135,4 @@ def test_an_audit_that_cannot_be_paid_costs_no_answer():
     calls = calls_of()
     note = run(policy, ask(), calls.call(ask()), ONCE).decision.layers["audit"]
     assert note == {"propensity": 0.0, "audited": False, "skipped": "BudgetSpentError"}
-    assert calls.models["cloud"].heard == []
+    assert calls.models["cloud"].calls == []

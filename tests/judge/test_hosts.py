@@ -65,7 +65,7 @@ async def test_a_chat_model_of_either_host_judges(host):
         {judge.speakers[0].name: Price(input_usd=1.0)}
     ) == pytest.approx(3e-3)
     script = model.script if host == "langchain" else model.model
-    assert {heard.temperature for heard in script.heard} == {0.0}
+    assert {heard.temperature for heard in script.calls} == {0.0}
 
 
 async def test_a_panel_may_be_of_both_hosts_at_once():

@@ -89,7 +89,7 @@ def test_a_label_of_a_rejected_draft_costs_no_call():
         assert decision.route == route_taken
         assert decision.layers["learn"]["labelled"] is True
         assert policy.state()["token_logprob"].labels == 1
-        assert len(calls.models["cloud"].heard) == cloud_calls
+        assert len(calls.models["cloud"].calls) == cloud_calls
 
 
 def test_the_same_share_of_kept_and_of_rejected_calls_is_labelled(monkeypatch):
@@ -109,7 +109,7 @@ def test_a_labelled_call_draws_all_its_samples():
     for policy, drawn in ((consistent, 3), (learner(consistent), 5)):
         calls = calls_of(samples=["4"])
         route(policy, calls=calls)
-        assert len(calls.models["edge"].heard) == 1 + drawn
+        assert len(calls.models["edge"].calls) == 1 + drawn
 
 
 def test_private_and_overridden_calls_are_not_labelled():
@@ -121,7 +121,7 @@ def test_private_and_overridden_calls_are_not_labelled():
     route(policy, calls=calls, route="edge")
     route(policy, calls=calls, threshold=0.3)
     assert background.wait()
-    assert calls.models["cloud"].heard == []
+    assert calls.models["cloud"].calls == []
     assert policy.state()["token_logprob"].labels == 0
 
 

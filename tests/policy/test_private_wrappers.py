@@ -91,7 +91,7 @@ async def test_no_wrapper_lets_private_text_out(edge_up, cloud_up, route, when, 
     except ConfrouteError:
         assert not edge_up
     background.wait()
-    assert calls.models["cloud"].heard == []
+    assert calls.models["cloud"].calls == []
 
 
 async def driven(driver, policy, calls):
@@ -147,4 +147,4 @@ async def test_a_policy_that_forgets_is_refused(forgotten, driver):
         await driven(driver, Careless(), calls)
     assert background.wait()
     await background.await_all()
-    assert (calls.models["cloud"].heard, SENT) == ([], [])
+    assert (calls.models["cloud"].calls, SENT) == ([], [])

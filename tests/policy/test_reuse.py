@@ -55,11 +55,11 @@ async def test_a_draft_to_patch_is_shown_to_the_cloud_whose_answer_counts():
                 ("draft", "edge"),
                 ("final", "cloud"),
             ]
-        for heard in calls.models["cloud"].heard:
-            assert "What is 2 + 2?" in heard.prompt
-            assert PATCH.format(draft="5") in heard.prompt
-        assert all("smaller model" not in heard.prompt for heard in calls.models["edge"].heard)
+        for call in calls.models["cloud"].calls:
+            assert "What is 2 + 2?" in call.prompt
+            assert PATCH.format(draft="5") in call.prompt
+        assert all("smaller model" not in call.prompt for call in calls.models["edge"].calls)
     kept = calls_of(edge=SURE)
     decision = run(patching, ask(), kept.call(ask()), ONCE).decision
     assert (decision.route, "reuse" in decision.layers) == ("edge", False)
-    assert kept.models["cloud"].heard == []
+    assert kept.models["cloud"].calls == []

@@ -48,7 +48,7 @@ def decided(rules, text="What is 2 + 2?", **facts):
     calls = ScriptedCalls(models=models)
     policy = Cascade.of(TokenLogprob(), 0.3, rules=rules)
     decision = run(policy, request, calls.call(request), {"edge": ONCE, "cloud": ONCE}).decision
-    return decision, len(models["cloud"].heard)
+    return decision, len(models["cloud"].calls)
 
 
 def salary(text):
@@ -272,7 +272,7 @@ async def test_nothing_overrides_a_private_call(layer, rule, edge, cloud, host):
             assert edge is DOWN
     background.wait()
     await background.await_all()
-    assert models["cloud"].heard == []
+    assert models["cloud"].calls == []
 
 
 def chat_forms(models, given, tags):
