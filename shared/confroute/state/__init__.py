@@ -1,4 +1,4 @@
-"""What has to be remembered between calls: in memory, in SQLite, in Redis."""
+"""Stores for the state between calls: in memory, in SQLite, in Redis."""
 
 from confroute.state.redis import RedisStore
 from confroute.state.sqlite import SQLiteStore

@@ -1,4 +1,4 @@
-"""State of many machines: a Redis server."""
+"""A store for many machines: a Redis server."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from confroute.state.store import Change
 
 T = TypeVar("T")
 _PREFIX = "confroute:"
-_LONGEST_WAIT_S = 0.02
+_MAX_WAIT_S = 0.02
 
 
 class RedisStore:
-    """Keeps records in Redis; a change that another one overtook is computed again, so each is exact.
+    """Keeps records in Redis, exactly: a change that was overtaken by another one is computed again.
 
     Parameters
     ----------
     url : str
-        "redis://HOST:PORT/DB", as `redis.Redis.from_url` takes it.
+        "redis://HOST:PORT/DB", as in `redis.Redis.from_url`.
     clock : callable
-        Seconds since the epoch; for tests and simulations. Keep the machines' clocks together (NTP): windows and
-        leases are compared with them.
+        Seconds since the epoch; for tests and simulations. Synchronise the machines' clocks (NTP): windows and leases
+        are compared with them.
 
     Raises
     ------
@@ -42,7 +42,7 @@ class RedisStore:
             raise MissingExtraError(extra="redis", needed_for="state in Redis") from error
         self.now = clock
         self._redis: Any = redis.Redis.from_url(url)
-        self._overtaken, self._failed = redis.WatchError, redis.RedisError
+        self._watch_error, self._redis_error = redis.WatchError, redis.RedisError
 
     def __deepcopy__(self, memo: object) -> RedisStore:
         return self
@@ -54,23 +54,23 @@ class RedisStore:
     def change(self, keys: Sequence[str], change: Change[T]) -> T:
         """See `Store`."""
         try:
-            return self._changed([_PREFIX + key for key in keys], change)
-        except self._failed as error:
+            return self._change([_PREFIX + key for key in keys], change)
+        except self._redis_error as error:
             msg = f"the state in Redis cannot be changed ({type(error).__name__}: {error})"
             raise StateError(msg) from error
 
-    def _changed(self, names: list[str], change: Change[T]) -> T:
+    def _change(self, names: list[str], change: Change[T]) -> T:
         with self._redis.pipeline() as pipe:
             while True:
                 try:
                     pipe.watch(*names)
-                    found = [json.loads(value) if value else None for value in pipe.mget(names)]
-                    changed, result = change(found)
+                    records = [json.loads(value) if value else None for value in pipe.mget(names)]
+                    changed, result = change(records)
                     pipe.multi()
                     for name, record in zip(names, changed, strict=True):
                         pipe.set(name, json.dumps(record))
                     pipe.execute()
-                except self._overtaken:
-                    time.sleep(random.uniform(0, _LONGEST_WAIT_S))  # noqa: S311  spreads the retries, no secret
+                except self._watch_error:
+                    time.sleep(random.uniform(0, _MAX_WAIT_S))  # noqa: S311  spreads the retries, no secret
                 else:
                     return result

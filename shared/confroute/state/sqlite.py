@@ -1,4 +1,4 @@
-"""State of one machine: a file that its processes share."""
+"""A store for one machine: a SQLite file that its processes share."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ T = TypeVar("T")
 
 
 class SQLiteStore:
-    """Keeps records in a SQLite file, exactly under any number of threads and processes of one machine.
+    """Keeps records in a SQLite file, exactly, for any number of threads and processes of one machine.
 
     Parameters
     ----------
     path : str or Path
-        Made if it is not there. Not on a network drive: SQLite's locks do not hold there.
+        Created if needed. Not on a network drive, where SQLite's locks are not reliable.
     clock : callable
         Seconds since the epoch; for tests and simulations.
     timeout_s : float
-        How long a change waits for those of others before it ends in `StateError`.
+        How long a change waits for others before it raises `StateError`.
 
     Notes
     -----
-    Write-ahead log, `synchronous=NORMAL`: what was changed survives the end of the process; a power cut may lose the
-    last changes, never their order.
+    Uses a write-ahead log with `synchronous=NORMAL`: changes survive the end of the process; a power cut may lose the
+    last ones, never their order.
     """
 
     waits = True
@@ -53,7 +53,7 @@ class SQLiteStore:
         return self
 
     def close(self) -> None:
-        """Close the file; the next change opens it again."""
+        """Close the file; the next change reopens it."""
         self._connection = None
         if self._closing is not None:
             self._closing()
@@ -61,20 +61,20 @@ class SQLiteStore:
     def change(self, keys: Sequence[str], change: Change[T]) -> T:
         """See `Store`."""
         try:
-            return self._changed(keys, change)
+            return self._change(keys, change)
         except sqlite3.Error as error:
             msg = f"the state in {self.path} cannot be changed ({type(error).__name__}: {error})"
             raise StateError(msg) from error
 
-    def _changed(self, keys: Sequence[str], change: Change[T]) -> T:
+    def _change(self, keys: Sequence[str], change: Change[T]) -> T:
         with self._lock, closing(self._open().cursor()) as cursor:
-            # Locks at once: two that read first and write later would have to start again.
+            # Takes the write lock at once: of two that read first and write later, one would have to start again.
             cursor.execute("BEGIN IMMEDIATE")
             try:
-                found = [
+                rows = [
                     cursor.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone() for key in keys
                 ]
-                changed, result = change([json.loads(row[0]) if row else None for row in found])
+                changed, result = change([json.loads(row[0]) if row else None for row in rows])
                 cursor.executemany(
                     "INSERT INTO state VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
                     [(key, json.dumps(record)) for key, record in zip(keys, changed, strict=True)],
@@ -95,11 +95,11 @@ class SQLiteStore:
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
             self._connection, self._process = connection, os.getpid()
-            # Not `__del__`: a store that lives until the interpreter ends would find its modules gone.
-            self._closing = weakref.finalize(self, _closed, connection, self._process)
+            # Not `__del__`: when the interpreter ends, it may run after the modules it needs are gone.
+            self._closing = weakref.finalize(self, _close, connection, self._process)
         return self._connection
 
 
-def _closed(connection: sqlite3.Connection, process: int) -> None:
+def _close(connection: sqlite3.Connection, process: int) -> None:
     if process == os.getpid():
         connection.close()

@@ -1,4 +1,4 @@
-"""What a store is: one method that changes several records at once, exactly."""
+"""The interface of a store, which changes several records in one transaction, and the store in memory."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from confroute.errors import PolicyError
 
 T = TypeVar("T")
 Record: TypeAlias = dict[str, Any]
-# May run more than once, so it must do nothing but compute.
+# May run more than once, so it must have no side effects.
 Change: TypeAlias = Callable[[list[Record | None]], tuple[list[Record], T]]
 
 
 @runtime_checkable
 class Store(Protocol):
-    """Keeps JSON records by key; every change of any number of them is one transaction.
+    """Keeps JSON records by key, and changes any number of them in one transaction.
 
     Attributes
     ----------
     waits : bool
-        Whether a change may block on a disk or a network: then it runs in a thread in async calls.
+        Whether a change may block on a disk or a network; async calls then run it in a thread.
     """
 
     @property
@@ -33,47 +33,47 @@ class Store(Protocol):
         ...
 
     def now(self) -> float:
-        """Seconds since the epoch, the same for all that share the store."""
+        """Seconds since the epoch, by the clock that all users of the store share."""
         ...
 
     def change(self, keys: Sequence[str], change: Change[T]) -> T:
-        """Replace the records under `keys` by what `change` makes of them, and return its result.
+        """Replace the records under `keys` by those that `change` returns, and return its result.
 
-        What `change` raises leaves everything as it was.
+        If `change` raises, the records stay unchanged.
 
         Raises
         ------
         StateError
-            The records cannot be read or written; they are as they were.
+            The records cannot be read or written; they stay unchanged.
         """
         ...
 
 
 def open_store(where: Store | str) -> Store:
-    """The store itself, or the one that a text names; the same text is the same store in this process.
+    """Return the store, or open the one with this name; within a process the same name is the same store.
 
     Parameters
     ----------
     where : Store or str
-        "memory:NAME", "sqlite:PATH", or "redis://HOST:PORT/DB" (also rediss and unix).
+        A store, or "memory:NAME", "sqlite:PATH", or "redis://HOST:PORT/DB" (also rediss and unix).
 
     Raises
     ------
     PolicyError
-        A text that names no store.
+        The name is not that of a store.
     MissingExtraError
-        A Redis store without the `redis` package.
+        A Redis store needs the `redis` package.
 
     Examples
     --------
     >>> open_store("memory:a") is open_store("memory:a"), open_store("memory:a") is open_store("memory:b")
     (True, False)
     """
-    return _named(where) if isinstance(where, str) else where
+    return _open(where) if isinstance(where, str) else where
 
 
 @functools.cache
-def _named(where: str) -> Store:
+def _open(where: str) -> Store:
     kind, _, rest = where.partition(":")
     if kind == "memory":
         return MemoryStore()
@@ -90,7 +90,7 @@ def _named(where: str) -> Store:
 
 
 class MemoryStore:
-    """Keeps records in this process; lost when it ends.
+    """Keeps records in this process; they are lost when it ends.
 
     Parameters
     ----------
@@ -110,18 +110,18 @@ class MemoryStore:
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self.now = clock
-        # As text, as other stores keep them: what cannot be kept there shows here, and nobody holds a record by reference.
+        # As text, like other stores: a record that is not JSON fails here too, and none is shared by reference.
         self._records: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def __deepcopy__(self, memo: object) -> MemoryStore:
-        # Hosts copy their models; the state stays one.
+        # Hosts copy their models; all copies share one state.
         return self
 
     def change(self, keys: Sequence[str], change: Change[T]) -> T:
         """See `Store`."""
         with self._lock:
-            found = [self._records.get(key) for key in keys]
-            changed, result = change([None if text is None else json.loads(text) for text in found])
+            texts = [self._records.get(key) for key in keys]
+            changed, result = change([None if text is None else json.loads(text) for text in texts])
             self._records |= {key: json.dumps(record) for key, record in zip(keys, changed, strict=True)}
         return result
