@@ -151,7 +151,8 @@ def gains(found: Mapping[str, Replay]) -> Iterator[str]:
             if against.other in BASELINES:
                 rate = against.win_rate
                 shown = [
-                    runs.with_interval(part) for part in (against.relative, against.spread, against.relative_below)
+                    runs.with_interval(part)
+                    for part in (against.relative, against.spread, against.relative_below)
                 ]
                 rows.append(
                     [

@@ -126,7 +126,7 @@ class Audited(Shown):
         """Route one request; see `confroute.flow.Policy`."""
         store = open_store(self.store)
         try:
-            drawn = yield Consult(
+            evidence = yield Consult(
                 work=lambda: (by_chance(self.share), self.state()["alarm_at"]), waits=store.waits
             )
         except StateError as error:
@@ -134,7 +134,7 @@ class Audited(Shown):
             return noted(
                 (yield from self.policy.flow(request)), "audit", {"propensity": 0.0, "audited": False}
             )
-        audit, alarm_at = drawn.value
+        audit, alarm_at = evidence.value
         routed = yield from self.policy.flow(
             request if alarm_at is None else self._under_alarm(request, alarm_at)
         )

@@ -151,11 +151,11 @@ class LearnOnline(Shown):
             return (yield from self.policy.flow(request))
         store = open_store(self.store)
         try:
-            drawn = yield Consult(work=lambda: (by_chance(self.share), self.state()), waits=store.waits)
+            evidence = yield Consult(work=lambda: (by_chance(self.share), self.state()), waits=store.waits)
         except StateError as error:
             _log.warning("%s: the policy's own thresholds are used, and nothing is learned", error)
             return noted((yield from self.policy.flow(request)), "learn", {"share": 0.0, "labelled": False})
-        draw, states = drawn.value
+        draw, states = evidence.value
         label = _Label(learner=self, request=request, states=states) if draw else None
         cascade = self._with(states)
         if label is None:
