@@ -228,7 +228,8 @@ def encoder(source: Any = DEFAULT_MODEL, *, name: str | None = None, features: b
         if embed is not None:
             return Encoder(name=name or _name_of(source), embed=_on_lists(embed), features=features)
     if callable(source):
-        return Encoder(name=name or _name_of(source), embed=source, features=features)
+        function: Any = source
+        return Encoder(name=name or _name_of(source), embed=function, features=features)
     msg = f"{source!r}: expected a model name, an embedding of LangChain or LlamaIndex, or a callable"
     raise PolicyError(msg)
 
