@@ -116,10 +116,10 @@ docs: $(READY)
 	@echo build/docs/index.html
 
 # These need an argument or data, and have a target or a page of their own.
-NOT_PERF := $(addprefix tests/perf/,real_edge.py recorded_rows.py results.py)
+NOT_PERF := $(addprefix benchmarks/,real_edge.py recorded_rows.py results.py)
 
 perf: $(READY)
-	@for script in $(filter-out tests/perf/_% $(NOT_PERF),$(wildcard tests/perf/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out benchmarks/_% $(NOT_PERF),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 # Environments that take the rest from .venv, for packages that no user of ours needs. Not as a plain path: what is editable
 # there is found by its own .pth files.
@@ -151,7 +151,7 @@ ray-test: .venv-ray/.ready
 DATA ?= $(or $(CONFROUTE_DATA),../shared/data)
 results: $(READY) $(if $(PEERS),.venv-peers/.ready)
 	@$(BIN)/confroute pull all-minilm-l6-v2 >/dev/null
-	@$(if $(PEERS),.venv-peers/bin,$(BIN))/python tests/perf/results.py --data $(DATA)
+	@$(if $(PEERS),.venv-peers/bin,$(BIN))/python benchmarks/results.py --data $(DATA)
 
 clean:
 	rm -rf .venv .venv-wheel .venv-min .venv-max .venv-peers .venv-ray build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

@@ -1,6 +1,6 @@
 """Time that ChatConfRoute adds to a call, beside `with_fallbacks` and cascadeflow, measured in one run.
 
-    python tests/perf/overhead.py [--json] [--cpu] [--rounds N] [--calls N]
+    python benchmarks/overhead.py [--json] [--cpu] [--rounds N] [--calls N]
 
 The model is a fake that answers at once, so that everything measured is the wrapper's own time and one bare call's.
 Variants take turns in every round; a variant's number for a round is its median call. `--cpu` counts this process's own

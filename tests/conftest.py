@@ -17,9 +17,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 pytest_plugins = ["confroute.testing.plugin"]
 
-# They run in environments of other projects, and import them.
-collect_ignore_glob = ["perf/peers/*"]
-
 # How long one example takes says more of what else the machine does than of the code.
 settings.register_profile("confroute", deadline=None)
 settings.load_profile("confroute")
