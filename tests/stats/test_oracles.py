@@ -29,10 +29,11 @@ LEVELS = st.floats(0.01, 0.5)
 SIXTEENTHS = st.integers(0, 16).map(lambda k: k / 16)
 # No two differ by so little that scikit-learn takes them for equal.
 HUNDREDTHS = st.integers(-(10**8), 10**8).map(lambda k: k / 100)
+VALUES = st.one_of(SIXTEENTHS, HUNDREDTHS)
 
 
 @st.composite
-def ranked(draw, values=st.one_of(SIXTEENTHS, HUNDREDTHS)):
+def ranked(draw, values=VALUES):
     """Values and flags, both flags present."""
     rows = draw(st.lists(st.tuples(values, st.booleans()), max_size=60))
     rows += [(draw(values), True), (draw(values), False)]
