@@ -155,7 +155,9 @@ def main() -> None:
     options = parser.parse_args()
     found = all_hops(options.only)
     if not found:
-        parser.error(f"--only {' '.join(options.only)}: no call of {', '.join(_scripted.hosts())} is so called")
+        parser.error(
+            f"--only {' '.join(options.only)}: no call of {', '.join(_scripted.hosts())} is so called"
+        )
     counts = {name: hops.counts() for name, hops in found.items()}
     if options.json:
         print(json.dumps(counts))
