@@ -4,7 +4,7 @@
 
 An OpenAI-compatible server on loopback, in a process of its own, answers every request after 20 ms, with log-probabilities where
 they are asked for. Every variant makes all calls in every repeat, in turns of 300, so that what else the machine does falls on all
-of them alike; compare the ratios to the bare client, not the rates. Processor time is this process's, not the server's.
+of them alike; compare the ratios to the bare client in the same turn, not the rates. Processor time is this process's, not the server's.
 `Router` takes part where this version has one and `openai` is installed. What the time limit cuts off is not counted.
 """
 
@@ -23,7 +23,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeAlias
 
 import confroute
 from confroute import Cascade, TokenLogprob
@@ -32,7 +32,9 @@ PROMPT = "What is the capital of France? Answer in one word."
 LOGPROBS = {"sure": -0.05, "unsure": -1.0, "cloud": -0.05}
 TOKENS = 20
 THRESHOLD = 0.3
-TURN = 300
+TURN_CALLS = 300
+# By variant: calls per second, and processor ms per call.
+Turn: TypeAlias = "dict[str, dict[str, float]]"
 
 
 def completion(model: str, *, logprobs: bool) -> bytes:
@@ -150,27 +152,24 @@ async def burst(variant: Variant, calls: int, at_once: int) -> tuple[float, floa
     return time.perf_counter() - started, time.process_time() - used
 
 
-async def repeated(variants: dict[str, Variant], calls: int, at_once: int) -> dict[str, dict[str, float]]:
-    """All calls of every variant, in turns: calls per second, and processor ms per call."""
-    turns = [min(TURN, calls - begun) for begun in range(0, calls, TURN)]
-    took = {name: [0.0, 0.0] for name in variants}
-    for size in turns:
+async def repeated(variants: dict[str, Variant], calls: int, at_once: int) -> list[Turn]:
+    """All calls of every variant, in turns."""
+    turns = []
+    for size in (min(TURN_CALLS, calls - begun) for begun in range(0, calls, TURN_CALLS)):
+        turn = {}
         for name, variant in variants.items():
             seconds, used = await burst(variant, size, at_once)
-            took[name][0] += seconds
-            took[name][1] += used
-    return {
-        name: {"calls_per_s": calls / seconds, "cpu_ms": 1000 * used / calls}
-        for name, (seconds, used) in took.items()
-    }
+            turn[name] = {"calls_per_s": size / seconds, "cpu_ms": 1000 * used / size}
+        turns.append(turn)
+    return turns
 
 
 async def measured(
     variants: dict[str, Variant], *, calls: int, at_once: int, repeats: int, limit_s: float
-) -> list[dict[str, dict[str, float]]]:
+) -> list[list[Turn]]:
     """As many repeats as the time limit allows, after a few calls of each variant that only warm up."""
     until = time.monotonic() + limit_s
-    found: list[dict[str, dict[str, float]]] = []
+    found: list[list[Turn]] = []
     for size in [min(calls, at_once), *[calls] * repeats]:
         repeat = repeated(variants, size, at_once)
         try:
@@ -180,15 +179,17 @@ async def measured(
     return found[1:]
 
 
-def summary(repeats: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, Any]]:
-    """Medians over the repeats, and ratios to the bare client of the same repeat: median, least and greatest."""
+def summary(repeats: list[list[Turn]]) -> dict[str, dict[str, Any]]:
+    """Medians over all turns, and ratios to the bare client of the same turn: their median, and its range over the repeats."""
     rows: dict[str, dict[str, Any]] = {}
-    for name, first in repeats[0].items():
+    for name, first in repeats[0][0].items():
         rows[name] = {}
         for key in first:
-            ratios = [repeat[name][key] / repeat["bare"][key] for repeat in repeats]
-            rows[name][key] = statistics.median(repeat[name][key] for repeat in repeats)
-            rows[name][f"{key}_of_bare"] = [statistics.median(ratios), min(ratios), max(ratios)]
+            ratios = [[turn[name][key] / turn["bare"][key] for turn in turns] for turns in repeats]
+            middles = [statistics.median(one) for one in ratios]
+            rows[name][key] = statistics.median(turn[name][key] for turns in repeats for turn in turns)
+            middle = statistics.median(ratio for one in ratios for ratio in one)
+            rows[name][f"{key}_of_bare"] = [middle, min(middles), max(middles)]
     return rows
 
 
@@ -220,7 +221,7 @@ def main() -> None:
         print(json.dumps({**sizes, "repeats": len(found), "variants": rows}))
         return
     print(
-        f"{options.calls} calls, {options.at_once} at once, {len(found)} repeats: medians, ratios with min-max"
+        f"{options.calls} calls, {options.at_once} at once, {len(found)} repeats: medians; ratios within a turn, their range over the repeats"
     )
     print(f"{'':26}{'calls/s':>9}{'of bare':>24}{'cpu ms':>9}{'of bare':>24}")
     for name, row in rows.items():
