@@ -129,9 +129,9 @@ define BORROWED
 		"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 endef
 
-# RouteLLM's own code beside ours. It names a server and a training stack among its needs; its routers use none of them.
-# PEERS= leaves it out.
-PEERS ?= routellm==0.2.0 pandas==3.1.1 scikit-learn==1.9.1
+# Others' own code beside ours. RouteLLM names a server and a training stack among its needs; its routers use none of them.
+# PEERS= leaves them out.
+PEERS ?= routellm==0.2.0 cascadeflow==1.2.0 pandas==3.1.1
 
 .venv-peers/.ready: $(READY)
 	$(BORROWED)

@@ -5,8 +5,8 @@
 The model is a fake that answers at once, so that everything measured is the wrapper's own time and one bare call's.
 Variants take turns in every round; a variant's number for a round is its median call. `--cpu` counts this process's own
 time, which other processes of a busy machine lengthen less. `ConfRouteLLM` is measured where LlamaIndex is installed, `Router`
-where this version has one, and cascadeflow if it is installed: `python -m venv V && V/bin/pip install cascadeflow==1.2.0
-langchain-core`, then V/bin/python with PYTHONPATH=shared:. . Its rows are compared with ours round by round.
+where this version has one, and cascadeflow where it is installed: `make .venv-peers/.ready`, then
+`.venv-peers/bin/python benchmarks/overhead.py`. Its rows are compared with ours round by round.
 """
 
 from __future__ import annotations
