@@ -80,7 +80,7 @@ def plain(route: str) -> Calls:
     """`confroute.Router`."""
     edge, cloud = (Instant(script) for script in scripts(route))
     router = confroute.Router(edge=edge, cloud=cloud, policy=policy())
-    return Calls(sync=lambda: router.generate(PROMPT), asynchronous=lambda: router.agenerate(PROMPT))
+    return Calls(sync=lambda: router.ask(PROMPT), asynchronous=lambda: router.aask(PROMPT))
 
 
 def hosts() -> dict[str, Callable[[str], Calls]]:

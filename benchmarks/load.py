@@ -129,7 +129,7 @@ def router_variants() -> dict[str, Variant]:
     def variant(edge: str, answers: str) -> Variant:
         policy = Cascade.of(TokenLogprob(), THRESHOLD)
         router = confroute.Router(edge=f"openai:{edge}", cloud="openai:cloud", policy=policy)
-        return Variant(call=lambda: router.agenerate(PROMPT), answers=answers)
+        return Variant(call=lambda: router.aask(PROMPT), answers=answers)
 
     return {"Router, kept": variant("sure", "sure"), "Router, escalated": variant("unsure", "cloud")}
 

@@ -181,7 +181,7 @@ def router_variants() -> dict[str, tuple[Call, Call]]:
     """`confroute.Router`, sync and async."""
 
     def both(router: Any) -> tuple[Call, Call]:
-        return lambda: router.generate(QUESTION), lambda: router.agenerate(QUESTION)
+        return lambda: router.ask(QUESTION), lambda: router.aask(QUESTION)
 
     edge, cloud = InstantText("small"), InstantText("large")
     return {
