@@ -5,7 +5,7 @@ import copy
 import pickle
 import subprocess
 import sys
-import time
+import threading
 
 import pytest
 from llama_index.core import Settings
@@ -173,42 +173,34 @@ def test_calls_leave_ingestion_cache_keys_alone(kit):
 
 
 @pytest.mark.parametrize("blocking", [False, True])
-async def test_async_is_concurrent(kit, blocking):
-    """Five calls of 0.2 s take about 0.2 s, with a blocking edge in threads as well."""
-    edge = kit.scripted(Reply(text="one two", latency_s=0.2), name="small", blocking=blocking)
-    llm = kit.router(edge, edge_in_thread=blocking)
-    start = time.perf_counter()
+async def test_async_is_concurrent(kit, meeting, blocking):
+    """None of five calls ends before all have begun, with a blocking edge in threads as well."""
+    place = meeting(5)
+    llm = kit.router(kit.held("one two", thread=place.wait, task=place.await_all), edge_in_thread=blocking)
     answers = await asyncio.gather(*[llm.acomplete("x") for _ in range(5)])
-    assert time.perf_counter() - start < 0.6
     assert [answer.text for answer in answers] == ["one two"] * 5
 
 
-async def test_samples_are_concurrent(kit):
-    """The samples of one ask are drawn at once."""
-    slow = [Reply(text="Bern", latency_s=0.15)]
-    edge = kit.scripted(Reply(text="Bern", logprob=None), name="small", samples=slow)
+async def test_samples_are_concurrent(kit, meeting):
+    """None of the samples of one ask ends before all have begun."""
+    edge = kit.held(Reply(text="Bern", logprob=None), task=meeting(5).await_all, samples_only=True)
     llm = kit.router(edge, policy=Cascade.of(SelfConsistency(n=5, step=5), 0.4))
-    start = time.perf_counter()
     assert kit.decision(await llm.achat(USER))["route"] == "edge"
-    assert time.perf_counter() - start < 0.5
 
 
 async def test_blocking_edge_leaves_the_loop_free(kit):
-    """Streams too."""
-    edge = kit.scripted(Reply(text="one two", latency_s=0.2), name="small", blocking=True)
-    llm, ticks = kit.router(edge, edge_in_thread=True), 0
+    """The edge answers once another task has run; streams too."""
+    loop, turned = asyncio.get_running_loop(), []
 
-    async def tick():
-        nonlocal ticks
-        while True:
-            await asyncio.sleep(0.01)
-            ticks += 1
+    def wait_for_the_loop():
+        ran = threading.Event()
+        loop.call_soon_threadsafe(ran.set)
+        turned.append(ran.wait(20))
 
-    ticking = asyncio.create_task(tick())
+    llm = kit.router(kit.held("one two", thread=wait_for_the_loop), edge_in_thread=True)
     await llm.achat(USER)
     chunks = [chunk async for chunk in await llm.astream_chat(USER, confroute_route="edge")]
-    ticking.cancel()
-    assert ticks > 10
+    assert turned == [True, True]
     assert "".join(chunk.delta for chunk in chunks) == "one two"
 
 

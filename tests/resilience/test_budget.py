@@ -200,7 +200,7 @@ def test_a_private_call_costs_no_budget():
     assert calls.models["cloud"].heard == []
 
 
-BUDGET_DAYS = Path(__file__).parents[1] / "perf" / "budget.py"
+BUDGET_DAYS = Path(__file__).parents[2] / "benchmarks" / "budget.py"
 
 
 @pytest.fixture(scope="module")

@@ -162,7 +162,7 @@ class Choice:
     tuned: bool = False
 
 
-# Chosen by tests/perf/select_heads.py on the training prompts alone.
+# Chosen by benchmarks/select_heads.py on the training prompts alone.
 CHOSEN = {
     "mmlu": Choice(candidate="words, ridge 10", wrong=1.0),
     "gsm8k": Choice(candidate="features, ridge 100", wrong=0.0),

@@ -179,7 +179,7 @@ class Pace:
     moves by g (sent - s) a call, 1 / g being a fifth of the window's calls, which corrects a ladder that no longer fits the traffic (the update of
     adaptive conformal inference, Gibbs and Candes 2021, arXiv 2106.00170). Both s and the trim move slowly, and the
     level follows without overshoot. A new window begins at the share that the last one reached. What lands, and how
-    smooth the path is: `tests/perf/budget.py`.
+    smooth the path is: `benchmarks/budget.py`.
     """
 
     signal: str

@@ -31,7 +31,7 @@ class DraftReuse(Shown):
     """Show the last tier the draft that was not kept.
 
     Off unless you put it around a policy: it makes every escalated prompt longer, and a wrong draft can mislead. Measure
-    both on your own models first, as `tests/perf/draft_reuse.py` does.
+    both on your own models first, as `benchmarks/draft_reuse.py` does.
 
     Parameters
     ----------

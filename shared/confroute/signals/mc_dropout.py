@@ -205,7 +205,7 @@ class McDropout:
     theirs: they measure how far the answer leans on single features. Calibrate the threshold on recorded data, for
     the same passes, rate and layers.
 
-    The defaults are what ranked errors best on 518 MMLU answers of Qwen2.5-Coder-1.5B (`tests/perf/useful.py`): AUROC .710
+    The defaults are what ranked errors best on 518 MMLU answers of Qwen2.5-Coder-1.5B (`benchmarks/useful.py`): AUROC .710
     [.663, .752] for the expected entropy at rate 0.01, against .566 for mutual information at 0.01 and .548 at the 0.1 that
     models trained with dropout use. The expected entropy is mostly the model's own; choose "mutual_information" for doubt
     about the weights alone.

@@ -1,6 +1,6 @@
 """Which heads the replay's best is made of: chosen on the recorded models' answers, without any benchmark's answers.
 
-    CONFROUTE_DATA=... python tests/perf/select_heads.py [--cache FOLDER] [--ceilings]
+    CONFROUTE_DATA=... python benchmarks/select_heads.py [--cache FOLDER] [--ceilings]
 
 A pair of a weak and a strong model stands for edge and cloud; labels come from the models that are not in the pair. Three
 ways to hold prompts out: at random (for MMLU), the maths subjects (for GSM8K), one of four groups of subjects (for MT-Bench).

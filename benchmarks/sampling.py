@@ -1,6 +1,6 @@
 """Time samples behind one shared prompt against as many calls of transformers' `generate`, and against lm-polygraph's sampler.
 
-    python tests/perf/sampling.py [--model NAME] [--samples 10] [--repeats 3] [--json]
+    python benchmarks/sampling.py [--model NAME] [--samples 10] [--repeats 3] [--json]
 
 Prints the median of interleaved repeats and the range of their ratios; every side draws the same number of tokens. lm-polygraph
 0.7.0 runs its own `SamplingGenerationCalculator` where it can be imported; it is no dependency of this project.

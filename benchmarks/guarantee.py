@@ -1,6 +1,6 @@
 """Whether certified thresholds keep their promise on real recorded data, and what it costs.
 
-    CONFROUTE_DATA=... python tests/perf/guarantee.py [--splits 1000] [--delta 0.1] [--json]
+    CONFROUTE_DATA=... python benchmarks/guarantee.py [--splits 1000] [--delta 0.1] [--json]
 
 In every random split half of the rows calibrate and half test. `broken`: share of splits whose measured test regret exceeds alpha,
 with a Wilson 95 % interval; for a certificate it should be at most delta. `long run` promises the mean only, which a finite

@@ -1,6 +1,6 @@
 """Samples that sequential stopping saves on recorded answers, and what it does to the decisions.
 
-    CONFROUTE_DATA=... python tests/perf/stopping.py [--signal semantic_entropy] [--n 10] [--orders 20] [--eps 0.05]
+    CONFROUTE_DATA=... python benchmarks/stopping.py [--signal semantic_entropy] [--n 10] [--orders 20] [--eps 0.05]
 
 `gsm8k_llama2_13b_x48`: sampled answers of Llama-2-13B to 200 questions. In every order one answer is the draft and N others are the
 samples, all drawn at random without replacement. A policy keeps the draft where at most a given share of the samples disagrees, or

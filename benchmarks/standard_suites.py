@@ -1,6 +1,6 @@
 """How LangChain's own standard suites end on ChatConfRoute, in its four situations, and on cascadeflow's chat model.
 
-    python tests/perf/standard_suites.py [--json] [--cascadeflow-python PATH]
+    python benchmarks/standard_suites.py [--json] [--cascadeflow-python PATH]
 
 Runs `tests/langchain/test_standard.py`, and the same suites on cascadeflow where it is installed. It need not be in this
 environment: `python -m venv V && V/bin/pip install cascadeflow==1.2.0 '.[langchain]' langchain-tests pytest
@@ -20,9 +20,9 @@ from importlib.metadata import version
 from pathlib import Path
 from xml.etree import ElementTree
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 OURS = "tests/langchain/test_standard.py"
-THEIRS = "tests/perf/peers/cascadeflow_suite.py"
+THEIRS = "benchmarks/peers/cascadeflow_suite.py"
 OUTCOMES = ("passed", "failed", "xfailed", "skipped")
 
 

@@ -1,6 +1,6 @@
 """False alarms of the drift test, and audits until it notices a change.
 
-    python tests/perf/drift.py [--json] [--runs N] [--audits N]
+    python benchmarks/drift.py [--json] [--runs N] [--audits N]
 
 Losses are Bernoulli: at the promised level (0.05) for the false alarms; after 200 such audits at 0.10, 0.15, 0.30 at once
 (abrupt), or rising by equal steps over the next 400 (slow). A run that raises no alarm counts as longer than its audits.

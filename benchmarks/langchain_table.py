@@ -1,6 +1,6 @@
 """What LangChain reports of a routed call: ChatConfRoute beside a bare model and other ways to put two models in one.
 
-    python tests/perf/langchain_table.py [--json]
+    python benchmarks/langchain_table.py [--json]
 
 Every cell is measured. "nested" is a chat model that calls edge and cloud in its own `_generate` and `_stream`, as one
 would write it first; cascadeflow is a column where it is installed. A draft has 3 tokens, the cloud's answer 4. How the

@@ -1,6 +1,6 @@
 """Cluster 10 answers by meaning: NLI pairs and wall time, here, in uqlm and in lm-polygraph, with one NLI model.
 
-    python tests/perf/clustering.py [--repeats 5] [--json]
+    python benchmarks/clustering.py [--repeats 5] [--json]
 
 The model is a BERT with random weights, written to a temporary folder: its cost is real, its verdicts are set by its
 last bias (entails everything, nothing, or the likeliest tenth). Pairs are rows that reach the network. "equal" is ten times the same

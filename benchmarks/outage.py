@@ -1,6 +1,6 @@
 """What code behind a router receives while the model that it was routed to answers 500: ours and LLMRouter's client.
 
-    python tests/perf/outage.py [--json] [--llmrouter-python PATH]
+    python benchmarks/outage.py [--json] [--llmrouter-python PATH]
 
 LLMRouter need not be in this environment: `python -m venv V && V/bin/pip install llmrouter-lib==0.4.0 litellm pandas`,
 then `--llmrouter-python V/bin/python`. Both ask the same loopback server over HTTP; tries of its own are left to each.

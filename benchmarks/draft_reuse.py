@@ -1,6 +1,6 @@
 """Tokens and quality of the cloud's answer alone, of verifying the edge's draft, and of patching it, on local models.
 
-    python tests/perf/draft_reuse.py OUT.jsonl [--edge smollm2-135m] [--cloud qwen2.5-coder-1.5b] [--sums 12] [--max-tokens 32]
+    python benchmarks/draft_reuse.py OUT.jsonl [--edge smollm2-135m] [--cloud qwen2.5-coder-1.5b] [--sums 12] [--max-tokens 32]
 
 The demo's 18 graded questions and sums of two and three digits; every draft is rejected, so that the cloud is always asked. Each finished
 answer is a line of OUT.jsonl: started again, it goes on where it was stopped. Intervals are 95 % bootstrap over questions.

@@ -1,6 +1,6 @@
 """Time Monte Carlo dropout over a drafted answer against one teacher-forced pass over the same tokens.
 
-    python tests/perf/dropout.py [--model NAME] [--passes 10] [--layers top-third] [--repeats 7] [--json]
+    python benchmarks/dropout.py [--model NAME] [--passes 10] [--layers top-third] [--repeats 7] [--json]
 
 Prints the median of interleaved repeats and the range of their ratios. The single pass is one forward call over prompt
 and answer that projects the answer's positions only, which is less than `logprobs_of` does.

@@ -1,6 +1,6 @@
 """Record a real local edge on RouteLLM's MMLU prompts, with every signal that only its own weights can give.
 
-    python tests/perf/real_edge.py OUT.jsonl [--data FOLDER] [--rows 600] [--max-chars 400] [--threads 2]
+    python benchmarks/real_edge.py OUT.jsonl [--data FOLDER] [--rows 600] [--max-chars 400] [--threads 2]
 
 Draws rows without replacement (seed 0) from the decontaminated prompts of at most that many characters, writes them to
 OUT.prompts.jsonl with their gold letter and GPT-4-1106's recorded correctness as the cloud, and runs `confroute record`

@@ -1,6 +1,6 @@
 """Time that a policy itself takes for one decision, without signals' own cost and without a host.
 
-    python tests/perf/policy_overhead.py [--calls 5000] [--rounds 9]
+    python benchmarks/policy_overhead.py [--calls 5000] [--rounds 9]
 
 The flow is driven with answers that are ready; the signal returns a number at once. Median over calls of each round, then the
 median and extremes over rounds, in microseconds.

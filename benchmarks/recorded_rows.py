@@ -1,6 +1,6 @@
 """Write recorded data of others in the line format of `confroute record`, one file a data set.
 
-    CONFROUTE_DATA=... python tests/perf/recorded_rows.py OUT_FOLDER
+    CONFROUTE_DATA=... python benchmarks/recorded_rows.py OUT_FOLDER
 
 nine_models_mmlu, nine_models_medmcqa: Llama-3.1 8B as edge, 405B as cloud, as recorded: one answer letter, its log-probability,
 costs in USD. gsm8k_x48: sampled answers of Llama-2-13B; in an order drawn once (seed 0) the first is the draft and the next ten are the

@@ -1,8 +1,8 @@
 """How fast heads decide from ready embeddings, and how long they train, on vectors of MiniLM's size.
 
-    OMP_NUM_THREADS=1 python tests/perf/heads.py              # decisions in processor time, so that other work counts little
-    python tests/perf/heads.py --wall                         # decisions by the clock, all threads
-    python tests/perf/heads.py --prompts 50000                # trains every head on as many prompts: minutes
+    OMP_NUM_THREADS=1 python benchmarks/heads.py              # decisions in processor time, so that other work counts little
+    python benchmarks/heads.py --wall                         # decisions by the clock, all threads
+    python benchmarks/heads.py --prompts 50000                # trains every head on as many prompts: minutes
 
 Training is told by the clock and by the processor. The table is of the two heads that multiply each prompt with all they were trained on, beside that product alone. The last lines compare similarity-weighted ranking with RouteLLM's code on 60,000 battles, where that package is installed.
 """

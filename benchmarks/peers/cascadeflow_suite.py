@@ -1,6 +1,6 @@
 """LangChain's standard suites on cascadeflow's chat model, between the same scripted models as ours.
 
-Run by `tests/perf/standard_suites.py`; pytest does not find it by itself, since cascadeflow is not among our
+Run by `benchmarks/standard_suites.py`; pytest does not find it by itself, since cascadeflow is not among our
 dependencies.
 """
 

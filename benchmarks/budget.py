@@ -1,6 +1,6 @@
 """Simulated days of traffic under a budget: what is spent, and how the threshold moves.
 
-    python tests/perf/budget.py [--calls 10000] [--days 2] [--store memory sqlite] [--traffic bursty even noon office]
+    python benchmarks/budget.py [--calls 10000] [--days 2] [--store memory sqlite] [--traffic bursty even noon office]
                                 [--svg FILE] [--json]
 
 Calls go through `Paced` and `run` by 8 threads, in order of arrival, under a clock that is moved to each call's time. The cloud's answers

@@ -1,12 +1,12 @@
-"""Time that ChatConfRoute adds to a call, beside `with_fallbacks` and cascadeflow, measured in one run.
+"""Time that our routers add to a call, beside `with_fallbacks` and cascadeflow, measured in one run.
 
-    python tests/perf/overhead.py [--json] [--cpu] [--rounds N] [--calls N]
+    python benchmarks/overhead.py [--json] [--cpu] [--rounds N] [--calls N]
 
 The model is a fake that answers at once, so that everything measured is the wrapper's own time and one bare call's.
 Variants take turns in every round; a variant's number for a round is its median call. `--cpu` counts this process's own
-time, which other processes of a busy machine do not lengthen. cascadeflow is measured if it is
-installed: `python -m venv V && V/bin/pip install cascadeflow==1.2.0 langchain-core`, then V/bin/python with
-PYTHONPATH=shared:. .
+time, which other processes of a busy machine lengthen less. `ConfRouteLLM` is measured where LlamaIndex is installed, `Router`
+where this version has one, and cascadeflow where it is installed: `make .venv-peers/.ready`, then
+`.venv-peers/bin/python benchmarks/overhead.py`. Its rows are compared with ours round by round.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
@@ -25,12 +26,22 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
-from confroute import Cascade, TokenLogprob
+import confroute
+from confroute import Cascade, Generation, TokenLogprob, Usage
+from confroute.testing import ScriptedModel
 from langchain_confroute import ChatConfRoute
 
 LOGPROBS = {"content": [{"token": "word", "logprob": -0.2, "bytes": None, "top_logprobs": []}] * 20}
 USAGE = {"input_tokens": 12, "output_tokens": 20, "total_tokens": 32}
 TEXT = "word " * 20
+QUESTION = "What is the capital of France? Answer in one word."
+# Rows of ours and theirs that do the same.
+SAME = {
+    f"{ours}, {route}": f"cascadeflow, {their_route}"
+    for ours in ("ChatConfRoute", "ConfRouteLLM", "Router")
+    for route, their_route in (("edge accepted", "accepted"), ("escalated", "escalated"))
+}
+Call = Callable[[], Any]
 
 
 class Instant(BaseChatModel):
@@ -78,44 +89,115 @@ def cascadeflow(edge: BaseChatModel, cloud: BaseChatModel, quality: float) -> An
     return CascadeFlow(drafter=edge, verifier=cloud, quality_threshold=quality)
 
 
-def variants() -> tuple[dict[str, Callable[[], Any]], dict[str, Callable[[], Any]]]:
-    """What is measured, sync and async."""
+def policies() -> dict[str, Cascade]:
+    """By the route that they give a draft of 0.2 nats per token."""
+    return {
+        "edge accepted": Cascade.of(TokenLogprob(), 0.5),
+        "escalated": Cascade.of(TokenLogprob(), 0.1),
+    }
+
+
+def langchain_variants() -> dict[str, tuple[Call, Call]]:
+    """LangChain's models, sync and async."""
     # Names that cascadeflow has prices of: it prints a warning a call for others.
     edge, cloud = Instant(model="gpt-4o-mini"), Instant(model="gpt-4o")
-    keeps = ChatConfRoute(edge=edge, cloud=cloud, policy=Cascade.of(TokenLogprob(), 0.5))
-    sends = ChatConfRoute(edge=edge, cloud=cloud, policy=Cascade.of(TokenLogprob(), 0.1))
-    falls = edge.with_fallbacks([cloud])
-    prompt = [HumanMessage("What is the capital of France? Answer in one word.")]
+    routers = {
+        route: ChatConfRoute(edge=edge, cloud=cloud, policy=policy) for route, policy in policies().items()
+    }
+    prompt = [HumanMessage(QUESTION)]
     forced: Any = {"configurable": {"confroute_route": "cloud"}}
     models: dict[str, tuple[Any, Any]] = {
         "bare model": (edge, None),
-        "with_fallbacks": (falls, None),
+        "with_fallbacks": (edge.with_fallbacks([cloud]), None),
         "with_fallbacks, first fails": (Failing(model="gpt-4o-mini").with_fallbacks([cloud]), None),
-        "ChatConfRoute, edge accepted": (keeps, None),
-        "ChatConfRoute, pre-routed": (keeps, forced),
-        "ChatConfRoute, escalated": (sends, None),
-        "two bare calls": (edge, "twice"),
+        "ChatConfRoute, edge accepted": (routers["edge accepted"], None),
+        "ChatConfRoute, pre-routed": (routers["edge accepted"], forced),
+        "ChatConfRoute, escalated": (routers["escalated"], None),
     }
     theirs = cascadeflow(edge, cloud, 0.1), cascadeflow(edge, cloud, 0.999)
     if theirs[0] is not None:
         models |= {"cascadeflow, accepted": (theirs[0], None), "cascadeflow, escalated": (theirs[1], None)}
 
-    def sync(model: Any, config: Any) -> Callable[[], Any]:
-        if config == "twice":
-            return lambda: (model.invoke(prompt), model.invoke(prompt))
-        return lambda: model.invoke(prompt, config)
+    def both(model: Any, config: Any) -> tuple[Call, Call]:
+        return lambda: model.invoke(prompt, config), lambda: model.ainvoke(prompt, config)
 
-    def asynchronous(model: Any, config: Any) -> Callable[[], Any]:
-        async def twice() -> None:
-            await model.ainvoke(prompt)
-            await model.ainvoke(prompt)
+    async def twice() -> None:
+        await edge.ainvoke(prompt)
+        await edge.ainvoke(prompt)
 
-        return twice if config == "twice" else (lambda: model.ainvoke(prompt, config))
+    found = {name: both(*of) for name, of in models.items()}
+    return {**found, "two bare calls": (lambda: (edge.invoke(prompt), edge.invoke(prompt)), twice)}
 
-    return (
-        {name: sync(*given) for name, given in models.items()},
-        {name: asynchronous(*given) for name, given in models.items()},
-    )
+
+def llamaindex_variants() -> dict[str, tuple[Call, Call]]:
+    """LlamaIndex's LLMs, sync and async."""
+    from llama_index.core.llms import ChatMessage, ChatResponse
+
+    from llamaindex_confroute import ConfRouteLLM
+    from llamaindex_confroute.testing import ScriptedLLM
+
+    logprobs = [{"token": "word", "logprob": -0.2}] * 20
+    raw = {"choices": [{"finish_reason": "stop", "logprobs": {"content": logprobs}}]}
+    raw["usage"] = {"prompt_tokens": 12, "completion_tokens": 20}
+
+    class InstantLLM(ScriptedLLM):
+        def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+            return ChatResponse(message=ChatMessage(role="assistant", content=TEXT), raw=raw)
+
+        async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+            return self.chat(messages)
+
+    messages = [ChatMessage(role="user", content=QUESTION)]
+
+    def both(llm: Any) -> tuple[Call, Call]:
+        return lambda: llm.chat(messages), lambda: llm.achat(messages)
+
+    edge, cloud = (InstantLLM(model=ScriptedModel(name=name)) for name in ("small", "large"))
+    return {
+        f"ConfRouteLLM, {route}": both(ConfRouteLLM(edge=edge, cloud=cloud, policy=policy))
+        for route, policy in policies().items()
+    }
+
+
+class InstantText:
+    """Answers at once, as a `TextModel`."""
+
+    remote = True
+
+    def __init__(self, name: str) -> None:
+        usage = Usage(input_tokens=12, output_tokens=20)
+        logprobs, tokens = (-0.2,) * 20, ("word ",) * 20
+        self.name = name
+        self.answer = Generation(text=TEXT, logprobs=logprobs, tokens=tokens, usage=usage, model=name)
+
+    def generate(self, messages: Sequence[Any], **settings: Any) -> tuple[Generation, ...]:
+        return (self.answer,)
+
+    async def agenerate(self, messages: Sequence[Any], **settings: Any) -> tuple[Generation, ...]:
+        return (self.answer,)
+
+
+def router_variants() -> dict[str, tuple[Call, Call]]:
+    """`confroute.Router`, sync and async."""
+
+    def both(router: Any) -> tuple[Call, Call]:
+        return lambda: router.ask(QUESTION), lambda: router.aask(QUESTION)
+
+    edge, cloud = InstantText("small"), InstantText("large")
+    return {
+        f"Router, {route}": both(confroute.Router(edge=edge, cloud=cloud, policy=policy))
+        for route, policy in policies().items()
+    }
+
+
+def variants() -> dict[str, tuple[Call, Call]]:
+    """What is measured, sync and async."""
+    found = langchain_variants()
+    if find_spec("llama_index") is not None:
+        found |= llamaindex_variants()
+    if hasattr(confroute, "Router"):
+        found |= router_variants()
+    return found
 
 
 def measure(
@@ -170,6 +252,16 @@ def summary(found: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     }
 
 
+def beside_theirs(found: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Our time over cascadeflow's in the same round, for the same route: median, least and greatest."""
+    ratios = {
+        f"{ours} / {theirs}": [a / b for a, b in zip(found[ours], found[theirs], strict=True)]
+        for ours, theirs in SAME.items()
+        if ours in found and theirs in found
+    }
+    return {name: [round(x, 3) for x in (statistics.median(r), min(r), max(r))] for name, r in ratios.items()}
+
+
 def table(title: str, rows: dict[str, dict[str, float]]) -> str:
     """The summary as text."""
     lines = [
@@ -192,19 +284,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--calls", type=int, default=150)
     options = parser.parse_args()
-    sync, asynchronous = variants()
     clock = time.process_time if options.cpu else time.perf_counter
     given = options.rounds, options.calls, clock
-    results = {
-        "invoke": summary(measure(sync, *given)),
-        "ainvoke": summary(asyncio.run(ameasure(asynchronous, *given))),
+    calls = variants()
+    found = {
+        "invoke": measure({name: sync for name, (sync, _) in calls.items()}, *given),
+        "ainvoke": asyncio.run(ameasure({name: of for name, (_, of) in calls.items()}, *given)),
     }
+    results = {form: summary(times) for form, times in found.items()}
+    ratios = {form: beside_theirs(times) for form, times in found.items()}
     if options.json:
-        print(json.dumps(results))
+        print(json.dumps({**results, "beside cascadeflow": ratios}))
         return
-    for title, rows in results.items():
-        print(table(title, rows), end="\n\n")
-    if "cascadeflow, accepted" not in results["invoke"]:
+    for form, rows in results.items():
+        print(table(form, rows))
+        for name, (middle, low, high) in ratios[form].items():
+            print(f"{name:56} {middle:.2f} ({low:.2f}-{high:.2f})")
+        print()
+    if "cascadeflow, accepted" not in calls:
         print("cascadeflow is not installed here: see the head of this file.", file=sys.stderr)
 
 

@@ -1,6 +1,6 @@
 """Whether a head's spread tells prompts unlike its training prompts, and what escalating the most doubtful ones brings.
 
-    CONFROUTE_DATA=... python tests/perf/head_doubt.py [--cache FOLDER]
+    CONFROUTE_DATA=... python benchmarks/head_doubt.py [--cache FOLDER]
 
 Heads are trained on the recorded models' answers to MMLU validation questions. *Alike* are MMLU test questions, *unlike* are
 GSM8K's and MT-Bench's prompts and trivia questions; AUROC 0.5 is chance. The last column: the fifth of MMLU test prompts

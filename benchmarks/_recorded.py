@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-DATA = Path(os.environ.get("CONFROUTE_DATA", Path(__file__).parents[2] / "../shared/data"))
+DATA = Path(os.environ.get("CONFROUTE_DATA", Path(__file__).parents[1] / "../shared/data"))
 
 
 def found(path):

@@ -1,6 +1,6 @@
 """Time every signal that reads a draft's tokens on one long answer.
 
-    python tests/perf/token_signals.py [--tokens 500] [--repeats 200] [--json]
+    python benchmarks/token_signals.py [--tokens 500] [--repeats 200] [--json]
 
 The answer is a JSON object of numbers, so that `span="answer"` has hundreds of values to find. The least, the median and
 the 95th percentile of interleaved repeats, in microseconds: on a machine that does other things as well the least is the cost.

@@ -1,6 +1,6 @@
 """Cost at equal quality on real recorded data: expected gain, raw uncertainty, FrugalGPT-style score, always-cloud.
 
-    CONFROUTE_DATA=... python tests/perf/objective.py [--splits 200] [--quality 0.98]
+    CONFROUTE_DATA=... python benchmarks/objective.py [--splits 200] [--quality 0.98]
 
 Llama-3.1 8B to 405B on MMLU and MedMCQA. In every random split half of the rows fit and half test. Each method takes the least
 cost whose quality, on the fitting half, is at least so much of always-cloud's, by `Objective.least_cost`; what counts is cost and

@@ -1,4 +1,4 @@
-"""The scripts of tests/perf say how they are called, and what they need."""
+"""The scripts of benchmarks say how they are called, and what they need."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "perf"
+FOLDER = Path(__file__).parents[2] / "benchmarks"
 SCRIPTS = sorted(path.name for path in FOLDER.glob("[!_]*.py"))
 ON_RECORDED_DATA = (
     *(

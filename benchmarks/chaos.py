@@ -1,6 +1,6 @@
 """Calls through both hosts while edge and cloud fail in turn: is any lost, misrecorded or indiscreet, and what does routing cost?
 
-    python tests/perf/chaos.py [--calls 6000] [--workers 8] [--block 40] [--timeout-s 1] [--json]
+    python benchmarks/chaos.py [--calls 6000] [--workers 8] [--block 40] [--timeout-s 1] [--json]
 
 Real clients (ChatOpenAI, OpenAILike) against two OpenAI-compatible servers in a process of their own, which keep a log of every request.
 A quarter of the calls each: LangChain sync and async, LlamaIndex sync and async; every third is streamed, every fifth is private. Around

@@ -1,9 +1,9 @@
 """What each signal is worth for "the edge is wrong", on recorded answers of others and on a recorded local edge.
 
-    python tests/perf/useful.py [--data FOLDER] [--run OUT.jsonl]
+    python benchmarks/useful.py [--data FOLDER] [--run OUT.jsonl]
 
 AUROC with 95 % bootstrap intervals: nine models' token log-probability on MMLU, entropy of 48 and of 5 answers on GSM8K,
-and every signal of a run that `tests/perf/real_edge.py` recorded, with probes of its hidden states and a combination, both
+and every signal of a run that `benchmarks/real_edge.py` recorded, with probes of its hidden states and a combination, both
 out of fold, and the seconds that each kind of evidence took.
 """
 
@@ -164,10 +164,10 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.data is None and asked.run is None:
         parser.error(
-            "give --data FOLDER (or set CONFROUTE_DATA), --run OUT.jsonl of tests/perf/real_edge.py, or both"
+            "give --data FOLDER (or set CONFROUTE_DATA), --run OUT.jsonl of benchmarks/real_edge.py, or both"
         )
     if asked.run is not None and not asked.run.is_file():
-        parser.error(f"--run {asked.run}: no such file; tests/perf/real_edge.py records one")
+        parser.error(f"--run {asked.run}: no such file; benchmarks/real_edge.py records one")
     if asked.data is not None:
         others(Path(asked.data))
     if asked.run is not None:
