@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from confroute.hosts.reading import (
+from confroute.models.provider_answers import (
     ChunkScores,
     ScoredTokens,
     is_role,
