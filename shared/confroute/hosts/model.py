@@ -29,7 +29,8 @@ class ModelFacts:
     model : str
         The model's own name.
     identity : object
-        What refusals are remembered by: two calls with equal identity reach the same model. Hashable.
+        What refusals are remembered by: two calls with equal identity reach the same model. Hashable; None where nothing
+        can be remembered.
     context_window : int or None
         Tokens that prompt and answer may take together; None when unknown.
     max_output : int or None
@@ -42,6 +43,8 @@ class ModelFacts:
         Whether samples may be drawn at the same time.
     blocking : bool
         Whether async calls would block the event loop, and so run in threads.
+    alternatives : int
+        Alternatives per token that log-probabilities are asked for with at the least, though no signal may read them.
     inside : callable or None
         The network in this process and the conversation as it reads it; None for a model that runs elsewhere.
     """
@@ -54,6 +57,7 @@ class ModelFacts:
     answers_per_call: bool = False
     concurrent: bool = True
     blocking: bool = False
+    alternatives: int = 0
     inside: Callable[[], Inside] | None = field(default=None, compare=False, repr=False)
 
 
