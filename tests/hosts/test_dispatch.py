@@ -38,6 +38,11 @@ async def answers(made, ask, form):
             {},
             [ModelCall(role="draft", logprobs=True, top_logprobs=3, note="again")],
         ),
+        (
+            Draft(tier="edge", top_logprobs=1),
+            {"asks_logprobs": False},
+            [ModelCall(role="draft", top_logprobs=1)],
+        ),
         (Draft(tier="edge"), {"alternatives": 1}, [ModelCall(role="draft", logprobs=True, top_logprobs=1)]),
         (Tentative(tier="edge", watch=wait), {}, [ModelCall(role="draft", logprobs=True)]),
         (Final(tier="edge", note="again"), {"alternatives": 1}, [ModelCall(role="final", note="again")]),
@@ -81,6 +86,16 @@ async def test_samples_are_drawn_at_the_same_time(hosted, where, form):
     assert [answer.text for answer in drawn] == ["a2", "a3", "a4"]
     assert model.most == 3
     assert {place for _, place in model.places} == {"here"}
+
+
+@pytest.mark.parametrize("form", ["call", "acall"])
+async def test_no_more_calls_at_once_than_the_caller_allows(hosted, form):
+    """Group after group, in order."""
+    model = hosted()
+    made = Dispatcher(models={"edge": model}, fallback=LogprobFallback(), at_once=2)
+    drawn = await answers(made, Sample(tier="edge", n=5), form)
+    assert [answer.text for answer in drawn] == ["a0", "a1", "a2", "a3", "a4"]
+    assert model.most <= 2
 
 
 @pytest.mark.parametrize("form", ["call", "acall"])

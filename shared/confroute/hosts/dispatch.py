@@ -43,10 +43,13 @@ class Dispatcher(Generic[C]):
         By tier, with the request's conversation.
     fallback : LogprobFallback
         Kept for longer than a request, so that what a model refuses is asked for once.
+    at_once : int or None
+        The most calls that are made at the same time; None for all calls of an ask.
     """
 
     models: Mapping[str, HostModel[C]]
     fallback: LogprobFallback
+    at_once: int | None = None
 
     def call(self, ask: ModelAsk) -> Sequence[Generation] | Evidence:
         """Answer an ask; several samples are drawn in threads where the model allows it.
@@ -65,7 +68,8 @@ class Dispatcher(Generic[C]):
             return [answer for call in calls for answer in self._timed(model, call)]
         return [
             answer
-            for answers in together(lambda call: self._timed(model, call), calls)
+            for group in self._groups(calls)
+            for answers in together(lambda call: self._timed(model, call), group)
             for answer in _got(answers)
         ]
 
@@ -81,7 +85,8 @@ class Dispatcher(Generic[C]):
             return [answer for call in calls for answer in await self._atimed(model, call)]
         return [
             answer
-            for answers in await _all([self._atimed(model, call) for call in calls])
+            for group in self._groups(calls)
+            for answers in await _all([self._atimed(model, call) for call in group])
             for answer in answers
         ]
 
@@ -98,6 +103,10 @@ class Dispatcher(Generic[C]):
             return _threaded(self.stream(ask))
         (call,) = model_calls(ask, model.facts, streamed=True)
         return self.fallback.astream(model, call) if call.logprobs else model.astream(call)
+
+    def _groups(self, calls: Sequence[ModelCall]) -> list[Sequence[ModelCall]]:
+        size = self.at_once or len(calls) or 1
+        return [calls[start : start + size] for start in range(0, len(calls), size)]
 
     def _timed(self, model: HostModel[C], call: ModelCall) -> list[Generation]:
         start = time.perf_counter()
@@ -134,14 +143,22 @@ def model_calls(
         return [
             ModelCall(
                 role="prompt",
-                logprobs=True,
+                logprobs=facts.asks_logprobs,
                 top_logprobs=alternatives,
                 max_tokens=ask.max_tokens,
                 messages=ask.messages,
             )
         ]
     note = ask.note if isinstance(ask, Draft) else None
-    return [ModelCall(role="draft", logprobs=True, top_logprobs=alternatives, note=note, streamed=streamed)]
+    return [
+        ModelCall(
+            role="draft",
+            logprobs=facts.asks_logprobs,
+            top_logprobs=alternatives,
+            note=note,
+            streamed=streamed,
+        )
+    ]
 
 
 def _inside(ask: InsideAsk, facts: ModelFacts) -> Evidence:

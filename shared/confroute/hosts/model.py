@@ -43,6 +43,8 @@ class ModelFacts:
         Whether samples may be drawn at the same time.
     blocking : bool
         Whether async calls would block the event loop, and so run in threads.
+    asks_logprobs : bool
+        Whether log-probabilities may be asked for; False where the class has no such setting, or the user chose already.
     alternatives : int
         Alternatives per token that log-probabilities are asked for with at the least, though no signal may read them.
     inside : callable or None
@@ -57,6 +59,7 @@ class ModelFacts:
     answers_per_call: bool = False
     concurrent: bool = True
     blocking: bool = False
+    asks_logprobs: bool = True
     alternatives: int = 0
     inside: Callable[[], Inside] | None = field(default=None, compare=False, repr=False)
 

@@ -214,9 +214,20 @@ def read_finish(*holders: object) -> Finish:
         ):
             reason = field(place, name)
             if reason:
-                # Google's client gives a member of an enumeration, "FinishReason.MAX_TOKENS".
-                return _FINISHES.get(str(reason).lower().rpartition(".")[2], "unknown")
+                return finish_of(reason)
     return "unknown"
+
+
+def finish_of(reason: object) -> Finish:
+    """What a provider's own word for the end of an answer means.
+
+    Examples
+    --------
+    >>> finish_of("max_tokens"), finish_of("safety")
+    ('length', 'unknown')
+    """
+    # Google's client gives a member of an enumeration, "FinishReason.MAX_TOKENS".
+    return _FINISHES.get(str(reason).lower().rpartition(".")[2], "unknown")
 
 
 def read_model(holder: object) -> str | None:
