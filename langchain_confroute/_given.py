@@ -8,7 +8,7 @@ from langchain_core.runnables import RunnableSequence
 from langchain_core.runnables.base import RunnableBindingBase
 
 from confroute.errors import MissingExtraError, PolicyError
-from confroute.models.named import in_catalogue
+from confroute.models.resolution import in_catalogue
 from langchain_confroute._tiers import Model
 
 

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from confroute.cli._options import add_url
+from confroute.cli._options import add_model
 from confroute.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -31,10 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         ("cloud", "local:qwen2.5-coder-1.5b", "the same"),
     )
     for tier, default, names in models:
-        parser.add_argument(
-            f"--{tier}", default=default, metavar="MODEL", help=f"{names} (default: {default})"
-        )
-        add_url(parser, tier, "where an OpenAI-compatible or Ollama server listens")
+        add_model(parser, tier, f"{names} (default: {default})", default=default)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from confroute.errors import MissingExtraError, ModelError, PolicyError
-from confroute.models.named import meant
-from confroute.models.speaking import local_dtype
+from confroute.models.resolution import split_name
+from confroute.models.text_model import local_dtype
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -43,11 +43,7 @@ class Backend:
     dtype: str | None = None
 
     def __post_init__(self) -> None:
-        provider, _, model = self.spec.partition(":")
-        if not provider or not model:
-            msg = f"model {self.spec!r}: expected PROVIDER:MODEL, such as local:smollm2-135m or openai:gpt-4o-mini{meant(self.spec)}"
-            raise PolicyError(msg)
-        if provider == "local" and self.base_url:
+        if split_name(self.spec)[0] == "local" and self.base_url:
             msg = f"model {self.spec!r} runs in this process: a base URL is for openai: and ollama: models"
             raise PolicyError(msg)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from confroute.errors import RequestError
-from confroute.models.speaking import local_dtype
+from confroute.models.text_model import local_dtype
 from confroute.testing import _wire
 from confroute.testing._tool_text import calls_in, messages_of, tools_of
 from confroute.types import Generation, Usage

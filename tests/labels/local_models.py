@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from confroute.models.speaking import LocalSpeaker
+from confroute.models.text_model import LocalTextModel
 
 
 class Calm:
@@ -14,13 +14,13 @@ class Calm:
     def __init__(self, model):
         self._model = model
 
-    def say(self, messages, *, n=1, temperature=0.0, max_tokens=512, seed=None):
+    def generate(self, messages, *, temperature=0.0, **settings):
         """Nearly always the same."""
-        return self._model.say(messages, n=n, temperature=temperature / 2, max_tokens=max_tokens, seed=seed)
+        return self._model.generate(messages, temperature=temperature / 2, **settings)
 
-    async def asay(self, messages, **settings):
+    async def agenerate(self, messages, **settings):
         """Not used by the label pipeline."""
         raise NotImplementedError
 
 
-calm = Calm(LocalSpeaker(model="smollm2-135m"))
+calm = Calm(LocalTextModel(model="smollm2-135m"))

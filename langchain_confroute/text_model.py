@@ -1,0 +1,122 @@
+"""A LangChain chat model as a `TextModel`, for `confroute.Router` and to record, label and judge with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.language_models import BaseChatModel
+
+from confroute.errors import ModelError
+from confroute.models.text_model import OneByOne, Settings
+from confroute.types import Generation, Message
+from langchain_confroute._compat import fresh
+from langchain_confroute._messages import to_generation
+from langchain_confroute._tiers import Model, TierModel, chat_of, model_name, rebuilt
+from langchain_confroute.local import ChatLocal
+
+if TYPE_CHECKING:
+    from confroute.models.local import LocalModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatTextModel(OneByOne):
+    """A LangChain chat model, or a runnable around one.
+
+    Parameters
+    ----------
+    tier : TierModel
+        The model and its copies that are asked for log-probabilities. Its own settings stay as they are, but the temperature.
+        The longest answer is the model's own setting: providers call that parameter by many names.
+    name : str
+    remote : bool
+        Whether text leaves this machine.
+    """
+
+    tier: TierModel
+    name: str
+    remote: bool = True
+    _copies: dict[tuple[float | None, int | None], Model] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def one(self, messages: Sequence[Message], settings: Settings, number: int) -> Generation:
+        """One call of the model."""
+        return to_generation(self._copy(settings).invoke(_turns(messages)))
+
+    async def aone(self, messages: Sequence[Message], settings: Settings, number: int) -> Generation:
+        """Async form of `one`."""
+        return to_generation(await self._copy(settings).ainvoke(_turns(messages)))
+
+    def _copy(self, settings: Settings) -> Model:
+        """The model at this temperature, asked for log-probabilities if they are wanted; made once."""
+        top_logprobs = settings.top_logprobs if settings.logprobs else None
+        key = (settings.temperature, top_logprobs)
+        if key not in self._copies:
+            model = self.tier.final if top_logprobs is None else self.tier.draft(top_logprobs)
+            self._copies[key] = _at(settings.temperature, model)
+        return self._copies[key]
+
+    @property
+    def loaded(self) -> Callable[[], LocalModel] | None:
+        """What gives the network, for a model in this process."""
+        chat = self.tier.chat
+        return chat.loaded if isinstance(chat, ChatLocal) else None
+
+
+def text_model(chat: Model, *, remote: bool | None = None) -> ChatTextModel:
+    """Make a `TextModel` of a chat model.
+
+    Parameters
+    ----------
+    chat : Runnable
+        A chat model, bound or not.
+    remote : bool, optional
+        Whether text leaves this machine; True where not given, but for `ChatLocal`.
+    """
+    tier = TierModel("edge", chat)
+    far = not isinstance(tier.chat, ChatLocal) if remote is None else remote
+    return ChatTextModel(tier=tier, name=model_name(chat), remote=far)
+
+
+def named(spec: str, *, base_url: str | None, max_tokens: int | None) -> ChatTextModel | None:
+    """Make a `TextModel` of a name for `init_chat_model`; None if LangChain knows no such provider.
+
+    Raises
+    ------
+    ModelError
+        A missing key or package of the provider.
+    """
+    from langchain.chat_models import init_chat_model
+
+    settings = {"base_url": base_url, "max_tokens": max_tokens, "temperature": 0}
+    try:
+        chat = init_chat_model(spec, **{name: value for name, value in settings.items() if value is not None})
+    except Exception as error:
+        if type(error) is ValueError and "provider" in str(error):
+            return None
+        # A missing key or package: each provider has its own class for it.
+        msg = f"{spec} cannot be used: {error}"
+        raise ModelError(msg) from error
+    return text_model(chat)
+
+
+def _at(temperature: float | None, model: Model) -> Model:
+    """A copy at this temperature; answers that are to differ have neither a seed nor an answer cache."""
+    if temperature is None or chat_of(model) is None:
+        return model
+
+    def change(chat: BaseChatModel) -> Model:
+        fields = type(chat).model_fields
+        update: dict[str, Any] = {"temperature": temperature} if "temperature" in fields else {}
+        if temperature > 0:
+            update |= {"cache": False, **({"seed": None} if "seed" in fields else {})}
+        copy = fresh(chat, update)
+        return copy if "temperature" in fields else copy.bind(temperature=temperature)
+
+    return rebuilt(model, change, without=("temperature", "seed") if temperature > 0 else ("temperature",))
+
+
+def _turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    return [(message.role, message.text) for message in messages]
