@@ -29,9 +29,8 @@ from pydantic_core import core_schema
 
 from confroute.testing import Reply, ScriptedModel, part, parts
 from confroute.types import Generation
-from llamaindex_confroute._calls import selections
-from llamaindex_confroute._chunks import completion
-from llamaindex_confroute._messages import core_messages
+from llamaindex_confroute.messages import selections, to_core
+from llamaindex_confroute.responses import to_completion
 
 if TYPE_CHECKING:
     from llama_index.core.tools import BaseTool
@@ -160,7 +159,7 @@ class ScriptedLLM(FunctionCallingLLM):
         messages = _turn(prompt)
         reply = self._reply(messages, kwargs)
         time.sleep(reply.latency_s)
-        return completion(self._response(reply, messages, kwargs))
+        return to_completion(self._response(reply, messages, kwargs))
 
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
@@ -168,7 +167,7 @@ class ScriptedLLM(FunctionCallingLLM):
         messages = _turn(prompt)
         reply = self._reply(messages, kwargs)
         await self._wait(reply)
-        return completion(self._response(reply, messages, kwargs))
+        return to_completion(self._response(reply, messages, kwargs))
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
@@ -177,7 +176,7 @@ class ScriptedLLM(FunctionCallingLLM):
         def words() -> CompletionResponseGen:
             messages = _turn(prompt)
             for chunk in self._words(self._reply(messages, kwargs), messages, kwargs):
-                yield completion(chunk)
+                yield to_completion(chunk)
 
         return words()
 
@@ -190,7 +189,7 @@ class ScriptedLLM(FunctionCallingLLM):
         async def words() -> AsyncGenerator[CompletionResponse, None]:
             messages = _turn(prompt)
             for chunk in self._words(self._reply(messages, kwargs), messages, kwargs):
-                yield completion(chunk)
+                yield to_completion(chunk)
 
         return words()
 
@@ -225,7 +224,7 @@ class ScriptedLLM(FunctionCallingLLM):
         }
 
     def _reply(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> Reply:
-        prompt = "\n".join(f"{message.role}: {message.text}" for message in core_messages(messages))
+        prompt = "\n".join(f"{message.role}: {message.text}" for message in to_core(messages))
         return self.model.reply(prompt, temperature=kwargs.get("temperature", self.temperature))
 
     async def _wait(self, reply: Reply) -> None:
@@ -271,7 +270,7 @@ class ScriptedLLM(FunctionCallingLLM):
             self._open[0] -= 1
 
     def _said(self, reply: Reply, messages: Sequence[ChatMessage]) -> Generation:
-        prompt = "\n".join(f"{message.role}: {message.text}" for message in core_messages(messages))
+        prompt = "\n".join(f"{message.role}: {message.text}" for message in to_core(messages))
         return reply.generation(prompt, model=self.model.name)
 
     def _raw(self, choice: dict[str, Any], said: Generation | None) -> dict[str, Any]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llama_index.core.llms import LLM
 
+from confroute.hosts.model import ModelCall
 from confroute.models.text_model import OneByOne, Settings
 from confroute.types import Generation, Message
-from llamaindex_confroute._messages import from_core
-from llamaindex_confroute._models import Prepared, for_draft, for_sample
-from llamaindex_confroute._reading import generation_of
 from llamaindex_confroute.local import LocalLLM
+from llamaindex_confroute.messages import from_core
+from llamaindex_confroute.models import ChildModel
+from llamaindex_confroute.work import ChatCall
 
 if TYPE_CHECKING:
     from confroute.models.local import LocalModel
@@ -36,25 +37,32 @@ class LLMTextModel(OneByOne):
     llm: LLM
     name: str
     remote: bool = True
+    child: ChildModel = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "child", ChildModel(self.llm))
 
     def one(self, messages: Sequence[Message], settings: Settings, number: int) -> Generation:
         """One call of the model."""
-        asked = self._asked(settings, number)
-        return generation_of(asked.llm.chat(from_core(messages), **asked.kwargs), model=self.name)
+        return self._chat(messages).call(self._call(settings, number))[0]
 
     async def aone(self, messages: Sequence[Message], settings: Settings, number: int) -> Generation:
         """Async form of `one`."""
-        asked = self._asked(settings, number)
-        return generation_of(await asked.llm.achat(from_core(messages), **asked.kwargs), model=self.name)
+        return (await self._chat(messages).acall(self._call(settings, number)))[0]
 
-    def _asked(self, settings: Settings, number: int) -> Prepared:
-        scored = (
-            for_draft(self.llm, {}, top_logprobs=settings.top_logprobs).kwargs if settings.logprobs else {}
+    def _chat(self, messages: Sequence[Message]) -> ChatCall:
+        return ChatCall(child=self.child, messages=from_core(messages))
+
+    def _call(self, settings: Settings, number: int) -> ModelCall:
+        facts = self.child.facts
+        asks = settings.logprobs and facts.asks_logprobs
+        return ModelCall(
+            role="draft",
+            drawn=number,
+            temperature=settings.temperature,
+            logprobs=asks,
+            top_logprobs=max(settings.top_logprobs, facts.alternatives) if asks else 0,
         )
-        if settings.temperature is None:
-            return Prepared(llm=self.llm, kwargs=scored)
-        asked = for_sample(self.llm, temperature=settings.temperature, number=number, given={})
-        return Prepared(llm=asked.llm, kwargs={**scored, **asked.kwargs})
 
     @property
     def loaded(self) -> Callable[[], LocalModel] | None:

@@ -28,13 +28,13 @@ from confroute.models.inside import elsewhere, look_inside
 from confroute.types import Generation
 from confroute.watching import Streamed
 
-C = TypeVar("C")
+C_co = TypeVar("C_co", covariant=True)
 T = TypeVar("T")
 _END = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dispatcher(Generic[C]):
+class Dispatcher(Generic[C_co]):
     """Answers the model asks of one request: the `call`, `acall`, `stream` and `astream` that `confroute.runtime` wants.
 
     Parameters
@@ -47,7 +47,7 @@ class Dispatcher(Generic[C]):
         The most calls that are made at the same time; None for all calls of an ask.
     """
 
-    models: Mapping[str, HostModel[C]]
+    models: Mapping[str, HostModel[C_co]]
     fallback: LogprobFallback
     at_once: int | None = None
 
@@ -90,13 +90,13 @@ class Dispatcher(Generic[C]):
             for answer in answers
         ]
 
-    def stream(self, ask: Streamed) -> Generator[C | Generation, None, None]:
+    def stream(self, ask: Streamed) -> Generator[C_co | Generation, None, None]:
         """Answer an ask by the model's own chunks and, as the last item, the whole answer."""
         model = self.models[ask.tier]
         (call,) = model_calls(ask, model.facts, streamed=True)
         return self.fallback.stream(model, call) if call.logprobs else model.stream(call)
 
-    def astream(self, ask: Streamed) -> AsyncGenerator[C | Generation, None]:
+    def astream(self, ask: Streamed) -> AsyncGenerator[C_co | Generation, None]:
         """Async form of `stream`."""
         model = self.models[ask.tier]
         if model.facts.blocking:
@@ -108,12 +108,12 @@ class Dispatcher(Generic[C]):
         size = self.at_once or len(calls) or 1
         return [calls[start : start + size] for start in range(0, len(calls), size)]
 
-    def _timed(self, model: HostModel[C], call: ModelCall) -> list[Generation]:
+    def _timed(self, model: HostModel[C_co], call: ModelCall) -> list[Generation]:
         start = time.perf_counter()
         answers = self.fallback.call(model, call) if call.logprobs else model.call(call)
         return _with_latency(answers, start)
 
-    async def _atimed(self, model: HostModel[C], call: ModelCall) -> list[Generation]:
+    async def _atimed(self, model: HostModel[C_co], call: ModelCall) -> list[Generation]:
         if model.facts.blocking:
             return await asyncio.to_thread(self._timed, model, call)
         start = time.perf_counter()
