@@ -11,6 +11,7 @@ import pytest
 from llama_index.core import Settings
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
+from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.extractors import TitleExtractor
 from llama_index.core.ingestion.pipeline import get_transformation_hash
 from llama_index.core.llms import ChatMessage, LLMMetadata, MockLLM
@@ -39,11 +40,12 @@ class Curious(MockLLM):
         return LLMMetadata(context_window=self.context_window, model_name="curious")
 
 
-def test_metadata_joins_both(kit):
-    """The larger window and answer, a chat model, tools if either has them."""
-    edge = kit.sure(context_window=512, num_output=300, is_function_calling_model=False)
-    said = kit.router(edge, kit.cloud(context_window=9000, num_output=200)).metadata
-    assert (said.context_window, said.num_output) == (9000, 300)
+@pytest.mark.parametrize(("edge", "cloud"), [(512, 9000), (9000, 512)])
+def test_metadata_joins_both(kit, edge, cloud):
+    """The cloud's window, since any prompt may end there, the larger answer, a chat model, tools if either has them."""
+    small = kit.sure(context_window=edge, num_output=300, is_function_calling_model=False)
+    said = kit.router(small, kit.cloud(context_window=cloud, num_output=200)).metadata
+    assert (said.context_window, said.num_output) == (cloud, 300)
     assert said.is_chat_model
     assert said.is_function_calling_model
     assert said.model_name == "confroute(small->large)"
@@ -66,7 +68,8 @@ def test_metadata_of_a_model_that_cannot_say(kit):
         def metadata(self):
             raise ValueError("unknown model")
 
-    assert kit.router(kit.sure(), Broken()).metadata.context_window == 8192
+    assert kit.router(Broken(), kit.cloud()).metadata.context_window == 8192
+    assert kit.router(kit.sure(), Broken()).metadata.context_window == DEFAULT_CONTEXT_WINDOW
 
 
 @pytest.mark.parametrize("edge", ["sure", "unsure"])
