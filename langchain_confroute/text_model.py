@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,12 @@ from confroute.errors import ModelError
 from confroute.models.text_model import OneByOne, Settings
 from confroute.types import Generation, Message
 from langchain_confroute._compat import fresh
+from langchain_confroute.local import ChatLocal
 from langchain_confroute._messages import to_generation
 from langchain_confroute._tiers import Model, TierModel, chat_of, model_name, rebuilt
-from langchain_confroute.local import ChatLocal
 
 if TYPE_CHECKING:
+    from confroute.doctor import Trial
     from confroute.models.local import LocalModel
 
 
@@ -54,9 +55,21 @@ class ChatTextModel(OneByOne):
         top_logprobs = settings.top_logprobs if settings.logprobs else None
         key = (settings.temperature, top_logprobs)
         if key not in self._copies:
-            model = self.tier.final if top_logprobs is None else self.tier.draft(top_logprobs)
+            model = self.tier.source if top_logprobs is None else self.tier.draft(top_logprobs)
             self._copies[key] = _at(settings.temperature, model)
         return self._copies[key]
+
+    @property
+    def context_window(self) -> int | None:
+        """Tokens that prompt and answer may take together, where the model says so."""
+        window: int | None = self.tier.profile.get("max_input_tokens")
+        return window
+
+    def trials(self) -> Mapping[str, Trial]:
+        """What `confroute doctor` tries in LangChain's own way."""
+        from langchain_confroute.doctor import trials
+
+        return trials(self.tier)
 
     @property
     def loaded(self) -> Callable[[], LocalModel] | None:

@@ -83,9 +83,6 @@ WITHOUT = """
 import sys
 for name in {missing!r}:
     sys.modules[name] = None
-import importlib.util
-find = importlib.util.find_spec
-importlib.util.find_spec = lambda name: None if name in {missing!r} else find(name)
 from confroute.models.resolution import resolve
 try:
     resolve({name!r})
