@@ -2,34 +2,74 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+import uuid
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from operator import is_
+from typing import TYPE_CHECKING, Any, cast
 
-from langchain_core.language_models import LanguageModelInput
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-from langchain_core.runnables import Runnable
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun, Callbacks
+from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult, RunInfo
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.utils import ConfigurableFieldSpec
-from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PrivateAttr, SecretStr
 from typing_extensions import override
 
-from confroute.errors import PolicyError, RequestError
+from confroute.decision import Routed
+from confroute.errors import PolicyError
 from confroute.flow import Policy
+from confroute.hosts.dispatch import Dispatcher
+from confroute.hosts.logprob_fallback import LogprobFallback
+from confroute.hosts.model import ModelFacts
+from confroute.hosts.requests import advertised_window, request_of
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade
 from confroute.policy.files import refuse_path
-from langchain_confroute import _profile
-from langchain_confroute._base import RoutedChat
-from langchain_confroute._given import resolved
-from langchain_confroute._request import check_tiers, config_specs
-from langchain_confroute._routing import ChatCall, Plan
-from langchain_confroute._shapes import Asked, Shape, Structured, ToolCalls, finishing
-from langchain_confroute._tiers import Model, TierModel, model_name, same_model, with_settings
+from confroute.sent import texts_in
+from confroute.types import JSON, Request
+from confroute.watching import Scores
+from langchain_confroute.messages import (
+    Ending,
+    as_chunk,
+    chunk_scores,
+    in_chunks,
+    kinds_of,
+    marked,
+    retrieved,
+    to_core,
+    without_logprobs,
+)
+from langchain_confroute.models import (
+    Conversation,
+    HostedChat,
+    Model,
+    SilentChat,
+    TierModel,
+    max_tokens_of,
+    model_name,
+    resolved,
+    same_model,
+    with_settings,
+)
+from langchain_confroute.options import check_tiers, config_specs, options_of, refuse_misplaced, tags_of
+from langchain_confroute.run import (
+    Opened,
+    RoutedCall,
+    arun_chain,
+    astream_chain,
+    run_chain,
+    stream_chain,
+    unescaped,
+)
+from langchain_confroute.structured import Shape, Structured, Tool, ToolCalls, finishing
 
 
-class ChatConfRoute(RoutedChat):
+class ChatConfRoute(BaseChatModel):
     """A chat model that answers on its edge model where that can be trusted, and on its cloud model where not.
 
     Setup
@@ -125,7 +165,7 @@ class ChatConfRoute(RoutedChat):
     streaming: bool = False
     cloud_tools: tuple[str, ...] = ()
     _shape: Shape | None = PrivateAttr(default=None)
-    _held: tuple[Asked, ChatConfRoute] | None = PrivateAttr(default=None)
+    _held: tuple[Any, Any, Mapping[str, Any], ChatConfRoute] | None = PrivateAttr(default=None)
     _made: Plan | None = PrivateAttr(default=None)
 
     if not TYPE_CHECKING:  # the signature made from the fields is the better one
@@ -144,7 +184,7 @@ class ChatConfRoute(RoutedChat):
         check_tiers(self.policy)
         self._made = self._plan_of(self._settings())
         if self.profile is None:
-            self.profile = _profile.common([tier.profile for tier in self._made.tiers.values()])
+            self.profile = common_profile(self._made.tiers)
 
     def _settings(self) -> tuple[Any, ...]:
         return (
@@ -157,11 +197,11 @@ class ChatConfRoute(RoutedChat):
     def _plan(self) -> Plan:
         """What all calls share: made once, and anew for a copy with other settings."""
         settings, made = self._settings(), self._made
-        if made is None or not made.serves(settings):
+        if made is None or not all(map(is_, made.made_from, settings)):
             made = self._made = self._plan_of(settings)
         return made
 
-    def _plan_of(self, settings: tuple[Any, ...]) -> Plan:
+    def _plan_of(self, settings: tuple[Any, ...], fallback: LogprobFallback | None = None) -> Plan:
         edge, cloud = resolved(self.edge, "edge"), resolved(self.cloud, "cloud")
         if same_model(edge, cloud):
             msg = f"edge and cloud are the same model ({model_name(edge)}): routing between them decides nothing"
@@ -170,17 +210,16 @@ class ChatConfRoute(RoutedChat):
         given = {name: value for name, value in own.items() if value is not None}
         if "output_version" in self.model_fields_set:
             given["output_version"] = self.output_version
+        tiers = {
+            name: self._tier(name, with_settings(name, model, given))
+            for name, model in {"edge": edge, "cloud": cloud}.items()
+        }
         return Plan(
             made_from=settings,
-            tiers={
-                "edge": self._tier("edge", with_settings("edge", edge, given)),
-                "cloud": self._tier("cloud", with_settings("cloud", cloud, given)),
-            },
-            members={name: self._member(name, model) for name, model in self.members.items()},
-            judge=None if self._shape is None else self._shape.judge,
-            tools=self._shape is not None and self._shape.tools,
-            tool_names=frozenset() if self._shape is None else self._shape.names,
-            shape_text="" if self._shape is None else self._shape.text,
+            tiers=tiers,
+            models={**tiers, **{name: self._member(name, model) for name, model in self.members.items()}},
+            fallback=fallback or LogprobFallback(),
+            shape=self._shape,
             policy=self.policy,
             limits={"edge": self._limits("edge_limits"), "cloud": self._limits("cloud_limits")},
             stop=self.stop or None,
@@ -197,10 +236,10 @@ class ChatConfRoute(RoutedChat):
             # An edge that cannot do it is passed over; a cloud that cannot leaves nobody to answer.
             if name == "cloud":
                 raise
-            return TierModel(name, model, error, "tools" if self._shape.tools else "structured output")
+            return TierModel(name, model, error, self._shape.needs or "structured output")
 
     def _member(self, name: str, model: Model | str) -> TierModel:
-        if name in ("edge", "cloud"):
+        if name in {"edge", "cloud"}:
             msg = f"a member is named {name!r}: expected a name that is not a tier's"
             raise PolicyError(msg)
         return self._tier(name, resolved(model, name))
@@ -212,50 +251,62 @@ class ChatConfRoute(RoutedChat):
         attempts = limits.attempts if self.max_retries is None else self.max_retries + 1
         return replace(limits, timeout_s=self.timeout, attempts=attempts)
 
-    def _call(
-        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
-    ) -> ChatCall:
-        misplaced = sorted(name for name in kwargs if name.startswith("confroute_"))
-        if misplaced:
-            msg = f"{', '.join(misplaced)}: give it in the config, as {{'configurable': {{{misplaced[0]!r}: ...}}}}"
-            raise RequestError(msg)
-        router = self
-        if "tools" in kwargs:
-            router, kwargs = self._for_tools(kwargs)
-        return ChatCall(plan=router._plan, messages=messages, stop=stop, kwargs=kwargs)
-
-    def _for_tools(self, kwargs: Mapping[str, Any]) -> tuple[ChatConfRoute, Mapping[str, Any]]:
-        """The router whose models are bound to the tools of this call, and the other arguments."""
-        bound = self._shape if isinstance(self._shape, ToolCalls) else None
-        asked = Asked.of(kwargs, bound)
-        if asked.as_bound:
-            return self, asked.rest
-        held = self._held
-        if held is None or not held[0].same(asked):
-            shape = ToolCalls.of(asked.tools, asked.choice, asked.more, always_cloud=self.cloud_tools)
-            held = self._held = (asked, self._shaped(shape))
-        return held[1], asked.rest
-
     def _shaped(self, shape: Shape) -> ChatConfRoute:
         copy = self.model_copy()
         copy._shape, copy._held = shape, None
-        copy._made = copy._plan_of(copy._settings())
+        copy._made = copy._plan_of(copy._settings(), self._plan.fallback)
         return copy
+
+    def _for_tools(self, kwargs: Mapping[str, Any]) -> tuple[ChatConfRoute, Mapping[str, Any]]:
+        """The router whose models are bound to the tools of this call, and the call's other arguments."""
+        bound = self._shape if isinstance(self._shape, ToolCalls) else None
+        if bound is not None and kwargs["tools"] is not bound.shown["tools"]:
+            bound = None
+        tools, own = (kwargs["tools"], ()) if bound is None else (bound.originals, bound.more)
+        choice, more = kwargs.get("tool_choice"), {name: kwargs[name] for name in own if name in kwargs}
+        rest = {name: value for name, value in kwargs.items() if name not in {"tools", "tool_choice", *more}}
+        if bound is not None and bound.was_asked(choice, more):
+            return self, rest
+        held = self._held
+        if held is None or held[0] is not tools or held[1:3] != (choice, more):
+            shape = ToolCalls.of(tools, choice, more, self.cloud_tools)
+            held = self._held = (tools, choice, more, self._shaped(shape))
+        return held[3], rest
+
+    def _call(
+        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
+    ) -> ChatCall:
+        refuse_misplaced(kwargs)
+        router = self
+        if "tools" in kwargs:
+            router, kwargs = self._for_tools(kwargs)
+        plan = router._plan
+        return ChatCall(
+            policy=plan.policy,
+            limits=plan.limits,
+            plan=plan,
+            messages=messages,
+            stop=plan.stop if stop is None else stop,
+            kwargs=kwargs,
+        )
+
+    def _given(
+        self, given: LanguageModelInput, stop: list[str] | None, kwargs: Mapping[str, Any]
+    ) -> ChatCall:
+        # The same as `_convert_input`, without a prompt value built for nothing.
+        messages = convert_to_messages(given) if isinstance(given, list) else None
+        return self._call(messages or self._convert_input(given).to_messages(), stop, kwargs)
 
     @override
     def bind_tools(
-        self,
-        tools: Sequence[builtins.dict[str, Any] | type | Callable[..., Any] | BaseTool],
-        *,
-        tool_choice: str | None = None,
-        **kwargs: Any,
+        self, tools: Sequence[Tool], *, tool_choice: str | None = None, **kwargs: Any
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Bind tools to both models, each in its provider's own form.
 
         A draft that calls tools is kept only if every tool was offered, its arguments fit the schema, none is in
         `cloud_tools`, and the evidence is good. An edge that cannot bind tools is passed over.
         """
-        shape = ToolCalls.of(tools, tool_choice, kwargs, always_cloud=self.cloud_tools)
+        shape = ToolCalls.of(tools, tool_choice, kwargs, self.cloud_tools)
         return self._shaped(shape).bind(**shape.shown)
 
     @override
@@ -267,8 +318,148 @@ class ChatConfRoute(RoutedChat):
         A draft whose value does not parse goes to the cloud, as does one without good evidence; samples are compared
         by their values.
         """
-        shape = Structured(schema=schema, kwargs=kwargs)
+        shape = Structured.of(schema, kwargs)
         return self._shaped(shape) | finishing(shape, include_raw=include_raw)
+
+    @override
+    def invoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        call = self._given(input, stop, kwargs)
+        return run_chain(self, call.messages, config, call.answer)
+
+    @override
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        call = self._given(input, stop, kwargs)
+        return await arun_chain(self, call.messages, config, call.aanswer)
+
+    @override
+    def stream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        if self._in_one_piece(kwargs):
+            yield as_chunk(self.invoke(input, config, stop=stop, **kwargs))
+            return
+        call = self._given(input, stop, kwargs)
+        yield from stream_chain(self, call.messages, config, call.chunks)
+
+    @override
+    async def astream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        if self._in_one_piece(kwargs):
+            yield as_chunk(await self.ainvoke(input, config, stop=stop, **kwargs))
+            return
+        call = self._given(input, stop, kwargs)
+        async with aclosing(astream_chain(self, call.messages, config, call.achunks)) as items:
+            async for chunk in items:
+                yield chunk
+
+    def _in_one_piece(self, kwargs: Mapping[str, Any]) -> bool:
+        when = self.disable_streaming
+        return when is True or (when == "tool_calling" and bool(kwargs.get("tools")))
+
+    @override
+    def generate(
+        self,
+        messages: list[list[BaseMessage]],
+        stop: list[str] | None = None,
+        callbacks: Callbacks = None,
+        *,
+        run_id: uuid.UUID | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        configs, kwargs = _configs(len(messages), callbacks, run_id, kwargs)
+        calls = zip(messages, configs, strict=True)
+        return _result([self.invoke(given, config, stop=stop, **kwargs) for given, config in calls], configs)
+
+    @override
+    async def agenerate(
+        self,
+        messages: list[list[BaseMessage]],
+        stop: list[str] | None = None,
+        callbacks: Callbacks = None,
+        *,
+        run_id: uuid.UUID | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        configs, kwargs = _configs(len(messages), callbacks, run_id, kwargs)
+        calls = zip(messages, configs, strict=True)
+        answers = (self.ainvoke(given, config, stop=stop, **kwargs) for given, config in calls)
+        return _result(await asyncio.gather(*answers), configs)
+
+    # LangChain calls these four only inside a run of ours that is a model run (`stream_events(version="v3")`):
+    # the two models' calls then stay without runs, or every token would count twice.
+
+    @override
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with unescaped():
+            answer = self._call(messages, stop, kwargs).answer(None)
+        return ChatResult(generations=[ChatGeneration(message=answer)])
+
+    @override
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with unescaped():
+            answer = await self._call(messages, stop, kwargs).aanswer(None)
+        return ChatResult(generations=[ChatGeneration(message=answer)])
+
+    @override
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        with unescaped():
+            for chunk in self._call(messages, stop, kwargs).chunks(None):
+                yield ChatGenerationChunk(message=chunk)
+
+    @override
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        with unescaped():
+            async for chunk in self._call(messages, stop, kwargs).achunks(None):
+                yield ChatGenerationChunk(message=chunk)
 
     @property
     def _llm_type(self) -> str:
@@ -276,7 +467,7 @@ class ChatConfRoute(RoutedChat):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        names = {name: tier.model_name for name, tier in self._plan.tiers.items()}
+        names = {name: tier.facts.model for name, tier in self._plan.tiers.items()}
         return {"model": self.model, **names, "policy": repr(self.policy)}
 
     @property
@@ -287,7 +478,7 @@ class ChatConfRoute(RoutedChat):
     @override
     def get_num_tokens(self, text: str) -> int:
         """The larger of the two models' counts; an estimate where neither has a tokenizer of its own."""
-        return max(tier.count([HumanMessage(text)]) for tier in self._plan.tiers.values())
+        return self.get_num_tokens_from_messages([HumanMessage(text)])
 
     @override
     def get_num_tokens_from_messages(
@@ -295,3 +486,152 @@ class ChatConfRoute(RoutedChat):
     ) -> int:
         """The larger of the two models' counts; an estimate where neither has a tokenizer of its own."""
         return max(tier.count(messages, tools) for tier in self._plan.tiers.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What all calls of one router share.
+
+    Attributes
+    ----------
+    made_from : tuple
+        The router's settings: another tuple needs another plan.
+    tiers, models : mapping of str to TierModel
+        Edge and cloud, and both with what an ensemble asks beside them.
+    fallback : LogprobFallback
+    shape : ToolCalls, Structured or None
+        What answers have to be, where that is more than text.
+    """
+
+    made_from: tuple[Any, ...]
+    tiers: Mapping[str, TierModel]
+    models: Mapping[str, TierModel]
+    fallback: LogprobFallback
+    policy: Policy
+    limits: Mapping[str, Limits]
+    shape: Shape | None = None
+    stop: list[str] | None = None
+    tags: tuple[str, ...] = ()
+    keep_logprobs: bool = False
+    facts: dict[str, ModelFacts] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.facts.update({name: tier.facts for name, tier in self.tiers.items()})
+
+    def lacks(self, kinds: tuple[str, ...]) -> dict[str, str]:
+        """What each tier cannot do that a conversation with such content needs; only tiers that lack something are in it."""
+        tools = None if self.shape is None else self.shape.needs
+        needs = kinds if tools is None else (tools, *kinds)
+        lacks = {name: tier.lacks(needs) for name, tier in self.tiers.items()}
+        return {name: what for name, what in lacks.items() if what is not None}
+
+
+@dataclass(slots=True, kw_only=True)
+class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
+    """One call of a chat router, from messages to the marked answer."""
+
+    plan: Plan
+    messages: list[BaseMessage]
+    stop: list[str] | None = None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    conversation: Conversation = field(init=False)
+    ending: Ending | None = None
+    scores: Scores | None = chunk_scores
+
+    def prepared(self, opened: Opened | None) -> tuple[Request, Dispatcher[AIMessage]]:
+        """See `RoutedCall`."""
+        plan, shape, messages = self.plan, self.plan.shape, self.messages
+        config = ensure_config() if opened is None else opened.config
+        options, kinds = options_of(config), kinds_of(messages)
+        lacks = plan.lacks(kinds) if kinds or shape is not None else {}
+        text = "" if shape is None else shape.text
+        sent = texts_in(self.kwargs, self.stop) if self.kwargs or self.stop else ""
+        request = request_of(
+            to_core(messages),
+            plan.facts,
+            options,
+            extra=text,
+            max_tokens=max_tokens_of(self.kwargs) if self.kwargs else None,
+            counts={
+                name: tier.count(messages)
+                for name, tier in plan.tiers.items()
+                if tier.counts_exactly and name not in lacks
+            },
+            lacks=lacks,
+            tags=tags_of(config, plan.tags),
+            context=retrieved(messages) if options.context is None else None,
+            tools=frozenset() if shape is None else frozenset(shape.offered),
+            beside=f"{text}\n{sent}" if text and sent else text or sent,
+            attachments=bool(kinds),
+            whole=shape is not None,
+        )
+        self.conversation = Conversation(
+            messages=messages,
+            opened=opened,
+            stop=self.stop,
+            kwargs=self.kwargs,
+            judge=None if shape is None else shape.judge,
+        )
+        kind = SilentChat if opened is None else HostedChat
+        models = {name: kind(tier, self.conversation) for name, tier in plan.models.items()}
+        return request, Dispatcher(
+            models=models, fallback=plan.fallback, at_once=config.get("max_concurrency")
+        )
+
+    def result(self, routed: Routed, record: dict[str, JSON]) -> AIMessage:
+        """See `RoutedCall`."""
+        ours = self.plan.tiers[routed.decision.route].asks_logprobs and "logprobs" not in self.kwargs
+        return marked(routed.generation.raw, record, drop_logprobs=ours and not self.plan.keep_logprobs)
+
+    def passed(self, chunk: AIMessage) -> AIMessageChunk | None:
+        """See `RoutedCall`."""
+        if self.ending is None:
+            self.ending = Ending()
+        unasked = self.conversation.unasked and not self.plan.keep_logprobs
+        return self.ending.passed(without_logprobs(chunk) if unasked else chunk)
+
+    def last(self, routed: Routed, record: dict[str, JSON]) -> Iterable[AIMessageChunk]:
+        """See `RoutedCall`."""
+        if self.ending is None:
+            return in_chunks(self.result(routed, record))
+        return [self.ending.last(record)]
+
+
+def common_profile(tiers: Mapping[str, TierModel]) -> ModelProfile | None:
+    """What holds whichever model answers: abilities that both have, the smaller of their limits, and the cloud's window.
+
+    A prompt that the edge cannot hold is the cloud's, and whatever the edge drafts may be escalated to it.
+    """
+    profiles = [tier.profile for tier in tiers.values()]
+    shared: set[str] = set.intersection(*map(set, profiles)) if all(profiles) else set()
+    common = {name: _least([profile[name] for profile in profiles]) for name in sorted(shared)}
+    common["max_input_tokens"] = advertised_window({name: tier.facts for name, tier in tiers.items()})
+    return cast("ModelProfile", {name: value for name, value in common.items() if value is not None}) or None
+
+
+def _least(values: Sequence[Any]) -> Any:
+    if all(isinstance(value, bool) for value in values):
+        return all(values)
+    if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        return min(values)
+    return values[0] if all(value == values[0] for value in values) else None
+
+
+def _configs(
+    count: int, callbacks: Callbacks, run_id: uuid.UUID | None, kwargs: Mapping[str, Any]
+) -> tuple[list[RunnableConfig], dict[str, Any]]:
+    """One config per prompt, and the arguments that are the models'; a run id can be only one run's."""
+    names = ("tags", "metadata", "run_name")
+    shared = {"callbacks": callbacks, **{name: kwargs.get(name) for name in names}}
+    given = {name: value for name, value in shared.items() if value is not None}
+    ids = [run_id if run_id is not None and index == 0 else uuid.uuid4() for index in range(count)]
+    configs = [cast("RunnableConfig", {**given, "run_id": own}) for own in ids]
+    return configs, {name: value for name, value in kwargs.items() if name not in names}
+
+
+def _result(answers: Sequence[AIMessage], configs: Sequence[RunnableConfig]) -> LLMResult:
+    return LLMResult(
+        generations=[[ChatGeneration(message=answer)] for answer in answers],
+        llm_output={},
+        run=[RunInfo(run_id=cast("uuid.UUID", config.get("run_id"))) for config in configs],
+    )

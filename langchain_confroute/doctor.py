@@ -9,8 +9,7 @@ from langchain_core.globals import get_llm_cache
 
 from confroute import doctor
 from confroute.doctor import QUESTION, SCHEMA, TOOL_QUESTION, Diagnosis, Trial
-from langchain_confroute._given import resolved
-from langchain_confroute._tiers import Model, TierModel
+from langchain_confroute.models import Model, TierModel, resolved
 
 _NAME = "Invent a name for a robot. Reply with the name only."
 _COUNT = "Count from 1 to 8, separated by spaces."

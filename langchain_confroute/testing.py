@@ -21,10 +21,10 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field, SkipValidation
 
+from confroute.models.provider_answers import logprobs_content
 from confroute.testing import Reply, ScriptedModel, part, parts
 from confroute.types import Generation, Usage
-from langchain_confroute._messages import to_core
-from langchain_confroute.logprobs import content_of
+from langchain_confroute.messages import to_core
 
 __all__ = ["ScriptedChat"]
 
@@ -164,7 +164,7 @@ class ScriptedChat(BaseChatModel):
         tokens, values = generation.tokens or (), generation.logprobs
         padded = [*tokens, *[""] * (len(values) - len(tokens))][: len(values)]
         tops = generation.top_logprobs if kwargs.get("top_logprobs", self.top_logprobs) else None
-        return {"logprobs": {"content": content_of(padded, values, tops), "refusal": None}}
+        return {"logprobs": {"content": logprobs_content(padded, values, tops), "refusal": None}}
 
     def _generate(
         self,

@@ -11,10 +11,10 @@ from langchain_core.language_models import BaseChatModel
 from confroute.errors import ModelError
 from confroute.models.text_model import OneByOne, Settings
 from confroute.types import Generation, Message
-from langchain_confroute._compat import fresh
+from langchain_confroute.compat import fresh
 from langchain_confroute.local import ChatLocal
-from langchain_confroute._messages import to_generation
-from langchain_confroute._tiers import Model, TierModel, chat_of, model_name, rebuilt
+from langchain_confroute.messages import to_generation
+from langchain_confroute.models import Model, TierModel, chat_of, model_name, rebuilt
 
 if TYPE_CHECKING:
     from confroute.doctor import Trial

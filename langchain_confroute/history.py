@@ -7,12 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from langchain_confroute._answers import KEY
+from langchain_confroute.messages import KEY
 
 # Anthropic refuses other characters, OpenAI more than 40 of them.
 _ID = re.compile(r"[A-Za-z0-9_-]{1,40}")
+# Every provider reads these alike, while they are text.
+_ALIKE = (HumanMessage, SystemMessage)
 # What a model said to itself is signed by its provider, or unknown to others; calls stand in `tool_calls` as well.
 _OWN_BLOCKS = frozenset(
     {
@@ -53,7 +55,12 @@ def portable(messages: Sequence[BaseMessage], provider: str | None) -> list[Base
     True
     """
     ids = _Ids()
-    return [_message(message, provider, ids) for message in messages]
+    return [
+        message
+        if type(message) in _ALIKE and isinstance(message.content, str)
+        else _message(message, provider, ids)
+        for message in messages
+    ]
 
 
 def own_settings(kwargs: Mapping[str, Any], provider: str | None) -> dict[str, Any]:
@@ -64,6 +71,8 @@ def own_settings(kwargs: Mapping[str, Any], provider: str | None) -> dict[str, A
     >>> own_settings({"cache_control": {"type": "ephemeral"}, "top_p": 0.5}, "openai")
     {'top_p': 0.5}
     """
+    if not kwargs:
+        return {}
     foreign = {name for owner, names in _OWN_SETTINGS.items() if owner != provider for name in names}
     return {name: value for name, value in kwargs.items() if name not in foreign}
 
@@ -110,11 +119,9 @@ def _message(message: BaseMessage, provider: str | None, ids: _Ids) -> BaseMessa
         calls = [{**call, "id": ids.of_call(call["id"])} for call in message.tool_calls]
         if calls != message.tool_calls:
             update["tool_calls"] = calls
-    if (
-        isinstance(message, ToolMessage)
-        and (own := ids.of_result(message.tool_call_id)) != message.tool_call_id
-    ):
-        update["tool_call_id"] = own
+    if isinstance(message, ToolMessage):
+        own = ids.of_result(message.tool_call_id)
+        update |= {} if own == message.tool_call_id else {"tool_call_id": own}
     return message.model_copy(update=update) if update else message
 
 

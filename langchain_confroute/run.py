@@ -1,15 +1,16 @@
-"""The router's own run: a chain run, so that the models' runs are its children and every token is counted once.
+"""The router's own run, and what a router does in it: from the request to the marked answer.
 
-LangChain gives no run below a chat model's run; its own helpers for chain runs inspect signatures at every call and
+It is a chain run, so that the models' runs are its children and every token is counted once. LangChain gives no run below a chat model's run; its own helpers for chain runs inspect signatures at every call and
 leave a closed stream's inner generator to the garbage collector.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing, closing, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 from uuid import UUID, uuid4
 
 from langchain_core.callbacks import (
@@ -17,15 +18,27 @@ from langchain_core.callbacks import (
     AsyncCallbackManagerForChainRun,
     CallbackManager,
     CallbackManagerForChainRun,
+    adispatch_custom_event,
+    dispatch_custom_event,
 )
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.config import set_config_context, var_child_runnable_config
 from langchain_core.runnables.utils import coro_with_context
+from langchain_core.tracers import LangChainTracer
 
-from langchain_confroute._answers import summed
-from langchain_confroute._compat import StreamingHandler
+from confroute.decision import Decision, Routed
+from confroute.flow import Policy
+from confroute.hosts.dispatch import Dispatcher
+from confroute.models.resilience import Limits
+from confroute.runtime import arun, arun_stream, run, run_stream
+from confroute.types import JSON, Request
+from confroute.watching import Scores
+from langchain_confroute.compat import StreamingHandler, graph_writer
+from langchain_confroute.messages import summed
 
 T = TypeVar("T")
+C = TypeVar("C")
+EVENT = "confroute.decision"
 _OWN = ("run_name", "run_id")
 
 
@@ -284,3 +297,112 @@ async def aclose(items: object) -> None:
     closing = getattr(items, "aclose", None)
     if closing is not None:
         await closing()
+
+
+@dataclass(slots=True, kw_only=True)
+class RoutedCall(ABC, Generic[T, C]):
+    """One call of a router: four bodies of its run, which get None where there is no run; `C` is a chunk of the answer.
+
+    Attributes
+    ----------
+    policy : Policy
+    limits : mapping of str to Limits
+        By tier.
+    scores : callable or None
+        Log-probabilities of one chunk; None where chunks hold none.
+    """
+
+    policy: Policy
+    limits: Mapping[str, Limits]
+    scores: Scores | None = None
+
+    @abstractmethod
+    def prepared(self, opened: Opened | None) -> tuple[Request, Dispatcher[Any]]:
+        """What the policy sees, and what answers its asks."""
+
+    @abstractmethod
+    def result(self, routed: Routed, record: dict[str, JSON]) -> T:
+        """The whole answer, with the decision."""
+
+    @abstractmethod
+    def passed(self, chunk: Any) -> C | None:
+        """A chunk as the caller sees it; None while it has to wait."""
+
+    @abstractmethod
+    def last(self, routed: Routed, record: dict[str, JSON]) -> Iterable[C]:
+        """What a stream ends in: the whole answer if none of it was shown."""
+
+    def answer(self, opened: Opened | None) -> T:
+        """Answer as a whole."""
+        request, models = self.prepared(opened)
+        routed = run(self.policy, request, models.call, self.limits)
+        return self.result(routed, announce(routed.decision, opened))
+
+    async def aanswer(self, opened: Opened | None) -> T:
+        """Async form of `answer`."""
+        request, models = self.prepared(opened)
+        routed = await arun(self.policy, request, models.acall, self.limits)
+        return self.result(routed, await aannounce(routed.decision, opened))
+
+    def chunks(self, opened: Opened | None) -> Iterator[C]:
+        """Answer in chunks."""
+        request, models = self.prepared(opened)
+        with closing(
+            run_stream(self.policy, request, models.call, models.stream, self.limits, scores=self.scores)
+        ) as items:
+            for item in items:
+                if isinstance(item, Routed):
+                    yield from self.last(item, announce(item.decision, opened))
+                elif (chunk := self.passed(item)) is not None:
+                    yield chunk
+
+    async def achunks(self, opened: Opened | None) -> AsyncIterator[C]:
+        """Async form of `chunks`."""
+        request, models = self.prepared(opened)
+        async with aclosing(
+            arun_stream(self.policy, request, models.acall, models.astream, self.limits, scores=self.scores)
+        ) as items:
+            async for item in items:
+                if isinstance(item, Routed):
+                    for chunk in self.last(item, await aannounce(item.decision, opened)):
+                        yield chunk
+                elif (piece := self.passed(item)) is not None:
+                    yield piece
+
+
+def announce(decision: Decision, opened: Opened | None) -> dict[str, JSON]:
+    """Send the decision to LangChain's handlers and to LangGraph's custom stream; return its JSON form."""
+    record = decision.to_dict()
+    if opened is not None and opened.manager.handlers:
+        _to_langsmith(decision, opened)
+        dispatch_custom_event(EVENT, record, config=opened.config)
+    _to_graph(record)
+    return record
+
+
+async def aannounce(decision: Decision, opened: Opened | None) -> dict[str, JSON]:
+    """Async form of `announce`."""
+    record = decision.to_dict()
+    if opened is not None and opened.manager.handlers:
+        _to_langsmith(decision, opened)
+        await adispatch_custom_event(EVENT, record, config=opened.config)
+    _to_graph(record)
+    return record
+
+
+def _to_langsmith(decision: Decision, opened: Opened) -> None:
+    """What runs are filtered by, as metadata of the router's run; the whole decision stands in its output."""
+    names = ("route", "stage", "signal", "uncertainty", "threshold", "degraded")
+    fields = {f"confroute_{name}": getattr(decision, name) for name in names}
+    for handler in opened.manager.handlers:
+        run = (
+            handler.run_map.get(str(opened.manager.run_id)) if isinstance(handler, LangChainTracer) else None
+        )
+        if run is not None:
+            run.add_metadata({name: value for name, value in fields.items() if value is not None})
+
+
+def _to_graph(record: dict[str, JSON]) -> None:
+    writer = graph_writer()
+    if writer is not None:
+        writer({EVENT: record})

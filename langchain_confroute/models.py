@@ -1,0 +1,516 @@
+"""The two models as `confroute.hosts` calls them: as the user gave them, asked for log-probabilities, at another temperature."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.output_parsers.base import BaseLLMOutputParser
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableSequence
+from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.config import run_in_executor
+
+from confroute.errors import MissingExtraError, PolicyError, RequestError
+from confroute.hosts.model import ModelCall, ModelFacts
+from confroute.hosts.requests import estimated_tokens
+from confroute.hosts.tool_calls import Verdict, judged
+from confroute.models.resolution import in_catalogue
+from confroute.sent import texts_in
+from confroute.types import Generation
+from langchain_confroute import compat
+from langchain_confroute.history import own_settings, portable
+from langchain_confroute.local import ChatLocal, to_messages
+from langchain_confroute.messages import from_core, merged, missing, to_core, to_generation
+from langchain_confroute.run import Escaped, Opened, aclose, close
+
+Model: TypeAlias = Runnable[Any, Any]
+Judge: TypeAlias = Callable[[str, AIMessage], Verdict]
+TAGS: dict[str, tuple[str, ...]] = {
+    # LangGraph streams no run that carries "nostream".
+    **{role: ("nostream", f"confroute:{role}") for role in ("draft", "sample", "prompt")},
+    "final": ("confroute:final",),
+}
+# Its log-probabilities are objects that LangChain can write to an answer cache but not read back.
+_UNCACHEABLE = "ChatOllama"
+# Takes log-probabilities as a call argument only; its fields of that name are not sent.
+_BY_CALL = "ChatHuggingFace"
+_PER_SAMPLE = ("temperature", "seed", "n")
+# What callers bind for their own conversation; a signal's prompt is not part of it.
+_CALLERS = (
+    *("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "response_format"),
+    *("ls_structured_output_format", "stop", "n", "max_tokens", "logprobs", "top_logprobs"),
+)
+_WITHOUT = {"sample": _PER_SAMPLE, "prompt": _CALLERS}
+_MAX_TOKENS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict")
+
+
+# What the user gave.
+
+
+def resolved(model: Model | str, tier: str) -> Model:
+    """The model itself, made by `init_chat_model` where only its name was given.
+
+    Raises
+    ------
+    PolicyError
+        The name of a local model, or a chain that ends in an output parser.
+    MissingExtraError
+        `langchain` is not installed.
+    """
+    if not isinstance(model, str):
+        _refuse_parser(model, tier)
+        return model
+    kind, _, name = model.rpartition(":")
+    if kind == "local" or (not kind and in_catalogue(name)):
+        msg = f"{tier}={model!r} is not a name for init_chat_model: for a local model give ChatLocal(model={name!r})"
+        raise PolicyError(msg)
+    try:
+        from langchain.chat_models import init_chat_model
+    except ImportError as error:
+        needed_for = f"{tier}={model!r}, a name for init_chat_model,"
+        raise MissingExtraError(extra="agents", needed_for=needed_for) from error
+    made: Model = init_chat_model(model)
+    return made
+
+
+def _refuse_parser(model: Model, tier: str) -> None:
+    """Every call of such a chain would fail, and an edge's failures go to the cloud."""
+    while isinstance(model, RunnableBindingBase):
+        model = model.bound
+    last = model.last if isinstance(model, RunnableSequence) else None
+    if isinstance(last, BaseLLMOutputParser) and not _gives_message(last):
+        msg = (
+            f"{tier} is a chain that ends in {type(last).__name__}: expected a chat model or a chain that ends in one; leave "
+            "the output parser out (it may follow the router), or route between whole chains with ConfidenceRouter"
+        )
+        raise PolicyError(msg)
+
+
+def _gives_message(parser: object) -> bool:
+    try:
+        kind = getattr(parser, "OutputType", None)
+    except TypeError:  # it does not say
+        return False
+    return isinstance(kind, type) and issubclass(kind, BaseMessage)
+
+
+def chat_of(model: Model) -> BaseChatModel | None:
+    """The chat model inside bindings (`.bind`, `.with_config`, `.with_retry`), if that is what it is."""
+    while isinstance(model, RunnableBindingBase):
+        model = model.bound
+    return model if isinstance(model, BaseChatModel) else None
+
+
+def kwargs_of(model: Model) -> dict[str, Any]:
+    """The arguments bound around a chat model."""
+    if not isinstance(model, RunnableBindingBase):
+        return {}
+    return {**kwargs_of(model.bound), **model.kwargs}
+
+
+def rebuilt(model: Model, change: Callable[[Any], Model], *, without: Sequence[str] = ()) -> Model:
+    """The same bindings around a changed model, less the bound arguments named in `without`."""
+    if not isinstance(model, RunnableBindingBase):
+        return change(model)
+    kept = {name: value for name, value in model.kwargs.items() if name not in without}
+    bound = rebuilt(model.bound, change, without=without)
+    return model.model_copy(update={"bound": bound, "kwargs": kept})
+
+
+def same_model(edge: Model, cloud: Model) -> bool:
+    """Whether both are one model with the same settings, so that routing between them decides nothing."""
+    if edge is cloud:
+        return True
+    one, other = chat_of(edge), chat_of(cloud)
+    if one is None or other is None or type(one) is not type(other):
+        return False
+    # Clients and the like are excluded fields: they differ between two equal models.
+    names = [name for name, info in type(one).model_fields.items() if not info.exclude]
+    return kwargs_of(edge) == kwargs_of(cloud) and all(getattr(one, n) == getattr(other, n) for n in names)
+
+
+def with_settings(tier: str, model: Model, settings: Mapping[str, Any]) -> Model:
+    """A copy of the model with the router's own settings, where the user gave any.
+
+    Raises
+    ------
+    PolicyError
+        The model has no setting of that name.
+    """
+    if not settings:
+        return model
+    chat = chat_of(model)
+    for name in settings:
+        if chat is None or name not in type(chat).model_fields:
+            msg = f"{name} is set on the router, but {tier} ({model_name(model)}) has no such field: set it on the model itself"
+            raise PolicyError(msg)
+    return rebuilt(model, lambda inner: compat.fresh(inner, settings))
+
+
+def model_name(model: Model) -> str:
+    """The model's own name, for the record."""
+    chat: Any = chat_of(model)
+    for name in ("model", "model_name", "model_id", "deployment_name", "azure_deployment"):
+        value = getattr(chat, name, None)
+        if isinstance(value, str) and value:
+            return value
+    return type(chat).__name__ if chat is not None else model.get_name()
+
+
+def _can_ask(chat: BaseChatModel | None, source: Model) -> bool:
+    if chat is None or "logprobs" not in type(chat).model_fields:
+        return False
+    if getattr(chat, "logprobs", None) or "logprobs" in kwargs_of(source):
+        return False  # the user decided already
+    pipeline = getattr(chat, "llm", None) if _is(chat, _BY_CALL) else None
+    return not _is(pipeline, "HuggingFacePipeline")
+
+
+def _is(model: object, name: str) -> bool:
+    # By name: importing every provider's package to ask would cost, and most are not installed.
+    return any(base.__name__ == name for base in type(model).__mro__)
+
+
+# The model of one tier.
+
+
+@dataclass(slots=True, eq=False)
+class TierModel:
+    """A tier's model in the forms in which it is called; each form is made once, never per call.
+
+    Attributes
+    ----------
+    name : str
+    source : Runnable
+        The model as the user gave it.
+    unable : Exception or None
+        What the model said when it was asked for something that it cannot do, named in `unable_to`.
+    chat : chat model or None
+        The model itself, inside its bindings; None for any other Runnable.
+    asks_logprobs : bool
+        Whether its drafts carry log-probabilities because we ask for them.
+    sync_only : bool
+        Whether its async form turned out not to exist.
+    """
+
+    name: str
+    source: Model
+    unable: Exception | None = None
+    unable_to: str = "tools"
+    sync_only: bool = False
+    chat: BaseChatModel | None = field(init=False)
+    provider: str | None = field(init=False)
+    asks_logprobs: bool = field(init=False)
+    facts: ModelFacts = field(init=False)
+    _forms: dict[tuple[Any, ...], Model] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        chat = self.chat = chat_of(self.source)
+        self.provider = None if chat is None else compat.provider_of(chat)
+        self.asks_logprobs = _can_ask(chat, self.source)
+        name, alternatives = (
+            model_name(self.source),
+            "top_logprobs" in getattr(type(chat), "model_fields", {}),
+        )
+        self.facts = ModelFacts(
+            model=name,
+            identity=(self.name, type(chat), name),
+            context_window=self.profile.get("max_input_tokens"),
+            max_output=max_tokens_of({**vars(chat), **kwargs_of(self.source)}) if chat is not None else None,
+            can_sample=chat is not None and self.profile.get("temperature") is not False,
+            answers_per_call=isinstance(chat, ChatLocal) or getattr(type(chat), "samples_in_one_call", False),
+            # Alternatives can be asked of a model that the user told to return log-probabilities.
+            asks_logprobs=self.asks_logprobs or (alternatives and bool(getattr(chat, "logprobs", None))),
+        )
+
+    @property
+    def profile(self) -> Mapping[str, Any]:
+        """What the model says it can do; empty where it says nothing."""
+        return getattr(self.chat, "profile", None) or {}
+
+    @property
+    def counts_exactly(self) -> bool:
+        """Whether a prompt's tokens are worth counting, and can be without a download or a call."""
+        return isinstance(self.chat, ChatLocal) and self.facts.context_window is not None
+
+    def count(self, messages: Sequence[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+        """Tokens of a prompt: counted by a local model, estimated for all others, whose counting may download or call."""
+        if isinstance(self.chat, ChatLocal) and not tools:
+            return self.chat.get_num_tokens_from_messages(list(messages))
+        return estimated_tokens(to_core(messages), extra=texts_in(tools, keys=True))
+
+    def lacks(self, needs: Sequence[str]) -> str | None:
+        """The first of `needs` that the model is known not to do."""
+        return missing(self.profile, needs) if self.unable is None else self.unable_to
+
+    def form(self, call: ModelCall) -> Model:
+        """The model as one call needs it.
+
+        Raises
+        ------
+        Exception
+            What the model said when it was asked for what it cannot do.
+        """
+        if call.role == "final" and self.unable is not None:
+            raise self.unable
+        if call.role == "final" or self.chat is None:
+            return self.source
+        key = (call.role, call.temperature, call.logprobs, call.top_logprobs, call.max_tokens, call.streamed)
+        form = self._forms.get(key)
+        if form is None:
+            change = _hot if call.role == "sample" else self._asking
+            form = self._forms[key] = rebuilt(
+                self.source, lambda chat: change(chat, call), without=_WITHOUT.get(call.role, ())
+            )
+        return form
+
+    def draft(self, top_logprobs: int = 0) -> Model:
+        """The model as it drafts, with so many alternatives per token."""
+        return self.form(ModelCall(role="draft", logprobs=True, top_logprobs=top_logprobs))
+
+    def sampler(self, temperature: float) -> Model:
+        """The model as samples of this temperature are drawn from it."""
+        return self.form(ModelCall(role="sample", temperature=temperature))
+
+    def _asking(self, chat: BaseChatModel, call: ModelCall) -> Model:
+        """A copy whose answer may be thrown away: with log-probabilities and alternatives if it has any."""
+        fields = type(chat).model_fields
+        update: dict[str, Any] = {} if call.streamed else {"disable_streaming": True}
+        wanted: dict[str, Any] = {"logprobs": True} if call.logprobs and self.asks_logprobs else {}
+        if call.top_logprobs and "top_logprobs" in fields and (wanted or getattr(chat, "logprobs", None)):
+            wanted["top_logprobs"] = max(call.top_logprobs, getattr(chat, "top_logprobs", None) or 0)
+        if wanted and _is(chat, _UNCACHEABLE):
+            update["cache"] = False
+        if call.max_tokens:
+            # Ollama's name for it is another one.
+            update |= {name: call.max_tokens for name in ("max_tokens", "num_predict") if name in fields}
+        if wanted and _is(chat, _BY_CALL):
+            return compat.fresh(chat, update).bind(**wanted)
+        return compat.fresh(chat, update | wanted)
+
+
+def _hot(chat: BaseChatModel, call: ModelCall) -> Model:
+    """A copy that answers differently each time: its own temperature, no seed, no answer cache."""
+    fields = type(chat).model_fields
+    update: dict[str, Any] = {"disable_streaming": True, "cache": False}
+    update |= {"seed": None} if "seed" in fields else {}
+    if "temperature" in fields:
+        return compat.fresh(chat, {**update, "temperature": call.temperature})
+    return compat.fresh(chat, update).bind(temperature=call.temperature)
+
+
+def max_tokens_of(settings: Mapping[str, Any]) -> int | None:
+    """The longest answer that settings name, by whichever of the providers' names."""
+    given = (settings.get(name) for name in _MAX_TOKENS)
+    return next((value for value in given if isinstance(value, int) and value > 0), None)
+
+
+# The calls of one request.
+
+
+@dataclass(slots=True, kw_only=True)
+class Conversation:
+    """What all model calls of one request share.
+
+    Attributes
+    ----------
+    opened : Opened or None
+        The router's run, whose children the calls are; None for calls that no handler sees.
+    judge : callable or None
+        What to compare in a draft, and why it cannot be used, where that is more than its text.
+    unasked : bool
+        Whether the chunks that come now carry log-probabilities that only we asked for.
+    """
+
+    messages: list[BaseMessage]
+    opened: Opened | None = None
+    stop: list[str] | None = None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    judge: Judge | None = None
+    unasked: bool = False
+
+
+class HostedChat:
+    """A tier's model in one conversation; see `confroute.hosts.model.HostModel`."""
+
+    __slots__ = ("_conversation", "_tier", "facts")
+
+    def __init__(self, tier: TierModel, conversation: Conversation) -> None:
+        self.facts, self._tier, self._conversation = tier.facts, tier, conversation
+        chat = tier.chat
+        if isinstance(chat, ChatLocal):
+            inside = lambda: (chat.loaded(), to_messages(conversation.messages))  # noqa: E731
+            self.facts = replace(tier.facts, inside=inside)
+
+    def call(self, call: ModelCall) -> list[Generation]:
+        """See `HostModel`."""
+        form = self._tier.form(call)
+        try:
+            if call.role == "sample" and self.facts.answers_per_call:
+                chat, arguments = self._several(form, call)
+                messages = compat.first_messages(chat.generate(**arguments).generations)
+            else:
+                messages = [self._invoke(form, call)]
+        except compat.bubble_ups() as error:
+            raise Escaped(error) from error
+        return [self._read(message, call) for message in messages]
+
+    async def acall(self, call: ModelCall) -> list[Generation]:
+        """See `HostModel`."""
+        form = self._tier.form(call)
+        try:
+            if call.role == "sample" and self.facts.answers_per_call:
+                chat, arguments = self._several(form, call)
+                messages = compat.first_messages((await chat.agenerate(**arguments)).generations)
+            else:
+                messages = [await self._somehow(form, call)]
+        except compat.bubble_ups() as error:
+            raise Escaped(error) from error
+        return [self._read(message, call) for message in messages]
+
+    def stream(self, call: ModelCall) -> Generator[AIMessage | Generation, None, None]:
+        """See `HostModel`."""
+        start, chunks = time.perf_counter(), []
+        items = self._chunks(self._begin(call), call)
+        try:
+            for chunk in items:
+                chunks.append(self._checked(chunk))
+                yield chunk
+        except compat.bubble_ups() as error:
+            raise Escaped(error) from error
+        finally:
+            close(items)
+        yield replace(self._read(merged(chunks), call), latency_s=time.perf_counter() - start)
+
+    async def astream(self, call: ModelCall) -> AsyncGenerator[AIMessage | Generation, None]:
+        """See `HostModel`."""
+        start, chunks = time.perf_counter(), []
+        items = self._achunks(self._begin(call), call)
+        try:
+            async for chunk in items:
+                chunks.append(self._checked(chunk))
+                yield chunk
+        except compat.bubble_ups() as error:
+            raise Escaped(error) from error
+        finally:
+            await aclose(items)
+        yield replace(self._read(merged(chunks), call), latency_s=time.perf_counter() - start)
+
+    def _begin(self, call: ModelCall) -> Model:
+        asked = call.logprobs and self._tier.asks_logprobs and "logprobs" not in self._conversation.kwargs
+        self._conversation.unasked = asked
+        return self._tier.form(call)
+
+    def _invoke(self, model: Model, call: ModelCall) -> Any:
+        given, config, kwargs = self._arguments(call)
+        return model.invoke(given, config, **kwargs)
+
+    async def _ainvoke(self, model: Model, call: ModelCall) -> Any:
+        given, config, kwargs = self._arguments(call)
+        return await model.ainvoke(given, config, **kwargs)
+
+    def _chunks(self, model: Model, call: ModelCall) -> Iterator[Any]:
+        given, config, kwargs = self._arguments(call)
+        return model.stream(given, config, **kwargs)
+
+    def _achunks(self, model: Model, call: ModelCall) -> AsyncIterator[Any]:
+        given, config, kwargs = self._arguments(call)
+        return model.astream(given, config, **kwargs)
+
+    async def _somehow(self, model: Model, call: ModelCall) -> Any:
+        if not self._tier.sync_only:
+            try:
+                return await self._ainvoke(model, call)
+            except NotImplementedError:
+                # ChatHuggingFace around a local pipeline has no async form and does not fall back to a thread.
+                self._tier.sync_only = True
+        return await run_in_executor(self._arguments(call)[1], self._invoke, model, call)
+
+    def _arguments(self, call: ModelCall) -> tuple[list[BaseMessage], RunnableConfig, dict[str, Any]]:
+        """Messages, config and further arguments of one call."""
+        about, provider, known = self._conversation, self._tier.provider, self._tier.chat is not None
+        config: RunnableConfig = (
+            {"callbacks": []} if about.opened is None else about.opened.child(*TAGS[call.role])
+        )
+        if call.messages is not None:  # a signal's prompt goes without the caller's tools and stops
+            return from_core(call.messages), config, {}
+        messages = portable(about.messages, provider) if known else about.messages
+        if call.note is not None:
+            messages = [*messages, HumanMessage(call.note)]
+        kwargs = own_settings(about.kwargs, provider) if known else dict(about.kwargs)
+        if call.role == "sample":
+            kwargs = {name: value for name, value in kwargs.items() if name not in _PER_SAMPLE}
+        # Some models refuse a `stop` at all when they have one of their own.
+        return messages, config, kwargs if about.stop is None else {**kwargs, "stop": about.stop}
+
+    def _several(self, form: Model, call: ModelCall) -> tuple[BaseChatModel, dict[str, Any]]:
+        """The chat model itself and the arguments of `generate` for several samples in one call."""
+        chat, bound = chat_of(form), kwargs_of(form)
+        assert chat is not None  # nothing else gives several answers a call
+        given, config, kwargs = self._arguments(call)
+        kwargs = {**bound, **kwargs, "n": call.n}
+        seed = getattr(self._tier.chat, "seed", None)
+        if seed is not None:
+            kwargs["seed"] = seed + 1 + call.drawn  # the same seed would draw the same answers again
+        run = {"callbacks": config.get("callbacks"), "tags": config.get("tags")}
+        return chat, {"messages": [given], **run, **kwargs}
+
+    def _checked(self, answer: Any) -> AIMessage:
+        if not isinstance(answer, AIMessage):
+            msg = (
+                f"{self._tier.name} returned a {type(answer).__name__}: expected an AIMessage; leave the output parser out "
+                "of this chain, or route between whole chains with ConfidenceRouter"
+            )
+            raise RequestError(msg)
+        return answer
+
+    def _read(self, answer: Any, call: ModelCall) -> Generation:
+        message, judge = self._checked(answer), self._conversation.judge
+        made = to_generation(message)
+        if judge is None or call.role in {"final", "prompt"}:
+            return made
+        return judged(made, judge(self._tier.name, message))
+
+
+class SilentChat(HostedChat):
+    """The same without runs of its own: `stream_events(version="v3")` reports the router's own run, and would count twice."""
+
+    __slots__ = ()
+
+    def __init__(self, tier: TierModel, conversation: Conversation) -> None:
+        super().__init__(tier, conversation)
+        self.facts = replace(self.facts, answers_per_call=False, concurrent=False)
+
+    def _invoke(self, model: Model, call: ModelCall) -> Any:
+        chat = chat_of(model)
+        if chat is None:
+            return super()._invoke(model, call)
+        return compat.silent_generate(chat, *self._bound(model, call))
+
+    async def _ainvoke(self, model: Model, call: ModelCall) -> Any:
+        chat = chat_of(model)
+        if chat is None:
+            return await super()._ainvoke(model, call)
+        return await compat.asilent_generate(chat, *self._bound(model, call))
+
+    def _chunks(self, model: Model, call: ModelCall) -> Iterator[Any]:
+        chat = chat_of(model)
+        if chat is None:
+            return super()._chunks(model, call)
+        return compat.silent_stream(chat, *self._bound(model, call))
+
+    def _achunks(self, model: Model, call: ModelCall) -> AsyncIterator[Any]:
+        chat = chat_of(model)
+        if chat is None:
+            return super()._achunks(model, call)
+        return compat.asilent_stream(chat, *self._bound(model, call))
+
+    def _bound(self, model: Model, call: ModelCall) -> tuple[list[BaseMessage], Any, dict[str, Any]]:
+        """Messages, stop strings and arguments, those bound around the model included."""
+        given, _, kwargs = self._arguments(call)
+        bound = {**kwargs_of(model), **kwargs}
+        return given, bound.pop("stop", None), bound
