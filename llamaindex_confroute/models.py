@@ -79,7 +79,7 @@ class ChildModel:
             can_sample=can_sample(llm),
             answers_per_call=bool(getattr(type(llm), "samples_in_one_call", False)),
             # A class of the user's own often holds a model that is not made for several threads.
-            concurrent=self.in_thread or not isinstance(llm, CustomLLM),
+            thread_safe=getattr(type(llm), "thread_safe", not isinstance(llm, CustomLLM)),
             blocking=self.in_thread,
             asks_logprobs=self._openai_like or isinstance(llm, LocalLLM),
             alternatives=self._own_alternatives(),

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -83,6 +83,9 @@ class ScriptedLLM(FunctionCallingLLM):
     >>> llm.complete("Capital of France?").text
     'Paris'
     """
+
+    # Samples come in the order of the script.
+    thread_safe: ClassVar[bool] = False
 
     model: Annotated[ScriptedModel, _AsItIs] = Field(exclude=True)
     temperature: float = 0.0

@@ -98,10 +98,13 @@ async def test_no_more_calls_at_once_than_the_caller_allows(hosted, form):
     assert model.most <= 2
 
 
-@pytest.mark.parametrize("form", ["call", "acall"])
-async def test_samples_in_turn(hosted, form):
-    """Of a model that can be asked only once at a time."""
-    model = hosted(concurrent=False)
+@pytest.mark.parametrize(
+    ("form", "facts"),
+    [("call", {"concurrent": False}), ("call", {"thread_safe": False}), ("acall", {"concurrent": False})],
+)
+async def test_samples_in_turn(hosted, form, facts):
+    """Of a model that can be asked only once at a time, or not in several threads."""
+    model = hosted(**facts)
     drawn = await answers(dispatcher(edge=model), Sample(tier="edge", n=3), form)
     assert [answer.text for answer in drawn] == ["a0", "a1", "a2"]
     assert model.most == 1

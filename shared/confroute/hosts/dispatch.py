@@ -64,7 +64,7 @@ class Dispatcher(Generic[C_co]):
         if isinstance(ask, (Score, Hidden)):
             return _inside(ask, facts)
         calls = model_calls(ask, facts)
-        if len(calls) == 1 or not facts.concurrent:
+        if len(calls) == 1 or not (facts.concurrent and facts.thread_safe):
             return [answer for call in calls for answer in self._timed(model, call)]
         return [
             answer

@@ -41,6 +41,8 @@ class ModelFacts:
         Whether one call with `n` gives n answers.
     concurrent : bool
         Whether samples may be drawn at the same time.
+    thread_safe : bool
+        Whether that holds for synchronous calls too, which are made in threads.
     blocking : bool
         Whether async calls would block the event loop, and so run in threads.
     asks_logprobs : bool
@@ -58,6 +60,7 @@ class ModelFacts:
     can_sample: bool = True
     answers_per_call: bool = False
     concurrent: bool = True
+    thread_safe: bool = True
     blocking: bool = False
     asks_logprobs: bool = True
     alternatives: int = 0
