@@ -5,9 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -36,14 +35,11 @@ from confroute.errors import PolicyError
 from confroute.flow import Policy
 from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
-from confroute.hosts.options import CallOptions, read_options, split_options
-from confroute.hosts.requests import advertised_window, request_of
+from confroute.hosts.options import TIERS, CallOptions, read_options, split_options
+from confroute.hosts.requests import advertised_window, check_policy, request_of
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade
-from confroute.policy.files import refuse_path
-from confroute.runtime import arun, arun_stream, run, run_stream
 from confroute.sent import texts_in
-from confroute.types import Request
 from llamaindex_confroute import compat
 from llamaindex_confroute.context import (
     NO_PARTS,
@@ -57,12 +53,10 @@ from llamaindex_confroute.context import (
     read_node,
     with_parts,
 )
-from llamaindex_confroute.events import announce
 from llamaindex_confroute.messages import checked, has_attachments, selections, to_core, user_turn
 from llamaindex_confroute.models import ChildModel, same_model
 from llamaindex_confroute.responses import (
     KEY,
-    chunk_logprobs,
     to_achunks,
     to_acompletions,
     to_chunks,
@@ -70,35 +64,17 @@ from llamaindex_confroute.responses import (
     to_completions,
     to_response,
 )
-from llamaindex_confroute.work import ChatCall, ChildCall, StructuredCall, ToolsCall
+from llamaindex_confroute.routing import RoutedCall
+from llamaindex_confroute.work import ChatCall, ChildCall, Sent, StructuredCall, ToolsCall
 
 if TYPE_CHECKING:
     from llama_index.core.chat_engine.types import AgentChatResponse
 
 C = TypeVar("C")
-C_co = TypeVar("C_co", covariant=True)
 M = TypeVar("M", bound=BaseModel)
-TIERS = ("edge", "cloud")
 _dispatcher = get_dispatcher(__name__)
 # From `predict_and_call` through the host to `chat_with_tools`.
 _EXPECTED = "confroute_calls_expected"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoutedCall(Generic[C_co]):
-    """One call of the router, ready to be routed.
-
-    Attributes
-    ----------
-    request : Request
-    dispatcher : Dispatcher
-    span_id : str or None
-        Span of the router's method, for the event: a stream's decision falls after its span was left.
-    """
-
-    request: Request
-    dispatcher: Dispatcher[C_co]
-    span_id: str | None
 
 
 class ConfRouteLLM(FunctionCallingLLM):
@@ -265,19 +241,21 @@ class ConfRouteLLM(FunctionCallingLLM):
 
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation."""
-        return to_response(self._run(self._chat_call(messages, kwargs)))
+        return to_response(self._chat_call(messages, kwargs).run())
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation."""
-        return to_response(await self._arun(self._chat_call(messages, kwargs)))
+        return to_response(await self._chat_call(messages, kwargs).arun())
 
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Answer a conversation in chunks; nothing of a rejected draft is ever among them."""
-        return self._chunks(self._chat_call(messages, kwargs))
+        call = self._chat_call(messages, kwargs)
+        return to_chunks(call.stream(), call.finish)
 
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Answer a conversation in chunks; nothing of a rejected draft is ever among them."""
-        return self._achunks(self._chat_call(messages, kwargs))
+        call = self._chat_call(messages, kwargs)
+        return to_achunks(call.astream(), call.finish)
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a text, by the child's `chat`: its `complete` loses the log-probabilities."""
@@ -343,7 +321,7 @@ class ConfRouteLLM(FunctionCallingLLM):
     ) -> ChatResponse:
         """Answer, or ask for tools to be called; an edge's calls count only if they could be made."""
         flags = (verbose, allow_parallel_tool_calls, tool_required)
-        return to_response(self._run(self._tools_call(tools, user_msg, chat_history, flags, kwargs)))
+        return to_response(self._tools_call(tools, user_msg, chat_history, flags, kwargs).run())
 
     @_dispatcher.span
     async def achat_with_tools(  # noqa: PLR0917  the host's signature
@@ -358,7 +336,7 @@ class ConfRouteLLM(FunctionCallingLLM):
     ) -> ChatResponse:
         """Async form of `chat_with_tools`."""
         flags = (verbose, allow_parallel_tool_calls, tool_required)
-        return to_response(await self._arun(self._tools_call(tools, user_msg, chat_history, flags, kwargs)))
+        return to_response(await self._tools_call(tools, user_msg, chat_history, flags, kwargs).arun())
 
     @_dispatcher.span
     def stream_chat_with_tools(  # noqa: PLR0917  the host's signature
@@ -373,7 +351,8 @@ class ConfRouteLLM(FunctionCallingLLM):
     ) -> ChatResponseGen:
         """`chat_with_tools` in chunks; of an edge's answer, calls stand on the last one only."""
         flags = (verbose, allow_parallel_tool_calls, tool_required)
-        return self._chunks(self._tools_call(tools, user_msg, chat_history, flags, kwargs))
+        call = self._tools_call(tools, user_msg, chat_history, flags, kwargs)
+        return to_chunks(call.stream(), call.finish)
 
     @_dispatcher.span
     async def astream_chat_with_tools(  # noqa: PLR0917  the host's signature
@@ -388,7 +367,8 @@ class ConfRouteLLM(FunctionCallingLLM):
     ) -> ChatResponseAsyncGen:
         """Async form of `stream_chat_with_tools`."""
         flags = (verbose, allow_parallel_tool_calls, tool_required)
-        return self._achunks(self._tools_call(tools, user_msg, chat_history, flags, kwargs))
+        call = self._tools_call(tools, user_msg, chat_history, flags, kwargs)
+        return to_achunks(call.astream(), call.finish)
 
     @compat.unspanned
     def predict_and_call(  # noqa: PLR0917  the host's signature
@@ -460,7 +440,7 @@ class ConfRouteLLM(FunctionCallingLLM):
         **prompt_args: Any,
     ) -> M:
         """Fill a template and answer it with a value; an edge's value counts only if it validates."""
-        return _value(self._run(self._value_call(output_cls, prompt, llm_kwargs, prompt_args)), output_cls)
+        return _value(self._value_call(output_cls, prompt, llm_kwargs, prompt_args).run(), output_cls)
 
     async def astructured_predict(
         self,
@@ -471,7 +451,7 @@ class ConfRouteLLM(FunctionCallingLLM):
     ) -> M:
         """Async form of `structured_predict`."""
         call = self._value_call(output_cls, prompt, llm_kwargs, prompt_args)
-        return _value(await self._arun(call), output_cls)
+        return _value(await call.arun(), output_cls)
 
     def stream_structured_predict(
         self,
@@ -485,13 +465,13 @@ class ConfRouteLLM(FunctionCallingLLM):
 
         def values() -> Generator[M | FlexibleModel, None, None]:
             shown = False
-            with closing(self._stream(call)) as items:
+            with closing(call.stream()) as items:
                 for item in items:
                     if not isinstance(item, Routed):
                         shown = True
                         yield item
                         continue
-                    self._finish(call, item)
+                    call.finish(item)
                     if not shown:
                         yield _value(item, output_cls)
 
@@ -509,13 +489,13 @@ class ConfRouteLLM(FunctionCallingLLM):
 
         async def values() -> AsyncGenerator[M | FlexibleModel, None]:
             shown = False
-            async with aclosing(self._astream(call)) as items:
+            async with aclosing(call.astream()) as items:
                 async for item in items:
                     if not isinstance(item, Routed):
                         shown = True
                         yield item
                         continue
-                    self._finish(call, item)
+                    call.finish(item)
                     if not shown:
                         yield _value(item, output_cls)
 
@@ -578,73 +558,42 @@ class ConfRouteLLM(FunctionCallingLLM):
         llms = {"edge": self.edge, "cloud": self.cloud, **self.members}
         models = {name: kind(child=self._child(llm)) for name, llm in llms.items()}
         work = models["cloud"]
-        extra, attachments = work.extra_text, has_attachments(work.messages)
+        sent, attachments = work.sent, has_attachments(work.messages)
         request = request_of(
             to_core(work.messages),
             {name: models[name].facts for name in TIERS},
             options,
-            extra=extra,
+            extra=sent.text,
             max_tokens=work.kwargs.get("max_tokens"),
-            lacks={name: lack for name in TIERS if (lack := _lack(models[name], attachments=attachments))},
+            lacks=self._lacks(sent, attachments=attachments),
             question=parts.question,
             context=context_of(parts),
             purpose=parts.purpose,
-            tools=work.tool_names,
-            beside=texts_in(extra, work.kwargs, keys=True),
+            tools=sent.tools,
+            beside=texts_in(sent.text, work.kwargs, keys=True),
             attachments=attachments,
-            whole=work.whole,
+            whole=sent.whole,
             begun_on=self._lineage.tier_of(parts.question, parts.existing_answer),
         )
-        dispatcher = Dispatcher(models=models, fallback=self._fallback)
-        return RoutedCall(request=request, dispatcher=dispatcher, span_id=compat.span_id())
-
-    @property
-    def _limits(self) -> dict[str, Limits]:
-        return {"edge": self.edge_limits, "cloud": self.cloud_limits}
-
-    def _run(self, call: RoutedCall[Any]) -> Routed:
-        routed = run(self.policy, call.request, call.dispatcher.call, self._limits)
-        self._finish(call, routed)
-        return routed
-
-    async def _arun(self, call: RoutedCall[Any]) -> Routed:
-        routed = await arun(self.policy, call.request, call.dispatcher.acall, self._limits)
-        self._finish(call, routed)
-        return routed
-
-    def _stream(self, call: RoutedCall[C]) -> Generator[C | Routed, None, None]:
-        dispatcher = call.dispatcher
-        return run_stream(
-            self.policy,
-            call.request,
-            dispatcher.call,
-            dispatcher.stream,
-            self._limits,
-            scores=chunk_logprobs,
+        return RoutedCall(
+            policy=self.policy,
+            request=request,
+            dispatcher=Dispatcher(models=models, fallback=self._fallback),
+            limits={"edge": self.edge_limits, "cloud": self.cloud_limits},
+            lineage=self._lineage,
+            span_id=compat.span_id(),
         )
 
-    def _astream(self, call: RoutedCall[C]) -> AsyncGenerator[C | Routed, None]:
-        dispatcher = call.dispatcher
-        return arun_stream(
-            self.policy,
-            call.request,
-            dispatcher.acall,
-            dispatcher.astream,
-            self._limits,
-            scores=chunk_logprobs,
-        )
-
-    def _chunks(self, call: RoutedCall[ChatResponse]) -> Generator[ChatResponse, None, None]:
-        return to_chunks(self._stream(call), partial(self._finish, call))
-
-    def _achunks(self, call: RoutedCall[ChatResponse]) -> AsyncGenerator[ChatResponse, None]:
-        return to_achunks(self._astream(call), partial(self._finish, call))
-
-    def _finish(self, call: RoutedCall[Any], routed: Routed) -> None:
-        """Announce the decision, and remember who answered for the call that goes on from this answer."""
-        announce(routed.decision, span_id=call.span_id)
-        if call.request.question is not None:
-            self._lineage.note(call.request.question, routed.generation.text, routed.decision.route)
+    def _lacks(self, sent: Sent, *, attachments: bool) -> dict[str, str]:
+        """What a call needs and a tier's model cannot do."""
+        lacks: dict[str, str] = {}
+        for name, llm in (("edge", self.edge), ("cloud", self.cloud)):
+            child = self._child(llm)
+            if attachments and child.reads_text_only:
+                lacks[name] = "images and files"
+            if sent.tools and not child.calls_functions:
+                lacks[name] = "tool calls"
+        return lacks
 
 
 def _options(kwargs: Mapping[str, Any]) -> tuple[CallOptions, dict[str, Any]]:
@@ -654,13 +603,6 @@ def _options(kwargs: Mapping[str, Any]) -> tuple[CallOptions, dict[str, Any]]:
         compat.tags().get("confroute"), place="instrument_tags' 'confroute'", read_document=read_node
     )
     return own.over(around), rest
-
-
-def _lack(work: ChildCall[Any], *, attachments: bool) -> str | None:
-    """What a model cannot do that the call needs."""
-    if work.needs_tools and not work.child.calls_functions:
-        return "tool calls"
-    return "images and files" if attachments and work.child.reads_text_only else None
 
 
 def _value(routed: Routed, output_cls: type[M]) -> M:
@@ -693,11 +635,4 @@ def _check(edge: object, cloud: object, policy: object) -> None:
     if isinstance(edge, LLM) and isinstance(cloud, LLM) and same_model(edge, cloud):
         msg = f"edge and cloud are the same model ({edge.class_name()}): expected two that differ, the cheaper one as edge"
         raise PolicyError(msg)
-    refuse_path(policy)
-    if not isinstance(policy, Policy):
-        msg = f"policy is a {type(policy).__name__}: expected Cascade(...) or an object with a flow(request) method"
-        raise PolicyError(msg)
-    unknown = set(getattr(policy, "tiers", TIERS)) - set(TIERS)
-    if unknown:
-        msg = f"the policy has the tiers {', '.join(sorted(unknown))}: ConfRouteLLM has {' and '.join(TIERS)}"
-        raise PolicyError(msg)
+    check_policy(policy)

@@ -6,7 +6,7 @@ Importing it needs neither torch nor transformers; the model is loaded at its fi
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_index.core.base.llms.types import (
@@ -33,6 +33,8 @@ from confroute.models._threads import in_thread, stream_in_thread
 from confroute.models.provider_answers import logprobs_content, role_of
 from confroute.types import Generation as Answer
 from confroute.types import Message, Usage
+from llamaindex_confroute.messages import user_turn
+from llamaindex_confroute.responses import to_acompletions, to_completion, to_completions
 
 if TYPE_CHECKING:
     from confroute.models.local import LocalModel, Piece
@@ -126,38 +128,25 @@ class LocalLLM(LLM):
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a prompt, sent as one user turn whether or not it is `formatted`."""
-        return _completion(self._answer(_turn(prompt), kwargs, None))
+        return to_completion(self._answer(user_turn(prompt), kwargs, None))
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         """Answer a prompt piece by piece."""
-
-        def pieces() -> CompletionResponseGen:
-            for piece in self._pieces(_turn(prompt), kwargs, None):
-                yield _completion(piece)
-
-        return pieces()
+        return to_completions(self._pieces(user_turn(prompt), kwargs, None))
 
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a prompt without blocking the event loop."""
-        return _completion(await in_thread(lambda cancel: self._answer(_turn(prompt), kwargs, cancel)))
+        return to_completion(await in_thread(lambda cancel: self._answer(user_turn(prompt), kwargs, cancel)))
 
     @llm_completion_callback()
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
         """Answer a prompt piece by piece without blocking the event loop."""
-
-        async def pieces() -> AsyncGenerator[CompletionResponse, None]:
-            inner = stream_in_thread(lambda cancel: self._pieces(_turn(prompt), kwargs, cancel))
-            try:
-                async for piece in inner:
-                    yield _completion(piece)
-            finally:
-                await inner.aclose()
-
-        return pieces()
+        turn = user_turn(prompt)
+        return to_acompletions(stream_in_thread(lambda cancel: self._pieces(turn, kwargs, cancel)))
 
     def _answer(
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any], cancel: threading.Event | None
@@ -190,10 +179,6 @@ class LocalLLM(LLM):
         from confroute.models.local import LocalModel
 
         return LocalModel.load(self.model, dtype=self.dtype, context_window=self.context_window)
-
-
-def _turn(prompt: str) -> list[ChatMessage]:
-    return [ChatMessage(role=MessageRole.USER, content=prompt)]
 
 
 def to_messages(messages: Sequence[ChatMessage]) -> list[Message]:
@@ -272,15 +257,3 @@ def _counts(usage: Usage | None) -> dict[str, int]:
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.total_tokens,
     }
-
-
-def _completion(response: ChatResponse) -> CompletionResponse:
-    """An answer to a prompt, from one to a conversation."""
-    # Not LlamaIndex's own converter: it writes the token counts into the message as well.
-    return CompletionResponse(
-        text=response.message.content or "",
-        delta=response.delta,
-        raw=response.raw,
-        logprobs=response.logprobs,
-        additional_kwargs=response.additional_kwargs,
-    )

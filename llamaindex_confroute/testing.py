@@ -22,15 +22,15 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
-from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.llms.callbacks import llm_chat_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from pydantic_core import core_schema
 
 from confroute.testing import Reply, ScriptedModel, part, parts
 from confroute.types import Generation
-from llamaindex_confroute.messages import selections, to_core
-from llamaindex_confroute.responses import to_completion
+from llamaindex_confroute.messages import selections, to_core, user_turn
+from llamaindex_confroute.responses import to_acompletions, to_completion, to_completions
 
 if TYPE_CHECKING:
     from llama_index.core.tools import BaseTool
@@ -156,45 +156,23 @@ class ScriptedLLM(FunctionCallingLLM):
 
         return words()
 
-    @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Say the next reply."""
-        messages = _turn(prompt)
-        reply = self._reply(messages, kwargs)
-        time.sleep(reply.latency_s)
-        return to_completion(self._response(reply, messages, kwargs))
+        return to_completion(self.chat(user_turn(prompt), **kwargs))
 
-    @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Say the next reply."""
-        messages = _turn(prompt)
-        reply = self._reply(messages, kwargs)
-        await self._wait(reply)
-        return to_completion(self._response(reply, messages, kwargs))
+        return to_completion(await self.achat(user_turn(prompt), **kwargs))
 
-    @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         """Say the next reply word by word."""
+        return to_completions(self.stream_chat(user_turn(prompt), **kwargs))
 
-        def words() -> CompletionResponseGen:
-            messages = _turn(prompt)
-            for chunk in self._words(self._reply(messages, kwargs), messages, kwargs):
-                yield to_completion(chunk)
-
-        return words()
-
-    @llm_completion_callback()
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
         """Say the next reply word by word."""
-
-        async def words() -> AsyncGenerator[CompletionResponse, None]:
-            messages = _turn(prompt)
-            for chunk in self._words(self._reply(messages, kwargs), messages, kwargs):
-                yield to_completion(chunk)
-
-        return words()
+        return to_acompletions(await self.astream_chat(user_turn(prompt), **kwargs))
 
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
@@ -219,7 +197,7 @@ class ScriptedLLM(FunctionCallingLLM):
         # Appending to the caller's list is what the OpenAI and Ollama integrations do.
         messages = chat_history or []
         if user_msg is not None:
-            messages.append(_turn(user_msg)[0] if isinstance(user_msg, str) else user_msg)
+            messages.append(user_turn(user_msg)[0] if isinstance(user_msg, str) else user_msg)
         return {
             "messages": messages,
             "tools": [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools or ()],
@@ -285,10 +263,6 @@ class ScriptedLLM(FunctionCallingLLM):
             if usage is None
             else {"prompt_tokens": usage.input_tokens, "completion_tokens": usage.output_tokens},
         }
-
-
-def _turn(prompt: str) -> list[ChatMessage]:
-    return [ChatMessage(role=MessageRole.USER, content=prompt)]
 
 
 def _message(reply: Reply, text: str) -> ChatMessage:

@@ -40,17 +40,31 @@ C = TypeVar("C")
 M = TypeVar("M", bound=BaseModel)
 
 
+class Sent(NamedTuple):
+    """What a kind of call sends beside its messages.
+
+    Attributes
+    ----------
+    text : str
+        For rules and for the estimate of the prompt's length.
+    tools : frozenset of str
+        Names of the tools that are offered; only models that call tools can answer then.
+    whole : bool
+        Whether an answer can be judged only when it is whole.
+    """
+
+    text: str = ""
+    tools: frozenset[str] = frozenset()
+    whole: bool = True
+
+
 class Method(NamedTuple):
-    """What is called of a child: its method by the name of the synchronous form, and the arguments."""
+    """A method of a child by the name of its synchronous form, and its arguments."""
 
     llm: LLM
     name: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-
-    def __call__(self, prefix: str = "") -> Any:
-        """Call the form of the method with this prefix: "a", "stream_", "astream_"."""
-        return getattr(self.llm, prefix + self.name)(*self.args, **self.kwargs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,41 +91,26 @@ class ChildCall(Generic[C]):
         object.__setattr__(self, "facts", self._facts(self.child.facts))
 
     @property
-    def extra_text(self) -> str:
-        """What is sent beside the messages, for rules and for the estimate of the prompt's length."""
-        return ""
-
-    @property
-    def tool_names(self) -> frozenset[str]:
-        """Of the tools that are offered."""
-        return frozenset()
-
-    @property
-    def needs_tools(self) -> bool:
-        """Whether only models that call tools can answer."""
-        return False
-
-    @property
-    def whole(self) -> bool:
-        """Whether an answer can be judged only when it is whole."""
-        return True
+    def sent(self) -> Sent:
+        """What is sent beside the messages."""
+        return Sent()
 
     def call(self, call: ModelCall) -> list[Generation]:
         """Make a call of the child."""
         if call.messages is not None:
             return self._plain(call.messages).call(replace(call, messages=None))
-        return self._answers(self._method(call)(), call)
+        return self._answers(self._send(call), call)
 
     async def acall(self, call: ModelCall) -> list[Generation]:
         """Async form of `call`."""
         if call.messages is not None:
             return await self._plain(call.messages).acall(replace(call, messages=None))
-        return self._answers(await self._method(call)("a"), call)
+        return self._answers(await self._send(call, "a"), call)
 
     def stream(self, call: ModelCall) -> Generator[C | Generation, None, None]:
         """Yield the child's own chunks as they come, then the whole answer."""
         collector = self._collector()
-        with closing_all(self._method(call)("stream_")) as chunks:
+        with closing_all(self._send(call, "stream_")) as chunks:
             for chunk in chunks:
                 collector.add(chunk)
                 yield chunk
@@ -120,7 +119,7 @@ class ChildCall(Generic[C]):
     async def astream(self, call: ModelCall) -> AsyncGenerator[C | Generation, None]:
         """Async form of `stream`."""
         collector = self._collector()
-        async with aclosing_all(await self._method(call)("astream_")) as chunks:
+        async with aclosing_all(await self._send(call, "astream_")) as chunks:
             async for chunk in chunks:
                 collector.add(chunk)
                 yield chunk
@@ -133,17 +132,19 @@ class ChildCall(Generic[C]):
         """A signal's own prompt, whatever kind of call is being routed."""
         return ChatCall(child=self.child, messages=from_core(messages))
 
-    def _method(self, call: ModelCall) -> Method:
-        """What to call; everything in the arguments is a copy, for providers write into what they are given."""
+    def _send(self, call: ModelCall, form: str = "") -> Any:
+        """Call a form of the child's method, with copies in its arguments: providers write into what they are given."""
         llm, extra = self.child.prepared(call, self.kwargs)
         messages = portable(self.messages, llm)
         if call.note is not None:
             messages.append(ChatMessage(role=MessageRole.USER, content=call.note))
         if call.n > 1:
             extra["n"] = call.n
-        return self._request(llm, messages, {**{k: _copied(v) for k, v in self.kwargs.items()}, **extra})
+        kwargs = {name: _copied(value) for name, value in self.kwargs.items()}
+        method = self._method(llm, messages, {**kwargs, **extra})
+        return getattr(method.llm, form + method.name)(*method.args, **method.kwargs)
 
-    def _request(self, llm: LLM, messages: list[ChatMessage], kwargs: dict[str, Any]) -> Method:
+    def _method(self, llm: LLM, messages: list[ChatMessage], kwargs: dict[str, Any]) -> Method:
         return Method(llm, "chat", (messages,), kwargs)
 
     def _answers(self, response: Any, call: ModelCall) -> list[Generation]:
@@ -164,9 +165,9 @@ class ChatCall(ChildCall[ChatResponse]):
     """`chat`, and everything that comes down to it."""
 
     @property
-    def whole(self) -> bool:
-        """True with tools in a provider's own form: the answer may be a call."""
-        return bool(self.kwargs.get("tools"))
+    def sent(self) -> Sent:
+        """Whole with tools in a provider's own form: the answer may be a call."""
+        return Sent(whole=bool(self.kwargs.get("tools")))
 
     def _facts(self, facts: ModelFacts) -> ModelFacts:
         llm = self.child.llm
@@ -193,26 +194,13 @@ class ToolsCall(ChildCall[ChatResponse]):
     verbose: bool = False
 
     @property
-    def extra_text(self) -> str:
-        """The tools' schemas, which take their share of the window."""
-        return json.dumps([tool.metadata.to_openai_tool(skip_length_check=True) for tool in self.tools])
+    def sent(self) -> Sent:
+        """The tools' schemas. Without tools, as of an agent that has none, any model can answer; half a call cannot be checked."""
+        text = json.dumps([tool.metadata.to_openai_tool(skip_length_check=True) for tool in self.tools])
+        names = frozenset(tool.metadata.name for tool in self.tools if tool.metadata.name)
+        return Sent(text=text, tools=names, whole=bool(self.tools))
 
-    @property
-    def tool_names(self) -> frozenset[str]:
-        """Of the tools that are offered."""
-        return frozenset(tool.metadata.name for tool in self.tools if tool.metadata.name)
-
-    @property
-    def needs_tools(self) -> bool:
-        """False for an agent without tools, which any model can serve."""
-        return bool(self.tools)
-
-    @property
-    def whole(self) -> bool:
-        """Half a call cannot be checked."""
-        return bool(self.tools)
-
-    def _request(self, llm: LLM, messages: list[ChatMessage], kwargs: dict[str, Any]) -> Method:
+    def _method(self, llm: LLM, messages: list[ChatMessage], kwargs: dict[str, Any]) -> Method:
         if not isinstance(llm, FunctionCallingLLM):
             if not self.tools:
                 return Method(llm, "chat", (messages,), kwargs)
@@ -245,9 +233,9 @@ class StructuredCall(ChildCall[M | FlexibleModel], Generic[M]):
     mode: PydanticProgramMode = PydanticProgramMode.DEFAULT
 
     @property
-    def extra_text(self) -> str:
+    def sent(self) -> Sent:
         """The schema, which every method sends along."""
-        return json.dumps(self.output_cls.model_json_schema(), default=str, ensure_ascii=False)
+        return Sent(text=json.dumps(self.output_cls.model_json_schema(), default=str, ensure_ascii=False))
 
     def call(self, call: ModelCall) -> list[Generation]:
         """Make a call of the child, keeping the responses behind its value."""
@@ -255,7 +243,7 @@ class StructuredCall(ChildCall[M | FlexibleModel], Generic[M]):
             return self._plain(call.messages).call(replace(call, messages=None))
         with _heard() as heard:
             try:
-                value = self._method(call)()
+                value = self._send(call)
             except Exception as error:  # noqa: BLE001  any failure of a draft is a reason to escalate
                 return [self._unusable(error, heard, call)]
         return [self._usable(value, heard, call)]
@@ -266,12 +254,12 @@ class StructuredCall(ChildCall[M | FlexibleModel], Generic[M]):
             return await self._plain(call.messages).acall(replace(call, messages=None))
         with _heard() as heard:
             try:
-                value = await self._method(call)("a")
+                value = await self._send(call, "a")
             except Exception as error:  # noqa: BLE001  any failure of a draft is a reason to escalate
                 return [self._unusable(error, heard, call)]
         return [self._usable(value, heard, call)]
 
-    def _request(self, llm: LLM, messages: list[ChatMessage], kwargs: dict[str, Any]) -> Method:
+    def _method(self, llm: LLM, messages: list[ChatMessage], kwargs: dict[str, Any]) -> Method:
         if self.mode != PydanticProgramMode.DEFAULT:
             llm = llm.model_copy(update={"pydantic_program_mode": self.mode})
         # Formatted already. The host formats it once more, which leaves braces without a known name alone.
