@@ -8,10 +8,11 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from operator import is_
 from typing import TYPE_CHECKING, Any, cast
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun, Callbacks
+from langchain_core.callbacks import Callbacks
 from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, convert_to_messages
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult, RunInfo
@@ -33,6 +34,8 @@ from confroute.policy.files import refuse_path
 from confroute.sent import texts_in
 from confroute.types import JSON, Request
 from confroute.watching import Scores
+from langchain_confroute.compat import AsyncManager, Manager, Stop
+from langchain_confroute.local import ChatLocal
 from langchain_confroute.messages import (
     Ending,
     as_chunk,
@@ -48,7 +51,6 @@ from langchain_confroute.models import (
     Conversation,
     HostedChat,
     Model,
-    SilentChat,
     TierModel,
     max_tokens_of,
     model_name,
@@ -327,7 +329,7 @@ class ChatConfRoute(BaseChatModel):
         input: LanguageModelInput,
         config: RunnableConfig | None = None,
         *,
-        stop: list[str] | None = None,
+        stop: Stop = None,
         **kwargs: Any,
     ) -> AIMessage:
         call = self._given(input, stop, kwargs)
@@ -339,7 +341,7 @@ class ChatConfRoute(BaseChatModel):
         input: LanguageModelInput,
         config: RunnableConfig | None = None,
         *,
-        stop: list[str] | None = None,
+        stop: Stop = None,
         **kwargs: Any,
     ) -> AIMessage:
         call = self._given(input, stop, kwargs)
@@ -351,7 +353,7 @@ class ChatConfRoute(BaseChatModel):
         input: LanguageModelInput,
         config: RunnableConfig | None = None,
         *,
-        stop: list[str] | None = None,
+        stop: Stop = None,
         **kwargs: Any,
     ) -> Iterator[AIMessageChunk]:
         if self._in_one_piece(kwargs):
@@ -366,7 +368,7 @@ class ChatConfRoute(BaseChatModel):
         input: LanguageModelInput,
         config: RunnableConfig | None = None,
         *,
-        stop: list[str] | None = None,
+        stop: Stop = None,
         **kwargs: Any,
     ) -> AsyncIterator[AIMessageChunk]:
         if self._in_one_piece(kwargs):
@@ -385,7 +387,7 @@ class ChatConfRoute(BaseChatModel):
     def generate(
         self,
         messages: list[list[BaseMessage]],
-        stop: list[str] | None = None,
+        stop: Stop = None,
         callbacks: Callbacks = None,
         *,
         run_id: uuid.UUID | None = None,
@@ -399,7 +401,7 @@ class ChatConfRoute(BaseChatModel):
     async def agenerate(
         self,
         messages: list[list[BaseMessage]],
-        stop: list[str] | None = None,
+        stop: Stop = None,
         callbacks: Callbacks = None,
         *,
         run_id: uuid.UUID | None = None,
@@ -415,11 +417,7 @@ class ChatConfRoute(BaseChatModel):
 
     @override
     def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, messages: list[BaseMessage], stop: Stop = None, run_manager: Manager = None, **kwargs: Any
     ) -> ChatResult:
         with unescaped():
             answer = self._call(messages, stop, kwargs).answer(None)
@@ -427,11 +425,7 @@ class ChatConfRoute(BaseChatModel):
 
     @override
     async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, messages: list[BaseMessage], stop: Stop = None, run_manager: AsyncManager = None, **kwargs: Any
     ) -> ChatResult:
         with unescaped():
             answer = await self._call(messages, stop, kwargs).aanswer(None)
@@ -439,11 +433,7 @@ class ChatConfRoute(BaseChatModel):
 
     @override
     def _stream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, messages: list[BaseMessage], stop: Stop = None, run_manager: Manager = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
         with unescaped():
             for chunk in self._call(messages, stop, kwargs).chunks(None):
@@ -451,11 +441,7 @@ class ChatConfRoute(BaseChatModel):
 
     @override
     async def _astream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, messages: list[BaseMessage], stop: Stop = None, run_manager: AsyncManager = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
         with unescaped():
             async for chunk in self._call(messages, stop, kwargs).achunks(None):
@@ -488,7 +474,7 @@ class ChatConfRoute(BaseChatModel):
         return max(tier.count(messages, tools) for tier in self._plan.tiers.values())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What all calls of one router share.
 
@@ -513,10 +499,21 @@ class Plan:
     stop: list[str] | None = None
     tags: tuple[str, ...] = ()
     keep_logprobs: bool = False
-    facts: dict[str, ModelFacts] = field(default_factory=dict, init=False)
 
-    def __post_init__(self) -> None:
-        self.facts.update({name: tier.facts for name, tier in self.tiers.items()})
+    @cached_property
+    def facts(self) -> Mapping[str, ModelFacts]:
+        """What is known of edge and cloud."""
+        return {name: tier.facts for name, tier in self.tiers.items()}
+
+    @cached_property
+    def counted(self) -> frozenset[str]:
+        """Tiers for which a prompt's tokens are worth counting, and can be counted without a download or a call."""
+        local = (tier for tier in self.tiers.values() if isinstance(tier.chat, ChatLocal))
+        return frozenset(tier.name for tier in local if tier.facts.context_window is not None)
+
+    def counts(self, messages: list[BaseMessage], lacks: Mapping[str, str]) -> dict[str, int]:
+        """Exact tokens of a prompt, for those of `counted` that could answer it."""
+        return {name: self.tiers[name].count(messages) for name in self.counted if name not in lacks}
 
     def lacks(self, kinds: tuple[str, ...]) -> dict[str, str]:
         """What each tier cannot do that a conversation with such content needs; only tiers that lack something are in it."""
@@ -552,11 +549,7 @@ class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
             options,
             extra=text,
             max_tokens=max_tokens_of(self.kwargs) if self.kwargs else None,
-            counts={
-                name: tier.count(messages)
-                for name, tier in plan.tiers.items()
-                if tier.counts_exactly and name not in lacks
-            },
+            counts=plan.counts(messages, lacks) if plan.counted else None,
             lacks=lacks,
             tags=tags_of(config, plan.tags),
             context=retrieved(messages) if options.context is None else None,
@@ -572,8 +565,7 @@ class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
             kwargs=self.kwargs,
             judge=None if shape is None else shape.judge,
         )
-        kind = SilentChat if opened is None else HostedChat
-        models = {name: kind(tier, self.conversation) for name, tier in plan.models.items()}
+        models = {name: HostedChat(tier, self.conversation) for name, tier in plan.models.items()}
         return request, Dispatcher(
             models=models, fallback=plan.fallback, at_once=config.get("max_concurrency")
         )

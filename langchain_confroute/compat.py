@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk
@@ -13,6 +14,10 @@ from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
 M = TypeVar("M", bound=BaseChatModel)
 StreamingHandler = _StreamingCallbackHandler
+# The host's signatures are long, and overridden often.
+Stop: TypeAlias = list[str] | None
+Manager: TypeAlias = CallbackManagerForLLMRun | None
+AsyncManager: TypeAlias = AsyncCallbackManagerForLLMRun | None
 
 
 def fresh(model: M, update: Mapping[str, Any]) -> M:
@@ -39,48 +44,51 @@ def provider_of(model: BaseChatModel) -> str | None:
     return named or model._get_ls_params().get("ls_provider")
 
 
-def silent_generate(
-    model: BaseChatModel, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
-) -> AIMessage:
-    """One answer without a run: `invoke` would report to global handlers even with `callbacks=[]`."""
-    result = model._generate_with_cache(messages, stop=stop, run_manager=None, **_for_model(kwargs))
-    return cast("AIMessage", result.generations[0].message)
+class Silenced:
+    """A chat model and the arguments bound around it, called without runs of its own.
 
+    `invoke` would report to global handlers even with `callbacks=[]`. Its methods are called as a Runnable's.
+    """
 
-async def asilent_generate(
-    model: BaseChatModel, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
-) -> AIMessage:
-    """Async form of `silent_generate`."""
-    result = await model._agenerate_with_cache(messages, stop=stop, run_manager=None, **_for_model(kwargs))
-    return cast("AIMessage", result.generations[0].message)
+    __slots__ = ("_bound", "_chat")
 
+    def __init__(self, chat: BaseChatModel, bound: Mapping[str, Any]) -> None:
+        self._chat, self._bound = chat, bound
 
-def silent_stream(
-    model: BaseChatModel, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
-) -> Iterator[AIMessage]:
-    """An answer in chunks without a run, in one piece where the model cannot stream."""
-    if type(model)._stream is BaseChatModel._stream:
-        yield silent_generate(model, messages, stop, kwargs)
-        return
-    for chunk in model._stream(messages, stop=stop, **_for_model(kwargs)):
-        yield _with_info(chunk)
+    def invoke(self, given: list[BaseMessage], config: object, **kwargs: Any) -> AIMessage:
+        """One answer."""
+        result = self._chat._generate_with_cache(given, run_manager=None, **self._arguments(kwargs))
+        return cast("AIMessage", result.generations[0].message)
 
+    async def ainvoke(self, given: list[BaseMessage], config: object, **kwargs: Any) -> AIMessage:
+        """Async form of `invoke`."""
+        result = await self._chat._agenerate_with_cache(given, run_manager=None, **self._arguments(kwargs))
+        return cast("AIMessage", result.generations[0].message)
 
-async def asilent_stream(
-    model: BaseChatModel, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
-) -> AsyncIterator[AIMessage]:
-    """Async form of `silent_stream`."""
-    own = type(model)
-    if own._astream is BaseChatModel._astream and own._stream is BaseChatModel._stream:
-        yield await asilent_generate(model, messages, stop, kwargs)
-        return
-    async for chunk in model._astream(messages, stop=stop, **_for_model(kwargs)):
-        yield _with_info(chunk)
+    def stream(self, given: list[BaseMessage], config: object, **kwargs: Any) -> Iterator[AIMessage]:
+        """An answer in chunks, in one piece where the model cannot stream."""
+        if type(self._chat)._stream is BaseChatModel._stream:
+            yield self.invoke(given, config, **kwargs)
+            return
+        for chunk in self._chat._stream(given, **self._arguments(kwargs)):
+            yield _with_info(chunk)
 
+    async def astream(
+        self, given: list[BaseMessage], config: object, **kwargs: Any
+    ) -> AsyncIterator[AIMessage]:
+        """Async form of `stream`."""
+        own = type(self._chat)
+        if own._astream is BaseChatModel._astream and own._stream is BaseChatModel._stream:
+            yield await self.ainvoke(given, config, **kwargs)
+            return
+        async for chunk in self._chat._astream(given, **self._arguments(kwargs)):
+            yield _with_info(chunk)
 
-def _for_model(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    # For tracing only; `invoke` takes it off before it calls the model.
-    return {name: value for name, value in kwargs.items() if name != "ls_structured_output_format"}
+    def _arguments(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        given = {"stop": None, **self._bound, **kwargs}
+        # For tracing only; `invoke` takes it off before it calls the model.
+        given.pop("ls_structured_output_format", None)
+        return given
 
 
 def _with_info(chunk: ChatGenerationChunk) -> AIMessageChunk:

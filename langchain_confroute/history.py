@@ -54,13 +54,11 @@ def portable(messages: Sequence[BaseMessage], provider: str | None) -> list[Base
     >>> portable([said], "anthropic")[0] is said
     True
     """
-    ids = _Ids()
-    return [
-        message
-        if type(message) in _ALIKE and isinstance(message.content, str)
-        else _message(message, provider, ids)
-        for message in messages
-    ]
+    ids, readable = _Ids(), []
+    for message in messages:
+        alike = type(message) in _ALIKE and isinstance(message.content, str)
+        readable.append(message if alike else _message(message, provider, ids))
+    return readable
 
 
 def own_settings(kwargs: Mapping[str, Any], provider: str | None) -> dict[str, Any]:

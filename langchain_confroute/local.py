@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LangSmithParams, ModelProfile
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
@@ -20,6 +19,7 @@ from confroute.errors import RequestError
 from confroute.models._threads import in_thread, stream_in_thread
 from confroute.models.provider_answers import is_role, logprobs_content, role_of
 from confroute.types import Generation, Message, Role, Usage
+from langchain_confroute.compat import AsyncManager, Manager, Stop
 
 if TYPE_CHECKING:
     from confroute.models.local import LocalModel, Piece
@@ -155,38 +155,22 @@ class ChatLocal(BaseChatModel):
         return ids
 
     def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, messages: list[BaseMessage], stop: Stop = None, run_manager: Manager = None, **kwargs: Any
     ) -> ChatResult:
         return self._answer(messages, stop, kwargs, None)
 
     async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, messages: list[BaseMessage], stop: Stop = None, run_manager: AsyncManager = None, **kwargs: Any
     ) -> ChatResult:
         return await in_thread(lambda cancel: self._answer(messages, stop, kwargs, cancel))
 
     def _stream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, messages: list[BaseMessage], stop: Stop = None, run_manager: Manager = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
         return self._chunks(messages, stop, kwargs, None)
 
     async def _astream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, messages: list[BaseMessage], stop: Stop = None, run_manager: AsyncManager = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
         chunks = stream_in_thread(lambda cancel: self._chunks(messages, stop, kwargs, cancel))
         try:

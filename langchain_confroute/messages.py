@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import add
-from typing import Any, cast
+from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.messages import (
@@ -183,8 +183,9 @@ def to_generation(message: BaseMessage) -> Generation:
     metadata = message.response_metadata
     usage = getattr(message, "usage_metadata", None)
     reason = metadata.get("finish_reason") or metadata.get("stop_reason") or metadata.get("done_reason")
+    content = message.content
     return generation_of(
-        text_of(message),
+        content if isinstance(content, str) else text_of(message),
         scored=read_logprobs(metadata["logprobs"]) if "logprobs" in metadata else None,
         usage=None
         if not usage
@@ -256,30 +257,13 @@ def without_logprobs(chunk: AIMessage) -> AIMessage:
 # Chunks.
 
 
-def merged(chunks: Sequence[AIMessage]) -> AIMessage:
-    """The message that the chunks of a stream add up to.
-
-    Raises
-    ------
-    ValueError
-        There are none.
-    """
-    if not chunks:
-        msg = "the model's stream ended without a chunk"
-        raise ValueError(msg)
-    if len(chunks) == 1:
-        return chunks[0]
-    # All at once: pair by pair, a long answer would be copied as often as it has chunks.
-    first, *rest = cast("Sequence[AIMessageChunk]", chunks)
-    return add_ai_message_chunks(first, *rest)
-
-
 def summed(chunks: Sequence[Any]) -> Any:
     """What a stream's chunks add up to; the last where they do not add, None where there are none."""
-    if not chunks:
-        return None
+    if len(chunks) < 2:
+        return chunks[0] if chunks else None
     if isinstance(chunks[0], AIMessageChunk):
-        return merged(chunks)
+        # All at once: pair by pair, a long answer would be copied as often as it has chunks.
+        return add_ai_message_chunks(chunks[0], *chunks[1:])
     try:
         return reduce(add, chunks)
     except TypeError:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
@@ -24,9 +25,10 @@ from confroute.types import Generation
 from langchain_confroute import compat
 from langchain_confroute.history import own_settings, portable
 from langchain_confroute.local import ChatLocal, to_messages
-from langchain_confroute.messages import from_core, merged, missing, to_core, to_generation
+from langchain_confroute.messages import from_core, missing, summed, to_core, to_generation
 from langchain_confroute.run import Escaped, Opened, aclose, close
 
+C = TypeVar("C")
 Model: TypeAlias = Runnable[Any, Any]
 Judge: TypeAlias = Callable[[str, AIMessage], Verdict]
 TAGS: dict[str, tuple[str, ...]] = {
@@ -232,11 +234,6 @@ class TierModel:
         """What the model says it can do; empty where it says nothing."""
         return getattr(self.chat, "profile", None) or {}
 
-    @property
-    def counts_exactly(self) -> bool:
-        """Whether a prompt's tokens are worth counting, and can be without a download or a call."""
-        return isinstance(self.chat, ChatLocal) and self.facts.context_window is not None
-
     def count(self, messages: Sequence[BaseMessage], tools: Sequence[Any] | None = None) -> int:
         """Tokens of a prompt: counted by a local model, estimated for all others, whose counting may download or call."""
         if isinstance(self.chat, ChatLocal) and not tools:
@@ -312,6 +309,75 @@ def max_tokens_of(settings: Mapping[str, Any]) -> int | None:
 # The calls of one request.
 
 
+class HostedRunnable(ABC, Generic[C]):
+    """A Runnable in one call of a router; see `confroute.hosts.model.HostModel`."""
+
+    __slots__ = ("facts",)
+    facts: ModelFacts
+
+    @abstractmethod
+    def _work(self, call: ModelCall) -> tuple[Any, Any, RunnableConfig, Mapping[str, Any], Any]:
+        """What is called, with what (input, config, further arguments), and what `_read` needs beside the answer."""
+
+    @abstractmethod
+    def _read(self, answer: Any, call: ModelCall, heard: Any) -> list[Generation]:
+        """The answers that a call brought."""
+
+    def call(self, call: ModelCall) -> list[Generation]:
+        """See `HostModel`."""
+        runnable, given, config, kwargs, heard = self._work(call)
+        try:
+            return self._read(runnable.invoke(given, config, **kwargs), call, heard)
+        except compat.bubble_ups() as error:
+            raise Escaped(error) from error
+
+    async def acall(self, call: ModelCall) -> list[Generation]:
+        """See `HostModel`."""
+        runnable, given, config, kwargs, heard = self._work(call)
+        try:
+            return self._read(await self._ainvoke(runnable, given, config, kwargs), call, heard)
+        except compat.bubble_ups() as error:
+            raise Escaped(error) from error
+
+    def stream(self, call: ModelCall) -> Generator[C | Generation, None, None]:
+        """See `HostModel`."""
+        runnable, given, config, kwargs, heard = self._work(call)
+        start, chunks, items = time.perf_counter(), [], runnable.stream(given, config, **kwargs)
+        try:
+            for chunk in items:
+                chunks.append(self._checked(chunk))
+                yield chunk
+        except compat.bubble_ups() as error:
+            raise Escaped(error) from error
+        finally:
+            close(items)
+        (answer,) = self._read(summed(chunks), call, heard)
+        yield replace(answer, latency_s=time.perf_counter() - start)
+
+    async def astream(self, call: ModelCall) -> AsyncGenerator[C | Generation, None]:
+        """See `HostModel`."""
+        runnable, given, config, kwargs, heard = self._work(call)
+        start, chunks, items = time.perf_counter(), [], runnable.astream(given, config, **kwargs)
+        try:
+            async for chunk in items:
+                chunks.append(self._checked(chunk))
+                yield chunk
+        except compat.bubble_ups() as error:
+            raise Escaped(error) from error
+        finally:
+            await aclose(items)
+        (answer,) = self._read(summed(chunks), call, heard)
+        yield replace(answer, latency_s=time.perf_counter() - start)
+
+    async def _ainvoke(
+        self, runnable: Any, given: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
+    ) -> Any:
+        return await runnable.ainvoke(given, config, **kwargs)
+
+    def _checked(self, chunk: Any) -> Any:
+        return chunk
+
+
 @dataclass(slots=True, kw_only=True)
 class Conversation:
     """What all model calls of one request share.
@@ -334,183 +400,111 @@ class Conversation:
     unasked: bool = False
 
 
-class HostedChat:
-    """A tier's model in one conversation; see `confroute.hosts.model.HostModel`."""
+class HostedChat(HostedRunnable[AIMessage]):
+    """A tier's model in one conversation."""
 
-    __slots__ = ("_conversation", "_tier", "facts")
+    __slots__ = ("_about", "_messages", "_tier")
 
     def __init__(self, tier: TierModel, conversation: Conversation) -> None:
-        self.facts, self._tier, self._conversation = tier.facts, tier, conversation
-        chat = tier.chat
+        self.facts, self._tier, self._about = tier.facts, tier, conversation
+        self._messages: list[BaseMessage] | None = None
+        chat, messages = tier.chat, conversation.messages
         if isinstance(chat, ChatLocal):
-            inside = lambda: (chat.loaded(), to_messages(conversation.messages))  # noqa: E731
-            self.facts = replace(tier.facts, inside=inside)
+            self.facts = replace(self.facts, inside=lambda: (chat.loaded(), to_messages(messages)))
+        if conversation.opened is None:
+            self.facts = replace(self.facts, answers_per_call=False, concurrent=False)
 
-    def call(self, call: ModelCall) -> list[Generation]:
-        """See `HostModel`."""
-        form = self._tier.form(call)
-        try:
-            if call.role == "sample" and self.facts.answers_per_call:
-                chat, arguments = self._several(form, call)
-                messages = compat.first_messages(chat.generate(**arguments).generations)
-            else:
-                messages = [self._invoke(form, call)]
-        except compat.bubble_ups() as error:
-            raise Escaped(error) from error
-        return [self._read(message, call) for message in messages]
+    def _work(self, call: ModelCall) -> tuple[Any, Any, RunnableConfig, Mapping[str, Any], Any]:
+        about, tier = self._about, self._tier
+        form: Any = tier.form(call)
+        if about.opened is not None:
+            config = about.opened.child(*TAGS[call.role])
+        else:
+            config, chat = {"callbacks": []}, chat_of(form)
+            form = form if chat is None else compat.Silenced(chat, kwargs_of(form))
+        if call.streamed:
+            about.unasked = call.logprobs and tier.asks_logprobs and "logprobs" not in about.kwargs
+        if call.messages is not None:  # a signal's prompt goes without the caller's tools and stops
+            return form, from_core(call.messages), config, {}, None
+        kwargs = dict(about.kwargs) if tier.chat is None else own_settings(about.kwargs, tier.provider)
+        if call.role == "sample":
+            form, kwargs = self._sampling(form, kwargs, call)
+        # Some models refuse a `stop` at all when they have one of their own.
+        return (
+            form,
+            self._given(call),
+            config,
+            kwargs if about.stop is None else {**kwargs, "stop": about.stop},
+            None,
+        )
 
-    async def acall(self, call: ModelCall) -> list[Generation]:
-        """See `HostModel`."""
-        form = self._tier.form(call)
-        try:
-            if call.role == "sample" and self.facts.answers_per_call:
-                chat, arguments = self._several(form, call)
-                messages = compat.first_messages((await chat.agenerate(**arguments)).generations)
-            else:
-                messages = [await self._somehow(form, call)]
-        except compat.bubble_ups() as error:
-            raise Escaped(error) from error
-        return [self._read(message, call) for message in messages]
+    def _given(self, call: ModelCall) -> list[BaseMessage]:
+        """The conversation as this provider reads it."""
+        messages = self._messages
+        if messages is None:
+            messages = self._about.messages
+            messages = messages if self._tier.chat is None else portable(messages, self._tier.provider)
+            self._messages = messages
+        return messages if call.note is None else [*messages, HumanMessage(call.note)]
 
-    def stream(self, call: ModelCall) -> Generator[AIMessage | Generation, None, None]:
-        """See `HostModel`."""
-        start, chunks = time.perf_counter(), []
-        items = self._chunks(self._begin(call), call)
-        try:
-            for chunk in items:
-                chunks.append(self._checked(chunk))
-                yield chunk
-        except compat.bubble_ups() as error:
-            raise Escaped(error) from error
-        finally:
-            close(items)
-        yield replace(self._read(merged(chunks), call), latency_s=time.perf_counter() - start)
+    def _sampling(self, form: Any, kwargs: dict[str, Any], call: ModelCall) -> tuple[Any, dict[str, Any]]:
+        kwargs = {name: value for name, value in kwargs.items() if name not in _PER_SAMPLE}
+        if not self.facts.answers_per_call:
+            return form, kwargs
+        seed = getattr(self._tier.chat, "seed", None)
+        # The same seed would draw the same answers again.
+        seeded = {} if seed is None else {"seed": seed + 1 + call.drawn}
+        return _Several(form), {**kwargs, **seeded, "n": call.n}
 
-    async def astream(self, call: ModelCall) -> AsyncGenerator[AIMessage | Generation, None]:
-        """See `HostModel`."""
-        start, chunks = time.perf_counter(), []
-        items = self._achunks(self._begin(call), call)
-        try:
-            async for chunk in items:
-                chunks.append(self._checked(chunk))
-                yield chunk
-        except compat.bubble_ups() as error:
-            raise Escaped(error) from error
-        finally:
-            await aclose(items)
-        yield replace(self._read(merged(chunks), call), latency_s=time.perf_counter() - start)
-
-    def _begin(self, call: ModelCall) -> Model:
-        asked = call.logprobs and self._tier.asks_logprobs and "logprobs" not in self._conversation.kwargs
-        self._conversation.unasked = asked
-        return self._tier.form(call)
-
-    def _invoke(self, model: Model, call: ModelCall) -> Any:
-        given, config, kwargs = self._arguments(call)
-        return model.invoke(given, config, **kwargs)
-
-    async def _ainvoke(self, model: Model, call: ModelCall) -> Any:
-        given, config, kwargs = self._arguments(call)
-        return await model.ainvoke(given, config, **kwargs)
-
-    def _chunks(self, model: Model, call: ModelCall) -> Iterator[Any]:
-        given, config, kwargs = self._arguments(call)
-        return model.stream(given, config, **kwargs)
-
-    def _achunks(self, model: Model, call: ModelCall) -> AsyncIterator[Any]:
-        given, config, kwargs = self._arguments(call)
-        return model.astream(given, config, **kwargs)
-
-    async def _somehow(self, model: Model, call: ModelCall) -> Any:
+    async def _ainvoke(
+        self, runnable: Any, given: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
+    ) -> Any:
         if not self._tier.sync_only:
             try:
-                return await self._ainvoke(model, call)
+                return await runnable.ainvoke(given, config, **kwargs)
             except NotImplementedError:
                 # ChatHuggingFace around a local pipeline has no async form and does not fall back to a thread.
                 self._tier.sync_only = True
-        return await run_in_executor(self._arguments(call)[1], self._invoke, model, call)
+        return await run_in_executor(config, runnable.invoke, given, config, **kwargs)
 
-    def _arguments(self, call: ModelCall) -> tuple[list[BaseMessage], RunnableConfig, dict[str, Any]]:
-        """Messages, config and further arguments of one call."""
-        about, provider, known = self._conversation, self._tier.provider, self._tier.chat is not None
-        config: RunnableConfig = (
-            {"callbacks": []} if about.opened is None else about.opened.child(*TAGS[call.role])
-        )
-        if call.messages is not None:  # a signal's prompt goes without the caller's tools and stops
-            return from_core(call.messages), config, {}
-        messages = portable(about.messages, provider) if known else about.messages
-        if call.note is not None:
-            messages = [*messages, HumanMessage(call.note)]
-        kwargs = own_settings(about.kwargs, provider) if known else dict(about.kwargs)
-        if call.role == "sample":
-            kwargs = {name: value for name, value in kwargs.items() if name not in _PER_SAMPLE}
-        # Some models refuse a `stop` at all when they have one of their own.
-        return messages, config, kwargs if about.stop is None else {**kwargs, "stop": about.stop}
-
-    def _several(self, form: Model, call: ModelCall) -> tuple[BaseChatModel, dict[str, Any]]:
-        """The chat model itself and the arguments of `generate` for several samples in one call."""
-        chat, bound = chat_of(form), kwargs_of(form)
-        assert chat is not None  # nothing else gives several answers a call
-        given, config, kwargs = self._arguments(call)
-        kwargs = {**bound, **kwargs, "n": call.n}
-        seed = getattr(self._tier.chat, "seed", None)
-        if seed is not None:
-            kwargs["seed"] = seed + 1 + call.drawn  # the same seed would draw the same answers again
-        run = {"callbacks": config.get("callbacks"), "tags": config.get("tags")}
-        return chat, {"messages": [given], **run, **kwargs}
-
-    def _checked(self, answer: Any) -> AIMessage:
-        if not isinstance(answer, AIMessage):
+    def _checked(self, chunk: Any) -> Any:
+        if chunk is None:
+            msg = f"{self._tier.name} gave no answer: its stream ended without a chunk"
+            raise RequestError(msg)
+        if not isinstance(chunk, AIMessage):
             msg = (
-                f"{self._tier.name} returned a {type(answer).__name__}: expected an AIMessage; leave the output parser out "
+                f"{self._tier.name} returned a {type(chunk).__name__}: expected an AIMessage; leave the output parser out "
                 "of this chain, or route between whole chains with ConfidenceRouter"
             )
             raise RequestError(msg)
-        return answer
+        return chunk
 
-    def _read(self, answer: Any, call: ModelCall) -> Generation:
-        message, judge = self._checked(answer), self._conversation.judge
-        made = to_generation(message)
+    def _read(self, answer: Any, call: ModelCall, heard: None) -> list[Generation]:
+        if isinstance(answer, _Answers):
+            return [one for message in answer for one in self._read(message, call, heard)]
+        made, judge = to_generation(self._checked(answer)), self._about.judge
         if judge is None or call.role in {"final", "prompt"}:
-            return made
-        return judged(made, judge(self._tier.name, message))
+            return [made]
+        return [judged(made, judge(self._tier.name, answer))]
 
 
-class SilentChat(HostedChat):
-    """The same without runs of its own: `stream_events(version="v3")` reports the router's own run, and would count twice."""
+class _Answers(list[AIMessage]):
+    """Several answers of one call."""
 
-    __slots__ = ()
 
-    def __init__(self, tier: TierModel, conversation: Conversation) -> None:
-        super().__init__(tier, conversation)
-        self.facts = replace(self.facts, answers_per_call=False, concurrent=False)
+class _Several:
+    """A chat model that is asked for several answers at once; its methods are called as a Runnable's."""
 
-    def _invoke(self, model: Model, call: ModelCall) -> Any:
-        chat = chat_of(model)
-        if chat is None:
-            return super()._invoke(model, call)
-        return compat.silent_generate(chat, *self._bound(model, call))
+    def __init__(self, form: Model) -> None:
+        self._chat: Any = chat_of(form)
+        self._bound = kwargs_of(form)
 
-    async def _ainvoke(self, model: Model, call: ModelCall) -> Any:
-        chat = chat_of(model)
-        if chat is None:
-            return await super()._ainvoke(model, call)
-        return await compat.asilent_generate(chat, *self._bound(model, call))
+    def invoke(self, given: list[BaseMessage], config: RunnableConfig, **kwargs: Any) -> _Answers:
+        run = {"callbacks": config.get("callbacks"), "tags": config.get("tags")}
+        result = self._chat.generate([given], **run, **self._bound, **kwargs)
+        return _Answers(compat.first_messages(result.generations))
 
-    def _chunks(self, model: Model, call: ModelCall) -> Iterator[Any]:
-        chat = chat_of(model)
-        if chat is None:
-            return super()._chunks(model, call)
-        return compat.silent_stream(chat, *self._bound(model, call))
-
-    def _achunks(self, model: Model, call: ModelCall) -> AsyncIterator[Any]:
-        chat = chat_of(model)
-        if chat is None:
-            return super()._achunks(model, call)
-        return compat.asilent_stream(chat, *self._bound(model, call))
-
-    def _bound(self, model: Model, call: ModelCall) -> tuple[list[BaseMessage], Any, dict[str, Any]]:
-        """Messages, stop strings and arguments, those bound around the model included."""
-        given, _, kwargs = self._arguments(call)
-        bound = {**kwargs_of(model), **kwargs}
-        return given, bound.pop("stop", None), bound
+    async def ainvoke(self, given: list[BaseMessage], config: RunnableConfig, **kwargs: Any) -> _Answers:
+        run = {"callbacks": config.get("callbacks"), "tags": config.get("tags")}
+        result = await self._chat.agenerate([given], **run, **self._bound, **kwargs)
+        return _Answers(compat.first_messages(result.generations))

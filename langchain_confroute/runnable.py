@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterator,
     Callable,
-    Generator,
     Iterable,
     Iterator,
     Mapping,
 )
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -37,18 +34,14 @@ from confroute.models.resilience import Limits
 from confroute.policy import Cascade
 from confroute.sent import texts_in
 from confroute.types import JSON, Generation, Message, Request, Usage
-from langchain_confroute.compat import bubble_ups
-from langchain_confroute.messages import summed, to_core, to_generation
-from langchain_confroute.models import TAGS, same_model
+from langchain_confroute.messages import to_core, to_generation
+from langchain_confroute.models import TAGS, HostedRunnable, same_model
 from langchain_confroute.options import check_tiers, config_specs, options_of, refuse_misplaced, tags_of
 from langchain_confroute.run import (
-    Escaped,
     Opened,
     RoutedCall,
-    aclose,
     arun_chain,
     astream_chain,
-    close,
     run_chain,
     stream_chain,
 )
@@ -231,62 +224,15 @@ class ChainCall(RoutedCall[Out, Out]):
         return () if self.begun else (self.result(routed, record),)
 
 
-class HostedChain(Generic[Out]):
-    """A tier's chain in one call, as a child of the router's run; see `confroute.hosts.model.HostModel`."""
+class HostedChain(HostedRunnable[Out]):
+    """A tier's chain in one call, as a child of the router's run."""
+
+    __slots__ = ("_about", "_opened", "_tier")
 
     def __init__(self, tier: TierChain, call: ChainCall[Out], opened: Opened) -> None:
         self.facts, self._tier, self._about, self._opened = tier.facts, tier, call, opened
 
-    def call(self, call: ModelCall) -> list[Generation]:
-        """See `HostModel`."""
-        chain, config, heard = self._below(call)
-        try:
-            output = chain.invoke(self._about.given, config, **self._about.kwargs)
-        except bubble_ups() as error:
-            raise Escaped(error) from error
-        return [heard.generation(output, self._about.text(output))]
-
-    async def acall(self, call: ModelCall) -> list[Generation]:
-        """See `HostModel`."""
-        chain, config, heard = self._below(call)
-        try:
-            output = await chain.ainvoke(self._about.given, config, **self._about.kwargs)
-        except bubble_ups() as error:
-            raise Escaped(error) from error
-        return [heard.generation(output, self._about.text(output))]
-
-    def stream(self, call: ModelCall) -> Generator[Out | Generation, None, None]:
-        """See `HostModel`."""
-        chain, config, heard = self._below(call)
-        chunks, items = [], chain.stream(self._about.given, config, **self._about.kwargs)
-        try:
-            for chunk in items:
-                chunks.append(chunk)
-                yield chunk
-        except bubble_ups() as error:
-            raise Escaped(error) from error
-        finally:
-            close(items)
-        output = summed(chunks)
-        yield heard.generation(output, self._about.text(output))
-
-    async def astream(self, call: ModelCall) -> AsyncGenerator[Out | Generation, None]:
-        """See `HostModel`."""
-        chain, config, heard = self._below(call)
-        chunks, items = [], chain.astream(self._about.given, config, **self._about.kwargs)
-        try:
-            async for chunk in items:
-                chunks.append(chunk)
-                yield chunk
-        except bubble_ups() as error:
-            raise Escaped(error) from error
-        finally:
-            await aclose(items)
-        output = summed(chunks)
-        yield heard.generation(output, self._about.text(output))
-
-    def _below(self, call: ModelCall) -> tuple[Chain, RunnableConfig, Heard]:
-        """What one call runs, and what its models say."""
+    def _work(self, call: ModelCall) -> tuple[Any, Any, RunnableConfig, Mapping[str, Any], Heard]:
         if call.role == "prompt":
             msg = (
                 "a chain takes its own input, not a signal's prompt: route the chat model with ChatConfRoute"
@@ -300,7 +246,11 @@ class HostedChain(Generic[Out]):
             chain = sampler(call.temperature)
         heard, callbacks = Heard(), self._opened.manager.get_child()
         callbacks.add_handler(heard, inherit=True)
-        return chain, {**self._opened.child(*TAGS[call.role]), "callbacks": callbacks}, heard
+        config: RunnableConfig = {**self._opened.child(*TAGS[call.role]), "callbacks": callbacks}
+        return chain, self._about.given, config, self._about.kwargs, heard
+
+    def _read(self, answer: Any, call: ModelCall, heard: Heard) -> list[Generation]:
+        return [heard.generation(answer, self._about.text(answer))]
 
 
 class Heard(BaseCallbackHandler):
@@ -310,7 +260,7 @@ class Heard(BaseCallbackHandler):
 
     def __init__(self) -> None:
         self.answers: list[Generation] = []
-        self._lock, self._start = threading.Lock(), time.perf_counter()
+        self._lock = threading.Lock()
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Keep the first answer of the run."""
@@ -338,6 +288,5 @@ class Heard(BaseCallbackHandler):
             usage=sum(usages, Usage()) if usages else None,
             finish=self.answers[-1].finish if self.answers else "unknown",
             model=models[-1] if models else None,
-            latency_s=time.perf_counter() - self._start,
             raw=output,
         )

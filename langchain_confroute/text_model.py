@@ -103,7 +103,7 @@ def named(spec: str, *, base_url: str | None, max_tokens: int | None) -> ChatTex
     """
     from langchain.chat_models import init_chat_model
 
-    settings = {"base_url": base_url, "max_tokens": max_tokens, "temperature": 0}
+    settings: dict[str, Any] = {"base_url": base_url, "max_tokens": max_tokens, "temperature": 0}
     try:
         chat = init_chat_model(spec, **{name: value for name, value in settings.items() if value is not None})
     except Exception as error:
