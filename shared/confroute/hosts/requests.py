@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from confroute.errors import PolicyError
+from confroute.flow import Policy
 from confroute.hosts.model import ModelFacts
-from confroute.hosts.options import NO_OPTIONS, CallOptions
+from confroute.hosts.options import NO_OPTIONS, TIERS, CallOptions
+from confroute.policy.files import refuse_path
 from confroute.types import Context, Message, Request, Tier
 
 # Of text without a tokenizer: a token is about 4 bytes of English, 3 of code and of Chinese.
@@ -74,6 +77,31 @@ def advertised_window(models: Mapping[str, ModelFacts]) -> int | None:
     4096
     """
     return list(models.values())[-1].context_window
+
+
+def check_policy(policy: object) -> None:
+    """Refuse what cannot decide between an edge and a cloud model.
+
+    Raises
+    ------
+    PolicyError
+        The path of a file, an object without a `flow` method, or a policy for other tiers.
+
+    Examples
+    --------
+    >>> check_policy(len)
+    Traceback (most recent call last):
+    ...
+    confroute.errors.PolicyError: policy is a builtin_function_or_method: expected Cascade(...) or an object with a flow(request) method
+    """
+    refuse_path(policy)
+    if not isinstance(policy, Policy):
+        msg = f"policy is a {type(policy).__name__}: expected Cascade(...) or an object with a flow(request) method"
+        raise PolicyError(msg)
+    tiers = getattr(policy, "tiers", TIERS)
+    if set(tiers) != set(TIERS):
+        msg = f"the policy's tiers are {', '.join(tiers)}: expected {' and '.join(TIERS)}, the two of this router"
+        raise PolicyError(msg)
 
 
 def request_of(

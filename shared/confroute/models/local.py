@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from confroute.errors import ModelError, RequestError
 from confroute.models import _text
-from confroute.models._draw import Piece, Plan, answers_of, check, piece_of, steps
+from confroute.models._draw import Plan, answers_of, check, piece_of, steps
 from confroute.models._load import Weights, load_causal
+from confroute.models.text_model import Piece
 from confroute.types import Generation, Message, Usage
 
 if TYPE_CHECKING:
