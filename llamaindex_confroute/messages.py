@@ -6,6 +6,7 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -215,7 +216,7 @@ def portable(messages: Sequence[ChatMessage], llm: LLM) -> list[ChatMessage]:
     the whole message.
     """
     copies = [message.model_copy(deep=True) for message in messages]
-    if not _is_of(llm, *_CACHING):
+    if integrations_of(type(llm)).isdisjoint(_CACHING):
         for message in copies:
             message.blocks = [block for block in message.blocks if not isinstance(block, CachePoint)]
     for position, message in enumerate(copies):
@@ -237,13 +238,13 @@ def portable(messages: Sequence[ChatMessage], llm: LLM) -> list[ChatMessage]:
 def _keeps_its_own(message: ChatMessage, llm: LLM) -> bool:
     """LiteLLM writes and reads tool calls in `additional_kwargs` only."""
     in_blocks = any(isinstance(block, ToolCallBlock) for block in message.blocks)
-    return not in_blocks and _is_of(llm, "litellm")
+    return not in_blocks and "litellm" in integrations_of(type(llm))
 
 
-def _is_of(llm: LLM, *packages: str) -> bool:
-    """Whether the model's class, or one that it derives from, is of one of these integrations."""
-    modules = [f".{cls.__module__}." for cls in type(llm).__mro__]
-    return any(f".{package}." in module for package in packages for module in modules)
+@lru_cache(maxsize=64)
+def integrations_of(kind: type[LLM]) -> frozenset[str]:
+    """The parts of the names of the modules that a model's class, and those that it derives from, come from."""
+    return frozenset(part for cls in kind.__mro__ for part in cls.__module__.split("."))
 
 
 def _unique(ids: Sequence[str], names: Sequence[str], *, prefix: str) -> list[str]:

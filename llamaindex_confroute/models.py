@@ -14,6 +14,7 @@ from llama_index.core.llms.llm import LLM
 
 from confroute.hosts.model import ModelCall, ModelFacts
 from llamaindex_confroute.local import LocalLLM
+from llamaindex_confroute.messages import integrations_of
 
 # Their request is built once, so a copy with another temperature would answer at the old one: samples that agree
 # because they cannot differ are no evidence.
@@ -154,9 +155,7 @@ class ChildModel:
 
 def can_sample(llm: LLM) -> bool:
     """Whether several different answers can be drawn from it."""
-    if any(f".{name}." in f"{type(llm).__module__}." for name in _FIXED_AT_BIRTH):
-        return False
-    return "temperature" in type(llm).model_fields
+    return integrations_of(type(llm)).isdisjoint(_FIXED_AT_BIRTH) and "temperature" in type(llm).model_fields
 
 
 def same_model(one: LLM, other: LLM) -> bool:

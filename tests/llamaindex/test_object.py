@@ -22,6 +22,7 @@ from confroute.errors import PolicyError
 from confroute.testing import Reply
 from llamaindex_confroute import ConfRouteLLM, LocalEmbedding
 from llamaindex_confroute.local import LocalLLM
+from llamaindex_confroute.models import ChildModel
 
 USER = [ChatMessage(role="user", content="Which city?")]
 
@@ -194,6 +195,19 @@ async def test_samples_are_concurrent(kit):
     start = time.perf_counter()
     assert kit.decision(await llm.achat(USER))["route"] == "edge"
     assert time.perf_counter() - start < 0.5
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_samples_of_synchronous_calls_are_concurrent_where_threads_may_be_used(kit, safe):
+    """A class says whether they may; a `CustomLLM` that says nothing is asked in turn."""
+    kind = type("Edge", (type(kit.sure()),), {"thread_safe": safe})
+    slow = [Reply(text="Bern", latency_s=0.15)]
+    edge = kind(model=kit.scripted(Reply(text="Bern", logprob=None), name="small", samples=slow).model)
+    llm = kit.router(edge, policy=Cascade.of(SelfConsistency(n=5, step=5), 0.4))
+    start = time.perf_counter()
+    assert kit.decision(llm.chat(USER))["route"] == "edge"
+    assert (time.perf_counter() - start < 0.5) == safe
+    assert not ChildModel(MockLLM()).facts.thread_safe
 
 
 async def test_blocking_edge_leaves_the_loop_free(kit):
