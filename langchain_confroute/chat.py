@@ -278,10 +278,11 @@ class ChatConfRoute(BaseChatModel):
     def _call(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
     ) -> ChatCall:
-        refuse_misplaced(kwargs)
         router = self
-        if "tools" in kwargs:
-            router, kwargs = self._for_tools(kwargs)
+        if kwargs:
+            refuse_misplaced(kwargs)
+            if "tools" in kwargs:
+                router, kwargs = self._for_tools(kwargs)
         plan = router._plan
         return ChatCall(
             policy=plan.policy,

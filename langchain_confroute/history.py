@@ -54,10 +54,13 @@ def portable(messages: Sequence[BaseMessage], provider: str | None) -> list[Base
     >>> portable([said], "anthropic")[0] is said
     True
     """
-    ids, readable = _Ids(), []
+    ids: _Ids | None = None
+    readable = []
     for message in messages:
-        alike = type(message) in _ALIKE and isinstance(message.content, str)
-        readable.append(message if alike else _message(message, provider, ids))
+        if not (type(message) in _ALIKE and isinstance(message.content, str)):
+            ids = ids or _Ids()
+            message = _message(message, provider, ids)  # noqa: PLW2901  the caller's own stays as it is
+        readable.append(message)
     return readable
 
 

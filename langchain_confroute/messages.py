@@ -61,8 +61,10 @@ def to_core(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
     """The conversation as text, tool calls included, and what else is sent with it: rules see all of it."""
     return tuple(
         [
-            Message(role="user", text=text_of(message))
-            if type(message) is HumanMessage and _is_plain(message)
+            Message(role="user", text=content)
+            if type(message) is HumanMessage
+            and isinstance(content := message.content, str)
+            and not (message.name or message.additional_kwargs)
             else Message(
                 role=role_of(getattr(message, "role", message.type)),
                 text=_text(message),
@@ -121,10 +123,6 @@ def retrieved(messages: Sequence[BaseMessage]) -> Context | None:
         if isinstance(artifact, list) and artifact and all(isinstance(one, Document) for one in artifact):
             documents = artifact + documents
     return read_documents(documents, place="artifact", read_document=read_document) if documents else None
-
-
-def _is_plain(message: BaseMessage) -> bool:
-    return isinstance(message.content, str) and not message.name and not message.additional_kwargs
 
 
 def _text(message: BaseMessage) -> str:

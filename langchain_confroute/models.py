@@ -426,7 +426,9 @@ class HostedChat(HostedRunnable[AIMessage]):
             about.unasked = call.logprobs and tier.asks_logprobs and "logprobs" not in about.kwargs
         if call.messages is not None:  # a signal's prompt goes without the caller's tools and stops
             return form, from_core(call.messages), config, {}, None
-        kwargs = dict(about.kwargs) if tier.chat is None else own_settings(about.kwargs, tier.provider)
+        kwargs = dict(about.kwargs)
+        if kwargs and tier.chat is not None:
+            kwargs = own_settings(kwargs, tier.provider)
         if call.role == "sample":
             form, kwargs = self._sampling(form, kwargs, call)
         # Some models refuse a `stop` at all when they have one of their own.

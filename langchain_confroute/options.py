@@ -62,7 +62,7 @@ def refuse_misplaced(kwargs: Mapping[str, Any]) -> None:
     ------
     RequestError
     """
-    misplaced = sorted(name for name in kwargs if name.startswith(PREFIX)) if kwargs else None
+    misplaced = sorted(name for name in kwargs if name.startswith(PREFIX))
     if misplaced:
         msg = (
             f"{', '.join(misplaced)}: give it in the config, as {{'configurable': {{{misplaced[0]!r}: ...}}}}"

@@ -376,7 +376,8 @@ def announce(decision: Decision, opened: Opened | None) -> dict[str, JSON]:
     if opened is not None and opened.manager.handlers:
         _to_langsmith(decision, opened)
         dispatch_custom_event(EVENT, record, config=opened.config)
-    _to_graph(record)
+    if (writer := graph_writer()) is not None:
+        writer({EVENT: record})
     return record
 
 
@@ -386,7 +387,8 @@ async def aannounce(decision: Decision, opened: Opened | None) -> dict[str, JSON
     if opened is not None and opened.manager.handlers:
         _to_langsmith(decision, opened)
         await adispatch_custom_event(EVENT, record, config=opened.config)
-    _to_graph(record)
+    if (writer := graph_writer()) is not None:
+        writer({EVENT: record})
     return record
 
 
@@ -400,9 +402,3 @@ def _to_langsmith(decision: Decision, opened: Opened) -> None:
         )
         if run is not None:
             run.add_metadata({name: value for name, value in fields.items() if value is not None})
-
-
-def _to_graph(record: dict[str, JSON]) -> None:
-    writer = graph_writer()
-    if writer is not None:
-        writer({EVENT: record})

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
 
 from confroute.errors import ModelError
-from confroute.models.text_model import OneByOne, Settings
+from confroute.hosts.model import ModelCall, ModelFacts
+from confroute.models.provider_answers import read_logprobs
+from confroute.models.text_model import OneByOne, Piece, Settings, scored_piece
 from confroute.types import Generation, Message
 from langchain_confroute.compat import fresh
 from langchain_confroute.local import ChatLocal
-from langchain_confroute.messages import to_generation
+from langchain_confroute.messages import from_core, summed, text_of, to_generation
 from langchain_confroute.models import Model, TierModel, chat_of, model_name, rebuilt
+from langchain_confroute.run import aclose, close
 
 if TYPE_CHECKING:
     from confroute.doctor import Trial
@@ -38,32 +41,56 @@ class ChatTextModel(OneByOne):
     tier: TierModel
     name: str
     remote: bool = True
-    _copies: dict[tuple[float | None, int | None], Model] = field(
+    _copies: dict[tuple[object, ...], Model] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
+    @property
+    def facts(self) -> ModelFacts:
+        """What the model says of itself."""
+        return self.tier.facts
+
     def one(self, messages: Sequence[Message], settings: Settings, number: int) -> Generation:
         """One call of the model."""
-        return to_generation(self._copy(settings).invoke(_turns(messages)))
+        return to_generation(self._copy(settings).invoke(from_core(messages)))
 
     async def aone(self, messages: Sequence[Message], settings: Settings, number: int) -> Generation:
         """Async form of `one`."""
-        return to_generation(await self._copy(settings).ainvoke(_turns(messages)))
+        return to_generation(await self._copy(settings).ainvoke(from_core(messages)))
 
-    def _copy(self, settings: Settings) -> Model:
+    def stream(self, messages: Sequence[Message], **settings: Any) -> Generator[Piece, None, None]:
+        """Answer once, chunk by chunk."""
+        chunks, items = [], self._copy(Settings(**settings), streamed=True).stream(from_core(messages))
+        try:
+            for chunk in items:
+                chunks.append(chunk)
+                yield _piece(chunk)
+        finally:
+            close(items)
+        yield _last(chunks)
+
+    async def astream(self, messages: Sequence[Message], **settings: Any) -> AsyncGenerator[Piece, None]:
+        """Async form of `stream`."""
+        chunks, items = [], self._copy(Settings(**settings), streamed=True).astream(from_core(messages))
+        try:
+            async for chunk in items:
+                chunks.append(chunk)
+                yield _piece(chunk)
+        finally:
+            await aclose(items)
+        yield _last(chunks)
+
+    def _copy(self, settings: Settings, *, streamed: bool = False) -> Model:
         """The model at this temperature, asked for log-probabilities if they are wanted; made once."""
-        top_logprobs = settings.top_logprobs if settings.logprobs else None
-        key = (settings.temperature, top_logprobs)
+        asked = settings.logprobs and self.facts.asks_logprobs
+        key = (settings.temperature, asked, settings.top_logprobs, streamed)
         if key not in self._copies:
-            model = self.tier.source if top_logprobs is None else self.tier.draft(top_logprobs)
+            call = ModelCall(
+                role="draft", logprobs=True, top_logprobs=settings.top_logprobs, streamed=streamed
+            )
+            model = self.tier.form(call) if asked else self.tier.source
             self._copies[key] = _at(settings.temperature, model)
         return self._copies[key]
-
-    @property
-    def context_window(self) -> int | None:
-        """Tokens that prompt and answer may take together, where the model says so."""
-        window: int | None = self.tier.profile.get("max_input_tokens")
-        return window
 
     def trials(self) -> Mapping[str, Trial]:
         """What `confroute doctor` tries in LangChain's own way."""
@@ -131,5 +158,11 @@ def _at(temperature: float | None, model: Model) -> Model:
     return rebuilt(model, change, without=("temperature", "seed") if temperature > 0 else ("temperature",))
 
 
-def _turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
-    return [(message.role, message.text) for message in messages]
+def _piece(chunk: Any) -> Piece:
+    return scored_piece(text_of(chunk), read_logprobs(chunk.response_metadata.get("logprobs")))
+
+
+def _last(chunks: list[Any]) -> Piece:
+    """What only all chunks together tell."""
+    whole = to_generation(summed(chunks)) if chunks else Generation(text="")
+    return Piece(text="", finish=whole.finish, usage=whole.usage)

@@ -74,8 +74,8 @@ def test_a_request_with_everything():
     assert request.context == Context(passages=("p",))
 
 
-def test_nothing_is_counted_for_nothing():
-    """Without a window no text is gone through."""
+def test_a_request_of_little():
+    """A prompt's tokens are estimated without a window too: what a draft that is cut off cost is told by them."""
     request = request_of(MESSAGES, {"edge": facts(), "cloud": facts()}, purpose="summary")
-    assert request.tiers["edge"].input_tokens is None
+    assert request.tiers["edge"].input_tokens == 15
     assert request.purpose == "summary"

@@ -64,7 +64,9 @@ class Dispatcher(Generic[C_co]):
         if isinstance(ask, (Score, Hidden)):
             return _inside(ask, facts)
         calls = model_calls(ask, facts)
-        if len(calls) == 1 or not (facts.concurrent and facts.thread_safe):
+        if len(calls) == 1:
+            return self._timed(model, calls[0])
+        if not (facts.concurrent and facts.thread_safe):
             return [answer for call in calls for answer in self._timed(model, call)]
         return [
             answer
@@ -81,7 +83,9 @@ class Dispatcher(Generic[C_co]):
             # CPU-bound: on the event loop it would stop every other request.
             return await asyncio.to_thread(_inside, ask, facts)
         calls = model_calls(ask, facts)
-        if len(calls) == 1 or not facts.concurrent:
+        if len(calls) == 1:
+            return await self._atimed(model, calls[0])
+        if not facts.concurrent:
             return [answer for call in calls for answer in await self._atimed(model, call)]
         return [
             answer

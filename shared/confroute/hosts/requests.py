@@ -32,8 +32,9 @@ def estimated_tokens(messages: Sequence[Message], *, extra: str = "") -> int:
     >>> estimated_tokens([Message(role="user", text="What is the capital of France?")])
     15
     """
-    texts = (extra, *(message.text for message in messages))
-    size = sum(len(text) if text.isascii() else len(text.encode("utf-8", "replace")) for text in texts)
+    size = 0
+    for text in [extra, *[message.text for message in messages]]:
+        size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
     return round(size / _BYTES_PER_TOKEN) + _TOKENS_PER_MESSAGE * len(messages)
 
 
@@ -142,22 +143,19 @@ def request_of(
     **facts
         Further fields of `Request`.
     """
-    tokens = None
-    if any(one.context_window is not None for one in models.values()):
-        tokens = estimated_tokens(messages, extra=extra)
+    tokens, tiers = estimated_tokens(messages, extra=extra), {}
+    for name, one in models.items():
+        tiers[name] = Tier(
+            name=name,
+            model=one.model,
+            context_window=None if one.context_window is None else prompt_window(one, max_tokens),
+            input_tokens=counts.get(name, tokens) if counts else tokens,
+            lacks=lacks.get(name) if lacks else None,
+            can_sample=one.can_sample,
+        )
     return Request(
         messages=messages,
-        tiers={
-            name: Tier(
-                name=name,
-                model=one.model,
-                context_window=prompt_window(one, max_tokens),
-                input_tokens=tokens if counts is None else counts.get(name, tokens),
-                lacks=None if lacks is None else lacks.get(name),
-                can_sample=one.can_sample,
-            )
-            for name, one in models.items()
-        },
+        tiers=tiers,
         route=options.forced,
         threshold=options.threshold,
         tags=options.tags | tags,
