@@ -16,7 +16,7 @@ from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.text_host import TextHost, facts_of
 from confroute.models.openai import OpenAIModel
 from confroute.models.resolution import resolve
-from confroute.models.text_model import LocalTextModel, StreamingTextModel, TextModel
+from confroute.models.text_model import LocalTextModel, Settings, StreamingTextModel, TextModel
 from confroute.nextstep import next_step
 from confroute.policy import Cascade
 from confroute.policy.cascade import default_gates
@@ -299,7 +299,11 @@ def filled(value: object) -> tuple[bool, str]:
 
 
 def _openai_tools(model: OpenAIModel) -> tuple[bool, str]:
-    calls = model.request({**model.body(_ADD), "tools": [_ADD_TOOL]}).choices[0].message.tool_calls
+    calls = (
+        model.request({**model.body(_ADD, Settings(logprobs=False)), "tools": [_ADD_TOOL]})
+        .choices[0]
+        .message.tool_calls
+    )
     if not calls:
         return called(None, ())
     return called(calls[0].function.name, json.loads(calls[0].function.arguments))
@@ -307,7 +311,11 @@ def _openai_tools(model: OpenAIModel) -> tuple[bool, str]:
 
 def _openai_structured(model: OpenAIModel) -> tuple[bool, str]:
     wanted = {"type": "json_schema", "json_schema": {"name": "sum", "schema": SCHEMA}}
-    answer = model.request({**model.body(_SUM), "response_format": wanted}).choices[0].message.content
+    answer = (
+        model.request({**model.body(_SUM, Settings(logprobs=False)), "response_format": wanted})
+        .choices[0]
+        .message.content
+    )
     try:
         return filled(json.loads(answer or ""))
     except ValueError:

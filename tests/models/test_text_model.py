@@ -153,6 +153,25 @@ async def test_chat_models_of_both_hosts_are_taken_as_they_are():
         assert {one.text for one in await model.agenerate(ASKED, n=2, temperature=0.7)} == {"Paris", "Lyon"}
 
 
+async def test_chat_models_of_both_hosts_stream():
+    """Text, log-probabilities and usage, chunk by chunk."""
+    from langchain_confroute.testing import ScriptedChat
+    from llamaindex_confroute.testing import ScriptedLLM
+
+    for model in (
+        resolve(ScriptedChat(script=ScriptedModel(["It is Paris"]))),
+        resolve(ScriptedLLM(model=ScriptedModel(["It is Paris"]))),
+    ):
+        assert isinstance(model, StreamingTextModel)
+        for streamed in ([*model.stream(ASKED)], [piece async for piece in model.astream(ASKED)]):
+            pieces = Pieces()
+            for piece in streamed:
+                pieces.add(piece)
+            whole = pieces.whole(model="m")
+            assert (whole.text, whole.logprobs, whole.usage.output_tokens) == ("It is Paris", (-0.05,) * 3, 3)
+            assert len([piece for piece in streamed if piece.text]) == 3
+
+
 async def test_a_temperature_reaches_models_that_take_it_as_a_setting_only():
     """Such a LlamaIndex LLM ignores it as an argument: its samples would all be the greedy answer."""
     from llama_index.core.llms import CompletionResponse, MockLLM

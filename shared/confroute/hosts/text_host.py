@@ -14,6 +14,9 @@ from confroute.types import Generation, Message
 
 def facts_of(model: TextModel) -> ModelFacts:
     """What is known of a model without I/O; compute it once per model."""
+    known: ModelFacts | None = getattr(model, "facts", None)
+    if known is not None:
+        return replace(known, model=model.name, answers_per_call=False, blocking=False)
     return ModelFacts(
         model=model.name,
         # Whoever keeps these facts keeps the model too.
@@ -96,10 +99,5 @@ def _settings(call: ModelCall) -> dict[str, Any]:
 
 def _whole(answer: Generation) -> Generator[Piece | Generation, None, None]:
     if answer.text:
-        yield Piece(
-            text=answer.text,
-            logprobs=answer.logprobs or (),
-            tokens=answer.tokens or (),
-            top_logprobs=answer.top_logprobs,
-        )
+        yield Piece(text=answer.text, logprobs=answer.logprobs or (), tokens=answer.tokens or ())
     yield answer

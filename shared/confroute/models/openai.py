@@ -19,7 +19,7 @@ from confroute.models.provider_answers import (
     read_generations,
     read_usage,
 )
-from confroute.models.text_model import MAX_TOKENS, Piece
+from confroute.models.text_model import MAX_TOKENS, Piece, Settings, scored_piece
 from confroute.types import Generation, Message
 
 if TYPE_CHECKING:
@@ -75,17 +75,7 @@ class OpenAIModel:
         """False only for a server on this machine's loopback."""
         return urlsplit(self.url or "").hostname not in _LOOPBACK
 
-    def generate(
-        self,
-        messages: Sequence[Message],
-        *,
-        n: int = 1,
-        temperature: float | None = 0.0,
-        max_tokens: int | None = MAX_TOKENS,
-        seed: int | None = None,
-        logprobs: bool = True,
-        top_logprobs: int = 0,
-    ) -> tuple[Generation, ...]:
+    def generate(self, messages: Sequence[Message], *, n: int = 1, **settings: Any) -> tuple[Generation, ...]:
         """`n` answers; a server that returns fewer in one request is asked again.
 
         Raises
@@ -95,88 +85,54 @@ class OpenAIModel:
         ModelError
             No key, or an empty response. Errors of the API are passed on as OpenAI's.
         """
-        body = self.body(messages, temperature, max_tokens, logprobs, top_logprobs)
+        body = self.body(messages, Settings(**settings))
         answers: list[Generation] = []
         while len(answers) < n:
             answers += self._answers(self.request({**body, "n": n - len(answers)}))
         return tuple(answers[:n])
 
     async def agenerate(
-        self,
-        messages: Sequence[Message],
-        *,
-        n: int = 1,
-        temperature: float | None = 0.0,
-        max_tokens: int | None = MAX_TOKENS,
-        seed: int | None = None,
-        logprobs: bool = True,
-        top_logprobs: int = 0,
+        self, messages: Sequence[Message], *, n: int = 1, **settings: Any
     ) -> tuple[Generation, ...]:
         """Async form of `generate`."""
-        body = self.body(messages, temperature, max_tokens, logprobs, top_logprobs)
+        body = self.body(messages, Settings(**settings))
         client = await _async_client(self.url, self.timeout_s)
         answers: list[Generation] = []
         while len(answers) < n:
-            asked = {**body, "n": n - len(answers)}
-            answers += self._answers(await client.chat.completions.create(**_sent(asked)))
+            asked = _sent({**body, "n": n - len(answers)})
+            answers += self._answers(await client.chat.completions.create(**asked))
         return tuple(answers[:n])
 
-    def stream(
-        self,
-        messages: Sequence[Message],
-        *,
-        temperature: float | None = 0.0,
-        max_tokens: int | None = MAX_TOKENS,
-        seed: int | None = None,
-        logprobs: bool = True,
-        top_logprobs: int = 0,
-    ) -> Generator[Piece, None, None]:
+    def stream(self, messages: Sequence[Message], **settings: Any) -> Generator[Piece, None, None]:
         """Answer once, piece by piece; closing the stream closes the connection, so that the server stops writing."""
-        body = self.body(messages, temperature, max_tokens, logprobs, top_logprobs)
+        body = self.body(messages, Settings(**settings))
         with closing(self.request({**body, **_STREAMED})) as events:
             for event in events:
                 yield _piece(event)
 
-    async def astream(
-        self,
-        messages: Sequence[Message],
-        *,
-        temperature: float | None = 0.0,
-        max_tokens: int | None = MAX_TOKENS,
-        seed: int | None = None,
-        logprobs: bool = True,
-        top_logprobs: int = 0,
-    ) -> AsyncGenerator[Piece, None]:
+    async def astream(self, messages: Sequence[Message], **settings: Any) -> AsyncGenerator[Piece, None]:
         """Async form of `stream`."""
-        body = self.body(messages, temperature, max_tokens, logprobs, top_logprobs)
+        body = self.body(messages, Settings(**settings))
         client = await _async_client(self.url, self.timeout_s)
         async with await client.chat.completions.create(**{**body, **_STREAMED}) as events:
             async for event in events:
                 yield _piece(event)
 
-    def body(
-        self,
-        messages: Sequence[Message],
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        logprobs: bool = False,
-        top_logprobs: int = 0,
-    ) -> dict[str, Any]:
+    def body(self, messages: Sequence[Message], settings: Settings) -> dict[str, Any]:
         """The request of one answer."""
         body: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": message.role, "content": message.text} for message in messages],
         }
-        heat = self.temperature if temperature is None else temperature
-        if heat is not None:
-            body["temperature"] = heat
-        longest = max_tokens or self.max_tokens
-        if longest is not None:
+        temperature = self.temperature if settings.temperature is None else settings.temperature
+        if temperature is not None:
+            body["temperature"] = temperature
+        if max_tokens := settings.max_tokens or self.max_tokens:
             # OpenAI's newer models know only the second name, many other servers only the first.
-            body["max_tokens" if self.url else "max_completion_tokens"] = longest
-        if logprobs:
+            body["max_tokens" if self.url else "max_completion_tokens"] = max_tokens
+        if settings.logprobs:
             body["logprobs"] = True
-            body |= {"top_logprobs": top_logprobs} if top_logprobs else {}
+            body |= {"top_logprobs": settings.top_logprobs} if settings.top_logprobs else {}
         return body
 
     def request(self, body: dict[str, Any]) -> Any:
@@ -201,16 +157,11 @@ def _sent(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _piece(event: Any) -> Piece:
-    delta = event.choices[0].delta.content if event.choices else None
-    scored = read_answer_logprobs(event)
-    finish = read_finish(event)
-    return Piece(
-        text=delta or "",
-        logprobs=scored.logprobs if scored else (),
-        tokens=(scored.tokens if scored else None) or (),
-        top_logprobs=scored.alternatives if scored else None,
-        finish=None if finish == "unknown" else finish,
-        usage=read_usage(field(event, "usage")),
+    text = (event.choices[0].delta.content or "") if event.choices else ""
+    finish, usage = read_finish(event), read_usage(field(event, "usage"))
+    # Servers name no reason until the end.
+    return scored_piece(
+        text, read_answer_logprobs(event), finish=None if finish == "unknown" else finish, usage=usage
     )
 
 

@@ -152,7 +152,7 @@ class StreamingTextModel(TextModel, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How one answer is wanted; the fields are the parameters of `TextModel.generate`."""
+    """How answers are wanted: the parameters of `TextModel.generate` and their defaults."""
 
     temperature: float | None = 0.0
     max_tokens: int | None = MAX_TOKENS
@@ -178,47 +178,17 @@ class OneByOne:
         """Async form of `one`."""
         raise NotImplementedError
 
-    def generate(
-        self,
-        messages: Sequence[Message],
-        *,
-        n: int = 1,
-        temperature: float | None = 0.0,
-        max_tokens: int | None = MAX_TOKENS,
-        seed: int | None = None,
-        logprobs: bool = True,
-        top_logprobs: int = 0,
-    ) -> tuple[Generation, ...]:
+    def generate(self, messages: Sequence[Message], *, n: int = 1, **settings: Any) -> tuple[Generation, ...]:
         """`n` calls of the model, one after the other."""
-        settings = Settings(
-            temperature=temperature,
-            max_tokens=max_tokens,
-            seed=seed,
-            logprobs=logprobs,
-            top_logprobs=top_logprobs,
-        )
-        return tuple(self.one(messages, settings, number) for number in range(n))
+        asked = Settings(**settings)
+        return tuple(self.one(messages, asked, number) for number in range(n))
 
     async def agenerate(
-        self,
-        messages: Sequence[Message],
-        *,
-        n: int = 1,
-        temperature: float | None = 0.0,
-        max_tokens: int | None = MAX_TOKENS,
-        seed: int | None = None,
-        logprobs: bool = True,
-        top_logprobs: int = 0,
+        self, messages: Sequence[Message], *, n: int = 1, **settings: Any
     ) -> tuple[Generation, ...]:
         """Async form of `generate`, all calls at once."""
-        settings = Settings(
-            temperature=temperature,
-            max_tokens=max_tokens,
-            seed=seed,
-            logprobs=logprobs,
-            top_logprobs=top_logprobs,
-        )
-        return tuple(await asyncio.gather(*(self.aone(messages, settings, at) for at in range(n))))
+        asked = Settings(**settings)
+        return tuple(await asyncio.gather(*(self.aone(messages, asked, number) for number in range(n))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,85 +297,59 @@ class LocalTextModel:
         dtype = self.dtype or local_dtype(str(self.model))
         return LocalModel.load(self.model, dtype=dtype, context_window=self.context_window)
 
-    def generate(
-        self,
-        messages: Sequence[Message],
-        *,
-        n: int = 1,
-        temperature: float | None = 0.0,
-        max_tokens: int | None = MAX_TOKENS,
-        seed: int | None = None,
-        logprobs: bool = True,
-        top_logprobs: int = 0,
-    ) -> tuple[Generation, ...]:
+    def generate(self, messages: Sequence[Message], *, n: int = 1, **settings: Any) -> tuple[Generation, ...]:
         """`n` answers of one prompt, which is read once; equal seeds give equal answers."""
-        asked = self._asked(temperature, max_tokens, seed, top_logprobs if logprobs else 0)
-        return self.loaded().generate(messages, n=n, **asked)
+        return self.loaded().generate(messages, n=n, **self._asked(settings))
 
     async def agenerate(
-        self,
-        messages: Sequence[Message],
-        *,
-        n: int = 1,
-        temperature: float | None = 0.0,
-        max_tokens: int | None = MAX_TOKENS,
-        seed: int | None = None,
-        logprobs: bool = True,
-        top_logprobs: int = 0,
+        self, messages: Sequence[Message], *, n: int = 1, **settings: Any
     ) -> tuple[Generation, ...]:
         """Async form of `generate`, off the event loop; cancelling it stops the decoding."""
         from confroute.models._threads import in_thread
 
-        asked = self._asked(temperature, max_tokens, seed, top_logprobs if logprobs else 0)
+        asked = self._asked(settings)
         return await in_thread(lambda cancel: self.loaded().generate(messages, n=n, cancel=cancel, **asked))
 
-    def stream(
-        self,
-        messages: Sequence[Message],
-        *,
-        temperature: float | None = 0.0,
-        max_tokens: int | None = MAX_TOKENS,
-        seed: int | None = None,
-        logprobs: bool = True,
-        top_logprobs: int = 0,
-    ) -> Generator[Piece, None, None]:
+    def stream(self, messages: Sequence[Message], **settings: Any) -> Generator[Piece, None, None]:
         """Answer once, piece by piece."""
-        asked = self._asked(temperature, max_tokens, seed, top_logprobs if logprobs else 0)
-        yield from self.loaded().stream(messages, **asked)
+        yield from self.loaded().stream(messages, **self._asked(settings))
 
-    async def astream(
-        self,
-        messages: Sequence[Message],
-        *,
-        temperature: float | None = 0.0,
-        max_tokens: int | None = MAX_TOKENS,
-        seed: int | None = None,
-        logprobs: bool = True,
-        top_logprobs: int = 0,
-    ) -> AsyncGenerator[Piece, None]:
+    async def astream(self, messages: Sequence[Message], **settings: Any) -> AsyncGenerator[Piece, None]:
         """Async form of `stream`, off the event loop."""
         from confroute.models._threads import stream_in_thread
 
-        asked = self._asked(temperature, max_tokens, seed, top_logprobs if logprobs else 0)
+        asked = self._asked(settings)
         pieces = stream_in_thread(lambda cancel: self.loaded().stream(messages, cancel=cancel, **asked))
         async with aclosing(pieces):
             async for piece in pieces:
                 yield piece
 
-    def _asked(
-        self, temperature: float | None, max_tokens: int | None, seed: int | None, top_logprobs: int
-    ) -> dict[str, Any]:
+    def _asked(self, settings: dict[str, Any]) -> dict[str, Any]:
+        asked = Settings(**settings)
         return {
-            "temperature": self.temperature if temperature is None else temperature,
-            "max_tokens": max_tokens or self.max_tokens,
-            "seed": seed,
-            "top_logprobs": top_logprobs,
+            "temperature": self.temperature if asked.temperature is None else asked.temperature,
+            "max_tokens": asked.max_tokens or self.max_tokens,
+            "seed": asked.seed,
+            "top_logprobs": asked.top_logprobs if asked.logprobs else 0,
         }
 
 
 def local_dtype(model: str) -> str:
     """What suits a model of the catalogue: for one that is large for two cores, what this processor is fast in."""
     return "auto" if model.startswith("qwen") else "float32"
+
+
+def scored_piece(text: str, scored: ScoredTokens | None, **fields: Any) -> Piece:
+    """A part of an answer with its log-probabilities, if there are any; `fields` are the other fields of `Piece`."""
+    if scored is None:
+        return Piece(text=text, **fields)
+    return Piece(
+        text=text,
+        logprobs=scored.logprobs,
+        tokens=scored.tokens or (),
+        top_logprobs=scored.alternatives,
+        **fields,
+    )
 
 
 def piece_logprobs(piece: Piece) -> tuple[float, ...] | None:
