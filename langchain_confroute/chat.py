@@ -27,7 +27,7 @@ from confroute.flow import Policy
 from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelFacts
-from confroute.hosts.requests import advertised_window, request_of
+from confroute.hosts.requests import advertised_window, check_policy, request_of
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade
 from confroute.policy.files import refuse_path
@@ -58,7 +58,7 @@ from langchain_confroute.models import (
     same_model,
     with_settings,
 )
-from langchain_confroute.options import check_tiers, config_specs, options_of, refuse_misplaced, tags_of
+from langchain_confroute.options import config_specs, options_of, refuse_misplaced, tags_of
 from langchain_confroute.run import (
     Opened,
     RoutedCall,
@@ -183,7 +183,7 @@ class ChatConfRoute(BaseChatModel):
             if getattr(self, name):
                 msg = f"{name} is set on the router: set it on edge and cloud, whose calls it is about"
                 raise PolicyError(msg)
-        check_tiers(self.policy)
+        check_policy(self.policy)
         self._made = self._plan_of(self._settings())
         if self.profile is None:
             self.profile = common_profile(self._made.tiers)

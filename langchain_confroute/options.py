@@ -8,10 +8,8 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.utils import ConfigurableFieldSpec
 
-from confroute.errors import PolicyError, RequestError
-from confroute.flow import Policy
-from confroute.hosts.options import NO_OPTIONS, PREFIX, TIERS, CallOptions, read_options
-from confroute.policy.files import refuse_path
+from confroute.errors import RequestError
+from confroute.hosts.options import NO_OPTIONS, PREFIX, CallOptions, read_options
 from langchain_confroute.messages import read_document
 
 _OPTIONS: dict[str, tuple[Any, str, Any]] = {
@@ -79,17 +77,3 @@ def tags_of(config: RunnableConfig, own: Iterable[str] = ()) -> frozenset[str]:
         elif isinstance(value, (str, int)) and value is not False:
             labels.add(f"{name}={value}")
     return frozenset(labels)
-
-
-def check_tiers(policy: Policy) -> None:
-    """Refuse a policy for other tiers than edge and cloud.
-
-    Raises
-    ------
-    PolicyError
-    """
-    refuse_path(policy)
-    tiers = getattr(policy, "tiers", TIERS)
-    if set(tiers) != set(TIERS):
-        msg = f"the policy's tiers are {tiers}: expected {TIERS}, the two of this router"
-        raise PolicyError(msg)

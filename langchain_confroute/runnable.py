@@ -29,14 +29,14 @@ from confroute.flow import Policy
 from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelCall, ModelFacts
-from confroute.hosts.requests import request_of
+from confroute.hosts.requests import check_policy, request_of
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade
 from confroute.sent import texts_in
 from confroute.types import JSON, Generation, Message, Request, Usage
 from langchain_confroute.messages import to_core, to_generation
 from langchain_confroute.models import TAGS, HostedRunnable, same_model
-from langchain_confroute.options import check_tiers, config_specs, options_of, refuse_misplaced, tags_of
+from langchain_confroute.options import config_specs, options_of, refuse_misplaced, tags_of
 from langchain_confroute.run import (
     Opened,
     RoutedCall,
@@ -130,7 +130,7 @@ class ConfidenceRouter(Runnable[In, Out]):
             msg = "edge and cloud are the same chain: routing between them decides nothing"
             raise PolicyError(msg)
         self.policy = Cascade() if policy is None else policy
-        check_tiers(self.policy)
+        check_policy(self.policy)
         self.edge, self.cloud = edge, cloud
         self.limits = {"edge": edge_limits or Limits(), "cloud": cloud_limits or Limits()}
         self.edge_sampler, self.text = edge_sampler, text
