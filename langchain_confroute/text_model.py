@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
 
-from confroute.errors import ModelError
+from confroute.errors import MissingExtraError, ModelError
 from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.models.provider_answers import read_logprobs
 from confroute.models.text_model import OneByOne, Piece, Settings, scored_piece
@@ -121,25 +121,36 @@ def text_model(chat: Model, *, remote: bool | None = None) -> ChatTextModel:
 
 
 def named(spec: str, *, base_url: str | None, max_tokens: int | None) -> ChatTextModel | None:
-    """Make a `TextModel` of a name for `init_chat_model`; None if LangChain knows no such provider.
+    """Make a `TextModel` of a name for `init_chat_model`; see `chat_named`."""
+    chat = chat_named(spec, base_url=base_url, max_tokens=max_tokens)
+    return None if chat is None else text_model(chat)
+
+
+def chat_named(spec: str, *, base_url: str | None, max_tokens: int | None) -> BaseChatModel | None:
+    """Make a chat model, greedy, of a name for `init_chat_model`; None if LangChain knows no such provider.
 
     Raises
     ------
+    MissingExtraError
+        `langchain` is not installed.
     ModelError
         A missing key or package of the provider.
     """
-    from langchain.chat_models import init_chat_model
-
-    settings: dict[str, Any] = {"base_url": base_url, "max_tokens": max_tokens, "temperature": 0}
     try:
-        chat = init_chat_model(spec, **{name: value for name, value in settings.items() if value is not None})
+        from langchain.chat_models import init_chat_model
+    except ImportError as error:
+        raise MissingExtraError(extra="agents", needed_for=f"the model {spec!r} in LangChain") from error
+    settings: dict[str, Any] = {"base_url": base_url, "max_tokens": max_tokens, "temperature": 0}
+    given = {name: value for name, value in settings.items() if value is not None}
+    try:
+        chat: BaseChatModel = init_chat_model(spec, **given)
     except Exception as error:
         if type(error) is ValueError and "provider" in str(error):
             return None
         # A missing key or package: each provider has its own class for it.
         msg = f"{spec} cannot be used: {error}"
         raise ModelError(msg) from error
-    return text_model(chat)
+    return chat
 
 
 def _at(temperature: float | None, model: Model) -> Model:
