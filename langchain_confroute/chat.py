@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import builtins
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from operator import is_
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,52 +15,33 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, convert_to_messages
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult, RunInfo
-from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.utils import ConfigurableFieldSpec
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PrivateAttr, SecretStr
 from typing_extensions import override
 
-from confroute.decision import Routed
 from confroute.errors import PolicyError
 from confroute.flow import Policy
-from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
-from confroute.hosts.model import ModelFacts
-from confroute.hosts.requests import advertised_window, check_policy, request_of
+from confroute.hosts.requests import advertised_window, check_policy
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade
 from confroute.policy.files import refuse_path
-from confroute.sent import texts_in
-from confroute.types import JSON, Request
-from confroute.watching import Scores
+from langchain_confroute.calls import ChatCall, Plan
 from langchain_confroute.compat import AsyncManager, Manager, Stop
-from langchain_confroute.local import ChatLocal
 from langchain_confroute.messages import (
-    Ending,
     as_chunk,
-    chunk_scores,
-    in_chunks,
-    kinds_of,
-    marked,
-    retrieved,
-    to_core,
-    without_logprobs,
 )
 from langchain_confroute.models import (
-    Conversation,
-    HostedChat,
     Model,
     TierModel,
-    max_tokens_of,
     model_name,
     resolved,
     same_model,
     with_settings,
 )
-from langchain_confroute.options import config_specs, options_of, refuse_misplaced, tags_of
+from langchain_confroute.options import config_specs, refuse_misplaced
 from langchain_confroute.run import (
-    Opened,
-    RoutedCall,
     arun_chain,
     astream_chain,
     run_chain,
@@ -473,121 +453,6 @@ class ChatConfRoute(BaseChatModel):
     ) -> int:
         """The larger of the two models' counts; an estimate where neither has a tokenizer of its own."""
         return max(tier.count(messages, tools) for tier in self._plan.tiers.values())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What all calls of one router share.
-
-    Attributes
-    ----------
-    made_from : tuple
-        The router's settings: another tuple needs another plan.
-    tiers, models : mapping of str to TierModel
-        Edge and cloud, and both with what an ensemble asks beside them.
-    fallback : LogprobFallback
-    shape : ToolCalls, Structured or None
-        What answers have to be, where that is more than text.
-    """
-
-    made_from: tuple[Any, ...]
-    tiers: Mapping[str, TierModel]
-    models: Mapping[str, TierModel]
-    fallback: LogprobFallback
-    policy: Policy
-    limits: Mapping[str, Limits]
-    shape: Shape | None = None
-    stop: list[str] | None = None
-    tags: tuple[str, ...] = ()
-    keep_logprobs: bool = False
-
-    @cached_property
-    def facts(self) -> Mapping[str, ModelFacts]:
-        """What is known of edge and cloud."""
-        return {name: tier.facts for name, tier in self.tiers.items()}
-
-    @cached_property
-    def counted(self) -> frozenset[str]:
-        """Tiers for which a prompt's tokens are worth counting, and can be counted without a download or a call."""
-        local = (tier for tier in self.tiers.values() if isinstance(tier.chat, ChatLocal))
-        return frozenset(tier.name for tier in local if tier.facts.context_window is not None)
-
-    def counts(self, messages: list[BaseMessage], lacks: Mapping[str, str]) -> dict[str, int]:
-        """Exact tokens of a prompt, for those of `counted` that could answer it."""
-        return {name: self.tiers[name].count(messages) for name in self.counted if name not in lacks}
-
-    def lacks(self, kinds: tuple[str, ...]) -> dict[str, str]:
-        """What each tier cannot do that a conversation with such content needs; only tiers that lack something are in it."""
-        tools = None if self.shape is None else self.shape.needs
-        needs = kinds if tools is None else (tools, *kinds)
-        lacks = {name: tier.lacks(needs) for name, tier in self.tiers.items()}
-        return {name: what for name, what in lacks.items() if what is not None}
-
-
-@dataclass(slots=True, kw_only=True)
-class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
-    """One call of a chat router, from messages to the marked answer."""
-
-    plan: Plan
-    messages: list[BaseMessage]
-    stop: list[str] | None = None
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    conversation: Conversation = field(init=False)
-    ending: Ending | None = None
-    scores: Scores | None = chunk_scores
-
-    def prepared(self, opened: Opened | None) -> tuple[Request, Dispatcher[AIMessage]]:
-        """See `RoutedCall`."""
-        plan, shape, messages = self.plan, self.plan.shape, self.messages
-        config = ensure_config() if opened is None else opened.config
-        options, kinds = options_of(config), kinds_of(messages)
-        lacks = plan.lacks(kinds) if kinds or shape is not None else {}
-        text = "" if shape is None else shape.text
-        sent = texts_in(self.kwargs, self.stop) if self.kwargs or self.stop else ""
-        request = request_of(
-            to_core(messages),
-            plan.facts,
-            options,
-            extra=text,
-            max_tokens=max_tokens_of(self.kwargs) if self.kwargs else None,
-            counts=plan.counts(messages, lacks) if plan.counted else None,
-            lacks=lacks,
-            tags=tags_of(config, plan.tags),
-            context=retrieved(messages) if options.context is None else None,
-            tools=frozenset() if shape is None else frozenset(shape.offered),
-            beside=f"{text}\n{sent}" if text and sent else text or sent,
-            attachments=bool(kinds),
-            whole=shape is not None,
-        )
-        self.conversation = Conversation(
-            messages=messages,
-            opened=opened,
-            stop=self.stop,
-            kwargs=self.kwargs,
-            judge=None if shape is None else shape.judge,
-        )
-        models = {name: HostedChat(tier, self.conversation) for name, tier in plan.models.items()}
-        return request, Dispatcher(
-            models=models, fallback=plan.fallback, at_once=config.get("max_concurrency")
-        )
-
-    def result(self, routed: Routed, record: dict[str, JSON]) -> AIMessage:
-        """See `RoutedCall`."""
-        ours = self.plan.tiers[routed.decision.route].asks_logprobs and "logprobs" not in self.kwargs
-        return marked(routed.generation.raw, record, drop_logprobs=ours and not self.plan.keep_logprobs)
-
-    def passed(self, chunk: AIMessage) -> AIMessageChunk | None:
-        """See `RoutedCall`."""
-        if self.ending is None:
-            self.ending = Ending()
-        unasked = self.conversation.unasked and not self.plan.keep_logprobs
-        return self.ending.passed(without_logprobs(chunk) if unasked else chunk)
-
-    def last(self, routed: Routed, record: dict[str, JSON]) -> Iterable[AIMessageChunk]:
-        """See `RoutedCall`."""
-        if self.ending is None:
-            return in_chunks(self.result(routed, record))
-        return [self.ending.last(record)]
 
 
 def common_profile(tiers: Mapping[str, TierModel]) -> ModelProfile | None:

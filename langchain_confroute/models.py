@@ -2,51 +2,37 @@
 
 from __future__ import annotations
 
-import time
-from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeAlias, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import BaseMessage
 from langchain_core.output_parsers.base import BaseLLMOutputParser
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableSequence
+from langchain_core.runnables import Runnable, RunnableSequence
 from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.config import run_in_executor
 
-from confroute.errors import MissingExtraError, PolicyError, RequestError
+from confroute.errors import MissingExtraError, PolicyError
 from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.hosts.requests import estimated_tokens
-from confroute.hosts.tool_calls import Verdict, judged
 from confroute.models.resolution import in_catalogue
 from confroute.sent import texts_in
-from confroute.types import Generation
 from langchain_confroute import compat
-from langchain_confroute.history import own_settings, portable
-from langchain_confroute.local import ChatLocal, to_messages
-from langchain_confroute.messages import from_core, missing, summed, to_core, to_generation
-from langchain_confroute.run import Escaped, Opened, aclose, close
+from langchain_confroute.local import ChatLocal
+from langchain_confroute.messages import missing, to_core
 
-C = TypeVar("C")
 Model: TypeAlias = Runnable[Any, Any]
-Judge: TypeAlias = Callable[[str, AIMessage], Verdict]
-TAGS: dict[str, tuple[str, ...]] = {
-    # LangGraph streams no run that carries "nostream".
-    **{role: ("nostream", f"confroute:{role}") for role in ("draft", "sample", "prompt")},
-    "final": ("confroute:final",),
-}
 # Its log-probabilities are objects that LangChain can write to an answer cache but not read back.
 _UNCACHEABLE = "ChatOllama"
 # Takes log-probabilities as a call argument only; its fields of that name are not sent.
 _BY_CALL = "ChatHuggingFace"
-_PER_SAMPLE = ("temperature", "seed", "n")
+PER_SAMPLE = ("temperature", "seed", "n")
 # What callers bind for their own conversation; a signal's prompt is not part of it.
 _CALLERS = (
     *("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "response_format"),
     *("ls_structured_output_format", "stop", "n", "max_tokens", "logprobs", "top_logprobs"),
 )
-_WITHOUT = {"sample": _PER_SAMPLE, "prompt": _CALLERS}
+_WITHOUT = {"sample": PER_SAMPLE, "prompt": _CALLERS}
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict")
 
 
@@ -304,209 +290,3 @@ def max_tokens_of(settings: Mapping[str, Any]) -> int | None:
     """The longest answer that settings name, by whichever of the providers' names."""
     given = (settings.get(name) for name in _MAX_TOKENS)
     return next((value for value in given if isinstance(value, int) and value > 0), None)
-
-
-# The calls of one request.
-
-
-class HostedRunnable(ABC, Generic[C]):
-    """A Runnable in one call of a router; see `confroute.hosts.model.HostModel`."""
-
-    __slots__ = ("facts",)
-    facts: ModelFacts
-
-    @abstractmethod
-    def _work(self, call: ModelCall) -> tuple[Any, Any, RunnableConfig, Mapping[str, Any], Any]:
-        """What is called, with what (input, config, further arguments), and what `_read` needs beside the answer."""
-
-    @abstractmethod
-    def _read(self, answer: Any, call: ModelCall, heard: Any) -> list[Generation]:
-        """The answers that a call brought."""
-
-    def call(self, call: ModelCall) -> list[Generation]:
-        """See `HostModel`."""
-        runnable, given, config, kwargs, heard = self._work(call)
-        try:
-            return self._read(runnable.invoke(given, config, **kwargs), call, heard)
-        except compat.bubble_ups() as error:
-            raise Escaped(error) from error
-
-    async def acall(self, call: ModelCall) -> list[Generation]:
-        """See `HostModel`."""
-        runnable, given, config, kwargs, heard = self._work(call)
-        try:
-            return self._read(await self._ainvoke(runnable, given, config, kwargs), call, heard)
-        except compat.bubble_ups() as error:
-            raise Escaped(error) from error
-
-    def stream(self, call: ModelCall) -> Generator[C | Generation, None, None]:
-        """See `HostModel`."""
-        runnable, given, config, kwargs, heard = self._work(call)
-        start, chunks, items = time.perf_counter(), [], runnable.stream(given, config, **kwargs)
-        try:
-            for chunk in items:
-                chunks.append(self._checked(chunk))
-                yield chunk
-        except compat.bubble_ups() as error:
-            raise Escaped(error) from error
-        finally:
-            close(items)
-        (answer,) = self._read(summed(chunks), call, heard)
-        yield replace(answer, latency_s=time.perf_counter() - start)
-
-    async def astream(self, call: ModelCall) -> AsyncGenerator[C | Generation, None]:
-        """See `HostModel`."""
-        runnable, given, config, kwargs, heard = self._work(call)
-        start, chunks, items = time.perf_counter(), [], runnable.astream(given, config, **kwargs)
-        try:
-            async for chunk in items:
-                chunks.append(self._checked(chunk))
-                yield chunk
-        except compat.bubble_ups() as error:
-            raise Escaped(error) from error
-        finally:
-            await aclose(items)
-        (answer,) = self._read(summed(chunks), call, heard)
-        yield replace(answer, latency_s=time.perf_counter() - start)
-
-    async def _ainvoke(
-        self, runnable: Any, given: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
-    ) -> Any:
-        return await runnable.ainvoke(given, config, **kwargs)
-
-    def _checked(self, chunk: Any) -> Any:
-        return chunk
-
-
-@dataclass(slots=True, kw_only=True)
-class Conversation:
-    """What all model calls of one request share.
-
-    Attributes
-    ----------
-    opened : Opened or None
-        The router's run, whose children the calls are; None for calls that no handler sees.
-    judge : callable or None
-        What to compare in a draft, and why it cannot be used, where that is more than its text.
-    unasked : bool
-        Whether the chunks that come now carry log-probabilities that only we asked for.
-    """
-
-    messages: list[BaseMessage]
-    opened: Opened | None = None
-    stop: list[str] | None = None
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    judge: Judge | None = None
-    unasked: bool = False
-
-
-class HostedChat(HostedRunnable[AIMessage]):
-    """A tier's model in one conversation."""
-
-    __slots__ = ("_about", "_messages", "_tier")
-
-    def __init__(self, tier: TierModel, conversation: Conversation) -> None:
-        self.facts, self._tier, self._about = tier.facts, tier, conversation
-        self._messages: list[BaseMessage] | None = None
-        chat, messages = tier.chat, conversation.messages
-        if isinstance(chat, ChatLocal):
-            self.facts = replace(self.facts, inside=lambda: (chat.loaded(), to_messages(messages)))
-        if conversation.opened is None:
-            self.facts = replace(self.facts, answers_per_call=False, concurrent=False)
-
-    def _work(self, call: ModelCall) -> tuple[Any, Any, RunnableConfig, Mapping[str, Any], Any]:
-        about, tier = self._about, self._tier
-        form: Any = tier.form(call)
-        if about.opened is not None:
-            config = about.opened.child(*TAGS[call.role])
-        else:
-            config, chat = {"callbacks": []}, chat_of(form)
-            form = form if chat is None else compat.Silenced(chat, kwargs_of(form))
-        if call.streamed:
-            about.unasked = call.logprobs and tier.asks_logprobs and "logprobs" not in about.kwargs
-        if call.messages is not None:  # a signal's prompt goes without the caller's tools and stops
-            return form, from_core(call.messages), config, {}, None
-        kwargs = dict(about.kwargs)
-        if kwargs and tier.chat is not None:
-            kwargs = own_settings(kwargs, tier.provider)
-        if call.role == "sample":
-            form, kwargs = self._sampling(form, kwargs, call)
-        # Some models refuse a `stop` at all when they have one of their own.
-        return (
-            form,
-            self._given(call),
-            config,
-            kwargs if about.stop is None else {**kwargs, "stop": about.stop},
-            None,
-        )
-
-    def _given(self, call: ModelCall) -> list[BaseMessage]:
-        """The conversation as this provider reads it."""
-        messages = self._messages
-        if messages is None:
-            messages = self._about.messages
-            messages = messages if self._tier.chat is None else portable(messages, self._tier.provider)
-            self._messages = messages
-        return messages if call.note is None else [*messages, HumanMessage(call.note)]
-
-    def _sampling(self, form: Any, kwargs: dict[str, Any], call: ModelCall) -> tuple[Any, dict[str, Any]]:
-        kwargs = {name: value for name, value in kwargs.items() if name not in _PER_SAMPLE}
-        if not self.facts.answers_per_call:
-            return form, kwargs
-        seed = getattr(self._tier.chat, "seed", None)
-        # The same seed would draw the same answers again.
-        seeded = {} if seed is None else {"seed": seed + 1 + call.drawn}
-        return _Several(form), {**kwargs, **seeded, "n": call.n}
-
-    async def _ainvoke(
-        self, runnable: Any, given: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
-    ) -> Any:
-        if not self._tier.sync_only:
-            try:
-                return await runnable.ainvoke(given, config, **kwargs)
-            except NotImplementedError:
-                # ChatHuggingFace around a local pipeline has no async form and does not fall back to a thread.
-                self._tier.sync_only = True
-        return await run_in_executor(config, runnable.invoke, given, config, **kwargs)
-
-    def _checked(self, chunk: Any) -> Any:
-        if chunk is None:
-            msg = f"{self._tier.name} gave no answer: its stream ended without a chunk"
-            raise RequestError(msg)
-        if not isinstance(chunk, AIMessage):
-            msg = (
-                f"{self._tier.name} returned a {type(chunk).__name__}: expected an AIMessage; leave the output parser out "
-                "of this chain, or route between whole chains with ConfidenceRouter"
-            )
-            raise RequestError(msg)
-        return chunk
-
-    def _read(self, answer: Any, call: ModelCall, heard: None) -> list[Generation]:
-        if isinstance(answer, _Answers):
-            return [one for message in answer for one in self._read(message, call, heard)]
-        made, judge = to_generation(self._checked(answer)), self._about.judge
-        if judge is None or call.role in {"final", "prompt"}:
-            return [made]
-        return [judged(made, judge(self._tier.name, answer))]
-
-
-class _Answers(list[AIMessage]):
-    """Several answers of one call."""
-
-
-class _Several:
-    """A chat model that is asked for several answers at once; its methods are called as a Runnable's."""
-
-    def __init__(self, form: Model) -> None:
-        self._chat: Any = chat_of(form)
-        self._bound = kwargs_of(form)
-
-    def invoke(self, given: list[BaseMessage], config: RunnableConfig, **kwargs: Any) -> _Answers:
-        run = {"callbacks": config.get("callbacks"), "tags": config.get("tags")}
-        result = self._chat.generate([given], **run, **self._bound, **kwargs)
-        return _Answers(compat.first_messages(result.generations))
-
-    async def ainvoke(self, given: list[BaseMessage], config: RunnableConfig, **kwargs: Any) -> _Answers:
-        run = {"callbacks": config.get("callbacks"), "tags": config.get("tags")}
-        result = await self._chat.agenerate([given], **run, **self._bound, **kwargs)
-        return _Answers(compat.first_messages(result.generations))

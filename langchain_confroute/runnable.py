@@ -34,8 +34,9 @@ from confroute.models.resilience import Limits
 from confroute.policy import Cascade
 from confroute.sent import texts_in
 from confroute.types import JSON, Generation, Message, Request, Usage
+from langchain_confroute.calls import TAGS, HostedRunnable
 from langchain_confroute.messages import to_core, to_generation
-from langchain_confroute.models import TAGS, HostedRunnable, same_model
+from langchain_confroute.models import same_model
 from langchain_confroute.options import config_specs, options_of, refuse_misplaced, tags_of
 from langchain_confroute.run import (
     Opened,
