@@ -20,7 +20,7 @@ from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.hosts.requests import request_of
-from confroute.hosts.tool_calls import judged
+from confroute.hosts.tool_calls import with_verdict
 from confroute.models.resilience import Limits
 from confroute.sent import texts_in
 from confroute.types import JSON, Generation, Request
@@ -30,15 +30,15 @@ from langchain_confroute.history import own_settings, portable
 from langchain_confroute.local import ChatLocal, to_messages
 from langchain_confroute.messages import (
     Ending,
+    add_up,
     chunk_scores,
     from_core,
     in_chunks,
     kinds_of,
-    marked,
     retrieved,
-    summed,
     to_core,
     to_generation,
+    with_decision,
     without_logprobs,
 )
 from langchain_confroute.models import PER_SAMPLE, Model, TierModel, chat_of, kwargs_of, max_tokens_of
@@ -65,29 +65,29 @@ class HostedRunnable(ABC, Generic[C]):
         """What is called, with what (input, config, further arguments), and what `_read` needs beside the answer."""
 
     @abstractmethod
-    def _read(self, answer: Any, call: ModelCall, heard: Any) -> list[Generation]:
+    def _read(self, answer: Any, call: ModelCall, listener: Any) -> list[Generation]:
         """The answers that a call brought."""
 
     def call(self, call: ModelCall) -> list[Generation]:
         """See `HostModel`."""
-        runnable, given, config, kwargs, heard = self._work(call)
+        runnable, inputs, config, kwargs, listener = self._work(call)
         try:
-            return self._read(runnable.invoke(given, config, **kwargs), call, heard)
+            return self._read(runnable.invoke(inputs, config, **kwargs), call, listener)
         except compat.bubble_ups() as error:
             raise Escaped(error) from error
 
     async def acall(self, call: ModelCall) -> list[Generation]:
         """See `HostModel`."""
-        runnable, given, config, kwargs, heard = self._work(call)
+        runnable, inputs, config, kwargs, listener = self._work(call)
         try:
-            return self._read(await self._ainvoke(runnable, given, config, kwargs), call, heard)
+            return self._read(await self._ainvoke(runnable, inputs, config, kwargs), call, listener)
         except compat.bubble_ups() as error:
             raise Escaped(error) from error
 
     def stream(self, call: ModelCall) -> Generator[C | Generation, None, None]:
         """See `HostModel`."""
-        runnable, given, config, kwargs, heard = self._work(call)
-        start, chunks, items = time.perf_counter(), [], runnable.stream(given, config, **kwargs)
+        runnable, inputs, config, kwargs, listener = self._work(call)
+        start, chunks, items = time.perf_counter(), [], runnable.stream(inputs, config, **kwargs)
         try:
             for chunk in items:
                 chunks.append(self._checked(chunk))
@@ -96,13 +96,13 @@ class HostedRunnable(ABC, Generic[C]):
             raise Escaped(error) from error
         finally:
             close(items)
-        (answer,) = self._read(summed(chunks), call, heard)
+        (answer,) = self._read(add_up(chunks), call, listener)
         yield replace(answer, latency_s=time.perf_counter() - start)
 
     async def astream(self, call: ModelCall) -> AsyncGenerator[C | Generation, None]:
         """See `HostModel`."""
-        runnable, given, config, kwargs, heard = self._work(call)
-        start, chunks, items = time.perf_counter(), [], runnable.astream(given, config, **kwargs)
+        runnable, inputs, config, kwargs, listener = self._work(call)
+        start, chunks, items = time.perf_counter(), [], runnable.astream(inputs, config, **kwargs)
         try:
             async for chunk in items:
                 chunks.append(self._checked(chunk))
@@ -111,13 +111,13 @@ class HostedRunnable(ABC, Generic[C]):
             raise Escaped(error) from error
         finally:
             await aclose(items)
-        (answer,) = self._read(summed(chunks), call, heard)
+        (answer,) = self._read(add_up(chunks), call, listener)
         yield replace(answer, latency_s=time.perf_counter() - start)
 
     async def _ainvoke(
-        self, runnable: Any, given: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
+        self, runnable: Any, inputs: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
     ) -> Any:
-        return await runnable.ainvoke(given, config, **kwargs)
+        return await runnable.ainvoke(inputs, config, **kwargs)
 
     def _checked(self, chunk: Any) -> Any:
         return chunk
@@ -174,13 +174,13 @@ class Plan:
 
 @dataclass(slots=True, kw_only=True)
 class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
-    """One call of a chat router, from messages to the marked answer.
+    """One call of a chat router, from messages to the answer with its decision.
 
     Attributes
     ----------
     opened : Opened or None
         The router's run, whose children the models' calls are; None for calls that no handler sees.
-    unasked : bool
+    hides_logprobs : bool
         Whether the chunks that come now carry log-probabilities that only we asked for.
     """
 
@@ -189,11 +189,11 @@ class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
     stop: list[str] | None = None
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     opened: Opened | None = None
-    unasked: bool = False
+    hides_logprobs: bool = False
     ending: Ending | None = None
     scores: Scores | None = chunk_scores
 
-    def prepared(self, opened: Opened | None) -> tuple[Request, Dispatcher[AIMessage]]:
+    def prepare(self, opened: Opened | None) -> tuple[Request, Dispatcher[AIMessage]]:
         """See `RoutedCall`."""
         plan, shape, messages = self.plan, self.plan.shape, self.messages
         config = ensure_config() if opened is None else opened.config
@@ -225,16 +225,18 @@ class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
     def result(self, routed: Routed, record: dict[str, JSON]) -> AIMessage:
         """See `RoutedCall`."""
         ours = self.plan.tiers[routed.decision.route].asks_logprobs and "logprobs" not in self.kwargs
-        return marked(routed.generation.raw, record, drop_logprobs=ours and not self.plan.keep_logprobs)
+        return with_decision(
+            routed.generation.raw, record, drop_logprobs=ours and not self.plan.keep_logprobs
+        )
 
-    def passed(self, chunk: AIMessage) -> AIMessageChunk | None:
+    def show(self, chunk: AIMessage) -> AIMessageChunk | None:
         """See `RoutedCall`."""
         if self.ending is None:
             self.ending = Ending()
-        unasked = self.unasked and not self.plan.keep_logprobs
-        return self.ending.passed(without_logprobs(chunk) if unasked else chunk)
+        hides_logprobs = self.hides_logprobs and not self.plan.keep_logprobs
+        return self.ending.show(without_logprobs(chunk) if hides_logprobs else chunk)
 
-    def last(self, routed: Routed, record: dict[str, JSON]) -> Iterable[AIMessageChunk]:
+    def end(self, routed: Routed, record: dict[str, JSON]) -> Iterable[AIMessageChunk]:
         """See `RoutedCall`."""
         if self.ending is None:
             return in_chunks(self.result(routed, record))
@@ -261,10 +263,10 @@ class HostedChat(HostedRunnable[AIMessage]):
         if about.opened is not None:
             config = about.opened.child(*TAGS[call.role])
         else:
-            config, chat = {"callbacks": []}, chat_of(form)
-            form = form if chat is None else compat.Silenced(chat, kwargs_of(form))
+            config, chat = RunnableConfig(callbacks=[]), chat_of(form)
+            form = form if chat is None else compat.SilentModel(chat, kwargs_of(form))
         if call.streamed:
-            about.unasked = call.logprobs and tier.asks_logprobs and "logprobs" not in about.kwargs
+            about.hides_logprobs = call.logprobs and tier.asks_logprobs and "logprobs" not in about.kwargs
         if call.messages is not None:  # a signal's prompt goes without the caller's tools and stops
             return form, from_core(call.messages), config, {}, None
         kwargs = dict(about.kwargs)
@@ -300,15 +302,15 @@ class HostedChat(HostedRunnable[AIMessage]):
         return _Several(form), {**kwargs, **seeded, "n": call.n}
 
     async def _ainvoke(
-        self, runnable: Any, given: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
+        self, runnable: Any, inputs: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
     ) -> Any:
         if not self._tier.sync_only:
             try:
-                return await runnable.ainvoke(given, config, **kwargs)
+                return await runnable.ainvoke(inputs, config, **kwargs)
             except NotImplementedError:
                 # ChatHuggingFace around a local pipeline has no async form and does not fall back to a thread.
                 self._tier.sync_only = True
-        return await run_in_executor(config, runnable.invoke, given, config, **kwargs)
+        return await run_in_executor(config, runnable.invoke, inputs, config, **kwargs)
 
     def _checked(self, chunk: Any) -> Any:
         if chunk is None:
@@ -322,13 +324,13 @@ class HostedChat(HostedRunnable[AIMessage]):
             raise RequestError(msg)
         return chunk
 
-    def _read(self, answer: Any, call: ModelCall, heard: None) -> list[Generation]:
+    def _read(self, answer: Any, call: ModelCall, listener: None) -> list[Generation]:
         if isinstance(answer, _Answers):
-            return [one for message in answer for one in self._read(message, call, heard)]
-        made, shape = to_generation(self._checked(answer)), self._about.plan.shape
+            return [one for message in answer for one in self._read(message, call, listener)]
+        generation, shape = to_generation(self._checked(answer)), self._about.plan.shape
         if shape is None or call.role in {"final", "prompt"}:
-            return [made]
-        return [judged(made, shape.judge(self._tier.name, answer))]
+            return [generation]
+        return [with_verdict(generation, shape.judge(self._tier.name, answer))]
 
 
 class _Answers(list[AIMessage]):
@@ -342,12 +344,12 @@ class _Several:
         self._chat: Any = chat_of(form)
         self._bound = kwargs_of(form)
 
-    def invoke(self, given: list[BaseMessage], config: RunnableConfig, **kwargs: Any) -> _Answers:
+    def invoke(self, inputs: list[BaseMessage], config: RunnableConfig, **kwargs: Any) -> _Answers:
         run = {"callbacks": config.get("callbacks"), "tags": config.get("tags")}
-        result = self._chat.generate([given], **run, **self._bound, **kwargs)
+        result = self._chat.generate([inputs], **run, **self._bound, **kwargs)
         return _Answers(compat.first_messages(result.generations))
 
-    async def ainvoke(self, given: list[BaseMessage], config: RunnableConfig, **kwargs: Any) -> _Answers:
+    async def ainvoke(self, inputs: list[BaseMessage], config: RunnableConfig, **kwargs: Any) -> _Answers:
         run = {"callbacks": config.get("callbacks"), "tags": config.get("tags")}
-        result = await self._chat.agenerate([given], **run, **self._bound, **kwargs)
+        result = await self._chat.agenerate([inputs], **run, **self._bound, **kwargs)
         return _Answers(compat.first_messages(result.generations))

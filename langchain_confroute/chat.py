@@ -36,7 +36,7 @@ from langchain_confroute.models import (
     Model,
     TierModel,
     model_name,
-    resolved,
+    resolve_model,
     same_model,
     with_settings,
 )
@@ -44,11 +44,11 @@ from langchain_confroute.options import config_specs, refuse_misplaced
 from langchain_confroute.run import (
     arun_chain,
     astream_chain,
+    release_escaped,
     run_chain,
     stream_chain,
-    unescaped,
 )
-from langchain_confroute.structured import Shape, Structured, Tool, ToolCalls, finishing
+from langchain_confroute.structured import Shape, Structured, Tool, ToolCalls, value_of
 
 
 class ChatConfRoute(BaseChatModel):
@@ -76,7 +76,7 @@ class ChatConfRoute(BaseChatModel):
     Per call
         ``config={"configurable": {"confroute_route": "cloud", "confroute_threshold": 0.4}}``; route "edge", "cloud"
         or "auto", threshold a number or numbers by signal. Rules see the tags and metadata of the config. What was
-        retrieved is told as ``"confroute_context": {"question": str, "documents": [...]}``, for signals that look at it.
+        retrieved is given as ``"confroute_context": {"question": str, "documents": [...]}``, for signals that look at it.
 
     Response metadata
         The answering model's own, with the decision under "confroute". Also in the custom event
@@ -147,8 +147,8 @@ class ChatConfRoute(BaseChatModel):
     streaming: bool = False
     cloud_tools: tuple[str, ...] = ()
     _shape: Shape | None = PrivateAttr(default=None)
-    _held: tuple[Any, Any, Mapping[str, Any], ChatConfRoute] | None = PrivateAttr(default=None)
-    _made: Plan | None = PrivateAttr(default=None)
+    _last_tools: tuple[Any, Any, Mapping[str, Any], ChatConfRoute] | None = PrivateAttr(default=None)
+    _plan_made: Plan | None = PrivateAttr(default=None)
 
     if not TYPE_CHECKING:  # the signature made from the fields is the better one
 
@@ -164,9 +164,9 @@ class ChatConfRoute(BaseChatModel):
                 msg = f"{name} is set on the router: set it on edge and cloud, whose calls it is about"
                 raise PolicyError(msg)
         check_policy(self.policy)
-        self._made = self._plan_of(self._settings())
+        self._plan_made = self._plan_of(self._settings())
         if self.profile is None:
-            self.profile = common_profile(self._made.tiers)
+            self.profile = common_profile(self._plan_made.tiers)
 
     def _settings(self) -> tuple[Any, ...]:
         return (
@@ -178,13 +178,13 @@ class ChatConfRoute(BaseChatModel):
     @property
     def _plan(self) -> Plan:
         """What all calls share: made once, and anew for a copy with other settings."""
-        settings, made = self._settings(), self._made
-        if made is None or not all(map(is_, made.made_from, settings)):
-            made = self._made = self._plan_of(settings)
-        return made
+        settings, plan = self._settings(), self._plan_made
+        if plan is None or not all(map(is_, plan.made_from, settings)):
+            plan = self._plan_made = self._plan_of(settings)
+        return plan
 
     def _plan_of(self, settings: tuple[Any, ...], fallback: LogprobFallback | None = None) -> Plan:
-        edge, cloud = resolved(self.edge, "edge"), resolved(self.cloud, "cloud")
+        edge, cloud = resolve_model(self.edge, "edge"), resolve_model(self.cloud, "cloud")
         if same_model(edge, cloud):
             msg = f"edge and cloud are the same model ({model_name(edge)}): routing between them decides nothing"
             raise PolicyError(msg)
@@ -224,7 +224,7 @@ class ChatConfRoute(BaseChatModel):
         if name in {"edge", "cloud"}:
             msg = f"a member is named {name!r}: expected a name that is not a tier's"
             raise PolicyError(msg)
-        return self._tier(name, resolved(model, name))
+        return self._tier(name, resolve_model(model, name))
 
     def _limits(self, name: str) -> Limits:
         limits: Limits = getattr(self, name)
@@ -235,8 +235,8 @@ class ChatConfRoute(BaseChatModel):
 
     def _shaped(self, shape: Shape) -> ChatConfRoute:
         copy = self.model_copy()
-        copy._shape, copy._held = shape, None
-        copy._made = copy._plan_of(copy._settings(), self._plan.fallback)
+        copy._shape, copy._last_tools = shape, None
+        copy._plan_made = copy._plan_of(copy._settings(), self._plan.fallback)
         return copy
 
     def _for_tools(self, kwargs: Mapping[str, Any]) -> tuple[ChatConfRoute, Mapping[str, Any]]:
@@ -247,13 +247,13 @@ class ChatConfRoute(BaseChatModel):
         tools, own = (kwargs["tools"], ()) if bound is None else (bound.originals, bound.more)
         choice, more = kwargs.get("tool_choice"), {name: kwargs[name] for name in own if name in kwargs}
         rest = {name: value for name, value in kwargs.items() if name not in {"tools", "tool_choice", *more}}
-        if bound is not None and bound.was_asked(choice, more):
+        if bound is not None and bound.matches(choice, more):
             return self, rest
-        held = self._held
-        if held is None or held[0] is not tools or held[1:3] != (choice, more):
+        last = self._last_tools
+        if last is None or last[0] is not tools or last[1:3] != (choice, more):
             shape = ToolCalls.of(tools, choice, more, self.cloud_tools)
-            held = self._held = (tools, choice, more, self._shaped(shape))
-        return held[3], rest
+            last = self._last_tools = (tools, choice, more, self._shaped(shape))
+        return last[3], rest
 
     def _call(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
@@ -273,12 +273,10 @@ class ChatConfRoute(BaseChatModel):
             kwargs=kwargs,
         )
 
-    def _given(
-        self, given: LanguageModelInput, stop: list[str] | None, kwargs: Mapping[str, Any]
-    ) -> ChatCall:
+    def _read(self, prompt: LanguageModelInput, stop: Stop, kwargs: Mapping[str, Any]) -> ChatCall:
         # The same as `_convert_input`, without a prompt value built for nothing.
-        messages = convert_to_messages(given) if isinstance(given, list) else None
-        return self._call(messages or self._convert_input(given).to_messages(), stop, kwargs)
+        messages = convert_to_messages(prompt) if isinstance(prompt, list) else None
+        return self._call(messages or self._convert_input(prompt).to_messages(), stop, kwargs)
 
     @override
     def bind_tools(
@@ -302,7 +300,7 @@ class ChatConfRoute(BaseChatModel):
         by their values.
         """
         shape = Structured.of(schema, kwargs)
-        return self._shaped(shape) | finishing(shape, include_raw=include_raw)
+        return self._shaped(shape) | value_of(shape, include_raw=include_raw)
 
     @override
     def invoke(
@@ -313,7 +311,7 @@ class ChatConfRoute(BaseChatModel):
         stop: Stop = None,
         **kwargs: Any,
     ) -> AIMessage:
-        call = self._given(input, stop, kwargs)
+        call = self._read(input, stop, kwargs)
         return run_chain(self, call.messages, config, call.answer)
 
     @override
@@ -325,7 +323,7 @@ class ChatConfRoute(BaseChatModel):
         stop: Stop = None,
         **kwargs: Any,
     ) -> AIMessage:
-        call = self._given(input, stop, kwargs)
+        call = self._read(input, stop, kwargs)
         return await arun_chain(self, call.messages, config, call.aanswer)
 
     @override
@@ -340,7 +338,7 @@ class ChatConfRoute(BaseChatModel):
         if self._in_one_piece(kwargs):
             yield as_chunk(self.invoke(input, config, stop=stop, **kwargs))
             return
-        call = self._given(input, stop, kwargs)
+        call = self._read(input, stop, kwargs)
         yield from stream_chain(self, call.messages, config, call.chunks)
 
     @override
@@ -355,7 +353,7 @@ class ChatConfRoute(BaseChatModel):
         if self._in_one_piece(kwargs):
             yield as_chunk(await self.ainvoke(input, config, stop=stop, **kwargs))
             return
-        call = self._given(input, stop, kwargs)
+        call = self._read(input, stop, kwargs)
         async with aclosing(astream_chain(self, call.messages, config, call.achunks)) as items:
             async for chunk in items:
                 yield chunk
@@ -400,7 +398,7 @@ class ChatConfRoute(BaseChatModel):
     def _generate(
         self, messages: list[BaseMessage], stop: Stop = None, run_manager: Manager = None, **kwargs: Any
     ) -> ChatResult:
-        with unescaped():
+        with release_escaped():
             answer = self._call(messages, stop, kwargs).answer(None)
         return ChatResult(generations=[ChatGeneration(message=answer)])
 
@@ -408,7 +406,7 @@ class ChatConfRoute(BaseChatModel):
     async def _agenerate(
         self, messages: list[BaseMessage], stop: Stop = None, run_manager: AsyncManager = None, **kwargs: Any
     ) -> ChatResult:
-        with unescaped():
+        with release_escaped():
             answer = await self._call(messages, stop, kwargs).aanswer(None)
         return ChatResult(generations=[ChatGeneration(message=answer)])
 
@@ -416,7 +414,7 @@ class ChatConfRoute(BaseChatModel):
     def _stream(
         self, messages: list[BaseMessage], stop: Stop = None, run_manager: Manager = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
-        with unescaped():
+        with release_escaped():
             for chunk in self._call(messages, stop, kwargs).chunks(None):
                 yield ChatGenerationChunk(message=chunk)
 
@@ -424,7 +422,7 @@ class ChatConfRoute(BaseChatModel):
     async def _astream(
         self, messages: list[BaseMessage], stop: Stop = None, run_manager: AsyncManager = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
-        with unescaped():
+        with release_escaped():
             async for chunk in self._call(messages, stop, kwargs).achunks(None):
                 yield ChatGenerationChunk(message=chunk)
 

@@ -44,7 +44,7 @@ def provider_of(model: BaseChatModel) -> str | None:
     return named or model._get_ls_params().get("ls_provider")
 
 
-class Silenced:
+class SilentModel:
     """A chat model and the arguments bound around it, called without runs of its own.
 
     `invoke` would report to global handlers even with `callbacks=[]`. Its methods are called as a Runnable's.
@@ -55,40 +55,40 @@ class Silenced:
     def __init__(self, chat: BaseChatModel, bound: Mapping[str, Any]) -> None:
         self._chat, self._bound = chat, bound
 
-    def invoke(self, given: list[BaseMessage], config: object, **kwargs: Any) -> AIMessage:
+    def invoke(self, messages: list[BaseMessage], config: object, **kwargs: Any) -> AIMessage:
         """One answer."""
-        result = self._chat._generate_with_cache(given, run_manager=None, **self._arguments(kwargs))
+        result = self._chat._generate_with_cache(messages, run_manager=None, **self._arguments(kwargs))
         return cast("AIMessage", result.generations[0].message)
 
-    async def ainvoke(self, given: list[BaseMessage], config: object, **kwargs: Any) -> AIMessage:
+    async def ainvoke(self, messages: list[BaseMessage], config: object, **kwargs: Any) -> AIMessage:
         """Async form of `invoke`."""
-        result = await self._chat._agenerate_with_cache(given, run_manager=None, **self._arguments(kwargs))
+        result = await self._chat._agenerate_with_cache(messages, run_manager=None, **self._arguments(kwargs))
         return cast("AIMessage", result.generations[0].message)
 
-    def stream(self, given: list[BaseMessage], config: object, **kwargs: Any) -> Iterator[AIMessage]:
+    def stream(self, messages: list[BaseMessage], config: object, **kwargs: Any) -> Iterator[AIMessage]:
         """An answer in chunks, in one piece where the model cannot stream."""
         if type(self._chat)._stream is BaseChatModel._stream:
-            yield self.invoke(given, config, **kwargs)
+            yield self.invoke(messages, config, **kwargs)
             return
-        for chunk in self._chat._stream(given, **self._arguments(kwargs)):
+        for chunk in self._chat._stream(messages, **self._arguments(kwargs)):
             yield _with_info(chunk)
 
     async def astream(
-        self, given: list[BaseMessage], config: object, **kwargs: Any
+        self, messages: list[BaseMessage], config: object, **kwargs: Any
     ) -> AsyncIterator[AIMessage]:
         """Async form of `stream`."""
         own = type(self._chat)
         if own._astream is BaseChatModel._astream and own._stream is BaseChatModel._stream:
-            yield await self.ainvoke(given, config, **kwargs)
+            yield await self.ainvoke(messages, config, **kwargs)
             return
-        async for chunk in self._chat._astream(given, **self._arguments(kwargs)):
+        async for chunk in self._chat._astream(messages, **self._arguments(kwargs)):
             yield _with_info(chunk)
 
     def _arguments(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        given = {"stop": None, **self._bound, **kwargs}
+        messages = {"stop": None, **self._bound, **kwargs}
         # For tracing only; `invoke` takes it off before it calls the model.
-        given.pop("ls_structured_output_format", None)
-        return given
+        messages.pop("ls_structured_output_format", None)
+        return messages
 
 
 def _with_info(chunk: ChatGenerationChunk) -> AIMessageChunk:

@@ -9,7 +9,7 @@ from langchain_core.globals import get_llm_cache
 
 from confroute import doctor
 from confroute.doctor import QUESTION, SCHEMA, TOOL_QUESTION, Diagnosis, Trial
-from langchain_confroute.models import Model, TierModel, resolved
+from langchain_confroute.models import Model, TierModel, resolve_model
 
 _NAME = "Invent a name for a robot. Reply with the name only."
 _COUNT = "Count from 1 to 8, separated by spaces."
@@ -35,7 +35,7 @@ def diagnose(*, edge: Model | str, cloud: Model | str) -> Diagnosis:
     >>> found.ok, found.works("edge", "logprobs"), found.works("edge", "sampling")
     (True, True, False)
     """
-    return doctor.diagnose(edge=resolved(edge, "edge"), cloud=resolved(cloud, "cloud"))
+    return doctor.diagnose(edge=resolve_model(edge, "edge"), cloud=resolve_model(cloud, "cloud"))
 
 
 def trials(tier: TierModel) -> Mapping[str, Trial]:

@@ -236,7 +236,7 @@ def chunk_scores(chunk: BaseMessage) -> tuple[float, ...] | None:
     return chunk_logprobs(None if found is None else read_logprobs(found), has_text=bool(chunk.content))
 
 
-def marked(message: AIMessage, record: dict[str, JSON], *, drop_logprobs: bool) -> AIMessage:
+def with_decision(message: AIMessage, record: dict[str, JSON], *, drop_logprobs: bool) -> AIMessage:
     """A copy of the message with the decision, and without log-probabilities that only we asked for."""
     metadata = {**message.response_metadata, KEY: record}
     if drop_logprobs:
@@ -255,7 +255,7 @@ def without_logprobs(chunk: AIMessage) -> AIMessage:
 # Chunks.
 
 
-def summed(chunks: Sequence[Any]) -> Any:
+def add_up(chunks: Sequence[Any]) -> Any:
     """What a stream's chunks add up to; the last where they do not add, None where there are none."""
     if len(chunks) < 2:
         return chunks[0] if chunks else None
@@ -316,7 +316,7 @@ class Ending:
         self._id: str | None = None
         self._last: AIMessageChunk | None = None
 
-    def passed(self, chunk: AIMessage) -> AIMessageChunk | None:
+    def show(self, chunk: AIMessage) -> AIMessageChunk | None:
         """The chunk, or None while it has to wait for the decision."""
         piece = chunk if isinstance(chunk, AIMessageChunk) else as_chunk(chunk)
         self.begun, self._id = True, piece.id or self._id

@@ -39,7 +39,7 @@ _MAX_TOKENS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_
 # What the user gave.
 
 
-def resolved(model: Model | str, tier: str) -> Model:
+def resolve_model(model: Model | str, tier: str) -> Model:
     """The model itself, made by `init_chat_model` where only its name was given.
 
     Raises
@@ -61,8 +61,8 @@ def resolved(model: Model | str, tier: str) -> Model:
     except ImportError as error:
         needed_for = f"{tier}={model!r}, a name for init_chat_model,"
         raise MissingExtraError(extra="agents", needed_for=needed_for) from error
-    made: Model = init_chat_model(model)
-    return made
+    chat: Model = init_chat_model(model)
+    return chat
 
 
 def _refuse_parser(model: Model, tier: str) -> None:
@@ -100,12 +100,12 @@ def kwargs_of(model: Model) -> dict[str, Any]:
     return {**kwargs_of(model.bound), **model.kwargs}
 
 
-def rebuilt(model: Model, change: Callable[[Any], Model], *, without: Sequence[str] = ()) -> Model:
+def rebuild(model: Model, change: Callable[[Any], Model], *, without: Sequence[str] = ()) -> Model:
     """The same bindings around a changed model, less the bound arguments named in `without`."""
     if not isinstance(model, RunnableBindingBase):
         return change(model)
     kept = {name: value for name, value in model.kwargs.items() if name not in without}
-    bound = rebuilt(model.bound, change, without=without)
+    bound = rebuild(model.bound, change, without=without)
     return model.model_copy(update={"bound": bound, "kwargs": kept})
 
 
@@ -136,7 +136,7 @@ def with_settings(tier: str, model: Model, settings: Mapping[str, Any]) -> Model
         if chat is None or name not in type(chat).model_fields:
             msg = f"{name} is set on the router, but {tier} ({model_name(model)}) has no such field: set it on the model itself"
             raise PolicyError(msg)
-    return rebuilt(model, lambda inner: compat.fresh(inner, settings))
+    return rebuild(model, lambda inner: compat.fresh(inner, settings))
 
 
 def model_name(model: Model) -> str:
@@ -246,7 +246,7 @@ class TierModel:
         form = self._forms.get(key)
         if form is None:
             change = _hot if call.role == "sample" else self._asking
-            form = self._forms[key] = rebuilt(
+            form = self._forms[key] = rebuild(
                 self.source, lambda chat: change(chat, call), without=_WITHOUT.get(call.role, ())
             )
         return form
@@ -263,17 +263,17 @@ class TierModel:
         """A copy whose answer may be thrown away: with log-probabilities and alternatives if it has any."""
         fields = type(chat).model_fields
         update: dict[str, Any] = {} if call.streamed else {"disable_streaming": True}
-        wanted: dict[str, Any] = {"logprobs": True} if call.logprobs and self.asks_logprobs else {}
-        if call.top_logprobs and "top_logprobs" in fields and (wanted or getattr(chat, "logprobs", None)):
-            wanted["top_logprobs"] = max(call.top_logprobs, getattr(chat, "top_logprobs", None) or 0)
-        if wanted and _is(chat, _UNCACHEABLE):
+        request: dict[str, Any] = {"logprobs": True} if call.logprobs and self.asks_logprobs else {}
+        if call.top_logprobs and "top_logprobs" in fields and (request or getattr(chat, "logprobs", None)):
+            request["top_logprobs"] = max(call.top_logprobs, getattr(chat, "top_logprobs", None) or 0)
+        if request and _is(chat, _UNCACHEABLE):
             update["cache"] = False
         if call.max_tokens:
             # Ollama's name for it is another one.
             update |= {name: call.max_tokens for name in ("max_tokens", "num_predict") if name in fields}
-        if wanted and _is(chat, _BY_CALL):
-            return compat.fresh(chat, update).bind(**wanted)
-        return compat.fresh(chat, update | wanted)
+        if request and _is(chat, _BY_CALL):
+            return compat.fresh(chat, update).bind(**request)
+        return compat.fresh(chat, update | request)
 
 
 def _hot(chat: BaseChatModel, call: ModelCall) -> Model:

@@ -1,4 +1,4 @@
-"""The router's own run, and what a router does in it: from the request to the marked answer.
+"""The router's own run, and what a router does in it: from the request to the answer with its decision.
 
 It is a chain run, so that the models' runs are its children and every token is counted once. LangChain gives no run below a chat model's run; its own helpers for chain runs inspect signatures at every call and
 leave a closed stream's inner generator to the garbage collector.
@@ -34,7 +34,7 @@ from confroute.runtime import arun, arun_stream, run, run_stream
 from confroute.types import JSON, Request
 from confroute.watching import Scores
 from langchain_confroute.compat import StreamingHandler, graph_writer
-from langchain_confroute.messages import summed
+from langchain_confroute.messages import add_up
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -51,7 +51,7 @@ class Escaped(BaseException):
 
 
 @contextmanager
-def unescaped() -> Iterator[None]:
+def release_escaped() -> Iterator[None]:
     """Let a carried exception out again."""
     try:
         yield
@@ -99,23 +99,23 @@ def _opened(
 
 
 def _open(
-    runnable: Runnable[Any, Any], given: Any, config: RunnableConfig | None
+    runnable: Runnable[Any, Any], inputs: Any, config: RunnableConfig | None
 ) -> tuple[Opened, CallbackManagerForChainRun]:
     config = ensure_config(config)
     manager = CallbackManager.configure(*_settings(runnable, config)).on_chain_start(
-        None, given, name=config.get("run_name") or runnable.get_name(), run_id=config.get("run_id")
+        None, inputs, name=config.get("run_name") or runnable.get_name(), run_id=config.get("run_id")
     )
     return _opened(config, manager), manager
 
 
 async def _aopen(
-    runnable: Runnable[Any, Any], given: Any, config: RunnableConfig | None
+    runnable: Runnable[Any, Any], inputs: Any, config: RunnableConfig | None
 ) -> tuple[Opened, AsyncCallbackManagerForChainRun]:
     config = ensure_config(config)
     above, run_id = AsyncCallbackManager.configure(*_settings(runnable, config)), config.get("run_id")
     if above.handlers:
         name = config.get("run_name") or runnable.get_name()
-        manager = await above.on_chain_start(None, given, name=name, run_id=run_id)
+        manager = await above.on_chain_start(None, inputs, name=name, run_id=run_id)
     else:
         manager = _unheard(above, run_id or uuid4())
     return _opened(config, manager), manager
@@ -159,10 +159,10 @@ def _unwatched(config: RunnableConfig) -> Iterator[None]:
 
 
 def run_chain(
-    runnable: Runnable[Any, Any], given: Any, config: RunnableConfig | None, body: Callable[[Opened], T]
+    runnable: Runnable[Any, Any], inputs: Any, config: RunnableConfig | None, body: Callable[[Opened], T]
 ) -> T:
     """Call `body` inside a chain run of `runnable`."""
-    opened, manager = _open(runnable, given, config)
+    opened, manager = _open(runnable, inputs, config)
     try:
         if manager.handlers:
             with set_config_context(opened.config) as context:
@@ -182,12 +182,12 @@ def run_chain(
 
 async def arun_chain(
     runnable: Runnable[Any, Any],
-    given: Any,
+    inputs: Any,
     config: RunnableConfig | None,
     body: Callable[[Opened], Awaitable[T]],
 ) -> T:
     """Async form of `run_chain`."""
-    opened, manager = await _aopen(runnable, given, config)
+    opened, manager = await _aopen(runnable, inputs, config)
     try:
         if manager.handlers:
             with set_config_context(opened.config) as context:
@@ -213,17 +213,17 @@ def _tap(
 
 def _whole(manager: Any, chunks: list[Any]) -> Any:
     """What the run's observers are told it gave; nobody pays for it where nobody looks."""
-    return summed(chunks) if manager.handlers else None
+    return add_up(chunks) if manager.handlers else None
 
 
 def stream_chain(
     runnable: Runnable[Any, Any],
-    given: Any,
+    inputs: Any,
     config: RunnableConfig | None,
     body: Callable[[Opened], Iterator[T]],
 ) -> Iterator[T]:
     """Pass on what `body` yields inside a chain run of `runnable`; closing this closes `body`."""
-    opened, manager = _open(runnable, given, config)
+    opened, manager = _open(runnable, inputs, config)
     chunks: list[T] = []
     try:
         with set_config_context(opened.config) as context:
@@ -249,12 +249,12 @@ def stream_chain(
 
 async def astream_chain(
     runnable: Runnable[Any, Any],
-    given: Any,
+    inputs: Any,
     config: RunnableConfig | None,
     body: Callable[[Opened], AsyncIterator[T]],
 ) -> AsyncGenerator[T, None]:
     """Async form of `stream_chain`."""
-    opened, manager = await _aopen(runnable, given, config)
+    opened, manager = await _aopen(runnable, inputs, config)
     chunks: list[T] = []
     try:
         with set_config_context(opened.config) as context:
@@ -317,7 +317,7 @@ class RoutedCall(ABC, Generic[T, C]):
     scores: Scores | None = None
 
     @abstractmethod
-    def prepared(self, opened: Opened | None) -> tuple[Request, Dispatcher[Any]]:
+    def prepare(self, opened: Opened | None) -> tuple[Request, Dispatcher[Any]]:
         """What the policy sees, and what answers its asks."""
 
     @abstractmethod
@@ -325,48 +325,48 @@ class RoutedCall(ABC, Generic[T, C]):
         """The whole answer, with the decision."""
 
     @abstractmethod
-    def passed(self, chunk: Any) -> C | None:
+    def show(self, chunk: Any) -> C | None:
         """A chunk as the caller sees it; None while it has to wait."""
 
     @abstractmethod
-    def last(self, routed: Routed, record: dict[str, JSON]) -> Iterable[C]:
+    def end(self, routed: Routed, record: dict[str, JSON]) -> Iterable[C]:
         """What a stream ends in: the whole answer if none of it was shown."""
 
     def answer(self, opened: Opened | None) -> T:
         """Answer as a whole."""
-        request, models = self.prepared(opened)
+        request, models = self.prepare(opened)
         routed = run(self.policy, request, models.call, self.limits)
         return self.result(routed, announce(routed.decision, opened))
 
     async def aanswer(self, opened: Opened | None) -> T:
         """Async form of `answer`."""
-        request, models = self.prepared(opened)
+        request, models = self.prepare(opened)
         routed = await arun(self.policy, request, models.acall, self.limits)
         return self.result(routed, await aannounce(routed.decision, opened))
 
     def chunks(self, opened: Opened | None) -> Iterator[C]:
         """Answer in chunks."""
-        request, models = self.prepared(opened)
+        request, models = self.prepare(opened)
         with closing(
             run_stream(self.policy, request, models.call, models.stream, self.limits, scores=self.scores)
         ) as items:
             for item in items:
                 if isinstance(item, Routed):
-                    yield from self.last(item, announce(item.decision, opened))
-                elif (chunk := self.passed(item)) is not None:
+                    yield from self.end(item, announce(item.decision, opened))
+                elif (chunk := self.show(item)) is not None:
                     yield chunk
 
     async def achunks(self, opened: Opened | None) -> AsyncIterator[C]:
         """Async form of `chunks`."""
-        request, models = self.prepared(opened)
+        request, models = self.prepare(opened)
         async with aclosing(
             arun_stream(self.policy, request, models.acall, models.astream, self.limits, scores=self.scores)
         ) as items:
             async for item in items:
                 if isinstance(item, Routed):
-                    for chunk in self.last(item, await aannounce(item.decision, opened)):
+                    for chunk in self.end(item, await aannounce(item.decision, opened)):
                         yield chunk
-                elif (piece := self.passed(item)) is not None:
+                elif (piece := self.show(item)) is not None:
                     yield piece
 
 

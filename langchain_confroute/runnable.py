@@ -64,17 +64,23 @@ def text_of(output: object) -> str:
     return str(output.text) if isinstance(output, BaseMessage) else str(output)
 
 
-def prompt_of(given: object) -> tuple[Message, ...]:
+def prompt_of(inputs: object) -> tuple[Message, ...]:
     """A chain's input as a conversation: messages as they are, a mapping by its values."""
-    if isinstance(given, PromptValue):
-        return to_core(given.to_messages())
-    if isinstance(given, BaseMessage):
-        return to_core([given])
-    if isinstance(given, (list, tuple)) and given and all(isinstance(m, (BaseMessage, tuple)) for m in given):
-        return to_core(convert_to_messages(list(given)))
-    if isinstance(given, Mapping):
-        return tuple(message for value in given.values() for message in prompt_of(value))
-    return (Message(role="user", text=str(given), beside="" if isinstance(given, str) else texts_in(given)),)
+    if isinstance(inputs, PromptValue):
+        return to_core(inputs.to_messages())
+    if isinstance(inputs, BaseMessage):
+        return to_core([inputs])
+    if (
+        isinstance(inputs, (list, tuple))
+        and inputs
+        and all(isinstance(m, (BaseMessage, tuple)) for m in inputs)
+    ):
+        return to_core(convert_to_messages(list(inputs)))
+    if isinstance(inputs, Mapping):
+        return tuple(message for value in inputs.values() for message in prompt_of(value))
+    return (
+        Message(role="user", text=str(inputs), beside="" if isinstance(inputs, str) else texts_in(inputs)),
+    )
 
 
 class ConfidenceRouter(Runnable[In, Out]):
@@ -165,14 +171,14 @@ class ConfidenceRouter(Runnable[In, Out]):
             async for chunk in chunks:
                 yield chunk
 
-    def _call(self, given: In, kwargs: Mapping[str, Any]) -> ChainCall[Out]:
+    def _call(self, inputs: In, kwargs: Mapping[str, Any]) -> ChainCall[Out]:
         refuse_misplaced(kwargs)
         return ChainCall(
             policy=self.policy,
             limits=self.limits,
             tiers=self._tiers,
             text=self.text,
-            given=given,
+            inputs=inputs,
             kwargs=kwargs,
         )
 
@@ -192,15 +198,15 @@ class ChainCall(RoutedCall[Out, Out]):
 
     tiers: Mapping[str, TierChain]
     text: Callable[[Any], str]
-    given: Any
+    inputs: Any
     kwargs: Mapping[str, Any]
     begun: bool = False
 
-    def prepared(self, opened: Opened | None) -> tuple[Request, Dispatcher[Out]]:
+    def prepare(self, opened: Opened | None) -> tuple[Request, Dispatcher[Out]]:
         """See `RoutedCall`."""
         assert opened is not None  # only a chat model is also called inside a run that is not ours
         request = request_of(
-            prompt_of(self.given),
+            prompt_of(self.inputs),
             {name: tier.facts for name, tier in self.tiers.items()},
             options_of(opened.config),
             tags=tags_of(opened.config),
@@ -215,12 +221,12 @@ class ChainCall(RoutedCall[Out, Out]):
         output: Out = routed.generation.raw
         return output
 
-    def passed(self, chunk: Out) -> Out:
+    def show(self, chunk: Out) -> Out:
         """See `RoutedCall`."""
         self.begun = True
         return chunk
 
-    def last(self, routed: Routed, record: dict[str, JSON]) -> Iterable[Out]:
+    def end(self, routed: Routed, record: dict[str, JSON]) -> Iterable[Out]:
         """See `RoutedCall`."""
         return () if self.begun else (self.result(routed, record),)
 
@@ -233,7 +239,7 @@ class HostedChain(HostedRunnable[Out]):
     def __init__(self, tier: TierChain, call: ChainCall[Out], opened: Opened) -> None:
         self.facts, self._tier, self._about, self._opened = tier.facts, tier, call, opened
 
-    def _work(self, call: ModelCall) -> tuple[Any, Any, RunnableConfig, Mapping[str, Any], Heard]:
+    def _work(self, call: ModelCall) -> tuple[Any, Any, RunnableConfig, Mapping[str, Any], AnswerListener]:
         if call.role == "prompt":
             msg = (
                 "a chain takes its own input, not a signal's prompt: route the chat model with ChatConfRoute"
@@ -245,16 +251,16 @@ class HostedChain(HostedRunnable[Out]):
         sampler, chain = self._tier.sampler, self._tier.chain
         if call.temperature is not None and sampler is not None:
             chain = sampler(call.temperature)
-        heard, callbacks = Heard(), self._opened.manager.get_child()
-        callbacks.add_handler(heard, inherit=True)
+        listener, callbacks = AnswerListener(), self._opened.manager.get_child()
+        callbacks.add_handler(listener, inherit=True)
         config: RunnableConfig = {**self._opened.child(*TAGS[call.role]), "callbacks": callbacks}
-        return chain, self._about.given, config, self._about.kwargs, heard
+        return chain, self._about.inputs, config, self._about.kwargs, listener
 
-    def _read(self, answer: Any, call: ModelCall, heard: Heard) -> list[Generation]:
-        return [heard.generation(answer, self._about.text(answer))]
+    def _read(self, answer: Any, call: ModelCall, listener: AnswerListener) -> list[Generation]:
+        return [listener.generation(answer, self._about.text(answer))]
 
 
-class Heard(BaseCallbackHandler):
+class AnswerListener(BaseCallbackHandler):
     """What the language models inside a chain said of their answers, for this call alone."""
 
     run_inline = True

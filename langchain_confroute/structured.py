@@ -15,7 +15,7 @@ from confroute.errors import PolicyError
 from confroute.hosts.tool_calls import OfferedTool, ToolCall, Verdict, canonical_text, check_tool_calls
 from confroute.sent import texts_in
 from langchain_confroute.messages import KEY
-from langchain_confroute.models import Model, chat_of, rebuilt
+from langchain_confroute.models import Model, chat_of, rebuild
 
 # Not a string: LangChain resolves the annotations of `bind_tools` where that stands, and loses fallbacks where it cannot.
 Tool: TypeAlias = dict[str, Any] | type | Callable[..., Any] | BaseTool
@@ -92,7 +92,7 @@ class ToolCalls:
     def applied(self, tier: str, model: Model) -> Model:
         """The model with the tools in its provider's own form, inside the bindings that were around it."""
         chosen = {} if self.choice is None else {"tool_choice": self.choice}
-        return rebuilt(model, lambda inner: inner.bind_tools(list(self.originals), **chosen, **self.more))
+        return rebuild(model, lambda inner: inner.bind_tools(list(self.originals), **chosen, **self.more))
 
     def judge(self, tier: str, message: AIMessage) -> Verdict:
         """Refuse calls that no tool could take; compare calls by name and arguments."""
@@ -105,7 +105,7 @@ class ToolCalls:
             forbidden=self.always_cloud,
         )
 
-    def was_asked(self, choice: Any, more: Mapping[str, Any]) -> bool:
+    def matches(self, choice: Any, more: Mapping[str, Any]) -> bool:
         """Whether these were bound with just this choice and these further arguments."""
         return choice == self.choice and all(more.get(name) is value for name, value in self.more.items())
 
@@ -142,7 +142,7 @@ class Structured:
             The model's structured output is not a model call followed by a parser.
         """
 
-        def asked(inner: Any) -> Model:
+        def with_schema(inner: Any) -> Model:
             chain = inner.with_structured_output(self.schema, **self.kwargs)
             if not isinstance(chain, RunnableSequence) or chat_of(chain.steps[0]) is None:
                 msg = f"{tier} ({type(inner).__name__}) has no structured output that can be judged: give a chat model"
@@ -151,7 +151,7 @@ class Structured:
             self.parsers[tier] = rest[0] if len(rest) == 1 else RunnableSequence(*rest)
             return first
 
-        return rebuilt(model, asked)
+        return rebuild(model, with_schema)
 
     def judge(self, tier: str, message: AIMessage) -> Verdict:
         """Refuse what does not parse; compare values."""
@@ -164,7 +164,7 @@ class Structured:
         return Verdict(answer=canonical_text(value))
 
 
-def finishing(shape: Structured, *, include_raw: bool) -> Runnable[AIMessage, Any]:
+def value_of(shape: Structured, *, include_raw: bool) -> Runnable[AIMessage, Any]:
     """From the router's answer to the value, by the parser of the tier that answered."""
 
     def finish(message: AIMessage) -> Any:

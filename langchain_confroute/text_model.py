@@ -15,8 +15,8 @@ from confroute.models.text_model import OneByOne, Piece, Settings, scored_piece
 from confroute.types import Generation, Message
 from langchain_confroute.compat import fresh
 from langchain_confroute.local import ChatLocal
-from langchain_confroute.messages import from_core, summed, text_of, to_generation
-from langchain_confroute.models import Model, TierModel, chat_of, model_name, rebuilt
+from langchain_confroute.messages import add_up, from_core, text_of, to_generation
+from langchain_confroute.models import Model, TierModel, chat_of, model_name, rebuild
 from langchain_confroute.run import aclose, close
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _at(temperature: float | None, model: Model) -> Model:
         copy = fresh(chat, update)
         return copy if "temperature" in fields else copy.bind(temperature=temperature)
 
-    return rebuilt(model, change, without=("temperature", "seed") if temperature > 0 else ("temperature",))
+    return rebuild(model, change, without=("temperature", "seed") if temperature > 0 else ("temperature",))
 
 
 def _piece(chunk: Any) -> Piece:
@@ -175,5 +175,5 @@ def _piece(chunk: Any) -> Piece:
 
 def _last(chunks: list[Any]) -> Piece:
     """What only all chunks together tell."""
-    whole = to_generation(summed(chunks)) if chunks else Generation(text="")
+    whole = to_generation(add_up(chunks)) if chunks else Generation(text="")
     return Piece(text="", finish=whole.finish, usage=whole.usage)

@@ -27,7 +27,7 @@ from pydantic import BaseModel
 
 from confroute.errors import RequestError
 from confroute.hosts.model import ModelCall, ModelFacts
-from confroute.hosts.tool_calls import Verdict, check_tool_calls, judged
+from confroute.hosts.tool_calls import Verdict, check_tool_calls, with_verdict
 from confroute.models.resilience import is_transient
 from confroute.types import Generation, Message, Usage
 from llamaindex_confroute.compat import aclosing_all, closing_all, listen
@@ -222,7 +222,7 @@ class ToolsCall(ChildCall[ChatResponse]):
             parallel=self.parallel,
             required=self.required or self.expected,
         )
-        return [judged(to_generation(response, model=self.facts.model), verdict)]
+        return [with_verdict(to_generation(response, model=self.facts.model), verdict)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,7 +274,7 @@ class StructuredCall(ChildCall[M | FlexibleModel], Generic[M]):
             error = TypeError(f"expected a {self.output_cls.__name__}, got a {type(value).__name__}")
             return self._unusable(error, heard, call)
         text = value.model_dump_json()
-        return replace(judged(self._behind(heard), Verdict(answer=text)), text=text, raw=value)
+        return replace(with_verdict(self._behind(heard), Verdict(answer=text)), text=text, raw=value)
 
     def _unusable(self, error: Exception, heard: Sequence[ChatResponse], call: ModelCall) -> Generation:
         """An answer that came and cannot be used: a rejected draft can do with it.

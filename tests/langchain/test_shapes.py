@@ -155,13 +155,13 @@ def test_tools_given_with_a_call():
         answer = model.invoke("q", tools=tools)
         assert answer.tool_calls[0]["name"] == "add"
         assert decision_of(answer)["route"] == "edge"
-    first = model._held
+    first = model._last_tools
     model.bind(tools=tools).invoke("q")
-    assert model._held is first
+    assert model._last_tools is first
     bound = model.bind_tools([add])
     assert bound.invoke("q", tool_choice="any").tool_calls
-    assert bound.bound._held[-1]._shape.originals == [add]
-    assert bound.bound._held[-1]._shape.choice == "any"
+    assert bound.bound._last_tools[-1]._shape.originals == [add]
+    assert bound.bound._last_tools[-1]._shape.choice == "any"
     assert model.bind_tools([]).invoke("q").text == "done"
 
 
@@ -247,7 +247,7 @@ def test_arguments_against_schemas(schema, arguments, fits):
     assert (verdict.flaw is None) == fits
 
 
-def test_calls_are_held_to_what_was_asked_for():
+def test_calls_are_last_tools_to_what_was_asked_for():
     """An argument that a class does not name, and a second call where parallel calls were ruled out, are flaws."""
     model = router(small([{"name": "add", "args": {"a": 1, "b": 2, "c": 3}}]), large(GOOD)).bind_tools([add])
     assert "a name that the schema does not" in decision_of(model.invoke("q"))["reason"]

@@ -124,7 +124,7 @@ def canonical_text(value: Any) -> str:
     return json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
 
 
-def judged(generation: Generation, verdict: Verdict) -> Generation:
+def with_verdict(generation: Generation, verdict: Verdict) -> Generation:
     """Return an answer with what was found out about its calls or its value, and the log-probabilities of each field of it."""
     structured = verdict.answer is not None and generation.logprobs is not None
     return replace(
