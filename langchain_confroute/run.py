@@ -1,7 +1,8 @@
 """The router's own run, and what a router does in it: from the request to the answer with its decision.
 
-It is a chain run, so that the models' runs are its children and every token is counted once. LangChain gives no run below a chat model's run; its own helpers for chain runs inspect signatures at every call and
-leave a closed stream's inner generator to the garbage collector.
+It is a chain run, so that the models' runs are its children and every token is counted once: LangChain gives no run below a chat
+model's run. Its own helpers for chain runs inspect signatures at every call and leave a closed stream's inner generator to the
+garbage collector.
 """
 
 from __future__ import annotations
