@@ -273,3 +273,8 @@ class Routed:
 
     generation: Generation
     decision: Decision
+
+    @property
+    def text(self) -> str:
+        """The answer as the user reads it."""
+        return self.generation.text

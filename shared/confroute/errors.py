@@ -216,8 +216,9 @@ class LogError(ConfrouteError, ValueError):
 
 
 class MissingExtraError(ConfrouteError, ImportError):
-    """An optional dependency is not installed; the message holds the command that installs it."""
+    """An optional dependency is not installed; the message holds the command that installs it, and nothing more than it."""
 
-    def __init__(self, *, extra: str, needed_for: str) -> None:
-        super().__init__(f"{needed_for} needs an optional dependency: pip install 'confroute[{extra}]'")
-        self.extra = extra
+    def __init__(self, *, needed_for: str, extra: str = "", package: str = "") -> None:
+        wanted = package or f"'confroute[{extra}]'"
+        super().__init__(f"{needed_for} needs an optional dependency: pip install {wanted}")
+        self.extra, self.package = extra, package

@@ -551,9 +551,10 @@ def test_policies_that_cannot_work_are_refused():
 def test_scripted_models_are_copied_and_pickled_with_their_place():
     """A copy goes on where the original stood, and does not move it."""
     model = ScriptedModel(["one", "two"])
-    model.say("?")
+    asked = (Message(role="user", text="?"),)
+    model.generate(asked)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert (twin.say("?").text, len(model.heard)) == ("two", 1)
+        assert (twin.generate(asked)[0].text, len(model.heard)) == ("two", 1)
 
 
 @pytest.mark.parametrize(

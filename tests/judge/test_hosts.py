@@ -61,9 +61,9 @@ async def test_a_chat_model_of_either_host_judges(host):
     (compared,), (graded,) = judge.compare([PAIR]), judge.grade([Single(id="1", question="?", answer="x")])
     assert (compared.winner, graded.score) == ("a", 8.0)
     assert await judge.acompare([PAIR]) == [compared]
-    assert spent([compared, graded]).cost_usd(
-        {judge.speakers[0].name: Price(input_usd=1.0)}
-    ) == pytest.approx(3e-3)
+    assert spent([compared, graded]).cost_usd({judge.models[0].name: Price(input_usd=1.0)}) == pytest.approx(
+        3e-3
+    )
     script = model.script if host == "langchain" else model.model
     assert {heard.temperature for heard in script.heard} == {0.0}
 

@@ -13,7 +13,7 @@ from confroute import Cascade, KeepPrivate, SelfConsistency, TokenLogprob, recor
 from confroute.errors import AllTiersFailedError, PolicyError, RequestError
 from confroute.models.resilience import Limits
 from langchain_confroute import ChatConfRoute, ConfidenceRouter
-from langchain_confroute.router import prompt_of
+from langchain_confroute.runnable import prompt_of
 from langchain_confroute.testing import ScriptedChat
 from tests.langchain.conftest import ONCE, forced
 

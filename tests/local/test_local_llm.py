@@ -233,16 +233,16 @@ def test_the_router_draws_its_samples_in_one_call(llm: LocalLLM) -> None:
 
 def test_each_of_several_samples_is_a_response_of_its_own(tiny_folder: Path) -> None:
     """What the router may return: the sample's own text and tokens, the usage of the call on the first only."""
-    from llamaindex_confroute._reading import extract_token_logprobs, generation_of, split
+    from llamaindex_confroute.responses import extract_token_logprobs, to_generation, to_generations
 
     llm = LocalLLM(model=str(tiny_folder), temperature=1.0, seed=3, max_tokens=8)
     response = llm.chat([ChatMessage(role="user", content="the cat")], n=3)
-    answers = split(generation_of(response, model="tiny"))
+    answers = to_generations(response, model="tiny", n=3)
     assert len({answer.text for answer in answers}) > 1
     for place, answer in enumerate(answers):
         assert answer.raw.message.content == answer.text
         assert extract_token_logprobs(answer.raw) == answer.logprobs
-        again = generation_of(answer.raw, model="tiny")
+        again = to_generation(answer.raw, model="tiny")
         assert (again.usage is None) == (place > 0)
         assert again.finish == answer.finish
     assert response.message.content == answers[0].text, "the model's own response is left alone"

@@ -12,7 +12,8 @@ from confroute.judge.cache import ReplyCache, cache_key
 from confroute.judge.protocol import Consulting, Reply, mark, vote
 from confroute.judge.verdicts import Comparison, Grading, Mark, Pair, Single, Vote
 from confroute.models.resilience import Limits, aattempt, attempt
-from confroute.models.speaking import Speaker, speaker
+from confroute.models.resolution import resolve
+from confroute.models.text_model import TextModel
 from confroute.prices import Price
 from confroute.types import Generation, Message, Usage
 
@@ -28,8 +29,8 @@ class Judge:
 
     Parameters
     ----------
-    panel : sequence of Speaker, str or model
-        Whatever `confroute.models.speaking.speaker` takes: a name, a chat model of LangChain or LlamaIndex, a function.
+    panel : sequence of TextModel, str or model
+        Whatever `confroute.models.resolution.resolve` takes: a name, a chat model of LangChain or LlamaIndex, a function.
         Take judges of another family than the models they judge: judges favour their own.
     cache : ReplyCache or None
         Replies are kept there and not asked for again.
@@ -63,12 +64,12 @@ class Judge:
         if not self.panel or isinstance(self.panel, str):
             msg = f"panel is {self.panel!r}: expected a sequence of at least one judge"
             raise PolicyError(msg)
-        object.__setattr__(self, "panel", tuple(speaker(model, logprobs=False) for model in self.panel))
+        object.__setattr__(self, "panel", tuple(map(resolve, self.panel)))
 
     @property
-    def speakers(self) -> tuple[Speaker, ...]:
+    def models(self) -> tuple[TextModel, ...]:
         """The panel."""
-        return tuple(model for model in self.panel if isinstance(model, Speaker))
+        return tuple(model for model in self.panel if isinstance(model, TextModel))
 
     def compare(
         self, pairs: Iterable[Pair], *, progress: Callable[[Comparison], None] | None = None
@@ -110,7 +111,7 @@ class Judge:
         async def one(pair: Pair) -> Comparison:
             votes = [
                 await self._aconsult(model, pair, vote(pair, judge=model.name), _no_vote)
-                for model in self.speakers
+                for model in self.models
             ]
             return _comparison(pair, votes)
 
@@ -124,7 +125,7 @@ class Judge:
         async def one(single: Single) -> Grading:
             marks = [
                 await self._aconsult(model, single, mark(single, judge=model.name), _no_mark)
-                for model in self.speakers
+                for model in self.models
             ]
             return _grading(single, marks)
 
@@ -133,20 +134,17 @@ class Judge:
     def _compared(self, pair: Pair) -> Comparison:
         return _comparison(
             pair,
-            [self._consult(model, pair, vote(pair, judge=model.name), _no_vote) for model in self.speakers],
+            [self._consult(model, pair, vote(pair, judge=model.name), _no_vote) for model in self.models],
         )
 
     def _graded(self, single: Single) -> Grading:
         return _grading(
             single,
-            [
-                self._consult(model, single, mark(single, judge=model.name), _no_mark)
-                for model in self.speakers
-            ],
+            [self._consult(model, single, mark(single, judge=model.name), _no_mark) for model in self.models],
         )
 
     def _consult(
-        self, model: Speaker, case: Pair | Single, consulting: Consulting[T], refused: Callable[[str], T]
+        self, model: TextModel, case: Pair | Single, consulting: Consulting[T], refused: Callable[[str], T]
     ) -> T:
         if case.private and model.remote:
             return refused(model.name)
@@ -159,7 +157,7 @@ class Judge:
             return result
 
     async def _aconsult(
-        self, model: Speaker, case: Pair | Single, consulting: Consulting[T], refused: Callable[[str], T]
+        self, model: TextModel, case: Pair | Single, consulting: Consulting[T], refused: Callable[[str], T]
     ) -> T:
         if case.private and model.remote:
             return refused(model.name)
@@ -171,15 +169,15 @@ class Judge:
             result: T = done.value
             return result
 
-    def _kept(self, model: Speaker, messages: tuple[Message, ...]) -> Reply | None:
+    def _kept(self, model: TextModel, messages: tuple[Message, ...]) -> Reply | None:
         if self.cache is None:
             return None
         text = self.cache.get(cache_key(messages, model=model.name, max_tokens=self.max_tokens))
         return None if text is None else Reply(text=text, cached=True)
 
-    def _asked(self, model: Speaker, messages: tuple[Message, ...]) -> Reply:
+    def _asked(self, model: TextModel, messages: tuple[Message, ...]) -> Reply:
         def call() -> tuple[Generation, ...]:
-            return model.say(messages, temperature=0.0, max_tokens=self.max_tokens)
+            return model.generate(messages, max_tokens=self.max_tokens, logprobs=False)
 
         try:
             said = attempt(self.limits, model.name, call).value
@@ -189,9 +187,9 @@ class Judge:
             return Reply(error=f"{type(error).__name__}: {error}")
         return self._reply(model, messages, said)
 
-    async def _aasked(self, model: Speaker, messages: tuple[Message, ...]) -> Reply:
+    async def _aasked(self, model: TextModel, messages: tuple[Message, ...]) -> Reply:
         async def call() -> tuple[Generation, ...]:
-            return await model.asay(messages, temperature=0.0, max_tokens=self.max_tokens)
+            return await model.agenerate(messages, max_tokens=self.max_tokens, logprobs=False)
 
         try:
             said = (await aattempt(self.limits, model.name, call)).value
@@ -201,7 +199,7 @@ class Judge:
             return Reply(error=f"{type(error).__name__}: {error}")
         return self._reply(model, messages, said)
 
-    def _reply(self, model: Speaker, messages: tuple[Message, ...], said: Sequence[Generation]) -> Reply:
+    def _reply(self, model: TextModel, messages: tuple[Message, ...], said: Sequence[Generation]) -> Reply:
         if not said or not said[0].text.strip():
             return Reply(error="an empty reply")
         if self.cache is not None:

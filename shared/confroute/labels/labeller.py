@@ -17,7 +17,7 @@ from confroute.judge.verdicts import Winner
 from confroute.labels.entropy import ESTIMATORS, Estimator, entropy_winner, label_entropy, relative_difference
 from confroute.labels.rows import Label
 from confroute.models.resilience import Limits, attempt
-from confroute.models.speaking import Speaker
+from confroute.models.text_model import TextModel
 from confroute.policy.rules import KeepPrivate
 from confroute.recording import RecordedSample, Row, Side
 from confroute.recording.grade import answer_in, graded
@@ -86,7 +86,7 @@ class Labeller:
 
     Parameters
     ----------
-    edge, cloud : Speaker or None
+    edge, cloud : TextModel or None
         None where every row holds that side's samples already.
     source : {"entropy", "correctness", "judge", "mixed"}
         "mixed": correctness where a reference grades both answers, else the judge where there is one, else entropy.
@@ -112,8 +112,8 @@ class Labeller:
         Settings that cannot be used.
     """
 
-    edge: Speaker | None = None
-    cloud: Speaker | None = None
+    edge: TextModel | None = None
+    cloud: TextModel | None = None
     source: Source = "entropy"
     samples: int = 5
     temperature: float = 1.0
@@ -145,7 +145,7 @@ class Labeller:
         told = {
             "edge": None if self.edge is None else self.edge.name,
             "cloud": None if self.cloud is None else self.cloud.name,
-            "judges": [] if self.judge is None else [model.name for model in self.judge.speakers],
+            "judges": [] if self.judge is None else [model.name for model in self.judge.models],
             "equivalence": repr(self.equivalence),
             **{
                 key: getattr(self, key)
@@ -211,7 +211,7 @@ class Labeller:
         """Whether a row must not reach a remote model: its text matches, or it is tagged, or says "private"."""
         return is_private(row, self.private)
 
-    def _side(self, row: Row, side: Side, model: Speaker | None, name: str) -> Side:
+    def _side(self, row: Row, side: Side, model: TextModel | None, name: str) -> Side:
         several = self.source == "entropy" or (self.source == "mixed" and self.judge is None)
         wanted = self.samples if several else 1
         if len(side.samples) >= wanted > 1 or (
@@ -243,14 +243,25 @@ class Labeller:
             extra={**side.extra, "temperature": temperature, "sampled": usage},
         )
 
-    def _draw(self, row: Row, model: Speaker, n: int, temperature: float, name: str) -> Sequence[Generation]:
+    def _draw(
+        self, row: Row, model: TextModel, n: int, temperature: float, name: str
+    ) -> Sequence[Generation]:
         messages = messages_of(row)
         # A seed of its own for each prompt and model: a run that is taken up again draws what it would have drawn.
         seed = int.from_bytes(hashlib.sha256(f"{row.id}\x1f{model.name}".encode()).digest()[:4], "big") >> 1
+        # Some servers refuse requests for log-probabilities.
+        logprobs = self.source in ("entropy", "mixed") and self.estimator != "discrete"
         drawn = attempt(
             self.limits,
             name,
-            lambda: model.say(messages, n=n, temperature=temperature, max_tokens=self.max_tokens, seed=seed),
+            lambda: model.generate(
+                messages,
+                n=n,
+                temperature=temperature,
+                max_tokens=self.max_tokens,
+                seed=seed,
+                logprobs=logprobs,
+            ),
         ).value
         if len(drawn) < n or not any(one.text.strip() for one in drawn):
             msg = (

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 from confroute.errors import ModelError, RequestError
 from confroute.models import prompts
 from confroute.models.loading import Weights, load_causal
-from confroute.models.sampling import Piece, Plan, answers_of, check, piece_of, steps
+from confroute.models.sampling import Plan, answers_of, check, piece_of, steps
+from confroute.models.text_model import Piece
 from confroute.types import Generation, Message, Usage
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from confroute.errors import RequestError
 from confroute.models.prompts import Row
-from confroute.types import Alternatives, Finish, Generation, Usage
+from confroute.models.text_model import Piece
+from confroute.types import Finish, Generation, Usage
 
 if TYPE_CHECKING:
     from confroute.models.decoding import Decoder
@@ -24,34 +25,6 @@ class Plan:
     top_p: float = 1.0
     seed: int | None = None
     top_logprobs: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
-    """A part of a streamed answer.
-
-    Attributes
-    ----------
-    text : str
-        Never retracted. May be empty on the last piece.
-    logprobs : tuple of float
-        Natural log-probabilities of `tokens`, in (-inf, 0].
-    tokens : tuple of str
-        They join to `text`.
-    top_logprobs : tuple of alternatives or None
-        The likeliest tokens at each place, where they were asked for.
-    finish : str or None
-        Why the answer ended; on the last piece only.
-    usage : Usage or None
-        Tokens of the whole call; on the last piece only.
-    """
-
-    text: str
-    logprobs: tuple[float, ...] = ()
-    tokens: tuple[str, ...] = ()
-    top_logprobs: tuple[Alternatives, ...] | None = None
-    finish: Finish | None = None
-    usage: Usage | None = None
 
 
 def check(plan: Plan, stop: Sequence[str]) -> None:

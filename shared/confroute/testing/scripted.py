@@ -19,10 +19,12 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from confroute.asks import Hidden, ModelAsk, Prompt, Sample, Score
 from confroute.errors import PolicyError
 from confroute.models.inside import elsewhere
+from confroute.models.text_model import Piece
 from confroute.streaming import Streamed
 from confroute.types import Alternatives, Finish, Generation, Message, Request, Usage, transcript
 
@@ -102,6 +104,8 @@ class ScriptedModel:
     samples : sequence of Reply or str
         Answers to calls at a temperature above 0, in a cycle; the replies where not given.
     name : str
+    remote : bool
+        What it says of itself as a `confroute.models.text_model.TextModel`, which it is.
 
     Examples
     --------
@@ -113,6 +117,7 @@ class ScriptedModel:
     replies: Sequence[Reply | str] | Callable[[str], Reply | str] = ("ok",)
     samples: Sequence[Reply | str] = ()
     name: str = "scripted"
+    remote: bool = False
     heard: list[Heard] = field(default_factory=list)
     _greedy: int = 0
     _sampled: int = 0
@@ -120,7 +125,8 @@ class ScriptedModel:
 
     def __reduce__(self) -> tuple[type[ScriptedModel], tuple[object, ...]]:
         # Hosts pickle and deep-copy their models; a lock can neither be pickled nor copied.
-        return type(self), (self.replies, self.samples, self.name, [*self.heard], self._greedy, self._sampled)
+        settings = self.replies, self.samples, self.name, self.remote
+        return type(self), (*settings, [*self.heard], self._greedy, self._sampled)
 
     def reply(self, prompt: str, *, temperature: float | None = None) -> Reply:
         """The next reply to `prompt`; neither waits nor raises its fault."""
@@ -136,18 +142,50 @@ class ScriptedModel:
                 self._greedy += 1
         return said if isinstance(said, Reply) else Reply(text=said)
 
-    def say(self, prompt: str, *, temperature: float | None = None) -> Generation:
-        """Wait as scripted, then answer or raise."""
+    def generate(
+        self, messages: Sequence[Message], *, n: int = 1, temperature: float | None = None, **settings: Any
+    ) -> tuple[Generation, ...]:
+        """Wait as scripted, then answer or raise, `n` times; other settings of a `TextModel` change nothing."""
+        prompt = transcript(messages)
+        answers = []
+        for _ in range(n):
+            reply = self.reply(prompt, temperature=temperature)
+            time.sleep(reply.latency_s)
+            answers.append(self._answer(reply, prompt))
+        return tuple(answers)
+
+    async def agenerate(
+        self, messages: Sequence[Message], *, n: int = 1, temperature: float | None = None, **settings: Any
+    ) -> tuple[Generation, ...]:
+        """Async form of `generate`."""
+        prompt = transcript(messages)
+        answers = []
+        for _ in range(n):
+            reply = self.reply(prompt, temperature=temperature)
+            await asyncio.sleep(reply.latency_s)
+            answers.append(self._answer(reply, prompt))
+        return tuple(answers)
+
+    def stream(
+        self, messages: Sequence[Message], *, temperature: float | None = None, **settings: Any
+    ) -> Generator[Piece, None, None]:
+        """Answer token by token."""
+        prompt = transcript(messages)
         reply = self.reply(prompt, temperature=temperature)
         time.sleep(reply.latency_s)
-        if reply.fault is not None:
-            raise reply.fault
-        return reply.generation(prompt, model=self.name)
+        yield from _pieces(reply, reply.generation(prompt, model=self.name))
 
-    async def asay(self, prompt: str, *, temperature: float | None = None) -> Generation:
-        """Async form of `say`."""
+    async def astream(
+        self, messages: Sequence[Message], *, temperature: float | None = None, **settings: Any
+    ) -> AsyncGenerator[Piece, None]:
+        """Async form of `stream`."""
+        prompt = transcript(messages)
         reply = self.reply(prompt, temperature=temperature)
         await asyncio.sleep(reply.latency_s)
+        for piece in _pieces(reply, reply.generation(prompt, model=self.name)):
+            yield piece
+
+    def _answer(self, reply: Reply, prompt: str) -> Generation:
         if reply.fault is not None:
             raise reply.fault
         return reply.generation(prompt, model=self.name)
@@ -181,10 +219,10 @@ class ScriptedCalls:
         def answer(ask: ModelAsk) -> list[Generation]:
             if isinstance(ask, (Score, Hidden)):
                 raise elsewhere(ask, self._model(ask.tier).name)
-            prompt = _asked(ask, request)
+            model, messages = self._model(ask.tier), _asked(ask, request)
             if isinstance(ask, Sample):
-                return [self._model(ask.tier).say(prompt, temperature=ask.temperature) for _ in range(ask.n)]
-            return [self._model(ask.tier).say(prompt)]
+                return [*model.generate(messages, n=ask.n, temperature=ask.temperature)]
+            return [*model.generate(messages)]
 
         return answer
 
@@ -194,13 +232,10 @@ class ScriptedCalls:
         async def answer(ask: ModelAsk) -> list[Generation]:
             if isinstance(ask, (Score, Hidden)):
                 raise elsewhere(ask, self._model(ask.tier).name)
-            prompt = _asked(ask, request)
+            model, messages = self._model(ask.tier), _asked(ask, request)
             if isinstance(ask, Sample):
-                return [
-                    await self._model(ask.tier).asay(prompt, temperature=ask.temperature)
-                    for _ in range(ask.n)
-                ]
-            return [await self._model(ask.tier).asay(prompt)]
+                return [*await model.agenerate(messages, n=ask.n, temperature=ask.temperature)]
+            return [*await model.agenerate(messages)]
 
         return answer
 
@@ -208,7 +243,7 @@ class ScriptedCalls:
         """What `confroute.executor.run_stream` wants as `stream`: tokens, then the whole answer."""
 
         def answer(ask: Streamed) -> Generator[str | Generation, None, None]:
-            model, prompt = self._model(ask.tier), _asked(ask, request)
+            model, prompt = self._model(ask.tier), transcript(_asked(ask, request))
             reply = model.reply(prompt)
             time.sleep(reply.latency_s)
             yield from parts(reply)
@@ -220,7 +255,7 @@ class ScriptedCalls:
         """What `confroute.executor.arun_stream` wants as `stream`."""
 
         async def answer(ask: Streamed) -> AsyncGenerator[str | Generation, None]:
-            model, prompt = self._model(ask.tier), _asked(ask, request)
+            model, prompt = self._model(ask.tier), transcript(_asked(ask, request))
             reply = model.reply(prompt)
             await asyncio.sleep(reply.latency_s)
             for part in parts(reply):
@@ -251,15 +286,22 @@ def part(said: Generation, position: int) -> Generation:
     )
 
 
+def _pieces(reply: Reply, said: Generation) -> Generator[Piece, None, None]:
+    for position, token in enumerate(parts(reply)):
+        own = part(said, position)
+        yield Piece(text=token, logprobs=own.logprobs or (), tokens=(token,), top_logprobs=own.top_logprobs)
+    yield Piece(text="", finish=said.finish, usage=said.usage)
+
+
 def prompt_of(request: Request) -> str:
     """A conversation as one text, as scripted models see it."""
     return transcript(request.messages)
 
 
-def _asked(ask: ModelAsk | Streamed, request: Request) -> str:
+def _asked(ask: ModelAsk | Streamed, request: Request) -> tuple[Message, ...]:
     """What a model is to read: the conversation or a prompt of the ask's own, and the ask's note."""
     if isinstance(ask, Prompt):
-        return transcript(ask.messages)
+        return ask.messages
     note = getattr(ask, "note", None)
     own = () if note is None else (Message(role="user", text=note),)
-    return transcript((*request.messages, *own))
+    return (*request.messages, *own)
