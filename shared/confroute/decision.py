@@ -8,12 +8,15 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 from confroute.certificate import Certificate
+from confroute.display import Displayable
 from confroute.types import JSON, Generation, Usage
 
 Stage: TypeAlias = Literal[
     "rule", "forced", "head", "draft", "prefix", "evidence", "lacking", "no_signal", "fallback", "failed"
 ]
 FORMAT = 1
+# The `threshold_source` of thresholds that come with confroute: they were fitted to no one's models.
+UNCALIBRATED = "uncalibrated default"
 
 
 def _number(value: float | None) -> float | None:
@@ -106,7 +109,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Decision:
+class Decision(Displayable):
     """Where one call went, why, on which evidence and at what cost.
 
     Attributes
@@ -161,18 +164,6 @@ class Decision:
     private: bool = False
     sampled: bool = False
     layers: Mapping[str, JSON] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        """One line; `to_dict` has it all."""
-        from confroute.views.decision import decision_text
-
-        return decision_text(self)
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from confroute.views.decision import decision_html
-
-        return decision_html(self)
 
     @property
     def latency_s(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from confroute.asks import (
     Ask,
@@ -27,7 +27,7 @@ from confroute.budget.pacing import counted
 from confroute.errors import DeadlineError, PolicyError, StateError, StreamInterruptedError
 from confroute.flow import Flow, Policy
 from confroute.policy.files import register
-from confroute.policy.wrapper import Shown, layers_of, noted, through
+from confroute.policy.wrapper import Wrapper, layers_of, noted, through
 from confroute.prices import Price
 from confroute.state.store import Store, open_store
 from confroute.types import JSON, Request, Usage
@@ -255,7 +255,7 @@ def _may_be_billed(error: Exception) -> bool:
 
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Paced(Shown):
+class Paced(Wrapper):
     """A policy whose calls to the last tier stay within budgets. Stands outermost, so that it sees all that is paid.
 
     Before a call to that tier its worst case is reserved: bytes of the prompt (no tokenizer makes more tokens of it)
@@ -298,6 +298,7 @@ class Paced(Shown):
     kept as ever, and a call that is to be reserved fails as its tier would (`StateError`).
     """
 
+    pays: ClassVar[bool] = True
     policy: Policy
     budgets: tuple[Budget, ...]
     price: Price | None = None
@@ -325,12 +326,6 @@ class Paced(Shown):
         if self.on_spent not in {"edge", "raise"}:
             msg = f"on_spent is {self.on_spent!r}: expected 'edge' or 'raise'"
             raise PolicyError(msg)
-
-    @property
-    def tiers(self) -> tuple[str, ...]:
-        """Those of the policy."""
-        tiers: tuple[str, ...] = getattr(self.policy, "tiers", ("edge", "cloud"))
-        return tiers
 
     def flow(self, request: Request) -> Flow:
         """Route one request; see `confroute.flow.Policy`."""

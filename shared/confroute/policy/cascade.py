@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
 
 from confroute.asks import Ask, Draft, Evidence, Final, Report, Seen, Tentative
-from confroute.decision import Decision, Measurement, Routed, Stage, Step
+from confroute.decision import UNCALIBRATED, Decision, Measurement, Routed, Stage, Step
+from confroute.display import Displayable
 from confroute.errors import (
     AllTiersFailedError,
     MissingExtraError,
@@ -25,7 +26,7 @@ from confroute.policy.gate import Gate, check_threshold
 from confroute.policy.prefix import Prefix
 from confroute.policy.rules import Rule, Ruling
 from confroute.policy.steps import drafting, failed_step, is_missing, kind_of, step_of, steps_of
-from confroute.policy.threshold import DEFAULT_SOURCE, Threshold
+from confroute.policy.threshold import Threshold
 from confroute.policy.verdict import (
     Verdict,
     blocked_by,
@@ -39,7 +40,6 @@ from confroute.policy.verdict import (
     unmeasured,
     verdict_of,
 )
-from confroute.policy.wrapper import Shown
 from confroute.remediation import failure, told
 from confroute.signals import SelfConsistency, Signal, TokenLogprob
 from confroute.signals.base import Asking, Case, alternatives_wanted
@@ -319,14 +319,14 @@ def default_gates() -> tuple[Gate, ...]:
     models: record and calibrate before you rely on them.
     """
     return (
-        Gate(signal=TokenLogprob(), threshold=Threshold(value=0.25, source=DEFAULT_SOURCE)),
-        Gate(signal=SelfConsistency(), threshold=Threshold(value=0.4, source=DEFAULT_SOURCE)),
+        Gate(signal=TokenLogprob(), threshold=Threshold(value=0.25, source=UNCALIBRATED)),
+        Gate(signal=SelfConsistency(), threshold=Threshold(value=0.4, source=UNCALIBRATED)),
     )
 
 
 @register
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Cascade(Shown):
+class Cascade(Displayable):
     """Ask each tier in turn, cheapest first, and keep the first answer that is certain enough.
 
     Parameters
@@ -401,12 +401,6 @@ class Cascade(Shown):
         _one_of("on_edge_error", self.on_edge_error, ("cloud", "raise"))
         _one_of("on_cloud_error", self.on_cloud_error, ("raise", "edge"))
         _one_of("returns", self.returns, ("draft", "majority"))
-
-    def __repr__(self) -> str:
-        """One line; `save` writes it all."""
-        from confroute.views.policy import policy_text
-
-        return policy_text(self)
 
     @classmethod
     def of(

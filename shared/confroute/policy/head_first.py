@@ -9,13 +9,14 @@ from typing import Any, Literal, TypeAlias
 
 from confroute.asks import Ask, Embed, Evidence, Report
 from confroute.decision import Decision, Measurement, Routed, Stage, Step
+from confroute.display import Displayable
 from confroute.errors import MissingExtraError, ModelError, PolicyError, StreamInterruptedError
 from confroute.flow import Flow
 from confroute.heads.base import Estimate, Head, TextHead, check_encoder
 from confroute.heads.encoder import Encoder
 from confroute.policy.cascade import Cascade
 from confroute.policy.verdict import blocked_by, stay
-from confroute.policy.wrapper import Shown, through
+from confroute.policy.wrapper import through
 from confroute.types import Request, Tier
 
 SIGNAL = "head"
@@ -24,7 +25,7 @@ _Walking: TypeAlias = Generator[Ask, Evidence, Routed]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeadFirst(Shown):
+class HeadFirst(Displayable):
     """Ask a head first: cloud now, edge now, or draft and verify by the cascade.
 
     Parameters

@@ -12,7 +12,7 @@ from confroute.errors import BudgetSpentError, PolicyError
 from confroute.flow import Flow, Policy
 from confroute.policy.files import register
 from confroute.policy.reuse import DraftReuse
-from confroute.policy.wrapper import Shown, layers_of, noted, through
+from confroute.policy.wrapper import Wrapper, layers_of, noted, through
 from confroute.types import Request, Usage
 
 # Of text without a tokenizer: a token is about 4 bytes of English.
@@ -21,7 +21,7 @@ _BYTES_A_TOKEN = 4
 
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hedged(Shown):
+class Hedged(Wrapper):
     """Begin the last tier's answer beside the evidence on the draft, and cancel whichever is not needed.
 
     Worth its price where waiting is dearer than tokens: an escalated call no longer waits for the samples first, a
@@ -61,12 +61,6 @@ class Hedged(Shown):
         if any(isinstance(layer, DraftReuse) for layer in layers_of(self.policy)):
             msg = "a hedge begins before there is a draft to reuse: take Hedged or DraftReuse, not both"
             raise PolicyError(msg)
-
-    @property
-    def tiers(self) -> tuple[str, ...]:
-        """Those of the policy."""
-        tiers: tuple[str, ...] = getattr(self.policy, "tiers", ("edge", "cloud"))
-        return tiers
 
     def flow(self, request: Request) -> Flow:
         """Route one request; see `confroute.flow.Policy`."""

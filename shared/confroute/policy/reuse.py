@@ -10,7 +10,7 @@ from confroute.asks import Ask, Draft, Evidence, Final, Tentative
 from confroute.errors import PolicyError
 from confroute.flow import Flow, Policy
 from confroute.policy.files import register
-from confroute.policy.wrapper import Shown, noted, through
+from confroute.policy.wrapper import Wrapper, noted, through
 from confroute.types import Generation, Request
 
 VERIFY = (
@@ -27,7 +27,7 @@ PATCH = (
 
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DraftReuse(Shown):
+class DraftReuse(Wrapper):
     """Show the last tier the draft that was not kept.
 
     Off unless you put it around a policy: it makes every escalated prompt longer, and a wrong draft can mislead. Measure
@@ -59,12 +59,6 @@ class DraftReuse(Shown):
         if self.mode not in {"verify", "patch"}:
             msg = f"mode is {self.mode!r}: expected 'verify' or 'patch'"
             raise PolicyError(msg)
-
-    @property
-    def tiers(self) -> tuple[str, ...]:
-        """Those of the policy."""
-        tiers: tuple[str, ...] = getattr(self.policy, "tiers", ("edge", "cloud"))
-        return tiers
 
     def flow(self, request: Request) -> Flow:
         """Route one request; see `confroute.flow.Policy`."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from confroute.asks import Ask, Evidence
 from confroute.decision import Decision, Routed, Step
+from confroute.display import Displayable
 from confroute.flow import Flow, Policy, advance
 from confroute.types import JSON
 
@@ -20,16 +21,27 @@ def by_chance(share: float) -> bool:
     return _coin.random() < share
 
 
-class Shown:
-    """A policy, or a layer around one, that a notebook shows as a table."""
+class Wrapper(Displayable):
+    """A policy around another one, its `policy`.
+
+    Attributes
+    ----------
+    learns : bool
+        Whether it sets the thresholds of the policy inside, which no other wrapper may set then.
+    pays : bool
+        Whether it charges the calls that it sees to budgets.
+    """
 
     __slots__ = ()
+    learns: ClassVar[bool] = False
+    pays: ClassVar[bool] = False
+    policy: Any
 
-    def _repr_html_(self: Policy) -> str:
-        """What a notebook shows."""
-        from confroute.views.policy import policy_html
-
-        return policy_html(self)
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """Those of the policy inside, cheapest first."""
+        tiers: tuple[str, ...] = getattr(self.policy, "tiers", ("edge", "cloud"))
+        return tiers
 
 
 def through(inner: Flow, answer: Callable[[Ask], Generator[Ask, Evidence, Evidence]]) -> Flow:

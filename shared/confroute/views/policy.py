@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from confroute.policy.wrapper import layers_of
+from confroute.certificate import Certificate
+from confroute.display import register
+from confroute.flow import Policy
+from confroute.policy.cascade import Cascade
+from confroute.policy.gate import Gate
+from confroute.policy.head_first import HeadFirst
+from confroute.policy.threshold import Threshold
+from confroute.policy.wrapper import Wrapper, layers_of
 from confroute.views.html import fragment, table
 from confroute.views.svg import bar
-
-if TYPE_CHECKING:
-    from confroute.certificate import Certificate
-    from confroute.flow import Policy
-    from confroute.policy.cascade import Cascade
-    from confroute.policy.gate import Gate
-    from confroute.policy.threshold import Threshold
 
 _LONG = 120
 _FAILURES = (
@@ -145,3 +145,8 @@ def _words(value: Any) -> str:
     else:
         words = repr(value)
     return words if len(words) <= _LONG else f"{type(value).__name__}(...)"
+
+
+register(Cascade, text=policy_text, html=policy_html)
+register(HeadFirst, html=policy_html)
+register(Wrapper, html=policy_html)
