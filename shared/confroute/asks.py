@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, Union, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, Union, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from confroute.decision import Decision
+from confroute.errors import SignalUnavailableError
 from confroute.types import Generation, Message
 
-if TYPE_CHECKING:
-    from confroute.signals.mc_dropout import DropoutPasses
-
+Floats: TypeAlias = npt.NDArray[np.float64]
 Layers: TypeAlias = Literal["top-third", "all"] | int
 Outcome: TypeAlias = Literal["wait", "commit", "cut"]
 
@@ -120,6 +119,26 @@ class Score:
     seed: int = 0
 
 
+def dropout_fault(passes: int, rate: float, layers: Layers, seed: int) -> str | None:
+    """What is wrong with the settings of dropout passes, or None.
+
+    Examples
+    --------
+    >>> dropout_fault(1, 0.1, "all", 0)
+    'passes is 1: expected at least 2, since one pass says nothing about their spread'
+    """
+    if passes < 2:
+        return f"passes is {passes}: expected at least 2, since one pass says nothing about their spread"
+    if not 0 <= rate < 1:
+        return f"rate is {rate}: expected a share of features in [0, 1); 0.01 is usual"
+    counted = isinstance(layers, int) and not isinstance(layers, bool) and layers >= 1
+    if not counted and layers not in ("top-third", "all"):
+        return f"layers is {layers!r}: expected 'top-third', 'all' or a number of top layers from 1"
+    if seed < 0:
+        return f"seed is {seed}: expected 0 or more"
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hidden:
     """Hidden states of `tier` behind the request's prompt, before any token of an answer: evidence holds `numbers`.
@@ -207,6 +226,46 @@ class Shadow:
 
 
 Ask: TypeAlias = Union[ModelAsk, WorkAsk, Tentative, Report, Consult, Begin, Cancel, Shadow, "Gather"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropoutPasses:
+    """What several passes with dropout say about one answer.
+
+    Attributes
+    ----------
+    logprobs : ndarray of float64, shape (passes, tokens)
+        Natural logarithm of each answer token's probability in each pass, at most 0.
+    total : ndarray of float64, shape (tokens,)
+        Entropy of the mean predictive distribution over the whole vocabulary, in nats, in [0, log vocabulary].
+    expected : ndarray of float64, shape (tokens,)
+        Mean of the passes' own entropies, in nats, in [0, total].
+
+    Shapes that do not belong together and values that are not finite raise SignalUnavailableError.
+    """
+
+    logprobs: Floats = field(compare=False)
+    total: Floats = field(compare=False)
+    expected: Floats = field(compare=False)
+
+    def __post_init__(self) -> None:
+        shape = self.logprobs.shape
+        if len(shape) != 2 or 0 in shape or not self.total.shape == self.expected.shape == shape[1:]:
+            msg = (
+                f"shapes of logprobs, total, expected are {shape}, {self.total.shape}, {self.expected.shape}: "
+                "expected (passes, tokens), (tokens,), (tokens,) with at least one of each"
+            )
+            raise SignalUnavailableError(msg)
+        if not all(np.isfinite(part).all() for part in (self.logprobs, self.total, self.expected)):
+            msg = (
+                "a dropout pass gave values that are not finite; load the model in float32 or lower the rate"
+            )
+            raise SignalUnavailableError(msg)
+
+    @property
+    def mutual_information(self) -> Floats:
+        """Mutual information of each token and the weights (BALD), in nats, 0 or more; shape (tokens,)."""
+        return np.asarray(np.maximum(0.0, self.total - self.expected), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

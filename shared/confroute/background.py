@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from confroute.asks import Evidence
-from confroute.errors import ConfrouteError
+from confroute.errors import loggable
 from confroute.models.deadline import no_deadline
 
 T = TypeVar("T")
@@ -102,12 +102,6 @@ async def await_all(timeout_s: float = 60.0) -> bool:
         return True
     _, late = await asyncio.wait(waiting, timeout=timeout_s)
     return not late
-
-
-def loggable(error: Exception) -> str:
-    """An error as a log may hold it: the words of others' errors may repeat the prompt."""
-    kind = type(error).__name__
-    return f"{kind}: {error}" if isinstance(error, ConfrouteError) else kind
 
 
 def _outcome(work: Callable[[], Evidence]) -> Evidence | Exception:

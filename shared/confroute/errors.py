@@ -62,6 +62,12 @@ class ConfrouteError(Exception):
     """Base class of all errors confroute raises on purpose."""
 
 
+def loggable(error: Exception) -> str:
+    """An error as a log may hold it: the words of others' errors may repeat the prompt."""
+    kind = type(error).__name__
+    return f"{kind}: {error}" if isinstance(error, ConfrouteError) else kind
+
+
 class PolicyError(ConfrouteError, ValueError):
     """A policy, a threshold or a policy file that cannot be used."""
 

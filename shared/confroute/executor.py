@@ -49,13 +49,12 @@ from confroute.asks import (
     WorkAsk,
 )
 from confroute.concurrency import atogether, together
-from confroute.decision import Decision, Routed
+from confroute.decision import UNCALIBRATED, Decision, Routed
 from confroute.errors import PrivacyError, SignalUnavailableError, lose
 from confroute.flow import Policy, adrive, adrive_stream, drive, drive_stream
 from confroute.models.prompt_cache import prompts_kept
 from confroute.models.resilience import Attempted, Limits, aattempt, attempt
 from confroute.observe.trace import publish
-from confroute.policy.threshold import DEFAULT_SOURCE
 from confroute.streaming import Scores, Streamed, astreamed, replayed, streamed
 from confroute.types import Generation, Request
 
@@ -64,7 +63,7 @@ _log = logging.getLogger("confroute")
 
 def hint(decision: Decision) -> None:
     """Say how to calibrate, at the first decision that an uncalibrated default settles."""
-    if decision.threshold_source == DEFAULT_SOURCE:
+    if decision.threshold_source == UNCALIBRATED:
         say_once()
 
 

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from confroute.asks import Embed, Evidence, Gather, Sample, Score
+from confroute.asks import DropoutPasses, Embed, Evidence, Gather, Sample, Score
 from confroute.policy.steps import failed_step, is_missing, step_of, steps_of
-from confroute.signals.mc_dropout import DropoutPasses
 from confroute.types import Generation, Usage
 
 TWO = (

@@ -46,7 +46,7 @@ class ChatSpeaker:
 
     def options(self, messages: tuple[Message, ...], draft: Generation) -> Mapping[str, float] | None:
         """Log-probability of each option letter that the last user message lists, as the answer's first token."""
-        from confroute.models.inside import option_logprobs
+        from confroute.models.inside import option_alternatives
         from langchain_confroute import ChatLocal
 
         asked = next((m.text for m in reversed(messages) if m.role == "user"), "")
@@ -54,7 +54,7 @@ class ChatSpeaker:
         if not letters:
             return None
         if isinstance(self.source, ChatLocal):
-            return option_logprobs(self.source.loaded(), messages, letters)
+            return by_option(option_alternatives(self.source.loaded(), messages, letters), letters)
         return by_option(draft.top_logprobs[0], letters) or None if draft.top_logprobs else None
 
 

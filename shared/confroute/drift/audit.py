@@ -8,37 +8,22 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from confroute.asks import Consult, Draft, Evidence, Shadow
-from confroute.budget.paced import Paced
 from confroute.decision import Routed
 from confroute.drift.eprocess import DriftTest
 from confroute.errors import BudgetSpentError, PolicyError, StateError
 from confroute.flow import Flow, Policy
 from confroute.policy.files import register
-from confroute.policy.wrapper import Shown, by_chance, layers_of, noted
-from confroute.signals.equivalence import settled_by_text
+from confroute.policy.wrapper import Wrapper, by_chance, layers_of, noted
+from confroute.signals.equivalence import disagreement
 from confroute.state.store import Store, open_store
 from confroute.types import JSON, Generation, Request, Tier
 
 _log = logging.getLogger("confroute")
 
 
-def disagreement(question: str, edge: Generation, cloud: Generation) -> float:
-    """1.0 unless both answers say the same by their texts: numbers and options where asked for, else the wording.
-
-    Right for short answers. Free text differs in wording without being wrong: give `Audited` a loss of your own.
-
-    Examples
-    --------
-    >>> disagreement("What is 2 + 2?", Generation(text="It is 4."), Generation(text="4"))
-    0.0
-    """
-    first, second = edge.answer or edge.text, cloud.answer or cloud.text
-    return 0.0 if settled_by_text(question, first, second) else 1.0
-
-
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Audited(Shown):
+class Audited(Wrapper):
     """A policy whose kept answers are audited, and what happens when they have become worse than promised.
 
     Parameters
@@ -87,7 +72,7 @@ class Audited(Shown):
         if self.on_alarm not in {"warn", "widen", "cloud"}:
             msg = f"on_alarm is {self.on_alarm!r}: expected 'warn', 'widen' or 'cloud'"
             raise PolicyError(msg)
-        if any(isinstance(layer, Paced) for layer in layers_of(self.policy)):
+        if any(getattr(layer, "pays", False) for layer in layers_of(self.policy)):
             msg = "a budget inside would not see what audits cost: put Paced around Audited"
             raise PolicyError(msg)
         if self.on_alarm == "widen" and any(
@@ -98,12 +83,6 @@ class Audited(Shown):
         if self.on_alarm == "widen" and not self._gates:
             msg = "on_alarm='widen' moves the thresholds of gates, and this policy has none: take 'warn' or 'cloud'"
             raise PolicyError(msg)
-
-    @property
-    def tiers(self) -> tuple[str, ...]:
-        """Those of the policy."""
-        tiers: tuple[str, ...] = getattr(self.policy, "tiers", ("edge", "cloud"))
-        return tiers
 
     @property
     def _gates(self) -> tuple[Any, ...]:

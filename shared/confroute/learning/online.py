@@ -8,18 +8,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from confroute.asks import Ask, Consult, Draft, Evidence, Shadow, Tentative
-from confroute.background import loggable
 from confroute.decision import Measurement, Routed
-from confroute.drift.audit import disagreement
-from confroute.errors import PolicyError, StateError
+from confroute.errors import PolicyError, StateError, loggable
 from confroute.flow import Flow
 from confroute.learning.sequential_certification import Learned, Looks
 from confroute.policy.cascade import Cascade
 from confroute.policy.files import register
 from confroute.policy.gate import Gate
 from confroute.policy.threshold import Threshold
-from confroute.policy.wrapper import Shown, by_chance, noted, through
+from confroute.policy.wrapper import Wrapper, by_chance, noted, through
 from confroute.signals.base import Asking, Case, Range, Signal
+from confroute.signals.equivalence import disagreement
 from confroute.state.store import Store, open_store
 from confroute.types import JSON, Generation, Request
 
@@ -50,7 +49,7 @@ class _Whole:
 
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LearnOnline(Shown):
+class LearnOnline(Wrapper):
     """A cascade whose thresholds are learned from its own traffic, with a promise that holds at every moment.
 
     Parameters
@@ -91,7 +90,6 @@ class LearnOnline(Shown):
     0
     """
 
-    # Layers that set thresholds from the outside would undo what is learned.
     learns: ClassVar[bool] = True
     policy: Cascade
     alpha: float = 0.05
@@ -120,11 +118,6 @@ class LearnOnline(Shown):
     def looks(self) -> Looks:
         """When labels are looked at."""
         return Looks(alpha=self.alpha, delta=self.delta, most=self.labels)
-
-    @property
-    def tiers(self) -> tuple[str, ...]:
-        """Those of the policy."""
-        return self.policy.tiers
 
     def state(self) -> dict[str, Learned]:
         """What has been learned, by signal."""

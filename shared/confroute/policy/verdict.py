@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
-from confroute.decision import Measurement, Stage
+from confroute.decision import UNCALIBRATED, Measurement, Stage
 from confroute.errors import NoSignalError
 from confroute.policy.gate import Gate
 from confroute.policy.rules import Ruling
-from confroute.policy.threshold import DEFAULT_SOURCE, Threshold
+from confroute.policy.threshold import Threshold
 from confroute.signals.abstention import ContextLacks
 from confroute.signals.answers import answer_of, normalised
 from confroute.signals.base import Settled
@@ -102,7 +102,7 @@ def default_lacking() -> Gate:
 
     0.5 was not fitted to your models and texts.
     """
-    return Gate(signal=ContextLacks(), threshold=Threshold(value=0.5, source=DEFAULT_SOURCE))
+    return Gate(signal=ContextLacks(), threshold=Threshold(value=0.5, source=UNCALIBRATED))
 
 
 def gates_for(request: Request, gates: tuple[Gate, ...], lacking: Gate | None) -> tuple[Gate, ...]:

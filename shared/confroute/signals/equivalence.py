@@ -19,6 +19,7 @@ from confroute.asks import Embed, Entails, Evidence
 from confroute.errors import PolicyError
 from confroute.signals.answers import final_answer, kind_of, normalised
 from confroute.signals.base import Asking
+from confroute.types import Generation
 
 _NEGATION = re.compile(r"\b(?:not|no|never|none|neither|nor|cannot|without)\b|n't\b", re.IGNORECASE)
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
@@ -87,6 +88,20 @@ def settled_by_text(question: str, first: str, second: str) -> bool | None:
     if bool(_NEGATION.search(first)) != bool(_NEGATION.search(second)):
         return False
     return None
+
+
+def disagreement(question: str, edge: Generation, cloud: Generation) -> float:
+    """1.0 unless both answers say the same by their texts: numbers and options where asked for, else the wording.
+
+    Right for short answers. Free text differs in wording without being wrong: give `Audited` a loss of your own.
+
+    Examples
+    --------
+    >>> disagreement("What is 2 + 2?", Generation(text="It is 4."), Generation(text="4"))
+    0.0
+    """
+    first, second = edge.answer or edge.text, cloud.answer or cloud.text
+    return 0.0 if settled_by_text(question, first, second) else 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
