@@ -31,12 +31,12 @@ from confroute.asks import (
     Prompt,
     Sample,
     Score,
+    StreamAsk,
     Tentative,
 )
 from confroute.errors import RequestError
 from confroute.models.inside import elsewhere, look_inside
 from confroute.signals.fields import field_logprobs
-from confroute.streaming import Streamed
 from confroute.types import Generation
 from langchain_confroute._answers import merged
 from langchain_confroute._compat import bubble_ups, first_messages
@@ -103,7 +103,7 @@ class ChatCalls:
             raise Escaped(error) from error
         return self._generations(messages, start, ask)
 
-    def stream(self, ask: Streamed) -> Generator[AIMessage | Generation, None, None]:
+    def stream(self, ask: StreamAsk) -> Generator[AIMessage | Generation, None, None]:
         """What `confroute.executor.run_stream` wants."""
         start, chunks = time.perf_counter(), []
         items = self._chunks(self._streaming(ask), ask)
@@ -124,7 +124,7 @@ class ChatCalls:
             return
         yield self._generation(merged(chunks), start, ask)
 
-    async def astream(self, ask: Streamed) -> AsyncGenerator[AIMessage | Generation, None]:
+    async def astream(self, ask: StreamAsk) -> AsyncGenerator[AIMessage | Generation, None]:
         """What `confroute.executor.arun_stream` wants."""
         start, chunks = time.perf_counter(), []
         items = self._achunks(self._streaming(ask), ask)
@@ -147,12 +147,12 @@ class ChatCalls:
             return
         yield self._generation(merged(chunks), start, ask)
 
-    def _streaming(self, ask: Streamed) -> Model:
+    def _streaming(self, ask: StreamAsk) -> Model:
         tier = self.tiers[ask.tier]
         self.unasked = isinstance(ask, Tentative) and tier.asks_logprobs
         return tier.final if isinstance(ask, Final) else tier.watched(ask.top_logprobs)
 
-    def _gives_in(self, ask: Streamed, error: Exception) -> bool:
+    def _gives_in(self, ask: StreamAsk, error: Exception) -> bool:
         """Whether a watched draft failed because it asked for log-probabilities: it is then not watched any more."""
         return isinstance(ask, Tentative) and self.tiers[ask.tier].ease(error)
 
@@ -227,11 +227,11 @@ class ChatCalls:
         answer = await run_in_executor(config, model.invoke, self._given(ask), config, **self._kwargs(ask))
         return _message(answer, ask)
 
-    def _chunks(self, model: Model, ask: Streamed) -> Iterator[AIMessage]:
+    def _chunks(self, model: Model, ask: StreamAsk) -> Iterator[AIMessage]:
         for chunk in _closing(model.stream(self._given(ask), self._config(ask), **self._kwargs(ask))):
             yield _message(chunk, ask)
 
-    async def _achunks(self, model: Model, ask: Streamed) -> AsyncIterator[AIMessage]:
+    async def _achunks(self, model: Model, ask: StreamAsk) -> AsyncIterator[AIMessage]:
         items = model.astream(self._given(ask), self._config(ask), **self._kwargs(ask))
         try:
             async for chunk in items:

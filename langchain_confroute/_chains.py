@@ -13,10 +13,9 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from confroute.asks import Hidden, ModelAsk, Prompt, Sample, Score, Tentative
+from confroute.asks import Hidden, ModelAsk, Prompt, Sample, Score, StreamAsk, Tentative
 from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.models.inside import elsewhere
-from confroute.streaming import Streamed
 from confroute.types import Generation, Usage
 from langchain_confroute._answers import summed
 from langchain_confroute._calls import TAGS
@@ -142,7 +141,7 @@ class ChainCalls:
             for output, (_, heard) in zip(outputs, below, strict=True)
         ]
 
-    def stream(self, ask: Streamed) -> Generator[Any, None, None]:
+    def stream(self, ask: StreamAsk) -> Generator[Any, None, None]:
         """What `confroute.executor.run_stream` wants."""
         config, heard = self._below(ask)
         start, chunks = time.perf_counter(), []
@@ -157,7 +156,7 @@ class ChainCalls:
             close(items)
         yield self._whole(heard, chunks, start)
 
-    async def astream(self, ask: Streamed) -> AsyncGenerator[Any, None]:
+    async def astream(self, ask: StreamAsk) -> AsyncGenerator[Any, None]:
         """What `confroute.executor.arun_stream` wants."""
         config, heard = self._below(ask)
         start, chunks = time.perf_counter(), []

@@ -8,8 +8,7 @@ from typing import Any
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 
-from confroute.asks import ModelAsk, Prompt, Sample, Tentative
-from confroute.streaming import Streamed
+from confroute.asks import ModelAsk, Prompt, Sample, StreamAsk, Tentative
 from langchain_confroute import _compat
 from langchain_confroute._calls import ChatCalls
 from langchain_confroute._tiers import Model, TierModel, chat_of, kwargs_of, without_sampling
@@ -56,13 +55,13 @@ class SilentCalls(ChatCalls):
         model = tier.sampler(ask.temperature)
         return [await self._ainvoke(tier, model, ask) for _ in range(ask.n)]
 
-    def _chunks(self, model: Model, ask: Streamed) -> Iterator[AIMessage]:
+    def _chunks(self, model: Model, ask: StreamAsk) -> Iterator[AIMessage]:
         chat = chat_of(model)
         if chat is None:
             return ChatCalls._chunks(self, model, ask)
         return _compat.silent_stream(chat, self._given(ask), self._stop(model, ask), self._bound(model, ask))
 
-    def _achunks(self, model: Model, ask: Streamed) -> AsyncIterator[AIMessage]:
+    def _achunks(self, model: Model, ask: StreamAsk) -> AsyncIterator[AIMessage]:
         chat = chat_of(model)
         if chat is None:
             return ChatCalls._achunks(self, model, ask)

@@ -23,6 +23,7 @@ from confroute.asks import (
     Prompt,
     Sample,
     Score,
+    StreamAsk,
     Tentative,
 )
 from confroute.decision import Routed
@@ -30,7 +31,6 @@ from confroute.executor import arun, arun_stream, run, run_stream
 from confroute.flow import Policy
 from confroute.models.inside import elsewhere, look_inside
 from confroute.models.resilience import Limits
-from confroute.streaming import Streamed
 from confroute.types import Generation, Request
 from llamaindex_confroute._lineage import Lineage
 from llamaindex_confroute._local import to_messages
@@ -100,7 +100,7 @@ class Routing:
     def stream(self, work: Work[C]) -> Generator[C | Routed, None, None]:
         """Route a streamed call: chunks of the final answer, if it is streamed, then the `Routed`."""
 
-        def answer(ask: Streamed) -> Generator[C | Generation, None, None]:
+        def answer(ask: StreamAsk) -> Generator[C | Generation, None, None]:
             said = _with_note(work, ask)
             (one,) = self._calls(ask, said)
             return self.refusals.stream(lambda asked: said.stream(asked.llm, asked.kwargs), one)
@@ -117,7 +117,7 @@ class Routing:
     async def astream(self, work: Work[C]) -> AsyncGenerator[C | Routed, None]:
         """Async form of `stream`."""
 
-        def answer(ask: Streamed) -> AsyncGenerator[C | Generation, None]:
+        def answer(ask: StreamAsk) -> AsyncGenerator[C | Generation, None]:
             said = _with_note(work, ask)
             (one,) = self._calls(ask, said)
             if ask.tier in self.in_thread:
@@ -208,7 +208,7 @@ def _own_work(ask: Prompt) -> ChatWork:
     return ChatWork(messages=from_core(ask.messages))
 
 
-def _with_note(work: Work[C], ask: ModelAsk | Streamed) -> Work[C]:
+def _with_note(work: Work[C], ask: ModelAsk | StreamAsk) -> Work[C]:
     """The same call with what the policy has to say to the model at its end."""
     note = getattr(ask, "note", None)
     if note is None:

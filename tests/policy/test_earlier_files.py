@@ -17,7 +17,7 @@ from confroute.policy.files import from_json
 
 FILES = sorted((Path(__file__).parent / "files").glob("*.json"))
 # Classes that have another name since then.
-RENAMED: dict[str, str] = {}
+RENAMED = {"Curve": "MonotoneInterpolator", "Head": "LogisticCalibrator"}
 
 
 def same(value: Any, written: Any) -> bool:

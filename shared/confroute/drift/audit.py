@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from confroute.asks import Consult, Draft, Evidence, Shadow
+from confroute.asks import AskGenerator, Consult, Draft, Evidence, Shadow
 from confroute.decision import Routed
 from confroute.drift.eprocess import DriftTest
 from confroute.errors import BudgetSpentError, PolicyError, StateError
-from confroute.flow import Flow, Policy
+from confroute.flow import Policy
 from confroute.policy.files import register
-from confroute.policy.wrapper import Wrapper, by_chance, layers_of, noted
+from confroute.policy.wrapper import Wrapper, annotate, by_chance, nested_policies
 from confroute.signals.equivalence import disagreement
 from confroute.state.store import Store, open_store
 from confroute.types import JSON, Generation, Request, Tier
@@ -72,11 +72,11 @@ class Audited(Wrapper):
         if self.on_alarm not in {"warn", "widen", "cloud"}:
             msg = f"on_alarm is {self.on_alarm!r}: expected 'warn', 'widen' or 'cloud'"
             raise PolicyError(msg)
-        if any(getattr(layer, "pays", False) for layer in layers_of(self.policy)):
+        if any(getattr(inner, "pays", False) for inner in nested_policies(self.policy)):
             msg = "a budget inside would not see what audits cost: put Paced around Audited"
             raise PolicyError(msg)
         if self.on_alarm == "widen" and any(
-            getattr(layer, "learns", False) for layer in layers_of(self.policy)
+            getattr(inner, "learns", False) for inner in nested_policies(self.policy)
         ):
             msg = "on_alarm='widen' would undo the thresholds that are learned inside: take 'warn' or 'cloud'"
             raise PolicyError(msg)
@@ -86,7 +86,7 @@ class Audited(Wrapper):
 
     @property
     def _gates(self) -> tuple[Any, ...]:
-        return next((layer.gates for layer in layers_of(self.policy) if hasattr(layer, "gates")), ())
+        return next((inner.gates for inner in nested_policies(self.policy) if hasattr(inner, "gates")), ())
 
     @property
     def _key(self) -> str:
@@ -101,7 +101,7 @@ class Audited(Wrapper):
         """Begin a new test, after the edge was mended or the policy fitted anew."""
         self._change(lambda state: self.test.begin())
 
-    def flow(self, request: Request) -> Flow:
+    def flow(self, request: Request) -> AskGenerator[Routed]:
         """Route one request; see `confroute.flow.Policy`."""
         store = open_store(self.store)
         try:
@@ -110,7 +110,7 @@ class Audited(Wrapper):
             )
         except StateError as error:
             _log.warning("%s: calls are neither audited nor under its alarm", error)
-            return noted(
+            return annotate(
                 (yield from self.policy.flow(request)), "audit", {"propensity": 0.0, "audited": False}
             )
         audit, alarm_at = drawn.value
@@ -129,7 +129,7 @@ class Audited(Wrapper):
             except (BudgetSpentError, StateError) as error:
                 # No audit is worth the answer that is there already.
                 note |= {"propensity": 0.0, "skipped": type(error).__name__}
-        return noted(routed, "audit", note)
+        return annotate(routed, "audit", note)
 
     def _auditable(self, routed: Routed) -> bool:
         decision = routed.decision

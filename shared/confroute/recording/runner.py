@@ -14,14 +14,14 @@ import numpy.typing as npt
 
 from confroute.asks import Ask, Draft, Evidence, Final, Hidden, Sample
 from confroute.errors import MissingExtraError, ModelError, PolicyError, SignalUnavailableError
-from confroute.executor import Asker, Call
+from confroute.executor import Call, Executor
 from confroute.models.prompt_cache import prompts_kept
 from confroute.prices import Price
 from confroute.recording.grade import answer_in, graded
 from confroute.recording.prompts import messages_of
 from confroute.recording.rows import TOP_LOGPROBS, RecordedSample, Row, Side
 from confroute.recording.signals import SIGNALS, Build, with_signals
-from confroute.remediation import told
+from confroute.remediation import describe
 from confroute.signals.base import alternatives_wanted
 from confroute.types import JSON, Generation, Message
 
@@ -96,28 +96,28 @@ class Recorder:
         """
         messages = messages_of(given, self.system)
         with prompts_kept():
-            asking = _Asking(ask=Asker(call=self.edge.call(messages, "edge"), limits={}))
-            edge = self._edge(given, messages, asking)
+            asks = _RowAsks(ask=Executor(call=self.edge.call(messages, "edge"), limits={}))
+            edge = self._edge(given, messages, asks)
             row = replace(given, edge=edge, cloud=self._cloud(given, messages))
             if edge.error is None:
-                row = with_signals(row, signals=self.signals, work=asking.evidence)
-                row = self._with_states(row, asking)
-        extra: dict[str, JSON] = {**row.extra, "latency_s": dict(asking.latency_s)}
-        return replace(row, extra={**extra, **({"unmeasured": dict(asking.errors)} if asking.errors else {})})
+                row = with_signals(row, signals=self.signals, work=asks.evidence)
+                row = self._with_states(row, asks)
+        extra: dict[str, JSON] = {**row.extra, "latency_s": dict(asks.latency_s)}
+        return replace(row, extra={**extra, **({"unmeasured": dict(asks.errors)} if asks.errors else {})})
 
-    def _edge(self, given: Row, messages: tuple[Message, ...], asking: _Asking) -> Side:
+    def _edge(self, given: Row, messages: tuple[Message, ...], asks: _RowAsks) -> Side:
         side = Side(model=self.edge.model)
         try:
-            draft = asking.answers(Draft(tier="edge", top_logprobs=self._wanted()))[0]
+            draft = asks.answers(Draft(tier="edge", top_logprobs=self._wanted()))[0]
             side = _answered(given, draft, self.edge.model, self.edge_price)
             options = self.edge.options(messages, draft)
             drawn: list[Generation] = []
             if self.samples:
-                drawn = asking.answers(Sample(tier="edge", n=self.samples, temperature=self.temperature))
+                drawn = asks.answers(Sample(tier="edge", n=self.samples, temperature=self.temperature))
         except _SET_UP:
             raise
         except Exception as error:  # noqa: BLE001  kept in the row, so that one bad prompt does not end a run
-            return replace(side, error=told(error))
+            return replace(side, error=describe(error))
         extra: dict[str, JSON] = dict(side.extra)
         if options is not None:
             extra["options"] = {name: round(value, 6) for name, value in options.items()}
@@ -133,20 +133,20 @@ class Recorder:
     def _cloud(self, given: Row, messages: tuple[Message, ...]) -> Side | None:
         if self.cloud is None:
             return given.cloud
-        ask = Asker(call=self.cloud.call(messages, "cloud"), limits={})
+        ask = Executor(call=self.cloud.call(messages, "cloud"), limits={})
         try:
             answer = ask(Final(tier="cloud")).generations[0]
         except _SET_UP:
             raise
         except Exception as error:  # noqa: BLE001  as above
-            return Side(model=self.cloud.model, error=told(error))
+            return Side(model=self.cloud.model, error=describe(error))
         return _answered(given, answer, self.cloud.model, self.cloud_price)
 
-    def _with_states(self, row: Row, asking: _Asking) -> Row:
+    def _with_states(self, row: Row, asks: _RowAsks) -> Row:
         if not self.hidden or self.states is None:
             return row
         try:
-            found = asking.evidence(Hidden(tier="edge", layers=self.hidden)).numbers
+            found = asks.evidence(Hidden(tier="edge", layers=self.hidden)).numbers
         except SignalUnavailableError:
             return row
         assert found is not None, "a Hidden ask brings numbers"
@@ -155,7 +155,7 @@ class Recorder:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Asking:
+class _RowAsks:
     """The edge's asks of one row: each different one is done once and timed."""
 
     ask: Callable[[Ask], Evidence]

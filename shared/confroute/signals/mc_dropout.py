@@ -10,10 +10,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from confroute.asks import DropoutPasses, Floats, Layers, Score, dropout_fault
+from confroute.asks import AskGenerator, DropoutPasses, Floats, Layers, Score, dropout_fault
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
-from confroute.signals.base import Asking, Case, Range
+from confroute.signals.base import Case, Range
 from confroute.types import JSON
 
 Statistic: TypeAlias = Literal["mutual_information", "total", "expected", "variance", "token_variance"]
@@ -177,7 +177,7 @@ class McDropout:
             return Range(high=float(np.log(self.passes)), unit="nats")
         return Range(unit="nats^2" if self.statistic in _SQUARED else "nats")
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Ask for the passes over the draft's text and return the statistic.
 
         Raises

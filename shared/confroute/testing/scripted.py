@@ -20,10 +20,9 @@ from collections.abc import (
 )
 from dataclasses import dataclass, field, replace
 
-from confroute.asks import Hidden, ModelAsk, Prompt, Sample, Score
+from confroute.asks import Hidden, ModelAsk, Prompt, Sample, Score, StreamAsk
 from confroute.errors import PolicyError
 from confroute.models.inside import elsewhere
-from confroute.streaming import Streamed
 from confroute.types import Alternatives, Finish, Generation, Message, Request, Usage, transcript
 
 
@@ -204,10 +203,10 @@ class ScriptedCalls:
 
         return answer
 
-    def stream(self, request: Request) -> Callable[[Streamed], Generator[str | Generation, None, None]]:
+    def stream(self, request: Request) -> Callable[[StreamAsk], Generator[str | Generation, None, None]]:
         """What `confroute.executor.run_stream` wants as `stream`: tokens, then the whole answer."""
 
-        def answer(ask: Streamed) -> Generator[str | Generation, None, None]:
+        def answer(ask: StreamAsk) -> Generator[str | Generation, None, None]:
             model, prompt = self._model(ask.tier), _asked(ask, request)
             reply = model.reply(prompt)
             time.sleep(reply.latency_s)
@@ -216,10 +215,10 @@ class ScriptedCalls:
 
         return answer
 
-    def astream(self, request: Request) -> Callable[[Streamed], AsyncGenerator[str | Generation, None]]:
+    def astream(self, request: Request) -> Callable[[StreamAsk], AsyncGenerator[str | Generation, None]]:
         """What `confroute.executor.arun_stream` wants as `stream`."""
 
-        async def answer(ask: Streamed) -> AsyncGenerator[str | Generation, None]:
+        async def answer(ask: StreamAsk) -> AsyncGenerator[str | Generation, None]:
             model, prompt = self._model(ask.tier), _asked(ask, request)
             reply = model.reply(prompt)
             await asyncio.sleep(reply.latency_s)
@@ -256,7 +255,7 @@ def prompt_of(request: Request) -> str:
     return transcript(request.messages)
 
 
-def _asked(ask: ModelAsk | Streamed, request: Request) -> str:
+def _asked(ask: ModelAsk | StreamAsk, request: Request) -> str:
     """What a model is to read: the conversation or a prompt of the ask's own, and the ask's note."""
     if isinstance(ask, Prompt):
         return transcript(ask.messages)
