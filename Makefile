@@ -27,7 +27,7 @@ help:
 	@echo "make demo        route real questions between two small local models"
 	@echo "make test        the test-suite"
 	@echo "make test-slow   statistical proofs"
-	@echo "make lint        ruff; 'make format' repairs"
+	@echo "make lint        ruff ('make format' repairs) and the imports' contracts"
 	@echo "make types       mypy and pyright"
 	@echo "make wheel-test  the test-suite against the built wheel"
 	@echo "make min-versions-test  the adapter against the oldest langchain-core"
@@ -62,6 +62,7 @@ test-slow: $(READY)
 lint: $(READY)
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(READY)
 	@$(BIN)/python -m ruff check --fix .

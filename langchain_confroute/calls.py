@@ -22,7 +22,7 @@ from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.hosts.requests import request_of
 from confroute.hosts.tool_calls import with_verdict
 from confroute.models.resilience import Limits
-from confroute.streaming import Scores
+from confroute.streaming import ChunkLogprobs
 from confroute.text_extraction import texts_in
 from confroute.types import JSON, Generation, Request
 from langchain_confroute import compat
@@ -191,7 +191,7 @@ class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
     opened: Opened | None = None
     hides_logprobs: bool = False
     ending: Ending | None = None
-    scores: Scores | None = chunk_scores
+    scores: ChunkLogprobs | None = chunk_scores
 
     def prepare(self, opened: Opened | None) -> tuple[Request, Dispatcher[AIMessage]]:
         """See `RoutedCall`."""

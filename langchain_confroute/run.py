@@ -32,7 +32,7 @@ from confroute.executor import arun, arun_stream, run, run_stream
 from confroute.flow import Policy
 from confroute.hosts.dispatch import Dispatcher
 from confroute.models.resilience import Limits
-from confroute.streaming import Scores
+from confroute.streaming import ChunkLogprobs
 from confroute.types import JSON, Request
 from langchain_confroute.compat import StreamingHandler, graph_writer
 from langchain_confroute.messages import add_up
@@ -315,7 +315,7 @@ class RoutedCall(ABC, Generic[T, C]):
 
     policy: Policy
     limits: Mapping[str, Limits]
-    scores: Scores | None = None
+    scores: ChunkLogprobs | None = None
 
     @abstractmethod
     def prepare(self, opened: Opened | None) -> tuple[Request, Dispatcher[Any]]:

@@ -13,9 +13,10 @@ from confroute.errors import BadLogprobsError, ConfrouteError, MissingExtraError
 from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.text_host import TextHost, facts_of
+from confroute.models.local import LocalTextModel
 from confroute.models.openai import OpenAIModel
 from confroute.models.resolution import resolve
-from confroute.models.text_model import LocalTextModel, Settings, StreamingTextModel, TextModel
+from confroute.models.text_model import Settings, StreamingTextModel, TextModel
 from confroute.policy import Cascade
 from confroute.policy.cascade import default_gates
 from confroute.policy.files import to_json

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from confroute.asks import Ask, Draft, Embed, Evidence, Gather, Hidden, Sample, Score
+from confroute.asks import Ask, Draft, DropoutPasses, Embed, Evidence, Gather, Hidden, Sample, Score
 from confroute.decision import Decision, Measurement, Routed, Step
 from confroute.errors import SignalUnavailableError
 from confroute.executor import arun, run, work
 from confroute.policy import Cascade
 from confroute.signals import Case, Range
-from confroute.signals.mc_dropout import DropoutPasses, McDropout
+from confroute.signals.mc_dropout import McDropout
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 from confroute.types import Generation, Message, Request, Usage
 

@@ -12,12 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from confroute import Cascade, Ensemble, Gate, Threshold
-from confroute.asks import Evidence
+from confroute.asks import DropoutPasses, Evidence
 from confroute.errors import MissingExtraError, PolicyError, SignalUnavailableError
 from confroute.executor import run
 from confroute.signals import Case
 from confroute.signals.ensemble import spread
-from confroute.signals.mc_dropout import DropoutPasses
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 from confroute.types import Generation, Message, Request, Tier
 

@@ -24,7 +24,7 @@ FORMS = ("call", "acall", "stream", "astream")
 
 
 @dataclass
-class Watched(Policy):
+class DraftMonitor(Policy):
     """A cascade that keeps the requests it is given."""
 
     requests: list = field(default_factory=list)
@@ -62,7 +62,7 @@ class Host:
 
     def __init__(self, windows=None):
         """Build it anew: scripts move on with each call."""
-        self.policy = Watched()
+        self.policy = DraftMonitor()
         self.scripts = {
             "edge": Sized([Reply(text="edge", logprob=-1.0)], name="small"),
             "cloud": Sized(["cloud"], name="large"),

@@ -10,9 +10,10 @@ from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelCall
 from confroute.hosts.text_host import TextHost, facts_of
+from confroute.models.local import LocalTextModel
 from confroute.models.openai import OpenAIModel
 from confroute.models.resolution import resolve
-from confroute.models.text_model import LocalTextModel, Piece
+from confroute.models.text_model import Piece
 from confroute.testing import Reply, ScriptedModel
 from confroute.types import Generation, Message
 

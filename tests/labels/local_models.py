@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from confroute.models.text_model import LocalTextModel
+from confroute.models.local import LocalTextModel
 
 
 class Calm:

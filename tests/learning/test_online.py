@@ -230,7 +230,7 @@ def test_a_host_learns_and_then_routes_by_what_it_learned(host):
 
 def test_uncalibrated_defaults_are_said_once(caplog):
     """The hint names both ways to calibrate; a policy of one's own gets none."""
-    executor.say_once.cache_clear()
+    executor.warn_uncalibrated.cache_clear()
     with caplog.at_level(logging.WARNING, logger="confroute"):
         route(Cascade.of(TokenLogprob(), 0.25))
         assert caplog.messages == []

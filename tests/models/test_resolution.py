@@ -9,9 +9,10 @@ import types
 import pytest
 
 from confroute.errors import ModelError, PolicyError
+from confroute.models.local import LocalTextModel
 from confroute.models.openai import OpenAIModel
 from confroute.models.resolution import resolve
-from confroute.models.text_model import FunctionModel, LocalTextModel
+from confroute.models.text_model import FunctionModel
 from confroute.testing import ScriptedModel
 from confroute.types import Message
 

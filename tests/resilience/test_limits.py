@@ -25,7 +25,7 @@ from confroute.models.breaker import Breaker
 from confroute.models.deadline import deadline, time_left
 from confroute.models.resilience import aattempt, attempt
 from confroute.models.retry_budget import RetryBudget
-from confroute.streaming import astreamed
+from confroute.streaming import astream_answer
 from confroute.types import Generation
 
 
@@ -324,7 +324,7 @@ async def test_a_stream_whose_first_chunk_comes_too_late_is_closed(attempts):
             closed.append(number)
 
     limits = Limits(timeout_s=0.05, attempts=attempts, wait_s=0.001)
-    items = astreamed(Final(tier="cloud"), stream, limits, None, None)
+    items = astream_answer(Final(tier="cloud"), stream, limits, None, None)
     if attempts == 1:
         with pytest.raises(TierTimeoutError):
             await anext(items)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from confroute.asks import (
     Ask,
+    AskGenerator,
     Begin,
     Cancel,
     Consult,
@@ -24,10 +25,11 @@ from confroute.asks import (
 from confroute.budget import budget as ledger
 from confroute.budget.budget import Budget
 from confroute.budget.pacing import counted
+from confroute.decision import Routed
 from confroute.errors import DeadlineError, PolicyError, StateError, StreamInterruptedError
-from confroute.flow import Flow, Policy
+from confroute.flow import Policy, intercept
 from confroute.policy.files import register
-from confroute.policy.wrapper import Shown, layers_of, noted, through
+from confroute.policy.wrapper import Wrapper, annotate, nested_policies
 from confroute.prices import Price
 from confroute.state.store import Store, open_store
 from confroute.types import JSON, Request, Usage
@@ -40,22 +42,22 @@ _log = logging.getLogger("confroute")
 class Books:
     """One call's way through the budgets of a `Paced`."""
 
-    def __init__(self, layer: Paced, request: Request) -> None:
-        self.layer, self.request = layer, request
-        self.store = open_store(layer.store)
-        self.keys = [budget.key(request) for budget in layer.budgets]
-        self.tier = layer.tiers[-1]
-        self.charged = dict.fromkeys((budget.name for budget in layer.budgets), 0.0)
+    def __init__(self, wrapper: Paced, request: Request) -> None:
+        self.wrapper, self.request = wrapper, request
+        self.store = open_store(wrapper.store)
+        self.keys = [budget.key(request) for budget in wrapper.budgets]
+        self.tier = wrapper.tiers[-1]
+        self.charged = dict.fromkeys((budget.name for budget in wrapper.budgets), 0.0)
         self.leases: dict[Final, str] = {}
 
-    def run(self) -> Flow:
+    def run(self) -> AskGenerator[Routed]:
         """The policy's own flow, paced and paid for."""
         levels = yield from self.tried(
             lambda: self.change(lambda records: [record["level"] for record in records]),
             "this call is not paced",
         )
         request = self.request if levels is None else self.with_pace(levels)
-        routed = yield from through(self.layer.policy.flow(request), self.answer)
+        routed = yield from intercept(self.wrapper.policy.flow(request), self.answer)
         counts = routed.decision.signal is not None or any(self.charged.values())
         left = yield from self.tried(lambda: self.observed(counts=counts), "this call is not counted")
         note: dict[str, JSON] = {
@@ -65,9 +67,9 @@ class Books:
             }
             for name in self.charged
         }
-        return noted(routed, "budget", note)
+        return annotate(routed, "budget", note)
 
-    def tried(self, work: Callable[[], Any], otherwise: str) -> Generator[Ask, Evidence, Any]:
+    def tried(self, work: Callable[[], Any], otherwise: str) -> AskGenerator[Any]:
         """What the store says; None where it cannot be reached, which costs a caller no answer."""
         try:
             evidence = yield self.consult(work)
@@ -85,7 +87,7 @@ class Books:
         now = self.store.now()
 
         def current(found: list[dict[str, Any] | None]) -> tuple[list[dict[str, Any]], Any]:
-            pairs = zip(self.layer.budgets, found, strict=True)
+            pairs = zip(self.wrapper.budgets, found, strict=True)
             records = [budget.current(record, now) for budget, record in pairs]
             return records, change(records)
 
@@ -94,7 +96,7 @@ class Books:
     def with_pace(self, levels: list[float]) -> Request:
         """The request with the strictest threshold of each signal that a budget paces."""
         found: dict[str, float] = {}
-        for budget, level in zip(self.layer.budgets, levels, strict=True):
+        for budget, level in zip(self.wrapper.budgets, levels, strict=True):
             if budget.pace is not None:
                 value = budget.pace.threshold(level)
                 found[budget.pace.signal] = max(value, found.get(budget.pace.signal, value))
@@ -110,19 +112,19 @@ class Books:
         now = self.store.now()
 
         def change(records: list[dict[str, Any]]) -> dict[str, float]:
-            for budget, record in zip(self.layer.budgets, records, strict=True):
+            for budget, record in zip(self.wrapper.budgets, records, strict=True):
                 if not counts:
                     continue
                 counted(record, budget.part(now))
                 if budget.pace is not None:
                     sent = self.charged[budget.name] > 0
                     budget.pace.moved(record, budget.part(now), budget.limit, sent=sent)
-            return {b.name: b.left(r) for b, r in zip(self.layer.budgets, records, strict=True)}
+            return {b.name: b.left(r) for b, r in zip(self.wrapper.budgets, records, strict=True)}
 
         left: dict[str, float] = self.change(change)
         return left
 
-    def answer(self, ask: Ask) -> Generator[Ask, Evidence, Evidence]:
+    def answer(self, ask: Ask) -> AskGenerator[Evidence]:
         """Pass an ask on; what the last tier is asked is reserved before and settled after."""
         if isinstance(ask, Begin) and ask.ask.tier == self.tier:
             self.leases[ask.ask] = yield from self.reserved(ask.ask)
@@ -148,7 +150,7 @@ class Books:
         yield from self.settled(lease, ask, evidence)
         return evidence
 
-    def gathered(self, ask: Gather) -> Generator[Ask, Evidence, Evidence]:
+    def gathered(self, ask: Gather) -> AskGenerator[Evidence]:
         """Reserve every part before any is asked, and settle each by what it brought."""
         paid: list[tuple[int, ModelAsk, str]] = []
         try:
@@ -165,20 +167,20 @@ class Books:
             yield from self.settled(lease, part, evidence.parts[place])
         return evidence
 
-    def reserved(self, ask: ModelAsk) -> Generator[Ask, Evidence, str]:
+    def reserved(self, ask: ModelAsk) -> AskGenerator[str]:
         """Set the worst case of an ask aside; return its lease."""
         amounts = self.worst(ask)
-        layer, now = self.layer, self.store.now
+        wrapper, now = self.wrapper, self.store.now
 
         def work() -> str:
             lease: str = self.change(
                 lambda records: ledger.reserve(
-                    layer.budgets,
+                    wrapper.budgets,
                     records,
                     amounts,
                     now=now(),
-                    lease_s=layer.lease_s,
-                    keeps_draft=layer.on_spent == "edge",
+                    lease_s=wrapper.lease_s,
+                    keeps_draft=wrapper.on_spent == "edge",
                 )
             )
             return lease
@@ -187,12 +189,10 @@ class Books:
         lease: str = evidence.value
         return lease
 
-    def settled(
-        self, lease: str, ask: ModelAsk, outcome: Evidence | Exception
-    ) -> Generator[Ask, Evidence, None]:
+    def settled(self, lease: str, ask: ModelAsk, outcome: Evidence | Exception) -> AskGenerator[None]:
         """Charge what came of an ask."""
         amounts = self.took(ask, outcome)
-        for budget, amount in zip(self.layer.budgets, amounts, strict=True):
+        for budget, amount in zip(self.wrapper.budgets, amounts, strict=True):
             self.charged[budget.name] += amount
         yield from self.tried(
             lambda: self.settle(lease, amounts), "what was reserved is charged in full when its lease ends"
@@ -201,7 +201,7 @@ class Books:
     def settle(self, lease: str, amounts: list[float]) -> None:
         """Write what one ask took into the books."""
         over = self.change(lambda records: ledger.settle(records, lease, amounts))
-        for budget, amount in zip(self.layer.budgets, over, strict=True):
+        for budget, amount in zip(self.wrapper.budgets, over, strict=True):
             if amount > 0:
                 _log.warning(
                     "budget %s: a call took %.6g %s more than its worst case was thought to be; "
@@ -224,8 +224,8 @@ class Books:
         note = getattr(ask, "note", None) or ""
         texts = [note, *(message.text for message in request.messages)]
         size = sum(len(text.encode("utf-8", "replace")) + _TOKENS_A_MESSAGE for text in texts)
-        size += self.layer.extra_input_tokens
-        usage = Usage(input_tokens=size * count, output_tokens=self.layer.max_output_tokens * count)
+        size += self.wrapper.extra_input_tokens
+        usage = Usage(input_tokens=size * count, output_tokens=self.wrapper.max_output_tokens * count)
         return self.amounts(usage, count)
 
     def took(self, ask: ModelAsk, outcome: Evidence | Exception) -> list[float]:
@@ -240,9 +240,9 @@ class Books:
 
     def amounts(self, usage: Usage, calls: int) -> list[float]:
         """A usage in each budget's unit."""
-        usd = self.layer.price.of(usage) if self.layer.price else 0.0
+        usd = self.wrapper.price.of(usage) if self.wrapper.price else 0.0
         by_unit = {"usd": usd, "tokens": float(usage.total_tokens), "calls": float(calls)}
-        return [by_unit[budget.unit] for budget in self.layer.budgets]
+        return [by_unit[budget.unit] for budget in self.wrapper.budgets]
 
 
 def _may_be_billed(error: Exception) -> bool:
@@ -255,7 +255,7 @@ def _may_be_billed(error: Exception) -> bool:
 
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Paced(Shown):
+class Paced(Wrapper):
     """A policy whose calls to the last tier stay within budgets. Stands outermost, so that it sees all that is paid.
 
     Before a call to that tier its worst case is reserved: bytes of the prompt (no tokenizer makes more tokens of it)
@@ -285,7 +285,7 @@ class Paced(Shown):
     Raises
     ------
     PolicyError
-        No budget, two of one name, a price that is missing, or a layer order that would leave calls unpaid.
+        No budget, two of one name, a price that is missing, or an order of wrappers that would leave calls unpaid.
 
     Notes
     -----
@@ -298,6 +298,7 @@ class Paced(Shown):
     kept as ever, and a call that is to be reserved fails as its tier would (`StateError`).
     """
 
+    pays: ClassVar[bool] = True
     policy: Policy
     budgets: tuple[Budget, ...]
     price: Price | None = None
@@ -315,23 +316,17 @@ class Paced(Shown):
         if self.price is None and any(budget.unit == "usd" for budget in self.budgets):
             msg = "a budget in USD needs the price of the last tier: give price=Price(input_usd=..., output_usd=...)"
             raise PolicyError(msg)
-        if any(isinstance(layer, Paced) for layer in layers_of(self.policy)):
+        if any(isinstance(inner, Paced) for inner in nested_policies(self.policy)):
             msg = "a Paced inside another one would pay twice: give one of them all budgets"
             raise PolicyError(msg)
         paces = any(budget.pace is not None for budget in self.budgets)
-        if paces and any(getattr(layer, "learns", False) for layer in layers_of(self.policy)):
+        if paces and any(getattr(inner, "learns", False) for inner in nested_policies(self.policy)):
             msg = "a pace would set the thresholds that are learned inside: take budgets without pace, or another policy"
             raise PolicyError(msg)
         if self.on_spent not in {"edge", "raise"}:
             msg = f"on_spent is {self.on_spent!r}: expected 'edge' or 'raise'"
             raise PolicyError(msg)
 
-    @property
-    def tiers(self) -> tuple[str, ...]:
-        """Those of the policy."""
-        tiers: tuple[str, ...] = getattr(self.policy, "tiers", ("edge", "cloud"))
-        return tiers
-
-    def flow(self, request: Request) -> Flow:
+    def flow(self, request: Request) -> AskGenerator[Routed]:
         """Route one request; see `confroute.flow.Policy`."""
         return (yield from Books(self, request).run())

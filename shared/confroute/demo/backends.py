@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from confroute.errors import MissingExtraError, PolicyError
+from confroute.models.local import local_dtype
 from confroute.models.resolution import resolve, split_name
-from confroute.models.text_model import TextModel, local_dtype
+from confroute.models.text_model import TextModel
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

@@ -19,13 +19,13 @@ from confroute.asks import (
     Prompt,
     Sample,
     Score,
+    StreamAsk,
     Tentative,
 )
 from confroute.concurrency import together
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import HostModel, ModelCall, ModelFacts
 from confroute.models.inside import elsewhere, look_inside
-from confroute.streaming import Streamed
 from confroute.types import Generation
 
 C_co = TypeVar("C_co", covariant=True)
@@ -94,13 +94,13 @@ class Dispatcher(Generic[C_co]):
             for answer in answers
         ]
 
-    def stream(self, ask: Streamed) -> Generator[C_co | Generation, None, None]:
+    def stream(self, ask: StreamAsk) -> Generator[C_co | Generation, None, None]:
         """Answer an ask by the model's own chunks and, as the last item, the whole answer."""
         model = self.models[ask.tier]
         (call,) = model_calls(ask, model.facts, streamed=True)
         return self.fallback.stream(model, call) if call.logprobs else model.stream(call)
 
-    def astream(self, ask: Streamed) -> AsyncGenerator[C_co | Generation, None]:
+    def astream(self, ask: StreamAsk) -> AsyncGenerator[C_co | Generation, None]:
         """Async form of `stream`."""
         model = self.models[ask.tier]
         if model.facts.blocking:

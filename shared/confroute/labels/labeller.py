@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
-from confroute.asks import Embed, Entails, Evidence
+from confroute.asks import Ask, Embed, Entails, Evidence
 from confroute.errors import ConfrouteError, PolicyError
 from confroute.executor import work
+from confroute.flow import drive
 from confroute.judge import Comparison, Judge, Pair
 from confroute.judge.files import asked, is_private, reference_text
 from confroute.judge.verdicts import Winner
@@ -22,7 +23,6 @@ from confroute.policy.rules import KeepPrivate
 from confroute.recording import RecordedSample, Row, Side
 from confroute.recording.grade import answer_in, graded
 from confroute.recording.prompts import messages_of
-from confroute.signals.base import Asking
 from confroute.signals.equivalence import Equivalence, SameEmbedding
 from confroute.types import JSON, Generation
 
@@ -56,7 +56,6 @@ def better(a: float, b: float) -> Winner:
     return "a" if a > b else "b"
 
 
-T = TypeVar("T")
 Source: TypeAlias = Literal["entropy", "correctness", "judge", "mixed"]
 SOURCES: tuple[Source, ...] = ("entropy", "correctness", "judge", "mixed")
 
@@ -65,19 +64,12 @@ class UnlabelledError(ConfrouteError, RuntimeError):
     """One prompt that could not be labelled; the message says why, without its text."""
 
 
-def _settled(asking: Asking[T]) -> T:
-    """Run a generator that asks for embeddings and entailment only."""
-    evidence: Evidence | None = None
-    try:
-        while True:
-            ask = next(asking) if evidence is None else asking.send(evidence)
-            if not isinstance(ask, (Embed, Entails)):
-                msg = f"an equivalence asked for {type(ask).__name__}: expected Embed or Entails"
-                raise TypeError(msg)
-            evidence = Evidence(numbers=work(ask))
-    except StopIteration as done:
-        result: T = done.value
-        return result
+def _work(ask: Ask) -> Evidence:
+    """Answer what an equivalence asks for: embeddings and entailment."""
+    if not isinstance(ask, (Embed, Entails)):
+        msg = f"an equivalence asked for {type(ask).__name__}: expected Embed or Entails"
+        raise TypeError(msg)
+    return Evidence(numbers=work(ask))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,10 +288,11 @@ class Labeller:
         self, row: Row, base: Label, edge: Sequence[Generation], cloud: Sequence[Generation]
     ) -> Label:
         found = [
-            _settled(
+            drive(
                 label_entropy(
                     said, question=row.question, equivalence=self.equivalence, estimator=self.estimator
-                )
+                ),
+                _work,
             )
             for said in (edge, cloud)
         ]

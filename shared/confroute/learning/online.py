@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from confroute.asks import Ask, Consult, Draft, Evidence, Shadow, Tentative
-from confroute.background import loggable
+from confroute.asks import Ask, AskGenerator, Consult, Draft, Evidence, Shadow, Tentative
 from confroute.decision import Measurement, Routed
-from confroute.drift.audit import disagreement
-from confroute.errors import PolicyError, StateError
-from confroute.flow import Flow
+from confroute.errors import PolicyError, StateError, loggable
+from confroute.flow import intercept
 from confroute.learning.sequential_certification import Learned, Looks
 from confroute.policy.cascade import Cascade
 from confroute.policy.files import register
 from confroute.policy.gate import Gate
 from confroute.policy.threshold import Threshold
-from confroute.policy.wrapper import Shown, by_chance, noted, through
-from confroute.signals.base import Asking, Case, Range, Signal
+from confroute.policy.wrapper import Wrapper, annotate, by_chance
+from confroute.signals.base import Case, Range, Signal
+from confroute.signals.equivalence import disagreement
 from confroute.state.store import Store, open_store
 from confroute.types import JSON, Generation, Request
 
@@ -44,13 +43,13 @@ class _Whole:
     def top_logprobs(self) -> int:
         return getattr(self.signal, "top_logprobs", 0)
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         return (yield from self.signal.measure(replace(case, settled=lambda low, high: low == high)))
 
 
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LearnOnline(Shown):
+class LearnOnline(Wrapper):
     """A cascade whose thresholds are learned from its own traffic, with a promise that holds at every moment.
 
     Parameters
@@ -91,7 +90,6 @@ class LearnOnline(Shown):
     0
     """
 
-    # Layers that set thresholds from the outside would undo what is learned.
     learns: ClassVar[bool] = True
     policy: Cascade
     alpha: float = 0.05
@@ -107,7 +105,7 @@ class LearnOnline(Shown):
             msg = f"share is {self.share}: expected the share of calls that is labelled, in (0, 1]"
             raise PolicyError(msg)
         if not isinstance(self.policy, Cascade) or len(self.policy.tiers) != 2:
-            msg = f"policy is {self.policy!r}: expected a Cascade of two tiers, with other layers around LearnOnline"
+            msg = f"policy is {self.policy!r}: expected a Cascade of two tiers, with other wrappers around LearnOnline"
             raise PolicyError(msg)
         tied = [gate.signal.name for gate in self.policy.gates if gate.grey is not None or gate.by_tag]
         if tied:
@@ -120,11 +118,6 @@ class LearnOnline(Shown):
     def looks(self) -> Looks:
         """When labels are looked at."""
         return Looks(alpha=self.alpha, delta=self.delta, most=self.labels)
-
-    @property
-    def tiers(self) -> tuple[str, ...]:
-        """Those of the policy."""
-        return self.policy.tiers
 
     def state(self) -> dict[str, Learned]:
         """What has been learned, by signal."""
@@ -145,7 +138,7 @@ class LearnOnline(Shown):
                 self._keys(gate.signal.name), lambda _: ([Learned().to_dict(), {"rows": []}], None)
             )
 
-    def flow(self, request: Request) -> Flow:
+    def flow(self, request: Request) -> AskGenerator[Routed]:
         """Route one request; see `confroute.flow.Policy`."""
         if request.threshold is not None or request.route is not None:
             return (yield from self.policy.flow(request))
@@ -154,7 +147,9 @@ class LearnOnline(Shown):
             drawn = yield Consult(work=lambda: (by_chance(self.share), self.state()), waits=store.waits)
         except StateError as error:
             _log.warning("%s: the policy's own thresholds stand, and nothing is learned", error)
-            return noted((yield from self.policy.flow(request)), "learn", {"share": 0.0, "labelled": False})
+            return annotate(
+                (yield from self.policy.flow(request)), "learn", {"share": 0.0, "labelled": False}
+            )
         wanted, learned = drawn.value
         label = _Label(learner=self, request=request, learned=learned) if wanted else None
         cascade = self._with(learned)
@@ -162,14 +157,14 @@ class LearnOnline(Shown):
             routed = yield from cascade.flow(request)
         else:
             whole = tuple(replace(gate, signal=_Whole(signal=gate.signal)) for gate in cascade.gates)
-            routed = yield from through(replace(cascade, gates=whole).flow(request), label.seen)
+            routed = yield from intercept(replace(cascade, gates=whole).flow(request), label.seen)
         note: dict[str, JSON] = {"share": self.share, "labelled": False}
         known = learned.get(routed.decision.signal or "")
         if known is not None:
             note |= {"labels": known.labels, "look": known.look}
         if label is not None:
             note["labelled"] = yield from label.kept(routed, waits=store.waits)
-        return noted(routed, "learn", note)
+        return annotate(routed, "learn", note)
 
     def _with(self, learned: dict[str, Learned]) -> Cascade:
         gates = tuple(_moved(gate, learned[gate.signal.name].threshold) for gate in self.policy.gates)
@@ -246,14 +241,14 @@ class _Label:
     learned: dict[str, Learned]
     drafts: list[Generation] = field(default_factory=list)
 
-    def seen(self, ask: Ask) -> Generator[Ask, Evidence, Evidence]:
+    def seen(self, ask: Ask) -> AskGenerator[Evidence]:
         """Pass an ask on, and remember the draft it brings."""
         evidence = yield ask
         if isinstance(ask, (Draft, Tentative)):
             self.drafts.extend(evidence.generations)
         return evidence
 
-    def kept(self, routed: Routed, *, waits: bool) -> Generator[Ask, Evidence, bool]:
+    def kept(self, routed: Routed, *, waits: bool) -> AskGenerator[bool]:
         """Get the cloud's answer, if it is not here already, and keep the label; False if this call cannot be one."""
         decision = routed.decision
         known = self.learned.get(decision.signal or "")

@@ -17,8 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from confroute.errors import MissingExtraError, PolicyError
+from confroute.models.local import LocalModel, LocalTextModel
 from confroute.models.openai import OLLAMA_URL, OpenAIModel
-from confroute.models.text_model import MAX_TOKENS, FunctionModel, LocalTextModel, TextModel
+from confroute.models.text_model import MAX_TOKENS, FunctionModel, TextModel
 
 NAMES = "local:NAME, openai:MODEL, ollama:MODEL or MODULE:OBJECT"
 _SERVED = ("openai", "ollama")
@@ -74,8 +75,6 @@ def resolve(
 def _plain(model: object) -> TextModel:
     if isinstance(model, TextModel):
         return model
-    from confroute.models.local import LocalModel
-
     if isinstance(model, LocalModel):
         return LocalTextModel(model=model)
     if callable(model):
@@ -113,9 +112,9 @@ def _of_provider(spec: str, base_url: str | None, max_tokens: int | None) -> Tex
     """What LangChain makes of the name; None where it knows no such provider, or is not installed."""
     if find_spec("langchain") is None:
         return None
-    from langchain_confroute.text_model import named
-
-    made: TextModel | None = named(spec, base_url=base_url, max_tokens=max_tokens)
+    made: TextModel | None = importlib.import_module(_ADAPTERS["langchain_core"]).named(
+        spec, base_url=base_url, max_tokens=max_tokens
+    )
     return made
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from confroute.errors import RequestError
 from confroute.models.prompts import Row
 from confroute.models.text_model import Piece
 from confroute.types import Finish, Generation, Usage
-
-if TYPE_CHECKING:
-    from confroute.models.decoding import Decoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +22,28 @@ class Plan:
     top_p: float = 1.0
     seed: int | None = None
     top_logprobs: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """One token of one row, with its natural log-probability at temperature 1 and the likeliest ones there."""
+
+    row: int
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class Draws(Protocol):
+    """Whatever draws a token per row at a time, such as `confroute.models.decoding.Decoder`."""
+
+    def step(self) -> list[Drawn] | None:
+        """The next token of every row left; None once cancelled."""
+        ...
+
+    def drop(self, rows: Collection[int]) -> None:
+        """Take rows out of the batch."""
+        ...
 
 
 def check(plan: Plan, stop: Sequence[str]) -> None:
@@ -48,7 +67,7 @@ def check(plan: Plan, stop: Sequence[str]) -> None:
             raise RequestError(msg)
 
 
-def steps(decoder: Decoder, rows: list[Row], plan: Plan, ends: frozenset[int]) -> Iterator[None]:
+def steps(decoder: Draws, rows: list[Row], plan: Plan, ends: frozenset[int]) -> Iterator[None]:
     """Draw until every row has ended, pausing after each token."""
     for step in range(plan.max_tokens):
         drawn = decoder.step()

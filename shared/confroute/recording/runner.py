@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from confroute.asks import Ask, Draft, Evidence, Final, Hidden, Sample
 from confroute.errors import MissingExtraError, ModelError, PolicyError, SignalUnavailableError
-from confroute.executor import Asker
+from confroute.executor import Executor
 from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.text_host import TextHost, facts_of
-from confroute.models.inside import option_logprobs
+from confroute.models.inside import option_alternatives
 from confroute.models.prompt_cache import prompts_kept
 from confroute.models.text_model import TextModel
 from confroute.prices import Price
@@ -25,7 +25,7 @@ from confroute.recording.grade import answer_in, graded
 from confroute.recording.prompts import messages_of
 from confroute.recording.rows import TOP_LOGPROBS, RecordedSample, Row, Side
 from confroute.recording.signals import SIGNALS, Build, with_signals
-from confroute.remediation import told
+from confroute.remediation import describe
 from confroute.signals.answers import options_in
 from confroute.signals.base import alternatives_wanted
 from confroute.signals.option_probability import by_option
@@ -87,32 +87,32 @@ class Recorder:
         """
         messages = messages_of(given, self.system)
         with prompts_kept():
-            asking = _Asking(ask=self._ask("edge", self.edge, messages))
-            edge = self._edge(given, messages, asking)
+            asks = _RowAsks(ask=self._ask("edge", self.edge, messages))
+            edge = self._edge(given, messages, asks)
             row = replace(given, edge=edge, cloud=self._cloud(given, messages))
             if edge.error is None:
-                row = with_signals(row, signals=self.signals, work=asking.evidence)
-                row = self._with_states(row, asking)
-        extra: dict[str, JSON] = {**row.extra, "latency_s": dict(asking.latency_s)}
-        return replace(row, extra={**extra, **({"unmeasured": dict(asking.errors)} if asking.errors else {})})
+                row = with_signals(row, signals=self.signals, work=asks.evidence)
+                row = self._with_states(row, asks)
+        extra: dict[str, JSON] = {**row.extra, "latency_s": dict(asks.latency_s)}
+        return replace(row, extra={**extra, **({"unmeasured": dict(asks.errors)} if asks.errors else {})})
 
-    def _ask(self, tier: str, model: TextModel, messages: tuple[Message, ...]) -> Asker:
+    def _ask(self, tier: str, model: TextModel, messages: tuple[Message, ...]) -> Executor:
         host = TextHost(model, messages, facts_of(model))
-        return Asker(call=Dispatcher(models={tier: host}, fallback=self._fallback).call, limits={})
+        return Executor(call=Dispatcher(models={tier: host}, fallback=self._fallback).call, limits={})
 
-    def _edge(self, given: Row, messages: tuple[Message, ...], asking: _Asking) -> Side:
+    def _edge(self, given: Row, messages: tuple[Message, ...], asks: _RowAsks) -> Side:
         side = Side(model=self.edge.name)
         try:
-            draft = asking.answers(Draft(tier="edge", top_logprobs=self._wanted()))[0]
+            draft = asks.answers(Draft(tier="edge", top_logprobs=self._wanted()))[0]
             side = _answered(given, draft, self.edge.name, self.edge_price)
             options = _options(self.edge, messages, draft)
             drawn: list[Generation] = []
             if self.samples:
-                drawn = asking.answers(Sample(tier="edge", n=self.samples, temperature=self.temperature))
+                drawn = asks.answers(Sample(tier="edge", n=self.samples, temperature=self.temperature))
         except _SET_UP:
             raise
         except Exception as error:  # noqa: BLE001  kept in the row, so that one bad prompt does not end a run
-            return replace(side, error=told(error))
+            return replace(side, error=describe(error))
         extra: dict[str, JSON] = dict(side.extra)
         if options is not None:
             extra["options"] = {name: round(value, 6) for name, value in options.items()}
@@ -134,14 +134,14 @@ class Recorder:
         except _SET_UP:
             raise
         except Exception as error:  # noqa: BLE001  as above
-            return Side(model=self.cloud.name, error=told(error))
+            return Side(model=self.cloud.name, error=describe(error))
         return _answered(given, answer, self.cloud.name, self.cloud_price)
 
-    def _with_states(self, row: Row, asking: _Asking) -> Row:
+    def _with_states(self, row: Row, asks: _RowAsks) -> Row:
         if not self.hidden or self.states is None:
             return row
         try:
-            found = asking.evidence(Hidden(tier="edge", layers=self.hidden)).numbers
+            found = asks.evidence(Hidden(tier="edge", layers=self.hidden)).numbers
         except SignalUnavailableError:
             return row
         assert found is not None, "a Hidden ask brings numbers"
@@ -150,7 +150,7 @@ class Recorder:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Asking:
+class _RowAsks:
     """The edge's asks of one row: each different one is done once and timed."""
 
     ask: Callable[[Ask], Evidence]
@@ -195,7 +195,7 @@ def _options(
         return None
     loaded = getattr(model, "loaded", None)
     if loaded is not None:
-        return option_logprobs(loaded(), messages, letters)
+        return by_option(option_alternatives(loaded(), messages, letters), letters)
     return by_option(draft.top_logprobs[0], letters) or None if draft.top_logprobs else None
 
 
@@ -246,7 +246,7 @@ def recorded(rows: Iterable[Row], recorder: Recorder, *, concurrency: int = 1) -
     """Record rows, `concurrency` at a time, in the order in which they end.
 
     What was begun is ended before an error of set-up leaves this; no more than `concurrency` rows are begun at once,
-    so whoever stops asking stops the calls.
+    so whoever stops asks stops the calls.
     """
     if concurrency == 1:
         yield from map(recorder.row, rows)

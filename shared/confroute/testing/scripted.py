@@ -21,11 +21,10 @@ from collections.abc import (
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from confroute.asks import Hidden, ModelAsk, Prompt, Sample, Score
+from confroute.asks import Hidden, ModelAsk, Prompt, Sample, Score, StreamAsk
 from confroute.errors import PolicyError
 from confroute.models.inside import elsewhere
 from confroute.models.text_model import Piece
-from confroute.streaming import Streamed
 from confroute.types import Alternatives, Finish, Generation, Message, Request, Usage, transcript
 
 
@@ -239,10 +238,10 @@ class ScriptedCalls:
 
         return answer
 
-    def stream(self, request: Request) -> Callable[[Streamed], Generator[str | Generation, None, None]]:
+    def stream(self, request: Request) -> Callable[[StreamAsk], Generator[str | Generation, None, None]]:
         """What `confroute.executor.run_stream` wants as `stream`: tokens, then the whole answer."""
 
-        def answer(ask: Streamed) -> Generator[str | Generation, None, None]:
+        def answer(ask: StreamAsk) -> Generator[str | Generation, None, None]:
             model, prompt = self._model(ask.tier), transcript(_asked(ask, request))
             reply = model.reply(prompt)
             time.sleep(reply.latency_s)
@@ -251,10 +250,10 @@ class ScriptedCalls:
 
         return answer
 
-    def astream(self, request: Request) -> Callable[[Streamed], AsyncGenerator[str | Generation, None]]:
+    def astream(self, request: Request) -> Callable[[StreamAsk], AsyncGenerator[str | Generation, None]]:
         """What `confroute.executor.arun_stream` wants as `stream`."""
 
-        async def answer(ask: Streamed) -> AsyncGenerator[str | Generation, None]:
+        async def answer(ask: StreamAsk) -> AsyncGenerator[str | Generation, None]:
             model, prompt = self._model(ask.tier), transcript(_asked(ask, request))
             reply = model.reply(prompt)
             await asyncio.sleep(reply.latency_s)
@@ -298,7 +297,7 @@ def prompt_of(request: Request) -> str:
     return transcript(request.messages)
 
 
-def _asked(ask: ModelAsk | Streamed, request: Request) -> tuple[Message, ...]:
+def _asked(ask: ModelAsk | StreamAsk, request: Request) -> tuple[Message, ...]:
     """What a model is to read: the conversation or a prompt of the ask's own, and the ask's note."""
     if isinstance(ask, Prompt):
         return ask.messages
