@@ -180,15 +180,15 @@ class OneByOne:
 
     def generate(self, messages: Sequence[Message], *, n: int = 1, **settings: Any) -> tuple[Generation, ...]:
         """`n` calls of the model, one after the other."""
-        asked = Settings(**settings)
-        return tuple(self.one(messages, asked, number) for number in range(n))
+        request = Settings(**settings)
+        return tuple(self.one(messages, request, number) for number in range(n))
 
     async def agenerate(
         self, messages: Sequence[Message], *, n: int = 1, **settings: Any
     ) -> tuple[Generation, ...]:
         """Async form of `generate`, all calls at once."""
-        asked = Settings(**settings)
-        return tuple(await asyncio.gather(*(self.aone(messages, asked, number) for number in range(n))))
+        request = Settings(**settings)
+        return tuple(await asyncio.gather(*(self.aone(messages, request, number) for number in range(n))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,7 +299,7 @@ class LocalTextModel:
 
     def generate(self, messages: Sequence[Message], *, n: int = 1, **settings: Any) -> tuple[Generation, ...]:
         """`n` answers of one prompt, which is read once; equal seeds give equal answers."""
-        return self.loaded().generate(messages, n=n, **self._asked(settings))
+        return self.loaded().generate(messages, n=n, **self._parameters(settings))
 
     async def agenerate(
         self, messages: Sequence[Message], *, n: int = 1, **settings: Any
@@ -307,30 +307,32 @@ class LocalTextModel:
         """Async form of `generate`, off the event loop; cancelling it stops the decoding."""
         from confroute.models._threads import in_thread
 
-        asked = self._asked(settings)
-        return await in_thread(lambda cancel: self.loaded().generate(messages, n=n, cancel=cancel, **asked))
+        parameters = self._parameters(settings)
+        return await in_thread(
+            lambda cancel: self.loaded().generate(messages, n=n, cancel=cancel, **parameters)
+        )
 
     def stream(self, messages: Sequence[Message], **settings: Any) -> Generator[Piece, None, None]:
         """Answer once, piece by piece."""
-        yield from self.loaded().stream(messages, **self._asked(settings))
+        yield from self.loaded().stream(messages, **self._parameters(settings))
 
     async def astream(self, messages: Sequence[Message], **settings: Any) -> AsyncGenerator[Piece, None]:
         """Async form of `stream`, off the event loop."""
         from confroute.models._threads import stream_in_thread
 
-        asked = self._asked(settings)
-        pieces = stream_in_thread(lambda cancel: self.loaded().stream(messages, cancel=cancel, **asked))
+        parameters = self._parameters(settings)
+        pieces = stream_in_thread(lambda cancel: self.loaded().stream(messages, cancel=cancel, **parameters))
         async with aclosing(pieces):
             async for piece in pieces:
                 yield piece
 
-    def _asked(self, settings: dict[str, Any]) -> dict[str, Any]:
-        asked = Settings(**settings)
+    def _parameters(self, settings: dict[str, Any]) -> dict[str, Any]:
+        request = Settings(**settings)
         return {
-            "temperature": self.temperature if asked.temperature is None else asked.temperature,
-            "max_tokens": asked.max_tokens or self.max_tokens,
-            "seed": asked.seed,
-            "top_logprobs": asked.top_logprobs if asked.logprobs else 0,
+            "temperature": self.temperature if request.temperature is None else request.temperature,
+            "max_tokens": request.max_tokens or self.max_tokens,
+            "seed": request.seed,
+            "top_logprobs": request.top_logprobs if request.logprobs else 0,
         }
 
 
