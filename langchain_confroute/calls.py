@@ -65,22 +65,26 @@ class HostedRunnable(ABC, Generic[C]):
         """What is called, with what (input, config, further arguments), and what `_read` needs beside the answer."""
 
     @abstractmethod
-    def _read(self, answer: Any, call: ModelCall, listener: Any) -> list[Generation]:
+    def _read(self, answer: Any, call: ModelCall, listener: Any, latency_s: float) -> list[Generation]:
         """The answers that a call brought."""
 
     def call(self, call: ModelCall) -> list[Generation]:
         """See `HostModel`."""
         runnable, inputs, config, kwargs, listener = self._work(call)
+        start = time.perf_counter()
         try:
-            return self._read(runnable.invoke(inputs, config, **kwargs), call, listener)
+            answer = runnable.invoke(inputs, config, **kwargs)
+            return self._read(answer, call, listener, time.perf_counter() - start)
         except compat.bubble_ups() as error:
             raise Escaped(error) from error
 
     async def acall(self, call: ModelCall) -> list[Generation]:
         """See `HostModel`."""
         runnable, inputs, config, kwargs, listener = self._work(call)
+        start = time.perf_counter()
         try:
-            return self._read(await self._ainvoke(runnable, inputs, config, kwargs), call, listener)
+            answer = await runnable.ainvoke(inputs, config, **kwargs)
+            return self._read(answer, call, listener, time.perf_counter() - start)
         except compat.bubble_ups() as error:
             raise Escaped(error) from error
 
@@ -96,8 +100,7 @@ class HostedRunnable(ABC, Generic[C]):
             raise Escaped(error) from error
         finally:
             close(items)
-        (answer,) = self._read(add_up(chunks), call, listener)
-        yield replace(answer, latency_s=time.perf_counter() - start)
+        yield from self._read(add_up(chunks), call, listener, time.perf_counter() - start)
 
     async def astream(self, call: ModelCall) -> AsyncGenerator[C | Generation, None]:
         """See `HostModel`."""
@@ -111,13 +114,8 @@ class HostedRunnable(ABC, Generic[C]):
             raise Escaped(error) from error
         finally:
             await aclose(items)
-        (answer,) = self._read(add_up(chunks), call, listener)
-        yield replace(answer, latency_s=time.perf_counter() - start)
-
-    async def _ainvoke(
-        self, runnable: Any, inputs: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
-    ) -> Any:
-        return await runnable.ainvoke(inputs, config, **kwargs)
+        for answer in self._read(add_up(chunks), call, listener, time.perf_counter() - start):
+            yield answer
 
     def _checked(self, chunk: Any) -> Any:
         return chunk
@@ -257,6 +255,22 @@ class HostedChat(HostedRunnable[AIMessage]):
         if about.opened is None:
             self.facts = replace(self.facts, answers_per_call=False, concurrent=False)
 
+    async def acall(self, call: ModelCall) -> list[Generation]:
+        """See `HostModel`."""
+        if not self._tier.sync_only:
+            # Not the base's: one coroutine less in every call.
+            runnable, messages, config, kwargs, _ = self._work(call)
+            start = time.perf_counter()
+            try:
+                answer = await runnable.ainvoke(messages, config, **kwargs)
+                return self._read(answer, call, None, time.perf_counter() - start)
+            except NotImplementedError:
+                # ChatHuggingFace around a local pipeline has no async form and does not fall back to a thread.
+                self._tier.sync_only = True
+            except compat.bubble_ups() as error:
+                raise Escaped(error) from error
+        return await run_in_executor(None, self.call, call)
+
     def _work(self, call: ModelCall) -> tuple[Any, Any, RunnableConfig, Mapping[str, Any], Any]:
         about, tier = self._about, self._tier
         form: Any = tier.form(call)
@@ -301,17 +315,6 @@ class HostedChat(HostedRunnable[AIMessage]):
         seeded = {} if seed is None else {"seed": seed + 1 + call.drawn}
         return _Several(form), {**kwargs, **seeded, "n": call.n}
 
-    async def _ainvoke(
-        self, runnable: Any, inputs: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
-    ) -> Any:
-        if not self._tier.sync_only:
-            try:
-                return await runnable.ainvoke(inputs, config, **kwargs)
-            except NotImplementedError:
-                # ChatHuggingFace around a local pipeline has no async form and does not fall back to a thread.
-                self._tier.sync_only = True
-        return await run_in_executor(config, runnable.invoke, inputs, config, **kwargs)
-
     def _checked(self, chunk: Any) -> Any:
         if chunk is None:
             msg = f"{self._tier.name} gave no answer: its stream ended without a chunk"
@@ -324,10 +327,11 @@ class HostedChat(HostedRunnable[AIMessage]):
             raise RequestError(msg)
         return chunk
 
-    def _read(self, answer: Any, call: ModelCall, listener: None) -> list[Generation]:
+    def _read(self, answer: Any, call: ModelCall, listener: None, latency_s: float) -> list[Generation]:
         if isinstance(answer, _Answers):
-            return [one for message in answer for one in self._read(message, call, listener)]
-        generation, shape = to_generation(self._checked(answer)), self._about.plan.shape
+            return [one for message in answer for one in self._read(message, call, listener, latency_s)]
+        generation = to_generation(self._checked(answer), latency_s=latency_s)
+        shape = self._about.plan.shape
         if shape is None or call.role in {"final", "prompt"}:
             return [generation]
         return [with_verdict(generation, shape.judge(self._tier.name, answer))]

@@ -25,7 +25,6 @@ from confroute.hosts.options import read_documents
 from confroute.models.provider_answers import (
     chunk_logprobs,
     finish_of,
-    generation_of,
     is_role,
     read_logprobs,
     role_of,
@@ -176,20 +175,23 @@ def _texts(value: object) -> Iterator[str]:
 # Answers.
 
 
-def to_generation(message: BaseMessage) -> Generation:
+def to_generation(message: BaseMessage, *, latency_s: float = 0.0) -> Generation:
     """One answer as the core sees it; the message itself is kept as `raw`."""
-    metadata = message.response_metadata
+    metadata, content = message.response_metadata, message.content
     usage = getattr(message, "usage_metadata", None)
     reason = metadata.get("finish_reason") or metadata.get("stop_reason") or metadata.get("done_reason")
-    content = message.content
-    return generation_of(
-        content if isinstance(content, str) else text_of(message),
-        scored=read_logprobs(metadata["logprobs"]) if "logprobs" in metadata else None,
+    scored = read_logprobs(metadata["logprobs"]) if "logprobs" in metadata else None
+    return Generation(
+        text=content if isinstance(content, str) else text_of(message),
+        logprobs=None if scored is None else scored.logprobs,
+        tokens=None if scored is None else scored.tokens,
+        top_logprobs=None if scored is None else scored.alternatives,
         usage=None
         if not usage
         else Usage(input_tokens=usage["input_tokens"], output_tokens=usage["output_tokens"]),
         finish=finish_of(reason),
         model=metadata.get("model_name") or metadata.get("model"),
+        latency_s=latency_s,
         raw=message,
     )
 

@@ -256,8 +256,10 @@ class HostedChain(HostedRunnable[Out]):
         config: RunnableConfig = {**self._opened.child(*TAGS[call.role]), "callbacks": callbacks}
         return chain, self._about.inputs, config, self._about.kwargs, listener
 
-    def _read(self, answer: Any, call: ModelCall, listener: AnswerListener) -> list[Generation]:
-        return [listener.generation(answer, self._about.text(answer))]
+    def _read(
+        self, answer: Any, call: ModelCall, listener: AnswerListener, latency_s: float
+    ) -> list[Generation]:
+        return [listener.generation(answer, self._about.text(answer), latency_s)]
 
 
 class AnswerListener(BaseCallbackHandler):
@@ -283,7 +285,7 @@ class AnswerListener(BaseCallbackHandler):
             return None
         return tuple(value for values in every if values is not None for value in values)
 
-    def generation(self, output: object, text: str) -> Generation:
+    def generation(self, output: object, text: str, latency_s: float) -> Generation:
         """The chain's answer as the core sees it, billed for all models together."""
         usages = [answer.usage for answer in self.answers if answer.usage is not None]
         models = [answer.model for answer in self.answers if answer.model]
@@ -295,5 +297,6 @@ class AnswerListener(BaseCallbackHandler):
             usage=sum(usages, Usage()) if usages else None,
             finish=self.answers[-1].finish if self.answers else "unknown",
             model=models[-1] if models else None,
+            latency_s=latency_s,
             raw=output,
         )

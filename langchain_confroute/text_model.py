@@ -82,13 +82,13 @@ class ChatTextModel(OneByOne):
 
     def _copy(self, settings: Settings, *, streamed: bool = False) -> Model:
         """The model at this temperature, asked for log-probabilities if they are wanted; made once."""
-        asked = settings.logprobs and self.facts.asks_logprobs
-        key = (settings.temperature, asked, settings.top_logprobs, streamed)
+        scored = settings.logprobs and self.facts.asks_logprobs
+        key = (settings.temperature, scored, settings.top_logprobs, streamed)
         if key not in self._copies:
             call = ModelCall(
                 role="draft", logprobs=True, top_logprobs=settings.top_logprobs, streamed=streamed
             )
-            model = self.tier.form(call) if asked else self.tier.source
+            model = self.tier.form(call) if scored else self.tier.source
             self._copies[key] = _at(settings.temperature, model)
         return self._copies[key]
 

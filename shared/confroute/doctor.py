@@ -160,8 +160,8 @@ def diagnose(*, edge: object, cloud: object) -> Diagnosis:
     Examples
     --------
     >>> from confroute.testing import Reply, ScriptedModel
-    >>> found = diagnose(edge=ScriptedModel([Reply(text="4", logprob=-0.01)]), cloud=ScriptedModel(["4"]))
-    >>> found.ok, found.works("edge", "logprobs"), found.works("edge", "sampling")
+    >>> diagnosis = diagnose(edge=ScriptedModel([Reply(text="4", logprob=-0.01)]), cloud=ScriptedModel(["4"]))
+    >>> diagnosis.ok, diagnosis.works("edge", "logprobs"), diagnosis.works("edge", "sampling")
     (True, True, False)
     """
     models = {"edge": resolve(edge), "cloud": resolve(cloud)}
@@ -310,9 +310,9 @@ def _openai_tools(model: OpenAIModel) -> tuple[bool, str]:
 
 
 def _openai_structured(model: OpenAIModel) -> tuple[bool, str]:
-    wanted = {"type": "json_schema", "json_schema": {"name": "sum", "schema": SCHEMA}}
+    answer_format = {"type": "json_schema", "json_schema": {"name": "sum", "schema": SCHEMA}}
     answer = (
-        model.request({**model.body(_SUM, Settings(logprobs=False)), "response_format": wanted})
+        model.request({**model.body(_SUM, Settings(logprobs=False)), "response_format": answer_format})
         .choices[0]
         .message.content
     )

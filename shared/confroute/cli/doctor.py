@@ -39,15 +39,15 @@ def run(args: argparse.Namespace) -> int:
     """
     from confroute.doctor import diagnose
 
-    found = diagnose(edge=model_of(args, "edge"), cloud=model_of(args, "cloud"))
+    diagnosis = diagnose(edge=model_of(args, "edge"), cloud=model_of(args, "cloud"))
     if args.json:
-        print(json.dumps(found.to_dict(), indent=2, allow_nan=False))
+        print(json.dumps(diagnosis.to_dict(), indent=2, allow_nan=False))
     else:
-        _show(found)
-    return 0 if found.ok else 1
+        _show(diagnosis)
+    return 0 if diagnosis.ok else 1
 
 
-def _show(found: Diagnosis) -> None:
+def _show(diagnosis: Diagnosis) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -59,18 +59,18 @@ def _show(found: Diagnosis) -> None:
     for name in ("", "check", "works"):
         table.add_column(name, no_wrap=True)
     table.add_column("seen", overflow="fold")
-    for row in found.rows():
+    for row in diagnosis.rows():
         table.add_row(*map(escape, row))
     console.print(table)
-    for tier, model in found.models.items():
+    for tier, model in diagnosis.models.items():
         console.print(f"{tier}: {model}", markup=False)
-    if not found.works("edge", "answers"):
+    if not diagnosis.works("edge", "answers"):
         console.print("the edge does not answer: nothing was measured, and there is nothing to route by yet")
         return
-    if found.policy is None:
+    if diagnosis.policy is None:
         console.print("no signal can be measured on this edge: there is nothing to route by")
         return
-    names = " then ".join(gate.signal.name for gate in found.policy.gates)
+    names = " then ".join(gate.signal.name for gate in diagnosis.policy.gates)
     console.print(
         f"start with: {names}, uncalibrated thresholds; then `confroute record` your own prompts and `confroute fit`"
     )

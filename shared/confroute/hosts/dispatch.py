@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 from confroute.asks import (
@@ -24,7 +25,7 @@ from confroute.asks import (
 )
 from confroute.concurrency import together
 from confroute.hosts.logprob_fallback import LogprobFallback
-from confroute.hosts.model import HostModel, ModelCall, ModelFacts
+from confroute.hosts.model import HostModel, ModelCall, ModelFacts, Role
 from confroute.models.inside import elsewhere, look_inside
 from confroute.types import Generation
 
@@ -83,9 +84,12 @@ class Dispatcher(Generic[C_co]):
             # CPU-bound: on the event loop it would stop every other request.
             return await asyncio.to_thread(_inside, ask, facts)
         calls = model_calls(ask, facts)
-        if len(calls) == 1:
-            return await self._atimed(model, calls[0])
-        if not facts.concurrent:
+        if len(calls) == 1 and not facts.blocking:
+            # As `_atimed`, less a coroutine that every turn of the event loop would go through.
+            start, call = time.perf_counter(), calls[0]
+            answers = await (self.fallback.acall(model, call) if call.logprobs else model.acall(call))
+            return _with_latency(answers, start)
+        if len(calls) == 1 or not facts.concurrent:
             return [answer for call in calls for answer in await self._atimed(model, call)]
         return [
             answer
@@ -136,7 +140,7 @@ def model_calls(
     [4, 5]
     """
     if isinstance(ask, Final):
-        return [ModelCall(role="final", note=ask.note, streamed=streamed)]
+        return [_call("final", False, 0, streamed, ask.note)]
     if isinstance(ask, Sample):
         if facts.answers_per_call:
             return [ModelCall(role="sample", n=ask.n, drawn=ask.drawn, temperature=ask.temperature)]
@@ -154,15 +158,18 @@ def model_calls(
             )
         ]
     note = ask.note if isinstance(ask, Draft) else None
-    return [
-        ModelCall(
-            role="draft",
-            logprobs=facts.asks_logprobs,
-            top_logprobs=alternatives,
-            note=note,
-            streamed=streamed,
-        )
-    ]
+    return [_call("draft", facts.asks_logprobs, alternatives, streamed, note)]
+
+
+def _call(role: Role, logprobs: bool, top_logprobs: int, streamed: bool, note: str | None) -> ModelCall:
+    call = _without_note(role, logprobs, top_logprobs, streamed)
+    return call if note is None else replace(call, note=note)
+
+
+@lru_cache(maxsize=64)
+def _without_note(role: Role, logprobs: bool, top_logprobs: int, streamed: bool) -> ModelCall:
+    """The same few calls are made all the time, and making a frozen object of many fields takes microseconds."""
+    return ModelCall(role=role, logprobs=logprobs, top_logprobs=top_logprobs, streamed=streamed)
 
 
 def _inside(ask: InsideAsk, facts: ModelFacts) -> Evidence:
@@ -173,7 +180,8 @@ def _inside(ask: InsideAsk, facts: ModelFacts) -> Evidence:
 
 def _with_latency(answers: Sequence[Generation], start: float) -> list[Generation]:
     latency_s = time.perf_counter() - start
-    return [replace(answer, latency_s=latency_s) for answer in answers]
+    # Hosts that time their answers themselves save the copy.
+    return [answer if answer.latency_s else replace(answer, latency_s=latency_s) for answer in answers]
 
 
 def _got(outcome: T | Exception) -> T:

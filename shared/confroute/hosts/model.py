@@ -116,7 +116,10 @@ class HostModel(Protocol[C_co]):
         ...
 
     def call(self, call: ModelCall) -> Sequence[Generation]:
-        """Make the call and return its answers, `call.n` of them; errors are raised as the model's client raised them."""
+        """Make the call and return its answers, `call.n` of them; errors are raised as the model's client raised them.
+
+        Answers whose `latency_s` is left at 0 are timed by the caller.
+        """
         ...
 
     async def acall(self, call: ModelCall) -> Sequence[Generation]:

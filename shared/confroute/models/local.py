@@ -335,28 +335,30 @@ class LocalTextModel:
 
     def generate(self, messages: Sequence[Message], *, n: int = 1, **settings: Any) -> tuple[Generation, ...]:
         """`n` answers of one prompt, which is read once; equal seeds give equal answers."""
-        return self.loaded().generate(messages, n=n, **self._asked(settings))
+        return self.loaded().generate(messages, n=n, **self._parameters(settings))
 
     async def agenerate(
         self, messages: Sequence[Message], *, n: int = 1, **settings: Any
     ) -> tuple[Generation, ...]:
         """Async form of `generate`, off the event loop; cancelling it stops the decoding."""
-        asked = self._asked(settings)
-        return await in_thread(lambda cancel: self.loaded().generate(messages, n=n, cancel=cancel, **asked))
+        parameters = self._parameters(settings)
+        return await in_thread(
+            lambda cancel: self.loaded().generate(messages, n=n, cancel=cancel, **parameters)
+        )
 
     def stream(self, messages: Sequence[Message], **settings: Any) -> Generator[Piece, None, None]:
         """Answer once, piece by piece."""
-        yield from self.loaded().stream(messages, **self._asked(settings))
+        yield from self.loaded().stream(messages, **self._parameters(settings))
 
     async def astream(self, messages: Sequence[Message], **settings: Any) -> AsyncGenerator[Piece, None]:
         """Async form of `stream`, off the event loop."""
-        asked = self._asked(settings)
-        pieces = stream_in_thread(lambda cancel: self.loaded().stream(messages, cancel=cancel, **asked))
+        parameters = self._parameters(settings)
+        pieces = stream_in_thread(lambda cancel: self.loaded().stream(messages, cancel=cancel, **parameters))
         async with aclosing(pieces):
             async for piece in pieces:
                 yield piece
 
-    def _asked(self, settings: dict[str, Any]) -> dict[str, Any]:
+    def _parameters(self, settings: dict[str, Any]) -> dict[str, Any]:
         asked = Settings(**settings)
         return {
             "temperature": self.temperature if asked.temperature is None else asked.temperature,

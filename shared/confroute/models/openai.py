@@ -99,8 +99,8 @@ class OpenAIModel:
         client = await _async_client(self.url, self.timeout_s)
         answers: list[Generation] = []
         while len(answers) < n:
-            asked = _sent({**body, "n": n - len(answers)})
-            answers += self._answers(await client.chat.completions.create(**asked))
+            request = _sent({**body, "n": n - len(answers)})
+            answers += self._answers(await client.chat.completions.create(**request))
         return tuple(answers[:n])
 
     def stream(self, messages: Sequence[Message], **settings: Any) -> Generator[Piece, None, None]:

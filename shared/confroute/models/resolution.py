@@ -96,16 +96,16 @@ def _named(spec: str, base_url: str | None, dtype: str | None, max_tokens: int |
             raise PolicyError(msg)
         return LocalTextModel(model=name, dtype=dtype, max_tokens=max_tokens or MAX_TOKENS)
     try:
-        found = imported(spec)
+        target = imported(spec)
     except PolicyError:
         made = _of_provider(spec, base_url, max_tokens)
         if made is None:
             raise
         return made
-    if isinstance(found, str):
+    if isinstance(target, str):
         msg = f"model {spec!r} is a string: expected a chat model, a TextModel or a function"
         raise PolicyError(msg)
-    return resolve(found, base_url=base_url)
+    return resolve(target, base_url=base_url)
 
 
 def _of_provider(spec: str, base_url: str | None, max_tokens: int | None) -> TextModel | None:
@@ -171,10 +171,10 @@ def imported(spec: str) -> object:
     if "" not in sys.path and (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     try:
-        found: object = importlib.import_module(module)
+        target: object = importlib.import_module(module)
         for part in name.split("."):
-            found = getattr(found, part)
+            target = getattr(target, part)
     except (ImportError, AttributeError, ValueError) as error:
         msg = f"model {spec!r} cannot be imported: {error}; expected {NAMES}{_of_langchain()}"
         raise PolicyError(msg) from error
-    return found
+    return target

@@ -175,15 +175,15 @@ class OneByOne:
 
     def generate(self, messages: Sequence[Message], *, n: int = 1, **settings: Any) -> tuple[Generation, ...]:
         """`n` calls of the model, one after the other."""
-        asked = Settings(**settings)
-        return tuple(self.one(messages, asked, number) for number in range(n))
+        request = Settings(**settings)
+        return tuple(self.one(messages, request, number) for number in range(n))
 
     async def agenerate(
         self, messages: Sequence[Message], *, n: int = 1, **settings: Any
     ) -> tuple[Generation, ...]:
         """Async form of `generate`, all calls at once."""
-        asked = Settings(**settings)
-        return tuple(await asyncio.gather(*(self.aone(messages, asked, number) for number in range(n))))
+        request = Settings(**settings)
+        return tuple(await asyncio.gather(*(self.aone(messages, request, number) for number in range(n))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
