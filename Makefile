@@ -27,7 +27,7 @@ help:
 	@echo "make demo        route real questions between two small local models"
 	@echo "make test        the test-suite"
 	@echo "make test-slow   statistical proofs"
-	@echo "make lint        ruff; 'make format' repairs"
+	@echo "make lint        ruff ('make format' repairs) and the imports' contracts"
 	@echo "make types       mypy and pyright"
 	@echo "make wheel-test  the test-suite against the built wheel"
 	@echo "make min-versions-test  the adapter against the oldest langchain-core"
@@ -62,6 +62,7 @@ test-slow: $(READY)
 lint: $(READY)
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(READY)
 	@$(BIN)/python -m ruff check --fix .
@@ -116,10 +117,10 @@ docs: $(READY)
 	@echo build/docs/index.html
 
 # These need an argument or data, and have a target or a page of their own.
-NOT_PERF := $(addprefix tests/perf/,real_edge.py recorded_rows.py results.py)
+NOT_PERF := $(addprefix benchmarks/,real_edge.py recorded_rows.py results.py)
 
 perf: $(READY)
-	@for script in $(filter-out tests/perf/_% $(NOT_PERF),$(wildcard tests/perf/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out benchmarks/_% $(NOT_PERF),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 # Environments that take the rest from .venv, for packages that no user of ours needs. Not as a plain path: what is editable
 # there is found by its own .pth files.
@@ -129,9 +130,9 @@ define BORROWED
 		"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 endef
 
-# RouteLLM's own code beside ours. It names a server and a training stack among its needs; its routers use none of them.
-# PEERS= leaves it out.
-PEERS ?= routellm==0.2.0 pandas==3.1.1 scikit-learn==1.9.1
+# Others' own code beside ours. RouteLLM names a server and a training stack among its needs; its routers use none of them.
+# PEERS= leaves them out.
+PEERS ?= routellm==0.2.0 cascadeflow==1.2.0 pandas==3.1.1
 
 .venv-peers/.ready: $(READY)
 	$(BORROWED)
@@ -151,7 +152,7 @@ ray-test: .venv-ray/.ready
 DATA ?= $(or $(CONFROUTE_DATA),../shared/data)
 results: $(READY) $(if $(PEERS),.venv-peers/.ready)
 	@$(BIN)/confroute pull all-minilm-l6-v2 >/dev/null
-	@$(if $(PEERS),.venv-peers/bin,$(BIN))/python tests/perf/results.py --data $(DATA)
+	@$(if $(PEERS),.venv-peers/bin,$(BIN))/python benchmarks/results.py --data $(DATA)
 
 clean:
 	rm -rf .venv .venv-wheel .venv-min .venv-max .venv-peers .venv-ray build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

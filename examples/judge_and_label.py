@@ -8,7 +8,7 @@ from pathlib import Path
 
 from confroute.judge import Judge, Pair, Single, judge_usage
 from confroute.labels import Labeller, label_rows, read_labels
-from confroute.models.speaking import speaker
+from confroute.models.resolution import resolve
 from confroute.recording import Row, Side
 
 SUMS = {"What is 2 + 2? Reply with the number only.": 4, "What is 9 + 8? Reply with the number only.": 17}
@@ -30,8 +30,8 @@ if __name__ == "__main__":
     print("asked the judge", judge_usage([comparison, grade]).calls, "times")
 
     labeller = Labeller(
-        edge=speaker("local:smollm2-135m"),
-        cloud=speaker(f"local:{given.cloud_model}"),
+        edge=resolve("local:smollm2-135m"),
+        cloud=resolve(f"local:{given.cloud_model}"),
         source="correctness",
         max_tokens=4,
     )

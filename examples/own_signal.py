@@ -3,10 +3,9 @@
 from dataclasses import dataclass, field
 
 from confroute import Cascade, Measurement, Request
-from confroute.asks import Final
+from confroute.asks import AskGenerator, Final
 from confroute.decision import Decision, Routed
-from confroute.flow import Flow
-from confroute.signals.base import Asking, Case, Range
+from confroute.signals.base import Case, Range
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.testing import ScriptedChat
 
@@ -20,7 +19,7 @@ class Hedging:
     name: str = "hedging"
     range: Range = field(default_factory=lambda: Range(unit="words"))
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Count them; nothing is asked for."""
         yield from ()
         text = case.draft.text.lower()
@@ -32,7 +31,7 @@ class ShortToEdge:
 
     tiers = ("edge", "cloud")
 
-    def flow(self, request: Request) -> Flow:
+    def flow(self, request: Request) -> AskGenerator[Routed]:
         """Yield what is wanted, receive it, return the routed answer."""
         tier = "edge" if len(request.asked) < 40 else "cloud"
         evidence = yield Final(tier=tier)

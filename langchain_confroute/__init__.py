@@ -9,8 +9,8 @@ except ImportError as error:
 
 from langchain_confroute.chat import ChatConfRoute
 from langchain_confroute.local import ChatLocal
-from langchain_confroute.logprobs import extract_token_logprobs, extract_tokens
-from langchain_confroute.router import ConfidenceRouter
+from langchain_confroute.messages import extract_token_logprobs, extract_tokens
+from langchain_confroute.runnable import ConfidenceRouter
 
 __all__ = [
     "ChatConfRoute",

@@ -2,34 +2,56 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from operator import is_
+from typing import TYPE_CHECKING, Any, cast
 
-from langchain_core.language_models import LanguageModelInput
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-from langchain_core.runnables import Runnable
+from langchain_core.callbacks import Callbacks
+from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult, RunInfo
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.utils import ConfigurableFieldSpec
-from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PrivateAttr, SecretStr
 from typing_extensions import override
 
-from confroute.errors import PolicyError, RequestError
+from confroute.errors import PolicyError
 from confroute.flow import Policy
+from confroute.hosts.logprob_fallback import LogprobFallback
+from confroute.hosts.requests import advertised_window, check_policy
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade
 from confroute.policy.files import refuse_path
-from langchain_confroute import _profile
-from langchain_confroute._base import RoutedChat
-from langchain_confroute._given import resolved
-from langchain_confroute._request import check_tiers, config_specs
-from langchain_confroute._routing import ChatCall, Plan
-from langchain_confroute._shapes import Asked, Shape, Structured, ToolCalls, finishing
-from langchain_confroute._tiers import Model, TierModel, model_name, same_model, with_settings
+from langchain_confroute.calls import ChatCall, Plan
+from langchain_confroute.compat import AsyncManager, Manager, Stop
+from langchain_confroute.messages import (
+    as_chunk,
+)
+from langchain_confroute.models import (
+    Model,
+    TierModel,
+    model_name,
+    resolve_model,
+    same_model,
+    with_settings,
+)
+from langchain_confroute.options import config_specs, refuse_misplaced
+from langchain_confroute.run import (
+    arun_chain,
+    astream_chain,
+    release_escaped,
+    run_chain,
+    stream_chain,
+)
+from langchain_confroute.structured import Shape, Structured, Tool, ToolCalls, value_of
 
 
-class ChatConfRoute(RoutedChat):
+class ChatConfRoute(BaseChatModel):
     """A chat model that answers on its edge model where that can be trusted, and on its cloud model where not.
 
     Setup
@@ -54,7 +76,7 @@ class ChatConfRoute(RoutedChat):
     Per call
         ``config={"configurable": {"confroute_route": "cloud", "confroute_threshold": 0.4}}``; route "edge", "cloud"
         or "auto", threshold a number or numbers by signal. Rules see the tags and metadata of the config. What was
-        retrieved is told as ``"confroute_context": {"question": str, "documents": [...]}``, for signals that look at it.
+        retrieved is given as ``"confroute_context": {"question": str, "documents": [...]}``, for signals that look at it.
 
     Response metadata
         The answering model's own, with the decision under "confroute". Also in the custom event
@@ -125,8 +147,8 @@ class ChatConfRoute(RoutedChat):
     streaming: bool = False
     cloud_tools: tuple[str, ...] = ()
     _shape: Shape | None = PrivateAttr(default=None)
-    _held: tuple[Asked, ChatConfRoute] | None = PrivateAttr(default=None)
-    _made: Plan | None = PrivateAttr(default=None)
+    _last_tools: tuple[Any, Any, Mapping[str, Any], ChatConfRoute] | None = PrivateAttr(default=None)
+    _plan_made: Plan | None = PrivateAttr(default=None)
 
     if not TYPE_CHECKING:  # the signature made from the fields is the better one
 
@@ -141,10 +163,10 @@ class ChatConfRoute(RoutedChat):
             if getattr(self, name):
                 msg = f"{name} is set on the router: set it on edge and cloud, whose calls it is about"
                 raise PolicyError(msg)
-        check_tiers(self.policy)
-        self._made = self._plan_of(self._settings())
+        check_policy(self.policy)
+        self._plan_made = self._plan_of(self._settings())
         if self.profile is None:
-            self.profile = _profile.common([tier.profile for tier in self._made.tiers.values()])
+            self.profile = common_profile(self._plan_made.tiers)
 
     def _settings(self) -> tuple[Any, ...]:
         return (
@@ -156,13 +178,13 @@ class ChatConfRoute(RoutedChat):
     @property
     def _plan(self) -> Plan:
         """What all calls share: made once, and anew for a copy with other settings."""
-        settings, made = self._settings(), self._made
-        if made is None or not made.serves(settings):
-            made = self._made = self._plan_of(settings)
-        return made
+        settings, plan = self._settings(), self._plan_made
+        if plan is None or not all(map(is_, plan.made_from, settings)):
+            plan = self._plan_made = self._plan_of(settings)
+        return plan
 
-    def _plan_of(self, settings: tuple[Any, ...]) -> Plan:
-        edge, cloud = resolved(self.edge, "edge"), resolved(self.cloud, "cloud")
+    def _plan_of(self, settings: tuple[Any, ...], fallback: LogprobFallback | None = None) -> Plan:
+        edge, cloud = resolve_model(self.edge, "edge"), resolve_model(self.cloud, "cloud")
         if same_model(edge, cloud):
             msg = f"edge and cloud are the same model ({model_name(edge)}): routing between them decides nothing"
             raise PolicyError(msg)
@@ -170,17 +192,16 @@ class ChatConfRoute(RoutedChat):
         given = {name: value for name, value in own.items() if value is not None}
         if "output_version" in self.model_fields_set:
             given["output_version"] = self.output_version
+        tiers = {
+            name: self._tier(name, with_settings(name, model, given))
+            for name, model in {"edge": edge, "cloud": cloud}.items()
+        }
         return Plan(
             made_from=settings,
-            tiers={
-                "edge": self._tier("edge", with_settings("edge", edge, given)),
-                "cloud": self._tier("cloud", with_settings("cloud", cloud, given)),
-            },
-            members={name: self._member(name, model) for name, model in self.members.items()},
-            judge=None if self._shape is None else self._shape.judge,
-            tools=self._shape is not None and self._shape.tools,
-            tool_names=frozenset() if self._shape is None else self._shape.names,
-            shape_text="" if self._shape is None else self._shape.text,
+            tiers=tiers,
+            models={**tiers, **{name: self._member(name, model) for name, model in self.members.items()}},
+            fallback=fallback or LogprobFallback(),
+            shape=self._shape,
             policy=self.policy,
             limits={"edge": self._limits("edge_limits"), "cloud": self._limits("cloud_limits")},
             stop=self.stop or None,
@@ -197,13 +218,13 @@ class ChatConfRoute(RoutedChat):
             # An edge that cannot do it is passed over; a cloud that cannot leaves nobody to answer.
             if name == "cloud":
                 raise
-            return TierModel(name, model, error, "tools" if self._shape.tools else "structured output")
+            return TierModel(name, model, error, self._shape.needs or "structured output")
 
     def _member(self, name: str, model: Model | str) -> TierModel:
-        if name in ("edge", "cloud"):
+        if name in {"edge", "cloud"}:
             msg = f"a member is named {name!r}: expected a name that is not a tier's"
             raise PolicyError(msg)
-        return self._tier(name, resolved(model, name))
+        return self._tier(name, resolve_model(model, name))
 
     def _limits(self, name: str) -> Limits:
         limits: Limits = getattr(self, name)
@@ -212,50 +233,61 @@ class ChatConfRoute(RoutedChat):
         attempts = limits.attempts if self.max_retries is None else self.max_retries + 1
         return replace(limits, timeout_s=self.timeout, attempts=attempts)
 
+    def _shaped(self, shape: Shape) -> ChatConfRoute:
+        copy = self.model_copy()
+        copy._shape, copy._last_tools = shape, None
+        copy._plan_made = copy._plan_of(copy._settings(), self._plan.fallback)
+        return copy
+
+    def _for_tools(self, kwargs: Mapping[str, Any]) -> tuple[ChatConfRoute, Mapping[str, Any]]:
+        """The router whose models are bound to the tools of this call, and the call's other arguments."""
+        bound = self._shape if isinstance(self._shape, ToolCalls) else None
+        if bound is not None and kwargs["tools"] is not bound.shown["tools"]:
+            bound = None
+        tools, own = (kwargs["tools"], ()) if bound is None else (bound.originals, bound.more)
+        choice, more = kwargs.get("tool_choice"), {name: kwargs[name] for name in own if name in kwargs}
+        rest = {name: value for name, value in kwargs.items() if name not in {"tools", "tool_choice", *more}}
+        if bound is not None and bound.matches(choice, more):
+            return self, rest
+        last = self._last_tools
+        if last is None or last[0] is not tools or last[1:3] != (choice, more):
+            shape = ToolCalls.of(tools, choice, more, self.cloud_tools)
+            last = self._last_tools = (tools, choice, more, self._shaped(shape))
+        return last[3], rest
+
     def _call(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
     ) -> ChatCall:
-        misplaced = sorted(name for name in kwargs if name.startswith("confroute_"))
-        if misplaced:
-            msg = f"{', '.join(misplaced)}: give it in the config, as {{'configurable': {{{misplaced[0]!r}: ...}}}}"
-            raise RequestError(msg)
         router = self
-        if "tools" in kwargs:
-            router, kwargs = self._for_tools(kwargs)
-        return ChatCall(plan=router._plan, messages=messages, stop=stop, kwargs=kwargs)
+        if kwargs:
+            refuse_misplaced(kwargs)
+            if "tools" in kwargs:
+                router, kwargs = self._for_tools(kwargs)
+        plan = router._plan
+        return ChatCall(
+            policy=plan.policy,
+            limits=plan.limits,
+            plan=plan,
+            messages=messages,
+            stop=plan.stop if stop is None else stop,
+            kwargs=kwargs,
+        )
 
-    def _for_tools(self, kwargs: Mapping[str, Any]) -> tuple[ChatConfRoute, Mapping[str, Any]]:
-        """The router whose models are bound to the tools of this call, and the other arguments."""
-        bound = self._shape if isinstance(self._shape, ToolCalls) else None
-        asked = Asked.of(kwargs, bound)
-        if asked.as_bound:
-            return self, asked.rest
-        held = self._held
-        if held is None or not held[0].same(asked):
-            shape = ToolCalls.of(asked.tools, asked.choice, asked.more, always_cloud=self.cloud_tools)
-            held = self._held = (asked, self._shaped(shape))
-        return held[1], asked.rest
-
-    def _shaped(self, shape: Shape) -> ChatConfRoute:
-        copy = self.model_copy()
-        copy._shape, copy._held = shape, None
-        copy._made = copy._plan_of(copy._settings())
-        return copy
+    def _read(self, prompt: LanguageModelInput, stop: Stop, kwargs: Mapping[str, Any]) -> ChatCall:
+        # The same as `_convert_input`, without a prompt value built for nothing.
+        messages = convert_to_messages(prompt) if isinstance(prompt, list) else None
+        return self._call(messages or self._convert_input(prompt).to_messages(), stop, kwargs)
 
     @override
     def bind_tools(
-        self,
-        tools: Sequence[builtins.dict[str, Any] | type | Callable[..., Any] | BaseTool],
-        *,
-        tool_choice: str | None = None,
-        **kwargs: Any,
+        self, tools: Sequence[Tool], *, tool_choice: str | None = None, **kwargs: Any
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Bind tools to both models, each in its provider's own form.
 
         A draft that calls tools is kept only if every tool was offered, its arguments fit the schema, none is in
         `cloud_tools`, and the evidence is good. An edge that cannot bind tools is passed over.
         """
-        shape = ToolCalls.of(tools, tool_choice, kwargs, always_cloud=self.cloud_tools)
+        shape = ToolCalls.of(tools, tool_choice, kwargs, self.cloud_tools)
         return self._shaped(shape).bind(**shape.shown)
 
     @override
@@ -267,8 +299,132 @@ class ChatConfRoute(RoutedChat):
         A draft whose value does not parse goes to the cloud, as does one without good evidence; samples are compared
         by their values.
         """
-        shape = Structured(schema=schema, kwargs=kwargs)
-        return self._shaped(shape) | finishing(shape, include_raw=include_raw)
+        shape = Structured.of(schema, kwargs)
+        return self._shaped(shape) | value_of(shape, include_raw=include_raw)
+
+    @override
+    def invoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: Stop = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        call = self._read(input, stop, kwargs)
+        return run_chain(self, call.messages, config, call.answer)
+
+    @override
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: Stop = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        call = self._read(input, stop, kwargs)
+        return await arun_chain(self, call.messages, config, call.aanswer)
+
+    @override
+    def stream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: Stop = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        if self._in_one_piece(kwargs):
+            yield as_chunk(self.invoke(input, config, stop=stop, **kwargs))
+            return
+        call = self._read(input, stop, kwargs)
+        yield from stream_chain(self, call.messages, config, call.chunks)
+
+    @override
+    async def astream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: Stop = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        if self._in_one_piece(kwargs):
+            yield as_chunk(await self.ainvoke(input, config, stop=stop, **kwargs))
+            return
+        call = self._read(input, stop, kwargs)
+        async with aclosing(astream_chain(self, call.messages, config, call.achunks)) as items:
+            async for chunk in items:
+                yield chunk
+
+    def _in_one_piece(self, kwargs: Mapping[str, Any]) -> bool:
+        when = self.disable_streaming
+        return when is True or (when == "tool_calling" and bool(kwargs.get("tools")))
+
+    @override
+    def generate(
+        self,
+        messages: list[list[BaseMessage]],
+        stop: Stop = None,
+        callbacks: Callbacks = None,
+        *,
+        run_id: uuid.UUID | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        configs, kwargs = _configs(len(messages), callbacks, run_id, kwargs)
+        calls = zip(messages, configs, strict=True)
+        return _result([self.invoke(given, config, stop=stop, **kwargs) for given, config in calls], configs)
+
+    @override
+    async def agenerate(
+        self,
+        messages: list[list[BaseMessage]],
+        stop: Stop = None,
+        callbacks: Callbacks = None,
+        *,
+        run_id: uuid.UUID | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        configs, kwargs = _configs(len(messages), callbacks, run_id, kwargs)
+        calls = zip(messages, configs, strict=True)
+        answers = (self.ainvoke(given, config, stop=stop, **kwargs) for given, config in calls)
+        return _result(await asyncio.gather(*answers), configs)
+
+    # LangChain calls these four only inside a run of ours that is a model run (`stream_events(version="v3")`):
+    # the two models' calls then stay without runs, or every token would count twice.
+
+    @override
+    def _generate(
+        self, messages: list[BaseMessage], stop: Stop = None, run_manager: Manager = None, **kwargs: Any
+    ) -> ChatResult:
+        with release_escaped():
+            answer = self._call(messages, stop, kwargs).answer(None)
+        return ChatResult(generations=[ChatGeneration(message=answer)])
+
+    @override
+    async def _agenerate(
+        self, messages: list[BaseMessage], stop: Stop = None, run_manager: AsyncManager = None, **kwargs: Any
+    ) -> ChatResult:
+        with release_escaped():
+            answer = await self._call(messages, stop, kwargs).aanswer(None)
+        return ChatResult(generations=[ChatGeneration(message=answer)])
+
+    @override
+    def _stream(
+        self, messages: list[BaseMessage], stop: Stop = None, run_manager: Manager = None, **kwargs: Any
+    ) -> Iterator[ChatGenerationChunk]:
+        with release_escaped():
+            for chunk in self._call(messages, stop, kwargs).chunks(None):
+                yield ChatGenerationChunk(message=chunk)
+
+    @override
+    async def _astream(
+        self, messages: list[BaseMessage], stop: Stop = None, run_manager: AsyncManager = None, **kwargs: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        with release_escaped():
+            async for chunk in self._call(messages, stop, kwargs).achunks(None):
+                yield ChatGenerationChunk(message=chunk)
 
     @property
     def _llm_type(self) -> str:
@@ -276,7 +432,7 @@ class ChatConfRoute(RoutedChat):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        names = {name: tier.model_name for name, tier in self._plan.tiers.items()}
+        names = {name: tier.facts.model for name, tier in self._plan.tiers.items()}
         return {"model": self.model, **names, "policy": repr(self.policy)}
 
     @property
@@ -287,7 +443,7 @@ class ChatConfRoute(RoutedChat):
     @override
     def get_num_tokens(self, text: str) -> int:
         """The larger of the two models' counts; an estimate where neither has a tokenizer of its own."""
-        return max(tier.count([HumanMessage(text)]) for tier in self._plan.tiers.values())
+        return self.get_num_tokens_from_messages([HumanMessage(text)])
 
     @override
     def get_num_tokens_from_messages(
@@ -295,3 +451,43 @@ class ChatConfRoute(RoutedChat):
     ) -> int:
         """The larger of the two models' counts; an estimate where neither has a tokenizer of its own."""
         return max(tier.count(messages, tools) for tier in self._plan.tiers.values())
+
+
+def common_profile(tiers: Mapping[str, TierModel]) -> ModelProfile | None:
+    """What holds whichever model answers: abilities that both have, the smaller of their limits, and the cloud's window.
+
+    A prompt that the edge cannot hold is the cloud's, and whatever the edge drafts may be escalated to it.
+    """
+    profiles = [tier.profile for tier in tiers.values()]
+    shared: set[str] = set.intersection(*map(set, profiles)) if all(profiles) else set()
+    common = {name: _least([profile[name] for profile in profiles]) for name in sorted(shared)}
+    common["max_input_tokens"] = advertised_window({name: tier.facts for name, tier in tiers.items()})
+    return cast("ModelProfile", {name: value for name, value in common.items() if value is not None}) or None
+
+
+def _least(values: Sequence[Any]) -> Any:
+    if all(isinstance(value, bool) for value in values):
+        return all(values)
+    if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        return min(values)
+    return values[0] if all(value == values[0] for value in values) else None
+
+
+def _configs(
+    count: int, callbacks: Callbacks, run_id: uuid.UUID | None, kwargs: Mapping[str, Any]
+) -> tuple[list[RunnableConfig], dict[str, Any]]:
+    """One config per prompt, and the arguments that are the models'; a run id can be only one run's."""
+    names = ("tags", "metadata", "run_name")
+    shared = {"callbacks": callbacks, **{name: kwargs.get(name) for name in names}}
+    given = {name: value for name, value in shared.items() if value is not None}
+    ids = [run_id if run_id is not None and index == 0 else uuid.uuid4() for index in range(count)]
+    configs = [cast("RunnableConfig", {**given, "run_id": own}) for own in ids]
+    return configs, {name: value for name, value in kwargs.items() if name not in names}
+
+
+def _result(answers: Sequence[AIMessage], configs: Sequence[RunnableConfig]) -> LLMResult:
+    return LLMResult(
+        generations=[[ChatGeneration(message=answer)] for answer in answers],
+        llm_output={},
+        run=[RunInfo(run_id=cast("uuid.UUID", config.get("run_id"))) for config in configs],
+    )

@@ -8,28 +8,36 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LangSmithParams, ModelProfile
-from langchain_core.messages import BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from confroute.concurrency import in_thread, stream_in_thread
 from confroute.errors import RequestError
-from confroute.types import Usage
-from langchain_confroute._local import PROVIDER, chunk_of, generation_of, to_messages
+from confroute.models.provider_answers import is_role, logprobs_content, role_of
+from confroute.types import Generation, Message, Role, Usage
+from langchain_confroute.compat import AsyncManager, Manager, Stop
 
 if TYPE_CHECKING:
-    from confroute.models.local import LocalModel
+    from confroute.models.local import LocalModel, Piece
 
 __all__ = ["ChatLocal"]
 
+PROVIDER = "confroute-local"
 CALL_KWARGS = ("temperature", "max_tokens", "top_p", "seed", "logprobs", "top_logprobs", "n", "model")
 # Set by LangChain itself for tracing; it means nothing to a model.
 IGNORED_KWARGS = ("ls_structured_output_format",)
 # LangChain's standard arguments of models behind a server: code that builds any chat model passes them.
 _OF_SERVERS = ("timeout", "max_retries", "api_key", "streaming")
+# Blocks of content that are text, or that are left out because they stand elsewhere in the message.
+_READ = {"text", "reasoning", "tool_use", "tool_call"}
+_SETTINGS = (
+    *("model", "temperature", "max_tokens", "top_p", "seed", "stop"),
+    *("logprobs", "top_logprobs", "dtype", "context_window"),
+)
 
 
 class ChatLocal(BaseChatModel):
@@ -117,19 +125,7 @@ class ChatLocal(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        names = (
-            "model",
-            "temperature",
-            "max_tokens",
-            "top_p",
-            "seed",
-            "stop",
-            "logprobs",
-            "top_logprobs",
-            "dtype",
-            "context_window",
-        )
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in _SETTINGS}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
@@ -138,13 +134,8 @@ class ChatLocal(BaseChatModel):
 
     def _resolve_model_profile(self) -> ModelProfile | None:
         # The window is the caller's only: asking the model for its own would load it at construction.
-        known = ModelProfile(
-            text_inputs=True,
-            image_inputs=False,
-            audio_inputs=False,
-            tool_calling=False,
-            structured_output=False,
-        )
+        unable = dict.fromkeys(("image_inputs", "audio_inputs", "tool_calling", "structured_output"), False)
+        known = cast("ModelProfile", {"text_inputs": True, **unable})
         if self.context_window is not None:
             known["max_input_tokens"] = self.context_window
         return known
@@ -164,38 +155,22 @@ class ChatLocal(BaseChatModel):
         return ids
 
     def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, messages: list[BaseMessage], stop: Stop = None, run_manager: Manager = None, **kwargs: Any
     ) -> ChatResult:
         return self._answer(messages, stop, kwargs, None)
 
     async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, messages: list[BaseMessage], stop: Stop = None, run_manager: AsyncManager = None, **kwargs: Any
     ) -> ChatResult:
         return await in_thread(lambda cancel: self._answer(messages, stop, kwargs, cancel))
 
     def _stream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, messages: list[BaseMessage], stop: Stop = None, run_manager: Manager = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
         return self._chunks(messages, stop, kwargs, None)
 
     async def _astream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, messages: list[BaseMessage], stop: Stop = None, run_manager: AsyncManager = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
         chunks = stream_in_thread(lambda cancel: self._chunks(messages, stop, kwargs, cancel))
         try:
@@ -211,15 +186,15 @@ class ChatLocal(BaseChatModel):
         kwargs: dict[str, Any],
         cancel: threading.Event | None,
     ) -> ChatResult:
-        n, logprobs, asked = self._asked(stop, kwargs)
+        n, logprobs, parameters = self._parameters(stop, kwargs)
         model = self._local(kwargs)
-        answers = model.generate(to_messages(messages), n=n, cancel=cancel, **asked)
+        answers = model.generate(to_messages(messages), n=n, cancel=cancel, **parameters)
         # As every provider does: LangChain's usage callback reads the first answer of a call only.
         total = sum((answer.usage for answer in answers if answer.usage), Usage())
         usages = [total, *[None] * (n - 1)]
         return ChatResult(
             generations=[
-                generation_of(replace(answer, usage=usage), logprobs=logprobs)
+                _generation(replace(answer, usage=usage), logprobs=logprobs)
                 for answer, usage in zip(answers, usages, strict=True)
             ]
         )
@@ -231,28 +206,28 @@ class ChatLocal(BaseChatModel):
         kwargs: dict[str, Any],
         cancel: threading.Event | None,
     ) -> Iterator[ChatGenerationChunk]:
-        n, logprobs, asked = self._asked(stop, kwargs)
+        n, logprobs, parameters = self._parameters(stop, kwargs)
         if n > 1:
             msg = f"n={n} cannot be streamed: the answers would be mixed; draw them with generate(), with disable_streaming=True"
             raise RequestError(msg)
         model = self._local(kwargs)
-        pieces = model.stream(to_messages(messages), cancel=cancel, **asked)
-        return (chunk_of(piece, model.name, logprobs=logprobs) for piece in pieces)
+        pieces = model.stream(to_messages(messages), cancel=cancel, **parameters)
+        return (_chunk(piece, model.name, logprobs=logprobs) for piece in pieces)
 
-    def _asked(self, stop: list[str] | None, kwargs: dict[str, Any]) -> tuple[int, bool, dict[str, Any]]:
+    def _parameters(self, stop: list[str] | None, kwargs: dict[str, Any]) -> tuple[int, bool, dict[str, Any]]:
         """Number of answers, whether log-probabilities are wanted, and the model's own parameters."""
         unknown = sorted(set(kwargs) - set(CALL_KWARGS) - set(IGNORED_KWARGS))
         if unknown:
             msg = f"{', '.join(unknown)}: not known to ChatLocal, which takes stop, {', '.join(CALL_KWARGS)}; leave it out"
             raise RequestError(msg)
         given = {key: value for key, value in kwargs.items() if value is not None}
-        asked = {
+        parameters = {
             key: given.get(key, getattr(self, key)) for key in ("temperature", "max_tokens", "top_p", "seed")
         }
-        asked["stop"] = (stop if stop is not None else self.stop) or ()
+        parameters["stop"] = (stop if stop is not None else self.stop) or ()
         logprobs = bool(given.get("logprobs", self.logprobs))
-        asked["top_logprobs"] = (given.get("top_logprobs", self.top_logprobs) or 0) if logprobs else 0
-        return given.get("n", 1), logprobs, asked
+        parameters["top_logprobs"] = (given.get("top_logprobs", self.top_logprobs) or 0) if logprobs else 0
+        return given.get("n", 1), logprobs, parameters
 
     def loaded(self) -> LocalModel:
         """The model itself, loaded if it is not yet; shared by everyone who loaded it."""
@@ -264,3 +239,81 @@ class ChatLocal(BaseChatModel):
         # Looked up at every call, so that copies and pickles of this object hold no weights.
         source = kwargs.get("model") or self.model
         return LocalModel.load(source, dtype=self.dtype, context_window=self.context_window)
+
+
+def to_messages(messages: Sequence[BaseMessage]) -> list[Message]:
+    """LangChain's messages as text.
+
+    Raises
+    ------
+    RequestError
+        A role that is not known, or content that is not text.
+    """
+    return [Message(role=_role(message), text=_text(message)) for message in messages]
+
+
+def _role(message: BaseMessage) -> Role:
+    name = getattr(message, "role", message.type)
+    if not is_role(name):
+        msg = f"message role {name!r}: expected one of system, user, assistant, tool"
+        raise RequestError(msg)
+    return role_of(name)
+
+
+def _text(message: BaseMessage) -> str:
+    blocks = [message.content] if isinstance(message.content, str) else message.content
+    # A reasoning block is another model's aside, not part of the conversation.
+    kinds = {block.get("type", "unknown") for block in blocks if isinstance(block, dict)} - _READ
+    if kinds:
+        msg = f"content of type {', '.join(sorted(kinds))}: ChatLocal takes text only; send it to a model that can, or leave it out"
+        raise RequestError(msg)
+    text = "".join(block if isinstance(block, str) else block.get("text", "") for block in blocks)
+    calls = (
+        [f"{call['name']}({call['args']})" for call in message.tool_calls]
+        if isinstance(message, AIMessage)
+        else []
+    )
+    return "\n".join(part for part in (text, *calls) if part)
+
+
+def _generation(answer: Generation, *, logprobs: bool) -> ChatGeneration:
+    """An answer as LangChain's."""
+    metadata: dict[str, Any] = {
+        "model_name": answer.model,
+        "model_provider": PROVIDER,
+        "finish_reason": answer.finish,
+    }
+    if logprobs:
+        metadata["logprobs"] = {
+            "content": logprobs_content(answer.tokens or (), answer.logprobs or (), answer.top_logprobs)
+        }
+    message = AIMessage(
+        content=answer.text,
+        response_metadata=metadata,
+        usage_metadata=None if answer.usage is None else _usage(answer.usage),
+    )
+    return ChatGeneration(message=message, generation_info={"finish_reason": answer.finish})
+
+
+def _chunk(piece: Piece, name: str, *, logprobs: bool) -> ChatGenerationChunk:
+    """A piece of an answer as LangChain's; names and usage on the last only."""
+    metadata: dict[str, Any] = {}
+    if logprobs:
+        metadata["logprobs"] = {"content": logprobs_content(piece.tokens, piece.logprobs, piece.top_logprobs)}
+    if piece.finish is None:
+        return ChatGenerationChunk(message=AIMessageChunk(content=piece.text, response_metadata=metadata))
+    # On one chunk only: equal strings would be joined when chunks are added up.
+    metadata |= {"model_name": name, "model_provider": PROVIDER, "finish_reason": piece.finish}
+    message = AIMessageChunk(
+        content=piece.text,
+        response_metadata=metadata,
+        usage_metadata=_usage(piece.usage or Usage()),
+        chunk_position="last",
+    )
+    return ChatGenerationChunk(message=message)
+
+
+def _usage(usage: Usage) -> UsageMetadata:
+    return UsageMetadata(
+        input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, total_tokens=usage.total_tokens
+    )

@@ -14,9 +14,9 @@ from confroute.errors import MissingExtraError, PolicyError
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade, Ruling
 from confroute.types import Request
-from langchain_confroute._answers import KEY
-from langchain_confroute._tiers import Model
 from langchain_confroute.chat import ChatConfRoute
+from langchain_confroute.messages import KEY
+from langchain_confroute.models import Model
 
 try:
     from langchain.agents.middleware.types import (

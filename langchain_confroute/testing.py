@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
 from langchain_core.messages.ai import UsageMetadata
@@ -21,10 +20,11 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field, SkipValidation
 
+from confroute.models.provider_answers import logprobs_content
 from confroute.testing import Reply, ScriptedModel, stream_tokens, token_at
 from confroute.types import Generation, Usage
-from langchain_confroute._messages import to_core
-from langchain_confroute.logprobs import content_of
+from langchain_confroute.compat import AsyncManager, Manager, Stop
+from langchain_confroute.messages import to_core
 
 __all__ = ["ScriptedChat"]
 
@@ -164,14 +164,10 @@ class ScriptedChat(BaseChatModel):
         tokens, values = generation.tokens or (), generation.logprobs
         padded = [*tokens, *[""] * (len(values) - len(tokens))][: len(values)]
         tops = generation.top_logprobs if kwargs.get("top_logprobs", self.top_logprobs) else None
-        return {"logprobs": {"content": content_of(padded, values, tops), "refusal": None}}
+        return {"logprobs": {"content": logprobs_content(padded, values, tops), "refusal": None}}
 
     def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, messages: list[BaseMessage], stop: Stop = None, run_manager: Manager = None, **kwargs: Any
     ) -> ChatResult:
         answers = []
         for _ in range(kwargs.get("n", 1)):
@@ -181,11 +177,7 @@ class ScriptedChat(BaseChatModel):
         return ChatResult(generations=answers)
 
     async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, messages: list[BaseMessage], stop: Stop = None, run_manager: AsyncManager = None, **kwargs: Any
     ) -> ChatResult:
         answers = []
         for _ in range(kwargs.get("n", 1)):
@@ -203,22 +195,14 @@ class ScriptedChat(BaseChatModel):
         return ChatGeneration(message=self._message(generation, calls, kwargs))
 
     def _stream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, messages: list[BaseMessage], stop: Stop = None, run_manager: Manager = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
         reply, calls, prompt = self._reply(messages, stop, kwargs)
         time.sleep(reply.latency_s)
         yield from self._chunks(reply, calls, prompt, kwargs)
 
     async def _astream(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        self, messages: list[BaseMessage], stop: Stop = None, run_manager: AsyncManager = None, **kwargs: Any
     ) -> AsyncIterator[ChatGenerationChunk]:
         reply, calls, prompt = self._reply(messages, stop, kwargs)
         await asyncio.sleep(reply.latency_s)

@@ -7,10 +7,10 @@ except ImportError as error:
 
     raise MissingExtraError(extra="llamaindex", needed_for="llamaindex_confroute") from error
 
-from llamaindex_confroute._reading import extract_token_logprobs
 from llamaindex_confroute.embedding import LocalEmbedding
 from llamaindex_confroute.events import ConfRouteDecisionEvent
 from llamaindex_confroute.llm import ConfRouteLLM
 from llamaindex_confroute.local import LocalLLM
+from llamaindex_confroute.responses import extract_token_logprobs
 
 __all__ = ["ConfRouteDecisionEvent", "ConfRouteLLM", "LocalEmbedding", "LocalLLM", "extract_token_logprobs"]

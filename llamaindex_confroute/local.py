@@ -6,7 +6,7 @@ Importing it needs neither torch nor transformers; the model is loaded at its fi
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llama_index.core.base.llms.types import (
@@ -18,7 +18,11 @@ from llama_index.core.base.llms.types import (
     CompletionResponseAsyncGen,
     CompletionResponseGen,
     LLMMetadata,
+    LogProb,
     MessageRole,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
 )
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
@@ -26,10 +30,14 @@ from llama_index.core.llms.llm import LLM
 
 from confroute.concurrency import in_thread, stream_in_thread
 from confroute.errors import RequestError
-from llamaindex_confroute._local import completion_of, responses_of, to_messages, together
+from confroute.models.provider_answers import logprobs_content, role_of
+from confroute.types import Generation as Answer
+from confroute.types import Message, Usage
+from llamaindex_confroute.messages import user_turn
+from llamaindex_confroute.responses import to_acompletions, to_completion, to_completions
 
 if TYPE_CHECKING:
-    from confroute.models.local import LocalModel
+    from confroute.models.local import LocalModel, Piece
 
 __all__ = ["LocalLLM"]
 
@@ -120,38 +128,25 @@ class LocalLLM(LLM):
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a prompt, sent as one user turn whether or not it is `formatted`."""
-        return completion_of(self._answer(_turn(prompt), kwargs, None))
+        return to_completion(self._answer(user_turn(prompt), kwargs, None))
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         """Answer a prompt piece by piece."""
-
-        def pieces() -> CompletionResponseGen:
-            for piece in self._pieces(_turn(prompt), kwargs, None):
-                yield completion_of(piece)
-
-        return pieces()
+        return to_completions(self._pieces(user_turn(prompt), kwargs, None))
 
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a prompt without blocking the event loop."""
-        return completion_of(await in_thread(lambda cancel: self._answer(_turn(prompt), kwargs, cancel)))
+        return to_completion(await in_thread(lambda cancel: self._answer(user_turn(prompt), kwargs, cancel)))
 
     @llm_completion_callback()
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
         """Answer a prompt piece by piece without blocking the event loop."""
-
-        async def pieces() -> AsyncGenerator[CompletionResponse, None]:
-            inner = stream_in_thread(lambda cancel: self._pieces(_turn(prompt), kwargs, cancel))
-            try:
-                async for piece in inner:
-                    yield completion_of(piece)
-            finally:
-                await inner.aclose()
-
-        return pieces()
+        turn = user_turn(prompt)
+        return to_acompletions(stream_in_thread(lambda cancel: self._pieces(turn, kwargs, cancel)))
 
     def _answer(
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any], cancel: threading.Event | None
@@ -160,14 +155,14 @@ class LocalLLM(LLM):
         n = several.pop("n", None) or 1
         asked, model = self._asked(several), self.loaded()
         answers = model.generate(to_messages(messages), n=n, cancel=cancel, **asked)
-        return together(model.name, answers)
+        return _together(model.name, answers)
 
     def _pieces(
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any], cancel: threading.Event | None
     ) -> Generator[ChatResponse, None, None]:
         asked, model = self._asked(kwargs), self.loaded()
         pieces = model.stream(to_messages(messages), cancel=cancel, **asked)
-        return responses_of(model.name, pieces)
+        return _growing(model.name, pieces)
 
     def _asked(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         unknown = sorted(set(kwargs) - set(CALL_KWARGS))
@@ -186,5 +181,79 @@ class LocalLLM(LLM):
         return LocalModel.load(self.model, dtype=self.dtype, context_window=self.context_window)
 
 
-def _turn(prompt: str) -> list[ChatMessage]:
-    return [ChatMessage(role=MessageRole.USER, content=prompt)]
+def to_messages(messages: Sequence[ChatMessage]) -> list[Message]:
+    """LlamaIndex's messages as a local model reads them.
+
+    Raises
+    ------
+    RequestError
+        A block that is not text.
+    """
+    return [Message(role=role_of(message.role.value), text=_text(message)) for message in messages]
+
+
+def _text(message: ChatMessage) -> str:
+    parts: list[str] = []
+    for block in message.blocks:
+        if isinstance(block, TextBlock):
+            parts.append(block.text)
+        elif isinstance(block, ToolCallBlock):
+            parts.append(f"{block.tool_name}({block.tool_kwargs})")
+        elif not isinstance(block, ThinkingBlock):
+            msg = f"content of type {block.block_type}: LocalLLM takes text only; send it to a model that can, or leave it out"
+            raise RequestError(msg)
+    return "\n".join(part for part in parts if part)
+
+
+def _growing(name: str, pieces: Iterator[Piece]) -> Generator[ChatResponse, None, None]:
+    """The pieces of an answer, each with all of the text so far."""
+    text = ""
+    for piece in pieces:
+        text += piece.text
+        yield _response(name, text, piece.text, piece)
+
+
+def _together(name: str, answers: Sequence[Answer]) -> ChatResponse:
+    """The first answer; where there are several, all of them under "choices" of `raw`, as OpenAI's API has them."""
+    first, *others = each = [_response(name, one.text, None, one) for one in answers]
+    if not others:
+        return first
+    counts = _counts(sum((one.usage for one in answers if one.usage), Usage()))
+    choices = [
+        {
+            "message": {"content": one.message.content},
+            "logprobs": one.raw["logprobs"],
+            "finish_reason": one.raw["finish_reason"],
+        }
+        for one in each
+        if one.raw
+    ]
+    raw = {"model": name, "usage": counts, "choices": choices}
+    return first.model_copy(update={"raw": raw, "additional_kwargs": dict(counts)})
+
+
+def _response(name: str, text: str, delta: str | None, said: Answer | Piece) -> ChatResponse:
+    content = logprobs_content(said.tokens or (), said.logprobs or (), said.top_logprobs)
+    counts = _counts(said.usage)
+    raw: dict[str, Any] = {"model": name, "finish_reason": said.finish, "logprobs": {"content": content}}
+    if counts:
+        raw["usage"] = counts
+    return ChatResponse(
+        message=ChatMessage(role=MessageRole.ASSISTANT, content=text),
+        delta=delta,
+        raw=raw,
+        logprobs=[
+            [LogProb(token=one["token"], logprob=one["logprob"], bytes=one["bytes"])] for one in content
+        ],
+        additional_kwargs=dict(counts),
+    )
+
+
+def _counts(usage: Usage | None) -> dict[str, int]:
+    if usage is None:
+        return {}
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+    }

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -22,16 +22,15 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
-from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.llms.callbacks import llm_chat_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from pydantic_core import core_schema
 
 from confroute.testing import Reply, ScriptedModel, stream_tokens, token_at
 from confroute.types import Generation
-from llamaindex_confroute._calls import selections
-from llamaindex_confroute._chunks import completion
-from llamaindex_confroute._messages import core_messages
+from llamaindex_confroute.messages import selections, to_core, user_turn
+from llamaindex_confroute.responses import to_acompletions, to_completion, to_completions
 
 if TYPE_CHECKING:
     from llama_index.core.tools import BaseTool
@@ -84,6 +83,9 @@ class ScriptedLLM(FunctionCallingLLM):
     >>> llm.complete("Capital of France?").text
     'Paris'
     """
+
+    # Samples come in the order of the script.
+    thread_safe: ClassVar[bool] = False
 
     model: Annotated[ScriptedModel, _AsItIs] = Field(exclude=True)
     temperature: float = 0.0
@@ -154,45 +156,23 @@ class ScriptedLLM(FunctionCallingLLM):
 
         return words()
 
-    @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Say the next reply."""
-        messages = _turn(prompt)
-        reply = self._reply(messages, kwargs)
-        time.sleep(reply.latency_s)
-        return completion(self._response(reply, messages, kwargs))
+        return to_completion(self.chat(user_turn(prompt), **kwargs))
 
-    @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Say the next reply."""
-        messages = _turn(prompt)
-        reply = self._reply(messages, kwargs)
-        await self._wait(reply)
-        return completion(self._response(reply, messages, kwargs))
+        return to_completion(await self.achat(user_turn(prompt), **kwargs))
 
-    @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         """Say the next reply word by word."""
+        return to_completions(self.stream_chat(user_turn(prompt), **kwargs))
 
-        def words() -> CompletionResponseGen:
-            messages = _turn(prompt)
-            for chunk in self._words(self._reply(messages, kwargs), messages, kwargs):
-                yield completion(chunk)
-
-        return words()
-
-    @llm_completion_callback()
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
         """Say the next reply word by word."""
-
-        async def words() -> AsyncGenerator[CompletionResponse, None]:
-            messages = _turn(prompt)
-            for chunk in self._words(self._reply(messages, kwargs), messages, kwargs):
-                yield completion(chunk)
-
-        return words()
+        return to_acompletions(await self.astream_chat(user_turn(prompt), **kwargs))
 
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
@@ -217,7 +197,7 @@ class ScriptedLLM(FunctionCallingLLM):
         # Appending to the caller's list is what the OpenAI and Ollama integrations do.
         messages = chat_history or []
         if user_msg is not None:
-            messages.append(_turn(user_msg)[0] if isinstance(user_msg, str) else user_msg)
+            messages.append(user_turn(user_msg)[0] if isinstance(user_msg, str) else user_msg)
         return {
             "messages": messages,
             "tools": [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools or ()],
@@ -225,7 +205,7 @@ class ScriptedLLM(FunctionCallingLLM):
         }
 
     def _reply(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> Reply:
-        prompt = "\n".join(f"{message.role}: {message.text}" for message in core_messages(messages))
+        prompt = "\n".join(f"{message.role}: {message.text}" for message in to_core(messages))
         return self.model.reply(prompt, temperature=kwargs.get("temperature", self.temperature))
 
     async def _wait(self, reply: Reply) -> None:
@@ -271,7 +251,7 @@ class ScriptedLLM(FunctionCallingLLM):
             self._open[0] -= 1
 
     def _said(self, reply: Reply, messages: Sequence[ChatMessage]) -> Generation:
-        prompt = "\n".join(f"{message.role}: {message.text}" for message in core_messages(messages))
+        prompt = "\n".join(f"{message.role}: {message.text}" for message in to_core(messages))
         return reply.generation(prompt, model=self.model.name)
 
     def _raw(self, choice: dict[str, Any], said: Generation | None) -> dict[str, Any]:
@@ -283,10 +263,6 @@ class ScriptedLLM(FunctionCallingLLM):
             if usage is None
             else {"prompt_tokens": usage.input_tokens, "completion_tokens": usage.output_tokens},
         }
-
-
-def _turn(prompt: str) -> list[ChatMessage]:
-    return [ChatMessage(role=MessageRole.USER, content=prompt)]
 
 
 def _message(reply: Reply, text: str) -> ChatMessage:

@@ -1,5 +1,7 @@
 """Route each LLM call to an edge or a cloud model by measured uncertainty."""
 
+from typing import TYPE_CHECKING, Any
+
 from confroute.decision import Decision, Measurement, Routed, Step
 from confroute.errors import ConfrouteError
 from confroute.models.breaker import Breaker
@@ -47,6 +49,7 @@ __all__ = [
     "RetrievalScore",
     "RetryBudget",
     "Routed",
+    "Router",
     "SameEmbedding",
     "SameEntailment",
     "SameText",
@@ -64,7 +67,16 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
+if TYPE_CHECKING:
+    from confroute.hosts.router import Router
+
+
+def __getattr__(name: str) -> Any:
+    # Policies alone need nothing of what asks models.
+    if name == "Router":
+        from confroute.hosts.router import Router
+
+        return Router
     if name == "__version__":
         from importlib.metadata import version
 

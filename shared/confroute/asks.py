@@ -1,34 +1,34 @@
-"""What a policy can ask for, and what it is given back.
+"""What policies and signals can ask for, and the evidence that they get.
 
-A policy never calls a model. It yields an `Ask`; whoever drives it (see `confroute.flow`) does the work and
-sends `Evidence` back, or throws the error that the work ended in.
+Neither ever calls a model. It yields an `Ask`; a driver (see `confroute.flow`) has the work done and sends the `Evidence` back, or
+throws the error that the work ended in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, Union, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, Union, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from confroute.decision import Decision
+from confroute.errors import SignalUnavailableError
 from confroute.types import Generation, Message
 
-if TYPE_CHECKING:
-    from confroute.signals.mc_dropout import DropoutPasses
-
+T = TypeVar("T")
+Floats: TypeAlias = npt.NDArray[np.float64]
 Layers: TypeAlias = Literal["top-third", "all"] | int
 Outcome: TypeAlias = Literal["wait", "commit", "cut"]
 
 
 @runtime_checkable
 class Watch(Protocol):
-    """What is to become of a draft while it is written: a pure function of its log-probabilities so far."""
+    """Decides about a draft while it is written: a pure function of its log-probabilities so far."""
 
     def __call__(self, tokens: int, nats: float) -> Outcome:
-        """Say "wait" for more, "commit" to this draft, or "cut" it off.
+        """Return "wait" for more tokens, "commit" to this draft, or "cut" it off.
 
         Parameters
         ----------
@@ -44,8 +44,13 @@ class Watch(Protocol):
 class Draft:
     """One answer of `tier` that may still be thrown away: never shown before the policy keeps it.
 
-    `top_logprobs` is how many alternatives a token its signals read; providers that return none are not refused.
-    `note` is said to the model after the conversation, as the user.
+    Attributes
+    ----------
+    tier : str
+    top_logprobs : int
+        Alternatives per token that the policy's signals read; a provider that returns none is asked all the same.
+    note : str or None
+        A message to the model after the conversation, in the user's role.
     """
 
     tier: str
@@ -57,9 +62,8 @@ class Draft:
 class Tentative:
     """A draft of `tier` that `watch` may release or cut off while it is written.
 
-    Nothing of it is shown before `watch` says "commit"; from then on it streams and cannot be taken back. Where nothing
-    is streamed, or no log-probabilities come, it is a `Draft` whose log-probabilities are gone through afterwards, so that
-    the outcome is the same.
+    Nothing of it is shown before `watch` returns "commit"; from then on it streams and cannot be taken back. Where nothing is
+    streamed, it is asked as a `Draft` and watched afterwards, so that the outcome is the same.
     """
 
     tier: str
@@ -69,7 +73,7 @@ class Tentative:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """`n` independent answers of `tier` at `temperature`; `drawn` were drawn before them."""
+    """`n` independent answers of `tier` at `temperature`; `drawn` is how many were drawn before them."""
 
     tier: str
     n: int = 1
@@ -81,8 +85,8 @@ class Sample:
 class Prompt:
     """One answer of `tier` to a signal's own `messages` instead of the conversation: never shown to the caller.
 
-    It is asked with log-probabilities and `top_logprobs` alternatives a token where the provider has them, without
-    the caller's tools, and cut after `max_tokens` where the host can say so.
+    It is asked with log-probabilities and `top_logprobs` alternatives per token where the provider has them, without the caller's
+    tools, and for at most `max_tokens` tokens where the host can limit them.
     """
 
     tier: str
@@ -95,7 +99,7 @@ class Prompt:
 class Final:
     """The answer of `tier` that the caller gets whatever it is: it may be streamed from its first token.
 
-    `note` as in `Draft`. `private` binds the call: whoever drives it refuses every other tier from here on.
+    `note` as in `Draft`. `private` binds the call: the executor refuses every other tier from here on.
     """
 
     tier: str
@@ -105,10 +109,10 @@ class Final:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """Readings of `answer` by `tier` with dropout, behind the request's prompt: evidence holds `passes`.
+    """Several readings of `answer` by `tier`, each with other features dropped, behind the request's prompt: evidence holds `passes`.
 
-    The other fields are those of `confroute.models.dropout.dropout_passes`. Only a model whose weights are in this
-    process can answer; asking any other ends in SignalUnavailableError.
+    The other fields are those of `confroute.models.dropout.dropout_passes`. Only a model whose weights are in this process can answer;
+    any other ends in SignalUnavailableError.
     """
 
     tier: str
@@ -120,12 +124,32 @@ class Score:
     seed: int = 0
 
 
+def dropout_fault(passes: int, rate: float, layers: Layers, seed: int) -> str | None:
+    """Return what is wrong with the settings of dropout passes, or None.
+
+    Examples
+    --------
+    >>> dropout_fault(1, 0.1, "all", 0)
+    'passes is 1: expected at least 2, since one pass says nothing about their spread'
+    """
+    if passes < 2:
+        return f"passes is {passes}: expected at least 2, since one pass says nothing about their spread"
+    if not 0 <= rate < 1:
+        return f"rate is {rate}: expected a share of features in [0, 1); 0.01 is usual"
+    counted = isinstance(layers, int) and not isinstance(layers, bool) and layers >= 1
+    if not counted and layers not in ("top-third", "all"):
+        return f"layers is {layers!r}: expected 'top-third', 'all' or a number of top layers from 1"
+    if seed < 0:
+        return f"seed is {seed}: expected 0 or more"
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hidden:
     """Hidden states of `tier` behind the request's prompt, before any token of an answer: evidence holds `numbers`.
 
-    `layers` count from 0, the embeddings; shape (layers, width). Only a model whose weights are in this process can
-    answer; asking any other ends in SignalUnavailableError.
+    `layers` count from 0, the embeddings; shape (layers, width). Only a model whose weights are in this process can answer; any other
+    ends in SignalUnavailableError.
     """
 
     tier: str
@@ -141,7 +165,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embed:
-    """Unit vectors of `texts` by the embedding model named `model`, or vectors by `embed` where it is given."""
+    """Unit vectors of `texts` by the embedding model named `model`, or vectors by the function `embed` where there is one."""
 
     texts: tuple[str, ...]
     model: str
@@ -160,7 +184,7 @@ class Entails:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gather:
-    """Several asks at the same time: evidence holds `parts`, what each brought or the error it ended in.
+    """Several asks at the same time: evidence holds `parts`, the evidence of each or the error that it ended in.
 
     A `Final` in it is never streamed.
     """
@@ -171,13 +195,14 @@ class Gather:
 InsideAsk: TypeAlias = Score | Hidden
 ModelAsk: TypeAlias = Draft | Sample | Final | Prompt | InsideAsk
 WorkAsk: TypeAlias = Embed | Entails
+StreamAsk: TypeAlias = Final | Tentative
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consult:
-    """Something that remembers (a budget, an audit) is asked by `work()`; the result is the evidence's `value`.
+    """A call of `work`, which reads or changes stored state (a budget, an audit); its result is the evidence's `value`.
 
-    `waits` says that it may block, on a disk or a network: never on an event loop.
+    `waits`: whether it may block on a disk or a network. Then it does not run on an event loop.
     """
 
     work: Callable[[], Any]
@@ -186,21 +211,21 @@ class Consult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begin:
-    """Begin `ask` and go on at once: the same `Final`, asked later, waits for this answer."""
+    """Begin `ask` and continue at once: the same `Final`, asked later, waits for this answer."""
 
     ask: Final
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
-    """Give up what was begun; the evidence holds its answer if there was one already."""
+    """Cancel what `Begin` began; the evidence holds its answer if it had come already."""
 
     ask: Final
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shadow:
-    """Ask a model after the caller has the answer, and tell `then` what came of it; nobody waits for it."""
+    """Ask a model in the background and hand its evidence, or the error it ended in, to `then`; nobody waits for it."""
 
     ask: Draft
     then: Callable[[Evidence | Exception], None]
@@ -210,8 +235,51 @@ Ask: TypeAlias = Union[ModelAsk, WorkAsk, Tentative, Report, Consult, Begin, Can
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """How watching a `Tentative` ended: what its `watch` said last, after how many tokens and nats."""
+class DropoutPasses:
+    """Probabilities and entropies of one answer's tokens under several passes with dropout.
+
+    Attributes
+    ----------
+    logprobs : ndarray of float64, shape (passes, tokens)
+        Natural logarithm of each answer token's probability in each pass, at most 0.
+    total : ndarray of float64, shape (tokens,)
+        Entropy of the mean predictive distribution over the whole vocabulary, in nats, in [0, log vocabulary].
+    expected : ndarray of float64, shape (tokens,)
+        Mean of the passes' own entropies, in nats, in [0, total].
+
+    Raises
+    ------
+    SignalUnavailableError
+        Shapes that do not belong together, or values that are not finite.
+    """
+
+    logprobs: Floats = field(compare=False)
+    total: Floats = field(compare=False)
+    expected: Floats = field(compare=False)
+
+    def __post_init__(self) -> None:
+        shape = self.logprobs.shape
+        if len(shape) != 2 or 0 in shape or not self.total.shape == self.expected.shape == shape[1:]:
+            msg = (
+                f"shapes of logprobs, total, expected are {shape}, {self.total.shape}, {self.expected.shape}: "
+                "expected (passes, tokens), (tokens,), (tokens,) with at least one of each"
+            )
+            raise SignalUnavailableError(msg)
+        if not all(np.isfinite(part).all() for part in (self.logprobs, self.total, self.expected)):
+            msg = (
+                "a dropout pass gave values that are not finite; load the model in float32 or lower the rate"
+            )
+            raise SignalUnavailableError(msg)
+
+    @property
+    def mutual_information(self) -> Floats:
+        """Mutual information of each token and the weights (BALD), in nats, 0 or more; shape (tokens,)."""
+        return np.asarray(np.maximum(0.0, self.total - self.expected), dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchResult:
+    """How watching a `Tentative` ended: the last outcome of its `watch`, after so many tokens and nats."""
 
     outcome: Outcome
     tokens: int
@@ -220,7 +288,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What one ask brought.
+    """The result of one ask.
 
     Attributes
     ----------
@@ -236,10 +304,10 @@ class Evidence:
         Wall time of the ask, retries included.
     attempts : int
         Calls it took.
-    seen : Seen or None
-        For Tentative only.
+    watch : WatchResult or None
+        For Tentative.
     value : object
-        For Consult what its work returned, else None.
+        For Consult what its work returned.
     """
 
     generations: tuple[Generation, ...] = ()
@@ -248,5 +316,9 @@ class Evidence:
     parts: tuple[Evidence | Exception, ...] = ()
     latency_s: float = 0.0
     attempts: int = 1
-    seen: Seen | None = None
+    watch: WatchResult | None = None
     value: Any = field(default=None, compare=False)
+
+
+# What policies and signals are: they yield asks, receive evidence, and return a decision, a measurement, ...
+AskGenerator: TypeAlias = Generator[Ask, Evidence, T]

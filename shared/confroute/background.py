@@ -1,4 +1,4 @@
-"""Calls that are made while nobody waits for them: hedges, until someone does, and shadow audits."""
+"""Calls that nobody waits for: shadow audits, and hedges until their answer is needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from confroute.asks import Evidence
-from confroute.errors import ConfrouteError
+from confroute.errors import loggable
 from confroute.models.deadline import no_deadline
 
 T = TypeVar("T")
@@ -22,30 +22,30 @@ _tasks: set[asyncio.Task[None]] = set()
 _lock = threading.Lock()
 
 
-def started(work: Callable[[], T]) -> Future[T]:
+def start(work: Callable[[], T]) -> Future[T]:
     """Run `work` in a thread of its own, in a copy of this context."""
     future: Future[T] = Future()
 
     def run() -> None:
         try:
             result = work()
-        except BaseException as error:  # noqa: BLE001  kept for whoever asks for the result
+        except BaseException as error:  # noqa: BLE001  raised where the result is asked for
             future.set_exception(error)
         else:
             future.set_result(result)
 
-    # A daemon: what nobody waits for must not keep the interpreter alive at exit.
+    # A daemon: a call that nobody waits for must not keep the interpreter alive at exit.
     threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True).start()
     return future
 
 
 def shadow(work: Callable[[], Evidence], then: Callable[[Evidence | Exception], None]) -> None:
-    """Do `work` in the background without the caller's deadline, and hand its outcome to `then`."""
+    """Run `work` in the background without the caller's deadline, and hand its outcome to `then`."""
 
     def run() -> None:
         try:
             with no_deadline():
-                _told(then, _outcome(work))
+                _deliver(then, _outcome(work))
         finally:
             with _lock:
                 _threads.discard(threading.current_thread())
@@ -69,8 +69,8 @@ def ashadow(
                 outcome = await work()
             except Exception as error:  # noqa: BLE001  handed on, whatever it is
                 outcome = error
-            # It may write to a disk or a network.
-            await asyncio.to_thread(_told, then, outcome)
+            # `then` may write to a disk or a network.
+            await asyncio.to_thread(_deliver, then, outcome)
 
     task = asyncio.get_running_loop().create_task(run())
     _tasks.add(task)
@@ -78,12 +78,12 @@ def ashadow(
 
 
 def wait(timeout_s: float = 60.0) -> bool:
-    """Wait for the shadow audits of synchronous calls, as before a process ends.
+    """Wait for the shadow audits of synchronous calls, such as before a process ends.
 
     Returns
     -------
     bool
-        False if some are still on their way after `timeout_s` seconds.
+        False if some are still running after `timeout_s` seconds.
     """
     until = time.monotonic() + timeout_s
     with _lock:
@@ -104,12 +104,6 @@ async def await_all(timeout_s: float = 60.0) -> bool:
     return not late
 
 
-def loggable(error: Exception) -> str:
-    """An error as a log may hold it: the words of others' errors may repeat the prompt."""
-    kind = type(error).__name__
-    return f"{kind}: {error}" if isinstance(error, ConfrouteError) else kind
-
-
 def _outcome(work: Callable[[], Evidence]) -> Evidence | Exception:
     try:
         return work()
@@ -117,8 +111,8 @@ def _outcome(work: Callable[[], Evidence]) -> Evidence | Exception:
         return error
 
 
-def _told(then: Callable[[Evidence | Exception], None], outcome: Evidence | Exception) -> None:
+def _deliver(then: Callable[[Evidence | Exception], None], outcome: Evidence | Exception) -> None:
     try:
         then(outcome)
-    except Exception as error:  # noqa: BLE001  nobody waits here: the log is the only place to say it
+    except Exception as error:  # noqa: BLE001  nobody waits here: only the log can say it
         _log.error("a shadow audit could not be kept: %s", loggable(error))

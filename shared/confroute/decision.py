@@ -8,31 +8,43 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 from confroute.certificate import Certificate
+from confroute.display import Displayable
 from confroute.types import JSON, Generation, Usage
 
 Stage: TypeAlias = Literal[
     "rule", "forced", "head", "draft", "prefix", "evidence", "lacking", "no_signal", "fallback", "failed"
 ]
 FORMAT = 1
+# The `threshold_source` of the thresholds that ship with confroute; they were not fitted to any of the user's models.
+UNCALIBRATED = "uncalibrated default"
 
 
-def _number(value: float | None) -> float | None:
-    """JSON has no infinities; a decision has no NaN, since no signal may return one."""
+def _rounded(value: float | None) -> float | None:
+    """A number as JSON holds it: it has no infinities. A decision has no NaN, since no signal may return one."""
     return None if value is None or not math.isfinite(value) else round(value, 6)
 
 
-def _finite(value: JSON) -> JSON:
-    """The same for one of a signal's own particulars, which may be somebody else's signal."""
+def _finite(details: Mapping[str, JSON]) -> dict[str, JSON]:
+    """A signal's own details as JSON holds them; the signal may be the user's."""
+    return {
+        name: _finite_value(value)
+        if isinstance(value, (list, dict)) or (isinstance(value, float) and not math.isfinite(value))
+        else value
+        for name, value in details.items()
+    }
+
+
+def _finite_value(value: JSON) -> JSON:
     if isinstance(value, list):
-        return [_finite(one) for one in value]
+        return [_finite_value(one) for one in value]
     if isinstance(value, dict):
-        return {name: _finite(one) for name, one in value.items()}
+        return _finite(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One uncertainty and how it came about.
+    """One uncertainty and what it was computed from.
 
     Attributes
     ----------
@@ -41,41 +53,40 @@ class Measurement:
     uncertainty : float
         Higher means less reliable; unit and range are the signal's.
     details : mapping
-        JSON-safe particulars, such as the statistics beside the one that counts.
-    lacking : bool
-        True if it is about a draft that gives no answer because the context holds none.
+        Further results as JSON, such as the statistics beside the one that is compared.
+    abstention : bool
+        True if the draft says that the context does not hold the answer.
     """
 
     signal: str
     uncertainty: float
     details: Mapping[str, JSON] = field(default_factory=dict)
-    lacking: bool = False
+    abstention: bool = False
 
     def to_dict(self) -> dict[str, JSON]:
         """JSON form."""
-        told = {name: _finite(value) for name, value in self.details.items()}
-        return {"uncertainty": _number(self.uncertainty), **told}
+        return {"uncertainty": _rounded(self.uncertainty), **_finite(self.details)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One thing that was done for a call.
+    """One ask of a call: what was asked, of which model, and what it took.
 
     Attributes
     ----------
     kind : {"draft", "sample", "prompt", "final", "score", "hidden", "embed", "entails"}
     tier : str or None
-        None for work that is no tier's.
+        None for work that no tier does.
     model : str or None
     n : int
         Answers, texts, pairs, dropout passes or layers.
     usage : Usage or None
         None when the provider reported none.
     latency_s : float
-        Seconds until the evidence, or the error, was there.
+        Seconds until the evidence, or the error, came.
     attempts : int
     error : str or None
-        Kind of the error it ended in.
+        Class of the error that it ended in.
     group : int or None
         Steps of one call with the same number ran at the same time.
     """
@@ -98,7 +109,7 @@ class Step:
             "model": self.model,
             "n": self.n,
             "usage": self.usage.to_dict() if self.usage else None,
-            "latency_s": _number(self.latency_s),
+            "latency_s": _rounded(self.latency_s),
             "attempts": self.attempts,
             "error": self.error,
             "group": self.group,
@@ -106,7 +117,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Decision:
+class Decision(Displayable):
     """Where one call went, why, on which evidence and at what cost.
 
     Attributes
@@ -114,34 +125,34 @@ class Decision:
     route : str
         The tier whose answer was returned; of a call that failed, the tier that was asked last.
     stage : str
-        What settled it: a "rule", a "forced" route, a "head" before any draft, the "draft" (its log-probabilities),
-        its "prefix" (its first tokens'), further "evidence" (samples), "lacking" (the draft says that the context lacks the answer, and that
-        was believed or not), "no_signal" (nothing could be measured), a "fallback" after a failure, or "failed": the
-        call ended in an error.
+        What settled it: a "rule"; a "forced" route; a "head" before any draft; the "draft" itself (its log-probabilities); its "prefix"
+        (those of its first tokens); further "evidence" (samples); "lacking": the draft says that the context lacks the answer, and was
+        believed or not; "no_signal": nothing could be measured; a "fallback" after a failure; or "failed": the call ended in an error.
     reason : str
         The same in words. Never holds text of the prompt or the answer.
     uncertainty, signal, threshold, threshold_source
-        The measurement that settled it and what it was compared with; None where none did.
+        The measurement that settled it and the threshold that it was compared with; None where no measurement did.
     certificate : Certificate or None
-        What that threshold promises about calls like this one.
+        The guarantee of that threshold.
     signals : mapping of str to Measurement
-        Everything that was measured, by signal.
+        All measurements, by signal.
     skipped : mapping of str to str
         Signals that could not be measured, and why.
     grey : mapping of str to tuple of two floats
-        Grey zones that measurements lay in, above the first and up to the second, so that a further signal was asked; by signal.
+        By signal, the grey zone that its measurement lay in, above the first number and up to the second, so that a further signal was
+        asked.
     steps : tuple of Step
-        All that was done, discarded drafts and samples included.
+        All asks, those of discarded drafts and samples included.
     rule : str or None
         The rule that settled it.
     degraded : bool
-        True if this answer was rejected and is returned only because the next tier failed.
+        True if this answer had been rejected and is returned only because the next tier failed.
     private : bool
         True if a rule kept this call on the first tier.
     sampled : bool
         True if a sample is returned in the draft's place, because most of the samples gave its answer.
     layers : mapping of str to JSON
-        What budgets, audits, hedges and draft reuse did around the policy, by layer.
+        What the wrappers of the policy did (budgets, audits, hedges, draft reuse, learning), by wrapper.
     """
 
     route: str
@@ -162,21 +173,9 @@ class Decision:
     sampled: bool = False
     layers: Mapping[str, JSON] = field(default_factory=dict)
 
-    def __repr__(self) -> str:
-        """One line; `to_dict` has it all."""
-        from confroute.views.decision import decision_text
-
-        return decision_text(self)
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from confroute.views.decision import decision_html
-
-        return decision_html(self)
-
     @property
     def latency_s(self) -> float:
-        """Seconds that the steps took, one after the other; of a group the longest."""
+        """Seconds that the steps took one after the other; of a group, the longest one's."""
         groups: dict[object, float] = {}
         for position, step in enumerate(self.steps):
             key: object = (position,) if step.group is None else step.group
@@ -189,7 +188,8 @@ class Decision:
         totals: dict[str, Usage] = {}
         for step in self.steps:
             if step.tier is not None and step.usage is not None:
-                totals[step.tier] = totals.get(step.tier, Usage()) + step.usage
+                known = totals.get(step.tier)
+                totals[step.tier] = step.usage if known is None else known + step.usage
         return totals
 
     def to_dict(self) -> dict[str, JSON]:
@@ -199,32 +199,32 @@ class Decision:
             "route": self.route,
             "stage": self.stage,
             "reason": self.reason,
-            "uncertainty": _number(self.uncertainty),
+            "uncertainty": _rounded(self.uncertainty),
             "signal": self.signal,
-            "threshold": _number(self.threshold),
+            "threshold": _rounded(self.threshold),
             "threshold_source": self.threshold_source,
             "certificate": None if self.certificate is None else self.certificate.to_dict(),
             "signals": {name: m.to_dict() for name, m in self.signals.items()},
             "skipped": dict(self.skipped),
-            "grey": {name: [_number(end) for end in zone] for name, zone in self.grey.items()},
+            "grey": {name: [_rounded(end) for end in zone] for name, zone in self.grey.items()},
             "rule": self.rule,
             "degraded": self.degraded,
             "private": self.private,
             "sampled": self.sampled,
             "layers": dict(self.layers),
-            "latency_s": _number(self.latency_s),
+            "latency_s": _rounded(self.latency_s),
             "usage": {tier: usage.to_dict() for tier, usage in self.usage.items()},
             "steps": [step.to_dict() for step in self.steps],
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, JSON]) -> Decision:
-        """The decision that `to_dict` wrote; keys that this version does not know are left out.
+        """Read what `to_dict` wrote; keys that this version does not know are left out.
 
         Raises
         ------
         ValueError
-            No decision, or one of another format.
+            Not a decision, or one of another format.
 
         Examples
         --------
@@ -237,13 +237,15 @@ class Decision:
         if data.get("v") != FORMAT or not isinstance(data.get("route"), str):
             msg = f"expected a decision of format {FORMAT}, found format {data.get('v')!r}"
             raise ValueError(msg)
-        given: dict[str, Any] = _known(cls, data)
-        given["signals"] = {name: _measurement(name, found) for name, found in given["signals"].items()}
-        given["grey"] = {name: _zone(*ends) for name, ends in given.get("grey", {}).items()}
-        given["steps"] = tuple(_step(step) for step in given["steps"])
-        promise = given.get("certificate")
-        given["certificate"] = None if promise is None else Certificate(**_known(Certificate, promise))
-        return cls(**given)
+        known: dict[str, Any] = _known(cls, data)
+        known["signals"] = {name: _measurement(name, one) for name, one in known["signals"].items()}
+        known["grey"] = {name: _zone(*ends) for name, ends in known.get("grey", {}).items()}
+        known["steps"] = tuple(_step(step) for step in known["steps"])
+        certificate = known.get("certificate")
+        known["certificate"] = (
+            None if certificate is None else Certificate(**_known(Certificate, certificate))
+        )
+        return cls(**known)
 
 
 def _known(cls: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,7 +256,7 @@ def _known(cls: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
 def _measurement(name: str, data: Mapping[str, Any]) -> Measurement:
     details = {key: value for key, value in data.items() if key != "uncertainty"}
     value = data["uncertainty"]
-    # An infinity cannot stand in JSON.
+    # JSON has no infinities.
     return Measurement(signal=name, uncertainty=math.inf if value is None else value, details=details)
 
 
@@ -269,7 +271,12 @@ def _step(data: Mapping[str, Any]) -> Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routed:
-    """What a policy returns: the answer, and the decision that led to it."""
+    """What a policy returns: the answer and the decision that led to it."""
 
     generation: Generation
     decision: Decision
+
+    @property
+    def text(self) -> str:
+        """The answer as the user reads it."""
+        return self.generation.text

@@ -1,18 +1,65 @@
-"""What two models were found to be able to do, which signals that allows, and the policy to start with."""
+"""What an edge and a cloud can really do: asked, not believed. See `diagnose`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
+from confroute.asks import Draft, Evidence
+from confroute.errors import BadLogprobsError, ConfrouteError, MissingExtraError, PolicyError
+from confroute.hosts.dispatch import Dispatcher
+from confroute.hosts.logprob_fallback import LogprobFallback
+from confroute.hosts.text_host import TextHost, facts_of
+from confroute.models.local import LocalTextModel
+from confroute.models.openai import OpenAIModel
+from confroute.models.resolution import resolve
+from confroute.models.text_model import Settings, StreamingTextModel, TextModel
 from confroute.policy import Cascade
 from confroute.policy.cascade import default_gates
 from confroute.policy.files import to_json
-from confroute.types import JSON
-from confroute.views.html import fragment, table
+from confroute.prices import Price
+from confroute.remediation import next_step
+from confroute.types import JSON, Generation, Message, checked_logprobs
+from confroute.views.html import counted, fragment, table
 
+# Whether an ability works (None where it could not be found out), and what was seen.
+Trial: TypeAlias = "Callable[[], tuple[bool | None, str]]"
 _MARKS = {True: "yes", False: "no", None: "unknown"}
+QUESTION = "What is 2 + 2? Reply with the number only."
+TOOL_QUESTION = "Use the tool to add 17 and 25."
+# What a structured answer to `QUESTION` has to be.
+SCHEMA: dict[str, JSON] = {
+    "title": "Sum",
+    "description": "A sum.",
+    "type": "object",
+    "properties": {"value": {"type": "integer"}},
+    "required": ["value"],
+}
+_SUM, _NAME, _COUNT, _ADD = (
+    (Message(role="user", text=text),)
+    for text in (
+        QUESTION,
+        "Invent a name for a robot. Reply with the name only.",
+        "Count from 1 to 8, separated by spaces.",
+        TOOL_QUESTION,
+    )
+)
+_SAMPLES = 4
+_ADD_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "Add two whole numbers.",
+        "parameters": {
+            "type": "object",
+            "properties": {"first": {"type": "integer"}, "second": {"type": "integer"}},
+            "required": ["first", "second"],
+        },
+    },
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,3 +137,220 @@ class Diagnosis:
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         return fragment([table(("", "", "works", ""), self.rows())], label="diagnosis of two models")
+
+
+def diagnose(*, edge: object, cloud: object) -> Diagnosis:
+    """Ask both models some ten short questions and say what works.
+
+    Parameters
+    ----------
+    edge, cloud : str or model
+        Whatever `confroute.models.resolution.resolve` takes.
+
+    Returns
+    -------
+    Diagnosis
+        A notebook shows it as a table; `to_dict()` is JSON; `policy` is what to start with.
+
+    Notes
+    -----
+    Costs about ten calls of a few tokens per model. Nothing is set on the models. A failure of a model is a finding, not an
+    error.
+
+    Examples
+    --------
+    >>> from confroute.testing import Reply, ScriptedModel
+    >>> diagnosis = diagnose(edge=ScriptedModel([Reply(text="4", logprob=-0.01)]), cloud=ScriptedModel(["4"]))
+    >>> diagnosis.ok, diagnosis.works("edge", "logprobs"), diagnosis.works("edge", "sampling")
+    (True, True, False)
+    """
+    models = {"edge": resolve(edge), "cloud": resolve(cloud)}
+    checks = {tier: _examined(model) for tier, model in models.items()}
+    return Diagnosis(
+        models={tier: model.name for tier, model in models.items()},
+        checks=checks,
+        signals=_signals(checks["edge"], inside=getattr(models["edge"], "loaded", None) is not None),
+    )
+
+
+def _examined(model: TextModel) -> tuple[Check, ...]:
+    start = time.perf_counter()
+    try:
+        answer = _draft(model)
+    except Exception as error:  # noqa: BLE001  whatever a provider raises is the finding
+        detail = str(error) if isinstance(error, ConfrouteError) else _described(error)
+        return (Check(name="answers", ok=False, detail=detail),)
+    seconds, text = time.perf_counter() - start, answer.text.strip()
+    own: Callable[[], Mapping[str, Trial]] = getattr(model, "trials", dict)
+    trials = {**_trials(model), **own()}
+    return (
+        Check(name="answers", ok=bool(text), detail=f"{text[:40]!r} in {seconds:.2f} s, the first call"),
+        _logprobs(answer),
+        _usage(answer),
+        *(_tried(name, trial) for name, trial in trials.items()),
+        _window(model),
+        _price(model),
+    )
+
+
+def _draft(model: TextModel) -> Generation:
+    """An answer with log-probabilities; without them, where the model refuses to be asked for any."""
+    host = TextHost(model, _SUM, facts_of(model))
+    answers = Dispatcher(models={"edge": host}, fallback=LogprobFallback()).call(Draft(tier="edge"))
+    assert not isinstance(answers, Evidence), "a Draft brings answers"
+    return answers[0]
+
+
+def _tried(name: str, trial: Trial) -> Check:
+    try:
+        ok, detail = trial()
+    except Exception as error:  # noqa: BLE001  whatever a provider raises is the finding
+        ok, detail = False, _described(error)
+    return Check(name=name, ok=ok, detail=detail)
+
+
+def _described(error: Exception) -> str:
+    """The error in a line, and the next step where it is known."""
+    lines = str(error).strip().splitlines()
+    text = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    if step := next_step(error):
+        return f"{text}; {step}"
+    if isinstance(error, NotImplementedError):
+        return f"{text}; this model has no such method"
+    return text
+
+
+def _logprobs(answer: Generation) -> Check:
+    output_tokens = answer.usage.output_tokens if answer.usage else None
+    try:
+        logprobs = checked_logprobs(answer.logprobs, output_tokens=output_tokens)
+    except BadLogprobsError as error:
+        return Check(name="logprobs", ok=False, detail=f"returned, but unusable: {error}")
+    if logprobs is None:
+        return Check(name="logprobs", ok=False, detail="none returned: use signals that draw samples")
+    return Check(name="logprobs", ok=True, detail=counted(len(logprobs), "token"))
+
+
+def _usage(answer: Generation) -> Check:
+    if answer.usage is None:
+        return Check(name="usage", ok=False, detail="no token counts: costs of this model cannot be counted")
+    detail = f"{answer.usage.input_tokens} in, {answer.usage.output_tokens} out"
+    return Check(name="usage", ok=True, detail=detail)
+
+
+def _trials(model: TextModel) -> dict[str, Trial]:
+    """What every model is tried at; the model's own trials stand in for those of the same name."""
+    trials: dict[str, Trial] = {
+        "sampling": lambda: sampled([one.text for one in _samples(model)]),
+        "streaming": lambda: _streaming(model),
+    }
+    if isinstance(model, OpenAIModel):
+        return {
+            **trials,
+            "tools": lambda: _openai_tools(model),
+            "structured output": lambda: _openai_structured(model),
+        }
+    why = (False, "a model in this process is sent text only") if isinstance(model, LocalTextModel) else None
+    text_only: tuple[bool | None, str] = why or (None, "not tried: this model is asked for text only")
+    return {**trials, "tools": lambda: text_only, "structured output": lambda: text_only}
+
+
+def _samples(model: TextModel) -> tuple[Generation, ...]:
+    return model.generate(_NAME, n=_SAMPLES, temperature=1.0, logprobs=False)
+
+
+def sampled(texts: Iterable[str], *, hint: str = "") -> tuple[bool, str]:
+    """Whether samples at temperature 1 differ, and if not, why that may be."""
+    answers = [text.strip() for text in texts]
+    distinct = len(set(answers))
+    if distinct > 1:
+        return True, f"{distinct} different answers of {len(answers)} at temperature 1"
+    return False, (
+        f"{len(answers)} samples at temperature 1 are all the same:{hint} a caching proxy, a fixed seed or an ignored "
+        "temperature makes every answer look consistent"
+    )
+
+
+def _streaming(model: TextModel) -> tuple[bool, str]:
+    if not isinstance(model, StreamingTextModel):
+        return streamed(1)
+    return streamed(sum(bool(piece.text) for piece in model.stream(_COUNT, logprobs=False)))
+
+
+def streamed(chunks: int) -> tuple[bool, str]:
+    """Whether an answer comes in parts."""
+    return chunks > 1, counted(chunks, "chunk") + ("" if chunks > 1 else ": the answer comes in one piece")
+
+
+def called(name: str | None, arguments: Iterable[str]) -> tuple[bool, str]:
+    """Whether the tool was called; `name` is None where none was."""
+    if name is None:
+        return (
+            False,
+            "offered, but not called when asked to: tool calls of this model would come from the other",
+        )
+    return name == "add", f"called {name} with {sorted(arguments)}"
+
+
+def filled(value: object) -> tuple[bool, str]:
+    """Whether a structured answer fits `SCHEMA`."""
+    ok = isinstance(value, dict) and isinstance(value.get("value"), int)
+    return ok, "a value of the schema" if ok else "no value of the schema came back"
+
+
+def _openai_tools(model: OpenAIModel) -> tuple[bool, str]:
+    calls = (
+        model.request({**model.body(_ADD, Settings(logprobs=False)), "tools": [_ADD_TOOL]})
+        .choices[0]
+        .message.tool_calls
+    )
+    if not calls:
+        return called(None, ())
+    return called(calls[0].function.name, json.loads(calls[0].function.arguments))
+
+
+def _openai_structured(model: OpenAIModel) -> tuple[bool, str]:
+    answer_format = {"type": "json_schema", "json_schema": {"name": "sum", "schema": SCHEMA}}
+    answer = (
+        model.request({**model.body(_SUM, Settings(logprobs=False)), "response_format": answer_format})
+        .choices[0]
+        .message.content
+    )
+    try:
+        return filled(json.loads(answer or ""))
+    except ValueError:
+        return filled(None)
+
+
+def _window(model: TextModel) -> Check:
+    window = facts_of(model).context_window
+    if window is None:
+        detail = "not said: a prompt that is too long is noticed only when it fails"
+        return Check(name="context", ok=None, detail=detail)
+    return Check(name="context", ok=True, detail=counted(window, "token"))
+
+
+def _price(model: TextModel) -> Check:
+    if getattr(model, "loaded", None) is not None:
+        return Check(name="price", ok=True, detail="runs in this process: tokens cost nothing")
+    try:
+        price = Price.listed(model.name)
+    except (MissingExtraError, PolicyError) as error:
+        give = "give Price(input_usd=..., output_usd=...), or --edge-price and --cloud-price"
+        return Check(name="price", ok=None, detail=f"not known ({error}); {give}")
+    detail = f"{price.input_usd:g} in, {price.output_usd:g} out: USD per million tokens, by the price list"
+    return Check(name="price", ok=True, detail=detail)
+
+
+def _signals(checks: tuple[Check, ...], *, inside: bool) -> dict[str, str]:
+    by_name = {check.name: check for check in checks}
+    if not by_name["answers"].ok:
+        return {}
+    needs = {
+        "token_logprob": ("logprobs", "the edge returns no log-probabilities"),
+        "self_consistency": ("sampling", "the edge's samples do not differ"),
+        "semantic_entropy": ("sampling", "the edge's samples do not differ"),
+    }
+    signals = {name: "possible" if by_name[need].ok else why for name, (need, why) in needs.items()}
+    signals["mc_dropout"] = "possible" if inside else "the edge's weights are not in this process"
+    return signals

@@ -33,33 +33,39 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from confroute.remediation import told
+from confroute.remediation import describe
 
 _KEY = "_confroute_lost_s"
 
 
-def lose(error: Exception, since: float) -> None:
+def note_latency(error: Exception, since: float) -> None:
     """Note on `error` how long it took to come, from `since` on, a `time.perf_counter()`."""
     # Not setattr: an error that is a frozen dataclass refuses that.
     error.__dict__[_KEY] = time.perf_counter() - since
 
 
-def lost_s(error: Exception) -> float:
+def noted_latency_s(error: Exception) -> float:
     """Seconds that were noted on an error or on what it was raised from; 0 where none were.
 
     Examples
     --------
-    >>> lost_s(ValueError())
+    >>> noted_latency_s(ValueError())
     0.0
     """
     noted = error.__dict__.get(_KEY)
     if noted is not None:
         return float(noted)
-    return lost_s(error.__cause__) if isinstance(error.__cause__, Exception) else 0.0
+    return noted_latency_s(error.__cause__) if isinstance(error.__cause__, Exception) else 0.0
 
 
 class ConfrouteError(Exception):
     """Base class of all errors confroute raises on purpose."""
+
+
+def loggable(error: Exception) -> str:
+    """An error as a log may hold it: the words of others' errors may repeat the prompt."""
+    kind = type(error).__name__
+    return f"{kind}: {error}" if isinstance(error, ConfrouteError) else kind
 
 
 class PolicyError(ConfrouteError, ValueError):
@@ -161,7 +167,7 @@ class AllTiersFailedError(TierError):
     """Every tier that was tried failed; `causes` holds each error by tier name."""
 
     def __init__(self, causes: Mapping[str, BaseException]) -> None:
-        listed = "; ".join(f"{tier}: {told(error)}" for tier, error in causes.items())
+        listed = "; ".join(f"{tier}: {describe(error)}" for tier, error in causes.items())
         super().__init__(f"every tier failed ({listed})")
         self.causes = dict(causes)
 
@@ -216,8 +222,9 @@ class LogError(ConfrouteError, ValueError):
 
 
 class MissingExtraError(ConfrouteError, ImportError):
-    """An optional dependency is not installed; the message holds the command that installs it."""
+    """An optional dependency is not installed; the message holds the command that installs it, and nothing more than it."""
 
-    def __init__(self, *, extra: str, needed_for: str) -> None:
-        super().__init__(f"{needed_for} needs an optional dependency: pip install 'confroute[{extra}]'")
-        self.extra = extra
+    def __init__(self, *, needed_for: str, extra: str = "", package: str = "") -> None:
+        wanted = package or f"'confroute[{extra}]'"
+        super().__init__(f"{needed_for} needs an optional dependency: pip install {wanted}")
+        self.extra, self.package = extra, package

@@ -1,7 +1,7 @@
-"""From a policy and a host's calls to a routed answer: where asks become work.
+"""From one ask to its evidence: sealed, limited and timed, sync and async; and from a policy to a routed answer.
 
-A host (LangChain, LlamaIndex, a test) supplies `call` and, for streams, `stream`; time limits, retries,
-embedding, entailment, timing and the published decision are the same for all of them and stand here once.
+A host (LangChain, LlamaIndex, a test) supplies `call` and, for streams, `stream`. Time limits, retries, embedding, entailment, timing
+and the published decision are the same for all hosts and stand here once.
 """
 
 from __future__ import annotations
@@ -10,14 +10,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import (
-    AsyncGenerator,
-    Callable,
-    Coroutine,
-    Generator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field, replace
@@ -45,57 +38,51 @@ from confroute.asks import (
     Sample,
     Score,
     Shadow,
+    StreamAsk,
     Tentative,
     WorkAsk,
 )
 from confroute.concurrency import atogether, together
-from confroute.decision import Decision, Routed
-from confroute.errors import PrivacyError, SignalUnavailableError, lose
-from confroute.flow import Policy, adrive, adrive_stream, drive, drive_stream
+from confroute.decision import UNCALIBRATED, Decision, Routed
+from confroute.errors import PrivacyError, SignalUnavailableError, note_latency
+from confroute.flow import Policy, Return, adrive, adrive_stream, drive, drive_stream
 from confroute.models.prompt_cache import prompts_kept
 from confroute.models.resilience import Attempted, Limits, aattempt, attempt
 from confroute.observe.trace import publish
-from confroute.policy.threshold import DEFAULT_SOURCE
-from confroute.streaming import Scores, Streamed, astreamed, replayed, streamed
+from confroute.streaming import ChunkLogprobs, astream_answer, replay, stream_answer
 from confroute.types import Generation, Request
 
 _log = logging.getLogger("confroute")
-
-
-def hint(decision: Decision) -> None:
-    """Say how to calibrate, at the first decision that an uncalibrated default settles."""
-    if decision.threshold_source == DEFAULT_SOURCE:
-        say_once()
+C = TypeVar("C")
+# Of a Score or Hidden the evidence itself, of the others the answers.
+Answers: TypeAlias = Sequence[Generation] | Evidence
+Call: TypeAlias = Callable[[ModelAsk], Answers]
+AsyncCall: TypeAlias = Callable[[ModelAsk], Coroutine[Any, Any, Answers]]
+_ONE_CALL = Limits(attempts=1)
+_MODEL_ASKS = (Draft, Tentative, Sample, Final, Prompt, Score, Hidden)
 
 
 @functools.cache
-def say_once() -> None:
-    """The hint itself."""
+def warn_uncalibrated() -> None:
+    """Log once per process how to calibrate."""
     _log.warning(
-        "routing by uncalibrated default thresholds, which were fitted to nobody's models: record your own calls "
+        "routing by uncalibrated default thresholds, which were not fitted to any of your models: record your own calls "
         "(confroute record) and fit a policy (confroute fit), or let one learn while it routes "
         "(confroute.learning.LearnOnline). Every such decision says so; this is said once."
     )
 
 
-# Of a Score or Hidden the evidence itself, of the others the answers.
-Brought: TypeAlias = Sequence[Generation] | Evidence
-Call: TypeAlias = Callable[[ModelAsk], Brought]
-ACall: TypeAlias = Callable[[ModelAsk], Coroutine[Any, Any, Brought]]
-_ONE_CALL = Limits(attempts=1)
-_MODEL = (Draft, Tentative, Sample, Final, Prompt, Score, Hidden)
-
-
-def published(decision: Decision) -> None:
-    """Hand the decision to `record()`; a failure, and a call that one sent elsewhere, are also logged."""
+def finish(decision: Decision) -> None:
+    """Hand a decision to `record()` and its subscribers; log a call that failed, one that was sent elsewhere, and uncalibrated thresholds."""
     if decision.stage in {"fallback", "failed"}:
         _log.warning("%s", decision.reason)
-    hint(decision)
+    if decision.threshold_source == UNCALIBRATED:
+        warn_uncalibrated()
     publish(decision)
 
 
 def work(ask: WorkAsk) -> npt.NDArray[np.float32]:
-    """Do an ask that needs no tier: embeddings or entailment, by the local model it names or the function it brings.
+    """Compute embeddings or entailment, by the local model that an ask names or the function that it brings.
 
     Raises
     ------
@@ -121,15 +108,11 @@ def _numbers(ask: WorkAsk) -> npt.NDArray[np.float32]:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Bound:
-    """What both forms share: limits, and the tier that a private call is bound to."""
+class _Seal:
+    """The limits of each tier, and the tier that a private call may not leave: the same in both forms."""
 
     limits: Mapping[str, Limits]
     bound_to: str | None = None
-
-    def of(self, tier: str) -> Limits:
-        """The limits of one tier."""
-        return self.limits.get(tier, _ONE_CALL)
 
     def check(self, ask: ModelAsk | Tentative) -> None:
         """Refuse whatever would leave the tier that the call is bound to.
@@ -144,7 +127,7 @@ class _Bound:
             raise PrivacyError(tier=ask.tier, bound_to=self.bound_to)
 
     def check_work(self, ask: WorkAsk) -> None:
-        """Refuse a function that was given for embeddings: nobody knows where it sends a private text.
+        """Refuse a user's own embedding function: it may send a private text anywhere.
 
         Raises
         ------
@@ -154,166 +137,165 @@ class _Bound:
             raise PrivacyError(tier="the given embedding function", bound_to=self.bound_to)
 
     def keep_s(self, ask: ModelAsk | Tentative) -> float:
-        """Seconds of a deadline that what comes before the last answer leaves to the tiers after it."""
+        """Seconds of a deadline that an ask before the last answer leaves to the tiers after its own."""
         if isinstance(ask, Final):
             return 0.0
         names = list(self.limits)
         later = names[names.index(ask.tier) + 1 :] if ask.tier in names else []
-        return sum(self.limits[name].expected_s for name in later)
+        return sum([self.limits[name].expected_s for name in later])
 
 
 @dataclass(slots=True, kw_only=True)
-class Asker(_Bound):
-    """Answers the asks of one call; what was begun and never asked for ends in its own thread."""
+class Executor(_Seal):
+    """Answers the asks of one call.
+
+    Attributes
+    ----------
+    limits : mapping of str to Limits
+        By tier; a tier that is not named gets one attempt without a time limit.
+    call : callable
+        Makes the calls of one ask of a model and returns its answers, or the evidence of a `Score` or `Hidden`.
+    bound_to : str or None
+        The tier that a private call may not leave.
+    begun : dict
+        Answers that were begun ahead; one that is never asked for ends in its own thread.
+    """
 
     call: Call
     begun: dict[Final, Future[Evidence]] = field(default_factory=dict)
 
-    def __call__(self, wanted: Ask) -> Evidence:
-        """Do what is asked and return the evidence, or raise what it ended in."""
+    def __call__(self, ask: Ask) -> Evidence:
+        """Return the evidence that an ask is for; an error knows how long it took to come."""
         start = time.perf_counter()
         try:
-            return self._done(wanted, start)
+            if isinstance(ask, _MODEL_ASKS):
+                self.check(ask)
+                if isinstance(ask, Final) and ask in self.begun:
+                    return _awaited(self.begun.pop(ask).result(), start)
+                return self._ask_model(ask, start)
+            return self._do(ask, start)
         except Exception as error:
-            lose(error, start)
+            note_latency(error, start)
             raise
 
-    def _done(self, wanted: Ask, start: float) -> Evidence:
-        if isinstance(wanted, Gather):
-            return Evidence(parts=together(self, wanted.asks), latency_s=time.perf_counter() - start)
-        if isinstance(wanted, _MODEL):
-            return self.model(wanted)
-        if isinstance(wanted, (Embed, Entails)):
-            self.check_work(wanted)
-            return Evidence(numbers=work(wanted), latency_s=time.perf_counter() - start)
-        if isinstance(wanted, Consult):
-            return Evidence(value=wanted.work())
-        if isinstance(wanted, Report):
-            published(wanted.decision)
+    def _do(self, ask: Ask, start: float) -> Evidence:
+        """Whatever is not asked of a model here and now."""
+        if isinstance(ask, Gather):
+            return Evidence(parts=together(self, ask.asks), latency_s=time.perf_counter() - start)
+        if isinstance(ask, (Embed, Entails)):
+            self.check_work(ask)
+            return Evidence(numbers=work(ask), latency_s=time.perf_counter() - start)
+        if isinstance(ask, Consult):
+            return Evidence(value=ask.work())
+        if isinstance(ask, Report):
+            finish(ask.decision)
             return Evidence()
-        return self.behind(wanted)
+        assert isinstance(ask, (Begin, Cancel, Shadow))
+        return self._do_behind(ask)
 
-    def behind(self, wanted: Begin | Cancel | Shadow) -> Evidence:
-        """Begin, give up or shadow a call that nobody waits for now."""
-        self.check(wanted.ask)
-        if isinstance(wanted, Begin):
-            self.begun[wanted.ask] = background.started(lambda: self._model(wanted.ask))
-        elif isinstance(wanted, Cancel):
-            return _ready(self.begun.pop(wanted.ask, None))
+    def _do_behind(self, ask: Begin | Cancel | Shadow) -> Evidence:
+        """Begin, cancel or shadow a call that nobody waits for now."""
+        self.check(ask.ask)
+        if isinstance(ask, Begin):
+            self.begun[ask.ask] = background.start(lambda: self._ask_model(ask.ask, time.perf_counter()))
+        elif isinstance(ask, Cancel):
+            return _result_so_far(self.begun.pop(ask.ask, None))
         else:
-            background.shadow(lambda: self._model(wanted.ask), wanted.then)
+            background.shadow(lambda: self._ask_model(ask.ask, time.perf_counter()), ask.then)
         return Evidence()
 
-    def model(self, ask: ModelAsk | Tentative) -> Evidence:
-        """The answers of a tier: begun earlier, or asked for now."""
-        self.check(ask)
-        begun = self.begun.pop(ask, None) if isinstance(ask, Final) else None
-        if begun is None:
-            return self._model(ask)
-        start = time.perf_counter()
-        # What ran beside other steps took the call no longer than it is waited for now.
-        return replace(begun.result(), latency_s=time.perf_counter() - start)
-
-    def _model(self, ask: ModelAsk | Tentative) -> Evidence:
-        start = time.perf_counter()
-        keep_s = self.keep_s(ask)
-        asked = _plain(ask)
-        done = attempt(self.of(ask.tier), ask.tier, lambda: self.call(asked), keep_s=keep_s)
-        return _evidence(ask, done, start)
+    def _ask_model(self, ask: ModelAsk | Tentative, start: float) -> Evidence:
+        limits = self.limits.get(ask.tier, _ONE_CALL)
+        call = functools.partial(self.call, _unwatched(ask))
+        return _evidence(ask, attempt(limits, ask.tier, call, keep_s=self.keep_s(ask)), start)
 
 
 @dataclass(slots=True, kw_only=True)
-class AAsker(_Bound):
-    """Async form of `Asker`."""
+class AsyncExecutor(_Seal):
+    """Async form of `Executor`."""
 
-    call: ACall
+    call: AsyncCall
     begun: dict[Final, asyncio.Task[Evidence]] = field(default_factory=dict)
 
-    async def __call__(self, wanted: Ask) -> Evidence:
-        """Do what is asked and return the evidence, or raise what it ended in."""
+    async def __call__(self, ask: Ask) -> Evidence:
+        """Return the evidence that an ask is for; an error knows how long it took to come."""
         start = time.perf_counter()
         try:
-            return await self._done(wanted, start)
+            if isinstance(ask, _MODEL_ASKS):
+                self.check(ask)
+                if isinstance(ask, Final) and ask in self.begun:
+                    # Cancelled while it waits, this cancels what it waits for.
+                    return _awaited(await self.begun.pop(ask), start)
+                return await self._ask_model(ask, start)
+            return await self._do(ask, start)
         except Exception as error:
-            lose(error, start)
+            note_latency(error, start)
             raise
 
-    async def _done(self, wanted: Ask, start: float) -> Evidence:
-        if isinstance(wanted, Gather):
-            return Evidence(parts=await atogether(self, wanted.asks), latency_s=time.perf_counter() - start)
-        if isinstance(wanted, _MODEL):
-            return await self.model(wanted)
-        if isinstance(wanted, (Embed, Entails)):
+    async def _do(self, ask: Ask, start: float) -> Evidence:
+        if isinstance(ask, Gather):
+            return Evidence(parts=await atogether(self, ask.asks), latency_s=time.perf_counter() - start)
+        if isinstance(ask, (Embed, Entails)):
             # CPU-bound: on the event loop it would stop every other request.
-            self.check_work(wanted)
-            numbers = await asyncio.to_thread(work, wanted)
+            self.check_work(ask)
+            numbers = await asyncio.to_thread(work, ask)
             return Evidence(numbers=numbers, latency_s=time.perf_counter() - start)
-        if isinstance(wanted, Consult):
-            return Evidence(value=await asyncio.to_thread(wanted.work) if wanted.waits else wanted.work())
-        if isinstance(wanted, Report):
-            published(wanted.decision)
+        if isinstance(ask, Consult):
+            return Evidence(value=await asyncio.to_thread(ask.work) if ask.waits else ask.work())
+        if isinstance(ask, Report):
+            finish(ask.decision)
             return Evidence()
-        return await self.behind(wanted)
+        assert isinstance(ask, (Begin, Cancel, Shadow))
+        return await self._do_behind(ask)
 
-    async def behind(self, wanted: Begin | Cancel | Shadow) -> Evidence:
-        """Begin, give up or shadow a call that nobody waits for now."""
-        self.check(wanted.ask)
-        if isinstance(wanted, Begin):
-            self.begun[wanted.ask] = asyncio.create_task(self._model(wanted.ask))
-        elif isinstance(wanted, Cancel):
-            return await _given_up(self.begun.pop(wanted.ask, None))
+    async def _do_behind(self, ask: Begin | Cancel | Shadow) -> Evidence:
+        self.check(ask.ask)
+        if isinstance(ask, Begin):
+            self.begun[ask.ask] = asyncio.create_task(self._ask_model(ask.ask, time.perf_counter()))
+        elif isinstance(ask, Cancel):
+            return await _cancel(self.begun.pop(ask.ask, None))
         else:
-            background.ashadow(lambda: self._model(wanted.ask), wanted.then)
+            background.ashadow(lambda: self._ask_model(ask.ask, time.perf_counter()), ask.then)
         return Evidence()
 
-    async def model(self, ask: ModelAsk | Tentative) -> Evidence:
-        """Async form of `Asker.model`."""
-        self.check(ask)
-        begun = self.begun.pop(ask, None) if isinstance(ask, Final) else None
-        if begun is None:
-            return await self._model(ask)
-        start = time.perf_counter()
-        # Cancelled while it waits, this cancels what it waits for.
-        return replace(await begun, latency_s=time.perf_counter() - start)
+    async def _ask_model(self, ask: ModelAsk | Tentative, start: float) -> Evidence:
+        limits = self.limits.get(ask.tier, _ONE_CALL)
+        call = functools.partial(self.call, _unwatched(ask))
+        return _evidence(ask, await aattempt(limits, ask.tier, call, keep_s=self.keep_s(ask)), start)
 
     async def aclose(self) -> None:
         """Cancel what was begun and never asked for."""
         while self.begun:
-            await _given_up(self.begun.popitem()[1])
-
-    async def _model(self, ask: ModelAsk | Tentative) -> Evidence:
-        start = time.perf_counter()
-        keep_s = self.keep_s(ask)
-        asked = _plain(ask)
-        done = await aattempt(self.of(ask.tier), ask.tier, lambda: self.call(asked), keep_s=keep_s)
-        return _evidence(ask, done, start)
+            await _cancel(self.begun.popitem()[1])
 
 
-def _plain(ask: ModelAsk | Tentative) -> ModelAsk:
+def _unwatched(ask: ModelAsk | Tentative) -> ModelAsk:
     """What is asked of a model where nothing is streamed."""
     return Draft(tier=ask.tier, top_logprobs=ask.top_logprobs) if isinstance(ask, Tentative) else ask
 
 
-def _evidence(ask: ModelAsk | Tentative, done: Attempted[Brought], start: float) -> Evidence:
+def _evidence(ask: ModelAsk | Tentative, done: Attempted[Answers], start: float) -> Evidence:
+    latency_s = time.perf_counter() - start
     if isinstance(done.value, Evidence):
-        return replace(done.value, latency_s=time.perf_counter() - start, attempts=done.attempts)
+        return replace(done.value, latency_s=latency_s, attempts=done.attempts)
     answers = tuple(done.value)
-    return Evidence(
-        generations=answers,
-        latency_s=time.perf_counter() - start,
-        attempts=done.attempts,
-        seen=replayed(ask.watch, answers[0]) if isinstance(ask, Tentative) and answers else None,
-    )
+    watch = replay(ask.watch, answers[0]) if isinstance(ask, Tentative) and answers else None
+    return Evidence(generations=answers, latency_s=latency_s, attempts=done.attempts, watch=watch)
 
 
-def _ready(begun: Future[Evidence] | None) -> Evidence:
-    """What a thread that cannot be stopped has brought so far."""
+def _awaited(evidence: Evidence, start: float) -> Evidence:
+    """What ran beside other steps takes the call no longer than it is waited for now."""
+    return replace(evidence, latency_s=time.perf_counter() - start)
+
+
+def _result_so_far(begun: Future[Evidence] | None) -> Evidence:
+    """What a thread has brought; it cannot be stopped."""
     if begun is None or not begun.done() or begun.exception() is not None:
         return Evidence()
     return begun.result()
 
 
-async def _given_up(begun: asyncio.Task[Evidence] | None) -> Evidence:
+async def _cancel(begun: asyncio.Task[Evidence] | None) -> Evidence:
     if begun is None:
         return Evidence()
     begun.cancel()
@@ -321,9 +303,6 @@ async def _given_up(begun: asyncio.Task[Evidence] | None) -> Evidence:
     if begun.cancelled() or begun.exception() is not None:
         return Evidence()
     return begun.result()
-
-
-C = TypeVar("C")
 
 
 def run(policy: Policy, request: Request, call: Call, limits: Mapping[str, Limits]) -> Routed:
@@ -334,24 +313,24 @@ def run(policy: Policy, request: Request, call: Call, limits: Mapping[str, Limit
     policy : Policy
     request : Request
     call : callable
-        Makes the calls of one `Draft`, `Sample` or `Final` and returns its answers.
+        Makes the calls of one ask of a model and returns its answers, or the evidence of a `Score` or `Hidden`.
     limits : mapping of str to Limits
         By tier; a tier that is not named gets one attempt without a time limit.
     """
     # A local edge reads the prompt once for draft, samples, dropout and hidden states. A stream's chunks leave this context
     # in between, so streams do without.
     with prompts_kept():
-        routed = drive(policy.flow(request), Asker(call=call, limits=limits))
-    published(routed.decision)
+        routed = drive(policy.flow(request), Executor(call=call, limits=limits))
+    finish(routed.decision)
     return routed
 
 
-async def arun(policy: Policy, request: Request, call: ACall, limits: Mapping[str, Limits]) -> Routed:
+async def arun(policy: Policy, request: Request, call: AsyncCall, limits: Mapping[str, Limits]) -> Routed:
     """Async form of `run`."""
     with prompts_kept():
-        async with aclosing(AAsker(call=call, limits=limits)) as asker:
-            routed = await adrive(policy.flow(request), asker)
-    published(routed.decision)
+        async with aclosing(AsyncExecutor(call=call, limits=limits)) as executor:
+            routed = await adrive(policy.flow(request), executor)
+    finish(routed.decision)
     return routed
 
 
@@ -359,15 +338,17 @@ def run_stream(
     policy: Policy,
     request: Request,
     call: Call,
-    stream: Callable[[Streamed], Generator[C | Generation, None, None]],
+    stream: Callable[[StreamAsk], Generator[C | Generation, None, None]],
     limits: Mapping[str, Limits],
     *,
-    scores: Scores | None = None,
+    scores: ChunkLogprobs | None = None,
 ) -> Generator[C | Routed, None, None]:
     """Route one request, passing on the answer's chunks as soon as it is settled; the last item is the `Routed`.
 
     Parameters
     ----------
+    policy, request, call, limits
+        As in `run`.
     stream : callable
         Answers a `Final` or a `Tentative` by the host's chunks and, as its last item, the whole `Generation`. The time
         limit and the retries of its tier hold until the first chunk: after it nothing can be taken back.
@@ -375,61 +356,63 @@ def run_stream(
         Log-probabilities of the tokens in one chunk: empty if it holds no token, None if they are unknown. Without it
         no draft is streamed, and `stream` gets no `Tentative`.
     """
-    ask = Asker(call=call, limits=limits)
+    executor = Executor(call=call, limits=limits)
 
-    def answer(wanted: Streamed) -> Generator[C | Evidence, None, None]:
-        if (scores is None and isinstance(wanted, Tentative)) or wanted in ask.begun:
-            yield ask(wanted)
+    def chunks(ask: StreamAsk) -> Generator[C | Evidence, None, None]:
+        if (scores is None and isinstance(ask, Tentative)) or ask in executor.begun:
+            yield executor(ask)
             return
-        ask.check(wanted)
-        limit = ask.of(wanted.tier)
-        facts = request.tiers.get(wanted.tier)
+        executor.check(ask)
+        limit, tier = limits.get(ask.tier, _ONE_CALL), request.tiers.get(ask.tier)
         start = time.perf_counter()
         try:
-            yield from streamed(wanted, stream, limit, scores, facts, keep_s=ask.keep_s(wanted))
+            yield from stream_answer(ask, stream, limit, scores, tier, keep_s=executor.keep_s(ask))
         except Exception as error:
-            lose(error, start)
+            note_latency(error, start)
             raise
 
-    with closing(drive_stream(policy.flow(request), ask, answer)) as items:
+    with closing(drive_stream(policy.flow(request), executor, chunks)) as items:
         for item in items:
-            if isinstance(item, Routed):
-                published(item.decision)
-            yield item
+            if isinstance(item, Return):
+                finish(item.value.decision)
+                yield item.value
+            else:
+                yield item
 
 
 async def arun_stream(
     policy: Policy,
     request: Request,
-    call: ACall,
-    stream: Callable[[Streamed], AsyncGenerator[C | Generation, None]],
+    call: AsyncCall,
+    stream: Callable[[StreamAsk], AsyncGenerator[C | Generation, None]],
     limits: Mapping[str, Limits],
     *,
-    scores: Scores | None = None,
+    scores: ChunkLogprobs | None = None,
 ) -> AsyncGenerator[C | Routed, None]:
     """Async form of `run_stream`."""
-    ask = AAsker(call=call, limits=limits)
+    executor = AsyncExecutor(call=call, limits=limits)
 
-    async def answer(wanted: Streamed) -> AsyncGenerator[C | Evidence, None]:
-        if (scores is None and isinstance(wanted, Tentative)) or wanted in ask.begun:
-            yield await ask(wanted)
+    async def chunks(ask: StreamAsk) -> AsyncGenerator[C | Evidence, None]:
+        if (scores is None and isinstance(ask, Tentative)) or ask in executor.begun:
+            yield await executor(ask)
             return
-        ask.check(wanted)
-        limit = ask.of(wanted.tier)
-        facts = request.tiers.get(wanted.tier)
+        executor.check(ask)
+        limit, tier = limits.get(ask.tier, _ONE_CALL), request.tiers.get(ask.tier)
         start = time.perf_counter()
         try:
-            async with aclosing(
-                astreamed(wanted, stream, limit, scores, facts, keep_s=ask.keep_s(wanted))
-            ) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+            answer = astream_answer(ask, stream, limit, scores, tier, keep_s=executor.keep_s(ask))
+            async with aclosing(answer) as items:
+                async for item in items:
+                    yield item
         except Exception as error:
-            lose(error, start)
+            note_latency(error, start)
             raise
 
-    async with aclosing(ask), aclosing(adrive_stream(policy.flow(request), ask, answer)) as items:
+    driven = adrive_stream(policy.flow(request), executor, chunks)
+    async with aclosing(executor), aclosing(driven) as items:
         async for item in items:
-            if isinstance(item, Routed):
-                published(item.decision)
-            yield item
+            if isinstance(item, Return):
+                finish(item.value.decision)
+                yield item.value
+            else:
+                yield item

@@ -1,21 +1,22 @@
-"""The loops that drive a policy: sync and async, whole answers and streams.
+"""Drivers of policies and signals: whole answers and streams, sync and async, and one that intercepts.
 
-A flow is a generator that yields asks and receives evidence. These four functions are the only code that
-advances one, so a policy decides the same whoever runs it. The idea is that of `httpx.Auth.auth_flow`.
+A policy or a signal is a generator that yields asks and receives evidence. `advance` is the only code that resumes one, so it
+decides the same whoever runs it. The idea is that of `httpx.Auth.auth_flow`.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import aclosing, closing
-from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
-from confroute.asks import Ask, Evidence, Final, Tentative
+from confroute.asks import Ask, AskGenerator, Evidence, Final, StreamAsk, Tentative
 from confroute.decision import Routed
 from confroute.errors import StreamInterruptedError
 from confroute.types import Request
 
-Flow: TypeAlias = Generator[Ask, Evidence, Routed]
+T = TypeVar("T")
 C = TypeVar("C")
 
 
@@ -23,25 +24,40 @@ C = TypeVar("C")
 class Policy(Protocol):
     """Anything that decides: one method, a generator without I/O."""
 
-    def flow(self, request: Request) -> Flow:
+    def flow(self, request: Request) -> AskGenerator[Routed]:
         """Yield asks, receive evidence, return the routed answer."""
         ...
 
 
-def advance(flow: Flow, evidence: Evidence | None, error: Exception | None) -> Ask | Routed:
-    """Hand a flow what came of its last ask (nothing for the first) and return what it wants next, or its result."""
+@dataclass(frozen=True, slots=True)
+class Return(Generic[T]):
+    """What a generator returned."""
+
+    value: T
+
+
+def advance(
+    generator: AskGenerator[T], evidence: Evidence | None, error: Exception | None
+) -> Ask | Return[T]:
+    """Resume a generator with what its last ask brought, neither for the first, and get its next ask or what it returned."""
     try:
         if error is not None:
-            return flow.throw(error)
+            return generator.throw(error)
         # A generator's first `send` must be None, which its type cannot say.
-        return next(flow) if evidence is None else flow.send(evidence)
-    except StopIteration as done:
-        routed: Routed = done.value
-        return routed
+        return next(generator) if evidence is None else generator.send(evidence)
+    except StopIteration as end:
+        return Return(end.value)
 
 
-def drive(flow: Flow, ask: Callable[[Ask], Evidence]) -> Routed:
-    """Run `flow` to its end, answering each ask by `ask`; errors of `ask` are thrown into the flow.
+def drive(generator: AskGenerator[T], answer: Callable[[Ask], Evidence]) -> T:
+    """Run a generator to its end; what `answer` raises is thrown into it.
+
+    Parameters
+    ----------
+    generator : AskGenerator
+        Such as a policy's `flow` or a signal's `measure`.
+    answer : callable
+        Returns the evidence of one ask.
 
     Examples
     --------
@@ -58,31 +74,55 @@ def drive(flow: Flow, ask: Callable[[Ask], Evidence]) -> Routed:
     evidence: Evidence | None = None
     error: Exception | None = None
     try:
-        while not isinstance(wanted := advance(flow, evidence, error), Routed):
+        while not isinstance(ask := advance(generator, evidence, error), Return):
             evidence, error = None, None
             try:
-                evidence = ask(wanted)
-            except Exception as caught:  # noqa: BLE001  every failure is the policy's to judge
+                evidence = answer(ask)
+            except Exception as caught:  # noqa: BLE001  every failure is the generator's to judge
                 error = caught
-        return wanted
+        return ask.value
     finally:
-        flow.close()
+        generator.close()
 
 
-async def adrive(flow: Flow, ask: Callable[[Ask], Awaitable[Evidence]]) -> Routed:
+async def adrive(generator: AskGenerator[T], answer: Callable[[Ask], Awaitable[Evidence]]) -> T:
     """Async form of `drive`."""
     evidence: Evidence | None = None
     error: Exception | None = None
     try:
-        while not isinstance(wanted := advance(flow, evidence, error), Routed):
+        while not isinstance(ask := advance(generator, evidence, error), Return):
             evidence, error = None, None
             try:
-                evidence = await ask(wanted)
-            except Exception as caught:  # noqa: BLE001  every failure is the policy's to judge
+                evidence = await answer(ask)
+            except Exception as caught:  # noqa: BLE001  every failure is the generator's to judge
                 error = caught
-        return wanted
+        return ask.value
     finally:
-        flow.close()
+        generator.close()
+
+
+def intercept(generator: AskGenerator[T], answer: Callable[[Ask], AskGenerator[Evidence]]) -> AskGenerator[T]:
+    """Run a generator inside another one: `answer` passes each of its asks on, or answers it in another way.
+
+    Parameters
+    ----------
+    generator : AskGenerator
+    answer : callable
+        Returns a generator that yields asks of its own and returns the evidence. What it raises is thrown into `generator`, as if
+        the ask itself had failed.
+    """
+    evidence: Evidence | None = None
+    error: Exception | None = None
+    try:
+        while not isinstance(ask := advance(generator, evidence, error), Return):
+            evidence, error = None, None
+            try:
+                evidence = yield from answer(ask)
+            except Exception as caught:  # noqa: BLE001  the generator judges it
+                error = caught
+        return ask.value
+    finally:
+        generator.close()
 
 
 def _interrupted(error: Exception, *, begun: bool) -> Exception:
@@ -97,67 +137,70 @@ def _interrupted(error: Exception, *, begun: bool) -> Exception:
 
 
 def drive_stream(
-    flow: Flow,
-    ask: Callable[[Ask], Evidence],
-    stream: Callable[[Final | Tentative], Generator[C | Evidence, None, None]],
-) -> Generator[C | Routed, None, None]:
-    """Run `flow`, passing on the chunks of the answer it gives as they come; the last item is the `Routed`.
+    generator: AskGenerator[T],
+    answer: Callable[[Ask], Evidence],
+    stream: Callable[[StreamAsk], Generator[C | Evidence, None, None]],
+) -> Generator[C | Return[T], None, None]:
+    """Run a generator and pass on the chunks of the answer that it settles on, as they come; the last item is what it returns.
 
     Parameters
     ----------
+    generator : AskGenerator
+    answer : callable
+        Returns the evidence of one ask that is not streamed.
     stream : callable
-        Answers a `Final` by chunks and, as its last item, the `Evidence` of the whole answer; a `Tentative` the same,
-        its chunks only once its `watch` commits to it.
+        Yields the chunks of a `Final` and, as the last item, the `Evidence` of the whole answer; of a `Tentative` the same, its
+        chunks only once its `watch` commits to it.
     """
     evidence: Evidence | None = None
     error: Exception | None = None
     try:
-        while not isinstance(wanted := advance(flow, evidence, error), Routed):
+        while not isinstance(ask := advance(generator, evidence, error), Return):
             evidence, error = None, None
             begun = False
             try:
-                if not isinstance(wanted, (Final, Tentative)):
-                    evidence = ask(wanted)
+                if not isinstance(ask, (Final, Tentative)):
+                    evidence = answer(ask)
                     continue
-                with closing(stream(wanted)) as items:
+                with closing(stream(ask)) as items:
                     for item in items:
                         if isinstance(item, Evidence):
                             evidence = item
                         else:
                             begun = True
                             yield item
-            except Exception as caught:  # noqa: BLE001  every failure is the policy's to judge
+            except Exception as caught:  # noqa: BLE001  every failure is the generator's to judge
                 error = _interrupted(caught, begun=begun)
-        yield wanted
+        yield ask
     finally:
-        flow.close()
+        generator.close()
 
 
 async def adrive_stream(
-    flow: Flow,
-    ask: Callable[[Ask], Awaitable[Evidence]],
-    stream: Callable[[Final | Tentative], AsyncGenerator[C | Evidence, None]],
-) -> AsyncGenerator[C | Routed, None]:
+    generator: AskGenerator[T],
+    answer: Callable[[Ask], Awaitable[Evidence]],
+    stream: Callable[[StreamAsk], AsyncGenerator[C | Evidence, None]],
+) -> AsyncGenerator[C | Return[T], None]:
     """Async form of `drive_stream`."""
     evidence: Evidence | None = None
     error: Exception | None = None
     try:
-        while not isinstance(wanted := advance(flow, evidence, error), Routed):
+        while not isinstance(ask := advance(generator, evidence, error), Return):
             evidence, error = None, None
             begun = False
             try:
-                if not isinstance(wanted, (Final, Tentative)):
-                    evidence = await ask(wanted)
+                if not isinstance(ask, (Final, Tentative)):
+                    evidence = await answer(ask)
                     continue
-                async with aclosing(stream(wanted)) as items:
+                async with aclosing(stream(ask)) as items:
                     async for item in items:
                         if isinstance(item, Evidence):
                             evidence = item
                         else:
                             begun = True
                             yield item
-            except Exception as caught:  # noqa: BLE001  every failure is the policy's to judge
+            except Exception as caught:  # noqa: BLE001  every failure is the generator's to judge
                 error = _interrupted(caught, begun=begun)
-        yield wanted
+        yield ask
     finally:
-        flow.close()
+        generator.close()

@@ -48,12 +48,12 @@ def failure(tier: str, error: BaseException) -> str:
     return f"{tier} failed ({type(error).__name__}{_after(error)})"
 
 
-def told(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """A failure with its text, for an exception's message.
 
     Examples
     --------
-    >>> told(ValueError("no"))
+    >>> describe(ValueError("no"))
     'ValueError: no'
     """
     return f"{type(error).__name__}: {error}{_after(error)}"

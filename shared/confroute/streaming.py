@@ -1,4 +1,4 @@
-"""A draft that is watched while it is written: released, cut off, or kept back until it is whole."""
+"""One streamed answer: what may be shown of it, and when. A draft is watched while it is written: released, cut off, or held back."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import AsyncExitStack, aclosing, closing
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from confroute.asks import Evidence, Final, Outcome, Seen, Tentative, Watch
+from confroute.asks import Evidence, Outcome, StreamAsk, Tentative, Watch, WatchResult
 from confroute.errors import BadLogprobsError
 from confroute.models.resilience import Limits, aattempt, attempt
 from confroute.types import Generation, Tier, Usage, checked_logprobs
 
 C = TypeVar("C")
-Streamed: TypeAlias = Final | Tentative
-Scores: TypeAlias = Callable[[Any], Sequence[float] | None]  # a chunk is the host's own
+# Of one chunk, which is the host's own.
+ChunkLogprobs: TypeAlias = Callable[[Any], Sequence[float] | None]
 
 
-class Watched:
-    """The running evidence of one draft.
+class DraftMonitor:
+    """Judges a draft token by token.
 
     Examples
     --------
-    >>> seen = Watched(lambda tokens, nats: "commit" if tokens == 2 and nats < 1 else "wait")
-    >>> seen.add((-0.1,)), seen.add((-0.2, -9.0)), seen.outcome
+    >>> monitor = DraftMonitor(lambda tokens, nats: "commit" if tokens == 2 and nats < 1 else "wait")
+    >>> monitor.add((-0.1,)), monitor.add((-0.2, -9.0)), monitor.outcome
     ('wait', 'commit', 'commit')
     """
 
@@ -36,7 +36,7 @@ class Watched:
         self._watch, self._blind = watch, False
 
     def add(self, logprobs: Sequence[float] | None) -> Outcome:
-        """Go through the next tokens, one after the other; the first outcome that is not "wait" is final.
+        """Take the next tokens one after the other; the first outcome that is not "wait" is final.
 
         None stands for tokens whose log-probabilities are unknown: from there on there is nothing to judge by.
         """
@@ -45,15 +45,15 @@ class Watched:
         for value in logprobs or ():
             if self.outcome != "wait" or self._blind:
                 break
-            self._next(value)
+            self._add_one(value)
         return self.outcome
 
     @property
-    def seen(self) -> Seen:
-        """How it ended."""
-        return Seen(outcome=self.outcome, tokens=self.tokens, nats=self.nats)
+    def result(self) -> WatchResult:
+        """The outcome and what it rests on."""
+        return WatchResult(outcome=self.outcome, tokens=self.tokens, nats=self.nats)
 
-    def _next(self, value: float) -> None:
+    def _add_one(self, value: float) -> None:
         try:
             # Finite and at most 0, but for rounding.
             checked_logprobs((value,))
@@ -65,30 +65,30 @@ class Watched:
         self.outcome = self._watch(self.tokens, self.nats)
 
 
-def replayed(watch: Watch, draft: Generation) -> Seen:
-    """What watching a draft would have come to that is whole already."""
-    watched = Watched(watch)
-    watched.add(draft.logprobs)
-    return watched.seen
+def replay(watch: Watch, draft: Generation) -> WatchResult:
+    """Watch a draft that is complete already."""
+    monitor = DraftMonitor(watch)
+    monitor.add(draft.logprobs)
+    return monitor.result
 
 
-def streamed(
-    wanted: Streamed,
-    stream: Callable[[Streamed], Generator[C | Generation, None, None]],
+def stream_answer(
+    ask: StreamAsk,
+    stream: Callable[[StreamAsk], Generator[C | Generation, None, None]],
     limits: Limits,
-    scores: Scores | None,
+    scores: ChunkLogprobs | None,
     tier: Tier | None,
     *,
     keep_s: float = 0.0,
 ) -> Generator[C | Evidence, None, None]:
-    """The chunks of one answer that may be shown, as soon as they may, and its evidence as the last item.
+    """Yield the chunks of one answer as soon as they may be shown, and its evidence as the last item.
 
     Parameters
     ----------
-    wanted : Final or Tentative
+    ask : Final or Tentative
         Chunks of a `Tentative` are held until its `watch` commits to it, and dropped if it cuts it off.
     stream : callable
-        Answers it by chunks and, as its last item, the whole `Generation`.
+        Answers the ask by chunks and, as its last item, the whole `Generation`.
     limits : Limits
         Of the tier, until the first chunk.
     scores : callable or None
@@ -101,71 +101,71 @@ def streamed(
     start = time.perf_counter()
 
     def begin() -> tuple[Generator[C | Generation, None, None], C | Generation]:
-        items = stream(wanted)
+        items = stream(ask)
         return items, next(items)
 
-    done = attempt(limits, wanted.tier, begin, keep_s=keep_s)
-    items, item = done.value
-    held: _Held[C] = _Held(wanted, scores)
+    begun = attempt(limits, ask.tier, begin, keep_s=keep_s)
+    items, item = begun.value
+    held: _HeldChunks[C] = _HeldChunks(ask, scores)
     with closing(items):
         while not isinstance(item, Generation):
-            yield from held.released(item)
+            yield from held.release(item)
             if held.outcome == "cut":
                 break
             item = next(items)
-    yield held.evidence(item, tier, latency_s=time.perf_counter() - start, attempts=done.attempts)
+    yield held.evidence(item, tier, latency_s=time.perf_counter() - start, attempts=begun.attempts)
 
 
-async def astreamed(
-    wanted: Streamed,
-    stream: Callable[[Streamed], AsyncGenerator[C | Generation, None]],
+async def astream_answer(
+    ask: StreamAsk,
+    stream: Callable[[StreamAsk], AsyncGenerator[C | Generation, None]],
     limits: Limits,
-    scores: Scores | None,
+    scores: ChunkLogprobs | None,
     tier: Tier | None,
     *,
     keep_s: float = 0.0,
 ) -> AsyncGenerator[C | Evidence, None]:
-    """Async form of `streamed`."""
+    """Async form of `stream_answer`."""
     start = time.perf_counter()
-    held: _Held[C] = _Held(wanted, scores)
+    held: _HeldChunks[C] = _HeldChunks(ask, scores)
     # Each attempt's: a first chunk that comes just as time runs out is thrown away, and its stream must not stay open.
     async with AsyncExitStack() as opened:
 
         async def begin() -> tuple[AsyncGenerator[C | Generation, None], C | Generation]:
-            items = await opened.enter_async_context(aclosing(stream(wanted)))
+            items = await opened.enter_async_context(aclosing(stream(ask)))
             return items, await anext(items)
 
-        done = await aattempt(limits, wanted.tier, begin, keep_s=keep_s)
-        items, item = done.value
+        begun = await aattempt(limits, ask.tier, begin, keep_s=keep_s)
+        items, item = begun.value
         while not isinstance(item, Generation):
-            for chunk in held.released(item):
+            for chunk in held.release(item):
                 yield chunk
             if held.outcome == "cut":
                 break
             item = await anext(items)
-    yield held.evidence(item, tier, latency_s=time.perf_counter() - start, attempts=done.attempts)
+    yield held.evidence(item, tier, latency_s=time.perf_counter() - start, attempts=begun.attempts)
 
 
-class _Held(Generic[C]):
-    """The chunks of one answer that have to wait."""
+class _HeldChunks(Generic[C]):
+    """The chunks of one answer that may not be shown yet."""
 
-    __slots__ = ("_chunks", "_scores", "_seen")
+    __slots__ = ("_chunks", "_monitor", "_scores")
 
-    def __init__(self, wanted: Streamed, scores: Scores | None) -> None:
+    def __init__(self, ask: StreamAsk, scores: ChunkLogprobs | None) -> None:
         self._chunks: list[C] = []
         self._scores = scores
-        self._seen = Watched(wanted.watch) if isinstance(wanted, Tentative) else None
+        self._monitor = DraftMonitor(ask.watch) if isinstance(ask, Tentative) else None
 
     @property
     def outcome(self) -> Outcome:
-        return "commit" if self._seen is None else self._seen.outcome
+        return "commit" if self._monitor is None else self._monitor.outcome
 
-    def released(self, chunk: C) -> list[C]:
-        """What may be shown now that `chunk` has come."""
-        if self._seen is None or self._seen.outcome == "commit":
+    def release(self, chunk: C) -> list[C]:
+        """Take the next chunk, and return those that may be shown now."""
+        if self._monitor is None or self._monitor.outcome == "commit":
             return [chunk]
         self._chunks.append(chunk)
-        if self._scores is None or self._seen.add(self._scores(chunk)) != "commit":
+        if self._scores is None or self._monitor.add(self._scores(chunk)) != "commit":
             return []
         chunks, self._chunks = self._chunks, []
         return chunks
@@ -176,8 +176,8 @@ class _Held(Generic[C]):
             answer = last
         else:
             prompt = (tier.input_tokens if tier is not None else None) or 0
-            tokens = self._seen.tokens if self._seen is not None else 0
+            tokens = self._monitor.tokens if self._monitor is not None else 0
             usage = Usage(input_tokens=prompt, output_tokens=tokens)
             answer = Generation(text="", usage=usage, finish="cancelled")
-        seen = None if self._seen is None else self._seen.seen
-        return Evidence(generations=(answer,), latency_s=latency_s, attempts=attempts, seen=seen)
+        watch = None if self._monitor is None else self._monitor.result
+        return Evidence(generations=(answer,), latency_s=latency_s, attempts=attempts, watch=watch)

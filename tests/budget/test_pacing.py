@@ -12,7 +12,7 @@ from confroute.errors import (
     PolicyError,
 )
 
-BUDGET_DAYS = Path(__file__).parents[1] / "perf" / "budget.py"
+BUDGET_DAYS = Path(__file__).parents[2] / "benchmarks" / "budget.py"
 
 
 @pytest.fixture(scope="module")

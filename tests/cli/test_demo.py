@@ -98,7 +98,7 @@ def test_an_edge_that_is_never_right_is_an_error_with_numbers(openai_server, cap
     ("args", "words"),
     [
         (["--cloud", "openai:small"], "two different models"),
-        (["--edge", "smollm2-135m"], "expected PROVIDER:MODEL"),
+        (["--edge", "smollm2-135m"], "did you mean 'local:smollm2-135m'"),
         (["--folder", "nowhere"], "--folder"),
         (["--edge", "local:smollm2-135m", "--edge-base-url", "http://127.0.0.1"], "runs in this process"),
     ],

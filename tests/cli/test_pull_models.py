@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -152,10 +151,9 @@ def test_signal_leaves_neither_files_nor_pip(cache, number, code):
             index.settimeout(20)
             connection, _ = index.accept()
             with connection:
-                start = time.monotonic()
                 process.send_signal(number)
+                # pip itself would wait for 15 s.
                 assert process.wait(10) == code
-                assert time.monotonic() - start < 5
                 connection.settimeout(5)
                 connection.recv(65_536)
                 assert connection.recv(1) == b"", "pip still holds the connection"

@@ -220,7 +220,8 @@ def test_a_server_is_recorded(tmp_path: Path, openai_server: Any, monkeypatch: p
     [
         (["--edge", "nowhere:thing"], "No module named 'nowhere'"),
         (["--edge", "smollm2-135m"], "did you mean 'local:smollm2-135m'?"),
-        (["--edge", "json:dumps"], "expected a LangChain chat model"),
+        (["--edge", "json:__doc__"], "is a string: expected a chat model, a TextModel or a function"),
+        (["--edge", "os:environ"], "is not a model: expected"),
         (["--samples", "-1"], "--samples is -1: expected 0 or more"),
         (["--edge-price", "3"], "expected two numbers, IN,OUT"),
         (["--edge-price", "no-such-model"], "no list price of model 'no-such-model'"),

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from confroute.asks import Embed, Evidence, Gather, Sample, Score
-from confroute.policy.steps import failed_step, is_missing, step_of, steps_of
-from confroute.signals.mc_dropout import DropoutPasses
+from confroute.asks import DropoutPasses, Embed, Evidence, Gather, Sample, Score
+from confroute.policy.steps import failed_step, step_of, steps_of
+from confroute.policy.verdict import is_empty
 from confroute.types import Generation, Usage
 
 TWO = (
@@ -73,4 +73,4 @@ def test_what_was_gathered_is_one_group():
 )
 def test_an_answer_without_text_may_be_one(answer, missing):
     """A tool call has an answer, and one that does not validate a flaw."""
-    assert is_missing(answer, Evidence()) is missing
+    assert is_empty(answer, Evidence()) is missing

@@ -5,7 +5,7 @@ import pytest
 from confroute import Cascade, Gate, Message, Request, SelfConsistency, Threshold, Tier, TokenLogprob
 from confroute.decision import Measurement
 from confroute.executor import run
-from confroute.policy.verdict import blocked_by, is_grey, settled, unmeasured, verdict_of
+from confroute.policy.verdict import blocked_by, is_grey, settled_test, verdict_of, verdict_without_signal
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 
 GREY = Gate(signal=SelfConsistency(n=5), threshold=Threshold(value=0.4), grey=(0.2, 0.8))
@@ -47,7 +47,7 @@ def test_the_lower_end_of_a_grey_zone_is_clear(uncertainty, grey):
 )
 def test_which_intervals_lead_to_one_step(low, high, more, same):
     """Clear, grey, or neither."""
-    assert settled(GREY, more=more)(low, high) is same
+    assert settled_test(GREY, more=more)(low, high) is same
 
 
 def decided(policy, texts):
@@ -77,7 +77,7 @@ def test_the_last_gates_grey_zone_does_not_stop_samples():
 )
 def test_no_evidence_in_words(choice, kept):
     """What was done, and by which word of the policy."""
-    found = unmeasured(Tier(name="edge", model="m"), {"a": "mute"}, choice)
+    found = verdict_without_signal(Tier(name="edge", model="m"), {"a": "mute"}, choice)
     assert found.keep is (choice == "edge")
     assert found.reason.startswith(f"no evidence (a: mute): {kept} by on_no_signal={choice!r}; ")
 

@@ -11,7 +11,7 @@ from confroute import Cascade, Gate, SelfConsistency, Threshold, TokenLogprob
 from confroute.asks import Evidence, Sample
 from confroute.errors import CalibrationError, PolicyError, SignalUnavailableError
 from confroute.fitting import crossfit_combined, fit_combined, mean_rank, predicted
-from confroute.signals import Case, Combined, Curve, Head, Member
+from confroute.signals import Case, Combined, LogisticCalibrator, Member, MonotoneInterpolator
 from confroute.stats.metrics import auroc, ece
 from confroute.types import Generation, Tier
 
@@ -139,13 +139,15 @@ def test_a_gain_is_a_price(fitted):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Curve(at=(), values=()),
-        lambda: Curve(at=(0.0, 0.0), values=(0.0, 1.0)),
-        lambda: Curve(at=(0.0, 1.0), values=(1.0, 0.0)),
-        lambda: Combined(members=(), wrong=Head(intercept=0, weights=(), absent=(), calibrated=FLAT)),
+        lambda: MonotoneInterpolator(at=(), values=()),
+        lambda: MonotoneInterpolator(at=(0.0, 0.0), values=(0.0, 1.0)),
+        lambda: MonotoneInterpolator(at=(0.0, 1.0), values=(1.0, 0.0)),
+        lambda: Combined(
+            members=(), wrong=LogisticCalibrator(intercept=0, weights=(), absent=(), calibrated=FLAT)
+        ),
         lambda: Combined(
             members=(Member(name="a", signal=TokenLogprob(), rank=FLAT),),
-            wrong=Head(intercept=0, weights=(1.0,), absent=(0.0,), calibrated=FLAT),
+            wrong=LogisticCalibrator(intercept=0, weights=(1.0,), absent=(0.0,), calibrated=FLAT),
             decides="gain",
         ),
         lambda: fit_combined(SIGNALS, np.zeros((10, 2)), np.ones(10)),
@@ -159,4 +161,4 @@ def test_combinations_that_cannot_be_are_refused(make):
         make()
 
 
-FLAT = Curve(at=(0.0,), values=(0.5,))
+FLAT = MonotoneInterpolator(at=(0.0,), values=(0.5,))

@@ -1,4 +1,4 @@
-"""A few hundred calls through both hosts while their models fail in turn: the small form of `tests/perf/chaos.py`."""
+"""A few hundred calls through both hosts while their models fail in turn: the small form of `benchmarks/chaos.py`."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("langchain_openai")
 pytest.importorskip("llama_index.llms.openai_like")
-CHAOS = Path(__file__).parents[1] / "perf" / "chaos.py"
+CHAOS = Path(__file__).parents[2] / "benchmarks" / "chaos.py"
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ async def test_a_chat_model_of_either_host_judges(host):
     assert (compared.winner, graded.score) == ("a", 8.0)
     assert await judge.acompare([PAIR]) == [compared]
     assert judge_usage([compared, graded]).cost_usd(
-        {judge.speakers[0].name: Price(input_usd=1.0)}
+        {judge.models[0].name: Price(input_usd=1.0)}
     ) == pytest.approx(3e-3)
     script = model.script if host == "langchain" else model.model
     assert {heard.temperature for heard in script.calls} == {0.0}

@@ -27,7 +27,7 @@ from confroute.judge import (
 )
 from confroute.judge.protocol import pair_messages, single_messages
 from confroute.models.resilience import Limits
-from confroute.models.speaking import FunctionSpeaker
+from confroute.models.text_model import FunctionModel
 from confroute.prices import Price
 from confroute.recording import Row, Side, read_rows, write_rows
 from confroute.types import Generation, Usage
@@ -48,7 +48,7 @@ def prefers(rule, name="judge", remote=False):
         text = f"Because.\nVERDICT: {rule(shown(messages, 'answer A'), shown(messages, 'answer B'))}"
         return Generation(text=text, usage=Usage(input_tokens=100, output_tokens=10))
 
-    return FunctionSpeaker(function=function, name=name, remote=remote)
+    return FunctionModel(function=function, name=name, remote=remote)
 
 
 def by_length(first, second):
@@ -192,8 +192,8 @@ def test_replies_are_cached_and_paid_for_once(tmp_path):
     results = []
     for _ in range(3):
         with ReplyCache(tmp_path / "c.sqlite") as cache:
-            speaker = FunctionSpeaker(function=judge, name="j", remote=False)
-            results.append(Judge(panel=(speaker,), cache=cache, limits=ONCE).compare(pairs))
+            model = FunctionModel(function=judge, name="j", remote=False)
+            results.append(Judge(panel=(model,), cache=cache, limits=ONCE).compare(pairs))
     assert [one[0].winner for one in results] == [None, "tie", "tie"]
     assert len(calls) == 3
     prices = {"j": Price(input_usd=2.0)}
@@ -263,7 +263,7 @@ async def test_private_text_never_reaches_a_remote_judge():
         heard.append(messages)
         return "VERDICT: A"
 
-    judge = Judge(panel=(FunctionSpeaker(function=remote, name="r"),))
+    judge = Judge(panel=(FunctionModel(function=remote, name="r"),))
     results = [
         judge.compare([pair])[0],
         (await judge.acompare([pair]))[0],
@@ -300,10 +300,10 @@ def test_set_up_errors_are_raised_at_once():
 
 def test_judge_over_http_at_temperature_zero(openai_server):
     """Over HTTP: temperature 0, no request for log-probabilities, and both orders are sent."""
-    from confroute.models.speaking import speaker
+    from confroute.models.resolution import resolve
 
     openai_server.answer = "Equal.\nVERDICT: TIE"
-    judge = Judge(panel=(speaker("openai:j", base_url=openai_server.url, logprobs=False),), concurrency=1)
+    judge = Judge(panel=(resolve("openai:j", base_url=openai_server.url),), concurrency=1)
     (result,) = judge.compare([Pair(id="1", question="?", a="x", b="y")])
     assert result.winner == "tie"
     assert [(body["temperature"], "logprobs" in body) for body in openai_server.bodies] == [(0.0, False)] * 2

@@ -14,7 +14,7 @@ import pytest
 
 HERE = Path(__file__).parent
 COMMAND = [sys.executable, "-c", "import sys; from confroute.cli import main; sys.exit(main())", "label"]
-MODELS = ["--edge", "local:smollm2-135m", "--cloud", "local_speakers:calm"]
+MODELS = ["--edge", "local:smollm2-135m", "--cloud", "local_models:calm"]
 HOW = ["--samples", "3", "--max-tokens", "8", "--workers", "2"]
 QUESTIONS = (
     "What is the capital of France?",

@@ -13,7 +13,16 @@ import pytest
 
 HERE = Path(__file__).parent
 COMMAND = [sys.executable, "-c", "import sys; from confroute.cli import main; sys.exit(main())", "label"]
-MODELS = ["--edge", "speakers:edge", "--cloud", "speakers:cloud", "--same", "text", "--samples", "4"]
+MODELS = [
+    "--edge",
+    "scripted_models:edge",
+    "--cloud",
+    "scripted_models:cloud",
+    "--same",
+    "text",
+    "--samples",
+    "4",
+]
 
 
 def run_label(data, out, *more, **environment):

@@ -29,7 +29,7 @@ from confroute.labels import (
     read_inputs,
     read_labels,
 )
-from confroute.models.speaking import FunctionSpeaker
+from confroute.models.text_model import FunctionModel
 from confroute.policy import KeepPrivate
 from confroute.recording import RecordedSample, RecordError, Row, Side, read_rows
 from confroute.signals import SameText
@@ -39,7 +39,7 @@ from confroute.types import Generation
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-import speakers  # noqa: E402  found by name, as users' modules are
+import scripted_models  # noqa: E402  found by name, as users' modules are
 
 
 def prompts(n=12, **more):
@@ -48,8 +48,8 @@ def prompts(n=12, **more):
 
 def models():
     return {
-        "edge": FunctionSpeaker(function=speakers.edge, name="edge-model", remote=False),
-        "cloud": FunctionSpeaker(function=speakers.cloud, name="cloud-model"),
+        "edge": FunctionModel(function=scripted_models.edge, name="edge-model", remote=False),
+        "cloud": FunctionModel(function=scripted_models.cloud, name="cloud-model"),
     }
 
 
@@ -64,7 +64,16 @@ def file_of(path, n=12):
     return path
 
 
-COMMAND = ("--edge", "speakers:edge", "--cloud", "speakers:cloud", "--same", "text", "--samples", "4")
+COMMAND = (
+    "--edge",
+    "scripted_models:edge",
+    "--cloud",
+    "scripted_models:cloud",
+    "--same",
+    "text",
+    "--samples",
+    "4",
+)
 
 
 def test_rows_have_the_papers_fields_and_one_winner(tmp_path):
@@ -141,9 +150,9 @@ def test_one_failure_is_listed_and_tried_again(tmp_path):
         calls.append(messages[0].text)
         if messages[0].text.endswith(" 3") and broken:
             raise ValueError("no such luck")
-        return speakers.cloud(messages, seed)
+        return scripted_models.cloud(messages, seed)
 
-    cloud = FunctionSpeaker(function=flaky, name="cloud-model")
+    cloud = FunctionModel(function=flaky, name="cloud-model")
     out = tmp_path / "out.jsonl"
     summary = label_rows(prompts(6), labeller(cloud=cloud), out)
     assert (summary.labelled, summary.failed) == (5, 1)
@@ -167,7 +176,7 @@ def test_many_failures_in_a_row_stop_the_run(tmp_path):
     ):
         label_rows(
             prompts(500),
-            labeller(cloud=FunctionSpeaker(function=expired, name="c")),
+            labeller(cloud=FunctionModel(function=expired, name="c")),
             tmp_path / "out.jsonl",
             max_failures=5,
         )
@@ -179,17 +188,17 @@ def test_private_prompts_never_reach_a_remote_model(tmp_path):
 
     def spy(messages, seed):
         seen.append(messages[0].text)
-        return speakers.cloud(messages, seed)
+        return scripted_models.cloud(messages, seed)
 
     rows = [
         *prompts(1, private=True),
         *(Row(id="t", prompt="tagged", edge=Side(), extra={"tags": ["private"]}),),
     ]
     out = tmp_path / "out.jsonl"
-    summary = label_rows(rows, labeller(cloud=FunctionSpeaker(function=spy, name="c")), out)
+    summary = label_rows(rows, labeller(cloud=FunctionModel(function=spy, name="c")), out)
     assert (summary.labelled, summary.failed, seen) == (0, 2, [])
     assert "private" in Path(f"{out}.errors.jsonl").read_text()
-    here = FunctionSpeaker(function=spy, name="c", remote=False)
+    here = FunctionModel(function=spy, name="c", remote=False)
     assert label_rows(rows, labeller(cloud=here), out).labelled == 2
 
 
@@ -200,7 +209,7 @@ def test_correctness_judge_and_mixed_write_the_same_format(tmp_path):
         Row(id="q", prompt="x?", edge=Side(quality=1.0), cloud=Side(quality=0.0)),
         Row(id="n", prompt="Say it.", edge=Side(text="This."), cloud=Side(text="That.")),
     ]
-    judge = Judge(panel=(speakers.judge,))
+    judge = Judge(panel=(scripted_models.judge,))
     label_rows(rows[:2], Labeller(source="correctness"), tmp_path / "c.jsonl")
     label_rows(rows, Labeller(source="mixed", judge=judge), tmp_path / "m.jsonl")
     label_rows([rows[0], rows[2]], Labeller(source="judge", judge=judge), tmp_path / "j.jsonl")
@@ -261,7 +270,7 @@ def test_infinite_delta_survives_the_file(tmp_path):
 
 def test_a_model_that_ignores_the_temperature_is_reported(tmp_path, capsys):
     """Equal samples on every prompt are reported, not silently taken for certainty."""
-    frozen = FunctionSpeaker(
+    frozen = FunctionModel(
         function=lambda messages: Generation(text="same", logprobs=(-0.1,)), name="edge-model"
     )
     summary = label_rows(prompts(), labeller(edge=frozen), tmp_path / "out.jsonl")
@@ -342,8 +351,8 @@ def test_a_killed_command_resumes_where_it_was(tmp_path):
     label_rows(
         read_inputs(data),
         Labeller(
-            edge=FunctionSpeaker(function=speakers.edge, name="edge"),
-            cloud=FunctionSpeaker(function=speakers.cloud, name="cloud"),
+            edge=FunctionModel(function=scripted_models.edge, name="edge"),
+            cloud=FunctionModel(function=scripted_models.cloud, name="cloud"),
             equivalence=SameText(),
             samples=4,
         ),
@@ -363,7 +372,7 @@ def test_both_sides_use_the_same_number_of_samples(tmp_path):
 def test_a_remote_judge_is_not_shown_private_answers():
     """The rule also checks the answers: a local model may have written private text."""
     heard = []
-    judge = Judge(panel=(FunctionSpeaker(function=lambda messages: heard.append(messages) or "x", name="j"),))
+    judge = Judge(panel=(FunctionModel(function=lambda messages: heard.append(messages) or "x", name="j"),))
     row = Row(id="r", prompt="?", edge=Side(text="My salary is 4,000."), cloud=Side(text="No."))
     private = Labeller(source="judge", judge=judge, private=KeepPrivate(patterns=("salary",)))
     with pytest.raises(UnlabelledError, match="private"):
@@ -376,9 +385,9 @@ def test_one_empty_answer_is_one_failed_prompt(tmp_path):
 
     def sometimes(messages, seed):
         empty = "prompt 3" in messages[-1].text and seed % 2
-        return Generation(text="") if empty else speakers.edge(messages, seed)
+        return Generation(text="") if empty else scripted_models.edge(messages, seed)
 
-    sometimes_empty = labeller(edge=FunctionSpeaker(function=sometimes, name="e", remote=False))
+    sometimes_empty = labeller(edge=FunctionModel(function=sometimes, name="e", remote=False))
     summary = label_rows(prompts(), sometimes_empty, tmp_path / "out.jsonl")
     assert (summary.labelled, summary.failed) == (11, 1)
     assert "may be empty" in (tmp_path / "out.jsonl.errors.jsonl").read_text()

@@ -8,6 +8,7 @@ from langchain_core.globals import set_llm_cache
 from langchain_core.load import dumps, loads
 
 from confroute import Cascade, SelfConsistency, TokenLogprob
+from confroute.hosts.model import ModelCall
 from confroute.testing import ScriptedModel, wire
 from langchain_confroute import ChatConfRoute, extract_token_logprobs
 from langchain_confroute.testing import ScriptedChat
@@ -60,13 +61,10 @@ async def test_a_cached_draft_keeps_its_evidence(accepting, edge):
 def test_every_copy_has_a_key_of_its_own(accepting):
     """Draft, watched draft, a signal's prompt and samples are told apart from the model as it was given."""
     tier = accepting._plan.tiers["edge"]
+    prompt = ModelCall(role="prompt", logprobs=True, max_tokens=8)
     copies = [
-        tier.source,
-        tier.draft(),
-        tier.draft(3),
-        tier.prompter(0, 8),
-        tier.sampler(0.7),
-        tier.sampler(1.0),
+        *(tier.source, tier.form(prompt), tier.draft(), tier.draft(3)),
+        *(tier.sampler(0.7), tier.sampler(1.0)),
     ]
     keys = [copy._get_llm_string() for copy in copies]
     assert len(set(keys)) == len(keys)

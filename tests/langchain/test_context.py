@@ -11,7 +11,7 @@ from langchain_core.runnables import RunnableLambda
 from confroute import Cascade, ContextSupport, RetrievalScore, TokenLogprob
 from confroute.errors import RequestError
 from langchain_confroute import ChatConfRoute, ConfidenceRouter
-from langchain_confroute._context import found
+from langchain_confroute.messages import retrieved
 from langchain_confroute.testing import ScriptedChat
 
 PASSAGE = "The ferry to Holm leaves the pier at noon."
@@ -96,10 +96,10 @@ def test_documents_of_a_tool_are_the_context_of_the_next_step():
         AIMessage("", tool_calls=[call, {**call, "id": "2"}]),
         *results[1:],
     ]
-    context = found(turns)
+    context = retrieved(turns)
     assert (context.passages, context.scores) == ((PASSAGE, "second"), None)
-    assert found(turns[:5]) is None
-    assert found([HumanMessage("q"), ToolMessage("x", tool_call_id="1", artifact={"a": 1})]) is None
+    assert retrieved(turns[:5]) is None
+    assert retrieved([HumanMessage("q"), ToolMessage("x", tool_call_id="1", artifact={"a": 1})]) is None
     model = router("It leaves the pier at noon.", ContextSupport())
     assert decision_of(model.invoke(turns))["route"] == "edge"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.messages import HumanMessage
@@ -15,7 +13,7 @@ from confroute import Cascade, KeepPrivate, SelfConsistency, TokenLogprob, recor
 from confroute.errors import AllTiersFailedError, PolicyError, RequestError
 from confroute.models.resilience import Limits
 from langchain_confroute import ChatConfRoute, ConfidenceRouter
-from langchain_confroute.router import prompt_of
+from langchain_confroute.runnable import prompt_of
 from langchain_confroute.testing import ScriptedChat
 from tests.langchain.conftest import ONCE, forced
 
@@ -139,7 +137,7 @@ def test_inputs_as_conversations():
     assert [m.text for m in prompt_of(PROMPT.invoke({"question": "q"}))] == ["Answer: q"]
 
 
-async def test_early_close(small, large, watch):
+async def test_early_close(small, large, watch, until):
     """Leaving a stream early closes the chain below."""
     chains = router(small, large, 0.1)
     stream = chains.stream({"question": "q"}, {**forced("cloud"), "callbacks": [watch]})
@@ -150,5 +148,4 @@ async def test_early_close(small, large, watch):
     await anext(astream)
     await astream.aclose()
     # LangChain's own sequence leaves its last generators to the event loop, and the model's run open for good.
-    await asyncio.sleep(0.05)
-    assert all(run["end"] for run in watch.runs.values() if run["kind"] == "chain")
+    await until(lambda: all(run["end"] for run in watch.runs.values() if run["kind"] == "chain"))

@@ -17,8 +17,7 @@ from pydantic import BaseModel, Field
 from confroute import Cascade, SelfConsistency, TokenLogprob, record
 from confroute.testing import ScriptedModel
 from langchain_confroute import ChatConfRoute
-from langchain_confroute._schema import problem
-from langchain_confroute._shapes import in_openai_form
+from langchain_confroute.structured import ToolCalls, in_openai_form
 from langchain_confroute.testing import ScriptedChat
 from tests.langchain.conftest import ONCE, forced
 
@@ -156,13 +155,13 @@ def test_tools_given_with_a_call():
         answer = model.invoke("q", tools=tools)
         assert answer.tool_calls[0]["name"] == "add"
         assert decision_of(answer)["route"] == "edge"
-    first = model._held
+    first = model._last_tools
     model.bind(tools=tools).invoke("q")
-    assert model._held is first
+    assert model._last_tools is first
     bound = model.bind_tools([add])
     assert bound.invoke("q", tool_choice="any").tool_calls
-    assert bound.bound._held[1]._shape.originals == [add]
-    assert bound.bound._held[1]._shape.choice == "any"
+    assert bound.bound._last_tools[-1]._shape.originals == [add]
+    assert bound.bound._last_tools[-1]._shape.choice == "any"
     assert model.bind_tools([]).invoke("q").text == "done"
 
 
@@ -242,8 +241,20 @@ def search(query: str, limit: int = 3) -> str:
 )
 def test_arguments_against_schemas(schema, arguments, fits):
     """Pydantic classes, tools, functions and plain schemas."""
-    found = problem(schema, in_openai_form(schema)["function"], arguments)
-    assert (found is None) == fits
+    name = in_openai_form(schema)["function"]["name"]
+    message = AIMessage("", tool_calls=[{"name": name, "args": arguments, "id": "1"}])
+    verdict = ToolCalls.of([schema], None, {}).judge("edge", message)
+    assert (verdict.flaw is None) == fits
+
+
+def test_calls_are_last_tools_to_what_was_asked_for():
+    """An argument that a class does not name, and a second call where parallel calls were ruled out, are flaws."""
+    model = router(small([{"name": "add", "args": {"a": 1, "b": 2, "c": 3}}]), large(GOOD)).bind_tools([add])
+    assert "a name that the schema does not" in decision_of(model.invoke("q"))["reason"]
+    twice = router(small([*GOOD, *GOOD]), large(GOOD))
+    assert decision_of(twice.bind_tools([add]).invoke("q"))["route"] == "edge"
+    once = twice.bind_tools([add], parallel_tool_calls=False)
+    assert "2 tool calls where one is allowed" in decision_of(once.invoke("q"))["reason"]
 
 
 def structured(args, **settings):

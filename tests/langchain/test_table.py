@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("langgraph")
 
-SCRIPT = Path(__file__).parents[1] / "perf" / "langchain_table.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "langchain_table.py"
 spec = importlib.util.spec_from_file_location("langchain_table", SCRIPT)
 table = importlib.util.module_from_spec(spec)
 # pydantic looks the annotations of a model up there.

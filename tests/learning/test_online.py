@@ -229,7 +229,7 @@ def test_a_host_learns_and_then_routes_by_what_it_learned(host):
 
 def test_uncalibrated_defaults_are_reported_once(caplog):
     """The hint names both ways to calibrate; an explicit policy gets no hint."""
-    executor.say_once.cache_clear()
+    executor.warn_uncalibrated.cache_clear()
     with caplog.at_level(logging.WARNING, logger="confroute"):
         route(Cascade.of(TokenLogprob(), 0.25))
         assert caplog.messages == []

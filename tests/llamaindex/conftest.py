@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import llama_index.core
 import pytest
 from llama_index.core import MockEmbedding, Settings, VectorStoreIndex
+from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.instrumentation import root_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.schema import TextNode
@@ -36,6 +37,46 @@ def pytest_configure(config):
 def scripted(*replies, name, samples=(), **fields):
     """An LLM that gives `replies` in turn; a string is a sure answer."""
     return ScriptedLLM(model=ScriptedModel(list(replies), samples=list(samples), name=name), **fields)
+
+
+class HeldLLM(ScriptedLLM):
+    """An LLM that waits, in each of its calls, at a place of the test's own, in a thread or in a task."""
+
+    samples_only: bool = False
+    _place: SimpleNamespace = PrivateAttr()
+
+    def _held(self, kwargs):
+        return bool(kwargs.get("temperature")) or not self.samples_only
+
+    def chat(self, messages, **kwargs):
+        if self._held(kwargs):
+            self._place.thread()
+        return super().chat(messages, **kwargs)
+
+    async def achat(self, messages, **kwargs):
+        if self._held(kwargs):
+            await self._place.task()
+        return await super().achat(messages, **kwargs)
+
+    def complete(self, prompt, formatted=False, **kwargs):
+        self._place.thread()
+        return super().complete(prompt, formatted, **kwargs)
+
+    async def acomplete(self, prompt, formatted=False, **kwargs):
+        await self._place.task()
+        return await super().acomplete(prompt, formatted, **kwargs)
+
+    def stream_chat(self, messages, **kwargs):
+        self._place.thread()
+        return super().stream_chat(messages, **kwargs)
+
+
+def held(*replies, thread=None, task=None, samples=(), **fields):
+    """An edge that calls `thread` or awaits `task` before it answers; with `samples_only`, not before its draft."""
+    script = ScriptedModel(list(replies), samples=list(samples), name="small")
+    llm = HeldLLM(model=script, **fields)
+    llm._place = SimpleNamespace(thread=thread, task=task)
+    return llm
 
 
 def sure(text="edge says this", **fields):
@@ -96,6 +137,7 @@ def kit():
     """The functions above: modules of tests cannot import one another."""
     return SimpleNamespace(
         scripted=scripted,
+        held=held,
         sure=sure,
         unsure=unsure,
         cloud=cloud,

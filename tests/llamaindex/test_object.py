@@ -5,12 +5,13 @@ import copy
 import pickle
 import subprocess
 import sys
-import time
+import threading
 
 import pytest
 from llama_index.core import Settings
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
+from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.extractors import TitleExtractor
 from llama_index.core.ingestion.pipeline import get_transformation_hash
 from llama_index.core.llms import ChatMessage, LLMMetadata, MockLLM
@@ -21,6 +22,7 @@ from confroute.errors import PolicyError
 from confroute.testing import Reply
 from llamaindex_confroute import ConfRouteLLM, LocalEmbedding
 from llamaindex_confroute.local import LocalLLM
+from llamaindex_confroute.models import ChildModel
 
 USER = [ChatMessage(role="user", content="Which city?")]
 
@@ -39,11 +41,12 @@ class Curious(MockLLM):
         return LLMMetadata(context_window=self.context_window, model_name="curious")
 
 
-def test_metadata_joins_both(kit):
-    """The larger window and answer, a chat model, tools if either has them."""
-    edge = kit.sure(context_window=512, num_output=300, is_function_calling_model=False)
-    said = kit.router(edge, kit.cloud(context_window=9000, num_output=200)).metadata
-    assert (said.context_window, said.num_output) == (9000, 300)
+@pytest.mark.parametrize(("edge", "cloud"), [(512, 9000), (9000, 512)])
+def test_metadata_joins_both(kit, edge, cloud):
+    """The cloud's window, since any prompt may end there, the larger answer, a chat model, tools if either has them."""
+    small = kit.sure(context_window=edge, num_output=300, is_function_calling_model=False)
+    said = kit.router(small, kit.cloud(context_window=cloud, num_output=200)).metadata
+    assert (said.context_window, said.num_output) == (cloud, 300)
     assert said.is_chat_model
     assert said.is_function_calling_model
     assert said.model_name == "confroute(small->large)"
@@ -66,7 +69,8 @@ def test_metadata_of_a_model_that_cannot_say(kit):
         def metadata(self):
             raise ValueError("unknown model")
 
-    assert kit.router(kit.sure(), Broken()).metadata.context_window == 8192
+    assert kit.router(Broken(), kit.cloud()).metadata.context_window == 8192
+    assert kit.router(kit.sure(), Broken()).metadata.context_window == DEFAULT_CONTEXT_WINDOW
 
 
 @pytest.mark.parametrize("edge", ["sure", "unsure"])
@@ -173,42 +177,55 @@ def test_calls_leave_ingestion_cache_keys_alone(kit):
 
 
 @pytest.mark.parametrize("blocking", [False, True])
-async def test_async_is_concurrent(kit, blocking):
-    """Five calls of 0.2 s take about 0.2 s, with a blocking edge in threads as well."""
-    edge = kit.scripted(Reply(text="one two", latency_s=0.2), name="small", blocking=blocking)
-    llm = kit.router(edge, edge_in_thread=blocking)
-    start = time.perf_counter()
+async def test_async_is_concurrent(kit, meeting, blocking):
+    """None of five calls ends before all have begun, with a blocking edge in threads as well."""
+    place = meeting(5)
+    llm = kit.router(kit.held("one two", thread=place.wait, task=place.await_all), edge_in_thread=blocking)
     answers = await asyncio.gather(*[llm.acomplete("x") for _ in range(5)])
-    assert time.perf_counter() - start < 0.6
     assert [answer.text for answer in answers] == ["one two"] * 5
 
 
-async def test_samples_are_concurrent(kit):
-    """The samples of one ask are drawn at once."""
-    slow = [Reply(text="Bern", latency_s=0.15)]
-    edge = kit.scripted(Reply(text="Bern", logprob=None), name="small", samples=slow)
+async def test_samples_are_concurrent(kit, meeting):
+    """None of the samples of one ask ends before all have begun."""
+    edge = kit.held(Reply(text="Bern", logprob=None), task=meeting(5).await_all, samples_only=True)
     llm = kit.router(edge, policy=Cascade.of(SelfConsistency(n=5, step=5), 0.4))
-    start = time.perf_counter()
     assert kit.decision(await llm.achat(USER))["route"] == "edge"
-    assert time.perf_counter() - start < 0.5
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_samples_of_synchronous_calls_are_concurrent_where_threads_may_be_used(kit, safe):
+    """A class says whether they may; a `CustomLLM` that says nothing is asked in turn, in the caller's own thread."""
+    threads = []
+
+    class Edge(type(kit.sure())):
+        thread_safe = safe
+
+        def chat(self, *args, **kwargs):
+            threads.append(threading.current_thread())
+            return super().chat(*args, **kwargs)
+
+    samples = [Reply(text="Bern")]
+    edge = Edge(model=kit.scripted(Reply(text="Bern", logprob=None), name="small", samples=samples).model)
+    llm = kit.router(edge, policy=Cascade.of(SelfConsistency(n=5, step=5), 0.4))
+    assert kit.decision(llm.chat(USER))["route"] == "edge"
+    assert len(threads) == 6
+    assert all(thread is threading.current_thread() for thread in threads) == (not safe)
+    assert not ChildModel(MockLLM()).facts.thread_safe
 
 
 async def test_blocking_edge_leaves_the_loop_free(kit):
-    """Streams too."""
-    edge = kit.scripted(Reply(text="one two", latency_s=0.2), name="small", blocking=True)
-    llm, ticks = kit.router(edge, edge_in_thread=True), 0
+    """The edge answers once another task has run; streams too."""
+    loop, turned = asyncio.get_running_loop(), []
 
-    async def tick():
-        nonlocal ticks
-        while True:
-            await asyncio.sleep(0.01)
-            ticks += 1
+    def wait_for_the_loop():
+        ran = threading.Event()
+        loop.call_soon_threadsafe(ran.set)
+        turned.append(ran.wait(20))
 
-    ticking = asyncio.create_task(tick())
+    llm = kit.router(kit.held("one two", thread=wait_for_the_loop), edge_in_thread=True)
     await llm.achat(USER)
     chunks = [chunk async for chunk in await llm.astream_chat(USER, confroute_route="edge")]
-    ticking.cancel()
-    assert ticks > 10
+    assert turned == [True, True]
     assert "".join(chunk.delta for chunk in chunks) == "one two"
 
 

@@ -60,7 +60,7 @@ async def chunks_of(llm, form, **kwargs):
 @pytest.mark.parametrize("threaded", [False, True])
 @pytest.mark.parametrize("form", STREAMS)
 @pytest.mark.parametrize(("logprob", "route", "stage"), CASES)
-async def test_one_answer_with_one_decision(kit, seen, logprob, route, stage, form, threaded):
+async def test_one_answer_with_one_decision(kit, seen, until, logprob, route, stage, form, threaded):
     """Whatever becomes of the draft: chunks add up to one answer, the last alone carries the decision."""
     llm = pair(kit, logprob, edge_in_thread=threaded)
     with record() as decisions:
@@ -78,7 +78,9 @@ async def test_one_answer_with_one_decision(kit, seen, logprob, route, stage, fo
     assert len(seen.of("ConfRouteDecisionEvent")) == 1
     cut = (route, stage) == ("cloud", "prefix")
     assert decision["usage"]["edge"]["output_tokens"] == (2 if cut else 6)
-    await asyncio.sleep(0.01 if threaded else 0)  # a thread closes behind us
+    if threaded:  # a thread closes behind us
+        await until(lambda: llm.edge.open_streams == llm.cloud.open_streams == 0)
+    await asyncio.sleep(0)
     assert llm.edge.open_streams == llm.cloud.open_streams == 0
     whole = kit.decision(pair(kit, logprob).chat(USER))
     assert {key: decision[key] for key in SAME} == {key: whole[key] for key in SAME}
@@ -220,7 +222,7 @@ def openai_like(server, name):
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("keeping", [False, True])
-async def test_a_real_connection_is_cut(kit, request, asynchronous, keeping):
+async def test_a_real_connection_is_cut(kit, request, until, asynchronous, keeping):
     """The edge's server sees its client go, though a handler keeps every event; the cloud's words arrive whole."""
     long = "word " * 60
     models = {"small": ScriptedModel([Reply(text=long, logprob=-3.0)]), "large": ScriptedModel([KNOWS])}
@@ -238,7 +240,7 @@ async def test_a_real_connection_is_cut(kit, request, asynchronous, keeping):
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_leaving_a_real_stream_closes_its_connection(kit, asynchronous):
+async def test_leaving_a_real_stream_closes_its_connection(kit, until, asynchronous):
     """A committed draft that nobody reads to its end is not written to its end."""
     models = {
         "small": ScriptedModel([Reply(text="word " * 60, logprob=-0.01)]),
@@ -257,12 +259,3 @@ async def test_leaving_a_real_stream_closes_its_connection(kit, asynchronous):
             stream.close()
         await until(lambda: server.abandoned == 1)
     assert len(server.bodies) == 1
-
-
-async def until(holds):
-    """Wait for what another thread does."""
-    for _ in range(100):
-        if holds():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("it never came to that")

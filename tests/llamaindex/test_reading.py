@@ -1,6 +1,5 @@
 """Log-probabilities, usage and finish reasons, from what providers really return."""
 
-import math
 from types import SimpleNamespace
 
 import pytest
@@ -9,12 +8,14 @@ from llama_index.core.llms import ChatMessage, ChatResponse
 from llama_index.llms.openai_like import OpenAILike
 
 from confroute import Cascade, SelfConsistency, TokenLogprob
+from confroute.hosts.model import ModelCall
 from confroute.types import Usage
 from llamaindex_confroute import extract_token_logprobs
-from llamaindex_confroute._models import can_sample, for_sample
-from llamaindex_confroute._reading import finish_of, usage_of
+from llamaindex_confroute.models import ChildModel, can_sample
+from llamaindex_confroute.responses import to_generation
 
 USER = [ChatMessage(role="user", content="Which city?")]
+ENTRIES = [{"token": "4", "logprob": -0.5}, {"token": " 2", "logprob": -1.0}]
 
 
 def response(raw=None, text="4 2", **fields):
@@ -25,56 +26,23 @@ def response(raw=None, text="4 2", **fields):
 @pytest.mark.parametrize(
     "raw",
     [
-        {
-            "choices": [
-                {"logprobs": {"content": [{"token": "4", "logprob": -0.5}, {"token": " 2", "logprob": -1}]}}
-            ]
-        },
-        SimpleNamespace(
-            choices=[
-                SimpleNamespace(
-                    logprobs=SimpleNamespace(
-                        content=[
-                            SimpleNamespace(token="4", logprob=-0.5),
-                            SimpleNamespace(token=" 2", logprob=-1.0),
-                        ]
-                    )
-                )
-            ]
-        ),
+        {"choices": [{"logprobs": {"content": ENTRIES}}]},
+        SimpleNamespace(choices=[SimpleNamespace(logprobs=SimpleNamespace(content=ENTRIES))]),
         {"choices": [{"logprobs": {"tokens": ["4", " 2"], "token_logprobs": [-0.5, -1.0]}}]},
-        {"logprobs": [{"token": "4", "logprob": -0.5}, {"token": " 2", "logprob": -1.0}]},
-        {"logprobs": {"content": [{"token": "4", "logprob": -0.5}, {"token": " 2", "logprob": -1.0}]}},
+        {"logprobs": ENTRIES},
     ],
-    ids=["openai dict", "openai object", "openai text completion", "ollama", "local"],
+    ids=["dict", "object", "text completion", "ollama"],
 )
-def test_shapes(raw):
-    """Every shape there is."""
+def test_read_from_raw(raw):
+    """Of chats and completions; the shapes there are stand in tests/models/test_provider_answers.py."""
     assert extract_token_logprobs(response(raw)) == (-0.5, -1.0)
     assert extract_token_logprobs(CompletionResponse(text="4 2", raw=raw)) == (-0.5, -1.0)
 
 
-@pytest.mark.parametrize(
-    "raw",
-    [
-        None,
-        {},
-        "text",
-        {"choices": []},
-        {"choices": [{"logprobs": {"content": []}}]},
-        {"choices": [{"logprobs": None}]},
-    ],
-)
-def test_none(raw):
-    """None, not an empty tuple that could be averaged."""
+@pytest.mark.parametrize("raw", [None, "text", {"choices": [{"logprobs": {"token_logprobs": [None, -1.0]}}]}])
+def test_what_is_missing_is_not_invented(raw):
+    """None, not an empty tuple that could be averaged, and not the rest of the tokens for the whole answer."""
     assert extract_token_logprobs(response(raw, logprobs=[])) is None
-
-
-def test_a_missing_value_is_no_number():
-    """Leaving it out would pass the rest off as the whole answer."""
-    raw = {"choices": [{"logprobs": {"token_logprobs": [None, -1.0]}}]}
-    first, second = extract_token_logprobs(response(raw))
-    assert (math.isnan(first), second) == (True, -1.0)
 
 
 def test_alternatives_are_not_the_answer():
@@ -89,17 +57,14 @@ def test_alternatives_are_not_the_answer():
     assert extract_token_logprobs(response(logprobs=places([("4", -0.1)]))) is None
 
 
-def test_usage_and_finish():
-    """OpenAI's, Anthropic's and Ollama's words for them."""
-    assert usage_of(response({"usage": {"prompt_tokens": 3, "completion_tokens": 2}})).total_tokens == 5
-    assert usage_of(response({"usage": {"input_tokens": 3, "output_tokens": 2}})).total_tokens == 5
-    assert usage_of(response(additional_kwargs={"prompt_tokens": 1, "completion_tokens": 1})) == Usage(
-        input_tokens=1, output_tokens=1
-    )
-    assert usage_of(response({"usage": None})) is None
-    assert finish_of(response({"choices": [{"finish_reason": "length"}]})) == "length"
-    assert finish_of(response({"done_reason": "stop"})) == "stop"
-    assert finish_of(response(None)) == "unknown"
+def test_usage_stands_in_raw_or_beside_the_message():
+    """As OpenAI and Ollama have it."""
+    for given in (
+        response({"usage": {"prompt_tokens": 3, "completion_tokens": 2}}),
+        response(additional_kwargs={"prompt_tokens": 3, "completion_tokens": 2}),
+    ):
+        assert to_generation(given, model="m").usage == Usage(input_tokens=3, output_tokens=2)
+    assert to_generation(response({"usage": None}), model="m").usage is None
 
 
 @pytest.fixture
@@ -155,9 +120,13 @@ def test_openai_like_failures(kit, small, openai_server):
 
 def test_completion_models_are_asked_in_their_own_way(kit, small):
     """Text completions take a number of alternatives."""
-    from llamaindex_confroute._models import for_draft
+    child = ChildModel(small.model_copy(update={"is_chat_model": False}))
+    assert child.prepared(ModelCall(role="draft", logprobs=True), {})[1] == {"logprobs": 1}
 
-    assert for_draft(small.model_copy(update={"is_chat_model": False}), {}).kwargs == {"logprobs": 1}
+
+def sample(number):
+    """The call for one sample."""
+    return ModelCall(role="sample", drawn=number, temperature=0.7)
 
 
 def test_sampling_never_pretends(kit):
@@ -172,12 +141,12 @@ def test_sampling_never_pretends(kit):
         __module__ = "llama_index.llms.google_genai.base"
 
     assert not can_sample(Frozen(model="m"))
-    local = LocalLLM(model="m", seed=3)
-    first, second = (for_sample(local, temperature=0.7, number=number, given={}) for number in (0, 1))
-    assert (first.llm.temperature, first.llm.seed, second.llm.seed) == (0.7, 4, 5)
+    local = LocalLLM(model="m", seed=3, context_window=99)
+    first, second = (ChildModel(local).prepared(sample(number), {})[0] for number in (0, 1))
+    assert (first.temperature, first.seed, second.seed) == (0.7, 4, 5)
     assert (local.temperature, local.seed) == (0.0, 3)
-    given = for_sample(local, temperature=0.7, number=1, given={"seed": 9, "temperature": 0.1})
-    assert given.kwargs == {"seed": 11, "temperature": 0.7}
+    given = ChildModel(local).prepared(sample(1), {"seed": 9, "temperature": 0.1})
+    assert given[1] == {"seed": 11, "temperature": 0.7}
 
 
 def test_logprobs_of_a_whole_answer_count(kit):

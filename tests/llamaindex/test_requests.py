@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from confroute import Cascade, Gate, Prefix, SelfConsistency, Threshold, TokenLogprob, record
 from confroute.testing import Reply, ScriptedModel, ScriptedServer
-from llamaindex_confroute._calls import portable
+from llamaindex_confroute.messages import portable
 from llamaindex_confroute.testing import ScriptedLLM
 
 USER = [ChatMessage(role="user", content="Which city?")]
@@ -79,7 +79,7 @@ async def test_other_errors_do_not_stop_the_asking(kit, form):
     edge = kit.down(ValueError("bad request"))
     llm = kit.router(edge)
     assert kit.decision(await ask(llm, form))["stage"] == "fallback"
-    assert llm._refusals._refused == {}
+    assert llm._fallback._refused == {}
     assert len(edge.model.calls) == 1
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from llama_index.core.llms import ChatMessage
+from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index_instrumentation.dispatcher import instrument_tags
 
 from confroute import Cascade, KeepPrivate, SelfConsistency, SendTo, TokenLogprob, record
@@ -155,6 +156,62 @@ def test_unknown_route_is_refused(kit):
     """With the routes there are."""
     with pytest.raises(RequestError, match="expected one of edge, cloud"):
         kit.router().chat(USER, confroute_route="moon")
+
+
+def test_auto_gives_a_call_back_to_the_policy(kit):
+    """Where a route is set around it."""
+    llm = kit.router()
+    with instrument_tags({"confroute": {"route": "cloud", "tags": ["hard"]}}):
+        assert kit.decision(llm.chat(USER, confroute_route="auto"))["stage"] == "draft"
+        assert kit.decision(llm.complete("x", confroute_route="auto"))["route"] == "edge"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"confroute_threshold": True},
+        {"confroute_threshold": "0.1"},
+        {"confroute_rout": "edge"},
+        {"confroute_tags": "hard"},
+    ],
+)
+@pytest.mark.parametrize("form", FORMS)
+async def test_wrong_options_are_refused(kit, form, given):
+    """None of them reaches a model."""
+    edge = kit.sure()
+    with pytest.raises(RequestError, match="expected"):
+        await ask(kit.router(edge), form, **given)
+    assert edge.model.calls == []
+
+
+def test_wrong_options_of_values_and_tools_are_refused(kit):
+    """In every kind of call."""
+    from llama_index.core.prompts import PromptTemplate
+    from pydantic import BaseModel
+
+    llm = kit.router()
+    with pytest.raises(RequestError, match="confroute_rout"):
+        llm.structured_predict(BaseModel, PromptTemplate("x"), llm_kwargs={"confroute_rout": "edge"})
+    with pytest.raises(RequestError, match="confroute_rout"):
+        llm.chat_with_tools([], "x", confroute_rout="edge")
+
+
+def test_the_context_of_a_call_can_be_given(kit):
+    """Texts, nodes, or pairs with scores, as in the other host."""
+    seen = []
+
+    class Looking:
+        def flow(self, request):
+            seen.append(request)
+            return Cascade.of(TokenLogprob(), 0.3).flow(request)
+
+    documents = [NodeWithScore(node=TextNode(text="Bern lies on the Aare."), score=0.8), ("So it does.", 0.6)]
+    context = {"question": "Where?", "documents": documents}
+    kit.router(policy=Looking()).chat(USER, confroute_context=context, confroute_purpose="text_qa")
+    (request,) = seen
+    assert (request.question, request.purpose) == ("Where?", "text_qa")
+    assert request.context.passages == ("Bern lies on the Aare.", "So it does.")
+    assert request.context.scores == (0.8, 0.6)
 
 
 def test_private_text_stays(kit):

@@ -13,7 +13,7 @@ from llama_index.llms.openai_like import OpenAILike
 from confroute import Cascade, KeepPrivate, SelfConsistency, TokenLogprob, record
 from confroute.errors import TierError
 from confroute.testing import Reply
-from llamaindex_confroute._calls import calls_in, portable
+from llamaindex_confroute.messages import calls_in, portable
 from llamaindex_confroute.testing import ToolReply
 
 USER = [ChatMessage(role="user", content="What is 1 + 2?")]
@@ -61,11 +61,11 @@ async def test_good_call_of_the_edge_is_kept(kit, form):
     ("calls", "why"),
     [
         ((("subtract", {"a": 1, "b": 2}),), "a call of a tool that was not offered"),
-        ((("add", {"b": 2}),), "do not validate: a (missing)"),
-        ((("add", {"a": "many"}),), "do not validate: a (int_parsing)"),
-        ((("add", '{"a": 1, "b":'),), "no JSON object"),
-        ((("add", {"a": 1, "c": 3}),), "that it does not have"),
-        ((*ADD, *ADD), "2 tool calls where one was allowed"),
+        ((("add", {"b": 2}),), "does not fit its schema: a (missing)"),
+        ((("add", {"a": "many"}),), "does not fit its schema: a (int_parsing)"),
+        ((("add", '{"a": 1, "b":'),), "are not a JSON object"),
+        ((("add", {"a": 1, "c": 3}),), "a name that the schema does not"),
+        ((*ADD, *ADD), "2 tool calls where one is allowed"),
     ],
 )
 async def test_bad_call_of_the_edge_escalates(kit, form, calls, why):

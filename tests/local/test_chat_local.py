@@ -34,8 +34,7 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 from confroute.errors import RequestError
 from confroute.models.local import LocalModel
 from confroute.types import Message
-from langchain_confroute._local import to_messages
-from langchain_confroute.local import ChatLocal
+from langchain_confroute.local import ChatLocal, to_messages
 
 ASK: list[BaseMessage] = [HumanMessage("Where did the cat sit?")]
 SAME = [Message(role="user", text="Where did the cat sit?")]

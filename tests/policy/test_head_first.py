@@ -70,7 +70,7 @@ def routed(text, made, *, edge="ok", cloud="ok", edge_logprob=-0.01, **request):
     def call(ask):
         if replies[ask.tier] is None:
             raise TierError(f"{ask.tier} is down")
-        return [replies[ask.tier].say(text)]
+        return replies[ask.tier].generate(asked.messages)
 
     return run(made, asked, call, {})
 
@@ -247,7 +247,7 @@ def test_an_edge_that_may_not_be_replaced_ends_the_call(error, cascade):
     def call(ask):
         if ask.tier == "edge":
             raise error
-        return [ScriptedModel([Reply(text="ok")], name="c").say("x")]
+        return ScriptedModel([Reply(text="ok")], name="c").generate(asked.messages)
 
     asked = Request(messages=(Message(role="user", text="0.1 0.1"),))
     with record() as decisions, pytest.raises(type(error)):
@@ -260,7 +260,7 @@ async def test_async_decides_the_same():
     asked = Request(messages=(Message(role="user", text="0.9 0.1"),))
 
     async def call(ask):
-        return [ScriptedModel([Reply(text="ok")], name=ask.tier).say("x")]
+        return ScriptedModel([Reply(text="ok")], name=ask.tier).generate(asked.messages)
 
     assert (await arun(policy(), asked, call, {})).decision.stage == "head"
 

@@ -1,4 +1,4 @@
-"""One policy object decides identically under sync, async, LangChain and LlamaIndex, whole and streamed."""
+"""One policy object decides identically under sync, async, `Router`, LangChain and LlamaIndex, whole and streamed."""
 
 import asyncio
 
@@ -16,6 +16,7 @@ from confroute import (
     Limits,
     Message,
     Request,
+    Router,
     SelfConsistency,
     SemanticEntropy,
     Threshold,
@@ -155,6 +156,30 @@ class Ways:
         models = {name: ScriptedLLM(model=model) for name, model in self.models().items()}
         return ConfRouteLLM(**models, policy=self.policy, edge_limits=ONCE, cloud_limits=ONCE)
 
+    def router(self):
+        """The router without a host."""
+        return Router(**self.models(), policy=self.policy, edge_limits=ONCE, cloud_limits=ONCE)
+
+    def plain(self):
+        """`ask`."""
+        return self.router().ask(self.question).text
+
+    def plain_async(self):
+        """`aask`."""
+        return finished(self.router().aask(self.question)).text
+
+    def plain_stream(self):
+        """`stream`."""
+        return "".join(self.router().stream(self.question))
+
+    def plain_astream(self):
+        """`astream`."""
+
+        async def texts():
+            return "".join([text async for text in self.router().astream(self.question)])
+
+        return finished(texts())
+
     def langchain(self):
         """`invoke`."""
         return self.chat().invoke([HumanMessage(self.question)]).text
@@ -184,13 +209,15 @@ class Ways:
 @given(policies(), questions, replies, samples, replies)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_hosts_agree(policy, question, edge, drawn, cloud):
-    """Twelve ways, one decision: route, stage, evidence, reason, steps and answer, or the same error."""
+    """Sixteen ways, one decision: route, stage, evidence, reason, steps and answer, or the same error."""
     ways = Ways(policy, question, edge, drawn, cloud)
     expected = outcome(ways.sync)
-    for name in ("aio", "langchain", "langchain_async", "llamaindex", "llamaindex_async"):
+    whole = ("aio", "plain", "plain_async", "langchain", "langchain_async", "llamaindex", "llamaindex_async")
+    for name in whole:
         assert outcome(getattr(ways, name)) == expected, name
     if not isinstance(expected, str) and cloud.fault is None and edge.fault is None:
-        for name in ("streamed", "astreamed", "langchain_stream", "llamaindex_stream"):
+        streams = ("streamed", "astreamed", "plain_stream", "plain_astream")
+        for name in (*streams, "langchain_stream", "llamaindex_stream"):
             assert outcome(getattr(ways, name)) == expected, name
 
 

@@ -61,8 +61,7 @@ async def test_a_failed_draft_took_time(form):
     decision = (await by(form)).decision
     step = decision.steps[0]
     assert (decision.route, step.kind, step.error) == ("cloud", "draft", "ConnectionError")
-    assert WAIT_S <= step.latency_s < 5
-    assert decision.latency_s >= WAIT_S
+    assert WAIT_S <= step.latency_s <= decision.latency_s
     assert decision.to_dict()["steps"][0]["latency_s"] == pytest.approx(step.latency_s, abs=1e-3)
 
 

@@ -8,7 +8,7 @@ from llama_index.core.llms import ChatMessage
 from llama_index.llms.openai_like import OpenAILike
 
 from confroute import Cascade, Prefix, Threshold, TokenLogprob, record
-from confroute.models.openai import OpenAISpeaker
+from confroute.models.openai import OpenAIModel
 from confroute.signals import OptionProbability, TokenEntropy, TokenMargin
 from confroute.signals.base import Case
 from confroute.testing import Reply, ScriptedModel, ScriptedServer
@@ -257,12 +257,12 @@ def test_an_impossible_alternative_still_counts(serving, through):
 @pytest.mark.parametrize(
     "serving", [*MISSING, *KEPT, lowest, lowest_float, alternative_infinite], indirect=True
 )
-def test_the_speaker_without_a_host_reads_the_same(serving):
+def test_the_model_without_a_host_reads_the_same(serving):
     """`openai:MODEL` of the commands: no exception, and missing evidence cannot be measured."""
     from confroute.errors import SignalUnavailableError
 
-    speaker = OpenAISpeaker(model="small", base_url=serving.url)
-    (said,) = speaker.say([Message(role="user", text="Capital of France?")])
+    model = OpenAIModel(model="small", base_url=serving.url)
+    (said,) = model.generate([Message(role="user", text="Capital of France?")])
     assert said.text == "The capital is Paris"
     case = Case(tier=Tier(name="edge", model="small"), question="Capital of France?", draft=said)
     measuring = TokenLogprob().measure(case)

@@ -164,7 +164,7 @@ class HeadChoice:
     tuned: bool = False
 
 
-# Selected by tests/perf/select_heads.py on the training prompts alone.
+# Selected by benchmarks/select_heads.py on the training prompts alone.
 HEAD_CHOICES = {
     "mmlu": HeadChoice(candidate="words, ridge 10", wrong=1.0),
     "gsm8k": HeadChoice(candidate="features, ridge 100", wrong=0.0),

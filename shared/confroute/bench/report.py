@@ -12,7 +12,8 @@ from confroute.bench.methods import BEST, IN_DOMAIN
 from confroute.bench.preference import Interval, Level, RouterComparison
 from confroute.bench.protocol import Result, recovery_curve
 from confroute.bench.run import Replay
-from confroute.views.html import page, table
+from confroute.display import register
+from confroute.views.html import fragment, page, table
 from confroute.views.svg import COLOURS, DASHES, GREY, MARGIN, Panel, document, legend
 
 HEAD = (
@@ -174,3 +175,6 @@ def write_files(texts: Mapping[str, str], folder: Path) -> list[Path]:
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return [folder / name for name in texts]
+
+
+register(Replay, html=lambda replay: fragment(parts(replay), label=f"replay of {replay.bench.name}"))

@@ -12,6 +12,7 @@ from confroute.bench.material import Material, materials
 from confroute.bench.preference import Level, RouterComparison, compare, level
 from confroute.bench.protocol import Result, measure
 from confroute.bench.training import TrainingSet, load_training_set
+from confroute.display import Displayable
 from confroute.errors import PolicyError
 from confroute.heads.encoder import Encoder
 from confroute.types import JSON
@@ -21,7 +22,7 @@ _MIN_IN_DOMAIN = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Replay:
+class Replay(Displayable):
     """Results of all methods on one benchmark.
 
     Attributes
@@ -46,13 +47,6 @@ class Replay:
         ranked = sorted(self.results, key=lambda result: -result.apgr)
         methods = ", ".join(f"{result.name} {result.apgr:.3f}" for result in ranked)
         return f"<Replay of {self.bench.name}, {self.bench.n} prompts, APGR: {methods}>"
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from confroute.bench.report import parts
-        from confroute.views.html import fragment
-
-        return fragment(parts(self), label=f"replay of {self.bench.name}")
 
     def to_dict(self) -> dict[str, JSON]:
         """Return the JSON that ``--json`` prints."""

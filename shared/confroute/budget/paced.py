@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from confroute.asks import (
     Ask,
+    AskGenerator,
     Begin,
     Cancel,
     Consult,
@@ -24,10 +25,11 @@ from confroute.asks import (
 from confroute.budget import budget as reservations
 from confroute.budget.budget import Budget
 from confroute.budget.pacing import count_call
+from confroute.decision import Routed
 from confroute.errors import DeadlineError, PolicyError, StateError, StreamInterruptedError
-from confroute.flow import Flow, Policy
+from confroute.flow import Policy, intercept
 from confroute.policy.files import register
-from confroute.policy.wrapper import Shown, layers_of, noted, through
+from confroute.policy.wrapper import Wrapper, annotate, nested_policies
 from confroute.prices import Price
 from confroute.state.store import Store, open_store
 from confroute.types import JSON, Request, Usage
@@ -48,14 +50,14 @@ class BudgetedCall:
         self.charged = dict.fromkeys((budget.name for budget in paced.budgets), 0.0)
         self.leases: dict[Final, str] = {}
 
-    def run(self) -> Flow:
+    def run(self) -> AskGenerator[Routed]:
         """The policy's own flow, with thresholds set by the pace and every cloud call reserved and charged."""
         levels = yield from self.attempt(
             lambda: self.change(lambda records: [record["level"] for record in records]),
             "this call is not paced",
         )
         request = self.request if levels is None else self.with_pace(levels)
-        routed = yield from through(self.paced.policy.flow(request), self.answer)
+        routed = yield from intercept(self.paced.policy.flow(request), self.answer)
         counts = routed.decision.signal is not None or any(self.charged.values())
         left = yield from self.attempt(lambda: self.record_call(counts=counts), "this call is not counted")
         note: dict[str, JSON] = {
@@ -65,9 +67,9 @@ class BudgetedCall:
             }
             for name in self.charged
         }
-        return noted(routed, "budget", note)
+        return annotate(routed, "budget", note)
 
-    def attempt(self, work: Callable[[], Any], consequence: str) -> Generator[Ask, Evidence, Any]:
+    def attempt(self, work: Callable[[], Any], consequence: str) -> AskGenerator[Any]:
         """Do work on the store; None and a line in the log if it cannot be reached, which must not cost the answer."""
         try:
             evidence = yield self.consult(work)
@@ -122,7 +124,7 @@ class BudgetedCall:
         left: dict[str, float] = self.change(change)
         return left
 
-    def answer(self, ask: Ask) -> Generator[Ask, Evidence, Evidence]:
+    def answer(self, ask: Ask) -> AskGenerator[Evidence]:
         """Pass an ask on; if it is for the last tier, reserve its worst case before and settle it after."""
         if isinstance(ask, Begin) and ask.ask.tier == self.tier:
             self.leases[ask.ask] = yield from self.reserve(ask.ask)
@@ -149,7 +151,7 @@ class BudgetedCall:
         yield from self.settle(lease, ask, evidence)
         return evidence
 
-    def answer_gather(self, ask: Gather) -> Generator[Ask, Evidence, Evidence]:
+    def answer_gather(self, ask: Gather) -> AskGenerator[Evidence]:
         """Reserve every part before any is asked, and settle each by its outcome."""
         leases: list[tuple[int, ModelAsk, str]] = []
         try:
@@ -166,7 +168,7 @@ class BudgetedCall:
             yield from self.settle(lease, part, evidence.parts[index])
         return evidence
 
-    def reserve(self, ask: ModelAsk) -> Generator[Ask, Evidence, str]:
+    def reserve(self, ask: ModelAsk) -> AskGenerator[str]:
         """Reserve the worst case of an ask; return its lease."""
         amounts = self.worst_case(ask)
         paced, now = self.paced, self.store.now
@@ -188,9 +190,7 @@ class BudgetedCall:
         lease: str = evidence.value
         return lease
 
-    def settle(
-        self, lease: str, ask: ModelAsk, outcome: Evidence | Exception
-    ) -> Generator[Ask, Evidence, None]:
+    def settle(self, lease: str, ask: ModelAsk, outcome: Evidence | Exception) -> AskGenerator[None]:
         """Charge the cost of an ask in place of its reservation."""
         amounts = self.cost(ask, outcome)
         for budget, amount in zip(self.paced.budgets, amounts, strict=True):
@@ -257,7 +257,7 @@ def _may_be_billed(error: Exception) -> bool:
 
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Paced(Shown):
+class Paced(Wrapper):
     """Keeps a policy's calls to the last tier within budgets. Must be outermost, so that it sees everything that is paid.
 
     Before a call to that tier its worst case is reserved: the bytes of the prompt (no tokenizer makes more tokens of
@@ -300,6 +300,7 @@ class Paced(Shown):
     without the pace. A call that would need a reservation fails as its tier would (`StateError`).
     """
 
+    pays: ClassVar[bool] = True
     policy: Policy
     budgets: tuple[Budget, ...]
     price: Price | None = None
@@ -317,23 +318,17 @@ class Paced(Shown):
         if self.price is None and any(budget.unit == "usd" for budget in self.budgets):
             msg = "a budget in USD needs the price of the last tier: pass price=Price(input_usd=..., output_usd=...)"
             raise PolicyError(msg)
-        if any(isinstance(layer, Paced) for layer in layers_of(self.policy)):
+        if any(isinstance(inner, Paced) for inner in nested_policies(self.policy)):
             msg = "a Paced inside another one would charge calls twice: give all budgets to one of them"
             raise PolicyError(msg)
         paces = any(budget.pace is not None for budget in self.budgets)
-        if paces and any(getattr(layer, "learns", False) for layer in layers_of(self.policy)):
+        if paces and any(getattr(inner, "learns", False) for inner in nested_policies(self.policy)):
             msg = "a pace would override the thresholds that the policy learns: use budgets without pace, or another policy"
             raise PolicyError(msg)
         if self.on_spent not in {"edge", "raise"}:
             msg = f"on_spent is {self.on_spent!r}: expected 'edge' or 'raise'"
             raise PolicyError(msg)
 
-    @property
-    def tiers(self) -> tuple[str, ...]:
-        """The policy's tiers."""
-        tiers: tuple[str, ...] = getattr(self.policy, "tiers", ("edge", "cloud"))
-        return tiers
-
-    def flow(self, request: Request) -> Flow:
+    def flow(self, request: Request) -> AskGenerator[Routed]:
         """Route one request; see `confroute.flow.Policy`."""
         return (yield from BudgetedCall(self, request).run())

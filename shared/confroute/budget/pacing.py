@@ -182,7 +182,7 @@ class Pace:
     most `step` per call. The trim moves by g (sent - s) per call, where 1 / g is a fifth of the window's calls; it
     corrects a ladder that no longer fits the traffic (the update of adaptive conformal inference, Gibbs and Candes 2021,
     arXiv 2106.00170). Both s and the trim move slowly, so that the level follows without overshoot. A new window starts
-    at the share that the last one reached. `tests/perf/budget.py` measures how much of a budget is spent, and how smooth
+    at the share that the last one reached. `benchmarks/budget.py` measures how much of a budget is spent, and how smooth
     the path of the threshold is.
     """
 

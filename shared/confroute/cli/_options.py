@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from confroute.errors import PolicyError
+from confroute.models.resolution import NAMES
 
 if TYPE_CHECKING:
+    from confroute.models.text_model import TextModel
     from confroute.prices import Price
 
 
@@ -30,9 +32,60 @@ def count(text: str) -> int:
     return number
 
 
-def add_url(parser: argparse._ActionsContainer, whose: str, told: str) -> None:
-    """Add the server of one model, under its short name too."""
-    parser.add_argument(f"--{whose}-base-url", f"--{whose}-url", metavar="URL", help=told)
+def add_model(
+    parser: argparse._ActionsContainer,
+    tier: str,
+    about: str,
+    *,
+    default: str | None = None,
+    required: bool = False,
+) -> None:
+    """Add the model of a tier and its server, which `model_of` reads."""
+    parser.add_argument(f"--{tier}", default=default, required=required, metavar="MODEL", help=about)
+    _add_url(parser, tier, f"server of the {tier}, where it is behind one")
+
+
+def add_dtype(parser: argparse._ActionsContainer) -> None:
+    """Add the type of local models' weights."""
+    parser.add_argument(
+        "--dtype",
+        metavar="TYPE",
+        help="type of local models' weights: float32, bfloat16, float16 or auto (default: by the model's size)",
+    )
+
+
+def add_judge(parser: argparse._ActionsContainer, about: str, *, required: bool = False) -> None:
+    """Add the models of judges and their server, which `panel_of` reads."""
+    parser.add_argument("--judge", action="append", metavar="MODEL", required=required, help=about)
+    _add_url(parser, "judge", "server of the judges, where they are behind one")
+
+
+def _add_url(parser: argparse._ActionsContainer, whose: str, about: str) -> None:
+    # `confroute judge` had no other models, and so no other name for it.
+    short = f"--{whose}-url", *(("--base-url",) if whose == "judge" else ())
+    parser.add_argument(f"--{whose}-base-url", *short, metavar="URL", help=about)
+
+
+def model_of(args: argparse.Namespace, tier: str) -> TextModel | None:
+    """Resolve the model of a tier; None where none was named."""
+    from confroute.models.resolution import resolve
+
+    name: str | None = getattr(args, tier)
+    if name is None:
+        return None
+    return resolve(
+        name,
+        base_url=getattr(args, f"{tier}_base_url"),
+        dtype=args.dtype,
+        max_tokens=getattr(args, "max_tokens", None),
+    )
+
+
+def panel_of(args: argparse.Namespace) -> list[TextModel]:
+    """Resolve the models of all judges."""
+    from confroute.models.resolution import resolve
+
+    return [resolve(name, base_url=args.judge_base_url, dtype=args.dtype) for name in args.judge]
 
 
 def add_price(parser: argparse.ArgumentParser, flag: str, whose: str) -> None:
@@ -44,14 +97,8 @@ def add_price(parser: argparse.ArgumentParser, flag: str, whose: str) -> None:
 
 def add_judging(parser: argparse.ArgumentParser, *, required: bool) -> None:
     """Add what all commands of judges take."""
-    parser.add_argument(
-        "--judge",
-        action="append",
-        metavar="MODEL",
-        required=required,
-        help="local:NAME, openai:MODEL, ollama:MODEL or MODULE:OBJECT; give it again for a panel",
-    )
-    parser.add_argument("--base-url", metavar="URL", help="OpenAI-compatible server of the judges")
+    add_judge(parser, f"{NAMES}; give it again for a panel", required=required)
+    add_dtype(parser)
     parser.add_argument("--cache", type=Path, metavar="FILE", help="keep replies here and ask nothing twice")
     parser.add_argument(
         "--max-tokens", type=int, default=1024, metavar="N", help="longest reply (default: %(default)s)"

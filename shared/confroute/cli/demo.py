@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from confroute.cli._options import add_price, price_of
-from confroute.errors import ConfrouteError, MissingExtraError, PolicyError
+from confroute.cli._options import add_dtype, add_model, add_price, price_of
+from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,17 +30,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Fetch the models that are local, calibrate a threshold on questions, route real requests through LangChain "
         "and LlamaIndex, and print where each went, why, and what that saved.",
     )
-    parser.add_argument(
-        "--edge",
-        default=EDGE,
-        metavar="MODEL",
-        help=f"local:NAME, openai:MODEL, ollama:MODEL or any name for init_chat_model (default: {EDGE})",
-    )
-    parser.add_argument(
-        "--cloud", default=CLOUD, metavar="MODEL", help=f"the same (default: {CLOUD}, a stand-in)"
-    )
-    parser.add_argument("--edge-base-url", metavar="URL", help="server of an openai: or ollama: edge")
-    parser.add_argument("--cloud-base-url", metavar="URL", help="server of an openai: or ollama: cloud")
+    names = "local:NAME, openai:MODEL, ollama:MODEL or any name for LangChain's init_chat_model"
+    add_model(parser, "edge", f"{names} (default: %(default)s)", default=EDGE)
+    add_model(parser, "cloud", "the same (default: %(default)s, a stand-in)", default=CLOUD)
+    add_dtype(parser)
     add_price(parser, "--edge-price", "price of the edge (default: 0,0)")
     add_price(parser, "--cloud-price", "price of the cloud, so that costs are shown")
     parser.add_argument(
@@ -63,16 +56,12 @@ def run(args: argparse.Namespace) -> int:
     PolicyError
         Edge and cloud are one model, or the folder holds no text.
     """
-    try:
-        from confroute.demo import calibrate, report, routes
-        from confroute.demo.backends import Backend
-        from confroute.demo.questions import CALIBRATION, REQUESTS
-    except ImportError as error:
-        if isinstance(error, ConfrouteError):
-            raise
-        raise MissingExtraError(extra="all", needed_for=f"the demo ({error.name})") from error
-    edge = Backend(spec=args.edge, base_url=args.edge_base_url)
-    cloud = Backend(spec=args.cloud, base_url=args.cloud_base_url)
+    from confroute.demo import calibrate, report, routes
+    from confroute.demo.backends import Backend
+    from confroute.demo.questions import CALIBRATION, REQUESTS
+
+    edge = Backend(spec=args.edge, base_url=args.edge_base_url, dtype=args.dtype)
+    cloud = Backend(spec=args.cloud, base_url=args.cloud_base_url, dtype=args.dtype)
     if edge == cloud:
         msg = f"edge and cloud are both {edge.spec}: a route needs two different models"
         raise PolicyError(msg)
@@ -84,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         for backend in (edge, cloud, Backend(spec="local:all-minilm-l6-v2")):
             backend.pull()
         tick("models are there")
-        rows = calibrate.measure(edge.langchain(), cloud.langchain(), CALIBRATION, tick)
+        rows = calibrate.measure(edge.plain(), cloud.plain(), CALIBRATION, tick)
         fitted = calibrate.fitted(rows)
         tick("policy fitted")
         session = routes.Session(edge=edge, cloud=cloud, policy=fitted.policy, folder=args.folder)

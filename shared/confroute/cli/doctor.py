@@ -6,8 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from confroute.cli._options import add_url
-from confroute.errors import MissingExtraError
+from confroute.cli._options import add_dtype, add_model, model_of
+from confroute.models.resolution import NAMES
 
 if TYPE_CHECKING:
     from confroute.doctor import Diagnosis
@@ -22,19 +22,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "sampled, stream, call tools, fill schemas? Says which signals are possible and what to start with. "
         "Exit code 0 if both answer and the edge can be measured, else 1.",
     )
-    models = (
-        (
-            "edge",
-            "local:smollm2-135m",
-            "local:NAME, openai:MODEL, ollama:MODEL or any name for init_chat_model",
-        ),
-        ("cloud", "local:qwen2.5-coder-1.5b", "the same"),
-    )
-    for tier, default, names in models:
-        parser.add_argument(
-            f"--{tier}", default=default, metavar="MODEL", help=f"{names} (default: {default})"
-        )
-        add_url(parser, tier, "where an OpenAI-compatible or Ollama server listens")
+    add_model(parser, "edge", f"{NAMES} (default: %(default)s)", default="local:smollm2-135m")
+    add_model(parser, "cloud", "the same (default: %(default)s)", default="local:qwen2.5-coder-1.5b")
+    add_dtype(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -44,28 +34,20 @@ def run(args: argparse.Namespace) -> int:
 
     Raises
     ------
-    MissingExtraError
-        LangChain is not installed.
-    ModelError, PolicyError
-        A model's name is none.
+    MissingExtraError, ModelError, PolicyError
+        A name that is not a model's, or a package that the model needs is missing.
     """
-    try:
-        from langchain_confroute.doctor import diagnose
-    except ImportError as error:
-        raise MissingExtraError(extra="langchain", needed_for="the doctor") from error
-    from confroute.demo.backends import Backend
+    from confroute.doctor import diagnose
 
-    edge = Backend(spec=args.edge, base_url=args.edge_base_url)
-    cloud = Backend(spec=args.cloud, base_url=args.cloud_base_url)
-    found = diagnose(edge=edge.langchain(), cloud=cloud.langchain())
+    diagnosis = diagnose(edge=model_of(args, "edge"), cloud=model_of(args, "cloud"))
     if args.json:
-        print(json.dumps(found.to_dict(), indent=2, allow_nan=False))
+        print(json.dumps(diagnosis.to_dict(), indent=2, allow_nan=False))
     else:
-        _show(found)
-    return 0 if found.ok else 1
+        _show(diagnosis)
+    return 0 if diagnosis.ok else 1
 
 
-def _show(found: Diagnosis) -> None:
+def _show(diagnosis: Diagnosis) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -77,18 +59,18 @@ def _show(found: Diagnosis) -> None:
     for name in ("", "check", "works"):
         table.add_column(name, no_wrap=True)
     table.add_column("seen", overflow="fold")
-    for row in found.rows():
+    for row in diagnosis.rows():
         table.add_row(*map(escape, row))
     console.print(table)
-    for tier, model in found.models.items():
+    for tier, model in diagnosis.models.items():
         console.print(f"{tier}: {model}", markup=False)
-    if not found.works("edge", "answers"):
+    if not diagnosis.works("edge", "answers"):
         console.print("the edge does not answer: nothing was measured, and there is nothing to route by yet")
         return
-    if found.policy is None:
+    if diagnosis.policy is None:
         console.print("no signal can be measured on this edge: there is nothing to route by")
         return
-    names = " then ".join(gate.signal.name for gate in found.policy.gates)
+    names = " then ".join(gate.signal.name for gate in diagnosis.policy.gates)
     console.print(
         f"start with: {names}, uncalibrated thresholds; then `confroute record` your own prompts and `confroute fit`"
     )

@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from confroute.cli._options import add_judging, count, price_of
+from confroute.cli._options import add_judging, count, panel_of, price_of
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -113,11 +113,11 @@ def _add_agreement(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _judge(args: argparse.Namespace, cache: Path | None) -> Iterator[Judge]:
     """The judge that was asked for; its cache is closed afterwards."""
     from confroute.judge import Judge, ReplyCache
-    from confroute.models.speaking import speaker
 
-    panel = [speaker(name, base_url=args.base_url, logprobs=False) for name in args.judge]
     with nullcontext() if cache is None else ReplyCache(cache) as replies:
-        yield Judge(panel=panel, cache=replies, concurrency=args.concurrency, max_tokens=args.max_tokens)
+        yield Judge(
+            panel=panel_of(args), cache=replies, concurrency=args.concurrency, max_tokens=args.max_tokens
+        )
 
 
 def _rule(args: argparse.Namespace) -> KeepPrivate:
@@ -175,7 +175,7 @@ def run_compare(args: argparse.Namespace) -> int:
         lines = (json.dumps(one.to_dict()) + "\n" for one in found)
         args.out.write_text("".join(lines), encoding="utf-8")
     price = price_of(args.price)
-    prices = {} if price is None else {model.name: price for model in judge.speakers}
+    prices = {} if price is None else {model.name: price for model in judge.models}
     _print(summarise(found, gold=_gold(args.gold), prices=prices), as_json=args.json)
     return _failed([one.error for one in found])
 

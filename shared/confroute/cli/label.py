@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from confroute.cli._options import add_url, count
+from confroute.cli._options import add_dtype, add_judge, add_model, count, model_of, panel_of
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -35,10 +35,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="labels, JSON lines; appended to"
     )
-    parser.add_argument("--edge", metavar="MODEL", help="model a; not needed where DATA holds its samples")
-    parser.add_argument("--cloud", metavar="MODEL", help="model b; as above")
-    add_url(parser, "edge", "OpenAI-compatible server of the edge")
-    add_url(parser, "cloud", "OpenAI-compatible server of the cloud")
+    add_model(parser, "edge", "model a; not needed where DATA holds its samples")
+    add_model(parser, "cloud", "model b; as above")
+    add_dtype(parser)
     parser.add_argument(
         "--keep", type=Path, metavar="FILE", help="keep all answers as a recorded run, to label again"
     )
@@ -84,13 +83,7 @@ def _how(parser: argparse.ArgumentParser) -> None:
 
 
 def _judged(how: argparse._ArgumentGroup) -> None:
-    how.add_argument(
-        "--judge",
-        action="append",
-        metavar="MODEL",
-        help="for --source judge and mixed; give it again for a panel",
-    )
-    add_url(how, "judge", "OpenAI-compatible server of the judges")
+    add_judge(how, "for --source judge and mixed; give it again for a panel")
     how.add_argument("--judge-cache", type=Path, metavar="FILE", help="keep judges' replies here")
     how.add_argument(
         "--private", action="append", metavar="REGEX", help="matching prompts stay on this machine"
@@ -161,17 +154,11 @@ def _closing_cache(labeller: Labeller) -> AbstractContextManager[object]:
 
 def _labeller(args: argparse.Namespace) -> Labeller:
     from confroute.labels import Labeller
-    from confroute.models.speaking import speaker
     from confroute.policy.rules import KeepPrivate
 
-    needs_logprobs = args.source in ("entropy", "mixed") and args.estimator != "discrete"
-    edge, cloud = (
-        None if name is None else speaker(name, base_url=url, logprobs=needs_logprobs)
-        for name, url in ((args.edge, args.edge_base_url), (args.cloud, args.cloud_base_url))
-    )
     return Labeller(
-        edge=edge,
-        cloud=cloud,
+        edge=model_of(args, "edge"),
+        cloud=model_of(args, "cloud"),
         source=args.source,
         samples=args.samples,
         temperature=args.temperature,
@@ -200,14 +187,12 @@ def _equivalence(name: str) -> Equivalence:
 
 def _judge(args: argparse.Namespace) -> Judge | None:
     from confroute.judge import Judge, ReplyCache
-    from confroute.models.speaking import speaker
 
     if not args.judge:
         return None
-    panel = [speaker(name, base_url=args.judge_base_url, logprobs=False) for name in args.judge]
     cache = None if args.judge_cache is None else ReplyCache(args.judge_cache)
     # Prompts are labelled side by side already.
-    return Judge(panel=panel, cache=cache, concurrency=1)
+    return Judge(panel=panel_of(args), cache=cache, concurrency=1)
 
 
 def _engine(args: argparse.Namespace) -> Engine:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from confroute.cli._options import add_price, count, price_of
+from confroute.cli._options import add_dtype, add_model, add_price, count, model_of, price_of
 from confroute.errors import PolicyError
+from confroute.models.resolution import NAMES
 from confroute.views.html import counted
 
 if TYPE_CHECKING:
@@ -39,16 +40,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "prompts", type=Path, metavar="PROMPTS", help='JSON lines: "id", "prompt" or "messages"'
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the run, a .jsonl file")
-    parser.add_argument(
-        "--edge",
-        required=True,
-        metavar="MODEL",
-        help="local:NAME, openai:MODEL, ollama:MODEL or MODULE:OBJECT",
-    )
-    parser.add_argument("--cloud", metavar="MODEL", help="the same; without it, a cloud in PROMPTS is kept")
-    parser.add_argument("--edge-base-url", metavar="URL", help="where the edge's server listens")
-    parser.add_argument("--cloud-base-url", metavar="URL", help="where the cloud's server listens")
-    parser.add_argument("--dtype", help="type of a local model's weights: float32, bfloat16 or float16")
+    add_model(parser, "edge", NAMES, required=True)
+    add_model(parser, "cloud", "the same; without it, a cloud in PROMPTS is kept")
+    add_dtype(parser)
     parser.add_argument("--system", metavar="TEXT", help="system message before each prompt")
     parser.add_argument(
         "--max-tokens", type=int, default=256, metavar="N", help="longest answer (default: %(default)s)"
@@ -183,12 +177,14 @@ def _owned(out: Path) -> Iterator[None]:
 
 
 def _recorder(args: argparse.Namespace) -> Recorder:
-    from confroute.cli._models import speaker
     from confroute.recording.runner import Recorder
 
-    common = {"max_tokens": args.max_tokens, "dtype": args.dtype}
-    edge = speaker(args.edge, base_url=args.edge_base_url, **common)
-    cloud = None if args.cloud is None else speaker(args.cloud, base_url=args.cloud_base_url, **common)
+    edge, cloud = model_of(args, "edge"), model_of(args, "cloud")
+    assert edge is not None, "--edge is required"
+    for model in (edge, cloud):
+        # A missing model ends the command here, not in the first row.
+        if (loaded := getattr(model, "loaded", None)) is not None:
+            loaded()
     return Recorder(
         edge=edge,
         cloud=cloud,

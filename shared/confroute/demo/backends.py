@@ -6,9 +6,10 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from confroute.errors import MissingExtraError, ModelError, PolicyError
-from confroute.models.named import meant
-from confroute.models.speaking import local_dtype
+from confroute.errors import MissingExtraError, PolicyError
+from confroute.models.local import local_dtype
+from confroute.models.resolution import resolve, split_name
+from confroute.models.text_model import TextModel
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -43,11 +44,7 @@ class Backend:
     dtype: str | None = None
 
     def __post_init__(self) -> None:
-        provider, _, model = self.spec.partition(":")
-        if not provider or not model:
-            msg = f"model {self.spec!r}: expected PROVIDER:MODEL, such as local:smollm2-135m or openai:gpt-4o-mini{meant(self.spec)}"
-            raise PolicyError(msg)
-        if provider == "local" and self.base_url:
+        if split_name(self.spec)[0] == "local" and self.base_url:
             msg = f"model {self.spec!r} runs in this process: a base URL is for openai: and ollama: models"
             raise PolicyError(msg)
 
@@ -69,6 +66,10 @@ class Backend:
         if self.provider == "local" and self.model in {entry.name for entry in known()}:
             pull(self.model)
 
+    def plain(self) -> TextModel:
+        """The model without a host."""
+        return resolve(self.spec, base_url=self.base_url, dtype=self.dtype, max_tokens=self.max_tokens)
+
     def langchain(self) -> BaseChatModel:
         """The model as a LangChain chat model."""
         if self.provider == "local":
@@ -77,19 +78,12 @@ class Backend:
             return ChatLocal(
                 model=self.model, max_tokens=self.max_tokens, dtype=self.dtype or local_dtype(self.model)
             )
-        try:
-            from langchain.chat_models import init_chat_model
-        except ImportError as error:
-            raise MissingExtraError(extra="demo", needed_for=f"the model {self.spec!r}") from error
-        extra: dict[str, Any] = {"base_url": self.base_url} if self.base_url else {}
-        try:
-            chat: BaseChatModel = init_chat_model(
-                self.spec, max_tokens=self.max_tokens, temperature=0, **extra
-            )
-        except Exception as error:
-            # A missing key or package: each provider has its own class for it.
-            msg = f"{self.spec} cannot be used: {error}"
-            raise ModelError(msg) from error
+        from langchain_confroute.text_model import chat_named
+
+        chat = chat_named(self.spec, base_url=self.base_url, max_tokens=self.max_tokens)
+        if chat is None:
+            msg = f"model {self.spec!r}: LangChain's init_chat_model knows no provider {self.provider!r}"
+            raise PolicyError(msg)
         return chat
 
     def llamaindex(self) -> LLM:
@@ -111,8 +105,9 @@ class Backend:
         try:
             from llama_index.llms.ollama import Ollama  # pyright: ignore[reportMissingImports]  user's choice
         except ImportError as error:
+            package = "llama-index-llms-ollama"
             raise MissingExtraError(
-                extra="ollama", needed_for=f"the LlamaIndex half of {self.spec!r}"
+                package=package, needed_for=f"the LlamaIndex half of {self.spec!r}"
             ) from error
         url: dict[str, Any] = {"base_url": self.base_url} if self.base_url else {}
         llm: LLM = Ollama(model=self.model, additional_kwargs={"num_predict": self.max_tokens}, **url)
@@ -122,8 +117,9 @@ class Backend:
         try:
             from llama_index.llms.openai_like import OpenAILike
         except ImportError as error:
+            package = "llama-index-llms-openai-like"
             raise MissingExtraError(
-                extra="demo", needed_for=f"the LlamaIndex half of {self.spec!r}"
+                package=package, needed_for=f"the LlamaIndex half of {self.spec!r}"
             ) from error
         url: dict[str, Any] = {"api_base": self.base_url} if self.base_url else {}
         llm: LLM = OpenAILike(

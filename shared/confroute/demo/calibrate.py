@@ -5,17 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from confroute.decision import Decision
 from confroute.demo.questions import PRIVATE_PATTERN, SYSTEM, Graded
 from confroute.errors import CalibrationError
-from confroute.observe.trace import record
+from confroute.hosts.router import Router
+from confroute.models.text_model import TextModel
 from confroute.policy import Cascade, Gate, KeepPrivate, Threshold
 from confroute.signals import SelfConsistency, TokenLogprob
-
-if TYPE_CHECKING:
-    from langchain_core.language_models import BaseChatModel
 
 SAMPLES = 5
 PRICE = 0.1
@@ -68,7 +65,7 @@ def conversation(question: str) -> list[tuple[str, str]]:
 
 
 def measure(
-    edge: BaseChatModel, cloud: BaseChatModel, graded: Sequence[Graded], tick: Callable[[str], None]
+    edge: TextModel, cloud: TextModel, graded: Sequence[Graded], tick: Callable[[str], None]
 ) -> list[Row]:
     """Ask both models every question, grade both answers and measure the edge's.
 
@@ -77,18 +74,14 @@ def measure(
     tick : callable
         Told what was done, after each question.
     """
-    from langchain_confroute import ChatConfRoute
-
-    router = ChatConfRoute(edge=edge, cloud=cloud, policy=measuring())
+    router = Router(edge=edge, cloud=cloud, policy=measuring())
     rows = []
     for item in graded:
         messages = conversation(item.question)
-        with record() as decisions:
-            drafted = router.invoke(messages)
-        sure = cloud.invoke(messages)
+        drafted, sure = router.ask(messages), router.ask(messages, route="cloud")
         rows.append(
             Row(
-                signals=_signals(decisions[0]),
+                signals=_signals(drafted.decision),
                 edge_right=right(drafted.text, item),
                 cloud_right=right(sure.text, item),
             )

@@ -7,38 +7,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from confroute.asks import Consult, Draft, Evidence, Shadow
-from confroute.budget.paced import Paced
+from confroute.asks import AskGenerator, Consult, Draft, Evidence, Shadow
 from confroute.decision import Routed
 from confroute.drift.eprocess import DriftTest
 from confroute.errors import BudgetSpentError, PolicyError, StateError
-from confroute.flow import Flow, Policy
+from confroute.flow import Policy
 from confroute.policy.files import register
-from confroute.policy.wrapper import Shown, by_chance, layers_of, noted
-from confroute.signals.equivalence import settled_by_text
+from confroute.policy.wrapper import Wrapper, annotate, by_chance, nested_policies
+from confroute.signals.equivalence import disagreement
 from confroute.state.store import Store, open_store
 from confroute.types import JSON, Generation, Request, Tier
 
 _log = logging.getLogger("confroute")
 
 
-def disagreement(question: str, edge: Generation, cloud: Generation) -> float:
-    """Return 0.0 if both answers agree and 1.0 if not: by number or option if the question asks for one, else by wording.
-
-    This suits short answers. Free text can differ in wording without being wrong: give `Audited` a loss of your own.
-
-    Examples
-    --------
-    >>> disagreement("What is 2 + 2?", Generation(text="It is 4."), Generation(text="4"))
-    0.0
-    """
-    first, second = edge.answer or edge.text, cloud.answer or cloud.text
-    return 0.0 if settled_by_text(question, first, second) else 1.0
-
-
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Audited(Shown):
+class Audited(Wrapper):
     """Audits a share of the edge's kept answers, and reacts when they have become worse than promised.
 
     Parameters
@@ -88,11 +73,11 @@ class Audited(Shown):
         if self.on_alarm not in {"warn", "widen", "cloud"}:
             msg = f"on_alarm is {self.on_alarm!r}: expected 'warn', 'widen' or 'cloud'"
             raise PolicyError(msg)
-        if any(isinstance(layer, Paced) for layer in layers_of(self.policy)):
+        if any(getattr(inner, "pays", False) for inner in nested_policies(self.policy)):
             msg = "a Paced inside Audited would not see what audits cost: put Paced around Audited"
             raise PolicyError(msg)
         if self.on_alarm == "widen" and any(
-            getattr(layer, "learns", False) for layer in layers_of(self.policy)
+            getattr(inner, "learns", False) for inner in nested_policies(self.policy)
         ):
             msg = "on_alarm='widen' would undo the thresholds that the policy learns: use 'warn' or 'cloud'"
             raise PolicyError(msg)
@@ -101,14 +86,8 @@ class Audited(Shown):
             raise PolicyError(msg)
 
     @property
-    def tiers(self) -> tuple[str, ...]:
-        """The policy's tiers."""
-        tiers: tuple[str, ...] = getattr(self.policy, "tiers", ("edge", "cloud"))
-        return tiers
-
-    @property
     def _gates(self) -> tuple[Any, ...]:
-        return next((layer.gates for layer in layers_of(self.policy) if hasattr(layer, "gates")), ())
+        return next((inner.gates for inner in nested_policies(self.policy) if hasattr(inner, "gates")), ())
 
     @property
     def _key(self) -> str:
@@ -122,7 +101,7 @@ class Audited(Shown):
         """Start a new test, once the edge has been repaired or the policy fitted again."""
         self._change(lambda state: self.test.begin())
 
-    def flow(self, request: Request) -> Flow:
+    def flow(self, request: Request) -> AskGenerator[Routed]:
         """Route one request; see `confroute.flow.Policy`."""
         store = open_store(self.store)
         try:
@@ -131,7 +110,7 @@ class Audited(Shown):
             )
         except StateError as error:
             _log.warning("%s: calls are not audited and an alarm has no effect", error)
-            return noted(
+            return annotate(
                 (yield from self.policy.flow(request)), "audit", {"propensity": 0.0, "audited": False}
             )
         audit, alarm_at = evidence.value
@@ -150,7 +129,7 @@ class Audited(Shown):
             except (BudgetSpentError, StateError) as error:
                 # The answer is there already: an audit that fails must not cost it.
                 note |= {"propensity": 0.0, "skipped": type(error).__name__}
-        return noted(routed, "audit", note)
+        return annotate(routed, "audit", note)
 
     def _can_audit(self, routed: Routed) -> bool:
         decision = routed.decision

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from confroute.errors import CalibrationError
 from confroute.signals.base import Signal
-from confroute.signals.combined import Combined, Decides, Head, Member
-from confroute.stats.isotonic import Curve, fit_isotonic
+from confroute.signals.combined import Combined, Decides, LogisticCalibrator, Member
+from confroute.stats.isotonic import MonotoneInterpolator, fit_isotonic
 from confroute.stats.logistic import ridge_logistic
 
 Array = npt.NDArray[np.float64]
@@ -158,7 +158,7 @@ def mean_rank(uncertainty: npt.ArrayLike) -> Array:
     return np.where(measured > 0, total / np.maximum(measured, 1), np.nan)
 
 
-def _rank(name: str, column: Array) -> Curve:
+def _rank(name: str, column: Array) -> MonotoneInterpolator:
     """Mid-ranks of the distinct values, thinned to a few knots."""
     known = np.sort(column[~np.isnan(column)])
     if known.size == 0 or not np.isfinite(known).all():
@@ -169,16 +169,16 @@ def _rank(name: str, column: Array) -> Curve:
     if at.size > _KNOTS:
         places = np.unique(np.searchsorted(ranks, np.linspace(ranks[0], ranks[-1], _KNOTS)))
         at, ranks = at[places], ranks[places]
-    return Curve(at=tuple(at.tolist()), values=tuple(ranks.tolist()))
+    return MonotoneInterpolator(at=tuple(at.tolist()), values=tuple(ranks.tolist()))
 
 
-def _features(u: Array, ranks: list[Curve]) -> tuple[Array, npt.NDArray[np.bool_]]:
+def _features(u: Array, ranks: list[MonotoneInterpolator]) -> tuple[Array, npt.NDArray[np.bool_]]:
     absent = np.isnan(u)
     columns = [np.interp(u[:, at], curve.at, curve.values) - 0.5 for at, curve in enumerate(ranks)]
     return np.where(absent, 0.0, np.stack(columns, axis=1)), absent
 
 
-def _head(features: Array, absent: npt.NDArray[np.bool_], target: Array, *, low: float) -> Head:
+def _head(features: Array, absent: npt.NDArray[np.bool_], target: Array, *, low: float) -> LogisticCalibrator:
     """Fit one head; `target` lies in [low, 1]."""
     scaled = (target - low) / (1.0 - low)
     ever = absent.any(axis=0)
@@ -188,7 +188,7 @@ def _head(features: Array, absent: npt.NDArray[np.bool_], target: Array, *, low:
     width = features.shape[1]
     missing = np.zeros(width)
     missing[ever] = weights[width:]
-    return Head(
+    return LogisticCalibrator(
         intercept=intercept,
         weights=tuple(weights[:width].tolist()),
         absent=tuple(missing.tolist()),
@@ -197,10 +197,10 @@ def _head(features: Array, absent: npt.NDArray[np.bool_], target: Array, *, low:
     )
 
 
-def _isotonic(logits: Array, target: Array) -> Curve:
+def _isotonic(logits: Array, target: Array) -> MonotoneInterpolator:
     """Isotonic regression with a knot at the middle of every block: linear between, so that few rows are tied."""
     fitted = fit_isotonic(logits, target)
     values, first = np.unique(fitted.values, return_index=True)
     ends = np.append(first[1:], fitted.at.size)
     middles = [float(fitted.at[a:b].mean()) for a, b in zip(first.tolist(), ends.tolist(), strict=True)]
-    return Curve(at=tuple(middles), values=tuple(values.tolist()))
+    return MonotoneInterpolator(at=tuple(middles), values=tuple(values.tolist()))

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from confroute.certificate import Certificate, Loss
+from confroute.display import Displayable
 from confroute.errors import CalibrationError
 from confroute.fitting.calibrated import Calibration, calibration_of
 from confroute.fitting.choice import Choice, chosen, live_columns, named, uncertainty_of
@@ -101,7 +102,7 @@ Goal: TypeAlias = MaxLoss | CloudShare | Objective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
+class Fit(Displayable):
     """A fitted policy and what is known of it.
 
     Attributes
@@ -131,12 +132,6 @@ class Fit:
     n: int
     left_out: int
     notes: tuple[str, ...]
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from confroute.views.fit import fit_html
-
-        return fit_html(self)
 
     @property
     def certificate(self) -> Certificate | None:

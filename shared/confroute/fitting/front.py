@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from confroute.display import Displayable
 from confroute.errors import CalibrationError
 from confroute.fitting.objective import Interval, Metric, Point
 from confroute.fitting.table import Array, Table
@@ -18,7 +19,7 @@ _RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class ParetoFront:
+class ParetoFront(Displayable):
     """Every trade-off that a signal offers on recorded calls.
 
     Attributes
@@ -38,18 +39,6 @@ class ParetoFront:
     cloud: Point
     oracle: tuple[Point, ...]
     n: int
-
-    def __repr__(self) -> str:
-        """One line."""
-        from confroute.views.front import front_text
-
-        return front_text(self)
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from confroute.views.front import front_html
-
-        return front_html(self)
 
     @property
     def metric(self) -> Metric:

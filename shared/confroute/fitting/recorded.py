@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from confroute.asks import Ask, Draft, Evidence, Final, Report, Sample, Tentative
+from confroute.asks import Ask, AskGenerator, Draft, Evidence, Final, Report, Sample, Tentative
 from confroute.decision import Decision, Measurement
 from confroute.errors import SignalUnavailableError, TierError
 from confroute.fitting.rates import (
@@ -25,8 +25,8 @@ from confroute.signals import (
     SemanticEntropy,
     Signal,
 )
-from confroute.signals.base import Asking, Case, Range
-from confroute.streaming import replayed as watched
+from confroute.signals.base import Case, Range
+from confroute.streaming import replay
 from confroute.types import JSON, Generation, Message, Request, Role, Tier
 
 # Stands for an answer that was graded, but whose text was not recorded.
@@ -74,7 +74,7 @@ class RecordedCalls:
         if isinstance(ask, (Draft, Final, Tentative)):
             found = self._edge() if ask.tier == self.edge else self._cloud()
             watch = ask.watch if isinstance(ask, Tentative) else None
-            return found if watch is None else replace(found, seen=watched(watch, found.generations[0]))
+            return found if watch is None else replace(found, watch=replay(watch, found.generations[0]))
         msg = f"a recorded row does not answer {type(ask).__name__}"
         raise SignalUnavailableError(msg)
 
@@ -146,7 +146,7 @@ class Replayed:
         """The signal's."""
         return self.signal.range
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Return the recorded value, or measure.
 
         Raises

@@ -12,7 +12,8 @@ from confroute.judge.cache import ReplyCache, cache_key
 from confroute.judge.protocol import Consultation, JudgeReply, mark, vote
 from confroute.judge.verdicts import Comparison, Grading, Mark, Pair, Single, Vote
 from confroute.models.resilience import Limits, aattempt, attempt
-from confroute.models.speaking import Speaker, speaker
+from confroute.models.resolution import resolve
+from confroute.models.text_model import TextModel
 from confroute.prices import Price
 from confroute.types import Generation, Message, Usage
 
@@ -28,8 +29,8 @@ class Judge:
 
     Parameters
     ----------
-    panel : sequence of Speaker, str or model
-        Whatever `confroute.models.speaking.speaker` takes: a name, a chat model of LangChain or LlamaIndex, a function.
+    panel : sequence of TextModel, str or model
+        Anything that `confroute.models.resolution.resolve` accepts: a name, a chat model of LangChain or LlamaIndex, a function.
         Use judges of another family than the models they judge: judges favour their own.
     cache : ReplyCache or None
         Stores replies, so that none is asked for twice.
@@ -63,12 +64,12 @@ class Judge:
         if not self.panel or isinstance(self.panel, str):
             msg = f"panel is {self.panel!r}: expected a sequence of at least one judge"
             raise PolicyError(msg)
-        object.__setattr__(self, "panel", tuple(speaker(model, logprobs=False) for model in self.panel))
+        object.__setattr__(self, "panel", tuple(map(resolve, self.panel)))
 
     @property
-    def speakers(self) -> tuple[Speaker, ...]:
+    def models(self) -> tuple[TextModel, ...]:
         """The panel."""
-        return tuple(model for model in self.panel if isinstance(model, Speaker))
+        return tuple(model for model in self.panel if isinstance(model, TextModel))
 
     def compare(
         self, pairs: Iterable[Pair], *, progress: Callable[[Comparison], None] | None = None
@@ -110,7 +111,7 @@ class Judge:
         async def one(pair: Pair) -> Comparison:
             votes = [
                 await self._aconsult(model, pair, vote(pair, judge=model.name), _no_vote)
-                for model in self.speakers
+                for model in self.models
             ]
             return _comparison(pair, votes)
 
@@ -124,7 +125,7 @@ class Judge:
         async def one(single: Single) -> Grading:
             marks = [
                 await self._aconsult(model, single, mark(single, judge=model.name), _no_mark)
-                for model in self.speakers
+                for model in self.models
             ]
             return _grading(single, marks)
 
@@ -135,21 +136,18 @@ class Judge:
     def _compare_pair(self, pair: Pair) -> Comparison:
         return _comparison(
             pair,
-            [self._consult(model, pair, vote(pair, judge=model.name), _no_vote) for model in self.speakers],
+            [self._consult(model, pair, vote(pair, judge=model.name), _no_vote) for model in self.models],
         )
 
     def _grade_single(self, single: Single) -> Grading:
         return _grading(
             single,
-            [
-                self._consult(model, single, mark(single, judge=model.name), _no_mark)
-                for model in self.speakers
-            ],
+            [self._consult(model, single, mark(single, judge=model.name), _no_mark) for model in self.models],
         )
 
     def _consult(
         self,
-        model: Speaker,
+        model: TextModel,
         case: Pair | Single,
         consultation: Consultation[T],
         private_error: Callable[[str], T],
@@ -168,7 +166,7 @@ class Judge:
 
     async def _aconsult(
         self,
-        model: Speaker,
+        model: TextModel,
         case: Pair | Single,
         consultation: Consultation[T],
         private_error: Callable[[str], T],
@@ -185,15 +183,15 @@ class Judge:
             result: T = done.value
             return result
 
-    def _cached_reply(self, model: Speaker, messages: tuple[Message, ...]) -> JudgeReply | None:
+    def _cached_reply(self, model: TextModel, messages: tuple[Message, ...]) -> JudgeReply | None:
         if self.cache is None:
             return None
         text = self.cache.get(cache_key(messages, model=model.name, max_tokens=self.max_tokens))
         return None if text is None else JudgeReply(text=text, cached=True)
 
-    def _ask(self, model: Speaker, messages: tuple[Message, ...]) -> JudgeReply:
+    def _ask(self, model: TextModel, messages: tuple[Message, ...]) -> JudgeReply:
         def call() -> tuple[Generation, ...]:
-            return model.say(messages, temperature=0.0, max_tokens=self.max_tokens)
+            return model.generate(messages, max_tokens=self.max_tokens, logprobs=False)
 
         try:
             answers = attempt(self.limits, model.name, call).value
@@ -203,9 +201,9 @@ class Judge:
             return JudgeReply(error=f"{type(error).__name__}: {error}")
         return self._reply(model, messages, answers)
 
-    async def _aask(self, model: Speaker, messages: tuple[Message, ...]) -> JudgeReply:
+    async def _aask(self, model: TextModel, messages: tuple[Message, ...]) -> JudgeReply:
         async def call() -> tuple[Generation, ...]:
-            return await model.asay(messages, temperature=0.0, max_tokens=self.max_tokens)
+            return await model.agenerate(messages, max_tokens=self.max_tokens, logprobs=False)
 
         try:
             answers = (await aattempt(self.limits, model.name, call)).value
@@ -216,7 +214,7 @@ class Judge:
         return self._reply(model, messages, answers)
 
     def _reply(
-        self, model: Speaker, messages: tuple[Message, ...], answers: Sequence[Generation]
+        self, model: TextModel, messages: tuple[Message, ...], answers: Sequence[Generation]
     ) -> JudgeReply:
         if not answers or not answers[0].text.strip():
             return JudgeReply(error="an empty reply")

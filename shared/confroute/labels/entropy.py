@@ -8,9 +8,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from confroute.asks import AskGenerator
 from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.judge.verdicts import Winner
-from confroute.signals.base import Asking
 from confroute.signals.clusters import Clusters
 from confroute.signals.equivalence import Equivalence
 from confroute.types import Generation, checked_logprobs
@@ -27,7 +27,7 @@ def label_entropy(
     question: str,
     equivalence: Equivalence,
     estimator: Estimator = "paper",
-) -> Asking[float]:
+) -> AskGenerator[float]:
     """Compute the semantic entropy of one model's answers, in nats, at least 0.
 
     Parameters

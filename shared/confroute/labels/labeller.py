@@ -6,23 +6,23 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
-from confroute.asks import Embed, Entails, Evidence
+from confroute.asks import Ask, Embed, Entails, Evidence
 from confroute.errors import ConfrouteError, PolicyError
 from confroute.executor import work
+from confroute.flow import drive
 from confroute.judge import Judge, Pair
 from confroute.judge.files import is_private, question_text, reference_text
 from confroute.judge.verdicts import Winner
 from confroute.labels.entropy import ESTIMATORS, Estimator, entropy_winner, label_entropy, relative_difference
 from confroute.labels.rows import Label
 from confroute.models.resilience import Limits, attempt
-from confroute.models.speaking import Speaker
+from confroute.models.text_model import TextModel
 from confroute.policy.rules import KeepPrivate
 from confroute.recording import RecordedSample, Row, Side
 from confroute.recording.grade import answer_in, graded
 from confroute.recording.prompts import messages_of
-from confroute.signals.base import Asking
 from confroute.signals.equivalence import Equivalence, SameEmbedding
 from confroute.types import JSON, Generation
 
@@ -56,7 +56,6 @@ def better(a: float, b: float) -> Winner:
     return "a" if a > b else "b"
 
 
-T = TypeVar("T")
 Source: TypeAlias = Literal["entropy", "correctness", "judge", "mixed"]
 SOURCES: tuple[Source, ...] = ("entropy", "correctness", "judge", "mixed")
 
@@ -65,19 +64,12 @@ class UnlabelledError(ConfrouteError, RuntimeError):
     """A prompt cannot be labelled; the message says why, without the prompt's text."""
 
 
-def _run_equivalence(asking: Asking[T]) -> T:
-    """Run a generator whose only asks are for embeddings and entailment."""
-    evidence: Evidence | None = None
-    try:
-        while True:
-            ask = next(asking) if evidence is None else asking.send(evidence)
-            if not isinstance(ask, (Embed, Entails)):
-                msg = f"an equivalence asked for {type(ask).__name__}: expected Embed or Entails"
-                raise TypeError(msg)
-            evidence = Evidence(numbers=work(ask))
-    except StopIteration as done:
-        result: T = done.value
-        return result
+def _answer(ask: Ask) -> Evidence:
+    """Answer the asks of an equivalence: embeddings and entailment."""
+    if not isinstance(ask, (Embed, Entails)):
+        msg = f"an equivalence asked for {type(ask).__name__}: expected Embed or Entails"
+        raise TypeError(msg)
+    return Evidence(numbers=work(ask))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +78,7 @@ class Labeller:
 
     Parameters
     ----------
-    edge, cloud : Speaker or None
+    edge, cloud : TextModel or None
         None if every row has that side's samples already.
     source : {"entropy", "correctness", "judge", "mixed"}
         "mixed": correctness if a reference grades both answers, else the judge if there is one, else entropy.
@@ -112,8 +104,8 @@ class Labeller:
         A setting is invalid.
     """
 
-    edge: Speaker | None = None
-    cloud: Speaker | None = None
+    edge: TextModel | None = None
+    cloud: TextModel | None = None
     source: Source = "entropy"
     samples: int = 5
     temperature: float = 1.0
@@ -145,7 +137,7 @@ class Labeller:
         settings = {
             "edge": None if self.edge is None else self.edge.name,
             "cloud": None if self.cloud is None else self.cloud.name,
-            "judges": [] if self.judge is None else [model.name for model in self.judge.speakers],
+            "judges": [] if self.judge is None else [model.name for model in self.judge.models],
             "equivalence": repr(self.equivalence),
             **{
                 key: getattr(self, key)
@@ -210,7 +202,7 @@ class Labeller:
         """Whether a row must not reach a remote model; see `confroute.judge.files.is_private`."""
         return is_private(row, self.private)
 
-    def _side(self, row: Row, side: Side, model: Speaker | None, name: str) -> Side:
+    def _side(self, row: Row, side: Side, model: TextModel | None, name: str) -> Side:
         several = self.source == "entropy" or (self.source == "mixed" and self.judge is None)
         needed = self.samples if several else 1
         if len(side.samples) >= needed > 1 or (
@@ -245,14 +237,25 @@ class Labeller:
             extra={**side.extra, "temperature": temperature, "sampled": usage},
         )
 
-    def _draw(self, row: Row, model: Speaker, n: int, temperature: float, name: str) -> Sequence[Generation]:
+    def _draw(
+        self, row: Row, model: TextModel, n: int, temperature: float, name: str
+    ) -> Sequence[Generation]:
         messages = messages_of(row)
         # Each prompt and model has its own seed, so that a resumed run draws the same samples as an unbroken one.
         seed = int.from_bytes(hashlib.sha256(f"{row.id}\x1f{model.name}".encode()).digest()[:4], "big") >> 1
+        # Some servers refuse requests for log-probabilities.
+        logprobs = self.source in ("entropy", "mixed") and self.estimator != "discrete"
         answers = attempt(
             self.limits,
             name,
-            lambda: model.say(messages, n=n, temperature=temperature, max_tokens=self.max_tokens, seed=seed),
+            lambda: model.generate(
+                messages,
+                n=n,
+                temperature=temperature,
+                max_tokens=self.max_tokens,
+                seed=seed,
+                logprobs=logprobs,
+            ),
         ).value
         if len(answers) < n or not any(answer.text.strip() for answer in answers):
             msg = (
@@ -286,10 +289,11 @@ class Labeller:
         self, row: Row, base: Label, edge: Sequence[Generation], cloud: Sequence[Generation]
     ) -> Label:
         se_a, se_b = (
-            _run_equivalence(
+            drive(
                 label_entropy(
                     answers, question=row.question, equivalence=self.equivalence, estimator=self.estimator
-                )
+                ),
+                _answer,
             )
             for answers in (edge, cloud)
         )

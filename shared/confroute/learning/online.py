@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from confroute.asks import Ask, Consult, Draft, Evidence, Shadow, Tentative
-from confroute.background import loggable
+from confroute.asks import Ask, AskGenerator, Consult, Draft, Evidence, Shadow, Tentative
 from confroute.decision import Measurement, Routed
-from confroute.drift.audit import disagreement
-from confroute.errors import PolicyError, StateError
-from confroute.flow import Flow
+from confroute.errors import PolicyError, StateError, loggable
+from confroute.flow import intercept
 from confroute.learning.sequential_certification import LearningState, SequentialCertification
 from confroute.policy.cascade import Cascade
 from confroute.policy.files import register
-from confroute.policy.wrapper import Shown, by_chance, noted, through
-from confroute.signals.base import Asking, Case, Range, Signal
+from confroute.policy.wrapper import Wrapper, annotate, by_chance
+from confroute.signals.base import Case, Range, Signal
+from confroute.signals.equivalence import disagreement
 from confroute.state.store import Store, open_store
 from confroute.types import JSON, Generation, Request
 
@@ -42,13 +41,13 @@ class _Unstopped:
     def top_logprobs(self) -> int:
         return getattr(self.signal, "top_logprobs", 0)
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         return (yield from self.signal.measure(replace(case, settled=lambda low, high: low == high)))
 
 
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LearnOnline(Shown):
+class LearnOnline(Wrapper):
     """Learns the thresholds of a cascade from its own traffic, with a guarantee that holds at every moment.
 
     Parameters
@@ -120,11 +119,6 @@ class LearnOnline(Shown):
         """When and how labels become thresholds."""
         return SequentialCertification(alpha=self.alpha, delta=self.delta, max_labels=self.labels)
 
-    @property
-    def tiers(self) -> tuple[str, ...]:
-        """The policy's tiers."""
-        return self.policy.tiers
-
     def state(self) -> dict[str, LearningState]:
         """What has been learned so far, by signal."""
         names = [gate.signal.name for gate in self.policy.gates]
@@ -145,7 +139,7 @@ class LearnOnline(Shown):
                 self._keys(gate.signal.name), lambda _: ([LearningState().to_dict(), {"rows": []}], None)
             )
 
-    def flow(self, request: Request) -> Flow:
+    def flow(self, request: Request) -> AskGenerator[Routed]:
         """Route one request; see `confroute.flow.Policy`."""
         if request.threshold is not None or request.route is not None:
             return (yield from self.policy.flow(request))
@@ -154,7 +148,9 @@ class LearnOnline(Shown):
             evidence = yield Consult(work=lambda: (by_chance(self.share), self.state()), waits=store.waits)
         except StateError as error:
             _log.warning("%s: the policy's own thresholds are used, and nothing is learned", error)
-            return noted((yield from self.policy.flow(request)), "learn", {"share": 0.0, "labelled": False})
+            return annotate(
+                (yield from self.policy.flow(request)), "learn", {"share": 0.0, "labelled": False}
+            )
         draw, states = evidence.value
         label = _Label(learner=self, request=request, states=states) if draw else None
         cascade = self._with(states)
@@ -162,14 +158,14 @@ class LearnOnline(Shown):
             routed = yield from cascade.flow(request)
         else:
             gates = tuple(replace(gate, signal=_Unstopped(signal=gate.signal)) for gate in cascade.gates)
-            routed = yield from through(replace(cascade, gates=gates).flow(request), label.observe)
+            routed = yield from intercept(replace(cascade, gates=gates).flow(request), label.observe)
         note: dict[str, JSON] = {"share": self.share, "labelled": False}
         state = states.get(routed.decision.signal or "")
         if state is not None:
             note |= {"labels": state.labels, "look": state.look}
         if label is not None:
             note["labelled"] = yield from label.complete(routed, waits=store.waits)
-        return noted(routed, "learn", note)
+        return annotate(routed, "learn", note)
 
     def _with(self, states: dict[str, LearningState]) -> Cascade:
         """The policy with these thresholds."""
@@ -249,14 +245,14 @@ class _Label:
     states: dict[str, LearningState]
     drafts: list[Generation] = field(default_factory=list)
 
-    def observe(self, ask: Ask) -> Generator[Ask, Evidence, Evidence]:
+    def observe(self, ask: Ask) -> AskGenerator[Evidence]:
         """Pass an ask on, and remember the draft that answers it."""
         evidence = yield ask
         if isinstance(ask, (Draft, Tentative)):
             self.drafts.extend(evidence.generations)
         return evidence
 
-    def complete(self, routed: Routed, *, waits: bool) -> Generator[Ask, Evidence, bool]:
+    def complete(self, routed: Routed, *, waits: bool) -> AskGenerator[bool]:
         """Get the cloud's answer, unless it is there already, and store the label; False if the call cannot be one."""
         decision = routed.decision
         state = self.states.get(decision.signal or "")

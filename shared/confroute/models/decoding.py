@@ -9,15 +9,14 @@ import functools
 import inspect
 import threading
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from confroute.models.loading import Weights
-from confroute.models.prompt_cache import ReadingCancelledError, kept_reading
-from confroute.models.sampling import Plan
+from confroute.models.prompt_cache import PREFILL_TOKENS, ReadingCancelledError, kept_reading, new_cache
+from confroute.models.sampling import Drawn, Plan
 
 ROOM = 64
 
@@ -67,20 +66,8 @@ def repeat_rows(cache: DynamicCache, rows: int) -> None:
             cache.layers[position] = RoomyLayer(layer.keys, layer.values)
 
 
-# Bounds the memory of attention, and the wait for a cancellation, behind a long prompt.
-PREFILL_TOKENS = 1024
 SCORE_TOKENS = 128
 NUCLEUS_GUESS = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
-    """One token of one row, with its natural log-probability at temperature 1 and the likeliest ones there."""
-
-    row: int
-    token: int
-    logprob: float
-    top: tuple[tuple[int, float], ...] = ()
 
 
 class Decoder:
@@ -182,11 +169,6 @@ def likeliest(logits: torch.Tensor, total: torch.Tensor, count: int) -> list[tup
         tuple(zip(row_ids, row, strict=True))
         for row_ids, row in zip(ids.tolist(), logprobs.tolist(), strict=True)
     ]
-
-
-def new_cache(weights: Weights) -> DynamicCache:
-    """An empty cache of the layers this network needs."""
-    return DynamicCache(config=weights.network.config)
 
 
 def forward(weights: Weights, ids: torch.Tensor, cache: DynamicCache, *, keep: int) -> torch.Tensor:

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from confroute.asks import Layers
+from confroute.asks import DropoutPasses, Layers, dropout_fault
 from confroute.errors import ModelError, RequestError
 from confroute.models import prompts
 from confroute.models.local import LocalModel
 from confroute.models.prompt_cache import kept_reading
-from confroute.signals.mc_dropout import DropoutPasses, fault
 from confroute.types import Message
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def dropout_passes(
     Holds `model.lock` for single forward passes, and hooks the network only then; other threads may generate at the
     same time. A network in training mode is read in evaluation mode and left as it was.
     """
-    problem = fault(passes, rate, layers, seed)
+    problem = dropout_fault(passes, rate, layers, seed)
     if problem:
         raise RequestError(problem)
     ids, said = _tokens(model, messages, answer)

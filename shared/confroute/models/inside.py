@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from confroute.asks import Evidence, Hidden, InsideAsk
 from confroute.errors import RequestError, SignalUnavailableError
-from confroute.signals.option_probability import by_option
-from confroute.types import Message
+from confroute.types import Alternatives, Message
 
 if TYPE_CHECKING:
     from confroute.models.local import LocalModel
@@ -80,10 +79,10 @@ def hidden_states(
     return np.asarray(reading.states[list(layers)].cpu().numpy(), dtype=np.float32)
 
 
-def option_logprobs(
+def option_alternatives(
     model: LocalModel, messages: Sequence[Message], letters: Sequence[str]
-) -> dict[str, float]:
-    """Log-probability, in nats, that the answer's first token is each letter, with or without a space before it.
+) -> Alternatives:
+    """Log-probabilities, in nats, of every token that spells a letter as the answer's first, with or without a space before it.
 
     Raises
     ------
@@ -96,7 +95,7 @@ def option_logprobs(
     tokens = [model.tokenizer.encode(text, add_special_tokens=False) for text in spellings]
     # Two spellings may be one token, which must not count twice.
     single = {ids[0]: text for ids, text in zip(tokens, spellings, strict=True) if len(ids) == 1}
-    return by_option([(text, float(logs[token])) for token, text in single.items()], letters)
+    return tuple((text, float(logs[token])) for token, text in single.items())
 
 
 def _reading(model: LocalModel, messages: Sequence[Message]) -> Reading:

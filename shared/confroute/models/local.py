@@ -13,22 +13,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, aclosing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from confroute.concurrency import in_thread, stream_in_thread
 from confroute.errors import ModelError, RequestError
 from confroute.models import prompts
 from confroute.models.loading import Weights, load_causal
-from confroute.models.sampling import Piece, Plan, answers_of, check, piece_of, steps
+from confroute.models.sampling import Plan, answers_of, check, piece_of, steps
+from confroute.models.text_model import MAX_TOKENS, Piece, Settings
 from confroute.types import Generation, Message, Usage
 
 if TYPE_CHECKING:
     from confroute.models.decoding import Decoder
 
-__all__ = ["LocalModel", "Piece"]
+__all__ = ["LocalModel", "LocalTextModel", "Piece"]
 
 
 class LocalModel:
@@ -291,3 +293,81 @@ def _own_window(config: Any) -> int | None:
         getattr(text, key, None) for key in ("max_position_embeddings", "n_positions", "max_sequence_length")
     )
     return next((size for size in sizes if isinstance(size, int)), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalTextModel:
+    """A transformers model in this process, loaded at its first answer.
+
+    Parameters
+    ----------
+    model : str, Path or LocalModel
+        A catalogue name, a file, a folder, or a model that is loaded already.
+    dtype : str, optional
+        Of the weights: as `LocalModel.load`; by default float32, and "auto" for catalogue models over 1 B.
+    temperature : float
+        Of answers whose caller says none; 0 takes the likeliest token each time.
+    max_tokens : int
+        Longest answer where the caller says none.
+    context_window : int, optional
+        Tokens that prompt and answer may take together; by default the model's own.
+    """
+
+    model: str | Path | LocalModel
+    dtype: str | None = None
+    temperature: float = 0.0
+    max_tokens: int = MAX_TOKENS
+    context_window: int | None = None
+    remote: bool = field(default=False, init=False)
+
+    @property
+    def name(self) -> str:
+        """The model's own name."""
+        return str(self.model) if isinstance(self.model, (str, Path)) else self.model.name
+
+    def loaded(self) -> LocalModel:
+        """The model itself, loaded if it is not yet; shared by everyone who loaded it."""
+        if not isinstance(self.model, (str, Path)):
+            return self.model
+        # Looked up at every call, so that copies and pickles of this object hold no weights.
+        dtype = self.dtype or local_dtype(str(self.model))
+        return LocalModel.load(self.model, dtype=dtype, context_window=self.context_window)
+
+    def generate(self, messages: Sequence[Message], *, n: int = 1, **settings: Any) -> tuple[Generation, ...]:
+        """`n` answers of one prompt, which is read once; equal seeds give equal answers."""
+        return self.loaded().generate(messages, n=n, **self._parameters(settings))
+
+    async def agenerate(
+        self, messages: Sequence[Message], *, n: int = 1, **settings: Any
+    ) -> tuple[Generation, ...]:
+        """Async form of `generate`, off the event loop; cancelling it stops the decoding."""
+        parameters = self._parameters(settings)
+        return await in_thread(
+            lambda cancel: self.loaded().generate(messages, n=n, cancel=cancel, **parameters)
+        )
+
+    def stream(self, messages: Sequence[Message], **settings: Any) -> Generator[Piece, None, None]:
+        """Answer once, piece by piece."""
+        yield from self.loaded().stream(messages, **self._parameters(settings))
+
+    async def astream(self, messages: Sequence[Message], **settings: Any) -> AsyncGenerator[Piece, None]:
+        """Async form of `stream`, off the event loop."""
+        parameters = self._parameters(settings)
+        pieces = stream_in_thread(lambda cancel: self.loaded().stream(messages, cancel=cancel, **parameters))
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
+
+    def _parameters(self, settings: dict[str, Any]) -> dict[str, Any]:
+        asked = Settings(**settings)
+        return {
+            "temperature": self.temperature if asked.temperature is None else asked.temperature,
+            "max_tokens": asked.max_tokens or self.max_tokens,
+            "seed": asked.seed,
+            "top_logprobs": asked.top_logprobs if asked.logprobs else 0,
+        }
+
+
+def local_dtype(model: str) -> str:
+    """What suits a model of the catalogue: for one that is large for two cores, what this processor is fast in."""
+    return "auto" if model.startswith("qwen") else "float32"

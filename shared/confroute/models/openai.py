@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from confroute.errors import MissingExtraError, ModelError
-from confroute.types import Finish, Generation, Message, Usage
+from confroute.models.provider_answers import (
+    field,
+    read_answer_logprobs,
+    read_finish,
+    read_generations,
+    read_usage,
+)
+from confroute.models.text_model import MAX_TOKENS, Piece, Settings, scored_piece
+from confroute.types import Generation, Message
 
 if TYPE_CHECKING:
-    from openai import OpenAI
-    from openai.types.chat import ChatCompletion
+    from openai import AsyncOpenAI, OpenAI
 
+OLLAMA_URL = "http://127.0.0.1:11434/v1"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_FINISH: dict[str, Finish] = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenAISpeaker:
+class OpenAIModel:
     """A chat model of OpenAI, or of any server that speaks its protocol (vLLM, llama.cpp, Ollama).
 
     Parameters
     ----------
     model : str
     base_url : str, optional
-        The server; OpenAI's own, or that in `OPENAI_BASE_URL`, where not given. The key is read from `OPENAI_API_KEY`;
+        The server; that in `OPENAI_BASE_URL`, or OpenAI's own, where not given. The key is read from `OPENAI_API_KEY`;
         a server of your own needs none.
     timeout_s : float
         Of one request, in seconds.
-    logprobs : bool
-        Ask for log-probabilities; some models refuse requests that do.
+    temperature : float, optional
+        Of answers whose caller says none. None leaves it to the server: some of OpenAI's models refuse any other.
+    max_tokens : int, optional
+        Longest answer where the caller says none; None leaves it to the server.
+    context_window : int, optional
+        Tokens that prompt and answer may take together; None if it is not known.
 
     Notes
     -----
@@ -42,7 +56,9 @@ class OpenAISpeaker:
     model: str
     base_url: str | None = None
     timeout_s: float = 120.0
-    logprobs: bool = True
+    temperature: float | None = 0.0
+    max_tokens: int | None = MAX_TOKENS
+    context_window: int | None = None
 
     @property
     def name(self) -> str:
@@ -50,20 +66,17 @@ class OpenAISpeaker:
         return self.model
 
     @property
+    def url(self) -> str | None:
+        """The server that is asked; None for OpenAI's own."""
+        return self.base_url or os.environ.get("OPENAI_BASE_URL") or None
+
+    @property
     def remote(self) -> bool:
         """False only for a server on this machine's loopback."""
-        return urlsplit(self.base_url or "").hostname not in _LOOPBACK
+        return urlsplit(self.url or "").hostname not in _LOOPBACK
 
-    def say(
-        self,
-        messages: Sequence[Message],
-        *,
-        n: int = 1,
-        temperature: float = 0.0,
-        max_tokens: int = 512,
-        seed: int | None = None,
-    ) -> tuple[Generation, ...]:
-        """`n` answers with their log-probabilities; a server that returns fewer in one request is asked again.
+    def generate(self, messages: Sequence[Message], *, n: int = 1, **settings: Any) -> tuple[Generation, ...]:
+        """`n` answers; a server that returns fewer in one request is asked again.
 
         Raises
         ------
@@ -72,44 +85,84 @@ class OpenAISpeaker:
         ModelError
             No key, or an empty response. Errors of the API are passed on as OpenAI's.
         """
-        client = _client(self.base_url, self.timeout_s)
-        said: list[Generation] = []
-        while len(said) < n:
-            body = self._body(messages, n - len(said), temperature, max_tokens)
-            said += _answers(client.chat.completions.create(**body), self.model)
-        return tuple(said[:n])
+        body = self.body(messages, Settings(**settings))
+        answers: list[Generation] = []
+        while len(answers) < n:
+            answers += self._answers(self.request({**body, "n": n - len(answers)}))
+        return tuple(answers[:n])
 
-    async def asay(
-        self,
-        messages: Sequence[Message],
-        *,
-        n: int = 1,
-        temperature: float = 0.0,
-        max_tokens: int = 512,
-        seed: int | None = None,
+    async def agenerate(
+        self, messages: Sequence[Message], *, n: int = 1, **settings: Any
     ) -> tuple[Generation, ...]:
-        """Async form of `say`."""
-        openai = _package()
-        said: list[Generation] = []
-        # A client belongs to the loop that made it, which may not outlive this call.
-        async with _made(openai.AsyncOpenAI, self.base_url, self.timeout_s) as client:
-            while len(said) < n:
-                body = self._body(messages, n - len(said), temperature, max_tokens)
-                said += _answers(await client.chat.completions.create(**body), self.model)
-        return tuple(said[:n])
+        """Async form of `generate`."""
+        body = self.body(messages, Settings(**settings))
+        client = await _async_client(self.url, self.timeout_s)
+        answers: list[Generation] = []
+        while len(answers) < n:
+            request = _sent({**body, "n": n - len(answers)})
+            answers += self._answers(await client.chat.completions.create(**request))
+        return tuple(answers[:n])
 
-    def _body(
-        self, messages: Sequence[Message], n: int, temperature: float, max_tokens: int
-    ) -> dict[str, Any]:
-        return {
+    def stream(self, messages: Sequence[Message], **settings: Any) -> Generator[Piece, None, None]:
+        """Answer once, piece by piece; closing the stream closes the connection, so that the server stops writing."""
+        body = self.body(messages, Settings(**settings))
+        with closing(self.request({**body, **_STREAMED})) as events:
+            for event in events:
+                yield _piece(event)
+
+    async def astream(self, messages: Sequence[Message], **settings: Any) -> AsyncGenerator[Piece, None]:
+        """Async form of `stream`."""
+        body = self.body(messages, Settings(**settings))
+        client = await _async_client(self.url, self.timeout_s)
+        async with await client.chat.completions.create(**{**body, **_STREAMED}) as events:
+            async for event in events:
+                yield _piece(event)
+
+    def body(self, messages: Sequence[Message], settings: Settings) -> dict[str, Any]:
+        """The request of one answer."""
+        body: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": message.role, "content": message.text} for message in messages],
-            "temperature": temperature,
-            **({"logprobs": True} if self.logprobs else {}),
-            # OpenAI's newer models know only the second name, many other servers only the first.
-            "max_tokens" if self.base_url else "max_completion_tokens": max_tokens,
-            **({"n": n} if n > 1 else {}),
         }
+        temperature = self.temperature if settings.temperature is None else settings.temperature
+        if temperature is not None:
+            body["temperature"] = temperature
+        if max_tokens := settings.max_tokens or self.max_tokens:
+            # OpenAI's newer models know only the second name, many other servers only the first.
+            body["max_tokens" if self.url else "max_completion_tokens"] = max_tokens
+        if settings.logprobs:
+            body["logprobs"] = True
+            body |= {"top_logprobs": settings.top_logprobs} if settings.top_logprobs else {}
+        return body
+
+    def request(self, body: dict[str, Any]) -> Any:
+        """Send a request as it is, and return what OpenAI's client makes of the response."""
+        return _client(self.url, self.timeout_s).chat.completions.create(**_sent(body))
+
+    def _answers(self, completion: object) -> list[Generation]:
+        answers = read_generations(completion, model=self.model)
+        if not answers:
+            msg = f"{self.model} returned no choices"
+            raise ModelError(msg)
+        return answers
+
+
+# Without the second part a stream tells no usage.
+_STREAMED: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+def _sent(body: dict[str, Any]) -> dict[str, Any]:
+    """The request without what says nothing: some servers refuse an `n` that they do not know."""
+    return {name: value for name, value in body.items() if name != "n" or value > 1}
+
+
+def _piece(event: Any) -> Piece:
+    text = (event.choices[0].delta.content or "") if event.choices else ""
+    finish, usage = read_finish(event), read_usage(field(event, "usage"))
+    # Servers name no reason until the end.
+    return scored_piece(
+        text, read_answer_logprobs(event), finish=None if finish == "unknown" else finish, usage=usage
+    )
 
 
 def _package() -> Any:
@@ -120,55 +173,43 @@ def _package() -> Any:
     return openai
 
 
-def _made(kind: Any, base_url: str | None, timeout_s: float) -> Any:
-    import os
-
+def _made(kind: Any, url: str | None, timeout_s: float) -> Any:
     # Servers of one's own want no key, the client does.
-    key = os.environ.get("OPENAI_API_KEY") or ("none" if base_url else None)
+    key = os.environ.get("OPENAI_API_KEY") or ("none" if url else None)
     try:
         # Retries are the caller's: its limits say how many.
-        return kind(base_url=base_url, api_key=key, timeout=timeout_s, max_retries=0)
+        return kind(base_url=url, api_key=key, timeout=timeout_s, max_retries=0)
     except _package().OpenAIError as error:
         msg = f"no OpenAI client can be made: {error}; set OPENAI_API_KEY, or give a base URL"
         raise ModelError(msg) from error
 
 
 @lru_cache(maxsize=8)
-def _client(base_url: str | None, timeout_s: float) -> OpenAI:
-    """One client a server: it keeps connections open and may be used by several threads."""
-    client: OpenAI = _made(_package().OpenAI, base_url, timeout_s)
+def _client(url: str | None, timeout_s: float) -> OpenAI:
+    """One client per server: it keeps connections open and may be used by several threads."""
+    client: OpenAI = _made(_package().OpenAI, url, timeout_s)
     return client
 
 
-def _answers(completion: ChatCompletion, model: str) -> list[Generation]:
-    if not completion.choices:
-        msg = f"{model} returned no choices"
-        raise ModelError(msg)
-    used = completion.usage
-    usage = None
-    if used is not None:
-        usage = Usage(input_tokens=used.prompt_tokens, output_tokens=used.completion_tokens)
-    return [
-        Generation(
-            text=choice.message.content or "",
-            logprobs=_logprobs(choice),
-            tokens=_tokens(choice),
-            # The server counts all samples together.
-            usage=usage if at == 0 else None,
-            finish=_FINISH.get(str(choice.finish_reason), "unknown"),
-            model=completion.model or model,
-        )
-        for at, choice in enumerate(completion.choices)
-    ]
+_LoopKey: TypeAlias = "tuple[asyncio.AbstractEventLoop, str | None, float]"
+_async_clients: dict[_LoopKey, tuple[AsyncOpenAI, AsyncGenerator[None, None]]] = {}
 
 
-def _logprobs(choice: Any) -> tuple[float, ...] | None:
-    """None also where one token lacks its number, as JSON writes minus infinity: the rest is not the whole answer."""
-    content = choice.logprobs.content if choice.logprobs else None
-    values = tuple(token.logprob for token in content or ())
-    return None if not values or None in values else values
+async def _async_client(url: str | None, timeout_s: float) -> AsyncOpenAI:
+    """One client per server and event loop: connections belong to the loop that they were opened on."""
+    key = (asyncio.get_running_loop(), url, timeout_s)
+    if key not in _async_clients:
+        client: AsyncOpenAI = _made(_package().AsyncOpenAI, url, timeout_s)
+        closer = _closed_with_loop(key, client)
+        _async_clients[key] = client, closer
+        await anext(closer)
+    return _async_clients[key][0]
 
 
-def _tokens(choice: Any) -> tuple[str, ...] | None:
-    content = choice.logprobs.content if choice.logprobs else None
-    return tuple(token.token for token in content) if content else None
+async def _closed_with_loop(key: _LoopKey, client: AsyncOpenAI) -> AsyncGenerator[None, None]:
+    """Close a client before its loop ends: async generators are all that a loop ends by itself."""
+    try:
+        async with client:
+            yield
+    finally:
+        del _async_clients[key]

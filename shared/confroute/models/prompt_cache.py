@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from confroute.models.loading import Weights
 
 
+# Bounds the memory of attention, and the wait for a cancellation, behind a long prompt.
+PREFILL_TOKENS = 1024
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """What a model knows behind a prompt.
@@ -67,6 +71,13 @@ def prompts_kept() -> Iterator[None]:
         _kept.reset(token)
 
 
+def new_cache(weights: Weights) -> DynamicCache:
+    """An empty cache of the layers this network needs."""
+    from transformers.cache_utils import DynamicCache
+
+    return DynamicCache(config=weights.network.config)
+
+
 class ReadingCancelledError(Exception):
     """Nobody waits for this prompt any more; never leaves the decoder."""
 
@@ -100,8 +111,6 @@ def kept_reading(
 def read(weights: Weights, ids: Sequence[int], cancelled: Callable[[], bool] = _never) -> Reading:
     """Read a prompt of at least one token; `cancelled` is asked before each part of it."""
     import torch
-
-    from confroute.models.decoding import PREFILL_TOKENS, new_cache
 
     network, cache, out = weights.network, new_cache(weights), None
     with torch.inference_mode():

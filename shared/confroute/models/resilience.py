@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +24,8 @@ from confroute.models.retry_budget import RetryBudget
 
 T = TypeVar("T")
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+# Of a tier without a breaker.
+_UNGUARDED = nullcontext()
 # httpx and requests do not derive from ConnectionError, and importing them to ask would cost every user.
 _TRANSIENT_NAMES = frozenset(
     {
@@ -85,15 +87,6 @@ class Limits:
         if not 0 <= self.expected_s < math.inf:
             msg = f"expected_s is {self.expected_s}: expected seconds, 0 or more"
             raise PolicyError(msg)
-
-    def begun(self) -> None:
-        """One more call of this tier begins; its retries come out of the common budget."""
-        if self.retries is not None:
-            self.retries.add()
-
-    def watched(self, tier: str) -> AbstractContextManager[None]:
-        """What one attempt runs in, so that the breaker can refuse it and learn from it."""
-        return nullcontext() if self.breaker is None else self.breaker.watching(tier)
 
     def limit_s(self, tier: str, keep_s: float) -> float | None:
         """Seconds that one attempt may take now, `keep_s` of the deadline left over; None for no limit.
@@ -224,20 +217,19 @@ class Attempted(Generic[T]):
     attempts: int
 
 
-def attempt(limits: Limits, tier: str, call: Callable[[], T], *, keep_s: float = 0.0) -> Attempted[T]:
-    """Call under `limits`, leaving `keep_s` seconds of the deadline; the last error is raised as it came."""
-
-    def timed() -> T:
+def _once(limits: Limits, tier: str, call: Callable[[], T], keep_s: float) -> T:
+    """One attempt, which the breaker can refuse and learns from."""
+    with _UNGUARDED if limits.breaker is None else limits.breaker.watching(tier):
         limit_s = limits.limit_s(tier, keep_s)
         return call() if limit_s is None else within(limit_s, tier, call)
 
-    def once() -> T:
-        with limits.watched(tier):
-            return timed()
 
-    limits.begun()
+def attempt(limits: Limits, tier: str, call: Callable[[], T], *, keep_s: float = 0.0) -> Attempted[T]:
+    """Call under `limits`, leaving `keep_s` seconds of the deadline; the last error is raised as it came."""
+    if limits.retries is not None:
+        limits.retries.add()
     try:
-        return Attempted(value=once(), attempts=1)
+        return Attempted(value=_once(limits, tier, call, keep_s), attempts=1)
     except Exception as error:
         if limits.attempts == 1 or not is_transient(error):
             raise
@@ -252,28 +244,26 @@ def attempt(limits: Limits, tier: str, call: Callable[[], T], *, keep_s: float =
         # The first call was made without tenacity, whose set-up costs more than most calls need; it is told now.
         if made == 1:
             raise first
-        return once()
+        return _once(limits, tier, call, keep_s)
 
     value = Retrying(**_retrying(limits, keep_s))(again)
     return Attempted(value=value, attempts=made)
+
+
+async def _aonce(limits: Limits, tier: str, call: Callable[[], Coroutine[Any, Any, T]], keep_s: float) -> T:
+    with _UNGUARDED if limits.breaker is None else limits.breaker.watching(tier):
+        limit_s = limits.limit_s(tier, keep_s)
+        return await call() if limit_s is None else await awithin(limit_s, tier, call)
 
 
 async def aattempt(
     limits: Limits, tier: str, call: Callable[[], Coroutine[Any, Any, T]], *, keep_s: float = 0.0
 ) -> Attempted[T]:
     """Async form of `attempt`."""
-
-    async def timed() -> T:
-        limit_s = limits.limit_s(tier, keep_s)
-        return await call() if limit_s is None else await awithin(limit_s, tier, call)
-
-    async def once() -> T:
-        with limits.watched(tier):
-            return await timed()
-
-    limits.begun()
+    if limits.retries is not None:
+        limits.retries.add()
     try:
-        return Attempted(value=await once(), attempts=1)
+        return Attempted(value=await _aonce(limits, tier, call, keep_s), attempts=1)
     except Exception as error:
         if limits.attempts == 1 or not is_transient(error):
             raise
@@ -287,7 +277,7 @@ async def aattempt(
         made += 1
         if made == 1:
             raise first
-        return await once()
+        return await _aonce(limits, tier, call, keep_s)
 
     value: T = await AsyncRetrying(**_retrying(limits, keep_s))(again)
     return Attempted(value=value, attempts=made)

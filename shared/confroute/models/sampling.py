@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from confroute.errors import RequestError
 from confroute.models.prompts import Row
-from confroute.types import Alternatives, Finish, Generation, Usage
-
-if TYPE_CHECKING:
-    from confroute.models.decoding import Decoder
+from confroute.models.text_model import Piece
+from confroute.types import Finish, Generation, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,31 +25,25 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
-    """A part of a streamed answer.
+class Drawn:
+    """One token of one row, with its natural log-probability at temperature 1 and the likeliest ones there."""
 
-    Attributes
-    ----------
-    text : str
-        Never retracted. May be empty on the last piece.
-    logprobs : tuple of float
-        Natural log-probabilities of `tokens`, in (-inf, 0].
-    tokens : tuple of str
-        They join to `text`.
-    top_logprobs : tuple of alternatives or None
-        The likeliest tokens at each place, where they were asked for.
-    finish : str or None
-        Why the answer ended; on the last piece only.
-    usage : Usage or None
-        Tokens of the whole call; on the last piece only.
-    """
+    row: int
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
 
-    text: str
-    logprobs: tuple[float, ...] = ()
-    tokens: tuple[str, ...] = ()
-    top_logprobs: tuple[Alternatives, ...] | None = None
-    finish: Finish | None = None
-    usage: Usage | None = None
+
+class Draws(Protocol):
+    """Whatever draws a token per row at a time, such as `confroute.models.decoding.Decoder`."""
+
+    def step(self) -> list[Drawn] | None:
+        """The next token of every row left; None once cancelled."""
+        ...
+
+    def drop(self, rows: Collection[int]) -> None:
+        """Take rows out of the batch."""
+        ...
 
 
 def check(plan: Plan, stop: Sequence[str]) -> None:
@@ -75,7 +67,7 @@ def check(plan: Plan, stop: Sequence[str]) -> None:
             raise RequestError(msg)
 
 
-def steps(decoder: Decoder, rows: list[Row], plan: Plan, ends: frozenset[int]) -> Iterator[None]:
+def steps(decoder: Draws, rows: list[Row], plan: Plan, ends: frozenset[int]) -> Iterator[None]:
     """Draw until every row has ended, pausing after each token."""
     for step in range(plan.max_tokens):
         drawn = decoder.step()

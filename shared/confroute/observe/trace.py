@@ -10,9 +10,10 @@ from functools import partial
 from typing import TypeAlias
 
 from confroute.decision import Decision
+from confroute.display import Displayable
 
 
-class Trace(list[Decision]):
+class Trace(Displayable, list[Decision]):
     """A list of decisions that a notebook shows as a table.
 
     Examples
@@ -20,18 +21,6 @@ class Trace(list[Decision]):
     >>> Trace([Decision(route="edge", stage="draft", reason="kept")])
     <1 decision: edge 1; 0.00 s>
     """
-
-    def __repr__(self) -> str:
-        """One line."""
-        from confroute.views.decision import trace_text
-
-        return trace_text(self)
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from confroute.views.decision import trace_html
-
-        return trace_html(self)
 
 
 Sink: TypeAlias = Callable[[Decision], object]

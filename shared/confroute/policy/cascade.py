@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal
 
-from confroute.asks import Ask, Draft, Evidence, Final, Report, Seen, Tentative
-from confroute.decision import Decision, Measurement, Routed, Stage, Step
+from confroute.asks import Ask, AskGenerator, Draft, Evidence, Final, Report, Tentative, WatchResult
+from confroute.decision import UNCALIBRATED, Decision, Measurement, Routed, Stage, Step
+from confroute.display import Displayable
 from confroute.errors import (
     AllTiersFailedError,
     MissingExtraError,
@@ -19,41 +21,39 @@ from confroute.errors import (
     StreamInterruptedError,
     TierError,
 )
-from confroute.flow import Flow
+from confroute.flow import intercept
 from confroute.policy.files import from_json, register, to_json
 from confroute.policy.gate import Gate, check_threshold
 from confroute.policy.prefix import Prefix
 from confroute.policy.rules import Rule, Ruling
-from confroute.policy.steps import drafting, failed_step, is_missing, kind_of, step_of, steps_of
-from confroute.policy.threshold import DEFAULT_SOURCE, Threshold
+from confroute.policy.steps import failed_step, step_of, steps_of
+from confroute.policy.threshold import Threshold
 from confroute.policy.verdict import (
     Verdict,
     blocked_by,
-    default_lacking,
-    gates_for,
+    default_abstention_gate,
+    is_empty,
     is_grey,
-    repeated,
     replacement,
-    settled,
-    stay,
-    unmeasured,
+    settled_test,
+    sticky_ruling,
     verdict_of,
+    verdict_on_repetition,
+    verdict_without_signal,
+    with_abstention_gate,
 )
-from confroute.policy.wrapper import Shown
-from confroute.remediation import failure, told
+from confroute.remediation import describe, failure
 from confroute.signals import SelfConsistency, Signal, TokenLogprob
-from confroute.signals.base import Asking, Case, alternatives_wanted
+from confroute.signals.base import Case, alternatives_wanted
 from confroute.types import Generation, Request, Tier
 
-T = TypeVar("T")
-Walking: TypeAlias = Generator[Ask, Evidence, T]
 # Set-up errors: hiding them would send every call to the paid tier, or leave a policy without evidence, for ever.
 _SET_UP = (MissingExtraError, ModelError, PolicyError)
 
 
 @dataclass(slots=True, kw_only=True)
-class Walk:
-    """The state of one call. Its methods are generators: they yield asks and receive evidence."""
+class CascadeRun:
+    """The state of one call. Most of its methods are generators: they yield asks and receive evidence."""
 
     policy: Cascade
     request: Request
@@ -67,18 +67,18 @@ class Walk:
     rejected: Generation | None = None
     rejected_by: str = ""
     verdict: Verdict | None = None
-    seen: Seen | None = None
+    watch: WatchResult | None = None
     pools: dict[float, list[Generation]] = field(default_factory=dict)
 
     def tier(self, name: str) -> Tier:
-        """What the host said of a tier."""
+        """What the host knows of a tier."""
         return self.request.tiers.get(name) or Tier(name=name, model=name)
 
-    def ruled(self, ruling: Ruling) -> Walking[Routed]:
+    def follow(self, ruling: Ruling) -> AskGenerator[Routed]:
         """Answer on the tier that a rule or the caller named, and on no other."""
         stage: Stage = "forced" if ruling.rule == "forced" else "rule"
         try:
-            answer = yield from self.ask_one(Final(tier=ruling.tier, private=ruling.private))
+            answer = yield from self.ask(Final(tier=ruling.tier, private=ruling.private), "final")
         except StreamInterruptedError:
             raise
         except Exception as error:
@@ -87,24 +87,18 @@ class Walk:
                 raise TierError(msg) from error
             raise
         rule = None if stage == "forced" else ruling.rule
-        return self.routed(
-            answer,
-            ruling.tier,
-            Verdict(keep=True, stage=stage, reason=ruling.reason),
-            rule=rule,
-            private=ruling.private,
-        )
+        verdict = Verdict(keep=True, stage=stage, reason=ruling.reason)
+        return self.routed(answer, ruling.tier, verdict, rule=rule, private=ruling.private)
 
-    def try_tier(self, name: str) -> Walking[Routed | None]:
-        """Draft on one tier and judge it; None if the next tier has to answer."""
+    def try_tier(self, name: str) -> AskGenerator[Routed | None]:
+        """Draft on one tier and judge the draft; None if the next tier has to answer."""
         tier = self.tier(name)
         blocked = blocked_by(tier)
         if blocked:
             self.notes.append(blocked)
             return None
         try:
-            wanted = alternatives_wanted(gate.signal for gate in self.gates)
-            draft = yield from self.ask_one(drafting(name, self.policy.prefix, self.request, wanted))
+            draft = yield from self.ask(self.draft_ask(name), "draft")
         except (*_SET_UP, StreamInterruptedError):
             raise
         except Exception as error:
@@ -115,31 +109,129 @@ class Walk:
             return None
         self.verdict = yield from self.judge(tier, draft)
         if self.verdict.keep:
-            return self.kept(draft, name, self.verdict)
-        cut = self.seen is not None and self.seen.outcome == "cut"
+            return self.keep(draft, name, self.verdict)
+        cut = self.watch is not None and self.watch.outcome == "cut"
         self.rejected, self.rejected_by = replace(draft, flaw="cut off") if cut else draft, name
         self.notes.append(self.verdict.reason)
         return None
 
-    def kept(self, draft: Generation, name: str, verdict: Verdict) -> Routed:
-        """The draft, or a sample in its place where the policy wants what most of them say."""
-        found = None
-        if self.policy.returns == "majority" and verdict.stage in ("draft", "evidence"):
-            found = replacement(self.request.asked, draft, self.pools.values())
-        if found is None:
-            return self.routed(draft, name, verdict)
-        reason = f"{verdict.reason}; {found.reason}"
-        return self.routed(found.answer, name, verdict, reason=reason, sampled=True)
+    def draft_ask(self, tier: str) -> Draft | Tentative:
+        """The ask for a draft: watched while it is written where the policy and the request allow it."""
+        alternatives = alternatives_wanted([gate.signal for gate in self.gates])
+        prefix = self.policy.prefix
+        if prefix is None or self.request.whole or self.request.threshold is not None:
+            return Draft(tier=tier, top_logprobs=alternatives)
+        return Tentative(tier=tier, watch=prefix, top_logprobs=alternatives)
 
-    def last_resort(self, name: str) -> Walking[Routed]:
-        """Answer on the last tier, or settle what is left if it fails."""
+    def ask(self, ask: Draft | Tentative | Final, kind: str) -> AskGenerator[Generation]:
+        """Ask for one answer, add its step, and return the answer or raise the error that the ask ended in."""
         try:
-            answer = yield from self.ask_one(Final(tier=name))
+            evidence = yield ask
+            answer = evidence.generations[0] if evidence.generations else Generation(text="")
+        except Exception as error:
+            self.steps.append(failed_step(kind, error, tier=ask.tier, model=self.tier(ask.tier).model))
+            raise
+        model = answer.model or self.tier(ask.tier).model
+        self.steps.append(step_of(kind, evidence, tier=ask.tier, model=model))
+        self.watch = evidence.watch
+        if kind == "draft" and is_empty(answer, evidence):
+            msg = f"{ask.tier} returned an empty answer"
+            raise TierError(msg)
+        return answer
+
+    def judge(self, tier: Tier, draft: Generation) -> AskGenerator[Verdict]:
+        """Measure gate after gate until one decides."""
+        self.pools = {}
+        early = self.verdict_before_gates(tier, draft)
+        if early is not None:
+            return early
+        last: Verdict | None = None
+        question = self.request.asked
+        for position, gate in enumerate(self.gates, start=1):
+            more = position < len(self.gates)
+            case = Case(
+                tier=tier,
+                question=question,
+                draft=draft,
+                settled=settled_test(gate, more=more),
+                pools=self.pools,
+                context=self.request.context,
+                messages=self.request.messages,
+            )
+            before = len(self.steps)
+            measured = yield from self.measure(gate, case)
+            if measured is None:
+                continue
+            self.signals[measured.signal] = measured
+            self.grey.pop(measured.signal, None)  # of an earlier tier
+            last = verdict_of(gate, measured, stage="evidence" if len(self.steps) > before else "draft")
+            if not (more and gate.grey and is_grey(gate, measured.uncertainty)):
+                return last
+            self.grey[measured.signal] = gate.grey
+        return last or verdict_without_signal(tier, self.skipped, self.policy.on_no_signal)
+
+    def verdict_before_gates(self, tier: Tier, draft: Generation) -> Verdict | None:
+        """Judge a draft that needs no measurement: it cannot be used, was judged by its first tokens, or repeats a kept answer."""
+        if draft.flaw is not None:
+            reason = f"{tier.name} answer cannot be used: {draft.flaw}"
+            return Verdict(keep=False, stage="draft", reason=reason)
+        if self.watch is not None and self.policy.prefix is not None:
+            early = self.policy.prefix.verdict(self.watch, tier.name)
+            if early is not None and early.measurement is not None:
+                self.signals[early.measurement.signal] = early.measurement
+                return early
+        if self.request.context is None:
+            return None
+        return verdict_on_repetition(self.request, tier.name, draft)
+
+    def measure(self, gate: Gate, case: Case) -> AskGenerator[Measurement | None]:
+        """One gate's measurement; None, with the reason kept, where there is none."""
+        try:
+            measured = yield from intercept(
+                gate.signal.measure(case), partial(self.pass_on, model=case.tier.model)
+            )
+        except _SET_UP:
+            raise
+        except SignalUnavailableError as error:
+            self.skipped[gate.signal.name] = str(error)
+            return None
+        except Exception as error:  # noqa: BLE001  a signal that fails is no evidence; the decision says so
+            self.skipped[gate.signal.name] = f"{type(error).__name__} while it was measured"
+            return None
+        if measured.uncertainty not in gate.signal.range:
+            self.skipped[gate.signal.name] = f"{measured.uncertainty} is outside the signal's own range"
+            return None
+        return measured
+
+    def pass_on(self, ask: Ask, *, model: str) -> AskGenerator[Evidence]:
+        """Pass a signal's ask on and add its steps; `model` is the judged tier's."""
+        try:
+            evidence = yield ask
+        except Exception as error:
+            self.steps += steps_of(ask, error, model, before=len(self.steps))
+            raise
+        self.steps += steps_of(ask, evidence, model, before=len(self.steps))
+        return evidence
+
+    def keep(self, draft: Generation, name: str, verdict: Verdict) -> Routed:
+        """Return the draft, or a sample in its place where the policy wants what most of them say."""
+        winner = None
+        if self.policy.returns == "majority" and verdict.stage in ("draft", "evidence"):
+            winner = replacement(self.request.asked, draft, self.pools.values())
+        if winner is None:
+            return self.routed(draft, name, verdict)
+        reason = f"{verdict.reason}; {winner.reason}"
+        return self.routed(winner.answer, name, verdict, reason=reason, sampled=True)
+
+    def ask_last_tier(self, name: str) -> AskGenerator[Routed]:
+        """Answer on the last tier, or do without it if it fails."""
+        try:
+            answer = yield from self.ask(Final(tier=name), "final")
         except StreamInterruptedError:
             raise
         except Exception as error:  # noqa: BLE001  raised again unless the policy has an answer to it
             self.failures[name] = error
-            return self.without_last(name, error)
+            return self.without_last_tier(name, error)
         why = "; ".join(self.notes)
         if self.verdict is not None and not self.verdict.keep:
             verdict = self.verdict
@@ -148,25 +240,18 @@ class Walk:
         rule = "capability" if verdict.stage == "rule" else None
         return self.routed(answer, name, verdict, reason=f"{why}: {name} answers", rule=rule)
 
-    def without_last(self, name: str, error: Exception) -> Routed:
-        """The last tier failed: the rejected draft, flagged, or an error that names every cause."""
+    def without_last_tier(self, name: str, error: Exception) -> Routed:
+        """The last tier failed: return the rejected draft, flagged, or raise an error that names every cause."""
         keeps = self.policy.on_cloud_error == "edge" or getattr(error, "keeps_draft", False)
-        if keeps and self.rejected is not None and self.rejected.flaw is None:
+        draft, verdict = self.rejected, self.verdict
+        if keeps and draft is not None and draft.flaw is None and verdict is not None:
             reason = f"{'; '.join(self.notes)}; {failure(name, error)}: the rejected draft is returned"
-            verdict = self.verdict
-            if verdict is not None:
-                verdict = Verdict(
-                    keep=True,
-                    stage="fallback",
-                    reason=reason,
-                    gate=verdict.gate,
-                    measurement=verdict.measurement,
-                )
-                return self.routed(self.rejected, self.rejected_by, verdict, degraded=True)
+            kept = replace(verdict, keep=True, stage="fallback", reason=reason)
+            return self.routed(draft, self.rejected_by, kept, degraded=True)
         if len(self.failures) > 1:
             raise AllTiersFailedError(self.failures) from error
-        if self.rejected is not None:
-            msg = f"{name} failed ({told(error)}) after the draft was rejected: {'; '.join(self.notes)}"
+        if draft is not None:
+            msg = f"{name} failed ({describe(error)}) after the draft was rejected: {'; '.join(self.notes)}"
             raise TierError(msg) from error
         raise error
 
@@ -182,101 +267,6 @@ class Walk:
             steps=tuple(self.steps),
         )
 
-    def ask_one(self, ask: Draft | Tentative | Final) -> Walking[Generation]:
-        """Yield an ask for one answer, keep its step, and return the answer or raise what it ended in."""
-        kind = kind_of(ask)
-        try:
-            evidence = yield ask
-            answer = evidence.generations[0] if evidence.generations else Generation(text="")
-        except Exception as error:
-            self.steps.append(failed_step(kind, error, tier=ask.tier, model=self.tier(ask.tier).model))
-            raise
-        self.steps.append(
-            step_of(kind, evidence, tier=ask.tier, model=answer.model or self.tier(ask.tier).model)
-        )
-        self.seen = evidence.seen
-        if kind == "draft" and is_missing(answer, evidence):
-            msg = f"{ask.tier} returned an empty answer"
-            raise TierError(msg)
-        return answer
-
-    def judge(self, tier: Tier, draft: Generation) -> Walking[Verdict]:
-        """Measure gate after gate until one decides."""
-        self.pools = {}
-        if draft.flaw is not None:
-            return Verdict(
-                keep=False, stage="draft", reason=f"{tier.name} answer cannot be used: {draft.flaw}"
-            )
-        prefix = self.policy.prefix
-        early = None if prefix is None else prefix.verdict(self.seen, tier.name)
-        if early is not None and early.measurement is not None:
-            self.signals[early.measurement.signal] = early.measurement
-            return early
-        copied = repeated(self.request, tier.name, draft)
-        if copied is not None:
-            return copied
-        last: Verdict | None = None
-        for position, gate in enumerate(self.gates):
-            more = position + 1 < len(self.gates)
-            case = Case(
-                tier=tier,
-                question=self.request.asked,
-                draft=draft,
-                settled=settled(gate, more=more),
-                pools=self.pools,
-                context=self.request.context,
-                messages=self.request.messages,
-            )
-            before = len(self.steps)
-            measured = yield from self.measure(gate, case)
-            if measured is None:
-                continue
-            self.signals[measured.signal] = measured
-            self.grey.pop(measured.signal, None)  # of an earlier tier
-            last = verdict_of(gate, measured, stage="evidence" if len(self.steps) > before else "draft")
-            if not (more and gate.grey and is_grey(gate, measured.uncertainty)):
-                return last
-            self.grey[measured.signal] = gate.grey
-        return last or unmeasured(tier, self.skipped, self.policy.on_no_signal)
-
-    def measure(self, gate: Gate, case: Case) -> Walking[Measurement | None]:
-        """One gate's measurement, or None, with the reason kept, where it cannot be had."""
-        name = gate.signal.name
-        try:
-            measured = yield from self.logged(gate.signal.measure(case), case.tier)
-        except _SET_UP:
-            raise
-        except SignalUnavailableError as error:
-            self.skipped[name] = str(error)
-            return None
-        except Exception as error:  # noqa: BLE001  evidence that fails is no evidence: kept in the decision
-            self.skipped[name] = f"{type(error).__name__} while it was measured"
-            return None
-        if measured.uncertainty not in gate.signal.range:
-            self.skipped[name] = f"{measured.uncertainty} is outside the signal's own range"
-            return None
-        return measured
-
-    def logged(self, measuring: Asking[Measurement], tier: Tier) -> Walking[Measurement]:
-        """Pass a signal's asks on and keep a step for each."""
-        evidence: Evidence | None = None
-        failed: Exception | None = None
-        while True:
-            try:
-                if failed is not None:
-                    ask = measuring.throw(failed)
-                else:
-                    ask = next(measuring) if evidence is None else measuring.send(evidence)
-            except StopIteration as done:
-                measured: Measurement = done.value
-                return measured
-            evidence, failed = None, None
-            try:
-                evidence = yield ask
-            except Exception as error:  # noqa: BLE001  the signal may know what to do; if not, it comes back
-                failed = error
-            self.steps += steps_of(ask, failed or evidence, tier.model, before=len(self.steps))
-
     def routed(
         self,
         answer: Generation,
@@ -289,7 +279,7 @@ class Walk:
         private: bool = False,
         sampled: bool = False,
     ) -> Routed:
-        """The result, with its decision."""
+        """The answer with its decision."""
         gate, measured = verdict.gate, verdict.measurement
         decision = Decision(
             route=route,
@@ -313,20 +303,20 @@ class Walk:
 
 
 def default_gates() -> tuple[Gate, ...]:
-    """What a cascade measures if it is not told: log-probabilities, and samples where there are none.
+    """What a cascade measures by default: log-probabilities, and samples where there are none.
 
-    0.25 nats a token is a mean probability of 78 %; 0.4 is two of five samples. Neither number was fitted to your
+    0.25 nats per token is a mean probability of 78 %; 0.4 is two of five samples. Neither number was fitted to your
     models: record and calibrate before you rely on them.
     """
     return (
-        Gate(signal=TokenLogprob(), threshold=Threshold(value=0.25, source=DEFAULT_SOURCE)),
-        Gate(signal=SelfConsistency(), threshold=Threshold(value=0.4, source=DEFAULT_SOURCE)),
+        Gate(signal=TokenLogprob(), threshold=Threshold(value=0.25, source=UNCALIBRATED)),
+        Gate(signal=SelfConsistency(), threshold=Threshold(value=0.4, source=UNCALIBRATED)),
     )
 
 
 @register
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Cascade(Shown):
+class Cascade(Displayable):
     """Ask each tier in turn, cheapest first, and keep the first answer that is certain enough.
 
     Parameters
@@ -380,7 +370,7 @@ class Cascade(Shown):
     on_edge_error: Literal["cloud", "raise"] = "cloud"
     on_cloud_error: Literal["raise", "edge"] = "raise"
     returns: Literal["draft", "majority"] = "draft"
-    lacking: Gate | None = field(default_factory=default_lacking)
+    lacking: Gate | None = field(default_factory=default_abstention_gate)
     sticky: bool = True
 
     def __post_init__(self) -> None:
@@ -401,12 +391,6 @@ class Cascade(Shown):
         _one_of("on_edge_error", self.on_edge_error, ("cloud", "raise"))
         _one_of("on_cloud_error", self.on_cloud_error, ("raise", "edge"))
         _one_of("returns", self.returns, ("draft", "majority"))
-
-    def __repr__(self) -> str:
-        """One line; `save` writes it all."""
-        from confroute.views.policy import policy_text
-
-        return policy_text(self)
 
     @classmethod
     def of(
@@ -462,14 +446,14 @@ class Cascade(Shown):
             raise PolicyError(msg)
         return policy
 
-    def flow(self, request: Request, *, rulings: Sequence[Ruling] | None = None) -> Flow:
+    def flow(self, request: Request, *, rulings: Sequence[Ruling] | None = None) -> AskGenerator[Routed]:
         """Route one request; see `confroute.flow.Policy`.
 
         Parameters
         ----------
         request : Request
         rulings : sequence of Ruling, optional
-            What `rulings` gave, for a layer that asked the rules already: a detector may cost more than the draft.
+            What the method `rulings` returned, from a caller that asked the rules already: a detector may cost more than the draft.
 
         Raises
         ------
@@ -478,28 +462,25 @@ class Cascade(Shown):
         PolicyError
             A threshold for this call that no gate of this policy can use.
         """
-        if not any(message.text.strip() for message in request.messages) and not request.attachments:
+        if not request.attachments and not any(message.text.strip() for message in request.messages):
             msg = "the conversation is empty: expected at least one message with content"
             raise RequestError(msg)
-        walk = Walk(policy=self, request=request, gates=self._gates(request))
+        run = CascadeRun(policy=self, request=request, gates=self._gates(request))
         ruling = self._ruling(request, self.rulings(request) if rulings is None else rulings)
         try:
-            return (yield from self._steps(walk, ruling))
+            if ruling is not None:
+                return (yield from run.follow(ruling))
+            for tier in self.tiers[:-1]:
+                routed = yield from run.try_tier(tier)
+                if routed is not None:
+                    return routed
+            return (yield from run.ask_last_tier(self.tiers[-1]))
         except Exception as error:
-            yield Report(decision=walk.failed(error))
+            yield Report(decision=run.failed(error))
             raise
 
-    def _steps(self, walk: Walk, ruling: Ruling | None) -> Generator[Ask, Evidence, Routed]:
-        if ruling is not None:
-            return (yield from walk.ruled(ruling))
-        for tier in self.tiers[:-1]:
-            routed = yield from walk.try_tier(tier)
-            if routed is not None:
-                return routed
-        return (yield from walk.last_resort(self.tiers[-1]))
-
     def rulings(self, request: Request) -> list[Ruling]:
-        """What the rules say, in their order; each is asked once."""
+        """The rulings of those rules that apply, in order; each rule is asked once."""
         return [ruling for rule in self.rules if (ruling := rule(request)) is not None]
 
     def _ruling(self, request: Request, rulings: Sequence[Ruling]) -> Ruling | None:
@@ -514,7 +495,7 @@ class Cascade(Shown):
             )
         if rulings:
             return rulings[0]
-        return stay(request, self.tiers) if self.sticky else None
+        return sticky_ruling(request, self.tiers) if self.sticky else None
 
     def _check_tier(self, tier: str, who: str) -> None:
         if tier not in self.tiers:
@@ -525,8 +506,8 @@ class Cascade(Shown):
         """The gates with the thresholds that the caller gave for this call."""
         given = request.threshold
         if given is None:
-            own = tuple(gate.for_tags(request.tags) for gate in self.gates) if request.tags else self.gates
-            return gates_for(request, own, self.lacking)
+            gates = tuple(gate.for_tags(request.tags) for gate in self.gates) if request.tags else self.gates
+            return gates if request.context is None else with_abstention_gate(gates, self.lacking, request)
         names = [gate.signal.name for gate in self.gates]
         if isinstance(given, (int, float)):
             if len(names) > 1:
@@ -537,9 +518,12 @@ class Cascade(Shown):
         if unknown:
             msg = f"threshold for {', '.join(sorted(unknown))}: this policy measures {', '.join(names)}"
             raise PolicyError(msg)
-        gates = (gate.for_tags(request.tags) for gate in self.gates)
-        whose = request.threshold_source
-        return tuple(_with_threshold(gate, given.get(gate.signal.name), whose) for gate in gates)
+        return tuple(
+            _with_threshold(
+                gate.for_tags(request.tags), given.get(gate.signal.name), request.threshold_source
+            )
+            for gate in self.gates
+        )
 
 
 def _with_threshold(gate: Gate, value: float | None, source: str) -> Gate:

@@ -21,7 +21,6 @@ from confroute.signals import (
     ContextLacks,
     ContextSupport,
     CoverageEntropy,
-    Curve,
     Degree,
     Eccentricity,
     EigenvalueSum,
@@ -29,10 +28,11 @@ from confroute.signals import (
     Ensemble,
     EntailmentDegree,
     EwensMixture,
-    Head,
     KernelEntropy,
+    LogisticCalibrator,
     McDropout,
     Member,
+    MonotoneInterpolator,
     OptionProbability,
     Probe,
     PTrue,
@@ -57,7 +57,7 @@ T = TypeVar("T", bound=type)
 _KNOWN: dict[str, type[Any]] = {
     known.__name__: known
     for known in (
-        *(BetaBinomial, Combined, Curve, EwensMixture, Head, Member, Recorded),
+        *(BetaBinomial, Combined, MonotoneInterpolator, EwensMixture, LogisticCalibrator, Member, Recorded),
         *(AlphabetSize, Cocoa, CoverageEntropy, Degree, Eccentricity, EigenvalueSum),
         *(KernelEntropy, OptionProbability, PTrue, EmbeddingCosine, EntailmentDegree, WordOverlap),
         *(TokenEntropy, TokenMargin, Verbalised),
@@ -76,6 +76,10 @@ _KNOWN: dict[str, type[Any]] = {
         *(Ensemble, McDropout, Probe),
     )
 }
+
+
+# Names that classes had in files of earlier versions.
+_KNOWN |= {"Curve": MonotoneInterpolator, "Head": LogisticCalibrator}
 
 
 def register(cls: T) -> T:

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
-from confroute.asks import Ask, Embed, Evidence, Report
+from confroute.asks import Ask, AskGenerator, Embed, Evidence, Report
 from confroute.decision import Decision, Measurement, Routed, Stage, Step
+from confroute.display import Displayable
 from confroute.errors import MissingExtraError, ModelError, PolicyError, StreamInterruptedError
-from confroute.flow import Flow
+from confroute.flow import intercept
 from confroute.heads.base import Estimate, Head, TextHead, check_head_input
 from confroute.heads.encoder import Encoder
 from confroute.policy.cascade import Cascade
-from confroute.policy.verdict import blocked_by, stay
-from confroute.policy.wrapper import Shown, through
+from confroute.policy.verdict import blocked_by, sticky_ruling
 from confroute.types import Request, Tier
 
 SIGNAL = "head"
 _SET_UP = (MissingExtraError, ModelError, PolicyError)
-_Walking: TypeAlias = Generator[Ask, Evidence, Routed]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeadFirst(Shown):
+class HeadFirst(Displayable):
     """Ask a head first: cloud now, edge now, or draft and verify by the cascade.
 
     Parameters
@@ -90,7 +89,7 @@ class HeadFirst(Shown):
         """Those of the cascade."""
         return self.cascade.tiers
 
-    def flow(self, request: Request) -> Flow:
+    def flow(self, request: Request) -> AskGenerator[Routed]:
         """Route one request; see `confroute.flow.Policy`."""
         if request.route is not None or not request.asked.strip():
             return (yield from self.cascade.flow(request))
@@ -118,7 +117,7 @@ class HeadFirst(Shown):
             return _noted(routed, *steps, measured=measured)
         return (yield from self._settled(request, measured, steps, *choice))
 
-    def _read(self, text: str) -> Generator[Ask, Evidence, tuple[object, tuple[Step, ...]]]:
+    def _read(self, text: str) -> AskGenerator[tuple[object, tuple[Step, ...]]]:
         """What the head takes of a text: the text, or its vector and the step that made it."""
         if self.encoder is None:
             return [text], ()
@@ -127,7 +126,7 @@ class HeadFirst(Shown):
         return evidence.numbers, (step,)
 
     def _stays(self, request: Request) -> bool:
-        return self.cascade.sticky and stay(request, self.tiers) is not None
+        return self.cascade.sticky and sticky_ruling(request, self.tiers) is not None
 
     def _choice(self, wins: float, spread: float) -> tuple[str, str] | None:
         """Tier and reason, or None where the cascade has to judge a draft."""
@@ -144,7 +143,7 @@ class HeadFirst(Shown):
 
     def _settled(
         self, request: Request, measured: Measurement, steps: tuple[Step, ...], tier: str, reason: str
-    ) -> _Walking:
+    ) -> AskGenerator[Routed]:
         """The chosen tier's answer, or the other's where it fails and the cascade's policy lets that be."""
         edge, cloud = self.tiers[0], self.tiers[-1]
         may_fall = (
@@ -153,7 +152,7 @@ class HeadFirst(Shown):
         stage: Stage = "head"
         failed: list[Decision] = []
         try:
-            routed = yield from through(
+            routed = yield from intercept(
                 self.cascade.flow(replace(request, route=tier), rulings=()), _held(failed)
             )
         except Exception as error:
@@ -183,10 +182,10 @@ def _tier(request: Request, name: str) -> Tier:
     return request.tiers.get(name) or Tier(name=name, model=name)
 
 
-def _held(failed: list[Decision]) -> Callable[[Ask], Generator[Ask, Evidence, Evidence]]:
+def _held(failed: list[Decision]) -> Callable[[Ask], AskGenerator[Evidence]]:
     """Keep the record of a failed call back: it is the call's only if no other tier answers."""
 
-    def answer(ask: Ask) -> Generator[Ask, Evidence, Evidence]:
+    def answer(ask: Ask) -> AskGenerator[Evidence]:
         if not isinstance(ask, Report):
             return (yield ask)
         failed.append(ask.decision)

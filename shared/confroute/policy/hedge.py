@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal
 
-from confroute.asks import Ask, Begin, Cancel, Consult, Draft, Evidence, Final, Report, Shadow, Tentative
+from confroute.asks import (
+    Ask,
+    AskGenerator,
+    Begin,
+    Cancel,
+    Consult,
+    Draft,
+    Evidence,
+    Final,
+    Report,
+    Shadow,
+    Tentative,
+)
 from confroute.decision import Routed, Step
 from confroute.errors import BudgetSpentError, PolicyError
-from confroute.flow import Flow, Policy
+from confroute.flow import Policy, intercept
 from confroute.policy.files import register
 from confroute.policy.reuse import DraftReuse
-from confroute.policy.wrapper import Shown, layers_of, noted, through
+from confroute.policy.wrapper import Wrapper, annotate, nested_policies
 from confroute.types import Request, Usage
 
 # Of text without a tokenizer: a token is about 4 bytes of English.
@@ -21,7 +32,7 @@ _BYTES_A_TOKEN = 4
 
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hedged(Shown):
+class Hedged(Wrapper):
     """Begin the last tier's answer beside the evidence on the draft, and cancel whichever is not needed.
 
     Worth its price where waiting is dearer than tokens: an escalated call no longer waits for the samples first, a
@@ -58,17 +69,11 @@ class Hedged(Shown):
         if self.when not in {"grey", "draft"}:
             msg = f"when is {self.when!r}: expected 'grey' or 'draft'"
             raise PolicyError(msg)
-        if any(isinstance(layer, DraftReuse) for layer in layers_of(self.policy)):
+        if any(isinstance(inner, DraftReuse) for inner in nested_policies(self.policy)):
             msg = "a hedge begins before there is a draft to reuse: take Hedged or DraftReuse, not both"
             raise PolicyError(msg)
 
-    @property
-    def tiers(self) -> tuple[str, ...]:
-        """Those of the policy."""
-        tiers: tuple[str, ...] = getattr(self.policy, "tiers", ("edge", "cloud"))
-        return tiers
-
-    def flow(self, request: Request) -> Flow:
+    def flow(self, request: Request) -> AskGenerator[Routed]:
         """Route one request; see `confroute.flow.Policy`."""
         if self.tags and not request.tags.intersection(self.tags):
             return (yield from self.policy.flow(request))
@@ -78,15 +83,15 @@ class Hedged(Shown):
 class _Hedge:
     """One call's hedge."""
 
-    def __init__(self, layer: Hedged, request: Request) -> None:
-        self.layer, self.request = layer, request
-        self.final = Final(tier=layer.tiers[-1])
+    def __init__(self, wrapper: Hedged, request: Request) -> None:
+        self.wrapper, self.request = wrapper, request
+        self.final = Final(tier=wrapper.tiers[-1])
         self.drafted = self.begun = self.used = False
 
-    def run(self) -> Flow:
+    def run(self) -> AskGenerator[Routed]:
         """The policy's own flow, with the last tier begun where it may be needed."""
         try:
-            routed = yield from through(self.layer.policy.flow(self.request), self.answer)
+            routed = yield from intercept(self.wrapper.policy.flow(self.request), self.answer)
         except Exception:
             if self.begun and not self.used:
                 yield Cancel(ask=self.final)
@@ -94,11 +99,11 @@ class _Hedge:
         if not self.begun:
             return routed
         if self.used:
-            return noted(routed, "hedge", {"used": True})
+            return annotate(routed, "hedge", {"used": True})
         dropped = yield Cancel(ask=self.final)
         return self.lost(routed, dropped)
 
-    def answer(self, ask: Ask) -> Generator[Ask, Evidence, Evidence]:
+    def answer(self, ask: Ask) -> AskGenerator[Evidence]:
         """Begin before the ask that the hedge is to run beside; hand over what was begun when it is wanted."""
         if isinstance(ask, Final):
             if self.begun and ask.tier == self.final.tier:
@@ -107,13 +112,13 @@ class _Hedge:
             return (yield ask)
         if isinstance(ask, (Draft, Tentative)):
             self.drafted = True
-            if self.layer.when == "draft":
+            if self.wrapper.when == "draft":
                 yield from self.begin()
         elif self.drafted and not isinstance(ask, (Consult, Report, Shadow)):
             yield from self.begin()
         return (yield ask)
 
-    def begin(self) -> Generator[Ask, Evidence, None]:
+    def begin(self) -> AskGenerator[None]:
         """Begin once; a budget that has nothing left for a hedge leaves the call unhedged."""
         if self.begun:
             return
@@ -140,4 +145,6 @@ class _Hedge:
             usage=usage,  # and no latency: nobody waited for it
             error=None if said else "cancelled",
         )
-        return noted(routed, "hedge", {"used": False, "estimated": said is None or said.usage is None}, step)
+        return annotate(
+            routed, "hedge", {"used": False, "estimated": said is None or said.usage is None}, step
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from confroute.asks import Outcome, Seen
+from confroute.asks import Outcome, WatchResult
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
 from confroute.policy.gate import Gate
@@ -85,7 +85,7 @@ class Prefix:
         first = logprobs[: self.tokens]
         return sum(max(0.0, -value) for value in first) / max(1, len(first))
 
-    def verdict(self, seen: Seen | None, tier: str) -> Verdict | None:
+    def verdict(self, seen: WatchResult | None, tier: str) -> Verdict | None:
         """What follows from how watching a draft ended; None if its gates have to say."""
         if seen is None or seen.outcome == "wait":
             return None

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from confroute.asks import Ask, Draft, Evidence, Final, Tentative
+from confroute.asks import Ask, AskGenerator, Draft, Evidence, Final, Tentative
+from confroute.decision import Routed
 from confroute.errors import PolicyError
-from confroute.flow import Flow, Policy
+from confroute.flow import Policy, intercept
 from confroute.policy.files import register
-from confroute.policy.wrapper import Shown, noted, through
+from confroute.policy.wrapper import Wrapper, annotate
 from confroute.types import Generation, Request
 
 VERIFY = (
@@ -27,11 +27,11 @@ PATCH = (
 
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DraftReuse(Shown):
+class DraftReuse(Wrapper):
     """Show the last tier the draft that was not kept.
 
     Off unless you put it around a policy: it makes every escalated prompt longer, and a wrong draft can mislead. Measure
-    both on your own models first, as `tests/perf/draft_reuse.py` does.
+    both on your own models first, as `benchmarks/draft_reuse.py` does.
 
     Parameters
     ----------
@@ -60,18 +60,12 @@ class DraftReuse(Shown):
             msg = f"mode is {self.mode!r}: expected 'verify' or 'patch'"
             raise PolicyError(msg)
 
-    @property
-    def tiers(self) -> tuple[str, ...]:
-        """Those of the policy."""
-        tiers: tuple[str, ...] = getattr(self.policy, "tiers", ("edge", "cloud"))
-        return tiers
-
-    def flow(self, request: Request) -> Flow:
+    def flow(self, request: Request) -> AskGenerator[Routed]:
         """Route one request; see `confroute.flow.Policy`."""
         drafts: list[tuple[str, Generation]] = []
         verified = shown = False
 
-        def answer(ask: Ask) -> Generator[Ask, Evidence, Evidence]:
+        def answer(ask: Ask) -> AskGenerator[Evidence]:
             nonlocal verified, shown
             if isinstance(ask, (Draft, Tentative)):
                 evidence = yield ask
@@ -92,13 +86,13 @@ class DraftReuse(Shown):
                 else evidence
             )
 
-        routed = yield from through(self.policy.flow(request), answer)
+        routed = yield from intercept(self.policy.flow(request), answer)
         if not shown:
             return routed
         if not verified or routed.decision.route != self.tiers[-1]:
-            return noted(routed, "reuse", {"mode": self.mode})
+            return annotate(routed, "reuse", {"mode": self.mode})
         reason = f"{routed.decision.reason}; {self.tiers[-1]} verified the draft, which is returned"
-        return noted(
+        return annotate(
             routed, "reuse", {"mode": self.mode, "verified": True}, route=drafts[-1][0], reason=reason
         )
 

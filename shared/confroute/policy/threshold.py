@@ -10,9 +10,9 @@ import numpy as np
 
 from confroute.certificate import Certificate, Loss
 from confroute.errors import CalibrationError, PolicyError
+from confroute.policy.guarantee import certified, certified_groups
 
 LEAST_ROWS = 8
-DEFAULT_SOURCE = "uncalibrated default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,8 +205,6 @@ class Threshold:
         >>> threshold.certificate.method, threshold.certificate.n, 0.5 < threshold.value < 0.55
         ('ltt-hypergeometric', 500, True)
         """
-        from confroute.policy.guarantee import certified
-
         value, certificate = certified(
             uncertainty,
             edge_quality,
@@ -251,8 +249,6 @@ class Threshold:
         CalibrationError
             A group whose rows are too few or cannot meet the target; the message names it.
         """
-        from confroute.policy.guarantee import certified_groups
-
         found = certified_groups(
             group,
             uncertainty,

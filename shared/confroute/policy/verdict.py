@@ -1,4 +1,4 @@
-"""From one gate's measurement to keep or not: the comparisons that a cascade makes."""
+"""From a draft and its measurements to keep or not: the comparisons that a cascade makes."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
-from confroute.decision import Measurement, Stage
+from confroute.asks import Evidence
+from confroute.decision import UNCALIBRATED, Measurement, Stage
 from confroute.errors import NoSignalError
 from confroute.policy.gate import Gate
 from confroute.policy.rules import Ruling
-from confroute.policy.threshold import DEFAULT_SOURCE, Threshold
+from confroute.policy.threshold import Threshold
 from confroute.signals.abstention import ContextLacks
 from confroute.signals.answers import answer_of, normalised
 from confroute.signals.base import Settled
 from confroute.types import Generation, Request, Tier
 
-_ANOTHER = "take a signal that this model allows: `confroute doctor` tells which"
+_OTHER_SIGNAL = "take a signal that this model allows: `confroute doctor` tells which"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +38,15 @@ def blocked_by(tier: Tier) -> str | None:
         return f"{tier.name} is passed over ({tier.closed})"
     if tier.lacks is not None:
         return f"{tier.name} cannot do {tier.lacks}"
-    if not tier.fits:
+    if tier.context_window is not None and not tier.fits:
         return f"the prompt ({tier.input_tokens} tokens) is longer than the context of {tier.name} ({tier.context_window})"
     return None
+
+
+def is_empty(draft: Generation, evidence: Evidence) -> bool:
+    """Whether a draft holds no answer at all; one that was cut off or shown already is judged by its tokens instead."""
+    judged = evidence.watch is not None and evidence.watch.outcome != "wait"
+    return not (judged or draft.text.strip() or draft.answer is not None or draft.flaw is not None)
 
 
 def is_grey(gate: Gate, uncertainty: float) -> bool:
@@ -47,74 +54,73 @@ def is_grey(gate: Gate, uncertainty: float) -> bool:
     return gate.grey is not None and gate.grey[0] < uncertainty <= gate.grey[1]
 
 
-def settled(gate: Gate, *, more: bool) -> Settled:
-    """Whether every uncertainty between two bounds leads to the same next step."""
-
-    def same(low: float, high: float) -> bool:
-        edges = [gate.threshold.value]
-        if more and gate.grey is not None:
-            edges = [*gate.grey]
-        return not any(low <= edge < high for edge in edges)
-
-    return same
+def settled_test(gate: Gate, *, more: bool) -> Settled:
+    """Return the function of two bounds that is True if every uncertainty between them leads to the same next step."""
+    edges = gate.grey if more and gate.grey is not None else (gate.threshold.value,)
+    return lambda low, high: not any(low <= edge < high for edge in edges)
 
 
 def verdict_of(gate: Gate, measured: Measurement, *, stage: Stage) -> Verdict:
-    """What one gate says of its measurement, in words too."""
-    said = ""
-    if measured.lacking:
-        stage, said = "lacking", "the draft says that the context lacks the answer; "
+    """Compare a measurement with its gate's threshold."""
+    about = ""
+    if measured.abstention:
+        stage, about = "lacking", "the draft says that the context lacks the answer; "
     keep = measured.uncertainty <= gate.threshold.value
     sign, then = ("<=", "kept") if keep else (">", "not kept")
     unit = gate.signal.range.unit
     reason = (
-        f"{said}{measured.signal.replace('_', ' ')} {measured.uncertainty:.3g} {unit} {sign} {gate.threshold.value:.3g} "
+        f"{about}{measured.signal.replace('_', ' ')} {measured.uncertainty:.3g} {unit} {sign} {gate.threshold.value:.3g} "
         f"({gate.threshold.source}): answer {then}"
     )
     return Verdict(keep=keep, stage=stage, reason=reason, gate=gate, measurement=measured)
 
 
-def unmeasured(
+def verdict_without_signal(
     tier: Tier, skipped: Mapping[str, str], on_no_signal: Literal["cloud", "edge", "raise"]
 ) -> Verdict:
-    """What the policy says when nothing could be measured; `skipped` says why, by signal.
+    """Apply a policy's `on_no_signal` where nothing could be measured; `skipped` holds why, by signal.
 
     Raises
     ------
     NoSignalError
-        The policy says so.
+        The policy wants it.
     """
     why = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
     if on_no_signal == "raise":
-        msg = f"no uncertainty could be measured for {tier.model} ({why}); set on_no_signal to 'cloud' or 'edge', or {_ANOTHER}"
+        msg = (
+            f"no uncertainty could be measured for {tier.model} ({why}); set on_no_signal to 'cloud' or 'edge', "
+            f"or {_OTHER_SIGNAL}"
+        )
         raise NoSignalError(msg)
     keep = on_no_signal == "edge"
-    kept = f"{tier.name} answer kept" if keep else f"{tier.name} answer not kept"
+    then = f"{tier.name} answer kept" if keep else f"{tier.name} answer not kept"
     return Verdict(
         keep=keep,
         stage="no_signal",
-        reason=f"no evidence ({why}): {kept} by on_no_signal={on_no_signal!r}; {_ANOTHER}",
+        reason=f"no evidence ({why}): {then} by on_no_signal={on_no_signal!r}; {_OTHER_SIGNAL}",
     )
 
 
-def default_lacking() -> Gate:
-    """Believe a draft that says the context lacks the answer if at most half of the question's words stand there.
+def default_abstention_gate() -> Gate:
+    """Believe a draft that says the context lacks the answer if at most half of the question's words occur there.
 
     0.5 was not fitted to your models and texts.
     """
-    return Gate(signal=ContextLacks(), threshold=Threshold(value=0.5, source=DEFAULT_SOURCE))
+    return Gate(signal=ContextLacks(), threshold=Threshold(value=0.5, source=UNCALIBRATED))
 
 
-def gates_for(request: Request, gates: tuple[Gate, ...], lacking: Gate | None) -> tuple[Gate, ...]:
-    """The gates of one call, that for lacking context first where something was retrieved."""
-    if lacking is None or request.context is None or not request.context.passages:
+def with_abstention_gate(
+    gates: tuple[Gate, ...], abstention: Gate | None, request: Request
+) -> tuple[Gate, ...]:
+    """The gates of one call: where something was retrieved, the one for abstentions comes first."""
+    if abstention is None or request.context is None or not request.context.passages:
         return gates
     known = {gate.signal.name for gate in gates}
-    return gates if lacking.signal.name in known else (lacking, *gates)
+    return gates if abstention.signal.name in known else (abstention, *gates)
 
 
-def repeated(request: Request, tier: str, draft: Generation) -> Verdict | None:
-    """Keep a draft that repeats the answer it was to refine, which this tier gave and which was kept then.
+def verdict_on_repetition(request: Request, tier: str, draft: Generation) -> Verdict | None:
+    """Keep a draft that repeats the answer it was to refine, if this tier gave that answer and it was kept then.
 
     It is not measured: a copied text is certain whatever it says.
     """
@@ -125,10 +131,10 @@ def repeated(request: Request, tier: str, draft: Generation) -> Verdict | None:
     return Verdict(keep=True, stage="draft", reason=reason)
 
 
-def stay(request: Request, tiers: tuple[str, ...]) -> Ruling | None:
-    """Hold a call that goes on from a later tier's answer on that tier.
+def sticky_ruling(request: Request, tiers: tuple[str, ...]) -> Ruling | None:
+    """Keep a call that continues a later tier's answer on that tier.
 
-    A weaker model would rewrite it; and what it copies from it would look certain.
+    A weaker model would rewrite it, and what it copies from it would look certain.
     """
     begun = request.begun_on
     if begun is None or begun not in tiers[1:]:
@@ -145,7 +151,7 @@ class Majority:
     answer : Generation
         The draft where its answer is among the most frequent ones, else the first sample that gave the most frequent one.
     votes, of : int
-        Answers that say the same as it, itself included, and answers that voted.
+        Answers that agree with it, itself included, and answers that voted.
     """
 
     answer: Generation
@@ -154,7 +160,7 @@ class Majority:
 
     @property
     def reason(self) -> str:
-        """What a decision says of a sample that won."""
+        """The words in the decision where a sample won."""
         return f"a sample is returned in its place: {self.votes} of {self.of} answers, not the draft's, say the same"
 
 
@@ -166,18 +172,18 @@ def majority(question: str, draft: Generation, samples: Iterable[Generation]) ->
     question : str
     draft : Generation
     samples : iterable of Generation
-        Those with a flaw, cut off at the length limit or without text do not vote: none of them could be returned.
+        Those with a flaw, cut off at the length limit or empty do not vote: none of them could be returned.
 
     Notes
     -----
-    Answers are the same if their final numbers, options or short answers are, else if their normalised texts are. Long texts
-    mostly all differ, and the draft stays.
+    Answers agree if their final numbers, options or short answers do, else if their normalised texts do. Long texts mostly all
+    differ; then the draft stays.
 
     Examples
     --------
-    >>> said = [Generation(text=text) for text in ("So 7.", "8 legs", "It is 8")]
-    >>> found = majority("How many legs?", said[0], said[1:])
-    >>> found.answer.text, found.votes, found.of
+    >>> answers = [Generation(text=text) for text in ("So 7.", "8 legs", "It is 8")]
+    >>> winner = majority("How many legs?", answers[0], answers[1:])
+    >>> winner.answer.text, winner.votes, winner.of
     ('8 legs', 2, 3)
     """
     answers = [draft, *(sample for sample in samples if _usable(sample))]
@@ -192,10 +198,10 @@ def majority(question: str, draft: Generation, samples: Iterable[Generation]) ->
 
 def replacement(question: str, draft: Generation, pools: Iterable[Iterable[Generation]]) -> Majority | None:
     """The winner where it is not the draft; `pools` are the samples of each temperature."""
-    found = majority(question, draft, chain.from_iterable(pools))
-    return None if found.answer is draft else found
+    winner = majority(question, draft, chain.from_iterable(pools))
+    return None if winner.answer is draft else winner
 
 
 def _usable(sample: Generation) -> bool:
-    said = bool(sample.text.strip()) or sample.answer is not None
-    return said and sample.flaw is None and sample.finish != "length"
+    holds_answer = bool(sample.text.strip()) or sample.answer is not None
+    return holds_answer and sample.flaw is None and sample.finish != "length"

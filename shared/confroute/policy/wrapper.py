@@ -1,69 +1,73 @@
-"""What stands around a policy without being one: it sees every ask and its evidence, and adds to the decision."""
+"""Policies around a policy: they see every ask and its evidence, and add to the decision."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
-from confroute.asks import Ask, Evidence
 from confroute.decision import Decision, Routed, Step
-from confroute.flow import Flow, Policy, advance
+from confroute.display import Displayable
+from confroute.flow import Policy
 from confroute.types import JSON
 
 _coin = random.Random()  # noqa: S311  no secret: the calls need only be chosen without looking at them
 
 
 def by_chance(share: float) -> bool:
-    """Whether a call is one of this share, which is drawn without looking at it; work of a `Consult`."""
+    """Draw whether a call is among this share of all; work of a `Consult`."""
     return _coin.random() < share
 
 
-class Shown:
-    """A policy, or a layer around one, that a notebook shows as a table."""
+class Wrapper(Displayable):
+    """A policy around another one, its `policy`.
+
+    Attributes
+    ----------
+    learns : bool
+        Whether it sets the thresholds of the policy inside, which no other wrapper may set then.
+    pays : bool
+        Whether it charges the calls that it sees to budgets.
+    """
 
     __slots__ = ()
+    learns: ClassVar[bool] = False
+    pays: ClassVar[bool] = False
+    policy: Any
 
-    def _repr_html_(self: Policy) -> str:
-        """What a notebook shows."""
-        from confroute.views.policy import policy_html
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """Those of the policy inside, cheapest first."""
+        tiers: tuple[str, ...] = getattr(self.policy, "tiers", ("edge", "cloud"))
+        return tiers
 
-        return policy_html(self)
 
+def annotate(routed: Routed, wrapper: str, note: dict[str, JSON], *steps: Step, **changes: Any) -> Routed:
+    """Add to a decision what a wrapper did.
 
-def through(inner: Flow, answer: Callable[[Ask], Generator[Ask, Evidence, Evidence]]) -> Flow:
-    """Run `inner` with each of its asks answered by `answer`, which may ask for more or for something else.
-
-    What `answer` raises is thrown into `inner`, as if the ask itself had failed.
+    Parameters
+    ----------
+    routed : Routed
+    wrapper : str
+        Key of the note in `Decision.layers`.
+    note : dict
+    *steps : Step
+        Further steps.
+    **changes : object
+        Other fields of the decision.
     """
-    evidence: Evidence | None = None
-    error: Exception | None = None
-    try:
-        while not isinstance(wanted := advance(inner, evidence, error), Routed):
-            evidence, error = None, None
-            try:
-                evidence = yield from answer(wanted)
-            except Exception as caught:  # noqa: BLE001  the inner policy judges it
-                error = caught
-        return wanted
-    finally:
-        inner.close()
-
-
-def noted(routed: Routed, layer: str, note: dict[str, JSON], *steps: Step, **changes: Any) -> Routed:
-    """The result with what a layer did in its decision."""
     decision: Decision = replace(
         routed.decision,
-        layers={**routed.decision.layers, layer: note},
+        layers={**routed.decision.layers, wrapper: note},
         steps=(*routed.decision.steps, *steps),
         **changes,
     )
     return replace(routed, decision=decision)
 
 
-def layers_of(policy: Policy) -> Iterator[Any]:
-    """The policy and everything inside it, outermost first."""
+def nested_policies(policy: Policy) -> Iterator[Any]:
+    """A policy and every one inside it, outermost first."""
     inner: Any = policy
     while inner is not None:
         yield inner

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from confroute.display import Displayable
 from confroute.recording import RecordError, Row, with_signals
 from confroute.stats.arrays import Array
 from confroute.stats.isotonic import crossfit_probability
@@ -50,7 +51,7 @@ class Bin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignalReport:
+class SignalReport(Displayable):
     """One signal on the rows that it could be measured on. None marks what is not defined there.
 
     Attributes
@@ -80,12 +81,6 @@ class SignalReport:
     curve: RiskCoverage | None = field(repr=False, compare=False)
     reliability: tuple[Bin, ...] = field(repr=False)
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from confroute.views.calibration import signal_html
-
-        return signal_html(self)
-
     def to_dict(self) -> dict[str, JSON]:
         """JSON form: the numbers, without the curves."""
         interval: JSON = None if self.auroc_ci is None else [_rounded(end) for end in self.auroc_ci]
@@ -99,7 +94,7 @@ class SignalReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class RunReport:
+class RunReport(Displayable):
     """A recorded run and its signals.
 
     Attributes
@@ -127,18 +122,6 @@ class RunReport:
     cloud_quality: float | None
     signals: Mapping[str, SignalReport]
     quality: Array = field(compare=False)
-
-    def __repr__(self) -> str:
-        """One line."""
-        from confroute.views.calibration import run_text
-
-        return run_text(self)
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from confroute.views.calibration import run_html
-
-        return run_html(self)
 
     def to_dict(self) -> dict[str, JSON]:
         """JSON form."""

@@ -7,44 +7,33 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from confroute.asks import Ask, Draft, Evidence, Final, Hidden, Sample
 from confroute.errors import MissingExtraError, ModelError, PolicyError, SignalUnavailableError
-from confroute.executor import Asker, Call
+from confroute.executor import Executor
+from confroute.hosts.dispatch import Dispatcher
+from confroute.hosts.logprob_fallback import LogprobFallback
+from confroute.hosts.text_host import TextHost, facts_of
+from confroute.models.inside import option_alternatives
 from confroute.models.prompt_cache import prompts_kept
+from confroute.models.text_model import TextModel
 from confroute.prices import Price
 from confroute.recording.grade import answer_in, graded
 from confroute.recording.prompts import messages_of
 from confroute.recording.rows import TOP_LOGPROBS, RecordedSample, Row, Side
 from confroute.recording.signals import SIGNALS, Build, with_signals
-from confroute.remediation import told
+from confroute.remediation import describe
+from confroute.signals.answers import options_in
 from confroute.signals.base import alternatives_wanted
+from confroute.signals.option_probability import by_option
 from confroute.types import JSON, Generation, Message
 
 # They hold for every row: kept in each of them, a run of a thousand rows would be a thousand times the same error.
 _SET_UP = (MissingExtraError, ModelError, PolicyError)
 States = Callable[[str, npt.NDArray[np.float32]], str]
-
-
-class Recorded(Protocol):
-    """A model to be recorded: unlike a `Speaker` it answers every ask of a signal, hidden states included."""
-
-    @property
-    def model(self) -> str:
-        """Its own name."""
-        ...
-
-    def call(self, messages: tuple[Message, ...], tier: str) -> Call:
-        """What answers asks of `tier` behind these messages; may be called from several threads."""
-        ...
-
-    def options(self, messages: tuple[Message, ...], draft: Generation) -> Mapping[str, float] | None:
-        """Log-probability, in nats, of each listed option letter as the first token; None where unknown."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +42,8 @@ class Recorder:
 
     Attributes
     ----------
-    edge : Recorded
-    cloud : Recorded or None
+    edge : TextModel
+    cloud : TextModel or None
         None keeps what the input rows say of a cloud.
     samples : int
         Further answers of the edge, at `temperature`.
@@ -72,8 +61,8 @@ class Recorder:
     edge_price, cloud_price : Price or None
     """
 
-    edge: Recorded
-    cloud: Recorded | None = None
+    edge: TextModel
+    cloud: TextModel | None = None
     samples: int = 0
     temperature: float = 1.0
     signals: Mapping[str, Build] = field(default_factory=lambda: SIGNALS)
@@ -83,6 +72,8 @@ class Recorder:
     system: str | None = None
     edge_price: Price | None = None
     cloud_price: Price | None = None
+    # What a model refuses once it is not asked for again.
+    _fallback: LogprobFallback = field(default_factory=LogprobFallback, init=False, repr=False, compare=False)
 
     def row(self, given: Row) -> Row:
         """Record one prompt; failures of a model stand in the row's `error`.
@@ -96,28 +87,32 @@ class Recorder:
         """
         messages = messages_of(given, self.system)
         with prompts_kept():
-            asking = _Asking(ask=Asker(call=self.edge.call(messages, "edge"), limits={}))
-            edge = self._edge(given, messages, asking)
+            asks = _RowAsks(ask=self._ask("edge", self.edge, messages))
+            edge = self._edge(given, messages, asks)
             row = replace(given, edge=edge, cloud=self._cloud(given, messages))
             if edge.error is None:
-                row = with_signals(row, signals=self.signals, work=asking.evidence)
-                row = self._with_states(row, asking)
-        extra: dict[str, JSON] = {**row.extra, "latency_s": dict(asking.latency_s)}
-        return replace(row, extra={**extra, **({"unmeasured": dict(asking.errors)} if asking.errors else {})})
+                row = with_signals(row, signals=self.signals, work=asks.evidence)
+                row = self._with_states(row, asks)
+        extra: dict[str, JSON] = {**row.extra, "latency_s": dict(asks.latency_s)}
+        return replace(row, extra={**extra, **({"unmeasured": dict(asks.errors)} if asks.errors else {})})
 
-    def _edge(self, given: Row, messages: tuple[Message, ...], asking: _Asking) -> Side:
-        side = Side(model=self.edge.model)
+    def _ask(self, tier: str, model: TextModel, messages: tuple[Message, ...]) -> Executor:
+        host = TextHost(model, messages, facts_of(model))
+        return Executor(call=Dispatcher(models={tier: host}, fallback=self._fallback).call, limits={})
+
+    def _edge(self, given: Row, messages: tuple[Message, ...], asks: _RowAsks) -> Side:
+        side = Side(model=self.edge.name)
         try:
-            draft = asking.answers(Draft(tier="edge", top_logprobs=self._wanted()))[0]
-            side = _answered(given, draft, self.edge.model, self.edge_price)
-            options = self.edge.options(messages, draft)
+            draft = asks.answers(Draft(tier="edge", top_logprobs=self._wanted()))[0]
+            side = _answered(given, draft, self.edge.name, self.edge_price)
+            options = _options(self.edge, messages, draft)
             drawn: list[Generation] = []
             if self.samples:
-                drawn = asking.answers(Sample(tier="edge", n=self.samples, temperature=self.temperature))
+                drawn = asks.answers(Sample(tier="edge", n=self.samples, temperature=self.temperature))
         except _SET_UP:
             raise
         except Exception as error:  # noqa: BLE001  kept in the row, so that one bad prompt does not end a run
-            return replace(side, error=told(error))
+            return replace(side, error=describe(error))
         extra: dict[str, JSON] = dict(side.extra)
         if options is not None:
             extra["options"] = {name: round(value, 6) for name, value in options.items()}
@@ -133,20 +128,20 @@ class Recorder:
     def _cloud(self, given: Row, messages: tuple[Message, ...]) -> Side | None:
         if self.cloud is None:
             return given.cloud
-        ask = Asker(call=self.cloud.call(messages, "cloud"), limits={})
+        ask = self._ask("cloud", self.cloud, messages)
         try:
             answer = ask(Final(tier="cloud")).generations[0]
         except _SET_UP:
             raise
         except Exception as error:  # noqa: BLE001  as above
-            return Side(model=self.cloud.model, error=told(error))
-        return _answered(given, answer, self.cloud.model, self.cloud_price)
+            return Side(model=self.cloud.name, error=describe(error))
+        return _answered(given, answer, self.cloud.name, self.cloud_price)
 
-    def _with_states(self, row: Row, asking: _Asking) -> Row:
+    def _with_states(self, row: Row, asks: _RowAsks) -> Row:
         if not self.hidden or self.states is None:
             return row
         try:
-            found = asking.evidence(Hidden(tier="edge", layers=self.hidden)).numbers
+            found = asks.evidence(Hidden(tier="edge", layers=self.hidden)).numbers
         except SignalUnavailableError:
             return row
         assert found is not None, "a Hidden ask brings numbers"
@@ -155,7 +150,7 @@ class Recorder:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Asking:
+class _RowAsks:
     """The edge's asks of one row: each different one is done once and timed."""
 
     ask: Callable[[Ask], Evidence]
@@ -188,6 +183,20 @@ class _Asking:
             took = time.perf_counter() - start
             self.latency_s[kind] = round(self.latency_s.get(kind, 0.0) + took, 4)
         return self.done[ask]
+
+
+def _options(
+    model: TextModel, messages: tuple[Message, ...], draft: Generation
+) -> Mapping[str, float] | None:
+    """Log-probability, in nats, of each option letter that the last user message lists, as the answer's first token."""
+    question = next((message.text for message in reversed(messages) if message.role == "user"), "")
+    letters = options_in(question)
+    if not letters:
+        return None
+    loaded = getattr(model, "loaded", None)
+    if loaded is not None:
+        return by_option(option_alternatives(loaded(), messages, letters), letters)
+    return by_option(draft.top_logprobs[0], letters) or None if draft.top_logprobs else None
 
 
 def _answered(given: Row, answer: Generation, model: str, price: Price | None) -> Side:
@@ -237,7 +246,7 @@ def recorded(rows: Iterable[Row], recorder: Recorder, *, concurrency: int = 1) -
     """Record rows, `concurrency` at a time, in the order in which they end.
 
     What was begun is ended before an error of set-up leaves this; no more than `concurrency` rows are begun at once,
-    so whoever stops asking stops the calls.
+    so whoever stops asks stops the calls.
     """
     if concurrency == 1:
         yield from map(recorder.row, rows)

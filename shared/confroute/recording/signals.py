@@ -9,6 +9,7 @@ from typing import TypeAlias
 from confroute.asks import Ask, Evidence, Sample
 from confroute.decision import Measurement
 from confroute.errors import SignalUnavailableError
+from confroute.flow import drive
 from confroute.recording.rows import Row
 from confroute.signals.alphabet_size import AlphabetSize
 from confroute.signals.answers import option_in
@@ -85,27 +86,18 @@ def measured(row: Row, signal: Signal, *, work: Work | None = None) -> Measureme
         return None
     tier = Tier(name="edge", model=row.edge.model or "edge")
     case = Case(tier=tier, question=row.question, draft=draft)
-    asking = signal.measure(case)
     try:
-        ask = next(asking)
-        while True:
-            evidence = _answered(ask, row, work)
-            ask = (
-                asking.throw(SignalUnavailableError("the recorded run does not hold what was asked for"))
-                if evidence is None
-                else asking.send(evidence)
-            )
-    except StopIteration as done:
-        found: Measurement = done.value
-        return found
+        return drive(signal.measure(case), lambda ask: _evidence(ask, row, work))
     except SignalUnavailableError:
         return None
 
 
-def _answered(ask: Ask, row: Row, work: Work | None) -> Evidence | None:
+def _evidence(ask: Ask, row: Row, work: Work | None) -> Evidence:
     if isinstance(ask, Sample):
         return Evidence(generations=row.edge.further()[ask.drawn : ask.drawn + ask.n])
-    return None if work is None else work(ask)
+    if work is None:
+        raise SignalUnavailableError("the recorded run does not hold what was asked for")
+    return work(ask)
 
 
 def with_signals(

@@ -5,7 +5,7 @@ from confroute.signals.abstention import ContextLacks, abstains
 from confroute.signals.alphabet_size import AlphabetSize
 from confroute.signals.base import Case, Range, Signal
 from confroute.signals.cocoa import Cocoa
-from confroute.signals.combined import Combined, Head, Member
+from confroute.signals.combined import Combined, LogisticCalibrator, Member
 from confroute.signals.consistency import SelfConsistency
 from confroute.signals.coverage_entropy import CoverageEntropy
 from confroute.signals.ensemble import Ensemble
@@ -29,7 +29,7 @@ from confroute.signals.stopping import BetaBinomial, EwensMixture
 from confroute.signals.support import ContextSupport
 from confroute.signals.token_entropy import TokenEntropy
 from confroute.signals.token_margin import TokenMargin
-from confroute.stats.isotonic import Curve
+from confroute.stats.isotonic import MonotoneInterpolator
 
 __all__ = [
     "AlphabetSize",
@@ -40,7 +40,6 @@ __all__ = [
     "ContextLacks",
     "ContextSupport",
     "CoverageEntropy",
-    "Curve",
     "Degree",
     "Eccentricity",
     "EigenvalueSum",
@@ -49,11 +48,12 @@ __all__ = [
     "EntailmentDegree",
     "Equivalence",
     "EwensMixture",
-    "Head",
     "KernelEntropy",
+    "LogisticCalibrator",
     "McDropout",
     "Measurement",
     "Member",
+    "MonotoneInterpolator",
     "OptionProbability",
     "PTrue",
     "Probe",

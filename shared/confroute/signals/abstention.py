@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
-from confroute.signals.base import Asking, Case, Range
+from confroute.signals.base import Case, Range
 from confroute.signals.retrieval import cosines
 from confroute.types import JSON
 
@@ -167,7 +168,7 @@ class ContextLacks:
         """0 to 1: how much of the question the context is about."""
         return Range(high=1.0, unit="of the question found")
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Return how much the context looks as if it held the answer after all.
 
         Raises
@@ -189,4 +190,4 @@ class ContextLacks:
             value = len(asked & content_words(" ".join(passages))) / len(asked)
         else:
             raise SignalUnavailableError("the question has no word to look for")
-        return Measurement(signal=self.name, uncertainty=value, details=details, lacking=True)
+        return Measurement(signal=self.name, uncertainty=value, details=details, abstention=True)

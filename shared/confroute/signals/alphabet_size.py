@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from confroute.asks import AskGenerator
 from confroute.decision import Measurement
-from confroute.signals.base import Asking, Case, Range, said_by, samples
+from confroute.signals.base import Case, Range, said_by, samples
 from confroute.signals.clusters import Clusters
 from confroute.signals.equivalence import Equivalence, SameText
 from confroute.signals.graph import SampleGraph, soft_count
@@ -65,7 +66,7 @@ class AlphabetSize(SampleGraph):
         """1 or more."""
         return Range(low=1.0, unit="meanings")
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Draw and cluster all samples.
 
         Raises

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
-from confroute.asks import Ask, Evidence, Sample
+from confroute.asks import AskGenerator, Sample
 from confroute.decision import Measurement
 from confroute.errors import SignalUnavailableError
 from confroute.types import Context, Generation, Message, Tier
 
-T = TypeVar("T")
-Asking: TypeAlias = Generator[Ask, Evidence, T]
 Settled: TypeAlias = Callable[[float, float], bool]
 
 
@@ -87,7 +85,7 @@ class Signal(Protocol):
         """Values and unit."""
         ...
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Yield asks for the evidence it needs and return the measurement.
 
         Raises
@@ -120,7 +118,7 @@ def said_by(drawn: Sequence[Generation], model: str) -> list[str]:
     return texts
 
 
-def samples(case: Case, count: int, *, temperature: float) -> Asking[list[Generation]]:
+def samples(case: Case, count: int, *, temperature: float) -> AskGenerator[list[Generation]]:
     """Return the first `count` samples at `temperature`, drawing only those that are missing.
 
     Raises

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from confroute.asks import AskGenerator
 from confroute.signals.answers import normalised
-from confroute.signals.base import Asking
 from confroute.signals.equivalence import Equivalence, OneHead, settled_by_text
 
 
@@ -31,12 +31,12 @@ class Clusters:
     _label: dict[str, int] = field(default_factory=dict)
     _keys: dict[str, str] = field(default_factory=dict)
 
-    def add(self, text: str) -> Asking[int]:
+    def add(self, text: str) -> AskGenerator[int]:
         """Group one answer; return its label."""
         yield from self.extend([text])
         return self.labels[-1]
 
-    def extend(self, texts: Sequence[str]) -> Asking[None]:
+    def extend(self, texts: Sequence[str]) -> AskGenerator[None]:
         """Group answers that came together."""
         follows: dict[str, str] = {}
         for text in dict.fromkeys(texts):
@@ -59,7 +59,7 @@ class Clusters:
             return first
         return next((known for known in earlier if settled_by_text(self.question, known, text)), text)
 
-    def _one(self, text: str) -> Asking[None]:
+    def _one(self, text: str) -> AskGenerator[None]:
         """Compare one answer with all representatives at once."""
         heads = [at for at, head in enumerate(self.heads) if self._unclear(head, text)]
         if heads:
@@ -70,7 +70,7 @@ class Clusters:
                 return
         self._found(text)
 
-    def _head_by_head(self, equivalence: OneHead, texts: Sequence[str]) -> Asking[None]:
+    def _head_by_head(self, equivalence: OneHead, texts: Sequence[str]) -> AskGenerator[None]:
         """Compare all answers with one representative at a time: those that match it are compared with no further one.
 
         Where nothing matches, the next answers are taken for representatives together, which saves passes. Pairs with one that

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from confroute.asks import AskGenerator
 from confroute.decision import Measurement
-from confroute.signals.base import Asking, Case, Range, samples
+from confroute.signals.base import Case, Range, samples
 from confroute.signals.graph import SampleGraph
 from confroute.signals.logprob import token_nll
 from confroute.signals.similarity import alike
@@ -45,7 +46,7 @@ class Cocoa(SampleGraph):
         """0 or more."""
         return Range(unit="nats")
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Draw all samples, compare each distinct one with the draft.
 
         Raises

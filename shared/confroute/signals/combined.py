@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
-from confroute.signals.base import Asking, Case, Range, Signal, alternatives_wanted
-from confroute.stats.isotonic import Curve
+from confroute.signals.base import Case, Range, Signal, alternatives_wanted
+from confroute.stats.isotonic import MonotoneInterpolator
 from confroute.types import JSON
 
 Decides: TypeAlias = Literal["gain", "wrong"]
@@ -28,17 +29,17 @@ class Member:
     name : str
         Its column in recorded runs, and its key in the details.
     signal : Signal
-    rank : Curve
+    rank : MonotoneInterpolator
         From its uncertainty to the share of recorded calls below it, in [0, 1]: whatever its unit and its outliers are.
     """
 
     name: str
     signal: Signal
-    rank: Curve
+    rank: MonotoneInterpolator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class LogisticCalibrator:
     """A logistic function of the members' ranks, calibrated by isotonic regression.
 
     Attributes
@@ -48,7 +49,7 @@ class Head:
         One a member, for rank - 1/2.
     absent : tuple of float
         One a member, added instead where it could not be measured.
-    calibrated : Curve
+    calibrated : MonotoneInterpolator
         From the logistic's logit to the calibrated value.
     low, high : float
         Ends of the values: 0 and 1 for a probability, -1 and 1 for a gain.
@@ -57,7 +58,7 @@ class Head:
     intercept: float
     weights: tuple[float, ...]
     absent: tuple[float, ...]
-    calibrated: Curve
+    calibrated: MonotoneInterpolator
     low: float = 0.0
     high: float = 1.0
 
@@ -105,9 +106,9 @@ class Combined:
     ----------
     members : tuple of Member
         In the order of their cost. Those that cannot be measured are left out, as they were in the recorded rows.
-    wrong : Head
+    wrong : LogisticCalibrator
         P(edge wrong).
-    gain : Head or None
+    gain : LogisticCalibrator or None
         Expected quality of the cloud's answer minus the edge's; None where no cloud was recorded.
     decides : {"gain", "wrong"}
         Which of them is the uncertainty. With "gain" a threshold is a price: an answer goes to the cloud if that is expected to
@@ -126,8 +127,8 @@ class Combined:
     """
 
     members: tuple[Member, ...]
-    wrong: Head
-    gain: Head | None = None
+    wrong: LogisticCalibrator
+    gain: LogisticCalibrator | None = None
     decides: Decides = "gain"
 
     def __post_init__(self) -> None:
@@ -158,11 +159,11 @@ class Combined:
         return alternatives_wanted(member.signal for member in self.members)
 
     @property
-    def head(self) -> Head:
+    def head(self) -> LogisticCalibrator:
         """The head that decides."""
         return self.gain if self.decides == "gain" and self.gain is not None else self.wrong
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Measure members until no further one can change the decision.
 
         Raises
@@ -184,7 +185,7 @@ class Combined:
 
     def _member(
         self, at: int, case: Case, spans: Sequence[Span | Literal["unknown"]]
-    ) -> Asking[_Found | str]:
+    ) -> AskGenerator[_Found | str]:
         member = self.members[at]
 
         def settled(low: float, high: float) -> bool:

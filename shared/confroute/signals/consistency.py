@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.signals.answers import Kind, answer_of
-from confroute.signals.base import Asking, Case, Range, samples
+from confroute.signals.base import Case, Range, samples
 from confroute.signals.stopping import BetaBinomial
 
 
@@ -76,7 +77,7 @@ class SelfConsistency:
         """A share of samples."""
         return Range(high=1.0, unit="share")
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Draw samples until the decision is settled.
 
         Raises

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from confroute.asks import AskGenerator
 from confroute.decision import Measurement
-from confroute.signals.base import Asking, Case, Range, said_by, samples
+from confroute.signals.base import Case, Range, said_by, samples
 from confroute.signals.clusters import Clusters
 from confroute.signals.consistency import check_sampling
 from confroute.signals.equivalence import Equivalence, SameText
@@ -78,7 +79,7 @@ class CoverageEntropy:
         """0 or more."""
         return Range(unit="nats")
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Draw and cluster all samples.
 
         Raises

@@ -10,11 +10,11 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from confroute.asks import Draft, Evidence, Gather, Sample, Score
+from confroute.asks import AskGenerator, Draft, Evidence, Gather, Sample, Score
 from confroute.decision import Measurement
 from confroute.errors import MissingExtraError, ModelError, PolicyError, SignalUnavailableError
 from confroute.signals.answers import Kind, answer_of
-from confroute.signals.base import Asking, Case, Range
+from confroute.signals.base import Case, Range
 from confroute.types import JSON, Generation
 
 Statistic: TypeAlias = Literal["disagreement", "predictive_entropy", "mutual_information", "score_variance"]
@@ -135,7 +135,7 @@ class Ensemble:
         bound = voters if self.statistic == "mutual_information" else voters * self.samples
         return Range(high=math.log(bound), unit="nats")
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Ask all members at once.
 
         Raises
@@ -166,7 +166,7 @@ class Ensemble:
         value = min(values[self.statistic], self.range.high)
         return Measurement(signal=self.name, uncertainty=value, details=details)
 
-    def _heard(self, case: Case) -> Asking[tuple[list[tuple[Generation, ...]], dict[str, JSON]]]:
+    def _heard(self, case: Case) -> AskGenerator[tuple[list[tuple[Generation, ...]], dict[str, JSON]]]:
         asks = [
             Draft(tier=name)
             if self.samples == 1
@@ -193,7 +193,7 @@ class Ensemble:
         details: dict[str, JSON] = {"members": len(names), "heard": len(parts)}
         return parts, {**details, **({"failed": failed} if failed else {})}
 
-    def _scored(self, case: Case) -> Asking[Measurement]:
+    def _scored(self, case: Case) -> AskGenerator[Measurement]:
         text = case.draft.text
         if not text.strip():
             raise SignalUnavailableError("the draft has no text that members could score")

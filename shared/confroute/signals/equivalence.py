@@ -15,10 +15,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from confroute.asks import Embed, Entails, Evidence
+from confroute.asks import AskGenerator, Embed, Entails, Evidence
 from confroute.errors import PolicyError
 from confroute.signals.answers import final_answer, kind_of, normalised
-from confroute.signals.base import Asking
+from confroute.types import Generation
 
 _NEGATION = re.compile(r"\b(?:not|no|never|none|neither|nor|cannot|without)\b|n't\b", re.IGNORECASE)
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
@@ -36,7 +36,7 @@ class Match:
 class Equivalence(Protocol):
     """Finds out which of several answers, if any, another one equals, where their texts do not tell."""
 
-    def match(self, question: str, heads: Sequence[str], text: str) -> Asking[Match]:
+    def match(self, question: str, heads: Sequence[str], text: str) -> AskGenerator[Match]:
         """Yield what it needs to know; return the first of `heads` that means the same as `text`."""
         ...
 
@@ -53,7 +53,7 @@ class Likes:
 class OneHead(Protocol):
     """An equivalence that can also compare many pairs at a time, for answers that came together."""
 
-    def like(self, question: str, pairs: Sequence[tuple[str, str]]) -> Asking[Likes]:
+    def like(self, question: str, pairs: Sequence[tuple[str, str]]) -> AskGenerator[Likes]:
         """Yield what it needs to know; return which pairs (representative, answer) mean the same, as `match` would of each.
 
         Pairs come in order of their representatives. An answer goes with the first that it means the same as, and is from then on
@@ -89,6 +89,20 @@ def settled_by_text(question: str, first: str, second: str) -> bool | None:
     return None
 
 
+def disagreement(question: str, edge: Generation, cloud: Generation) -> float:
+    """Return 0.0 if both answers agree and 1.0 if not: by number or option if the question asks for one, else by wording.
+
+    This suits short answers. Free text can differ in wording without being wrong: give `Audited` a loss of your own.
+
+    Examples
+    --------
+    >>> disagreement("What is 2 + 2?", Generation(text="It is 4."), Generation(text="4"))
+    0.0
+    """
+    first, second = edge.answer or edge.text, cloud.answer or cloud.text
+    return 0.0 if settled_by_text(question, first, second) else 1.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SameText:
     """Only answers whose texts, numbers or options agree are the same; needs no model.
@@ -97,7 +111,7 @@ class SameText:
     and never too little.
     """
 
-    def match(self, question: str, heads: Sequence[str], text: str) -> Asking[Match]:
+    def match(self, question: str, heads: Sequence[str], text: str) -> AskGenerator[Match]:
         """Return no match: texts that agree were recognised before."""
         yield from ()
         return Match()
@@ -129,7 +143,7 @@ class SameEmbedding:
             msg = f"cosine is {self.cosine}: expected a number in [-1, 1]"
             raise PolicyError(msg)
 
-    def match(self, question: str, heads: Sequence[str], text: str) -> Asking[Match]:
+    def match(self, question: str, heads: Sequence[str], text: str) -> AskGenerator[Match]:
         """Compare embeddings, all in one ask."""
         texts = tuple(f"{question} {answer}" for answer in (text, *heads))
         evidence = yield Embed(texts=texts, model=self.model)
@@ -164,7 +178,7 @@ class SameEntailment:
             msg = f"probability is {self.probability}: expected a number between 0 and 1"
             raise PolicyError(msg)
 
-    def match(self, question: str, heads: Sequence[str], text: str) -> Asking[Match]:
+    def match(self, question: str, heads: Sequence[str], text: str) -> AskGenerator[Match]:
         """Ask whether each head entails the text, in one ask, then for those that do, whether it entails them."""
         this = f"{question} {text}"
         forward = tuple((f"{question} {head}", this) for head in heads)
@@ -177,7 +191,7 @@ class SameEntailment:
                 return Match(index=int(index), pairs=pairs)
         return Match(pairs=pairs)
 
-    def like(self, question: str, pairs: Sequence[tuple[str, str]]) -> Asking[Likes]:
+    def like(self, question: str, pairs: Sequence[tuple[str, str]]) -> AskGenerator[Likes]:
         """Ask whether the heads entail the texts, in one ask, then, in one more as a rule, whether those that they do entail them."""
         whole = [(f"{question} {head}", f"{question} {text}") for head, text in pairs]
         evidence = yield Entails(pairs=tuple(whole), model=self.model)

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
-from confroute.signals.base import Asking, Case, Range, said_by, samples
+from confroute.signals.base import Case, Range, said_by, samples
 from confroute.signals.consistency import check_sampling
 from confroute.signals.similarity import Alike, Matrix, Similarity, WordOverlap, alike
 from confroute.types import JSON
@@ -58,7 +59,7 @@ class SampleGraph:
         """The uncertainty of these similarities."""
         raise NotImplementedError
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Draw all samples, compare each two distinct ones.
 
         Raises

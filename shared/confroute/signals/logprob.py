@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
-from confroute.signals.base import Asking, Case, Range
+from confroute.signals.base import Case, Range
 from confroute.signals.tokens import Span, check_one_of, logprobs_of, places_of
 from confroute.types import JSON
 
@@ -121,7 +122,7 @@ class TokenLogprob:
         """0 or more, in nats; a perplexity has no unit."""
         return Range(unit="perplexity" if self.statistic == "perplexity" else "nats")
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Return the statistic of the draft's log-probabilities.
 
         Raises

@@ -9,78 +9,16 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from confroute.asks import Layers, Score
+from confroute.asks import AskGenerator, DropoutPasses, Floats, Layers, Score, dropout_fault
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
-from confroute.signals.base import Asking, Case, Range
+from confroute.signals.base import Case, Range
 from confroute.types import JSON
 
-Floats: TypeAlias = npt.NDArray[np.float64]
 Statistic: TypeAlias = Literal["mutual_information", "total", "expected", "variance", "token_variance"]
 _SQUARED: tuple[Statistic, ...] = ("variance", "token_variance")
 STATISTICS: tuple[Statistic, ...] = ("mutual_information", "total", "expected", *_SQUARED)
-
-
-def fault(passes: int, rate: float, layers: Layers, seed: int) -> str | None:
-    """What is wrong with the settings of dropout passes, or None.
-
-    Examples
-    --------
-    >>> fault(1, 0.1, "all", 0)
-    'passes is 1: expected at least 2, since one pass says nothing about their spread'
-    """
-    if passes < 2:
-        return f"passes is {passes}: expected at least 2, since one pass says nothing about their spread"
-    if not 0 <= rate < 1:
-        return f"rate is {rate}: expected a share of features in [0, 1); 0.01 is usual"
-    counted = isinstance(layers, int) and not isinstance(layers, bool) and layers >= 1
-    if not counted and layers not in ("top-third", "all"):
-        return f"layers is {layers!r}: expected 'top-third', 'all' or a number of top layers from 1"
-    if seed < 0:
-        return f"seed is {seed}: expected 0 or more"
-    return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DropoutPasses:
-    """What several passes with dropout say about one answer.
-
-    Attributes
-    ----------
-    logprobs : ndarray of float64, shape (passes, tokens)
-        Natural logarithm of each answer token's probability in each pass, at most 0.
-    total : ndarray of float64, shape (tokens,)
-        Entropy of the mean predictive distribution over the whole vocabulary, in nats, in [0, log vocabulary].
-    expected : ndarray of float64, shape (tokens,)
-        Mean of the passes' own entropies, in nats, in [0, total].
-
-    Shapes that do not belong together and values that are not finite raise SignalUnavailableError.
-    """
-
-    logprobs: Floats = field(compare=False)
-    total: Floats = field(compare=False)
-    expected: Floats = field(compare=False)
-
-    def __post_init__(self) -> None:
-        shape = self.logprobs.shape
-        if len(shape) != 2 or 0 in shape or not self.total.shape == self.expected.shape == shape[1:]:
-            msg = (
-                f"shapes of logprobs, total, expected are {shape}, {self.total.shape}, {self.expected.shape}: "
-                "expected (passes, tokens), (tokens,), (tokens,) with at least one of each"
-            )
-            raise SignalUnavailableError(msg)
-        if not all(np.isfinite(part).all() for part in (self.logprobs, self.total, self.expected)):
-            msg = (
-                "a dropout pass gave values that are not finite; load the model in float32 or lower the rate"
-            )
-            raise SignalUnavailableError(msg)
-
-    @property
-    def mutual_information(self) -> Floats:
-        """Mutual information of each token and the weights (BALD), in nats, 0 or more; shape (tokens,)."""
-        return np.asarray(np.maximum(0.0, self.total - self.expected), dtype=np.float64)
 
 
 def bald(distributions: Floats) -> tuple[Floats, Floats, Floats]:
@@ -205,7 +143,7 @@ class McDropout:
     theirs: they measure how far the answer leans on single features. Calibrate the threshold on recorded data, for
     the same passes, rate and layers.
 
-    The defaults are what ranked errors best on 518 MMLU answers of Qwen2.5-Coder-1.5B (`tests/perf/useful.py`): AUROC .710
+    The defaults are what ranked errors best on 518 MMLU answers of Qwen2.5-Coder-1.5B (`benchmarks/useful.py`): AUROC .710
     [.663, .752] for the expected entropy at rate 0.01, against .566 for mutual information at 0.01 and .548 at the 0.1 that
     models trained with dropout use. The expected entropy is mostly the model's own; choose "mutual_information" for doubt
     about the weights alone.
@@ -219,7 +157,7 @@ class McDropout:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        problem = fault(self.passes, self.rate, self.layers, self.seed)
+        problem = dropout_fault(self.passes, self.rate, self.layers, self.seed)
         if problem is None and self.rate == 0:
             problem = "rate is 0: expected a share of features in (0, 1), or all passes are the same"
         if problem is None and self.statistic not in STATISTICS:
@@ -239,7 +177,7 @@ class McDropout:
             return Range(high=float(np.log(self.passes)), unit="nats")
         return Range(unit="nats^2" if self.statistic in _SQUARED else "nats")
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Ask for the passes over the draft's text and return the statistic.
 
         Raises

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.signals.answers import answer_of, options_in
-from confroute.signals.base import Asking, Case, Range
+from confroute.signals.base import Case, Range
 from confroute.signals.tokens import logprobs_of, tops_of
 
 
@@ -114,7 +115,7 @@ class OptionProbability:
         """1 - a share of probabilities."""
         return Range(high=1.0, unit="1 - share among options")
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Return the doubt; the draft already holds all that is needed.
 
         Raises

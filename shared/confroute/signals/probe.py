@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from confroute.asks import Hidden
+from confroute.asks import AskGenerator, Hidden
 from confroute.decision import Measurement
 from confroute.errors import MissingExtraError, PolicyError, SignalUnavailableError
-from confroute.signals.base import Asking, Case, Range
+from confroute.signals.base import Case, Range
 
 Floats: TypeAlias = "npt.NDArray[np.float64]"
 FORMAT, VERSION = "confroute-probe", 1
@@ -148,7 +148,7 @@ class Probe:
         """A probability."""
         return Range(high=1.0, unit="probability")
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Ask for the hidden states and read them.
 
         Raises

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import SignalUnavailableError
-from confroute.signals.base import Asking, Case, Range
+from confroute.signals.base import Case, Range
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class Recorded:
         """Nothing is known of a column's range."""
         return Range(low=float("-inf"), unit="as recorded")
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Say that it cannot be measured.
 
         Raises

@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
-from confroute.signals.base import Asking, Case, Range
+from confroute.signals.base import Case, Range
 from confroute.types import JSON
 
 
@@ -65,7 +66,7 @@ class RetrievalScore:
         """0 to 2: one minus a cosine."""
         return Range(high=2.0, unit="cosine distance")
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Return the statistic of the scores.
 
         Raises

@@ -6,10 +6,10 @@ import math
 import re
 from dataclasses import dataclass
 
-from confroute.asks import Prompt
+from confroute.asks import AskGenerator, Prompt
 from confroute.decision import Measurement
 from confroute.errors import BadLogprobsError, SignalUnavailableError
-from confroute.signals.base import Asking, Case, Range
+from confroute.signals.base import Case, Range
 from confroute.types import (
     ROUNDING_NATS,
     Alternatives,
@@ -30,7 +30,7 @@ def posed(case: Case) -> str:
     return f"{asked}\n\nProposed answer: {case.draft.text.strip() or case.draft.answer or ''}"
 
 
-def prompted(case: Case, question: str, *, top_logprobs: int, max_tokens: int) -> Asking[Generation]:
+def prompted(case: Case, question: str, *, top_logprobs: int, max_tokens: int) -> AskGenerator[Generation]:
     """Ask the draft's own tier about its draft.
 
     Raises
@@ -81,7 +81,7 @@ class PTrue:
         """A probability."""
         return Range(high=1.0, unit="probability")
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Ask, and compare the two letters.
 
         Raises
@@ -180,7 +180,7 @@ class Verbalised:
         """1 - a stated probability."""
         return Range(high=1.0, unit="1 - stated confidence")
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Ask for the number.
 
         Raises

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import BadLogprobsError, PolicyError, SignalUnavailableError
 from confroute.signals.answers import normalised
-from confroute.signals.base import Asking, Case, Range, said_by, samples
+from confroute.signals.base import Case, Range, said_by, samples
 from confroute.signals.clusters import Clusters, bounds, normalised_entropy
 from confroute.signals.consistency import check_sampling
 from confroute.signals.equivalence import Equivalence, Match, SameText
@@ -75,7 +76,7 @@ class _Given:
 
     says_same: Callable[[str, str], bool] | None
 
-    def match(self, question: str, heads: Sequence[str], text: str) -> Asking[Match]:
+    def match(self, question: str, heads: Sequence[str], text: str) -> AskGenerator[Match]:
         yield from ()
         same = self.says_same
         if same is None:
@@ -84,7 +85,7 @@ class _Given:
         return Match(index=next(both, None))
 
 
-def _finish(asking: Asking[int]) -> None:
+def _finish(asking: AskGenerator[int]) -> None:
     """Run a generator that asks for nothing."""
     for ask in asking:
         msg = f"an answer was asked for ({ask}) where none can be given"
@@ -163,7 +164,7 @@ class SemanticEntropy:
         """Units of log(n)."""
         return Range(high=1.0, unit="of log n")
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Draw and cluster samples until the decision is settled.
 
         Raises

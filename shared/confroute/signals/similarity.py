@@ -9,9 +9,8 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from confroute.asks import Embed, Entails
+from confroute.asks import AskGenerator, Embed, Entails
 from confroute.signals.answers import normalised
-from confroute.signals.base import Asking
 from confroute.signals.equivalence import settled_by_text
 
 Pairs: TypeAlias = "tuple[tuple[str, str], ...]"
@@ -22,7 +21,7 @@ Matrix: TypeAlias = "npt.NDArray[np.float64]"
 class Similarity(Protocol):
     """Says how alike two answers to one question are, in [0, 1], where their texts do not tell."""
 
-    def between(self, question: str, pairs: Pairs) -> Asking[list[float]]:
+    def between(self, question: str, pairs: Pairs) -> AskGenerator[list[float]]:
         """Yield what it needs to know; return one number a pair, the same whichever text comes first."""
         ...
 
@@ -31,7 +30,7 @@ class Similarity(Protocol):
 class WordOverlap:
     """Shared words over all words (Jaccard); needs no model."""
 
-    def between(self, question: str, pairs: Pairs) -> Asking[list[float]]:
+    def between(self, question: str, pairs: Pairs) -> AskGenerator[list[float]]:
         """Compare the sets of words."""
         yield from ()
         words = [(set(normalised(a).split()), set(normalised(b).split())) for a, b in pairs]
@@ -50,7 +49,7 @@ class EmbeddingCosine:
 
     model: str = "all-minilm-l6-v2"
 
-    def between(self, question: str, pairs: Pairs) -> Asking[list[float]]:
+    def between(self, question: str, pairs: Pairs) -> AskGenerator[list[float]]:
         """Embed each text once, all in one ask."""
         texts = tuple(dict.fromkeys(text for pair in pairs for text in pair))
         evidence = yield Embed(texts=texts, model=self.model)
@@ -73,7 +72,7 @@ class EntailmentDegree:
 
     model: str
 
-    def between(self, question: str, pairs: Pairs) -> Asking[list[float]]:
+    def between(self, question: str, pairs: Pairs) -> AskGenerator[list[float]]:
         """Ask both directions of all pairs, in one ask."""
         posed = [(f"{question} {a}", f"{question} {b}") for a, b in pairs]
         both = tuple(posed) + tuple((b, a) for a, b in posed)
@@ -105,7 +104,7 @@ class Alike:
 
 def alike(
     question: str, answers: Sequence[str], similarity: Similarity, *, first: bool = False
-) -> Asking[Alike]:
+) -> AskGenerator[Alike]:
     """Compare answers, each distinct one once; numbers, options and equal texts are settled before any model.
 
     Parameters

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from confroute.asks import Embed, Entails
+from confroute.asks import AskGenerator, Embed, Entails
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.signals.abstention import abstains, content_words, numbers, sentences
-from confroute.signals.base import Asking, Case, Range
+from confroute.signals.base import Case, Range
 from confroute.signals.equivalence import numbers_of
 from confroute.types import JSON
 
@@ -92,7 +92,7 @@ class ContextSupport:
         """0 to 1: what is unsupported."""
         return Range(high=1.0, unit="unsupported")
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Return one minus the support of the draft's claims.
 
         Raises
@@ -127,7 +127,9 @@ class ContextSupport:
             details=details,
         )
 
-    def _supports(self, claims: Sequence[str], passages: Sequence[str], case: Case) -> Asking[list[float]]:
+    def _supports(
+        self, claims: Sequence[str], passages: Sequence[str], case: Case
+    ) -> AskGenerator[list[float]]:
         if self.by == "words":
             there, asked = content_words(" ".join(passages)), content_words(case.question)
             said = [content_words(claim) - asked for claim in claims]

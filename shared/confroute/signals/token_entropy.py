@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
-from confroute.signals.base import Asking, Case, Range
+from confroute.signals.base import Case, Range
 from confroute.signals.tokens import (
     Floats,
     Over,
@@ -130,7 +131,7 @@ class TokenEntropy:
         """0 or more, in nats."""
         return Range(unit="nats")
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Return the lower bound; the draft already holds all that is needed.
 
         Raises

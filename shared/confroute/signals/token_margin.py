@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
-from confroute.signals.base import Asking, Case, Range
+from confroute.signals.base import Case, Range
 from confroute.signals.tokens import (
     Floats,
     Over,
@@ -83,7 +84,7 @@ class TokenMargin:
         """1 - a difference of probabilities."""
         return Range(high=1.0, unit="1 - margin")
 
-    def measure(self, case: Case) -> Asking[Measurement]:
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Return 1 - margin; the draft already holds all that is needed.
 
         Raises

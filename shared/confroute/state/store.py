@@ -1,17 +1,28 @@
-"""The interface of a store, which changes several records in one transaction, and the store in memory."""
+"""Stores in which budgets, audits and learned thresholds keep their records: in memory, in a SQLite file, in Redis.
+
+A store changes any number of records in one transaction, so that concurrent calls count exactly.
+"""
 
 from __future__ import annotations
 
 import functools
 import json
+import os
+import random
+import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from confroute.errors import PolicyError
+from confroute.errors import MissingExtraError, PolicyError, StateError
 
 T = TypeVar("T")
+_REDIS_PREFIX = "confroute:"
+_MAX_WAIT_S = 0.02
 Record: TypeAlias = dict[str, Any]
 # May run more than once, so it must have no side effects.
 Change: TypeAlias = Callable[[list[Record | None]], tuple[list[Record], T]]
@@ -47,46 +58,6 @@ class Store(Protocol):
             The records cannot be read or written; they stay unchanged.
         """
         ...
-
-
-def open_store(where: Store | str) -> Store:
-    """Return the store, or open the one with this name; within a process the same name is the same store.
-
-    Parameters
-    ----------
-    where : Store or str
-        A store, or "memory:NAME", "sqlite:PATH", or "redis://HOST:PORT/DB" (also rediss and unix).
-
-    Raises
-    ------
-    PolicyError
-        The name is not that of a store.
-    MissingExtraError
-        A Redis store needs the `redis` package.
-
-    Examples
-    --------
-    >>> open_store("memory:a") is open_store("memory:a"), open_store("memory:a") is open_store("memory:b")
-    (True, False)
-    """
-    return _open(where) if isinstance(where, str) else where
-
-
-@functools.cache
-def _open(where: str) -> Store:
-    kind, _, rest = where.partition(":")
-    if kind == "memory":
-        return MemoryStore()
-    if kind == "sqlite" and rest:
-        from confroute.state.sqlite import SQLiteStore
-
-        return SQLiteStore(rest)
-    if kind in {"redis", "rediss", "unix"}:
-        from confroute.state.redis import RedisStore
-
-        return RedisStore(where)
-    msg = f"store {where!r}: expected 'memory:NAME', 'sqlite:PATH' or 'redis://HOST:PORT/DB'"
-    raise PolicyError(msg)
 
 
 class MemoryStore:
@@ -125,3 +96,185 @@ class MemoryStore:
             changed, result = change([None if text is None else json.loads(text) for text in texts])
             self._records |= {key: json.dumps(record) for key, record in zip(keys, changed, strict=True)}
         return result
+
+
+class SQLiteStore:
+    """Keeps records in a SQLite file, exactly, for any number of threads and processes of one machine.
+
+    Parameters
+    ----------
+    path : str or Path
+        Created if needed. Not on a network drive, where SQLite's locks are not reliable.
+    clock : callable
+        Seconds since the epoch; for tests and simulations.
+    timeout_s : float
+        How long a change waits for others before it raises `StateError`.
+
+    Notes
+    -----
+    Uses a write-ahead log with `synchronous=NORMAL`: changes survive the end of the process; a power cut may lose the
+    last ones, never their order.
+    """
+
+    waits = True
+
+    def __init__(
+        self, path: str | Path, *, clock: Callable[[], float] = time.time, timeout_s: float = 30.0
+    ) -> None:
+        self.path, self.timeout_s = Path(path), timeout_s
+        self.now = clock
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._process = 0
+        self._closing: weakref.finalize[[sqlite3.Connection, int], SQLiteStore] | None = None
+
+    def __deepcopy__(self, memo: object) -> SQLiteStore:
+        return self
+
+    def close(self) -> None:
+        """Close the file; the next change reopens it."""
+        self._connection = None
+        if self._closing is not None:
+            self._closing()
+
+    def change(self, keys: Sequence[str], change: Change[T]) -> T:
+        """See `Store`."""
+        try:
+            return self._change(keys, change)
+        except sqlite3.Error as error:
+            msg = f"the state in {self.path} cannot be changed ({type(error).__name__}: {error})"
+            raise StateError(msg) from error
+
+    def _change(self, keys: Sequence[str], change: Change[T]) -> T:
+        with self._lock, closing(self._open().cursor()) as cursor:
+            # Takes the write lock at once: of two that read first and write later, one would have to start again.
+            cursor.execute("BEGIN IMMEDIATE")
+            try:
+                rows = [
+                    cursor.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone() for key in keys
+                ]
+                changed, result = change([json.loads(row[0]) if row else None for row in rows])
+                cursor.executemany(
+                    "INSERT INTO state VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                    [(key, json.dumps(record)) for key, record in zip(keys, changed, strict=True)],
+                )
+            except BaseException:
+                cursor.execute("ROLLBACK")
+                raise
+            cursor.execute("COMMIT")
+        return result
+
+    def _open(self) -> sqlite3.Connection:
+        # A connection must not be carried through a fork.
+        if self._connection is None or self._process != os.getpid():
+            connection = sqlite3.connect(
+                self.path, timeout=self.timeout_s, isolation_level=None, check_same_thread=False
+            )
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+            self._connection, self._process = connection, os.getpid()
+            # Not `__del__`: when the interpreter ends, it may run after the modules it needs are gone.
+            self._closing = weakref.finalize(self, _close, connection, self._process)
+        return self._connection
+
+
+def _close(connection: sqlite3.Connection, process: int) -> None:
+    if process == os.getpid():
+        connection.close()
+
+
+class RedisStore:
+    """Keeps records in Redis, exactly: a change that was overtaken by another one is computed again.
+
+    Parameters
+    ----------
+    url : str
+        "redis://HOST:PORT/DB", as in `redis.Redis.from_url`.
+    clock : callable
+        Seconds since the epoch; for tests and simulations. Synchronise the machines' clocks (NTP): windows and leases
+        are compared with them.
+
+    Raises
+    ------
+    MissingExtraError
+        `redis` is not installed.
+    """
+
+    waits = True
+
+    def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
+        try:
+            import redis
+        except ImportError as error:
+            raise MissingExtraError(extra="redis", needed_for="state in Redis") from error
+        self.now = clock
+        self._redis: Any = redis.Redis.from_url(url)
+        self._watch_error, self._redis_error = redis.WatchError, redis.RedisError
+
+    def __deepcopy__(self, memo: object) -> RedisStore:
+        return self
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+    def change(self, keys: Sequence[str], change: Change[T]) -> T:
+        """See `Store`."""
+        try:
+            return self._change([_REDIS_PREFIX + key for key in keys], change)
+        except self._redis_error as error:
+            msg = f"the state in Redis cannot be changed ({type(error).__name__}: {error})"
+            raise StateError(msg) from error
+
+    def _change(self, names: list[str], change: Change[T]) -> T:
+        with self._redis.pipeline() as pipe:
+            while True:
+                try:
+                    pipe.watch(*names)
+                    records = [json.loads(value) if value else None for value in pipe.mget(names)]
+                    changed, result = change(records)
+                    pipe.multi()
+                    for name, record in zip(names, changed, strict=True):
+                        pipe.set(name, json.dumps(record))
+                    pipe.execute()
+                except self._watch_error:
+                    time.sleep(random.uniform(0, _MAX_WAIT_S))  # noqa: S311  spreads the retries, no secret
+                else:
+                    return result
+
+
+def open_store(where: Store | str) -> Store:
+    """Return the store, or open the one with this name; within a process the same name is the same store.
+
+    Parameters
+    ----------
+    where : Store or str
+        A store, or "memory:NAME", "sqlite:PATH", or "redis://HOST:PORT/DB" (also rediss and unix).
+
+    Raises
+    ------
+    PolicyError
+        The name is not that of a store.
+    MissingExtraError
+        A Redis store needs the `redis` package.
+
+    Examples
+    --------
+    >>> open_store("memory:a") is open_store("memory:a"), open_store("memory:a") is open_store("memory:b")
+    (True, False)
+    """
+    return _open(where) if isinstance(where, str) else where
+
+
+@functools.cache
+def _open(where: str) -> Store:
+    kind, _, rest = where.partition(":")
+    if kind == "memory":
+        return MemoryStore()
+    if kind == "sqlite" and rest:
+        return SQLiteStore(rest)
+    if kind in {"redis", "rediss", "unix"}:
+        return RedisStore(where)
+    msg = f"store {where!r}: expected 'memory:NAME', 'sqlite:PATH' or 'redis://HOST:PORT/DB'"
+    raise PolicyError(msg)

@@ -120,7 +120,7 @@ def crossfit_probability(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
+class MonotoneInterpolator:
     """A function that never falls, linear between its knots and constant outside.
 
     Attributes
@@ -137,7 +137,7 @@ class Curve:
 
     Examples
     --------
-    >>> curve = Curve(at=(0.0, 1.0), values=(0.0, 10.0))
+    >>> curve = MonotoneInterpolator(at=(0.0, 1.0), values=(0.0, 10.0))
     >>> curve(0.25), curve(-1), curve(7)
     (2.5, 0.0, 10.0)
     """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from confroute.errors import RequestError
-from confroute.models.speaking import local_dtype
+from confroute.models.local import local_dtype
 from confroute.testing import wire
 from confroute.testing.wire import text_of
 from confroute.types import Generation, Message, Role, Usage

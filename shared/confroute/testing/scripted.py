@@ -19,11 +19,12 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from confroute.asks import Hidden, ModelAsk, Prompt, Sample, Score
+from confroute.asks import Hidden, ModelAsk, Prompt, Sample, Score, StreamAsk
 from confroute.errors import PolicyError
 from confroute.models.inside import elsewhere
-from confroute.streaming import Streamed
+from confroute.models.text_model import Piece
 from confroute.types import Alternatives, Finish, Generation, Message, Request, Usage, transcript
 
 
@@ -102,6 +103,8 @@ class ScriptedModel:
     samples : sequence of Reply or str
         Replies to calls at a temperature above 0, in a cycle; `replies` by default.
     name : str
+    remote : bool
+        Whether it claims to be a remote model, as a `confroute.models.text_model.TextModel` does.
 
     Examples
     --------
@@ -113,6 +116,7 @@ class ScriptedModel:
     replies: Sequence[Reply | str] | Callable[[str], Reply | str] = ("ok",)
     samples: Sequence[Reply | str] = ()
     name: str = "scripted"
+    remote: bool = False
     calls: list[ModelCall] = field(default_factory=list)
     _greedy: int = 0
     _sampled: int = 0
@@ -120,7 +124,8 @@ class ScriptedModel:
 
     def __reduce__(self) -> tuple[type[ScriptedModel], tuple[object, ...]]:
         # Hosts pickle and deep-copy their models; a lock can neither be pickled nor copied.
-        return type(self), (self.replies, self.samples, self.name, [*self.calls], self._greedy, self._sampled)
+        settings = self.replies, self.samples, self.name, self.remote
+        return type(self), (*settings, [*self.calls], self._greedy, self._sampled)
 
     def reply(self, prompt: str, *, temperature: float | None = None) -> Reply:
         """Return the next reply to `prompt`, without its delay and its fault."""
@@ -136,18 +141,50 @@ class ScriptedModel:
                 self._greedy += 1
         return reply if isinstance(reply, Reply) else Reply(text=reply)
 
-    def say(self, prompt: str, *, temperature: float | None = None) -> Generation:
-        """Wait as scripted, then answer or raise the fault."""
+    def generate(
+        self, messages: Sequence[Message], *, n: int = 1, temperature: float | None = None, **settings: Any
+    ) -> tuple[Generation, ...]:
+        """Wait as scripted, then answer or raise the fault, `n` times; other settings of a `TextModel` have no effect."""
+        prompt = transcript(messages)
+        answers = []
+        for _ in range(n):
+            reply = self.reply(prompt, temperature=temperature)
+            time.sleep(reply.latency_s)
+            answers.append(self._answer(reply, prompt))
+        return tuple(answers)
+
+    async def agenerate(
+        self, messages: Sequence[Message], *, n: int = 1, temperature: float | None = None, **settings: Any
+    ) -> tuple[Generation, ...]:
+        """Async form of `generate`."""
+        prompt = transcript(messages)
+        answers = []
+        for _ in range(n):
+            reply = self.reply(prompt, temperature=temperature)
+            await asyncio.sleep(reply.latency_s)
+            answers.append(self._answer(reply, prompt))
+        return tuple(answers)
+
+    def stream(
+        self, messages: Sequence[Message], *, temperature: float | None = None, **settings: Any
+    ) -> Generator[Piece, None, None]:
+        """Answer token by token."""
+        prompt = transcript(messages)
         reply = self.reply(prompt, temperature=temperature)
         time.sleep(reply.latency_s)
-        if reply.fault is not None:
-            raise reply.fault
-        return reply.generation(prompt, model=self.name)
+        yield from _pieces(reply, reply.generation(prompt, model=self.name))
 
-    async def asay(self, prompt: str, *, temperature: float | None = None) -> Generation:
-        """Async form of `say`."""
+    async def astream(
+        self, messages: Sequence[Message], *, temperature: float | None = None, **settings: Any
+    ) -> AsyncGenerator[Piece, None]:
+        """Async form of `stream`."""
+        prompt = transcript(messages)
         reply = self.reply(prompt, temperature=temperature)
         await asyncio.sleep(reply.latency_s)
+        for piece in _pieces(reply, reply.generation(prompt, model=self.name)):
+            yield piece
+
+    def _answer(self, reply: Reply, prompt: str) -> Generation:
         if reply.fault is not None:
             raise reply.fault
         return reply.generation(prompt, model=self.name)
@@ -181,10 +218,10 @@ class ScriptedCalls:
         def answer(ask: ModelAsk) -> list[Generation]:
             if isinstance(ask, (Score, Hidden)):
                 raise elsewhere(ask, self._model(ask.tier).name)
-            prompt = _prompt_for(ask, request)
+            model, messages = self._model(ask.tier), _messages_for(ask, request)
             if isinstance(ask, Sample):
-                return [self._model(ask.tier).say(prompt, temperature=ask.temperature) for _ in range(ask.n)]
-            return [self._model(ask.tier).say(prompt)]
+                return [*model.generate(messages, n=ask.n, temperature=ask.temperature)]
+            return [*model.generate(messages)]
 
         return answer
 
@@ -194,21 +231,18 @@ class ScriptedCalls:
         async def answer(ask: ModelAsk) -> list[Generation]:
             if isinstance(ask, (Score, Hidden)):
                 raise elsewhere(ask, self._model(ask.tier).name)
-            prompt = _prompt_for(ask, request)
+            model, messages = self._model(ask.tier), _messages_for(ask, request)
             if isinstance(ask, Sample):
-                return [
-                    await self._model(ask.tier).asay(prompt, temperature=ask.temperature)
-                    for _ in range(ask.n)
-                ]
-            return [await self._model(ask.tier).asay(prompt)]
+                return [*await model.agenerate(messages, n=ask.n, temperature=ask.temperature)]
+            return [*await model.agenerate(messages)]
 
         return answer
 
-    def stream(self, request: Request) -> Callable[[Streamed], Generator[str | Generation, None, None]]:
+    def stream(self, request: Request) -> Callable[[StreamAsk], Generator[str | Generation, None, None]]:
         """The `stream` argument of `confroute.executor.run_stream`: tokens, then the whole answer."""
 
-        def answer(ask: Streamed) -> Generator[str | Generation, None, None]:
-            model, prompt = self._model(ask.tier), _prompt_for(ask, request)
+        def answer(ask: StreamAsk) -> Generator[str | Generation, None, None]:
+            model, prompt = self._model(ask.tier), transcript(_messages_for(ask, request))
             reply = model.reply(prompt)
             time.sleep(reply.latency_s)
             yield from stream_tokens(reply)
@@ -216,11 +250,11 @@ class ScriptedCalls:
 
         return answer
 
-    def astream(self, request: Request) -> Callable[[Streamed], AsyncGenerator[str | Generation, None]]:
+    def astream(self, request: Request) -> Callable[[StreamAsk], AsyncGenerator[str | Generation, None]]:
         """The `stream` argument of `confroute.executor.arun_stream`."""
 
-        async def answer(ask: Streamed) -> AsyncGenerator[str | Generation, None]:
-            model, prompt = self._model(ask.tier), _prompt_for(ask, request)
+        async def answer(ask: StreamAsk) -> AsyncGenerator[str | Generation, None]:
+            model, prompt = self._model(ask.tier), transcript(_messages_for(ask, request))
             reply = model.reply(prompt)
             await asyncio.sleep(reply.latency_s)
             for token in stream_tokens(reply):
@@ -251,10 +285,17 @@ def token_at(generation: Generation, position: int) -> Generation:
     )
 
 
-def _prompt_for(ask: ModelAsk | Streamed, request: Request) -> str:
-    """The text that a model reads: the conversation and the ask's note, or the ask's own prompt."""
+def _pieces(reply: Reply, answer: Generation) -> Generator[Piece, None, None]:
+    for position, token in enumerate(stream_tokens(reply)):
+        part = token_at(answer, position)
+        yield Piece(text=token, logprobs=part.logprobs or (), tokens=(token,), top_logprobs=part.top_logprobs)
+    yield Piece(text="", finish=answer.finish, usage=answer.usage)
+
+
+def _messages_for(ask: ModelAsk | StreamAsk, request: Request) -> tuple[Message, ...]:
+    """The messages that a model reads: the conversation and the ask's note, or the ask's own prompt."""
     if isinstance(ask, Prompt):
-        return transcript(ask.messages)
+        return ask.messages
     note = getattr(ask, "note", None)
     own = () if note is None else (Message(role="user", text=note),)
-    return transcript((*request.messages, *own))
+    return (*request.messages, *own)

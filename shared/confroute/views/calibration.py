@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from confroute.recording.evaluation import Bin, RunReport
+from confroute.display import register
+from confroute.recording.evaluation import Bin, RunReport, SignalReport
 from confroute.stats.arrays import Array
 from confroute.stats.metrics import risk_coverage
 from confroute.views.html import fragment, table
 from confroute.views.svg import BLUE, COLOURS, DASHES, GREY, MARGIN, Panel, Point, document
 from confroute.views.svg import legend as legend_lines
-
-if TYPE_CHECKING:
-    from confroute.recording.evaluation import RunReport, SignalReport
-
 
 _LINE_POINTS = 200
 
@@ -188,3 +185,7 @@ def _signal_parts(found: SignalReport) -> Iterable[str]:
     yield reliability_panels({"reliability": found})
     rows = [(at.predicted, at.wrong, at.n) for at in found.reliability]
     yield table(("predicted", "share wrong", "n"), rows)
+
+
+register(RunReport, text=run_text, html=run_html)
+register(SignalReport, html=signal_html)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
+from confroute.decision import Decision, Measurement
+from confroute.display import register
+from confroute.observe.trace import Trace
 from confroute.views.html import counted, fragment, heading, table, text
 from confroute.views.svg import bar, zone
-
-if TYPE_CHECKING:
-    from confroute.decision import Decision, Measurement
 
 _SHOWN = 200
 
@@ -169,3 +168,7 @@ def _trace_parts(decisions: Sequence[Decision]) -> Iterable[str]:
     yield f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     if len(shown) < len(decisions):
         yield f"<p class='q'>the first {len(decisions) - len(shown)} are not shown</p>"
+
+
+register(Decision, text=decision_text, html=decision_html)
+register(Trace, text=trace_text, html=trace_html)

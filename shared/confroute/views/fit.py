@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from html import escape
 
+from confroute.display import register
 from confroute.fitting.calibrated import Calibration
 from confroute.fitting.fit import Fit
 from confroute.fitting.front import ParetoFront
@@ -196,3 +197,6 @@ def _chosen(found: Fit) -> Point | None:
 
 def _interval(ends: Interval | None) -> str:
     return "-" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+
+register(Fit, html=fit_html)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from confroute.display import register
+from confroute.fitting.front import ParetoFront
+from confroute.fitting.objective import Point
 from confroute.views.fit import front_svg
 from confroute.views.html import fragment, table
-
-if TYPE_CHECKING:
-    from confroute.fitting.front import ParetoFront
-    from confroute.fitting.objective import Point
 
 _HEAD = ("", "threshold", "cloud share", "quality", "95 %", "USD for 1000", "seconds", "p95 seconds")
 
@@ -69,3 +67,6 @@ def _row(name: str, point: Point) -> list[str | float | None]:
         *(name, threshold, point.cloud_share, point.quality, interval),
         *(point.usd_per_1k, point.latency_s, point.p95_latency_s),
     ]
+
+
+register(ParetoFront, text=front_text, html=front_html)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from confroute.policy.wrapper import layers_of
+from confroute.certificate import Certificate
+from confroute.display import register
+from confroute.flow import Policy
+from confroute.policy.cascade import Cascade
+from confroute.policy.gate import Gate
+from confroute.policy.head_first import HeadFirst
+from confroute.policy.threshold import Threshold
+from confroute.policy.wrapper import Wrapper, nested_policies
 from confroute.views.html import fragment, table
 from confroute.views.svg import bar
-
-if TYPE_CHECKING:
-    from confroute.certificate import Certificate
-    from confroute.flow import Policy
-    from confroute.policy.cascade import Cascade
-    from confroute.policy.gate import Gate
-    from confroute.policy.threshold import Threshold
 
 _LONG = 120
 _FAILURES = (
@@ -53,7 +53,7 @@ def policy_text(policy: Cascade) -> str:
 
 
 def policy_html(policy: Policy) -> str:
-    """A policy and the layers around it, outermost first, with the certificate of each threshold.
+    """Draw a policy and its wrappers, outermost first, with the certificate of each threshold.
 
     Parameters
     ----------
@@ -68,9 +68,9 @@ def policy_html(policy: Policy) -> str:
 
 
 def _parts(policy: Policy) -> Iterable[str]:
-    *around, last = layers_of(policy)
-    for layer in around:
-        yield f"<p><b>{escape(type(layer).__name__)}</b>{escape(_settings(layer, without='policy'))}, around</p>"
+    *around, last = nested_policies(policy)
+    for wrapper in around:
+        yield f"<p><b>{escape(type(wrapper).__name__)}</b>{escape(_settings(wrapper, without='policy'))}, around</p>"
     inner = getattr(last, "cascade", None)
     if inner is not None:
         yield f"<p><b>{escape(type(last).__name__)}</b>{escape(_settings(last, without='cascade'))}, before</p>"
@@ -125,14 +125,14 @@ def _certificate(promise: Certificate) -> str:
     )
 
 
-def _settings(layer: Any, *, without: str = "") -> str:
+def _settings(value: Any, *, without: str = "") -> str:
     """Fields that differ from their defaults; what is long by its type."""
-    if not dataclasses.is_dataclass(layer) or isinstance(layer, type):
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return ""
     shown = [
-        f"{field.name}={_words(value)}"
-        for field in dataclasses.fields(layer)
-        if field.name != without and (value := getattr(layer, field.name)) != field.default
+        f"{field.name}={_words(part)}"
+        for field in dataclasses.fields(value)
+        if field.name != without and (part := getattr(value, field.name)) != field.default
     ]
     return f"({', '.join(shown)})" if shown else ""
 
@@ -145,3 +145,8 @@ def _words(value: Any) -> str:
     else:
         words = repr(value)
     return words if len(words) <= _LONG else f"{type(value).__name__}(...)"
+
+
+register(Cascade, text=policy_text, html=policy_html)
+register(HeadFirst, html=policy_html)
+register(Wrapper, html=policy_html)

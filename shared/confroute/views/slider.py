@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from confroute.errors import CalibrationError
+from confroute.fitting.front import ParetoFront
+from confroute.fitting.objective import Point
 from confroute.views.front import front_parts
 from confroute.views.html import fragment, table
-
-if TYPE_CHECKING:
-    from confroute.fitting.front import ParetoFront
-    from confroute.fitting.objective import Point
 
 _ROWS = 11
 

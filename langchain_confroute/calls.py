@@ -1,0 +1,359 @@
+"""One call of a router: what its policy sees, and the calls of models that the policy asks for."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig, ensure_config
+from langchain_core.runnables.config import run_in_executor
+
+from confroute.decision import Routed
+from confroute.errors import RequestError
+from confroute.flow import Policy
+from confroute.hosts.dispatch import Dispatcher
+from confroute.hosts.logprob_fallback import LogprobFallback
+from confroute.hosts.model import ModelCall, ModelFacts
+from confroute.hosts.requests import request_of
+from confroute.hosts.tool_calls import with_verdict
+from confroute.models.resilience import Limits
+from confroute.streaming import ChunkLogprobs
+from confroute.text_extraction import texts_in
+from confroute.types import JSON, Generation, Request
+from langchain_confroute import compat
+from langchain_confroute.history import own_settings, portable
+from langchain_confroute.local import ChatLocal, to_messages
+from langchain_confroute.messages import (
+    Ending,
+    add_up,
+    chunk_scores,
+    from_core,
+    in_chunks,
+    kinds_of,
+    retrieved,
+    to_core,
+    to_generation,
+    with_decision,
+    without_logprobs,
+)
+from langchain_confroute.models import PER_SAMPLE, Model, TierModel, chat_of, kwargs_of, max_tokens_of
+from langchain_confroute.options import options_of, tags_of
+from langchain_confroute.run import Escaped, Opened, RoutedCall, aclose, close
+from langchain_confroute.structured import Shape
+
+C = TypeVar("C")
+TAGS: dict[str, tuple[str, ...]] = {
+    # LangGraph streams no run that carries "nostream".
+    **{role: ("nostream", f"confroute:{role}") for role in ("draft", "sample", "prompt")},
+    "final": ("confroute:final",),
+}
+
+
+class HostedRunnable(ABC, Generic[C]):
+    """A Runnable in one call of a router; see `confroute.hosts.model.HostModel`."""
+
+    __slots__ = ("facts",)
+    facts: ModelFacts
+
+    @abstractmethod
+    def _work(self, call: ModelCall) -> tuple[Any, Any, RunnableConfig, Mapping[str, Any], Any]:
+        """What is called, with what (input, config, further arguments), and what `_read` needs beside the answer."""
+
+    @abstractmethod
+    def _read(self, answer: Any, call: ModelCall, listener: Any, latency_s: float) -> list[Generation]:
+        """The answers that a call brought."""
+
+    def call(self, call: ModelCall) -> list[Generation]:
+        """See `HostModel`."""
+        runnable, inputs, config, kwargs, listener = self._work(call)
+        start = time.perf_counter()
+        try:
+            answer = runnable.invoke(inputs, config, **kwargs)
+            return self._read(answer, call, listener, time.perf_counter() - start)
+        except compat.bubble_ups() as error:
+            raise Escaped(error) from error
+
+    async def acall(self, call: ModelCall) -> list[Generation]:
+        """See `HostModel`."""
+        runnable, inputs, config, kwargs, listener = self._work(call)
+        start = time.perf_counter()
+        try:
+            answer = await runnable.ainvoke(inputs, config, **kwargs)
+            return self._read(answer, call, listener, time.perf_counter() - start)
+        except compat.bubble_ups() as error:
+            raise Escaped(error) from error
+
+    def stream(self, call: ModelCall) -> Generator[C | Generation, None, None]:
+        """See `HostModel`."""
+        runnable, inputs, config, kwargs, listener = self._work(call)
+        start, chunks, items = time.perf_counter(), [], runnable.stream(inputs, config, **kwargs)
+        try:
+            for chunk in items:
+                chunks.append(self._checked(chunk))
+                yield chunk
+        except compat.bubble_ups() as error:
+            raise Escaped(error) from error
+        finally:
+            close(items)
+        yield from self._read(add_up(chunks), call, listener, time.perf_counter() - start)
+
+    async def astream(self, call: ModelCall) -> AsyncGenerator[C | Generation, None]:
+        """See `HostModel`."""
+        runnable, inputs, config, kwargs, listener = self._work(call)
+        start, chunks, items = time.perf_counter(), [], runnable.astream(inputs, config, **kwargs)
+        try:
+            async for chunk in items:
+                chunks.append(self._checked(chunk))
+                yield chunk
+        except compat.bubble_ups() as error:
+            raise Escaped(error) from error
+        finally:
+            await aclose(items)
+        for answer in self._read(add_up(chunks), call, listener, time.perf_counter() - start):
+            yield answer
+
+    def _checked(self, chunk: Any) -> Any:
+        return chunk
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What all calls of one router share.
+
+    Attributes
+    ----------
+    made_from : tuple
+        The router's settings: another tuple needs another plan.
+    tiers, models : mapping of str to TierModel
+        Edge and cloud, and both with what an ensemble asks beside them.
+    fallback : LogprobFallback
+    shape : ToolCalls, Structured or None
+        What answers have to be, where that is more than text.
+    """
+
+    made_from: tuple[Any, ...]
+    tiers: Mapping[str, TierModel]
+    models: Mapping[str, TierModel]
+    fallback: LogprobFallback
+    policy: Policy
+    limits: Mapping[str, Limits]
+    shape: Shape | None = None
+    stop: list[str] | None = None
+    tags: tuple[str, ...] = ()
+    keep_logprobs: bool = False
+
+    @cached_property
+    def facts(self) -> Mapping[str, ModelFacts]:
+        """What is known of edge and cloud."""
+        return {name: tier.facts for name, tier in self.tiers.items()}
+
+    @cached_property
+    def counted(self) -> frozenset[str]:
+        """Tiers for which a prompt's tokens are worth counting, and can be counted without a download or a call."""
+        local = (tier for tier in self.tiers.values() if isinstance(tier.chat, ChatLocal))
+        return frozenset(tier.name for tier in local if tier.facts.context_window is not None)
+
+    def counts(self, messages: list[BaseMessage], lacks: Mapping[str, str]) -> dict[str, int]:
+        """Exact tokens of a prompt, for those of `counted` that could answer it."""
+        return {name: self.tiers[name].count(messages) for name in self.counted if name not in lacks}
+
+    def lacks(self, kinds: tuple[str, ...]) -> dict[str, str]:
+        """What each tier cannot do that a conversation with such content needs; only tiers that lack something are in it."""
+        tools = None if self.shape is None else self.shape.needs
+        needs = kinds if tools is None else (tools, *kinds)
+        lacks = {name: tier.lacks(needs) for name, tier in self.tiers.items()}
+        return {name: what for name, what in lacks.items() if what is not None}
+
+
+@dataclass(slots=True, kw_only=True)
+class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
+    """One call of a chat router, from messages to the answer with its decision.
+
+    Attributes
+    ----------
+    opened : Opened or None
+        The router's run, whose children the models' calls are; None for calls that no handler sees.
+    hides_logprobs : bool
+        Whether the chunks that come now carry log-probabilities that only we asked for.
+    """
+
+    plan: Plan
+    messages: list[BaseMessage]
+    stop: list[str] | None = None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    opened: Opened | None = None
+    hides_logprobs: bool = False
+    ending: Ending | None = None
+    scores: ChunkLogprobs | None = chunk_scores
+
+    def prepare(self, opened: Opened | None) -> tuple[Request, Dispatcher[AIMessage]]:
+        """See `RoutedCall`."""
+        plan, shape, messages = self.plan, self.plan.shape, self.messages
+        config = ensure_config() if opened is None else opened.config
+        options, kinds = options_of(config), kinds_of(messages)
+        lacks = plan.lacks(kinds) if kinds or shape is not None else {}
+        text = "" if shape is None else shape.text
+        sent = texts_in(self.kwargs, self.stop) if self.kwargs or self.stop else ""
+        request = request_of(
+            to_core(messages),
+            plan.facts,
+            options,
+            extra=text,
+            max_tokens=max_tokens_of(self.kwargs) if self.kwargs else None,
+            counts=plan.counts(messages, lacks) if plan.counted else None,
+            lacks=lacks,
+            tags=tags_of(config, plan.tags),
+            context=retrieved(messages) if options.context is None else None,
+            tools=frozenset() if shape is None else frozenset(shape.offered),
+            beside=f"{text}\n{sent}" if text and sent else text or sent,
+            attachments=bool(kinds),
+            whole=shape is not None,
+        )
+        self.opened = opened
+        models = {name: HostedChat(tier, self) for name, tier in plan.models.items()}
+        return request, Dispatcher(
+            models=models, fallback=plan.fallback, at_once=config.get("max_concurrency")
+        )
+
+    def result(self, routed: Routed, record: dict[str, JSON]) -> AIMessage:
+        """See `RoutedCall`."""
+        ours = self.plan.tiers[routed.decision.route].asks_logprobs and "logprobs" not in self.kwargs
+        return with_decision(
+            routed.generation.raw, record, drop_logprobs=ours and not self.plan.keep_logprobs
+        )
+
+    def show(self, chunk: AIMessage) -> AIMessageChunk | None:
+        """See `RoutedCall`."""
+        if self.ending is None:
+            self.ending = Ending()
+        hides_logprobs = self.hides_logprobs and not self.plan.keep_logprobs
+        return self.ending.show(without_logprobs(chunk) if hides_logprobs else chunk)
+
+    def end(self, routed: Routed, record: dict[str, JSON]) -> Iterable[AIMessageChunk]:
+        """See `RoutedCall`."""
+        if self.ending is None:
+            return in_chunks(self.result(routed, record))
+        return [self.ending.last(record)]
+
+
+class HostedChat(HostedRunnable[AIMessage]):
+    """A tier's model in one call of a chat router."""
+
+    __slots__ = ("_about", "_messages", "_tier")
+
+    def __init__(self, tier: TierModel, about: ChatCall) -> None:
+        self.facts, self._tier, self._about = tier.facts, tier, about
+        self._messages: list[BaseMessage] | None = None
+        chat, messages = tier.chat, about.messages
+        if isinstance(chat, ChatLocal):
+            self.facts = replace(self.facts, inside=lambda: (chat.loaded(), to_messages(messages)))
+        if about.opened is None:
+            self.facts = replace(self.facts, answers_per_call=False, concurrent=False)
+
+    async def acall(self, call: ModelCall) -> list[Generation]:
+        """See `HostModel`."""
+        if not self._tier.sync_only:
+            # Not the base's: one coroutine less in every call.
+            runnable, messages, config, kwargs, _ = self._work(call)
+            start = time.perf_counter()
+            try:
+                answer = await runnable.ainvoke(messages, config, **kwargs)
+                return self._read(answer, call, None, time.perf_counter() - start)
+            except NotImplementedError:
+                # ChatHuggingFace around a local pipeline has no async form and does not fall back to a thread.
+                self._tier.sync_only = True
+            except compat.bubble_ups() as error:
+                raise Escaped(error) from error
+        return await run_in_executor(None, self.call, call)
+
+    def _work(self, call: ModelCall) -> tuple[Any, Any, RunnableConfig, Mapping[str, Any], Any]:
+        about, tier = self._about, self._tier
+        form: Any = tier.form(call)
+        if about.opened is not None:
+            config = about.opened.child(*TAGS[call.role])
+        else:
+            config, chat = RunnableConfig(callbacks=[]), chat_of(form)
+            form = form if chat is None else compat.SilentModel(chat, kwargs_of(form))
+        if call.streamed:
+            about.hides_logprobs = call.logprobs and tier.asks_logprobs and "logprobs" not in about.kwargs
+        if call.messages is not None:  # a signal's prompt goes without the caller's tools and stops
+            return form, from_core(call.messages), config, {}, None
+        kwargs = dict(about.kwargs)
+        if kwargs and tier.chat is not None:
+            kwargs = own_settings(kwargs, tier.provider)
+        if call.role == "sample":
+            form, kwargs = self._sampling(form, kwargs, call)
+        # Some models refuse a `stop` at all when they have one of their own.
+        return (
+            form,
+            self._given(call),
+            config,
+            kwargs if about.stop is None else {**kwargs, "stop": about.stop},
+            None,
+        )
+
+    def _given(self, call: ModelCall) -> list[BaseMessage]:
+        """The conversation as this provider reads it."""
+        messages = self._messages
+        if messages is None:
+            messages = self._about.messages
+            messages = messages if self._tier.chat is None else portable(messages, self._tier.provider)
+            self._messages = messages
+        return messages if call.note is None else [*messages, HumanMessage(call.note)]
+
+    def _sampling(self, form: Any, kwargs: dict[str, Any], call: ModelCall) -> tuple[Any, dict[str, Any]]:
+        kwargs = {name: value for name, value in kwargs.items() if name not in PER_SAMPLE}
+        if not self.facts.answers_per_call:
+            return form, kwargs
+        seed = getattr(self._tier.chat, "seed", None)
+        # The same seed would draw the same answers again.
+        seeded = {} if seed is None else {"seed": seed + 1 + call.drawn}
+        return _Several(form), {**kwargs, **seeded, "n": call.n}
+
+    def _checked(self, chunk: Any) -> Any:
+        if chunk is None:
+            msg = f"{self._tier.name} gave no answer: its stream ended without a chunk"
+            raise RequestError(msg)
+        if not isinstance(chunk, AIMessage):
+            msg = (
+                f"{self._tier.name} returned a {type(chunk).__name__}: expected an AIMessage; leave the output parser out "
+                "of this chain, or route between whole chains with ConfidenceRouter"
+            )
+            raise RequestError(msg)
+        return chunk
+
+    def _read(self, answer: Any, call: ModelCall, listener: None, latency_s: float) -> list[Generation]:
+        if isinstance(answer, _Answers):
+            return [one for message in answer for one in self._read(message, call, listener, latency_s)]
+        generation = to_generation(self._checked(answer), latency_s=latency_s)
+        shape = self._about.plan.shape
+        if shape is None or call.role in {"final", "prompt"}:
+            return [generation]
+        return [with_verdict(generation, shape.judge(self._tier.name, answer))]
+
+
+class _Answers(list[AIMessage]):
+    """Several answers of one call."""
+
+
+class _Several:
+    """A chat model that is asked for several answers at once; its methods are called as a Runnable's."""
+
+    def __init__(self, form: Model) -> None:
+        self._chat: Any = chat_of(form)
+        self._bound = kwargs_of(form)
+
+    def invoke(self, inputs: list[BaseMessage], config: RunnableConfig, **kwargs: Any) -> _Answers:
+        run = {"callbacks": config.get("callbacks"), "tags": config.get("tags")}
+        result = self._chat.generate([inputs], **run, **self._bound, **kwargs)
+        return _Answers(compat.first_messages(result.generations))
+
+    async def ainvoke(self, inputs: list[BaseMessage], config: RunnableConfig, **kwargs: Any) -> _Answers:
+        run = {"callbacks": config.get("callbacks"), "tags": config.get("tags")}
+        result = await self._chat.agenerate([inputs], **run, **self._bound, **kwargs)
+        return _Answers(compat.first_messages(result.generations))

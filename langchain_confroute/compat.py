@@ -1,0 +1,122 @@
+"""Everything that leans on LangChain's or LangGraph's private parts, so that a new version breaks one file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar, cast
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk
+from langchain_core.tracers._streaming import _StreamingCallbackHandler
+
+M = TypeVar("M", bound=BaseChatModel)
+StreamingHandler = _StreamingCallbackHandler
+# The host's signatures are long, and overridden often.
+Stop: TypeAlias = list[str] | None
+Manager: TypeAlias = CallbackManagerForLLMRun | None
+AsyncManager: TypeAlias = AsyncCallbackManagerForLLMRun | None
+
+
+def fresh(model: M, update: Mapping[str, Any]) -> M:
+    """A shallow copy of `model` with other fields and a cache key of its own.
+
+    `model_copy` keeps the cached `_serialized`, from which LangChain builds the key of its answer cache: a copy at
+    another temperature would be handed the original's answers.
+    """
+    copy = model.model_copy(update=dict(update))
+    vars(copy).pop("_serialized", None)
+    return copy
+
+
+# Classes whose answers name another provider than their traces do.
+_PROVIDERS = {"BaseChatOpenAI": "openai", "ChatAnthropic": "anthropic", "ChatOllama": "ollama"}
+
+
+def provider_of(model: BaseChatModel) -> str | None:
+    """Whom a model's answers name as `model_provider`."""
+    # By name: importing every provider's package to ask would cost, and most are not installed.
+    named = next(
+        (_PROVIDERS[base.__name__] for base in type(model).__mro__ if base.__name__ in _PROVIDERS), None
+    )
+    return named or model._get_ls_params().get("ls_provider")
+
+
+class SilentModel:
+    """A chat model and the arguments bound around it, called without runs of its own.
+
+    `invoke` would report to global handlers even with `callbacks=[]`. Its methods are called as a Runnable's.
+    """
+
+    __slots__ = ("_bound", "_chat")
+
+    def __init__(self, chat: BaseChatModel, bound: Mapping[str, Any]) -> None:
+        self._chat, self._bound = chat, bound
+
+    def invoke(self, messages: list[BaseMessage], config: object, **kwargs: Any) -> AIMessage:
+        """One answer."""
+        result = self._chat._generate_with_cache(messages, run_manager=None, **self._arguments(kwargs))
+        return cast("AIMessage", result.generations[0].message)
+
+    async def ainvoke(self, messages: list[BaseMessage], config: object, **kwargs: Any) -> AIMessage:
+        """Async form of `invoke`."""
+        result = await self._chat._agenerate_with_cache(messages, run_manager=None, **self._arguments(kwargs))
+        return cast("AIMessage", result.generations[0].message)
+
+    def stream(self, messages: list[BaseMessage], config: object, **kwargs: Any) -> Iterator[AIMessage]:
+        """An answer in chunks, in one piece where the model cannot stream."""
+        if type(self._chat)._stream is BaseChatModel._stream:
+            yield self.invoke(messages, config, **kwargs)
+            return
+        for chunk in self._chat._stream(messages, **self._arguments(kwargs)):
+            yield _with_info(chunk)
+
+    async def astream(
+        self, messages: list[BaseMessage], config: object, **kwargs: Any
+    ) -> AsyncIterator[AIMessage]:
+        """Async form of `stream`."""
+        own = type(self._chat)
+        if own._astream is BaseChatModel._astream and own._stream is BaseChatModel._stream:
+            yield await self.ainvoke(messages, config, **kwargs)
+            return
+        async for chunk in self._chat._astream(messages, **self._arguments(kwargs)):
+            yield _with_info(chunk)
+
+    def _arguments(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        messages = {"stop": None, **self._bound, **kwargs}
+        # For tracing only; `invoke` takes it off before it calls the model.
+        messages.pop("ls_structured_output_format", None)
+        return messages
+
+
+def _with_info(chunk: ChatGenerationChunk) -> AIMessageChunk:
+    message = cast("AIMessageChunk", chunk.message)
+    if not chunk.generation_info:
+        return message
+    metadata = {**chunk.generation_info, **message.response_metadata}
+    return message.model_copy(update={"response_metadata": metadata})
+
+
+def bubble_ups() -> tuple[type[Exception], ...]:
+    """LangGraph's control-flow exceptions; none where LangGraph is not loaded, since none can then be raised."""
+    errors = sys.modules.get("langgraph.errors")
+    return () if errors is None else (errors.GraphBubbleUp,)
+
+
+def graph_writer() -> Callable[[Any], None] | None:
+    """The custom stream of the LangGraph run around this call, if there is one."""
+    config = sys.modules.get("langgraph.config")
+    if config is None:
+        return None
+    try:
+        writer: Callable[[Any], None] = config.get_stream_writer()
+    except (RuntimeError, KeyError):
+        return None
+    return writer
+
+
+def first_messages(results: Sequence[Sequence[Any]]) -> list[AIMessage]:
+    """The messages of the first prompt of a `generate` result."""
+    return [cast("AIMessage", answer.message) for answer in results[0] if isinstance(answer, ChatGeneration)]

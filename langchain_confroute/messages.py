@@ -1,0 +1,337 @@
+"""LangChain's messages as the core sees them, and the core's answers as LangChain's: whole or in chunks."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from operator import add
+from typing import Any
+
+from langchain_core.documents import Document
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+from langchain_core.messages.ai import add_ai_message_chunks
+from langchain_core.messages.tool import tool_call_chunk
+
+from confroute.hosts.options import read_documents
+from confroute.models.provider_answers import (
+    chunk_logprobs,
+    finish_of,
+    is_role,
+    read_logprobs,
+    role_of,
+)
+from confroute.text_extraction import texts_in
+from confroute.types import JSON, Context, Generation, Message, Role, Usage
+
+KEY = "confroute"
+# By type of content block: what a model must be able to read.
+_KINDS = {
+    **dict.fromkeys(("image", "image_url", "input_image"), "images"),
+    **dict.fromkeys(("audio", "input_audio"), "audio"),
+    "video": "video",
+    **dict.fromkeys(("file", "input_file", "document", "media"), "files"),
+}
+_PROFILE_KEYS = {
+    "tools": "tool_calling",
+    "images": "image_inputs",
+    "audio": "audio_inputs",
+    "video": "video_inputs",
+    "files": "pdf_inputs",
+}
+# `message.text` and `message.tool_calls` hold these.
+_READ_ELSEWHERE = ("text", "tool_use", "tool_call", "function_call", "invalid_tool_call")
+_TEXT_KEYS = ("title", "context", "text", "reasoning", "thinking", "summary", "content", "source")
+_WORDS = re.compile(r"\s*\S+\s*$|\s*\S+|\s+")
+
+
+# Conversations.
+
+
+def to_core(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
+    """The conversation as text, tool calls included, and what else is sent with it: rules see all of it."""
+    return tuple(
+        [
+            Message(role="user", text=content)
+            if type(message) is HumanMessage
+            and isinstance(content := message.content, str)
+            and not (message.name or message.additional_kwargs)
+            else Message(
+                role=role_of(getattr(message, "role", message.type)),
+                text=_text(message),
+                beside=_beside(message),
+            )
+            for message in messages
+        ]
+    )
+
+
+def from_core(messages: Sequence[Message]) -> list[BaseMessage]:
+    """A signal's own prompt as LangChain's messages; it has no tool turns."""
+    kinds: dict[Role, type[BaseMessage]] = {"system": SystemMessage, "assistant": AIMessage}
+    return [kinds.get(message.role, HumanMessage)(message.text) for message in messages]
+
+
+def text_of(message: BaseMessage) -> str:
+    """The text of a message; its own property builds an object at every look."""
+    content = message.content
+    return content if isinstance(content, str) else str(message.text)
+
+
+def kinds_of(messages: Iterable[BaseMessage]) -> tuple[str, ...]:
+    """Which kinds of content that is not text the conversation holds.
+
+    Examples
+    --------
+    >>> kinds_of([HumanMessage([{"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}])])
+    ('images',)
+    """
+    kinds: dict[str, None] = {}
+    for message in messages:
+        for block in message.content if not isinstance(message.content, str) else ():
+            if isinstance(block, dict) and block.get("type") in _KINDS:
+                kinds[_KINDS[block["type"]]] = None
+    return tuple(kinds)
+
+
+def missing(profile: Mapping[str, Any], needs: Iterable[str]) -> str | None:
+    """The first of `needs` that a model's profile denies; what it does not mention is not denied."""
+    return next((need for need in needs if profile.get(_PROFILE_KEYS[need]) is False), None)
+
+
+def read_document(document: object) -> tuple[str, float | None] | None:
+    """The text of a LangChain document, which has no score of its own."""
+    return (document.page_content, None) if isinstance(document, Document) else None
+
+
+def retrieved(messages: Sequence[BaseMessage]) -> Context | None:
+    """Documents that tools returned beside their answers, as `artifact`, since the user last spoke."""
+    documents: list[Any] = []
+    for message in reversed(messages):
+        if isinstance(message, HumanMessage):
+            break
+        artifact = message.artifact if isinstance(message, ToolMessage) else None
+        if isinstance(artifact, list) and artifact and all(isinstance(one, Document) for one in artifact):
+            documents = artifact + documents
+    return read_documents(documents, place="artifact", read_document=read_document) if documents else None
+
+
+def _text(message: BaseMessage) -> str:
+    parts = [text_of(message), *_further(message.content)]
+    if isinstance(message, AIMessage):
+        parts += [
+            f"{call['name']}({json.dumps(call['args'], default=str, ensure_ascii=False)})"
+            for call in message.tool_calls
+        ]
+        # Providers are sent these as well.
+        parts += [f"{call['name']}({call['args']})" for call in message.invalid_tool_calls]
+    return "\n".join(filter(None, parts))
+
+
+def _beside(message: BaseMessage) -> str:
+    """Names, addresses of attachments, arguments decoded; providers send `additional_kwargs` in part."""
+    role = getattr(message, "role", None)
+    calls = (
+        [call["args"] for call in (*message.tool_calls, *message.invalid_tool_calls)]
+        if isinstance(message, AIMessage)
+        else None
+    )
+    return texts_in(
+        message.name,
+        None if is_role(role) else role,
+        calls,
+        None if isinstance(message.content, str) else message.content,
+        message.additional_kwargs,
+    )
+
+
+def _further(content: str | Sequence[Any]) -> Iterator[str]:
+    """Text in blocks that `message.text` leaves out: plain-text files, documents, reasoning."""
+    for block in content if not isinstance(content, str) else ():
+        if isinstance(block, Mapping) and block.get("type") not in _READ_ELSEWHERE:
+            yield from _texts(block)
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        # A document's text stands under "data" where its source says that it is text, and base64 elsewhere.
+        for key in (*_TEXT_KEYS, "data") if value.get("type") == "text" else _TEXT_KEYS:
+            yield from _texts(value.get(key))
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _texts(one)
+
+
+# Answers.
+
+
+def to_generation(message: BaseMessage, *, latency_s: float = 0.0) -> Generation:
+    """One answer as the core sees it; the message itself is kept as `raw`."""
+    metadata, content = message.response_metadata, message.content
+    usage = getattr(message, "usage_metadata", None)
+    reason = metadata.get("finish_reason") or metadata.get("stop_reason") or metadata.get("done_reason")
+    scored = read_logprobs(metadata["logprobs"]) if "logprobs" in metadata else None
+    return Generation(
+        text=content if isinstance(content, str) else text_of(message),
+        logprobs=None if scored is None else scored.logprobs,
+        tokens=None if scored is None else scored.tokens,
+        top_logprobs=None if scored is None else scored.alternatives,
+        usage=None
+        if not usage
+        else Usage(input_tokens=usage["input_tokens"], output_tokens=usage["output_tokens"]),
+        finish=finish_of(reason),
+        model=metadata.get("model_name") or metadata.get("model"),
+        latency_s=latency_s,
+        raw=message,
+    )
+
+
+def extract_token_logprobs(message: BaseMessage) -> tuple[float, ...] | None:
+    """The natural log-probability of each token of an answer.
+
+    Read from `response_metadata["logprobs"]`: OpenAI's `{"content": [...]}`, the flat list of newer Ollama servers
+    (dictionaries or objects), and the old completions form `{"token_logprobs": [...]}`.
+
+    Returns
+    -------
+    tuple of float or None
+        As the provider sent them, right or wrong. None where there are none, or where any token lacks its number:
+        the rest would speak for an answer of which it saw only a part.
+
+    Examples
+    --------
+    >>> metadata = {"logprobs": {"content": [{"token": "4", "logprob": -0.25}]}}
+    >>> extract_token_logprobs(AIMessage("4", response_metadata=metadata))
+    (-0.25,)
+    >>> extract_token_logprobs(AIMessage("4")) is None
+    True
+    """
+    scored = read_logprobs(message.response_metadata.get("logprobs"))
+    return None if scored is None else scored.logprobs
+
+
+def extract_tokens(message: BaseMessage) -> tuple[str, ...] | None:
+    """The tokens that `extract_token_logprobs` has the numbers of; None where a provider names none.
+
+    Examples
+    --------
+    >>> extract_tokens(AIMessage("4", response_metadata={"logprobs": [{"token": "4", "logprob": -0.25}]}))
+    ('4',)
+    """
+    scored = read_logprobs(message.response_metadata.get("logprobs"))
+    return None if scored is None else scored.tokens
+
+
+def chunk_scores(chunk: BaseMessage) -> tuple[float, ...] | None:
+    """Log-probabilities of one chunk of a stream: empty if it holds no text, None if it does and they are unknown."""
+    found = chunk.response_metadata.get("logprobs")
+    return chunk_logprobs(None if found is None else read_logprobs(found), has_text=bool(chunk.content))
+
+
+def with_decision(message: AIMessage, record: dict[str, JSON], *, drop_logprobs: bool) -> AIMessage:
+    """A copy of the message with the decision, and without log-probabilities that only we asked for."""
+    metadata = {**message.response_metadata, KEY: record}
+    if drop_logprobs:
+        metadata.pop("logprobs", None)
+    return message.model_copy(update={"response_metadata": metadata})
+
+
+def without_logprobs(chunk: AIMessage) -> AIMessage:
+    """A copy of a chunk without log-probabilities that only we asked for."""
+    if "logprobs" not in chunk.response_metadata:
+        return chunk
+    metadata = {name: value for name, value in chunk.response_metadata.items() if name != "logprobs"}
+    return chunk.model_copy(update={"response_metadata": metadata})
+
+
+# Chunks.
+
+
+def add_up(chunks: Sequence[Any]) -> Any:
+    """What a stream's chunks add up to; the last where they do not add, None where there are none."""
+    if len(chunks) < 2:
+        return chunks[0] if chunks else None
+    if isinstance(chunks[0], AIMessageChunk):
+        # All at once: pair by pair, a long answer would be copied as often as it has chunks.
+        return add_ai_message_chunks(chunks[0], *chunks[1:])
+    try:
+        return reduce(add, chunks)
+    except TypeError:
+        return chunks[-1]
+
+
+def as_chunk(message: AIMessage, *, content: Any = None) -> AIMessageChunk:
+    """A whole message as the last chunk of a stream; with `content`, less the part that went before."""
+    calls: list[tuple[str | None, str | None, str | None]] = [
+        (call["name"], json.dumps(call["args"]), call["id"]) for call in message.tool_calls
+    ]
+    calls += [(call["name"], call["args"], call["id"]) for call in message.invalid_tool_calls]
+    return AIMessageChunk(
+        content=message.content if content is None else content,
+        additional_kwargs=message.additional_kwargs,
+        response_metadata=message.response_metadata,
+        id=message.id,
+        name=message.name,
+        usage_metadata=message.usage_metadata,
+        tool_call_chunks=[
+            tool_call_chunk(name=name, args=args, id=id_, index=index)
+            for index, (name, args, id_) in enumerate(calls)
+        ],
+        chunk_position="last",
+    )
+
+
+def in_chunks(message: AIMessage) -> Iterator[AIMessageChunk]:
+    """A whole message word by word; everything but the text comes with the last chunk.
+
+    Examples
+    --------
+    >>> [chunk.content for chunk in in_chunks(AIMessage("two words"))]
+    ['two', ' words']
+    """
+    if not isinstance(message.content, str):
+        yield as_chunk(message)
+        return
+    words = _WORDS.findall(message.content) or [""]
+    for word in words[:-1]:
+        yield AIMessageChunk(content=word, id=message.id)
+    yield as_chunk(message, content=words[-1])
+
+
+class Ending:
+    """Watches a native stream so that the decision comes with its last chunk, and with no other."""
+
+    __slots__ = ("_id", "_last", "begun")
+
+    def __init__(self) -> None:
+        self.begun = False
+        self._id: str | None = None
+        self._last: AIMessageChunk | None = None
+
+    def show(self, chunk: AIMessage) -> AIMessageChunk | None:
+        """The chunk, or None while it has to wait for the decision."""
+        piece = chunk if isinstance(chunk, AIMessageChunk) else as_chunk(chunk)
+        self.begun, self._id = True, piece.id or self._id
+        if piece.chunk_position == "last" and self._last is None:
+            self._last = piece
+            return None
+        return piece
+
+    def last(self, record: dict[str, JSON]) -> AIMessageChunk:
+        """The last chunk, with the decision."""
+        if self._last is None:
+            return AIMessageChunk(
+                content="", id=self._id, response_metadata={KEY: record}, chunk_position="last"
+            )
+        metadata = {**self._last.response_metadata, KEY: record}
+        return self._last.model_copy(update={"response_metadata": metadata})

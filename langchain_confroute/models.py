@@ -1,0 +1,292 @@
+"""The two models as `confroute.hosts` calls them: as the user gave them, asked for log-probabilities, at another temperature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
+from langchain_core.output_parsers.base import BaseLLMOutputParser
+from langchain_core.runnables import Runnable, RunnableSequence
+from langchain_core.runnables.base import RunnableBindingBase
+
+from confroute.errors import MissingExtraError, PolicyError
+from confroute.hosts.model import ModelCall, ModelFacts
+from confroute.hosts.requests import estimated_tokens
+from confroute.models.resolution import in_catalogue
+from confroute.text_extraction import texts_in
+from langchain_confroute import compat
+from langchain_confroute.local import ChatLocal
+from langchain_confroute.messages import missing, to_core
+
+Model: TypeAlias = Runnable[Any, Any]
+# Its log-probabilities are objects that LangChain can write to an answer cache but not read back.
+_UNCACHEABLE = "ChatOllama"
+# Takes log-probabilities as a call argument only; its fields of that name are not sent.
+_BY_CALL = "ChatHuggingFace"
+PER_SAMPLE = ("temperature", "seed", "n")
+# What callers bind for their own conversation; a signal's prompt is not part of it.
+_CALLERS = (
+    *("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "response_format"),
+    *("ls_structured_output_format", "stop", "n", "max_tokens", "logprobs", "top_logprobs"),
+)
+_WITHOUT = {"sample": PER_SAMPLE, "prompt": _CALLERS}
+_MAX_TOKENS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict")
+
+
+# What the user gave.
+
+
+def resolve_model(model: Model | str, tier: str) -> Model:
+    """The model itself, made by `init_chat_model` where only its name was given.
+
+    Raises
+    ------
+    PolicyError
+        The name of a local model, or a chain that ends in an output parser.
+    MissingExtraError
+        `langchain` is not installed.
+    """
+    if not isinstance(model, str):
+        _refuse_parser(model, tier)
+        return model
+    kind, _, name = model.rpartition(":")
+    if kind == "local" or (not kind and in_catalogue(name)):
+        msg = f"{tier}={model!r} is not a name for init_chat_model: for a local model give ChatLocal(model={name!r})"
+        raise PolicyError(msg)
+    try:
+        from langchain.chat_models import init_chat_model
+    except ImportError as error:
+        needed_for = f"{tier}={model!r}, a name for init_chat_model,"
+        raise MissingExtraError(extra="agents", needed_for=needed_for) from error
+    chat: Model = init_chat_model(model)
+    return chat
+
+
+def _refuse_parser(model: Model, tier: str) -> None:
+    """Every call of such a chain would fail, and an edge's failures go to the cloud."""
+    while isinstance(model, RunnableBindingBase):
+        model = model.bound
+    last = model.last if isinstance(model, RunnableSequence) else None
+    if isinstance(last, BaseLLMOutputParser) and not _gives_message(last):
+        msg = (
+            f"{tier} is a chain that ends in {type(last).__name__}: expected a chat model or a chain that ends in one; leave "
+            "the output parser out (it may follow the router), or route between whole chains with ConfidenceRouter"
+        )
+        raise PolicyError(msg)
+
+
+def _gives_message(parser: object) -> bool:
+    try:
+        kind = getattr(parser, "OutputType", None)
+    except TypeError:  # it does not say
+        return False
+    return isinstance(kind, type) and issubclass(kind, BaseMessage)
+
+
+def chat_of(model: Model) -> BaseChatModel | None:
+    """The chat model inside bindings (`.bind`, `.with_config`, `.with_retry`), if that is what it is."""
+    while isinstance(model, RunnableBindingBase):
+        model = model.bound
+    return model if isinstance(model, BaseChatModel) else None
+
+
+def kwargs_of(model: Model) -> dict[str, Any]:
+    """The arguments bound around a chat model."""
+    if not isinstance(model, RunnableBindingBase):
+        return {}
+    return {**kwargs_of(model.bound), **model.kwargs}
+
+
+def rebuild(model: Model, change: Callable[[Any], Model], *, without: Sequence[str] = ()) -> Model:
+    """The same bindings around a changed model, less the bound arguments named in `without`."""
+    if not isinstance(model, RunnableBindingBase):
+        return change(model)
+    kept = {name: value for name, value in model.kwargs.items() if name not in without}
+    bound = rebuild(model.bound, change, without=without)
+    return model.model_copy(update={"bound": bound, "kwargs": kept})
+
+
+def same_model(edge: Model, cloud: Model) -> bool:
+    """Whether both are one model with the same settings, so that routing between them decides nothing."""
+    if edge is cloud:
+        return True
+    one, other = chat_of(edge), chat_of(cloud)
+    if one is None or other is None or type(one) is not type(other):
+        return False
+    # Clients and the like are excluded fields: they differ between two equal models.
+    names = [name for name, info in type(one).model_fields.items() if not info.exclude]
+    return kwargs_of(edge) == kwargs_of(cloud) and all(getattr(one, n) == getattr(other, n) for n in names)
+
+
+def with_settings(tier: str, model: Model, settings: Mapping[str, Any]) -> Model:
+    """A copy of the model with the router's own settings, where the user gave any.
+
+    Raises
+    ------
+    PolicyError
+        The model has no setting of that name.
+    """
+    if not settings:
+        return model
+    chat = chat_of(model)
+    for name in settings:
+        if chat is None or name not in type(chat).model_fields:
+            msg = f"{name} is set on the router, but {tier} ({model_name(model)}) has no such field: set it on the model itself"
+            raise PolicyError(msg)
+    return rebuild(model, lambda inner: compat.fresh(inner, settings))
+
+
+def model_name(model: Model) -> str:
+    """The model's own name, for the record."""
+    chat: Any = chat_of(model)
+    for name in ("model", "model_name", "model_id", "deployment_name", "azure_deployment"):
+        value = getattr(chat, name, None)
+        if isinstance(value, str) and value:
+            return value
+    return type(chat).__name__ if chat is not None else model.get_name()
+
+
+def _can_ask(chat: BaseChatModel | None, source: Model) -> bool:
+    if chat is None or "logprobs" not in type(chat).model_fields:
+        return False
+    if getattr(chat, "logprobs", None) or "logprobs" in kwargs_of(source):
+        return False  # the user decided already
+    pipeline = getattr(chat, "llm", None) if _is(chat, _BY_CALL) else None
+    return not _is(pipeline, "HuggingFacePipeline")
+
+
+def _is(model: object, name: str) -> bool:
+    # By name: importing every provider's package to ask would cost, and most are not installed.
+    return any(base.__name__ == name for base in type(model).__mro__)
+
+
+# The model of one tier.
+
+
+@dataclass(slots=True, eq=False)
+class TierModel:
+    """A tier's model in the forms in which it is called; each form is made once, never per call.
+
+    Attributes
+    ----------
+    name : str
+    source : Runnable
+        The model as the user gave it.
+    unable : Exception or None
+        What the model said when it was asked for something that it cannot do, named in `unable_to`.
+    chat : chat model or None
+        The model itself, inside its bindings; None for any other Runnable.
+    asks_logprobs : bool
+        Whether its drafts carry log-probabilities because we ask for them.
+    sync_only : bool
+        Whether its async form turned out not to exist.
+    """
+
+    name: str
+    source: Model
+    unable: Exception | None = None
+    unable_to: str = "tools"
+    sync_only: bool = False
+    chat: BaseChatModel | None = field(init=False)
+    provider: str | None = field(init=False)
+    asks_logprobs: bool = field(init=False)
+    facts: ModelFacts = field(init=False)
+    _forms: dict[tuple[Any, ...], Model] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        chat = self.chat = chat_of(self.source)
+        self.provider = None if chat is None else compat.provider_of(chat)
+        self.asks_logprobs = _can_ask(chat, self.source)
+        name, alternatives = (
+            model_name(self.source),
+            "top_logprobs" in getattr(type(chat), "model_fields", {}),
+        )
+        self.facts = ModelFacts(
+            model=name,
+            identity=(self.name, type(chat), name),
+            context_window=self.profile.get("max_input_tokens"),
+            max_output=max_tokens_of({**vars(chat), **kwargs_of(self.source)}) if chat is not None else None,
+            can_sample=chat is not None and self.profile.get("temperature") is not False,
+            answers_per_call=isinstance(chat, ChatLocal) or getattr(type(chat), "samples_in_one_call", False),
+            # Alternatives can be asked of a model that the user told to return log-probabilities.
+            asks_logprobs=self.asks_logprobs or (alternatives and bool(getattr(chat, "logprobs", None))),
+        )
+
+    @property
+    def profile(self) -> Mapping[str, Any]:
+        """What the model says it can do; empty where it says nothing."""
+        return getattr(self.chat, "profile", None) or {}
+
+    def count(self, messages: Sequence[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+        """Tokens of a prompt: counted by a local model, estimated for all others, whose counting may download or call."""
+        if isinstance(self.chat, ChatLocal) and not tools:
+            return self.chat.get_num_tokens_from_messages(list(messages))
+        return estimated_tokens(to_core(messages), extra=texts_in(tools, keys=True))
+
+    def lacks(self, needs: Sequence[str]) -> str | None:
+        """The first of `needs` that the model is known not to do."""
+        return missing(self.profile, needs) if self.unable is None else self.unable_to
+
+    def form(self, call: ModelCall) -> Model:
+        """The model as one call needs it.
+
+        Raises
+        ------
+        Exception
+            What the model said when it was asked for what it cannot do.
+        """
+        if call.role == "final" and self.unable is not None:
+            raise self.unable
+        if call.role == "final" or self.chat is None:
+            return self.source
+        key = (call.role, call.temperature, call.logprobs, call.top_logprobs, call.max_tokens, call.streamed)
+        form = self._forms.get(key)
+        if form is None:
+            change = _hot if call.role == "sample" else self._asking
+            form = self._forms[key] = rebuild(
+                self.source, lambda chat: change(chat, call), without=_WITHOUT.get(call.role, ())
+            )
+        return form
+
+    def draft(self, top_logprobs: int = 0) -> Model:
+        """The model as it drafts, with so many alternatives per token."""
+        return self.form(ModelCall(role="draft", logprobs=True, top_logprobs=top_logprobs))
+
+    def sampler(self, temperature: float) -> Model:
+        """The model as samples of this temperature are drawn from it."""
+        return self.form(ModelCall(role="sample", temperature=temperature))
+
+    def _asking(self, chat: BaseChatModel, call: ModelCall) -> Model:
+        """A copy whose answer may be thrown away: with log-probabilities and alternatives if it has any."""
+        fields = type(chat).model_fields
+        update: dict[str, Any] = {} if call.streamed else {"disable_streaming": True}
+        request: dict[str, Any] = {"logprobs": True} if call.logprobs and self.asks_logprobs else {}
+        if call.top_logprobs and "top_logprobs" in fields and (request or getattr(chat, "logprobs", None)):
+            request["top_logprobs"] = max(call.top_logprobs, getattr(chat, "top_logprobs", None) or 0)
+        if request and _is(chat, _UNCACHEABLE):
+            update["cache"] = False
+        if call.max_tokens:
+            # Ollama's name for it is another one.
+            update |= {name: call.max_tokens for name in ("max_tokens", "num_predict") if name in fields}
+        if request and _is(chat, _BY_CALL):
+            return compat.fresh(chat, update).bind(**request)
+        return compat.fresh(chat, update | request)
+
+
+def _hot(chat: BaseChatModel, call: ModelCall) -> Model:
+    """A copy that answers differently each time: its own temperature, no seed, no answer cache."""
+    fields = type(chat).model_fields
+    update: dict[str, Any] = {"disable_streaming": True, "cache": False}
+    update |= {"seed": None} if "seed" in fields else {}
+    if "temperature" in fields:
+        return compat.fresh(chat, {**update, "temperature": call.temperature})
+    return compat.fresh(chat, update).bind(temperature=call.temperature)
+
+
+def max_tokens_of(settings: Mapping[str, Any]) -> int | None:
+    """The longest answer that settings name, by whichever of the providers' names."""
+    given = (settings.get(name) for name in _MAX_TOKENS)
+    return next((value for value in given if isinstance(value, int) and value > 0), None)

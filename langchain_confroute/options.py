@@ -1,0 +1,79 @@
+"""What a call's config tells a router: the caller's options and the labels that rules read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.utils import ConfigurableFieldSpec
+
+from confroute.errors import RequestError
+from confroute.hosts.options import NO_OPTIONS, PREFIX, CallOptions, read_options
+from langchain_confroute.messages import read_document
+
+_OPTIONS: dict[str, tuple[Any, str, Any]] = {
+    "route": (str, "Tier of this call: 'edge', 'cloud', or 'auto' to let the policy decide.", "auto"),
+    "threshold": (
+        object,
+        "Threshold of this call: a number, or numbers by signal; None for the policy's own.",
+        None,
+    ),
+    "context": (
+        object,
+        "What was retrieved: {'question': str, 'documents': [...]}, for signals that look at it.",
+        None,
+    ),
+    "tags": (object, "Labels of this call that rules may read, beside the config's own tags.", None),
+    "purpose": (object, "What this call is for: 'text_qa', 'refine', 'summary', 'condense'.", None),
+}
+
+
+def config_specs() -> list[ConfigurableFieldSpec]:
+    """What a call may override through `config["configurable"]`."""
+    return [
+        ConfigurableFieldSpec(
+            id=f"{PREFIX}{name}", annotation=kind, name=name.title(), description=description, default=default
+        )
+        for name, (kind, description, default) in _OPTIONS.items()
+    ]
+
+
+def options_of(config: RunnableConfig) -> CallOptions:
+    """Read what the caller set for this call.
+
+    Raises
+    ------
+    RequestError
+        A misspelt name, a route that does not exist, a threshold that is not a number, a context that cannot be read.
+    """
+    given = config.get("configurable")
+    if not given:
+        return NO_OPTIONS
+    return read_options(given, place="config['configurable']", prefix=PREFIX, read_document=read_document)
+
+
+def refuse_misplaced(kwargs: Mapping[str, Any]) -> None:
+    """Refuse options given as arguments: bound tools and structured output would lose them.
+
+    Raises
+    ------
+    RequestError
+    """
+    misplaced = sorted(name for name in kwargs if name.startswith(PREFIX))
+    if misplaced:
+        msg = (
+            f"{', '.join(misplaced)}: give it in the config, as {{'configurable': {{{misplaced[0]!r}: ...}}}}"
+        )
+        raise RequestError(msg)
+
+
+def tags_of(config: RunnableConfig, own: Iterable[str] = ()) -> frozenset[str]:
+    """The call's tags, the router's own, and the metadata: `{"private": True}` as "private", `{"user": "a"}` as "user=a"."""
+    labels = {*(config.get("tags") or ()), *own}
+    for name, value in (config.get("metadata") or {}).items():
+        if value is True:
+            labels.add(name)
+        elif isinstance(value, (str, int)) and value is not False:
+            labels.add(f"{name}={value}")
+    return frozenset(labels)

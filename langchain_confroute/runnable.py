@@ -1,0 +1,302 @@
+"""`ConfidenceRouter`: two whole chains behind the interface of one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import BaseMessage, convert_to_messages
+from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.prompt_values import PromptValue
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.utils import ConfigurableFieldSpec
+from typing_extensions import override
+
+from confroute.decision import Routed
+from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.flow import Policy
+from confroute.hosts.dispatch import Dispatcher
+from confroute.hosts.logprob_fallback import LogprobFallback
+from confroute.hosts.model import ModelCall, ModelFacts
+from confroute.hosts.requests import check_policy, request_of
+from confroute.models.resilience import Limits
+from confroute.policy import Cascade
+from confroute.text_extraction import texts_in
+from confroute.types import JSON, Generation, Message, Request, Usage
+from langchain_confroute.calls import TAGS, HostedRunnable
+from langchain_confroute.messages import to_core, to_generation
+from langchain_confroute.models import same_model
+from langchain_confroute.options import config_specs, options_of, refuse_misplaced, tags_of
+from langchain_confroute.run import (
+    Opened,
+    RoutedCall,
+    arun_chain,
+    astream_chain,
+    run_chain,
+    stream_chain,
+)
+
+Chain: TypeAlias = Runnable[Any, Any]
+In = TypeVar("In")
+Out = TypeVar("Out")
+T = TypeVar("T")
+
+
+def text_of(output: object) -> str:
+    """The text of a chain's output: a message's own, a string as it is, anything else as Python writes it.
+
+    Examples
+    --------
+    >>> text_of("yes"), text_of({"answer": 4})
+    ('yes', "{'answer': 4}")
+    """
+    return str(output.text) if isinstance(output, BaseMessage) else str(output)
+
+
+def prompt_of(inputs: object) -> tuple[Message, ...]:
+    """A chain's input as a conversation: messages as they are, a mapping by its values."""
+    if isinstance(inputs, PromptValue):
+        return to_core(inputs.to_messages())
+    if isinstance(inputs, BaseMessage):
+        return to_core([inputs])
+    if (
+        isinstance(inputs, (list, tuple))
+        and inputs
+        and all(isinstance(m, (BaseMessage, tuple)) for m in inputs)
+    ):
+        return to_core(convert_to_messages(list(inputs)))
+    if isinstance(inputs, Mapping):
+        return tuple(message for value in inputs.values() for message in prompt_of(value))
+    return (
+        Message(role="user", text=str(inputs), beside="" if isinstance(inputs, str) else texts_in(inputs)),
+    )
+
+
+class ConfidenceRouter(Runnable[In, Out]):
+    """Answers with one of two chains: the edge's where it can be trusted, the cloud's where not.
+
+    Parameters
+    ----------
+    edge, cloud : Runnable
+        Any chains of the same input: prompt, model, parser and whatever else.
+    policy : Policy
+        The same object that serves `ChatConfRoute`.
+    edge_limits, cloud_limits : Limits
+    edge_sampler : callable, optional
+        The edge chain at a given temperature, for policies that draw samples. Without it there are none.
+    text : callable
+        The text of a chain's output, by which answers are compared.
+
+    Raises
+    ------
+    PolicyError
+        Edge and cloud are the same chain, or the policy names other tiers.
+
+    Notes
+    -----
+    Log-probabilities are those that the models inside the edge chain return: set `logprobs=True` on them. If several
+    answer, all have to. The decision is in the event "confroute.decision" and in `confroute.record()`; the output is
+    the chain's own. Per-call overrides are those of `ChatConfRoute`.
+
+    Examples
+    --------
+    >>> from confroute import Cascade, TokenLogprob, record
+    >>> from langchain_core.output_parsers import StrOutputParser
+    >>> from langchain_confroute.testing import ScriptedChat
+    >>> small = ScriptedChat.of("4", logprob=-0.01).bind(logprobs=True) | StrOutputParser()
+    >>> large = ScriptedChat.of("four") | StrOutputParser()
+    >>> router = ConfidenceRouter(edge=small, cloud=large, policy=Cascade.of(TokenLogprob(), 0.1))
+    >>> with record() as decisions:
+    ...     print(router.invoke("2 + 2?"), decisions[0].route)
+    4 edge
+    """
+
+    def __init__(
+        self,
+        *,
+        edge: Runnable[In, Out],
+        cloud: Runnable[In, Out],
+        policy: Policy | None = None,
+        edge_limits: Limits | None = None,
+        cloud_limits: Limits | None = None,
+        edge_sampler: Callable[[float], Runnable[In, Out]] | None = None,
+        text: Callable[[Any], str] = text_of,
+    ) -> None:
+        if same_model(edge, cloud):
+            msg = "edge and cloud are the same chain: routing between them decides nothing"
+            raise PolicyError(msg)
+        self.policy = Cascade() if policy is None else policy
+        check_policy(self.policy)
+        self.edge, self.cloud = edge, cloud
+        self.limits = {"edge": edge_limits or Limits(), "cloud": cloud_limits or Limits()}
+        self.edge_sampler, self.text = edge_sampler, text
+        self._tiers = {
+            "edge": TierChain(edge, "edge", edge_sampler),
+            "cloud": TierChain(cloud, "cloud", None),
+        }
+
+    @property
+    @override
+    def config_specs(self) -> list[ConfigurableFieldSpec]:
+        return config_specs()
+
+    @override
+    def invoke(self, input: In, config: RunnableConfig | None = None, **kwargs: Any) -> Out:
+        return run_chain(self, input, config, self._call(input, kwargs).answer)
+
+    @override
+    async def ainvoke(self, input: In, config: RunnableConfig | None = None, **kwargs: Any) -> Out:
+        return await arun_chain(self, input, config, self._call(input, kwargs).aanswer)
+
+    @override
+    def stream(self, input: In, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Out]:
+        yield from stream_chain(self, input, config, self._call(input, kwargs).chunks)
+
+    @override
+    async def astream(
+        self, input: In, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Out]:
+        async with aclosing(astream_chain(self, input, config, self._call(input, kwargs).achunks)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    def _call(self, inputs: In, kwargs: Mapping[str, Any]) -> ChainCall[Out]:
+        refuse_misplaced(kwargs)
+        return ChainCall(
+            policy=self.policy,
+            limits=self.limits,
+            tiers=self._tiers,
+            text=self.text,
+            inputs=inputs,
+            kwargs=kwargs,
+        )
+
+
+class TierChain:
+    """A tier's chain, and the same chain at a temperature if it can be sampled."""
+
+    def __init__(self, chain: Chain, name: str, sampler: Callable[[float], Chain] | None) -> None:
+        self.chain, self.sampler = chain, sampler
+        # Nothing is asked of the models inside but what the chain's author set.
+        self.facts = ModelFacts(model=chain.get_name(), can_sample=sampler is not None, asks_logprobs=False)
+
+
+@dataclass(slots=True, kw_only=True)
+class ChainCall(RoutedCall[Out, Out]):
+    """One call of a router between chains."""
+
+    tiers: Mapping[str, TierChain]
+    text: Callable[[Any], str]
+    inputs: Any
+    kwargs: Mapping[str, Any]
+    begun: bool = False
+
+    def prepare(self, opened: Opened | None) -> tuple[Request, Dispatcher[Out]]:
+        """See `RoutedCall`."""
+        assert opened is not None  # only a chat model is also called inside a run that is not ours
+        request = request_of(
+            prompt_of(self.inputs),
+            {name: tier.facts for name, tier in self.tiers.items()},
+            options_of(opened.config),
+            tags=tags_of(opened.config),
+            beside=texts_in(self.kwargs),
+        )
+        models = {name: HostedChain(tier, self, opened) for name, tier in self.tiers.items()}
+        at_once = opened.config.get("max_concurrency")
+        return request, Dispatcher(models=models, fallback=LogprobFallback(), at_once=at_once)
+
+    def result(self, routed: Routed, record: dict[str, JSON]) -> Out:
+        """See `RoutedCall`."""
+        output: Out = routed.generation.raw
+        return output
+
+    def show(self, chunk: Out) -> Out:
+        """See `RoutedCall`."""
+        self.begun = True
+        return chunk
+
+    def end(self, routed: Routed, record: dict[str, JSON]) -> Iterable[Out]:
+        """See `RoutedCall`."""
+        return () if self.begun else (self.result(routed, record),)
+
+
+class HostedChain(HostedRunnable[Out]):
+    """A tier's chain in one call, as a child of the router's run."""
+
+    __slots__ = ("_about", "_opened", "_tier")
+
+    def __init__(self, tier: TierChain, call: ChainCall[Out], opened: Opened) -> None:
+        self.facts, self._tier, self._about, self._opened = tier.facts, tier, call, opened
+
+    def _work(self, call: ModelCall) -> tuple[Any, Any, RunnableConfig, Mapping[str, Any], AnswerListener]:
+        if call.role == "prompt":
+            msg = (
+                "a chain takes its own input, not a signal's prompt: route the chat model with ChatConfRoute"
+            )
+            raise SignalUnavailableError(msg)
+        if call.note is not None:
+            msg = "the policy says something to the model beside the conversation, and a chain has no place for it: route the chat model (ChatConfRoute)"
+            raise PolicyError(msg)
+        sampler, chain = self._tier.sampler, self._tier.chain
+        if call.temperature is not None and sampler is not None:
+            chain = sampler(call.temperature)
+        listener, callbacks = AnswerListener(), self._opened.manager.get_child()
+        callbacks.add_handler(listener, inherit=True)
+        config: RunnableConfig = {**self._opened.child(*TAGS[call.role]), "callbacks": callbacks}
+        return chain, self._about.inputs, config, self._about.kwargs, listener
+
+    def _read(
+        self, answer: Any, call: ModelCall, listener: AnswerListener, latency_s: float
+    ) -> list[Generation]:
+        return [listener.generation(answer, self._about.text(answer), latency_s)]
+
+
+class AnswerListener(BaseCallbackHandler):
+    """What the language models inside a chain said of their answers, for this call alone."""
+
+    run_inline = True
+
+    def __init__(self) -> None:
+        self.answers: list[Generation] = []
+        self._lock = threading.Lock()
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        """Keep the first answer of the run."""
+        answer = response.generations[0][0] if response.generations and response.generations[0] else None
+        if isinstance(answer, ChatGeneration):
+            with self._lock:
+                self.answers.append(to_generation(answer.message))
+
+    def of_all(self, read: Callable[[Generation], tuple[T, ...] | None]) -> tuple[T, ...] | None:
+        """One field of all models in order; None if one of them returned none: its part would go unjudged."""
+        every = [read(answer) for answer in self.answers]
+        if not every or None in every:
+            return None
+        return tuple(value for values in every if values is not None for value in values)
+
+    def generation(self, output: object, text: str, latency_s: float) -> Generation:
+        """The chain's answer as the core sees it, billed for all models together."""
+        usages = [answer.usage for answer in self.answers if answer.usage is not None]
+        models = [answer.model for answer in self.answers if answer.model]
+        return Generation(
+            text=text,
+            logprobs=self.of_all(lambda answer: answer.logprobs),
+            tokens=self.of_all(lambda answer: answer.tokens),
+            top_logprobs=self.of_all(lambda answer: answer.top_logprobs),
+            usage=sum(usages, Usage()) if usages else None,
+            finish=self.answers[-1].finish if self.answers else "unknown",
+            model=models[-1] if models else None,
+            latency_s=latency_s,
+            raw=output,
+        )

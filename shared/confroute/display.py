@@ -1,0 +1,75 @@
+"""How values show themselves in a console and in a notebook, without knowing the views that draw them.
+
+A value derives from `Displayable`; the module of its view calls `register`. Views stand above all that they show, so they are
+imported here by name, when something is shown for the first time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, TypeAlias
+
+Show: TypeAlias = Callable[[Any], str]
+
+# Which module registers the view of a class; also that of its subclasses.
+_MODULES = {
+    "confroute.bench.run.Replay": "confroute.bench.report",
+    "confroute.decision.Decision": "confroute.views.decision",
+    "confroute.fitting.fit.Fit": "confroute.views.fit",
+    "confroute.fitting.front.ParetoFront": "confroute.views.front",
+    "confroute.observe.trace.Trace": "confroute.views.decision",
+    "confroute.policy.cascade.Cascade": "confroute.views.policy",
+    "confroute.policy.head_first.HeadFirst": "confroute.views.policy",
+    "confroute.policy.wrapper.Wrapper": "confroute.views.policy",
+    "confroute.recording.evaluation.RunReport": "confroute.views.calibration",
+    "confroute.recording.evaluation.SignalReport": "confroute.views.calibration",
+}
+_lines: dict[type, Show] = {}
+_pages: dict[type, Show] = {}
+
+
+def register(kind: type, *, text: Show | None = None, html: Show | None = None) -> None:
+    """Show values of a class by these functions.
+
+    Parameters
+    ----------
+    kind : type
+        Derived from `Displayable`.
+    text : callable, optional
+        One line; none where the class prints itself.
+    html : callable, optional
+        What a notebook shows.
+    """
+    if text is not None:
+        _lines[kind] = text
+    if html is not None:
+        _pages[kind] = html
+
+
+class Displayable:
+    """A value that prints as one line and that a notebook draws.
+
+    A dataclass that derives from it writes `repr=False` where its view has a line for it.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """One line."""
+        return _shown(self, _lines)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return _shown(self, _pages)
+
+
+def _shown(value: object, views: dict[type, Show]) -> str:
+    for kind in type(value).__mro__:
+        module = _MODULES.get(f"{kind.__module__}.{kind.__qualname__}")
+        if module is not None:
+            import_module(module)
+        if kind in views:
+            return views[kind](value)
+    msg = f"{type(value).__name__} has no view: call confroute.display.register for it"
+    raise LookupError(msg)

@@ -1,0 +1,345 @@
+"""`Router`: two models and a policy, without a host framework.
+
+::
+
+    router = Router(edge="local:smollm2-135m", cloud="openai:gpt-4o-mini", policy=Cascade.load("policy.json"))
+    answer = router.ask("What is the capital of France?")
+    answer.text, answer.decision.route
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Collection, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from confroute.decision import Decision, Routed
+from confroute.errors import PolicyError, RequestError
+from confroute.executor import arun, arun_stream, run, run_stream
+from confroute.flow import Policy
+from confroute.hosts.dispatch import Dispatcher
+from confroute.hosts.logprob_fallback import LogprobFallback
+from confroute.hosts.model import ModelFacts
+from confroute.hosts.options import TIERS, read_documents, read_options
+from confroute.hosts.requests import check_policy, request_of
+from confroute.hosts.text_host import TextHost, facts_of
+from confroute.models.provider_answers import is_role, role_of
+from confroute.models.resilience import Limits
+from confroute.models.resolution import resolve
+from confroute.models.text_model import Piece, TextModel, piece_logprobs
+from confroute.policy import Cascade
+from confroute.types import Context, Message, Request
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Prompt: TypeAlias = "str | Sequence[Message | Mapping[str, str] | tuple[str, str]]"
+Documents: TypeAlias = "Context | Sequence[str | tuple[str, float]]"
+Thresholds: TypeAlias = "float | Mapping[str, float]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Router:
+    """Answers each question by an edge or a cloud model, as a policy decides; notebooks and scripts need no framework for it.
+
+    Parameters
+    ----------
+    edge, cloud : str or model
+        Whatever `confroute.models.resolution.resolve` takes: a name ("local:smollm2-135m", "openai:gpt-4o-mini"), a
+        `TextModel`, a function, a chat model of LangChain or an LLM of LlamaIndex.
+    policy : Policy
+        The same object decides the same in every host.
+    edge_limits, cloud_limits : Limits
+        Time, attempts and breaker of each model's calls.
+    members : mapping of str to model
+        Further models that an ensemble asks, by name.
+
+    Raises
+    ------
+    PolicyError
+        Edge and cloud are one model, something is not a model, or the policy is for other tiers.
+    MissingExtraError
+        A package that a model needs is not installed.
+
+    Examples
+    --------
+    >>> from confroute import TokenLogprob
+    >>> from confroute.testing import Reply, ScriptedModel
+    >>> router = Router(
+    ...     edge=ScriptedModel([Reply(text="Rome?", logprob=-2.0)]),
+    ...     cloud=lambda messages: "Paris",
+    ...     policy=Cascade.of(TokenLogprob(), 0.3),
+    ... )
+    >>> answer = router.ask("What is the capital of France?")
+    >>> answer.text, answer.decision.route, answer.decision.uncertainty
+    ('Paris', 'cloud', 2.0)
+    """
+
+    edge: object
+    cloud: object
+    policy: Policy = field(default_factory=Cascade)
+    edge_limits: Limits = field(default_factory=Limits)
+    cloud_limits: Limits = field(default_factory=Limits)
+    members: Mapping[str, object] = field(default_factory=dict)
+    _models: dict[str, tuple[TextModel, ModelFacts]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    # What a model refuses once it is not asked for again.
+    _fallback: LogprobFallback = field(default_factory=LogprobFallback, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_policy(self.policy)
+        if taken := sorted(set(self.members) & set(TIERS)):
+            msg = f"a member is named {taken[0]!r}: expected a name that is not a tier's"
+            raise PolicyError(msg)
+        for name, given in {"edge": self.edge, "cloud": self.cloud, **self.members}.items():
+            model = resolve(given)
+            self._models[name] = model, facts_of(model)
+        edge, cloud = (self._models[tier][0] for tier in TIERS)
+        if self.edge is self.cloud or edge == cloud:
+            msg = f"edge and cloud are the same model ({edge.name}): expected two that differ, the cheaper one as edge"
+            raise PolicyError(msg)
+
+    def ask(
+        self,
+        prompt: Prompt,
+        *,
+        route: str | None = None,
+        threshold: Thresholds | None = None,
+        tags: Collection[str] = (),
+        purpose: str | None = None,
+        question: str | None = None,
+        context: Documents | None = None,
+    ) -> Routed:
+        """Answer a question, or go on with a conversation.
+
+        Parameters
+        ----------
+        prompt : str or sequence of messages
+            A question; or a conversation of `Message`, `{"role": ..., "content": ...}` or `(role, text)`, oldest first.
+        route : {"edge", "cloud", "auto"}, optional
+            Which model has to answer; by default the policy decides.
+        threshold : float or mapping of str to float, optional
+            In place of the policy's: a number for a policy of one signal, else by signal name.
+        tags : collection of str
+            Labels that the policy's rules read.
+        purpose : str, optional
+            What the call is for, for policies that tell purposes apart.
+        question : str, optional
+            The question alone, where the prompt holds retrieved text too.
+        context : Context or sequence of str or (str, float), optional
+            What was retrieved: texts, or each with its score.
+
+        Returns
+        -------
+        Routed
+            `text` is the answer, `decision` says which model gave it, why, and at what cost.
+
+        Raises
+        ------
+        RequestError
+            An empty question, or an option that cannot be used.
+        TierError
+            No model answered that the policy allows to.
+        """
+        request, calls = self._opened(
+            prompt, question, context, route=route, threshold=threshold, tags=tags, purpose=purpose
+        )
+        return run(self.policy, request, calls.call, self._limits)
+
+    async def aask(
+        self,
+        prompt: Prompt,
+        *,
+        route: str | None = None,
+        threshold: Thresholds | None = None,
+        tags: Collection[str] = (),
+        purpose: str | None = None,
+        question: str | None = None,
+        context: Documents | None = None,
+    ) -> Routed:
+        """Async form of `ask`."""
+        request, calls = self._opened(
+            prompt, question, context, route=route, threshold=threshold, tags=tags, purpose=purpose
+        )
+        return await arun(self.policy, request, calls.acall, self._limits)
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        route: str | None = None,
+        threshold: Thresholds | None = None,
+        tags: Collection[str] = (),
+        purpose: str | None = None,
+        question: str | None = None,
+        context: Documents | None = None,
+    ) -> TextStream:
+        """Answer in parts, as soon as it is settled whose answer is given: nothing is shown of a draft that is not kept.
+
+        Parameters and errors are those of `ask`. An answer that was drafted as a whole comes in one part; a policy with a
+        `Prefix` lets a draft through while it is written.
+
+        Returns
+        -------
+        TextStream
+            Iterate over it for the texts; its `decision` is there once it has ended.
+        """
+        request, calls = self._opened(
+            prompt, question, context, route=route, threshold=threshold, tags=tags, purpose=purpose
+        )
+        return TextStream(
+            run_stream(self.policy, request, calls.call, calls.stream, self._limits, scores=piece_logprobs)
+        )
+
+    def astream(
+        self,
+        prompt: Prompt,
+        *,
+        route: str | None = None,
+        threshold: Thresholds | None = None,
+        tags: Collection[str] = (),
+        purpose: str | None = None,
+        question: str | None = None,
+        context: Documents | None = None,
+    ) -> AsyncTextStream:
+        """Async form of `stream`."""
+        request, calls = self._opened(
+            prompt, question, context, route=route, threshold=threshold, tags=tags, purpose=purpose
+        )
+        return AsyncTextStream(
+            arun_stream(self.policy, request, calls.acall, calls.astream, self._limits, scores=piece_logprobs)
+        )
+
+    @property
+    def _limits(self) -> dict[str, Limits]:
+        return {"edge": self.edge_limits, "cloud": self.cloud_limits}
+
+    def _opened(
+        self, prompt: Prompt, question: str | None, context: Documents | None, **given: object
+    ) -> tuple[Request, Dispatcher[Piece]]:
+        """What the policy sees of a call, and what makes the calls that it asks for."""
+        options = read_options(given, place="the call")
+        if question is not None or context is not None:
+            options = replace(options, **_retrieved(question, context))
+        facts = {tier: self._models[tier][1] for tier in TIERS}
+        request = request_of(_messages(prompt), facts, options)
+        hosts = {name: TextHost(model, request.messages, own) for name, (model, own) in self._models.items()}
+        return request, Dispatcher(models=hosts, fallback=self._fallback)
+
+
+class _Ended:
+    """What a stream has at its end."""
+
+    __slots__ = ("_items", "_routed", "_shown")
+
+    def __init__(self) -> None:
+        self._routed: Routed | None = None
+        self._shown = False
+
+    @property
+    def routed(self) -> Routed:
+        """The whole answer and its decision.
+
+        Raises
+        ------
+        RequestError
+            The stream has not ended.
+        """
+        if self._routed is None:
+            msg = "the stream has not ended: its decision is there after the last part"
+            raise RequestError(msg)
+        return self._routed
+
+    @property
+    def decision(self) -> Decision:
+        """Which model answered, why, and at what cost; there once the stream has ended."""
+        return self.routed.decision
+
+    def _text(self, item: Piece | Routed) -> str:
+        """What is to be shown: of the last item nothing, unless nothing was shown before it."""
+        if isinstance(item, Piece):
+            self._shown = self._shown or bool(item.text)
+            return item.text
+        self._routed = item
+        return "" if self._shown else item.text
+
+
+class TextStream(_Ended):
+    """The parts of an answer as texts; `decision` is there once it has ended. Leaving it early ends the model's answer too."""
+
+    __slots__ = ()
+
+    def __init__(self, items: Generator[Piece | Routed, None, None]) -> None:
+        super().__init__()
+        self._items = items
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        while True:
+            if text := self._text(next(self._items)):
+                return text
+
+    def close(self) -> None:
+        """End the answer."""
+        self._items.close()
+
+
+class AsyncTextStream(_Ended):
+    """Async form of `TextStream`."""
+
+    __slots__ = ()
+
+    def __init__(self, items: AsyncGenerator[Piece | Routed, None]) -> None:
+        super().__init__()
+        self._items = items
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        while True:
+            if text := self._text(await anext(self._items)):
+                return text
+
+    async def aclose(self) -> None:
+        """End the answer."""
+        await self._items.aclose()
+
+
+def _retrieved(question: str | None, context: Documents | None) -> dict[str, Any]:
+    if not (question is None or isinstance(question, str)):
+        msg = f"question is a {type(question).__name__}: expected a string"
+        raise RequestError(msg)
+    if not (context is None or isinstance(context, Context)):
+        context = read_documents(context, place="context")
+    return {"question": question, "context": context}
+
+
+def _messages(prompt: Prompt) -> tuple[Message, ...]:
+    if isinstance(prompt, str):
+        return (Message(role="user", text=prompt),)
+    if isinstance(prompt, Iterable) and not isinstance(prompt, (bytes, Mapping)):
+        return tuple(map(_message, prompt))
+    msg = f"the prompt is a {type(prompt).__name__}: expected a text or a list of messages"
+    raise RequestError(msg)
+
+
+def _message(given: object) -> Message:
+    if isinstance(given, Message):
+        return given
+    role, text = None, None
+    if isinstance(given, Mapping):
+        role, text = given.get("role"), given.get("content")
+    elif isinstance(given, tuple) and len(given) == 2:
+        role, text = given
+    if isinstance(role, str) and is_role(role) and isinstance(text, str):
+        return Message(role=role_of(role), text=text)
+    # Without its words, which may be private.
+    msg = (
+        f"a message is a {type(given).__name__}: expected a Message, {{'role': 'user', 'content': a text}} or ('user', a text), "
+        "with the role system, user, assistant or tool"
+    )
+    raise RequestError(msg)

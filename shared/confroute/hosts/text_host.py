@@ -1,0 +1,103 @@
+"""A `TextModel` as the host layer calls it: the smallest `HostModel`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import aclosing, closing
+from dataclasses import replace
+from typing import Any
+
+from confroute.hosts.model import ModelCall, ModelFacts
+from confroute.models.text_model import OneByOne, Piece, Pieces, StreamingTextModel, TextModel
+from confroute.types import Generation, Message
+
+
+def facts_of(model: TextModel) -> ModelFacts:
+    """What is known of a model without I/O; compute it once per model."""
+    known: ModelFacts | None = getattr(model, "facts", None)
+    if known is not None:
+        return replace(known, model=model.name, answers_per_call=False, blocking=False)
+    return ModelFacts(
+        model=model.name,
+        # Whoever keeps these facts keeps the model too.
+        identity=id(model),
+        context_window=getattr(model, "context_window", None),
+        max_output=getattr(model, "max_tokens", None),
+        answers_per_call=not isinstance(model, OneByOne),
+    )
+
+
+class TextHost:
+    """One model with the conversation of one call.
+
+    Parameters
+    ----------
+    model : TextModel
+    messages : sequence of Message
+    facts : ModelFacts
+        Those of `facts_of`.
+    """
+
+    __slots__ = ("_messages", "_model", "facts")
+
+    def __init__(self, model: TextModel, messages: tuple[Message, ...], facts: ModelFacts) -> None:
+        self._model, self._messages = model, messages
+        loaded = getattr(model, "loaded", None)
+        self.facts = facts if loaded is None else replace(facts, inside=lambda: (loaded(), messages))
+
+    def call(self, call: ModelCall) -> Sequence[Generation]:
+        """Make the call and return its answers."""
+        return self._model.generate(self._sent(call), n=call.n, **_settings(call))
+
+    async def acall(self, call: ModelCall) -> Sequence[Generation]:
+        """Async form of `call`."""
+        return await self._model.agenerate(self._sent(call), n=call.n, **_settings(call))
+
+    def stream(self, call: ModelCall) -> Generator[Piece | Generation, None, None]:
+        """Yield the pieces of the answer, one where the model does not stream, and then the whole of it."""
+        if not isinstance(self._model, StreamingTextModel):
+            yield from _whole(self.call(call)[0])
+            return
+        pieces = Pieces()
+        with closing(self._model.stream(self._sent(call), **_settings(call))) as stream:
+            for piece in stream:
+                pieces.add(piece)
+                if piece.text or piece.logprobs:
+                    yield piece
+        yield pieces.whole(model=self.facts.model)
+
+    async def astream(self, call: ModelCall) -> AsyncGenerator[Piece | Generation, None]:
+        """Async form of `stream`."""
+        if not isinstance(self._model, StreamingTextModel):
+            for item in _whole((await self.acall(call))[0]):
+                yield item
+            return
+        pieces = Pieces()
+        async with aclosing(self._model.astream(self._sent(call), **_settings(call))) as stream:
+            async for piece in stream:
+                pieces.add(piece)
+                if piece.text or piece.logprobs:
+                    yield piece
+        yield pieces.whole(model=self.facts.model)
+
+    def _sent(self, call: ModelCall) -> tuple[Message, ...]:
+        if call.messages is not None:
+            return call.messages
+        return (
+            self._messages if call.note is None else (*self._messages, Message(role="user", text=call.note))
+        )
+
+
+def _settings(call: ModelCall) -> dict[str, Any]:
+    return {
+        "temperature": call.temperature,
+        "max_tokens": call.max_tokens,
+        "logprobs": call.logprobs,
+        "top_logprobs": call.top_logprobs,
+    }
+
+
+def _whole(answer: Generation) -> Generator[Piece | Generation, None, None]:
+    if answer.text:
+        yield Piece(text=answer.text, logprobs=answer.logprobs or (), tokens=answer.tokens or ())
+    yield answer

@@ -1,0 +1,359 @@
+"""Reads what providers answer with: log-probabilities, usage, finish reasons, names of models and roles.
+
+Dictionaries and clients' objects are read alike, in the shapes of OpenAI (chat, completions, Responses), Ollama and the
+servers that copy them. Nothing is repaired: numbers come back as they were sent, and where one token of an answer lacks its
+number there is no evidence, since the rest would speak for an answer of which it saw only a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from confroute.types import Alternatives, Finish, Generation, Role, Usage
+
+_ROLES: dict[str, Role] = {
+    **dict.fromkeys(("system", "developer", "SystemMessageChunk"), "system"),
+    **dict.fromkeys(("user", "human", "HumanMessageChunk"), "user"),
+    **dict.fromkeys(("assistant", "ai", "chatbot", "model", "AIMessageChunk"), "assistant"),
+    **dict.fromkeys(("tool", "function", "ToolMessageChunk"), "tool"),
+}
+_FINISHES: dict[str, Finish] = {
+    **dict.fromkeys(("stop", "end_turn", "stop_sequence", "eos_token"), "stop"),
+    **dict.fromkeys(("length", "max_tokens", "model_length", "max_output_tokens"), "length"),
+    **dict.fromkeys(("tool_calls", "tool_use", "function_call"), "tool_calls"),
+    "cancelled": "cancelled",
+}
+_USAGE_KEYS = (
+    ("prompt_tokens", "completion_tokens"),
+    ("input_tokens", "output_tokens"),
+    ("prompt_eval_count", "eval_count"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredTokens:
+    """Log-probabilities of the tokens that were drawn, as the provider gave them.
+
+    Attributes
+    ----------
+    logprobs : tuple of float
+        Natural logarithms, one per token.
+    tokens : tuple of str or None
+        The tokens; None where the provider names none.
+    alternatives : tuple of alternatives or None
+        The likeliest tokens at each place, best first; None where any place has none.
+    """
+
+    logprobs: tuple[float, ...]
+    tokens: tuple[str, ...] | None = None
+    alternatives: tuple[Alternatives, ...] | None = None
+
+
+def field(holder: object, name: str) -> Any:
+    """The value under `name` in a dictionary or an object; None where there is none.
+
+    Examples
+    --------
+    >>> field({"model": "small"}, "model"), field(None, "model")
+    ('small', None)
+    """
+    return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
+
+
+def role_of(name: str | None, default: Role = "user") -> Role:
+    """The role that a host or provider calls `name`.
+
+    Examples
+    --------
+    >>> role_of("human"), role_of("developer"), role_of("narrator")
+    ('user', 'system', 'user')
+    """
+    return _ROLES.get(name or "", default)
+
+
+def is_role(name: str | None) -> bool:
+    """Whether `name` is a role that hosts and providers use, and not one of the user's own."""
+    return name in _ROLES
+
+
+def read_logprobs(found: object) -> ScoredTokens | None:
+    """Read a provider's value of "logprobs".
+
+    Parameters
+    ----------
+    found : object
+        `{"content": [...]}` of OpenAI's chat, the bare list of Ollama and Responses, or the columns `{"tokens": [...],
+        "token_logprobs": [...], "top_logprobs": [...]}` of completions.
+
+    Returns
+    -------
+    ScoredTokens or None
+        None where there are none, or where any token lacks its number.
+
+    Examples
+    --------
+    >>> read_logprobs({"content": [{"token": "4", "logprob": -0.25}]}).logprobs
+    (-0.25,)
+    >>> read_logprobs([{"token": "4", "logprob": -0.25}, {"token": "2", "logprob": None}]) is None
+    True
+    """
+    entries = found if isinstance(found, (list, tuple)) else field(found, "content")
+    if not entries:
+        return _read_columns(found)
+    if not isinstance(entries, (list, tuple)):
+        return None
+    try:
+        # Hundreds of tokens per answer, read by anything slower, would cost more than the routing.
+        values, tokens = [one["logprob"] for one in entries], [one["token"] for one in entries]
+    except (KeyError, TypeError):
+        values, tokens = ([field(one, name) for one in entries] for name in ("logprob", "token"))
+    has_alternatives = field(entries[0], "top_logprobs")
+    alternatives = [field(one, "top_logprobs") for one in entries] if has_alternatives else ()
+    return _scored(values, tokens, alternatives)
+
+
+def read_answer_logprobs(raw: object) -> ScoredTokens | None:
+    """Read the log-probabilities in a provider's whole answer, or in its part of one chunk of a stream."""
+    # An empty `logprobs` of a choice must not hide those beside it.
+    choice = _first(field(raw, "choices"))
+    for holder in (choice, raw):
+        scored = read_logprobs(field(holder, "logprobs"))
+        if scored is not None:
+            return scored
+    blocks = [block for item in _items(raw, "output") for block in _items(item, "content")]
+    return read_logprobs([one for block in blocks for one in _items(block, "logprobs")])
+
+
+class ChunkScores:
+    """Log-probabilities that come chunk by chunk: of each chunk for who watches it, and of the whole at the end.
+
+    Examples
+    --------
+    >>> scores = ChunkScores()
+    >>> scores.add(ScoredTokens(logprobs=(-0.1,)), has_text=True), scores.add(None, has_text=False)
+    ((-0.1,), ())
+    >>> scores.whole.logprobs
+    (-0.1,)
+    """
+
+    __slots__ = ("_complete", "_parts")
+
+    def __init__(self) -> None:
+        self._parts: list[ScoredTokens] = []
+        self._complete = True
+
+    def add(self, scored: ScoredTokens | None, *, has_text: bool) -> tuple[float, ...] | None:
+        """Add one chunk; returns its log-probabilities as `chunk_logprobs` does."""
+        if scored is not None:
+            self._parts.append(scored)
+        elif has_text:
+            # A part of the answer without any: the rest says nothing about the whole.
+            self._complete = False
+        return chunk_logprobs(scored, has_text=has_text)
+
+    @property
+    def whole(self) -> ScoredTokens | None:
+        """Those of the whole answer; None where any chunk with text had none."""
+        if not self._complete or not self._parts:
+            return None
+        tokens = [one.tokens for one in self._parts]
+        places = [one.alternatives for one in self._parts]
+        return ScoredTokens(
+            logprobs=tuple(value for one in self._parts for value in one.logprobs),
+            tokens=None if None in tokens else tuple(token for some in tokens for token in some or ()),
+            alternatives=None if None in places else tuple(place for some in places for place in some or ()),
+        )
+
+
+def chunk_logprobs(scored: ScoredTokens | None, *, has_text: bool) -> tuple[float, ...] | None:
+    """The log-probabilities of one chunk of a stream: empty if it holds no text, None if it does and they are unknown."""
+    if scored is not None:
+        return scored.logprobs
+    return None if has_text else ()
+
+
+def read_usage(*holders: object) -> Usage | None:
+    """The tokens billed, from the first of `holders` that tells both counts; None where none does.
+
+    Examples
+    --------
+    >>> read_usage(None, {"prompt_tokens": 7, "completion_tokens": 2})
+    Usage(input_tokens=7, output_tokens=2)
+    """
+    for holder in holders:
+        for prompt, answer in _USAGE_KEYS if holder else ():
+            given, made = field(holder, prompt), field(holder, answer)
+            if isinstance(given, int) and isinstance(made, int):
+                return Usage(input_tokens=given, output_tokens=made)
+    return None
+
+
+def read_finish(*holders: object) -> Finish:
+    """Why the answer ended, from the first of `holders` (a choice, an answer, its metadata) that says so.
+
+    Examples
+    --------
+    >>> (
+    ...     read_finish({"choices": [{"finish_reason": "length"}]}),
+    ...     read_finish({"done_reason": "stop"}),
+    ...     read_finish(None),
+    ... )
+    ('length', 'stop', 'unknown')
+    """
+    for holder in holders:
+        choice, incomplete = _first(field(holder, "choices")), field(holder, "incomplete_details")
+        for place, name in (
+            (choice, "finish_reason"),
+            (holder, "finish_reason"),
+            (holder, "stop_reason"),
+            (holder, "done_reason"),
+            (incomplete, "reason"),
+        ):
+            reason = field(place, name)
+            if reason:
+                return finish_of(reason)
+    return "unknown"
+
+
+def finish_of(reason: object) -> Finish:
+    """What a provider's own word for the end of an answer means.
+
+    Examples
+    --------
+    >>> finish_of("max_tokens"), finish_of("safety")
+    ('length', 'unknown')
+    """
+    # Google's client gives a member of an enumeration, "FinishReason.MAX_TOKENS".
+    return _FINISHES.get(str(reason).lower().rpartition(".")[2], "unknown")
+
+
+def read_model(holder: object) -> str | None:
+    """The name of the model that answered, where the provider says it."""
+    for name in ("model_name", "model"):
+        value = field(holder, name)
+        if isinstance(value, str) and value:
+            return value
+    return None
+
+
+def read_generations(raw: object, *, model: str | None = None) -> list[Generation]:
+    """Every answer under "choices" of a provider's reply; the usage of all stands on the first.
+
+    Parameters
+    ----------
+    raw : object
+        A completion in OpenAI's shape.
+    model : str, optional
+        The model's name where the reply has none.
+
+    Examples
+    --------
+    >>> raw = {"choices": [{"message": {"content": "4"}, "finish_reason": "stop"}], "model": "small"}
+    >>> read_generations(raw)[0].text
+    '4'
+    """
+    usage, name = read_usage(field(raw, "usage")), read_model(raw) or model
+    return [
+        generation_of(
+            _text(field(field(choice, "message"), "content")) or _text(field(choice, "text")),
+            scored=read_logprobs(field(choice, "logprobs")),
+            usage=usage if position == 0 else None,
+            finish=read_finish(choice),
+            model=name,
+        )
+        for position, choice in enumerate(_items(raw, "choices"))
+    ]
+
+
+def generation_of(text: str, *, scored: ScoredTokens | None, **fields: Any) -> Generation:
+    """One answer with its log-probabilities; `fields` are the other fields of `Generation`."""
+    if scored is None:
+        return Generation(text=text, **fields)
+    return Generation(
+        text=text,
+        logprobs=scored.logprobs,
+        tokens=scored.tokens,
+        top_logprobs=scored.alternatives,
+        **fields,
+    )
+
+
+def logprobs_content(
+    tokens: Iterable[str], logprobs: Sequence[float], alternatives: Sequence[Alternatives] | None = None
+) -> list[dict[str, Any]]:
+    """Tokens with their log-probabilities as OpenAI's chat writes them, which `read_logprobs` reads back.
+
+    Examples
+    --------
+    >>> logprobs_content(["4"], [-0.25])
+    [{'token': '4', 'logprob': -0.25, 'bytes': [52], 'top_logprobs': []}]
+    """
+    places = zip(tokens, logprobs, alternatives or ((),) * len(logprobs), strict=True)
+    return [
+        {**_written(token, logprob), "top_logprobs": [_written(*one) for one in place]}
+        for token, logprob, place in places
+    ]
+
+
+def _written(token: str, logprob: float) -> dict[str, Any]:
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode("utf-8", "replace"))}
+
+
+def _read_columns(found: object) -> ScoredTokens | None:
+    values = field(found, "token_logprobs")
+    if not isinstance(values, (list, tuple)):
+        return None
+    return _scored(values, field(found, "tokens"), field(found, "top_logprobs"))
+
+
+def _scored(values: Sequence[Any], tokens: Any, alternatives: Any) -> ScoredTokens | None:
+    logprobs = _numbers(values)
+    if logprobs is None:
+        return None
+    named = isinstance(tokens, (list, tuple)) and set(map(type, tokens)) == {str}
+    return ScoredTokens(
+        logprobs=logprobs,
+        tokens=tuple(tokens) if named and len(tokens) == len(logprobs) else None,
+        alternatives=_alternatives(alternatives, len(logprobs)),
+    )
+
+
+def _numbers(values: Sequence[Any]) -> tuple[float, ...] | None:
+    kinds = set(map(type, values))
+    if kinds == {float}:
+        return tuple(values)
+    if not kinds or any(issubclass(kind, bool) or not issubclass(kind, Real) for kind in kinds):
+        return None
+    return tuple(map(float, values))
+
+
+def _alternatives(places: Any, count: int) -> tuple[Alternatives, ...] | None:
+    """Those of each place, a list of entries or a dictionary of token to number; None where any place has none."""
+    if not isinstance(places, (list, tuple)) or len(places) != count or not all(places):
+        return None
+    every = [
+        tuple(place.items())
+        if isinstance(place, Mapping)
+        else tuple((field(one, "token"), field(one, "logprob")) for one in place)
+        for place in places
+    ]
+    sound = all(
+        isinstance(token, str) and isinstance(value, Real) for place in every for token, value in place
+    )
+    return tuple(every) if sound else None
+
+
+def _items(holder: object, name: str) -> Sequence[Any]:
+    value = field(holder, name)
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def _first(items: object) -> Any:
+    return items[0] if isinstance(items, (list, tuple)) and items else None
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
