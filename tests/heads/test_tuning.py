@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from confroute.errors import CalibrationError, ModelError, PolicyError  # noqa: E402
 from confroute.heads import Ridge, encoder, load_head, save_head, tune_encoder  # noqa: E402
 
+pytestmark = pytest.mark.local
 WORDS = ["the", "sat", "on", "where", "other", "as", "well"]
 FAST = {"epochs": 20, "rate": 2e-3, "batch": 8}
 

@@ -37,6 +37,7 @@ from confroute.types import Message
 from langchain_confroute._local import to_messages
 from langchain_confroute.local import ChatLocal
 
+pytestmark = pytest.mark.local
 ASK: list[BaseMessage] = [HumanMessage("Where did the cat sit?")]
 SAME = [Message(role="user", text="Where did the cat sit?")]
 
@@ -81,6 +82,13 @@ def test_logprobs_only_when_asked(chat: ChatLocal) -> None:
     silent = chat.model_copy(update={"logprobs": None})
     assert "logprobs" not in silent.invoke(ASK).response_metadata
     assert silent.invoke(ASK, logprobs=True).response_metadata["logprobs"]["content"]
+
+
+def test_alternatives_have_openais_shape(tiny_folder: Path) -> None:
+    """`top_logprobs` takes effect with `logprobs`."""
+    chat = ChatLocal(model=str(tiny_folder), max_tokens=3, logprobs=True, top_logprobs=2)
+    content = chat.invoke("the cat").response_metadata["logprobs"]["content"]
+    assert [len(one["top_logprobs"]) for one in content] == [2] * len(content)
 
 
 def test_stream_adds_up_to_invoke(chat: ChatLocal) -> None:

@@ -32,6 +32,7 @@ from confroute.types import Message
 from llamaindex_confroute import ConfRouteLLM
 from llamaindex_confroute.local import LocalLLM, to_messages
 
+pytestmark = pytest.mark.local
 PROMPT = "Where did the cat sit?"
 ASK = [ChatMessage(role="user", content=PROMPT)]
 SAME = [Message(role="user", text=PROMPT)]

@@ -20,7 +20,7 @@ from llamaindex_confroute import ConfRouteLLM, LocalEmbedding, LocalLLM
 NAME = "smollm2-135m"
 FOLDER = Path(__file__).parents[2] / "examples" / "ferry"
 QUESTION = "What does a bicycle cost?"
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.local, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def likened(server, **fields):

@@ -9,8 +9,8 @@ torch = pytest.importorskip("torch")
 from confroute.errors import RequestError  # noqa: E402
 from confroute.models.local import LocalModel  # noqa: E402
 from confroute.types import Message  # noqa: E402
-from langchain_confroute import ChatLocal  # noqa: E402
 
+pytestmark = pytest.mark.local
 ASK = [Message(role="user", text="the cat")]
 
 
@@ -37,10 +37,3 @@ def test_none_are_returned_unless_asked_for(tiny_folder):
     assert model.generate(ASK, max_tokens=2)[0].top_logprobs is None
     with pytest.raises(RequestError, match="top_logprobs"):
         model.generate(ASK, top_logprobs=-1)
-
-
-def test_chat_local_returns_them_in_openais_shape(tiny_folder):
-    """`top_logprobs` takes effect with `logprobs`."""
-    chat = ChatLocal(model=str(tiny_folder), max_tokens=3, logprobs=True, top_logprobs=2)
-    content = chat.invoke("the cat").response_metadata["logprobs"]["content"]
-    assert [len(one["top_logprobs"]) for one in content] == [2] * len(content)

@@ -23,6 +23,7 @@ from confroute.models.local import LocalModel  # noqa: E402
 from confroute.signals.mc_dropout import bald, decompose  # noqa: E402
 from confroute.types import Message  # noqa: E402
 
+pytestmark = pytest.mark.local
 ANSWER = "on the mat, user"
 SHAPE: dict[str, Any] = {
     "vocab_size": 300,

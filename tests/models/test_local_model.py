@@ -19,6 +19,7 @@ from confroute.models import decoding, loading, prompts  # noqa: E402
 from confroute.models.local import LocalModel, Piece  # noqa: E402
 from confroute.types import Message, Usage  # noqa: E402
 
+pytestmark = pytest.mark.local
 MakeTiny = Callable[..., Path]
 
 CAPITAL = [Message(role="user", text="What is the capital of France?")]

@@ -15,6 +15,7 @@ from confroute.errors import ModelError  # noqa: E402
 from confroute.models import nli  # noqa: E402
 from confroute.models.nli import LocalNLI  # noqa: E402
 
+pytestmark = pytest.mark.local
 MakeBert = Callable[..., Path]
 PAIRS = [("the cat sat", "a cat sat"), ("the mat", "the cat " * 30), ("a", "b"), ("on the mat", "")]
 ORDERS = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
 import pytest
 
@@ -13,11 +12,10 @@ pytest.importorskip("hypothesis")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from confroute import Cascade, TokenLogprob
 from confroute.models.local import LocalModel
-from confroute.testing import ScriptedModel
 from confroute.types import Generation, Message
 
+pytestmark = pytest.mark.local
 ASK = [Message(role="user", text="Where did the cat sit?")]
 DRAW = {"temperature": 1.2, "max_tokens": 40, "top_logprobs": 2}
 
@@ -66,31 +64,3 @@ def test_tokens_cover_exactly_the_text(tiny: LocalModel, seed: int, starts: list
     assert sum((piece.logprobs for piece in pieces), ()) == pytest.approx(cut.logprobs, abs=1e-4)
     assert all(len(piece.tokens) == len(piece.top_logprobs or piece.tokens) for piece in pieces)
     assert (pieces[-1].finish, pieces[-1].usage) == (cut.finish, cut.usage)
-
-
-@pytest.mark.parametrize("host", ["langchain", "llamaindex"])
-def test_a_long_stop_string_leaves_evidence(tiny_folder: Path, tiny: LocalModel, host: str) -> None:
-    """The tokens that a stop string of many tokens took away are not missed as unscored ones."""
-    stop = free(tiny, 3).text[6:14]
-    policy = Cascade.of(TokenLogprob(), 1e9)
-    given = {"model": str(tiny_folder), "temperature": 1.2, "seed": 3, "max_tokens": 40}
-    if host == "langchain":
-        pytest.importorskip("langchain_core")
-        from langchain_confroute import ChatConfRoute, ChatLocal
-        from langchain_confroute.testing import ScriptedChat
-
-        chat = ChatConfRoute(edge=ChatLocal(**given), cloud=ScriptedChat.of("no"), policy=policy)
-        answer = chat.invoke(ASK[0].text, stop=[stop])
-        text, decision = answer.text, answer.response_metadata["confroute"]
-    else:
-        pytest.importorskip("llama_index.core")
-        from llamaindex_confroute import ConfRouteLLM, LocalLLM
-        from llamaindex_confroute.testing import ScriptedLLM
-
-        llm = ConfRouteLLM(
-            edge=LocalLLM(**given), cloud=ScriptedLLM(model=ScriptedModel(["no"])), policy=policy
-        )
-        response = llm.complete(ASK[0].text, stop=[stop])
-        text, decision = response.text, response.additional_kwargs["confroute"]
-    assert text == free(tiny, 3).text[:6]
-    assert (decision["route"], decision["signal"]) == ("edge", "token_logprob")

@@ -84,3 +84,35 @@ def mirrored(settings):
 def test_a_threshold_does_not_part_equal_uncertainties():
     """Keeping the first of two equals is best and impossible: with both 0.9 - 0.1 is lost, so neither is kept."""
     assert Threshold.fit([1, 1, 2, 2, 3, 3, 4, 4], [1, 1, 1, 0, 0, 0, 0, 0]).value == 1.5
+
+
+def test_fitted_thresholds():
+    """The best point between kept and sent, checked by trying every other."""
+    uncertainty = [0.1, 0.5, 0.2, 0.9, 0.4, 0.3, 0.7, 0.6]
+    edge = [1, 1, 1, 0, 1, 0, 0, 0]
+    cloud = [1, 1, 1, 1, 1, 0, 1, 1]
+    fitted = Threshold.fit(uncertainty, edge, cloud, price=0.1)
+
+    def worth(threshold):
+        return sum(e if u <= threshold else c - 0.1 for u, e, c in zip(uncertainty, edge, cloud, strict=True))
+
+    assert worth(fitted.value) == max(worth(t / 100) for t in range(-1, 101))
+    assert "8 recorded calls" in fitted.source
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: Threshold.fit([0.1] * 7, [1] * 7),
+        lambda: Threshold.fit([0.1] * 8, [1] * 7),
+        lambda: Threshold.fit([float("nan")] * 8, [1] * 8),
+        lambda: Threshold.fit([0.1] * 8, [0] * 8),
+        lambda: Threshold.for_cloud_share([0.1] * 8, share=1.2),
+        lambda: Threshold.for_cloud_share([0.1] * 8, share=1.0),
+    ],
+    ids=["few", "uneven", "nan", "edge never right", "share above 1", "share keeps none"],
+)
+def test_calibrations_that_cannot_be_met_raise(call):
+    """With the numbers, instead of a threshold that means nothing."""
+    with pytest.raises(CalibrationError, match=r"\d"):
+        call()

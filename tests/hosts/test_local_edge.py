@@ -1,4 +1,4 @@
-"""Gates that look inside a local edge, through both hosts: dropout, probe, an ensemble's scores; and shared readings."""
+"""A local edge in both hosts: gates that look inside it, prompts read once, and answers that stop strings end."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("langchain_core")
 pytest.importorskip("llama_index.core")
 
-from confroute import Cascade, Ensemble, McDropout, Probe  # noqa: E402
-from confroute.errors import CalibrationError, PolicyError, RequestError  # noqa: E402
+from confroute import Cascade, Ensemble, McDropout, Probe, TokenLogprob  # noqa: E402
 from confroute.models.dropout import dropout_passes  # noqa: E402
-from confroute.models.inside import hidden_states, option_logprobs  # noqa: E402
+from confroute.models.inside import hidden_states  # noqa: E402
 from confroute.models.local import LocalModel  # noqa: E402
-from confroute.models.prompt_cache import prompts_kept  # noqa: E402
-from confroute.recording import Row, Side  # noqa: E402
-from confroute.recording.probes import fit_probe  # noqa: E402
 from confroute.signals.mc_dropout import decompose  # noqa: E402
 from confroute.signals.probe import Weights  # noqa: E402
+from confroute.testing import ScriptedModel  # noqa: E402
 from confroute.types import Message  # noqa: E402
 
+pytestmark = pytest.mark.local
 ASK = [Message(role="user", text="Where did the cat sit?")]
 
 
@@ -123,92 +121,30 @@ def test_scores_of_an_ensemble_in_a_host(
     assert [step["group"] for step in decision["steps"]] == [None, 1, 1]
 
 
-def test_kept_prompts_change_no_number(tiny: LocalModel) -> None:
-    """Draft, samples, dropout and states of one reading are those of four; the kept cache is never written to."""
+@pytest.mark.parametrize("host", ["langchain", "llamaindex"])
+def test_a_long_stop_string_leaves_evidence(tiny_folder: Path, tiny: LocalModel, host: str) -> None:
+    """The tokens that a stop string of many tokens took away are not missed as unscored ones."""
+    (free,) = tiny.generate(ASK, seed=3, temperature=1.2, max_tokens=40)
+    stop = free.text[6:14]
+    policy = Cascade.of(TokenLogprob(), 1e9)
+    given = {"model": str(tiny_folder), "temperature": 1.2, "seed": 3, "max_tokens": 40}
+    if host == "langchain":
+        pytest.importorskip("langchain_core")
+        from langchain_confroute import ChatConfRoute, ChatLocal
+        from langchain_confroute.testing import ScriptedChat
 
-    def everything() -> list[Any]:
-        drafts = tiny.generate(ASK, max_tokens=6)
-        samples = tiny.generate(ASK, max_tokens=6, n=3, temperature=1.0, seed=1)
-        found = [one.logprobs for one in (*drafts, *samples)]
-        passes = [
-            dropout_passes(tiny, ASK, "on the mat", passes=3, prompt=prompt).logprobs
-            for prompt in (False, True)
-        ]
-        return [*found, *passes, hidden_states(tiny, ASK, (0, 1, 2))]
+        chat = ChatConfRoute(edge=ChatLocal(**given), cloud=ScriptedChat.of("no"), policy=policy)
+        answer = chat.invoke(ASK[0].text, stop=[stop])
+        text, decision = answer.text, answer.response_metadata["confroute"]
+    else:
+        pytest.importorskip("llama_index.core")
+        from llamaindex_confroute import ConfRouteLLM, LocalLLM
+        from llamaindex_confroute.testing import ScriptedLLM
 
-    alone = everything()
-    with prompts_kept():
-        first, second = everything(), everything()
-    for one, two, three in zip(alone, first, second, strict=True):
-        assert np.asarray(two) == pytest.approx(np.asarray(one), abs=1e-5)
-        assert np.asarray(three) == pytest.approx(np.asarray(two), abs=0)
-
-
-def test_hidden_states_are_the_networks(tiny: LocalModel) -> None:
-    """Those of one plain forward call, at the prompt's last token."""
-    from confroute.models import prompts
-
-    ids = torch.tensor([prompts.prompt_ids(tiny.tokenizer, ASK)])
-    with torch.inference_mode():
-        out = tiny.network(input_ids=ids, output_hidden_states=True)
-    expected = np.stack([state[0, -1].numpy() for state in out.hidden_states])
-    assert hidden_states(tiny, ASK, (0, 1, 2)) == pytest.approx(expected, abs=1e-5)
-    with pytest.raises(RequestError, match="expected one or more of 0 to 2"):
-        hidden_states(tiny, ASK, (3,))
-    logs = out.logits[0, -1].log_softmax(-1)
-    letter = tiny.tokenizer.encode("A", add_special_tokens=False)[0]
-    assert option_logprobs(tiny, ASK, ("A",))["A"] >= float(logs[letter]) - 1e-4
-
-
-def test_a_fitted_probe_ranks_new_rows(tmp_path: Path) -> None:
-    """States that tell the outcome at one layer: the probe finds that layer, ranks out of fold, and is read back equal."""
-    from safetensors.numpy import save_file
-
-    from confroute.stats.metrics import auroc
-
-    rng = np.random.default_rng(3)
-    rows = []
-    for at in range(160):
-        wrong = bool(rng.random() < 0.5)
-        states = {f"layer.{layer}": rng.normal(size=64).astype(np.float32) for layer in (4, 8)}
-        states["layer.8"][:4] += 1.5 if wrong else -1.5
-        save_file(states, tmp_path / f"{at}.safetensors")
-        rows.append(
-            Row(
-                id=str(at),
-                edge=Side(text="A", quality=float(not wrong), model="m"),
-                extra={"hidden": {"file": f"{at}.safetensors"}},
-            )
+        llm = ConfRouteLLM(
+            edge=LocalLLM(**given), cloud=ScriptedLLM(model=ScriptedModel(["no"])), policy=policy
         )
-    fitted = fit_probe(rows, tmp_path)
-    assert fitted.weights.layers == (8,)
-    assert auroc(fitted.out_of_fold, fitted.target) > 0.95
-    fitted.weights.save(tmp_path / "probe.safetensors")
-    again = Weights.load(tmp_path / "probe.safetensors")
-    x = rng.normal(size=(5, 64))
-    assert again.probability(x).tolist() == fitted.weights.probability(x).tolist()
-    assert (again.layers, again.about) == (fitted.weights.layers, fitted.weights.about)
-
-
-def test_a_probe_of_noise_ranks_by_chance(tmp_path: Path) -> None:
-    """Out of fold, states that say nothing give an AUROC near one half: nothing of a row leaks into its own number."""
-    from safetensors.numpy import save_file
-
-    from confroute.stats.metrics import auroc
-
-    rng = np.random.default_rng(4)
-    rows = []
-    for at in range(200):
-        save_file({"layer.1": rng.normal(size=300).astype(np.float32)}, tmp_path / f"{at}.safetensors")
-        side = Side(text="A", quality=float(rng.random() < 0.5))
-        rows.append(Row(id=str(at), edge=side, extra={"hidden": {"file": f"{at}.safetensors"}}))
-    fitted = fit_probe(rows, tmp_path)
-    assert 0.35 < (auroc(fitted.out_of_fold, fitted.target) or 0) < 0.65
-
-
-def test_too_little_to_fit_and_no_probe_to_read(tmp_path: Path) -> None:
-    """Both raise, with the numbers or the path."""
-    with pytest.raises(CalibrationError, match="0 rows with hidden states"):
-        fit_probe([Row(id="a", edge=Side(text="A", quality=1.0))], tmp_path)
-    with pytest.raises(PolicyError, match="is no probe that this confroute reads"):
-        Weights.load(tmp_path / "none.safetensors")
+        response = llm.complete(ASK[0].text, stop=[stop])
+        text, decision = response.text, response.additional_kwargs["confroute"]
+    assert text == free.text[:6]
+    assert (decision["route"], decision["signal"]) == ("edge", "token_logprob")
