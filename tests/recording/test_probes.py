@@ -10,7 +10,7 @@ pytest.importorskip("safetensors")
 from confroute.errors import CalibrationError, PolicyError
 from confroute.recording import Row, Side
 from confroute.recording.probes import fit_probe
-from confroute.signals.probe import Weights
+from confroute.signals.probe import ProbeWeights
 from confroute.stats.metrics import auroc
 
 
@@ -36,7 +36,7 @@ def test_a_fitted_probe_ranks_new_rows(tmp_path: Path) -> None:
     assert fitted.weights.layers == (8,)
     assert auroc(fitted.out_of_fold, fitted.target) > 0.95
     fitted.weights.save(tmp_path / "probe.safetensors")
-    again = Weights.load(tmp_path / "probe.safetensors")
+    again = ProbeWeights.load(tmp_path / "probe.safetensors")
     x = rng.normal(size=(5, 64))
     assert again.probability(x).tolist() == fitted.weights.probability(x).tolist()
     assert (again.layers, again.about) == (fitted.weights.layers, fitted.weights.about)
@@ -60,5 +60,5 @@ def test_too_little_to_fit_and_no_probe_to_read(tmp_path: Path) -> None:
     """Both raise, with the numbers or the path."""
     with pytest.raises(CalibrationError, match="0 rows with hidden states"):
         fit_probe([Row(id="a", edge=Side(text="A", quality=1.0))], tmp_path)
-    with pytest.raises(PolicyError, match="is no probe that this confroute reads"):
-        Weights.load(tmp_path / "none.safetensors")
+    with pytest.raises(PolicyError, match="is not a probe that this version can read"):
+        ProbeWeights.load(tmp_path / "none.safetensors")

@@ -29,7 +29,7 @@ def course(prior, answers, threshold):
 
     for drawn in range(1, len(answers) + 1):
         counts = [*Counter(answers[:drawn]).values()]
-        found = prior.range_of(counts, len(answers), settled)
+        found = prior.probable_range(counts, len(answers), settled)
         if found is not None:
             assert settled(*found), "every entropy of the range leads to the same decision"
             return found[1] <= threshold, drawn
@@ -122,7 +122,7 @@ def test_a_range_by_hand():
     two = (math.log(3) - 2 / 3 * math.log(2)) / math.log(3)
     for eps, expected in ((0.33, None), (0.34, pytest.approx((two, 1.0)))):
         prior = EwensMixture(concentrations=(1.0,), weights=(1.0,), eps=eps)
-        assert prior.range_of([1], 3, lambda low, high: not low <= 0.3 < high) == expected
+        assert prior.probable_range([1], 3, lambda low, high: not low <= 0.3 < high) == expected
 
 
 def test_a_call_says_which_concentration_it_has():

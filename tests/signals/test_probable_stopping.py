@@ -19,7 +19,7 @@ def course(prior, answers, threshold):
 
     for drawn, other in enumerate(answers, 1):
         apart += other
-        found = prior.range_of(apart, drawn, n, settled)
+        found = prior.probable_range(apart, drawn, n, settled)
         if found is not None:
             assert settled(*found), "every share of the range leads to the same decision"
             return found[1] <= threshold, drawn
@@ -45,7 +45,9 @@ def test_without_a_tolerance_it_stops_where_nothing_can_change(a, b):
             for apart in range(drawn + 1):
                 least, most = apart / 10, (apart + 10 - drawn) / 10
                 alike = most <= threshold or least > threshold
-                found = exact.range_of(apart, drawn, 10, lambda low, high, t=threshold: not low <= t < high)
+                found = exact.probable_range(
+                    apart, drawn, 10, lambda low, high, t=threshold: not low <= t < high
+                )
                 assert found == ((least, most) if alike else None)
 
 
@@ -60,18 +62,18 @@ def test_without_a_tolerance_it_stops_where_nothing_can_change(a, b):
 def test_a_range_by_hand(eps, expected):
     """None of 3 drawn under a flat prior: shares 0 and 1/3 stay below 0.5 and have half the probability together."""
     flat = BetaBinomial(a=1, b=1, eps=eps)
-    assert flat.range_of(0, 0, 3, lambda low, high: not low <= 0.5 < high) == expected
+    assert flat.probable_range(0, 0, 3, lambda low, high: not low <= 0.5 < high) == expected
 
 
 def test_what_was_seen_moves_the_range():
     """After one of one agrees, Beta(1, 2): of two to come none, one or both disagree with 1/2, 1/3 and 1/6."""
     for eps, expected in ((0.16, None), (0.17, (0.0, 1 / 3))):
         flat = BetaBinomial(a=1, b=1, eps=eps)
-        assert flat.range_of(0, 1, 3, lambda low, high: not low <= 0.5 < high) == expected
+        assert flat.probable_range(0, 1, 3, lambda low, high: not low <= 0.5 < high) == expected
     # And after one of one disagrees, Beta(2, 1), the other way round.
     for eps, expected in ((0.16, None), (0.17, (2 / 3, 1.0))):
         flat = BetaBinomial(a=1, b=1, eps=eps)
-        assert flat.range_of(1, 1, 3, lambda low, high: not low <= 0.5 < high) == expected
+        assert flat.probable_range(1, 1, 3, lambda low, high: not low <= 0.5 < high) == expected
 
 
 def test_a_rate_is_fitted_in_closed_form():

@@ -99,5 +99,5 @@ def test_p_true_refuses_an_alternative_that_is_no_number():
         logprobs=(-0.1,),
         top_logprobs=((("A", math.nan), ("B", math.log(0.5))),),
     )
-    with pytest.raises(SignalUnavailableError, match="no probability"):
+    with pytest.raises(SignalUnavailableError, match="not valid"):
         measure(PTrue(), said)

@@ -162,7 +162,7 @@ def test_bad_arguments_are_named():
     """One answer has no entropy, and settings that cannot measure are refused."""
     with pytest.raises(PolicyError, match="at least 2"):
         semantic_entropy(["Paris"])
-    with pytest.raises(PolicyError, match="one each"):
+    with pytest.raises(PolicyError, match="one non-empty list per answer"):
         semantic_entropy(["a", "b"], logprobs=[[-1.0]])
     for bad in ({"n": 1}, {"temperature": 0.0}, {"step": 9}, {"weighting": "soft"}):
         with pytest.raises(PolicyError):
@@ -180,5 +180,5 @@ def test_given_logprobs_that_are_no_probabilities_are_refused():
         semantic_entropy(["Paris", "Rome"], logprobs=[[math.nan], [-0.1]])
     with pytest.raises(BadLogprobsError):
         semantic_entropy(["Paris", "Rome"], logprobs=[[0.5], [-0.1]])
-    with pytest.raises(PolicyError, match="none empty"):
+    with pytest.raises(PolicyError, match="non-empty list per answer"):
         semantic_entropy(["Paris", "Rome"], logprobs=[[], [-0.1]])

@@ -10,7 +10,7 @@ from confroute.errors import PolicyError
 from confroute.executor import Call
 from confroute.models.named import imported
 from confroute.signals.answers import options_in
-from confroute.signals.option_probability import by_option
+from confroute.signals.option_probability import letter_logprobs
 from confroute.types import Generation, Message
 
 PROVIDERS = ("local", "openai", "ollama")
@@ -55,7 +55,7 @@ class ChatSpeaker:
             return None
         if isinstance(self.source, ChatLocal):
             return option_logprobs(self.source.loaded(), messages, letters)
-        return by_option(draft.top_logprobs[0], letters) or None if draft.top_logprobs else None
+        return letter_logprobs(draft.top_logprobs[0], letters) or None if draft.top_logprobs else None
 
 
 def _chat(messages: tuple[Message, ...]) -> list[Any]:

@@ -118,12 +118,12 @@ class CatalogEntry:
         return {file.path: file.sha256 for file in self.files}
 
 
-def known() -> tuple[CatalogEntry, ...]:
+def catalog_entries() -> tuple[CatalogEntry, ...]:
     """Every model of the catalogue.
 
     Examples
     --------
-    >>> [entry.name for entry in known()]
+    >>> [entry.name for entry in catalog_entries()]
     ['smollm2-135m', 'qwen2.5-coder-1.5b', 'all-minilm-l6-v2']
     """
     # Imported late: the entries are built from the classes above.
@@ -144,7 +144,7 @@ def find(name: str) -> CatalogEntry:
     >>> find("smollm2-135m").kind
     'chat'
     """
-    entries = {entry.name: entry for entry in known()}
+    entries = {entry.name: entry for entry in catalog_entries()}
     if name in entries:
         return entries[name]
     close = difflib.get_close_matches(name.lower(), entries, n=1, cutoff=0.5)
@@ -163,7 +163,7 @@ def cache_dir() -> Path:
     return Path(platformdirs.user_cache_dir("confroute", appauthor=False))
 
 
-def cached(name: str) -> bool:
+def is_pulled(name: str) -> bool:
     """Whether a catalogue model lies on this machine, complete. Compares sizes, not contents.
 
     Raises
@@ -207,7 +207,7 @@ def resolve(source: str | Path) -> Path:
     if str(source) and (path := Path(source).expanduser()).exists():
         return path
     entry = find(str(source))
-    if not cached(entry.name):
+    if not is_pulled(entry.name):
         size = entry.size_bytes / 1e6
         msg = f"{entry.name} is not on this machine yet ({size:.0f} MB): run `confroute pull {entry.name}`"
         if entry.path.exists():

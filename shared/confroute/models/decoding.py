@@ -16,7 +16,7 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from confroute.models.loading import Weights
-from confroute.models.prompt_cache import ReadingCancelledError, kept_reading
+from confroute.models.prompt_cache import ReadingCancelledError, cached_reading
 from confroute.models.sampling import Plan
 
 ROOM = 64
@@ -142,7 +142,7 @@ class Decoder:
 
     def _read_prompt(self) -> torch.Tensor | None:
         try:
-            reading = kept_reading(self._weights, self._prompt, self._cancelled)
+            reading = cached_reading(self._weights, self._prompt, self._cancelled)
         except ReadingCancelledError:
             return None
         if reading is not None:

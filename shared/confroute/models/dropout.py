@@ -19,7 +19,7 @@ from confroute.asks import Layers
 from confroute.errors import ModelError, RequestError
 from confroute.models import prompts
 from confroute.models.local import LocalModel
-from confroute.models.prompt_cache import kept_reading
+from confroute.models.prompt_cache import cached_reading
 from confroute.signals.mc_dropout import DropoutPasses, fault
 from confroute.types import Message
 
@@ -232,7 +232,7 @@ def _read(model: LocalModel, ids: Sequence[int], said: Sequence[int], plan: _Pla
     from transformers.cache_utils import DynamicCache
 
     network, before = model.network, ids[:-1]
-    reading = None if plan.prompt and plan.sites else kept_reading(model.weights, ids)
+    reading = None if plan.prompt and plan.sites else cached_reading(model.weights, ids)
     cache: Any = DynamicCache(config=network.config) if reading is None else reading.copied(less=1)
     wide, sites = (plan.rows, plan.sites) if plan.prompt else (1, ())
     numbers = list[Any]()

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from confroute.asks import Evidence, Hidden, InsideAsk
 from confroute.errors import RequestError, SignalUnavailableError
-from confroute.signals.option_probability import by_option
+from confroute.signals.option_probability import letter_logprobs
 from confroute.types import Message
 
 if TYPE_CHECKING:
@@ -96,15 +96,15 @@ def option_logprobs(
     tokens = [model.tokenizer.encode(text, add_special_tokens=False) for text in spellings]
     # Two spellings may be one token, which must not count twice.
     single = {ids[0]: text for ids, text in zip(tokens, spellings, strict=True) if len(ids) == 1}
-    return by_option([(text, float(logs[token])) for token, text in single.items()], letters)
+    return letter_logprobs([(text, float(logs[token])) for token, text in single.items()], letters)
 
 
 def _reading(model: LocalModel, messages: Sequence[Message]) -> Reading:
     from confroute.models import prompts
-    from confroute.models.prompt_cache import kept_reading, read
+    from confroute.models.prompt_cache import cached_reading, read
 
     ids = prompts.prompt_ids(model.tokenizer, messages)
     if len(ids) > model.context_window:
         msg = f"the prompt has {len(ids)} tokens: expected at most {model.context_window}, the context window of {model.name}"
         raise RequestError(msg)
-    return kept_reading(model.weights, ids) or read(model.weights, ids)
+    return cached_reading(model.weights, ids) or read(model.weights, ids)

@@ -14,9 +14,9 @@ EXPECTED = "local:NAME, openai:MODEL, ollama:MODEL or MODULE:OBJECT"
 
 def in_catalogue(name: str) -> bool:
     """Whether `confroute pull` knows a model of this name."""
-    from confroute.models.catalog import known
+    from confroute.models.catalog import catalog_entries
 
-    return any(entry.name == name for entry in known())
+    return any(entry.name == name for entry in catalog_entries())
 
 
 def meant(spec: str) -> str:

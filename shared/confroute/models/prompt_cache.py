@@ -55,7 +55,7 @@ _kept: ContextVar[_Kept | None] = ContextVar("confroute_kept_prompts", default=N
 
 
 @contextmanager
-def prompts_kept() -> Iterator[None]:
+def prompt_caching() -> Iterator[None]:
     """Within, in this context, each model reads a prompt once for draft, samples, dropout and hidden states.
 
     Only the last prompt of each model is kept: its cache takes 57 kB a token with Qwen2.5-Coder-1.5B in float32.
@@ -75,7 +75,7 @@ def _never() -> bool:
     return False
 
 
-def kept_reading(
+def cached_reading(
     weights: Weights, ids: Sequence[int], cancelled: Callable[[], bool] = _never
 ) -> Reading | None:
     """The reading of this prompt where prompts are kept, made now if need be; None where they are not.

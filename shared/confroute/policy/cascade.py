@@ -42,7 +42,7 @@ from confroute.policy.verdict import (
 from confroute.policy.wrapper import Shown
 from confroute.remediation import failure, told
 from confroute.signals import SelfConsistency, Signal, TokenLogprob
-from confroute.signals.base import Asking, Case, alternatives_wanted
+from confroute.signals.base import Asking, Case, max_top_logprobs
 from confroute.types import Generation, Request, Tier
 
 T = TypeVar("T")
@@ -103,7 +103,7 @@ class Walk:
             self.notes.append(blocked)
             return None
         try:
-            wanted = alternatives_wanted(gate.signal for gate in self.gates)
+            wanted = max_top_logprobs(gate.signal for gate in self.gates)
             draft = yield from self.ask_one(drafting(name, self.policy.prefix, self.request, wanted))
         except (*_SET_UP, StreamInterruptedError):
             raise

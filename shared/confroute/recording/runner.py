@@ -15,14 +15,14 @@ import numpy.typing as npt
 from confroute.asks import Ask, Draft, Evidence, Final, Hidden, Sample
 from confroute.errors import MissingExtraError, ModelError, PolicyError, SignalUnavailableError
 from confroute.executor import Asker, Call
-from confroute.models.prompt_cache import prompts_kept
+from confroute.models.prompt_cache import prompt_caching
 from confroute.prices import Price
 from confroute.recording.grade import answer_in, graded
 from confroute.recording.prompts import messages_of
 from confroute.recording.rows import TOP_LOGPROBS, RecordedSample, Row, Side
 from confroute.recording.signals import SIGNALS, Build, with_signals
 from confroute.remediation import told
-from confroute.signals.base import alternatives_wanted
+from confroute.signals.base import max_top_logprobs
 from confroute.types import JSON, Generation, Message
 
 # They hold for every row: kept in each of them, a run of a thousand rows would be a thousand times the same error.
@@ -95,7 +95,7 @@ class Recorder:
             A model that was never set up.
         """
         messages = messages_of(given, self.system)
-        with prompts_kept():
+        with prompt_caching():
             asking = _Asking(ask=Asker(call=self.edge.call(messages, "edge"), limits={}))
             edge = self._edge(given, messages, asking)
             row = replace(given, edge=edge, cloud=self._cloud(given, messages))
@@ -128,7 +128,7 @@ class Recorder:
     def _wanted(self) -> int:
         if self.top_logprobs is not None:
             return self.top_logprobs
-        return alternatives_wanted(build(max(2, self.samples)) for build in self.signals.values())
+        return max_top_logprobs(build(max(2, self.samples)) for build in self.signals.values())
 
     def _cloud(self, given: Row, messages: tuple[Message, ...]) -> Side | None:
         if self.cloud is None:
