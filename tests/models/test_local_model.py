@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 from confroute.errors import ModelError, RequestError  # noqa: E402
 from confroute.models import decoding, loading, prompts  # noqa: E402
 from confroute.models.local import LocalModel, Piece  # noqa: E402
+from confroute.models.sampling import GrowingAnswer  # noqa: E402
 from confroute.types import Message, Usage  # noqa: E402
 
 pytestmark = pytest.mark.local
@@ -156,7 +157,7 @@ def test_tokens_join_to_text(tiny: LocalModel, ask: list[Message]) -> None:
 
 def test_characters_that_span_tokens(tiny: LocalModel) -> None:
     """A character belongs to the token that completes it."""
-    row = prompts.Row(decode=prompts.decoder_of(tiny.tokenizer))
+    row = GrowingAnswer(decode=prompts.decoder_of(tiny.tokenizer))
     for token in tiny.tokenizer.encode("né 猫", add_special_tokens=False):
         row.push(token, -0.5)
     row.end("length")
@@ -430,7 +431,7 @@ def test_a_tampered_gguf(tmp_path: Path) -> None:
         LocalModel.load(other)
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(b"GGUF\x03\x00\x00\x00" + bytes(100))
-    with pytest.raises(ModelError, match=r"cut\.gguf: damaged.*fetch it again"):
+    with pytest.raises(ModelError, match=r"cut\.gguf: damaged.*download it again"):
         LocalModel.load(cut)
 
 

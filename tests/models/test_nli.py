@@ -73,13 +73,13 @@ def test_pairs_are_remembered(make_bert: MakeBert, tmp_path: Path, monkeypatch: 
     """A pair is judged once, also within one call; the oldest is forgotten first."""
     model = LocalNLI.load(make_bert(tmp_path, labels=ORDERS[0]))
     judged: list[tuple[str, str]] = []
-    real = model._judge
-    monkeypatch.setattr(model, "_judge", lambda pairs: judged.extend(pairs) or real(pairs))
+    real = model._compute
+    monkeypatch.setattr(model, "_compute", lambda pairs: judged.extend(pairs) or real(pairs))
     once = model([PAIRS[0], PAIRS[1], PAIRS[0]])
     again = model(PAIRS[:2])
     assert judged == PAIRS[:2]
     assert once[0] == once[2] == again[0]
-    monkeypatch.setattr(nli, "REMEMBERED", 2)
+    monkeypatch.setattr(nli, "CACHED_PAIRS", 2)
     model([PAIRS[2]])
     model([PAIRS[1], PAIRS[0]])
     assert judged == [*PAIRS[:3], PAIRS[0]]
