@@ -111,7 +111,7 @@ def _hub_file(repo: str, filename: str) -> Path:
     try:
         return Path(hf_hub_download(repo, filename))
     except Exception as error:
-        msg = f"{repo}:{filename}: could not be downloaded from the hub ({brief(error)}); check both names and the network, pass a local GGUF file, or use a model of `confroute models`, which needs no hub"
+        msg = f"{repo}:{filename}: could not be loaded from the hub ({brief(error)}); check both names and the network, pass a local GGUF file, or use a model of `confroute models`, which needs no hub"
         raise ModelError(msg) from error
 
 
