@@ -1,4 +1,4 @@
-"""A local edge in both hosts: gates that look inside it, prompts read once, and answers that stop strings end."""
+"""A local edge in both hosts: gates that look inside it, prompts processed once, and stop strings."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def llamaindex(folder: Path, policy: Cascade, members: dict[str, Path]) -> Any:
 
 @pytest.mark.parametrize("host", [langchain, llamaindex])
 def test_dropout_gate_in_a_host(host: Any, tiny_folder: Path, tiny: LocalModel) -> None:
-    """The gate's number is that of the function on the draft, behind the very prompt that the edge was sent."""
+    """The gate's number is that of the function on the draft, after the edge's own prompt."""
     text, decision = host(
         tiny_folder, Cascade.of(McDropout(passes=3, statistic="mutual_information"), 1.0), {}
     )
@@ -75,16 +75,16 @@ def test_dropout_gate_in_a_host(host: Any, tiny_folder: Path, tiny: LocalModel) 
 
 
 @pytest.mark.parametrize("host", [langchain, llamaindex])
-def test_a_host_reads_the_prompt_once_for_draft_samples_and_states(
+def test_a_host_processes_the_prompt_once_for_draft_samples_and_states(
     host: Any, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A probe, dropout and samples drawn one by one behind one draft: the network sees the prompt's tokens a single time."""
+    """A probe, dropout and samples drawn one by one after one draft: the network sees the prompt's tokens a single time."""
     from confroute import Gate, SemanticEntropy, Threshold
     from confroute.models import prompt_cache
 
     readings = []
     read = prompt_cache.read
-    monkeypatch.setattr(prompt_cache, "read", lambda *given: readings.append(given[1]) or read(*given))
+    monkeypatch.setattr(prompt_cache, "read", lambda *args: readings.append(args[1]) or read(*args))
     weights().save(tmp_path / "probe.safetensors")
     signals = (Probe(path=str(tmp_path / "probe.safetensors")), McDropout(passes=2), SemanticEntropy(n=3))
     grey = [(0.0, 1.0), (0.0, 50.0), None]
@@ -123,17 +123,17 @@ def test_scores_of_an_ensemble_in_a_host(
 
 @pytest.mark.parametrize("host", ["langchain", "llamaindex"])
 def test_a_long_stop_string_leaves_evidence(tiny_folder: Path, tiny: LocalModel, host: str) -> None:
-    """The tokens that a stop string of many tokens took away are not missed as unscored ones."""
+    """Tokens cut off by a stop string do not count as unscored."""
     (free,) = tiny.generate(ASK, seed=3, temperature=1.2, max_tokens=40)
     stop = free.text[6:14]
     policy = Cascade.of(TokenLogprob(), 1e9)
-    given = {"model": str(tiny_folder), "temperature": 1.2, "seed": 3, "max_tokens": 40}
+    settings = {"model": str(tiny_folder), "temperature": 1.2, "seed": 3, "max_tokens": 40}
     if host == "langchain":
         pytest.importorskip("langchain_core")
         from langchain_confroute import ChatConfRoute, ChatLocal
         from langchain_confroute.testing import ScriptedChat
 
-        chat = ChatConfRoute(edge=ChatLocal(**given), cloud=ScriptedChat.of("no"), policy=policy)
+        chat = ChatConfRoute(edge=ChatLocal(**settings), cloud=ScriptedChat.of("no"), policy=policy)
         answer = chat.invoke(ASK[0].text, stop=[stop])
         text, decision = answer.text, answer.response_metadata["confroute"]
     else:
@@ -142,7 +142,7 @@ def test_a_long_stop_string_leaves_evidence(tiny_folder: Path, tiny: LocalModel,
         from llamaindex_confroute.testing import ScriptedLLM
 
         llm = ConfRouteLLM(
-            edge=LocalLLM(**given), cloud=ScriptedLLM(model=ScriptedModel(["no"])), policy=policy
+            edge=LocalLLM(**settings), cloud=ScriptedLLM(model=ScriptedModel(["no"])), policy=policy
         )
         response = llm.complete(ASK[0].text, stop=[stop])
         text, decision = response.text, response.additional_kwargs["confroute"]

@@ -1,4 +1,4 @@
-"""What tests of local models ask."""
+"""A conversation for the tests of local models."""
 
 import pytest
 

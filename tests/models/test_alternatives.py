@@ -1,4 +1,4 @@
-"""Alternatives of a local model's tokens: the likeliest ones, with the model's own log-probabilities."""
+"""Alternatives to a local model's tokens: the likeliest ones, with the model's own log-probabilities."""
 
 import math
 
@@ -15,7 +15,7 @@ ASK = [Message(role="user", text="the cat")]
 
 
 def test_the_likeliest_tokens_come_with_each_token(tiny_folder):
-    """Best first, probabilities of one distribution, the greedy token ahead; in text and stream alike."""
+    """Likeliest first, probabilities of one distribution, the greedy token in front; the same in a stream."""
     model = LocalModel.load(tiny_folder)
     (answer,) = model.generate(ASK, max_tokens=6, top_logprobs=4)
     assert len(answer.top_logprobs) == len(answer.logprobs)
@@ -31,7 +31,7 @@ def test_the_likeliest_tokens_come_with_each_token(tiny_folder):
     assert tuple(streamed) == answer.top_logprobs
 
 
-def test_none_are_returned_unless_asked_for(tiny_folder):
+def test_none_are_returned_unless_requested(tiny_folder):
     """No alternatives by default; a negative number is refused."""
     model = LocalModel.load(tiny_folder)
     assert model.generate(ASK, max_tokens=2)[0].top_logprobs is None

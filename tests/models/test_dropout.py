@@ -1,4 +1,4 @@
-"""`dropout_passes`: exact where it must be, random where it should be, and nothing of the model changed."""
+"""`dropout_passes`: exact where it must be, random where it should be, and without any change to the model."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def model(
 
 
 def reference(model: LocalModel, ask: list[Message], drawn: Any, *, prompt: bool) -> tuple[Any, ...]:
-    """Each pass on its own: one row, no cache, every position masked behind the chosen layers."""
+    """Each pass on its own: one row, no cache, every position masked after the chosen layers."""
     ids = prompts.prompt_ids(model.tokenizer, ask)
-    said = prompts.encode(model.tokenizer, ANSWER, special=False)
-    full, rows = torch.tensor([[*ids, *said[:-1]]]), []
+    answer_ids = prompts.encode(model.tokenizer, ANSWER, special=False)
+    full, rows = torch.tensor([[*ids, *answer_ids[:-1]]]), []
     for one in drawn:
         handles = []
         for depth, pair in enumerate(decoder_layers(model.network)[::-1][: len(one)]):
@@ -81,12 +81,12 @@ def reference(model: LocalModel, ask: list[Message], drawn: Any, *, prompt: bool
         for handle in handles:
             handle.remove()
     logs = torch.stack(rows).log_softmax(-1)
-    chosen = logs.gather(-1, torch.tensor(said).expand(len(rows), -1)[..., None])[..., 0]
+    chosen = logs.gather(-1, torch.tensor(answer_ids).expand(len(rows), -1)[..., None])[..., 0]
     return (chosen.numpy(), *bald(logs.exp().numpy())[:2])
 
 
 def state_of(model: LocalModel) -> list[Any]:
-    """All that a call could leave behind in the network."""
+    """Everything that a call could leave behind in the network."""
     modules = list(model.network.modules())
     return [
         [
@@ -111,14 +111,14 @@ def assert_unchanged(model: LocalModel, before: list[Any]) -> None:
 @pytest.mark.parametrize("prompt", [False, True])
 @pytest.mark.parametrize("layers", ["top-third", "all", 1, 3])
 def test_batched_is_one_by_one(model: LocalModel, ask: list[Message], layers: Any, prompt: bool) -> None:
-    """One batch above lower layers computed once gives what single full passes with the same masks give."""
+    """One batch, with lower layers computed once, equals single full passes with the same masks."""
     count = {"top-third": 2, "all": 4}.get(layers, layers)
-    found = dropout_passes(model, ask, ANSWER, passes=3, rate=0.3, layers=layers, prompt=prompt, seed=4)
+    passes = dropout_passes(model, ask, ANSWER, passes=3, rate=0.3, layers=layers, prompt=prompt, seed=4)
     expected = reference(model, ask, masks(3, count, 32, rate=0.3, seed=4), prompt=prompt)
-    for got, wanted in zip((found.logprobs, found.total, found.expected), expected, strict=True):
+    for got, reference_values in zip((passes.logprobs, passes.total, passes.expected), expected, strict=True):
         assert got.dtype == np.float64
-        assert got == pytest.approx(wanted, abs=1e-4)
-    assert decompose(found).answer["variance"] > 1e-6
+        assert got == pytest.approx(reference_values, abs=1e-4)
+    assert decompose(passes).answer["variance"] > 1e-6
 
 
 def test_lower_layers_are_computed_once(model: LocalModel, ask: list[Message]) -> None:
@@ -138,18 +138,18 @@ def test_lower_layers_are_computed_once(model: LocalModel, ask: list[Message]) -
 @pytest.mark.parametrize("layers", ["top-third", "all"])
 def test_rate_zero_is_exact(model: LocalModel, ask: list[Message], layers: Any) -> None:
     """No variance at all, no mutual information, and the model's own likelihood."""
-    found = dropout_passes(model, ask, ANSWER, passes=6, rate=0.0, layers=layers)
-    assert len(found.logprobs) == 6
-    assert found.logprobs.var(axis=0).tolist() == [0.0] * found.logprobs.shape[1]
-    assert found.mutual_information.tolist() == [0.0] * found.logprobs.shape[1]
-    assert decompose(found).answer["variance"] == 0.0
-    assert found.logprobs[0] == pytest.approx(model.logprobs_of(ask, ANSWER), abs=1e-4)
+    passes = dropout_passes(model, ask, ANSWER, passes=6, rate=0.0, layers=layers)
+    assert len(passes.logprobs) == 6
+    assert passes.logprobs.var(axis=0).tolist() == [0.0] * passes.logprobs.shape[1]
+    assert passes.mutual_information.tolist() == [0.0] * passes.logprobs.shape[1]
+    assert decompose(passes).answer["variance"] == 0.0
+    assert passes.logprobs[0] == pytest.approx(model.logprobs_of(ask, ANSWER), abs=1e-4)
 
 
 def test_chunks_change_nothing(
     model: LocalModel, ask: list[Message], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Long prompts and answers are read in parts, with the same result."""
+    """Long prompts and answers are processed in parts, with the same result."""
     whole = [dropout_passes(model, ask, ANSWER, passes=3, rate=0.3, prompt=p) for p in (False, True)]
     monkeypatch.setattr(dropout, "_PROMPT_TOKENS", 12)
     monkeypatch.setattr(dropout, "_MAX_LOGITS", 3 * 300 * 4)
@@ -162,7 +162,7 @@ def test_chunks_change_nothing(
 
 
 def test_masks() -> None:
-    """Zero or inverse scale; independent between passes and places; a prefix for fewer passes or layers."""
+    """Zero or inverse scale; independent between passes and layers; fewer passes or layers use a prefix of them."""
     drawn = masks(4, 3, 2000, rate=0.25, seed=9)
     assert set(drawn.ravel().tolist()) == {0.0, float(np.float32(4 / 3))}
     dropped = (drawn == 0).reshape(24, 2000)
@@ -195,7 +195,7 @@ def test_one_mask_for_all_positions(tiny: LocalModel, ask: list[Message]) -> Non
 
 
 def test_expected_output_is_the_unperturbed_one() -> None:
-    """Inverted scaling: over many passes the mean of a masked output comes back to the output."""
+    """Inverted scaling: over many passes, the mean of the masked outputs is the output."""
     output = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 5, 16)).astype(np.float32))
     drawn = torch.from_numpy(masks(20_000, 1, 16, rate=0.3, seed=2))[:, 0, 0, None]
     mean = dropout._drop(drawn, None, None, output).mean(0)
@@ -216,7 +216,7 @@ def test_entropies_are_bald() -> None:
 
 
 def test_seed_reproduces(tiny: LocalModel, ask: list[Message]) -> None:
-    """The same seed gives the same numbers to the bit, another seed others."""
+    """The same seed gives bit-identical numbers, another seed different ones."""
     first, again, other = (dropout_passes(tiny, ask, ANSWER, seed=seed) for seed in (3, 3, 4))
     assert np.array_equal(first.logprobs, again.logprobs)
     assert np.array_equal(first.mutual_information, again.mutual_information)
@@ -224,7 +224,7 @@ def test_seed_reproduces(tiny: LocalModel, ask: list[Message]) -> None:
 
 
 def test_random_state_is_untouched(tiny: LocalModel, ask: list[Message]) -> None:
-    """Neither torch's, numpy's nor Python's global generator is read or set."""
+    """The global generators of torch, numpy and Python are left alone."""
     before = torch.get_rng_state(), repr(np.random.get_state()), random.getstate()  # noqa: NPY002  # the global one
     dropout_passes(tiny, ask, ANSWER, passes=3)
     assert torch.equal(torch.get_rng_state(), before[0])
@@ -239,7 +239,7 @@ def test_model_is_as_before(model: LocalModel, ask: list[Message]) -> None:
     part.train()
     try:
         before = state_of(model)
-        found = dropout_passes(model, ask, ANSWER, passes=3)
+        passes = dropout_passes(model, ask, ANSWER, passes=3)
         assert_unchanged(model, before)
         assert part.training
     finally:
@@ -247,7 +247,7 @@ def test_model_is_as_before(model: LocalModel, ask: list[Message]) -> None:
         handle.remove()
     assert calls
     # Its own dropout layers, active in training mode, had no say.
-    assert np.array_equal(found.logprobs, dropout_passes(model, ask, ANSWER, passes=3).logprobs)
+    assert np.array_equal(passes.logprobs, dropout_passes(model, ask, ANSWER, passes=3).logprobs)
 
 
 @pytest.mark.parametrize("at", [1, 2])
@@ -274,7 +274,7 @@ def test_model_is_as_before_after_an_exception(model: LocalModel, ask: list[Mess
 
 
 def test_generating_threads_see_no_dropout(tiny: LocalModel, ask: list[Message]) -> None:
-    """Answers drawn while passes are made are those drawn alone, and so are the passes."""
+    """Answers drawn during passes equal those drawn alone, and so do the passes."""
     alone = tiny.generate(ask, max_tokens=12)[0].raw
     passes = dropout_passes(tiny, ask, ANSWER, rate=0.5).logprobs
     start = threading.Barrier(4)
@@ -307,7 +307,7 @@ def test_generating_threads_see_no_dropout(tiny: LocalModel, ask: list[Message])
     ],
 )
 def test_bad_requests(tiny: LocalModel, ask: list[Message], changes: dict[str, Any], says: str) -> None:
-    """Each is refused before the model is touched, with what to do."""
+    """Each is refused before the model is used, and the error says what to do."""
     settings: dict[str, Any] = {"messages": ask, "answer": ANSWER, **changes}
     with pytest.raises(RequestError, match=says):
         dropout_passes(tiny, settings.pop("messages"), settings.pop("answer"), **settings)
@@ -326,13 +326,13 @@ def test_unknown_architecture(kind: str) -> None:
 
 
 def test_defaults_are_the_signals() -> None:
-    """A `Score` asks for what the function does by itself."""
+    """The defaults of `Score` are those of the function."""
     from confroute.asks import Score
 
-    asked = Score(tier="edge", answer="a")
+    ask = Score(tier="edge", answer="a")
     for name, parameter in inspect.signature(dropout_passes).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY:
-            assert getattr(asked, name) == parameter.default
+            assert getattr(ask, name) == parameter.default
 
 
 def test_real_model_doubts_a_wrong_answer_more(smollm2: LocalModel) -> None:

@@ -20,7 +20,7 @@ TEXTS = ["the cat sat", "on", "the mat where the other cat sat as well", "", "a 
 
 
 def test_the_published_similarities() -> None:
-    """The real encoder gives the similarities that sentence-transformers' own documentation shows for it."""
+    """The real encoder gives the similarities in sentence-transformers' documentation."""
     try:
         embed = LocalEmbedder.load("all-minilm-l6-v2")
     except (ModelError, ImportError) as error:
@@ -41,15 +41,15 @@ def test_mean_over_the_mask(encoder_folder: Path) -> None:
     )
     network.eval()
     texts = TEXTS * 20
-    found = LocalEmbedder.load(encoder_folder)(texts)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-5)
-    for text, row in list(zip(texts, found, strict=True))[: len(TEXTS)]:
+    vectors = LocalEmbedder.load(encoder_folder)(texts)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+    for text, row in list(zip(texts, vectors, strict=True))[: len(TEXTS)]:
         ids = tokenizer(text, truncation=True, max_length=32, return_tensors="pt")
         with torch.inference_mode():
             mean = network(**ids).last_hidden_state[0].mean(0)
         np.testing.assert_allclose(row, (mean / mean.norm()).numpy(), atol=1e-5)
-    np.testing.assert_allclose(found[:5], found[-5:], atol=1e-5)
+    np.testing.assert_allclose(vectors[:5], vectors[-5:], atol=1e-5)
 
 
 def test_no_texts(encoder_folder: Path) -> None:
@@ -59,12 +59,12 @@ def test_no_texts(encoder_folder: Path) -> None:
 
 
 def test_threads_share_one_encoder(encoder_folder: Path) -> None:
-    """Several threads get what one gets."""
+    """Several threads get the same as one."""
     alone = LocalEmbedder.load(encoder_folder)(TEXTS)
     with ThreadPoolExecutor(6) as pool:
         together = list(pool.map(lambda _: LocalEmbedder.load(encoder_folder)(TEXTS), range(12)))
-    for found in together:
-        np.testing.assert_allclose(found, alone, atol=1e-6)
+    for vectors in together:
+        np.testing.assert_allclose(vectors, alone, atol=1e-6)
 
 
 def test_unknown_pooling_is_refused_by_name(encoder_folder: Path, tmp_path: Path) -> None:

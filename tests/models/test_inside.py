@@ -1,4 +1,4 @@
-"""Hidden states and scores of options from a local model, and prompts that are read once for all of it."""
+"""Hidden states and option scores of a local model, and prompts that are processed once for all of it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ pytestmark = pytest.mark.local
 ASK = [Message(role="user", text="Where did the cat sit?")]
 
 
-def test_kept_prompts_change_no_number(tiny: LocalModel) -> None:
-    """Draft, samples, dropout and states of one reading are those of four; the kept cache is never written to."""
+def test_cached_prompts_change_no_number(tiny: LocalModel) -> None:
+    """Draft, samples, dropout and states from one cached prompt equal those from four runs; the cache is never modified."""
 
     def everything() -> list[Any]:
         drafts = tiny.generate(ASK, max_tokens=6)
         samples = tiny.generate(ASK, max_tokens=6, n=3, temperature=1.0, seed=1)
-        found = [one.logprobs for one in (*drafts, *samples)]
+        logprobs = [one.logprobs for one in (*drafts, *samples)]
         passes = [
             dropout_passes(tiny, ASK, "on the mat", passes=3, prompt=prompt).logprobs
             for prompt in (False, True)
         ]
-        return [*found, *passes, hidden_states(tiny, ASK, (0, 1, 2))]
+        return [*logprobs, *passes, hidden_states(tiny, ASK, (0, 1, 2))]
 
     alone = everything()
     with prompt_caching():

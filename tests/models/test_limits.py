@@ -62,7 +62,7 @@ def tried(breaker, call=lambda: "fine", **limits):
 
 
 def test_a_breaker_opens_probes_and_closes():
-    """Failures in a row open it, its time lets one probe pass, and a good probe closes it."""
+    """Failures in a row open it; after its time one probe passes; a successful probe closes it."""
     clock = Clock()
     breaker = Breaker(failures=3, open_s=10, clock=clock)
     for _ in range(2):
@@ -84,7 +84,7 @@ def test_a_breaker_opens_probes_and_closes():
 
 
 def test_one_probe_at_a_time():
-    """While a probe is on its way every other attempt is refused, and an old attempt's end changes nothing."""
+    """While a probe is under way all other attempts are refused, and the end of an older attempt changes nothing."""
     clock, inside, go = Clock(), threading.Event(), threading.Event()
     breaker = Breaker(failures=1, open_s=1, clock=clock)
 
@@ -99,17 +99,17 @@ def test_one_probe_at_a_time():
     tried(breaker, failing(ConnectionError()))
     go.set()
     old.join()
-    assert breaker.state == "open"  # the old attempt began before: its success is no news
-    clock.now, found = 1, []
+    assert breaker.state == "open"  # the old attempt began before: its success says nothing
+    clock.now, results = 1, []
     inside.clear()
     go.clear()
-    probe = threading.Thread(target=lambda: found.append(tried(breaker, slow)))
+    probe = threading.Thread(target=lambda: results.append(tried(breaker, slow)))
     probe.start()
     inside.wait(5)
     assert all(isinstance(tried(breaker), BreakerOpenError) for _ in range(5))
     go.set()
     probe.join()
-    assert (found, breaker.state) == (["fine"], "closed")
+    assert (results, breaker.state) == (["fine"], "closed")
 
 
 async def test_a_cancelled_probe_gives_its_place_back():
@@ -131,7 +131,7 @@ async def test_a_cancelled_probe_gives_its_place_back():
 
 @pytest.mark.parametrize("error", [Status(400), Status(401), Status(422), RequestError("empty")])
 def test_the_callers_mistakes_do_not_open_it(error):
-    """A wrong request or key is no outage."""
+    """A wrong request or key is not an outage."""
     breaker = Breaker(failures=1)
     tried(breaker, failing(error))
     assert breaker.state == "closed"
@@ -156,8 +156,8 @@ def test_a_status_in_the_response_is_a_status_too():
         SignalUnavailableError("no hidden states"),
     ],
 )
-def test_what_never_reached_the_tier_says_nothing_about_it(nothing):
-    """It neither opens a breaker, nor ends a row of failures, nor counts as the good probe that closes one."""
+def test_calls_that_never_reached_the_tier_do_not_count(nothing):
+    """They neither open a breaker, nor reset its count of failures, nor count as the probe that closes it."""
     clock = Clock()
     breaker = Breaker(failures=2, open_s=1, clock=clock)
     for error in (nothing, ConnectionError(), nothing, ConnectionError()):
@@ -174,14 +174,14 @@ def test_what_never_reached_the_tier_says_nothing_about_it(nothing):
     "wrong",
     [{"timeout_s": math.inf}, {"wait_s": -1.0}, {"max_wait_s": math.nan}, {"expected_s": math.inf}],
 )
-def test_times_that_no_clock_can_wait_for_are_refused(wrong):
-    """At once, not when the first call is made."""
+def test_impossible_times_are_refused(wrong):
+    """At construction, not at the first call."""
     with pytest.raises(PolicyError, match="expected seconds"):
         Limits(**wrong)
 
 
 def test_an_open_breaker_is_not_tried_again():
-    """Retries stop at once: waiting for a tier that is not asked helps nobody."""
+    """Retries stop at once: there is no point in waiting for a tier that is not called."""
     calls = []
 
     def call():
@@ -215,7 +215,7 @@ async def test_retries_of_all_calls_share_a_budget():
 
 
 async def test_a_deadline_cuts_attempts_and_begins_no_retry_it_cannot_finish():
-    """A slow call ends at the deadline, and a wait that would pass it is not begun."""
+    """A slow call ends at the deadline, and a wait beyond it is not started."""
     slow = Limits(attempts=3, wait_s=0.001, max_wait_s=0.001)
     start = time.perf_counter()
     with deadline(0.1), pytest.raises(TierTimeoutError):
@@ -229,8 +229,8 @@ async def test_a_deadline_cuts_attempts_and_begins_no_retry_it_cannot_finish():
     assert time_left() is None
 
 
-def test_time_that_is_kept_back_is_not_used():
-    """A tier may use what is left less what the next one needs; nothing left is an error that no retry follows."""
+def test_time_kept_for_the_next_tier_is_not_used():
+    """A tier may use the time left minus what the next one needs; without any left it fails, and is not retried."""
     with deadline(10):
         assert Limits().limit_s("edge", 4) == pytest.approx(6, abs=0.1)
         assert Limits(timeout_s=2).limit_s("edge", 4) == 2
@@ -241,7 +241,7 @@ def test_time_that_is_kept_back_is_not_used():
 
 
 def test_retry_after_is_honoured():
-    """The provider's own wait is kept, up to the longest wait."""
+    """The provider's wait is respected, up to the longest wait."""
     calls = []
 
     def call():
@@ -256,8 +256,8 @@ def test_retry_after_is_honoured():
     assert time.perf_counter() - start > 0.09
 
 
-def test_copies_share_the_state_and_pickles_begin_anew():
-    """A host's deep copy watches the same tier; another process begins closed."""
+def test_copies_share_the_state_and_pickles_start_anew():
+    """A host's deep copy guards the same tier; another process starts closed."""
     breaker = Breaker(failures=1)
     tried(breaker, failing(ConnectionError()))
     limits = Limits(breaker=breaker, retries=RetryBudget(burst=2))
@@ -284,7 +284,7 @@ def test_settings_out_of_range(make):
 
 
 def test_a_deadline_needs_a_time():
-    """Zero seconds are no deadline."""
+    """Zero seconds are refused."""
     with pytest.raises(RequestError, match="above 0"), deadline(0):
         pass
 

@@ -1,4 +1,4 @@
-"""`LocalModel`: what it draws, what it says about it, and how it fails."""
+"""`LocalModel`: its answers, their log-probabilities, and its errors."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_samples_reproduce_with_seed(tiny: LocalModel, ask: list[Message]) -> No
 
 
 def test_rows_do_not_disturb_each_other(tiny: LocalModel, ask: list[Message]) -> None:
-    """A row draws the same tokens whether or not a stop string takes the others away."""
+    """A row draws the same tokens whether or not a stop string ends the others."""
     plain = tiny.generate(ask, n=6, temperature=1.0, max_tokens=30, seed=1)
     stop = plain[0].text[3]
     cut = tiny.generate(ask, n=6, temperature=1.0, max_tokens=30, seed=1, stop=[stop])
@@ -114,7 +114,7 @@ def test_first_tokens_follow_the_distribution(
 
 
 def test_logprobs_ignore_temperature_and_top_p(tiny: LocalModel, ask: list[Message]) -> None:
-    """Samples behind the shared prompt carry the model's own distribution, as teacher forcing gives it."""
+    """Samples after the shared prompt report the model's own distribution, as teacher forcing does."""
     for answer in tiny.generate(ask, n=6, temperature=1.7, top_p=0.9, max_tokens=20, seed=5):
         assert answer.logprobs == pytest.approx(full_logprobs(tiny, ask, answer.raw), abs=1e-4)
         scored = decoding.score(tiny._weights, prompts.prompt_ids(tiny.tokenizer, ask), answer.raw)
@@ -138,7 +138,7 @@ def test_logprobs_of_an_answer(smollm2: LocalModel) -> None:
 
 
 def test_scoring_in_parts(tiny: LocalModel, ask: list[Message], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading prompt and answer in small parts changes nothing."""
+    """Processing prompt and answer in small parts changes nothing."""
     whole = tiny.logprobs_of(ask, "the cat sat on the mat")
     (greedy,) = tiny.generate(ask, max_tokens=10)
     monkeypatch.setattr(decoding, "PREFILL_TOKENS", 5)
@@ -188,7 +188,7 @@ def test_stop_string_at_the_start(tiny: LocalModel, ask: list[Message]) -> None:
 @pytest.mark.parametrize("cut", [None, slice(5, 9), slice(10, 12)])
 @pytest.mark.parametrize("seed", range(6))
 def test_stream_is_generate(tiny: LocalModel, ask: list[Message], seed: int, cut: slice | None) -> None:
-    """Pieces join to what generate gives with the same seed: text, tokens, log-probabilities, finish, usage."""
+    """The pieces join to the result of generate with the same seed: text, tokens, log-probabilities, finish, usage."""
     (free,) = tiny.generate(ask, temperature=1.2, max_tokens=40, seed=seed)
     stop = [free.text[cut], "never said"] if cut else []
     (whole,) = tiny.generate(ask, temperature=1.2, max_tokens=40, seed=seed, stop=stop)
@@ -226,7 +226,7 @@ def test_closing_a_stream_stops_decoding(
 
 
 def test_cancelling(tiny: LocalModel, ask: list[Message]) -> None:
-    """A set event ends the call with what it has; set beforehand, with nothing."""
+    """Setting the event ends the call with the answer so far; set beforehand, with an empty one."""
     cancel = threading.Event()
     pieces: list[Piece] = []
     for piece in tiny.stream(ask, max_tokens=100, cancel=cancel):
@@ -259,7 +259,7 @@ def test_cancelling_from_another_thread(tiny: LocalModel, ask: list[Message], st
 
 
 def test_threads_do_not_disturb_each_other(tiny: LocalModel, ask: list[Message]) -> None:
-    """Eight threads at once draw what they draw alone."""
+    """Eight threads at once draw the same as each alone."""
 
     def draw(seed: int) -> list[object]:
         return [a.raw for a in tiny.generate(ask, n=3, temperature=1.0, max_tokens=15, seed=seed)]
@@ -321,7 +321,7 @@ def test_ended_rows_leave_the_batch(
     ],
 )
 def test_parameters_out_of_range(tiny: LocalModel, ask: list[Message], wrong: dict[str, object]) -> None:
-    """What was given and what was expected stand in the error."""
+    """The error names the value and what was expected."""
     (name,) = wrong
     with pytest.raises(RequestError, match=f"{name}=.*(expected|would give)"):
         tiny.generate(ask, **wrong)
@@ -335,7 +335,7 @@ def test_no_messages(tiny: LocalModel) -> None:
 
 
 def test_too_long_a_prompt(tiny_folder: Path, ask: list[Message]) -> None:
-    """The numbers stand in the error, before the first piece."""
+    """The error has the numbers, and comes before the first piece."""
     tokens = LocalModel.load(tiny_folder).count_tokens(ask)
     model = LocalModel.load(tiny_folder, context_window=tokens)
     with pytest.raises(RequestError, match=f"{tokens} tokens.*at most {tokens - 1}"):
@@ -369,14 +369,14 @@ def test_tool_turns_are_sent_as_the_users(tiny: LocalModel) -> None:
 
 
 def test_a_template_that_refuses(make_tiny: MakeTiny, tmp_path: Path) -> None:
-    """The template's own words stand in the error."""
+    """The error quotes the template."""
     model = LocalModel.load(make_tiny(tmp_path, template="{{ raise_exception('system not supported') }}"))
     with pytest.raises(RequestError, match="system not supported"):
         model.count_tokens([Message(role="system", text="x")])
 
 
 def test_without_a_template(make_tiny: MakeTiny, tmp_path: Path) -> None:
-    """Roles become plain lines."""
+    """Roles become plain lines of text."""
     model = LocalModel.load(make_tiny(tmp_path, template=None))
     ids = prompts.prompt_ids(
         model.tokenizer, [Message(role="system", text="s"), Message(role="user", text="u")]
@@ -424,7 +424,7 @@ def test_loading_is_quiet(tiny_folder: Path) -> None:
 
 
 def test_a_tampered_gguf(tmp_path: Path) -> None:
-    """Neither another file's beginning nor a cut-off file passes for a model."""
+    """Neither another kind of file nor a truncated one is taken for a model."""
     other = tmp_path / "other.gguf"
     other.write_bytes(b"PK\x03\x04 not a model")
     with pytest.raises(ModelError, match=r"other\.gguf: expected a GGUF file"):

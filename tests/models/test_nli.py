@@ -32,11 +32,11 @@ def test_the_order_of_labels_does_not_matter(
     """The same weights with their outputs permuted give the same probability of entailment."""
     first = LocalNLI.load(make_bert(tmp_path / "first", labels=ORDERS[0]))
     other = LocalNLI.load(make_bert(tmp_path / "other", labels=labels))
-    found = first(PAIRS)
-    assert found.dtype == np.float32
-    assert found.shape == (len(PAIRS),)
-    np.testing.assert_allclose(other(PAIRS), found, atol=1e-6)
-    assert len(set(found.round(4))) == len(PAIRS)
+    values = first(PAIRS)
+    assert values.dtype == np.float32
+    assert values.shape == (len(PAIRS),)
+    np.testing.assert_allclose(other(PAIRS), values, atol=1e-6)
+    assert len(set(values.round(4))) == len(PAIRS)
 
 
 def test_it_is_the_models_own_softmax(make_bert: MakeBert, tmp_path: Path) -> None:
@@ -69,8 +69,8 @@ def test_labels_that_do_not_say(make_bert: MakeBert, tmp_path: Path, labels: tup
         LocalNLI.load(make_bert(tmp_path, labels=labels))
 
 
-def test_pairs_are_remembered(make_bert: MakeBert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pair is judged once, also within one call; the oldest is forgotten first."""
+def test_pairs_are_cached(make_bert: MakeBert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair is computed once, also within one call; the oldest leaves the cache first."""
     model = LocalNLI.load(make_bert(tmp_path, labels=ORDERS[0]))
     judged: list[tuple[str, str]] = []
     real = model._compute
@@ -91,10 +91,10 @@ def test_no_pairs(make_bert: MakeBert, tmp_path: Path) -> None:
 
 
 def test_threads(make_bert: MakeBert, tmp_path: Path) -> None:
-    """Several threads get what one gets."""
+    """Several threads get the same as one."""
     folder = make_bert(tmp_path, labels=ORDERS[0])
     alone = LocalNLI.load(folder)(PAIRS)
     shared = LocalNLI.load(folder)
     with ThreadPoolExecutor(6) as pool:
-        for found in pool.map(lambda _: shared(PAIRS), range(12)):
-            np.testing.assert_allclose(found, alone, atol=1e-6)
+        for values in pool.map(lambda _: shared(PAIRS), range(12)):
+            np.testing.assert_allclose(values, alone, atol=1e-6)

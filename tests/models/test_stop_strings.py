@@ -1,4 +1,4 @@
-"""What an answer holds when a stop string ends it."""
+"""The text and tokens of an answer that a stop string ends."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ DRAW = {"temperature": 1.2, "max_tokens": 40, "top_logprobs": 2}
 
 @functools.cache
 def free(model: LocalModel, seed: int) -> Generation:
-    """The answer that nothing stops."""
+    """The answer without stop strings."""
     return model.generate(ASK, seed=seed, **DRAW)[0]
 
 
 def expected(whole: Generation, stops: list[str]) -> str:
-    """The text before the first stop string that comes about as tokens come."""
+    """The text before the first stop string to appear, token by token."""
     text = ""
     for token in whole.tokens or ():
         text += token
@@ -44,16 +44,16 @@ def expected(whole: Generation, stops: list[str]) -> str:
     size=st.integers(1, 9),
 )
 def test_tokens_cover_exactly_the_text(tiny: LocalModel, seed: int, starts: list[int], size: int) -> None:
-    """Whole or streamed, whatever the stop strings: as many log-probabilities as tokens, and tokens that were counted."""
+    """Whole or streamed, whatever the stop strings: one log-probability per token, and the tokens that were counted."""
     whole = free(tiny, seed)
-    stops = [found for start in starts if (found := whole.text[start : start + size])]
+    stops = [part for start in starts if (part := whole.text[start : start + size])]
     (cut,) = tiny.generate(ASK, seed=seed, stop=stops, **DRAW)
     kept = len(cut.tokens)
     assert cut.text == "".join(cut.tokens) == expected(whole, stops)
     assert cut.logprobs == whole.logprobs[:kept]
     assert (cut.top_logprobs or ()) == whole.top_logprobs[:kept]
     assert cut.raw == whole.raw[:kept]
-    # Of a token that a stop string cuts through, the part before it counts; no token is left that lost all of its text.
+    # A token that a stop string divides keeps the part before it; a token without any text left is dropped.
     assert cut.tokens[:-1] == whole.tokens[: max(0, kept - 1)]
     assert not kept or (cut.tokens[-1] and whole.tokens[kept - 1].startswith(cut.tokens[-1]))
     if cut.finish == "stop" and stops:

@@ -1,4 +1,4 @@
-"""What a cascade does with answers that rest on retrieved text; worked by hand."""
+"""How a cascade treats answers that rest on retrieved text."""
 
 from confroute import (
     Cascade,
@@ -46,14 +46,14 @@ def test_a_context_that_lacks_the_answer_is_not_escalated():
 
 
 def test_a_context_that_holds_the_answer_is_asked_again():
-    """The draft's words are no proof: here all of the question stands in the text."""
+    """The draft's claim is not believed: the whole question is covered by the text."""
     context = Context(passages=("The captain of the Heron is Ada.",))
     decision = ask(Cascade.of(TokenLogprob(), 0.3), UNSURE, context=context)[0].decision
     assert (decision.route, decision.stage, decision.uncertainty) == ("cloud", "lacking", 1.0)
 
 
-def test_lacking_can_go_by_scores_or_be_switched_off():
-    """A gate like any other."""
+def test_the_abstention_gate_can_use_scores_or_be_switched_off():
+    """It is a gate like any other."""
     context = Context(passages=("The Heron leaves at 07:30.",), scores=(0.8,))
     strict = Gate(signal=ContextLacks(by="scores"), threshold=Threshold(value=0.7))
     policy = Cascade(gates=Cascade.of(TokenLogprob(), 0.3).gates, lacking=strict)
@@ -64,7 +64,7 @@ def test_lacking_can_go_by_scores_or_be_switched_off():
 
 
 def test_drafts_that_answer_go_to_the_other_gates():
-    """The gate for lacking context has nothing to say of them, and says so."""
+    """The abstention gate skips them, with the reason."""
     decision = ask(Cascade.of(TokenLogprob(), 0.3), "Ada", context=Context(passages=("x",)))[0].decision
     assert (decision.route, decision.stage) == ("edge", "draft")
     assert decision.skipped == {"context_lacks": "the draft gives an answer"}
@@ -78,7 +78,7 @@ def test_a_given_threshold_is_for_the_policy_s_own_gates():
 
 
 def test_refining_stays_where_the_answer_came_from():
-    """Unless told otherwise; and private text never follows."""
+    """Unless `sticky=False`; and private text never follows."""
     context = Context(passages=("x",), existing_answer="Ada")
     policy = Cascade.of(TokenLogprob(), 0.3)
     decision = ask(policy, "sure", context=context, begun_on="cloud")[0].decision
@@ -90,7 +90,7 @@ def test_refining_stays_where_the_answer_came_from():
 
 
 def test_a_copied_draft_is_not_measured():
-    """It would look certain or not for the text it repeats, which was judged when it was written."""
+    """Its certainty would be about the text that it repeats, which was judged when it was written."""
     context = Context(passages=("x",), existing_answer="The captain is Ada.")
     copied = Reply(text="the captain is Ada", logprob=-3.0)
     decision = ask(Cascade.of(TokenLogprob(), 0.3), copied, context=context, begun_on="edge")[0].decision
@@ -110,7 +110,7 @@ def test_purposes_send_to_a_tier():
 
 
 def test_policies_with_context_signals_can_be_saved(tmp_path):
-    """And come back equal."""
+    """They load as equal ones."""
     policy = Cascade(
         gates=(
             Gate(signal=ContextSupport(by="embedding", statistic="min"), threshold=Threshold(value=0.5)),

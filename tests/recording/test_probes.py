@@ -15,7 +15,7 @@ from confroute.stats.metrics import auroc
 
 
 def test_a_fitted_probe_ranks_new_rows(tmp_path: Path) -> None:
-    """States that tell the outcome at one layer: the probe finds that layer, ranks out of fold, and is read back equal."""
+    """States that reveal the outcome at one layer: the probe selects that layer, ranks out of fold, and loads as it was saved."""
     from safetensors.numpy import save_file
 
     rng = np.random.default_rng(3)
@@ -43,7 +43,7 @@ def test_a_fitted_probe_ranks_new_rows(tmp_path: Path) -> None:
 
 
 def test_a_probe_of_noise_ranks_by_chance(tmp_path: Path) -> None:
-    """Out of fold, states that say nothing give an AUROC near one half: nothing of a row leaks into its own number."""
+    """States without information give an AUROC near one half out of fold: no row leaks into its own prediction."""
     from safetensors.numpy import save_file
 
     rng = np.random.default_rng(4)
@@ -56,8 +56,8 @@ def test_a_probe_of_noise_ranks_by_chance(tmp_path: Path) -> None:
     assert 0.35 < (auroc(fitted.out_of_fold, fitted.target) or 0) < 0.65
 
 
-def test_too_little_to_fit_and_no_probe_to_read(tmp_path: Path) -> None:
-    """Both raise, with the numbers or the path."""
+def test_too_few_rows_and_missing_files_are_refused(tmp_path: Path) -> None:
+    """The errors name the number of rows and the path."""
     with pytest.raises(CalibrationError, match="0 rows with hidden states"):
         fit_probe([Row(id="a", edge=Side(text="A", quality=1.0))], tmp_path)
     with pytest.raises(PolicyError, match="is not a probe that this version can read"):

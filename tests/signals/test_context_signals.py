@@ -1,4 +1,4 @@
-"""Signals of answers that rest on retrieved text, worked by hand."""
+"""Signals for answers that rest on retrieved text, against values worked out by hand."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def measured(signal, about, *numbers):
     ("statistic", "expected"), [("best", 1 - 0.75), ("mean", 1 - 0.5), ("gap", 1 - (0.75 - 0.5))]
 )
 def test_retrieval_score_by_hand(statistic, expected):
-    """One minus best, mean and gap of 0.75, 0.25 and 0.5."""
+    """1 - best, mean and gap of 0.75, 0.25 and 0.5."""
     about = case("x", "a", "b", "c", scores=(0.75, 0.25, 0.5))
     assert measured(RetrievalScore(statistic=statistic), about)[0].uncertainty == pytest.approx(expected)
 
@@ -64,8 +64,8 @@ def test_retrieval_score_stays_in_its_range(scores):
 
 
 @pytest.mark.parametrize("scores", [None, (), (12.5, 3.0), (float("nan"),)])
-def test_scores_that_are_no_cosines_are_no_evidence(scores):
-    """BM25's are another scale; a threshold for cosines would take them for certainty."""
+def test_scores_that_are_not_cosines_are_refused(scores):
+    """BM25 scores have another scale; a threshold for cosines would read them as certainty."""
     with pytest.raises(SignalUnavailableError):
         measured(RetrievalScore(), case("x", "a", "b", scores=scores))
 
@@ -81,19 +81,19 @@ def test_scores_that_are_no_cosines_are_no_evidence(scores):
     ],
 )
 def test_support_by_words_by_hand(answer, expected):
-    """Words of the question do not count, a number that stands nowhere undoes its sentence."""
+    """Words of the question do not count; a number that is not in the passages removes the support of its sentence."""
     assert measured(ContextSupport(), case(answer, FARES))[0].uncertainty == pytest.approx(expected)
 
 
-def test_support_counts_the_worst_sentence_if_told():
+def test_support_can_be_that_of_the_worst_sentence():
     """One unsupported claim makes the answer unsupported."""
     about = case("A bicycle costs 4 euros. The captain sleeps.", FARES)
     assert measured(ContextSupport(statistic="min"), about)[0].uncertainty == 1.0
 
 
 @pytest.mark.parametrize("answer", ["Yes.", "A bicycle costs what a bicycle costs.", "I don't know.", "..."])
-def test_nothing_to_look_up_is_no_support(answer):
-    """Never read as supported."""
+def test_a_draft_without_claims_is_refused(answer):
+    """It is never read as supported."""
     with pytest.raises(SignalUnavailableError):
         measured(ContextSupport(), case(answer, FARES))
 
@@ -101,20 +101,20 @@ def test_nothing_to_look_up_is_no_support(answer):
 def test_support_by_embedding_takes_the_nearest_sentence():
     """One claim, two sentences of the passage: cosines 0.6 and 0.8."""
     about = case("Bikes pay.", FARES)
-    found, (ask,) = measured(ContextSupport(by="embedding"), about, [[1, 0], [0.6, 0.8], [0.8, 0.6]])
+    measurement, (ask,) = measured(ContextSupport(by="embedding"), about, [[1, 0], [0.6, 0.8], [0.8, 0.6]])
     assert isinstance(ask, Embed)
     assert ask.texts == ("Bikes pay.", "A bicycle costs 4 euros each way.", "Cars are not carried.")
-    assert found.uncertainty == pytest.approx(0.2)
+    assert measurement.uncertainty == pytest.approx(0.2)
 
 
 def test_support_by_entailment_takes_the_best_passage():
-    """Two claims, two passages; the number that stands nowhere has no support although it is entailed."""
+    """Two claims, two passages; a number that is not in the passages has no support although it is entailed."""
     about = case("Bikes pay. It is 9 euros.", "one", "two")
     signal = ContextSupport(by="entailment", model="nli")
-    found, (ask,) = measured(signal, about, [0.1, 0.9, 0.95, 0.2])
+    measurement, (ask,) = measured(signal, about, [0.1, 0.9, 0.95, 0.2])
     assert isinstance(ask, Entails)
     assert ask.pairs[:2] == (("one", "Bikes pay."), ("two", "Bikes pay."))
-    assert found.uncertainty == pytest.approx(1 - 0.9 / 2)
+    assert measurement.uncertainty == pytest.approx(1 - 0.9 / 2)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_support_by_entailment_takes_the_best_passage():
     ],
 )
 def test_wrong_choices_are_refused(make):
-    """With what was expected."""
+    """The error names the expected values."""
     with pytest.raises(PolicyError, match=r"expected|model=|regular|write"):
         make()
 
@@ -147,8 +147,8 @@ def test_wrong_choices_are_refused(make):
         "Empty Response",
     ],
 )
-def test_answers_that_give_none_are_recognised(text):
-    """As small and large models put it."""
+def test_abstentions_are_recognised(text):
+    """In the wordings of small and large models."""
     assert abstains(text)
 
 
@@ -157,5 +157,5 @@ def test_answers_that_give_none_are_recognised(text):
     ["Tickets do not include lunch.", "Cars are not carried.", "No ferry runs on Sundays.", "It is not far."],
 )
 def test_negations_are_answers(text):
-    """A "not" alone gives no answer away."""
+    """A "not" alone does not make an abstention."""
     assert not abstains(text)

@@ -1,4 +1,4 @@
-"""Ensembles: the split of the entropy, members asked at once, and one that fails said so."""
+"""Ensembles: decomposition of the entropy, members asked at the same time, failed members named."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def routed(ensemble: Ensemble, **models: ScriptedModel):
 
 
 def test_spread_by_hand() -> None:
-    """Members certain of different answers: all is disagreement. Members equally unsure: none is."""
+    """Members certain of different answers: all entropy is disagreement. Members equally unsure: none of it is."""
     assert spread([["8"], ["6"], ["8"], ["8"]]) == pytest.approx(
         (
             -(0.75 * math.log(0.75) + 0.25 * math.log(0.25)),
@@ -52,7 +52,7 @@ def test_spread_bounds(votes: list[list[str | None]]) -> None:
 
 
 def test_members_are_asked_at_once_and_billed_by_name() -> None:
-    """Three members of 0.2 s take about 0.2 s; a third of them disagrees."""
+    """Three members of 0.2 s take about 0.2 s; one of the three disagrees."""
     models = {name: ScriptedModel([Reply(text="6" if name == "b" else "8", latency_s=0.2)]) for name in NAMES}
     start = time.perf_counter()
     decision = routed(Ensemble(members=NAMES), **models).decision
@@ -76,7 +76,7 @@ def test_a_failed_member_reduces_the_ensemble_and_is_named() -> None:
     assert (details["members"], details["heard"], details["failed"]) == (3, 2, {"c": "OSError"})
 
 
-def test_no_member_left_is_no_evidence() -> None:
+def test_an_ensemble_without_answers_is_skipped() -> None:
     """All members fail: the gate is skipped, never passed with a low uncertainty."""
     models = {name: ScriptedModel([Reply(fault=OSError("gone"))]) for name in NAMES}
     decision = routed(Ensemble(members=NAMES), **models).decision
@@ -84,14 +84,14 @@ def test_no_member_left_is_no_evidence() -> None:
     assert "no member of the ensemble" in decision.skipped["ensemble"]
 
 
-def test_an_unknown_member_is_a_mistake_of_set_up() -> None:
-    """A name that the router has no model for is raised, not paid for."""
+def test_an_unknown_member_is_raised() -> None:
+    """A name without a model in the router is a mistake in the set-up, not a failed member."""
     with pytest.raises(PolicyError, match="no scripted model for tier 'b'"):
         routed(Ensemble(members=NAMES))
 
 
-def test_samples_tell_doubt_from_disagreement() -> None:
-    """Members that waver alike have entropy, and hardly any of it is mutual information."""
+def test_samples_separate_doubt_from_disagreement() -> None:
+    """Members that are equally unsure have entropy, hardly any of which is mutual information."""
     models = {name: ScriptedModel(["8"], samples=["8", "6"]) for name in NAMES}
     signal = Ensemble(members=NAMES, statistic="mutual_information", samples=2)
     details = routed(signal, **models).decision.signals["ensemble"].details
@@ -116,7 +116,7 @@ def test_settings_that_measure_nothing_are_refused(wrong: dict) -> None:
 
 
 def test_policy_files_hold_ensembles(tmp_path) -> None:
-    """What was saved is read back equal."""
+    """A saved ensemble loads as an equal one."""
     gate = Gate(signal=Ensemble(members=NAMES, samples=3), threshold=Threshold(value=0.3))
     policy = Cascade(gates=(gate,))
     policy.save(tmp_path / "p.json")
@@ -126,14 +126,14 @@ def test_policy_files_hold_ensembles(tmp_path) -> None:
 def test_a_draft_model_that_cannot_score_is_named() -> None:
     """The draft's own tier is a member: if it fails, the variance of the others says so; if it was never set up, it raises."""
     scores = np.log([[0.5], [0.5]])
-    told = Evidence(passes=DropoutPasses(logprobs=scores, total=np.zeros(1), expected=np.zeros(1)))
+    score = Evidence(passes=DropoutPasses(logprobs=scores, total=np.zeros(1), expected=np.zeros(1)))
     signal = Ensemble(members=("b", "c"), statistic="score_variance")
 
     def measured(own: Exception):
         case = Case(tier=Tier(name="edge", model="m"), question="?", draft=Generation(text="8"))
         flow = signal.measure(case)
         next(flow)
-        flow.send(Evidence(parts=(own, told, told)))
+        flow.send(Evidence(parts=(own, score, score)))
 
     with pytest.raises(StopIteration) as done:
         measured(SignalUnavailableError("elsewhere"))

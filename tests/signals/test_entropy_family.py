@@ -1,4 +1,4 @@
-"""The semantic-entropy family against values worked out by hand, and what must hold for any answers."""
+"""The semantic-entropy family: values worked out by hand, and properties for any answers."""
 
 import itertools
 import math
@@ -77,13 +77,13 @@ def test_clear_cut_clusters_by_hand():
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4).filter(lambda c: sum(c) > 1))
 def test_kernel_entropy_of_clusters_is_the_discrete_entropy(counts):
-    """The kernel entropy generalises the discrete one: both agree where meanings are the same or unrelated."""
+    """The kernel entropy generalises the discrete one: they agree where meanings are either equal or unrelated."""
     matrix, labels = blocks(counts)
     assert kernel_entropy(matrix, labels) == pytest.approx(normalised_entropy(counts, sum(counts)), abs=1e-9)
     assert soft_count(matrix) == pytest.approx(len(counts))
 
 
-def test_two_half_alike_answers_by_hand():
+def test_two_half_similar_answers_by_hand():
     """W = [[1, .5], [.5, 1]]: eigenvalues 0 and 2/3 of the Laplacian, soft count 4/3, both vectors kept."""
     matrix = np.array([[1.0, 0.5], [0.5, 1.0]])
     assert soft_count(matrix) == pytest.approx(4 / 3)
@@ -95,7 +95,7 @@ def test_two_half_alike_answers_by_hand():
 
 
 def test_chao_shen_by_hand():
-    """(3, 1): coverage 3/4, p = 9/16 and 3/16, each term over its chance of being drawn in 4."""
+    """(3, 1): coverage 3/4, p = 9/16 and 3/16, each term divided by its probability of being drawn in 4."""
     p, q = 9 / 16, 3 / 16
     expected = -p * math.log(p) / (1 - (1 - p) ** 4) - q * math.log(q) / (1 - (1 - q) ** 4)
     assert chao_shen([3, 1]) == pytest.approx(expected)
@@ -103,13 +103,13 @@ def test_chao_shen_by_hand():
 
 
 def test_alphabet_size_by_hand():
-    """3 meanings of 4 answers, 2 alone: 3 * 4 / 2 = 6; all alone: the soft count."""
+    """3 meanings of 4 answers, 2 of them single: 3 * 4 / 2 = 6; all single: the soft count."""
     assert alphabet_size([2, 1, 1], 2.9) == 6.0
     assert alphabet_size([1, 1, 1], 2.9) == 2.9
     assert alphabet_size([2, 2], 2.5) == 2.5
 
 
-def test_no_split_lowers_the_corrected_entropy():
+def test_splitting_a_cluster_never_lowers_the_corrected_entropy():
     """Every split of every cluster of up to 8 answers: more disagreement is never less uncertainty."""
     for n in range(2, 9):
         for counts in _partitions(n):
@@ -144,45 +144,45 @@ def test_order_does_not_matter(texts, random):
 def test_values_lie_in_their_range(texts):
     """Within the range that the signal states."""
     for kind in FAMILY:
-        found, _ = measure(kind(n=len(texts)), texts)
-        assert found.uncertainty in kind().range, kind
+        measurement, _ = measure(kind(n=len(texts)), texts)
+        assert measurement.uncertainty in kind().range, kind
 
 
 @pytest.mark.parametrize("kind", FAMILY)
 def test_identical_answers_are_certain(kind):
-    """The least value of the range, exactly, and no pair is compared."""
-    found, _ = measure(kind(n=4), ["Rome", "rome.", "The answer is Rome", "Rome"])
-    assert found.uncertainty == pytest.approx(kind().range.low, abs=1e-12)
-    assert found.details["pairs"] == 0
+    """Exactly the lower end of the range, and no pair is compared."""
+    measurement, _ = measure(kind(n=4), ["Rome", "rome.", "The answer is Rome", "Rome"])
+    assert measurement.uncertainty == pytest.approx(kind().range.low, abs=1e-12)
+    assert measurement.details["pairs"] == 0
 
 
 @pytest.mark.parametrize("kind", BOUNDED)
 def test_unrelated_answers_are_wholly_uncertain(kind):
     """Answers without a common word reach 1."""
-    found, _ = measure(kind(n=6), list(WORDS))
-    assert found.uncertainty == pytest.approx(1.0)
+    measurement, _ = measure(kind(n=6), list(WORDS))
+    assert measurement.uncertainty == pytest.approx(1.0)
 
 
 def test_cocoa_multiplies():
-    """0.5 nats times two of four samples unlike the draft; n pairs at the most."""
-    found, _ = measure(Cocoa(n=4), ["bern", "bern", "rome", "lima"])
-    assert found.uncertainty == pytest.approx(0.25)
-    assert found.details["pairs"] == 2
+    """0.5 nats times two of four samples that differ from the draft; at most n pairs."""
+    measurement, _ = measure(Cocoa(n=4), ["bern", "bern", "rome", "lima"])
+    assert measurement.uncertainty == pytest.approx(0.25)
+    assert measurement.details["pairs"] == 2
 
 
-def test_entailment_is_asked_of_distinct_answers_only():
+def test_entailment_compares_distinct_answers_only():
     """Three distinct answers among five: 3 pairs, 6 directions; the details count them."""
     texts = ["a red fox", "the red fox", "one grey wolf", "some brown bear", "one grey wolf"]
-    found, asked = measure(
+    measurement, directions = measure(
         Degree(n=5, similarity=EntailmentDegree(model="nli")), texts, entailed=lambda a, b: 0.0
     )
-    assert asked == 6
-    assert found.details["pairs"] == 3
+    assert directions == 6
+    assert measurement.details["pairs"] == 3
 
 
 @pytest.mark.parametrize("kind", FAMILY)
 def test_policy_files_hold_them(kind):
-    """What is saved is what is loaded, nested similarity included."""
+    """A saved signal loads as an equal one, nested similarity included."""
     settings = {} if kind is CoverageEntropy else {"similarity": EntailmentDegree(model="nli")}
     policy = Cascade.of(kind(n=3, **settings), 1.0)
     assert from_json(to_json(policy)) == policy
@@ -196,8 +196,8 @@ def test_partitions_are_complete():
 @pytest.mark.parametrize(
     "signal", [SemanticEntropy(n=4), CoverageEntropy(n=4), AlphabetSize(n=4), Degree(n=4), KernelEntropy(n=4)]
 )
-def test_empty_samples_are_no_agreement(signal):
-    """An edge that says nothing when it is sampled would look like one that is certain of one meaning."""
+def test_empty_samples_are_refused(signal):
+    """An edge that returns empty samples would otherwise look certain of one meaning."""
     models = {
         "edge": ScriptedModel(["a town"], samples=["", " ", "\n", ""]),
         "cloud": ScriptedModel(["Bern"]),

@@ -1,4 +1,4 @@
-"""Dropout's arithmetic: closed forms of the split, bounds, and what the signal says and refuses."""
+"""The arithmetic of dropout: closed forms of the decomposition, bounds, and what the signal returns and refuses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from confroute.types import Generation, Tier
 
 @dataclass(frozen=True)
 class Stand:
-    """Evidence as a host would give it."""
+    """Evidence as a host would provide it."""
 
     passes: DropoutPasses | None
 
@@ -43,7 +43,7 @@ def case(text: str = "Paris.") -> Case:
 def settle(
     signal: McDropout, passes: DropoutPasses | None, judged: Case | None = None
 ) -> tuple[Score, Measurement]:
-    """What the signal asks for, and what it makes of the answer."""
+    """The signal's ask, and its measurement of the evidence."""
     work = signal.measure(judged or case())
     ask = next(work)
     with pytest.raises(StopIteration) as end:
@@ -92,10 +92,10 @@ def test_bald_bounds(seed: int, passes: int, words: int) -> None:
 
 def test_decompose_by_hand() -> None:
     """Means over tokens; unbiased variances of tokens and of their sum."""
-    found = decompose(TWO)
-    assert found.mutual_information == pytest.approx([0.2, 0.4])
-    assert found.variance == pytest.approx([0.02, 0.08])
-    assert found.answer == pytest.approx(
+    parts = decompose(TWO)
+    assert parts.mutual_information == pytest.approx([0.2, 0.4])
+    assert parts.variance == pytest.approx([0.02, 0.08])
+    assert parts.answer == pytest.approx(
         {
             "total": 0.75,
             "expected": 0.45,
@@ -107,11 +107,11 @@ def test_decompose_by_hand() -> None:
 
 
 def test_equal_passes_have_no_variance() -> None:
-    """Exactly 0, also where a mean of the passes would be rounded."""
+    """Exactly 0, even where a mean of the passes would be rounded."""
     row = [-0.1, -1 / 3, -12.345678]
-    found = decompose(made([row] * 7, [0.3] * 3, [0.3] * 3))
-    assert found.answer["variance"] == found.answer["token_variance"] == 0.0
-    assert found.answer["mutual_information"] == 0.0
+    parts = decompose(made([row] * 7, [0.3] * 3, [0.3] * 3))
+    assert parts.answer["variance"] == parts.answer["token_variance"] == 0.0
+    assert parts.answer["mutual_information"] == 0.0
 
 
 def test_one_pass_is_refused() -> None:
@@ -173,7 +173,7 @@ def test_no_passes() -> None:
 
 
 def test_no_text() -> None:
-    """A draft that is a tool call is refused before anything is asked."""
+    """A draft that is a tool call is refused before the signal asks for anything."""
     with pytest.raises(SignalUnavailableError, match="no text"):
         next(McDropout().measure(case(" \n")))
 
@@ -193,23 +193,23 @@ def test_no_text() -> None:
     ],
 )
 def test_bad_settings(settings: dict[str, Any], says: str) -> None:
-    """Each is refused when the policy is made, with what to write instead."""
+    """Each is refused at construction, with the expected values."""
     with pytest.raises(PolicyError, match=says):
         McDropout(**settings)
 
 
 @pytest.mark.parametrize("layers", [1, "all", "top-third"])
-def test_least_settings(layers: Any) -> None:
+def test_smallest_settings(layers: Any) -> None:
     """Two passes, one layer or a word for several, seed 0, and any rate above 0."""
     signal = McDropout(passes=2, rate=1e-9, layers=layers, seed=0)
     assert (signal.range.low, signal.range.high) == (0.0, float("inf"))
 
 
 def test_details_by_hand() -> None:
-    """All numbers of the split, with their units, whatever statistic was chosen."""
+    """All numbers of the decomposition, with their units, whichever statistic is chosen."""
     _, measured = settle(McDropout(passes=7, rate=0.2), TWO)
-    told = {name: value for name, value in measured.details.items() if "_nats" in name}
-    assert told == pytest.approx(
+    statistics = {name: value for name, value in measured.details.items() if "_nats" in name}
+    assert statistics == pytest.approx(
         {
             "total_nats": 0.75,
             "expected_nats": 0.45,

@@ -21,7 +21,7 @@ logprobs = st.lists(st.floats(-50, 0), min_size=1, max_size=60).map(tuple)
 
 @given(answers, st.randoms())
 def test_order_does_not_matter(texts, random):
-    """Semantic entropy of a list and of any permutation of it are the same number."""
+    """Any permutation of the answers has the same semantic entropy."""
     shuffled = [*texts]
     random.shuffle(shuffled)
     assert semantic_entropy(shuffled) == semantic_entropy(texts)
@@ -29,7 +29,7 @@ def test_order_does_not_matter(texts, random):
 
 @given(st.permutations(["a cat", "one cat", "some cat", "a dog"]))
 def test_order_does_not_matter_without_transitivity(texts):
-    """Not even where "same" is not transitive, as with embeddings near a cut-off."""
+    """Even where "same" is not transitive, as with embeddings near a cut-off."""
     near = {("cat", "one cat"), ("one cat", "some cat")}
     same = lambda a, b: (normalised(a), normalised(b)) in near or (normalised(b), normalised(a)) in near  # noqa: E731
     assert semantic_entropy(texts, same=same) == semantic_entropy(sorted(texts), same=same)
@@ -84,8 +84,8 @@ def test_token_statistics_are_ordered(values):
 
 
 @given(logprobs, st.data())
-def test_values_that_are_no_probabilities_are_refused(values, data):
-    """One NaN, infinity or positive value anywhere, and none of them counts."""
+def test_invalid_logprobs_are_refused(values, data):
+    """One NaN, infinity or positive value anywhere makes all of them unusable."""
     bad = data.draw(st.sampled_from([float("nan"), float("inf"), float("-inf"), 0.5]))
     at = data.draw(st.integers(0, len(values)))
     with pytest.raises(BadLogprobsError) as caught:
@@ -95,7 +95,7 @@ def test_values_that_are_no_probabilities_are_refused(values, data):
 
 @given(st.integers(3, 500), st.integers(0, 400))
 def test_too_few_logprobs_are_refused(tokens, scored):
-    """An answer that is not scored to its end is not scored."""
+    """An answer that is only partly scored counts as unscored."""
     values = (-0.1,) * max(1, min(scored, tokens - 3))
     with pytest.raises(BadLogprobsError):
         checked_logprobs(values, output_tokens=len(values) + 3)
@@ -106,14 +106,14 @@ def test_too_few_logprobs_are_refused(tokens, scored):
     st.integers(-(10**9), 10**9),
     st.sampled_from(["{}", "The answer is {}.", "{:,}", "so 1 + 2 = {}", "#### {}", "**{}**"]),
 )
-def test_numbers_are_found_in_any_dress(number, dress):
-    """The final number comes out in one canonical form."""
+def test_numbers_are_found_in_any_form(number, dress):
+    """The final number is returned in one canonical form."""
     assert number_in(dress.format(number)) == f"{number:.12g}"
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_final_answers_never_crash_and_are_stable(text, question):
-    """Any text gives an answer or None, and the answer of an answer is itself."""
+    """Any text gives an answer or None, and the final answer of a final answer is itself."""
     answer = final_answer(text, question, kind="text")
     if answer is not None:
         assert final_answer(answer, question, kind="text") == answer

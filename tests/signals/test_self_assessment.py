@@ -1,4 +1,4 @@
-"""P(True) and verbalised confidence: what is asked, of whom, and how the reply is read."""
+"""P(True) and verbalised confidence: which model is asked what, and how its reply is read."""
 
 import math
 
@@ -34,10 +34,10 @@ def letter(token="A", p=0.5, top=()):
 
 
 def test_p_true_compares_both_letters():
-    """A 0.6, B 0.2: a quarter of their mass says false; 0.8 of all mass is theirs."""
-    found, ask = measure(PTrue(), letter("A", 0.6, [("A", 0.6), (" B", 0.2), ("The", 0.1)]))
-    assert found.uncertainty == pytest.approx(0.25)
-    assert found.details["mass"] == pytest.approx(0.8)
+    """A 0.6, B 0.2: a quarter of their mass says false; together they have 0.8 of all mass."""
+    measurement, ask = measure(PTrue(), letter("A", 0.6, [("A", 0.6), (" B", 0.2), ("The", 0.1)]))
+    assert measurement.uncertainty == pytest.approx(0.25)
+    assert measurement.details["mass"] == pytest.approx(0.8)
     assert isinstance(ask, Prompt)
     assert ask.tier == "edge"
     assert "Paris" in ask.messages[0].text
@@ -45,12 +45,12 @@ def test_p_true_compares_both_letters():
 
 
 def test_p_true_without_alternatives_reads_the_drawn_letter():
-    """A at 0.9 is doubt 0.1, B at 0.9 is doubt 0.9."""
+    """A at 0.9 gives 0.1, B at 0.9 gives 0.9."""
     assert measure(PTrue(), letter("A", 0.9))[0].uncertainty == pytest.approx(0.1)
     assert measure(PTrue(), letter("(B", 0.9))[0].uncertainty == pytest.approx(0.9)
 
 
-def test_p_true_without_a_letter_is_no_evidence():
+def test_p_true_without_a_letter_is_refused():
     """No log-probabilities, and neither letter among the likeliest tokens, are refused."""
     for reply in (Generation(text="A"), letter("Perhaps", 0.9), letter("(", 0.9)):
         with pytest.raises(SignalUnavailableError):
@@ -58,7 +58,7 @@ def test_p_true_without_a_letter_is_no_evidence():
 
 
 def test_verbalised_confidence_is_read_from_words():
-    """80 of 100 stated is doubt 0.2; words alone state nothing."""
+    """A stated 80 of 100 gives 0.2; words without a number state nothing."""
     assert measure(Verbalised(), Generation(text="About 80%."))[0].uncertainty == pytest.approx(0.2)
     with pytest.raises(SignalUnavailableError):
         measure(Verbalised(), Generation(text="quite sure"))
@@ -85,19 +85,19 @@ def test_the_prompt_goes_to_the_drafts_tier_only():
 
 
 def test_a_private_request_stays_on_the_edge():
-    """Nothing of a private request, the signal's prompt included, is heard by the cloud."""
+    """The cloud receives nothing of a private request, not even the signal's prompt."""
     routed, models = route(rules=(KeepPrivate(patterns=(r"salary",)),))
     assert routed.decision.route == "edge"
     assert models["cloud"].heard == []
 
 
-def test_p_true_refuses_an_alternative_that_is_no_number():
+def test_p_true_refuses_an_alternative_that_is_not_a_number():
     """NaN for the letter that says true would count as certainty."""
-    said = Generation(
+    reply = Generation(
         text="A",
         tokens=("A",),
         logprobs=(-0.1,),
         top_logprobs=((("A", math.nan), ("B", math.log(0.5))),),
     )
     with pytest.raises(SignalUnavailableError, match="not valid"):
-        measure(PTrue(), said)
+        measure(PTrue(), reply)

@@ -18,7 +18,7 @@ ENTAILS = {("Paris and London", "Paris"), ("Paris and London", "London")}
 
 
 def entails(first: str, second: str) -> bool:
-    """Ground truth of entailment among the three answers."""
+    """Ground truth of entailment between the three answers."""
     return first == second or (first, second) in ENTAILS
 
 
@@ -59,8 +59,8 @@ def test_an_answer_that_entails_two_others_is_a_third_meaning():
         assert semantic_entropy(order, same=entails) == 1.0
 
 
-def test_one_way_entailment_never_merges_in_the_flow():
-    """The signal itself asks both ways, and the one-way pair stays apart in every order."""
+def test_one_way_entailment_never_merges():
+    """The signal checks both directions, and the one-way pair stays apart in every order."""
     for order in itertools.permutations(["Paris", "London", "Paris and London"]):
         measured, asks = measure(
             SemanticEntropy(n=3, equivalence=SameEntailment(model="nli")), order, entailed=entails
@@ -71,7 +71,7 @@ def test_one_way_entailment_never_merges_in_the_flow():
 
 
 def test_twenty_identical_answers_are_exactly_certain():
-    """20 times the same answer: entropy 0, not nearly 0, and no model is asked about equal texts."""
+    """20 equal answers: entropy exactly 0, and no model is asked about equal texts."""
     assert semantic_entropy(["Paris"] * 20) == 0.0
     measured, asks = measure(SemanticEntropy(n=20, equivalence=SameEntailment(model="nli")), ["Paris"] * 20)
     assert measured.uncertainty == 0.0
@@ -80,7 +80,7 @@ def test_twenty_identical_answers_are_exactly_certain():
 
 @pytest.mark.parametrize("n", [2, 3, 7, 20])
 def test_all_different_answers_are_exactly_uncertain(n):
-    """n meanings of n answers: entropy 1, not nearly 1."""
+    """n meanings of n answers: entropy exactly 1."""
     answers = [f"city number {chr(97 + i)}" for i in range(n)]
     assert semantic_entropy(answers) == 1.0
 
@@ -106,13 +106,13 @@ def test_probability_weights():
 
 
 def test_probability_weights_need_logprobs():
-    """Samples without log-probabilities cannot be weighed, and that is said."""
+    """Samples without log-probabilities cannot be weighted; the error says what to use instead."""
     with pytest.raises(SignalUnavailableError, match="discrete"):
         measure(SemanticEntropy(n=2, weighting="probability"), ["a b c", "d e f"])
 
 
 def test_numbers_are_compared_by_value_before_any_model():
-    """Worded differently, the same number is the same answer, and another number another."""
+    """The same number in other words is the same answer; a different number is a different one."""
     measured, asks = measure(
         SemanticEntropy(n=3, equivalence=SameEmbedding()),
         ["The answer is 42.", "It costs 42.0 in all", "I get 43"],
@@ -123,7 +123,7 @@ def test_numbers_are_compared_by_value_before_any_model():
 
 
 def test_embeddings_decide_on_free_text_but_never_merge_a_negation():
-    """Close vectors merge; an answer that negates stays apart however close its vector is."""
+    """Close vectors merge; a negated answer stays apart however close its vector is."""
     measured, _ = measure(
         SemanticEntropy(n=3, equivalence=SameEmbedding(cosine=0.9)),
         ["Whales are mammals", "A whale belongs to the mammals", "Whales are not mammals"],
@@ -134,7 +134,7 @@ def test_embeddings_decide_on_free_text_but_never_merge_a_negation():
 
 
 def test_the_question_is_prepended():
-    """Entailment is judged of answers to the question, not of bare words."""
+    """Entailment is judged between answers to the question, not between bare words."""
     _, asks = measure(
         SemanticEntropy(n=2, equivalence=SameEntailment(model="nli")),
         ["yes it is", "indeed so"],
@@ -159,7 +159,7 @@ def test_sampling_stops_as_soon_as_nothing_can_change():
 
 
 def test_bad_arguments_are_named():
-    """One answer has no entropy, and settings that cannot measure are refused."""
+    """One answer has no entropy, and settings that measure nothing are refused."""
     with pytest.raises(PolicyError, match="at least 2"):
         semantic_entropy(["Paris"])
     with pytest.raises(PolicyError, match="one non-empty list per answer"):
@@ -174,8 +174,8 @@ def test_entropy_of_clusters_by_hand():
     assert normalised_entropy([3, 1], 4) == pytest.approx(0.8112781 / 2)
 
 
-def test_given_logprobs_that_are_no_probabilities_are_refused():
-    """NaN would come out as entropy 0, which is certainty; an answer without any cannot be weighed."""
+def test_invalid_logprobs_are_refused():
+    """NaN would give entropy 0, which is certainty; an answer without log-probabilities has no weight."""
     with pytest.raises(BadLogprobsError):
         semantic_entropy(["Paris", "Rome"], logprobs=[[math.nan], [-0.1]])
     with pytest.raises(BadLogprobsError):

@@ -1,4 +1,4 @@
-"""Stopping early never changes a decision: proved by trying every course that sampling can take."""
+"""Stopping early never changes a decision, shown by trying every sequence of samples."""
 
 import itertools
 
@@ -22,25 +22,23 @@ def run(signal, draft, texts, settled):
     )
     left = iter(texts)
     flow = signal.measure(case)
-    wanted = next(flow)
+    ask = next(flow)
     while True:
         try:
-            wanted = flow.send(
-                Evidence(generations=tuple(Generation(text=next(left)) for _ in range(wanted.n)))
-            )
+            ask = flow.send(Evidence(generations=tuple(Generation(text=next(left)) for _ in range(ask.n))))
         except StopIteration as done:
             return done.value
 
 
 def partitions(n):
-    """Every way in which n answers can fall into meanings, by first appearance."""
+    """Every partition of n answers into meanings, labelled by first appearance."""
     for labels in itertools.product(range(n), repeat=n):
         if all(label <= max(labels[:i], default=-1) + 1 for i, label in enumerate(labels)):
             yield [WORDS[label] for label in labels]
 
 
 def check(signal_class, n, step, thresholds):
-    """Compare every early stop with the full number of samples; return the samples drawn and those saved."""
+    """Compare every early stop with all samples; return how many samples were drawn and saved."""
     drawn = total = 0
     for texts in partitions(n):
         full = run(signal_class(n=n, step=n), "ash", texts, lambda low, high: False).uncertainty
@@ -59,7 +57,7 @@ def check(signal_class, n, step, thresholds):
 
 @pytest.mark.parametrize("signal_class", [SemanticEntropy, SelfConsistency])
 def test_five_samples(signal_class):
-    """All 52 courses of 5 samples, at thresholds through the range, one and two samples at a time."""
+    """All 52 sequences of 5 samples, at thresholds through the range, one and two samples at a time."""
     for step in (1, 2):
         drawn, total = check(signal_class, 5, step, [0.0, 0.2, 0.4, 0.5, 0.6, 0.9, 1.0])
         assert drawn < total
@@ -68,7 +66,7 @@ def test_five_samples(signal_class):
 @pytest.mark.slow
 @pytest.mark.parametrize("signal_class", [SemanticEntropy, SelfConsistency])
 def test_seven_samples(signal_class):
-    """All 877 courses of 7 samples, at 41 thresholds, one to three samples at a time."""
+    """All 877 sequences of 7 samples, at 41 thresholds, one to three samples at a time."""
     for step in (1, 2, 3):
         drawn, total = check(signal_class, 7, step, [i / 40 for i in range(41)])
         assert drawn < total

@@ -17,7 +17,7 @@ from confroute.types import Generation, Tier
 
 
 def measure(signal, *, question="How many?", **draft):
-    """The measurement of a signal that asks for nothing."""
+    """The measurement of a signal that yields no asks."""
     case = Case(
         tier=Tier(name="edge", model="m"), question=question, draft=Generation(**{"text": "7", **draft})
     )
@@ -25,7 +25,7 @@ def measure(signal, *, question="How many?", **draft):
         next(signal.measure(case))
     except StopIteration as done:
         return done.value
-    raise AssertionError("a token signal may ask for nothing")
+    raise AssertionError("a token signal must not yield an ask")
 
 
 def top(*probabilities):
@@ -40,7 +40,7 @@ def test_entropy_of_a_whole_distribution_is_exact():
 
 
 def test_entropy_of_a_truncated_distribution_lies_between_its_bounds():
-    """0.5 and 0.3 known, 0.2 left: least on one outcome, most spread over the other eight of ten."""
+    """0.5 and 0.3 are known and 0.2 remains: lowest on one outcome, highest spread over the other eight of ten."""
     low, high = entropy_bounds([math.log(0.5), math.log(0.3)], vocabulary=10)
     known = -0.5 * math.log(0.5) - 0.3 * math.log(0.3)
     assert low == pytest.approx(known - 0.2 * math.log(0.2))
@@ -61,14 +61,14 @@ def test_the_bounds_hold_for_every_truncation(weights, kept):
 
 
 def test_token_entropy_reports_both_bounds():
-    """The uncertainty is the lower bound of the mean; both stand in the details."""
-    found = measure(TokenEntropy(), logprobs=(-0.1,), tokens=("a",), top_logprobs=(top(0.9, 0.05),))
-    assert found.uncertainty == pytest.approx(found.details["low_nats"], abs=1e-6)
-    assert found.details["low_nats"] < found.details["high_nats"]
+    """The uncertainty is the lower bound of the mean; the details hold both."""
+    measurement = measure(TokenEntropy(), logprobs=(-0.1,), tokens=("a",), top_logprobs=(top(0.9, 0.05),))
+    assert measurement.uncertainty == pytest.approx(measurement.details["low_nats"], abs=1e-6)
+    assert measurement.details["low_nats"] < measurement.details["high_nats"]
 
 
-def test_the_drawn_token_counts_where_it_is_no_alternative():
-    """A drawn token beyond the alternatives takes its share of the rest."""
+def test_the_drawn_token_counts_where_it_is_not_listed():
+    """A drawn token that is not among the alternatives takes its part of the remaining mass."""
     without = measure(TokenEntropy(), logprobs=(math.log(0.1),), tokens=("a",), top_logprobs=(top(0.6, 0.3),))
     beyond = measure(TokenEntropy(), logprobs=(math.log(0.1),), tokens=("z",), top_logprobs=(top(0.6, 0.3),))
     whole = -sum(p * math.log(p) for p in (0.6, 0.3, 0.1))
@@ -77,7 +77,7 @@ def test_the_drawn_token_counts_where_it_is_no_alternative():
 
 
 def test_margin_by_hand():
-    """Margins 0.5 and 0.1: mean doubt 0.7, the closest call 0.9."""
+    """Margins 0.5 and 0.1: mean 0.7, maximum 0.9."""
     tops = (top(0.7, 0.2), top(0.5, 0.4))
     common = {"logprobs": (-0.4, -0.7), "tokens": ("a", "a"), "top_logprobs": tops}
     assert measure(TokenMargin(), **common).uncertainty == pytest.approx(0.7)
@@ -85,8 +85,8 @@ def test_margin_by_hand():
 
 
 @pytest.mark.parametrize("signal", [TokenEntropy(), TokenMargin()])
-def test_missing_or_impossible_alternatives_are_no_evidence(signal):
-    """None, too few, and NaN are refused, never read as certainty."""
+def test_missing_or_invalid_alternatives_are_refused(signal):
+    """None, too few and NaN are never read as certainty."""
     for tops in (None, (), ((),), ((("a", float("nan")), ("b", -1.0)),), ((("a", 0.5), ("b", -1.0)),)):
         with pytest.raises(SignalUnavailableError):
             measure(signal, logprobs=(-0.1,), tokens=("a",), top_logprobs=tops)
@@ -108,8 +108,8 @@ def test_the_answer_is_found_in_its_text(text, question, expected):
     assert [text[a:b] for a, b in answer_spans(text, question)] == expected
 
 
-def test_one_wrong_number_does_not_drown():
-    """The mean over the answer's tokens sees what the mean over all tokens hides."""
+def test_one_wrong_number_is_not_hidden():
+    """The mean over the answer's tokens shows what the mean over all tokens hides."""
     draft = {
         "tokens": ("So", " the", " answer", " is", " 4", "2", "."),
         "logprobs": (-0.01, -0.01, -0.01, -0.01, -2.0, -1.0, -0.01),
@@ -119,7 +119,7 @@ def test_one_wrong_number_does_not_drown():
 
 
 def test_perplexity_is_the_exponential_of_the_mean():
-    """exp(0.5); and a hopeless answer gives a large number, not an overflow."""
+    """exp(0.5); a very unlikely answer gives a large number, not an overflow."""
     assert measure(
         TokenLogprob(statistic="perplexity"), logprobs=(-0.25, -0.75)
     ).uncertainty == pytest.approx(math.exp(0.5))
@@ -127,7 +127,7 @@ def test_perplexity_is_the_exponential_of_the_mean():
 
 
 def test_the_span_needs_the_tokens_texts():
-    """Without tokens, or without an answer in them, there is no evidence."""
+    """Without tokens, or without an answer in them, the signal is unavailable."""
     with pytest.raises(SignalUnavailableError, match="no token texts"):
         measure(TokenLogprob(span="answer"), logprobs=(-0.1,))
     with pytest.raises(SignalUnavailableError, match="no number"):
@@ -138,13 +138,13 @@ def test_the_span_needs_the_tokens_texts():
 
 
 def test_tokens_that_share_a_character_count():
-    """A token that straddles the answer's edge is part of it."""
+    """A token that reaches into the answer is part of it."""
     assert tokens_within(["is 4", "2."], ((3, 5),)) == [0, 1]
 
 
 @pytest.mark.parametrize("signal", [TokenLogprob(), TokenMargin(), TokenEntropy()])
 def test_five_hundred_tokens_are_scored_within_a_millisecond(signal):
-    """Any token signal of a 500-token answer with five alternatives a token: the best of 60 runs, below 1 ms."""
+    """Any token signal of a 500-token answer with five alternatives per token: the best of 60 runs, below 1 ms."""
     draft = {
         "logprobs": (-0.6,) * 500,
         "tokens": ("a",) * 500,
@@ -159,7 +159,7 @@ def test_five_hundred_tokens_are_scored_within_a_millisecond(signal):
 
 
 def plain_bounds(known, vocabulary, cap):
-    """Entropy bounds of one token in plain Python, as the docstring says them."""
+    """Entropy bounds of one token in plain Python, as its docstring defines them."""
     p = [math.exp(value) for value in known]
     entropy = max(0.0, -math.fsum(x * math.log(x) for x in p if x > 0.0))
     rest = min(1.0 - math.fsum(p), (vocabulary - len(p)) * cap)
@@ -173,7 +173,7 @@ def plain_bounds(known, vocabulary, cap):
 
 @st.composite
 def drafts(draw):
-    """Tokens with 2 to 6 alternatives each, some of probability 0, the drawn one among them or not."""
+    """Tokens with 2 to 6 alternatives each, some of probability 0, with or without the drawn one."""
     tokens, tops, logprobs = [], [], []
     for _ in range(draw(st.integers(1, 30))):
         weights = draw(st.lists(st.floats(0.01, 1.0), min_size=3, max_size=7))
@@ -199,9 +199,9 @@ def test_arrays_give_what_plain_python_gives(draft, statistic):
         cap = math.exp(min(known))
         pairs.append(plain_bounds([*known, drawn] if token == "z" else known, 50_000, cap))
     over = max if statistic == "max" else lambda values: math.fsum(values) / len(values)
-    found = measure(TokenEntropy(statistic=statistic, vocabulary=50_000), **draft)
-    assert found.uncertainty == pytest.approx(over([low for low, _ in pairs]), abs=1e-9)
-    assert found.details["high_nats"] == pytest.approx(over([high for _, high in pairs]), abs=2e-6)
+    measurement = measure(TokenEntropy(statistic=statistic, vocabulary=50_000), **draft)
+    assert measurement.uncertainty == pytest.approx(over([low for low, _ in pairs]), abs=1e-9)
+    assert measurement.details["high_nats"] == pytest.approx(over([high for _, high in pairs]), abs=2e-6)
     assert measure(TokenMargin(statistic=statistic), **draft).uncertainty == pytest.approx(
         over(doubts), abs=1e-9
     )
@@ -217,8 +217,8 @@ def test_statistics_of_tokens_are_those_of_numpy(values):
         assert stats[name] == pytest.approx(np.quantile(nll, share))
 
 
-def test_alternatives_that_end_before_the_answer_are_no_evidence():
-    """A provider that returned them for the first tokens only says nothing about the number at the end."""
+def test_alternatives_that_end_before_the_answer_are_refused():
+    """Alternatives for the first tokens only say nothing about the number at the end."""
     draft = {"tokens": ("So", " 7"), "logprobs": (-0.1, -0.1), "top_logprobs": (top(0.6, 0.3),)}
     for signal in (TokenMargin(span="answer"), TokenEntropy(span="answer")):
         with pytest.raises(SignalUnavailableError, match="answer's tokens"):
@@ -227,7 +227,7 @@ def test_alternatives_that_end_before_the_answer_are_no_evidence():
 
 @given(st.lists(st.text("ab", max_size=3), min_size=1, max_size=12), st.data())
 def test_the_tokens_of_spans_are_those_that_share_a_character(tokens, data):
-    """Found by search, the same as by trying every span on every token."""
+    """The search gives the same as trying every span on every token."""
     size = sum(map(len, tokens))
     cuts = sorted(data.draw(st.sets(st.integers(0, size), max_size=6)))
     spans = tuple(zip(cuts[::2], cuts[1::2], strict=False))
@@ -247,14 +247,14 @@ def test_option_probability_by_hand():
     """B and " B" together 0.6, A 0.2, C not returned: 1 - 0.6/0.8; with C at most 0.05 it could be 1 - 0.6/0.85."""
     first = tuple((text, math.log(p)) for text, p in (("B", 0.5), ("A", 0.2), (" B", 0.1), ("The", 0.05)))
     draft = {"text": "B. Mars", "tokens": ("B", "."), "logprobs": (math.log(0.5), -0.1)}
-    found = measure(OptionProbability(), question=OPTIONS, top_logprobs=(first, first), **draft)
-    assert found.uncertainty == pytest.approx(0.25)
-    assert found.details["missing"] == 1
-    assert found.details["high"] == pytest.approx(1 - 0.6 / 0.85, abs=1e-6)
+    measurement = measure(OptionProbability(), question=OPTIONS, top_logprobs=(first, first), **draft)
+    assert measurement.uncertainty == pytest.approx(0.25)
+    assert measurement.details["missing"] == 1
+    assert measurement.details["high"] == pytest.approx(1 - 0.6 / 0.85, abs=1e-6)
 
 
 def test_a_drawn_letter_beyond_the_alternatives_counts():
-    """A sampled letter that is none of the likeliest tokens has its own log-probability."""
+    """A sampled letter that is not among the likeliest tokens has its own log-probability."""
     first = (("A", math.log(0.6)), ("C", math.log(0.3)))
     draft = {"text": "B", "tokens": ("B",), "logprobs": (math.log(0.1),), "top_logprobs": (first,)}
     assert measure(OptionProbability(), question=OPTIONS, **draft).uncertainty == pytest.approx(0.9)
@@ -271,7 +271,7 @@ def test_a_drawn_letter_beyond_the_alternatives_counts():
         (OPTIONS, {"text": "B", "tokens": ("B",), "top_logprobs": None}, "no alternatives"),
     ],
 )
-def test_an_answer_that_does_not_begin_with_its_letter_is_no_evidence(question, draft, why):
+def test_an_answer_that_does_not_begin_with_its_letter_is_refused(question, draft, why):
     """No listed options, prose before the letter, another letter, no token texts, no alternatives."""
     first = (("B", math.log(0.6)), ("A", math.log(0.3)))
     draft = {"logprobs": (-0.5,) * len(draft.get("tokens", "x")), "top_logprobs": (first,) * 4, **draft}

@@ -36,8 +36,8 @@ def test_rows_needed_without_a_failure():
     assert [rows_needed(a, 0.1, horizon=False) for a in (0.01, 0.02, 0.05, 0.10)] == [230, 114, 45, 22]
     for horizon in (False, True):
         n = rows_needed(0.05, 0.1, horizon=horizon)
-        found = [most_failures(m, 0.05, 0.1, horizon=m if horizon else None) for m in (n - 1, n)]
-        assert found == [-1, 0]
+        limits = [most_failures(m, 0.05, 0.1, horizon=m if horizon else None) for m in (n - 1, n)]
+        assert limits == [-1, 0]
 
 
 @given(st.integers(1, 60), st.floats(0.01, 0.99), st.integers(-2, 61))
