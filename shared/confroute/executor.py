@@ -46,7 +46,7 @@ from confroute.concurrency import atogether, together
 from confroute.decision import UNCALIBRATED, Decision, Routed
 from confroute.errors import PrivacyError, SignalUnavailableError, note_latency
 from confroute.flow import Policy, Return, adrive, adrive_stream, drive, drive_stream
-from confroute.models.prompt_cache import prompts_kept
+from confroute.models.prompt_cache import prompt_caching
 from confroute.models.resilience import Attempted, Limits, aattempt, attempt
 from confroute.observe.trace import publish
 from confroute.streaming import ChunkLogprobs, astream_answer, replay, stream_answer
@@ -319,7 +319,7 @@ def run(policy: Policy, request: Request, call: Call, limits: Mapping[str, Limit
     """
     # A local edge reads the prompt once for draft, samples, dropout and hidden states. A stream's chunks leave this context
     # in between, so streams do without.
-    with prompts_kept():
+    with prompt_caching():
         routed = drive(policy.flow(request), Executor(call=call, limits=limits))
     finish(routed.decision)
     return routed
@@ -327,7 +327,7 @@ def run(policy: Policy, request: Request, call: Call, limits: Mapping[str, Limit
 
 async def arun(policy: Policy, request: Request, call: AsyncCall, limits: Mapping[str, Limits]) -> Routed:
     """Async form of `run`."""
-    with prompts_kept():
+    with prompt_caching():
         async with aclosing(AsyncExecutor(call=call, limits=limits)) as executor:
             routed = await adrive(policy.flow(request), executor)
     finish(routed.decision)

@@ -44,7 +44,7 @@ from confroute.policy.verdict import (
 )
 from confroute.remediation import describe, failure
 from confroute.signals import SelfConsistency, Signal, TokenLogprob
-from confroute.signals.base import Case, alternatives_wanted
+from confroute.signals.base import Case, max_top_logprobs
 from confroute.types import Generation, Request, Tier
 
 # Set-up errors: hiding them would send every call to the paid tier, or leave a policy without evidence, for ever.
@@ -117,7 +117,7 @@ class CascadeRun:
 
     def draft_ask(self, tier: str) -> Draft | Tentative:
         """The ask for a draft: watched while it is written where the policy and the request allow it."""
-        alternatives = alternatives_wanted([gate.signal for gate in self.gates])
+        alternatives = max_top_logprobs([gate.signal for gate in self.gates])
         prefix = self.policy.prefix
         if prefix is None or self.request.whole or self.request.threshold is not None:
             return Draft(tier=tier, top_logprobs=alternatives)
