@@ -61,15 +61,15 @@ class Clusters:
 
     def _assign(self, text: str) -> AskGenerator[None]:
         """Compare one answer with all representatives at once."""
-        open_labels = [
+        undecided = [
             label for label, known in enumerate(self.representatives) if self._needs_model(known, text)
         ]
-        if open_labels:
-            candidates = [self.representatives[label] for label in open_labels]
+        if undecided:
+            candidates = [self.representatives[label] for label in undecided]
             match = yield from self.equivalence.match(self.question, candidates, text)
             self.pairs += match.pairs
             if match.index is not None:
-                self._label[text] = open_labels[match.index]
+                self._label[text] = undecided[match.index]
                 return
         self._start_cluster(text)
 
