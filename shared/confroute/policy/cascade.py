@@ -495,7 +495,7 @@ class Cascade(Displayable):
             )
         if rulings:
             return rulings[0]
-        return sticky_ruling(request, self.tiers) if self.sticky else None
+        return sticky_ruling(request, self.tiers) if self.sticky and request.begun_on is not None else None
 
     def _check_tier(self, tier: str, who: str) -> None:
         if tier not in self.tiers:
