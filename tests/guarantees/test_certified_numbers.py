@@ -35,7 +35,7 @@ def test_a_promise_in_words():
 def test_promises_of_nothing_are_refused(bad):
     """A delta of 0 or 1 and no row at all; one row is a certificate's least."""
     assert promise(n=1).n == 1
-    with pytest.raises(PolicyError, match="a row at least"):
+    with pytest.raises(PolicyError, match="at least one row"):
         dataclasses.replace(promise(), **bad)
 
 
