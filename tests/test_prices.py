@@ -31,7 +31,7 @@ def test_what_is_no_price_is_refused(text):
 @pytest.mark.parametrize("given", ["0.15", None])
 def test_a_price_that_is_no_number_is_refused(given):
     """Also a number in quotes."""
-    with pytest.raises(PolicyError, match="expected numbers, USD for a million tokens"):
+    with pytest.raises(PolicyError, match="expected numbers, USD per million tokens"):
         Price(input_usd=given)
 
 

@@ -17,9 +17,9 @@ RIGHT = [1, 1, 1, 1, 0, 0, 0, 0]
 def test_qualities_and_prices_that_are_no_numbers_are_refused(bad):
     """A NaN is the greatest of all to an argmax: the threshold would be where the first one stands."""
     doubt = [n / 10 for n in range(8)]
-    with pytest.raises(CalibrationError, match="no finite number"):
+    with pytest.raises(CalibrationError, match="not a finite number"):
         Threshold.fit(doubt, [*RIGHT[:7], bad])
-    with pytest.raises(CalibrationError, match="no finite number"):
+    with pytest.raises(CalibrationError, match="not a finite number"):
         Threshold.fit(doubt, RIGHT, [bad, *[1] * 7])
     with pytest.raises(CalibrationError, match="price is"):
         Threshold.fit(doubt, RIGHT, price=bad)

@@ -117,7 +117,7 @@ class Combined:
     Raises
     ------
     PolicyError
-        No member, a calibrator for another number of members, or "gain" without its calibrator.
+        No member, calibrators for another number of members, or "gain" without its calibrator.
 
     Notes
     -----
@@ -132,8 +132,8 @@ class Combined:
     decides: Decides = "gain"
 
     def __post_init__(self) -> None:
-        heads = [head for head in (self.wrong, self.gain) if head is not None]
-        sizes = {len(head.weights) for head in heads} | {len(head.absent) for head in heads}
+        calibrators = [one for one in (self.wrong, self.gain) if one is not None]
+        sizes = {len(one.weights) for one in calibrators} | {len(one.absent) for one in calibrators}
         if not self.members or sizes != {len(self.members)}:
             msg = f"{len(self.members)} members and calibrators of {sorted(sizes)} weights: expected at least one member and one weight per member"
             raise PolicyError(msg)
@@ -159,8 +159,8 @@ class Combined:
         return max_top_logprobs(member.signal for member in self.members)
 
     @property
-    def head(self) -> LogisticCalibrator:
-        """The head that decides."""
+    def calibrator(self) -> LogisticCalibrator:
+        """The one whose value is the uncertainty."""
         return self.gain if self.decides == "gain" and self.gain is not None else self.wrong
 
     def measure(self, case: Case) -> AskGenerator[Measurement]:
@@ -174,7 +174,7 @@ class Combined:
         spans: list[Span | Literal["unknown"]] = ["unknown"] * len(self.members)
         details: dict[str, JSON] = {}
         for at, member in enumerate(self.members):
-            if details and any(spans[:at]) and case.settled(*self.head.bounds(spans)):
+            if details and any(spans[:at]) and case.settled(*self.calibrator.bounds(spans)):
                 break
             result = yield from self._measure_member(at, case, spans)
             spans[at] = None if isinstance(result, str) else (result.rank, result.rank)
@@ -192,7 +192,7 @@ class Combined:
         def settled(low: float, high: float) -> bool:
             known = list(spans)
             known[at] = (member.rank(low), member.rank(high))
-            return case.settled(*self.head.bounds(known))
+            return case.settled(*self.calibrator.bounds(known))
 
         try:
             measurement = yield from member.signal.measure(replace(case, settled=settled))
@@ -205,10 +205,10 @@ class Combined:
     def _measurement(
         self, spans: Sequence[Span | Literal["unknown"]], details: dict[str, JSON]
     ) -> Measurement:
-        low, high = self.head.bounds(spans)
+        low, high = self.calibrator.bounds(spans)
         # Members that were not needed count with a middle rank, within the bounds that settled the decision.
         ranks = [0.5 if span == "unknown" else None if span is None else span[0] for span in spans]
-        value = min(max(self.head.value(self.head.logit(ranks)), low), high)
+        value = min(max(self.calibrator.value(self.calibrator.logit(ranks)), low), high)
         summary: dict[str, JSON] = {
             "p_wrong": round(self.wrong.value(self.wrong.logit(ranks)), 6),
             "expected_gain": None if self.gain is None else round(self.gain.value(self.gain.logit(ranks)), 6),

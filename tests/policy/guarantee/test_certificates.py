@@ -103,7 +103,7 @@ def test_selective_risk_is_about_the_kept_answers_only():
     """Half of all calls could fail unseen in the mean over all; among the kept ones they count in full."""
     u = np.linspace(0, 1, 1000)
     edge = (np.arange(1000) % 25 != 0).astype(float)  # 4 % fail everywhere
-    with pytest.raises(CalibrationError, match="cannot be promised"):
+    with pytest.raises(CalibrationError, match="cannot be guaranteed"):
         Threshold.certify(u, edge, alpha=0.02, loss="selective")
     assert 0.2 < Threshold.certify(u, edge, alpha=0.02, loss="regret").value < 0.5
 

@@ -35,7 +35,7 @@ def test_a_promise_in_words():
 def test_promises_of_nothing_are_refused(bad):
     """A delta of 0 or 1 and no row at all; one row is a certificate's least."""
     assert promise(n=1).n == 1
-    with pytest.raises(PolicyError, match="a row at least"):
+    with pytest.raises(PolicyError, match="at least one row"):
         dataclasses.replace(promise(), **bad)
 
 
@@ -189,7 +189,7 @@ def test_a_threshold_of_the_grid_that_keeps_too_little_is_left_out():
 )
 def test_columns_that_do_not_belong_together_are_refused(u, edge, cloud):
     """Tables, other lengths, and qualities outside [0, 1]."""
-    with pytest.raises(CalibrationError, match=r"one quality a row|a quality lies outside"):
+    with pytest.raises(CalibrationError, match=r"one quality per row|a quality lies outside"):
         Threshold.certify(u, edge, cloud, alpha=0.1)
 
 
@@ -197,5 +197,5 @@ def test_columns_that_do_not_belong_together_are_refused(u, edge, cloud):
 def test_every_row_has_its_group(rows):
     """One name too few, and no rows at all."""
     u, edge = failing_from(100, 100) if rows else failing_from(0, 0)
-    with pytest.raises(CalibrationError, match="expected one name a row"):
+    with pytest.raises(CalibrationError, match="expected one name per row"):
         Threshold.certify_groups(["law"] * rows, u, edge, alpha=0.1)
