@@ -119,7 +119,7 @@ def ours(folder: Path) -> tuple[Any, Any, Callable[[list[str]], int]]:
                 ask = asking.send(SimpleNamespace(numbers=nli(ask.pairs)))  # type: ignore[arg-type]
         except StopIteration:
             pass
-        return len(clusters.heads)
+        return len(clusters.representatives)
 
     return encoder.network, encoder.tokenizer, run
 

@@ -1,15 +1,23 @@
 """Fixtures for all tests."""
 
+from __future__ import annotations
+
 import asyncio
 import gc
 import inspect
+import json
 import os
 import sys
 import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from confroute.errors import ModelError
 from confroute.testing import Reply, ScriptedModel, ScriptedServer, faults
 from confroute.types import Usage
 
@@ -150,3 +158,167 @@ def openai_server(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     yield told
     told.stop()
+
+
+# Local models: one real small one, and tiny random ones written to disk. torch is imported where one is made.
+TEMPLATE = (
+    "{% for m in messages %}{% if m['role'] == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
+    "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+
+def tiny_tokenizer(template: str | None = TEMPLATE) -> Any:
+    """Byte-level tokenizer with hardly any merges: characters beyond ASCII span tokens, and so do stop strings."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(["the cat sat on the mat", "user assistant system"], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=template
+    )
+
+
+def write_tiny_llama(
+    folder: Path, *, template: str | None = TEMPLATE, scale: float = 1.0, tokenizer: bool = True
+) -> Path:
+    """A Llama of about 50 000 random weights; a larger `scale` makes it surer of itself."""
+    torch = pytest.importorskip("torch")
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    made = tiny_tokenizer(template)
+    config = LlamaConfig(
+        vocab_size=len(made),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        eos_token_id=made.eos_token_id,
+        bos_token_id=None,
+        pad_token_id=made.pad_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        network = LlamaForCausalLM(config)
+        network.lm_head.weight.data.mul_(scale)
+    network.save_pretrained(folder)
+    if tokenizer:
+        made.save_pretrained(folder)
+    return folder
+
+
+def write_tiny_bert(folder: Path, *, labels: tuple[str, ...] = ()) -> Path:
+    """A random BERT; with labels a classifier, whose rows belong to the lower-case labels wherever they stand."""
+    torch = pytest.importorskip("torch")
+    from tokenizers.processors import TemplateProcessing
+    from transformers import BertConfig, BertForSequenceClassification, BertModel
+
+    made = tiny_tokenizer(None)
+    ids = [(token, made.convert_tokens_to_ids(token)) for token in SPECIAL]
+    made.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{SPECIAL[1]} $A {SPECIAL[2]}",
+        pair=f"{SPECIAL[1]} $A {SPECIAL[2]} $B:1 {SPECIAL[2]}:1",
+        special_tokens=ids,
+    )
+    config = BertConfig(
+        vocab_size=len(made),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+        id2label=dict(enumerate(labels or ("none",))),
+        label2id={label: index for index, label in enumerate(labels or ("none",))},
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(11)
+        network = (BertForSequenceClassification if labels else BertModel)(config)
+        if labels:
+            rows = torch.randn(len(labels), 32)
+            order = sorted(range(len(labels)), key=lambda index: labels[index].lower())
+            network.classifier.weight.data[order] = rows
+    network.save_pretrained(folder)
+    made.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_bert() -> Callable[..., Path]:
+    """`write_tiny_bert`: writes a tiny random encoder or classifier into a folder and returns it."""
+    return write_tiny_bert
+
+
+@pytest.fixture
+def encoder_folder(make_bert: Callable[..., Path], tmp_path: Path) -> Path:
+    """A tiny random sentence-transformers folder."""
+    folder = make_bert(tmp_path / "encoder")
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 32}))
+    (folder / "1_Pooling").mkdir()
+    pooling = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_tiny() -> Callable[..., Path]:
+    """`write_tiny_llama`: writes a tiny random model into a folder and returns it."""
+    return write_tiny_llama
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random chat model."""
+    return write_tiny_llama(tmp_path_factory.mktemp("tiny"), scale=4.0)
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path) -> Any:
+    """A tiny random chat model."""
+    from confroute.models.local import LocalModel
+
+    return LocalModel.load(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Any:
+    """The real small model, where it can be had."""
+    pytest.importorskip("torch")
+    from confroute.models.local import LocalModel
+
+    try:
+        return LocalModel.load("smollm2-135m")
+    except (ModelError, ImportError) as error:
+        pytest.skip(f"smollm2-135m cannot be had here: {error}")
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one at every decoding step, each of which takes at least 5 ms."""
+    from confroute.models import decoding
+
+    taken: list[int] = []
+    real = decoding.Decoder.step
+
+    def slow(self: Any) -> Any:
+        taken.append(1)
+        time.sleep(0.005)
+        return real(self)
+
+    monkeypatch.setattr(decoding.Decoder, "step", slow)
+    return taken

@@ -1,4 +1,4 @@
-"""What a calibrated threshold promises, on which data, and by which argument."""
+"""The guarantee of a calibrated threshold: its bound, its data and its statistical method."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Method: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """A promise about a threshold; it stands in the policy file and in every decision that the threshold settles.
+    """The guarantee of a threshold; the policy file and every decision that the threshold settles hold it.
 
     Attributes
     ----------
     loss : {"regret", "error", "net", "selective"}
         What is bounded; see `confroute.policy.guarantee.severity`.
     alpha : float
-        The bound on its mean over calls.
+        The bound on the mean loss over calls.
     delta : float or None
-        Probability, over the calibration rows, that the promise is broken. None: the bound holds in expectation only.
+        Probability, over the calibration rows, that the bound does not hold. None: it holds in expectation only.
     n : int
         Calibration rows.
     method : str
@@ -33,13 +33,13 @@ class Certificate:
     observed : float
         Mean loss on the calibration rows at the threshold.
     horizon : int or None
-        Calls to come whose measured mean loss is promised to keep the bound as well; None: only the long-run mean is.
+        Number of future calls whose measured mean loss keeps the bound as well; None: only the long-run mean does.
     date : str
         Day of the calibration, ISO 8601.
     data_hash : str
-        SHA-256 of the calibration columns, so that it can be proved which rows they were.
+        SHA-256 of the calibration columns, to prove which rows they were.
     group : str or None
-        The tag that the promise is about; None for all calls.
+        The tag of the calls that it is about; None for all calls.
 
     Raises
     ------
@@ -60,7 +60,7 @@ class Certificate:
 
     def __post_init__(self) -> None:
         if self.n < 1 or (self.delta is not None and not 0 < self.delta < 1):
-            msg = f"a certificate of delta {self.delta} on {self.n} rows: expected delta in (0, 1) and a row at least"
+            msg = f"a certificate of delta {self.delta} on {self.n} rows: expected delta in (0, 1) and at least one row"
             raise PolicyError(msg)
 
     def to_dict(self) -> dict[str, JSON]:
@@ -80,6 +80,6 @@ class Certificate:
 
     @property
     def words(self) -> str:
-        """The promise in a few words, as it stands in a decision's reason."""
+        """The guarantee in a few words, for a decision's reason."""
         level = "on average" if self.delta is None else f"with confidence {1 - self.delta:g}"
         return f"{self.loss} at most {self.alpha:g} {level}, {self.method} on {self.n} calls"

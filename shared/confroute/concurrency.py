@@ -1,4 +1,4 @@
-"""Many pieces of work, a few at a time, results in the order of the work."""
+"""Many pieces of work at the same time, results in the order of the work."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from confroute.errors import PolicyError
 
 T = TypeVar("T")
 R = TypeVar("R")
-# Work that is done ahead of a slow piece; all of it is lost if the process dies.
+# Results per thread that wait for a slow piece before them; they are lost if the process dies.
 _AHEAD = 4
 
 
 def check_concurrency(concurrency: int) -> None:
-    """Refuse fewer than one.
+    """Refuse a concurrency below 1.
 
     Raises
     ------
@@ -41,9 +41,9 @@ def check_concurrency(concurrency: int) -> None:
 
 
 def bounded(do: Callable[[T], R], items: Iterable[T], *, concurrency: int) -> Generator[R, None, None]:
-    """`map(do, items)` with at most `concurrency` threads, reading at most four items a thread ahead.
+    """Run `map(do, items)` in at most `concurrency` threads, reading at most four items per thread ahead.
 
-    An error of `do` is raised where its result would stand; what runs then is ended first, the rest never begun.
+    An error of `do` is raised where its result would stand; what runs then is finished first, the rest is never begun.
 
     Examples
     --------
@@ -98,8 +98,8 @@ def together(do: Callable[[T], R], items: Sequence[T]) -> tuple[R | Exception, .
     Returns
     -------
     tuple
-        In the order of `items`: what `do` returned, or the exception it ended in. What is no `Exception`, such as a
-        KeyboardInterrupt, is raised instead, once all have ended.
+        In the order of `items`: what `do` returned, or the exception that it ended in. A KeyboardInterrupt and the like are raised
+        instead, once all have ended.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def together(do: Callable[[T], R], items: Sequence[T]) -> tuple[R | Exception, .
     def one(item: T) -> R | Exception:
         try:
             return do(item)
-        except Exception as error:  # noqa: BLE001  the result of this item: whoever asked for several judges each
+        except Exception as error:  # noqa: BLE001  the result of this item, for the caller to judge
             return error
 
     if len(items) < 2:
@@ -125,7 +125,7 @@ def _placed(items: Sequence[T]) -> list[tuple[contextvars.Context, T]]:
 
 
 async def atogether(do: Callable[[T], Awaitable[R]], items: Sequence[T]) -> tuple[R | Exception, ...]:
-    """Async form of `together`: tasks on this loop; if the caller gives up, all of them are cancelled."""
+    """Async form of `together`: tasks on this loop, all cancelled if the caller gives up."""
 
     async def one(item: T) -> R | Exception:
         try:
@@ -166,7 +166,7 @@ async def stream_in_thread(start: Callable[[threading.Event], Iterator[T]]) -> A
     cancel = threading.Event()
     end = object()
     try:
-        # Not only the items: counting the prompt and a first load take long as well.
+        # The start as well as the items: it may load a model.
         items = await asyncio.to_thread(start, cancel)
         while (item := await asyncio.to_thread(next, items, end)) is not end:
             yield item  # type: ignore[misc]  # `next` with a default widens to object

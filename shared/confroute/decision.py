@@ -109,7 +109,7 @@ class Step:
             "model": self.model,
             "n": self.n,
             "usage": self.usage.to_dict() if self.usage else None,
-            "latency_s": _rounded(self.latency_s),
+            "latency_s": round(self.latency_s, 6) if math.isfinite(self.latency_s) else None,
             "attempts": self.attempts,
             "error": self.error,
             "group": self.group,

@@ -1,28 +1,28 @@
-"""Everything confroute raises on purpose.
+"""The errors that confroute raises on purpose.
 
 ::
 
     ConfrouteError
     ├── PolicyError (ValueError)            a policy, threshold or file that cannot be used
     │   └── CalibrationError                a calibration that its data cannot meet
-    ├── RequestError (ValueError)           a request no model could answer
+    ├── RequestError (ValueError)           a request that no model could answer
     ├── BadLogprobsError (ValueError)       log-probabilities that are not probabilities
-    ├── SignalUnavailableError (RuntimeError)  one signal's evidence is not to be had; the policy goes on
-    ├── NoSignalError (RuntimeError)        no evidence was to be had, and the policy says "raise"
-    ├── TierError (RuntimeError)            one tier failed and nothing may stand in for it
+    ├── SignalUnavailableError (RuntimeError)  one signal cannot be measured; the policy takes the next
+    ├── NoSignalError (RuntimeError)        nothing could be measured, and the policy says "raise"
+    ├── TierError (RuntimeError)            a tier failed and no other one may answer
     │   ├── TierTimeoutError (TimeoutError)
-    │   ├── DeadlineError (TimeoutError)    the caller's time for the whole call is used up
+    │   ├── DeadlineError (TimeoutError)    the time for the whole call is used up
     │   ├── BreakerOpenError                too many failures lately: not asked
     │   ├── BudgetSpentError                the answer could cost more than is left
     │   └── AllTiersFailedError             every tier that was tried failed
-    ├── PrivacyError (RuntimeError)         private text was about to leave its tier, and did not
+    ├── PrivacyError (RuntimeError)         private text would have left its tier; nothing was sent
     ├── StreamInterruptedError (RuntimeError)  a stream broke after its first chunk
-    ├── ModelError (RuntimeError)           a local model cannot be had or loaded
+    ├── ModelError (RuntimeError)           a local model cannot be found, downloaded or loaded
     │   ├── UnknownModelError (KeyError)
     │   ├── DownloadError (OSError)
     │   └── ChecksumError
     ├── StateError (RuntimeError)           the store of budgets and audits cannot be read or written
-    ├── LogError (ValueError)               a file that is no decision log
+    ├── LogError (ValueError)               a file that is not a decision log
     └── MissingExtraError (ImportError)     an optional dependency is not installed
 
 Catch `ConfrouteError` for all of them.
@@ -39,13 +39,13 @@ _KEY = "_confroute_lost_s"
 
 
 def note_latency(error: Exception, since: float) -> None:
-    """Note on `error` how long it took to come, from `since` on, a `time.perf_counter()`."""
-    # Not setattr: an error that is a frozen dataclass refuses that.
+    """Note on an error how long it took to come, since a `time.perf_counter()`."""
+    # Not setattr: an error that is a frozen dataclass refuses it.
     error.__dict__[_KEY] = time.perf_counter() - since
 
 
 def noted_latency_s(error: Exception) -> float:
-    """Seconds that were noted on an error or on what it was raised from; 0 where none were.
+    """Seconds that `note_latency` noted on an error or on its cause; 0 where there are none.
 
     Examples
     --------
@@ -59,11 +59,11 @@ def noted_latency_s(error: Exception) -> float:
 
 
 class ConfrouteError(Exception):
-    """Base class of all errors confroute raises on purpose."""
+    """Base class of all errors that confroute raises on purpose."""
 
 
 def loggable(error: Exception) -> str:
-    """An error as a log may hold it: the words of others' errors may repeat the prompt."""
+    """Describe an error for a log: the text of other libraries' errors may repeat the prompt and is left out."""
     kind = type(error).__name__
     return f"{kind}: {error}" if isinstance(error, ConfrouteError) else kind
 
@@ -94,21 +94,21 @@ class BadLogprobsError(ConfrouteError, ValueError):
         if position is not None:
             msg = f"log-probability {value} at token {position}: expected a finite number of at most 0"
         else:
-            msg = f"{count} log-probabilities for {output_tokens} generated tokens: expected one a token"
+            msg = f"{count} log-probabilities for {output_tokens} generated tokens: expected one per token"
         super().__init__(msg)
         self.position, self.value, self.count, self.output_tokens = position, value, count, output_tokens
 
 
 class SignalUnavailableError(ConfrouteError, RuntimeError):
-    """One signal cannot be measured here; a policy takes the next one, or its `on_no_signal`."""
+    """A signal cannot be measured; a policy takes the next one, or does what its `on_no_signal` says."""
 
 
 class NoSignalError(ConfrouteError, RuntimeError):
-    """No uncertainty could be measured and the policy's `on_no_signal` is "raise"."""
+    """No uncertainty could be measured, and the policy's `on_no_signal` is "raise"."""
 
 
 class TierError(ConfrouteError, RuntimeError):
-    """A tier failed and the policy allows no other tier to answer."""
+    """A tier failed, and the policy allows no other one to answer."""
 
 
 class TierTimeoutError(TierError, TimeoutError):
@@ -122,18 +122,18 @@ class TierTimeoutError(TierError, TimeoutError):
 
 
 class DeadlineError(TierError, TimeoutError):
-    """The time that the caller gave the whole call is used up, or kept back for the next tier."""
+    """The time for the whole call is used up, or reserved for the next tier."""
 
     def __init__(self, *, tier: str, left_s: float) -> None:
         super().__init__(
-            f"no time is left to ask {tier!r} ({left_s:.3g} s until the deadline, less what is kept back): "
+            f"no time is left to ask {tier!r} ({left_s:.3g} s until the deadline, less what is reserved for later tiers): "
             "give the call more time, or the tiers before it a smaller timeout_s"
         )
         self.tier, self.left_s = tier, left_s
 
 
 class BreakerOpenError(TierError):
-    """A tier failed too often lately and is not asked until `retry_in_s` seconds have passed."""
+    """A tier failed too often and is not asked until `retry_in_s` seconds have passed."""
 
     def __init__(self, *, tier: str, failures: int, retry_in_s: float) -> None:
         super().__init__(
@@ -143,7 +143,7 @@ class BreakerOpenError(TierError):
 
 
 class BudgetSpentError(TierError):
-    """The most that an answer could cost is more than a budget has left; `keeps_draft` says what the budget wants."""
+    """An answer could cost more than a budget has left; `keeps_draft`: whether the draft is returned instead."""
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class BudgetSpentError(TierError):
 
 
 class AllTiersFailedError(TierError):
-    """Every tier that was tried failed; `causes` holds each error by tier name."""
+    """Every tier that was tried failed; `causes` holds the errors by tier."""
 
     def __init__(self, causes: Mapping[str, BaseException]) -> None:
         listed = "; ".join(f"{tier}: {describe(error)}" for tier, error in causes.items())
@@ -173,12 +173,12 @@ class AllTiersFailedError(TierError):
 
 
 class PrivacyError(ConfrouteError, RuntimeError):
-    """A policy asked another tier after a rule had bound the call to one; nothing was sent."""
+    """A policy asked another tier although a rule had bound the call to one; nothing was sent."""
 
     def __init__(self, *, tier: str, bound_to: str) -> None:
         super().__init__(
             f"a rule keeps this call on {bound_to!r}, and the policy asked {tier!r}: refused, nothing was sent; "
-            "this is a mistake in the policy around the rules"
+            "the policy around the rules is wrong"
         )
         self.tier, self.bound_to = tier, bound_to
 
@@ -188,22 +188,22 @@ class StreamInterruptedError(ConfrouteError, RuntimeError):
 
 
 class ModelError(ConfrouteError, RuntimeError):
-    """A local model cannot be had, loaded or used."""
+    """A local model cannot be found, downloaded, loaded or used."""
 
 
 class UnknownModelError(ModelError, KeyError):
-    """A name that is neither in the catalogue, nor a path, nor a hub name."""
+    """A name that is neither in the catalogue nor a path nor a hub name."""
 
     # KeyError prints the repr of its argument: a sentence would come out in quotes.
     __str__ = Exception.__str__
 
 
 class DownloadError(ModelError, OSError):
-    """A download failed, was interrupted or found no space; nothing half-written is kept."""
+    """A download failed, was interrupted or ran out of space; no partial file is kept."""
 
 
 class ChecksumError(ModelError):
-    """A downloaded file is not the file that was expected."""
+    """A downloaded file differs from the one that was expected."""
 
     def __init__(self, *, name: str, expected: str, found: str) -> None:
         super().__init__(
@@ -214,11 +214,11 @@ class ChecksumError(ModelError):
 
 
 class StateError(ConfrouteError, RuntimeError):
-    """The store that budgets and audits stand in cannot be read or written."""
+    """The store of budgets and audits cannot be read or written."""
 
 
 class LogError(ConfrouteError, ValueError):
-    """A file that is no decision log."""
+    """A file that is not a decision log."""
 
 
 class MissingExtraError(ConfrouteError, ImportError):

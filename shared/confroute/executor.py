@@ -46,7 +46,7 @@ from confroute.concurrency import atogether, together
 from confroute.decision import UNCALIBRATED, Decision, Routed
 from confroute.errors import PrivacyError, SignalUnavailableError, note_latency
 from confroute.flow import Policy, Return, adrive, adrive_stream, drive, drive_stream
-from confroute.models.prompt_cache import prompts_kept
+from confroute.models.prompt_cache import prompt_caching
 from confroute.models.resilience import Attempted, Limits, aattempt, attempt
 from confroute.observe.trace import publish
 from confroute.streaming import ChunkLogprobs, astream_answer, replay, stream_answer
@@ -136,12 +136,10 @@ class _Seal:
         if self.bound_to is not None and getattr(ask, "embed", None) is not None:
             raise PrivacyError(tier="the given embedding function", bound_to=self.bound_to)
 
-    def keep_s(self, ask: ModelAsk | Tentative) -> float:
-        """Seconds of a deadline that an ask before the last answer leaves to the tiers after its own."""
-        if isinstance(ask, Final):
-            return 0.0
+    def keep_s(self, tier: str) -> float:
+        """Seconds of a deadline that an ask of a tier, other than for the last answer, leaves to the tiers after it."""
         names = list(self.limits)
-        later = names[names.index(ask.tier) + 1 :] if ask.tier in names else []
+        later = names[names.index(tier) + 1 :] if tier in names else []
         return sum([self.limits[name].expected_s for name in later])
 
 
@@ -205,9 +203,12 @@ class Executor(_Seal):
         return Evidence()
 
     def _ask_model(self, ask: ModelAsk | Tentative, start: float) -> Evidence:
+        # Where nothing is streamed, a draft is watched once it is there.
+        asked = _draft(ask) if isinstance(ask, Tentative) else ask
+        keep_s = 0.0 if isinstance(ask, Final) else self.keep_s(ask.tier)
         limits = self.limits.get(ask.tier, _ONE_CALL)
-        call = functools.partial(self.call, _unwatched(ask))
-        return _evidence(ask, attempt(limits, ask.tier, call, keep_s=self.keep_s(ask)), start)
+        done = attempt(limits, ask.tier, functools.partial(self.call, asked), keep_s=keep_s)
+        return _evidence(ask, done, start)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -259,9 +260,11 @@ class AsyncExecutor(_Seal):
         return Evidence()
 
     async def _ask_model(self, ask: ModelAsk | Tentative, start: float) -> Evidence:
+        asked = _draft(ask) if isinstance(ask, Tentative) else ask
+        keep_s = 0.0 if isinstance(ask, Final) else self.keep_s(ask.tier)
         limits = self.limits.get(ask.tier, _ONE_CALL)
-        call = functools.partial(self.call, _unwatched(ask))
-        return _evidence(ask, await aattempt(limits, ask.tier, call, keep_s=self.keep_s(ask)), start)
+        done = await aattempt(limits, ask.tier, functools.partial(self.call, asked), keep_s=keep_s)
+        return _evidence(ask, done, start)
 
     async def aclose(self) -> None:
         """Cancel what was begun and never asked for."""
@@ -269,9 +272,8 @@ class AsyncExecutor(_Seal):
             await _cancel(self.begun.popitem()[1])
 
 
-def _unwatched(ask: ModelAsk | Tentative) -> ModelAsk:
-    """What is asked of a model where nothing is streamed."""
-    return Draft(tier=ask.tier, top_logprobs=ask.top_logprobs) if isinstance(ask, Tentative) else ask
+def _draft(ask: Tentative) -> Draft:
+    return Draft(tier=ask.tier, top_logprobs=ask.top_logprobs)
 
 
 def _evidence(ask: ModelAsk | Tentative, done: Attempted[Answers], start: float) -> Evidence:
@@ -319,7 +321,7 @@ def run(policy: Policy, request: Request, call: Call, limits: Mapping[str, Limit
     """
     # A local edge reads the prompt once for draft, samples, dropout and hidden states. A stream's chunks leave this context
     # in between, so streams do without.
-    with prompts_kept():
+    with prompt_caching():
         routed = drive(policy.flow(request), Executor(call=call, limits=limits))
     finish(routed.decision)
     return routed
@@ -327,7 +329,7 @@ def run(policy: Policy, request: Request, call: Call, limits: Mapping[str, Limit
 
 async def arun(policy: Policy, request: Request, call: AsyncCall, limits: Mapping[str, Limits]) -> Routed:
     """Async form of `run`."""
-    with prompts_kept():
+    with prompt_caching():
         async with aclosing(AsyncExecutor(call=call, limits=limits)) as executor:
             routed = await adrive(policy.flow(request), executor)
     finish(routed.decision)
@@ -366,7 +368,8 @@ def run_stream(
         limit, tier = limits.get(ask.tier, _ONE_CALL), request.tiers.get(ask.tier)
         start = time.perf_counter()
         try:
-            yield from stream_answer(ask, stream, limit, scores, tier, keep_s=executor.keep_s(ask))
+            keep_s = 0.0 if isinstance(ask, Final) else executor.keep_s(ask.tier)
+            yield from stream_answer(ask, stream, limit, scores, tier, keep_s=keep_s)
         except Exception as error:
             note_latency(error, start)
             raise
@@ -400,7 +403,8 @@ async def arun_stream(
         limit, tier = limits.get(ask.tier, _ONE_CALL), request.tiers.get(ask.tier)
         start = time.perf_counter()
         try:
-            answer = astream_answer(ask, stream, limit, scores, tier, keep_s=executor.keep_s(ask))
+            keep_s = 0.0 if isinstance(ask, Final) else executor.keep_s(ask.tier)
+            answer = astream_answer(ask, stream, limit, scores, tier, keep_s=keep_s)
             async with aclosing(answer) as items:
                 async for item in items:
                     yield item

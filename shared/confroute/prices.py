@@ -11,12 +11,12 @@ from confroute.types import Usage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """USD for a million tokens.
+    """USD per million tokens.
 
     Raises
     ------
     PolicyError
-        A price that is negative or no finite number.
+        A price that is negative or not a finite number.
 
     Examples
     --------
@@ -33,16 +33,16 @@ class Price:
         except TypeError:  # a text, or nothing
             fits = False
         if not fits:
-            msg = f"prices {self.input_usd!r} and {self.output_usd!r}: expected numbers, USD for a million tokens, 0 or more"
+            msg = f"prices {self.input_usd!r} and {self.output_usd!r}: expected numbers, USD per million tokens, 0 or more"
             raise PolicyError(msg)
 
     def of(self, usage: Usage) -> float:
-        """USD for these tokens."""
+        """What these tokens cost, in USD."""
         return (usage.input_tokens * self.input_usd + usage.output_tokens * self.output_usd) / 1e6
 
     @classmethod
     def parse(cls, text: str) -> Price:
-        """The price written "IN,OUT".
+        """Read a price written "IN,OUT".
 
         Raises
         ------
@@ -57,32 +57,32 @@ class Price:
         try:
             first, second = (float(part) for part in text.split(","))
         except ValueError as error:
-            msg = f"price {text!r}: expected two numbers, IN,OUT, in USD for a million tokens"
+            msg = f"price {text!r}: expected two numbers, IN,OUT, in USD per million tokens"
             raise PolicyError(msg) from error
         return cls(input_usd=first, output_usd=second)
 
     @classmethod
     def listed(cls, model: str, *, provider: str | None = None) -> Price:
-        """The list price of a provider's model, from the price list that `genai-prices` carries; no network.
+        """Look up the list price of a provider's model in the package `genai-prices`, without the network.
 
         Parameters
         ----------
         model : str
-            As the provider calls it, such as "gpt-4o-mini".
+            The provider's name of it, such as "gpt-4o-mini".
         provider : str, optional
-            Its id in the list, where several sell the model.
+            Its id in the list, where several providers sell the model.
 
         Raises
         ------
         MissingExtraError
             `genai-prices` is not installed.
         PolicyError
-            The list does not hold the model.
+            The list does not contain the model.
 
         Notes
         -----
-        Rates are those of a call of a thousand tokens each way, today: tiers by length and discounts for cached prompts or
-        batches are not applied.
+        Rates are today's for a call of a thousand tokens each way: tiers by length and discounts for cached prompts or batches are
+        not applied.
         """
         try:
             import genai_prices

@@ -1,4 +1,4 @@
-"""What to do about the failures that people meet first, whichever client library raised them."""
+"""What to do about the most common failures, whichever client library raised them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ _BY_STATUS = {
     401: "the key is missing or wrong: give it to the model, or set its environment variable",
     403: "the key may not do this: check its rights, and the model's name",
     404: "no such model or path there: check the model's name and the base URL",
-    429: "the provider's limit is reached: wait, or have it raised",
+    429: "the provider's rate limit is reached: wait, or have it raised",
 }
 _NOBODY = "nothing answers there: is the server running, and is the base URL right?"
 
 
 def next_step(error: BaseException) -> str:
-    """A hint in words; empty where there is none.
+    """Return what to do about an error; empty where nothing is known.
 
-    Looks at HTTP statuses and at the names of classes, which are alike in all client libraries, and at the causes of
-    the error: hosts wrap what they got.
+    Looks at HTTP statuses and at class names, which are alike in all client libraries, of the error and of its causes: hosts wrap the
+    errors of their clients.
 
     Examples
     --------
@@ -38,7 +38,7 @@ def next_step(error: BaseException) -> str:
 
 
 def failure(tier: str, error: BaseException) -> str:
-    """A failure in a decision's words, without the error's text, which may repeat the prompt.
+    """Describe a failure for a decision, without the error's text, which may repeat the prompt.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def failure(tier: str, error: BaseException) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """A failure with its text, for an exception's message.
+    """Describe an error with its text, for an exception's message.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What is sent to a model beside the words of its messages, as texts that rules can read."""
+"""Every text that is sent to a model besides its messages (tool definitions, arguments, attachments), for rules to search."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-# Images and the like, which hold no words, and in which any short pattern is found by chance.
+# Images and the like: they hold no words, and any short pattern occurs in them by chance.
 _ENCODED = re.compile(r"(data:[^,]{0,200};base64,.*|[A-Za-z0-9+/_=-]{1024,})", re.DOTALL)
 
 
 def texts_in(*values: object, keys: bool = False) -> str:
-    """Every text inside nested values, a line each: decoded, so that no escape hides a word from a rule.
+    """Return every text inside nested values, one per line, decoded, so that no escape hides a word from a rule.
 
     Parameters
     ----------
@@ -21,12 +21,12 @@ def texts_in(*values: object, keys: bool = False) -> str:
         Texts, numbers, mappings, sequences, pydantic objects (their fields) and pydantic classes (their schema). A text
         that is a JSON object or array is read as one.
     keys : bool
-        Whether the keys of mappings count: the names of a tool's parameters do, those of a content block do not.
+        Whether to include the keys of mappings, such as the names of a tool's parameters.
 
     Returns
     -------
     str
-        Without bytes, whether raw, in a base64 ``data:`` URL or as a single word of 1,024 characters or more.
+        Without bytes, be they raw, in a base64 ``data:`` URL or a single word of 1,024 characters or more.
 
     Examples
     --------
@@ -38,14 +38,16 @@ def texts_in(*values: object, keys: bool = False) -> str:
     image_url
     https://example.org/ada.png
     """
-    return "\n".join(text for value in values for text in _texts(value, keys))
+    # Most calls bring empty tools, arguments and attachments.
+    filled = [value for value in values if value or not isinstance(value, (str, dict, list, tuple))]
+    return "\n".join([text for value in filled for text in _texts(value, keys)])
 
 
 def _texts(value: Any, keys: bool) -> Iterator[str]:
     if isinstance(value, str):
         yield from _words(value, keys)
         return
-    # A file is not read: that would move the place at which its owner reads on.
+    # A file is not read: that would move its owner's position in it.
     if value is None or isinstance(value, (bool, bytes, bytearray)) or hasattr(value, "read"):
         return
     inside = _inside(value)
@@ -57,7 +59,7 @@ def _texts(value: Any, keys: bool) -> Iterator[str]:
 
 
 def _inside(value: Any) -> Iterable[Any]:
-    """The parts of what is no text; its text where it has none."""
+    """The parts of a value that is not a text; its own text where it has none."""
     if isinstance(value, type):
         return value.model_json_schema() if hasattr(value, "model_json_schema") else (str(value),)
     if isinstance(value, Collection):
@@ -71,7 +73,7 @@ def _words(text: str, keys: bool) -> Iterator[str]:
         try:
             inner = json.loads(text)
         except ValueError:
-            pass  # not JSON after all: it is read as it stands
+            pass  # not JSON after all: it is searched as it is
         else:
             yield from _texts(inner, keys)
             return

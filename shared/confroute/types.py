@@ -1,6 +1,6 @@
-"""Values that every part of confroute shares: messages, answers, usage.
+"""Values that all of confroute shares: messages, answers, usage, tiers, requests.
 
-All of them are frozen and keyword-only; nothing here does I/O or imports a host framework.
+All of them are frozen and keyword-only.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Message:
     ----------
     role : {"system", "user", "assistant", "tool"}
     text : str
-        What is said: what questions and answers are made of.
+        The words of the turn.
     beside : str
-        What else is sent with it, a line each, for rules only: the speaker's name, addresses and titles of attachments,
-        a tool call's arguments decoded.
+        What else is sent with it, one text per line, for rules to search: the speaker's name, addresses and titles of attachments,
+        a tool call's decoded arguments.
     """
 
     role: Role
@@ -38,7 +38,7 @@ class Message:
 
 
 def transcript(messages: Sequence[Message]) -> str:
-    """A conversation as one text, a "role: text" line a message.
+    """Write a conversation as one text, a line "role: text" per message.
 
     Examples
     --------
@@ -51,7 +51,7 @@ def transcript(messages: Sequence[Message]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens that one or more calls were billed for.
+    """The tokens that one or more calls were billed for.
 
     Examples
     --------
@@ -80,38 +80,37 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """One answer of one model, whatever framework it came from.
+    """One answer of one model, whichever framework asked for it.
 
     Attributes
     ----------
     text : str
-        The answer as the user would read it.
+        The answer as the user reads it.
     logprobs : tuple of float or None
-        Natural logarithm of each generated token's probability, in order, in (-inf, 0].
-        None when the provider returned none: never read as confidence.
+        Natural logarithm of each generated token's probability, in order, in (-inf, 0]. None when the provider returned none; that
+        never counts as certainty.
     tokens : tuple of str or None
         The generated tokens, aligned with `logprobs`.
     top_logprobs : tuple of alternatives or None
-        For each token the likeliest ones at its place, each as (token, natural logarithm of its probability), best
-        first. The token that was drawn need not be among them. None when they were not asked for or not returned.
+        For each token the likeliest ones at its position, each as (token, natural logarithm of its probability), best
+        first. The generated token need not be among them. None when they were not requested or not returned.
     usage : Usage or None
-        Tokens billed for this call. In a batch of samples the prompt is counted on the first only.
-    finish : str
-        Why generation ended. "length" means the answer was cut off.
+        Tokens billed for this call. In a batch of samples only the first one counts the prompt.
+    finish : {"stop", "length", "tool_calls", "cancelled", "unknown"}
+        Why generation ended. "length" means that the answer was cut off.
     model : str or None
         The model's own name.
     latency_s : float
         Wall time of the call, in seconds.
     answer : str or None
-        The part to compare with other answers where it is not in the text: a tool call or a structured value in
-        canonical form.
+        The part to compare with other answers where the text does not hold it: a tool call or a structured value in canonical form.
     fields : mapping of str to tuple of float
         Log-probabilities of each value of a structured answer, by path; empty where the answer is text.
     flaw : str or None
-        Why this answer cannot be used, however certain it is: a call of an unknown tool, arguments or a structured
-        value that do not validate. In words that do not repeat the answer.
+        Why this answer cannot be used, however certain it is: a call of an unknown tool, or arguments or a structured value that do
+        not validate. Does not repeat the answer.
     raw : object
-        The host framework's own answer, handed back untouched.
+        The host framework's own answer, returned as it came.
     """
 
     text: str
@@ -128,24 +127,24 @@ class Generation:
     raw: Any = field(default=None, repr=False, compare=False)
 
 
-# Providers round: OpenAI-compatible servers return tiny positive values for certain tokens.
+# Providers round: OpenAI-compatible servers return tiny positive values for tokens that are certain.
 ROUNDING_NATS = 1e-4
-# Providers bill an end-of-turn marker or two that has no log-probability.
+# Providers bill an end-of-turn marker or two that have no log-probability.
 UNSCORED_TOKENS = 2
 
 
 def checked_logprobs(
     logprobs: tuple[float, ...] | None, *, output_tokens: int | None = None
 ) -> tuple[float, ...] | None:
-    """Return `logprobs` clipped to at most 0, or refuse what cannot be probabilities of the whole answer.
+    """Return `logprobs` clipped to at most 0, or refuse values that cannot be probabilities of the whole answer.
 
     Parameters
     ----------
     logprobs : tuple of float or None
-        Natural logarithms, one per generated token. None and the empty tuple both mean "none".
+        Natural logarithms, one per generated token. None and the empty tuple both mean that there are none.
     output_tokens : int, optional
-        Tokens the provider billed. Up to two of them may go without (end-of-turn markers); where more do, part of
-        the answer is unscored, and the rest says nothing about it.
+        Tokens that the provider billed. Up to two of them may have no log-probability (end-of-turn markers); where more have none,
+        part of the answer is not scored.
 
     Raises
     ------
@@ -161,7 +160,7 @@ def checked_logprobs(
     """
     if not logprobs:
         return None
-    # Passes of the interpreter's own, for answers of thousands of tokens; the loop only finds the culprit.
+    # Built-ins, for answers of thousands of tokens; the Python loop only finds the position of the first bad value.
     highest = max(logprobs)
     if not all(map(math.isfinite, logprobs)) or highest > ROUNDING_NATS:
         place = next(i for i, v in enumerate(logprobs) if not math.isfinite(v) or v > ROUNDING_NATS)
@@ -178,19 +177,19 @@ class Tier:
     Attributes
     ----------
     name : str
-        "edge", "cloud" or any name of the policy's ordered list.
+        "edge", "cloud" or another of the policy's tiers.
     model : str
-        The model's own name, for the record.
+        The model's own name.
     context_window : int or None
         Tokens that prompt and answer may take together; None when unknown.
     input_tokens : int or None
         Estimated tokens of this request's prompt for this model; None when unknown.
     lacks : str or None
-        A capability that this request needs and the model does not have ("tools", "images"), if any.
+        A capability that this request needs and the model does not have ("tools", "images").
     can_sample : bool
         Whether several different answers can be drawn.
     closed : str or None
-        Why this tier is passed over just now, in words (an alarm), if it is.
+        Why this tier is passed over at the moment, such as an alarm; None if it is not.
     """
 
     name: str
@@ -211,14 +210,14 @@ class Tier:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What was retrieved for a question, apart from the prompt that it was put into.
+    """What was retrieved for a question, apart from the prompt that it was inserted into.
 
     Attributes
     ----------
     passages : tuple of str
         Texts that the answer should rest on.
     scores : tuple of float or None
-        The retriever's score of each passage in its own scale, higher is closer; None where it gave none.
+        The retriever's score of each passage on its own scale, higher is closer; None where it gave none.
     existing_answer : str or None
         An earlier answer that this call is to refine.
     """
@@ -241,27 +240,27 @@ class Request:
     route : str or None
         A tier forced by the caller.
     threshold : float or mapping of str to float, or None
-        The threshold for this call: a number for a policy of one signal, else by signal name.
+        The threshold for this call: a number for a policy of one signal, else numbers by signal name.
     threshold_source : str
-        Whose threshold that is, for the decision.
+        Where that threshold comes from, for the decision.
     tags : frozenset of str
-        Free labels that rules may read.
+        Labels that rules may read.
     tools : frozenset of str
         Names of the tools that the model may call.
     beside : str
-        What is sent beside the messages, a line each: the tools' definitions, a schema, the call's own arguments.
+        What is sent besides the messages, one text per line: the tools' definitions, a schema, the call's own arguments.
     attachments : bool
         Whether the conversation holds content that is not text.
     whole : bool
-        Whether an answer can be judged only when it is whole: a tool call, a structured value.
+        Whether only the complete answer can be judged: a tool call, a structured value.
     question : str or None
         The question without retrieved context, where the host keeps them apart.
     context : Context or None
         What was retrieved for the question.
     purpose : str or None
-        What the call is for, where the host says so: "text_qa", "refine", "summary", "condense".
+        The step that the call is for, where the host names it: "text_qa", "refine", "summary", "condense".
     begun_on : str or None
-        Tier whose answer this call goes on from, such as one to refine; None for a fresh call.
+        The tier whose answer this call continues, such as one to refine; None for a new call.
     """
 
     messages: tuple[Message, ...]

@@ -25,15 +25,9 @@ QUESTION = "Where did the cat sit?\nA. on the mat\nB. on the bed\nAnswer:"
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random chat model."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "local"))
-    try:
-        from conftest import write_tiny_llama
-    finally:
-        sys.path.pop(0)
-    made: Path = write_tiny_llama(tmp_path_factory.mktemp("tiny"), scale=4.0)
-    return made
+def folder(tiny_folder: Path) -> Path:
+    """Folder of a tiny random chat model."""
+    return tiny_folder
 
 
 def write(path: Path, count: int, **more: Any) -> Path:

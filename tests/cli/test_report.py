@@ -10,7 +10,7 @@ from confroute.cli import main
 from confroute.decision import Decision, Measurement, Step
 from confroute.observe.log import Entry
 from confroute.types import Usage
-from confroute.views.report import largest_gap, log_page, notable, over_time_svg
+from confroute.views.report import highlights, largest_gap, log_page, over_time_svg
 
 
 def entry(number, uncertainty, **more):
@@ -88,7 +88,7 @@ def test_failures_come_first_among_what_is_worth_a_look():
     entries.append(entry(30, 0.1, degraded=True))
     broken = Decision(route="cloud", stage="failed", reason="the call failed (TierTimeoutError)")
     entries.append(Entry(at=entries[0].at, decision=broken))
-    found = notable(entries)
+    found = highlights(entries)
     assert len(found) == 20
     assert [note.why for note in found[:2]] == ["degraded answer", "failed"]
     near = [note.entry.decision.uncertainty for note in found if note.why == "close to the threshold"]

@@ -165,7 +165,7 @@ def test_a_damaged_download_is_not_called_missing(tmp_path, monkeypatch):
     os.truncate(folder / SMALL.path.name, 1_000_000)
     with pytest.raises(ModelError, match=r"is damaged or of another version: `confroute pull smollm2-135m`"):
         LocalModel.load("smollm2-135m")
-    with pytest.raises(ModelError, match=r"damaged, incomplete or unsupported GGUF file.*fetch it again"):
+    with pytest.raises(ModelError, match=r"damaged, incomplete or unsupported GGUF file.*download it again"):
         LocalModel.load(str(folder / SMALL.path.name))
 
 

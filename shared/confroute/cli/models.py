@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rows() -> list[Row]:
-    from confroute.models.catalog import cached, known
+    from confroute.models.catalog import catalog_entries, is_pulled
 
     return [
         {
@@ -43,8 +43,8 @@ def _rows() -> list[Row]:
             "kind": entry.kind,
             "size_bytes": entry.size_bytes,
             "licence": entry.licence,
-            "cached": (here := cached(entry.name)),
+            "cached": (here := is_pulled(entry.name)),
             "path": str(entry.path) if here else None,
         }
-        for entry in known()
+        for entry in catalog_entries()
     ]

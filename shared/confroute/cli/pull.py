@@ -29,10 +29,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Pull one model; its path goes to stdout, all else to stderr."""
-    from confroute.models.catalog import cached
+    from confroute.models.catalog import is_pulled
     from confroute.models.download import pull
 
-    start, here = time.monotonic(), cached(args.name)
+    start, here = time.monotonic(), is_pulled(args.name)
     with _progress(args.name) as progress:
         path = pull(args.name, verify=args.verify, progress=progress)
     done = ("verified" if args.verify else "here already") if here else "pulled"

@@ -60,10 +60,10 @@ class Backend:
 
     def pull(self) -> None:
         """Fetch the weights of a local model, if they are not there."""
-        from confroute.models.catalog import known
+        from confroute.models.catalog import catalog_entries
         from confroute.models.download import pull
 
-        if self.provider == "local" and self.model in {entry.name for entry in known()}:
+        if self.provider == "local" and self.model in {entry.name for entry in catalog_entries()}:
             pull(self.model)
 
     def plain(self) -> TextModel:

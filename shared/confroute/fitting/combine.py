@@ -71,8 +71,8 @@ def fit_combined(
             Member(name=name, signal=signal, rank=rank)
             for (name, signal), rank in zip(signals.items(), ranks, strict=True)
         ),
-        wrong=_head(features, absent, 1.0 - edge, low=0.0),
-        gain=None if cloud is None else _head(features, absent, cloud - edge, low=-1.0),
+        wrong=_calibrator(features, absent, 1.0 - edge, low=0.0),
+        gain=None if cloud is None else _calibrator(features, absent, cloud - edge, low=-1.0),
         decides=decides or ("wrong" if cloud is None else "gain"),
     )
 
@@ -178,8 +178,10 @@ def _features(u: Array, ranks: list[MonotoneInterpolator]) -> tuple[Array, npt.N
     return np.where(absent, 0.0, np.stack(columns, axis=1)), absent
 
 
-def _head(features: Array, absent: npt.NDArray[np.bool_], target: Array, *, low: float) -> LogisticCalibrator:
-    """Fit one head; `target` lies in [low, 1]."""
+def _calibrator(
+    features: Array, absent: npt.NDArray[np.bool_], target: Array, *, low: float
+) -> LogisticCalibrator:
+    """Fit one calibrator; `target` lies in [low, 1]."""
     scaled = (target - low) / (1.0 - low)
     ever = absent.any(axis=0)
     design = np.column_stack([features, absent[:, ever].astype(np.float64)])

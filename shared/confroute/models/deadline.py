@@ -1,4 +1,4 @@
-"""The time that a whole call may take, whatever it does in it."""
+"""A deadline for a whole call, across all its attempts, samples and tiers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _until: ContextVar[float | None] = ContextVar("confroute_deadline", default=None
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Give every call routed in this context together `seconds` from now; inside another deadline, the earlier holds.
+    """Limit all calls routed in this context to `seconds` from now; of nested deadlines the earliest holds.
 
-    Attempts are cut at it, retries that could not finish are not begun, and samples leave the time that the next
-    tier is said to need (`Limits.expected_s`). Holds in threads that copy the context and in tasks, as `record` does.
+    Attempts are cut off at the deadline, retries that could not finish in time are not started, and samples leave the
+    time that the next tier is expected to need (`Limits.expected_s`). Like `record`, it also holds in tasks, and in
+    threads that copy the context.
 
     Parameters
     ----------
@@ -28,7 +29,7 @@ def deadline(seconds: float) -> Iterator[None]:
     Raises
     ------
     RequestError
-        Seconds that are not above 0.
+        `seconds` is not a finite number above 0.
 
     Examples
     --------
@@ -38,7 +39,7 @@ def deadline(seconds: float) -> Iterator[None]:
     (True, True)
     """
     if not (isinstance(seconds, (int, float)) and math.isfinite(seconds) and seconds > 0):
-        msg = f"the deadline is {seconds!r} s away: expected a finite number above 0"
+        msg = f"deadline({seconds!r}): expected a finite number of seconds above 0"
         raise RequestError(msg)
     until, outer = time.monotonic() + seconds, _until.get()
     token = _until.set(until if outer is None else min(until, outer))
@@ -49,14 +50,14 @@ def deadline(seconds: float) -> Iterator[None]:
 
 
 def time_left() -> float | None:
-    """Seconds until the deadline, below 0 after it; None without one."""
+    """Seconds until the deadline, negative after it; None without a deadline."""
     until = _until.get()
     return None if until is None else until - time.monotonic()
 
 
 @contextmanager
 def no_deadline() -> Iterator[None]:
-    """What nobody waits for has the caller's context, but not its deadline."""
+    """Lift the deadline for work in the caller's context that no one waits for."""
     token = _until.set(None)
     try:
         yield

@@ -1,6 +1,6 @@
-"""One prompt, n continuations, one token a step.
+"""Decode with torch: n continuations of one prompt, one token per row and step.
 
-The prompt is read once with one row; its cache is then repeated. A row that has ended leaves the batch.
+The prompt is processed once as a single row, whose cache is then repeated. Rows that have ended leave the batch.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from confroute.models.loading import Weights
-from confroute.models.prompt_cache import PREFILL_TOKENS, ReadingCancelledError, kept_reading, new_cache
-from confroute.models.sampling import Drawn, Plan
+from confroute.models.prompt_cache import PREFILL_TOKENS, ReadingCancelledError, cached_reading, new_cache
+from confroute.models.sampling import Drawn, SamplingPlan
 
 ROOM = 64
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers annotates neither hook
-    """A `DynamicLayer` whose tensors are views into buffers with room for more tokens."""
+    """A `DynamicLayer` whose tensors are views into buffers with room for more tokens, so that few steps copy them."""
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # nor this one
+        super().__init__()  # type: ignore[no-untyped-call]  # not annotated either
         self.lazy_initialization(keys, values)
         self.keys, self.values = keys, values
         self._buffers: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -33,7 +33,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append one step's keys and values, shaped (rows, heads, tokens, width)."""
+        """Append the keys and values of one step, of shape (rows, heads, tokens, width)."""
         assert self.keys is not None
         assert self.values is not None
         have, more = self.keys.shape[-2], key_states.shape[-2]
@@ -59,7 +59,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers
 
 
 def repeat_rows(cache: DynamicCache, rows: int) -> None:
-    """Expand a one-row cache to `rows` rows with room to grow; layers of other kinds keep their own way."""
+    """Expand a one-row cache to `rows` rows with room to grow; other kinds of layers grow in their own way."""
     cache.batch_repeat_interleave(rows)
     for position, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer and layer.keys is not None and layer.values is not None:
@@ -71,20 +71,24 @@ NUCLEUS_GUESS = 256
 
 
 class Decoder:
-    """Draws one token a row at every `step`.
+    """Draws one token per row at every `step`.
 
     Parameters
     ----------
     weights : Weights
     prompt : sequence of int
         Token ids, at least one.
-    plan : Plan
+    plan : SamplingPlan
     cancel : threading.Event, optional
         Once set, `step` returns None.
     """
 
     def __init__(
-        self, weights: Weights, prompt: Sequence[int], plan: Plan, cancel: threading.Event | None = None
+        self,
+        weights: Weights,
+        prompt: Sequence[int],
+        plan: SamplingPlan,
+        cancel: threading.Event | None = None,
     ) -> None:
         self._weights, self._prompt, self._plan, self._cancel = weights, prompt, plan, cancel
         self._rows = list(range(plan.n))
@@ -95,29 +99,29 @@ class Decoder:
         self._uniforms = _uniforms(plan).to(weights.network.device)
 
     def drop(self, rows: Collection[int]) -> None:
-        """Take rows out of the batch; they cost nothing from the next step on."""
+        """Remove rows from the batch; they cost nothing from the next step on."""
         if rows:
-            places = range(len(self._rows)) if self._kept is None else self._kept
-            self._kept = [place for place in places if self._rows[place] not in rows]
+            current = range(len(self._rows)) if self._kept is None else self._kept
+            self._kept = [index for index in current if self._rows[index] not in rows]
 
     @torch.inference_mode()
     def step(self) -> list[Drawn] | None:
-        """Draw the next token of every row left; None once cancelled.
+        """Draw the next token of every remaining row; None once cancelled.
 
         Raises
         ------
         RuntimeError
-            From torch, such as out of memory.
+            From torch, for example when memory runs out.
         """
         if self._cancelled():
             return None
-        logits = self._read_prompt() if self._last is None else self._read_last()
+        logits = self._process_prompt() if self._last is None else self._process_last()
         if logits is None:
             return None
         uniforms = self._uniforms[self._rows, self._steps] if self._plan.temperature else None
         tokens = choose(logits, self._plan, uniforms)
         total = logits.logsumexp(1)
-        # A certain token's difference can come out a rounding error above zero.
+        # The difference of a certain token may be a rounding error above 0.
         logprobs = (logits.gather(1, tokens[:, None])[:, 0] - total).clamp(max=0.0)
         tops = likeliest(logits, total, self._plan.top_logprobs)
         self._last, self._steps = tokens, self._steps + 1
@@ -127,13 +131,13 @@ class Decoder:
     def _cancelled(self) -> bool:
         return self._cancel is not None and self._cancel.is_set()
 
-    def _read_prompt(self) -> torch.Tensor | None:
+    def _process_prompt(self) -> torch.Tensor | None:
         try:
-            reading = kept_reading(self._weights, self._prompt, self._cancelled)
+            reading = cached_reading(self._weights, self._prompt, self._cancelled)
         except ReadingCancelledError:
             return None
         if reading is not None:
-            self._cache = reading.copied()
+            self._cache = reading.copy_cache()
             repeat_rows(self._cache, self._plan.n)
             return reading.logits.expand(self._plan.n, -1)
         logits: torch.Tensor | None = None
@@ -144,23 +148,23 @@ class Decoder:
                 [self._prompt[start : start + PREFILL_TOKENS]], device=self._weights.network.device
             )
             logits = forward(self._weights, part, self._cache, keep=1)
-        assert logits is not None, "the caller refuses empty prompts"
+        assert logits is not None, "callers refuse empty prompts"
         repeat_rows(self._cache, self._plan.n)
         return logits[:, -1].expand(self._plan.n, -1)
 
-    def _read_last(self) -> torch.Tensor:
+    def _process_last(self) -> torch.Tensor:
         assert self._last is not None
         if self._kept is not None:
             kept = torch.tensor(self._kept, device=self._last.device)
             self._cache.batch_select_indices(kept)
             self._last = self._last[kept]
-            self._rows = [self._rows[place] for place in self._kept]
+            self._rows = [self._rows[index] for index in self._kept]
             self._kept = None
         return forward(self._weights, self._last[:, None], self._cache, keep=1)[:, -1]
 
 
 def likeliest(logits: torch.Tensor, total: torch.Tensor, count: int) -> list[tuple[tuple[int, float], ...]]:
-    """The `count` likeliest tokens of each row with their log-probabilities, best first."""
+    """The `count` likeliest tokens of each row with their log-probabilities, likeliest first."""
     if not count:
         return [()] * len(logits)
     values, ids = logits.topk(min(count, logits.shape[1]), dim=1)
@@ -172,7 +176,7 @@ def likeliest(logits: torch.Tensor, total: torch.Tensor, count: int) -> list[tup
 
 
 def forward(weights: Weights, ids: torch.Tensor, cache: DynamicCache, *, keep: int) -> torch.Tensor:
-    """Logits, in float32, of the last `keep` positions: shape (rows, keep, vocabulary)."""
+    """Run the network and return float32 logits of the last `keep` positions, of shape (rows, keep, vocabulary)."""
     network = weights.network
     only: dict[str, Any] = {"logits_to_keep": keep} if _can_keep(network.__class__) else {}
     with weights.lock:
@@ -183,7 +187,7 @@ def forward(weights: Weights, ids: torch.Tensor, cache: DynamicCache, *, keep: i
 
 @torch.inference_mode()
 def score(weights: Weights, prompt: Sequence[int], answer: Sequence[int]) -> list[float]:
-    """Natural log-probability of every token of `answer` behind `prompt`, at temperature 1."""
+    """Natural log-probability of every token of `answer` after `prompt`, at temperature 1."""
     ids, first = [*prompt, *answer], len(prompt)
     cache, values = new_cache(weights), list[float]()
     starts = [*range(0, first, PREFILL_TOKENS), *range(first, len(ids) - 1, SCORE_TOKENS)]
@@ -199,12 +203,12 @@ def score(weights: Weights, prompt: Sequence[int], answer: Sequence[int]) -> lis
     return values
 
 
-def choose(logits: torch.Tensor, plan: Plan, uniforms: torch.Tensor | None) -> torch.Tensor:
-    """One token a row: the likeliest, or the inverse of the cumulative distribution at `uniforms`.
+def choose(logits: torch.Tensor, plan: SamplingPlan, uniforms: torch.Tensor | None) -> torch.Tensor:
+    """Choose one token per row: the likeliest, or the one at the quantile `uniforms` of the distribution.
 
     Examples
     --------
-    >>> choose(torch.tensor([[0.0, 2.0]]), Plan(), None)
+    >>> choose(torch.tensor([[0.0, 2.0]]), SamplingPlan(), None)
     tensor([1])
     """
     if uniforms is None:
@@ -217,16 +221,16 @@ def choose(logits: torch.Tensor, plan: Plan, uniforms: torch.Tensor | None) -> t
 
 
 def _invert(probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    # Instead of `multinomial`: that draws a random number per vocabulary entry, and mixes the rows' randomness.
+    # Not `multinomial`, which draws a random number per vocabulary entry from one stream for all rows.
     cumulative = probabilities.cumsum(1, dtype=torch.float64)
     total = cumulative[:, -1:].contiguous()
-    found = torch.searchsorted(cumulative, uniforms[:, None] * total, right=True)
-    # A draw that rounds up to the total must not pick an impossible token behind the last possible one.
-    return torch.minimum(found, torch.searchsorted(cumulative, total))[:, 0]
+    tokens = torch.searchsorted(cumulative, uniforms[:, None] * total, right=True)
+    # A draw that rounds up to the total must not select an impossible token after the last possible one.
+    return torch.minimum(tokens, torch.searchsorted(cumulative, total))[:, 0]
 
 
 def _nucleus(probabilities: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The fewest tokens that hold `top_p` of the mass, sorted, the others zeroed; and their ids."""
+    """The fewest tokens that hold `top_p` of the mass, sorted, with the others set to 0; and their ids."""
     size = min(NUCLEUS_GUESS, probabilities.shape[1])
     values, order = probabilities.topk(size, dim=1)
     if bool((values.sum(1) < top_p).any()):
@@ -235,8 +239,8 @@ def _nucleus(probabilities: torch.Tensor, top_p: float) -> tuple[torch.Tensor, t
     return torch.where(before < top_p, values, 0.0), order
 
 
-def _uniforms(plan: Plan) -> torch.Tensor:
-    """All draws of a call in advance: row i's do not depend on when other rows end."""
+def _uniforms(plan: SamplingPlan) -> torch.Tensor:
+    """All random draws of a call, made in advance so that a row's draws do not depend on when other rows end."""
     generator = torch.Generator()
     if plan.seed is None:
         generator.seed()

@@ -1,4 +1,4 @@
-"""Sentence embeddings by a local encoder, as sentence-transformers computes them, without depending on it."""
+"""Sentence embeddings by a local encoder: what sentence-transformers computes, without depending on it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class EncoderNetwork:
 
 
 class LocalEmbedder:
-    """Texts to unit vectors; make one with `load`. Safe to call from several threads.
+    """Turns texts into unit vectors; create one with `load`. Safe to call from several threads.
 
     ::
 
@@ -49,7 +49,7 @@ class LocalEmbedder:
 
     @classmethod
     def load(cls, source: str | Path) -> LocalEmbedder:
-        """Load an encoder; the same source shares one copy of the weights in this process.
+        """Load an encoder; the same source shares one copy of the weights per process.
 
         Parameters
         ----------
@@ -61,7 +61,7 @@ class LocalEmbedder:
         UnknownModelError
             Neither a path nor in the catalogue.
         ModelError
-            Damaged, or of a pooling that is not known here.
+            The folder is damaged, or its pooling is not supported.
         MissingExtraError
             torch or transformers is not installed.
         """
@@ -92,7 +92,7 @@ class LocalEmbedder:
         Parameters
         ----------
         texts : sequence of str
-            Each is cut at the encoder's own length.
+            Each is truncated to the encoder's maximum length.
 
         Returns
         -------
@@ -105,15 +105,15 @@ class LocalEmbedder:
         out = np.zeros((len(texts), self.dim), dtype=np.float32)
         encoder = self._encoder
         with torch.inference_mode():
-            for places, batch in batches(encoder, [(text,) for text in texts]):
+            for indices, batch in batches(encoder, [(text,) for text in texts]):
                 with encoder.lock:
                     states = encoder.network(**batch).last_hidden_state
-                out[places] = unit_means(states, batch["attention_mask"]).float().numpy()
+                out[indices] = unit_means(states, batch["attention_mask"]).float().numpy()
         return out
 
 
 def unit_means(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean over the tokens that count, at length 1: (texts, tokens, dim) and (texts, tokens) to (texts, dim)."""
+    """Mean over unmasked tokens, normalised: (texts, tokens, dim) and (texts, tokens) to (texts, dim)."""
     import torch
 
     counts = mask[:, :, None].to(states.dtype)
@@ -124,12 +124,12 @@ def unit_means(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def batches(
     encoder: EncoderNetwork, texts: Sequence[tuple[str, ...]]
 ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
-    """Yield (places, padded tensors) of texts or text pairs, longest first so that padding is short."""
+    """Yield (indices, padded tensors) of texts or text pairs, longest first, so that there is little padding."""
     import torch
 
     if not texts:
         return
-    # Truncation is state of a fast tokenizer, which threads share; padding is done below, a batch at a time.
+    # Truncation is state of the tokenizer, which threads share; padding is done below, per batch.
     with encoder.lock:
         columns = encoder.tokenizer(
             *map(list, zip(*texts, strict=True)),
@@ -141,12 +141,12 @@ def batches(
     order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
     fill = {"input_ids": encoder.tokenizer.pad_token_id or 0}
     for start in range(0, len(order), BATCH):
-        places = order[start : start + BATCH]
-        width = lengths[places[0]]
+        indices = order[start : start + BATCH]
+        width = lengths[indices[0]]
         yield (
-            places,
+            indices,
             {
-                key: torch.tensor([rows[p] + [fill.get(key, 0)] * (width - lengths[p]) for p in places])
+                key: torch.tensor([rows[i] + [fill.get(key, 0)] * (width - lengths[i]) for i in indices])
                 for key, rows in columns.items()
             },
         )
@@ -168,7 +168,7 @@ def _load(path: Path) -> EncoderNetwork:
 
 
 def check_modules(path: Path) -> None:
-    """Refuse what this class does not compute, by name."""
+    """Raise ModelError for modules and poolings that `LocalEmbedder` does not compute."""
     try:
         modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
         kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
@@ -191,10 +191,10 @@ def check_modules(path: Path) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:
         msg = f"{path}: not valid JSON ({error}); copy the model folder again"
         raise ModelError(msg) from error
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

@@ -1,4 +1,4 @@
-"""What only a model in this process can tell: dropout passes over an answer, hidden states of a prompt."""
+"""Evidence that only a model in this process provides: dropout passes over an answer, hidden states of a prompt."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def look_inside(ask: InsideAsk, model: LocalModel, messages: Sequence[Message]) -> Evidence:
-    """Answer a `Score` or `Hidden`.
+    """Answer a `Score` or a `Hidden` with a local model.
 
     Raises
     ------
     RequestError
-        A prompt longer than the context window, a layer that the model does not have.
+        The prompt is longer than the context window, or the model does not have a requested layer.
     ModelError
-        For a `Score`, a network whose layers dropout cannot be put behind.
+        For a `Score`, the network has no layers that dropout can be applied to.
     """
     if isinstance(ask, Hidden):
         return Evidence(numbers=hidden_states(model, messages, ask.layers))
@@ -45,22 +45,22 @@ def look_inside(ask: InsideAsk, model: LocalModel, messages: Sequence[Message]) 
 
 
 def elsewhere(ask: InsideAsk, model: str) -> SignalUnavailableError:
-    """The error for a model that runs elsewhere."""
-    wanted = "hidden states" if isinstance(ask, Hidden) else "dropout passes"
-    return SignalUnavailableError(f"{model} is not in this process: no {wanted}")
+    """The error for a model that is not in this process."""
+    evidence = "hidden states" if isinstance(ask, Hidden) else "dropout passes"
+    return SignalUnavailableError(f"{model} is not in this process: no {evidence}")
 
 
 def hidden_states(
     model: LocalModel, messages: Sequence[Message], layers: Sequence[int]
 ) -> npt.NDArray[np.float32]:
-    """Hidden states of the prompt's last token, before an answer is begun.
+    """Hidden states of the prompt's last token, before any answer.
 
     Parameters
     ----------
     model : LocalModel
     messages : sequence of Message
     layers : sequence of int
-        0 for the embeddings, k for the output of the k-th layer; the last one is behind the final norm.
+        0 for the embeddings, k for the output of the k-th layer; the last layer's is taken after the final norm.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def hidden_states(
     Raises
     ------
     RequestError
-        No messages, a prompt longer than the context window, a layer that the model does not have.
+        There are no messages, the prompt is longer than the context window, or the model does not have a layer.
     """
     count = model.network.config.get_text_config().num_hidden_layers
     if not layers or any(not 0 <= layer <= count for layer in layers):
@@ -93,17 +93,17 @@ def option_alternatives(
     logs = reading.logits.log_softmax(-1)
     spellings = [text for letter in letters for text in (letter, f" {letter}")]
     tokens = [model.tokenizer.encode(text, add_special_tokens=False) for text in spellings]
-    # Two spellings may be one token, which must not count twice.
+    # Two spellings may be the same token, which must not count twice.
     single = {ids[0]: text for ids, text in zip(tokens, spellings, strict=True) if len(ids) == 1}
     return tuple((text, float(logs[token])) for token, text in single.items())
 
 
 def _reading(model: LocalModel, messages: Sequence[Message]) -> Reading:
     from confroute.models import prompts
-    from confroute.models.prompt_cache import kept_reading, read
+    from confroute.models.prompt_cache import cached_reading, read
 
     ids = prompts.prompt_ids(model.tokenizer, messages)
     if len(ids) > model.context_window:
         msg = f"the prompt has {len(ids)} tokens: expected at most {model.context_window}, the context window of {model.name}"
         raise RequestError(msg)
-    return kept_reading(model.weights, ids) or read(model.weights, ids)
+    return cached_reading(model.weights, ids) or read(model.weights, ids)

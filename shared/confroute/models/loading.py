@@ -1,4 +1,4 @@
-"""Load weights and tokenizer once a process, quietly, and say plainly why when that fails."""
+"""Load weights and tokenizer once per process, without console output, with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -20,12 +20,210 @@ from confroute.errors import MissingExtraError, ModelError
 if TYPE_CHECKING:
     import torch
 
-
+DTYPES = ("float32", "bfloat16", "float16")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w./-]+\.gguf)?")
 STAMP = "confroute.json"
 
 
+T = TypeVar("T")
+_cache: dict[tuple[object, ...], Any] = {}
+_locks: dict[tuple[object, ...], threading.Lock] = {}
+_guard = threading.Lock()
+# transformers' settings are process-wide: two loads must not restore each other's.
+_quiet_lock = threading.RLock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """A network, its tokenizer and the lock that serialises its forward passes."""
+
+    network: Any
+    tokenizer: Any
+    lock: threading.Lock
+
+
+def load_causal(source: str | Path, dtype: str) -> tuple[str, Weights]:
+    """Load a causal language model and return its name and weights; the same source and dtype share one copy.
+
+    Raises
+    ------
+    ModelError
+        The file is damaged or not a model, or there is no tokenizer.
+    """
+    require_torch("LocalModel")
+    dtype = chosen_dtype(dtype)
+    torch_dtype(dtype)
+    name, path, hub = locate(source)
+    key = ("causal", os.path.realpath(path) if path else hub, dtype)
+    return name, once(key, lambda: _load_causal(path, hub, dtype))
+
+
+def _load_causal(path: Path | None, hub: str | None, dtype: str) -> Weights:
+    from transformers import AutoModelForCausalLM
+
+    if hub and ":" in hub:
+        path = _hub_file(*hub.split(":", 1))
+    with quiet():
+        if path is not None and path.is_file():
+            network, tokenizer = load_gguf(path, dtype)
+        else:
+            where = str(path or hub)
+            network = load_network(AutoModelForCausalLM, where, dtype)
+            tokenizer = load_tokenizer(where)
+    return freeze(network, tokenizer)
+
+
+def locate(source: str | Path) -> tuple[str, Path | None, str | None]:
+    """Resolve a source to its display name and to either a local path or a hub name.
+
+    Parameters
+    ----------
+    source : str or Path
+        An existing path, a hub name "org/name" or "org/name:file.gguf", or a catalogue name.
+
+    Returns
+    -------
+    tuple of (str, Path or None, str or None)
+        Name, local path, hub name; exactly one of the last two is None.
+
+    Raises
+    ------
+    UnknownModelError
+        Neither a path, nor a hub name, nor in the catalogue.
+    """
+    path = Path(source).expanduser()
+    if path.exists():
+        return path.resolve().name, path, None
+    text = str(source)
+    if isinstance(source, str) and HUB_NAME.fullmatch(text) and not text.startswith("."):
+        return text, None, text
+    if isinstance(source, Path):
+        msg = f"{source}: no such file or folder; pass an existing GGUF file or model folder, or a catalogue name as a str"
+        raise ModelError(msg)
+    from confroute.models.catalog import resolve
+
+    return text, resolve(text), None
+
+
+def _hub_file(repo: str, filename: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repo, filename))
+    except Exception as error:
+        msg = f"{repo}:{filename}: could not be loaded from the hub ({brief(error)}); check both names and the network, pass a local GGUF file, or use a model of `confroute models`, which needs no hub"
+        raise ModelError(msg) from error
+
+
+def load_network(auto: Any, where: str, dtype: str) -> Any:
+    """Call `auto.from_pretrained` on a folder or hub name; every error becomes a ModelError that says what to do."""
+    try:
+        return auto.from_pretrained(where, dtype=torch_dtype(dtype), local_files_only=Path(where).is_dir())
+    except Exception as error:
+        if Path(where).is_dir():
+            msg = f"{where}: expected a model folder with config.json and safetensors weights ({brief(error)}); copy the whole folder again"
+        else:
+            msg = f"{where}: could not be loaded from the hub ({brief(error)}); check the name and the network, pass a local folder, or use a model of `confroute models`, which needs no hub"
+        raise ModelError(msg) from error
+
+
+def load_tokenizer(where: str) -> Any:
+    """Call `AutoTokenizer.from_pretrained`; every error becomes a ModelError that says what to do."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(where, local_files_only=Path(where).is_dir())
+    except Exception as error:
+        msg = f"{where}: the weights are there but no tokenizer could be loaded ({brief(error)}); put the model's tokenizer.json and tokenizer_config.json beside them"
+        raise ModelError(msg) from error
+
+
+def freeze(network: Any, tokenizer: Any) -> Weights:
+    """Put a network into evaluation mode, without gradients, and wrap it with its tokenizer and a lock."""
+    network.eval()
+    network.requires_grad_(requires_grad=False)
+    return Weights(network=network, tokenizer=tokenizer, lock=threading.Lock())
+
+
+def brief(error: BaseException) -> str:
+    """Type and first line of an error, to quote in another error's message."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
+
+
+def once(key: tuple[object, ...], make: Callable[[], T]) -> T:
+    """Return the value for `key`, made once per process even if several threads ask at the same time.
+
+    Examples
+    --------
+    >>> once(("doctest",), list) is once(("doctest",), list)
+    True
+    """
+    with _guard:
+        lock = _locks.setdefault(key, threading.Lock())
+    with lock:
+        if key not in _cache:
+            _cache[key] = make()
+        value: T = _cache[key]
+        return value
+
+
+def require_torch(needed_for: str) -> None:
+    """Raise MissingExtraError unless torch and transformers can be imported."""
+    try:
+        import torch
+        import transformers  # noqa: F401  imported to see whether it is installed
+    except ImportError as error:
+        raise MissingExtraError(extra="local", needed_for=needed_for) from error
+    del torch
+
+
+def chosen_dtype(dtype: str) -> str:
+    """Resolve "auto" to the type that is fast on this processor: bfloat16 where it has instructions for it, else float32.
+
+    Without such instructions bfloat16 is converted number by number: with AVX2 alone, eight times slower than float32.
+    """
+    if dtype != "auto":
+        return dtype
+    import torch
+
+    # Private to torch and missing in some releases: then bfloat16 is taken to be slow.
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    fast = any(getattr(torch.cpu, name, bool)() for name in checks)
+    return "bfloat16" if fast else "float32"
+
+
+def torch_dtype(dtype: str) -> torch.dtype:
+    """The torch type of a name; ModelError where there is none."""
+    import torch
+
+    if dtype not in DTYPES:
+        msg = f"dtype {dtype!r}: expected 'auto' or one of {', '.join(DTYPES)}; bfloat16 halves memory and time on CPUs with avx512_bf16"
+        raise ModelError(msg)
+    resolved: torch.dtype = getattr(torch, dtype)
+    return resolved
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers on stderr, and restore its settings afterwards."""
+    from transformers.utils import logging as transformers_logging
+
+    logging: Any = transformers_logging  # not annotated
+    with _quiet_lock:
+        level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(level)
+            if bars:
+                logging.enable_progress_bar()
+
+
 def load_gguf(path: Path, dtype: str) -> tuple[Any, Any]:
-    """Return (network, tokenizer) of a GGUF file.
+    """Load network and tokenizer from a GGUF file; a dequantised copy is kept beside it.
 
     Parameters
     ----------
@@ -46,7 +244,7 @@ def load_gguf(path: Path, dtype: str) -> tuple[Any, Any]:
         try:
             return load_network(AutoModelForCausalLM, str(folder), dtype), load_tokenizer(str(folder))
         except ModelError:
-            # Only a copy: the file itself is still there to convert again.
+            # The folder is only a copy: convert the file again.
             shutil.rmtree(folder, ignore_errors=True)
     network, tokenizer = _dequantise(path, dtype)
     _keep(network, tokenizer, folder, path)
@@ -83,40 +281,35 @@ def _dequantise(path: Path, dtype: str) -> tuple[Any, Any]:
             )
             tokenizer = AutoTokenizer.from_pretrained(str(path.parent), **where)
     except Exception as error:
-        msg = f"{path}: damaged, incomplete or unsupported GGUF file ({brief(error)}); delete it and fetch it again (`confroute pull NAME` checks the hash)"
+        msg = f"{path}: damaged, incomplete or unsupported GGUF file ({brief(error)}); delete it and download it again (`confroute pull NAME` checks the hash)"
         raise ModelError(msg) from error
     _check_complete(network, read["tensors"], path)
     return network, tokenizer
 
 
-def _check_complete(network: Any, tensors: dict[str, Any], path: Path) -> None:
-    """Missing tensors would be filled at random, which no later check could notice."""
-    tied = set(getattr(network, "all_tied_weights_keys", None) or ())
-    missing = sorted({name for name, _ in network.named_parameters()} - set(tensors) - tied)
-    if missing:
-        msg = f"{path}: {len(missing)} weights are missing, the first is {missing[0]}; fetch the file again"
-        raise ModelError(msg)
-
-
 @contextmanager
 def _no_bar() -> Iterator[None]:
-    """That module draws its bar with tqdm itself, past transformers' own switch."""
+    """Disable the progress bar of transformers' GGUF reader, which ignores transformers' own switch."""
     from transformers import modeling_gguf_pytorch_utils
 
-    module: Any = modeling_gguf_pytorch_utils  # exports no tqdm officially
-    drawn = module.tqdm
-    module.tqdm = functools.partial(drawn, disable=True)
+    module: Any = modeling_gguf_pytorch_utils  # tqdm is not part of its public interface
+    original = module.tqdm
+    module.tqdm = functools.partial(original, disable=True)
     try:
         yield
     finally:
-        module.tqdm = drawn
+        module.tqdm = original
 
 
-def _stamp(path: Path) -> dict[str, object]:
-    import transformers
-
-    stat = path.stat()
-    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "transformers": transformers.__version__}
+def _check_complete(network: Any, tensors: dict[str, Any], path: Path) -> None:
+    """Raise ModelError for missing tensors: transformers would fill them at random, which no later check could detect."""
+    tied = set(getattr(network, "all_tied_weights_keys", None) or ())
+    missing = sorted({name for name, _ in network.named_parameters()} - set(tensors) - tied)
+    if missing:
+        msg = (
+            f"{path}: {len(missing)} weights are missing, the first is {missing[0]}; download the file again"
+        )
+        raise ModelError(msg)
 
 
 def _is_current(folder: Path, path: Path) -> bool:
@@ -126,14 +319,21 @@ def _is_current(folder: Path, path: Path) -> bool:
         return False
 
 
+def _stamp(path: Path) -> dict[str, object]:
+    import transformers
+
+    stat = path.stat()
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "transformers": transformers.__version__}
+
+
 def _keep(network: Any, tokenizer: Any, folder: Path, path: Path) -> None:
-    """Write the converted folder in one move, or not at all: it only saves time."""
+    """Store the converted model in one move. Failing to do so is harmless: the copy only saves time."""
     needed = sum(p.numel() * p.element_size() for p in network.parameters())
     temporary: Path | None = None
     try:
         if shutil.disk_usage(path.parent).free < 2 * needed:
             return
-        # Readable by this user only, marker included: another one converts for themselves.
+        # The folder, stamp included, is readable by this user only; other users convert their own copy.
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=path.parent))
         network.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
@@ -142,208 +342,8 @@ def _keep(network: Any, tokenizer: Any, folder: Path, path: Path) -> None:
             shutil.rmtree(folder)
         temporary.rename(folder)
     except OSError:
-        # A read-only or full disk, or another process that was quicker.
+        # The disk is read-only or full, or another process was faster.
         pass
     finally:
         if temporary is not None and temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-DTYPES = ("float32", "bfloat16", "float16")
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w./-]+\.gguf)?")
-
-T = TypeVar("T")
-_cache: dict[tuple[object, ...], Any] = {}
-_locks: dict[tuple[object, ...], threading.Lock] = {}
-_guard = threading.Lock()
-# Silencing is process-wide while it lasts: two loads must not restore each other's settings.
-_quiet_lock = threading.RLock()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Weights:
-    """A network, its tokenizer and the lock that serialises forward passes through it."""
-
-    network: Any
-    tokenizer: Any
-    lock: threading.Lock
-
-
-def once(key: tuple[object, ...], make: Callable[[], T]) -> T:
-    """Return the value made for `key`; concurrent first callers make it once.
-
-    Examples
-    --------
-    >>> once(("doctest",), list) is once(("doctest",), list)
-    True
-    """
-    with _guard:
-        lock = _locks.setdefault(key, threading.Lock())
-    with lock:
-        if key not in _cache:
-            _cache[key] = make()
-        value: T = _cache[key]
-        return value
-
-
-def require_torch(needed_for: str) -> None:
-    """Raise MissingExtraError unless torch and transformers can be imported."""
-    try:
-        import torch
-        import transformers  # noqa: F401  asked for, not used
-    except ImportError as error:
-        raise MissingExtraError(extra="local", needed_for=needed_for) from error
-    del torch
-
-
-def chosen_dtype(dtype: str) -> str:
-    """`dtype`, and for "auto" the type in which this processor is fast: bfloat16 if it multiplies it, else float32.
-
-    Elsewhere bfloat16 is converted number by number: measured eight times slower than float32 with AVX2 alone.
-    """
-    if dtype != "auto":
-        return dtype
-    import torch
-
-    # Private to torch, and not in all releases; a missing one means "not known to be fast".
-    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    fast = any(getattr(torch.cpu, name, bool)() for name in asked)
-    return "bfloat16" if fast else "float32"
-
-
-def torch_dtype(dtype: str) -> torch.dtype:
-    """The torch type of that name, or ModelError."""
-    import torch
-
-    if dtype not in DTYPES:
-        msg = f"dtype {dtype!r}: expected 'auto' or one of {', '.join(DTYPES)}; bfloat16 halves memory and time on CPUs with avx512_bf16"
-        raise ModelError(msg)
-    found: torch.dtype = getattr(torch, dtype)
-    return found
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers off stderr, and put its settings back afterwards."""
-    from transformers.utils import logging as its_logging
-
-    logging: Any = its_logging  # not annotated
-    with _quiet_lock:
-        level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        try:
-            yield
-        finally:
-            logging.set_verbosity(level)
-            if bars:
-                logging.enable_progress_bar()
-
-
-def locate(source: str | Path) -> tuple[str, Path | None, str | None]:
-    """Split a source into its display name, its local path, or its hub name.
-
-    Parameters
-    ----------
-    source : str or Path
-        An existing path, a hub name "org/name" or "org/name:file.gguf", or a catalogue name.
-
-    Returns
-    -------
-    tuple of (str, Path or None, str or None)
-        Name, local path, hub name; exactly one of the last two is None.
-
-    Raises
-    ------
-    UnknownModelError
-        Neither a path, nor a hub name, nor in the catalogue.
-    """
-    path = Path(source).expanduser()
-    if path.exists():
-        return path.resolve().name, path, None
-    text = str(source)
-    if isinstance(source, str) and HUB_NAME.fullmatch(text) and not text.startswith("."):
-        return text, None, text
-    if isinstance(source, Path):
-        msg = f"{source}: no such file or folder; pass an existing GGUF file or model folder, or a catalogue name as a str"
-        raise ModelError(msg)
-    from confroute.models.catalog import resolve
-
-    return text, resolve(text), None
-
-
-def load_causal(source: str | Path, dtype: str) -> tuple[str, Weights]:
-    """Load a causal language model; the same source and dtype share one copy.
-
-    Raises
-    ------
-    ModelError
-        Damaged file, not a model, or no tokenizer.
-    """
-    require_torch("LocalModel")
-    dtype = chosen_dtype(dtype)
-    torch_dtype(dtype)
-    name, path, hub = locate(source)
-    key = ("causal", os.path.realpath(path) if path else hub, dtype)
-    return name, once(key, lambda: _load_causal(path, hub, dtype))
-
-
-def _load_causal(path: Path | None, hub: str | None, dtype: str) -> Weights:
-    from transformers import AutoModelForCausalLM
-
-    if hub and ":" in hub:
-        path = _hub_file(*hub.split(":", 1))
-    with quiet():
-        if path is not None and path.is_file():
-            network, tokenizer = load_gguf(path, dtype)
-        else:
-            where = str(path or hub)
-            network = load_network(AutoModelForCausalLM, where, dtype)
-            tokenizer = load_tokenizer(where)
-    return freeze(network, tokenizer)
-
-
-def freeze(network: Any, tokenizer: Any) -> Weights:
-    """Weights in evaluation mode, without gradients."""
-    network.eval()
-    network.requires_grad_(requires_grad=False)
-    return Weights(network=network, tokenizer=tokenizer, lock=threading.Lock())
-
-
-def load_network(auto: Any, where: str, dtype: str) -> Any:
-    """`auto.from_pretrained` on a folder or hub name, its many errors turned into ModelError."""
-    try:
-        return auto.from_pretrained(where, dtype=torch_dtype(dtype), local_files_only=Path(where).is_dir())
-    except Exception as error:
-        if Path(where).is_dir():
-            msg = f"{where}: expected a model folder with config.json and safetensors weights ({brief(error)}); copy the whole folder again"
-        else:
-            msg = f"{where}: could not be had from the hub ({brief(error)}); check the name and the network, pass a local folder, or take a model of `confroute models`, which needs no hub"
-        raise ModelError(msg) from error
-
-
-def load_tokenizer(where: str) -> Any:
-    """`AutoTokenizer.from_pretrained`, its many errors turned into ModelError."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(where, local_files_only=Path(where).is_dir())
-    except Exception as error:
-        msg = f"{where}: the weights are there but no tokenizer could be loaded ({brief(error)}); put the model's tokenizer.json and tokenizer_config.json beside them"
-        raise ModelError(msg) from error
-
-
-def _hub_file(repo: str, filename: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(repo, filename))
-    except Exception as error:
-        msg = f"{repo}:{filename}: could not be had from the hub ({brief(error)}); check both names and the network, pass a local GGUF file, or take a model of `confroute models`, which needs no hub"
-        raise ModelError(msg) from error
-
-
-def brief(error: BaseException) -> str:
-    """Type and first line of an error, for quoting inside another one."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"

@@ -1,4 +1,4 @@
-"""A transformers model in this process: answers with every token's log-probability.
+"""A transformers model in this process, which answers with the log-probability of every token.
 
 ::
 
@@ -6,7 +6,7 @@
     (answer,) = model.generate([Message(role="user", text="Name a colour.")], max_tokens=8)
     answer.text, answer.logprobs
 
-Importing this module needs torch and transformers (`pip install 'confroute[local]'`) only once a model is loaded.
+torch and transformers (`pip install 'confroute[local]'`) are needed only when a model is loaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from confroute.concurrency import in_thread, stream_in_thread
 from confroute.errors import ModelError, RequestError
 from confroute.models import prompts
 from confroute.models.loading import Weights, load_causal
-from confroute.models.sampling import Plan, answers_of, check, piece_of, steps
+from confroute.models.sampling import GrowingAnswer, SamplingPlan, check, generations_of, piece_of, steps
 from confroute.models.text_model import MAX_TOKENS, Piece, Settings
 from confroute.types import Generation, Message, Usage
 
@@ -34,9 +34,9 @@ __all__ = ["LocalModel", "LocalTextModel", "Piece"]
 
 
 class LocalModel:
-    """A causal language model whose weights are in this process; make one with `load`.
+    """A causal language model whose weights are in this process; create one with `load`.
 
-    Safe to call from several threads: a call keeps its state to itself and takes `lock` for single forward passes only.
+    Safe to call from several threads: each call has its own state and holds `lock` for single forward passes only.
     """
 
     def __init__(self, *, weights: Weights, name: str, context_window: int) -> None:
@@ -48,27 +48,28 @@ class LocalModel:
     def load(
         cls, source: str | Path, *, dtype: str = "float32", context_window: int | None = None
     ) -> LocalModel:
-        """Load a model; the same source and dtype share one copy of the weights in this process.
+        """Load a model; the same source and dtype share one copy of the weights per process.
 
         Parameters
         ----------
         source : str or Path
             A catalogue name, a GGUF file, a folder that `AutoModelForCausalLM` reads, or a hub name: "org/name" or
-            "org/name:file.gguf". A GGUF file is dequantised once and kept beside itself as safetensors (2 or 4 bytes a
-            parameter), since reading it takes up to a minute, where the disk has twice that room.
+            "org/name:file.gguf". Since reading a GGUF file takes up to a minute, its dequantised weights are stored
+            beside it as safetensors (2 or 4 bytes per parameter), provided the disk has twice as much free space.
         dtype : {"float32", "bfloat16", "float16", "auto"}
-            Type of the weights. bfloat16 doubles the speed of models over about 1 B parameters on CPUs that have
-            avx512_bf16, is many times slower on others, and leaves log-probabilities two to three digits. "auto" is
-            bfloat16 where the CPU has it, else float32.
+            Type of the weights. bfloat16 doubles the speed of models over about 1 B parameters on CPUs with
+            avx512_bf16, is many times slower on others, and reduces log-probabilities to two or three digits. "auto" is
+            bfloat16 where the CPU supports it, else float32.
         context_window : int, optional
-            Tokens that prompt and answer may take together; at most, and by default, the model's own.
+            Most tokens of prompt and answer together; by default, and at most, the model's own limit.
 
         Raises
         ------
         UnknownModelError
             The name is neither in the catalogue, nor a path, nor a hub name.
         ModelError
-            Damaged, incomplete, not a model, or without tokenizer; an unknown dtype; too large a window.
+            The source is damaged, incomplete, not a model or without tokenizer; the dtype is unknown; the window is too
+            large.
         MissingExtraError
             torch or transformers is not installed.
         """
@@ -93,36 +94,36 @@ class LocalModel:
 
     @property
     def context_window(self) -> int:
-        """Tokens that prompt and answer may take together."""
+        """Most tokens of prompt and answer together."""
         return self._window
 
     @property
     def weights(self) -> Weights:
-        """Network, tokenizer and lock in one."""
+        """Network, tokenizer and lock in one object."""
         return self._weights
 
     @property
     def network(self) -> Any:
-        """The transformers model, shared by everyone who loaded it: take `lock` before hooking or changing it."""
+        """The transformers model, shared by all who loaded it: hold `lock` before hooking or changing it."""
         return self._weights.network
 
     @property
     def tokenizer(self) -> Any:
-        """The transformers tokenizer, shared as well."""
+        """The transformers tokenizer, also shared."""
         return self._weights.tokenizer
 
     @property
     def lock(self) -> AbstractContextManager[bool]:
-        """Held during each forward pass of any call on these weights; not reentrant."""
+        """The lock that is held during each forward pass on these weights; not reentrant."""
         return self._weights.lock
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Tokens of the prompt that `generate` would send, chat template included.
+        """Count the tokens of the prompt that `generate` would use, chat template included.
 
         Raises
         ------
         RequestError
-            No messages, or a conversation that the model's chat template refuses.
+            There are no messages, or the model's chat template refuses the conversation.
         """
         return len(prompts.prompt_ids(self.tokenizer, messages))
 
@@ -139,48 +140,49 @@ class LocalModel:
         top_logprobs: int = 0,
         cancel: threading.Event | None = None,
     ) -> tuple[Generation, ...]:
-        """Answer `n` times; the prompt is read once for all of them.
+        """Answer `n` times; the prompt is processed once for all of them.
 
         Parameters
         ----------
         messages : sequence of Message
-            Oldest first. Models without a chat template get one "role: text" line a message and a last line
-            "assistant:". A "tool" turn that the template cannot take is sent as the user's.
+            Oldest first. Models without a chat template get one "role: text" line per message and a last line
+            "assistant:". A "tool" turn that the template does not support is sent as a user turn.
         n : int
             Answers to draw; more than one needs a temperature above 0.
         max_tokens : int
-            Most tokens of an answer, in [1, inf); lowered to what the context window leaves.
+            Most tokens of an answer, at least 1; reduced to what the context window leaves.
         temperature : float
-            0 takes the likeliest token each time; 1 draws from the model's own distribution.
+            0 takes the likeliest token at each step; 1 draws from the model's own distribution.
         top_p : float
-            In (0, 1]: draw from the likeliest tokens that together hold this much probability.
+            In (0, 1]: draw only from the likeliest tokens that together have this probability.
         seed : int, optional
-            The same seed gives the same answers. The global random state is never touched.
+            The same seed gives the same answers. The global random state is left alone.
         stop : sequence of str
-            The answer ends before the first of these.
+            The answer ends before the first of these strings.
         top_logprobs : int
-            How many of the likeliest tokens to return at each place; 0 for none.
+            Number of likeliest tokens to return at each position; 0 for none.
         cancel : threading.Event, optional
-            Once set, the call returns what it has within one token, with finish "cancelled".
+            Once it is set, the call returns within one token, with the answer so far and finish "cancelled".
 
         Returns
         -------
         tuple of Generation
-            `tokens` join to `text`; with `logprobs` and `top_logprobs` they cover it exactly: not the end-of-turn token, nor
-            what a stop string cut away. Of a token that a stop string cuts through, the part before it is kept, with the
-            log-probability of the whole token. `logprobs` are those of the model's own distribution, before temperature and top_p.
-            `usage` counts the prompt on the first answer only, and the answer's tokens with its end-of-turn token. `raw` holds the token ids.
+            `tokens` join to `text`; `logprobs` and `top_logprobs` match them one to one. The end-of-turn token and text
+            after a stop string are left out; a token that a stop string divides keeps the part before it, with the
+            log-probability of the whole token. `logprobs` are those of the model's own distribution, before temperature
+            and top_p. `usage` counts the prompt in the first answer only, and an answer's tokens with its end-of-turn
+            token. `raw` holds the token ids.
 
         Raises
         ------
         RequestError
-            No messages, a prompt longer than `context_window` - 1 tokens, or a parameter out of range.
+            There are no messages, the prompt is longer than `context_window` - 1 tokens, or a parameter is out of range.
         """
         started = time.perf_counter()
-        prompt, plan = self._fitted(
+        prompt, plan = self._prepare(
             messages,
             stop,
-            Plan(
+            SamplingPlan(
                 n=n,
                 max_tokens=max_tokens,
                 temperature=temperature,
@@ -189,11 +191,11 @@ class LocalModel:
                 top_logprobs=top_logprobs,
             ),
         )
-        rows = self._rows(n, stop)
-        for _ in steps(self._decoder(prompt, plan, cancel), rows, plan, self._ends):
+        answers = self._empty_answers(n, stop)
+        for _ in steps(self._decoder(prompt, plan, cancel), answers, plan, self._ends):
             pass
         latency_s = time.perf_counter() - started
-        return answers_of(rows, model=self._name, prompt_tokens=len(prompt), latency_s=latency_s)
+        return generations_of(answers, model=self._name, prompt_tokens=len(prompt), latency_s=latency_s)
 
     def stream(
         self,
@@ -207,20 +209,20 @@ class LocalModel:
         top_logprobs: int = 0,
         cancel: threading.Event | None = None,
     ) -> Iterator[Piece]:
-        """Answer once, piece by piece; the pieces join to what `generate` gives.
+        """Answer once, piece by piece; joined, the pieces are the answer of `generate`.
 
         Text that may turn out to begin a stop string is withheld. Closing the iterator ends decoding at once.
-        Parameters and errors are those of `generate`; errors come at the call, before the first piece.
+        Parameters and errors are those of `generate`; errors are raised by the call, before the first piece.
 
         Yields
         ------
         Piece
-            The last one carries `finish` and `usage`.
+            The last one has `finish` and `usage`.
         """
-        prompt, plan = self._fitted(
+        prompt, plan = self._prepare(
             messages,
             stop,
-            Plan(
+            SamplingPlan(
                 n=1,
                 max_tokens=max_tokens,
                 temperature=temperature,
@@ -229,59 +231,65 @@ class LocalModel:
                 top_logprobs=top_logprobs,
             ),
         )
-        return self._stream(prompt, plan, self._rows(1, stop), cancel)
+        return self._pieces(prompt, plan, self._empty_answers(1, stop), cancel)
 
-    def _stream(
-        self, prompt: list[int], plan: Plan, rows: list[prompts.Row], cancel: threading.Event | None
+    def _pieces(
+        self,
+        prompt: list[int],
+        plan: SamplingPlan,
+        answers: list[GrowingAnswer],
+        cancel: threading.Event | None,
     ) -> Iterator[Piece]:
-        (row,) = rows
-        shown = 0
-        for _ in steps(self._decoder(prompt, plan, cancel), rows, plan, self._ends):
-            ready = row.settled()
-            if ready > shown and row.finish is None:
-                yield piece_of(row, shown, ready)
-                shown = ready
-        usage = Usage(input_tokens=len(prompt), output_tokens=row.billed)
-        yield piece_of(row, shown, len(row.tokens), finish=row.finish, usage=usage)
+        (answer,) = answers
+        sent = 0
+        for _ in steps(self._decoder(prompt, plan, cancel), answers, plan, self._ends):
+            ready = answer.ready()
+            if ready > sent and answer.finish is None:
+                yield piece_of(answer, sent, ready)
+                sent = ready
+        usage = Usage(input_tokens=len(prompt), output_tokens=answer.billed)
+        yield piece_of(answer, sent, len(answer.tokens), finish=answer.finish, usage=usage)
 
     def logprobs_of(self, messages: Sequence[Message], answer: str) -> tuple[float, ...]:
-        """Natural log-probability of each token of `answer`, had the model said it.
+        """Natural log-probability of each token of `answer`, as if the model had given it.
 
         Parameters
         ----------
         messages : sequence of Message
         answer : str
-            Taken as the tokenizer splits it, without end token.
+            Tokenized as it is, without an end token.
 
         Raises
         ------
         RequestError
-            Prompt and answer together exceed the context window, or the conversation is refused.
+            Prompt and answer together exceed the context window, or the chat template refuses the conversation.
         """
         from confroute.models.decoding import score
 
         prompt = prompts.prompt_ids(self.tokenizer, messages)
-        said = prompts.encode(self.tokenizer, answer, special=False)
-        if len(prompt) + len(said) > self._window:
-            msg = f"prompt ({len(prompt)} tokens) and answer ({len(said)}) exceed the context window of {self._window}; shorten them"
+        answer_ids = prompts.encode(self.tokenizer, answer, special=False)
+        if len(prompt) + len(answer_ids) > self._window:
+            msg = f"prompt ({len(prompt)} tokens) and answer ({len(answer_ids)}) exceed the context window of {self._window}; shorten them"
             raise RequestError(msg)
-        return tuple(score(self._weights, prompt, said))
+        return tuple(score(self._weights, prompt, answer_ids))
 
-    def _rows(self, n: int, stop: Sequence[str]) -> list[prompts.Row]:
-        return [prompts.Row(decode=self._decode, stop=tuple(stop)) for _ in range(n)]
+    def _empty_answers(self, n: int, stop: Sequence[str]) -> list[GrowingAnswer]:
+        return [GrowingAnswer(decode=self._decode, stop=tuple(stop)) for _ in range(n)]
 
-    def _decoder(self, prompt: list[int], plan: Plan, cancel: threading.Event | None) -> Decoder:
+    def _decoder(self, prompt: list[int], plan: SamplingPlan, cancel: threading.Event | None) -> Decoder:
         from confroute.models.decoding import Decoder
 
         return Decoder(self._weights, prompt, plan, cancel)
 
-    def _fitted(self, messages: Sequence[Message], stop: Sequence[str], plan: Plan) -> tuple[list[int], Plan]:
+    def _prepare(
+        self, messages: Sequence[Message], stop: Sequence[str], plan: SamplingPlan
+    ) -> tuple[list[int], SamplingPlan]:
         check(plan, stop)
         prompt = prompts.prompt_ids(self.tokenizer, messages)
         if len(prompt) > self._window - 1:
             msg = (
-                f"the prompt has {len(prompt)} tokens, and {self._name} takes at most {self._window - 1} "
-                f"(context window {self._window}, one left for the answer); shorten it or use a model with a larger window"
+                f"the prompt has {len(prompt)} tokens: expected at most {self._window - 1} for {self._name} "
+                f"(context window {self._window}, one token left for the answer); shorten it or use a model with a larger window"
             )
             raise RequestError(msg)
         return prompt, replace(plan, max_tokens=min(plan.max_tokens, self._window - len(prompt)))

@@ -1,4 +1,4 @@
-"""Does one text entail another? A local classifier's probability."""
+"""Natural-language inference by a local classifier: the probability that one text entails another."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalNLI"]
 
-REMEMBERED = 65_536
+CACHED_PAIRS = 65_536
 
 
 class LocalNLI:
-    """Probability that the first text of a pair entails the second; make one with `load`.
+    """Gives the probability that the first text of a pair entails the second; create one with `load`.
 
-    Safe to call from several threads. Answers are remembered, the last 65536 pairs.
+    Safe to call from several threads. Results of the last 65,536 pairs are cached.
 
     ::
 
@@ -36,25 +36,25 @@ class LocalNLI:
 
     def __init__(self, *, encoder: EncoderNetwork, name: str, entailment: int) -> None:
         self._encoder, self._name, self._entailment = encoder, name, entailment
-        self._known: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._results: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._guard = threading.Lock()
 
     @classmethod
     def load(cls, source: str | Path) -> LocalNLI:
-        """Load a classifier; the same source shares one copy of the weights in this process.
+        """Load a classifier; the same source shares one copy of the weights per process.
 
         Parameters
         ----------
         source : str or Path
             A folder that `AutoModelForSequenceClassification` reads, a hub name "org/name", or a catalogue name. Its
-            config.json must name one label "entailment" (case and a prefix do not matter).
+            config.json must name exactly one label "entailment" (case and a prefix do not matter).
 
         Raises
         ------
         UnknownModelError
             The name is neither a path, nor a hub name, nor in the catalogue.
         ModelError
-            Damaged, or its labels do not say which one is entailment.
+            The model is damaged, or its labels do not say which one is entailment.
         MissingExtraError
             torch or transformers is not installed.
         """
@@ -73,12 +73,12 @@ class LocalNLI:
         return f"LocalNLI({self._name!r})"
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.float32]:
-        """Judge pairs.
+        """Rate pairs of texts.
 
         Parameters
         ----------
         pairs : sequence of (premise, hypothesis)
-            Cut at the model's own length, the longer text first.
+            Truncated to the model's maximum length, the longer text first.
 
         Returns
         -------
@@ -88,38 +88,38 @@ class LocalNLI:
         import numpy as np
 
         with self._guard:
-            known = {pair: self._known[pair] for pair in pairs if pair in self._known}
-        new = list(dict.fromkeys(pair for pair in pairs if pair not in known))
-        known.update(zip(new, self._judge(new), strict=True))
+            results = {pair: self._results[pair] for pair in pairs if pair in self._results}
+        new = list(dict.fromkeys(pair for pair in pairs if pair not in results))
+        results.update(zip(new, self._compute(new), strict=True))
         with self._guard:
             for pair in pairs:
-                self._known[pair] = known[pair]
-                self._known.move_to_end(pair)
-            while len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
-        return np.array([known[pair] for pair in pairs], dtype=np.float32)
+                self._results[pair] = results[pair]
+                self._results.move_to_end(pair)
+            while len(self._results) > CACHED_PAIRS:
+                self._results.popitem(last=False)
+        return np.array([results[pair] for pair in pairs], dtype=np.float32)
 
-    def _judge(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    def _compute(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         import torch
 
-        found = [0.0] * len(pairs)
+        probabilities = [0.0] * len(pairs)
         with torch.inference_mode():
-            for places, batch in batches(self._encoder, pairs):
+            for indices, batch in batches(self._encoder, pairs):
                 with self._encoder.lock:
                     logits = self._encoder.network(**batch).logits
                 column = logits.float().softmax(1)[:, self._entailment].tolist()
-                for place, value in zip(places, column, strict=True):
-                    found[place] = value
-        return found
+                for index, value in zip(indices, column, strict=True):
+                    probabilities[index] = value
+        return probabilities
 
 
 def entailment_index(config: Any, name: str) -> int:
-    """Read which output means entailment.
+    """Read from a model's configuration which output means entailment.
 
     Raises
     ------
     ModelError
-        No label, or more than one, is called entailment.
+        Not exactly one label is called entailment.
     """
     labels = {int(index): str(label) for index, label in (config.id2label or {}).items()}
     labels.update(
@@ -129,18 +129,18 @@ def entailment_index(config: Any, name: str) -> int:
             if int(index) not in labels
         }
     )
-    found = [index for index, label in labels.items() if _means_entailment(label)]
-    if len(found) == 1:
-        return found[0]
+    matches = [index for index, label in labels.items() if _means_entailment(label)]
+    if len(matches) == 1:
+        return matches[0]
     msg = (
         f"{name}: its labels are {sorted(labels.values())}: expected exactly one called 'entailment'; "
-        f"set id2label and label2id in its config.json, in the order its model card gives"
+        f"set id2label and label2id in its config.json in the order of its model card"
     )
     raise ModelError(msg)
 
 
 def _means_entailment(label: str) -> bool:
-    # "not_entailment" and "non-entailment" are the two-label models' other answer.
+    # "not_entailment" and "non-entailment" are the other label of two-label models.
     words = [word for word in re.split(r"[^a-z]+", label.lower()) if word]
     return words[-1:] == ["entailment"] and not {"not", "non", "no"} & set(words)
 

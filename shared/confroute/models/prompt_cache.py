@@ -1,4 +1,4 @@
-"""A prompt that was read once, for all that is asked about it."""
+"""Process a prompt once and reuse the result for draft, samples, dropout and hidden states."""
 
 from __future__ import annotations
 
@@ -23,52 +23,52 @@ PREFILL_TOKENS = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What a model knows behind a prompt.
+    """The state of a model after a prompt.
 
     Attributes
     ----------
     cache : DynamicCache
-        One row, the whole prompt. Never handed out: see `copied`.
+        One row with the whole prompt. Never modified; use `copy_cache`.
     logits : tensor of float32, shape (vocabulary,)
-        Of the answer's first token.
+        Logits of the answer's first token.
     states : tensor of float32, shape (layers + 1, width)
-        Of the last token: embeddings first, the last one behind the final norm.
+        Hidden states of the last token: embeddings first, the last layer's after the final norm.
     """
 
     cache: DynamicCache
     logits: torch.Tensor
     states: torch.Tensor
 
-    def copied(self, *, less: int = 0) -> DynamicCache:
-        """A cache of one's own, without the last `less` tokens."""
+    def copy_cache(self, *, drop_last: int = 0) -> DynamicCache:
+        """Copy the cache, without its last `drop_last` tokens, for a caller that extends it."""
         own = copy.deepcopy(self.cache)
-        if less:
-            own.crop(-less)
+        if drop_last:
+            own.crop(-drop_last)
         return own
 
 
 @dataclass(slots=True)
-class _Kept:
-    """The last prompt of each model; its owner reads one prompt at a time."""
+class _PromptCache:
+    """The last prompt of each model; the lock lets one prompt be processed at a time."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     last: dict[int, tuple[Any, tuple[int, ...], Reading]] = field(default_factory=dict)
 
 
-_kept: ContextVar[_Kept | None] = ContextVar("confroute_kept_prompts", default=None)
+_current: ContextVar[_PromptCache | None] = ContextVar("confroute_prompt_cache", default=None)
 
 
 @contextmanager
-def prompts_kept() -> Iterator[None]:
-    """Within, in this context, each model reads a prompt once for draft, samples, dropout and hidden states.
+def prompt_caching() -> Iterator[None]:
+    """Within this context, each model processes a prompt once for draft, samples, dropout and hidden states.
 
-    Only the last prompt of each model is kept: its cache takes 57 kB a token with Qwen2.5-Coder-1.5B in float32.
+    Only the last prompt of each model is kept: its cache takes 57 kB per token with Qwen2.5-Coder-1.5B in float32.
     """
-    token = _kept.set(_Kept())
+    token = _current.set(_PromptCache())
     try:
         yield
     finally:
-        _kept.reset(token)
+        _current.reset(token)
 
 
 def new_cache(weights: Weights) -> DynamicCache:
@@ -79,37 +79,37 @@ def new_cache(weights: Weights) -> DynamicCache:
 
 
 class ReadingCancelledError(Exception):
-    """Nobody waits for this prompt any more; never leaves the decoder."""
+    """The call that needed this prompt was cancelled; the decoder handles it."""
 
 
 def _never() -> bool:
     return False
 
 
-def kept_reading(
+def cached_reading(
     weights: Weights, ids: Sequence[int], cancelled: Callable[[], bool] = _never
 ) -> Reading | None:
-    """The reading of this prompt where prompts are kept, made now if need be; None where they are not.
+    """The cached reading of a prompt within `prompt_caching`, computed if it is new; None outside of it.
 
     Raises
     ------
     ReadingCancelledError
-        `cancelled` said so while it was made.
+        `cancelled` returned True during the computation.
     """
-    kept = _kept.get()
-    if kept is None:
+    cache = _current.get()
+    if cache is None:
         return None
-    with kept.lock:
-        found = kept.last.get(id(weights))
-        if found is not None and found[1] == tuple(ids):
-            return found[2]
+    with cache.lock:
+        entry = cache.last.get(id(weights))
+        if entry is not None and entry[1] == tuple(ids):
+            return entry[2]
         reading = read(weights, ids, cancelled)
-        kept.last[id(weights)] = (weights, tuple(ids), reading)
+        cache.last[id(weights)] = (weights, tuple(ids), reading)
         return reading
 
 
 def read(weights: Weights, ids: Sequence[int], cancelled: Callable[[], bool] = _never) -> Reading:
-    """Read a prompt of at least one token; `cancelled` is asked before each part of it."""
+    """Process a prompt of at least one token; `cancelled` is called before each part of it."""
     import torch
 
     network, cache, out = weights.network, new_cache(weights), None
@@ -118,13 +118,13 @@ def read(weights: Weights, ids: Sequence[int], cancelled: Callable[[], bool] = _
             if cancelled():
                 raise ReadingCancelledError
             part = torch.tensor([list(ids[start : start + PREFILL_TOKENS])], device=network.device)
-            wanted = start + PREFILL_TOKENS >= len(ids)
+            is_last = start + PREFILL_TOKENS >= len(ids)
             with weights.lock:
-                # Without the head: of all positions, only the last is projected onto the vocabulary.
+                # Without the head: only the last position needs a projection onto the vocabulary.
                 out = network.base_model(
-                    input_ids=part, past_key_values=cache, use_cache=True, output_hidden_states=wanted
+                    input_ids=part, past_key_values=cache, use_cache=True, output_hidden_states=is_last
                 )
-        assert out is not None, "the caller refuses empty prompts"
+        assert out is not None, "callers refuse empty prompts"
         with weights.lock:
             logits = network.get_output_embeddings()(out.last_hidden_state[:, -1:])[0, -1].float()
         states = torch.stack([state[0, -1].float() for state in out.hidden_states])

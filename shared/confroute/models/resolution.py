@@ -140,9 +140,9 @@ def split_name(spec: str) -> tuple[str, str]:
 
 def in_catalogue(name: str) -> bool:
     """Whether `confroute pull` knows a model of this name."""
-    from confroute.models.catalog import known
+    from confroute.models.catalog import catalog_entries
 
-    return any(entry.name == name for entry in known())
+    return any(entry.name == name for entry in catalog_entries())
 
 
 def _hint(spec: str) -> str:

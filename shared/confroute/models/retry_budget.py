@@ -1,4 +1,4 @@
-"""A limit on retries of all calls together: when everything fails, retries would multiply the load."""
+"""A limit on the retries of all calls of a tier: in an outage, unlimited retries would multiply the load."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from confroute.errors import PolicyError
 
 
 class RetryBudget:
-    """Retries of a tier as a share of its calls; give one to the `Limits` of that tier.
+    """Limits the retries of a tier to a share of its calls; pass it to the tier's `Limits`.
 
-    Each call puts `share` of a retry into the budget, which holds `burst` at the most; each retry takes one out. With
-    none left, the first error is the call's.
+    Each call adds `share` of a retry to the budget, up to `burst`; each retry takes one. When none is left, a call
+    raises its error without a retry.
 
     Parameters
     ----------
     share : float
-        Retries for each call in the long run, in [0, 1].
+        Retries per call in the long run, in [0, 1].
     burst : int
-        Retries at once, at least 1; also what it begins with.
+        The most retries at once, at least 1; also the initial budget.
 
     Raises
     ------
@@ -39,7 +39,7 @@ class RetryBudget:
 
     def __init__(self, *, share: float = 0.1, burst: int = 10) -> None:
         if not 0 <= share <= 1 or burst < 1:
-            msg = f"share={share}, burst={burst}: expected a share in [0, 1] and at least one retry"
+            msg = f"share={share}, burst={burst}: expected a share in [0, 1] and a burst of at least 1"
             raise PolicyError(msg)
         self.share, self.burst = share, burst
         self._held = float(burst)
@@ -49,19 +49,19 @@ class RetryBudget:
         return f"RetryBudget(share={self.share}, burst={self.burst})"
 
     def __deepcopy__(self, memo: object) -> RetryBudget:
-        # Hosts copy their models; what all calls share stays one.
+        # Hosts copy their models; all copies share the budget.
         return self
 
     def __reduce__(self) -> tuple[partial[RetryBudget], tuple[()]]:
         return partial(RetryBudget, share=self.share, burst=self.burst), ()
 
     def add(self) -> None:
-        """One more call was begun."""
+        """Add the share of one more call."""
         with self._lock:
             self._held = min(float(self.burst), self._held + self.share)
 
     def take(self) -> bool:
-        """Whether one more retry may be made; if so, it is taken."""
+        """Take one retry; False if none is left."""
         with self._lock:
             if self._held < 1:
                 return False

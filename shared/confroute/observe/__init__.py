@@ -1,4 +1,4 @@
-"""Seeing what was decided: `record()`, the decision log, OpenTelemetry."""
+"""Observing decisions: `record()`, the decision log, OpenTelemetry."""
 
 from confroute.observe.trace import Trace, publish, record, subscribe
 

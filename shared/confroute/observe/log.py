@@ -1,4 +1,4 @@
-"""The decision log: one JSON line a call, without any text of prompts or answers; rotated, and read back."""
+"""The decision log: one JSON line per call, without any text of prompts or answers; rotated, and read back."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class Entry:
 
 class _Lines(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
-        """Raise what went wrong: logging's own way is to print it and to lose the line."""
+        """Raise the error; logging would print it and lose the line."""
         raise  # noqa: PLE0704  called by logging inside its except block
 
 
 class DecisionLog:
-    """Writes every decision of this process to a file, from now until `close`.
+    """Write every decision of this process to a file, until `close`.
 
     Parameters
     ----------
     path : str or Path
-        Appended to; its folder must exist.
+        The file to append to; its folder must exist.
     max_bytes : int
         The file is renamed to `path`.1 (and that to .2, ...) before it would grow beyond this. 0: never.
     backups : int
@@ -51,7 +51,7 @@ class DecisionLog:
 
     Notes
     -----
-    One process a file: two that rotate the same file lose lines. A decision holds no text of prompts or answers, so
+    Use one file per process: two processes that rotate the same file lose lines. A decision holds no text of prompts or answers, so
     neither does the log.
 
     Examples
@@ -79,7 +79,7 @@ class DecisionLog:
         )
 
     def close(self) -> None:
-        """End the log; a second call does nothing."""
+        """Stop logging and close the file; a second call does nothing."""
         self._stop()
         self._lines.close()
 
@@ -93,7 +93,7 @@ class DecisionLog:
 
 
 def read_log(path: str | Path) -> Iterator[Entry]:
-    """The entries of a log and its renamed files, oldest first.
+    """Read a log and its renamed files, oldest entries first.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def read_log(path: str | Path) -> Iterator[Entry]:
     Raises
     ------
     LogError
-        No such file, or a line that is no decision; the message names file and line.
+        No such file, or a line that is not a decision; the message names file and line.
     """
     newest = Path(path)
     if not newest.exists():
@@ -125,5 +125,5 @@ def _entry(line: str, where: str) -> Entry:
         data = json.loads(line)
         return Entry(at=datetime.fromisoformat(data["at"]), decision=Decision.from_dict(data))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        msg = f"{where}: no decision ({type(error).__name__}: {error})"
+        msg = f"{where}: not a decision ({type(error).__name__}: {error})"
         raise LogError(msg) from error

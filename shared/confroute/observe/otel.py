@@ -1,10 +1,10 @@
-"""OpenTelemetry: a span for each routed call and each of its steps, and metrics, by the GenAI conventions.
+"""OpenTelemetry: a span for each routed call and each of its steps, and metrics, by the semantic conventions for generative AI.
 
 ::
 
     stop = instrument()  # the global tracer and meter providers, or your own
 
-Needs `pip install 'confroute[otel]'`. No text of prompts or answers is ever exported: decisions hold none.
+Needs `pip install 'confroute[otel]'`. No text of prompts or answers is exported: decisions hold none.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _MODEL_CALLS = ("draft", "sample", "prompt", "final", "hedge")
 def instrument(
     *, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None
 ) -> Callable[[], None]:
-    """Export every decision of this process until the returned function is called.
+    """Export every decision of this process, until the returned function is called.
 
     Parameters
     ----------
     tracer_provider, meter_provider : optional
-        OpenTelemetry's global ones where not given.
+        OpenTelemetry's global ones by default.
 
     Returns
     -------
     callable
-        Ends it.
+        Ends the export.
 
     Raises
     ------
@@ -47,9 +47,9 @@ def instrument(
 
     Notes
     -----
-    A span `confroute.route` has a child for each step; those that asked a model are named and attributed as the
-    semantic conventions for generative AI say (`chat MODEL`, `gen_ai.usage.input_tokens`, ...). Spans are made when the
-    decision is: their times are the measured ones, laid one after the other up to now. The current span is their parent.
+    A span `confroute.route` has a child for each step; those that asked a model have the names and attributes of the semantic
+    conventions (`chat MODEL`, `gen_ai.usage.input_tokens`, ...). Spans are made when the decision is published: their durations are
+    the measured ones, one after the other up to now. The current span is their parent.
     Metrics: `gen_ai.client.operation.duration` (s), `gen_ai.client.token.usage` (tokens), `confroute.decisions`.
     """
     try:
@@ -75,11 +75,11 @@ def _spans(tracer: Tracer, decision: Decision) -> None:
     whole = tracer.start_span("confroute.route", start_time=at, attributes=_of_decision(decision))
     context = set_span_in_context(whole)
     for step in decision.steps:
-        asked = step.kind in _MODEL_CALLS
+        calls_model = step.kind in _MODEL_CALLS
         span = tracer.start_span(
-            f"chat {step.model}" if asked and step.model else f"confroute.{step.kind}",
+            f"chat {step.model}" if calls_model and step.model else f"confroute.{step.kind}",
             context=context,
-            kind=SpanKind.CLIENT if asked else SpanKind.INTERNAL,
+            kind=SpanKind.CLIENT if calls_model else SpanKind.INTERNAL,
             start_time=at,
             attributes=_of_step(step),
         )
@@ -91,7 +91,7 @@ def _spans(tracer: Tracer, decision: Decision) -> None:
 
 
 def _of_decision(decision: Decision) -> Attributes:
-    found = {
+    attributes = {
         "confroute.route": decision.route,
         "confroute.stage": decision.stage,
         "confroute.reason": decision.reason,
@@ -103,15 +103,15 @@ def _of_decision(decision: Decision) -> Attributes:
         "confroute.degraded": decision.degraded,
         "confroute.private": decision.private,
     }
-    return _present(found)
+    return _present(attributes)
 
 
 def _of_step(step: Step) -> Attributes:
     usage = step.usage
-    asked = step.kind in _MODEL_CALLS
-    found = {
-        "gen_ai.operation.name": "chat" if asked else None,
-        "gen_ai.request.model": step.model if asked else None,
+    calls_model = step.kind in _MODEL_CALLS
+    attributes = {
+        "gen_ai.operation.name": "chat" if calls_model else None,
+        "gen_ai.request.model": step.model if calls_model else None,
         "gen_ai.usage.input_tokens": usage.input_tokens if usage else None,
         "gen_ai.usage.output_tokens": usage.output_tokens if usage else None,
         **_error(step),
@@ -120,16 +120,16 @@ def _of_step(step: Step) -> Attributes:
         "confroute.attempts": step.attempts,
         "confroute.n": step.n,
     }
-    return _present(found)
+    return _present(attributes)
 
 
 def _error(step: Step) -> dict[str, str]:
-    """The kind of error a step ended in; its text may hold anything and stays out of metrics."""
+    """The class of the error that a step ended in; its text may hold anything and stays out of metrics."""
     return {"error.type": step.error.partition(":")[0]} if step.error else {}
 
 
-def _present(found: Mapping[str, str | bool | int | float | None]) -> Attributes:
-    return {name: value for name, value in found.items() if value is not None}
+def _present(attributes: Mapping[str, str | bool | int | float | None]) -> Attributes:
+    return {name: value for name, value in attributes.items() if value is not None}
 
 
 def _counter(meter: Meter) -> Callable[[Decision], None]:

@@ -1,4 +1,4 @@
-"""Collecting decisions: `with record() as decisions:` sees every call routed inside it, `subscribe` every call."""
+"""Collecting decisions: `record` those of the calls routed inside it, `subscribe` those of all calls of this process."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _lock = threading.Lock()
 def record() -> Iterator[Trace]:
     """Collect the decisions of every call routed in this context, in the order in which they finish.
 
-    Works in both hosts, through chains, agents, query engines, tasks and `asyncio.to_thread`. A bare
-    `threading.Thread` and other processes have a context of their own and are not seen; `subscribe` sees all threads.
+    It works in every host, through chains, agents, query engines, tasks and `asyncio.to_thread`. A bare `threading.Thread` and other
+    processes have a context of their own, so that their calls are not collected; `subscribe` covers all threads.
 
     Yields
     ------
@@ -57,13 +57,13 @@ def record() -> Iterator[Trace]:
 
 
 def subscribe(sink: Sink) -> Callable[[], None]:
-    """Hand every decision of this process to `sink`, from whatever thread it was made in.
+    """Hand every decision of this process to `sink`, whichever thread made it.
 
     Parameters
     ----------
     sink : callable
-        Called with each `Decision` before the answer is returned: it should be quick. What it raises is raised to the
-        caller of the model, since a log that silently loses decisions is none.
+        Called with each `Decision` before the answer is returned, so it should be quick. What it raises reaches the caller of the
+        model: a log that loses decisions silently would be useless.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def subscribe(sink: Sink) -> Callable[[], None]:
     1
     """
     global _sinks  # noqa: PLW0603  replaced as a whole: readers need no lock
-    # An object of its own: the same sink may be subscribed twice, and each `stop` ends one of them.
+    # An object of its own: the same sink may be subscribed twice, and each `stop` ends one subscription.
     entry = partial(sink)
     with _lock:
         _sinks = (*_sinks, entry)

@@ -1,4 +1,4 @@
-"""Evidence to decision: the cascade, its gates, thresholds and rules."""
+"""Policies: the cascade, its gates, thresholds and rules, and the policies around it."""
 
 from confroute.policy.cascade import Cascade, default_gates
 from confroute.policy.files import register

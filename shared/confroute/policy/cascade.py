@@ -44,7 +44,7 @@ from confroute.policy.verdict import (
 )
 from confroute.remediation import describe, failure
 from confroute.signals import SelfConsistency, Signal, TokenLogprob
-from confroute.signals.base import Case, alternatives_wanted
+from confroute.signals.base import Case, max_top_logprobs
 from confroute.types import Generation, Request, Tier
 
 # Set-up errors: hiding them would send every call to the paid tier, or leave a policy without evidence, for ever.
@@ -117,7 +117,7 @@ class CascadeRun:
 
     def draft_ask(self, tier: str) -> Draft | Tentative:
         """The ask for a draft: watched while it is written where the policy and the request allow it."""
-        alternatives = alternatives_wanted([gate.signal for gate in self.gates])
+        alternatives = max_top_logprobs([gate.signal for gate in self.gates])
         prefix = self.policy.prefix
         if prefix is None or self.request.whole or self.request.threshold is not None:
             return Draft(tier=tier, top_logprobs=alternatives)
@@ -322,34 +322,34 @@ class Cascade(Displayable):
     Parameters
     ----------
     gates : tuple of Gate
-        Signals by cost. The first one that can be measured decides, unless its value lies in its grey zone and a
-        further one can be measured.
+        Signals and their thresholds, the cheapest first. The first one that can be measured decides, unless its value lies in its grey
+        zone and a further one can be measured.
     rules : tuple of Rule
-        Asked in order before any model; the first ruling counts, but one that keeps text private comes before
-        everything, a forced route included.
+        Asked in order before any model; the first ruling counts, but one that keeps text private overrides everything else, a forced
+        route included.
     tiers : tuple of str
-        Two or more names, cheapest first. The last one answers what no other may.
+        Two or more names, cheapest first. The last one answers when no other may.
     prefix : Prefix or None
-        Commits to a draft, or cuts it off, by its first tokens. None: a draft is judged whole by the gates.
+        Commits to a draft, or cuts it off, by its first tokens. None: the gates judge the complete draft.
     on_no_signal : {"cloud", "edge", "raise"}
         When no gate can be measured: go to the next tier, keep the draft, or raise `NoSignalError`.
     on_edge_error : {"cloud", "raise"}
-        When a tier that may be replaced fails.
+        When another tier than the last fails: go to the next one, or raise.
     on_cloud_error : {"raise", "edge"}
         When the last tier fails after a draft was rejected: raise, or return that draft flagged `degraded`.
     returns : {"draft", "majority"}
-        What is returned where a tier is kept after samples were drawn: its draft, or the answer that most of draft and samples
-        give (`confroute.policy.verdict`), the draft in a tie. The decision says where a sample took the draft's place.
+        What is returned where a tier is kept after samples were drawn: its draft, or the answer that most of draft and samples give
+        (`confroute.policy.verdict`), the draft in a tie. The decision says where a sample replaced the draft.
     lacking : Gate or None
-        Judges drafts that say that the retrieved context lacks the answer, before the other gates; None treats them
-        like any other draft. Calls without retrieved context have none.
+        Judges abstentions, drafts that say that the retrieved context lacks the answer, before the other gates; None treats them like
+        any other draft. It applies only where context was retrieved.
     sticky : bool
-        Whether a call that goes on from an answer of a later tier stays there (the next step of a synthesis).
+        Whether a call that continues an answer of a later tier stays there (the next step of a synthesis).
 
     Raises
     ------
     PolicyError
-        Fewer than two tiers, a name twice, no gate, or an unknown word for `returns` or one of the `on_` choices.
+        Fewer than two tiers, a name twice, no gate, or an unknown value of `returns` or one of the `on_` choices.
 
     Notes
     -----
@@ -403,7 +403,7 @@ class Cascade(Displayable):
         on_edge_error: Literal["cloud", "raise"] = "cloud",
         on_cloud_error: Literal["raise", "edge"] = "raise",
     ) -> Cascade:
-        """A cascade of edge and cloud with one signal and one threshold."""
+        """Make a cascade of edge and cloud with one signal and one threshold."""
         given = threshold if isinstance(threshold, Threshold) else Threshold(value=threshold)
         return cls(
             gates=(Gate(signal=signal, threshold=given),),
@@ -430,10 +430,10 @@ class Cascade(Displayable):
         Raises
         ------
         PolicyError
-            No file, no policy file, one of another version, or one whose values no policy may have.
+            No such file, not a policy file, one of another version, or one with values that no policy may have.
         """
         try:
-            # Bytes that are no text become an error of the reader's: "not JSON".
+            # Bytes that are not text become an error of the reader's: "not JSON".
             policy = from_json(Path(path).read_text(encoding="utf-8", errors="replace"))
         except OSError as error:
             msg = f"{path} cannot be read: {error}; expected a policy file of `confroute fit --out` or policy.save"
@@ -495,7 +495,7 @@ class Cascade(Displayable):
             )
         if rulings:
             return rulings[0]
-        return sticky_ruling(request, self.tiers) if self.sticky else None
+        return sticky_ruling(request, self.tiers) if self.sticky and request.begun_on is not None else None
 
     def _check_tier(self, tier: str, who: str) -> None:
         if tier not in self.tiers:
@@ -503,7 +503,7 @@ class Cascade(Displayable):
             raise RequestError(msg)
 
     def _gates(self, request: Request) -> tuple[Gate, ...]:
-        """The gates with the thresholds that the caller gave for this call."""
+        """The gates of one call: with its own thresholds, those of its tags, and the abstention gate where context was retrieved."""
         given = request.threshold
         if given is None:
             gates = tuple(gate.for_tags(request.tags) for gate in self.gates) if request.tags else self.gates

@@ -1,4 +1,4 @@
-"""A signal with the threshold that it is compared with."""
+"""A signal and the threshold that its uncertainty is compared with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from confroute.signals.base import Signal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupThreshold:
-    """The threshold of calls that carry one tag; see `Threshold.certify_groups`.
+    """The threshold of calls with a tag; see `Threshold.certify_groups`.
 
     Attributes
     ----------
@@ -25,23 +25,23 @@ class GroupThreshold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """A signal, its threshold and the zone around it in which a further signal is asked.
+    """A signal, its threshold, and the zone around the threshold in which a further signal is asked.
 
     Attributes
     ----------
     signal : Signal
     threshold : Threshold
     grey : tuple of two floats or None
-        Uncertainties above the first and up to the second are not decided here if the policy has a further gate that
-        can be measured. None: always decided here.
+        Uncertainties above the first number and up to the second are left to the next gate that can be measured. None: this gate always
+        decides.
     by_tag : tuple of GroupThreshold
-        Thresholds of calls that carry a tag (`Request.tags`), in place of `threshold`; the first that applies counts.
+        Thresholds of calls with a tag (`Request.tags`), in place of `threshold`; the first one that applies counts.
 
     Raises
     ------
     PolicyError
-        No signal, no threshold or one outside the signal's range, a grey zone that is no pair of numbers around the
-        threshold, or a `by_tag` of something else than GroupThreshold.
+        No signal, no threshold or one outside the signal's range, a grey zone that is not a pair of numbers around the threshold, or a
+        `by_tag` of anything but GroupThreshold.
     """
 
     signal: Signal
@@ -69,7 +69,7 @@ class Gate:
             check_threshold(self.signal, group.threshold.value)
 
     def for_tags(self, tags: frozenset[str]) -> Gate:
-        """Return this gate with the threshold of the first group that a call of these tags belongs to."""
+        """Return this gate with the threshold of the first group that a call with these tags belongs to."""
         for group in self.by_tag:
             if group.tag in tags:
                 return replace(self, threshold=group.threshold, grey=None)
@@ -92,10 +92,10 @@ def check_threshold(signal: Signal, value: float) -> None:
     ------
     PolicyError
     """
-    spread = signal.range
-    if not isinstance(value, (int, float)) or value not in spread:
+    allowed = signal.range
+    if not isinstance(value, (int, float)) or value not in allowed:
         msg = (
-            f"threshold {value!r} of {signal.name} is outside its range [{spread.low:g}, {spread.high:g}] ({spread.unit}): "
+            f"threshold {value!r} of {signal.name} is outside its range [{allowed.low:g}, {allowed.high:g}] ({allowed.unit}): "
             "the lower end keeps only answers without any doubt"
         )
         raise PolicyError(msg)

@@ -1,4 +1,4 @@
-"""A head before the cascade: what the prompt alone settles needs no draft."""
+"""A head before the cascade: some prompts are routed without a draft."""
 
 from __future__ import annotations
 
@@ -33,28 +33,27 @@ class HeadFirst(Displayable):
     encoder : Encoder, optional
         None for a head that reads texts.
     cascade : Cascade
-        Its rules come first, its gates verify, and its first and last tiers are what the head chooses between.
+        Its rules come first, its gates judge drafts, and the head chooses between its first and its last tier.
     cloud_above : float in [0, 1]
         The cloud answers at once where the head's probability that the cloud wins is above this. 1: never.
     edge_below : float in [0, 1]
         The edge answers at once, unmeasured, where that probability is below this. 0: never.
     doubt : float
-        Where the head's `spread` is above this the head does not know, and neither of the two holds.
+        Where the head's `spread` is above this, the head is too uncertain for either.
     on_doubt : {"verify", "cloud"}
-        What happens then: draft on the edge and let the cascade judge it, or ask the cloud.
+        What happens then: draft on the edge and let the cascade judge the draft, or ask the cloud.
 
     Raises
     ------
     PolicyError
-        Bounds outside [0, 1] or crossed, a `doubt` that is no number, an unknown `on_doubt`, no bound that could ever
-        hold, or an encoder that is lacking or not needed.
+        Bounds outside [0, 1] or crossed, a `doubt` that is not a number, an unknown `on_doubt`, bounds that no call could meet, or an
+        encoder that is missing or not needed.
 
     Notes
     -----
-    The paper's router (Zhang et al., arXiv 2502.11021) is `cloud_above=t, edge_below=t`: no draft is ever judged. An
-    embedding that fails is no evidence: the cascade decides, and the decision says so. Only the question is read,
-    after the rules: a text that a rule keeps private is never given to the encoder or the head. Forced routes and calls that go on from
-    a later tier's answer are the cascade's as well.
+    The paper's router (Zhang et al., arXiv 2502.11021) is `cloud_above=t, edge_below=t`: no draft is ever judged. Where the embedding
+    fails, the cascade decides, and the decision says so. Only the question is read, after the rules: a text that a rule keeps private
+    never reaches the encoder or the head. The cascade also decides forced routes and calls that continue a later tier's answer.
     """
 
     head: Head | TextHead
@@ -97,28 +96,28 @@ class HeadFirst(Displayable):
         if rulings or self._stays(request):
             return (yield from self.cascade.flow(request, rulings=rulings))
         try:
-            read, steps = yield from self._read(request.asked)
+            head_input, steps = yield from self._input(request.asked)
         except _SET_UP:
             raise
-        except Exception as error:  # noqa: BLE001  evidence that fails is no evidence: kept in the decision
+        except Exception as error:  # noqa: BLE001  an embedding that fails is no evidence; the decision says so
             routed = yield from self.cascade.flow(request, rulings=())
-            return _noted(routed, skipped=f"{type(error).__name__} while the prompt was embedded")
-        # `check_head_input` has paired the head with what it reads.
+            return _with_estimate(routed, skipped=f"{type(error).__name__} while the prompt was embedded")
+        # `check_head_input` has checked that the head takes this input.
         head: Any = self.head
-        found: Estimate = head.estimate(read)
+        estimate: Estimate = head.estimate(head_input)
         measured = Measurement(
             signal=SIGNAL,
-            uncertainty=float(found.cloud_wins[0]),
-            details={"kind": self.head.kind, "spread": round(float(found.spread[0]), 6)},
+            uncertainty=float(estimate.cloud_wins[0]),
+            details={"kind": self.head.kind, "spread": round(float(estimate.spread[0]), 6)},
         )
-        choice = self._choice(measured.uncertainty, float(found.spread[0]))
+        choice = self._choice(measured.uncertainty, float(estimate.spread[0]))
         if choice is None or blocked_by(_tier(request, choice[0])):
             routed = yield from self.cascade.flow(request, rulings=())
-            return _noted(routed, *steps, measured=measured)
-        return (yield from self._settled(request, measured, steps, *choice))
+            return _with_estimate(routed, *steps, measured=measured)
+        return (yield from self._answer_on(request, measured, steps, *choice))
 
-    def _read(self, text: str) -> AskGenerator[tuple[object, tuple[Step, ...]]]:
-        """What the head takes of a text: the text, or its vector and the step that made it."""
+    def _input(self, text: str) -> AskGenerator[tuple[object, tuple[Step, ...]]]:
+        """The head's input for a text: the text itself, or its vector and the step that computed it."""
         if self.encoder is None:
             return [text], ()
         evidence = yield Embed(texts=(text,), model=self.encoder.name, embed=self.encoder)
@@ -129,7 +128,7 @@ class HeadFirst(Displayable):
         return self.cascade.sticky and sticky_ruling(request, self.tiers) is not None
 
     def _choice(self, wins: float, spread: float) -> tuple[str, str] | None:
-        """Tier and reason, or None where the cascade has to judge a draft."""
+        """The tier and the reason, or None where the cascade has to judge a draft."""
         edge, cloud = self.tiers[0], self.tiers[-1]
         if spread > self.doubt:
             if self.on_doubt == "verify":
@@ -141,10 +140,10 @@ class HeadFirst(Displayable):
             return edge, f"head {wins:.2g} < {self.edge_below:.2g}: {edge} answers"
         return None
 
-    def _settled(
+    def _answer_on(
         self, request: Request, measured: Measurement, steps: tuple[Step, ...], tier: str, reason: str
     ) -> AskGenerator[Routed]:
-        """The chosen tier's answer, or the other's where it fails and the cascade's policy lets that be."""
+        """Answer on the chosen tier, or on the other one if it fails and the cascade allows that."""
         edge, cloud = self.tiers[0], self.tiers[-1]
         may_fall = (
             self.cascade.on_cloud_error == "edge" if tier == cloud else self.cascade.on_edge_error == "cloud"
@@ -153,7 +152,7 @@ class HeadFirst(Displayable):
         failed: list[Decision] = []
         try:
             routed = yield from intercept(
-                self.cascade.flow(replace(request, route=tier), rulings=()), _held(failed)
+                self.cascade.flow(replace(request, route=tier), rulings=()), _hold_back(failed)
             )
         except Exception as error:
             if not may_fall or isinstance(error, (StreamInterruptedError, *_SET_UP)):
@@ -164,10 +163,10 @@ class HeadFirst(Displayable):
             routed = yield from self.cascade.flow(replace(request, route=other), rulings=())
             stage, reason = "fallback", f"{reason}; {tier} failed ({type(error).__name__}): {other} answers"
         tried = [one for decision in failed for one in decision.steps]
-        noted = _noted(routed, *steps, *tried, measured=measured)
+        estimated = _with_estimate(routed, *steps, *tried, measured=measured)
         bound = self.cloud_above if tier == cloud else self.edge_below
         decision = replace(
-            noted.decision,
+            estimated.decision,
             stage=stage,
             reason=reason,
             signal=SIGNAL,
@@ -175,15 +174,15 @@ class HeadFirst(Displayable):
             threshold=bound,
             threshold_source="given",
         )
-        return replace(noted, decision=decision)
+        return replace(estimated, decision=decision)
 
 
 def _tier(request: Request, name: str) -> Tier:
     return request.tiers.get(name) or Tier(name=name, model=name)
 
 
-def _held(failed: list[Decision]) -> Callable[[Ask], AskGenerator[Evidence]]:
-    """Keep the record of a failed call back: it is the call's only if no other tier answers."""
+def _hold_back(failed: list[Decision]) -> Callable[[Ask], AskGenerator[Evidence]]:
+    """Hold back the record of a failed call: it is reported only if no other tier answers."""
 
     def answer(ask: Ask) -> AskGenerator[Evidence]:
         if not isinstance(ask, Report):
@@ -194,10 +193,10 @@ def _held(failed: list[Decision]) -> Callable[[Ask], AskGenerator[Evidence]]:
     return answer
 
 
-def _noted(
+def _with_estimate(
     routed: Routed, *steps: Step, measured: Measurement | None = None, skipped: str | None = None
 ) -> Routed:
-    """The cascade's result, with what the head said before it."""
+    """Add the head's estimate, or why there is none, to the cascade's result."""
     decision = routed.decision
     decision = replace(
         decision,

@@ -1,4 +1,4 @@
-"""Latency hedging: the cloud begins while the edge's answer is still being judged."""
+"""Latency hedging: the cloud begins to answer while the edge's draft is still being judged."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ from confroute.policy.reuse import DraftReuse
 from confroute.policy.wrapper import Wrapper, annotate, nested_policies
 from confroute.types import Request, Usage
 
-# Of text without a tokenizer: a token is about 4 bytes of English.
-_BYTES_A_TOKEN = 4
+# An estimate without a tokenizer: 4 bytes of English are about a token.
+_BYTES_PER_TOKEN = 4
 
 
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hedged(Wrapper):
-    """Begin the last tier's answer beside the evidence on the draft, and cancel whichever is not needed.
+    """Begin the last tier's answer while evidence on the draft is gathered, and cancel it if it is not needed.
 
-    Worth its price where waiting is dearer than tokens: an escalated call no longer waits for the samples first, a
-    kept one pays for a cloud call that was cancelled.
+    Use it where waiting costs more than tokens: an escalated call does not wait for the samples first; a kept one pays for a cloud
+    call that was cancelled.
 
     Parameters
     ----------
     policy : Policy
         Usually a `Cascade` with a grey zone.
     when : {"grey", "draft"}
-        Begin when further evidence is asked for, so for drafts in a grey zone or without log-probabilities; or with
-        the draft already, for every call that the policy drafts.
+        Begin when further evidence is asked for, which is for drafts in a grey zone or without log-probabilities; or with the draft
+        already, for every call that the policy drafts.
     tags : tuple of str
         Only calls that carry one of these; all calls where empty.
 
     Raises
     ------
     PolicyError
-        An unknown word, or a policy that reuses drafts: a hedge begins before there is one to reuse.
+        An unknown `when`, or a policy that reuses drafts: a hedge begins before there is a draft to reuse.
 
     Notes
     -----
-    Private, forced and ruled calls are never hedged: they have no draft to judge. The cost of a cancelled answer
-    stands in the decision as a step "hedge": the provider's count if it had finished, else the estimated prompt alone,
-    marked as an estimate (a budget charges the whole reservation then). A synchronous call cannot be cancelled: it runs
-    to its end in its thread, and its answer is dropped.
+    Private and forced calls and those that a rule settles are never hedged: they have no draft to judge. The decision holds the cost
+    of a cancelled answer as a step "hedge": the provider's count if the answer had come, else the estimated prompt alone, marked as an
+    estimate (a budget charges the whole reservation then). A synchronous call cannot be cancelled: it runs to its end in its thread,
+    and its answer is dropped.
     """
 
     policy: Policy
@@ -89,7 +89,7 @@ class _Hedge:
         self.drafted = self.begun = self.used = False
 
     def run(self) -> AskGenerator[Routed]:
-        """The policy's own flow, with the last tier begun where it may be needed."""
+        """Run the policy and begin the last tier's answer where it may be needed."""
         try:
             routed = yield from intercept(self.wrapper.policy.flow(self.request), self.answer)
         except Exception:
@@ -101,10 +101,10 @@ class _Hedge:
         if self.used:
             return annotate(routed, "hedge", {"used": True})
         dropped = yield Cancel(ask=self.final)
-        return self.lost(routed, dropped)
+        return self.with_cost(routed, dropped)
 
     def answer(self, ask: Ask) -> AskGenerator[Evidence]:
-        """Begin before the ask that the hedge is to run beside; hand over what was begun when it is wanted."""
+        """Begin before the ask that the hedge is to run beside; return what was begun when the policy asks for it."""
         if isinstance(ask, Final):
             if self.begun and ask.tier == self.final.tier:
                 self.used = True
@@ -119,7 +119,7 @@ class _Hedge:
         return (yield ask)
 
     def begin(self) -> AskGenerator[None]:
-        """Begin once; a budget that has nothing left for a hedge leaves the call unhedged."""
+        """Begin once; a call whose budget has nothing left for a hedge is not hedged."""
         if self.begun:
             return
         try:
@@ -128,23 +128,23 @@ class _Hedge:
             return
         self.begun = True
 
-    def lost(self, routed: Routed, dropped: Evidence) -> Routed:
-        """The result with the cost of the answer that was not needed."""
-        said = dropped.generations[0] if dropped.generations else None
+    def with_cost(self, routed: Routed, dropped: Evidence) -> Routed:
+        """Add the cost of the answer that was not needed."""
+        answer = dropped.generations[0] if dropped.generations else None
         tier = self.request.tiers.get(self.final.tier)
-        usage = said.usage if said else None
+        usage = answer.usage if answer else None
         if usage is None:
             size = sum(len(message.text.encode("utf-8", "replace")) for message in self.request.messages)
             known = tier.input_tokens if tier else None
-            usage = Usage(input_tokens=known or size // _BYTES_A_TOKEN)
+            usage = Usage(input_tokens=known or size // _BYTES_PER_TOKEN)
         step = Step(
             kind="hedge",
             tier=self.final.tier,
-            model=(said.model if said else None) or (tier.model if tier else self.final.tier),
-            n=1 if said else 0,
+            model=(answer.model if answer else None) or (tier.model if tier else self.final.tier),
+            n=1 if answer else 0,
             usage=usage,  # and no latency: nobody waited for it
-            error=None if said else "cancelled",
+            error=None if answer else "cancelled",
         )
         return annotate(
-            routed, "hedge", {"used": False, "estimated": said is None or said.usage is None}, step
+            routed, "hedge", {"used": False, "estimated": answer is None or answer.usage is None}, step
         )

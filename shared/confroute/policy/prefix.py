@@ -1,4 +1,4 @@
-"""Committing to an answer, or giving it up, while it is still being written."""
+"""Committing to a draft, or cutting it off, while it is still being written."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ SIGNAL = "prefix_logprob"
 class Prefix:
     """Judge a draft by its first tokens, so that a good one streams early and a hopeless one costs little.
 
-    The running uncertainty is the mean negative log-probability of the tokens so far, in nats a token. From `tokens` on a
-    draft is committed to as soon as it is at most `commit`: the draft streams and cannot be taken back. From `least` on a
-    draft is cut off as soon as it is above `cut`: the next tier answers. Between the two nothing is settled, and a draft that
-    ends there is judged whole by the policy's gates, as all drafts are without a prefix.
+    The running uncertainty is the mean negative log-probability of the tokens so far, in nats per token. From `tokens` tokens on, a
+    draft whose running uncertainty is at most `commit` is committed to: it streams and cannot be taken back. From `least` tokens on, a
+    draft above `cut` is cut off: the next tier answers. A draft that ends between the two is judged complete by the policy's gates, as
+    all drafts are without a prefix.
 
     Parameters
     ----------
     commit : Threshold
-        In nats a token. Fit it on recorded calls: `of` gives the running uncertainty of a recorded draft.
+        In nats per token. Fit it on recorded calls: `of` computes the running uncertainty of a recorded draft.
     cut : Threshold
-        In nats a token, at least `commit`.
+        In nats per token, at least `commit`.
     tokens : int
         Tokens before the first commitment.
     least : int
@@ -42,9 +42,9 @@ class Prefix:
 
     Notes
     -----
-    What comes after the commitment is not judged: this buys the time to the first token with certainty. Answers that
-    have to be judged whole (tool calls, structured values), calls with a threshold of their own, and providers without
-    log-probabilities are judged by the gates alone.
+    What comes after the commitment is not judged: an earlier first token costs some reliability. Answers that can only be judged
+    complete (tool calls, structured values), calls with a threshold of their own, and answers without log-probabilities are judged by
+    the gates alone.
 
     Examples
     --------
@@ -60,21 +60,21 @@ class Prefix:
 
     def __post_init__(self) -> None:
         if not 0 <= self.commit.value <= self.cut.value:
-            msg = f"commit is {self.commit.value:g} and cut {self.cut.value:g} nats a token: expected 0 <= commit <= cut"
+            msg = f"commit is {self.commit.value:g} and cut {self.cut.value:g} nats per token: expected 0 <= commit <= cut"
             raise PolicyError(msg)
         if not 1 <= self.least <= self.tokens:
             msg = f"least is {self.least} and tokens {self.tokens}: expected 1 <= least <= tokens"
             raise PolicyError(msg)
 
     def __call__(self, tokens: int, nats: float) -> Outcome:
-        """Say what becomes of a draft after `tokens` tokens with `nats` in all; see `confroute.asks.Watch`."""
+        """Decide about a draft after `tokens` tokens with `nats` in total; see `confroute.asks.Watch`."""
         running = nats / tokens
         if tokens >= self.tokens and running <= self.commit.value:
             return "commit"
         return "cut" if tokens >= self.least and running > self.cut.value else "wait"
 
     def of(self, logprobs: tuple[float, ...]) -> float:
-        """The running uncertainty of a recorded draft after `tokens` tokens, or all if there are fewer.
+        """Compute the running uncertainty of a recorded draft after `tokens` tokens, or after all if there are fewer.
 
         Examples
         --------
@@ -85,16 +85,16 @@ class Prefix:
         first = logprobs[: self.tokens]
         return sum(max(0.0, -value) for value in first) / max(1, len(first))
 
-    def verdict(self, seen: WatchResult | None, tier: str) -> Verdict | None:
-        """What follows from how watching a draft ended; None if its gates have to say."""
-        if seen is None or seen.outcome == "wait":
+    def verdict(self, watch: WatchResult, tier: str) -> Verdict | None:
+        """Judge a draft by how watching it ended; None if the gates have to decide."""
+        if watch.outcome == "wait":
             return None
-        keep = seen.outcome == "commit"
+        keep = watch.outcome == "commit"
         threshold, sign = (self.commit, "<=") if keep else (self.cut, ">")
-        running = seen.nats / seen.tokens
+        running = watch.nats / watch.tokens
         then = f"{tier} answer kept while it was written" if keep else f"{tier} answer cut off"
         reason = (
-            f"the first {seen.tokens} tokens {running:.3g} nats {sign} {threshold.value:.3g} "
+            f"the first {watch.tokens} tokens {running:.3g} nats {sign} {threshold.value:.3g} "
             f"({threshold.source}): {then}"
         )
         return Verdict(
@@ -102,5 +102,5 @@ class Prefix:
             stage="prefix",
             reason=reason,
             gate=Gate(signal=TokenLogprob(), threshold=threshold),
-            measurement=Measurement(signal=SIGNAL, uncertainty=running, details={"tokens": seen.tokens}),
+            measurement=Measurement(signal=SIGNAL, uncertainty=running, details={"tokens": watch.tokens}),
         )

@@ -1,4 +1,4 @@
-"""Personal data found by Presidio, where it is installed."""
+"""Personal data detected by Presidio, where it is installed."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ class Presidio:
     entities : tuple of str
         Presidio's names, such as "IBAN_CODE", "CREDIT_CARD", "EMAIL_ADDRESS", "PERSON"; all that it knows where empty.
     score : float in [0, 1]
-        The least confidence that counts. Presidio's own; lower keeps more calls at home.
+        The lowest confidence of Presidio's that counts; a lower one keeps more calls private.
     language : str
-        A language that the analyser has a model for.
+        A language for which the analyser has a model.
 
     Raises
     ------
     PolicyError
         A score outside [0, 1].
     MissingExtraError
-        When it is asked and `presidio-analyzer` is not installed.
+        `presidio-analyzer` is not installed when the detector is used.
 
     Notes
     -----
-    Names of people and places come from a spaCy model, which Presidio loads (and wants installed) on first use; entities with a
-    pattern alone need none of its answers. `use` puts an analyser of your own in the place of Presidio's default.
+    Names of people and places come from a spaCy model, which must be installed and which Presidio loads on first use; entities that
+    are found by patterns alone do not depend on it. `use` replaces Presidio's default analyser by your own.
     """
 
     entities: tuple[str, ...] = ()
@@ -47,21 +47,21 @@ class Presidio:
             raise PolicyError(msg)
 
     def __call__(self, text: str) -> bool:
-        """Whether it finds any of the entities."""
-        found = _analyser().analyze(
+        """Whether the text contains any of the entities."""
+        results = _analyser().analyze(
             text=text,
             language=self.language,
             entities=[*self.entities] or None,
             score_threshold=self.score,
         )
-        return bool(found)
+        return bool(results)
 
 
 _own: list[Any] = []
 
 
 def use(analyser: Any) -> None:
-    """Let every `Presidio` of this process ask this `AnalyzerEngine`, such as one with recognisers of your own."""
+    """Let every `Presidio` of this process use this `AnalyzerEngine`, such as one with recognisers of your own."""
     _own[:] = [analyser]
 
 

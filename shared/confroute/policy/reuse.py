@@ -1,4 +1,4 @@
-"""Draft reuse: the cloud gets the edge's rejected draft, to verify or to work from."""
+"""Draft reuse: the cloud sees the edge's rejected draft, to verify or to correct it."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ PATCH = (
 class DraftReuse(Wrapper):
     """Show the last tier the draft that was not kept.
 
-    Off unless you put it around a policy: it makes every escalated prompt longer, and a wrong draft can mislead. Measure
-    both on your own models first, as `benchmarks/draft_reuse.py` does.
+    It makes every escalated prompt longer, and a wrong draft can mislead: measure both on your own models first, as
+    `benchmarks/draft_reuse.py` does.
 
     Parameters
     ----------
     policy : Policy
     mode : {"verify", "patch"}
-        "verify": one word from the cloud keeps the draft, which saves its output tokens; such an answer is the edge's,
-        and is never streamed before it is known. "patch": the cloud writes the whole answer, the draft before it.
+        "verify": one word from the cloud keeps the draft, which saves its output tokens; such an answer is the edge's, and nothing is
+        streamed before it is known. "patch": the cloud writes the whole answer with the draft before it.
 
     Raises
     ------
@@ -47,9 +47,8 @@ class DraftReuse(Wrapper):
 
     Notes
     -----
-    Drafts that cannot be used as they are (tool calls, structured values, flaws) are not shown. A private call has no
-    further tier to show a draft to. The edge's own words go to the cloud: they hold no more than the prompt that goes
-    there with them.
+    Drafts that are not plain text (tool calls, structured values) or have a flaw are not shown, and private calls show no draft to
+    anyone. The edge's own words go to the cloud: they hold no more than the prompt that goes there with them.
     """
 
     policy: Policy
@@ -78,10 +77,10 @@ class DraftReuse(Wrapper):
                 return (yield replace(ask, note=PATCH.format(draft=draft.text)))
             # A draft, not a final answer: the word that keeps the edge's must not be streamed to the user.
             evidence = yield Draft(tier=ask.tier, note=VERIFY.format(draft=draft.text))
-            said = evidence.generations[0] if evidence.generations else Generation(text="")
-            verified = said.text.strip().strip(".!\"'").upper() == "OK"
+            reply = evidence.generations[0] if evidence.generations else Generation(text="")
+            verified = reply.text.strip().strip(".!\"'").upper() == "OK"
             return (
-                replace(evidence, generations=(replace(draft, usage=said.usage, model=said.model),))
+                replace(evidence, generations=(replace(draft, usage=reply.usage, model=reply.model),))
                 if verified
                 else evidence
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -15,18 +15,18 @@ Detect: TypeAlias = Callable[[str], bool]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ruling:
-    """What a rule decided.
+    """The decision of a rule.
 
     Attributes
     ----------
     rule : str
         Name of the rule.
     tier : str
-        Tier that answers.
+        The tier that answers.
     reason : str
         In words; never text of the prompt.
     private : bool
-        True if nothing of this call may reach any other tier, whatever fails and whoever asks for it.
+        True if nothing of this call may reach any other tier, whatever fails and whoever asks.
     """
 
     rule: str
@@ -37,96 +37,80 @@ class Ruling:
 
 @runtime_checkable
 class Rule(Protocol):
-    """Anything that may decide a call at once: a function of the request will do."""
+    """Anything that can decide a call at once, such as a function of the request."""
 
     def __call__(self, request: Request) -> Ruling | None:
         """Return a ruling, or None to leave the call to the next rule and to the evidence."""
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _About:
-    """What calls a rule is about: any one of these suffices. `beside`: whether tools and arguments are looked at too."""
-
-    patterns: tuple[str, ...]
-    tags: tuple[str, ...]
-    purposes: tuple[str, ...] = ()
-    tools: tuple[str, ...] = ()
-    detect: Detect | None = None
-    beside: bool = False
-
-    def check(self) -> None:
-        """Refuse what could never match."""
-        named = (self.patterns, self.tags, self.purposes, self.tools)
-        if not any(named) and self.detect is None:
-            msg = (
-                "a rule without patterns, tags, purposes, tools and detector never applies: give at least one"
-            )
-            raise PolicyError(msg)
-        if any(isinstance(given, str) for given in named):
-            msg = "patterns, tags, purposes and tools are tuples of strings: write ('...',) for a single one"
-            raise PolicyError(msg)
-        if self.detect is not None and not callable(self.detect):
-            msg = f"detect is {self.detect!r}: expected a function of a text"
-            raise PolicyError(msg)
-        for pattern in self.patterns:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                msg = f"pattern {pattern!r} is no regular expression: {error}"
-                raise PolicyError(msg) from error
-
-    def found(self, request: Request) -> str | None:
-        """What in the request it is, in words that do not repeat the text."""
-        if request.purpose in self.purposes:
-            return f"purpose {request.purpose!r}"
-        for kind, wanted, held in (("tag", self.tags, request.tags), ("tool", self.tools, request.tools)):
-            named = next((name for name in wanted if name in held), None)
-            if named is not None:
-                return f"{kind} {named!r}"
-        texts = self._texts(request)
-        for position, pattern in enumerate(self.patterns):
-            if any(re.search(pattern, text) for text in texts):
-                return f"pattern {position + 1}"
-        return None if self.detect is None else _detected(self.detect, texts)
-
-    def _texts(self, request: Request) -> list[str]:
-        # The whole conversation is sent, so all of it is looked at.
-        texts = [text for m in request.messages for text in (m.text, m.beside)]
-        return [t for t in (*texts, request.question, request.beside if self.beside else None) if t]
+def _check(*tuples: tuple[str, ...], patterns: tuple[str, ...], detect: Detect | None) -> None:
+    """Refuse what could never match."""
+    if not any((patterns, *tuples)) and detect is None:
+        msg = "a rule without patterns, tags, purposes, tools and detector never applies: give at least one"
+        raise PolicyError(msg)
+    if any(isinstance(given, str) for given in (patterns, *tuples)):
+        msg = "patterns, tags, purposes and tools are tuples of strings: write ('...',) for a single one"
+        raise PolicyError(msg)
+    if detect is not None and not callable(detect):
+        msg = f"detect is {detect!r}: expected a function of a text"
+        raise PolicyError(msg)
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            msg = f"pattern {pattern!r} is not a regular expression: {error}"
+            raise PolicyError(msg) from error
 
 
-def _detected(detect: Detect, texts: list[str]) -> str | None:
+def _conversation(request: Request) -> list[str]:
+    """All texts of the messages: the whole conversation is sent."""
+    texts = [text for message in request.messages for text in (message.text, message.beside) if text]
+    return [*texts, request.question] if request.question else texts
+
+
+def _named(kind: str, names: tuple[str, ...], present: frozenset[str]) -> str | None:
+    return next((f"{kind} {name!r}" for name in names if name in present), None)
+
+
+def _matching_pattern(patterns: tuple[str, ...], texts: Sequence[str]) -> str | None:
+    for position, pattern in enumerate(patterns, start=1):
+        if any(re.search(pattern, text) for text in texts):
+            return f"pattern {position}"
+    return None
+
+
+def _detected(detect: Detect, texts: Sequence[str]) -> str | None:
     name = getattr(detect, "__name__", type(detect).__name__)
     try:
         return f"detector {name}" if any(detect(text) for text in texts) else None
     except MissingExtraError:
         raise
-    except Exception as error:  # noqa: BLE001  it is told, and a text nobody could look at is not let out
+    except Exception as error:  # noqa: BLE001  the reason names it, and a text that could not be checked stays private
         return f"detector {name} failed with {type(error).__name__}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeepPrivate:
-    """Calls that match stay on the first tier, whatever else is set, fails or is asked for.
+    """Keep calls that match on the first tier, whatever else is set, fails or is asked for.
 
     Parameters
     ----------
     patterns : tuple of str
-        Regular expressions, searched in every text that would be sent: messages with the names of their speakers and
-        their tool calls, addresses and titles of attachments, definitions of tools, further arguments of the call. What
-        is inside an image or a file is not looked at; `Request.attachments` tells a rule of your own that there is one.
+        Regular expressions, searched in every text that would be sent: messages with the names of their speakers and their tool calls,
+        addresses and titles of attachments, definitions of tools, further arguments of the call. The content of images and files is not
+        searched; a rule of your own can tell by `Request.attachments` that there is some.
     tags : tuple of str
         Tags of the request.
     tools : tuple of str
-        Names of tools: calls that are offered one of them match.
+        Names of tools: calls that may use one of them match.
     detect : callable, optional
-        `detect(text)` is true of a private text; asked for each of these texts, last, before anything leaves the process.
-        Where it raises, the call counts as private. `confroute.policy.Presidio` is one.
+        `detect(text)` is true of a private text; it is called with each of these texts, after the other conditions. A call for which it
+        raises counts as private. `confroute.policy.Presidio` is one.
     tier : str
-        Where private text may go.
+        The tier that may see private text.
     name : str
-        What decisions call the rule.
+        Name of the rule in decisions.
 
     Examples
     --------
@@ -144,42 +128,41 @@ class KeepPrivate:
     name: str = "keep_private"
 
     def __post_init__(self) -> None:
-        self._about.check()
-
-    @property
-    def _about(self) -> _About:
-        return _About(
-            patterns=self.patterns, tags=self.tags, tools=self.tools, detect=self.detect, beside=True
-        )
+        _check(self.tags, self.tools, patterns=self.patterns, detect=self.detect)
 
     def __call__(self, request: Request) -> Ruling | None:
         """Keep the call if it matches."""
-        found = self._about.found(request)
-        if found is None:
+        match = self._match(request)
+        if match is None:
             return None
-        return Ruling(
-            rule=self.name,
-            tier=self.tier,
-            reason=f"private ({found}): stays on {self.tier}",
-            private=True,
-        )
+        reason = f"private ({match}): stays on {self.tier}"
+        return Ruling(rule=self.name, tier=self.tier, reason=reason, private=True)
+
+    def _match(self, request: Request) -> str | None:
+        """The condition that the request meets, in words that do not repeat its text."""
+        match = _named("tag", self.tags, request.tags) or _named("tool", self.tools, request.tools)
+        if match is not None:
+            return match
+        texts = [*_conversation(request), *((request.beside,) if request.beside else ())]
+        match = _matching_pattern(self.patterns, texts)
+        return _detected(self.detect, texts) if match is None and self.detect is not None else match
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendTo:
-    """Calls that match go to one tier at once.
+    """Send calls that match to one tier at once.
 
     Parameters
     ----------
     tier : str
     patterns, tags, tools : tuple of str
-        As in `KeepPrivate`, but patterns are searched in the conversation only: a tool's definition is the same in every
-        call. A tag may name a tenant: "tenant=acme".
+        As in `KeepPrivate`, but patterns are searched in the conversation only: a tool's definition is the same in every call. A tag may
+        name a tenant: "tenant=acme".
     purposes : tuple of str
-        What calls are for, as the host names it. LlamaIndex: "text_qa", "refine", "summary", "condense",
-        "query_gen", "keyword_extract", "single_select" and its other prompt types.
+        The host's names of the steps that calls are for. LlamaIndex: "text_qa", "refine", "summary", "condense", "query_gen",
+        "keyword_extract", "single_select" and its other prompt types.
     name : str
-        What decisions call the rule.
+        Name of the rule in decisions.
 
     Examples
     --------
@@ -197,15 +180,16 @@ class SendTo:
     name: str = "send_to"
 
     def __post_init__(self) -> None:
-        self._about.check()
-
-    @property
-    def _about(self) -> _About:
-        return _About(patterns=self.patterns, tags=self.tags, purposes=self.purposes, tools=self.tools)
+        _check(self.tags, self.purposes, self.tools, patterns=self.patterns, detect=None)
 
     def __call__(self, request: Request) -> Ruling | None:
         """Send the call if it matches."""
-        found = self._about.found(request)
-        if found is None:
+        match = (
+            (f"purpose {request.purpose!r}" if request.purpose in self.purposes else None)
+            or _named("tag", self.tags, request.tags)
+            or _named("tool", self.tools, request.tools)
+            or _matching_pattern(self.patterns, _conversation(request))
+        )
+        if match is None:
             return None
-        return Ruling(rule=self.name, tier=self.tier, reason=f"{found} goes to {self.tier}")
+        return Ruling(rule=self.name, tier=self.tier, reason=f"{match} goes to {self.tier}")

@@ -1,4 +1,4 @@
-"""The number an uncertainty is compared with, and where it came from."""
+"""The number that an uncertainty is compared with, and where it comes from."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Threshold:
     value : float
         In the signal's unit.
     source : str
-        Where the number came from; stands in every decision.
+        Where the number comes from; every decision names it.
     certificate : Certificate or None
-        What it promises about calls to come; stands in every decision that it settles.
+        Its guarantee for future calls, also in every decision that it settles.
 
     Raises
     ------
@@ -45,7 +45,7 @@ class Threshold:
 
     @classmethod
     def for_cloud_share(cls, uncertainty: Sequence[float], *, share: float) -> Threshold:
-        """The threshold that sends about `share` of calls like the recorded ones to the next tier.
+        """Find the threshold that sends about `share` of calls like the recorded ones to the next tier.
 
         Parameters
         ----------
@@ -56,7 +56,7 @@ class Threshold:
         Raises
         ------
         CalibrationError
-            Fewer than 8 rows, values that are no numbers, a share outside [0, 1], or one that keeps no call.
+            Fewer than 8 rows, values that are not finite, a share outside [0, 1], or one that keeps no call.
 
         Examples
         --------
@@ -69,7 +69,9 @@ class Threshold:
         values = _recorded(uncertainty)
         kept = round((1 - share) * values.size)
         if kept == 0:
-            msg = f"a cloud share of {share:g} on {values.size} calls keeps none: call the cloud model itself"
+            msg = (
+                f"a cloud share of {share:g} on {values.size} calls keeps none: call the cloud model directly"
+            )
             raise CalibrationError(msg)
         value = float(values[kept - 1])
         got = float((values > value).mean())
@@ -84,7 +86,7 @@ class Threshold:
         *,
         price: float = 0.1,
     ) -> Threshold:
-        """The threshold with the best mean of quality minus `price` a call to the cloud, on recorded calls.
+        """Find the threshold with the best mean quality, less `price` per call to the cloud, on recorded calls.
 
         Parameters
         ----------
@@ -92,21 +94,21 @@ class Threshold:
         edge_quality : sequence of float in [0, 1]
             Quality of the edge's answer to each call.
         cloud_quality : sequence of float in [0, 1], optional
-            Quality of the cloud's; 1 everywhere if not given.
+            Quality of the cloud's; 1 everywhere by default.
         price : float
-            What one call to the cloud costs, in units of quality: 0.1 means that ten calls are worth one answer
-            turned from wrong to right.
+            What a call to the cloud costs, in units of quality: 0.1 means that ten calls are worth one answer turned from wrong to
+            right.
 
         Raises
         ------
         CalibrationError
-            Fewer than 8 rows, columns of different lengths, values that are no numbers, or recorded calls on
-            which every threshold is worse than the cloud alone.
+            Fewer than 8 rows, columns of different lengths, values that are not finite, or recorded calls on which every threshold is
+            worse than the cloud alone.
 
         Notes
         -----
-        This is an optimum on the recorded calls, not a promise about new ones. Candidates are the midpoints between
-        neighbouring values and both ends; the lowest (most calls to the cloud) wins ties.
+        This is an optimum on the recorded calls, not a guarantee for new ones. Candidates are the midpoints between neighbouring values
+        and both ends; of equal ones the lowest (most calls to the cloud) is taken.
 
         Examples
         --------
@@ -118,25 +120,27 @@ class Threshold:
         cloud = np.ones(values.size) if cloud_quality is None else np.asarray(cloud_quality, dtype=np.float64)
         edge = np.asarray(edge_quality, dtype=np.float64)
         if not edge.size == cloud.size == values.size:
-            msg = f"{values.size} uncertainties, {edge.size} edge and {cloud.size} cloud qualities: expected one of each a call"
+            msg = f"{values.size} uncertainties, {edge.size} edge and {cloud.size} cloud qualities: expected one of each per call"
             raise CalibrationError(msg)
         if not np.isfinite(edge).all() or not np.isfinite(cloud).all() or not math.isfinite(price):
-            msg = f"price is {price}, or a quality is no finite number: leave out rows that were not graded"
+            msg = (
+                f"price is {price}, or a quality is not a finite number: leave out rows that were not graded"
+            )
             raise CalibrationError(msg)
         loss = (cloud - price - edge)[order]
-        # worth[k]: what is gained over all-cloud by keeping the k least uncertain answers
+        # worth[k]: the gain over all-cloud by keeping the k least uncertain answers
         worth = np.concatenate([[0.0], np.cumsum(-loss)])
         ends = np.concatenate([[True], values[1:] > values[:-1], [True]])
         kept = int(np.argmax(np.where(ends, worth, -np.inf)))
         if kept == 0:
             msg = (
                 f"no threshold beats the cloud alone on {values.size} calls (mean quality: edge {edge.mean():.2f}, "
-                f"cloud {cloud.mean():.2f}, price {price:g} a call): use a better edge, signal or price"
+                f"cloud {cloud.mean():.2f}, price {price:g} per call): use a better edge, signal or price"
             )
             raise CalibrationError(msg)
         return cls(
             value=_between(values, kept),
-            source=f"best of quality - {price:g} a cloud call on {values.size} recorded calls",
+            source=f"best of quality - {price:g} per cloud call on {values.size} recorded calls",
         )
 
     @classmethod
@@ -154,28 +158,27 @@ class Threshold:
         seed: int = 0,
         date: str | None = None,
     ) -> Threshold:
-        """The threshold that keeps most answers among those whose loss is proved to be at most `alpha`.
+        """Find the threshold that keeps most answers among those whose mean loss is proved to be at most `alpha`.
 
         Parameters
         ----------
         uncertainty : sequence of float
-            One per recorded call that had no part in choosing or fitting the signal.
+            One per recorded call that was not used to choose or fit the signal.
         edge_quality, cloud_quality : sequence of float in [0, 1]
-            As graded. Without `cloud_quality` the cloud counts as always right. For a promise that needs no grading, give
-            whether both answers agree as `edge_quality`.
+            The graded qualities. Without `cloud_quality` the cloud counts as always right. For a guarantee without grading, give as
+            `edge_quality` whether both answers agree.
         alpha : float in (0, 1)
             The bound on the mean loss over calls; for "net" in (-1, 1).
         delta : float in (0, 1), or None
-            Probability that the promise is broken. None bounds the expected loss of the next call instead, by
-            conformal risk control.
+            Probability that the bound does not hold. None bounds the expected loss of the next call instead, by conformal risk control.
         loss : {"regret", "error", "net", "selective"}
-            See `confroute.policy.guarantee.severity`. "regret" is what is lost to always asking the cloud.
+            See `confroute.policy.guarantee.severity`. "regret" is the loss compared with always asking the cloud.
         horizon : float, optional
-            The promise is also to hold for the loss measured over so many calls to come, which scatters around its mean; as
-            many as there are rows by default, `math.inf` for the long run only. Exact for losses of 0 and 1 that
-            never fall as more is kept ("regret", "error"); other losses are promised for the long run only.
+            The bound also holds for the loss measured over so many future calls, which scatters around its mean; by default as many as
+            there are rows, `math.inf` for the long run only. Exact for losses of 0 and 1 that never fall as more is kept ("regret",
+            "error"); other losses are bounded for the long run only.
         grid : sequence of float, optional
-            Thresholds fixed beforehand. By default quantiles of the uncertainties, chosen without the qualities.
+            Candidate thresholds, fixed in advance. By default quantiles of the uncertainties, chosen without the qualities.
         seed : int
             Of the order in which the betting bound takes the rows ("net").
         date : str, optional
@@ -189,13 +192,13 @@ class Threshold:
         Raises
         ------
         CalibrationError
-            Too few rows for these levels, or a target that the edge cannot meet; with the numbers.
+            Too few rows for these levels, or a target that the edge cannot meet; the message holds the numbers.
 
         Notes
         -----
         Learn-then-Test with fixed-sequence testing (arXiv 2110.01052): exact binomial or hypergeometric tests for losses of
-        0 and 1, Hoeffding-Bentkus in [0, 1], a betting bound in [-1, 1]. It assumes that calls to come are exchangeable
-        with the recorded ones, and it is about quality as it was graded: a judge's mistakes are not covered.
+        0 and 1, Hoeffding-Bentkus in [0, 1], a betting bound in [-1, 1]. It assumes that future calls are exchangeable with the recorded
+        ones, and it is about the quality as graded: mistakes of a judge are not covered.
 
         Examples
         --------
@@ -232,12 +235,12 @@ class Threshold:
         loss: Loss = "regret",
         horizon: float | None = None,
     ) -> dict[str, Threshold]:
-        """One certified threshold a group, all of whose promises hold together with probability 1 - `delta`.
+        """Find a certified threshold per group, so that all bounds hold together with probability 1 - `delta`.
 
         Parameters
         ----------
         group : sequence of str
-            A tag of each recorded call, as `Request.tags` will hold it; see `Gate.by_tag`.
+            A tag of each recorded call, as `Request.tags` will hold it; see `Gate.by_tag`. The other parameters are those of `certify`.
 
         Returns
         -------
@@ -249,7 +252,7 @@ class Threshold:
         CalibrationError
             A group whose rows are too few or cannot meet the target; the message names it.
         """
-        found = certified_groups(
+        groups = certified_groups(
             group,
             uncertainty,
             edge_quality,
@@ -261,7 +264,7 @@ class Threshold:
         )
         return {
             name: cls(value=value, source=promise.words, certificate=promise)
-            for name, (value, promise) in found.items()
+            for name, (value, promise) in groups.items()
         }
 
 
@@ -278,5 +281,5 @@ def _between(values: np.ndarray[tuple[int], np.dtype[np.float64]], kept: int) ->
         return float(values[-1])
     low, high = float(values[kept - 1]), float(values[kept])
     middle = round((low + high) / 2, 12)
-    # Of values that lie closer than that, rounding could keep one more or one less.
+    # Between values that are closer than that, rounding could keep one more or one less.
     return middle if low <= middle < high else low

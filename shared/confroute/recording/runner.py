@@ -18,7 +18,7 @@ from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.text_host import TextHost, facts_of
 from confroute.models.inside import option_alternatives
-from confroute.models.prompt_cache import prompts_kept
+from confroute.models.prompt_cache import prompt_caching
 from confroute.models.text_model import TextModel
 from confroute.prices import Price
 from confroute.recording.grade import answer_in, graded
@@ -27,8 +27,8 @@ from confroute.recording.rows import TOP_LOGPROBS, RecordedSample, Row, Side
 from confroute.recording.signals import SIGNALS, Build, with_signals
 from confroute.remediation import describe
 from confroute.signals.answers import options_in
-from confroute.signals.base import alternatives_wanted
-from confroute.signals.option_probability import by_option
+from confroute.signals.base import max_top_logprobs
+from confroute.signals.option_probability import letter_logprobs
 from confroute.types import JSON, Generation, Message
 
 # They hold for every row: kept in each of them, a run of a thousand rows would be a thousand times the same error.
@@ -86,7 +86,7 @@ class Recorder:
             A model that was never set up.
         """
         messages = messages_of(given, self.system)
-        with prompts_kept():
+        with prompt_caching():
             asks = _RowAsks(ask=self._ask("edge", self.edge, messages))
             edge = self._edge(given, messages, asks)
             row = replace(given, edge=edge, cloud=self._cloud(given, messages))
@@ -123,7 +123,7 @@ class Recorder:
     def _wanted(self) -> int:
         if self.top_logprobs is not None:
             return self.top_logprobs
-        return alternatives_wanted(build(max(2, self.samples)) for build in self.signals.values())
+        return max_top_logprobs(build(max(2, self.samples)) for build in self.signals.values())
 
     def _cloud(self, given: Row, messages: tuple[Message, ...]) -> Side | None:
         if self.cloud is None:
@@ -195,8 +195,8 @@ def _options(
         return None
     loaded = getattr(model, "loaded", None)
     if loaded is not None:
-        return by_option(option_alternatives(loaded(), messages, letters), letters)
-    return by_option(draft.top_logprobs[0], letters) or None if draft.top_logprobs else None
+        return letter_logprobs(option_alternatives(loaded(), messages, letters), letters)
+    return letter_logprobs(draft.top_logprobs[0], letters) or None if draft.top_logprobs else None
 
 
 def _answered(given: Row, answer: Generation, model: str, price: Price | None) -> Side:

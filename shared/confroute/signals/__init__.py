@@ -1,4 +1,4 @@
-"""Evidence to uncertainty, one method a file."""
+"""Signals: each turns evidence about a draft into one number, its uncertainty."""
 
 from confroute.decision import Measurement
 from confroute.signals.abstention import ContextLacks, abstains

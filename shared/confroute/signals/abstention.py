@@ -1,4 +1,4 @@
-"""A draft that says that the context does not hold the answer, and whether to believe it."""
+"""Abstention: a draft says that the context does not hold the answer, and the signal measures the doubt about that claim."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _COMMON = """
     to too under until up very was we were what when where which while who whom whose why will with would yes you your
     answer based context document information given mentioned provided says text according
 """
-_STOP = frozenset(_COMMON.split())
+_STOP_WORDS = frozenset(_COMMON.split())
 
 
 def content_words(text: str) -> frozenset[str]:
-    """Words and numbers of a text without those that every text has, in lower case and without a plural s.
+    """The words and numbers that carry a text's content: in lower case, without stop words and plural s.
 
     Examples
     --------
@@ -34,11 +34,11 @@ def content_words(text: str) -> frozenset[str]:
     ['07:30', 'ferrie', 'leave', 'pier']
     """
     words = (match.group().lower() for match in _WORD.finditer(text))
-    return frozenset(_singular(word) for word in words if word not in _STOP)
+    return frozenset(_singular(word) for word in words if word not in _STOP_WORDS)
 
 
 def numbers(text: str) -> frozenset[str]:
-    """The numbers of a text as they are written.
+    """The numbers of a text, as written.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def numbers(text: str) -> frozenset[str]:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences and lines of a text that hold a word.
+    """The sentences and lines of a text that hold at least one word.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def _singular(word: str) -> str:
 
 
 _SOURCE = r"(?:context|texts?|documents?|passages?|information|sources?|excerpts?|articles?)"
-_NOT_THERE = re.compile(
+_ABSTENTION = re.compile(
     rf"""
       \b{_SOURCE}\b (?:\ \w+){{0,5}}? \ (?:not|nothing)\b (?:\ \w+){{0,2}}?
         \ (?:mention|say|provid|contain|specif|stat|includ|give|indicat|answer|tell|list|about)
@@ -78,7 +78,7 @@ _NOT_THERE = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _APOSTROPHE = chr(0x2019)
-# "Dogs are not mentioned." is all there is to it; "Not on Sundays, as the table says." goes on.
+# An abstention comes at the start; further on, the same words belong to an answer.
 MOST_WORDS = 60
 
 
@@ -90,7 +90,7 @@ def abstains(text: str, phrases: tuple[str, ...] = ()) -> bool:
     text : str
         English; give the words of other languages as `phrases`.
     phrases : tuple of str
-        Further regular expressions, searched without regard to case: what your own prompt asks the model to say.
+        Further regular expressions, case-insensitive: what your own prompt asks the model to say.
 
     Examples
     --------
@@ -104,15 +104,15 @@ def abstains(text: str, phrases: tuple[str, ...] = ()) -> bool:
     if any(re.search(phrase, text, re.IGNORECASE) for phrase in phrases):
         return True
     plain = text.replace(_APOSTROPHE, "'").replace("n't", " not").replace("cannot", "can not")
-    return _NOT_THERE.search(" ".join(plain.split()[:MOST_WORDS])) is not None
+    return _ABSTENTION.search(" ".join(plain.split()[:MOST_WORDS])) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextLacks:
-    """How doubtful it is that the context lacks the answer, where a draft says so; in [0, 1].
+    """Doubt about a draft's claim that the context lacks the answer; in [0, 1], higher means less reliable.
 
-    A larger model that is shown the same passages cannot find what is not there, so such a draft is kept unless the
-    context looks as if it held the answer. It says nothing of drafts that give one: other gates judge those.
+    A larger model that reads the same passages cannot find what is not there, so such a draft is kept unless the
+    context seems to hold the answer after all. Drafts that give an answer are left to the other gates.
 
     Parameters
     ----------
@@ -120,12 +120,12 @@ class ContextLacks:
         "words": the share of the question's content words that stand in the passages. "scores": the best
         retrieval score, where scores are cosines.
     phrases : tuple of str
-        Further regular expressions by which your model says that it found nothing; see `abstains`.
+        Further regular expressions for how your model says that there is no answer; see `abstains`.
 
     Raises
     ------
     PolicyError
-        An unknown choice or a phrase that is no regular expression.
+        An unknown choice, or a phrase that is not a regular expression.
 
     Examples
     --------
@@ -155,7 +155,7 @@ class ContextLacks:
             try:
                 re.compile(phrase)
             except re.error as error:
-                msg = f"phrase {phrase!r} is no regular expression: {error}"
+                msg = f"phrase {phrase!r} is not a regular expression ({error}): escape special characters with re.escape"
                 raise PolicyError(msg) from error
 
     @property
@@ -165,29 +165,29 @@ class ContextLacks:
 
     @property
     def range(self) -> Range:
-        """0 to 1: how much of the question the context is about."""
+        """0 to 1: the share of the question that the context covers, or its best cosine."""
         return Range(high=1.0, unit="of the question found")
 
     def measure(self, case: Case) -> AskGenerator[Measurement]:
-        """Return how much the context looks as if it held the answer after all.
+        """Return how far the context seems to hold the answer after all.
 
         Raises
         ------
         SignalUnavailableError
-            Nothing was retrieved, the draft gives an answer, or the question has no word to look for.
+            Nothing was retrieved, the draft gives an answer, or the question has no content word.
         """
-        yield from ()  # a generator like every other signal, though it asks for nothing
+        yield from ()  # a generator like every other signal, although it asks for nothing
         passages = case.context.passages if case.context is not None else ()
         if not passages:
             raise SignalUnavailableError("nothing was retrieved")
         if not abstains(case.draft.text, self.phrases):
             raise SignalUnavailableError("the draft gives an answer")
-        asked = content_words(case.question)
+        question = content_words(case.question)
         details: dict[str, JSON] = {"by": self.by, "passages": len(passages)}
         if self.by == "scores":
             value = min(1.0, max(0.0, *cosines(case)))
-        elif asked:
-            value = len(asked & content_words(" ".join(passages))) / len(asked)
+        elif question:
+            value = len(question & content_words(" ".join(passages))) / len(question)
         else:
-            raise SignalUnavailableError("the question has no word to look for")
+            raise SignalUnavailableError("the question has no word to look for in the passages")
         return Measurement(signal=self.name, uncertainty=value, details=details, abstention=True)

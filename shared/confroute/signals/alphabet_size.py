@@ -1,4 +1,4 @@
-"""Semantic alphabet size: how many meanings there are, the ones that were not drawn included."""
+"""Semantic alphabet size: how many meanings a model could give, those not drawn included."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from dataclasses import dataclass, field
 
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
-from confroute.signals.base import Case, Range, said_by, samples
+from confroute.signals.base import Case, Range, draw_samples, sample_texts
 from confroute.signals.clusters import Clusters
 from confroute.signals.equivalence import Equivalence, SameText
 from confroute.signals.graph import SampleGraph, soft_count
-from confroute.signals.similarity import alike
+from confroute.signals.similarity import pairwise_similarities
 
 
 def alphabet_size(counts: Sequence[int], spectral: float) -> float:
-    """Estimated number of meanings; 1 or more.
+    """Estimate how many meanings a model could give; 1 or more.
 
     Parameters
     ----------
     counts : sequence of int
-        Answers of each meaning that was drawn.
+        Number of answers of each meaning drawn.
     spectral : float
         The soft count of meanings (`confroute.signals.graph.soft_count`).
 
     Notes
     -----
-    Of n answers in k meanings, f1 of them alone: Good and Turing's k n / (n - f1), or `spectral` where that is more
-    or where all differ.
+    For n answers in k meanings, f1 of which hold a single answer: the Good-Turing estimate k n / (n - f1), or
+    `spectral` where that is larger or where all answers differ.
 
     Examples
     --------
@@ -40,18 +40,18 @@ def alphabet_size(counts: Sequence[int], spectral: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlphabetSize(SampleGraph):
-    """Estimated number of meanings that the model could give, 1 or more; 1 where all samples agree.
+    """Estimated number of meanings that the model could give; 1 or more, 1 where all samples agree.
 
     Parameters
     ----------
     equivalence : Equivalence
-        What makes two answers the same; `similarity` is for the soft count.
+        What makes two answers the same. `similarity` serves the soft count.
 
     Notes
     -----
     The hybrid estimate of McCabe et al. (arXiv 2509.14478), who find that counting meanings ranks errors better than
-    semantic entropy does. Where all answers differ, counting alone knows no bound, and the soft count is taken: there,
-    and only there, one more disagreement can lower the value ((2, 1, 1) gives 6, four alone at most 4).
+    semantic entropy does. Where all answers differ, the count alone has no upper bound, so the soft count is used. Only
+    there can one more disagreement lower the value: answers grouped (2, 1, 1) give 6, four different ones at most 4.
     """
 
     equivalence: Equivalence = field(default_factory=SameText)
@@ -74,18 +74,18 @@ class AlphabetSize(SampleGraph):
         SignalUnavailableError
             The tier cannot sample.
         """
-        drawn = yield from samples(case, self.n, temperature=self.temperature)
-        texts = said_by(drawn, case.tier.model)
+        drawn = yield from draw_samples(case, self.n, temperature=self.temperature)
+        texts = sample_texts(drawn, case.tier.model)
         clusters = Clusters(question=case.question, equivalence=self.equivalence)
         yield from clusters.extend(texts)
-        found = yield from alike(case.question, texts, self.similarity)
+        similarities = yield from pairwise_similarities(case.question, texts, self.similarity)
         return Measurement(
             signal=self.name,
-            uncertainty=max(1.0, alphabet_size(clusters.counts, soft_count(found.matrix))),
+            uncertainty=max(1.0, alphabet_size(clusters.counts, soft_count(similarities.matrix))),
             details={
                 "drawn": len(drawn),
                 "of": self.n,
                 "clusters": [*sorted(clusters.counts, reverse=True)],
-                "pairs": clusters.pairs + found.pairs,
+                "pairs": clusters.pairs + similarities.pairs,
             },
         )

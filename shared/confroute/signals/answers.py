@@ -1,4 +1,4 @@
-"""The final answer inside a text: a number, an option letter or a short string, comparable across samples."""
+"""Extract the final answer from a text: a number, an option letter or a short string that samples can be compared by."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from confroute.types import Generation
 Kind: TypeAlias = Literal["auto", "number", "option", "text"]
 
 _NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?"
-# "####" is GSM8K's own marker; \boxed{} is what maths-tuned models write.
+# GSM8K marks its answers with "####"; maths-tuned models write \boxed{}.
 _MARKED_NUMBER = re.compile(
     rf"(?:####|\\boxed\{{|\banswer\s*(?:is|:|=)|\bresult\s*(?:is|:|=))\s*[*$€£\\( ]*({_NUMBER})",
     re.IGNORECASE,
@@ -26,11 +26,11 @@ _ASKS_NUMBER = re.compile(
     r"\bhow (?:many|much|old|far|long|tall|big)\b|\bcalculate\b|\bcompute\b|\d\s*[-+*/x\u00d7\u00f7^]\s*\d",
     re.IGNORECASE,
 )
-# Punctuation is gone before these are looked for.
+# Matched after punctuation is removed.
 _LEAD_IN = re.compile(
     r"^(?:(?:the )?(?:final |correct )?answer(?: is)?|its|it is|thats|that is|that would be|this is)(?:\s+|$)"
 )
-# A point or comma inside a number, and a star or hyphen between two symbols, is no prose.
+# Prose punctuation only: points and commas inside numbers, stars and hyphens between symbols carry meaning.
 _PROSE = re.compile(r"[;:!?'\"()\[\]{}`~_\u2018-\u201f\u2026]|[.](?!\d)|,")
 _STARS = re.compile(r"(?<!\w)[*]+|[*]+(?!\w)")
 _DASHES = re.compile(r"[\u2013\u2014]|-(?!\d)")
@@ -43,7 +43,7 @@ SHORT_WORDS = 8
 
 
 def normalised(text: str) -> str:
-    """Text without case, prose punctuation, articles, lead-ins and repeated spaces.
+    """Normalise a text for comparison: no case, prose punctuation, articles, lead-ins or repeated spaces.
 
     Symbols that carry meaning stay: signs and points of numbers, operators, "C++".
 
@@ -60,7 +60,7 @@ def normalised(text: str) -> str:
 
 
 def number_in(text: str) -> str | None:
-    """The final number of a text in canonical form: the last marked one ("the answer is 7"), else the last.
+    """The final number of a text in canonical form: the last marked one ("the answer is 7"), else the last one.
 
     Examples
     --------
@@ -72,14 +72,14 @@ def number_in(text: str) -> str | None:
     span = number_span(text)
     if span is None:
         return None
-    found = text[slice(*span)]
-    if found.lower() in _NUMBER_WORDS:
-        return str(_NUMBER_WORDS.index(found.lower()))
-    return f"{float(found.replace(',', '')):.12g}"
+    number = text[slice(*span)]
+    if number.lower() in _NUMBER_WORDS:
+        return str(_NUMBER_WORDS.index(number.lower()))
+    return f"{float(number.replace(',', '')):.12g}"
 
 
 def number_span(text: str) -> tuple[int, int] | None:
-    """Where the number that `number_in` reads stands, in characters.
+    """Start and end, in characters, of the number that `number_in` reads.
 
     Examples
     --------
@@ -87,16 +87,16 @@ def number_span(text: str) -> tuple[int, int] | None:
     ((3, 4), None)
     """
     marked = [match.span(1) for match in _MARKED_NUMBER.finditer(text)]
-    found = marked or [match.span() for match in _ANY_NUMBER.finditer(text)]
-    if found:
-        return found[-1]
+    spans = marked or [match.span() for match in _ANY_NUMBER.finditer(text)]
+    if spans:
+        return spans[-1]
     words = [word.span() for word in re.finditer(r"[A-Za-z]+", text) if word[0].lower() in _NUMBER_WORDS]
-    # Several number words may be one number ("twenty one"), which this does not read.
+    # Several number words may form one number ("twenty one"), which is not parsed here.
     return words[0] if len(words) == 1 else None
 
 
 def option_in(text: str) -> str | None:
-    """The option letter A to J that a text chooses, or None.
+    """The option letter, A to J, that a text chooses; None where it chooses none.
 
     Examples
     --------
@@ -113,7 +113,7 @@ def option_in(text: str) -> str | None:
 
 
 def option_span(text: str) -> tuple[int, int] | None:
-    """Where the option letter that `option_in` reads stands, in characters.
+    """Start and end, in characters, of the option letter that `option_in` reads.
 
     Examples
     --------
@@ -124,16 +124,16 @@ def option_span(text: str) -> tuple[int, int] | None:
     if marked:
         return marked[-1]
     leading = _LEADING_OPTION.match(text)
-    # "A planet ..." and "I think ..." begin with words, not with choices.
+    # "A planet ..." and "I think ..." begin with words, not with option letters.
     if leading and not re.match(r"^\W*[AI]\s+[a-z]", text):
         return leading.span(1)
     return None
 
 
 def kind_of(question: str) -> Kind:
-    r"""What kind of answer a question wants: "option" if it lists options, "number" if it asks for one, else "text".
+    r"""What kind of answer a question asks for: "option" if it lists options, "number" if it asks for one, else "text".
 
-    A question that holds several numbers is taken for a word problem.
+    A question with several numbers counts as a word problem.
 
     Examples
     --------
@@ -151,28 +151,28 @@ def kind_of(question: str) -> Kind:
 
 
 def options_in(question: str) -> tuple[str, ...]:
-    r"""The letters of the options that a question lists, in order; fewer than two are none.
+    r"""The letters of the options that a question lists, in order; empty where it lists fewer than two.
 
     Examples
     --------
     >>> options_in("Which one?\nA. Mars\nB. Venus"), options_in("A. Lincoln was who?")
     (('A', 'B'), ())
     """
-    found = tuple(dict.fromkeys(_LISTED_OPTION.findall(question)))
-    return found if len(found) > 1 else ()
+    letters = tuple(dict.fromkeys(_LISTED_OPTION.findall(question)))
+    return letters if len(letters) > 1 else ()
 
 
 def final_answer(text: str, question: str, *, kind: Kind = "auto") -> str | None:
-    """The comparable final answer of a text, or None where there is none.
+    """Extract the final answer of a text in a form that can be compared; None where there is none.
 
     Parameters
     ----------
     text : str
-        What a model said.
+        A model's answer.
     question : str
-        What it was asked: decides the kind where `kind` is "auto".
+        The question; it decides the kind where `kind` is "auto".
     kind : {"auto", "number", "option", "text"}
-        A "text" answer is the normalised text itself, if it has at most eight words; longer texts have no short
+        A "text" answer is the normalised text itself if it has at most eight words. Longer texts have no short
         answer to compare.
 
     Examples
@@ -182,17 +182,17 @@ def final_answer(text: str, question: str, *, kind: Kind = "auto") -> str | None
     >>> final_answer("The capital is a city that ... and so on for many words", "Capital?") is None
     True
     """
-    wanted = kind_of(question) if kind == "auto" else kind
-    if wanted == "option":
+    effective = kind_of(question) if kind == "auto" else kind
+    if effective == "option":
         return option_in(text)
-    if wanted == "number" and (kind == "number" or number_in(text) is not None):
+    if effective == "number" and (kind == "number" or number_in(text) is not None):
         return number_in(text)
     short = normalised(text)
     return short if short and len(short.split()) <= SHORT_WORDS else None
 
 
 def answer_of(generation: Generation, question: str, *, kind: Kind = "auto") -> str | None:
-    """The comparable final answer of a generation: the host's own where it gave one, else `final_answer`."""
+    """The comparable final answer of a generation: the host's canonical form where there is one, else `final_answer`."""
     if generation.answer is not None:
         return generation.answer
     return final_answer(generation.text, question, kind=kind)

@@ -1,4 +1,4 @@
-"""What a signal is: evidence in, one uncertainty out, without I/O."""
+"""The interface of a signal: evidence in, one uncertainty out, no I/O."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Settled: TypeAlias = Callable[[float, float], bool]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """The values an uncertainty can take.
+    """The values that an uncertainty can take, and their unit.
 
     Examples
     --------
@@ -34,22 +34,22 @@ class Range:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One draft to be judged.
+    """A draft to judge, and what is known about its call.
 
     Attributes
     ----------
     tier : Tier
         The tier that wrote the draft, and that samples are drawn from.
     question : str
-        What was asked.
+        The question that the draft answers.
     draft : Generation
     settled : callable
         `settled(low, high)` is True when an uncertainty anywhere in [low, high] leads to the same decision: a
         signal that draws evidence step by step may then stop.
     pools : dict
-        Samples drawn so far, by temperature: signals of one call share them.
+        Samples drawn so far, by temperature; the signals of one call share them.
     context : Context or None
-        What was retrieved for the question, if anything was.
+        The passages retrieved for the question, if any.
     messages : tuple of Message
         The whole conversation; empty where only the question is known.
     """
@@ -86,40 +86,40 @@ class Signal(Protocol):
         ...
 
     def measure(self, case: Case) -> AskGenerator[Measurement]:
-        """Yield asks for the evidence it needs and return the measurement.
+        """Yield asks for the evidence that the signal needs, and return its measurement.
 
         Raises
         ------
         SignalUnavailableError
-            The evidence is not to be had from this tier. Never return a low uncertainty instead.
+            This tier cannot provide the evidence. Never return a low uncertainty instead.
         """
         ...
 
 
-def alternatives_wanted(signals: Iterable[Signal]) -> int:
-    """How many alternatives a token the draft should be asked for.
+def max_top_logprobs(signals: Iterable[Signal]) -> int:
+    """The most alternatives per token that any of these signals reads; the draft is asked for as many.
 
-    A signal that reads alternatives says how many in a field `top_logprobs`; most signals have none.
+    A signal that reads alternatives states how many in an attribute `top_logprobs`; most signals have none.
     """
     return max((getattr(signal, "top_logprobs", 0) for signal in signals), default=0)
 
 
-def said_by(drawn: Sequence[Generation], model: str) -> list[str]:
-    """What each sample says, as meanings are made of it.
+def sample_texts(generations: Sequence[Generation], model: str) -> list[str]:
+    """The texts to compare of several samples: the host's canonical answer where there is one, else the text.
 
     Raises
     ------
     SignalUnavailableError
-        Two samples or more and no word in any: all would be one meaning, and the model certain of nothing at all.
+        Two samples or more, all of them empty: equal texts would look like certainty.
     """
-    texts = [sample.answer or sample.text for sample in drawn]
+    texts = [sample.answer or sample.text for sample in generations]
     if len(texts) > 1 and not any(text.strip() for text in texts):
         raise SignalUnavailableError(f"{model} returned {len(texts)} empty samples")
     return texts
 
 
-def samples(case: Case, count: int, *, temperature: float) -> AskGenerator[list[Generation]]:
-    """Return the first `count` samples at `temperature`, drawing only those that are missing.
+def draw_samples(case: Case, count: int, *, temperature: float) -> AskGenerator[list[Generation]]:
+    """Return the first `count` samples of a call at `temperature`; ask only for those not drawn yet.
 
     Raises
     ------
@@ -130,8 +130,9 @@ def samples(case: Case, count: int, *, temperature: float) -> AskGenerator[list[
         raise SignalUnavailableError(f"{case.tier.model} cannot draw several different answers")
     pool = case.pools.setdefault(temperature, [])
     if len(pool) < count:
-        wanted = Sample(tier=case.tier.name, n=count - len(pool), temperature=temperature, drawn=len(pool))
-        evidence = yield wanted
+        evidence = yield Sample(
+            tier=case.tier.name, n=count - len(pool), temperature=temperature, drawn=len(pool)
+        )
         pool.extend(evidence.generations)
     if len(pool) < count:
         raise SignalUnavailableError(f"{case.tier.model} returned {len(pool)} of {count} samples")

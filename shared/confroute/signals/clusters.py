@@ -1,4 +1,4 @@
-"""Answers grouped by meaning, with as few comparisons as there can be."""
+"""Group answers by meaning, with as few comparisons as possible."""
 
 from __future__ import annotations
 
@@ -10,116 +10,119 @@ import numpy as np
 
 from confroute.asks import AskGenerator
 from confroute.signals.answers import normalised
-from confroute.signals.equivalence import Equivalence, OneHead, settled_by_text
+from confroute.signals.equivalence import Equivalence, PairwiseEquivalence, settled_by_text
 
 
 @dataclass(slots=True)
 class Clusters:
-    """Answers grouped by meaning as they come: one cluster an answer, compared with representatives only.
+    """Groups answers by meaning as they arrive; each answer is compared with the clusters' representatives only.
 
-    A cluster's representative is its first answer, so the groups of earlier answers never change when later ones
-    come: that is what makes stopping early exact. An answer whose text, number or option is that of an earlier one goes with
-    it; any other joins the first cluster whose representative says the same. Whether answers come one by one or together
-    changes how many are compared at a time, not the groups.
+    A cluster's representative is its first answer, so later answers never regroup earlier ones: that makes early stopping
+    exact. An answer with the text, number or option of an earlier one joins its cluster; any other joins the first cluster
+    whose representative means the same. Whether answers arrive one by one or together changes how many are compared at a
+    time, not the groups.
     """
 
     question: str
     equivalence: Equivalence
     labels: list[int] = field(default_factory=list)
-    heads: list[str] = field(default_factory=list)
+    representatives: list[str] = field(default_factory=list)
     pairs: int = 0
     _label: dict[str, int] = field(default_factory=dict)
     _keys: dict[str, str] = field(default_factory=dict)
 
     def add(self, text: str) -> AskGenerator[int]:
-        """Group one answer; return its label."""
+        """Assign one answer to a cluster; return the cluster's label."""
         yield from self.extend([text])
         return self.labels[-1]
 
     def extend(self, texts: Sequence[str]) -> AskGenerator[None]:
-        """Group answers that came together."""
-        follows: dict[str, str] = {}
+        """Assign answers that arrived together."""
+        first_of: dict[str, str] = {}
         for text in dict.fromkeys(texts):
             if text not in self._label:
-                follows[text] = self._like(text, [*self._label, *follows])
-        alone = [text for text, first in follows.items() if first == text]
-        if len(alone) > 1 and isinstance(self.equivalence, OneHead):
-            yield from self._head_by_head(self.equivalence, alone)
+                first_of[text] = self._first_equal(text, [*self._label, *first_of])
+        distinct = [text for text, first in first_of.items() if first == text]
+        if len(distinct) > 1 and isinstance(self.equivalence, PairwiseEquivalence):
+            yield from self._assign_together(self.equivalence, distinct)
         else:
-            for text in alone:
-                yield from self._one(text)
-        for text, first in follows.items():
+            for text in distinct:
+                yield from self._assign(text)
+        for text, first in first_of.items():
             self._label[text] = self._label[first]
         self.labels += [self._label[text] for text in texts]
 
-    def _like(self, text: str, earlier: Sequence[str]) -> str:
-        """The first earlier text that says the same without a model, or the text itself."""
+    def _first_equal(self, text: str, earlier: Sequence[str]) -> str:
+        """The first earlier text that means the same without asking a model, or the text itself."""
         first = self._keys.setdefault(normalised(text), text)
         if first != text:
             return first
-        return next((known for known in earlier if settled_by_text(self.question, known, text)), text)
+        return next((other for other in earlier if settled_by_text(self.question, other, text)), text)
 
-    def _one(self, text: str) -> AskGenerator[None]:
+    def _assign(self, text: str) -> AskGenerator[None]:
         """Compare one answer with all representatives at once."""
-        heads = [at for at, head in enumerate(self.heads) if self._unclear(head, text)]
-        if heads:
-            found = yield from self.equivalence.match(self.question, [self.heads[at] for at in heads], text)
-            self.pairs += found.pairs
-            if found.index is not None:
-                self._label[text] = heads[found.index]
+        undecided = [
+            label for label, known in enumerate(self.representatives) if self._needs_model(known, text)
+        ]
+        if undecided:
+            candidates = [self.representatives[label] for label in undecided]
+            match = yield from self.equivalence.match(self.question, candidates, text)
+            self.pairs += match.pairs
+            if match.index is not None:
+                self._label[text] = undecided[match.index]
                 return
-        self._found(text)
+        self._start_cluster(text)
 
-    def _head_by_head(self, equivalence: OneHead, texts: Sequence[str]) -> AskGenerator[None]:
-        """Compare all answers with one representative at a time: those that match it are compared with no further one.
+    def _assign_together(self, equivalence: PairwiseEquivalence, texts: Sequence[str]) -> AskGenerator[None]:
+        """Compare all answers with one representative at a time; an answer that matches it is compared no further.
 
-        Where nothing matches, the next answers are taken for representatives together, which saves passes. Pairs with one that
-        is none after all are lost; they are never more than the reverse pairs that were not needed before, so that all pairs
-        together are at most both directions of every answer with every representative before it.
+        Where nothing matches, the next answers are tried as representatives together, which saves model passes. If one of
+        them turns out to belong to another cluster, its pairs are wasted. There are never more wasted pairs than reverse
+        pairs saved before, so the total is at most both directions of every answer with every earlier representative.
         """
-        ahead, spare = [*self.heads, *texts], 0
-        while ahead:
-            tried, pairs = self._next_heads(ahead, spare)
+        queue, spare = [*self.representatives, *texts], 0
+        while queue:
+            candidates, pairs = self._next_candidates(queue, spare)
             joined: dict[str, str] = {}
             if pairs:
-                found = yield from equivalence.like(self.question, pairs)
-                self.pairs += found.pairs
-                joined = {pairs[place][1]: pairs[place][0] for place in found.places}
-                spare = 0 if joined else spare + 2 * len(pairs) - found.pairs
-            for head in tried:
-                if head not in joined and head not in self._label:
-                    self._found(head)
-            self._label |= {text: self._label[head] for text, head in joined.items()}
-            ahead = [text for text in ahead[len(tried) :] if text not in joined]
+                matches = yield from equivalence.match_pairs(self.question, pairs)
+                self.pairs += matches.pairs
+                joined = {pairs[index][1]: pairs[index][0] for index in matches.indices}
+                spare = 0 if joined else spare + 2 * len(pairs) - matches.pairs
+            for candidate in candidates:
+                if candidate not in joined and candidate not in self._label:
+                    self._start_cluster(candidate)
+            self._label |= {text: self._label[first] for text, first in joined.items()}
+            queue = [text for text in queue[len(candidates) :] if text not in joined]
 
-    def _next_heads(self, ahead: Sequence[str], spare: int) -> tuple[list[str], list[tuple[str, str]]]:
-        """The next representative and as many more as cost at most `spare` pairs, and the pairs of them all."""
-        tried: list[str] = []
+    def _next_candidates(self, queue: Sequence[str], spare: int) -> tuple[list[str], list[tuple[str, str]]]:
+        """The next representative, as many more as cost at most `spare` pairs, and the pairs of all of them."""
+        candidates: list[str] = []
         pairs: list[tuple[str, str]] = []
-        for at, head in enumerate(ahead):
+        for at, candidate in enumerate(queue):
             more = [
-                (head, text)
-                for text in ahead[at + 1 :]
-                if text not in self._label and self._unclear(head, text)
+                (candidate, text)
+                for text in queue[at + 1 :]
+                if text not in self._label and self._needs_model(candidate, text)
             ]
-            if tried and len(more) > spare:
+            if candidates and len(more) > spare:
                 break
-            spare -= len(more) if tried else 0
-            tried.append(head)
+            spare -= len(more) if candidates else 0
+            candidates.append(candidate)
             pairs += more
-        return tried, pairs
+        return candidates, pairs
 
-    def _unclear(self, head: str, text: str) -> bool:
-        return settled_by_text(self.question, head, text) is None
+    def _needs_model(self, first: str, second: str) -> bool:
+        return settled_by_text(self.question, first, second) is None
 
-    def _found(self, text: str) -> None:
-        self._label[text] = len(self.heads)
-        self.heads.append(text)
+    def _start_cluster(self, text: str) -> None:
+        self._label[text] = len(self.representatives)
+        self.representatives.append(text)
 
     @property
     def counts(self) -> list[int]:
-        """Answers in each cluster."""
-        return [self.labels.count(label) for label in range(len(self.heads))]
+        """Number of answers in each cluster."""
+        return [self.labels.count(label) for label in range(len(self.representatives))]
 
 
 def normalised_entropy(weights: Sequence[float], n: int) -> float:
@@ -130,7 +133,7 @@ def normalised_entropy(weights: Sequence[float], n: int) -> float:
     weights : sequence of float
         One positive weight per cluster; they need not sum to 1.
     n : int
-        Answers that were clustered, 2 or more.
+        Number of clustered answers, 2 or more.
 
     Examples
     --------
@@ -146,10 +149,10 @@ def normalised_entropy(weights: Sequence[float], n: int) -> float:
 
 
 def bounds(counts: Sequence[int], n: int) -> tuple[float, float]:
-    """Least and greatest normalised entropy that `n` answers can end in, given clusters of the first ones.
+    """Bound the normalised entropy of `n` answers, given the cluster counts of the first ones.
 
-    The entropy is least if all further answers join the largest cluster (that completion majorises every other)
-    and greatest if each is a meaning of its own (every other completion merges clusters of that one).
+    The entropy is lowest if all remaining answers join the largest cluster (that completion majorises every other)
+    and highest if each of them has a meaning of its own (every other completion merges clusters of that one).
 
     Examples
     --------

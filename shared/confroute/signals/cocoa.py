@@ -1,4 +1,4 @@
-"""CoCoA: the draft's own doubt times how unlike it the samples are."""
+"""CoCoA: negative log-probability of the draft times its dissimilarity to the samples."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Literal
 
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
-from confroute.signals.base import Case, Range, samples
+from confroute.signals.base import Case, Range, draw_samples
 from confroute.signals.graph import SampleGraph
 from confroute.signals.logprob import token_nll
-from confroute.signals.similarity import alike
-from confroute.signals.tokens import check_one_of, logprobs_of
+from confroute.signals.similarity import pairwise_similarities
+from confroute.signals.tokens import check_one_of, draft_logprobs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,13 +21,13 @@ class Cocoa(SampleGraph):
     Parameters
     ----------
     statistic : {"mean", "sum"}
-        Of the draft's tokens.
+        Statistic over the draft's tokens.
 
     Notes
     -----
     Vashurin et al. (arXiv 2502.04964), with `similarity` in place of their cross-encoder. Needs log-probabilities
-    and samples; compares n pairs at the most, not n (n - 1)/2. It is 0 where all samples say what the draft says,
-    however unlikely its words.
+    and samples. Compares at most n pairs, not n (n - 1)/2. It is 0 where all samples say what the draft says,
+    however unlikely the draft's tokens.
     """
 
     statistic: Literal["mean", "sum"] = "mean"
@@ -47,26 +47,26 @@ class Cocoa(SampleGraph):
         return Range(unit="nats")
 
     def measure(self, case: Case) -> AskGenerator[Measurement]:
-        """Draw all samples, compare each distinct one with the draft.
+        """Draw all samples and compare each distinct one with the draft.
 
         Raises
         ------
         SignalUnavailableError
             No log-probabilities, or the tier cannot sample.
         """
-        doubt = token_nll(logprobs_of(case))[self.statistic]
-        drawn = yield from samples(case, self.n, temperature=self.temperature)
+        nll = token_nll(draft_logprobs(case))[self.statistic]
+        drawn = yield from draw_samples(case, self.n, temperature=self.temperature)
         texts = [answer.answer or answer.text for answer in (case.draft, *drawn)]
-        found = yield from alike(case.question, texts, self.similarity, first=True)
-        apart = float(1.0 - found.matrix[0, 1:].mean())
+        similarities = yield from pairwise_similarities(case.question, texts, self.similarity, first=True)
+        dissimilarity = float(1.0 - similarities.matrix[0, 1:].mean())
         return Measurement(
             signal=self.name,
-            uncertainty=doubt * max(0.0, apart),
+            uncertainty=nll * max(0.0, dissimilarity),
             details={
                 "drawn": len(drawn),
                 "of": self.n,
-                "pairs": found.pairs,
-                "dissimilarity": round(apart, 6),
-                "nats": round(doubt, 6),
+                "pairs": similarities.pairs,
+                "dissimilarity": round(dissimilarity, 6),
+                "nats": round(nll, 6),
             },
         )

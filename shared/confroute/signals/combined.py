@@ -1,4 +1,4 @@
-"""Several signals made into one calibrated number: P(edge wrong) or the cloud's expected gain."""
+"""Combine several signals into one calibrated number: P(edge wrong) or the cloud's expected gain."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Literal, TypeAlias
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
-from confroute.signals.base import Case, Range, Signal, alternatives_wanted
+from confroute.signals.base import Case, Range, Signal, max_top_logprobs
 from confroute.stats.isotonic import MonotoneInterpolator
 from confroute.types import JSON
 
 Decides: TypeAlias = Literal["gain", "wrong"]
-# The logistic's own share in the result: isotonic regression is flat in places, and ties must keep their order.
+# Weight of the logistic in the calibrated value: isotonic regression is flat in places, and ranks must stay strict.
 _SLOPE = 0.01
 Span: TypeAlias = "tuple[float, float] | None"
 
@@ -27,10 +27,10 @@ class Member:
     Attributes
     ----------
     name : str
-        Its column in recorded runs, and its key in the details.
+        The signal's column in recorded runs, and its key in the details.
     signal : Signal
     rank : MonotoneInterpolator
-        From its uncertainty to the share of recorded calls below it, in [0, 1]: whatever its unit and its outliers are.
+        Maps its uncertainty to the share of recorded calls below it, in [0, 1], which removes units and outliers.
     """
 
     name: str
@@ -46,13 +46,13 @@ class LogisticCalibrator:
     ----------
     intercept : float
     weights : tuple of float
-        One a member, for rank - 1/2.
+        One per member, for rank - 1/2.
     absent : tuple of float
-        One a member, added instead where it could not be measured.
+        One per member, added instead where the member could not be measured.
     calibrated : MonotoneInterpolator
-        From the logistic's logit to the calibrated value.
+        Maps the logistic's logit to the calibrated value.
     low, high : float
-        Ends of the values: 0 and 1 for a probability, -1 and 1 for a gain.
+        Limits of the value: 0 and 1 for a probability, -1 and 1 for a gain.
     """
 
     intercept: float
@@ -63,29 +63,29 @@ class LogisticCalibrator:
     high: float = 1.0
 
     def logit(self, ranks: Sequence[float | None]) -> float:
-        """Of one rank a member; None where it was not measured."""
+        """The logit for one rank per member; None where the member was not measured."""
         parts = zip(ranks, self.weights, self.absent, strict=True)
         return self.intercept + math.fsum(
             absent if rank is None else weight * (rank - 0.5) for rank, weight, absent in parts
         )
 
     def value(self, logit: float) -> float:
-        """The calibrated value; rises strictly with the logit."""
+        """The calibrated value; strictly increasing in the logit."""
         return (1 - _SLOPE) * self.calibrated(logit) + _SLOPE * self.logistic(logit)
 
     def logistic(self, logit: float) -> float:
         """The value before calibration."""
-        own = 1 / (1 + math.exp(-max(-700.0, min(700.0, logit))))
-        return self.low + (self.high - self.low) * own
+        share = 1 / (1 + math.exp(-max(-700.0, min(700.0, logit))))
+        return self.low + (self.high - self.low) * share
 
     def bounds(self, spans: Sequence[Span | Literal["unknown"]]) -> tuple[float, float]:
-        """Least and greatest value over what is not known yet.
+        """Bound the value over all ranks that are still possible.
 
         Parameters
         ----------
         spans : sequence
-            One a member: the lowest and highest rank it can still have, None if it could not be measured, "unknown" if
-            it has not been tried: then it may also turn out not to be measurable.
+            One per member: the lowest and highest rank that it can still have, None if it could not be measured, or
+            "unknown" if it has not been tried and may turn out not to be measurable.
         """
         low = high = self.intercept
         for span, weight, absent in zip(spans, self.weights, self.absent, strict=True):
@@ -100,30 +100,30 @@ class LogisticCalibrator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Combined:
-    """A fitted combination of signals; see `confroute.fitting.fit_combined`.
+    """A fitted combination of signals; made by `confroute.fitting.fit_combined`.
 
     Parameters
     ----------
     members : tuple of Member
-        In the order of their cost. Those that cannot be measured are left out, as they were in the recorded rows.
+        Cheapest first. Members that cannot be measured are left out, as in the recorded rows.
     wrong : LogisticCalibrator
         P(edge wrong).
     gain : LogisticCalibrator or None
-        Expected quality of the cloud's answer minus the edge's; None where no cloud was recorded.
+        Expected quality of the cloud's answer minus that of the edge's; None where no cloud was recorded.
     decides : {"gain", "wrong"}
-        Which of them is the uncertainty. With "gain" a threshold is a price: an answer goes to the cloud if that is expected to
-        be worth more.
+        Which of the two is the uncertainty. With "gain" a threshold is a price: a call goes to the cloud if the expected
+        gain is higher.
 
     Raises
     ------
     PolicyError
-        No member, heads for another number of members, or "gain" without its head.
+        No member, calibrators for another number of members, or "gain" without its calibrator.
 
     Notes
     -----
-    Members are measured one after the other, and no further one is as soon as none can change the decision: with the ranks
-    that are known and every rank that is not anywhere in [0, 1], the value lies in an interval, and the gate is asked
-    whether all of it leads to the same step. The same holds inside a member that draws samples one by one.
+    Members are measured one after the other, until no further one can change the decision: with the known ranks fixed
+    and every other rank anywhere in [0, 1], the value lies in an interval; measuring stops once that whole interval leads
+    to the same step. The same holds within a member that draws samples one by one.
     """
 
     members: tuple[Member, ...]
@@ -132,13 +132,13 @@ class Combined:
     decides: Decides = "gain"
 
     def __post_init__(self) -> None:
-        heads = [head for head in (self.wrong, self.gain) if head is not None]
-        sizes = {len(head.weights) for head in heads} | {len(head.absent) for head in heads}
+        calibrators = [one for one in (self.wrong, self.gain) if one is not None]
+        sizes = {len(one.weights) for one in calibrators} | {len(one.absent) for one in calibrators}
         if not self.members or sizes != {len(self.members)}:
-            msg = f"{len(self.members)} members and heads of {sorted(sizes)} weights: expected one weight a member"
+            msg = f"{len(self.members)} members and calibrators of {sorted(sizes)} weights: expected at least one member and one weight per member"
             raise PolicyError(msg)
         if self.decides not in {"gain", "wrong"} or (self.decides == "gain" and self.gain is None):
-            msg = f"decides is {self.decides!r}: expected 'wrong', or 'gain' with a gain head"
+            msg = f"decides is {self.decides!r}: expected 'wrong', or 'gain' together with gain="
             raise PolicyError(msg)
 
     @property
@@ -155,16 +155,16 @@ class Combined:
 
     @property
     def top_logprobs(self) -> int:
-        """Alternatives a token that the draft is asked for: the most that any member reads."""
-        return alternatives_wanted(member.signal for member in self.members)
+        """The most alternatives per token that any member reads; the draft is asked for as many."""
+        return max_top_logprobs(member.signal for member in self.members)
 
     @property
-    def head(self) -> LogisticCalibrator:
-        """The head that decides."""
+    def calibrator(self) -> LogisticCalibrator:
+        """The one whose value is the uncertainty."""
         return self.gain if self.decides == "gain" and self.gain is not None else self.wrong
 
     def measure(self, case: Case) -> AskGenerator[Measurement]:
-        """Measure members until no further one can change the decision.
+        """Measure members in order until no further one can change the decision.
 
         Raises
         ------
@@ -174,50 +174,51 @@ class Combined:
         spans: list[Span | Literal["unknown"]] = ["unknown"] * len(self.members)
         details: dict[str, JSON] = {}
         for at, member in enumerate(self.members):
-            if details and any(spans[:at]) and case.settled(*self.head.bounds(spans)):
+            if details and any(spans[:at]) and case.settled(*self.calibrator.bounds(spans)):
                 break
-            found = yield from self._member(at, case, spans)
-            spans[at] = None if isinstance(found, str) else (found.rank, found.rank)
-            details[member.name] = found if isinstance(found, str) else found.shown
+            result = yield from self._measure_member(at, case, spans)
+            spans[at] = None if isinstance(result, str) else (result.rank, result.rank)
+            details[member.name] = result if isinstance(result, str) else result.details
         if not any(span not in {None, "unknown"} for span in spans):
             raise SignalUnavailableError("; ".join(f"{name}: {why}" for name, why in details.items()))
         return self._measurement(spans, details)
 
-    def _member(
+    def _measure_member(
         self, at: int, case: Case, spans: Sequence[Span | Literal["unknown"]]
-    ) -> AskGenerator[_Found | str]:
+    ) -> AskGenerator[_Ranked | str]:
+        """Measure one member; a string says why it could not be measured."""
         member = self.members[at]
 
         def settled(low: float, high: float) -> bool:
             known = list(spans)
             known[at] = (member.rank(low), member.rank(high))
-            return case.settled(*self.head.bounds(known))
+            return case.settled(*self.calibrator.bounds(known))
 
         try:
-            measured = yield from member.signal.measure(replace(case, settled=settled))
+            measurement = yield from member.signal.measure(replace(case, settled=settled))
         except SignalUnavailableError as error:
             return str(error)
-        shown: dict[str, JSON] = {"uncertainty": round(measured.uncertainty, 6)}
-        shown |= {key: measured.details[key] for key in ("drawn", "of") if key in measured.details}
-        return _Found(rank=member.rank(measured.uncertainty), shown=shown)
+        details: dict[str, JSON] = {"uncertainty": round(measurement.uncertainty, 6)}
+        details |= {key: measurement.details[key] for key in ("drawn", "of") if key in measurement.details}
+        return _Ranked(rank=member.rank(measurement.uncertainty), details=details)
 
     def _measurement(
         self, spans: Sequence[Span | Literal["unknown"]], details: dict[str, JSON]
     ) -> Measurement:
-        low, high = self.head.bounds(spans)
-        # What was not measured because it did not matter counts as middling, within the bounds of the decision.
+        low, high = self.calibrator.bounds(spans)
+        # Members that were not needed count with a middle rank, within the bounds that settled the decision.
         ranks = [0.5 if span == "unknown" else None if span is None else span[0] for span in spans]
-        value = min(max(self.head.value(self.head.logit(ranks)), low), high)
-        told: dict[str, JSON] = {
+        value = min(max(self.calibrator.value(self.calibrator.logit(ranks)), low), high)
+        summary: dict[str, JSON] = {
             "p_wrong": round(self.wrong.value(self.wrong.logit(ranks)), 6),
             "expected_gain": None if self.gain is None else round(self.gain.value(self.gain.logit(ranks)), 6),
             "members": details,
             "not_needed": [m.name for m, span in zip(self.members, spans, strict=True) if span == "unknown"],
         }
-        return Measurement(signal=self.name, uncertainty=value, details=told)
+        return Measurement(signal=self.name, uncertainty=value, details=summary)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
+class _Ranked:
     rank: float
-    shown: dict[str, JSON]
+    details: dict[str, JSON]

@@ -1,4 +1,4 @@
-"""Self-consistency: how many of the model's own further answers disagree with its draft."""
+"""Self-consistency: how many samples of the same model disagree with its draft."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.signals.answers import Kind, answer_of
-from confroute.signals.base import Case, Range, samples
+from confroute.signals.base import Case, Range, draw_samples
 from confroute.signals.stopping import BetaBinomial
 
 
 def check_sampling(n: int, temperature: float, step: int) -> None:
-    """Refuse sampling settings that cannot measure anything.
+    """Raise PolicyError for sampling settings that cannot measure anything.
 
     Raises
     ------
@@ -24,7 +24,7 @@ def check_sampling(n: int, temperature: float, step: int) -> None:
         msg = f"n is {n}: expected at least 2 samples"
         raise PolicyError(msg)
     if not temperature > 0:
-        msg = f"temperature is {temperature}: expected a number above 0, or all samples are the same"
+        msg = f"temperature is {temperature}: expected a number above 0, since all samples are the same at 0"
         raise PolicyError(msg)
     if not 1 <= step <= n:
         msg = f"step is {step}: expected 1 to n = {n} samples at a time"
@@ -38,24 +38,24 @@ class SelfConsistency:
     Parameters
     ----------
     n : int
-        Samples at the most, 2 or more.
+        The largest number of samples, 2 or more.
     temperature : float
         Above 0.
     step : int
-        Samples drawn at a time. 1 spends the fewest; a local model draws several for hardly more than one.
+        Samples drawn at a time. 1 draws the fewest in total; a local model draws several for little more than one.
     kind : {"auto", "number", "option", "text"}
         What to compare; see `confroute.signals.answers.final_answer`.
     stop : BetaBinomial, optional
-        Stop as well where the decision would change with a probability of at most its `eps` only.
+        Stop, too, once the decision would change with a probability of at most its `eps`.
 
     Notes
     -----
-    After Wang et al. (arXiv 2203.11171), who take the majority; here the draft is what may be returned, so what
-    counts is disagreement with it. Sampling stops as soon as no further sample can change the decision: with k of n
-    drawn and d disagreeing, the share ends in [d/n, (d + n - k)/n]. The value is then the end of that interval
-    which is nearest to the share seen so far.
+    After Wang et al. (arXiv 2203.11171), who take the majority. Here the draft may be returned, so what counts is
+    disagreement with it. Sampling stops as soon as no further sample can change the decision: with k of n
+    drawn and d disagreeing, the final share lies in [d/n, (d + n - k)/n]. The value is the share so far, clipped to that
+    interval.
 
-    A sample without a recognisable answer counts as disagreeing: it is no support.
+    A sample without a recognisable answer counts as disagreeing: it does not support the draft.
     """
 
     n: int = 5
@@ -78,7 +78,7 @@ class SelfConsistency:
         return Range(high=1.0, unit="share")
 
     def measure(self, case: Case) -> AskGenerator[Measurement]:
-        """Draw samples until the decision is settled.
+        """Draw samples until none can change the decision.
 
         Raises
         ------
@@ -87,25 +87,23 @@ class SelfConsistency:
         """
         answer = answer_of(case.draft, case.question, kind=self.kind)
         if answer is None:
-            raise SignalUnavailableError(
-                "the draft holds no short answer that samples could be compared with"
-            )
+            raise SignalUnavailableError("the draft holds no short answer to compare samples with")
         drawn = 0
         low, high = 0.0, 1.0
-        found: list[str | None] = []
+        answers: list[str | None] = []
         while drawn < self.n and not (drawn and case.settled(low, high)):
             drawn = min(self.n, drawn + self.step)
-            texts = yield from samples(case, drawn, temperature=self.temperature)
-            found = [answer_of(s, case.question, kind=self.kind) for s in texts]
-            apart = sum(other != answer for other in found)
-            low, high = apart / self.n, (apart + self.n - drawn) / self.n
-            probable = self.stop and self.stop.range_of(apart, drawn, self.n, case.settled)
+            generations = yield from draw_samples(case, drawn, temperature=self.temperature)
+            answers = [answer_of(sample, case.question, kind=self.kind) for sample in generations]
+            disagreeing = sum(other != answer for other in answers)
+            low, high = disagreeing / self.n, (disagreeing + self.n - drawn) / self.n
+            probable = self.stop and self.stop.probable_range(disagreeing, drawn, self.n, case.settled)
             if probable:
                 low, high = probable
                 break
-        seen = sum(other != answer for other in found) / drawn
+        share = sum(other != answer for other in answers) / drawn
         return Measurement(
             signal=self.name,
-            uncertainty=min(max(seen, low), high),
-            details={"drawn": drawn, "of": self.n, "low": low, "high": high, "distinct": len(set(found))},
+            uncertainty=min(max(share, low), high),
+            details={"drawn": drawn, "of": self.n, "low": low, "high": high, "distinct": len(set(answers))},
         )

@@ -1,4 +1,4 @@
-"""Coverage-corrected semantic entropy: meanings that were not drawn count as well."""
+"""Coverage-corrected semantic entropy: an estimate that accounts for meanings not drawn."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass, field
 
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
-from confroute.signals.base import Case, Range, said_by, samples
+from confroute.signals.base import Case, Range, draw_samples, sample_texts
 from confroute.signals.clusters import Clusters
 from confroute.signals.consistency import check_sampling
 from confroute.signals.equivalence import Equivalence, SameText
 
 
 def chao_shen(counts: Sequence[int]) -> float:
-    """Entropy of the meanings behind a sample, drawn ones and others, in nats; 0 or more.
+    """Estimate the entropy over all meanings, drawn or not, from a sample; in nats, 0 or more.
 
     Parameters
     ----------
     counts : sequence of int
-        Answers of each meaning that was drawn, each 1 or more; 2 answers or more in all.
+        Number of answers of each meaning drawn, each 1 or more; at least 2 answers in total.
 
     Notes
     -----
-    Chao and Shen (2003): the share that the drawn meanings hold of all is estimated by 1 - f1/n, f1 of n answers being
-    their meaning's only one, and each term is divided by its chance of being drawn at all. Where all n differ, f1
-    is taken as n - 1.
+    Chao and Shen (2003): the coverage, the probability mass of the drawn meanings, is estimated as 1 - f1/n, where f1 of
+    the n answers are the only ones of their meaning; each term is divided by its probability of being drawn at all.
+    Where all n differ, f1 is taken as n - 1.
 
     Examples
     --------
@@ -46,7 +46,7 @@ def chao_shen(counts: Sequence[int]) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoverageEntropy:
-    """Semantic entropy corrected for meanings that were not drawn, in nats; 0 or more, 0 for one meaning.
+    """Semantic entropy corrected for meanings not drawn, in nats; 0 or more, 0 for one meaning.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class CoverageEntropy:
 
     Notes
     -----
-    The plain estimate from few samples is too low: 10 of them cannot show more than log(10). See `chao_shen`.
+    The plain estimate from few samples is too low: 10 samples cannot give more than log(10). See `chao_shen`.
     """
 
     n: int = 5
@@ -87,9 +87,9 @@ class CoverageEntropy:
         SignalUnavailableError
             The tier cannot sample.
         """
-        drawn = yield from samples(case, self.n, temperature=self.temperature)
+        drawn = yield from draw_samples(case, self.n, temperature=self.temperature)
         clusters = Clusters(question=case.question, equivalence=self.equivalence)
-        yield from clusters.extend(said_by(drawn, case.tier.model))
+        yield from clusters.extend(sample_texts(drawn, case.tier.model))
         return Measurement(
             signal=self.name,
             uncertainty=chao_shen(clusters.counts),

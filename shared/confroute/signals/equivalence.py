@@ -1,8 +1,8 @@
-"""Whether two answers to one question say the same.
+"""Whether two answers to one question mean the same.
 
-An equivalence is a small frozen object; its question to a model is an ask like any other, so that it, too, does
-no I/O. Equal normalised texts are the same, and answers whose final numbers or options differ are not, before any
-model is asked.
+An equivalence is a small frozen object. Where it needs a model it yields an ask, as signals do, so it does no I/O
+itself. Before any model is asked, equal normalised texts are the same, and answers with different final numbers or
+options are not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DIGITS = re.compile(r"\d+(?:\.\d+)?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """The first of several answers that another one equals, and how many pairs a model compared for it."""
+    """Which of several answers equals another one, if any, and how many pairs a model compared to tell."""
 
     index: int | None = None
     pairs: int = 0
@@ -34,36 +34,36 @@ class Match:
 
 @runtime_checkable
 class Equivalence(Protocol):
-    """Finds out which of several answers, if any, another one equals, where their texts do not tell."""
+    """Decides which of several answers, if any, means the same as another one, where the texts alone do not tell."""
 
-    def match(self, question: str, heads: Sequence[str], text: str) -> AskGenerator[Match]:
-        """Yield what it needs to know; return the first of `heads` that means the same as `text`."""
+    def match(self, question: str, representatives: Sequence[str], text: str, /) -> AskGenerator[Match]:
+        """Yield asks as needed; return the first of `representatives` that means the same as `text`."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Likes:
-    """Which of several pairs of answers, by place, say the same, and how many pairs a model compared for it."""
+class PairMatches:
+    """The indices of the pairs of answers that mean the same, and how many pairs a model compared to tell."""
 
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
     pairs: int
 
 
 @runtime_checkable
-class OneHead(Protocol):
-    """An equivalence that can also compare many pairs at a time, for answers that came together."""
+class PairwiseEquivalence(Protocol):
+    """An equivalence that also compares many pairs at a time, for answers that arrived together."""
 
-    def like(self, question: str, pairs: Sequence[tuple[str, str]]) -> AskGenerator[Likes]:
-        """Yield what it needs to know; return which pairs (representative, answer) mean the same, as `match` would of each.
+    def match_pairs(self, question: str, pairs: Sequence[tuple[str, str]], /) -> AskGenerator[PairMatches]:
+        """Yield asks as needed; return which pairs (representative, answer) mean the same, as `match` would for each.
 
-        Pairs come in order of their representatives. An answer goes with the first that it means the same as, and is from then on
-        neither compared with another nor a representative itself, whatever the other pairs say.
+        Pairs are ordered by representative. An answer joins the first representative that it matches; from then on it is
+        neither compared with another nor a representative itself, whatever its other pairs say.
         """
         ...
 
 
 def settled_by_text(question: str, first: str, second: str) -> bool | None:
-    """True or False where the texts alone decide, None where a model must be asked.
+    """Whether two answers mean the same, where their texts alone decide; None where a model must be asked.
 
     Examples
     --------
@@ -81,7 +81,7 @@ def settled_by_text(question: str, first: str, second: str) -> bool | None:
         a, b = final_answer(first, question), final_answer(second, question)
         if a is not None and b is not None:
             return a == b
-    # Embeddings hardly see a changed digit or a negation, which change everything.
+    # Embeddings barely register a changed digit or a negation, either of which reverses the meaning.
     if sorted(_DIGITS.findall(first)) != sorted(_DIGITS.findall(second)):
         return False
     if bool(_NEGATION.search(first)) != bool(_NEGATION.search(second)):
@@ -105,29 +105,29 @@ def disagreement(question: str, edge: Generation, cloud: Generation) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SameText:
-    """Only answers whose texts, numbers or options agree are the same; needs no model.
+    """Answers are the same only if their texts, numbers or options agree; needs no model.
 
-    Right for short answers. Of free text it says that every wording is another meaning, which escalates too much
-    and never too little.
+    Right for short answers. In free text every wording counts as another meaning, so too many calls are escalated,
+    never too few.
     """
 
-    def match(self, question: str, heads: Sequence[str], text: str) -> AskGenerator[Match]:
-        """Return no match: texts that agree were recognised before."""
+    def match(self, question: str, representatives: Sequence[str], text: str) -> AskGenerator[Match]:
+        """Return no match: equal texts are recognised before an equivalence is consulted."""
         yield from ()
         return Match()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SameEmbedding:
-    """Answers are the same if the cosine of their embeddings, question prepended, reaches `cosine`.
+    """Answers are the same if their embeddings, with the question prepended, have at least this cosine similarity.
 
     Parameters
     ----------
     model : str
-        A catalogue name or a folder of an embedding model.
+        A catalogue name, or the folder of an embedding model.
     cosine : float in [-1, 1]
-        With the question in both texts every cosine is high: two answers to one short question that share nothing
-        still reach about 0.6.
+        With the question in both texts every cosine is high: two unrelated answers to one short question still reach
+        about 0.6.
 
     Raises
     ------
@@ -143,31 +143,31 @@ class SameEmbedding:
             msg = f"cosine is {self.cosine}: expected a number in [-1, 1]"
             raise PolicyError(msg)
 
-    def match(self, question: str, heads: Sequence[str], text: str) -> AskGenerator[Match]:
+    def match(self, question: str, representatives: Sequence[str], text: str) -> AskGenerator[Match]:
         """Compare embeddings, all in one ask."""
-        texts = tuple(f"{question} {answer}" for answer in (text, *heads))
+        texts = tuple(f"{question} {answer}" for answer in (text, *representatives))
         evidence = yield Embed(texts=texts, model=self.model)
         vectors = numbers_of(evidence)
         near = np.flatnonzero(vectors[1:] @ vectors[0] >= self.cosine)
-        return Match(index=int(near[0]) if near.size else None, pairs=len(heads))
+        return Match(index=int(near[0]) if near.size else None, pairs=len(representatives))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SameEntailment:
-    """Answers are the same if each entails the other, question prepended: Kuhn et al. (arXiv 2302.09664).
+    """Answers are the same if each entails the other, with the question prepended: Kuhn et al. (arXiv 2302.09664).
 
     Parameters
     ----------
     model : str
-        A folder or hub name of a natural-language-inference model. Which of its labels is "entailment" is read
-        from its configuration.
+        The folder or hub name of a natural-language-inference model. Its configuration says which label is
+        "entailment".
     probability : float in (0, 1)
-        Least probability of entailment, in both directions.
+        The lowest probability of entailment that counts, in both directions.
 
     Notes
     -----
-    The second direction is asked only if the first holds. Both are required: of "Paris" and "Paris and London"
-    one entails the other, and they are different answers.
+    The second direction is asked only if the first holds. Both are required: "Paris and London" entails "Paris", and
+    they are different answers.
     """
 
     model: str
@@ -178,10 +178,10 @@ class SameEntailment:
             msg = f"probability is {self.probability}: expected a number between 0 and 1"
             raise PolicyError(msg)
 
-    def match(self, question: str, heads: Sequence[str], text: str) -> AskGenerator[Match]:
-        """Ask whether each head entails the text, in one ask, then for those that do, whether it entails them."""
+    def match(self, question: str, representatives: Sequence[str], text: str) -> AskGenerator[Match]:
+        """Ask once which representatives entail the text, then, one by one, whether the text entails those that do."""
         this = f"{question} {text}"
-        forward = tuple((f"{question} {head}", this) for head in heads)
+        forward = tuple((f"{question} {first}", this) for first in representatives)
         evidence = yield Entails(pairs=forward, model=self.model)
         pairs = len(forward)
         for index in np.flatnonzero(numbers_of(evidence) >= self.probability):
@@ -191,40 +191,40 @@ class SameEntailment:
                 return Match(index=int(index), pairs=pairs)
         return Match(pairs=pairs)
 
-    def like(self, question: str, pairs: Sequence[tuple[str, str]]) -> AskGenerator[Likes]:
-        """Ask whether the heads entail the texts, in one ask, then, in one more as a rule, whether those that they do entail them."""
-        whole = [(f"{question} {head}", f"{question} {text}") for head, text in pairs]
-        evidence = yield Entails(pairs=tuple(whole), model=self.model)
-        left = np.flatnonzero(numbers_of(evidence) >= self.probability).tolist()
-        same: list[int] = []
-        asked = len(whole)
-        while left:
-            # What an earlier pair may still make a member of its cluster waits: its own pairs may not be needed.
-            ready = _first_of(left, pairs)
-            back = tuple((whole[place][1], whole[place][0]) for place in ready)
-            evidence = yield Entails(pairs=back, model=self.model)
-            asked += len(back)
+    def match_pairs(self, question: str, pairs: Sequence[tuple[str, str]]) -> AskGenerator[PairMatches]:
+        """Ask once for all forward directions, then, usually once more, for the reverse of those that hold."""
+        prompted = [(f"{question} {first}", f"{question} {text}") for first, text in pairs]
+        evidence = yield Entails(pairs=tuple(prompted), model=self.model)
+        pending = np.flatnonzero(numbers_of(evidence) >= self.probability).tolist()
+        matches: list[int] = []
+        compared = len(prompted)
+        while pending:
+            # An answer that an earlier pair may still place in a cluster waits: its own pairs may not be needed.
+            ready = _independent(pending, pairs)
+            reverse = tuple((prompted[index][1], prompted[index][0]) for index in ready)
+            evidence = yield Entails(pairs=reverse, model=self.model)
+            compared += len(reverse)
             both = numbers_of(evidence) >= self.probability
-            same += [place for place, holds in zip(ready, both, strict=True) if holds]
-            joined = {pairs[place][1] for place in same}
-            left = [place for place in left if place not in ready and joined.isdisjoint(pairs[place])]
-        return Likes(places=tuple(sorted(same)), pairs=asked)
+            matches += [index for index, holds in zip(ready, both, strict=True) if holds]
+            joined = {pairs[index][1] for index in matches}
+            pending = [index for index in pending if index not in ready and joined.isdisjoint(pairs[index])]
+        return PairMatches(indices=tuple(sorted(matches)), pairs=compared)
 
 
-def _first_of(places: Sequence[int], pairs: Sequence[tuple[str, str]]) -> list[int]:
-    """The places of pairs neither of whose texts is the second of an earlier one."""
-    found: list[int] = []
-    seen: set[str] = set()
-    for place in places:
-        if seen.isdisjoint(pairs[place]):
-            found.append(place)
-        seen.add(pairs[place][1])
-    return found
+def _independent(indices: Sequence[int], pairs: Sequence[tuple[str, str]]) -> list[int]:
+    """The indices of pairs neither of whose texts is the answer of an earlier pair."""
+    independent: list[int] = []
+    answers: set[str] = set()
+    for index in indices:
+        if answers.isdisjoint(pairs[index]):
+            independent.append(index)
+        answers.add(pairs[index][1])
+    return independent
 
 
 def numbers_of(evidence: Evidence) -> npt.NDArray[np.float32]:
-    """The numbers that an Embed or Entails ask brought."""
+    """The numbers in the evidence of an `Embed` or `Entails`; TypeError where a driver left them out."""
     if evidence.numbers is None:
-        msg = "an Embed or Entails ask was answered without numbers: the driver must do these asks"
+        msg = "an Embed or Entails ask was answered without numbers: a driver must answer it with Evidence(numbers=...)"
         raise TypeError(msg)
     return evidence.numbers

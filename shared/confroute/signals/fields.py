@@ -1,4 +1,4 @@
-"""Which tokens of a structured answer wrote which value."""
+"""Log-probabilities of each value in a structured answer."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _DECODER = json.JSONDecoder()
 def field_logprobs(
     tokens: Sequence[str] | None, logprobs: Sequence[float] | None
 ) -> dict[str, tuple[float, ...]]:
-    """Log-probabilities of the tokens of each value in the JSON that an answer holds, by path.
+    """Collect the token log-probabilities of each value in an answer's JSON, by path.
 
     Braces, names and commas are left out: a model is certain of them whatever it knows.
 
     Parameters
     ----------
     tokens, logprobs : sequence of equal length, or None
-        As the model gave them. Their text may have words before the JSON and after it.
+        The model's output. There may be text before and after the JSON.
 
     Returns
     -------
     dict
-        Paths such as "city.name" or "tags[0]" with natural logarithms; empty where there is no JSON, or where its tokens
-        are not known.
+        Natural logarithms by path, such as "city.name" or "tags[0]"; empty where there is no JSON, or where its tokens
+        are unknown.
 
     Examples
     --------
@@ -43,44 +43,38 @@ def field_logprobs(
         spans = dict(_spans(text, start, ""))
     except ValueError:
         return {}
-    found: dict[str, list[float]] = {path: [] for path in spans}
+    logprobs_by_path: dict[str, list[float]] = {path: [] for path in spans}
     position = 0
     for token, value in zip(tokens, logprobs, strict=True):
         end = position + len(token)
         for path, (low, high) in spans.items():
             if position < high and low < end:
-                found[path].append(value)
+                logprobs_by_path[path].append(value)
         position = end
-    return {path: tuple(values) for path, values in found.items() if values}
+    return {path: tuple(values) for path, values in logprobs_by_path.items() if values}
 
 
-def _after(text: str, at: int) -> int:
+def _skip_space(text: str, at: int) -> int:
     match = _SPACE.match(text, at)
     return at if match is None else match.end()
 
 
 def _spans(text: str, at: int, path: str) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Path and extent of each value that is no object and no list, from the JSON value at `at`.
-
-    Raises
-    ------
-    ValueError
-        It is not JSON.
-    """
+    """Yield path and span of each scalar inside the JSON value at `at`; ValueError where it is not JSON."""
     _, end = _DECODER.raw_decode(text, at)
     if text[at] not in "{[":
-        # The quotes of a text are as certain as braces are.
+        # The quotes of a string are as certain as braces.
         yield path, (at + 1, end - 1) if text[at] == '"' and end - at > 2 else (at, end)
         return
-    place, number = _after(text, at + 1), 0
-    while place < end - 1:
-        inner = f"{path}[{number}]"
+    position, index = _skip_space(text, at + 1), 0
+    while position < end - 1:
+        inner = f"{path}[{index}]"
         if text[at] == "{":
-            name, place = _DECODER.raw_decode(text, place)
-            place = _after(text, _after(text, place) + 1)
+            name, position = _DECODER.raw_decode(text, position)
+            position = _skip_space(text, _skip_space(text, position) + 1)
             inner = f"{path}.{name}" if path else str(name)
-        yield from _spans(text, place, inner)
-        place = _after(text, _DECODER.raw_decode(text, place)[1])
-        if text[place] == ",":
-            place = _after(text, place + 1)
-        number += 1
+        yield from _spans(text, position, inner)
+        position = _skip_space(text, _DECODER.raw_decode(text, position)[1])
+        if text[position] == ",":
+            position = _skip_space(text, position + 1)
+        index += 1

@@ -1,4 +1,4 @@
-"""What the signals on the similarity graph of a model's samples share."""
+"""Signals on the similarity graph of a model's samples: degree, eccentricity, eigenvalues, kernel entropy."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
-from confroute.signals.base import Case, Range, said_by, samples
+from confroute.signals.base import Case, Range, draw_samples, sample_texts
 from confroute.signals.consistency import check_sampling
-from confroute.signals.similarity import Alike, Matrix, Similarity, WordOverlap, alike
+from confroute.signals.similarity import Matrix, Similarities, Similarity, WordOverlap, pairwise_similarities
 from confroute.types import JSON
 
 
@@ -26,7 +26,7 @@ def laplacian_spectrum(matrix: Matrix) -> tuple[Matrix, Matrix]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleGraph:
-    """Base of the signals that draw n samples and look at how alike each two are.
+    """Base of the signals that draw n samples and measure how similar each two of them are.
 
     Parameters
     ----------
@@ -55,31 +55,29 @@ class SampleGraph:
         """Values and unit."""
         return Range(high=1.0, unit="share")
 
-    def value(self, found: Alike) -> float:
+    def value(self, similarities: Similarities) -> float:
         """The uncertainty of these similarities."""
         raise NotImplementedError
 
     def measure(self, case: Case) -> AskGenerator[Measurement]:
-        """Draw all samples, compare each two distinct ones.
+        """Draw all samples and compare each two distinct ones.
 
         Raises
         ------
         SignalUnavailableError
             The tier cannot sample.
         """
-        drawn = yield from samples(case, self.n, temperature=self.temperature)
-        texts = said_by(drawn, case.tier.model)
-        found = yield from alike(case.question, texts, self.similarity)
-        low, high = self.range.low, self.range.high
-        details: Mapping[str, JSON] = {"drawn": len(drawn), "of": self.n, "pairs": found.pairs}
-        # Eigenvalues of an exact zero come out a rounding error beside it.
-        return Measurement(
-            signal=self.name, uncertainty=min(high, max(low, self.value(found))), details=details
-        )
+        drawn = yield from draw_samples(case, self.n, temperature=self.temperature)
+        texts = sample_texts(drawn, case.tier.model)
+        similarities = yield from pairwise_similarities(case.question, texts, self.similarity)
+        details: Mapping[str, JSON] = {"drawn": len(drawn), "of": self.n, "pairs": similarities.pairs}
+        # An eigenvalue of exactly 0 is computed with a rounding error.
+        value = min(self.range.high, max(self.range.low, self.value(similarities)))
+        return Measurement(signal=self.name, uncertainty=value, details=details)
 
 
 def degree(matrix: Matrix) -> float:
-    """Mean of 1 - similarity over each two different answers; in [0, 1].
+    """Mean dissimilarity over all pairs of answers; in [0, 1].
 
     Examples
     --------
@@ -93,11 +91,11 @@ def degree(matrix: Matrix) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Degree(SampleGraph):
-    """Mean dissimilarity of each two samples; in [0, 1], 0 where all say the same.
+    """Mean dissimilarity over all pairs of samples; in [0, 1], 0 where all mean the same.
 
     Notes
     -----
-    U_Deg of Lin et al. (arXiv 2305.19187), divided by its greatest value (m - 1)/m so that it reaches 1.
+    U_Deg of Lin et al. (arXiv 2305.19187), divided by its maximum (m - 1)/m so that it reaches 1.
     """
 
     @property
@@ -105,17 +103,17 @@ class Degree(SampleGraph):
         """Key in the decision."""
         return "degree"
 
-    def value(self, found: Alike) -> float:
+    def value(self, similarities: Similarities) -> float:
         """See `degree`."""
-        return degree(found.matrix)
+        return degree(similarities.matrix)
 
 
-# Lin et al. keep the eigenvectors below it: those of the clusters.
-_KEPT = 0.9
+# Lin et al. keep the eigenvectors below this eigenvalue: those of the clusters.
+_EIGENVALUE_CUTOFF = 0.9
 
 
 def eccentricity(matrix: Matrix) -> float:
-    """Norm of the centred spectral embedding over the greatest it can have; in [0, 1].
+    """Norm of the centred spectral embedding, divided by its maximum; in [0, 1].
 
     Examples
     --------
@@ -124,7 +122,7 @@ def eccentricity(matrix: Matrix) -> float:
     (0.0, 1.0)
     """
     values, vectors = laplacian_spectrum(matrix)
-    kept = vectors[:, values < _KEPT]
+    kept = vectors[:, values < _EIGENVALUE_CUTOFF]
     centred = kept - kept.mean(axis=0)
     return float(math.sqrt((centred**2).sum()) / math.sqrt(len(matrix) - 1))
 
@@ -135,8 +133,8 @@ class Eccentricity(SampleGraph):
 
     Notes
     -----
-    U_Ecc of Lin et al. (arXiv 2305.19187), divided by its greatest value, the root of m - 1. It jumps where an
-    eigenvalue crosses their cut of 0.9, so more disagreement may lower it a little.
+    U_Ecc of Lin et al. (arXiv 2305.19187), divided by its maximum, the square root of m - 1. It jumps where an
+    eigenvalue crosses their cutoff of 0.9, so more disagreement may lower it slightly.
     """
 
     @property
@@ -144,13 +142,13 @@ class Eccentricity(SampleGraph):
         """Key in the decision."""
         return "eccentricity"
 
-    def value(self, found: Alike) -> float:
+    def value(self, similarities: Similarities) -> float:
         """See `eccentricity`."""
-        return eccentricity(found.matrix)
+        return eccentricity(similarities.matrix)
 
 
 def soft_count(matrix: Matrix) -> float:
-    """Sum of max(0, 1 - eigenvalue) of the normalised Laplacian: the number of clusters if they are clear-cut.
+    """Sum of max(0, 1 - eigenvalue) of the normalised Laplacian; the number of clusters where they are clear-cut.
 
     Examples
     --------
@@ -164,11 +162,11 @@ def soft_count(matrix: Matrix) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EigenvalueSum(SampleGraph):
-    """Number of meanings among the samples, counted softly and put on [0, 1]: 0 for one, 1 for n.
+    """Soft count of the meanings among n samples, rescaled to [0, 1]: 0 for one meaning, 1 for n.
 
     Notes
     -----
-    U_EigV of Lin et al. (arXiv 2305.19187), less 1, over n - 1.
+    U_EigV of Lin et al. (arXiv 2305.19187), minus 1, divided by n - 1.
     """
 
     @property
@@ -176,9 +174,9 @@ class EigenvalueSum(SampleGraph):
         """Key in the decision."""
         return "eigenvalues"
 
-    def value(self, found: Alike) -> float:
+    def value(self, similarities: Similarities) -> float:
         """See `soft_count`."""
-        return (soft_count(found.matrix) - 1.0) / (len(found.matrix) - 1)
+        return (soft_count(similarities.matrix) - 1.0) / (len(similarities.matrix) - 1)
 
 
 def kernel_entropy(matrix: Matrix, distinct: tuple[int, ...], *, time: float = 0.3) -> float:
@@ -189,9 +187,9 @@ def kernel_entropy(matrix: Matrix, distinct: tuple[int, ...], *, time: float = 0
     matrix : ndarray, shape (n, n)
         Similarities, symmetric, in [0, 1].
     distinct : tuple of int
-        For each answer, which of the distinct ones it is; answers that are one have kernel 1.
+        For each answer, the index of the distinct answer that it equals; equal answers have kernel 1.
     time : float
-        How far heat spreads; 0 makes every two distinct answers unrelated.
+        How far the heat spreads; 0 makes any two distinct answers unrelated.
 
     Examples
     --------
@@ -202,8 +200,8 @@ def kernel_entropy(matrix: Matrix, distinct: tuple[int, ...], *, time: float = 0
     n = len(distinct)
     if len(set(distinct)) == 1:
         return 0.0
-    places = [distinct.index(one) for one in sorted(set(distinct))]
-    weights = matrix[np.ix_(places, places)] * (1.0 - np.eye(len(places)))
+    firsts = [distinct.index(one) for one in sorted(set(distinct))]
+    weights = matrix[np.ix_(firsts, firsts)] * (1.0 - np.eye(len(firsts)))
     values, vectors = np.linalg.eigh(np.diag(weights.sum(axis=1)) - weights)
     heat = (vectors * np.exp(-time * values)) @ vectors.T
     scale = 1.0 / np.sqrt(np.diag(heat))
@@ -217,12 +215,12 @@ def kernel_entropy(matrix: Matrix, distinct: tuple[int, ...], *, time: float = 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelEntropy(SampleGraph):
-    """Entropy over meanings that lie near or far from each other, in units of log(n); in [0, 1].
+    """Entropy over meanings that may lie close to each other, in units of log(n); in [0, 1].
 
     Parameters
     ----------
     time : float
-        Of the heat kernel, 0 or more.
+        Diffusion time of the heat kernel, 0 or more.
 
     Raises
     ------
@@ -231,9 +229,9 @@ class KernelEntropy(SampleGraph):
 
     Notes
     -----
-    Nikitin et al. (arXiv 2405.20003). Where answers are the same or unrelated, it is the discrete semantic entropy.
-    Deviations: the kernel is that of the distinct answers, so identical answers give exactly 0; the weights are one
-    similarity a pair, without their half weight for a neutral verdict; and the value is divided by log(n).
+    Nikitin et al. (arXiv 2405.20003). Where answers are either equal or unrelated, it equals the discrete semantic
+    entropy. Deviations: the kernel is that of the distinct answers, so identical answers give exactly 0; each pair has one
+    similarity as its weight, without their half weight for a neutral verdict; and the value is divided by log(n).
     """
 
     time: float = 0.3
@@ -249,6 +247,6 @@ class KernelEntropy(SampleGraph):
         """Key in the decision."""
         return "kernel_entropy"
 
-    def value(self, found: Alike) -> float:
+    def value(self, similarities: Similarities) -> float:
         """See `kernel_entropy`."""
-        return kernel_entropy(found.matrix, found.distinct, time=self.time)
+        return kernel_entropy(similarities.matrix, similarities.distinct, time=self.time)

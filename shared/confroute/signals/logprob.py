@@ -1,4 +1,4 @@
-"""Token log-probabilities of the draft: the signal that costs nothing where the provider returns them."""
+"""Token log-probabilities of the draft: free where the provider returns them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
 from confroute.signals.base import Case, Range
-from confroute.signals.tokens import Span, check_one_of, logprobs_of, places_of
+from confroute.signals.tokens import Span, check_one_of, draft_logprobs, token_positions
 from confroute.types import JSON
 
 Statistic: TypeAlias = Literal["mean", "max", "quantile", "sum", "perplexity"]
 _QUANTILES = (("q50", 0.5), ("q75", 0.75), ("q90", 0.9))
-_LARGEST_EXPONENT = 700.0  # beyond it a float overflows
+_LARGEST_EXPONENT = 700.0  # exp overflows above about 709
 
 
 def token_nll(logprobs: tuple[float, ...], *, quantile: float = 0.9) -> dict[str, float]:
@@ -26,7 +26,7 @@ def token_nll(logprobs: tuple[float, ...], *, quantile: float = 0.9) -> dict[str
     logprobs : tuple of float, at least one
         Natural logarithms, one per generated token.
     quantile : float in [0, 1]
-        Which quantile stands under "quantile".
+        Which quantile is returned under "quantile".
 
     Returns
     -------
@@ -36,9 +36,9 @@ def token_nll(logprobs: tuple[float, ...], *, quantile: float = 0.9) -> dict[str
 
     Notes
     -----
-    `sum` grows with every token, so it ranks answers by length as much as by doubt; `mean` favours long answers,
-    whose many certain tokens hide one wrong number. Gupta et al. (arXiv 2404.10136) find the sum worse than
-    random on some tasks, and quantiles the better features.
+    `sum` grows with every token, so it ranks answers by length as much as by doubt. `mean` favours long answers,
+    whose many certain tokens hide one wrong number. Gupta et al. (arXiv 2404.10136) find that on some tasks the sum is
+    worse than random, and that quantiles are better features.
 
     Examples
     --------
@@ -46,7 +46,7 @@ def token_nll(logprobs: tuple[float, ...], *, quantile: float = 0.9) -> dict[str
     >>> round(stats["mean"], 3), round(stats["max"], 3), round(stats["sum"], 3)
     (0.2, 0.3, 0.4)
     """
-    # Plain Python: on an answer's few tokens numpy's quantile takes ten times as long as all of this.
+    # Plain Python: for an answer's few tokens numpy's quantile alone takes ten times as long.
     rounded = max(logprobs) > 0.0
     nll = sorted(map(abs, (min(0.0, value) for value in logprobs) if rounded else logprobs))
     total = math.fsum(nll)
@@ -55,7 +55,7 @@ def token_nll(logprobs: tuple[float, ...], *, quantile: float = 0.9) -> dict[str
 
 
 def _quantile(ordered: list[float], share: float) -> float:
-    """Linear interpolation between order statistics, numpy's default."""
+    """Interpolate linearly between order statistics, as numpy does by default."""
     at = share * (len(ordered) - 1)
     low = int(at)
     high = min(low + 1, len(ordered) - 1)
@@ -69,13 +69,13 @@ class TokenLogprob:
     Parameters
     ----------
     statistic : {"mean", "max", "quantile", "sum", "perplexity"}
-        Which statistic of the tokens is the uncertainty; the others stand in the details. See `token_nll` for
-        their length bias. The perplexity, 1 or more, is the exponential of the mean and ranks like it.
+        Which statistic of the tokens is the uncertainty; the others are in the details. See `token_nll` for
+        their length bias. The perplexity, 1 or more, is the exponential of the mean and ranks answers the same way.
     quantile : float in [0, 1]
-        For "quantile".
+        For `statistic="quantile"`.
     span : {"all", "answer"}
-        All tokens, or those of the final number, option, field values or short answer: one wrong number then does
-        not drown in many certain tokens. Needs the tokens' texts.
+        All tokens, or only those of the final number, option, field values or short answer, so that many certain tokens
+        do not hide one wrong number. Needs the tokens' texts.
 
     Raises
     ------
@@ -84,10 +84,10 @@ class TokenLogprob:
 
     Notes
     -----
-    Of a structured value or a tool call only the values count, and the least certain of them is the uncertainty: one wrong
-    field spoils the whole, and the names and braces around it are certain always. Each field's stands in the details.
+    In a structured answer or a tool call only the values count, and the least certain of them is the uncertainty: one
+    wrong field spoils the whole, while names and braces are always certain. The details hold the number of each field.
 
-    Needs log-probabilities; costs nothing more. "max" of the negative log-probability is "min" of the
+    Needs log-probabilities; no extra cost. The "max" of the negative log-probability is the "min" of the
     log-probability.
 
     Examples
@@ -128,28 +128,28 @@ class TokenLogprob:
         Raises
         ------
         SignalUnavailableError
-            There are none, they are no probabilities, or there is no answer where its span is wanted.
+            Log-probabilities are missing or invalid, or `span="answer"` and the draft holds no answer.
         """
-        yield from ()  # a generator like every other signal, though it asks for nothing
-        logprobs = logprobs_of(case)
-        places = places_of(case, self.span, len(logprobs))
-        stats = token_nll(tuple(logprobs[place] for place in places), quantile=self.quantile)
+        yield from ()  # a generator like every other signal, although it asks for nothing
+        logprobs = draft_logprobs(case)
+        positions = token_positions(case, self.span, len(logprobs))
+        stats = token_nll(tuple(logprobs[position] for position in positions), quantile=self.quantile)
         fields = {
-            path: self._chosen(token_nll(values, quantile=self.quantile))
+            path: self._value(token_nll(values, quantile=self.quantile))
             for path, values in case.draft.fields.items()
         }
         details: dict[str, JSON] = {f"{name}_nats": round(value, 6) for name, value in stats.items()}
         details |= {
             "statistic": self.statistic,
-            "tokens": len(places),
+            "tokens": len(positions),
             "cut_off": case.draft.finish == "length",
         }
         if fields:
             details["fields"] = {path: round(value, 6) for path, value in fields.items()}
             return Measurement(signal=self.name, uncertainty=max(fields.values()), details=details)
-        return Measurement(signal=self.name, uncertainty=self._chosen(stats), details=details)
+        return Measurement(signal=self.name, uncertainty=self._value(stats), details=details)
 
-    def _chosen(self, stats: dict[str, float]) -> float:
+    def _value(self, stats: dict[str, float]) -> float:
         if self.statistic == "perplexity":
             return math.exp(min(stats["mean"], _LARGEST_EXPONENT))
         return stats[self.statistic]

@@ -1,6 +1,6 @@
-"""Monte Carlo dropout: how much the draft's probability moves when the model's weights are in doubt.
+"""Monte Carlo dropout: how much the draft's probability varies when features of the model are dropped.
 
-Arithmetic only: the passes come as evidence, made by `confroute.models.dropout.dropout_passes`.
+Arithmetic only: the passes arrive as evidence, computed by `confroute.models.dropout.dropout_passes`.
 """
 
 from __future__ import annotations
@@ -51,17 +51,18 @@ def _entropy(p: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decomposition:
-    """Uncertainty of one answer, by source, per token and for the whole answer.
+    """Uncertainty of one answer by source, per token and for the whole answer.
 
     Attributes
     ----------
     total, expected, mutual_information : ndarray, shape (tokens,), in nats
-        All doubt; doubt about the next token that remains when the weights are known; doubt about the weights.
+        Total uncertainty; the part that would remain if the weights were known; the part that is due to the weights.
     variance : ndarray, shape (tokens,), in nats squared
-        Of each token's log-probability over the passes, unbiased (divided by passes - 1).
+        Variance of each token's log-probability over the passes, unbiased (divided by passes - 1).
     answer : dict of str to float
-        `total`, `expected`, `mutual_information` (means over the tokens, nats), `token_variance` (mean over the
-        tokens) and `variance` (of the sequence's log-probability, the tokens' sum), nats squared.
+        In nats, as means over the tokens: `total`, `expected` and `mutual_information`. In nats squared:
+        `token_variance`, the mean of the tokens' variances, and `variance`, that of the answer's log-probability (the
+        sum over its tokens).
     """
 
     total: Floats = field(compare=False)
@@ -72,13 +73,13 @@ class Decomposition:
 
 
 def decompose(passes: DropoutPasses) -> Decomposition:
-    """Split the doubt about an answer by its source; fewer than two passes raise SignalUnavailableError.
+    """Split the uncertainty of an answer by source; fewer than two passes raise SignalUnavailableError.
 
     Notes
     -----
-    Gal & Ghahramani (arXiv 1506.02142) for the passes, Houlsby et al. (arXiv 1112.5745) for the split. With few
-    passes the mutual information is biased low, and at most log(passes). `variance` grows with the answer's length
-    as log-probability itself does; the means over tokens do not.
+    Gal & Ghahramani (arXiv 1506.02142) for the passes, Houlsby et al. (arXiv 1112.5745) for the decomposition. With few
+    passes the mutual information is biased low; it is at most log(passes). `variance` grows with the answer's length,
+    as the log-probability itself does; the means over tokens do not.
 
     Examples
     --------
@@ -87,12 +88,12 @@ def decompose(passes: DropoutPasses) -> Decomposition:
     ...     total=np.array([1.0, 0.5]),
     ...     expected=np.array([0.8, 0.5]),
     ... )
-    >>> found = decompose(two)
-    >>> round(found.answer["mutual_information"], 3), round(found.answer["variance"], 3)
+    >>> parts = decompose(two)
+    >>> round(parts.answer["mutual_information"], 3), round(parts.answer["variance"], 3)
     (0.1, 0.02)
     """
     if len(passes.logprobs) < 2:
-        msg = f"{len(passes.logprobs)} dropout pass: expected at least 2, since one pass has no variance"
+        msg = f"{len(passes.logprobs)} dropout passes: expected at least 2, since one pass has no variance"
         raise SignalUnavailableError(msg)
     variance = _variance(passes.logprobs)
     return Decomposition(
@@ -111,42 +112,42 @@ def decompose(passes: DropoutPasses) -> Decomposition:
 
 
 def _variance(values: Floats) -> Floats:
-    # Off the first pass: equal passes then have variance 0 exactly, where a rounded mean would leave 1e-32.
+    # Relative to the first pass, so that equal passes have variance exactly 0; a rounded mean would leave 1e-32.
     return np.asarray(np.var(values - values[0], axis=0, ddof=1), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McDropout:
-    """Doubt about the draft under dropout of the edge model's features; 0 or more, higher means less reliable.
+    """Uncertainty of the draft under dropout of the edge model's features; 0 or more, higher means less reliable.
 
     A setting out of range raises PolicyError.
 
     Parameters
     ----------
     passes : int
-        2 or more; ten cost about three readings of the answer.
+        2 or more; ten passes cost about three forward passes over the answer.
     rate : float
-        Share of features that are zeroed, in (0, 1).
+        Share of features set to 0, in (0, 1).
     layers : {"top-third", "all"} or int
-        Which layers are perturbed, counted from the top; those below are computed once for all passes.
+        How many layers are perturbed, counted from the top; the layers below are computed once for all passes.
     prompt : bool
-        Whether the prompt is perturbed too, at several times the cost where it is long.
+        Whether to perturb the prompt as well, at several times the cost where it is long.
     statistic : {"mutual_information", "total", "expected", "variance", "token_variance"}
-        Which number of `Decomposition.answer` is the uncertainty; the others stand in the details.
+        Which number of `Decomposition.answer` is the uncertainty; the others are in the details.
     seed : int
         The same seed gives the same masks, hence the same decision on the same draft.
 
     Notes
     -----
-    Needs the edge's weights in this process; no further answer is generated. Medium cost: one prompt, and `passes`
-    readings of the draft. Language models of today are trained without dropout, so the passes are no posterior of
-    theirs: they measure how far the answer leans on single features. Calibrate the threshold on recorded data, for
+    Needs the edge's weights in this process; generates no further answer. Medium cost: one pass over the prompt and
+    `passes` over the draft. Today's language models are trained without dropout, so the passes do not sample their
+    posterior: they measure how far the answer depends on single features. Calibrate the threshold on recorded data, with
     the same passes, rate and layers.
 
-    The defaults are what ranked errors best on 518 MMLU answers of Qwen2.5-Coder-1.5B (`benchmarks/useful.py`): AUROC .710
+    The defaults ranked errors best on 518 MMLU answers of Qwen2.5-Coder-1.5B (`benchmarks/useful.py`): AUROC .710
     [.663, .752] for the expected entropy at rate 0.01, against .566 for mutual information at 0.01 and .548 at the 0.1 that
-    models trained with dropout use. The expected entropy is mostly the model's own; choose "mutual_information" for doubt
-    about the weights alone.
+    models trained with dropout use. The expected entropy is mostly the model's own; choose "mutual_information" for
+    uncertainty about the weights alone.
     """
 
     passes: int = 10
@@ -172,7 +173,7 @@ class McDropout:
 
     @property
     def range(self) -> Range:
-        """0 or more; nats, or nats squared for the variances; mutual information is at most log(passes)."""
+        """0 or more, in nats, or nats squared for variances; mutual information is at most log(passes)."""
         if self.statistic == "mutual_information":
             return Range(high=float(np.log(self.passes)), unit="nats")
         return Range(unit="nats^2" if self.statistic in _SQUARED else "nats")
@@ -186,7 +187,7 @@ class McDropout:
             The draft has no text (a tool call), or the tier's weights are not in this process.
         """
         if not case.draft.text.strip():
-            raise SignalUnavailableError("the draft has no text that dropout passes could score")
+            raise SignalUnavailableError("the draft has no text for dropout passes to score")
         evidence = yield Score(
             tier=case.tier.name,
             answer=case.draft.text,
@@ -198,10 +199,10 @@ class McDropout:
         )
         if evidence.passes is None:
             raise SignalUnavailableError(f"{case.tier.model} is not in this process: no dropout passes")
-        found = decompose(evidence.passes).answer
+        statistics = decompose(evidence.passes).answer
         details: dict[str, JSON] = {
             f"{name}_{'nats2' if name in _SQUARED else 'nats'}": round(value, 6)
-            for name, value in found.items()
+            for name, value in statistics.items()
         }
         details |= {
             "statistic": self.statistic,
@@ -212,6 +213,6 @@ class McDropout:
             "tokens": len(evidence.passes.total),
             "cut_off": case.draft.finish == "length",
         }
-        # Rounding may lift the estimate of mutual information above its bound.
-        value = min(found[self.statistic], self.range.high)
+        # A rounding error may lift the estimate of mutual information above its bound.
+        value = min(statistics[self.statistic], self.range.high)
         return Measurement(signal=self.name, uncertainty=value, details=details)

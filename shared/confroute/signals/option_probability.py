@@ -1,4 +1,4 @@
-"""Option probability: how sure a model was of its letter among the letters of a multiple-choice question."""
+"""Option probability: how sure a model was of its letter in a multiple-choice question."""
 
 from __future__ import annotations
 
@@ -13,52 +13,54 @@ from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.signals.answers import answer_of, options_in
 from confroute.signals.base import Case, Range
-from confroute.signals.tokens import logprobs_of, tops_of
+from confroute.signals.tokens import draft_logprobs, top_alternatives
 
 
-def by_option(alternatives: Iterable[tuple[str, float]], letters: Sequence[str]) -> dict[str, float]:
-    """Log-probability, in nats, that a token spells each letter; letters that no alternative spells are left out.
+def letter_logprobs(alternatives: Iterable[tuple[str, float]], letters: Sequence[str]) -> dict[str, float]:
+    """Log-probability, in nats, of each option letter at one position; letters that no alternative spells are left out.
 
     Parameters
     ----------
     alternatives : iterable of (token, log-probability)
-        Different tokens at one place: "A" and " A" exclude each other, so the probabilities of all spellings of a letter
-        add up.
+        Different tokens at one position. "A" and " A" are mutually exclusive, so the probabilities of all spellings of a
+        letter are added.
     letters : sequence of str
 
     Examples
     --------
-    >>> found = by_option([("A", math.log(0.5)), (" A", math.log(0.25)), ("The", math.log(0.2))], ("A", "B"))
-    >>> {letter: round(math.exp(nats), 3) for letter, nats in found.items()}
+    >>> logprobs = letter_logprobs(
+    ...     [("A", math.log(0.5)), (" A", math.log(0.25)), ("The", math.log(0.2))], ("A", "B")
+    ... )
+    >>> {letter: round(math.exp(nats), 3) for letter, nats in logprobs.items()}
     {'A': 0.75}
     """
-    spelt: dict[str, list[float]] = {}
+    spellings: dict[str, list[float]] = {}
     for token, nats in alternatives:
         if token.strip() in letters:
-            spelt.setdefault(token.strip(), []).append(nats)
-    return {letter: min(0.0, float(np.logaddexp.reduce(nats))) for letter, nats in spelt.items()}
+            spellings.setdefault(token.strip(), []).append(nats)
+    return {letter: min(0.0, float(np.logaddexp.reduce(nats))) for letter, nats in spellings.items()}
 
 
 def option_doubt(options: Mapping[str, float], chosen: str) -> float | None:
-    """1 - probability of the chosen option among those that are known; in [0, 1].
+    """1 - probability of the chosen option, normalised over the known options; in [0, 1].
 
     Parameters
     ----------
     options : mapping of str to float
-        Log-probability of each option as the answer's first token, natural logarithms. Options outside the provider's
-        top-k are missing, and count as impossible.
+        Natural log-probability of each option as the answer's first token. Options outside the provider's top-k are
+        missing and count as impossible.
     chosen : str
-        The option that was answered.
+        The option that the model answered.
 
     Returns
     -------
     float or None
-        None where the chosen option has no log-probability, or none but minus infinity.
+        None where the chosen option has no finite log-probability.
 
     Notes
     -----
-    The probabilities are divided by their sum: what a model gives to "The" or to a line break says nothing about
-    which option it prefers. On MMLU answers of a 1.5B model this ranks errors clearly better than the raw token
+    The probabilities are divided by their sum: the probability of "The" or of a line break says nothing about
+    which option the model prefers. On MMLU answers of a 1.5B model this ranks errors clearly better than the raw token
     probability.
 
     Examples
@@ -81,7 +83,7 @@ class OptionProbability:
     Parameters
     ----------
     top_logprobs : int
-        Alternatives to the first token to ask for, 2 or more: enough that every letter is likely to be among them.
+        Alternatives to request for the first token, 2 or more: enough that every letter is likely to be among them.
 
     Raises
     ------
@@ -90,19 +92,19 @@ class OptionProbability:
 
     Notes
     -----
-    For questions that list options ("A. Mars") and answers whose first token is the chosen letter. Any other answer is no
-    evidence and is refused: where "The" or a line break comes first, the alternatives to it are those of how to begin, and
-    where the letter stands later, the alternatives there depend on what was written before. Ask for the letter alone.
+    For questions that list options ("A. Mars") and answers whose first token is the chosen letter. Any other answer is
+    refused: where "The" or a line break comes first, its alternatives are other ways to begin, and where the letter comes
+    later, the alternatives depend on the text before it. Ask the model for the letter alone.
 
-    Costs nothing more; needs log-probabilities with alternatives. Letters that are not among the alternatives count as
-    impossible: `high` in the details is the value if each of them were as likely as the least likely alternative.
+    No extra cost; needs log-probabilities with alternatives. Letters that are not among the alternatives count as
+    impossible; `high` in the details is the value if each of them were as likely as the least likely alternative.
     """
 
     top_logprobs: int = 10
 
     def __post_init__(self) -> None:
         if self.top_logprobs < 2:
-            msg = f"top_logprobs is {self.top_logprobs}: a choice needs at least 2 alternatives"
+            msg = f"top_logprobs is {self.top_logprobs}: expected at least 2 alternatives, or there is no choice to measure"
             raise PolicyError(msg)
 
     @property
@@ -116,14 +118,14 @@ class OptionProbability:
         return Range(high=1.0, unit="1 - share among options")
 
     def measure(self, case: Case) -> AskGenerator[Measurement]:
-        """Return the doubt; the draft already holds all that is needed.
+        """Return 1 - probability of the chosen letter; the draft already holds all evidence.
 
         Raises
         ------
         SignalUnavailableError
             No listed options, no alternatives, or an answer whose first token is not the chosen letter.
         """
-        yield from ()  # a generator like every other signal, though it asks for nothing
+        yield from ()  # a generator like every other signal, although it asks for nothing
         letters = options_in(case.question)
         if not letters:
             raise SignalUnavailableError("the question lists no options")
@@ -131,13 +133,13 @@ class OptionProbability:
         tokens = case.draft.tokens
         if chosen not in letters or not tokens or tokens[0].strip() != chosen:
             raise SignalUnavailableError("the draft's first token is not the letter of a listed option")
-        tops = tops_of(case, "all", 1, least=2)
+        tops = top_alternatives(case, "all", 1, at_least=2)
         top = list(tops.alternatives[0])
         if all(text != tokens[0] for text, _ in top):
-            top.append((tokens[0], logprobs_of(case)[0]))
-        options = by_option(top, letters)
-        doubt = option_doubt(options, chosen)
-        if doubt is None:
+            top.append((tokens[0], draft_logprobs(case)[0]))
+        options = letter_logprobs(top, letters)
+        uncertainty = option_doubt(options, chosen)
+        if uncertainty is None:
             raise SignalUnavailableError(f"{case.tier.model} gave its own answer a probability of 0")
         missing = [letter for letter in letters if letter not in options]
         least = float(tops.values.min())
@@ -145,6 +147,6 @@ class OptionProbability:
         assert high is not None, "the chosen option has a probability"
         return Measurement(
             signal=self.name,
-            uncertainty=doubt,
+            uncertainty=uncertainty,
             details={"options": len(letters), "missing": len(missing), "high": round(high, 6)},
         )

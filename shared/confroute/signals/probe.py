@@ -1,4 +1,4 @@
-"""Probes: a linear reading of the edge's hidden states that says, before any token, how the answer will turn out."""
+"""Probes: a linear classifier on the edge's hidden states predicts, before any token, whether the answer will be wrong."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ FORMAT, VERSION = "confroute-probe", 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Weights:
+class ProbeWeights:
     """A fitted probe; made by `confroute.recording.probes.fit_probe`.
 
     Attributes
     ----------
     layers : tuple of int
-        Whose states it reads; 0 stands for the embeddings.
+        The layers whose states it reads; 0 stands for the embeddings.
     mean, scale, weights : ndarray of float64, shape (layers * width,)
-        Of standardised states.
+        Standardisation of the states, and the weights of the standardised states.
     bias : float
     target : str
-        "wrong" or "semantic_entropy": what `probability` is the probability of.
+        The event that `probability` refers to: "wrong" or "semantic_entropy".
     about : mapping
-        What it was fitted on: model, rows, and how well it ranks out of fold.
+        Model and rows that it was fitted on, and how well it ranks out of fold.
     """
 
     layers: tuple[int, ...]
@@ -46,14 +46,14 @@ class Weights:
     about: dict[str, str | int | float | None] = field(default_factory=dict)
 
     def probability(self, states: npt.ArrayLike) -> Floats:
-        """Probability of the target for states of shape (n, layers * width), in (0, 1), shape (n,)."""
+        """Probability of the target, in (0, 1), shape (n,), for states of shape (n, layers * width)."""
         z = (np.asarray(states, dtype=np.float64) - self.mean) / self.scale
         return np.asarray(
             1 / (1 + np.exp(-np.clip(z @ self.weights + self.bias, -500, 500))), dtype=np.float64
         )
 
     def save(self, path: str | Path) -> None:
-        """Write `path` (safetensors) and, beside it, its facts as JSON.
+        """Write the weights to `path` (safetensors) and their metadata beside it (JSON).
 
         Raises
         ------
@@ -63,7 +63,7 @@ class Weights:
         path = Path(path)
         arrays = {"mean": self.mean, "scale": self.scale, "weights": self.weights}
         _safetensors().save_file(arrays, path)
-        facts = {
+        metadata = {
             "format": FORMAT,
             "version": VERSION,
             "layers": [*self.layers],
@@ -71,69 +71,69 @@ class Weights:
             "target": self.target,
             "about": self.about,
         }
-        path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        path.with_suffix(".json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> Weights:
+    def load(cls, path: str | Path) -> ProbeWeights:
         """Read what `save` wrote.
 
         Raises
         ------
         PolicyError
-            No probe, or one of another version.
+            The file is missing, not a probe, or of another version.
         MissingExtraError
             safetensors is not installed.
         """
         path, reader = Path(path), _safetensors()
         try:
-            facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            if facts["format"] != FORMAT or facts["version"] != VERSION:
-                msg = f"format {facts['format']!r}, version {facts['version']!r}"
+            metadata = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            if metadata["format"] != FORMAT or metadata["version"] != VERSION:
+                msg = f"format {metadata['format']!r}, version {metadata['version']!r}"
                 raise ValueError(msg)
             arrays = {name: np.asarray(array, np.float64) for name, array in reader.load_file(path).items()}
             return cls(
                 **arrays,
-                layers=tuple(facts["layers"]),
-                bias=float(facts["bias"]),
-                target=str(facts["target"]),
-                about=facts["about"],
+                layers=tuple(metadata["layers"]),
+                bias=float(metadata["bias"]),
+                target=str(metadata["target"]),
+                about=metadata["about"],
             )
         except MissingExtraError:
             raise
         except Exception as error:
-            msg = f"{path} is no probe that this confroute reads ({error}): fit and save it again"
+            msg = f"{path} is not a probe that this version can read ({error}): expected format {FORMAT!r}, version {VERSION}; fit and save it again"
             raise PolicyError(msg) from error
 
 
 def _safetensors() -> Any:
     try:
-        from safetensors import numpy as found
+        from safetensors import numpy as safetensors
     except ImportError as error:
         raise MissingExtraError(extra="local", needed_for="a probe's file") from error
-    return found
+    return safetensors
 
 
 @lru_cache(maxsize=8)
-def _loaded(path: str) -> Weights:
-    return Weights.load(path)
+def _load_once(path: str) -> ProbeWeights:
+    return ProbeWeights.load(path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """Probability, read off the edge's hidden states behind the prompt, that its answer will be wrong; in (0, 1).
+    """Probability that the answer will be wrong, predicted from the edge's hidden states after the prompt; in (0, 1).
 
     Parameters
     ----------
     path : str
-        What `Weights.save` wrote; read once a process.
+        A file written by `ProbeWeights.save`; read once per process.
 
     Notes
     -----
-    Needs the edge's weights in this process, and a run recorded with `confroute record --hidden`. Costs one reading of the
-    prompt, which the answer needs as well, and no token: it can be measured before anything is generated, and so cannot
+    Needs the edge's weights in this process, and a run recorded with `confroute record --hidden`. Costs one pass over the
+    prompt, which the answer needs anyway, and no token: it is measured before anything is generated, so it cannot
     see the draft. Semantic entropy probes: Kossen et al. (arXiv 2406.15927), there on binarised semantic entropy at the
-    last prompt token; of the two targets it found theirs to carry over better to other data. A probe belongs to one model,
-    in one precision, behind one prompt template.
+    last prompt token; they found that target to transfer better to other data than correctness. A probe is valid for one
+    model, in one precision, with one prompt template.
     """
 
     path: str
@@ -149,21 +149,21 @@ class Probe:
         return Range(high=1.0, unit="probability")
 
     def measure(self, case: Case) -> AskGenerator[Measurement]:
-        """Ask for the hidden states and read them.
+        """Ask for the hidden states and classify them.
 
         Raises
         ------
         SignalUnavailableError
-            The tier's weights are not in this process, or its states are not those the probe was fitted on.
+            The tier's weights are not in this process, or its states do not have the size that the probe was fitted on.
         PolicyError
-            No probe at `path`.
+            There is no readable probe at `path`.
         """
-        weights = _loaded(self.path)
+        weights = _load_once(self.path)
         evidence = yield Hidden(tier=case.tier.name, layers=weights.layers)
         states = evidence.numbers
         if states is None or states.size != weights.weights.size:
             size = 0 if states is None else states.size
-            msg = f"the probe reads {weights.weights.size} numbers, {case.tier.model} gave {size}: fit one for this model"
+            msg = f"the probe expects {weights.weights.size} numbers and {case.tier.model} gave {size}: fit a probe for this model"
             raise SignalUnavailableError(msg)
         value = float(weights.probability(states.reshape(1, -1))[0])
         details: dict[str, object] = {"target": weights.target, "layers": [*weights.layers]}

@@ -1,4 +1,4 @@
-"""An uncertainty that exists only as a column of a recorded run."""
+"""A placeholder for an uncertainty that exists only as a column of a recorded run."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from confroute.signals.base import Case, Range
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """The place of a recorded column in a policy: it can be replayed, but not measured on a new call.
+    """Stands for a recorded column in a policy: it can be replayed, but not measured on a new call.
 
     Parameters
     ----------
     column : str
-        Key in a recorded row's `signals`.
+        A key of the recorded rows' `signals`.
 
     Notes
     -----
-    On a new call it is never available, so the policy's `on_no_signal` decides. Put a signal of your own that computes the
-    column in its place before you deploy the policy.
+    On a new call it is never available, so the policy's `on_no_signal` decides. Before you deploy the policy, replace it
+    with a signal of your own that computes the column.
     """
 
     column: str
@@ -34,17 +34,17 @@ class Recorded:
 
     @property
     def range(self) -> Range:
-        """Nothing is known of a column's range."""
+        """Unbounded: the range of a recorded column is unknown."""
         return Range(low=float("-inf"), unit="as recorded")
 
     def measure(self, case: Case) -> AskGenerator[Measurement]:
-        """Say that it cannot be measured.
+        """Raise: a recorded column cannot be measured.
 
         Raises
         ------
         SignalUnavailableError
             Always.
         """
-        yield from ()  # a generator like every other signal, though it asks for nothing
-        msg = f"{self.column!r} is a column of recorded runs only: give the policy a signal that measures it"
+        yield from ()  # a generator like every other signal, although it asks for nothing
+        msg = f"{self.column!r} exists in recorded runs only: replace it in the policy with a signal that measures it"
         raise SignalUnavailableError(msg)

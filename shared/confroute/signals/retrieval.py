@@ -1,4 +1,4 @@
-"""How well retrieval went: the scores of the passages that an answer should rest on. Costs nothing more."""
+"""Quality of the retrieval: the scores of the passages that an answer should rest on. No extra cost."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from confroute.types import JSON
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrievalScore:
-    """One minus a cosine similarity of the retrieved passages, in [0, 2]; higher means less was found.
+    """1 - cosine similarity of the retrieved passages; in [0, 2], higher means a worse match.
 
     Parameters
     ----------
     statistic : {"best", "mean", "gap"}
-        "best" is the similarity of the closest passage, "mean" that of all of them, "gap" by how much the best one
-        exceeds the next: with several passages equally close, the answer may stand in any one of them.
+        "best" is the similarity of the closest passage, "mean" the mean over all passages, "gap" the difference between
+        the best and the second: where several passages are equally close, any one of them may hold the answer.
 
     Raises
     ------
@@ -30,10 +30,10 @@ class RetrievalScore:
 
     Notes
     -----
-    Says how the passages fit the question, not how the answer fits the passages: see `ContextSupport` for that.
-    A low score is a reason to distrust an answer, and no reason to think that a larger model, which is shown the
-    same passages, knows better; fit the threshold on both. Scores outside [-1, 1], such as those of BM25 or of a
-    reranker, are another scale and count as no evidence.
+    Measures how well the passages fit the question, not how well the answer fits the passages; for that see
+    `ContextSupport`. Poor passages are a reason to distrust an answer, but not to expect a better one from a larger model
+    that reads the same passages: fit the threshold with the answers of both. Scores outside [-1, 1], such as those of
+    BM25 or of a reranker, have another scale and are refused.
 
     Examples
     --------
@@ -72,33 +72,33 @@ class RetrievalScore:
         Raises
         ------
         SignalUnavailableError
-            Nothing was retrieved, the retriever gave no scores, or they are no cosines.
+            Nothing was retrieved, the retriever gave no scores, or the scores are not cosines.
         """
-        yield from ()  # a generator like every other signal, though it asks for nothing
+        yield from ()  # a generator like every other signal, although it asks for nothing
         scores = sorted(cosines(case), reverse=True)
         mean = math.fsum(scores) / len(scores)
         gap = scores[0] - (scores[1] if len(scores) > 1 else 0.0)
-        found = {"best": scores[0], "mean": mean, "gap": gap}
-        details: dict[str, JSON] = {name: round(value, 6) for name, value in found.items()}
+        statistics = {"best": scores[0], "mean": mean, "gap": gap}
+        details: dict[str, JSON] = {name: round(value, 6) for name, value in statistics.items()}
         details |= {"statistic": self.statistic, "passages": len(scores)}
-        # A gap of two cosines can exceed 1, and so can rounding.
-        value = min(2.0, max(0.0, 1 - found[self.statistic]))
+        # The gap of two cosines can exceed 1, and so can a rounded cosine.
+        value = min(2.0, max(0.0, 1 - statistics[self.statistic]))
         return Measurement(signal=self.name, uncertainty=value, details=details)
 
 
 def cosines(case: Case) -> tuple[float, ...]:
-    """The retrieval scores of a case, one at least, each in [-1, 1].
+    """The retrieval scores of a case: one or more, each in [-1, 1].
 
     Raises
     ------
     SignalUnavailableError
-        There are none, or they are no cosines.
+        There are none, or they are not cosines.
     """
     scores = case.context.scores if case.context is not None else None
     if not scores:
         msg = "the retriever gave no scores" if case.context is not None else "nothing was retrieved"
         raise SignalUnavailableError(msg)
-    # Vector stores round: a text compared with itself comes out a little above 1.
+    # Vector stores round: the cosine of a text with itself may be slightly above 1.
     wrong = [score for score in scores if not (math.isfinite(score) and -1.001 <= score <= 1.001)]
     if wrong:
         msg = f"a retrieval score is {wrong[0]:g}: expected cosine similarities in [-1, 1]"

@@ -1,4 +1,4 @@
-"""P(True): the edge is shown its own draft and asked whether it is true."""
+"""Self-assessment: the edge is asked about its own draft, by P(True) or by a confidence stated in words."""
 
 from __future__ import annotations
 
@@ -21,24 +21,18 @@ from confroute.types import (
 
 _TRUE = ("a", "true", "yes")
 _FALSE = ("b", "false", "no")
-_AROUND = " \t\r\n().:*`\"'"
+_DECORATION = " \t\r\n().:*`\"'"
 
 
-def posed(case: Case) -> str:
-    """The conversation, or the question where only that is known, and the draft as a proposed answer."""
-    asked = transcript(case.messages) if len(case.messages) > 1 else f"Question: {case.question}"
-    return f"{asked}\n\nProposed answer: {case.draft.text.strip() or case.draft.answer or ''}"
+def proposal(case: Case) -> str:
+    """The conversation, or the question where only that is known, with the draft as its proposed answer."""
+    context = transcript(case.messages) if len(case.messages) > 1 else f"Question: {case.question}"
+    return f"{context}\n\nProposed answer: {case.draft.text.strip() or case.draft.answer or ''}"
 
 
-def prompted(case: Case, question: str, *, top_logprobs: int, max_tokens: int) -> AskGenerator[Generation]:
-    """Ask the draft's own tier about its draft.
-
-    Raises
-    ------
-    SignalUnavailableError
-        It said nothing.
-    """
-    message = Message(role="user", text=f"{posed(case)}\n\n{question}")
+def assess(case: Case, question: str, *, top_logprobs: int, max_tokens: int) -> AskGenerator[Generation]:
+    """Ask the draft's own tier a question about its draft; SignalUnavailableError where it does not reply."""
+    message = Message(role="user", text=f"{proposal(case)}\n\n{question}")
     evidence = yield Prompt(
         tier=case.tier.name, messages=(message,), top_logprobs=top_logprobs, max_tokens=max_tokens
     )
@@ -49,23 +43,23 @@ def prompted(case: Case, question: str, *, top_logprobs: int, max_tokens: int) -
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PTrue:
-    """1 - P(True): the probability that the edge, asked, gives to its draft being false; in [0, 1].
+    """1 - P(True): the probability that the edge, when asked, gives to its draft being false; in [0, 1].
 
     Parameters
     ----------
     top_logprobs : int
-        Alternatives to read both letters from.
+        Alternatives to request; both letters are read from them.
 
     Notes
     -----
-    Kadavath et al. (arXiv 2207.05221): the draft is shown as a proposed answer, and the letters for true and false are
-    compared at the first token that is one. Deviation: their probabilities are divided by their sum, so what the
-    model gives to neither is no doubt; that sum stands in the details as `mass`. Without alternatives the drawn
-    letter's probability alone is read.
+    Kadavath et al. (arXiv 2207.05221): the draft is shown as a proposed answer, and the probabilities of the letters for
+    true and false are compared at the first token with a letter. Deviation: they are divided by their sum, so
+    probability given to neither does not count as doubt; that sum is `mass` in the details. Without alternatives only
+    the probability of the drawn letter is read.
 
-    Costs one short call of the same tier, and never leaves it. Needs log-probabilities. **Known weakness:** small models
-    mostly say yes to what they just said, and the answer leans on which letter stands first. On 7-8B models a
-    yes/no self-assessment ranks errors worse than the mean token log-probability that comes for free
+    Costs one short call of the same tier; the draft never leaves that tier. Needs log-probabilities. **Known weakness:**
+    small models mostly say yes to their own answer, and which letter comes first matters. On 7-8B models a
+    yes/no self-assessment ranks errors worse than the mean token log-probability, which is free
     (arXiv 2605.02241: AUROC .56-.64 against .65-.71 on MMLU-Pro). Measure it on your own edge before you pay for it.
     """
 
@@ -82,7 +76,7 @@ class PTrue:
         return Range(high=1.0, unit="probability")
 
     def measure(self, case: Case) -> AskGenerator[Measurement]:
-        """Ask, and compare the two letters.
+        """Ask, and compare the probabilities of both letters.
 
         Raises
         ------
@@ -90,8 +84,8 @@ class PTrue:
             No log-probabilities, or neither letter among the likeliest tokens.
         """
         question = "Is the proposed answer correct?\n(A) True\n(B) False\nReply with one letter, A or B."
-        said = yield from prompted(case, question, top_logprobs=self.top_logprobs, max_tokens=4)
-        true, false = _masses(said, case.tier.model)
+        reply = yield from assess(case, question, top_logprobs=self.top_logprobs, max_tokens=4)
+        true, false = _verdict_masses(reply, case.tier.model)
         return Measurement(
             signal=self.name,
             uncertainty=false / (true + false),
@@ -99,25 +93,26 @@ class PTrue:
         )
 
 
-def _masses(said: Generation, model: str) -> tuple[float, float]:
-    """Probabilities of "true" and "false" at the first token that is no decoration."""
+def _verdict_masses(reply: Generation, model: str) -> tuple[float, float]:
+    """Probabilities of "true" and "false" at the first token that is not decoration."""
     try:
-        logprobs = checked_logprobs(said.logprobs)
+        logprobs = checked_logprobs(reply.logprobs)
     except BadLogprobsError as error:
         raise SignalUnavailableError(str(error)) from error
-    if logprobs is None or said.tokens is None:
+    if logprobs is None or reply.tokens is None:
         raise SignalUnavailableError(f"{model} returned no log-probabilities for its verdict on the draft")
-    for place, token in enumerate(said.tokens[: len(logprobs)]):
+    for position, token in enumerate(reply.tokens[: len(logprobs)]):
         if _word(token):
-            return _read(token, logprobs[place], (said.top_logprobs or ((),) * len(logprobs))[place], model)
-    raise SignalUnavailableError(f"{model} answered the question about its draft with no letter")
+            top = (reply.top_logprobs or ((),) * len(logprobs))[position]
+            return _masses_at(token, logprobs[position], top, model)
+    raise SignalUnavailableError(f"{model} answered the question about its draft without a letter")
 
 
-def _read(token: str, logprob: float, top: Alternatives, model: str) -> tuple[float, float]:
+def _masses_at(token: str, logprob: float, top: Alternatives, model: str) -> tuple[float, float]:
     known = dict(top) or {token: logprob}
-    # Written so that NaN is refused.
+    # The comparison is written so that NaN is refused.
     if any(not value <= ROUNDING_NATS for value in known.values()):
-        raise SignalUnavailableError(f"{model} returned an alternative that has no probability")
+        raise SignalUnavailableError(f"{model} returned an alternative whose log-probability is not valid")
     true, false = (
         math.fsum(math.exp(min(0.0, v)) for t, v in known.items() if _word(t) in words)
         for words in (_TRUE, _FALSE)
@@ -125,22 +120,22 @@ def _read(token: str, logprob: float, top: Alternatives, model: str) -> tuple[fl
     if true + false == 0.0:
         raise SignalUnavailableError(f"{model} answered the question about its draft with neither letter")
     if not top:
-        # Of one drawn letter the rest is the other's, at the most.
+        # Only the drawn letter is known: the other one has at most the remaining probability.
         return (true, 1.0 - true) if true else (1.0 - false, false)
     return true, false
 
 
 def _word(token: str) -> str:
-    return token.strip(_AROUND).lower()
+    return token.strip(_DECORATION).lower()
 
 
 _NUMBER = re.compile(r"(?<![\w.])(\d{1,3}(?:\.\d+)?)\s*(%|/\s*100)?(?![\w]|\.\d)")
 
 
 def stated_confidence(text: str) -> float | None:
-    """The confidence that a reply states, in [0, 1]; None where it states none.
+    """Read the confidence that a reply states, in [0, 1]; None where it states none.
 
-    The first number counts, of 100. A fraction up to 1 that does not say "%" is taken for a probability.
+    The first number counts, out of 100. A decimal fraction up to 1 without "%" is read as a probability.
 
     Examples
     --------
@@ -149,11 +144,11 @@ def stated_confidence(text: str) -> float | None:
     >>> stated_confidence("very sure") is None, stated_confidence("250") is None
     (True, True)
     """
-    found = _NUMBER.search(text)
-    if found is None:
+    match = _NUMBER.search(text)
+    if match is None:
         return None
-    value = float(found[1])
-    if "." in found[1] and value <= 1.0 and not found[2]:
+    value = float(match[1])
+    if "." in match[1] and value <= 1.0 and not match[2]:
         return value
     return value / 100.0 if value <= 100.0 else None
 
@@ -164,10 +159,10 @@ class Verbalised:
 
     Notes
     -----
-    Tian et al. (arXiv 2305.14975). Costs one short call of the same tier, and never leaves it; needs no
+    Tian et al. (arXiv 2305.14975). Costs one short call of the same tier; the draft never leaves that tier. Needs no
     log-probabilities, so it works where nothing else does. **Known weakness:** models say 80 to 100 whatever they
-    know, in steps of 5, so many calls tie and a threshold is coarse; in the largest comparison of routing signals
-    it was the worst (arXiv 2502.04428). Use it only where neither log-probabilities nor samples can be had.
+    know, in steps of 5, so many calls tie and thresholds are coarse; in the largest comparison of routing signals
+    it was the worst (arXiv 2502.04428). Use it only where neither log-probabilities nor samples are available.
     """
 
     @property
@@ -181,7 +176,7 @@ class Verbalised:
         return Range(high=1.0, unit="1 - stated confidence")
 
     def measure(self, case: Case) -> AskGenerator[Measurement]:
-        """Ask for the number.
+        """Ask for the confidence and read it.
 
         Raises
         ------
@@ -191,8 +186,8 @@ class Verbalised:
         question = (
             "How likely is it that the proposed answer is correct? Reply with one number from 0 to 100 only."
         )
-        said = yield from prompted(case, question, top_logprobs=0, max_tokens=16)
-        stated = stated_confidence(said.text)
-        if stated is None:
+        reply = yield from assess(case, question, top_logprobs=0, max_tokens=16)
+        confidence = stated_confidence(reply.text)
+        if confidence is None:
             raise SignalUnavailableError(f"{case.tier.model} stated no confidence from 0 to 100")
-        return Measurement(signal=self.name, uncertainty=1.0 - stated)
+        return Measurement(signal=self.name, uncertainty=1.0 - confidence)

@@ -1,4 +1,4 @@
-"""Semantic entropy: how evenly a model's answers spread over different meanings."""
+"""Semantic entropy: how evenly a model's answers are spread over different meanings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import BadLogprobsError, PolicyError, SignalUnavailableError
 from confroute.signals.answers import normalised
-from confroute.signals.base import Case, Range, said_by, samples
+from confroute.signals.base import Case, Range, draw_samples, sample_texts
 from confroute.signals.clusters import Clusters, bounds, normalised_entropy
 from confroute.signals.consistency import check_sampling
 from confroute.signals.equivalence import Equivalence, Match, SameText
@@ -28,26 +28,26 @@ def semantic_entropy(
     same: Callable[[str, str], bool] | None = None,
     logprobs: Sequence[Sequence[float]] | None = None,
 ) -> float:
-    """Semantic entropy of answers that you already have, in [0, 1].
+    """Compute the semantic entropy of answers that you already have; in [0, 1].
 
     Parameters
     ----------
     answers : sequence of str
-        2 or more, in any order: the result does not depend on it.
+        2 or more; their order does not matter.
     question : str
-        What they answer; it decides whether numbers or options are compared.
+        The question; it decides whether numbers or options are compared.
     same : callable, optional
-        `same(a, b)` says whether `a` entails `b`; it is asked in both directions, of answers whose texts do not
+        `same(a, b)` says whether `a` entails `b`; it is called in both directions for answers whose texts do not
         settle it. By default only equal normalised texts, numbers and options are the same.
     logprobs : sequence of sequences of float, optional
-        Token log-probabilities of each answer: clusters are then weighted by probability, not counted.
+        Token log-probabilities of each answer: clusters are then weighted by probability instead of counted.
 
     Raises
     ------
     PolicyError
         Fewer than 2 answers, or `logprobs` of another length or with an empty list.
     BadLogprobsError
-        NaN, an infinity or a value above 0.
+        A log-probability is NaN, infinite or above 0.
 
     Examples
     --------
@@ -55,15 +55,15 @@ def semantic_entropy(
     (1.0, 0.0)
     """
     if len(answers) < 2:
-        msg = f"{len(answers)} answers: semantic entropy needs at least 2"
+        msg = f"{len(answers)} answers: expected at least 2 for semantic entropy"
         raise PolicyError(msg)
     if logprobs is not None and (len(logprobs) != len(answers) or not all(map(len, logprobs))):
-        msg = f"{len(logprobs)} lists of log-probabilities for {len(answers)} answers: expected one each, none empty"
+        msg = f"{len(logprobs)} lists of log-probabilities for {len(answers)} answers: expected one non-empty list per answer"
         raise PolicyError(msg)
     order = sorted(range(len(answers)), key=lambda i: (normalised(answers[i]), answers[i]))
-    clusters = Clusters(question=question, equivalence=_Given(says_same=same))
+    clusters = Clusters(question=question, equivalence=_CallerEquivalence(entails=same))
     for i in order:
-        _finish(clusters.add(answers[i]))
+        _exhaust(clusters.add(answers[i]))
     weights = (
         None if logprobs is None else [_weight(checked_logprobs(tuple(logprobs[i])) or ()) for i in order]
     )
@@ -71,36 +71,36 @@ def semantic_entropy(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Given:
-    """An equivalence from the caller's own function."""
+class _CallerEquivalence:
+    """An equivalence made of the caller's own function."""
 
-    says_same: Callable[[str, str], bool] | None
+    entails: Callable[[str, str], bool] | None
 
-    def match(self, question: str, heads: Sequence[str], text: str) -> AskGenerator[Match]:
+    def match(self, question: str, representatives: Sequence[str], text: str) -> AskGenerator[Match]:
         yield from ()
-        same = self.says_same
-        if same is None:
+        entails = self.entails
+        if entails is None:
             return Match()
-        both = (i for i, head in enumerate(heads) if same(head, text) and same(text, head))
+        both = (i for i, first in enumerate(representatives) if entails(first, text) and entails(text, first))
         return Match(index=next(both, None))
 
 
-def _finish(asking: AskGenerator[int]) -> None:
-    """Run a generator that asks for nothing."""
-    for ask in asking:
-        msg = f"an answer was asked for ({ask}) where none can be given"
+def _exhaust(generator: AskGenerator[int]) -> None:
+    """Run a generator that yields no asks."""
+    for ask in generator:
+        msg = f"a comparison yielded {ask}, which nothing answers here: expected one that needs no model"
         raise TypeError(msg)
 
 
 def _weight(logprobs: tuple[float, ...]) -> float:
-    """Length-normalised sequence probability: without it, long answers would weigh nothing."""
+    """Length-normalised sequence probability; without the normalisation, long answers would have no weight."""
     return math.exp(sum(logprobs) / len(logprobs))
 
 
 def _cluster_weights(clusters: Clusters, weights: Sequence[float] | None) -> list[float]:
     if weights is None:
         return [float(count) for count in clusters.counts]
-    totals = [0.0] * len(clusters.heads)
+    totals = [0.0] * len(clusters.representatives)
     for label, weight in zip(clusters.labels, weights, strict=True):
         totals[label] += weight
     return totals
@@ -108,12 +108,12 @@ def _cluster_weights(clusters: Clusters, weights: Sequence[float] | None) -> lis
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SemanticEntropy:
-    """Entropy over meanings of the edge's own samples, in units of log(n); in [0, 1], higher means less reliable.
+    """Entropy over the meanings of the edge's own samples, in units of log(n); in [0, 1], higher means less reliable.
 
     Parameters
     ----------
     n : int
-        Samples at the most, 2 or more.
+        The largest number of samples, 2 or more.
     temperature : float
         Above 0.
     step : int
@@ -121,21 +121,21 @@ class SemanticEntropy:
     equivalence : Equivalence
         What makes two answers the same: `SameText`, `SameEmbedding` or `SameEntailment`.
     weighting : {"discrete", "probability"}
-        Count answers, or weigh each by its length-normalised probability (needs log-probabilities of the samples).
+        Count answers, or weight each by its length-normalised probability (needs log-probabilities of the samples).
     stop : EwensMixture, optional
-        Stop as well where the decision would change with a probability of at most its `eps` only. For counted answers.
+        Stop, too, once the decision would change with a probability of at most its `eps`. Needs the discrete weighting.
 
     Raises
     ------
     PolicyError
-        Numbers out of range, an unknown weighting, or `stop` with weighed answers.
+        Numbers out of range, an unknown weighting, or `stop` with the probability weighting.
 
     Notes
     -----
     Farquhar et al. (Nature 630, 2024) and Kuhn et al. (arXiv 2302.09664). Deviations: the value is divided by
-    log(n), so that it lies in [0, 1] whatever n is; one answer belongs to exactly one cluster; and sampling stops
-    when no completion can change the decision (`bounds`), which for the probability weighting never happens early,
-    since a later answer may weigh anything.
+    log(n), so it lies in [0, 1] for any n; each answer belongs to exactly one cluster; and sampling stops
+    when no completion can change the decision (`bounds`). With the probability weighting it never stops early, since a
+    later answer may have any weight.
     """
 
     n: int = 5
@@ -151,7 +151,7 @@ class SemanticEntropy:
             msg = f"weighting is {self.weighting!r}: expected 'discrete' or 'probability'"
             raise PolicyError(msg)
         if self.stop is not None and self.weighting != "discrete":
-            msg = "stop is given with weighting='probability': a later answer may weigh anything; use weighting='discrete'"
+            msg = "stop= and weighting='probability' exclude each other, since a later answer may have any weight: use weighting='discrete'"
             raise PolicyError(msg)
 
     @property
@@ -165,22 +165,24 @@ class SemanticEntropy:
         return Range(high=1.0, unit="of log n")
 
     def measure(self, case: Case) -> AskGenerator[Measurement]:
-        """Draw and cluster samples until the decision is settled.
+        """Draw and cluster samples until none can change the decision.
 
         Raises
         ------
         SignalUnavailableError
-            The tier cannot sample, or the samples have no log-probabilities to weigh them by.
+            The tier cannot sample, or the samples lack the log-probabilities to weight them by.
         """
         clusters = Clusters(question=case.question, equivalence=self.equivalence)
         low, high = 0.0, 1.0
         drawn: list[Generation] = []
         while len(drawn) < self.n and not (drawn and self._settled(case, low, high)):
             known = len(drawn)
-            drawn = yield from samples(case, min(self.n, known + self.step), temperature=self.temperature)
-            yield from clusters.extend(said_by(drawn, case.tier.model)[known:])
+            drawn = yield from draw_samples(
+                case, min(self.n, known + self.step), temperature=self.temperature
+            )
+            yield from clusters.extend(sample_texts(drawn, case.tier.model)[known:])
             low, high = bounds(clusters.counts, self.n)
-            probable = self.stop and self.stop.range_of(clusters.counts, self.n, case.settled)
+            probable = self.stop and self.stop.probable_range(clusters.counts, self.n, case.settled)
             if probable:
                 low, high = probable
                 break
@@ -218,6 +220,6 @@ def _sample_weight(sample: Generation) -> float:
         raise SignalUnavailableError(str(error)) from error
     if logprobs is None:
         raise SignalUnavailableError(
-            "samples without log-probabilities cannot be weighed; use weighting='discrete'"
+            "samples without log-probabilities cannot be weighted by probability; use weighting='discrete'"
         )
     return _weight(logprobs)

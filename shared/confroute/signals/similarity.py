@@ -1,4 +1,4 @@
-"""How alike answers are, as numbers: what the graph of a model's samples is made of."""
+"""How similar answers are, as numbers: the edge weights of the graph of a model's samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from confroute.asks import AskGenerator, Embed, Entails
 from confroute.signals.answers import normalised
-from confroute.signals.equivalence import settled_by_text
+from confroute.signals.equivalence import numbers_of, settled_by_text
 
 Pairs: TypeAlias = "tuple[tuple[str, str], ...]"
 Matrix: TypeAlias = "npt.NDArray[np.float64]"
@@ -19,16 +19,16 @@ Matrix: TypeAlias = "npt.NDArray[np.float64]"
 
 @runtime_checkable
 class Similarity(Protocol):
-    """Says how alike two answers to one question are, in [0, 1], where their texts do not tell."""
+    """Rates the similarity of two answers to one question, in [0, 1], where their texts alone do not tell."""
 
     def between(self, question: str, pairs: Pairs) -> AskGenerator[list[float]]:
-        """Yield what it needs to know; return one number a pair, the same whichever text comes first."""
+        """Yield asks as needed; return one symmetric similarity per pair."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WordOverlap:
-    """Shared words over all words (Jaccard); needs no model."""
+    """Jaccard similarity of the answers' words: shared words over all words; needs no model."""
 
     def between(self, question: str, pairs: Pairs) -> AskGenerator[list[float]]:
         """Compare the sets of words."""
@@ -39,12 +39,12 @@ class WordOverlap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingCosine:
-    """Cosine of the embeddings, negative ones as 0.
+    """Cosine similarity of the answers' embeddings; negative ones count as 0.
 
     Parameters
     ----------
     model : str
-        A catalogue name or a folder of an embedding model.
+        A catalogue name, or the folder of an embedding model.
     """
 
     model: str = "all-minilm-l6-v2"
@@ -53,48 +53,43 @@ class EmbeddingCosine:
         """Embed each text once, all in one ask."""
         texts = tuple(dict.fromkeys(text for pair in pairs for text in pair))
         evidence = yield Embed(texts=texts, model=self.model)
-        if evidence.numbers is None:
-            msg = "an Embed ask was answered without numbers: the driver must do these asks"
-            raise TypeError(msg)
-        vectors = dict(zip(texts, evidence.numbers.astype(np.float64), strict=True))
+        vectors = dict(zip(texts, numbers_of(evidence).astype(np.float64), strict=True))
         return [float(np.clip(vectors[a] @ vectors[b], 0.0, 1.0)) for a, b in pairs]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntailmentDegree:
-    """Mean of the probabilities that each text entails the other, question prepended: Lin et al. (arXiv 2305.19187).
+    """Mean probability that each text entails the other, with the question prepended: Lin et al. (arXiv 2305.19187).
 
     Parameters
     ----------
     model : str
-        A folder or hub name of a natural-language-inference model.
+        The folder or hub name of a natural-language-inference model.
     """
 
     model: str
 
     def between(self, question: str, pairs: Pairs) -> AskGenerator[list[float]]:
-        """Ask both directions of all pairs, in one ask."""
-        posed = [(f"{question} {a}", f"{question} {b}") for a, b in pairs]
-        both = tuple(posed) + tuple((b, a) for a, b in posed)
+        """Rate both directions of all pairs in one ask."""
+        prompted = [(f"{question} {a}", f"{question} {b}") for a, b in pairs]
+        both = tuple(prompted) + tuple((b, a) for a, b in prompted)
         evidence = yield Entails(pairs=both, model=self.model)
-        if evidence.numbers is None:
-            msg = "an Entails ask was answered without numbers: the driver must do these asks"
-            raise TypeError(msg)
-        forward, back = np.split(evidence.numbers.astype(np.float64), 2)
-        return [float(value) for value in (forward + back) / 2.0]
+        forward, reverse = np.split(numbers_of(evidence).astype(np.float64), 2)
+        return [float(value) for value in (forward + reverse) / 2.0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Alike:
-    """Similarities of answers, and how many pairs a model or the words had to tell.
+class Similarities:
+    """Similarities of several answers.
 
     Attributes
     ----------
     matrix : ndarray, shape (answers, answers)
-        Symmetric, in [0, 1], ones on the diagonal and between answers whose texts say the same.
+        Symmetric, in [0, 1], ones on the diagonal and between answers whose texts mean the same.
     distinct : tuple of int
-        For each answer, which of the distinct ones it is.
+        For each answer, the index of the distinct answer that it equals.
     pairs : int
+        Pairs that the texts alone did not settle.
     """
 
     matrix: Matrix = field(compare=False)
@@ -102,10 +97,10 @@ class Alike:
     pairs: int
 
 
-def alike(
+def pairwise_similarities(
     question: str, answers: Sequence[str], similarity: Similarity, *, first: bool = False
-) -> AskGenerator[Alike]:
-    """Compare answers, each distinct one once; numbers, options and equal texts are settled before any model.
+) -> AskGenerator[Similarities]:
+    """Compare answers, each distinct one once; numbers, options and equal texts settle a pair before any model does.
 
     Parameters
     ----------
@@ -113,11 +108,11 @@ def alike(
     answers : sequence of str
     similarity : Similarity
     first : bool
-        Compare the first answer with the others only; the rest of the matrix is left 0.
+        Compare only the first answer with the others; the rest of the matrix stays 0.
     """
     keys = [normalised(answer) for answer in answers]
-    known = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-    texts = [answers[keys.index(key)] for key in known]
+    index_of = {key: index for index, key in enumerate(dict.fromkeys(keys))}
+    texts = [answers[keys.index(key)] for key in index_of]
     matrix = np.eye(len(texts))
     unclear: list[tuple[int, int]] = []
     same = [*range(len(texts))]
@@ -133,5 +128,6 @@ def alike(
         values = yield from similarity.between(question, tuple((texts[i], texts[j]) for i, j in unclear))
         for (i, j), value in zip(unclear, values, strict=True):
             matrix[i, j] = matrix[j, i] = value
-    of = tuple(known[key] for key in keys)
-    return Alike(matrix=matrix[np.ix_(of, of)], distinct=tuple(same[one] for one in of), pairs=len(unclear))
+    of = tuple(index_of[key] for key in keys)
+    distinct = tuple(same[index] for index in of)
+    return Similarities(matrix=matrix[np.ix_(of, of)], distinct=distinct, pairs=len(unclear))

@@ -1,4 +1,4 @@
-"""Stopping when the decision is probably settled: P(flip) <= eps under a prior fitted to recorded samples."""
+"""Stop sampling once the decision is probably settled: P(flip) <= eps under a prior fitted to recorded samples."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from confroute.errors import CalibrationError, PolicyError
 from confroute.signals.base import Settled
 from confroute.signals.clusters import normalised_entropy
 
-LEAST_ROWS = 20
-# Shape parameters are looked for on a grid, evenly in logarithms.
+MIN_CALLS = 20
+Floats: TypeAlias = "npt.NDArray[np.float64]"
+# Grid of shape parameters, evenly spaced in logarithms.
 _SHAPES = tuple(10 ** (step / 8) for step in range(-12, 13))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BetaBinomial:
-    """Stop drawing samples when the decision would change with a probability of at most `eps`.
+    """Stops `SelfConsistency` once the decision would change with a probability of at most `eps`.
 
     Parameters
     ----------
     a, b : float
-        Shape of the prior of a call's rate of disagreement, above 0: Beta(a, b).
+        Shape of the prior of a call's rate of disagreement, Beta(a, b); above 0.
     eps : float in [0, 1)
         0 stops only where no completion at all can change the decision.
 
@@ -39,14 +40,14 @@ class BetaBinomial:
 
     Notes
     -----
-    After d of k samples disagree, how many of the m to come will has a beta-binomial distribution of shape
-    (a + d, b + k - d). The final shares that lead to the same decision form ranges; if one of them has a probability of at
-    least 1 - eps, it is taken as the result.
+    After d of k samples disagree, the number of disagreeing samples among the m remaining ones follows a beta-binomial
+    distribution of shape (a + d, b + k - d). The final shares that lead to the same decision form ranges; once one of them
+    has a probability of at least 1 - eps, it is taken as the result.
 
     Examples
     --------
     >>> prior = BetaBinomial(a=0.3, b=0.7, eps=0.05)
-    >>> prior.range_of(0, 3, 10, lambda low, high: not low <= 0.45 < high)
+    >>> prior.probable_range(0, 3, 10, lambda low, high: not low <= 0.45 < high)
     (0.0, 0.4)
     """
 
@@ -56,26 +57,26 @@ class BetaBinomial:
 
     def __post_init__(self) -> None:
         if not (self.a > 0 and self.b > 0 and 0 <= self.eps < 1):
-            msg = f"a is {self.a}, b {self.b}, eps {self.eps}: expected shapes above 0 and eps in [0, 1)"
+            msg = f"a is {self.a}, b {self.b} and eps {self.eps}: expected shapes above 0 and eps in [0, 1)"
             raise PolicyError(msg)
 
     @classmethod
     def fit(cls, disagreeing: Sequence[int], drawn: Sequence[int], *, eps: float = 0.05) -> BetaBinomial:
-        """The prior of greatest likelihood for recorded calls.
+        """Fit the prior to recorded calls by maximum likelihood, on a grid of shapes.
 
         Parameters
         ----------
         disagreeing, drawn : sequence of int
-            Samples of each call, and how many of them disagreed with its draft.
+            For each call, how many samples disagreed with its draft, and how many were drawn.
 
         Raises
         ------
         CalibrationError
-            Fewer than 20 calls, or counts that do not fit each other.
+            Fewer than 20 calls, or more disagreeing samples than were drawn.
         """
         pairs = list(zip(disagreeing, drawn, strict=True))
-        if len(pairs) < LEAST_ROWS or not all(0 <= d <= n for d, n in pairs):
-            msg = f"{len(pairs)} calls to fit a prior to: expected at least {LEAST_ROWS}, each with 0 to n of n samples disagreeing"
+        if len(pairs) < MIN_CALLS or not all(0 <= d <= n for d, n in pairs):
+            msg = f"{len(pairs)} calls to fit a prior to: expected at least {MIN_CALLS}, each with 0 to n of n samples disagreeing"
             raise CalibrationError(msg)
         counts: dict[tuple[int, int], int] = {}
         for pair in pairs:
@@ -87,27 +88,29 @@ class BetaBinomial:
         a, b = max(((a, b) for a in _SHAPES for b in _SHAPES), key=likelihood)
         return cls(a=round(a, 6), b=round(b, 6), eps=eps)
 
-    def range_of(self, apart: int, drawn: int, of: int, settled: Settled) -> tuple[float, float] | None:
-        """The range of final shares that is probable enough to stop; None to go on.
+    def probable_range(
+        self, disagreeing: int, drawn: int, total: int, settled: Settled
+    ) -> tuple[float, float] | None:
+        """The range of final shares that is probable enough to stop at; None to go on.
 
         Parameters
         ----------
-        apart, drawn, of : int
-            Disagreeing samples so far, samples so far, samples in all.
+        disagreeing, drawn, total : int
+            Disagreeing samples so far, samples so far, samples when all are drawn.
         settled : callable
             Whether all shares between two bounds lead to the same decision.
         """
-        left = of - drawn
-        start, mass = apart, 0.0
-        for more in range(left + 1):
-            mass += math.exp(_log_mass(more, left, self.a + apart, self.b + drawn - apart))
-            here = apart + more
-            if more < left and settled(here / of, (here + 1) / of):
+        remaining = total - drawn
+        start, mass = disagreeing, 0.0
+        for more in range(remaining + 1):
+            mass += math.exp(_log_mass(more, remaining, self.a + disagreeing, self.b + drawn - disagreeing))
+            final = disagreeing + more
+            if more < remaining and settled(final / total, (final + 1) / total):
                 continue
-            # Rounding must not keep the last range from being certain.
+            # A rounding error must not make the last range uncertain.
             if mass >= 1 - self.eps - 1e-12:
-                return start / of, here / of
-            start, mass = here + 1, 0.0
+                return start / total, final / total
+            start, mass = final + 1, 0.0
         return None
 
 
@@ -121,41 +124,41 @@ def _log_beta(a: float, b: float) -> float:
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
 
 
-Floats: TypeAlias = "npt.NDArray[np.float64]"
-# From a model that always says the same to one that never does, evenly in logarithms.
+# From a model that always repeats its answer to one that never does, evenly spaced in logarithms.
 _CONCENTRATIONS = tuple(round(10 ** (step / 2), 6) for step in range(-6, 5))
-_ROUNDS = 200
+_EM_ROUNDS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EwensMixture:
-    """Stop drawing samples when the decision would change with a probability of at most `eps`; for `SemanticEntropy`.
+    """Stops `SemanticEntropy` once the decision would change with a probability of at most `eps`.
 
     Parameters
     ----------
     concentrations : tuple of float
-        Above 0. With concentration c the next answer after m others is a new meaning with probability c / (c + m), and joins
-        an old one in proportion to its answers (Ewens 1972; the "Chinese restaurant").
+        Above 0. With concentration c, the next answer after m others has a new meaning with probability c / (c + m), else
+        an old one in proportion to its number of answers (Ewens 1972; the Chinese restaurant process).
     weights : tuple of float
-        How common calls of each concentration are; 0 or more, not all 0.
+        Prior weight of each concentration; 0 or more, not all 0.
     eps : float in [0, 1)
         0 stops only where no completion at all can change the decision.
 
     Raises
     ------
     PolicyError
-        Not one weight a concentration, numbers out of range, or an eps outside [0, 1).
+        Not exactly one weight per concentration, numbers out of range, or an eps outside [0, 1).
 
     Notes
     -----
-    A call's own answers say which concentrations it may have; under those the distribution of the final counts is computed
-    exactly. Final entropies that lead to the same decision form ranges; if one of them has a probability of at least 1 - eps,
-    it is taken as the result. A mixture, since one concentration for all calls would learn nothing from a call's answers.
+    A call's answers so far give the posterior of its concentration; under it the distribution of the final counts is
+    computed exactly. Final entropies that lead to the same decision form ranges; once one of them has a probability of at
+    least 1 - eps, it is taken as the result. The prior is a mixture because a single concentration for all calls could not
+    be updated by a call's answers.
 
     Examples
     --------
     >>> prior = EwensMixture(concentrations=(0.01, 3.0), weights=(0.7, 0.3), eps=0.05)
-    >>> low, high = prior.range_of([3], 10, lambda low, high: not low <= 0.5 < high)
+    >>> low, high = prior.probable_range([3], 10, lambda low, high: not low <= 0.5 < high)
     >>> low, high < 0.5
     (0.0, True)
     """
@@ -165,93 +168,97 @@ class EwensMixture:
     eps: float = 0.05
 
     def __post_init__(self) -> None:
-        same = len(self.concentrations) == len(self.weights) > 0
-        good = all(c > 0 for c in self.concentrations) and all(w >= 0 for w in self.weights)
-        if not (same and good and sum(self.weights) > 0 and 0 <= self.eps < 1):
+        same_length = len(self.concentrations) == len(self.weights) > 0
+        in_range = all(c > 0 for c in self.concentrations) and all(w >= 0 for w in self.weights)
+        if not (same_length and in_range and sum(self.weights) > 0 and 0 <= self.eps < 1):
             msg = (
-                f"concentrations are {self.concentrations}, weights {self.weights}, eps {self.eps}: expected concentrations "
+                f"concentrations are {self.concentrations}, weights {self.weights} and eps {self.eps}: expected concentrations "
                 "above 0, a weight of 0 or more for each, and eps in [0, 1)"
             )
             raise PolicyError(msg)
 
     @classmethod
     def fit(cls, meanings: Sequence[int], drawn: Sequence[int], *, eps: float = 0.05) -> EwensMixture:
-        """The mixture of greatest likelihood for recorded calls, over eleven concentrations from 0.001 to 100.
+        """Fit the mixture to recorded calls by maximum likelihood, over eleven concentrations from 0.001 to 100.
 
         Parameters
         ----------
         meanings, drawn : sequence of int
-            Different meanings of each call, and the samples they were found in: all that a concentration can be told from.
+            For each call, the number of distinct meanings and the number of samples: a sufficient statistic of the
+            concentration.
 
         Raises
         ------
         CalibrationError
-            Fewer than 20 calls, or counts that do not fit each other.
+            Fewer than 20 calls, or more meanings than samples.
         """
         pairs = list(zip(meanings, drawn, strict=True))
-        if len(pairs) < LEAST_ROWS or not all(1 <= k <= n for k, n in pairs):
-            msg = f"{len(pairs)} calls to fit a prior to: expected at least {LEAST_ROWS}, each with 1 to n meanings among n samples"
+        if len(pairs) < MIN_CALLS or not all(1 <= k <= n for k, n in pairs):
+            msg = f"{len(pairs)} calls to fit a prior to: expected at least {MIN_CALLS}, each with 1 to n meanings among n samples"
             raise CalibrationError(msg)
         logs = np.array([_log_likelihoods(k, n, _CONCENTRATIONS) for k, n in pairs])
         likelihood = np.exp(logs - logs.max(axis=1, keepdims=True))
         weights = np.full(len(_CONCENTRATIONS), 1 / len(_CONCENTRATIONS))
-        for _ in range(_ROUNDS):  # expectation, then maximisation
+        for _ in range(_EM_ROUNDS):
             share = likelihood * weights
             weights = (share / share.sum(axis=1, keepdims=True)).mean(axis=0)
         return cls(
             concentrations=_CONCENTRATIONS, weights=tuple(round(float(w), 6) for w in weights), eps=eps
         )
 
-    def range_of(self, counts: Sequence[int], of: int, settled: Settled) -> tuple[float, float] | None:
-        """The range of final entropies that is probable enough to stop; None to go on.
+    def probable_range(
+        self, counts: Sequence[int], total: int, settled: Settled
+    ) -> tuple[float, float] | None:
+        """The range of final entropies that is probable enough to stop at; None to go on.
 
         Parameters
         ----------
         counts : sequence of int
             Samples of each meaning so far, one or more.
-        of : int
-            Samples in all.
+        total : int
+            Samples when all are drawn.
         settled : callable
             Whether all entropies between two bounds lead to the same decision.
         """
-        finals = final_entropies(self.concentrations, self.weights, tuple(sorted(counts)), of)
+        finals = final_entropies(self.concentrations, self.weights, tuple(sorted(counts)), total)
         start, mass = finals[0][0], 0.0
-        for (value, probability), after in pairwise([*finals, (math.inf, 0.0)]):
+        for (value, probability), (following, _) in pairwise([*finals, (math.inf, 0.0)]):
             mass += probability
-            if after[0] < math.inf and settled(value, after[0]):
+            if following < math.inf and settled(value, following):
                 continue
-            # Rounding must not keep the last range from being certain.
+            # A rounding error must not make the last range uncertain.
             if mass >= 1 - self.eps - 1e-12:
                 return start, value
-            start, mass = after[0], 0.0
+            start, mass = following, 0.0
         return None
 
 
-@lru_cache(maxsize=4096)  # calls pass through the same few counts again and again
+@lru_cache(maxsize=4096)  # calls go through the same few counts again and again
 def final_entropies(
-    concentrations: tuple[float, ...], weights: tuple[float, ...], counts: tuple[int, ...], of: int
+    concentrations: tuple[float, ...], weights: tuple[float, ...], counts: tuple[int, ...], total: int
 ) -> tuple[tuple[float, float], ...]:
-    """Each entropy that `of` samples can end in, lowest first, with its probability; `counts` are sorted."""
+    """Each entropy that `total` samples can end in, lowest first, with its probability; `counts` must be sorted."""
     drawn = sum(counts)
     logs = np.array(_log_likelihoods(len(counts), drawn, concentrations))
     shares = np.exp(logs - logs.max()) * np.array(weights)
     states = {counts: shares / shares.sum()}
-    at = np.array(concentrations)
-    for m in range(drawn, of):
-        after: dict[tuple[int, ...], Floats] = {}
+    concentration = np.array(concentrations)
+    for m in range(drawn, total):
+        successors: dict[tuple[int, ...], Floats] = {}
         for state, mass in states.items():
-            for longer, times in _longer(state):
-                after[longer] = after.get(longer, 0.0) + mass * (times if times else at) / (at + m)
-        states = after
+            for successor, ways in _successors(state):
+                chance = (ways if ways else concentration) / (concentration + m)
+                successors[successor] = successors.get(successor, 0.0) + mass * chance
+        states = successors
     finals: dict[float, float] = {}
     for state, mass in states.items():
-        value = normalised_entropy(state, of)
+        value = normalised_entropy(state, total)
         finals[value] = finals.get(value, 0.0) + float(mass.sum())
     return tuple(sorted(finals.items()))
 
 
-def _longer(state: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], int]]:
-    """What one more answer can make of sorted counts, and in how many ways; 0 marks a new meaning."""
+def _successors(state: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Sorted counts after one more answer, each with the number of ways to get there; 0 marks a new meaning."""
     yield (1, *state), 0
     for count in dict.fromkeys(state):
         last = len(state) - 1 - state[::-1].index(count)
@@ -259,5 +266,5 @@ def _longer(state: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], int]]:
 
 
 def _log_likelihoods(meanings: int, drawn: int, concentrations: Sequence[float]) -> list[float]:
-    """Of each concentration, but for what does not depend on it (Ewens' sampling formula)."""
+    """Log-likelihood of each concentration, up to a constant (Ewens' sampling formula)."""
     return [meanings * math.log(c) + math.lgamma(c) - math.lgamma(c + drawn) for c in concentrations]

@@ -1,4 +1,4 @@
-"""Whether an answer rests on the passages that were retrieved for it."""
+"""Support: how far the retrieved passages back an answer."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from confroute.signals.base import Case, Range
 from confroute.signals.equivalence import numbers_of
 from confroute.types import JSON
 
-# Beyond these, one embedding of a long context would take longer than another draft.
-MOST_PIECES = 256
+# Embedding more sentences of a long context would take longer than another draft.
+MAX_SENTENCES = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextSupport:
-    """How little of an answer the retrieved passages support, in [0, 1]: 0 if all of it stands there.
+    """How little of an answer the retrieved passages support; in [0, 1], 0 where they support all of it.
 
-    The answer is cut into sentences, each a claim. A claim's support is that of the passage that supports it best; one
-    with a number that stands neither in the passages nor in the question has none, whichever way it is measured.
+    Each sentence of the answer is a claim. The support of a claim is that of the passage that supports it best. A claim
+    with a number that is neither in the passages nor in the question has no support, however it is measured.
 
     Parameters
     ----------
     by : {"words", "embedding", "entailment"}
-        "words" needs no model: the share of the claim's content words, those of the question left out, that stand
+        "words" needs no model: the share of the claim's content words, without those of the question, that occur
         in the passages. "embedding" is the highest cosine with a sentence of the passages, "entailment" the highest
         probability that a passage entails the claim.
     model : str, optional
-        Embedding model ("all-minilm-l6-v2" if not given), or NLI model, which has no default.
+        The embedding model, by default "all-minilm-l6-v2", or the NLI model, which has no default.
     statistic : {"mean", "min"}
-        Over claims: "min" lets one unsupported sentence count for all.
+        Over claims: with "min" the least supported claim decides.
 
     Raises
     ------
@@ -44,9 +44,9 @@ class ContextSupport:
 
     Notes
     -----
-    Supported is not right: the passages may not answer the question, and words do not see who did what to whom.
-    Entailment of claims by sources is the measure of Honovich et al., TRUE (arXiv 2204.04991), there with an NLI model
-    of 11 billion parameters.
+    A supported answer may be wrong: the passages may not answer the question, and a comparison of words ignores who did
+    what to whom. Entailment of claims by sources follows Honovich et al., TRUE (arXiv 2204.04991), there with an NLI
+    model of 11 billion parameters.
 
     Examples
     --------
@@ -79,7 +79,7 @@ class ContextSupport:
             msg = f"statistic is {self.statistic!r}: expected 'mean' or 'min'"
             raise PolicyError(msg)
         if self.by == "entailment" and not self.model:
-            msg = "support by entailment needs a model: give model= a folder or hub name of an NLI model"
+            msg = "by='entailment' without a model: pass the folder or hub name of an NLI model as model="
             raise PolicyError(msg)
 
     @property
@@ -89,17 +89,17 @@ class ContextSupport:
 
     @property
     def range(self) -> Range:
-        """0 to 1: what is unsupported."""
+        """0 to 1: the unsupported share."""
         return Range(high=1.0, unit="unsupported")
 
     def measure(self, case: Case) -> AskGenerator[Measurement]:
-        """Return one minus the support of the draft's claims.
+        """Return 1 - the support of the draft's claims.
 
         Raises
         ------
         SignalUnavailableError
-            Nothing was retrieved, the draft says that the context lacks the answer, or it holds nothing that could
-            be looked up, such as a bare "yes".
+            Nothing was retrieved, the draft says that the context lacks the answer, or it makes no claim that could be
+            looked up, as a bare "yes".
         """
         passages = case.context.passages if case.context is not None else ()
         if not passages:
@@ -110,20 +110,20 @@ class ContextSupport:
         if self.by == "words":
             claims = [claim for claim in claims if content_words(claim) - content_words(case.question)]
         if not claims:
-            raise SignalUnavailableError("the draft says nothing that could be looked up")
-        found = yield from self._supports(claims, passages, case)
+            raise SignalUnavailableError("the draft makes no claim that could be looked up")
+        raw = yield from self._supports(claims, passages, case)
         known = numbers(" ".join(passages)) | numbers(case.question)
-        supports = [0.0 if numbers(c) - known else s for c, s in zip(claims, found, strict=True)]
-        mean, least = math.fsum(supports) / len(supports), min(supports)
+        supports = [0.0 if numbers(c) - known else s for c, s in zip(claims, raw, strict=True)]
+        mean, lowest = math.fsum(supports) / len(supports), min(supports)
         details: dict[str, JSON] = {
             "by": self.by,
             "claims": len(claims),
             "mean_support": round(mean, 6),
-            "min_support": round(least, 6),
+            "min_support": round(lowest, 6),
         }
         return Measurement(
             signal=self.name,
-            uncertainty=min(1.0, max(0.0, 1 - (mean if self.statistic == "mean" else least))),
+            uncertainty=min(1.0, max(0.0, 1 - (mean if self.statistic == "mean" else lowest))),
             details=details,
         )
 
@@ -131,16 +131,17 @@ class ContextSupport:
         self, claims: Sequence[str], passages: Sequence[str], case: Case
     ) -> AskGenerator[list[float]]:
         if self.by == "words":
-            there, asked = content_words(" ".join(passages)), content_words(case.question)
-            said = [content_words(claim) - asked for claim in claims]
-            return [len(words & there) / len(words) for words in said]
+            source, question = content_words(" ".join(passages)), content_words(case.question)
+            claimed = [content_words(claim) - question for claim in claims]
+            return [len(words & source) / len(words) for words in claimed]
         if self.by == "embedding":
-            pieces = [piece for passage in passages for piece in sentences(passage)][:MOST_PIECES]
-            evidence = yield Embed(texts=(*claims, *pieces), model=self.model or "all-minilm-l6-v2")
+            source_sentences = [part for passage in passages for part in sentences(passage)][:MAX_SENTENCES]
+            texts = (*claims, *source_sentences)
+            evidence = yield Embed(texts=texts, model=self.model or "all-minilm-l6-v2")
             vectors = numbers_of(evidence)
-            near = vectors[: len(claims)] @ vectors[len(claims) :].T
+            support = vectors[: len(claims)] @ vectors[len(claims) :].T
         else:
             pairs = tuple((passage, claim) for claim in claims for passage in passages)
             evidence = yield Entails(pairs=pairs, model=self.model or "")
-            near = numbers_of(evidence).reshape(len(claims), len(passages))
-        return [max(0.0, float(row.max())) for row in near]
+            support = numbers_of(evidence).reshape(len(claims), len(passages))
+        return [max(0.0, float(row.max())) for row in support]

@@ -1,4 +1,4 @@
-"""Token entropy: how evenly the model spread its choice at each token, bounded where only the top is known."""
+"""Token entropy: entropy of the next-token distribution, bounded where only the likeliest tokens are known."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from confroute.decision import Measurement
 from confroute.errors import PolicyError
 from confroute.signals.base import Case, Range
 from confroute.signals.tokens import (
+    Aggregation,
     Floats,
-    Over,
     Span,
-    Tops,
+    TopAlternatives,
+    aggregate,
     check_one_of,
-    logprobs_of,
-    over,
-    tops_of,
+    draft_logprobs,
+    top_alternatives,
 )
 
-# The largest in common use; a larger vocabulary than the true one keeps the upper bound one.
+# The largest vocabulary in common use; with one larger than the model's, the upper bound stays valid.
 VOCABULARY = 262_144
-# Sums of single-precision probabilities miss 1 by about this much.
+# A sum of single-precision probabilities is off from 1 by about this much.
 _ROUNDING = 1e-6
 
 
 def entropy_bounds(
     logprobs: Sequence[float], *, vocabulary: int = VOCABULARY, cap: float | None = None
 ) -> tuple[float, float]:
-    """Least and greatest entropy, in nats, of a distribution of which only the likeliest outcomes are known.
+    """Bound the entropy, in nats, of a distribution of which only the likeliest outcomes are known.
 
     Parameters
     ----------
     logprobs : sequence of float
         Natural logarithms of the known outcomes' probabilities; they need not sum to 1.
     vocabulary : int
-        Outcomes there are in all, or more.
+        Total number of outcomes, or more.
     cap : float in (0, 1], optional
-        The most that any other outcome can have; the least of the known ones by default, since those are the
-        likeliest.
+        The highest probability that any other outcome can have; by default the lowest of the known ones, since those are
+        the likeliest.
 
     Returns
     -------
     low, high : float
-        The rest of the mass adds least where it is piled on as few outcomes as `cap` allows, and most where it is
-        spread over all of them (entropy is concave). Equal where nothing is left.
+        The remaining mass adds the least entropy where it is concentrated on as few outcomes as `cap` allows, and the
+        most where it is spread evenly over all of them. Equal where no mass remains.
 
     Examples
     --------
@@ -64,11 +64,11 @@ def entropy_bounds(
 
 
 def _bounds(values: Floats, most: Floats, others: Floats) -> tuple[Floats, Floats]:
-    """`entropy_bounds` of each row; `most` of what any of its `others` can have. Minus infinity is no outcome."""
+    """`entropy_bounds` of each row, whose `others` have a probability of at most `most` each; minus infinity is padding."""
     p = np.exp(values)
-    # 0 log 0 is 0, and the logarithm of what is no outcome is not a number to multiply by.
+    # The limit of p log p is 0; the product with minus infinity would be NaN.
     known = np.maximum(0.0, -(p * np.where(p > 0.0, values, 0.0)).sum(axis=1))
-    # More than fits under the cap is the rounding of what was returned.
+    # Mass that does not fit under the cap is a rounding error of the provider.
     rest = np.minimum(1.0 - p.sum(axis=1), others * most)
     open_ = rest > _ROUNDING
     low, high = known.copy(), known.copy()
@@ -87,29 +87,29 @@ class TokenEntropy:
     Parameters
     ----------
     statistic : {"mean", "max"}
-        Over the tokens.
+        Aggregation over the tokens.
     span : {"all", "answer"}
-        All tokens, or those of the final number, option, field values or short answer.
+        All tokens, or only those of the final number, option, field values or short answer.
     top_logprobs : int
-        Alternatives a token to ask for, 1 or more (OpenAI: at most 20).
+        Alternatives to request per token, 1 or more (OpenAI returns at most 20).
     vocabulary : int
-        Tokens of the model's vocabulary, or more; only the upper bound depends on it.
+        Size of the model's vocabulary, or more; only the upper bound depends on it.
 
     Raises
     ------
     PolicyError
-        An unknown word, or numbers out of range.
+        An unknown choice, or numbers out of range.
 
     Notes
     -----
-    Costs nothing more; needs log-probabilities with alternatives. Providers return the k likeliest tokens only, so
-    the entropy is known between bounds (`entropy_bounds`): the uncertainty is the lower one, which needs no guess
-    about the rest, and both stand in the details (`low_nats`, `high_nats`). Malinin and Gales (arXiv 2002.07650).
+    No extra cost; needs log-probabilities with alternatives. Providers return only the k likeliest tokens, so
+    the entropy is known up to bounds (`entropy_bounds`). The uncertainty is the lower bound, which needs no assumption
+    about the rest; the details hold both (`low_nats`, `high_nats`). Malinin and Gales (arXiv 2002.07650).
 
-    Unlike the log-probability of the drawn token it does not depend on which token was drawn.
+    Unlike the log-probability of the drawn token, it does not depend on which token was drawn.
     """
 
-    statistic: Over = "mean"
+    statistic: Aggregation = "mean"
     span: Span = "all"
     top_logprobs: int = 5
     vocabulary: int = VOCABULARY
@@ -118,7 +118,7 @@ class TokenEntropy:
         check_one_of("statistic", self.statistic, ("mean", "max"))
         check_one_of("span", self.span, ("all", "answer"))
         if not 1 <= self.top_logprobs < self.vocabulary:
-            msg = f"top_logprobs is {self.top_logprobs}, vocabulary {self.vocabulary}: expected 1 or more, and less than all"
+            msg = f"top_logprobs is {self.top_logprobs} and vocabulary {self.vocabulary}: expected at least 1 alternative and a larger vocabulary"
             raise PolicyError(msg)
 
     @property
@@ -132,22 +132,23 @@ class TokenEntropy:
         return Range(unit="nats")
 
     def measure(self, case: Case) -> AskGenerator[Measurement]:
-        """Return the lower bound; the draft already holds all that is needed.
+        """Return the lower bound; the draft already holds all evidence.
 
         Raises
         ------
         SignalUnavailableError
-            No alternatives, numbers that are no probabilities, or no answer where its span is wanted.
+            Alternatives are missing or invalid, or `span="answer"` and the draft holds no answer.
         """
-        yield from ()  # a generator like every other signal, though it asks for nothing
-        drawn = logprobs_of(case)
-        tops = tops_of(case, self.span, len(drawn), least=1)
+        yield from ()  # a generator like every other signal, although it asks for nothing
+        drawn = draft_logprobs(case)
+        tops = top_alternatives(case, self.span, len(drawn), at_least=1)
         returned = np.arange(tops.values.shape[1]) < tops.counts[:, None]
         least = np.where(returned, tops.values, 0.0).min(axis=1)
-        beyond = self._beyond(case.draft.tokens, drawn, tops)
-        others = self.vocabulary - tops.counts.astype(np.float64) - np.isfinite(beyond)
-        lows, highs = _bounds(np.column_stack([tops.values, beyond]), np.exp(np.minimum(0.0, least)), others)
-        low, high = over(lows, self.statistic), over(highs, self.statistic)
+        unlisted = self._unlisted(case.draft.tokens, drawn, tops)
+        others = self.vocabulary - tops.counts.astype(np.float64) - np.isfinite(unlisted)
+        known = np.column_stack([tops.values, unlisted])
+        lows, highs = _bounds(known, np.exp(np.minimum(0.0, least)), others)
+        low, high = aggregate(lows, self.statistic), aggregate(highs, self.statistic)
         return Measurement(
             signal=self.name,
             uncertainty=low,
@@ -160,14 +161,14 @@ class TokenEntropy:
         )
 
     @staticmethod
-    def _beyond(tokens: Sequence[str] | None, drawn: Sequence[float], tops: Tops) -> Floats:
-        """Log-probability of each drawn token that is none of the alternatives; minus infinity where it is one."""
-        values = np.full(len(tops.places), -np.inf)
+    def _unlisted(tokens: Sequence[str] | None, drawn: Sequence[float], tops: TopAlternatives) -> Floats:
+        """Log-probability of each drawn token that is not among its alternatives; minus infinity where it is."""
+        values = np.full(len(tops.positions), -np.inf)
         if tokens is None:
             return values
-        for at, (place, top) in enumerate(zip(tops.places, tops.alternatives, strict=True)):
-            token = tokens[place]
-            # The drawn token is mostly the likeliest one: looked at first, the others seldom have to be.
+        for at, (position, top) in enumerate(zip(tops.positions, tops.alternatives, strict=True)):
+            token = tokens[position]
+            # The drawn token is mostly the likeliest one, so it is compared first.
             if top[0][0] != token and token not in dict(top):
-                values[at] = drawn[place]
+                values[at] = drawn[position]
         return values

@@ -1,4 +1,4 @@
-"""Top-2 margin: how far ahead the likeliest token was of the second."""
+"""Top-2 margin: how far the likeliest token is ahead of the second."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from confroute.decision import Measurement
 from confroute.errors import PolicyError
 from confroute.signals.base import Case, Range
 from confroute.signals.tokens import (
+    Aggregation,
     Floats,
-    Over,
     Span,
+    aggregate,
     check_one_of,
-    logprobs_of,
-    over,
-    tops_of,
+    draft_logprobs,
+    top_alternatives,
 )
 
 
 def margins(values: Floats) -> Floats:
-    """Probability of the likeliest token minus that of the second, a row; in [0, 1].
+    """Probability of the likeliest token minus that of the second, per row; in [0, 1].
 
     Parameters
     ----------
@@ -45,25 +45,24 @@ class TokenMargin:
     Parameters
     ----------
     statistic : {"mean", "max"}
-        Over the tokens: "max" is the closest call among them.
+        Aggregation over the tokens: "max" takes the smallest margin.
     span : {"all", "answer"}
-        All tokens, or those of the final number, option, field values or short answer.
+        All tokens, or only those of the final number, option, field values or short answer.
     top_logprobs : int
-        Alternatives a token to ask for, 2 or more.
+        Alternatives to request per token, 2 or more.
 
     Raises
     ------
     PolicyError
-        An unknown word, or fewer than 2 alternatives.
+        An unknown choice, or fewer than 2 alternatives.
 
     Notes
     -----
-    Costs nothing more; needs log-probabilities with two alternatives a token. The token margin is what UCCI
-    (arXiv 2605.18796) calibrates. It does not depend on which token was drawn, and it has no length bias beyond that
-    of its mean.
+    No extra cost; needs log-probabilities with two alternatives per token. UCCI (arXiv 2605.18796) calibrates the token
+    margin. It does not depend on which token was drawn, and has no length bias beyond that of the mean.
     """
 
-    statistic: Over = "mean"
+    statistic: Aggregation = "mean"
     span: Span = "all"
     top_logprobs: int = 2
 
@@ -71,7 +70,7 @@ class TokenMargin:
         check_one_of("statistic", self.statistic, ("mean", "max"))
         check_one_of("span", self.span, ("all", "answer"))
         if self.top_logprobs < 2:
-            msg = f"top_logprobs is {self.top_logprobs}: a margin needs at least 2 alternatives a token"
+            msg = f"top_logprobs is {self.top_logprobs}: expected at least 2 alternatives per token for a margin"
             raise PolicyError(msg)
 
     @property
@@ -85,21 +84,22 @@ class TokenMargin:
         return Range(high=1.0, unit="1 - margin")
 
     def measure(self, case: Case) -> AskGenerator[Measurement]:
-        """Return 1 - margin; the draft already holds all that is needed.
+        """Return 1 - margin; the draft already holds all evidence.
 
         Raises
         ------
         SignalUnavailableError
-            Fewer than two alternatives, numbers that are no probabilities, or no answer where its span is wanted.
+            Alternatives are missing, fewer than two or invalid, or `span="answer"` and the draft holds no answer.
         """
-        yield from ()  # a generator like every other signal, though it asks for nothing
-        doubts = 1.0 - margins(tops_of(case, self.span, len(logprobs_of(case)), least=2).values)
+        yield from ()  # a generator like every other signal, although it asks for nothing
+        tops = top_alternatives(case, self.span, len(draft_logprobs(case)), at_least=2)
+        closeness = 1.0 - margins(tops.values)
         return Measurement(
             signal=self.name,
-            uncertainty=over(doubts, self.statistic),
+            uncertainty=aggregate(closeness, self.statistic),
             details={
                 "statistic": self.statistic,
-                "least_margin": round(1.0 - float(doubts.max()), 6),
-                "tokens": len(doubts),
+                "least_margin": round(1.0 - float(closeness.max()), 6),
+                "tokens": len(closeness),
             },
         )

@@ -1,4 +1,4 @@
-"""What the token signals share: which tokens count, and their checked numbers."""
+"""Shared by the token signals: which tokens of a draft count, and their validated log-probabilities."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from confroute.signals.base import Case
 from confroute.types import ROUNDING_NATS, Alternatives, checked_logprobs
 
 Spans: TypeAlias = "tuple[tuple[int, int], ...]"
+Span: TypeAlias = Literal["all", "answer"]
+Aggregation: TypeAlias = Literal["mean", "max"]
+Floats: TypeAlias = "npt.NDArray[np.float64]"
 
 _OBJECT = re.compile(r"\s*(?:```(?:json)?\s*)?(?=\{)")
 _SCALAR = re.compile(
@@ -27,22 +30,22 @@ _SCALAR = re.compile(
 
 
 def answer_spans(text: str, question: str, *, kind: Kind = "auto") -> Spans:
-    """Start and end, in characters, of each part of a text that is its answer; empty where there is none.
+    """Find the parts of a text that are its answer, as start and end in characters; empty where there is none.
 
     Parameters
     ----------
     text : str
-        What a model said.
+        A model's answer.
     question : str
-        What it was asked: decides between number, option and text where `kind` is "auto".
+        The question; it decides between number, option and text where `kind` is "auto".
     kind : {"auto", "number", "option", "text"}
         See `confroute.signals.answers.final_answer`.
 
     Returns
     -------
     tuple of (start, end)
-        Of a JSON object (a structured answer, a call's arguments) every value, none of its keys; else the one
-        number or option that `final_answer` reads, or all of a short text.
+        In a JSON object (a structured answer, the arguments of a call) all values, without the keys; else the number or
+        option that `final_answer` reads, or the whole of a short text.
 
     Examples
     --------
@@ -56,15 +59,15 @@ def answer_spans(text: str, question: str, *, kind: Kind = "auto") -> Spans:
     fields = _value_spans(text)
     if fields:
         return fields
-    wanted = kind_of(question) if kind == "auto" else kind
-    found = None
-    if wanted == "option":
-        found = option_span(text)
-    elif wanted == "number":
-        found = number_span(text)
-    if found is not None:
-        return (found,)
-    if wanted == "text" or (wanted == "number" and kind == "auto"):
+    effective = kind_of(question) if kind == "auto" else kind
+    span = None
+    if effective == "option":
+        span = option_span(text)
+    elif effective == "number":
+        span = number_span(text)
+    if span is not None:
+        return (span,)
+    if effective == "text" or (effective == "number" and kind == "auto"):
         return ((0, len(text)),) if final_answer(text, question, kind="text") is not None else ()
     return ()
 
@@ -77,12 +80,12 @@ def _value_spans(text: str) -> Spans:
         _, end = json.JSONDecoder().raw_decode(text, begin.end())
     except json.JSONDecodeError:
         return ()
-    found = _SCALAR.finditer(text, begin.end(), end)
-    return tuple(match.span() for match in found if match.lastgroup is None)
+    scalars = _SCALAR.finditer(text, begin.end(), end)
+    return tuple(match.span() for match in scalars if match.lastgroup is None)
 
 
 def tokens_within(tokens: Sequence[str], spans: Spans) -> list[int]:
-    """Places of the tokens that share a character with any of the spans of their joined text, which come in order and apart.
+    """Positions of the tokens that share a character with a span of their joined text; spans are sorted and disjoint.
 
     Examples
     --------
@@ -94,145 +97,133 @@ def tokens_within(tokens: Sequence[str], spans: Spans) -> list[int]:
     firsts, lasts = np.array(spans).T
     ends = np.fromiter(map(len, tokens), np.int64, len(tokens)).cumsum()
     starts = np.concatenate([[0], ends[:-1]])
-    # The first span that ends behind a token's start is the only one that it can begin in or before.
+    # If a token touches any span, it touches the first one that ends after the token's start.
     at = np.searchsorted(lasts, starts, side="right")
-    found: list[int] = np.flatnonzero((at < len(lasts)) & (firsts[at - (at == len(lasts))] < ends)).tolist()
-    return found
-
-
-Span: TypeAlias = Literal["all", "answer"]
-Over: TypeAlias = Literal["mean", "max"]
-Floats: TypeAlias = "npt.NDArray[np.float64]"
+    touches = (at < len(lasts)) & (firsts[at - (at == len(lasts))] < ends)
+    positions: list[int] = np.flatnonzero(touches).tolist()
+    return positions
 
 
 def check_one_of(name: str, value: str, known: Sequence[str]) -> None:
-    """Refuse a word that a setting does not know.
-
-    Raises
-    ------
-    PolicyError
-        `value` is not one of `known`.
-    """
+    """Raise PolicyError unless `value` is one of the `known` choices of a setting."""
     if value not in known:
         msg = f"{name} is {value!r}: expected {', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
         raise PolicyError(msg)
 
 
-def logprobs_of(case: Case) -> tuple[float, ...]:
-    """The draft's log-probabilities, checked.
+def draft_logprobs(case: Case) -> tuple[float, ...]:
+    """The draft's log-probabilities, validated.
 
     Raises
     ------
     SignalUnavailableError
-        There are none, or they are no probabilities of the whole draft.
+        There are none, they are invalid, or they do not cover the whole draft.
     """
     usage = case.draft.usage
-    # Some servers count nothing and say 0.
+    # Some servers do not count tokens and report 0.
     counted = usage.output_tokens if usage and usage.output_tokens else None
     try:
-        found = checked_logprobs(case.draft.logprobs, output_tokens=counted)
+        logprobs = checked_logprobs(case.draft.logprobs, output_tokens=counted)
     except BadLogprobsError as error:
         raise SignalUnavailableError(str(error)) from error
-    if found is None:
+    if logprobs is None:
         raise SignalUnavailableError(f"{case.tier.model} returned no log-probabilities")
-    # An end-of-turn token may be counted and not scored, and so may a word that the answer ends with.
-    if (counted is None or len(found) < counted) and _spell_a_part(case.draft.tokens, case.draft.text):
-        msg = f"{case.tier.model} returned {len(found)} log-probabilities, whose tokens spell only a part of its answer"
+    # Fewer scores than counted tokens may be a missing end-of-turn token, or a missing last word of the answer.
+    if (counted is None or len(logprobs) < counted) and _spell_a_part(case.draft.tokens, case.draft.text):
+        msg = f"{case.tier.model} returned {len(logprobs)} log-probabilities, whose tokens spell only a part of its answer"
         raise SignalUnavailableError(msg)
-    return found
+    return logprobs
 
 
 def _spell_a_part(tokens: tuple[str, ...] | None, text: str) -> bool:
-    """Whether the text goes on before or after what the tokens spell; a stop string or a marker is in the tokens alone."""
+    """Whether the tokens spell a proper prefix or suffix of the text; they may add a stop string or a marker."""
     spelled, whole = "".join(tokens or ()).strip(), text.strip()
     return len(spelled) < len(whole) and bool(spelled) and whole.startswith(spelled) | whole.endswith(spelled)
 
 
-def places_of(case: Case, span: Span, count: int) -> Sequence[int]:
-    """Places of the draft's tokens that count: all of them, or those of its final answer.
+def token_positions(case: Case, span: Span, count: int) -> Sequence[int]:
+    """Positions of the draft's tokens that count: all of them, or those of its final answer.
 
     Raises
     ------
     SignalUnavailableError
-        The final answer is wanted, but there are no token texts to find it in, or there is none in them.
+        `span` is "answer", but the tokens have no texts, or their texts hold no answer.
     """
     if span == "all":
         return range(count)
     tokens = case.draft.tokens
     if tokens is None or len(tokens) != count:
         raise SignalUnavailableError(f"{case.tier.model} returned no token texts to find the answer in")
-    places = tokens_within(tokens, answer_spans("".join(tokens), case.question))
-    if not places:
+    positions = tokens_within(tokens, answer_spans("".join(tokens), case.question))
+    if not positions:
         raise SignalUnavailableError("the draft's tokens hold no number, option, field or short answer")
-    return places
+    return positions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Tops:
-    """Alternatives to some of the draft's tokens as one array: a long answer's are scored in a few calls, not in thousands.
+class TopAlternatives:
+    """Alternatives to some of the draft's tokens as one array, so that numpy scores a long answer in a few calls.
 
     Attributes
     ----------
-    values : ndarray of float64, shape (tokens, most alternatives)
-        Natural logarithms in the order they came; minus infinity beyond a token's own.
+    values : ndarray of float64, shape (tokens, largest count)
+        Natural logarithms in the provider's order, padded with minus infinity.
     counts : ndarray of int64, shape (tokens,)
-        Alternatives of each token, 1 or more.
-    places : tuple of int
-        Which of the draft's tokens these are.
+        Number of alternatives of each token, 1 or more.
+    positions : tuple of int
+        Positions of these tokens in the draft.
     alternatives : tuple of alternatives
-        Theirs, with their texts.
+        The alternatives of each token, with their texts.
     """
 
     values: Floats
     counts: npt.NDArray[np.int64]
-    places: tuple[int, ...]
+    positions: tuple[int, ...]
     alternatives: tuple[Alternatives, ...]
 
 
-def tops_of(case: Case, span: Span, count: int, *, least: int) -> Tops:
-    """The alternatives to the draft's tokens that count, checked.
+def top_alternatives(case: Case, span: Span, count: int, *, at_least: int) -> TopAlternatives:
+    """The alternatives to the draft's tokens that count, validated.
 
     Parameters
     ----------
     case : Case
     span : {"all", "answer"}
     count : int
-        Tokens of the draft.
-    least : int
-        Alternatives that each token needs.
+        Number of the draft's tokens.
+    at_least : int
+        Number of alternatives that each token must have.
 
     Raises
     ------
     SignalUnavailableError
-        There are none, fewer than `least` at a place, numbers that are no probabilities, or no answer where its span is
-        wanted.
+        There are no alternatives, a token has too few, a log-probability is invalid, or `span` is "answer" and the draft
+        holds no answer.
     """
     tops = case.draft.top_logprobs
     if not tops:
         raise SignalUnavailableError(f"{case.tier.model} returned no alternatives to its tokens")
-    places = tuple(place for place in places_of(case, span, count) if place < len(tops))
-    if not places:
+    positions = tuple(at for at in token_positions(case, span, count) if at < len(tops))
+    if not positions:
         raise SignalUnavailableError(f"{case.tier.model} returned no alternatives to the answer's tokens")
-    wanted = tops if places == tuple(range(len(tops))) else tuple(tops[place] for place in places)
-    counts = np.fromiter(map(len, wanted), np.int64, len(wanted))
-    if counts.min() < least:
-        at = int(np.argmax(counts < least))
-        msg = (
-            f"{case.tier.model} returned {counts[at]} alternatives at token {places[at]}: {least} are needed"
-        )
+    selected = tops if positions == tuple(range(len(tops))) else tuple(tops[at] for at in positions)
+    counts = np.fromiter(map(len, selected), np.int64, len(selected))
+    if counts.min() < at_least:
+        at = int(np.argmax(counts < at_least))
+        msg = f"{case.tier.model} returned {counts[at]} alternatives at token {positions[at]}: expected at least {at_least}"
         raise SignalUnavailableError(msg)
-    flat = np.fromiter(map(itemgetter(1), chain.from_iterable(wanted)), np.float64, int(counts.sum()))
-    # Written so that NaN is refused; a probability of 0 comes as minus infinity from some servers.
+    flat = np.fromiter(map(itemgetter(1), chain.from_iterable(selected)), np.float64, int(counts.sum()))
+    # The comparison is written so that NaN is refused; some servers report a probability of 0 as minus infinity.
     bad = ~(flat <= ROUNDING_NATS)
     if bad.any():
         first = int(np.argmax(bad))
-        place = places[int(np.searchsorted(counts.cumsum(), first, side="right"))]
-        raise SignalUnavailableError(f"an alternative to token {place} has log-probability {flat[first]}")
-    values = np.full((len(wanted), int(counts.max())), -np.inf)
+        position = positions[int(np.searchsorted(counts.cumsum(), first, side="right"))]
+        raise SignalUnavailableError(f"an alternative to token {position} has log-probability {flat[first]}")
+    values = np.full((len(selected), int(counts.max())), -np.inf)
     values[np.arange(values.shape[1]) < counts[:, None]] = flat
-    return Tops(values=values, counts=counts, places=places, alternatives=wanted)
+    return TopAlternatives(values=values, counts=counts, positions=positions, alternatives=selected)
 
 
-def over(values: Floats, statistic: Over) -> float:
-    """Mean or maximum."""
+def aggregate(values: Floats, statistic: Aggregation) -> float:
+    """The mean or the maximum of the values."""
     return float(values.max() if statistic == "max" else values.mean())

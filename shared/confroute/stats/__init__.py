@@ -1,1 +1,1 @@
-"""Statistics that everything else stands on: arrays in, values out."""
+"""Statistics: arrays in, values out; nothing here knows of models or calls."""

@@ -1,4 +1,4 @@
-"""Intervals for any statistic, by resampling rows."""
+"""Confidence intervals of any statistic, by resampling rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from confroute.stats.arrays import MetricError
 
 LEVEL = 0.95
-# Fewer defined resamples would be a selection.
+# With fewer, the resamples where the statistic is defined are a biased selection.
 _LEAST_DEFINED = 0.9
 
 
@@ -22,7 +22,7 @@ def bootstrap_ci(
     seed: int = 0,
     level: float = LEVEL,
 ) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of a statistic over rows (Efron, Annals of Statistics 7, 1979).
+    """Compute the percentile bootstrap interval of a statistic over rows (Efron, Annals of Statistics 7, 1979).
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ def bootstrap_ci(
     Returns
     -------
     tuple of float or None
-        Lower and upper end. None for no rows, or where the statistic is undefined on more than one in ten resamples:
-        those that are left would be a selection.
+        Lower and upper end. None for no rows, or where the statistic is undefined on more than one in ten resamples: the others are
+        a biased selection.
 
     Raises
     ------
@@ -64,13 +64,13 @@ def bootstrap_ci(
     if rows == 0:
         return None
     generator = np.random.default_rng(seed)
-    found: list[float] = []
+    values: list[float] = []
     for _ in range(n):
         drawn = generator.integers(0, rows, rows)
         value = statistic(*(column[drawn] for column in columns))
         if value is not None and not math.isnan(value):
-            found.append(value)
-    if len(found) < _LEAST_DEFINED * n:
+            values.append(value)
+    if len(values) < _LEAST_DEFINED * n:
         return None
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

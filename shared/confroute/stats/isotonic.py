@@ -16,7 +16,7 @@ _FOLDS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Isotonic:
-    """A function that never falls, linear between `at`, constant outside.
+    """A function that never falls, linear between its knots and constant outside, over arrays.
 
     Attributes
     ----------
@@ -30,12 +30,12 @@ class Isotonic:
     values: Array
 
     def predict(self, x: npt.ArrayLike) -> Array:
-        """The function's values at `x`, which are in no order; shape of `x`."""
+        """Evaluate the function at `x`, in any order; shape of `x`."""
         return np.interp(np.asarray(x, dtype=np.float64), self.at, self.values)
 
 
 def fit_isotonic(x: npt.ArrayLike, y: npt.ArrayLike) -> Isotonic:
-    """Least squares among functions that never fall, by pooling adjacent violators.
+    """Fit the function that never falls with the least squared error, by pooling adjacent violators.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def fit_isotonic(x: npt.ArrayLike, y: npt.ArrayLike) -> Isotonic:
     """
     xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if xs.shape != ys.shape or xs.ndim != 1 or xs.size == 0 or not np.isfinite([xs, ys]).all():
-        msg = f"x and y have shapes {xs.shape} and {ys.shape}: expected finite values, one of each a row, and a row"
+        msg = f"x and y have shapes {xs.shape} and {ys.shape}: expected finite values, one of each per row, and at least one row"
         raise MetricError(msg)
     at, row, counts = np.unique(xs, return_inverse=True, return_counts=True)
     blocks: list[tuple[float, int, int]] = []  # sum of y, rows, distinct x
@@ -77,7 +77,7 @@ def fit_isotonic(x: npt.ArrayLike, y: npt.ArrayLike) -> Isotonic:
 def crossfit_probability(
     uncertainty: npt.ArrayLike, wrong: npt.ArrayLike, *, folds: int = _FOLDS, seed: int = 0
 ) -> Array | None:
-    """Probability of being wrong for each row, from an isotonic fit on the other folds.
+    """Predict the probability of being wrong for each row, from an isotonic fit on the other folds.
 
     Parameters
     ----------
@@ -92,8 +92,8 @@ def crossfit_probability(
     Returns
     -------
     array of float in [0, 1], shape (n,), or None
-        None for fewer than two rows a fold. Fitted and judged on the same rows, isotonic regression is perfectly
-        calibrated whatever the signal: only out of fold does a calibration error mean anything.
+        None for fewer than two rows per fold. Fitted and evaluated on the same rows, isotonic regression is perfectly calibrated
+        whatever the signal: a calibration error is meaningful out of fold only.
 
     Raises
     ------
@@ -121,14 +121,14 @@ def crossfit_probability(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonotoneInterpolator:
-    """A function that never falls, linear between its knots and constant outside.
+    """A function that never falls, linear between its knots and constant outside, for single numbers and policy files.
 
     Attributes
     ----------
     at : tuple of float
         Distinct, rising; one or more.
     values : tuple of float
-        Never falling, one a knot.
+        Never falling, one per knot.
 
     Raises
     ------
@@ -155,7 +155,8 @@ class MonotoneInterpolator:
             raise PolicyError(msg)
 
     def __call__(self, x: float) -> float:
-        """The value at `x`; plain Python, since numpy takes longer for a single number."""
+        """Evaluate the function at `x`."""
+        # Plain Python: numpy takes longer for a single number.
         at, values = self.at, self.values
         if x <= at[0]:
             return values[0]

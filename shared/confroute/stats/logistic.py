@@ -12,7 +12,7 @@ _FREE = 1e-6
 
 
 def ridge_logistic(x: Floats, y: Floats, *, penalty: float) -> tuple[float, Floats]:
-    """Minimise the log-loss plus `penalty` / 2 times the squared weights, the intercept free, by Newton's steps.
+    """Minimise the log-loss plus `penalty` / 2 times the squared weights, without the intercept's, by Newton's method.
 
     Parameters
     ----------
@@ -28,8 +28,8 @@ def ridge_logistic(x: Floats, y: Floats, *, penalty: float) -> tuple[float, Floa
 
     Notes
     -----
-    Where there are more columns than rows, the weights lie in the space of the rows: x is turned into it by its singular vectors, which
-    changes no penalty, and the weights are turned back.
+    With more columns than rows, the weights lie in the row space of x: x is rotated into it by its singular vectors, which changes no
+    penalty, and the weights are rotated back.
 
     Examples
     --------
@@ -38,19 +38,19 @@ def ridge_logistic(x: Floats, y: Floats, *, penalty: float) -> tuple[float, Floa
     (0.0, [0.675])
     """
     if x.shape[1] > x.shape[0]:
-        left, sizes, turn = np.linalg.svd(x, full_matrices=False)
+        left, sizes, rotation = np.linalg.svd(x, full_matrices=False)
         intercept, weights = ridge_logistic(left * sizes, y, penalty=penalty)
-        return intercept, weights @ turn
+        return intercept, weights @ rotation
     design = np.column_stack([np.ones(len(x)), x])
     ridge = np.full(design.shape[1], penalty)
     ridge[0] = _FREE
-    found = np.zeros(design.shape[1])
+    solution = np.zeros(design.shape[1])
     for _ in range(_STEPS):
-        p = 1 / (1 + np.exp(-np.clip(design @ found, -30, 30)))
-        gradient = design.T @ (p - y) + ridge * found
+        p = 1 / (1 + np.exp(-np.clip(design @ solution, -30, 30)))
+        gradient = design.T @ (p - y) + ridge * solution
         hessian = (design * (p * (1 - p))[:, None]).T @ design + np.diag(ridge)
         step = np.linalg.solve(hessian, gradient)
-        found = found - step
+        solution = solution - step
         if np.abs(step).max() < 1e-9:
             break
-    return float(found[0]), found[1:]
+    return float(solution[0]), solution[1:]

@@ -1,8 +1,7 @@
-"""How well an uncertainty ranks errors, and what routing by it is worth: arrays in, values out.
+"""How well an uncertainty ranks errors, and how much routing by it recovers.
 
-Everything takes one value a row. Ties are handled exactly: rows of equal uncertainty count as standing in random
-order, and what is returned is the mean over all these orders, so that no result depends on the order of the rows.
-A statistic that is not defined for the data (all rows right, say) is None, never 0.
+All functions take one value per row. Ties are handled exactly: the result is the mean over all orders of tied rows, so that it does
+not depend on the order of the rows. A statistic that is undefined for the data (all rows right, say) is None, never 0.
 """
 
 from __future__ import annotations
@@ -15,13 +14,27 @@ import numpy.typing as npt
 from confroute.stats.arrays import Array, MetricError, checked, sums_in_order
 from confroute.stats.bootstrap import LEVEL, bootstrap_ci
 
+__all__ = [
+    "LEVEL",
+    "MetricError",
+    "RiskCoverage",
+    "apgr",
+    "apgr_binned",
+    "auroc",
+    "bin_of",
+    "bootstrap_ci",
+    "ece",
+    "prr",
+    "risk_coverage",
+]
+
 _BINS = 10
 
 
 def apgr(
     uncertainty: npt.ArrayLike, edge_quality: npt.ArrayLike, cloud_quality: npt.ArrayLike
 ) -> float | None:
-    """Average performance gap recovered when the most uncertain rows go to the cloud, by the exact curve.
+    """Average performance gap recovered (APGR) when the most uncertain rows go to the cloud, by the exact curve.
 
     Parameters
     ----------
@@ -32,9 +45,8 @@ def apgr(
     -------
     float or None
         Area under (quality - edge) / (cloud - edge) over the share of rows that the cloud answers, by the trapezoid
-        rule over all n + 1 shares (Ong et al., arXiv 2406.18665, without their 10 bins). Random routing has 0.5;
-        above 1 is possible, since the edge may be right where the cloud is wrong. None where the cloud is on
-        average no better than the edge.
+        rule over all n + 1 shares (Ong et al., arXiv 2406.18665, without their 10 bins). Random routing has 0.5. Above 1 is possible,
+        since the edge may be right where the cloud is wrong. None where the cloud is not better than the edge on average.
 
     Raises
     ------
@@ -74,7 +86,7 @@ def apgr_binned(
     Returns
     -------
     float or None
-        None where the cloud is on average no better, or fewer than two edges are distinct.
+        None where the cloud is not better on average, or fewer than two edges are distinct.
 
     Raises
     ------
@@ -85,8 +97,8 @@ def apgr_binned(
     -----
     Thresholds are the distinct edges of the quantile bins; a row goes to the cloud if its uncertainty is at least the
     threshold (above it, for the last edge); APGR = (A - A_edge) / (A_cloud - A_edge), A by the trapezoid rule of
-    mean quality over the share of cloud calls. Tied rows move together, as they would in use. For comparison with
-    published numbers; `apgr` uses more of the data.
+    mean quality over the share of cloud calls. Tied rows move together, as they do in use. It serves to compare with published
+    numbers; `apgr` uses more of the data.
 
     Examples
     --------
@@ -109,23 +121,8 @@ def apgr_binned(
     return float((np.diff(share) * (recovered[1:] + recovered[:-1]) / 2).sum())
 
 
-__all__ = [
-    "LEVEL",
-    "MetricError",
-    "RiskCoverage",
-    "apgr",
-    "apgr_binned",
-    "auroc",
-    "bin_of",
-    "bootstrap_ci",
-    "ece",
-    "prr",
-    "risk_coverage",
-]
-
-
 def auroc(uncertainty: npt.ArrayLike, wrong: npt.ArrayLike) -> float | None:
-    """Probability that a wrong answer has the higher uncertainty than a right one, ties counting one half.
+    """Probability that a wrong answer has a higher uncertainty than a right one; ties count one half.
 
     Parameters
     ----------
@@ -169,7 +166,7 @@ def auroc(uncertainty: npt.ArrayLike, wrong: npt.ArrayLike) -> float | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RiskCoverage:
-    """Risk of what is kept, by how much is kept.
+    """The risk of the answers kept, by how many are kept.
 
     Attributes
     ----------
@@ -187,7 +184,7 @@ class RiskCoverage:
 
 
 def risk_coverage(uncertainty: npt.ArrayLike, quality: npt.ArrayLike) -> RiskCoverage | None:
-    """Risk-coverage curve and the area under it.
+    """Compute the risk-coverage curve and the area under it.
 
     Parameters
     ----------
@@ -219,7 +216,7 @@ def risk_coverage(uncertainty: npt.ArrayLike, quality: npt.ArrayLike) -> RiskCov
 
 
 def prr(uncertainty: npt.ArrayLike, quality: npt.ArrayLike) -> float | None:
-    """Prediction rejection ratio: the part of the oracle's gain over random rejection that is reached.
+    """Prediction rejection ratio: the share of the oracle's gain over random rejection that is achieved.
 
     Parameters
     ----------
@@ -230,7 +227,7 @@ def prr(uncertainty: npt.ArrayLike, quality: npt.ArrayLike) -> float | None:
     Returns
     -------
     float or None
-        At most 1 (the oracle's order); 0 is chance, below 0 worse. None where all qualities are equal.
+        At most 1 (the oracle's order); 0 is chance, below 0 is worse. None where all qualities are equal.
 
     Raises
     ------
@@ -242,7 +239,7 @@ def prr(uncertainty: npt.ArrayLike, quality: npt.ArrayLike) -> float | None:
     (A_u - A_random) / (A_oracle - A_random), where A is the mean, over 1 to n rows kept, of the mean quality of
     the rows kept, by uncertainty and by quality itself; A_random is the mean quality. That is LM-Polygraph's
     ratio (Vashurin et al., arXiv 2406.15627) without a limit on the share rejected. Malinin and Gales
-    (arXiv 2002.07650) divide by all n rows instead, which for binary quality is 2 AUROC - 1 and so says nothing new.
+    (arXiv 2002.07650) divide by all n rows instead, which for binary quality is 2 AUROC - 1 and so adds nothing.
 
     Examples
     --------
@@ -265,7 +262,7 @@ def ece(probability: npt.ArrayLike, wrong: npt.ArrayLike, *, bins: int = _BINS) 
     Parameters
     ----------
     probability : array of float in [0, 1], shape (n,)
-        An uncertainty is none: see `confroute.stats.isotonic.crossfit_probability`.
+        An uncertainty is not one: see `confroute.stats.isotonic.crossfit_probability`.
     wrong : array of float in [0, 1], shape (n,)
         1 where the answer is wrong; graded answers may lie between.
     bins : int
@@ -275,7 +272,7 @@ def ece(probability: npt.ArrayLike, wrong: npt.ArrayLike, *, bins: int = _BINS) 
     -------
     float in [0, 1] or None
         Mean over rows of ``|mean probability - share wrong|`` of their bin (Naeini et al., AAAI 2015; Guo et al.,
-        arXiv 1706.04599). Of few rows it is biased upwards: a perfectly calibrated probability can have up to
+        arXiv 1706.04599). For few rows it is biased upwards: a perfectly calibrated probability can reach
         0.4 * sqrt(bins / n), which is .09 for 200 rows. None for no rows.
 
     Raises

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from confroute.errors import CalibrationError
 
-# The betting bound's stakes stay this far below what could lose everything at once.
+# The betting bound's stakes, as a share of the stake that could lose everything at once.
 _CAUTION = 0.75
 _PRIOR_VARIANCE = 0.25
 
@@ -23,12 +23,12 @@ def _log_factorials(n: int) -> npt.NDArray[np.float64]:
 
 def _log_choose(n: int, k: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     logs = _log_factorials(n)
-    found: npt.NDArray[np.float64] = logs[n] - logs[k] - logs[n - k]
-    return found
+    log_count: npt.NDArray[np.float64] = logs[n] - logs[k] - logs[n - k]
+    return log_count
 
 
 def binomial_cdf(k: int, n: int, p: float) -> float:
-    """P(Bin(n, p) <= k), summed exactly; for 0 < p < 1.
+    """Compute P(Bin(n, p) <= k) by its exact sum; for 0 < p < 1.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def binomial_cdf(k: int, n: int, p: float) -> float:
 
 
 def hypergeometric_cdf(k: int, marked: int, unmarked: int, drawn: int) -> float:
-    """P(at most k marked) among `drawn` of `marked` + `unmarked` items, without replacement.
+    """Compute P(at most k marked) among `drawn` of `marked` + `unmarked` items, without replacement.
 
     Examples
     --------
@@ -64,23 +64,23 @@ def hypergeometric_cdf(k: int, marked: int, unmarked: int, drawn: int) -> float:
 
 
 def most_failures(n: int, alpha: float, delta: float, *, horizon: int | None = None) -> int:
-    """Most failures among n calibration rows at which a rate of at most alpha can still be promised; -1: not even 0.
+    """Find the most failures among n calibration rows at which a rate of at most alpha can be guaranteed; -1: not even with none.
 
     Parameters
     ----------
     n : int
     alpha, delta : float in (0, 1)
     horizon : int, optional
-        Promise the rate measured over so many calls to come instead of the long-run rate.
+        Guarantee the rate measured over so many future calls instead of the long-run rate.
 
     Notes
     -----
     Long run: the largest k with P(Bin(n, alpha) <= k) <= delta, which is the Clopper-Pearson bound.
 
-    Horizon m: let the threshold be where failure k + 1 of the calibration rows, by rising uncertainty, would be kept.
-    The promise breaks if more than alpha m calls to come fail below it, that is, if of the first k + 1 + floor(alpha m)
-    failures among all n + m rows at most k are calibration rows. Rows are exchangeable, so that is a hypergeometric tail,
-    exact whatever the failure rates are, and taken once for the whole walk over thresholds.
+    Horizon m: let the threshold be where failure k + 1 of the calibration rows, by rising uncertainty, would be kept. The guarantee
+    breaks if more than alpha m future calls fail below it, that is, if at most k of the first k + 1 + floor(alpha m) failures among
+    all n + m rows are calibration rows. Rows are exchangeable, so that this is a hypergeometric tail: exact whatever the failure
+    rates are, and taken once for the whole sequence of thresholds.
 
     Examples
     --------
@@ -95,7 +95,7 @@ def most_failures(n: int, alpha: float, delta: float, *, horizon: int | None = N
     def tail(k: int) -> float:
         if horizon is None:
             return binomial_cdf(k, n, alpha)
-        # A hair's breadth over: 0.07 * 100 must count as 7.
+        # Not below the exact product by rounding: 0.07 * 100 must count as 7.
         drawn = k + math.floor(alpha * horizon + 1e-9) + 1
         return 0.0 if drawn > n + horizon else hypergeometric_cdf(k, n, horizon, drawn)
 
@@ -107,7 +107,7 @@ def most_failures(n: int, alpha: float, delta: float, *, horizon: int | None = N
 
 
 def rows_needed(alpha: float, delta: float, *, horizon: bool) -> int:
-    """Fewest rows of which none fails that can promise a rate of alpha; with a horizon of as many calls.
+    """Find the fewest rows that can guarantee a rate of alpha if none of them fails; `horizon`: over as many future calls.
 
     Examples
     --------
@@ -116,7 +116,7 @@ def rows_needed(alpha: float, delta: float, *, horizon: bool) -> int:
     """
     if not horizon:
         return math.ceil(math.log(delta) / math.log1p(-alpha))
-    # Feasibility changes only where one more failure among the calls to come is allowed.
+    # Feasibility changes only where one more failure among the future calls is allowed.
     allowed = 0
     while most_failures(n := max(1, math.ceil(allowed / alpha - 1e-9)), alpha, delta, horizon=n) < 0:
         allowed += 1
@@ -150,7 +150,7 @@ def betting(values: npt.NDArray[np.float64], alpha: float, delta: float) -> floa
         In an order that does not depend on them.
     alpha : float in (-1, 1)
     delta : float in (0, 1)
-        The level the stakes are tuned for; the p-value is valid whatever it is.
+        The level that the stakes are tuned for; the p-value is valid whatever it is.
 
     Returns
     -------
@@ -174,7 +174,7 @@ def betting(values: npt.NDArray[np.float64], alpha: float, delta: float) -> floa
 
 
 def first_failure(test: Callable[[int], bool], count: int) -> int:
-    """How many of `count` hypotheses, in order, are rejected before the first that is not."""
+    """Count the hypotheses, of `count` in order, that are rejected before the first one that is not."""
     for at in range(count):
         if not test(at):
             return at
@@ -182,7 +182,7 @@ def first_failure(test: Callable[[int], bool], count: int) -> int:
 
 
 def check_levels(alpha: float, delta: float | None, *, low: float = 0.0) -> None:
-    """Refuse levels that promise nothing.
+    """Refuse levels that guarantee nothing.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""Pictures and pages: SVG and self-contained HTML, without a plotting library or a network."""
+"""Drawings and pages of values: SVG and self-contained HTML, without a plotting library or a network."""

@@ -1,4 +1,4 @@
-"""What a notebook shows of a measured run: which signal tells errors, and whether its probabilities can be believed."""
+"""A measured run in a notebook: how well each signal detects errors, and whether its probabilities are calibrated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LINE_POINTS = 200
 
 
 class Judged(Protocol):
-    """What a reliability diagram is drawn of; `confroute.recording.evaluation.SignalReport` says what each is."""
+    """The data of a reliability diagram; see `confroute.recording.evaluation.SignalReport`."""
 
     @property
     def n(self) -> int:
@@ -38,13 +38,13 @@ class Judged(Protocol):
 
 
 def _thinned(coverage: Array, risk: Array) -> list[Point]:
-    """At most so many points of a curve as can be seen."""
+    """A curve with no more points than can be seen."""
     at = np.unique(np.linspace(0, coverage.size - 1, min(coverage.size, _LINE_POINTS)).astype(int))
     return list(zip(coverage[at].tolist(), risk[at].tolist(), strict=True))
 
 
 def risk_coverage_svg(report: RunReport) -> str:
-    """Risk-coverage curves of all signals in one diagram, beside random order and the oracle's.
+    """Draw the risk-coverage curves of all signals in one diagram, beside random order and the oracle.
 
     Parameters
     ----------
@@ -53,8 +53,8 @@ def risk_coverage_svg(report: RunReport) -> str:
     Returns
     -------
     str
-        An SVG document. Lower is better; the area under a curve is the signal's AURC. A signal's curve is over the rows
-        that it was measured on, the grey ones over all rows.
+        An SVG document. Lower is better; the area under a curve is the signal's AURC. A signal's curve covers the rows on which it was
+        measured, the grey ones all rows.
     """
     size = 380.0
     drawn = [(name, signal.curve) for name, signal in report.signals.items() if signal.curve is not None]
@@ -78,13 +78,13 @@ def risk_coverage_svg(report: RunReport) -> str:
 
 
 def reliability_svg(report: RunReport, *, columns: int = 3) -> str:
-    """Reliability diagrams, one a signal: how often answers of a predicted probability of being wrong are wrong.
+    """Draw a reliability diagram per signal: how often answers with a predicted probability of being wrong are wrong.
 
     Parameters
     ----------
     report : RunReport
     columns : int
-        Diagrams side by side.
+        Diagrams per row.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def reliability_svg(report: RunReport, *, columns: int = 3) -> str:
 
 
 def reliability_panels(signals: Mapping[str, Judged], *, columns: int = 3) -> str:
-    """`reliability_svg` of some signals."""
+    """Draw the reliability diagrams of some signals."""
     size, cell_x, cell_y = 190.0, 265.0, 275.0
     drawn = [(name, signal) for name, signal in signals.items() if signal.reliability]
     columns = max(1, min(columns, len(drawn)))
@@ -126,18 +126,18 @@ _HEAD = ("signal", "n", "AUROC", "95 %", "PRR", "ECE", "APGR")
 
 
 def run_text(report: RunReport) -> str:
-    """One line: calls, both qualities, the signal that tells errors best."""
+    """Write a report as one line: calls, both qualities, the signal that detects errors best."""
     name, best = next(iter(report.signals.items()), ("", None))
-    told = (
+    ranking = (
         f"; best of {len(report.signals)} signals: {name}, AUROC {best.auroc:.3f}"
         if best and best.auroc is not None
         else ""
     )
-    return f"<RunReport {_qualities(report)}{told}>"
+    return f"<RunReport {_qualities(report)}{ranking}>"
 
 
 def run_html(report: RunReport) -> str:
-    """Numbers of every signal, its reliability diagram, and the risk of what it keeps.
+    """Draw a report: numbers of every signal, its reliability diagram, and the risk of the answers that it keeps.
 
     Parameters
     ----------
@@ -159,31 +159,31 @@ def _qualities(report: RunReport) -> str:
 def _run_parts(report: RunReport) -> Iterable[str]:
     left_out = f"; {report.ungraded} ungraded are left out" if report.ungraded else ""
     yield f"<p>{_qualities(report)}{left_out}</p>"
-    yield table(_HEAD, [_row(name, found) for name, found in report.signals.items()])
+    yield table(_HEAD, [_row(name, signal) for name, signal in report.signals.items()])
     yield "<p>How often answers that are wrong with a predicted probability are wrong; on the diagonal it can be believed:</p>"
     yield reliability_svg(report)
     yield "<p>What is kept and how bad it is; lower is better:</p>"
     yield risk_coverage_svg(report)
 
 
-def _row(name: str, found: SignalReport) -> list[str | float | int | None]:
-    ends = found.auroc_ci
+def _row(name: str, report: SignalReport) -> list[str | float | int | None]:
+    ends = report.auroc_ci
     interval = "-" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
-    return [name, found.n, found.auroc, interval, found.prr, found.ece, found.apgr]
+    return [name, report.n, report.auroc, interval, report.prr, report.ece, report.apgr]
 
 
-def signal_html(found: SignalReport) -> str:
-    """One signal's numbers and reliability: each bin as a point and in a table."""
-    return fragment(_signal_parts(found), label=f"one signal on {found.n} calls")
+def signal_html(report: SignalReport) -> str:
+    """Draw one signal: its numbers and its reliability, each bin as a point and in a table."""
+    return fragment(_signal_parts(report), label=f"one signal on {report.n} calls")
 
 
-def _signal_parts(found: SignalReport) -> Iterable[str]:
-    yield table(_HEAD[1:], [_row("", found)[1:]])
-    if not found.reliability:
+def _signal_parts(report: SignalReport) -> Iterable[str]:
+    yield table(_HEAD[1:], [_row("", report)[1:]])
+    if not report.reliability:
         yield "<p class='q'>too few rows for a cross-fitted probability</p>"
         return
-    yield reliability_panels({"reliability": found})
-    rows = [(at.predicted, at.wrong, at.n) for at in found.reliability]
+    yield reliability_panels({"reliability": report})
+    rows = [(at.predicted, at.wrong, at.n) for at in report.reliability]
     yield table(("predicted", "share wrong", "n"), rows)
 
 

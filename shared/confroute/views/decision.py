@@ -1,4 +1,4 @@
-"""What a notebook shows of a decision and of many: signals against the threshold, steps, reasons in words."""
+"""Decisions in a notebook: signals against the threshold, steps, and the reason in words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHOWN = 200
 
 
 def decision_text(decision: Decision) -> str:
-    """One line: where, why, seconds and tokens.
+    """Write a decision as one line: route, reason, seconds and tokens.
 
     Examples
     --------
@@ -33,7 +33,7 @@ def decision_text(decision: Decision) -> str:
 
 
 def decision_html(decision: Decision) -> str:
-    """One decision: the route, the reason, each signal as a bar against the threshold, each step's tokens and time.
+    """Draw a decision: the route, the reason, each signal as a bar against the threshold, each step's tokens and time.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def decision_html(decision: Decision) -> str:
     Returns
     -------
     str
-        Self-contained HTML that follows the page's light or dark colours and can be read without them.
+        Self-contained HTML in the page's light or dark colours, readable without colour.
     """
     return fragment(_decision_parts(decision), label=f"decision: {decision.route}")
 
@@ -62,12 +62,12 @@ def _decision_parts(decision: Decision) -> Iterable[str]:
 
 def _signals(decision: Decision) -> str:
     rows = []
-    for name, found in decision.signals.items():
+    for name, measured in decision.signals.items():
         limit = decision.threshold if name == decision.signal else None
         grey = decision.grey.get(name) if limit is None else None
-        drawn = _bar(found, limit) if grey is None else _zone(found, grey)
+        drawn = _bar(measured, limit) if grey is None else _zone(measured, grey)
         rows.append(
-            f"<tr>{text(name)}<td>{drawn}</td><td class='n'>{_compared(found, limit, grey)}</td></tr>"
+            f"<tr>{text(name)}<td>{drawn}</td><td class='n'>{_compared(measured, limit, grey)}</td></tr>"
         )
     rows += [
         f"<tr>{text(name)}<td colspan='2' class='q t'>not measured: {escape(why)}</td></tr>"
@@ -76,28 +76,30 @@ def _signals(decision: Decision) -> str:
     marks = [f"mark: threshold, {decision.threshold_source}"] if decision.threshold_source else []
     if decision.grey.keys() - {decision.signal}:
         marks.append("two marks: between them a further signal is asked")
-    said = f" ({'; '.join(marks)})" if marks else ""
-    head = heading("signal") + heading(f"uncertainty{said}") + heading("value", right=True)
+    notes = f" ({'; '.join(marks)})" if marks else ""
+    head = heading("signal") + heading(f"uncertainty{notes}") + heading("value", right=True)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def _compared(found: Measurement, limit: float | None, grey: tuple[float, float] | None) -> str:
-    value = f"{found.uncertainty:.4g}"
+def _compared(measured: Measurement, limit: float | None, grey: tuple[float, float] | None) -> str:
+    value = f"{measured.uncertainty:.4g}"
     if limit is not None:
-        return f"{value} {'&le;' if found.uncertainty <= limit else '&gt;'} {limit:.4g}"
+        return f"{value} {'&le;' if measured.uncertainty <= limit else '&gt;'} {limit:.4g}"
     return value if grey is None else f"{grey[0]:.4g} &lt; {value} &le; {grey[1]:.4g}"
 
 
-def _bar(found: Measurement, limit: float | None) -> str:
-    """Nothing where no threshold was: a length would have no meaning."""
+def _bar(measured: Measurement, limit: float | None) -> str:
+    """Empty without a threshold: the length would have no meaning."""
     if limit is None:
         return ""
-    return bar(found.uncertainty, limit, words=f"uncertainty {found.uncertainty:.4g}, threshold {limit:.4g}")
+    return bar(
+        measured.uncertainty, limit, words=f"uncertainty {measured.uncertainty:.4g}, threshold {limit:.4g}"
+    )
 
 
-def _zone(found: Measurement, grey: tuple[float, float]) -> str:
-    asked = f"a further signal is asked between {grey[0]:.4g} and {grey[1]:.4g}"
-    return zone(found.uncertainty, grey, words=f"uncertainty {found.uncertainty:.4g}, {asked}")
+def _zone(measured: Measurement, grey: tuple[float, float]) -> str:
+    words = f"a further signal is asked between {grey[0]:.4g} and {grey[1]:.4g}"
+    return zone(measured.uncertainty, grey, words=f"uncertainty {measured.uncertainty:.4g}, {words}")
 
 
 def _steps(decision: Decision) -> str:
@@ -126,7 +128,7 @@ def _tokens(decision: Decision) -> tuple[int, int]:
 
 
 def trace_text(decisions: Sequence[Decision]) -> str:
-    """One line for many decisions.
+    """Write many decisions as one line.
 
     Examples
     --------
@@ -141,7 +143,7 @@ def trace_text(decisions: Sequence[Decision]) -> str:
 
 
 def trace_html(decisions: Sequence[Decision]) -> str:
-    """Many decisions: shares by route, and a row each with a bar; the last 200 are shown."""
+    """Draw many decisions: shares by route and a row with a bar for each; the last 200 are shown."""
     return fragment(_trace_parts(decisions), label=counted(len(decisions), "decision"))
 
 
@@ -152,8 +154,8 @@ def _trace_parts(decisions: Sequence[Decision]) -> Iterable[str]:
     shown = decisions[-_SHOWN:]
     rows = []
     for number, decision in enumerate(shown, start=len(decisions) - len(shown) + 1):
-        found = decision.signals.get(decision.signal or "")
-        bar = "" if found is None else _bar(found, decision.threshold)
+        measured = decision.signals.get(decision.signal or "")
+        bar = "" if measured is None else _bar(measured, decision.threshold)
         tokens_in, tokens_out = _tokens(decision)
         marks = "".join(
             f" ({word})" for word in ("degraded", "private", "sampled") if getattr(decision, word)

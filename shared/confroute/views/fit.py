@@ -1,4 +1,4 @@
-"""A fit to look at: what every threshold would have done, as SVG and as a self-contained page."""
+"""A fitted policy as SVG and HTML: what every threshold would have done on the recorded calls."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _SIZE = 380.0
 
 
 def front_svg(front: ParetoFront, *, chosen: Point | None = None) -> str:
-    """Quality over cost of every threshold, with a 95 % band, the hull, both ends, the oracle and random routing.
+    """Draw quality over cost of every threshold, with a 95 % band, the hull, both ends, the oracle and random routing.
 
     Parameters
     ----------
     front : ParetoFront
-        Of graded clouds.
+        Of calls whose cloud answers are graded.
     chosen : Point, optional
-        Marked.
+        The point to mark.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def front_svg(front: ParetoFront, *, chosen: Point | None = None) -> str:
 
 
 def _heights(front: ParetoFront, every: Iterable[Point]) -> Interval:
-    """Of the part of the diagram where something is drawn, in tenths."""
+    """The range of quality in which something is drawn, in tenths."""
     ends = [end for point in front.points for end in point.quality_ci or ()]
     values = [*map(front.worth, every), *ends]
     low = math.floor(10 * min(values) + 1e-9) / 10
@@ -81,7 +81,7 @@ def _band(panel: Panel, front: ParetoFront, most: float) -> str:
 
 
 def _mark(panel: Panel, place: tuple[float, float], name: str) -> str:
-    """A point and its name; that of the chosen one stands where no other name does."""
+    """A point and its name; the chosen one's where no other name is."""
     x, y = panel.place(place)
     chosen = name == "chosen"
     left = place[0] > 0.2 if chosen else place[0] > 0.7
@@ -93,48 +93,52 @@ def _mark(panel: Panel, place: tuple[float, float], name: str) -> str:
     )
 
 
-def report_html(found: Fit) -> str:
-    """A self-contained page about a fit: what it would have done, beside both models alone and the oracle."""
-    return page("Fitted policy", fit_parts(found))
+def report_html(fit: Fit) -> str:
+    """Write a page about a fit: what it would have done, beside both models alone and the oracle."""
+    return page("Fitted policy", fit_parts(fit))
 
 
-def fit_html(found: Fit) -> str:
-    """The same as a piece of a notebook."""
-    return fragment(fit_parts(found), label="fitted policy")
+def fit_html(fit: Fit) -> str:
+    """Draw the same in a notebook."""
+    return fragment(fit_parts(fit), label="fitted policy")
 
 
-def fit_parts(found: Fit) -> list[str]:
-    """The pieces of `report_html`."""
-    gate = found.policy.gates[0]
+def fit_parts(fit: Fit) -> list[str]:
+    """The parts of `report_html`."""
+    gate = fit.policy.gates[0]
     parts = [
-        f"<p>{found.n} recorded calls, signal <b>{escape(found.choice.column)}</b>, threshold "
+        f"<p>{fit.n} recorded calls, signal <b>{escape(fit.choice.column)}</b>, threshold "
         f"<b>{gate.threshold.value:.6g}</b> {escape(gate.signal.range.unit)}: {escape(gate.threshold.source)}.</p>",
-        *_certificate(found),
+        *_certificate(fit),
         "<h2>What it would have done</h2>",
-        table(_HEAD, _rows(found)),
+        table(_HEAD, _rows(fit)),
     ]
-    if found.front.cloud.quality is not None:
-        parts.append(front_svg(found.front, chosen=_chosen(found)))
-    parts += [f"<p>Note: {escape(note)}.</p>" for note in found.notes]
-    parts += _calibration(found.calibration)
-    if found.choice.scores:
+    if fit.front.cloud.quality is not None:
+        parts.append(front_svg(fit.front, chosen=_chosen(fit)))
+    parts += [f"<p>Note: {escape(note)}.</p>" for note in fit.notes]
+    parts += _calibration(fit.calibration)
+    if fit.choice.scores:
         parts += [
             "<h2>Signals</h2>",
-            f"<p>Compared on {found.selected_on} other calls. APGR: 0.5 is chance; the combination's is out of fold. ECE: calibration "
+            f"<p>Compared on {fit.selected_on} other calls. APGR: 0.5 is chance; the combination's is out of fold. ECE: calibration "
             "error of the probability that the edge is wrong, out of fold.</p>",
             table(
                 ["signal", "APGR", "ECE"],
                 [
-                    [name, score, found.choice.ece.get(name)]
-                    for name, score in sorted(found.choice.scores.items(), key=lambda item: -item[1])
+                    [name, score, fit.choice.ece.get(name)]
+                    for name, score in sorted(fit.choice.scores.items(), key=lambda item: -item[1])
                 ],
             ),
         ]
     return parts
 
 
-def _calibration(found: Calibration) -> Iterable[str]:
-    shown = {name: one for name, one in (("before", found.before), ("after", found.after)) if one is not None}
+def _calibration(calibration: Calibration) -> Iterable[str]:
+    shown = {
+        name: one
+        for name, one in (("before", calibration.before), ("after", calibration.after))
+        if one is not None
+    }
     if not shown:
         return
     yield "<h2>Can its probability be believed?</h2>"
@@ -142,7 +146,7 @@ def _calibration(found: Calibration) -> Iterable[str]:
         "<p>How often the edge is wrong where a probability of it was predicted; on the diagonal it can be believed. After calibration, on "
         "calls that the calibration has not seen. ECE: mean distance to the diagonal; of few calls it is never quite 0.</p>"
     )
-    if found.before is None:
+    if calibration.before is None:
         yield "<p>Before calibration this uncertainty is not a probability.</p>"
     yield table(
         ["calibration", "P(edge wrong)", "n", "ECE"],
@@ -157,13 +161,13 @@ _HEAD = (
 )
 
 
-def _rows(found: Fit) -> Iterable[list[str | float | None]]:
-    e = found.expected
+def _rows(fit: Fit) -> Iterable[list[str | float | None]]:
+    e = fit.expected
     yield [
         *("this policy", e.cloud_share, e.quality, _interval(e.quality_ci), e.cost_per_1k, "-"),
         *(e.latency_s, e.p95_latency_s, _whole(e.sent_tokens), e.energy_j),
     ]
-    front = found.front
+    front = fit.front
     named = [("always edge", front.edge), ("always cloud", front.cloud)]
     named += [("oracle", front.oracle[-1])] if front.oracle else []
     for name, p in named:
@@ -177,8 +181,8 @@ def _whole(tokens: float | None) -> int | None:
     return None if tokens is None else round(tokens)
 
 
-def _certificate(found: Fit) -> Iterable[str]:
-    promise = found.certificate
+def _certificate(fit: Fit) -> Iterable[str]:
+    promise = fit.certificate
     if promise is None:
         yield "<p>No guarantee: this is the best threshold on the recorded calls.</p>"
         return
@@ -189,9 +193,9 @@ def _certificate(found: Fit) -> Iterable[str]:
     )
 
 
-def _chosen(found: Fit) -> Point | None:
-    value = found.policy.gates[0].threshold.value
-    below = [p for p in found.front.points if p.threshold is not None and p.threshold <= value]
+def _chosen(fit: Fit) -> Point | None:
+    value = fit.policy.gates[0].threshold.value
+    below = [p for p in fit.front.points if p.threshold is not None and p.threshold <= value]
     return below[-1] if below else None
 
 

@@ -1,4 +1,4 @@
-"""What a notebook shows of a Pareto front: every threshold between always-edge and always-cloud."""
+"""A Pareto front in a notebook: every threshold between always-edge and always-cloud."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _HEAD = ("", "threshold", "cloud share", "quality", "95 %", "USD for 1000", "sec
 
 
 def front_text(front: ParetoFront) -> str:
-    """One line: both ends and the knee."""
+    """Write a front as one line: both ends and the knee."""
     named = ", ".join(f"{name} {_brief(point)}" for name, point in _named(front))
     return f"<ParetoFront of {front.n} calls, {len(front.points)} thresholds: {named}>"
 
 
 def front_html(front: ParetoFront) -> str:
-    """The front drawn, and its ends, its knee and the oracle in numbers.
+    """Draw a front, with its ends, its knee and the oracle in numbers.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def front_html(front: ParetoFront) -> str:
 
 
 def front_parts(front: ParetoFront, *, chosen: Point | None = None) -> Iterable[str]:
-    """What `front_html` holds, with a chosen point marked and added to the table."""
+    """The parts of `front_html`, with a chosen point marked and added to the table."""
     graded = front.cloud.quality is not None
     if graded:
         yield front_svg(front, chosen=chosen)
@@ -48,10 +48,10 @@ def front_parts(front: ParetoFront, *, chosen: Point | None = None) -> Iterable[
 
 
 def _named(front: ParetoFront) -> list[tuple[str, Point]]:
-    found = [("always edge", front.edge)]
-    found += [] if front.cloud.quality is None else [("knee", front.knee)]
-    found.append(("always cloud", front.cloud))
-    return found + ([("oracle", front.oracle[-1])] if front.oracle else [])
+    named = [("always edge", front.edge)]
+    named += [] if front.cloud.quality is None else [("knee", front.knee)]
+    named.append(("always cloud", front.cloud))
+    return named + ([("oracle", front.oracle[-1])] if front.oracle else [])
 
 
 def _brief(point: Point) -> str:

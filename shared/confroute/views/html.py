@@ -1,4 +1,4 @@
-"""Self-contained HTML: no script from elsewhere, no network, readable in light, dark and without colour."""
+"""Self-contained HTML: no external script, no network, readable in light and dark and without colour."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html import escape
 
 
 def counted(n: int, noun: str) -> str:
-    """`n` and the noun, which takes an s unless it is one.
+    """Write a count with its noun, in the plural unless it is 1.
 
     Examples
     --------
@@ -18,7 +18,7 @@ def counted(n: int, noun: str) -> str:
 
 
 # Colours follow the surrounding page (a notebook's theme included): only middle tones are set. The class is named twice
-# where JupyterLab's own rules, which push every cell to the right, would win otherwise.
+# where JupyterLab's own rules, which align every cell right, would win otherwise.
 STYLE = (
     ".confroute{font:13px/1.45 system-ui,sans-serif;color:inherit;max-width:72em;overflow-x:auto}"
     ".confroute table{border-collapse:collapse;margin:.5em 0}"
@@ -31,20 +31,20 @@ STYLE = (
     ".confroute svg{max-width:100%;height:auto;color:inherit;vertical-align:middle}"
     ".confroute svg .ground{fill:none}"
 )
-# Characters that stand on one line: an interval, the name of a signal.
+# Characters that stay on one line: an interval, the name of a signal.
 _LONG = 24
 _PAGE = ":root{color-scheme:light dark}body{margin:2em auto;max-width:76em;padding:0 1em}"
 
 
 def fragment(parts: Iterable[str], *, label: str) -> str:
-    """A piece of HTML with its own style, for a notebook or a page.
+    """Wrap HTML with its own style, for a notebook or a page.
 
     Parameters
     ----------
     parts : iterable of str
-        HTML; whatever came from outside must have gone through `html.escape`.
+        HTML, in which all foreign text is escaped.
     label : str
-        What it shows, for screen readers.
+        Its title for screen readers.
 
     Examples
     --------
@@ -56,7 +56,7 @@ def fragment(parts: Iterable[str], *, label: str) -> str:
 
 
 def page(title: str, parts: Iterable[str]) -> str:
-    """A whole document around `parts`; see `fragment`.
+    """Write a complete document; see `fragment`.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def page(title: str, parts: Iterable[str]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str | float | int | None]]) -> str:
-    """A table; texts are escaped, numbers stand right with three decimals, None is a dash.
+    """Write a table; texts are escaped, numbers are aligned right with three decimals, None is a dash.
 
     Examples
     --------
@@ -87,7 +87,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str | float | int | None]
 
 
 def heading(name: str, *, right: bool = False) -> str:
-    """The head of a column, over numbers to the right.
+    """Write the head of a column; aligned right over numbers.
 
     Examples
     --------
@@ -99,7 +99,7 @@ def heading(name: str, *, right: bool = False) -> str:
 
 
 def text(words: str) -> str:
-    """A cell of words, which are folded where they are long.
+    """Write a cell of words, which wrap where they are long.
 
     Examples
     --------

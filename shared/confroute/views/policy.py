@@ -1,4 +1,4 @@
-"""What a notebook shows of a policy: what is measured, up to which threshold, and what that threshold promises."""
+"""A policy in a notebook: its signals, their thresholds, and the guarantees of these."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FAILURES = (
 
 
 def policy_text(policy: Cascade) -> str:
-    """One line: the tiers, each signal with its threshold and where that comes from.
+    """Write a cascade as one line: the tiers, each signal with its threshold and the source of that.
 
     Examples
     --------
@@ -105,9 +105,9 @@ def _gate(at: int, gate: Gate) -> tuple[str | int, ...]:
 
 
 def _promises(gate: Gate) -> Iterable[str]:
-    found: list[tuple[str, Threshold]] = [("", gate.threshold)]
-    found += [(f", calls tagged {group.tag}", group.threshold) for group in gate.by_tag]
-    for whose, threshold in found:
+    thresholds: list[tuple[str, Threshold]] = [("", gate.threshold)]
+    thresholds += [(f", calls tagged {group.tag}", group.threshold) for group in gate.by_tag]
+    for whose, threshold in thresholds:
         name = escape(gate.signal.name + whose)
         if threshold.certificate is None:
             yield f"<p class='q'>{name}: no promise; record your own calls and fit</p>"
@@ -117,8 +117,8 @@ def _promises(gate: Gate) -> Iterable[str]:
 
 def _certificate(promise: Certificate) -> str:
     ahead = "" if promise.horizon is None else f", also over the next {promise.horizon} calls as measured"
-    said = f"{promise.loss} {promise.observed:.4g}, bound {promise.alpha:.4g}"
-    drawn = bar(promise.observed, promise.alpha, words=said)
+    words = f"{promise.loss} {promise.observed:.4g}, bound {promise.alpha:.4g}"
+    drawn = bar(promise.observed, promise.alpha, words=words)
     return (
         f"{escape(promise.words)}{ahead}<br>{drawn} {promise.observed:.4g} on the calibration calls, bound {promise.alpha:.4g} "
         f"<span class='q'>({escape(promise.date)}, data {escape(promise.data_hash[:12])})</span>"
@@ -126,7 +126,7 @@ def _certificate(promise: Certificate) -> str:
 
 
 def _settings(value: Any, *, without: str = "") -> str:
-    """Fields that differ from their defaults; what is long by its type."""
+    """The fields that differ from their defaults; long values by their type."""
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return ""
     shown = [

@@ -1,4 +1,4 @@
-"""A decision log as one page: shares, savings, latency, uncertainty over time, drift, what is worth a look."""
+"""A decision log as one page: shares, savings, latency, uncertainty over time, drift, and the calls worth a look."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from confroute.views.svg import COLOURS, DASHES, GREY, MARGIN, Panel, document, 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Notable:
-    """An entry and why it was chosen."""
+class Highlight:
+    """A call worth a look, and why."""
 
     why: str
     entry: Entry
 
 
-def notable(entries: Sequence[Entry], *, count: int = 20) -> list[Notable]:
-    """At most `count` entries: failures first, then the closest to a threshold, the most doubtful kept, the slowest.
+def highlights(entries: Sequence[Entry], *, count: int = 20) -> list[Highlight]:
+    """Choose at most `count` calls: failures first, then those closest to a threshold, the least certain ones kept, the slowest.
 
     Examples
     --------
     >>> from datetime import datetime, timezone
     >>> decision = Decision(route="edge", stage="fallback", reason="cloud failed", degraded=True)
-    >>> [note.why for note in notable([Entry(at=datetime.now(timezone.utc), decision=decision)])]
+    >>> [note.why for note in highlights([Entry(at=datetime.now(timezone.utc), decision=decision)])]
     ['degraded answer']
     """
     quarter = max(1, count // 4)
-    taken: dict[int, Notable] = {}
+    taken: dict[int, Highlight] = {}
     for why, key, most in (
         ("degraded answer", lambda d: 1.0 if d.degraded else None, 2 * quarter),
         ("failed", lambda d: 1.0 if d.stage == "failed" else None, quarter),
@@ -48,13 +48,13 @@ def notable(entries: Sequence[Entry], *, count: int = 20) -> list[Notable]:
     ):
         for at in _best(entries, key, most):
             if len(taken) < count:
-                taken.setdefault(at, Notable(why=why, entry=entries[at]))
+                taken.setdefault(at, Highlight(why=why, entry=entries[at]))
     return list(taken.values())
 
 
 def _best(entries: Sequence[Entry], key: Callable[[Decision], float | None], most: int) -> list[int]:
-    found = [(value, at) for at, entry in enumerate(entries) if (value := key(entry.decision)) is not None]
-    return [at for _, at in sorted(found, key=lambda pair: (-pair[0], -pair[1]))[:most]]
+    keyed = [(value, at) for at, entry in enumerate(entries) if (value := key(entry.decision)) is not None]
+    return [at for _, at in sorted(keyed, key=lambda pair: (-pair[0], -pair[1]))[:most]]
 
 
 def _closeness(decision: Decision) -> float | None:
@@ -74,13 +74,13 @@ _LEAST_FOR_DRIFT = 40
 
 
 def log_page(entries: Sequence[Entry], *, prices_usd: dict[str, tuple[float, float]] | None = None) -> str:
-    """The HTML report of a log.
+    """Write the HTML report of a log.
 
     Parameters
     ----------
     entries : sequence of Entry, oldest first
     prices_usd : dict, optional
-        By tier, USD per million input and output tokens; without it no money is shown.
+        By tier, USD per million input and output tokens; without them no costs are shown.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def _parts(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) -> 
     yield over_time_svg(entries)
     yield from _drift(entries)
     yield "<h2>Worth a look</h2>"
-    for note in notable(entries):
+    for note in highlights(entries):
         yield (
             f"<details><summary>{escape(note.why)}, {note.entry.at:%m-%d %H:%M:%S}</summary>"
             f"{decision_html(note.entry.decision)}</details>"
@@ -115,7 +115,7 @@ def _totals(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) ->
         ("routes", ", ".join(f"{name} {count / len(entries):.1%}" for name, count in routes.most_common())),
         ("settled by", ", ".join(f"{name} {count}" for name, count in stages.most_common())),
         (
-            "seconds a call",
+            "seconds per call",
             f"median {np.median(seconds):.2f}, 95th percentile {np.quantile(seconds, 0.95):.2f}",
         ),
         ("degraded", str(sum(entry.decision.degraded for entry in entries))),
@@ -143,7 +143,7 @@ def _usd(usage: Usage, price: tuple[float, float]) -> float:
 
 
 def _money(usd: float) -> str:
-    """Four decimals, and as many more as three digits of a small sum need."""
+    """A sum with four decimals, or as many more as three digits of a small one need."""
     decimals = 4 if usd == 0 else max(4, 2 - math.floor(math.log10(abs(usd))))
     return f"{usd:.{decimals}f} USD"
 
@@ -151,7 +151,7 @@ def _money(usd: float) -> str:
 def _saved(
     entries: Sequence[Entry], prices: dict[str, tuple[float, float]], spent: float
 ) -> list[tuple[str, str]]:
-    """An estimate: a kept answer would have cost its own tokens at the dearest tier's price."""
+    """What routing saves, estimated: a kept answer would have cost its own tokens at the dearest tier's price."""
     dearest = max(prices, key=lambda tier: sum(prices[tier]))
     answers = Usage()
     for entry in entries:
@@ -169,7 +169,7 @@ def _saved(
 
 
 def over_time_svg(entries: Sequence[Entry]) -> str:
-    """Share of calls by the first tier seen, and median uncertainty by signal, in equal slices of the log."""
+    """Draw the share of calls per tier and the median uncertainty of the main signal, in equal slices of the log."""
     slices = np.array_split(np.arange(len(entries)), min(_BUCKETS, len(entries)))
     middles = [(at + 0.5) / len(slices) for at in range(len(slices))]
     size = 260.0
@@ -199,9 +199,9 @@ def _uncertainty(
 ) -> Iterable[str]:
     values = [entry.decision.signals.get(signal) for entry in entries]
     medians = [
-        (x, float(np.median(found)))
+        (x, float(np.median(measured)))
         for x, part in zip(middles, slices, strict=True)
-        if (found := [m.uncertainty for i in part if (m := values[i]) is not None])
+        if (measured := [m.uncertainty for i in part if (m := values[i]) is not None])
     ]
     thresholds = [
         e.decision.threshold
@@ -220,7 +220,7 @@ def _uncertainty(
 
 
 def _drift(entries: Sequence[Entry]) -> Iterable[str]:
-    """First and second half of the log compared: the largest gap of their distributions, signal by signal."""
+    """Compare the first and the second half of the log: the largest gap of their distributions, signal by signal."""
     names = sorted({name for entry in entries for name in entry.decision.signals})
     rows: list[tuple[str, int, float, float, str]] = []
     for name in names:
@@ -241,7 +241,7 @@ def largest_gap(
     first: np.ndarray[tuple[int], np.dtype[np.float64]],
     second: np.ndarray[tuple[int], np.dtype[np.float64]],
 ) -> float:
-    """Kolmogorov and Smirnov's statistic: the largest distance of two empirical distributions, in [0, 1].
+    """Compute the Kolmogorov-Smirnov statistic: the largest distance of two empirical distributions, in [0, 1].
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A threshold to move over recorded calls, and what it would have done."""
+"""A slider over thresholds, and what each would have done on recorded calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROWS = 11
 
 
 def threshold_slider(front: ParetoFront) -> Any:
-    """A slider over the thresholds of a front, beside what each gives and takes.
+    """Make a slider over the thresholds of a front, beside the quality and the cost of each.
 
     Parameters
     ----------
@@ -26,8 +26,8 @@ def threshold_slider(front: ParetoFront) -> Any:
     Returns
     -------
     ipywidgets.VBox or StaticSlider
-        The widget where `ipywidgets` is installed (`pip install 'confroute[notebook]'`), else a table of eleven
-        thresholds, which says so. A notebook shows either.
+        The widget where `ipywidgets` is installed (`pip install 'confroute[notebook]'`), else a table of eleven thresholds that names
+        the package. A notebook shows either.
 
     Raises
     ------
@@ -52,32 +52,32 @@ def _widget(front: ParetoFront) -> Any:
         layout=ipywidgets.Layout(width="40em"),
     )
 
-    def moved(change: dict[str, Any]) -> None:
+    def move(change: dict[str, Any]) -> None:
         shown.value = chosen_html(front, front.points[change["new"]])
 
-    moved({"new": slider.value})
-    slider.observe(moved, names="value")
+    move({"new": slider.value})
+    slider.observe(move, names="value")
     return ipywidgets.VBox([slider, shown])
 
 
 def _nearest(front: ParetoFront) -> Point:
-    """Where to begin: the knee, where quality is known."""
+    """The threshold to begin at: the knee, where quality is known."""
     knee = None if front.cloud.quality is None else front.knee
     return knee if knee in front.points else front.points[len(front.points) // 2]
 
 
 def chosen_html(front: ParetoFront, chosen: Point) -> str:
-    """A front with one of its thresholds marked, in words too."""
-    said = f"<p>{chosen.cloud_share:.1%} of {front.n} recorded calls go to the cloud"
-    said += "" if chosen.quality is None else f", quality {chosen.quality:.3f}"
+    """Draw a front with one of its thresholds marked, and describe that threshold."""
+    words = f"<p>{chosen.cloud_share:.1%} of {front.n} recorded calls go to the cloud"
+    words += "" if chosen.quality is None else f", quality {chosen.quality:.3f}"
     warning = None if front.cloud.quality is None else front.warning(chosen)
     end = "" if warning is None else f"<p><b>{warning}</b></p>"
-    return fragment([f"{said}.</p>{end}", *front_parts(front, chosen=chosen)], label="one threshold")
+    return fragment([f"{words}.</p>{end}", *front_parts(front, chosen=chosen)], label="one threshold")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaticSlider:
-    """What stands for the slider without `ipywidgets`."""
+    """A table in the slider's place, where `ipywidgets` is not installed."""
 
     front: ParetoFront
 

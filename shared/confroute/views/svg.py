@@ -1,4 +1,4 @@
-"""Drawing as SVG text, which needs no plotting library: a panel with axes, lines, a legend, a document."""
+"""Drawing as SVG text, without a plotting library: a panel with axes, lines, a legend, a document."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Point: TypeAlias = "tuple[float, float]"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "currentColor")
 DASHES = ("", "8 3", "8 2 2 2", "4 2", "1 2", "12 2 2 2 2 2", "3 6")
 GREY = "#999999"
-# Seen on white and on black.
+# Visible on white and on black.
 BLUE = "#4a90c2"
 MARGIN = 48
-# Ink is `currentColor`: dark where the drawing stands alone, the page's own where a page holds it.
+# The ink is `currentColor`: dark in a drawing of its own, the page's colour inside a page.
 _STYLE = "font-family='sans-serif' font-size='11' color='#222222' fill='currentColor'"
 _BAR = 160
-# Of a drawing's width: its words stay readable, and a narrow page scrolls.
+# The smallest share of a drawing's width, so that its words stay readable; a narrow page scrolls.
 _LEAST = 0.75
 
 
@@ -30,12 +30,12 @@ class Panel:
         self.left, self.top, self.size, self.low, self.high = left, top, size, low, high
 
     def place(self, point: Point) -> Point:
-        """Pixels of a point."""
+        """Convert a point to pixels."""
         x, y = point
         return self.left + x * self.size, self.top + (self.high - y) / (self.high - self.low) * self.size
 
     def axes(self, title: str, x: str, y: str, *, wide: float = 1.0) -> Iterable[str]:
-        """Frame, ticks and words; the ticks of x reach from 0 to `wide`."""
+        """Draw frame, ticks and labels; the ticks of x reach from 0 to `wide`."""
         left, top, size = self.left, self.top, self.size
         yield f"<rect x='{left}' y='{top}' width='{size}' height='{size}' fill='none' stroke='currentColor'/>"
         for share in (0.0, 0.25, 0.5, 0.75, 1.0):
@@ -52,14 +52,14 @@ class Panel:
         yield f"<text x='{left}' y='{top - 8}' font-weight='bold'>{escape(title)}</text>"
 
     def line(self, points: Iterable[Point], *, colour: str, dash: str = "") -> str:
-        """A line through points."""
+        """Draw a line through points."""
         drawn = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(self.place, points))
         dashes = f" stroke-dasharray='{dash}'" if dash else ""
         return f"<polyline points='{drawn}' fill='none' stroke='{colour}' stroke-width='1.5'{dashes}/>"
 
 
 def document(width: float, height: float, parts: Iterable[str]) -> str:
-    """One SVG document on a white ground, which `confroute.views.html` leaves out for the page's own."""
+    """Write an SVG document on a white background; inside HTML of `confroute.views.html` the page's own shows through."""
     body = "\n".join(parts)
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{width:g}' height='{height:g}' "
@@ -69,7 +69,7 @@ def document(width: float, height: float, parts: Iterable[str]) -> str:
 
 
 def legend(entries: Sequence[tuple[str, str, str]], *, left: float, top: float = 40) -> Iterable[str]:
-    """Lines of a legend from (words, colour, dash) each."""
+    """Draw a legend: one line per (words, colour, dash)."""
     for at, (words, colour, dash) in enumerate(entries):
         y = top + 18 * at
         dashes = f" stroke-dasharray='{dash}'" if dash else ""
@@ -78,16 +78,15 @@ def legend(entries: Sequence[tuple[str, str, str]], *, left: float, top: float =
 
 
 def bar(value: float, limit: float, *, words: str) -> str:
-    """A bar with a dashed mark in its middle: there `value` is `limit`, whatever the unit; at the end it is twice that or more.
+    """Draw `value` as a bar with a dashed mark at `limit`, in the middle, whatever the unit; a full bar is twice the limit or more.
 
     Parameters
     ----------
     value : float
     limit : float
-        The most that is kept.
+        The greatest value that is kept.
     words : str
-        What it shows, the limit included. Screen readers say it, and it is left where a notebook that is not trusted
-        drops drawings.
+        The same in words, the limit included: for screen readers, and for notebooks that drop drawings because they are not trusted.
     """
     half = _BAR / 2
     if limit > 0 and math.isfinite(value):
@@ -98,7 +97,7 @@ def bar(value: float, limit: float, *, words: str) -> str:
 
 
 def zone(value: float, ends: tuple[float, float], *, words: str) -> str:
-    """A bar with a dashed mark at either end of a zone around its middle; nothing where the zone gives no scale.
+    """Draw `value` as a bar with a dashed mark at either end of a zone around the middle; empty where the zone gives no scale.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Thresholds with a guarantee: Learn-then-Test, conformal risk control and the bounds behind them."""
+"""Thresholds with a guarantee: Learn-then-Test, conformal risk control and the bounds that they use."""
 
 from confroute.policy.guarantee.certify import certified, certified_groups, columns
 from confroute.policy.guarantee.losses import LEAST_KEPT, severity

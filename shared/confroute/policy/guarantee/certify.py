@@ -29,7 +29,7 @@ from confroute.stats.tails import check_levels
 def columns(
     uncertainty: npt.ArrayLike, edge_quality: npt.ArrayLike, cloud_quality: npt.ArrayLike | None
 ) -> tuple[Array, Array, Array]:
-    """The three columns as floats; the cloud counts as always right where it is not given.
+    """Return the three columns as floats; without `cloud_quality` the cloud counts as always right.
 
     Raises
     ------
@@ -40,12 +40,12 @@ def columns(
     edge = np.asarray(edge_quality, dtype=np.float64)
     cloud = np.ones(edge.shape) if cloud_quality is None else np.asarray(cloud_quality, dtype=np.float64)
     if u.ndim != 1 or not u.shape == edge.shape == cloud.shape:
-        msg = f"columns of shapes {u.shape}, {edge.shape}, {cloud.shape}: expected one uncertainty and one quality a row"
+        msg = f"columns of shapes {u.shape}, {edge.shape}, {cloud.shape}: expected one uncertainty and one quality per row"
         raise CalibrationError(msg)
     quality = np.concatenate([edge, cloud])
     if not np.isfinite(u).all() or not ((quality >= 0) & (quality <= 1)).all():
         msg = (
-            f"{int((~np.isfinite(u)).sum())} of {u.size} uncertainties are no finite numbers, or a quality lies outside "
+            f"{int((~np.isfinite(u)).sum())} of {u.size} uncertainties are not finite numbers, or a quality lies outside "
             "[0, 1]: leave out rows that were not measured or graded"
         )
         raise CalibrationError(msg)
@@ -65,25 +65,25 @@ def certified(
     seed: int = 0,
     date: str | None = None,
 ) -> tuple[float, Certificate]:
-    """The boldest threshold that can be promised, and the promise; see `Threshold.certify`."""
+    """Find the highest threshold that can be certified, and its certificate; see `Threshold.certify`."""
     check_levels(alpha, delta, low=-1.0 if loss == "net" else 0.0)
     u, edge, cloud = columns(uncertainty, edge_quality, cloud_quality)
     lost = severity(loss, edge, cloud)
     if delta is None:
         rows = sliced(u, lost, least=LEAST_KEPT, grid=grid)
-        found = expected_control(rows, loss, alpha=alpha)
+        control = expected_control(rows, loss, alpha=alpha)
     else:
         target = Target(loss=loss, alpha=alpha, delta=delta)
         rows = sliced(u, lost, least=target.least_kept, grid=grid)
-        found = fixed_sequence(rows, target, horizon=horizon, seed=seed)
-    return found.threshold, Certificate(
+        control = fixed_sequence(rows, target, horizon=horizon, seed=seed)
+    return control.threshold, Certificate(
         loss=loss,
         alpha=alpha,
         delta=delta,
         n=rows.n,
-        method=found.method,
-        observed=found.observed,
-        horizon=found.horizon,
+        method=control.method,
+        observed=control.observed,
+        horizon=control.horizon,
         date=date or datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat(),
         data_hash=digest(u, edge, cloud),
     )
@@ -100,14 +100,14 @@ def certified_groups(
     loss: Loss = "regret",
     horizon: float | None = None,
 ) -> dict[str, tuple[float, Certificate]]:
-    """One promise a group at delta divided by their number; see `Threshold.certify_groups`."""
+    """Certify a threshold per group, each at delta divided by their number; see `Threshold.certify_groups`."""
     u, edge, cloud = columns(uncertainty, edge_quality, cloud_quality)
     names = np.asarray(group, dtype=str)
     if names.shape != u.shape or u.size == 0:
-        msg = f"{names.size} groups for {u.size} rows: expected one name a row, and a row"
+        msg = f"{names.size} groups for {u.size} rows: expected one name per row, and at least one row"
         raise CalibrationError(msg)
     distinct = list(dict.fromkeys(group))
-    found: dict[str, tuple[float, Certificate]] = {}
+    thresholds: dict[str, tuple[float, Certificate]] = {}
     for name in distinct:
         mine = names == name
         try:
@@ -123,5 +123,5 @@ def certified_groups(
         except CalibrationError as error:
             msg = f"group {name!r}, one of {len(distinct)} that share delta {delta:g}: {error}"
             raise CalibrationError(msg) from error
-        found[name] = value, replace(promise, group=name)
-    return found
+        thresholds[name] = value, replace(promise, group=name)
+    return thresholds

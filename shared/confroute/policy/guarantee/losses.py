@@ -1,4 +1,4 @@
-"""What a kept answer loses: the losses that a guarantee can be about."""
+"""The losses of kept answers that a guarantee can bound."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _GRID = 200
 
 
 def severity(loss: Loss, edge: Array, cloud: Array) -> Array:
-    """What keeping each answer loses; an answer that is sent on loses nothing.
+    """Compute the loss of keeping each answer; an escalated answer loses nothing.
 
     Parameters
     ----------
     loss : {"regret", "error", "net", "selective"}
-        "regret": max(0, cloud - edge), what is lost to always asking the cloud. "error": 1 - edge, whatever the cloud says.
-        "net": cloud - edge, which kept answers that are better than the cloud's make good. "selective": 1 - edge, averaged
-        over the kept answers only instead of over all calls.
+        "regret": max(0, cloud - edge), the loss compared with always asking the cloud. "error": 1 - edge, whatever the cloud answers.
+        "net": cloud - edge, where kept answers that are better than the cloud's compensate for worse ones. "selective": 1 - edge, averaged
+        over the kept answers instead of over all calls.
     edge, cloud : array of float in [0, 1], shape (n,)
 
     Returns
@@ -54,7 +54,7 @@ def severity(loss: Loss, edge: Array, cloud: Array) -> Array:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Slice:
-    """Calibration rows by rising uncertainty, and the thresholds that are tried on them.
+    """Calibration rows by rising uncertainty, and the candidate thresholds.
 
     Attributes
     ----------
@@ -62,9 +62,9 @@ class Slice:
     grid : array of float, shape (m,)
         Thresholds, rising; chosen without the losses.
     kept : array of int, shape (m,)
-        Rows that each of them keeps.
+        Rows that each threshold keeps.
     lost : array of float, shape (m,)
-        Sum of the losses of these.
+        Sum of their losses.
     """
 
     uncertainty: Array
@@ -85,17 +85,16 @@ class Slice:
 
 
 def sliced(uncertainty: Array, loss: Array, *, least: int, grid: npt.ArrayLike | None = None) -> Slice:
-    """Sort the rows and lay the grid.
+    """Sort the rows and choose the candidate thresholds.
 
     Parameters
     ----------
     uncertainty, loss : array of float, shape (n,)
     least : int
-        Rows that the first threshold keeps at least: one that keeps hardly any row proves nothing, and a walk that
-        meets it first would end there.
+        Fewest rows that a threshold may keep: one that keeps hardly any row proves nothing, and the sequence of tests would end at it.
     grid : array of float, optional
-        Thresholds fixed beforehand; those that keep fewer than `least` are left out. By default every
-        n // 200-th of the uncertainties themselves, and the last.
+        Thresholds fixed in advance; those that keep fewer than `least` rows are left out. By default every n // 200-th of the
+        uncertainties themselves, and the last.
 
     Raises
     ------
@@ -126,7 +125,7 @@ def sliced(uncertainty: Array, loss: Array, *, least: int, grid: npt.ArrayLike |
 
 
 def digest(*columns: Array) -> str:
-    """SHA-256 of columns of numbers, as little-endian doubles in the order given."""
+    """Compute the SHA-256 of columns of numbers, as little-endian doubles in the order given."""
     whole = hashlib.sha256()
     for column in columns:
         whole.update(np.ascontiguousarray(column, dtype="<f8").tobytes())

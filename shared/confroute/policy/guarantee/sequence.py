@@ -1,4 +1,4 @@
-"""The walk from cautious to bold thresholds, and where it has to stop."""
+"""The sequence of tests from the lowest threshold up, and where it has to stop."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from confroute.stats.tails import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """Where a walk ended.
+class Control:
+    """The threshold at which a sequence of tests ended.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What is to be promised: a mean loss of at most alpha, but for a probability of delta."""
+    """The guarantee that is wanted: a mean loss of at most alpha, except with probability delta."""
 
     loss: Loss
     alpha: float
@@ -50,7 +50,7 @@ class Target:
 
     @property
     def least_kept(self) -> int:
-        """Rows the first threshold must keep: for "selective", no fewer can prove anything."""
+        """Fewest rows that the first threshold must keep: for "selective", fewer cannot prove anything."""
         needed = rows_needed(self.alpha, self.delta, horizon=False) if self.loss == "selective" else 0
         return max(LEAST_KEPT, needed)
 
@@ -62,17 +62,16 @@ class _Test:
     allows: str
 
 
-def fixed_sequence(rows: Slice, target: Target, *, horizon: float | None, seed: int) -> Found:
-    """Learn-then-Test with fixed-sequence testing (Angelopoulos et al., arXiv 2110.01052).
+def fixed_sequence(rows: Slice, target: Target, *, horizon: float | None, seed: int) -> Control:
+    """Find a threshold by Learn-then-Test with fixed-sequence testing (Angelopoulos et al., arXiv 2110.01052).
 
-    Thresholds are tested from the most cautious on, each at the full level delta, and the first that is not proved
-    ends the walk: the probability that the one returned breaks its bound is at most delta. This holds for losses that
-    are not monotone in the threshold as well.
+    Thresholds are tested from the lowest up, each at the full level delta, until one is not proved: the probability that the one
+    before it breaks its bound is at most delta. This also holds for losses that are not monotone in the threshold.
 
     Raises
     ------
     CalibrationError
-        Too few rows for these levels, or the first threshold is not proved; with the numbers.
+        Too few rows for these levels, or the first threshold is not proved; the message holds the numbers.
     """
     ahead = _horizon(rows, target.loss, horizon)
     if target.loss == "net":
@@ -86,12 +85,12 @@ def fixed_sequence(rows: Slice, target: Target, *, horizon: float | None, seed: 
     passed = first_failure(test.proves, rows.grid.size)
     if passed == 0:
         msg = (
-            f"a {target.loss} of {target.alpha:g} with confidence {1 - target.delta:g} cannot be promised: the {rows.kept[0]} most "
+            f"a {target.loss} of {target.alpha:g} with confidence {1 - target.delta:g} cannot be guaranteed: the {rows.kept[0]} most "
             f"certain of {rows.n} rows lose {rows.lost[0]:g}, {test.method} allows {test.allows}; use a better edge or signal, "
             "record more rows, or allow more loss or less confidence"
         )
         raise CalibrationError(msg)
-    return Found(
+    return Control(
         threshold=float(rows.grid[passed - 1]),
         method=test.method,
         observed=_mean(rows, target.loss, passed - 1),
@@ -99,8 +98,8 @@ def fixed_sequence(rows: Slice, target: Target, *, horizon: float | None, seed: 
     )
 
 
-def expected_control(rows: Slice, loss: Loss, *, alpha: float) -> Found:
-    """Conformal risk control (Angelopoulos et al., arXiv 2208.02814): a bound on the expected loss of the next call.
+def expected_control(rows: Slice, loss: Loss, *, alpha: float) -> Control:
+    """Find a threshold by conformal risk control (Angelopoulos et al., arXiv 2208.02814): it bounds the expected loss of the next call.
 
     Raises
     ------
@@ -118,7 +117,7 @@ def expected_control(rows: Slice, loss: Loss, *, alpha: float) -> Found:
         )
         raise CalibrationError(msg)
     at = int(fits[-1])
-    return Found(threshold=float(rows.grid[at]), method="crc", observed=_mean(rows, loss, at))
+    return Control(threshold=float(rows.grid[at]), method="crc", observed=_mean(rows, loss, at))
 
 
 def _mean(rows: Slice, loss: Loss, at: int) -> float:
@@ -126,7 +125,7 @@ def _mean(rows: Slice, loss: Loss, at: int) -> float:
 
 
 def _horizon(rows: Slice, loss: Loss, horizon: float | None) -> int | None:
-    """Calls to come that are promised too; only monotone losses of 0 and 1 have an exact argument for it."""
+    """Future calls that the bound covers as well; only for monotone losses of 0 and 1 is there an exact argument."""
     if not rows.binary or loss not in {"regret", "error"} or horizon == math.inf:
         return None
     if horizon is None:
@@ -138,7 +137,7 @@ def _horizon(rows: Slice, loss: Loss, horizon: float | None) -> int | None:
 
 
 def _net_test(rows: Slice, target: Target, seed: int) -> _Test:
-    # Rows may come sorted by topic, and a bet must not depend on what it is about.
+    # Rows may be sorted by topic, and the bets need an order that does not depend on the losses.
     place = np.random.default_rng(seed).permutation(rows.n)
     values = rows.loss[place]
     return _Test(
@@ -171,7 +170,7 @@ def _binary_test(rows: Slice, target: Target, horizon: int | None) -> _Test:
     if most < 0:
         needed = rows_needed(target.alpha, target.delta, horizon=horizon is not None)
         msg = (
-            f"{rows.n} calibration rows cannot promise a {target.loss} of {target.alpha:g} with confidence {1 - target.delta:g}, "
+            f"{rows.n} calibration rows cannot guarantee a {target.loss} of {target.alpha:g} with confidence {1 - target.delta:g}, "
             f"even if none fails: at least {needed} rows are needed; record more, or allow more loss or less confidence"
         )
         raise CalibrationError(msg)
