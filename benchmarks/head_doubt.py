@@ -14,8 +14,8 @@ import _recorded
 import numpy as np
 
 from confroute.bench import load_benchmarks
-from confroute.bench.material import embedded
-from confroute.bench.training import training_set
+from confroute.bench.material import embed_cached
+from confroute.bench.training import load_training_set
 from confroute.heads import (
     MLP,
     MatrixFactorisation,
@@ -45,7 +45,7 @@ def main():
     )
     parser.add_argument("--cache", type=Path, default=cache_dir() / "embeddings")
     cache = parser.parse_args().cache
-    train = training_set(_recorded.found(_recorded.DATA / "recorded"))
+    train = load_training_set(_recorded.found(_recorded.DATA / "recorded"))
     benches = load_benchmarks(_recorded.found(_recorded.DATA / "routellm"))
     mmlu, embed = benches["mmlu"], encoder()
     trivia = [
@@ -61,9 +61,9 @@ def main():
         "trivia": trivia[:SIZE],
     }
     # All MMLU prompts are embedded, as in the replay, so that its cache serves here.
-    vectors = {name: embedded(embed, found, cache) for name, found in texts.items() if name != "mmlu"}
-    vectors["mmlu"] = embedded(embed, mmlu.prompts, cache)[drawn]
-    x = embedded(embed, train.prompts, cache)
+    vectors = {name: embed_cached(embed, found, cache) for name, found in texts.items() if name != "mmlu"}
+    vectors["mmlu"] = embed_cached(embed, mmlu.prompts, cache)[drawn]
+    x = embed_cached(embed, train.prompts, cache)
     gain = mmlu.strong[drawn] - mmlu.weak[drawn]
     print(
         f"trained on {len(x)} prompts; a random fifth to the cloud recovers {gain.mean() / 5:.4f} of quality"

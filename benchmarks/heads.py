@@ -72,7 +72,7 @@ def ranking(n, median):
     print(
         f"SW, {n} battles, 10 tiers: ours {1e3 * median(lambda: heads[0].estimate(query), 21):.2f} ms a call"
     )
-    if lacking := methods.missing():
+    if lacking := methods.missing_packages():
         print(f"RouteLLM's is left out: {', '.join(lacking)} not installed")
         return
     import importlib

@@ -27,7 +27,7 @@ from confroute.bench import recorded_report as runs
 from confroute.bench import report as tables
 from confroute.bench.methods import BEST, IN_DOMAIN
 from confroute.bench.protocol import Result
-from confroute.bench.training import tuned_on
+from confroute.bench.training import tuned_encoder
 from confroute.heads.encoder import Encoder, encoder
 from confroute.models.catalog import cache_dir
 from confroute.recording import read_rows
@@ -55,7 +55,7 @@ def benchmarks(data: Path, docs: Path, resamples: int, embed: Encoder) -> dict[s
         folder,
         train=data / "recorded",
         encoder=lambda: embed,
-        tune=lambda train: tuned_on(train, cache=cache, say=say),
+        tune=lambda train: tuned_encoder(train, cache=cache, say=say),
         cache=cache,
         resamples=resamples,
         say=say,
@@ -151,7 +151,8 @@ def gains(found: Mapping[str, Replay]) -> Iterator[str]:
             if against.other in BASELINES:
                 rate = against.win_rate
                 shown = [
-                    runs.shown(part) for part in (against.relative, against.spread, against.relative_below)
+                    runs.with_interval(part)
+                    for part in (against.relative, against.spread, against.relative_below)
                 ]
                 rows.append(
                     [

@@ -19,8 +19,8 @@ import _recorded
 import numpy as np
 
 from confroute.bench import load_benchmarks
-from confroute.bench.material import CANDIDATES, EMBEDDED, TUNED, Texts, embedded
-from confroute.bench.training import STRONG, WEAK, training_set, tuned_on
+from confroute.bench.material import CANDIDATES, EMBEDDED, TUNED, Texts, embed_cached
+from confroute.bench.training import STRONG, WEAK, load_training_set, tuned_encoder
 from confroute.heads import encoder
 from confroute.models.catalog import cache_dir
 from confroute.stats.metrics import apgr
@@ -59,15 +59,15 @@ def predicted(scorer, wrong, train, texts, held):
     for row, pair in zip(rows, PAIRS, strict=True):
         labels = train.gain(without=pair, wrong=wrong)
         for part, known in zip(held, texts, strict=True):
-            row[part] = scorer(known.only(~part), labels[~part], known.only(part))
+            row[part] = scorer(known.subset(~part), labels[~part], known.subset(part))
     return rows
 
 
 def tuned_texts(train, held, cache):
     """The prompts with vectors of an encoder that was tuned without the part that is held out, for each part."""
     for part in held:
-        embed = tuned_on(train.only(~part), cache=cache, say=lambda text: print(text, flush=True))
-        yield Texts(prompts=train.prompts, vectors=embedded(embed, train.prompts, cache))
+        embed = tuned_encoder(train.subset(~part), cache=cache, say=lambda text: print(text, flush=True))
+        yield Texts(prompts=train.prompts, vectors=embed_cached(embed, train.prompts, cache))
 
 
 def value(rows, train, parts, drawn):
@@ -111,14 +111,14 @@ def ceilings(benches, embed, cache):
     solutions(benches["gsm8k"])
     names = ("embedding and features, ridge 1e4", "words, ridge 10", "both, ridge 1e4 and 10")
     for bench in (benches[name] for name in ("gsm8k", "mmlu")):
-        texts = Texts(prompts=bench.prompts, vectors=embedded(embed, bench.prompts, cache))
+        texts = Texts(prompts=bench.prompts, vectors=embed_cached(embed, bench.prompts, cache))
         labels = (1 + bench.strong - bench.weak) / 2
         order = np.random.default_rng(0).permutation(bench.n)
         for name in names:
             scores = np.empty(bench.n)
             for fold in range(5):
                 held = order % 5 == fold
-                scores[held] = CANDIDATES[name](texts.only(~held), labels[~held], texts.only(held))
+                scores[held] = CANDIDATES[name](texts.subset(~held), labels[~held], texts.subset(held))
             print(
                 f"{bench.name:6s} five-fold {name:36s} {apgr(scores, bench.weak, bench.strong):.3f}",
                 flush=True,
@@ -127,7 +127,7 @@ def ceilings(benches, embed, cache):
             areas = []
             for draw in range(3):
                 known = np.random.default_rng(draw).permutation(bench.n) < count
-                scores = CANDIDATES[names[2]](texts.only(known), labels[known], texts.only(~known))
+                scores = CANDIDATES[names[2]](texts.subset(known), labels[known], texts.subset(~known))
                 areas.append(apgr(scores, bench.weak[~known], bench.strong[~known]))
             print(
                 f"{bench.name:6s} {count} labels {names[2]}: {np.mean(areas):.3f} ({min(areas):.3f} to {max(areas):.3f})",
@@ -149,15 +149,15 @@ def main():
     if given.ceilings:
         ceilings(benches, encoder(features=True), cache)
         return
-    train = training_set(_recorded.found(_recorded.DATA / "recorded"))
+    train = load_training_set(_recorded.found(_recorded.DATA / "recorded"))
     embed = encoder(features=True)
-    texts = Texts(prompts=train.prompts, vectors=embedded(embed, train.prompts, cache))
+    texts = Texts(prompts=train.prompts, vectors=embed_cached(embed, train.prompts, cache))
     keep = np.ones(len(train.prompts), dtype=bool)
     for bench in benches.values():
-        tests = embedded(embed, bench.prompts, cache)[:, : texts.dim]
-        by_words, by_cosine = train.apart(bench.prompts, texts.vectors[:, : texts.dim], tests)
+        tests = embed_cached(embed, bench.prompts, cache)[:, : texts.dim]
+        by_words, by_cosine = train.distinct_from(bench.prompts, texts.vectors[:, : texts.dim], tests)
         keep &= by_words & by_cosine
-    train, texts = train.only(keep), texts.only(keep)
+    train, texts = train.subset(keep), texts.subset(keep)
     print(f"{keep.sum()} prompts, {(len(CANDIDATES) - 1 + len(EMBEDDED)) * len(WRONG) + 1} settings")
     generator = np.random.default_rng(0)
     n = len(train.prompts)

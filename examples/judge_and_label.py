@@ -6,7 +6,7 @@ All three models are local; take a judge from a family of neither model it judge
 import argparse
 from pathlib import Path
 
-from confroute.judge import Judge, Pair, Single, spent
+from confroute.judge import Judge, Pair, Single, judge_usage
 from confroute.labels import Labeller, label_rows, read_labels
 from confroute.models.resolution import resolve
 from confroute.recording import Row, Side
@@ -27,7 +27,7 @@ if __name__ == "__main__":
     # An error has neither winner nor grade: a judge that cannot say is counted, never guessed.
     print("compared in both orders:", comparison.winner or comparison.error)
     print("graded:", grade.error if grade.quality is None else f"{grade.quality:.2f}")
-    print("asked the judge", spent([comparison, grade]).calls, "times")
+    print("asked the judge", judge_usage([comparison, grade]).calls, "times")
 
     labeller = Labeller(
         edge=resolve("local:smollm2-135m"),

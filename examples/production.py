@@ -100,5 +100,5 @@ if __name__ == "__main__":
             )
         background.wait()
     stop()
-    print(f"{len(large.heard)} calls reached the cloud; {len(spans.get_finished_spans())} spans")
+    print(f"{len(large.calls)} calls reached the cloud; {len(spans.get_finished_spans())} spans")
     confroute(["report", str(log), "--price", "cloud=0.15,0.60", "--price", "edge=0,0"])

@@ -21,7 +21,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field, SkipValidation
 
 from confroute.models.provider_answers import logprobs_content
-from confroute.testing import Reply, ScriptedModel, part, parts
+from confroute.testing import Reply, ScriptedModel, stream_tokens, token_at
 from confroute.types import Generation, Usage
 from langchain_confroute.compat import AsyncManager, Manager, Stop
 from langchain_confroute.messages import to_core
@@ -38,7 +38,7 @@ class ScriptedChat(BaseChatModel):
     Attributes
     ----------
     script : ScriptedModel
-        What it says and how. Shared by copies, so `script.heard` tells what any of them was asked.
+        What it says and how. Shared by copies, so `script.calls` tells what any of them was asked.
     model : str or None
         Its name; the script's if not given.
     logprobs : bool or None
@@ -213,9 +213,9 @@ class ScriptedChat(BaseChatModel):
         self, reply: Reply, calls: list[dict[str, Any]], prompt: str, kwargs: Mapping[str, Any]
     ) -> Iterator[ChatGenerationChunk]:
         generation = reply.generation(prompt, model=self.name_in_records)
-        for position, token in enumerate(parts(reply)):
+        for position, token in enumerate(stream_tokens(reply)):
             content = "" if calls else token
-            metadata = self._logprobs(part(generation, position), kwargs)
+            metadata = self._logprobs(token_at(generation, position), kwargs)
             message = AIMessageChunk(content=content, response_metadata=metadata)
             yield ChatGenerationChunk(message=message)
         yield ChatGenerationChunk(message=self._last(generation, calls, kwargs))

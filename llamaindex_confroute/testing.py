@@ -27,7 +27,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from pydantic_core import core_schema
 
-from confroute.testing import Reply, ScriptedModel, part, parts
+from confroute.testing import Reply, ScriptedModel, stream_tokens, token_at
 from confroute.types import Generation
 from llamaindex_confroute.messages import selections, to_core, user_turn
 from llamaindex_confroute.responses import to_acompletions, to_completion, to_completions
@@ -240,10 +240,10 @@ class ScriptedLLM(FunctionCallingLLM):
         self._open[0] += 1
         try:
             text = ""
-            for position, word in enumerate(parts(reply)):
+            for position, word in enumerate(stream_tokens(reply)):
                 text += word
                 message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
-                choice = {"finish_reason": None, **self._logprobs(part(said, position), kwargs)}
+                choice = {"finish_reason": None, **self._logprobs(token_at(said, position), kwargs)}
                 yield ChatResponse(message=message, delta=word, raw=self._raw(choice, None))
             end = self._raw({"finish_reason": said.finish}, said)
             yield ChatResponse(message=_message(reply, text), delta="", raw=end)

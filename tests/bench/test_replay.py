@@ -1,4 +1,4 @@
-"""The replay of RouteLLM's benchmarks: loading, protocol, leaks, and numbers known from elsewhere."""
+"""The replay of RouteLLM's benchmarks: loading, protocol, leaks of test prompts, and known reference numbers."""
 
 import csv
 import gzip
@@ -12,13 +12,13 @@ import pytest
 
 from confroute.bench import load_benchmarks, replay
 from confroute.bench.data import STRONG, WEAK, Benchmark
-from confroute.bench.material import embedded
+from confroute.bench.material import embed_cached
 from confroute.bench.preference import compare, routed_quality
 from confroute.bench.protocol import cpt_binned, cpt_crossing, measure
 from confroute.bench.report import html, markdown, plot, write
 from confroute.bench.training import STRONG as STRONG_MODELS
 from confroute.bench.training import WEAK as WEAK_MODELS
-from confroute.bench.training import near_duplicates, training_set
+from confroute.bench.training import load_training_set, near_duplicates
 from confroute.cli import main
 from confroute.errors import PolicyError
 from confroute.heads import encoder
@@ -28,7 +28,7 @@ DATA = Path(os.environ.get("CONFROUTE_DATA", Path(__file__).parents[2] / "../sha
 
 
 def bench(n=400, seed=0):
-    """Quality that depends on a hidden difficulty, which is returned too."""
+    """A benchmark whose quality depends on a hidden difficulty, and that difficulty."""
     generator = np.random.default_rng(seed)
     hard = generator.random(n)
     weak, strong = (generator.random(n) > hard).astype(float), (generator.random(n) > hard / 3).astype(float)
@@ -44,7 +44,7 @@ def bench(n=400, seed=0):
 
 
 def subject(at):
-    """Eleven words that differ by row, so that rows are no near-duplicates."""
+    """Eleven words that differ by row, so that rows are not near-duplicates."""
     letters = np.random.default_rng(at).integers(97, 123, (11, 6))
     return " ".join("".join(map(chr, word)) for word in letters)
 
@@ -75,14 +75,14 @@ def routellm(tmp_path):
 
 def tiny(texts):
     """A deterministic embedding that counts words by a hash."""
-    found = np.zeros((len(texts), 64))
-    for row, text in zip(found, texts, strict=True):
+    vectors = np.zeros((len(texts), 64))
+    for row, text in zip(vectors, texts, strict=True):
         np.add.at(row, [zlib.crc32(word.encode()) % 64 for word in text.split()], 1.0)
-    return found
+    return vectors
 
 
 def test_crossings_and_bins_agree_with_the_definition():
-    """A perfect order crosses where counting says; RouteLLM's interpolation is close to it."""
+    """A perfect order reaches the target where counting says; RouteLLM's interpolation comes close."""
     made, _ = bench()
     gain = made.strong - made.weak
     first = cpt_crossing(gain, made)
@@ -92,7 +92,7 @@ def test_crossings_and_bins_agree_with_the_definition():
 
 
 def test_a_measured_method_has_all_its_numbers():
-    """APGR is the exact one, lies in its interval, and the cost rises with the target."""
+    """APGR is exact and lies in its interval, and the cost rises with the target."""
     made, hard = bench()
     result = measure("hard", hard, made, resamples=200)
     assert result.apgr == apgr(hard, made.weak, made.strong)
@@ -101,15 +101,15 @@ def test_a_measured_method_has_all_its_numbers():
     assert set(result.to_dict()) == {"apgr", "apgr_ci", "cpt50", "cpt80"}
 
 
-def test_a_better_router_is_preferred_and_not_by_a_method_against_itself():
+def test_a_better_router_is_preferred_and_equal_ones_are_not():
     """Against random order the hidden difficulty wins on every measure; against itself all differences are 0."""
     made, hard = bench(n=2000)
     good = measure("hard", hard, made, resamples=10)
     random = measure("random", np.random.default_rng(1).random((5, made.n)), made, resamples=10)
-    found = compare(good, random, made, 200)
-    assert found.preference.low > 0
-    assert found.win_rate.low > 0.5
-    assert found.below_cloud.high < 0
+    comparison = compare(good, random, made, 200)
+    assert comparison.preference.low > 0
+    assert comparison.win_rate.low > 0.5
+    assert comparison.below_cloud.high < 0
     same = compare(good, good, made, 50)
     assert (same.preference.value, same.win_rate.value, same.spread.value) == (0, 0.5, 0)
     assert routed_quality(good.scores, made, 1.0)[0].tolist() == made.strong.tolist()
@@ -123,8 +123,8 @@ def test_near_duplicates_are_found_whatever_their_numbers():
     assert near_duplicates([near, far, ""], tests) == {0}
 
 
-def test_two_questions_of_one_form_are_no_duplicates():
-    """What stands in more than ten test prompts is a form: it is not counted, unless there is nothing else."""
+def test_two_questions_from_one_template_are_not_duplicates():
+    """Text in more than ten test prompts is a template: it does not count, unless the prompt is nothing else."""
     form = "For which of these two scenarios does the main character, who says so, do something that is clearly morally wrong?"
     tests = [f"{form} {subject(at)}" for at in range(11)]
     assert near_duplicates([f"{form} {subject(99)}", f"{form} {subject(3)}", form], tests) == {1, 2}
@@ -132,22 +132,22 @@ def test_two_questions_of_one_form_are_no_duplicates():
 
 
 def test_no_test_prompt_stays_in_a_training_set(routellm):
-    """Recorded rows that are test prompts are left out by their words and by their vectors, the others stay."""
+    """Recorded rows that are test prompts are removed by their words and by their vectors, the others stay."""
     clone, recorded = routellm
     tests = load_benchmarks(clone)["mmlu"].prompts
-    train = training_set(recorded)
-    by_words, by_cosine = train.apart(tests, tiny(train.prompts), tiny(tests))
+    train = load_training_set(recorded)
+    by_words, by_cosine = train.distinct_from(tests, tiny(train.prompts), tiny(tests))
     assert (~by_words).sum() == 20
     assert not (by_cosine & ~by_words).any()
-    left = train.only(by_words)
-    assert left.removed + len(left.prompts) == 100
-    assert left.gain().shape == left.battle.shape == left.wrong.shape == (80,)
-    assert not {*left.prompts} & {*tests}
+    rest = train.subset(by_words)
+    assert rest.removed + len(rest.prompts) == 100
+    assert rest.gain().shape == rest.battle.shape == rest.wrong.shape == (80,)
+    assert not {*rest.prompts} & {*tests}
 
 
-def test_labels_are_of_all_models_but_those_left_out(routellm):
-    """The soft label is the mean over models: the gain of the cloud, and how often the edge is wrong."""
-    train = training_set(routellm[1])
+def test_soft_labels_are_means_over_the_models(routellm):
+    """They combine the gain of the cloud with how often the edge is wrong, and leave out models on request."""
+    train = load_training_set(routellm[1])
     weak, strong = train.weak.mean(axis=0), train.strong.mean(axis=0)
     assert train.gain(wrong=0.0) == pytest.approx((1 + strong - weak) / 2)
     assert train.gain(wrong=1.0) == pytest.approx((2 + strong - 2 * weak) / 3)
@@ -155,60 +155,64 @@ def test_labels_are_of_all_models_but_those_left_out(routellm):
 
 
 def test_everything_runs_from_folders(routellm, tmp_path):
-    """With training data all heads are measured, embeddings are kept, and the pages hold every method."""
+    """With training data all heads are measured, embeddings are cached, and the pages contain every method."""
     clone, recorded = routellm
-    said = []
-    embed, seen = encoder(tiny, name="tiny", features=True), []
+    lines = []
+    embed, training_sets = encoder(tiny, name="tiny", features=True), []
 
     def tuned(train):
-        seen.append(train)
+        training_sets.append(train)
         return encoder(lambda texts: -tiny(texts), name="tiny, tuned", features=True)
 
-    found = replay(
+    replays = replay(
         clone,
         train=recorded,
         encoder=lambda: embed,
         tune=tuned,
         cache=tmp_path / "c",
         resamples=20,
-        say=said.append,
+        say=lines.append,
     )
-    names = [result.name for result in found["mmlu"].results]
+    names = [result.name for result in replays["mmlu"].results]
     assert {"random", "oracle", "prompt length", "kNN", "SW", "MF", "MLP", "confroute best"} <= {*names}
-    # One tuning, on what is no test prompt.
-    assert [len(one.prompts) for one in seen] == [80]
-    assert any("near-duplicates" in line for line in said)
-    assert any("dropped as contaminated" in line for line in said)
-    assert {path.name for path in write(found, tmp_path / "out")} == {"replay.html", "replay.md", "mmlu.svg"}
-    for text in (html(found), markdown(found)):
+    # The encoder is tuned once, without test prompts.
+    assert [len(train.prompts) for train in training_sets] == [80]
+    assert any("near-duplicates" in line for line in lines)
+    assert any("dropped as contaminated" in line for line in lines)
+    assert {path.name for path in write(replays, tmp_path / "out")} == {
+        "replay.html",
+        "replay.md",
+        "mmlu.svg",
+    }
+    for text in (html(replays), markdown(replays)):
         assert all(name in text for name in names)
-    assert plot(found["mmlu"]).startswith("<svg")
-    assert embedded(embed, ["never", "seen"], tmp_path / "c").shape == (2, 64 + 22)
+    assert plot(replays["mmlu"]).startswith("<svg")
+    assert embed_cached(embed, ["never", "seen"], tmp_path / "c").shape == (2, 64 + 22)
 
 
-def test_embeddings_are_made_once(tmp_path):
-    """A second run reads what the first wrote; other texts are embedded."""
+def test_embeddings_are_computed_once(tmp_path):
+    """A second run reads the file of the first; other texts are embedded."""
     calls = []
     embed = encoder(lambda texts: calls.append(len(texts)) or tiny(texts), name="tiny")
-    first = embedded(embed, ["a", "b"], tmp_path)
-    assert np.array_equal(embedded(embed, ["a", "b"], tmp_path), first)
-    embedded(embed, ["a", "c"], tmp_path)
+    first = embed_cached(embed, ["a", "b"], tmp_path)
+    assert np.array_equal(embed_cached(embed, ["a", "b"], tmp_path), first)
+    embed_cached(embed, ["a", "c"], tmp_path)
     assert calls == [2, 2]
 
 
-def test_json_is_what_a_program_reads(routellm, capsys, monkeypatch):
-    """Standard output is the JSON alone, and what is left out without training data is said beside it."""
+def test_standard_output_is_json_only(routellm, capsys, monkeypatch):
+    """What is left out without training data is reported on standard error."""
     monkeypatch.delenv("CONFROUTE_DATA", raising=False)
     assert main(["bench", "replay", "--data", str(routellm[0]), "--resamples", "20", "--json"]) == 0
     out, err = capsys.readouterr()
-    found = json.loads(out)["benchmarks"]["mmlu"]
-    assert found["n"] == 59
-    assert set(found["methods"]["random"]) == {"apgr", "apgr_ci", "cpt50", "cpt80"}
+    mmlu = json.loads(out)["benchmarks"]["mmlu"]
+    assert mmlu["n"] == 59
+    assert set(mmlu["methods"]["random"]) == {"apgr", "apgr_ci", "cpt50", "cpt80"}
     assert "no training data" in err
 
 
-def test_what_is_not_routellms_folder_is_refused(tmp_path, capsys):
-    """An empty folder, a missing argument and a missing training folder are named."""
+def test_a_folder_that_is_not_routellms_is_refused(tmp_path, capsys):
+    """The errors name an empty folder, a missing argument and a missing training folder."""
     with pytest.raises(PolicyError, match="expected RouteLLM's folder layout"):
         load_benchmarks(tmp_path)
     assert main(["bench", "replay"]) == 1
@@ -217,16 +221,16 @@ def test_what_is_not_routellms_folder_is_refused(tmp_path, capsys):
 
 
 def test_reference_points_of_the_real_files():
-    """The oracle, prompt length and the sizes are those that were computed elsewhere."""
+    """The oracle, prompt length and the sizes have the values that were computed independently."""
     folder = DATA / "routellm"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there: set CONFROUTE_DATA to the folder of recorded data")
-    found = load_benchmarks(folder)
+    benches = load_benchmarks(folder)
     expected = {"gsm8k": (1307, 1.121, 0.598), "mmlu": (14037, 1.285, 0.586), "mt-bench": (72, 0.964, 0.547)}
     for name, (n, oracle, length) in expected.items():
-        one = found[name]
+        one = benches[name]
         assert one.n == n
         assert apgr(one.strong - one.weak, one.weak, one.strong) == pytest.approx(oracle, abs=1e-3)
         assert apgr([len(p) for p in one.prompts], one.weak, one.strong) == pytest.approx(length, abs=1.1e-3)
-    assert found["mt-bench"].weak.mean() == pytest.approx(8.281, abs=1e-3)
-    assert found["mt-bench"].strong.mean() == pytest.approx(9.212, abs=1e-3)
+    assert benches["mt-bench"].weak.mean() == pytest.approx(8.281, abs=1e-3)
+    assert benches["mt-bench"].strong.mean() == pytest.approx(9.212, abs=1e-3)

@@ -1,10 +1,11 @@
-"""The two heads with trained weights, by hand: what is learnt is what is estimated."""
+"""The two heads with trained weights against hand calculations: training and estimates use the same network."""
 
 import numpy as np
 import pytest
 
 from confroute.heads import MLP, MatrixFactorisation, networks
-from confroute.heads.networks import Ensemble, estimated, masked
+from confroute.heads.base import column_scales
+from confroute.heads.networks import NetworkHead, apply_masks, ensemble_estimate
 
 # Standardised, the columns are -1, 1 and 0: the second never varies and keeps its scale.
 X, LABELS = [[3.0, 3.0], [7.0, 3.0]] * 4, [0, 1] * 4
@@ -27,121 +28,121 @@ def sigmoid(logits):
     return 1 / (1 + np.exp(-np.array(logits)))
 
 
-def learnt(monkeypatch, module, weights):
-    """Let training end in these weights; what it was given comes back."""
-    given = {}
+def fake_training(monkeypatch, module, weights):
+    """Make training return these weights; return a dict that will hold its arguments."""
+    arguments = {}
 
-    def train(forward, start, vectors, labels, **settings):
-        given.update(settings, vectors=vectors, labels=labels)
+    def train(forward, initialise, vectors, labels, **settings):
+        arguments.update(settings, vectors=vectors, labels=labels)
         return weights
 
     monkeypatch.setattr(module, "train", train)
-    return given
+    return arguments
 
 
 def test_a_network_of_two_members_by_hand(monkeypatch):
     """(7, 5) is (1, 2) standardised: units of 2.5 and 2, logits of 2.5 - 1 and 3 * 2; (3, 3) is (-1, 0): -1 and 0."""
-    given = learnt(monkeypatch, networks, LAYERS)
+    arguments = fake_training(monkeypatch, networks, LAYERS)
     head = MLP.fit(X, LABELS, hidden=1, members=2, draws=1, dropout=0.0)
-    assert given["vectors"].tolist() == [[-1, 0], [1, 0]] * 4
-    assert given["labels"].tolist() == LABELS
-    found = head.estimate([[7.0, 5.0], [3.0, 3.0]])
+    assert arguments["vectors"].tolist() == [[-1, 0], [1, 0]] * 4
+    assert arguments["labels"].tolist() == LABELS
+    estimate = head.estimate([[7.0, 5.0], [3.0, 3.0]])
     chances = sigmoid([[1.5, 6.0], [-1.0, 0.0]])
-    assert found.cloud_wins == pytest.approx(chances.mean(axis=1), abs=1e-6)
-    assert found.spread == pytest.approx(np.abs(chances[:, 0] - chances[:, 1]) / 2, abs=1e-6)
+    assert estimate.cloud_wins == pytest.approx(chances.mean(axis=1), abs=1e-6)
+    assert estimate.spread == pytest.approx(np.abs(chances[:, 0] - chances[:, 1]) / 2, abs=1e-6)
     assert head.dim == 2
 
 
 def test_a_factorisation_of_two_members_by_hand(monkeypatch):
-    """(0.5, 1) is itself and (1, 1) in the members' spaces: scores of -0.3 + 0.4 and 1."""
-    given = learnt(monkeypatch, networks, SPACES)
+    """The members project (0.5, 1) to itself and to (1, 1): scores of -0.3 + 0.4 and 1."""
+    arguments = fake_training(monkeypatch, networks, SPACES)
     head = MatrixFactorisation.fit(X, LABELS, rank=2, members=2, draws=1, dropout=0.0)
-    assert np.asarray(given["vectors"]).tolist() == X, "vectors are taken as they are"
-    found = head.estimate([0.5, 1.0])
+    assert np.asarray(arguments["vectors"]).tolist() == X, "vectors are not standardised"
+    estimate = head.estimate([0.5, 1.0])
     chances = sigmoid([0.1, 1.0])
-    assert found.cloud_wins == pytest.approx([chances.mean()], abs=1e-6)
-    assert found.spread == pytest.approx([(chances[1] - chances[0]) / 2], abs=1e-6)
-    assert isinstance(head, Ensemble)
+    assert estimate.cloud_wins == pytest.approx([chances.mean()], abs=1e-6)
+    assert estimate.spread == pytest.approx([(chances[1] - chances[0]) / 2], abs=1e-6)
+    assert isinstance(head, NetworkHead)
     # Squares of 9, 49 and twice 9 have a mean of 19.
-    shaped = []
-    monkeypatch.setattr(networks, "_scores", lambda *shape: shaped.extend(shape) or (None, None))
+    shape = []
+    monkeypatch.setattr(networks, "_factorisation_network", lambda *args: shape.extend(args) or (None, None))
     MatrixFactorisation.fit(X, LABELS, rank=2, members=2, draws=1, dropout=0.25, noise=0.2)
-    assert shaped == [2, 2, 2, 0.25, pytest.approx(0.2 * 19**0.5)]
+    assert shape == [2, 2, 2, 0.25, pytest.approx(0.2 * 19**0.5)]
 
 
-def test_dropout_is_on_the_units_behind_the_activation(monkeypatch):
-    """A mask of one unit leaves the offset, or half as much again of what the unit gives."""
-    learnt(monkeypatch, networks, LAYERS)
+def test_dropout_is_applied_after_the_activation(monkeypatch):
+    """The mask of a single unit leaves the offset alone, or scales the unit by one and a half."""
+    fake_training(monkeypatch, networks, LAYERS)
     head = MLP.fit(X, LABELS, hidden=1, members=2, draws=40, dropout=1 / 3)
     assert sorted(set(head.outer[0, 0].tolist())) == [0.0, 1.5]
     kept = (head.outer[0, 0] > 0).mean()
     assert kept == pytest.approx(2 / 3, abs=0.25)
     mean = head.estimate([7.0, 5.0]).cloud_wins[0]
-    also = (head.outer[1, 0] > 0).mean()
+    kept_second = (head.outer[1, 0] > 0).mean()
     first = kept * sigmoid([2.75])[0] + (1 - kept) * sigmoid([-1.0])[0]
-    second = also * sigmoid([9.0])[0] + (1 - also) * 0.5
+    second = kept_second * sigmoid([9.0])[0] + (1 - kept_second) * 0.5
     assert mean == pytest.approx((first + second) / 2, abs=1e-6)
-    assert masked(LAYERS["outer"], 40, rate=1 / 3, seed=0).tolist() == head.outer.tolist()
+    assert apply_masks(LAYERS["outer"], 40, rate=1 / 3, seed=0).tolist() == head.outer.tolist()
 
 
 def test_spread_of_masks_by_hand():
     """Chances of 0.5 and 1 under two masks: 0.25 of spread from dropout, and none between members that agree."""
-    found = estimated(np.array([[[0.0, 100.0]], [[0.0, 100.0]]]))
-    assert found.cloud_wins.tolist() == [0.75]
-    assert (found.parts["dropout"].tolist(), found.parts["ensemble"].tolist()) == ([0.25], [0.0])
-    # Members at 0.5 and 1 whose masks agree, and both at once: the variances add up.
-    found = estimated(np.array([[[0.0, 0.0]], [[0.0, 100.0]]]))
-    assert found.cloud_wins.tolist() == [0.625]
-    assert found.parts["ensemble"] == pytest.approx([0.125])
-    assert found.parts["dropout"] == pytest.approx([(0.0625 / 2) ** 0.5])
-    assert found.spread == pytest.approx([(0.125**2 + 0.0625 / 2) ** 0.5])
+    estimate = ensemble_estimate(np.array([[[0.0, 100.0]], [[0.0, 100.0]]]))
+    assert estimate.cloud_wins.tolist() == [0.75]
+    assert (estimate.parts["dropout"].tolist(), estimate.parts["ensemble"].tolist()) == ([0.25], [0.0])
+    # Members and masks differ at once: the variances add up.
+    estimate = ensemble_estimate(np.array([[[0.0, 0.0]], [[0.0, 100.0]]]))
+    assert estimate.cloud_wins.tolist() == [0.625]
+    assert estimate.parts["ensemble"] == pytest.approx([0.125])
+    assert estimate.parts["dropout"] == pytest.approx([(0.0625 / 2) ** 0.5])
+    assert estimate.spread == pytest.approx([(0.125**2 + 0.0625 / 2) ** 0.5])
 
 
 def test_a_constant_column_keeps_its_scale():
     """The others are divided by their deviation."""
-    mean, scale = networks.standard(np.array(X, np.float32))
+    mean, scale = column_scales(np.array(X, np.float32))
     assert (mean.tolist(), scale.tolist()) == ([5.0, 3.0], [2.0, 1.0])
-    assert networks.standard(np.array([[0.0], [4.0]], np.float32))[1].tolist() == [2.0]
+    assert column_scales(np.array([[0.0], [4.0]], np.float32))[1].tolist() == [2.0]
 
 
-def test_what_is_trained_is_what_is_estimated():
-    """Without dropout and noise the networks give the logits worked above, and start small."""
+def test_training_and_estimates_use_the_same_network():
+    """Without dropout and noise the trained networks give the logits calculated above, from small initial weights."""
     torch = pytest.importorskip("torch")
     generator = torch.Generator().manual_seed(0)
 
     def tensors(weights):
         return {name: torch.from_numpy(value) for name, value in weights.items()}
 
-    start, forward = networks._network(2, 2, 1, 0.0)
+    start, forward = networks._mlp_network(2, 2, 1, 0.0)
     batch = torch.tensor([[[1.0, 2.0], [-1.0, 0.0]]]).repeat(2, 1, 1)
     assert forward(tensors(LAYERS), batch, generator).tolist() == [[1.5, -1.0], [6.0, 0.0]]
     assert {name: value.shape for name, value in start(generator).items()} == {
         name: value.shape for name, value in tensors(LAYERS).items()
     }
-    start, forward = networks._scores(2, 2, 2, 0.0, 0.0)
+    start, forward = networks._factorisation_network(2, 2, 2, 0.0, 0.0)
     batch = torch.tensor([[[0.5, 1.0]]]).repeat(2, 1, 1)
     assert forward(tensors(SPACES), batch, generator).flatten().tolist() == pytest.approx([0.1, 1.0])
     assert {name: value.shape for name, value in start(generator).items()} == {
         name: value.shape for name, value in tensors(SPACES).items()
     }
-    wide = networks._network(3, 400, 100, 0.0)[0](generator)
+    wide = networks._mlp_network(3, 400, 100, 0.0)[0](generator)
     assert float(wide["inner"].std()) == pytest.approx((2 / 400) ** 0.5, rel=0.02)
     assert float(wide["outer"].std()) == pytest.approx(100**-0.5, rel=0.15)
     assert not wide["bias"].any()
     assert not wide["offset"].any()
-    wide = networks._scores(3, 400, 100, 0.0, 0.0)[0](generator)
+    wide = networks._factorisation_network(3, 400, 100, 0.0, 0.0)[0](generator)
     assert float(wide["projection"].std()) == pytest.approx(400**-0.5, rel=0.02)
 
 
-def test_noise_is_as_long_as_it_says():
-    """In training each number of a prompt moves by 0.5 of the vectors' root mean square, which is 2."""
+def test_noise_has_the_given_length():
+    """In training each coordinate of a prompt moves by 0.5 of the vectors' root mean square, which is 2."""
     torch = pytest.importorskip("torch")
-    _, forward = networks._scores(1, 1, 1, 0.0, 0.5 * 2.0)
+    _, forward = networks._factorisation_network(1, 1, 1, 0.0, 0.5 * 2.0)
     weights = {
         "projection": torch.ones(1, 1, 1),
         "models": torch.tensor([[[-1.0], [1.0]]]),
         "out": torch.tensor([[0.5]]),
     }
-    found = forward(weights, torch.full((1, 4000, 1), 2.0), torch.Generator().manual_seed(0))
-    assert float(found.mean()) == pytest.approx(2.0, abs=0.05)
-    assert float(found.std()) == pytest.approx(1.0, abs=0.05)
+    estimate = forward(weights, torch.full((1, 4000, 1), 2.0), torch.Generator().manual_seed(0))
+    assert float(estimate.mean()) == pytest.approx(2.0, abs=0.05)
+    assert float(estimate.std()) == pytest.approx(1.0, abs=0.05)

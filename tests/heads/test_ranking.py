@@ -1,4 +1,4 @@
-"""Similarity-weighted ranking: equal to the regression over all battles that it replaces."""
+"""Similarity-weighted ranking gives the same numbers as the regression over all battles that it replaces."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from confroute.errors import CalibrationError
 from confroute.heads import SimilarityRanking, tiers_of
-from confroute.heads.ranking import fit_ratings, gap_deviation
+from confroute.heads.ranking import fit_ratings, rating_gap_deviation
 
 TIERS, EDGE, CLOUD = 5, 1, 4
 
@@ -24,7 +24,7 @@ def battles(n=2000, seed=0):
 
 
 def by_regression(x, first, second, outcome, query, *, bug):
-    """RouteLLM's way: one row a battle, doubled, a tie as a win and a loss, weighted logistic regression by Newton."""
+    """RouteLLM's computation: one row per battle, doubled so that a tie is a win and a loss, weighted logistic regression."""
     similarity = x @ query / (np.linalg.norm(x, axis=1) * np.linalg.norm(query))
     weight = np.tile(10 * 10 ** (similarity / similarity.max()), 2)
     n = len(x)
@@ -57,7 +57,7 @@ def test_sufficient_statistics_give_the_regression_over_all_battles(bug):
 
 
 def test_the_bug_changes_win_rates():
-    """The two rankings differ, so that the test above can tell them apart."""
+    """The two rankings differ, so the test above does distinguish them."""
     x, first, second, outcome = battles()
     fixed, bugged = (
         SimilarityRanking.of_battles(
@@ -70,7 +70,7 @@ def test_the_bug_changes_win_rates():
     assert abs(fixed - bugged) > 1e-3
 
 
-def test_a_pair_that_was_always_won_has_an_end():
+def test_a_pair_that_was_always_won_converges():
     """Separable battles give a chance near 1, not an overflow."""
     x = np.random.default_rng(0).normal(size=(40, 4))
     first, second = np.array([0, 1] * 20), np.array([1, 2] * 20)
@@ -80,15 +80,15 @@ def test_a_pair_that_was_always_won_has_an_end():
 
 
 @given(total=st.floats(1, 1e6), part=st.floats(0, 1), precision=st.floats(0.01, 10))
-def test_one_pair_needs_no_matrices(total, part, precision):
-    """The share won is the chance without a prior, and one number's Newton finds the deviation with one."""
+def test_a_single_pair_has_a_closed_form(total, part, precision):
+    """Without a prior the chance is the share won; with one, Newton's method in one variable finds the deviation."""
     won, lost = total * part, total * (1 - part)
     design, gap = np.array([[-1.0, 1.0]]), np.array([-1.0, 1.0])
     sums = np.full((2, 1), won), np.full((2, 1), lost)
     ratings, hessian = fit_ratings(*sums, design, prior_precision=np.array([0.0, precision]))
     assert 1 / (1 + np.exp(-ratings[0] @ gap)) == pytest.approx(won / (won + lost), abs=1e-6)
     expected = np.sqrt(gap @ np.linalg.solve(hessian[1], gap))
-    assert gap_deviation(won, lost, prior_precision=precision) == pytest.approx(expected, abs=1e-6)
+    assert rating_gap_deviation(won, lost, prior_precision=precision) == pytest.approx(expected, abs=1e-6)
 
 
 @given(
@@ -101,17 +101,17 @@ def test_one_pair_needs_no_matrices(total, part, precision):
     arrays(np.float64, (3, 4), elements=st.floats(-10, 10)),
     st.sampled_from([(2, 0, 1), (2, 1, 0), (4, 2, 1)]),
 )
-def test_the_short_way_of_one_pair_gives_what_the_general_gives(training, queries, models):
-    """Which of two models is named first decides which way is taken, and changes neither number."""
+def test_the_closed_form_of_one_pair_agrees_with_the_general_ranking(training, queries, models):
+    """Which of two models comes first decides which computation runs, and changes neither number."""
     x, y = training
     y[:2] = 0, 1
     count, edge, cloud = models
     clouds, edges = np.full(len(y), cloud), np.full(len(y), edge)
-    named = {"models": count, "edge": edge, "cloud": cloud}
-    short = SimilarityRanking.of_battles(x, clouds, edges, y, **named).estimate(queries)
-    general = SimilarityRanking.of_battles(x, edges, clouds, 1 - y, **named).estimate(queries)
-    assert short.cloud_wins == pytest.approx(general.cloud_wins, abs=1e-6)
-    assert short.spread == pytest.approx(general.spread, abs=1e-6)
+    settings = {"models": count, "edge": edge, "cloud": cloud}
+    closed = SimilarityRanking.of_battles(x, clouds, edges, y, **settings).estimate(queries)
+    general = SimilarityRanking.of_battles(x, edges, clouds, 1 - y, **settings).estimate(queries)
+    assert closed.cloud_wins == pytest.approx(general.cloud_wins, abs=1e-6)
+    assert closed.spread == pytest.approx(general.spread, abs=1e-6)
 
 
 def test_models_out_of_range_are_refused():
@@ -121,8 +121,8 @@ def test_models_out_of_range_are_refused():
         SimilarityRanking.of_battles(x, first, second, outcome, models=2, edge=0, cloud=1)
 
 
-def test_one_model_is_not_routed_between():
-    """Edge and cloud of the same number raise: their gap would be one rating's distance from nothing."""
+def test_edge_and_cloud_must_differ():
+    """The same model as edge and cloud raises: there would be no gap between two ratings."""
     x, first, second, outcome = battles(n=20)
     with pytest.raises(CalibrationError, match="both model 3"):
         SimilarityRanking.of_battles(x, first, second, outcome, models=TIERS, edge=3, cloud=3)
@@ -130,9 +130,9 @@ def test_one_model_is_not_routed_between():
 
 @pytest.mark.parametrize("swapped", [[0], [7], [0, 7], []])
 def test_doubt_by_hand(swapped):
-    """Four of eight equal prompts won: a logit of 0, whose precision is 1 / 8 by the prior of a gap and 8 / 4 by the battles.
+    """Four of eight equal prompts won: a logit of 0 with precision 1 / 8 from the prior of a gap and 8 / 4 from the battles.
 
-    A battle told from the edge's side, which makes it one of another pair, says the same.
+    Battles recorded with the edge first, which belong to another pair, give the same result.
     """
     first, second = np.ones(8, dtype=int), np.zeros(8, dtype=int)
     outcome = np.array([1.0, 0.0] * 4)
@@ -142,28 +142,28 @@ def test_doubt_by_hand(swapped):
         head = SimilarityRanking.of_battles(
             np.ones((8, 2)), first, second, wins, models=2, edge=edge, cloud=cloud
         )
-        found = head.estimate([1.0, 1.0])
-        assert found.cloud_wins == pytest.approx([0.5])
-        assert found.spread == pytest.approx([0.25 / 2.125**0.5], rel=1e-5)
-        # Far from all of them the prior's own doubt, 8**0.5 / 4, is more than any probability can have.
+        estimate = head.estimate([1.0, 1.0])
+        assert estimate.cloud_wins == pytest.approx([0.5])
+        assert estimate.spread == pytest.approx([0.25 / 2.125**0.5], rel=1e-5)
+        # Far from all of them the prior's own spread, 8**0.5 / 4, is more than any probability can have.
         assert head.estimate([1.0, -1.0]).spread == [0.5]
 
 
 def test_one_battle_of_another_pair_counts():
-    """First or last in order, the battle that the edge won as the first of its pair is one that the cloud lost."""
+    """A battle that the edge won as the first of its pair counts as one that the cloud lost, wherever it is in the order."""
     outcome = np.array([1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0])
     for edge, cloud in ((0, 1), (1, 0)):
         a, b = np.full(8, cloud), np.full(8, edge)
         plain = SimilarityRanking.of_battles(np.ones((8, 2)), a, b, outcome, models=2, edge=edge, cloud=cloud)
         assert plain.estimate([1.0, 1.0]).cloud_wins == pytest.approx([0.75])
-        a[3], b[3], told = edge, cloud, outcome.copy()
-        told[3] = 1.0
-        other = SimilarityRanking.of_battles(np.ones((8, 2)), a, b, told, models=2, edge=edge, cloud=cloud)
+        a[3], b[3], swapped = edge, cloud, outcome.copy()
+        swapped[3] = 1.0
+        other = SimilarityRanking.of_battles(np.ones((8, 2)), a, b, swapped, models=2, edge=edge, cloud=cloud)
         assert other.estimate([1.0, 1.0]).cloud_wins == pytest.approx([0.75])
 
 
 def test_one_tier_holds_all_models():
-    """The least that can be asked for; none is refused."""
+    """One is the smallest number of tiers; zero is refused."""
     assert tiers_of([3.0, 1.0, 2.0], 1) == [0, 0, 0]
     with pytest.raises(CalibrationError, match="more models than tiers"):
         tiers_of([3.0, 1.0, 2.0], 0)

@@ -1,4 +1,4 @@
-"""The head on words: what it learns, and that its sparse solver solves what it says."""
+"""The head on words: what it learns, and that its sparse solver agrees with the dense one."""
 
 import json
 from dataclasses import replace
@@ -13,7 +13,7 @@ from confroute.heads import Ridge, WordRidge, encoder, load_head, save_head
 WORDS = [f"word{at}" for at in range(40)]
 
 
-def made(n=300, seed=0):
+def prompts(n=300, seed=0):
     """Prompts of six words, with labels that depend on the first five of forty."""
     generator = np.random.default_rng(seed)
     drawn = [generator.choice(40, 6, replace=False) for _ in range(n)]
@@ -26,17 +26,17 @@ def made(n=300, seed=0):
 
 
 def test_words_that_matter_are_learnt():
-    """On new prompts the head ranks by the true chance, inside [0, 1]."""
-    head = WordRidge.fit(*made()[:2], penalty=3.0)
-    texts, _, chance = made(seed=1)
-    found = head.estimate(texts)
-    assert np.corrcoef(found.cloud_wins, chance)[0, 1] > 0.7
-    assert 0 <= found.cloud_wins.min() <= found.cloud_wins.max() <= 1
+    """On new prompts the estimates correlate with the true probability and lie in [0, 1]."""
+    head = WordRidge.fit(*prompts()[:2], penalty=3.0)
+    texts, _, chance = prompts(seed=1)
+    estimate = head.estimate(texts)
+    assert np.corrcoef(estimate.cloud_wins, chance)[0, 1] > 0.7
+    assert 0 <= estimate.cloud_wins.min() <= estimate.cloud_wins.max() <= 1
 
 
 def test_weights_are_those_of_the_normal_equations():
     """Conjugate gradients give the solution of the dense system, built from the definition of TF-IDF."""
-    texts, y, _ = made(n=60)
+    texts, y, _ = prompts(n=60)
     head = WordRidge.fit(texts, y, penalty=2.0)
     x = np.zeros((60, len(head.vocabulary)))
     for row, text in enumerate(texts):
@@ -52,27 +52,27 @@ def test_weights_are_those_of_the_normal_equations():
 
 
 def test_two_words_by_hand():
-    """Columns of four 1s: weights 4 * 0.5 / (4 + 1) = 0.4 either way, residuals of 0.1, seen 4."""
+    """Columns of four 1s: weights of 4 * 0.5 / (4 + 1) = 0.4 up and down, residuals of 0.1, `seen` of 4."""
     head = WordRidge.fit(["aa", "bb"] * 4, [1, 0] * 4, penalty=1.0)
     assert head.idf == pytest.approx([1 + np.log(9 / 5)] * 2)
     assert (head.noise, head.seen.tolist()) == (pytest.approx(0.1), pytest.approx([4, 4]))
-    # Two thirds of "aa zz" is new: aa, zz and their pair. Half of "aa aa bb" is, whose known values are 1 + ln 2 and 1 before
-    # they are scaled by 1.9664: 0.5 + 0.4 * 0.6931 / 1.9664.
-    found = head.estimate(["aa", "zz", "aa zz", "aa aa bb"])
-    assert found.cloud_wins == pytest.approx([0.9, 0.5, 0.9, 0.6410], abs=1e-4)
-    assert found.spread == pytest.approx(
+    # Of the terms aa, zz and their pair in "aa zz", two thirds are unknown. Of "aa aa bb" it is half; its known values are
+    # 1 + ln 2 and 1 before they are scaled by 1.9664: 0.5 + 0.4 * 0.6931 / 1.9664.
+    estimate = head.estimate(["aa", "zz", "aa zz", "aa aa bb"])
+    assert estimate.cloud_wins == pytest.approx([0.9, 0.5, 0.9, 0.6410], abs=1e-4)
+    assert estimate.spread == pytest.approx(
         0.1 * np.sqrt([1 / 5, 1, 1 / 3 / 5 + 2 / 3, 1 / 2 / 5 + 1 / 2]), abs=1e-6
     )
     assert replace(head, noise=1.0).estimate(["zz"]).spread == [0.5]
 
 
-def test_unknown_words_are_doubted():
+def test_unknown_words_get_the_largest_spread():
     """A prompt of words that no training prompt had gets the mean label and the largest spread; so does an empty one."""
-    texts, y, _ = made()
+    texts, y, _ = prompts()
     head = WordRidge.fit(texts, y)
-    found = head.estimate(["never seen before", "", texts[0]])
-    assert found.cloud_wins[:2] == pytest.approx(y.mean())
-    assert found.spread[0] == found.spread[1] > found.spread[2] > 0
+    estimate = head.estimate(["never seen before", "", texts[0]])
+    assert estimate.cloud_wins[:2] == pytest.approx(y.mean())
+    assert estimate.spread[0] == estimate.spread[1] > estimate.spread[2] > 0
 
 
 @pytest.mark.parametrize(
@@ -87,28 +87,28 @@ def test_unknown_words_are_doubted():
         (["one"] * 7, [0] * 6 + [1], 1.0),
     ],
 )
-def test_texts_that_teach_nothing_are_refused(texts, labels, penalty):
-    """Another number of labels, equal, impossible or few labels, no penalty, and no term twice."""
+def test_unusable_training_data_are_refused(texts, labels, penalty):
+    """Another number of labels, equal, impossible or too few labels, a penalty of 0, and no term that occurs twice."""
     with pytest.raises(CalibrationError, match="expected"):
         WordRidge.fit(texts, labels, penalty=penalty)
 
 
 def test_a_saved_head_comes_back_whole(tmp_path):
-    """A head that was written and read says exactly what it said, also of words beyond ASCII; the vocabulary is JSON."""
-    texts, y, _ = made()
+    """A saved and loaded head gives the same estimates, also for words beyond ASCII; its vocabulary is in the JSON file."""
+    texts, y, _ = prompts()
     texts = [f"größe {text}" for text in texts]
     head = WordRidge.fit(texts, y)
     again = load_head(save_head(head, tmp_path))
-    new = [*made(seed=1)[0], "Größe word1", ""]
+    new = [*prompts(seed=1)[0], "Größe word1", ""]
     for name in ("cloud_wins", "spread"):
         assert np.array_equal(getattr(again.estimate(new), name), getattr(head.estimate(new), name))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["head.json", "head.safetensors"]
     assert "größe" in json.loads((tmp_path / "head.json").read_text())["settings"]["vocabulary"]
 
 
-def test_an_encoder_goes_with_vectors_alone(tmp_path):
-    """A head on texts refuses an encoder, one on vectors needs its own: when it is saved and when it is loaded."""
-    texts, y, _ = made()
+def test_only_heads_on_vectors_take_an_encoder(tmp_path):
+    """A head on texts refuses an encoder and a head on vectors needs its own, both on saving and on loading."""
+    texts, y, _ = prompts()
     embed = encoder(lambda texts: [[len(text), text.count("1")] for text in texts], name="mine")
     words, vectors = WordRidge.fit(texts, y), Ridge.fit(embed(texts), y)
     with pytest.raises(PolicyError, match="leave the encoder out"):
@@ -122,10 +122,10 @@ def test_an_encoder_goes_with_vectors_alone(tmp_path):
 
 
 def test_a_vocabulary_that_does_not_fit_is_refused(tmp_path):
-    """One term less than there are weights is no whole head."""
-    save_head(WordRidge.fit(*made()[:2]), tmp_path)
+    """A head with fewer terms than weights is refused."""
+    save_head(WordRidge.fit(*prompts()[:2]), tmp_path)
     about = json.loads((tmp_path / "head.json").read_text())
     about["settings"]["vocabulary"].pop()
     (tmp_path / "head.json").write_text(json.dumps(about))
-    with pytest.raises(PolicyError, match="no whole head"):
+    with pytest.raises(PolicyError, match="incomplete or damaged"):
         load_head(tmp_path)

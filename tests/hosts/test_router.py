@@ -26,7 +26,7 @@ from confroute import (
 )
 from confroute.errors import AllTiersFailedError, PolicyError, RequestError
 from confroute.models.openai import OpenAIModel
-from confroute.testing import AdapterContract, Answered, Reply, ScriptedModel, ScriptedServer, faults
+from confroute.testing import AdapterAnswer, AdapterContract, Reply, ScriptedModel, ScriptedServer, faults
 
 ONCE = Limits(attempts=1)
 QUESTION = "Capital of France?"
@@ -60,7 +60,7 @@ class TestRouter(AdapterContract):
             routed = stream.routed
         if chunks:
             assert "".join(chunks) == routed.text
-        return Answered(text=routed.text, decision=routed.decision.to_dict(), chunks=chunks)
+        return AdapterAnswer(text=routed.text, decision=routed.decision.to_dict(), chunks=chunks)
 
 
 def router(edge="Paris", cloud="Lyon", **settings):
@@ -109,7 +109,7 @@ def test_conversations_are_taken_in_every_common_form():
     ):
         made = router()
         made.ask(prompt)
-        (heard,) = made.edge.heard
+        (heard,) = made.edge.calls
         assert heard.prompt == "system: Be brief.\nuser: 2 + 2?\nassistant: 4\nuser: Sure?"
 
 
@@ -121,7 +121,7 @@ def test_what_is_not_a_conversation_is_refused(prompt):
     made = router()
     with pytest.raises(RequestError):
         made.ask(prompt)
-    assert made.edge.heard == []
+    assert made.edge.calls == []
 
 
 def test_options_of_a_call():
@@ -195,12 +195,12 @@ def test_a_stream_that_is_left_ends_the_model_s_answer():
             await anext(astream)
             await astream.aclose()
             for _ in range(200):
-                if server.left == 2:
+                if server.abandoned == 2:
                     return
                 await asyncio.sleep(0.02)
 
         asyncio.run(leave())
-        assert server.left == 2
+        assert server.abandoned == 2
 
 
 def test_a_server_that_refuses_log_probabilities_is_asked_without():
@@ -243,7 +243,7 @@ def test_members_of_an_ensemble_are_asked():
     members = {name: ScriptedModel(["Paris"], name=name) for name in ("a", "b")}
     made = router(members=members, policy=Cascade.of(Ensemble(members=("a", "b")), 0.5))
     assert made.ask(QUESTION).decision.route == "edge"
-    assert [len(member.heard) for member in members.values()] == [1, 1]
+    assert [len(member.calls) for member in members.values()] == [1, 1]
     with pytest.raises(PolicyError, match="not a tier's"):
         router(members={"edge": ScriptedModel()})
 
@@ -258,7 +258,7 @@ def test_limits_are_each_tier_s_own():
     )
     with pytest.raises(AllTiersFailedError):
         made.ask(QUESTION)
-    assert (len(made.edge.heard), len(made.cloud.heard)) == (2, 1)
+    assert (len(made.edge.calls), len(made.cloud.calls)) == (2, 1)
 
 
 def test_every_call_is_recorded():

@@ -140,7 +140,7 @@ async def test_nothing_overrides_a_private_call(layer, rule, edge, cloud, host):
             assert edge is DOWN
     background.wait()
     await background.await_all()
-    assert models["cloud"].heard == []
+    assert models["cloud"].calls == []
 
 
 def chat_forms(models, given, tags):

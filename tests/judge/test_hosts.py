@@ -1,4 +1,4 @@
-"""Judges of both hosts, alone and as a panel, and a run that is killed."""
+"""Judges of both hosts, alone and as a panel; and a run that is killed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from confroute.cli import main
-from confroute.judge import Judge, Pair, Single, spent
+from confroute.judge import Judge, Pair, Single, judge_usage
 from confroute.prices import Price
 from confroute.testing import Reply, ScriptedModel
 from confroute.types import Usage
@@ -26,7 +26,7 @@ PAIR = Pair(id="1", question="2 + 2?", a="It is 4.", b="It is 5.", reference="4"
 
 
 def scripted(name, choose):
-    """A model that picks the answer that `choose` says, wherever it stands, and grades it 8."""
+    """A model whose verdict is `choose(the letter of the right answer)`, and whose grade is 8."""
 
     def reply(prompt):
         if "SCORE:" in prompt:
@@ -55,36 +55,36 @@ def hosted(name, choose):
 
 @pytest.mark.parametrize("host", ["langchain", "llamaindex"])
 async def test_a_chat_model_of_either_host_judges(host):
-    """Sync and async, pairs and grades: temperature 0, both orders, its name and its tokens known."""
+    """Sync and async, pairs and grades: at temperature 0, with its name and tokens in the usage."""
     model = hosted("j", right)[host]
     judge = Judge(panel=(model,))
     (compared,), (graded,) = judge.compare([PAIR]), judge.grade([Single(id="1", question="?", answer="x")])
     assert (compared.winner, graded.score) == ("a", 8.0)
     assert await judge.acompare([PAIR]) == [compared]
-    assert spent([compared, graded]).cost_usd({judge.models[0].name: Price(input_usd=1.0)}) == pytest.approx(
-        3e-3
-    )
+    assert judge_usage([compared, graded]).cost_usd(
+        {judge.models[0].name: Price(input_usd=1.0)}
+    ) == pytest.approx(3e-3)
     script = model.script if host == "langchain" else model.model
-    assert {heard.temperature for heard in script.heard} == {0.0}
+    assert {heard.temperature for heard in script.calls} == {0.0}
 
 
 async def test_a_panel_may_be_of_both_hosts_at_once():
-    """Two of three decide, whichever host they stand behind; each is named and billed for itself."""
+    """Two of three decide, whatever their hosts; each judge's usage is counted under its own name."""
     panel = (
         hosted("first", right)["langchain"],
         hosted("second", wrong)["llamaindex"],
         hosted("third", right)["llamaindex"],
     )
     judge = Judge(panel=panel)
-    (found,) = judge.compare([PAIR])
-    assert (found.winner, [vote.winner for vote in found.votes]) == ("a", ["a", "b", "a"])
-    assert spent([found]).calls == 6
-    assert len(spent([found]).usage) == 3
+    (result,) = judge.compare([PAIR])
+    assert (result.winner, [vote.winner for vote in result.votes]) == ("a", ["a", "b", "a"])
+    assert judge_usage([result]).calls == 6
+    assert len(judge_usage([result]).usage) == 3
     assert (await judge.acompare([PAIR]))[0].winner == "a"
 
 
-def test_agreement_of_an_asked_judge_says_what_it_cost(tmp_path, capsys, monkeypatch):
-    """Replies and USD stand on standard error, beside the table; a second run is free."""
+def test_agreement_with_a_judge_reports_its_cost(tmp_path, capsys, monkeypatch):
+    """Number of replies and USD are printed to standard error; a second run is free."""
     monkeypatch.syspath_prepend(str(HERE))
     data = tmp_path / "pairs.jsonl"
     lines = [
@@ -107,8 +107,8 @@ def test_agreement_of_an_asked_judge_says_what_it_cost(tmp_path, capsys, monkeyp
         assert f"6 replies, {cached} of them from the cache, {cost} USD" in err
 
 
-def test_a_killed_run_pays_only_for_what_is_left(tmp_path):
-    """SIGKILL in the middle of `judge compare`: the same command asks for nothing that the cache holds."""
+def test_a_killed_run_pays_only_for_the_rest(tmp_path):
+    """After SIGKILL in the middle of `judge compare` the same command asks for no reply that the cache holds."""
     for name, answer in (("a", "It is 4."), ("b", "It is 5.")):
         lines = [{"id": str(n), "prompt": f"{n}: 2 + 2?", "response": answer} for n in range(12)]
         (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -139,8 +139,7 @@ def test_a_killed_run_pays_only_for_what_is_left(tmp_path):
     before = heard.stat().st_size
     environment["SLOWLY_S"] = "0"
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    told = json.loads(done.stdout)
     assert 6 <= before < 24
-    assert told["wins_a"] == 12
+    assert json.loads(done.stdout)["wins_a"] == 12
     # The call that was under way when it died is asked again.
     assert heard.stat().st_size - before in (24 - before, 25 - before)

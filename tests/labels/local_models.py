@@ -6,7 +6,7 @@ from confroute.models.local import LocalTextModel
 
 
 class Calm:
-    """The local model at half the temperature that is asked for, under a name of its own."""
+    """The local model at half the requested temperature, with its own name."""
 
     name = "calm"
     remote = False
@@ -15,7 +15,7 @@ class Calm:
         self._model = model
 
     def generate(self, messages, *, temperature=0.0, **settings):
-        """Nearly always the same."""
+        """Nearly always the same answer."""
         return self._model.generate(messages, temperature=temperature / 2, **settings)
 
     async def agenerate(self, messages, **settings):

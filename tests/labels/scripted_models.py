@@ -1,4 +1,4 @@
-"""Two models that answer by what they are asked, the same in every process; importable as MODULE:OBJECT."""
+"""Two models whose answers depend on prompt and seed only, in every process; importable as MODULE:OBJECT."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 from confroute.types import Generation
 
 
-def _drawn(messages, seed, width):
-    """An answer that depends on prompt and seed only, with a log-probability."""
-    told = hashlib.sha256(f"{messages[-1].text}{seed}".encode()).digest()
-    return Generation(text=f"Answer {told[0] % width}.", logprobs=(-0.1 - told[1] / 256, -0.2))
+def _answer(messages, seed, width):
+    """One of `width` answers, with log-probabilities."""
+    digest = hashlib.sha256(f"{messages[-1].text}{seed}".encode()).digest()
+    return Generation(text=f"Answer {digest[0] % width}.", logprobs=(-0.1 - digest[1] / 256, -0.2))
 
 
 def edge(messages, seed):
-    """Undecided."""
+    """One of four answers."""
     time.sleep(float(os.environ.get("SLOWLY_S", "0")))
-    return _drawn(messages, seed, 4)
+    return _answer(messages, seed, 4)
 
 
 def cloud(messages, seed):
-    """Nearly always the same; kills its own process once, if told to."""
+    """One of two answers; kills its own process once, if DIE_ONCE is set."""
     once = os.environ.get("DIE_ONCE")
     if once and "prompt 9" in messages[-1].text:
         try:
@@ -32,9 +32,9 @@ def cloud(messages, seed):
                 os.kill(os.getpid(), signal.SIGKILL)
         except FileExistsError:
             pass
-    return _drawn(messages, seed, 2)
+    return _answer(messages, seed, 2)
 
 
 def judge(messages):
-    """Prefers what is shown first: undone by the swap."""
+    """Prefers the answer that is shown first, so that both orders give a tie."""
     return "Both are fine.\nVERDICT: A"

@@ -1,4 +1,4 @@
-"""Semantic entropy as a label: the paper's estimator, its rule, and what happens at 0."""
+"""Semantic entropy as a label: the paper's estimator, its rule, and entropies of 0."""
 
 from __future__ import annotations
 
@@ -18,63 +18,63 @@ from confroute.types import Generation
 entropies = st.one_of(st.just(0.0), st.floats(1e-6, 50))
 
 
-def said(text, *logprobs):
+def generation(text, *logprobs):
     return Generation(text=text, logprobs=logprobs or None)
 
 
 def test_paper_estimator_worked_by_hand():
     """Two meanings of probability 0.5 + 0.25 and 0.125: the mean of -log 0.75 and -log 0.125."""
     answers = [
-        said("Paris", math.log(0.5)),
-        said("It is Paris", math.log(0.5), math.log(0.5)),
-        said("Lyon", math.log(0.125)),
+        generation("Paris", math.log(0.5)),
+        generation("It is Paris", math.log(0.5), math.log(0.5)),
+        generation("Lyon", math.log(0.125)),
     ]
     expected = -(math.log(0.75) + math.log(0.125)) / 2
     assert entropy_of(answers, [0, 0, 1], estimator="paper") == pytest.approx(expected)
 
 
 def test_a_sequence_drawn_twice_counts_once():
-    """Else ten draws of one answer of probability 0.9 would have a probability of 9 and a negative entropy."""
-    ten = [said("Paris", math.log(0.9))] * 10
+    """Otherwise ten draws of an answer of probability 0.9 would have a probability of 9 and a negative entropy."""
+    ten = [generation("Paris", math.log(0.9))] * 10
     assert entropy_of(ten, [0] * 10, estimator="paper") == pytest.approx(-math.log(0.9))
 
 
 def test_other_estimators_worked_by_hand():
-    """Normalised: 0 for one meaning however long. Discrete: the entropy of the shares, in nats."""
-    long = [said("x " * 50, *[-0.5] * 50), said("y " * 50, *[-0.5] * 50)]
+    """Normalised: 0 for one meaning, however long. Discrete: the entropy of the shares, in nats."""
+    long = [generation("x " * 50, *[-0.5] * 50), generation("y " * 50, *[-0.5] * 50)]
     assert entropy_of(long, [0, 0], estimator="normalised") == 0
     assert entropy_of(long, [0, 1], estimator="normalised") == pytest.approx(math.log(2))
-    assert entropy_of([said("a"), said("a"), said("b")], [0, 0, 1], estimator="discrete") == pytest.approx(
-        -(2 / 3) * math.log(2 / 3) - (1 / 3) * math.log(1 / 3)
-    )
+    assert entropy_of(
+        [generation("a"), generation("a"), generation("b")], [0, 0, 1], estimator="discrete"
+    ) == pytest.approx(-(2 / 3) * math.log(2 / 3) - (1 / 3) * math.log(1 / 3))
 
 
-def test_the_likelier_of_two_tokenisations_stands_for_a_text():
-    """In one sequence or the other it is one text: -log 0.5, not of a sum nor of the last."""
-    answers = [said("ab", math.log(0.5)), said("ab", math.log(0.5), math.log(0.5))]
+def test_a_text_has_the_probability_of_its_likelier_tokenisation():
+    """It is one text in either order: -log 0.5, from neither the sum nor the last one."""
+    answers = [generation("ab", math.log(0.5)), generation("ab", math.log(0.5), math.log(0.5))]
     for order in (answers, answers[::-1]):
         assert entropy_of(order, [0, 0], estimator="paper") == pytest.approx(math.log(2))
 
 
-def test_no_logprobs_are_no_confidence():
-    """Weighing by probability without log-probabilities is refused; impossible ones are too."""
-    with pytest.raises(PolicyError, match="take the estimator 'discrete'"):
-        entropy_of([said("a"), said("b")], [0, 1], estimator="paper")
+def test_missing_or_impossible_logprobs_are_refused():
+    """Estimators that weight by probability refuse answers without log-probabilities, or with impossible ones."""
+    with pytest.raises(PolicyError, match="use the estimator 'discrete'"):
+        entropy_of([generation("a"), generation("b")], [0, 1], estimator="paper")
     with pytest.raises(BadLogprobsError):
-        entropy_of([said("a", 0.5), said("b", -1.0)], [0, 1], estimator="paper")
+        entropy_of([generation("a", 0.5), generation("b", -1.0)], [0, 1], estimator="paper")
     with pytest.raises(SignalUnavailableError, match="one of the answers"):
-        entropy_of([said("a"), said("b", -1.0)], [0, 1], estimator="paper")
+        entropy_of([generation("a"), generation("b", -1.0)], [0, 1], estimator="paper")
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(-30, 0)), min_size=2, max_size=8))
 def test_paper_entropy_is_at_least_zero_and_ignores_the_order(drawn):
-    """Whatever was drawn, in whatever order."""
-    # Distinct texts of one model are exclusive: their probabilities sum to at most 1 at most as log n.
-    answers = [said(str(at), value - math.log(len(drawn))) for at, (_, value) in enumerate(drawn)]
+    """Whatever the samples and their order."""
+    # Distinct texts of one model exclude each other: the shift by log n keeps the sum of their probabilities at most 1.
+    answers = [generation(str(at), value - math.log(len(drawn))) for at, (_, value) in enumerate(drawn)]
     meanings = [meaning for meaning, _ in drawn]
-    found = entropy_of(answers, meanings, estimator="paper")
-    assert found >= 0
-    assert entropy_of(answers[::-1], meanings[::-1], estimator="paper") == pytest.approx(found, abs=1e-9)
+    entropy = entropy_of(answers, meanings, estimator="paper")
+    assert entropy >= 0
+    assert entropy_of(answers[::-1], meanings[::-1], estimator="paper") == pytest.approx(entropy, abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_paper_entropy_is_at_least_zero_and_ignores_the_order(drawn):
         (0.7, 1.0, 0.2, "a"),
     ],
 )
-def test_rule_and_its_edges(edge, cloud, tau, winner):
-    """Two certain models tie; beside a certain cloud any doubt of the edge loses; at tau = 1 the edge cannot win."""
+def test_rule_and_its_limits(edge, cloud, tau, winner):
+    """Two certain models tie; against a certain cloud an uncertain edge loses; at tau = 1 the edge cannot win."""
     assert entropy_winner(edge, cloud, tau=tau) == winner
 
 
@@ -108,16 +108,16 @@ def test_a_higher_tau_only_makes_ties(edge, cloud, tau, more):
 
 
 def test_negative_tau_is_refused():
-    """With it, equal entropies would have a winner."""
+    """It would give equal entropies a winner."""
     with pytest.raises(PolicyError, match="expected a relative difference"):
         entropy_winner(1.0, 1.0, tau=-0.1)
 
 
-def test_an_extracted_answer_stands_for_its_text():
-    """Two ways to the same answer are one meaning; without it they are two texts."""
+def test_an_extracted_answer_replaces_the_text():
+    """Two derivations of the same answer are one meaning; without the extracted answer they are two texts."""
     ways = [Generation(text=text, answer="7") for text in ("three and four", "eight less one")]
     for answers, nats in ((ways, 0.0), ([replace(way, answer=None) for way in ways], math.log(2))):
-        asking = label_entropy(answers, question="?", equivalence=SameText(), estimator="discrete")
+        entropy = label_entropy(answers, question="?", equivalence=SameText(), estimator="discrete")
         with pytest.raises(StopIteration) as done:
-            next(asking)
+            next(entropy)
         assert done.value.value == pytest.approx(nats)

@@ -1,4 +1,4 @@
-"""The label pipeline with real models: what a kill in the middle leaves is finished as if it had not been."""
+"""The label pipeline with real models: a run that was killed ends with the same files as an unbroken one."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ QUESTIONS = (
 )
 
 
-def started(data, folder):
-    """`confroute label` at work, its labels and the answers behind them written to `folder`."""
+def start(data, folder):
+    """Start `confroute label`, which writes labels and answers to `folder`."""
     folder.mkdir(exist_ok=True)
-    # On a busy machine threads of one pass wait for each other longer than they help.
+    # On a busy machine the threads of one pass cost more by waiting for each other than they save.
     environment = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
     files = ["--out", str(folder / "labels.jsonl"), "--keep", str(folder / "kept.jsonl")]
     return subprocess.Popen([*COMMAND, str(data), *files, *MODELS, *HOW], env=environment)
@@ -41,20 +41,20 @@ def started(data, folder):
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_run_of_local_models_that_was_killed_ends_as_an_unbroken_one(tmp_path):
-    """SIGKILL while models answer, then the same command: no label or answer is lost, repeated or another."""
+    """SIGKILL while models answer, then the same command: no label or answer is lost, repeated or different."""
     pytest.importorskip("torch")
     data = tmp_path / "prompts.jsonl"
     data.write_text("".join(json.dumps({"id": f"q{i}", "prompt": q}) + "\n" for i, q in enumerate(QUESTIONS)))
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert started(data, whole).wait() == 0
-    running = started(data, cut)
+    assert start(data, whole).wait() == 0
+    running = start(data, cut)
     while not (cut / "labels.jsonl").exists() or (cut / "labels.jsonl").read_bytes().count(b"\n") < 3:
         assert running.poll() is None, "the run ended before it was killed"
         time.sleep(0.01)
     running.send_signal(signal.SIGKILL)
     running.wait()
     assert 3 <= (cut / "labels.jsonl").read_bytes().count(b"\n") < len(QUESTIONS)
-    assert started(data, cut).wait() == 0
+    assert start(data, cut).wait() == 0
     labels = [json.loads(line) for line in (whole / "labels.jsonl").read_text().splitlines()]
     assert [one["id"] for one in labels] == [f"q{i}" for i in range(len(QUESTIONS))]
     assert len({one["se_a"] for one in labels} | {one["se_b"] for one in labels}) > len(QUESTIONS)

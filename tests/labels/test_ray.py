@@ -25,7 +25,7 @@ MODELS = [
 ]
 
 
-def labelled(data, out, *more, **environment):
+def run_label(data, out, *more, **environment):
     """Run `confroute label` in a process of its own, as Ray takes over signals and standard output."""
     command = [*COMMAND, str(data), "--out", str(out), *MODELS, "--json", *more]
     done = subprocess.run(
@@ -51,23 +51,23 @@ def labelled(data, out, *more, **environment):
     importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install 'confroute[ray]'"
 )
 def test_two_workers_and_a_killed_one_give_the_local_output(tmp_path):
-    """A worker is killed in the middle of its block: every label is there once, byte for byte the local engine's."""
+    """A worker is killed in the middle of its block: the file is byte for byte that of the local engine."""
     data = tmp_path / "prompts.jsonl"
     data.write_text(
         "".join(json.dumps({"id": f"p{i}", "prompt": f"This is prompt {i}"}) + "\n" for i in range(40))
     )
     local, ray, died = tmp_path / "local.jsonl", tmp_path / "ray.jsonl", tmp_path / "died"
-    labelled(data, local)
-    told = labelled(data, ray, "--engine", "ray", "--workers", "2", DIE_ONCE=str(died))
+    run_label(data, local)
+    summary = run_label(data, ray, "--engine", "ray", "--workers", "2", DIE_ONCE=str(died))
     assert died.exists(), "no worker was killed"
-    assert (told["labelled"], told["failed"]) == (40, 0)
+    assert (summary["labelled"], summary["failed"]) == (40, 0)
     assert ray.read_bytes() == local.read_bytes()
-    assert labelled(data, ray, "--engine", "ray", "--workers", "2")["kept"] == 40
+    assert run_label(data, ray, "--engine", "ray", "--workers", "2")["kept"] == 40
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
 def test_without_ray_the_command_says_what_to_install(tmp_path, capsys):
-    """An error with the command, before any model is asked."""
+    """An error with the install command, before any model is called."""
     from confroute.cli import main
 
     data = tmp_path / "p.jsonl"

@@ -1,4 +1,4 @@
-"""The label pipeline: what it writes, how it goes on, what stops it."""
+"""The label pipeline: what it writes, how it resumes, what stops it."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def test_rows_have_the_papers_fields_and_one_winner(tmp_path):
     assert sum(summary.winners.values()) == 12
 
 
-def test_a_run_that_was_cut_goes_on_and_ends_the_same(tmp_path):
-    """Half of the labels and a torn line: the whole file is what one run would have written."""
+def test_an_interrupted_run_resumes_and_ends_with_the_same_file(tmp_path):
+    """From half of the labels and an incomplete line, the file becomes what one run would have written."""
     whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
     label_rows(prompts(), labeller(), whole)
     lines = whole.read_bytes().splitlines(keepends=True)
@@ -115,7 +115,7 @@ def test_a_run_that_was_cut_goes_on_and_ends_the_same(tmp_path):
 
 
 def test_samples_that_were_kept_are_not_drawn_again(tmp_path):
-    """The kept answers can be labelled with another threshold without any model, and by a run that goes on."""
+    """Kept answers can be labelled with another threshold without any model, and by a resumed run."""
     kept = tmp_path / "kept.jsonl"
     label_rows(prompts(), labeller(), tmp_path / "a.jsonl", keep=kept)
     assert [len(row.edge.samples) for row in read_rows(kept)] == [4] * 12
@@ -124,17 +124,17 @@ def test_samples_that_were_kept_are_not_drawn_again(tmp_path):
     a, b = (list(read_labels(tmp_path / name)) for name in ("a.jsonl", "b.jsonl"))
     assert [(one.se_a, one.se_b) for one in a] == [(one.se_a, one.se_b) for one in b]
     assert {one.winner for one in b} == {"tie"}
-    lost = labeller(edge=None, cloud=None)
-    with pytest.raises(LabelRunError, match="no model to ask was named"):
-        label_rows(prompts(), lost, tmp_path / "c.jsonl", max_failures=3)
-    label_rows(prompts(), lost, tmp_path / "d.jsonl", keep=kept)
+    without_models = labeller(edge=None, cloud=None)
+    with pytest.raises(LabelRunError, match="no model to draw them from"):
+        label_rows(prompts(), without_models, tmp_path / "c.jsonl", max_failures=3)
+    label_rows(prompts(), without_models, tmp_path / "d.jsonl", keep=kept)
     assert len(list(read_rows(kept))) == 12, "nothing is kept twice"
 
 
 def test_labels_of_other_settings_are_not_mixed(tmp_path):
-    """Another threshold into the same file is refused, and so is a file of something else."""
+    """Labels with another threshold are refused for the same file, and so is a file that holds no labels."""
     label_rows(prompts(3), labeller(), tmp_path / "out.jsonl")
-    with pytest.raises(RecordError, match="labels of other settings"):
+    with pytest.raises(RecordError, match="labels made with other settings"):
         label_rows(prompts(3), labeller(tau=0.3), tmp_path / "out.jsonl")
     (tmp_path / "other.jsonl").write_text('{"id": "x"}\n')
     with pytest.raises(RecordError, match="line 1"):
@@ -142,7 +142,7 @@ def test_labels_of_other_settings_are_not_mixed(tmp_path):
 
 
 def test_one_failure_is_listed_and_tried_again(tmp_path):
-    """The run goes on; the next one labels what failed, and only that."""
+    """The run continues; the next one labels only the prompts that failed."""
     broken = {"p3"}
     calls = []
 
@@ -165,8 +165,8 @@ def test_one_failure_is_listed_and_tried_again(tmp_path):
     assert not Path(f"{out}.errors.jsonl").exists()
 
 
-def test_nothing_but_failures_stops_the_run(tmp_path):
-    """A key that has expired does not cost a night."""
+def test_many_failures_in_a_row_stop_the_run(tmp_path):
+    """An expired key does not cost a whole night."""
 
     def expired(messages):
         raise PermissionError("expired")
@@ -183,7 +183,7 @@ def test_nothing_but_failures_stops_the_run(tmp_path):
 
 
 def test_private_prompts_never_reach_a_remote_model(tmp_path):
-    """By tag, by mark and by pattern; a model of this machine may see them."""
+    """Prompts are private by tag or by field; a model on this machine may see them."""
     seen = []
 
     def spy(messages, seed):
@@ -203,7 +203,7 @@ def test_private_prompts_never_reach_a_remote_model(tmp_path):
 
 
 def test_correctness_judge_and_mixed_write_the_same_format(tmp_path):
-    """References decide where there are any; a judge that prefers the first place ties; mixed takes what it can."""
+    """References decide if there are any; a judge with a position bias gives ties; mixed uses what each row allows."""
     rows = [
         Row(id="r", prompt="How many?", reference=7, edge=Side(text="8"), cloud=Side(text="It is 7.")),
         Row(id="q", prompt="x?", edge=Side(quality=1.0), cloud=Side(quality=0.0)),
@@ -213,24 +213,24 @@ def test_correctness_judge_and_mixed_write_the_same_format(tmp_path):
     label_rows(rows[:2], Labeller(source="correctness"), tmp_path / "c.jsonl")
     label_rows(rows, Labeller(source="mixed", judge=judge), tmp_path / "m.jsonl")
     label_rows([rows[0], rows[2]], Labeller(source="judge", judge=judge), tmp_path / "j.jsonl")
-    found = {
+    labels = {
         name: [(one.id, one.winner, one.source) for one in read_labels(tmp_path / f"{name}.jsonl")]
         for name in "cmj"
     }
-    assert found["c"] == [("r", "b", "correctness"), ("q", "a", "correctness")]
-    assert found["m"] == [*found["c"], ("n", "tie", "judge")]
-    assert found["j"] == [("r", "tie", "judge"), ("n", "tie", "judge")]
+    assert labels["c"] == [("r", "b", "correctness"), ("q", "a", "correctness")]
+    assert labels["m"] == [*labels["c"], ("n", "tie", "judge")]
+    assert labels["j"] == [("r", "tie", "judge"), ("n", "tie", "judge")]
 
 
 def test_names_of_an_answer_are_found_as_whole_words():
-    """Any of several names in a sentence is right; a part of a word is not."""
+    """Any of several names within a sentence is right; part of a word is not."""
     assert quality_of("That was in Kansas City.", "Where?", ["Kansas City", "KC"]) == 1
     assert quality_of("Arkansas.", "Where?", ["Kansas"]) == 0
     assert quality_of("Arkansas.", "Where?", []) is None
 
 
 def test_a_head_learns_from_a_file_of_labels(tmp_path):
-    """The chain from prompts to a saved head: what the labels say of a kind of prompt, the head says of a new one."""
+    """From prompts to a saved head, which predicts for new prompts what the labels say of prompts of that kind."""
     from confroute.heads import Ridge, encoder, load_head, save_head
 
     rows = [
@@ -254,7 +254,7 @@ def test_a_head_learns_from_a_file_of_labels(tmp_path):
 
 
 def test_infinite_delta_survives_the_file(tmp_path):
-    """JSON has no infinity: null beside both entropies is one."""
+    """JSON has no infinity: a null beside both entropies stands for it."""
     certain = (RecordedSample(text="a"), RecordedSample(text="a"))
     row = Row(
         id="1",
@@ -268,17 +268,17 @@ def test_infinite_delta_survives_the_file(tmp_path):
     assert label_from_dict(label.to_dict()) == label
 
 
-def test_a_model_that_ignores_the_temperature_is_found_out(tmp_path, capsys):
-    """Equal samples on every prompt are reported, not taken for certainty in silence."""
+def test_a_model_that_ignores_the_temperature_is_reported(tmp_path, capsys):
+    """Equal samples on every prompt are reported, not silently taken for certainty."""
     frozen = FunctionModel(
         function=lambda messages: Generation(text="same", logprobs=(-0.1,)), name="edge-model"
     )
     summary = label_rows(prompts(), labeller(edge=frozen), tmp_path / "out.jsonl")
-    assert summary.suspicious() == ["edge"]
+    assert summary.models_with_constant_samples() == ["edge"]
 
 
-def test_one_process_a_file(tmp_path):
-    """A second run into the same file is refused while the first is at work."""
+def test_only_one_process_writes_a_file(tmp_path):
+    """A second run into the same file is refused while the first is running."""
     from filelock import FileLock
 
     with FileLock(f"{tmp_path / 'out.jsonl'}.lock"), pytest.raises(LabelRunError, match="another process"):
@@ -290,13 +290,13 @@ def test_one_process_a_file(tmp_path):
     [{"samples": 1}, {"temperature": 0.0}, {"tau": -1.0}, {"source": "judge"}, {"estimator": "mean"}],
 )
 def test_settings_that_cannot_work_are_refused(settings):
-    """Before any model is asked."""
+    """They are refused before any model is called."""
     with pytest.raises(PolicyError):
         labeller(**settings)
 
 
 def test_threads_change_nothing(tmp_path):
-    """Eight prompts at a time give the file that one at a time gives."""
+    """Eight prompts at a time give the same file as one at a time."""
     for n in (1, 8):
         label_rows(prompts(40), labeller(), tmp_path / f"{n}.jsonl", engine=LocalEngine(concurrency=n))
     assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "8.jsonl").read_bytes()
@@ -306,15 +306,15 @@ def test_command_labels_and_prints_a_summary(tmp_path, capsys):
     """`confroute label` on a prompt file, models by MODULE:OBJECT, JSON on standard output."""
     data, out = file_of(tmp_path / "prompts.jsonl"), tmp_path / "out.jsonl"
     assert main(["label", str(data), "--out", str(out), *COMMAND, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["labelled"], told["failed"]) == (12, 0)
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["labelled"], summary["failed"]) == (12, 0)
     assert len(list(read_labels(out))) == 12
     assert main(["label", str(data), "--out", str(out), *COMMAND]) == 0
     assert "0 labelled, 12 there before" in capsys.readouterr().out
 
 
 def test_question_and_answers_are_read_too(tmp_path):
-    """Files that say "question" and "answers" need no conversion."""
+    """Files with "question" and "answers" need no conversion."""
     path = tmp_path / "q.jsonl"
     path.write_text('{"id": "1", "question": "Who?", "answers": ["Ada"]}\n')
     (row,) = read_inputs(path)
@@ -324,8 +324,8 @@ def test_question_and_answers_are_read_too(tmp_path):
         list(read_inputs(path))
 
 
-def test_a_killed_command_goes_on_where_it_was(tmp_path):
-    """SIGKILL in the middle, then the same command: the file of an unbroken run."""
+def test_a_killed_command_resumes_where_it_was(tmp_path):
+    """SIGKILL in the middle, then the same command: the file is that of an unbroken run."""
     data = file_of(tmp_path / "prompts.jsonl", 30)
     outs = [tmp_path / "killed.jsonl", tmp_path / "whole.jsonl"]
     command = [
@@ -361,60 +361,60 @@ def test_a_killed_command_goes_on_where_it_was(tmp_path):
     assert outs[0].read_bytes() == outs[1].read_bytes()
 
 
-def test_a_side_with_more_samples_than_wanted_counts_as_many_as_the_other(tmp_path):
-    """Entropy grows with the number of samples: ten recorded ones and four drawn ones do not compare."""
-    drawn = tuple(RecordedSample(text=f"Answer {n}.") for n in range(10))
-    row = Row(id="r", prompt="?", edge=Side(samples=drawn), cloud=Side(samples=drawn[:4]))
-    made = labeller(estimator="discrete").label(row)
-    assert (made.se_a, made.winner) == (made.se_b, "tie")
+def test_both_sides_use_the_same_number_of_samples(tmp_path):
+    """Entropy grows with the number of samples: ten recorded and four new ones are not comparable."""
+    samples = tuple(RecordedSample(text=f"Answer {n}.") for n in range(10))
+    row = Row(id="r", prompt="?", edge=Side(samples=samples), cloud=Side(samples=samples[:4]))
+    label = labeller(estimator="discrete").label(row)
+    assert (label.se_a, label.winner) == (label.se_b, "tie")
 
 
 def test_a_remote_judge_is_not_shown_private_answers():
-    """The rule looks at the answers too: a local model may have said what nobody else may read."""
+    """The rule also checks the answers: a local model may have written private text."""
     heard = []
     judge = Judge(panel=(FunctionModel(function=lambda messages: heard.append(messages) or "x", name="j"),))
     row = Row(id="r", prompt="?", edge=Side(text="My salary is 4,000."), cloud=Side(text="No."))
-    made = Labeller(source="judge", judge=judge, private=KeepPrivate(patterns=("salary",)))
+    private = Labeller(source="judge", judge=judge, private=KeepPrivate(patterns=("salary",)))
     with pytest.raises(UnlabelledError, match="private"):
-        made.label(row)
+        private.label(row)
     assert heard == []
 
 
 def test_one_empty_answer_is_one_failed_prompt(tmp_path):
-    """It has no log-probabilities to be weighed by: the run goes on, as it does not where no answer has any."""
+    """It cannot be weighted without log-probabilities: the run continues, while it stops if no answer has any."""
 
     def sometimes(messages, seed):
         empty = "prompt 3" in messages[-1].text and seed % 2
         return Generation(text="") if empty else scripted_models.edge(messages, seed)
 
-    made = labeller(edge=FunctionModel(function=sometimes, name="e", remote=False))
-    summary = label_rows(prompts(), made, tmp_path / "out.jsonl")
+    sometimes_empty = labeller(edge=FunctionModel(function=sometimes, name="e", remote=False))
+    summary = label_rows(prompts(), sometimes_empty, tmp_path / "out.jsonl")
     assert (summary.labelled, summary.failed) == (11, 1)
     assert "may be empty" in (tmp_path / "out.jsonl.errors.jsonl").read_text()
 
 
-class Alike:
-    """Answers are the same if their vectors are."""
+class SameVector:
+    """Answers mean the same if their vectors are equal."""
 
     def match(self, question, heads, text):
         """Compare by embeddings."""
-        evidence = yield Embed(texts=(text, *heads), model="own", embed=embedded)
+        evidence = yield Embed(texts=(text, *heads), model="own", embed=embed)
         near = np.flatnonzero((evidence.numbers[1:] == evidence.numbers[0]).all(axis=1))
         return Match(index=int(near[0]) if near.size else None)
 
 
-def embedded(texts):
-    """Reds are one colour."""
+def embed(texts):
+    """All reds have the same vector."""
     return np.array([[float(text in {"red", "scarlet"})] for text in texts])
 
 
-def test_meanings_that_need_a_model_are_asked_for():
-    """Reds are one meaning, red and teal are two: entropies of 0 and ln 3 - 2/3 ln 2, which differ by all of the cloud's."""
-    made = Labeller(samples=3, estimator="discrete", equivalence=Alike())
+def test_an_equivalence_may_ask_a_model():
+    """Reds are one meaning, red and teal are two: entropies of 0 and ln 3 - 2/3 ln 2, so that delta is 1."""
+    by_vector = Labeller(samples=3, estimator="discrete", equivalence=SameVector())
     edge, cloud = (
-        Side(samples=tuple(RecordedSample(text=text) for text in said))
-        for said in (("red", "scarlet", "red"), ("red", "teal", "teal"))
+        Side(samples=tuple(RecordedSample(text=text) for text in texts))
+        for texts in (("red", "scarlet", "red"), ("red", "teal", "teal"))
     )
-    found = made.label(Row(id="1", prompt="Name a colour", edge=edge, cloud=cloud))
-    assert (found.winner, found.se_a, found.delta) == ("a", 0.0, 1.0)
-    assert found.se_b == pytest.approx(math.log(3) - 2 / 3 * math.log(2))
+    label = by_vector.label(Row(id="1", prompt="Name a colour", edge=edge, cloud=cloud))
+    assert (label.winner, label.se_a, label.delta) == ("a", 0.0, 1.0)
+    assert label.se_b == pytest.approx(math.log(3) - 2 / 3 * math.log(2))

@@ -86,7 +86,7 @@ async def test_samples_differ_in_every_form_of_call(cloud, how):
         assert last.response_metadata["confroute"]["uncertainty"] == 1.0
 
 
-class Ollama(wire.Wire):
+class Ollama(wire.RequestHandler):
     """One answer with the log-probabilities that newer Ollama servers send."""
 
     # Keeps no connection open, which a client that is only collected would leave behind.

@@ -289,7 +289,7 @@ def test_router_settings_are_applied_to_copies(edge, cloud):
     """Temperature, stop, retries and time-out of the router reach both models, which stay as they were."""
     model = ChatConfRoute(edge=edge, cloud=cloud, temperature=0.5, stop=["says"], timeout=9, max_retries=0)
     assert model.invoke("q", forced("edge")).text == "edge "
-    assert edge.script.heard[-1].temperature == 0.5
+    assert edge.script.calls[-1].temperature == 0.5
     assert edge.temperature is None
     assert model._plan.limits["cloud"].attempts == 1
     assert model._plan.limits["cloud"].timeout_s == 9

@@ -135,9 +135,9 @@ async def test_rejected_log_probabilities_are_asked_for_once(cloud, asynchronous
         answer = await model.ainvoke("2 + 2?") if asynchronous else model.invoke("2 + 2?")
         assert decision_of(answer)["signal"] == "self_consistency"
         assert decision_of(answer)["route"] == "edge"
-    greedy = [seen for seen in edge.script.heard if not seen.temperature]
+    greedy = [seen for seen in edge.script.calls if not seen.temperature]
     assert len(greedy) == 2  # the refused call never reached the script
-    assert len(edge.seen) == len(edge.script.heard) + 1
+    assert len(edge.seen) == len(edge.script.calls) + 1
 
 
 def test_other_errors_do_not_stop_the_asking(cloud):
@@ -194,7 +194,7 @@ async def test_samples_are_hot_seedless_and_tagged(cloud, watch, kind):
     model = ChatConfRoute(edge=bound, cloud=cloud, policy=Cascade.of(SelfConsistency(n=3, step=3), 0.3))
     with get_usage_metadata_callback() as usage:
         model.invoke("2 + 2?", {"callbacks": [watch]}, temperature=0)
-    hot = [seen.temperature for seen in edge.script.heard]
+    hot = [seen.temperature for seen in edge.script.calls]
     assert hot == [0, 0.7, 0.7, 0.7]
     assert all(seen.get("seed") != 7 for seen in edge.seen[1:])
     drafts_and_samples = ["draft", "sample"] if kind is Batched else ["draft", "sample", "sample", "sample"]

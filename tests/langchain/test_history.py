@@ -28,7 +28,7 @@ def look_up(word: str) -> str:
     return word
 
 
-class Handler(wire.Wire):
+class Handler(wire.RequestHandler):
     """Speaks three providers' protocols as far as one answer needs."""
 
     # Keeps no connection open, which a client that is only collected would leave behind.

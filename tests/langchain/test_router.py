@@ -97,7 +97,7 @@ def test_sampling_needs_a_sampler(large):
         ).invoke({"question": "2 + 2?"})
     assert [d.stage for d in decisions] == ["no_signal", "evidence"]
     assert [d.route for d in decisions] == ["cloud", "edge"]
-    assert {heard.temperature for heard in model.script.heard} == {None, 0.9}
+    assert {heard.temperature for heard in model.script.calls} == {None, 0.9}
 
 
 def test_overrides_rules_and_errors(small, large):

@@ -100,7 +100,7 @@ def test_private_context_stays(kit, index):
     policy = Cascade.of(TokenLogprob(), 0.3, rules=(KeepPrivate(patterns=("Bern",)),))
     engine = index.as_query_engine(llm=kit.router(kit.unsure(), large, policy=policy), similarity_top_k=3)
     assert engine.query("Which city?").response == "edge may be wrong"
-    assert large.model.heard == []
+    assert large.model.calls == []
 
 
 def test_system_prompt_of_the_router(kit):
@@ -108,7 +108,7 @@ def test_system_prompt_of_the_router(kit):
     edge, large = kit.unsure(), kit.cloud()
     kit.router(edge, large, system_prompt="Be brief.").predict(PromptTemplate("Hello"))
     for child in (edge, large):
-        assert child.model.heard[0].prompt == "system: Be brief.\nuser: Hello"
+        assert child.model.calls[0].prompt == "system: Be brief.\nuser: Hello"
 
 
 def test_small_edge_does_not_shrink_the_chunks(kit, index):

@@ -68,7 +68,7 @@ def test_retries_are_transient_only(kit):
     assert kit.decision(kit.router(edge, edge_limits=limits).chat(USER))["steps"][0]["attempts"] == 2
     edge = kit.scripted(Reply(fault=ValueError("bad request")), "back again", name="small")
     assert kit.decision(kit.router(edge, edge_limits=limits).chat(USER))["route"] == "cloud"
-    assert len(edge.model.heard) == 1
+    assert len(edge.model.calls) == 1
 
 
 @pytest.mark.parametrize("form", ["chat", "achat"])
@@ -145,7 +145,7 @@ def test_empty_conversation(kit, messages):
     edge = kit.sure()
     with pytest.raises(RequestError, match="conversation is empty"):
         kit.router(edge).chat(messages)
-    assert edge.model.heard == []
+    assert edge.model.calls == []
 
 
 @pytest.mark.parametrize("messages", ["Which city?", [{"role": "user", "content": "x"}]])
@@ -174,7 +174,7 @@ def test_prompt_longer_than_the_edge_can_hold(kit):
     decision = kit.decision(llm.complete("word " * 150))
     assert (decision["route"], decision["rule"]) == ("cloud", "capability")
     assert "longer than the context of edge (200)" in decision["reason"]
-    assert edge.model.heard == []
+    assert edge.model.calls == []
     assert kit.decision(llm.complete("word " * 50))["route"] == "edge"
 
 
@@ -191,7 +191,7 @@ async def test_cancelling_closes_everything(kit, until):
     edge = kit.scripted(Reply(text="slow", latency_s=60), name="small")
     with record() as decisions:
         task = asyncio.create_task(kit.router(edge).achat(USER))
-        await until(lambda: edge.model.heard)
+        await until(lambda: edge.model.calls)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

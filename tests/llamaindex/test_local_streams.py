@@ -107,11 +107,11 @@ def test_cut_off_and_answered_by_the_cloud(index, server, steps, edge):
     """The edge stops after two tokens, its connection closed; one answer is shown."""
     llm = LocalLLM(model=NAME, max_tokens=24) if edge == "local" else likened(server)
     cloud = likened(server, max_tokens=12)
-    left = server.left
+    left = server.abandoned
     router = ConfRouteLLM(edge=llm, cloud=cloud, policy=policy(1e9, commit=0.0, cut=0.0))
     text, _, decision = asked(index, router, steps)
     assert (decision.route, decision.stage) == ("cloud", "prefix")
     assert decision.usage["edge"].output_tokens <= 3
     assert len(text.split()) > 2
     if edge == "served":
-        assert server.left == left + 1
+        assert server.abandoned == left + 1

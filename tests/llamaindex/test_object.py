@@ -149,7 +149,7 @@ def test_copies_of_scripted_models(kit, copied):
     """Children of the user's test suite survive too, and share nothing with the original."""
     llm = copied(kit.router(kit.unsure()))
     assert kit.decision(llm.chat(USER))["route"] == "cloud"
-    assert len(llm.edge.model.heard) == 1
+    assert len(llm.edge.model.calls) == 1
 
 
 def test_serialised_form_leaks_nothing():

@@ -118,7 +118,7 @@ async def test_a_committed_draft_flows(kit, form):
         else:
             stream.close()
     assert (llm.edge.open_streams, decisions) == (0, [])
-    assert llm.cloud.model.heard == []
+    assert llm.cloud.model.calls == []
 
 
 @pytest.mark.parametrize("form", STREAMS)
@@ -137,7 +137,7 @@ async def test_a_break_after_the_commitment_is_an_error(kit, form):
     llm = kit.router(edge, kit.cloud(KNOWS), policy=POLICY)
     with pytest.raises(StreamInterruptedError, match="OSError: cut"):
         await chunks_of(llm, form)
-    assert llm.cloud.model.heard == []
+    assert llm.cloud.model.calls == []
 
 
 @pytest.mark.parametrize("form", STREAMS)
@@ -232,7 +232,7 @@ async def test_a_real_connection_is_cut(kit, request, until, asynchronous, keepi
         edge, cloud = (openai_like(server, name) for name in ("small", "large"))
         llm = kit.router(edge, cloud, policy=POLICY)
         chunks = await chunks_of(llm, "astream_chat" if asynchronous else "stream_chat")
-        await until(lambda: server.left == 1)
+        await until(lambda: server.abandoned == 1)
     assert "".join(chunk.delta for chunk in chunks) == KNOWS
     assert kit.decision(chunks[-1])["stage"] == "prefix"
     assert server.bodies[0]["logprobs"] is True
@@ -257,5 +257,5 @@ async def test_leaving_a_real_stream_closes_its_connection(kit, until, asynchron
         else:
             assert next(stream).delta == "word"
             stream.close()
-        await until(lambda: server.left == 1)
+        await until(lambda: server.abandoned == 1)
     assert len(server.bodies) == 1

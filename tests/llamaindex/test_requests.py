@@ -80,7 +80,7 @@ async def test_other_errors_do_not_stop_the_asking(kit, form):
     llm = kit.router(edge)
     assert kit.decision(await ask(llm, form))["stage"] == "fallback"
     assert llm._fallback._refused == {}
-    assert len(edge.model.heard) == 1
+    assert len(edge.model.calls) == 1
 
 
 def test_a_real_refusal_of_a_real_client(kit):

@@ -42,7 +42,7 @@ async def test_sure_edge_answers(kit, form):
     large = kit.cloud()
     *_, last = await ask(kit.router(large=large), form)
     assert (text_of(last), kit.decision(last)["route"]) == ("edge says this", "edge")
-    assert large.model.heard == []
+    assert large.model.calls == []
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -181,7 +181,7 @@ async def test_wrong_options_are_refused(kit, form, given):
     edge = kit.sure()
     with pytest.raises(RequestError, match="expected"):
         await ask(kit.router(edge), form, **given)
-    assert edge.model.heard == []
+    assert edge.model.calls == []
 
 
 def test_wrong_options_of_values_and_tools_are_refused(kit):
@@ -229,7 +229,7 @@ def test_private_text_stays(kit):
         role="assistant", blocks=[ToolCallBlock(tool_name="look", tool_kwargs={"key": "salary"})]
     )
     assert kit.decision(llm.chat([*USER, call]))["private"]
-    assert large.model.heard == []
+    assert large.model.calls == []
 
 
 @pytest.mark.parametrize("form", ["chat", "achat"])
@@ -240,8 +240,8 @@ async def test_samples_decide_without_logprobs(kit, form):
     (response,) = await ask(llm, form)
     assert kit.decision(response)["route"] == "cloud"
     assert kit.decision(response)["uncertainty"] == 0.5
-    assert [heard.temperature for heard in edge.model.heard] == [0.0] + [0.7] * 4
-    assert len({heard.prompt for heard in edge.model.heard}) == 1
+    assert [heard.temperature for heard in edge.model.calls] == [0.0] + [0.7] * 4
+    assert len({heard.prompt for heard in edge.model.calls}) == 1
     assert edge.temperature == 0.0
 
 
@@ -275,4 +275,4 @@ def test_private_text_is_found_in_a_providers_own_tool_calls(kit):
     said = ChatMessage(role="assistant", content="", additional_kwargs={"tool_calls": [call]})
     response = llm.chat([*USER, said, *USER])
     assert kit.decision(response)["rule"] == "keep_private"
-    assert large.model.heard == []
+    assert large.model.calls == []

@@ -36,7 +36,7 @@ async def test_the_edge_is_asked_and_its_alternatives_are_read(kind, signal, exp
         )
     assert answer.text == "Paris"
     assert decisions[0].uncertainty == pytest.approx(expected)
-    assert cloud.heard == []
+    assert cloud.calls == []
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])

@@ -177,7 +177,7 @@ async def test_structured_llm(kit, edge):
     assert (await llm.acomplete("Which?")).raw == ROME
     assert list(llm.stream_chat(messages))[-1].raw == ROME
     assert [chunk async for chunk in await llm.astream_chat(messages)][-1].raw == ROME
-    heard = llm.llm.edge.model.heard[0].prompt
+    heard = llm.llm.edge.model.calls[0].prompt
     assert "Braces {stay} as {they: 1} are?" in heard
 
 
@@ -187,7 +187,7 @@ def test_system_prompt_and_question(kit):
     llm = kit.router(edge, rome(kit), system_prompt="Be brief.")
     kwargs = {"confroute_route": "edge"}
     llm.structured_predict(City, PROMPT, llm_kwargs=kwargs, hint="x")
-    assert edge.model.heard[0].prompt.count("Be brief.") == 1
+    assert edge.model.calls[0].prompt.count("Be brief.") == 1
     assert kwargs == {"confroute_route": "edge"}
 
 

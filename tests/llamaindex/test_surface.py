@@ -166,7 +166,7 @@ async def test_callers_notice_nothing(kit, name, way):
     assert got == alone
     assert {decision.route for decision in decisions} == {"edge" if way in {"kept", "prefix"} else "cloud"}
     if way == "settled before":
-        assert llm.edge.model.heard == []
+        assert llm.edge.model.calls == []
 
 
 def test_a_call_that_has_to_be_made_is_not_left_out(kit):

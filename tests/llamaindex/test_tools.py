@@ -119,7 +119,7 @@ def test_histories_stay_as_they_were(kit):
     history = [ChatMessage(role="user", content="h")]
     kit.router(edge, large).chat_with_tools(TOOLS, "U", chat_history=history)
     assert history == [ChatMessage(role="user", content="h")]
-    assert edge.model.heard[0].prompt == large.model.heard[0].prompt == "user: h\nuser: U"
+    assert edge.model.calls[0].prompt == large.model.calls[0].prompt == "user: h\nuser: U"
 
 
 def test_plain_answers_call_nothing(kit):
@@ -173,7 +173,7 @@ async def test_edge_calls_and_cloud_answers(kit):
     policy = Cascade(gates=(Cascade().gates[0], *AGREEING.gates))
     agent = FunctionAgent(tools=TOOLS, llm=kit.router(edge, large, policy=policy))
     assert str(await agent.run("What is 1 + 2?")) == "It is three."
-    assert large.model.heard[0].prompt.endswith('assistant: add {"a": 1, "b": 2}\ntool: 3')
+    assert large.model.calls[0].prompt.endswith('assistant: add {"a": 1, "b": 2}\ntool: 3')
 
 
 @pytest.mark.parametrize("streaming", [False, True])

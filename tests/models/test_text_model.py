@@ -91,9 +91,9 @@ async def test_a_stream_that_is_left_ends_on_the_server():
         await anext(astream)
         await astream.aclose()
         deadline = time.monotonic() + 5
-        while server.left < 2 and time.monotonic() < deadline:
+        while server.abandoned < 2 and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
-        assert server.left == 2
+        assert server.abandoned == 2
 
 
 def test_clients_end_with_their_event_loop(openai_server):
@@ -208,7 +208,7 @@ def test_a_langchain_model_keeps_its_settings_but_the_temperature():
     model = resolve(chat.bind(temperature=0.9, stop=["!"]))
     for temperature in (None, 0.0, 0.7):
         model.generate(ASKED, temperature=temperature, logprobs=False)
-    assert [heard.temperature for heard in script.heard] == [0.9, 0.0, 0.7]
+    assert [heard.temperature for heard in script.calls] == [0.9, 0.0, 0.7]
     assert model.generate(ASKED, logprobs=True)[0].logprobs == (-0.05,)
     assert (chat.temperature, chat.logprobs) == (0.3, None)
 

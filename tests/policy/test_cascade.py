@@ -65,7 +65,7 @@ def test_a_certain_draft_is_kept():
     decision = routed.decision
     assert (routed.generation.text, decision.route, decision.stage) == ("4", "edge", "draft")
     assert decision.uncertainty == pytest.approx(0.01)
-    assert models["cloud"].heard == []
+    assert models["cloud"].calls == []
     assert "0.01 nats <= 0.3" in decision.reason
 
 
@@ -89,7 +89,7 @@ def test_without_logprobs_sampling_takes_over():
         "self_consistency",
     )
     assert "no log-probabilities" in routed.decision.skipped["token_logprob"]
-    assert {h.temperature for h in models["edge"].heard} == {None, 0.7}
+    assert {h.temperature for h in models["edge"].calls} == {None, 0.7}
     routed, _ = route(
         Cascade(), edge=MUTE, samples=[Reply(text="5", logprob=None), Reply(text="6", logprob=None)]
     )
@@ -248,7 +248,7 @@ def test_private_text_stays_whatever_happens():
                 ScriptedCalls(models={**models, "edge": ScriptedModel([DOWN])}).call(request),
                 {},
             )
-        assert models["cloud"].heard == []
+        assert models["cloud"].calls == []
     assert "salary" not in json.dumps(route(policy, ask("my salary"))[0].decision.to_dict())
 
 
@@ -287,7 +287,7 @@ def test_an_edge_that_cannot_is_not_asked():
             "capability",
         )
         assert words in routed.decision.reason
-        assert models["edge"].heard == []
+        assert models["edge"].calls == []
 
 
 def test_thresholds_for_one_call():
@@ -386,7 +386,7 @@ def test_three_tiers():
     decision = run(policy, request, ScriptedCalls(models=models).call(request), {}).decision
     assert decision.route == "b"
     assert [(s.kind, s.tier) for s in decision.steps] == [("draft", "a"), ("draft", "b")]
-    assert models["c"].heard == []
+    assert models["c"].calls == []
 
 
 def test_decisions_are_json_and_repeat_no_text():
@@ -421,7 +421,7 @@ def test_retries_only_what_may_pass():
     flaky = ScriptedModel([DOWN, DOWN, SURE])
     request = ask()
     decision = run(Cascade(), request, ScriptedCalls(models={"edge": flaky}).call(request), limits).decision
-    assert (decision.route, decision.steps[0].attempts, len(flaky.heard)) == ("edge", 3, 3)
+    assert (decision.route, decision.steps[0].attempts, len(flaky.calls)) == ("edge", 3, 3)
     rude = ScriptedModel([BROKEN])
     run(
         Cascade(),
@@ -429,7 +429,7 @@ def test_retries_only_what_may_pass():
         ScriptedCalls(models={"edge": rude, "cloud": ScriptedModel()}).call(request),
         limits,
     )
-    assert len(rude.heard) == 1
+    assert len(rude.calls) == 1
 
 
 @pytest.mark.parametrize("form", ["sync", "async"])
@@ -554,7 +554,7 @@ def test_scripted_models_are_copied_and_pickled_with_their_place():
     asked = (Message(role="user", text="?"),)
     model.generate(asked)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert (twin.generate(asked)[0].text, len(model.heard)) == ("two", 1)
+        assert (twin.generate(asked)[0].text, len(model.calls)) == ("two", 1)
 
 
 @pytest.mark.parametrize(

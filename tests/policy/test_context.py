@@ -42,7 +42,7 @@ def test_a_context_that_lacks_the_answer_is_not_escalated():
     decision = routed.decision
     assert (decision.route, decision.stage, decision.signal) == ("edge", "lacking", "context_lacks")
     assert decision.reason.startswith("the draft says that the context lacks the answer; context lacks 0.5")
-    assert models["cloud"].heard == []
+    assert models["cloud"].calls == []
 
 
 def test_a_context_that_holds_the_answer_is_asked_again():

@@ -28,7 +28,7 @@ def decided(rules, text="What is 2 + 2?", **facts):
     calls = ScriptedCalls(models=models)
     policy = Cascade.of(TokenLogprob(), 0.3, rules=rules)
     decision = run(policy, request, calls.call(request), {"edge": ONCE, "cloud": ONCE}).decision
-    return decision, len(models["cloud"].heard)
+    return decision, len(models["cloud"].calls)
 
 
 def salary(text):

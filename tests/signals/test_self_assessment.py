@@ -81,14 +81,14 @@ def test_the_prompt_goes_to_the_drafts_tier_only():
     routed, models = route()
     assert routed.decision.route == "cloud"
     assert [step.kind for step in routed.decision.steps] == ["draft", "prompt", "final"]
-    assert all("0 to 100" not in heard.prompt for heard in models["cloud"].heard)
+    assert all("0 to 100" not in heard.prompt for heard in models["cloud"].calls)
 
 
 def test_a_private_request_stays_on_the_edge():
     """The cloud receives nothing of a private request, not even the signal's prompt."""
     routed, models = route(rules=(KeepPrivate(patterns=(r"salary",)),))
     assert routed.decision.route == "edge"
-    assert models["cloud"].heard == []
+    assert models["cloud"].calls == []
 
 
 def test_p_true_refuses_an_alternative_that_is_not_a_number():

@@ -7,7 +7,7 @@ from llama_index.core.llms import ChatMessage
 
 from confroute import Limits, Message, Request, Tier, record
 from confroute.executor import arun, arun_stream, run, run_stream
-from confroute.testing import AdapterContract, Answered, ScriptedCalls
+from confroute.testing import AdapterAnswer, AdapterContract, ScriptedCalls
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.testing import ScriptedChat
 from llamaindex_confroute import ConfRouteLLM
@@ -17,8 +17,8 @@ ONCE = Limits(attempts=1)
 NONE = {"edge": ONCE, "cloud": ONCE}
 
 
-def finished(awaitable):
-    """The result of a coroutine, in a loop of its own."""
+def run_async(awaitable):
+    """The result of a coroutine, in its own event loop."""
     loop = asyncio.new_event_loop()
     try:
         return loop.run_until_complete(awaitable)
@@ -28,32 +28,32 @@ def finished(awaitable):
         loop.close()
 
 
-async def gathered(items):
+async def to_list(items):
     """An async stream as a list."""
     return [item async for item in items]
 
 
 class TestCore(AdapterContract):
-    """The core itself: what adapters are held against."""
+    """The core itself, without an adapter."""
 
     forms = ("call", "acall", "stream", "astream")
 
     def send(self, form, question, *, edge, cloud, policy, route=None):
-        """Through `confroute.executor`."""
+        """Call `confroute.executor`."""
         models = {"edge": edge, "cloud": cloud}
         tiers = {name: Tier(name=name, model=model.name) for name, model in models.items()}
-        asked = Request(messages=(Message(role="user", text=question),), tiers=tiers, route=route)
+        request = Request(messages=(Message(role="user", text=question),), tiers=tiers, route=route)
         calls = ScriptedCalls(models=models)
         if form == "call":
-            routed, chunks = run(policy, asked, calls.call(asked), NONE), []
+            routed, chunks = run(policy, request, calls.call(request), NONE), []
         elif form == "acall":
-            routed, chunks = finished(arun(policy, asked, calls.acall(asked), NONE)), []
+            routed, chunks = run_async(arun(policy, request, calls.acall(request), NONE)), []
         elif form == "stream":
-            *chunks, routed = run_stream(policy, asked, calls.call(asked), calls.stream(asked), NONE)
+            *chunks, routed = run_stream(policy, request, calls.call(request), calls.stream(request), NONE)
         else:
-            items = arun_stream(policy, asked, calls.acall(asked), calls.astream(asked), NONE)
-            *chunks, routed = finished(gathered(items))
-        return Answered(text=routed.generation.text, decision=routed.decision.to_dict(), chunks=chunks)
+            items = arun_stream(policy, request, calls.acall(request), calls.astream(request), NONE)
+            *chunks, routed = run_async(to_list(items))
+        return AdapterAnswer(text=routed.generation.text, decision=routed.decision.to_dict(), chunks=chunks)
 
 
 class TestLangChain(AdapterContract):
@@ -62,7 +62,7 @@ class TestLangChain(AdapterContract):
     forms = ("invoke", "ainvoke", "stream", "astream", "batch")
 
     def send(self, form, question, *, edge, cloud, policy, route=None):
-        """As a chat model."""
+        """Call it as a chat model."""
         models = {
             name: ScriptedChat(script=model, model=model.name)
             for name, model in (("edge", edge), ("cloud", cloud))
@@ -75,15 +75,15 @@ class TestLangChain(AdapterContract):
                 streamed = getattr(router, form)(messages, config)
                 chunks = [
                     chunk.text
-                    for chunk in (list(streamed) if form == "stream" else finished(gathered(streamed)))
+                    for chunk in (list(streamed) if form == "stream" else run_async(to_list(streamed)))
                 ]
-            return Answered(text="".join(chunks), decision=decisions[0].to_dict(), chunks=chunks)
+            return AdapterAnswer(text="".join(chunks), decision=decisions[0].to_dict(), chunks=chunks)
         if form == "batch":
             (answer,) = router.batch([messages], config)
         else:
-            called = getattr(router, form)(messages, config)
-            answer = finished(called) if form == "ainvoke" else called
-        return Answered(text=answer.text, decision=answer.response_metadata["confroute"])
+            result = getattr(router, form)(messages, config)
+            answer = run_async(result) if form == "ainvoke" else result
+        return AdapterAnswer(text=answer.text, decision=answer.response_metadata["confroute"])
 
 
 class TestLlamaIndex(AdapterContract):
@@ -96,26 +96,26 @@ class TestLlamaIndex(AdapterContract):
     )
 
     def send(self, form, question, *, edge, cloud, policy, route=None):
-        """As a function-calling LLM."""
+        """Call it as a function-calling LLM."""
         models = {"edge": ScriptedLLM(model=edge), "cloud": ScriptedLLM(model=cloud)}
         llm = ConfRouteLLM(**models, policy=policy, edge_limits=ONCE, cloud_limits=ONCE)
-        given = {} if route is None else {"confroute_route": route}
-        asked = question if "complete" in form else [ChatMessage(role="user", content=question)]
+        options = {} if route is None else {"confroute_route": route}
+        prompt = question if "complete" in form else [ChatMessage(role="user", content=question)]
         if "tools" in form:
-            given |= {"chat_history": asked}
-            asked = []
-        called = getattr(llm, form)(asked, **given)
+            options |= {"chat_history": prompt}
+            prompt = []
+        result = getattr(llm, form)(prompt, **options)
         if "stream" not in form:
-            answer, chunks = finished(called) if form.startswith("a") else called, []
+            answer, chunks = run_async(result) if form.startswith("a") else result, []
         else:
-            streamed = finished(streaming(called)) if form.startswith("a") else list(called)
+            streamed = run_async(await_stream(result)) if form.startswith("a") else list(result)
             answer, chunks = streamed[-1], [chunk.delta or "" for chunk in streamed]
         text = answer.text if "complete" in form else answer.message.content
         if chunks:
             assert text == "".join(chunks)
-        return Answered(text=text, decision=answer.additional_kwargs["confroute"], chunks=chunks)
+        return AdapterAnswer(text=text, decision=answer.additional_kwargs["confroute"], chunks=chunks)
 
 
-async def streaming(called):
-    """LlamaIndex's async streams come from a coroutine."""
-    return await gathered(await called)
+async def await_stream(coroutine):
+    """LlamaIndex's async streams are returned by a coroutine."""
+    return await to_list(await coroutine)

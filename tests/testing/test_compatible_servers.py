@@ -1,4 +1,4 @@
-"""What servers that call themselves OpenAI-compatible leave out or write differently, read by the real clients of both hosts."""
+"""Deviations of servers that call themselves OpenAI-compatible, read through the real clients of both hosts."""
 
 import math
 
@@ -12,7 +12,7 @@ from confroute.models.openai import OpenAIModel
 from confroute.signals import OptionProbability, TokenEntropy, TokenMargin
 from confroute.signals.base import Case
 from confroute.testing import Reply, ScriptedModel, ScriptedServer
-from confroute.testing.server import _Handler
+from confroute.testing.server import _ScriptHandler
 from confroute.types import Message, Tier
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.testing import ScriptedChat
@@ -20,15 +20,15 @@ from llamaindex_confroute import ConfRouteLLM
 from llamaindex_confroute.testing import ScriptedLLM
 
 TOP = ((" Paris", -0.02), (" Lyon", -4.0))
-SAID = Reply(text="The capital is Paris", logprob=-0.02, top_logprobs=(TOP,) * 4)
+REPLY = Reply(text="The capital is Paris", logprob=-0.02, top_logprobs=(TOP,) * 4)
 
 
-class Altered(_Handler):
-    """Changes what would be sent."""
+class Altered(_ScriptHandler):
+    """Changes answers and events before they are sent."""
 
     def send_json(self, content, *, code=200, headers=None):
         if "choices" in content:
-            self._as_asked(content["choices"][0]["logprobs"])
+            self._limit_alternatives(content["choices"][0]["logprobs"])
             self.served.alter(content)
         super().send_json(content, code=code, headers=headers)
 
@@ -37,18 +37,18 @@ class Altered(_Handler):
             self.served.alter_event(content)
         return super().event(content)
 
-    def _as_asked(self, logprobs):
+    def _limit_alternatives(self, logprobs):
         for place in logprobs["content"] if logprobs else ():
             del place["top_logprobs"][self.served.bodies[-1].get("top_logprobs") or 0 :]
 
 
 class Server(ScriptedServer):
-    """A server with a habit of its own."""
+    """A server with one deviation."""
 
     handler = Altered
 
     def __init__(self, alter):
-        super().__init__(ScriptedModel([SAID]))
+        super().__init__(ScriptedModel([REPLY]))
         self.alter = self.alter_event = alter
 
 
@@ -81,18 +81,18 @@ def content_empty(answer):
 
 
 def of_llama_cpp_alone(answer):
-    """As its own completions had them, beside the choices."""
+    """In the format of llama.cpp's own completions, beside the choices."""
     del answer["choices"][0]["logprobs"]
     answer["completion_probabilities"] = [{"content": "The", "probs": [{"tok_str": "The", "prob": 0.98}]}]
 
 
 def one_null(answer):
-    """Minus infinity, which JSON has no word for."""
+    """Minus infinity, which JSON cannot express."""
     answer["choices"][0]["logprobs"]["content"][2]["logprob"] = None
 
 
 def one_infinite(answer):
-    """The same from servers in Python."""
+    """The same from servers written in Python."""
     answer["choices"][0]["logprobs"]["content"][2]["logprob"] = -math.inf
 
 
@@ -107,12 +107,12 @@ def shorter_and_usage_zero(answer):
 
 
 def counted_with_the_stop_string(answer):
-    """Its tokens are counted and not scored, as by llama.cpp: nobody can tell them from a part of the answer."""
+    """Its tokens are counted but not scored, as by llama.cpp: they cannot be told from a part of the answer."""
     answer["usage"]["completion_tokens"] += 3
 
 
 def shorter_by_a_word(answer):
-    """No more than the end-of-turn tokens that may go without a number."""
+    """By no more than the end-of-turn tokens that may be unscored."""
     del answer["choices"][0]["logprobs"]["content"][3:]
 
 
@@ -130,12 +130,12 @@ MISSING = [
 
 
 def lowest(answer):
-    """What some give for a token outside their best ones."""
+    """The value of some servers for a token outside their best ones."""
     answer["choices"][0]["logprobs"]["content"][2]["logprob"] = -9999.0
 
 
 def lowest_float(answer):
-    """What llama.cpp gives for probability 0."""
+    """The value of llama.cpp for a probability of 0."""
     answer["choices"][0]["logprobs"]["content"][2]["logprob"] = -3.4028234663852886e38
 
 
@@ -157,7 +157,7 @@ def no_alternatives(answer):
 
 
 def stop_string(answer):
-    """The scored tokens hold the stop string, the text does not."""
+    """The scored tokens include the stop string, the text does not."""
     answer["choices"][0]["finish_reason"] = "stop"
     answer["choices"][0]["stop"] = "###"
     end = {"token": " ###", "logprob": -0.02, "bytes": None, "top_logprobs": []}
@@ -174,7 +174,7 @@ KEPT = [no_usage, usage_null, usage_zero, no_alternatives, alternative_null, sto
 
 @pytest.fixture
 def serving(request):
-    """A server with one habit, closed at the end."""
+    """A server with one deviation, stopped at the end."""
     with Server(request.param) as server:
         yield server
 
@@ -196,17 +196,17 @@ def by_llamaindex(server, policy, **settings):
     return decisions[0]
 
 
-def by_llamaindex_told(server, policy):
-    """A model whose own settings ask for log-probabilities, without alternatives."""
+def by_llamaindex_with_logprobs(server, policy):
+    """A model whose own settings request log-probabilities, without alternatives."""
     return by_llamaindex(server, policy, logprobs=True)
 
 
-HOSTS = pytest.mark.parametrize("through", [by_langchain, by_llamaindex, by_llamaindex_told])
+HOSTS = pytest.mark.parametrize("through", [by_langchain, by_llamaindex, by_llamaindex_with_logprobs])
 
 
 @HOSTS
 @pytest.mark.parametrize("serving", MISSING, indirect=True)
-def test_evidence_that_is_missing_is_told_as_missing(serving, through):
+def test_missing_evidence_is_reported_as_missing(serving, through):
     """In whatever form, and for whatever part of the answer: the draft is not kept, whatever the threshold."""
     decision = through(serving, Cascade.of(TokenLogprob(), 1e9))
     assert (decision.route, decision.stage) == ("cloud", "no_signal")
@@ -216,16 +216,16 @@ def test_evidence_that_is_missing_is_told_as_missing(serving, through):
 
 @HOSTS
 @pytest.mark.parametrize("serving", KEPT, indirect=True)
-def test_what_is_no_evidence_may_be_missing(serving, through):
-    """Usage, alternatives, an end token without a number; a stop string that the text lacks."""
+def test_other_fields_may_be_missing(serving, through):
+    """Usage, alternatives, the score of an end token, a stop string that the text lacks."""
     decision = through(serving, Cascade.of(TokenLogprob(), 0.1))
     assert (decision.route, decision.uncertainty) == ("edge", pytest.approx(0.02))
 
 
 @HOSTS
 @pytest.mark.parametrize("serving", [lowest, lowest_float], indirect=True)
-def test_a_token_far_outside_the_best_ones_is_doubt(serving, through):
-    """The mean is that of the numbers that came."""
+def test_a_token_far_outside_the_best_ones_is_uncertain(serving, through):
+    """The mean is that of the numbers received."""
     decision = through(serving, Cascade.of(TokenLogprob(), 0.1))
     assert decision.route == "cloud"
     assert decision.uncertainty == pytest.approx(
@@ -238,7 +238,7 @@ def test_a_token_far_outside_the_best_ones_is_doubt(serving, through):
 @HOSTS
 @pytest.mark.parametrize("signal", [TokenEntropy(), TokenMargin(), OptionProbability()])
 @pytest.mark.parametrize("serving", [alternative_null, no_alternatives], indirect=True)
-def test_missing_alternatives_are_told_as_missing(serving, through, signal):
+def test_missing_alternatives_are_reported_as_missing(serving, through, signal):
     """Signals that read them are skipped."""
     decision = through(serving, Cascade.of(signal, 0.5))
     assert (decision.route, decision.stage) == ("cloud", "no_signal")
@@ -247,8 +247,8 @@ def test_missing_alternatives_are_told_as_missing(serving, through, signal):
 
 @HOSTS
 @pytest.mark.parametrize("serving", [alternative_infinite], indirect=True)
-def test_an_impossible_alternative_is_one(serving, through):
-    """Probability 0 is a number: the margin to it is the whole."""
+def test_an_impossible_alternative_still_counts(serving, through):
+    """A probability of 0 is valid: the margin to it is the whole probability of the token."""
     decision = through(serving, Cascade.of(TokenMargin(), 0.9))
     assert decision.signals["token_margin"].uncertainty < 0.1
     assert serving.bodies[0]["top_logprobs"] >= 2
@@ -258,7 +258,7 @@ def test_an_impossible_alternative_is_one(serving, through):
     "serving", [*MISSING, *KEPT, lowest, lowest_float, alternative_infinite], indirect=True
 )
 def test_the_model_without_a_host_reads_the_same(serving):
-    """`openai:MODEL` of the commands: no exception, and what is missing cannot be measured."""
+    """`openai:MODEL` of the commands: no exception, and missing evidence cannot be measured."""
     from confroute.errors import SignalUnavailableError
 
     model = OpenAIModel(model="small", base_url=serving.url)
@@ -280,12 +280,12 @@ def scored_places(event):
 
 
 def stream_without_usage(event):
-    """The event that would carry it is one without anything."""
+    """The event that should have it is empty."""
     event.pop("usage", None)
 
 
 def stream_with_usage_null(event):
-    """As servers that put the field into every event."""
+    """From servers that put the field into every event."""
     event.setdefault("usage", None)
 
 
@@ -310,7 +310,7 @@ def stream_with_one_infinite(event):
 
 
 def stream_scored_in_part(event):
-    """The last tokens come without a number."""
+    """The last tokens are not scored."""
     for choice in event["choices"]:
         if "is" in (choice["delta"].get("content") or ""):
             choice["logprobs"] = None
@@ -350,7 +350,7 @@ def streamed_by_llamaindex(server, policy):
 @pytest.mark.parametrize("through", [streamed_by_langchain, streamed_by_llamaindex])
 @pytest.mark.parametrize("serving", [*STREAM_KEPT, *STREAM_MISSING], indirect=True)
 def test_streamed_drafts_are_read_alike(serving, through):
-    """What is missing in a stream is told as missing, too."""
+    """Missing evidence in a stream is reported as missing, too."""
     policy = Cascade(gates=Cascade.of(TokenLogprob(), 1e9).gates, prefix=WHOLE)
     decision, text = through(serving, policy)
     assert serving.bodies[0]["stream"] is True

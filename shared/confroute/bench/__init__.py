@@ -1,4 +1,4 @@
-"""RouteLLM's benchmarks and recorded runs, every router on the same axes."""
+"""Compares routers on RouteLLM's benchmarks and on recorded runs, all on the same axes."""
 
 from confroute.bench.data import Benchmark, load_benchmarks
 from confroute.bench.recorded import RecordedReplay, replay_recorded

@@ -1,4 +1,4 @@
-"""RouteLLM's three benchmarks from its own folder: both models' quality and cost, prompt by prompt."""
+"""Reads RouteLLM's three benchmarks from its own folder: quality and cost of both models for each prompt."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from confroute.errors import PolicyError
 from confroute.stats.arrays import Array
 
 WEAK, STRONG = "mistralai/Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview"
-# RouteLLM's own prices (arXiv 2406.18665, section 5), in USD a million tokens; four characters a token.
+# RouteLLM's own prices (arXiv 2406.18665, section 5), in USD per token.
 USD = {WEAK: 0.24e-6, STRONG: 24.7e-6}
-_CHARACTERS_A_TOKEN = 4
+_CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -27,13 +27,13 @@ class Benchmark:
     ----------
     name : {"gsm8k", "mmlu", "mt-bench"}
     prompts : tuple of str
-        What a router sees; of MT-Bench the first turn.
+        The text that a router sees; for MT-Bench the first turn.
     weak, strong : array of float, shape (n,)
-        Quality of both models: 0 or 1, or the mean of the judge's two scores, 1 to 10.
+        Quality of both models: 0 or 1, or the mean of the judge's two scores from 1 to 10.
     weak_usd, strong_usd : array of float, shape (n,)
-        Cost of both models' calls, by RouteLLM's prices and four characters a token.
+        Cost of both models' calls, by RouteLLM's prices and four characters per token.
     dropped : int
-        Rows left out as contaminated.
+        Number of rows left out as contaminated.
     """
 
     name: str
@@ -46,25 +46,25 @@ class Benchmark:
 
     @property
     def n(self) -> int:
-        """Prompts."""
+        """Number of prompts."""
         return len(self.prompts)
 
 
 def load_benchmarks(folder: Path) -> dict[str, Benchmark]:
-    """Read the benchmarks that lie in `folder`.
+    """Read the benchmarks in `folder`.
 
     Parameters
     ----------
     folder : Path
-        A clone of RouteLLM, its `routellm` or `routellm/evals` folder, or a folder that holds one of them.
+        A clone of RouteLLM, its `routellm` or `routellm/evals` folder, or a folder that contains one of them.
 
     Raises
     ------
     PolicyError
-        No benchmark there, or a file that is not RouteLLM's.
+        There is no benchmark, or a file is not RouteLLM's.
     """
     names = ("routellm/routellm/evals", "routellm/evals", "evals", ".")
-    evals = next((place for name in names if _is_evals(place := folder / name)), None)
+    evals = next((path for name in names if _is_evals(path := folder / name)), None)
     if evals is None:
         msg = f"{folder}: expected RouteLLM's folder layout (routellm/evals/gsm8k/gsm8k_responses.csv and so on); clone lm-sys/RouteLLM and pass its folder"
         raise PolicyError(msg)
@@ -76,7 +76,7 @@ def load_benchmarks(folder: Path) -> dict[str, Benchmark]:
             if (evals / part).is_dir()
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
-        msg = f"{evals}: {type(error).__name__}: {error}: expected the files of lm-sys/RouteLLM as they are; clone it again"
+        msg = f"{evals}: {type(error).__name__}: {error}: expected the unchanged files of lm-sys/RouteLLM; clone it again"
         raise PolicyError(msg) from error
 
 
@@ -111,7 +111,7 @@ def _graded(name: str, folder: Path, rows: list[dict[str, str]]) -> Benchmark:
 
     def usd(model: str) -> Array:
         sizes = [len(row["prompt"]) + len(row.get(f"{model}_response") or "A") for row in kept]
-        return USD[model] * np.array(sizes, dtype=np.float64) / _CHARACTERS_A_TOKEN
+        return USD[model] * np.array(sizes, dtype=np.float64) / _CHARACTERS_PER_TOKEN
 
     return Benchmark(
         name=name,
@@ -134,21 +134,23 @@ def _mmlu(name: str, folder: Path) -> Benchmark:
 
 def _mt_bench(name: str, folder: Path) -> Benchmark:
     dropped, questions = _contaminated(folder), [*_lines(folder / "question.jsonl")]
-    turns = {int(str(row["question_id"])): [str(turn) for turn in _listed(row["turns"])] for row in questions}
+    turns = {
+        int(str(row["question_id"])): [str(turn) for turn in _as_list(row["turns"])] for row in questions
+    }
     kept = [key for key, texts in turns.items() if not dropped & {*texts}]
     scores: dict[tuple[int, str], list[float]] = {}
     sizes: dict[tuple[int, str], int] = {}
     for row in _lines(folder / "judgements.jsonl"):
-        at = int(str(row["question_id"])), str(row["model"])
-        scores.setdefault(at, []).append(float(str(row["score"])))
-        # The judge is shown the whole conversation, which the second turn's text contains.
-        sizes[at] = max(sizes.get(at, 0), len(str(row["user_prompt"])))
+        key = int(str(row["question_id"])), str(row["model"])
+        scores.setdefault(key, []).append(float(str(row["score"])))
+        # The judge sees the whole conversation, which the second turn's text contains.
+        sizes[key] = max(sizes.get(key, 0), len(str(row["user_prompt"])))
 
     def quality(model: str) -> Array:
         return np.array([np.mean(scores[key, model]) for key in kept])
 
     def usd(model: str) -> Array:
-        return USD[model] * np.array([sizes[key, model] for key in kept]) / _CHARACTERS_A_TOKEN
+        return USD[model] * np.array([sizes[key, model] for key in kept]) / _CHARACTERS_PER_TOKEN
 
     return Benchmark(
         name=name,
@@ -161,8 +163,8 @@ def _mt_bench(name: str, folder: Path) -> Benchmark:
     )
 
 
-def _listed(value: object) -> list[object]:
+def _as_list(value: object) -> list[object]:
     if not isinstance(value, list):
-        msg = f"turns are {value!r}"
+        msg = f"turns are {value!r}: expected a list"
         raise TypeError(msg)
     return value

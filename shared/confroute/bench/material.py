@@ -1,4 +1,4 @@
-"""What a benchmark's methods are given: its prompts and the training set, without test prompts, as vectors."""
+"""Prepares a benchmark for its methods: its prompts and the training set as vectors, and the candidates for our best head."""
 
 from __future__ import annotations
 
@@ -17,50 +17,52 @@ from confroute.heads.base import Vectors
 from confroute.heads.encoder import Encoder
 from confroute.stats.arrays import Array, Flags
 
-_CHUNK = 1000
+_CHUNK_SIZE = 1000
 
 
-def embedded(
+def embed_cached(
     encoder: Encoder, texts: Sequence[str], folder: Path, *, progress: Callable[[str], None] = lambda _: None
 ) -> Vectors:
-    """Vectors of `texts`, from `folder` where they were embedded before.
+    """Embed `texts`, or take their vectors from `folder` if they were embedded before.
 
     Parameters
     ----------
     encoder : Encoder
-        Only its embedding is kept; features are computed anew.
+        Its embeddings are stored; features are computed each time.
     texts : sequence of str
     folder : Path
-        One safetensors file a thousand texts, named by a hash of the encoder and the texts.
+        Holds one safetensors file per thousand texts, named by a hash of the encoder and the texts.
     progress : callable
-        Told after each file that had to be made.
+        Called with a line of text after each new file.
 
     Returns
     -------
     array of float32, shape (len(texts), dim)
     """
     folder.mkdir(parents=True, exist_ok=True)
-    found = [
-        _chunk(encoder, texts[start : start + _CHUNK], folder, progress)
-        for start in range(0, len(texts), _CHUNK)
+    chunks = [
+        _embed_chunk(encoder, texts[start : start + _CHUNK_SIZE], folder, progress)
+        for start in range(0, len(texts), _CHUNK_SIZE)
     ]
-    return encoder.with_features(np.concatenate(found), texts)
+    return encoder.with_features(np.concatenate(chunks), texts)
 
 
-def _chunk(encoder: Encoder, texts: Sequence[str], folder: Path, progress: Callable[[str], None]) -> Vectors:
+def _embed_chunk(
+    encoder: Encoder, texts: Sequence[str], folder: Path, progress: Callable[[str], None]
+) -> Vectors:
     from safetensors.numpy import load_file, save_file
 
     path = folder / f"{chunk_key(encoder, texts)}.safetensors"
     if not path.is_file():
         part = path.with_suffix(".part")
-        save_file({"vectors": np.ascontiguousarray(encoder.embedded(texts))}, part)
+        save_file({"vectors": np.ascontiguousarray(encoder.embeddings(texts))}, part)
         part.replace(path)
         progress(f"embedded {len(texts)} prompts")
     return np.asarray(load_file(path)["vectors"], dtype=np.float32)
 
 
 def chunk_key(encoder: Encoder, texts: Sequence[str]) -> str:
-    """Name of the file that holds these texts' vectors."""
+    """Name of the file with these texts' vectors."""
     digest = hashlib.sha256(f"{encoder.name}\0{encoder.sha256}".encode())
     for text in texts:
         digest.update(b"\0" + text.encode())
@@ -69,20 +71,20 @@ def chunk_key(encoder: Encoder, texts: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Texts:
-    """Prompts with their vectors: the embedding first, the features behind."""
+    """Prompts with their vectors: the embedding, followed by the features."""
 
     prompts: tuple[str, ...]
     vectors: Vectors = field(repr=False)
 
     @property
     def dim(self) -> int:
-        """Of the embedding alone."""
+        """Length of the embedding, without features."""
         return int(self.vectors.shape[1]) - len(FEATURES)
 
-    def only(self, keep: Flags) -> Texts:
-        """The prompts in `keep`."""
-        chosen = np.flatnonzero(keep)
-        return Texts(prompts=tuple(self.prompts[at] for at in chosen), vectors=self.vectors[chosen])
+    def subset(self, keep: Flags) -> Texts:
+        """The prompts whose flag is set."""
+        indices = np.flatnonzero(keep)
+        return Texts(prompts=tuple(self.prompts[at] for at in indices), vectors=self.vectors[indices])
 
 
 # (training prompts, labels in [0, 1], prompts to score) -> scores in the labels' units
@@ -90,13 +92,13 @@ Scorer: TypeAlias = "Callable[[Texts, Array, Texts], Array]"
 
 
 def length(train: Texts, labels: Array, tests: Texts) -> Array:
-    """Characters; learns nothing."""
+    """Score by the number of characters, without learning."""
     del train, labels
     return np.array([len(text) for text in tests.prompts], dtype=np.float64)
 
 
 def ridge(penalty: float, *, embedding: bool = True, features: bool = True) -> Scorer:
-    """Ridge on the embedding, the features or both."""
+    """Ridge regression on the embedding, the features or both."""
 
     def scores(train: Texts, labels: Array, tests: Texts) -> Array:
         columns = slice(0 if embedding else train.dim, None if features else train.dim)
@@ -107,7 +109,7 @@ def ridge(penalty: float, *, embedding: bool = True, features: bool = True) -> S
 
 
 def words(penalty: float) -> Scorer:
-    """Ridge on words and word pairs."""
+    """Ridge regression on words and word pairs."""
 
     def scores(train: Texts, labels: Array, tests: Texts) -> Array:
         return WordRidge.fit(train.prompts, labels, penalty=penalty).estimate(tests.prompts).cloud_wins
@@ -126,10 +128,10 @@ def neighbours(k: int) -> Scorer:
 
 
 def mean(*scorers: Scorer) -> Scorer:
-    """Mean of scores, which are estimates of one label."""
+    """The mean of several scores, which all estimate the same label."""
 
     def scores(train: Texts, labels: Array, tests: Texts) -> Array:
-        return np.asarray(np.mean([one(train, labels, tests) for one in scorers], axis=0))
+        return np.asarray(np.mean([scorer(train, labels, tests) for scorer in scorers], axis=0))
 
     return scores
 
@@ -148,41 +150,41 @@ CANDIDATES: dict[str, Scorer] = {
     "both, ridge 1e4 and 10": mean(ridge(1e4), words(10.0)),
     "both, ridge 3e4 and 30": mean(ridge(3e4), words(30.0)),
 }
-# Those that read the embedding are candidates with a tuned encoder's vectors too.
+# Candidates that read the embedding are also tried with a tuned encoder's vectors.
 TUNED = "tuned: "
 EMBEDDED = tuple(name for name in CANDIDATES if name.startswith(("embedding", "both")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """A candidate, the weight of a wrong edge in its label, and whether it reads a tuned encoder's vectors."""
+class HeadChoice:
+    """A candidate, the weight of the edge's errors in its label, and whether it reads a tuned encoder's vectors."""
 
     candidate: str
     wrong: float
     tuned: bool = False
 
 
-# Chosen by benchmarks/select_heads.py on the training prompts alone.
-CHOSEN = {
-    "mmlu": Choice(candidate="words, ridge 10", wrong=1.0),
-    "gsm8k": Choice(candidate="features, ridge 100", wrong=0.0),
-    "mt-bench": Choice(candidate="embedding, ridge 1e4", wrong=0.0, tuned=True),
+# Selected by benchmarks/select_heads.py on the training prompts alone.
+HEAD_CHOICES = {
+    "mmlu": HeadChoice(candidate="words, ridge 10", wrong=1.0),
+    "gsm8k": HeadChoice(candidate="features, ridge 100", wrong=0.0),
+    "mt-bench": HeadChoice(candidate="embedding, ridge 1e4", wrong=0.0, tuned=True),
 }
 
 
 def best_of(
     scorers: Sequence[Scorer], train: Texts, labels: Array, value: Callable[[Array, Flags], float]
 ) -> Scorer:
-    """The scorer with the largest `value(scores, held)` on a fifth of the training prompts, fitted to the others."""
-    held = np.random.default_rng(1).permutation(len(labels)) % 5 == 0
-    rest, apart = train.only(~held), train.only(held)
-    found = [value(one(rest, labels[~held], apart), held) for one in scorers]
-    return scorers[int(np.argmax(found))]
+    """Select the scorer that, fitted to four fifths of the prompts, has the largest `value(scores, held_out)` on the rest."""
+    held_out = np.random.default_rng(1).permutation(len(labels)) % 5 == 0
+    fitting, validation = train.subset(~held_out), train.subset(held_out)
+    values = [value(scorer(fitting, labels[~held_out], validation), held_out) for scorer in scorers]
+    return scorers[int(np.argmax(values))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Material:
-    """A benchmark and its training set with their vectors, and with those of the tuned encoder."""
+    """A benchmark and its training set, with the vectors of the plain and of the tuned encoder."""
 
     bench: Benchmark
     tests: Texts
@@ -193,7 +195,7 @@ class Material:
 
     @property
     def dim(self) -> int:
-        """Of the embedding alone."""
+        """Length of the embedding, without features."""
         return self.tests.dim
 
 
@@ -206,7 +208,7 @@ def materials(
     cache: Path,
     say: Callable[[str], None],
 ) -> dict[str, Material]:
-    """Embed, leave test prompts out, and tune: on prompts that are no near-duplicate of any benchmark's.
+    """Embed all prompts, remove near-duplicates of test prompts from the training set, and tune an encoder on the rest.
 
     Parameters
     ----------
@@ -215,41 +217,44 @@ def materials(
     encoder : Encoder
         With features.
     tune : callable
-        Makes an encoder that has seen the labels of the training set it is given.
+        Makes an encoder that is tuned on the labels of a training set.
     cache : Path
         Folder of embeddings.
     say : callable
-        Told of progress and of what is left out.
+        Called with lines of progress, and with the numbers of prompts removed.
     """
 
-    def texts(made: Encoder, prompts: tuple[str, ...]) -> Texts:
-        return Texts(prompts=prompts, vectors=embedded(made, prompts, cache, progress=say))
+    def texts(embed: Encoder, prompts: tuple[str, ...]) -> Texts:
+        return Texts(prompts=prompts, vectors=embed_cached(embed, prompts, cache, progress=say))
 
-    known = texts(encoder, train.prompts)
+    training_texts = texts(encoder, train.prompts)
     tests = {name: texts(encoder, bench.prompts) for name, bench in benches.items()}
-    keep = {name: _kept(name, train, known, asked, say) for name, asked in tests.items()}
-    tuned = tune(train.only(np.logical_and.reduce([*keep.values()])))
-    tuned_known = texts(tuned, train.prompts)
+    keep = {name: _no_duplicates(name, train, training_texts, test, say) for name, test in tests.items()}
+    # One tuned encoder serves all benchmarks, so it must not see any benchmark's prompts.
+    tuned = tune(train.subset(np.logical_and.reduce([*keep.values()])))
+    tuned_training_texts = texts(tuned, train.prompts)
     return {
         name: Material(
             bench=bench,
             tests=tests[name],
             tuned_tests=texts(tuned, bench.prompts),
-            train=train.only(keep[name]),
-            texts=known.only(keep[name]),
-            tuned_texts=tuned_known.only(keep[name]),
+            train=train.subset(keep[name]),
+            texts=training_texts.subset(keep[name]),
+            tuned_texts=tuned_training_texts.subset(keep[name]),
         )
         for name, bench in benches.items()
     }
 
 
-def _kept(name: str, train: TrainingSet, known: Texts, tests: Texts, say: Callable[[str], None]) -> Flags:
-    by_words, by_cosine = train.apart(
-        tests.prompts, known.vectors[:, : known.dim], tests.vectors[:, : tests.dim]
+def _no_duplicates(
+    name: str, train: TrainingSet, texts: Texts, tests: Texts, say: Callable[[str], None]
+) -> Flags:
+    by_words, by_cosine = train.distinct_from(
+        tests.prompts, texts.vectors[:, : texts.dim], tests.vectors[:, : tests.dim]
     )
     keep: Flags = by_words & by_cosine
     say(
-        f"{name}: trained on {keep.sum()} prompts ({train.source}); {(~by_words).sum()} more left out as "
-        f"near-duplicates of test prompts by their words, {(by_words & ~by_cosine).sum()} by their vectors"
+        f"{name}: trained on {keep.sum()} prompts ({train.source}); {(~by_words).sum()} removed as near-duplicates of "
+        f"test prompts by their words, {(by_words & ~by_cosine).sum()} by their vectors"
     )
     return keep

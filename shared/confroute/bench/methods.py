@@ -1,4 +1,4 @@
-"""Scores of every method: the higher, the sooner a prompt goes to the cloud."""
+"""Scores the prompts of a benchmark by every method: the higher the score, the sooner a prompt goes to the cloud."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 from unittest import mock
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from confroute.bench.data import Benchmark
 from confroute.bench.material import (
     CANDIDATES,
-    CHOSEN,
+    HEAD_CHOICES,
     Material,
     Texts,
     best_of,
@@ -36,11 +36,12 @@ _NEIGHBOURS = 50
 _RIDGE = "embedding and features, ridge 1e4"
 
 
-Scored = tuple[str, Array]
+# (name of the method, scores)
+Scored: TypeAlias = "tuple[str, Array]"
 
 
 def without_training(bench: Benchmark) -> Iterator[Scored]:
-    """Random (ten runs), the oracle, and prompt length."""
+    """Score by chance (ten runs), by the oracle, and by prompt length."""
     generator = np.random.default_rng(0)
     yield "random", generator.random((_RUNS, bench.n))
     yield "oracle", bench.strong - bench.weak
@@ -48,7 +49,7 @@ def without_training(bench: Benchmark) -> Iterator[Scored]:
 
 
 def trained(material: Material) -> Iterator[Scored]:
-    """The paper's four heads on battles, the accuracy-labelled ones of TO-Router, cheap features, ridge, and our best."""
+    """Score by the paper's four heads on battles, TO-Router's on accuracy labels, cheap features, ridge, and our best."""
     train, texts, tests, dim = material.train, material.texts, material.tests, material.dim
     x = texts.vectors[:, :dim]
     fits: dict[str, Callable[[Vectors, Array], Head]] = {
@@ -63,35 +64,37 @@ def trained(material: Material) -> Iterator[Scored]:
         head = fits[name](x, train.wrong)
         yield f"TO-Router-style {name}", head.estimate(tests.vectors[:, :dim]).cloud_wins
     yield "cheap features", CANDIDATES["features, ridge 100"](texts, train.gain(wrong=0.0), tests)
-    known, asked = material.tuned_texts, material.tuned_tests
+    tuned_texts, tuned_tests = material.tuned_texts, material.tuned_tests
     yield "ridge", CANDIDATES[_RIDGE](texts, train.gain(), tests)
-    yield "ridge, tuned encoder", CANDIDATES[_RIDGE](known, train.gain(), asked)
-    choice = CHOSEN[material.bench.name]
-    if not choice.tuned:
-        known, asked = texts, tests
-    yield BEST, CANDIDATES[choice.candidate](known, train.gain(wrong=choice.wrong), asked)
+    yield "ridge, tuned encoder", CANDIDATES[_RIDGE](tuned_texts, train.gain(), tuned_tests)
+    choice = HEAD_CHOICES[material.bench.name]
+    if choice.tuned:
+        texts, tests = tuned_texts, tuned_tests
+    yield BEST, CANDIDATES[choice.candidate](texts, train.gain(wrong=choice.wrong), tests)
 
 
 def in_domain(material: Material) -> Iterator[Scored]:
-    """Five-fold on the benchmark's own labels: what more labels of the same questions would give."""
+    """Score by five-fold cross-fitting on the benchmark's own labels: the effect of labels of the same questions."""
     bench, tests = material.bench, material.tests
     gap = (bench.strong - bench.weak) / max(1.0, float(np.abs(bench.strong - bench.weak).max()))
     labels = (1 + gap) / 2
     fold = np.random.default_rng(0).permutation(bench.n) % _FOLDS
     scores = np.empty(bench.n)
-    for held in range(_FOLDS):
-        apart = fold == held
-        weak, strong = bench.weak[~apart], bench.strong[~apart]
+    for number in range(_FOLDS):
+        held_out = fold == number
+        weak, strong = bench.weak[~held_out], bench.strong[~held_out]
 
-        def value(found: Array, rows: Flags, weak: Array = weak, strong: Array = strong) -> float:
-            return apgr(found, weak[rows], strong[rows]) or 0.0
+        def value(scores: Array, rows: Flags, weak: Array = weak, strong: Array = strong) -> float:
+            return apgr(scores, weak[rows], strong[rows]) or 0.0
 
-        scores[apart] = _fold(tests.only(~apart), labels[~apart], tests.only(apart), value)
+        scores[held_out] = _score_fold(
+            tests.subset(~held_out), labels[~held_out], tests.subset(held_out), value
+        )
     yield IN_DOMAIN, scores
 
 
-def _fold(train: Texts, labels: Array, tests: Texts, value: Callable[[Array, Flags], float]) -> Array:
-    # Each part's penalty is chosen within the training folds; scores are estimates of one label and need no scaling.
+def _score_fold(train: Texts, labels: Array, tests: Texts, value: Callable[[Array, Flags], float]) -> Array:
+    # Penalties are selected within the training folds. All scores estimate the same label, so they need no scaling.
     parts = (
         best_of([ridge(penalty) for penalty in (3e3, 1e4, 3e4)], train, labels, value),
         best_of([words(penalty) for penalty in (3.0, 10.0, 30.0)], train, labels, value),
@@ -104,16 +107,16 @@ _NEEDS = ("routellm", "openai", "pandas", "sklearn", "torch")
 _EPOCHS, _RANK = 100, 128
 
 
-def missing() -> list[str]:
-    """Packages without which RouteLLM's code cannot run."""
+def missing_packages() -> list[str]:
+    """Packages that RouteLLM's code needs and that are not installed."""
     return [name for name in _NEEDS if importlib.util.find_spec(name) is None]
 
 
 def routellm(material: Material) -> Iterator[Scored]:
-    """RouteLLM's similarity-weighted ranking and matrix factorisation, trained on the battles."""
+    """Score by RouteLLM's own similarity-weighted ranking and matrix factorisation, trained on the battles."""
     train, texts, dim = material.train, material.texts, material.dim
     x, tests = texts.vectors[:, :dim], material.tests.vectors[:, :dim]
-    # Its modules make an OpenAI client when they are imported; none of the calls below uses it.
+    # Its modules create an OpenAI client on import, which none of the calls below uses.
     with mock.patch.dict(os.environ, {"OPENAI_API_KEY": "unused"}):
         ranking = importlib.import_module("routellm.routers.similarity_weighted.utils")
     yield "RouteLLM SW", _ranking(ranking, x, train.battle, tests)
@@ -125,10 +128,10 @@ def routellm(material: Material) -> Iterator[Scored]:
 
 
 def _ranking(module: Any, x: Vectors, battle: Array, tests: Vectors) -> Array:
-    """Its `compute_elo_mle_with_tie` a prompt, with the weights of its `SWRankingRouter`."""
+    """Run its `compute_elo_mle_with_tie` for each prompt, with the weights of its `SWRankingRouter`."""
     pd: Any = importlib.import_module("pandas")
     winner = np.where(battle > 0.5, "model_a", np.where(battle < 0.5, "model_b", "tie"))
-    # Its text columns would become Arrow's, whose comparison yields no numpy mask.
+    # Text columns would become Arrow's, whose comparisons do not give numpy masks.
     battles = pd.DataFrame({"model_a": 1, "model_b": 0, "winner": winner.astype(object)})
     scores = np.empty(len(tests))
     for at, query in enumerate(tests):
@@ -139,12 +142,12 @@ def _ranking(module: Any, x: Vectors, battle: Array, tests: Vectors) -> Array:
     return scores
 
 
-# Any two that its code knows: weaker and stronger.
+# Any weaker and stronger model that its code knows.
 _MODELS = ("mixtral-8x7b-instruct-v0.1", "gpt-4-1106-preview")
 
 
 def _battles(battle: Array) -> list[dict[str, object]]:
-    """The rows that its data set takes, without ties."""
+    """The rows of its data set, without ties."""
     edge, cloud = _MODELS
     return [
         {"model_a": cloud, "model_b": edge, "idx": at, "winner": "model_a" if won > 0.5 else "model_b"}
@@ -154,7 +157,7 @@ def _battles(battle: Array) -> list[dict[str, object]]:
 
 
 def _factorisation(module: Any, x: Vectors, battle: Array, tests: Vectors) -> Array:
-    """Its `MFModel_Train` and `train_loops` with its settings; ties are dropped as its script does."""
+    """Train its `MFModel_Train` by its `train_loops` with its settings; ties are dropped, as in its script."""
     import tempfile
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Preference and consistency: what is gained over another router at the same share of cloud calls."""
+"""Compares two routers at the same share of cloud calls: preference, win rate and consistency."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MEASURES = ("preference", "relative", "win_rate", "spread", "tenth", "below_clou
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A number and its 95 % bootstrap interval over questions."""
+    """A number with its 95 % bootstrap interval over questions."""
 
     value: float
     low: float
@@ -31,20 +31,20 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class RouterComparison:
     """One router against another, both sending the same share of prompts to the cloud.
 
     Attributes
     ----------
     ours, other : str
     share : float
-        Of cloud calls.
+        Share of cloud calls.
     preference : Interval
-        Difference of the parts of the gap between edge and cloud that are recovered.
+        Difference of the shares of the gap between edge and cloud that the routers recover.
     relative : Interval
-        The same, in parts of the other's.
+        `preference` relative to the other router's share.
     win_rate : Interval
-        Share of questions on which ours has the higher quality, ties one half.
+        Share of questions on which ours has the higher quality; ties count one half.
     spread : Interval
         Difference of the standard deviations of quality over questions; below 0 is more consistent.
     tenth : Interval
@@ -52,7 +52,7 @@ class Comparison:
     below_cloud : Interval
         Difference of the shares of questions whose quality is `MARGIN` or more below the cloud's; below 0 is better.
     relative_below : Interval
-        The same, in parts of the other's share: -0.1 is a tenth fewer of such questions.
+        `below_cloud` relative to the other router's share: -0.1 is a tenth fewer such questions.
     """
 
     ours: str
@@ -67,27 +67,26 @@ class Comparison:
     relative_below: Interval
 
     def to_dict(self) -> dict[str, JSON]:
-        """JSON form: [value, low, high] of each."""
-        told: dict[str, JSON] = {"share": self.share}
+        """Return the comparison as JSON, with [value, low, high] for each measure."""
+        data: dict[str, JSON] = {"share": self.share}
         for name in MEASURES:
-            one: Interval = getattr(self, name)
-            told[name] = [
-                round(end, 6) if math.isfinite(end) else None for end in (one.value, one.low, one.high)
-            ]
-        return told
+            measure: Interval = getattr(self, name)
+            numbers = (measure.value, measure.low, measure.high)
+            data[name] = [round(number, 6) if math.isfinite(number) else None for number in numbers]
+        return data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """What one router gives at a share of cloud calls.
+    """Quality of one router at a share of cloud calls.
 
     Attributes
     ----------
     name : str
     share : float
-        Of cloud calls.
+        Share of cloud calls.
     preference : Interval
-        Part of the gap between edge and cloud that is recovered; on MT-Bench the gap is one of judge scores.
+        Share of the gap between edge and cloud that is recovered; on MT-Bench the gap is in judge scores.
     spread, tenth : Interval
         Standard deviation and 10th percentile of quality over questions.
     below_cloud : Interval
@@ -103,41 +102,41 @@ class Level:
 
 
 def routed_quality(scores: Array, bench: Benchmark, share: float) -> Array:
-    """Quality by question, shape (runs, n), when the `share` of prompts with the highest scores goes to the cloud."""
+    """Quality of each question, shape (runs, n), if the `share` of prompts with the highest scores goes to the cloud."""
     count = round(share * bench.n)
-    found = np.tile(bench.weak, (len(scores), 1))
+    quality = np.tile(bench.weak, (len(scores), 1))
     for run, order in enumerate(np.argsort(-scores, axis=1, kind="stable")):
-        found[run, order[:count]] = bench.strong[order[:count]]
-    return found
+        quality[run, order[:count]] = bench.strong[order[:count]]
+    return quality
 
 
 def compare(
     ours: Result, other: Result, bench: Benchmark, resamples: int, *, share: float = SHARE
-) -> Comparison:
-    """Compare two results; the questions are resampled, the routes stay as they are."""
+) -> RouterComparison:
+    """Compare two results; the bootstrap resamples questions and keeps the routes."""
     mine, theirs = (routed_quality(result.scores, bench, share) for result in (ours, other))
 
-    def both(at: Rows) -> list[float]:
-        a, b = _statistics(mine[:, at], bench, at), _statistics(theirs[:, at], bench, at)
-        won = (mine[:, at] > theirs[:, at]).mean() + (mine[:, at] == theirs[:, at]).mean() / 2
+    def differences(rows: Rows) -> list[float]:
+        a, b = _statistics(mine[:, rows], bench, rows), _statistics(theirs[:, rows], bench, rows)
+        win_rate = (mine[:, rows] > theirs[:, rows]).mean() + (mine[:, rows] == theirs[:, rows]).mean() / 2
         return [
             a.preference - b.preference,
             _relative(a.preference, b.preference),
-            float(won),
+            float(win_rate),
             a.spread - b.spread,
             a.tenth - b.tenth,
             a.below_cloud - b.below_cloud,
             _relative(a.below_cloud, b.below_cloud),
         ]
 
-    found = dict(zip(MEASURES, _intervals(both, bench.n, resamples), strict=True))
-    return Comparison(ours=ours.name, other=other.name, share=share, **found)
+    measures = dict(zip(MEASURES, _intervals(differences, bench.n, resamples), strict=True))
+    return RouterComparison(ours=ours.name, other=other.name, share=share, **measures)
 
 
 def level(result: Result, bench: Benchmark, resamples: int, *, share: float = SHARE) -> Level:
-    """What a result gives at a share of cloud calls."""
-    routed = routed_quality(result.scores, bench, share)
-    values = _intervals(lambda at: [*_statistics(routed[:, at], bench, at)], bench.n, resamples)
+    """Measure a result at a share of cloud calls."""
+    quality = routed_quality(result.scores, bench, share)
+    values = _intervals(lambda rows: [*_statistics(quality[:, rows], bench, rows)], bench.n, resamples)
     return Level(name=result.name, share=share, **dict(zip(_Statistics._fields, values, strict=True)))
 
 
@@ -148,8 +147,8 @@ class _Statistics(NamedTuple):
     below_cloud: float
 
 
-def _statistics(quality: Array, bench: Benchmark, at: Rows) -> _Statistics:
-    weak, strong = bench.weak[at], bench.strong[at]
+def _statistics(quality: Array, bench: Benchmark, rows: Rows) -> _Statistics:
+    weak, strong = bench.weak[rows], bench.strong[rows]
     gap = float((strong - weak).mean())
     return _Statistics(
         preference=float((quality - weak).mean()) / gap if gap > 0 else math.nan,
@@ -166,7 +165,7 @@ def _relative(mine: float, theirs: float) -> float:
 def _intervals(statistic: Callable[[Rows], list[float]], n: int, resamples: int) -> list[Interval]:
     generator = np.random.default_rng(0)
     draws = [np.arange(n), *(generator.integers(0, n, n) for _ in range(resamples))]
-    table = np.array([statistic(at) for at in draws])
+    table = np.array([statistic(rows) for rows in draws])
     low, high = np.nanquantile(table[1:], [0.025, 0.975], axis=0)
     return [
         Interval(value=float(v), low=float(a), high=float(b))

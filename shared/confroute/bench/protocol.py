@@ -1,4 +1,4 @@
-"""One method on one benchmark: RouteLLM's numbers as its code computes them, and the exact ones with intervals."""
+"""Measures one method on one benchmark: RouteLLM's numbers as its code computes them, and exact ones with intervals."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ _BINS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Result:
-    """What one method reaches on one benchmark.
+    """Result of one method on one benchmark.
 
     Attributes
     ----------
     name : str
     scores : array of float, shape (runs, n)
-        Higher goes to the cloud first; several rows for a method that draws.
+        The prompts with the highest scores go to the cloud first; several runs for a random method.
     auc : float
         Mean quality over all shares of cloud calls.
     apgr : float
-        By the exact curve; 0.5 is random.
+        APGR of the exact curve; 0.5 is random.
     apgr_ci : tuple of two floats
         95 % bootstrap interval over questions.
     apgr_binned : float
-        By RouteLLM's ten bins.
+        APGR by RouteLLM's ten bins.
     cpt : tuple of three floats
-        Percent of cloud calls that recover 20, 50 and 80 % of the gap, as RouteLLM's code interpolates.
+        Percentages of cloud calls that recover 20, 50 and 80 % of the gap, as RouteLLM's code interpolates them.
     cpt_first : tuple of three floats
-        The least percent at which the exact curve crosses those.
+        The smallest percentages at which the exact curve reaches those.
     usd : tuple of three floats
-        USD a thousand prompts at `cpt_first`.
+        USD per thousand prompts at `cpt_first`.
     in_domain : bool
-        Trained on other questions of the same benchmark.
+        Whether it was trained on other questions of the same benchmark.
     """
 
     name: str
@@ -64,8 +64,8 @@ class Result:
         }
 
 
-def recovered(scores: Array, bench: Benchmark) -> Array:
-    """Share of the gap recovered with 0, 1, ..., n cloud calls, shape (n + 1,)."""
+def recovery_curve(scores: Array, bench: Benchmark) -> Array:
+    """Shares of the gap recovered with 0, 1, ..., n cloud calls, shape (n + 1,)."""
     gain = bench.strong - bench.weak
     return np.asarray(sums_in_order(-scores, gain) / gain.sum())
 
@@ -73,46 +73,46 @@ def recovered(scores: Array, bench: Benchmark) -> Array:
 def cpt_binned(scores: Array, bench: Benchmark) -> tuple[float, ...]:
     """RouteLLM's call-performance thresholds, in percent: `numpy.interp` of the share over the quality of ten bins.
 
-    The quality need not rise with the share, for which `numpy.interp` is not defined: that is how published numbers
-    were made; see `cpt_crossing`.
+    `numpy.interp` needs a quality that rises with the share, which it need not do; published numbers were computed this
+    way nevertheless. See `cpt_crossing` for exact ones.
     """
     edges = np.quantile(scores, np.linspace(0, 1, _BINS + 1))
-    chosen = [scores >= edge for edge in edges[:-1]] + [scores > edges[-1]]
-    share = np.array([rows.mean() for rows in chosen])
+    sent = [scores >= edge for edge in edges[:-1]] + [scores > edges[-1]]
+    share = np.array([rows.mean() for rows in sent])
     gain = bench.strong - bench.weak
-    part = np.array([gain[rows].sum() for rows in chosen]) / gain.sum()
+    gap_share = np.array([gain[rows].sum() for rows in sent]) / gain.sum()
     order = np.argsort(share, kind="stable")
-    return tuple(float(100 * np.interp(target, part[order], share[order])) for target in TARGETS)
+    return tuple(float(100 * np.interp(target, gap_share[order], share[order])) for target in TARGETS)
 
 
 def cpt_crossing(scores: Array, bench: Benchmark) -> tuple[float, ...]:
-    """Least percent of cloud calls at which the exact curve reaches each target."""
-    curve = recovered(scores, bench)
+    """The smallest percentage of cloud calls at which the exact curve reaches each target."""
+    curve = recovery_curve(scores, bench)
     return tuple(float(100 * np.argmax(curve >= target - 1e-12) / bench.n) for target in TARGETS)
 
 
 def usd_at(scores: Array, bench: Benchmark, percents: Sequence[float]) -> tuple[float, ...]:
-    """USD a thousand prompts at these percents of cloud calls."""
+    """USD per thousand prompts at these percentages of cloud calls."""
     extra = sums_in_order(-scores, bench.strong_usd - bench.weak_usd)
-    at = [round(percent / 100 * bench.n) for percent in percents]
-    return tuple(float(1000 * (bench.weak_usd.sum() + extra[k]) / bench.n) for k in at)
+    counts = [round(percent / 100 * bench.n) for percent in percents]
+    return tuple(float(1000 * (bench.weak_usd.sum() + extra[count]) / bench.n) for count in counts)
 
 
 def resampled_apgr(scores: Array, bench: Benchmark, *, resamples: int, seed: int = 0) -> Array:
-    """APGR of bootstrap resamples of questions; equal seeds draw equal questions, so differences are paired.
+    """APGR of bootstrap resamples of questions; equal seeds draw equal questions, so that differences are paired.
 
     Returns
     -------
     array of float, shape (resamples,)
-        The mean over the rows of `scores`.
+        The mean over the runs in `scores`.
     """
     generator = np.random.default_rng(seed)
-    found = np.empty(resamples)
+    means = np.empty(resamples)
     for at in range(resamples):
-        drawn = generator.integers(0, bench.n, bench.n)
-        values = [apgr(run[drawn], bench.weak[drawn], bench.strong[drawn]) for run in scores]
-        found[at] = np.mean([np.nan if value is None else value for value in values])
-    return found
+        rows = generator.integers(0, bench.n, bench.n)
+        values = [apgr(run[rows], bench.weak[rows], bench.strong[rows]) for run in scores]
+        means[at] = np.mean([np.nan if value is None else value for value in values])
+    return means
 
 
 def measure(name: str, scores: Array, bench: Benchmark, *, resamples: int, in_domain: bool = False) -> Result:
@@ -124,7 +124,7 @@ def measure(name: str, scores: Array, bench: Benchmark, *, resamples: int, in_do
     scores : array of float, shape (n,) or (runs, n)
     bench : Benchmark
     resamples : int
-        Of the bootstrap.
+        Number of bootstrap resamples.
     in_domain : bool
     """
     runs = np.atleast_2d(np.asarray(scores, dtype=np.float64))

@@ -1,4 +1,4 @@
-"""Replays of recorded runs as SVG, HTML and Markdown."""
+"""Reports replays of recorded runs as SVG, HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from confroute.bench.costs import BUDGETS, RATIOS, AtCost
+from confroute.bench.costs import BUDGETS, RATIOS, CostResult
 from confroute.bench.preference import Interval
 from confroute.bench.recorded import RecordedReplay, by_kind
-from confroute.bench.report import HEAD, cells, markdown_table, written
+from confroute.bench.report import HEAD, cells, markdown_table, write_files
 from confroute.views.html import page, table
 from confroute.views.svg import COLOURS, GREY, MARGIN, Panel, document, legend
 
@@ -24,140 +24,147 @@ COST_HEAD = (
     "minus the best head",
 )
 RATIO_HEAD = ("router", *(f"edge costs {ratio:.0%} of the cloud" for ratio in RATIOS))
-_READS = {"reference": "what none can know", "query": "prompt", "answer": "the edge's answer"}
+_READS = {"reference": "the grades", "query": "prompt", "answer": "the edge's answer"}
 _POINTS = 60
-# Of each kind, so many lines are drawn and so many rows stand in the table by price.
-_DRAWN = {"reference": 1, "query": 3, "answer": 5}
+# Number of routers of each kind in the plot and in the table by price.
+_PLOTTED = {"reference": 1, "query": 3, "answer": 5}
 
 
-def shown(interval: Interval) -> str:
-    """A signed number and its interval."""
+def with_interval(interval: Interval) -> str:
+    """Format a signed number and its interval."""
     return f"{interval.value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
 
 
-def cost_cells(one: AtCost) -> list[str]:
-    """One router's row."""
+def cost_cells(cost: CostResult) -> list[str]:
+    """The cells of one router's row."""
     return [
-        one.name,
-        _READS[one.kind],
-        f"{one.area.value:.3f}",
-        f"{one.area.low:.3f} to {one.area.high:.3f}",
-        *(f"{part:.3f}" for part in one.recovered),
-        "-" if one.over_best_head is None else shown(one.over_best_head),
+        cost.name,
+        _READS[cost.kind],
+        f"{cost.area.value:.3f}",
+        f"{cost.area.low:.3f} to {cost.area.high:.3f}",
+        *(f"{share:.3f}" for share in cost.recovered),
+        "-" if cost.over_best_head is None else with_interval(cost.over_best_head),
     ]
 
 
-def verdict(found: RecordedReplay) -> str:
-    """Whether looking at the answer beats looking at the prompt here, in a sentence."""
-    best = by_kind(found.costs)
+def verdict(replay: RecordedReplay) -> str:
+    """Say in a sentence whether routers that read the answer beat those that read the prompt on this run."""
+    best = by_kind(replay.costs)
     answer, head = best.get("answer"), best.get("query")
     if answer is None or head is None or answer.over_best_head is None:
         return "No router that reads the answer could be measured."
     over = answer.over_best_head
-    word = "beats" if over.low > 0 else "is worse than" if over.high < 0 else "cannot be told from"
-    told = (
+    word = "beats" if over.low > 0 else "is worse than" if over.high < 0 else "cannot be distinguished from"
+    sentence = (
         f"At equal total cost the best router that reads the answer ({answer.name}, {answer.area.value:.3f}) {word} the best that reads "
-        f"the prompt ({head.name}, {head.area.value:.3f}): {shown(over)}."
+        f"the prompt ({head.name}, {head.area.value:.3f}): {with_interval(over)}."
     )
     if answer.by_ratio is None:
-        return told
-    tops = [
-        max((one.by_ratio[at] for one in found.costs if one.kind == "answer" and one.by_ratio), key=_value)
+        return sentence
+    leads = [
+        max(
+            (cost.by_ratio[at] for cost in replay.costs if cost.kind == "answer" and cost.by_ratio),
+            key=_value,
+        )
         for at in range(len(RATIOS))
     ]
-    wins = [ratio for ratio, top in zip(RATIOS, tops, strict=True) if top.low > 0]
-    loses = [ratio for ratio, top in zip(RATIOS, tops, strict=True) if top.value <= 0]
+    wins = [ratio for ratio, lead in zip(RATIOS, leads, strict=True) if lead.low > 0]
+    loses = [ratio for ratio, lead in zip(RATIOS, leads, strict=True) if lead.value <= 0]
     until = (
         f"the lead is clear up to an edge that costs {max(wins):.0%} of the cloud"
         if wins
         else "the lead is clear at no price of the edge"
     )
     after = f"; from {min(loses):.0%} on there is none." if loses else "."
-    return f"{told} By price, {until}{after}"
+    return f"{sentence} By price, {until}{after}"
 
 
 def _value(interval: Interval) -> float:
     return interval.value
 
 
-def drawn(found: RecordedReplay) -> list[AtCost]:
+def routers_to_plot(replay: RecordedReplay) -> list[CostResult]:
     """The best routers of each kind, those that read the answer first."""
-    ranked = sorted(found.costs, key=lambda one: -one.area.value)
+    ranked = sorted(replay.costs, key=lambda cost: -cost.area.value)
     return [
-        one
+        cost
         for kind in ("answer", "query", "reference")
-        for one in [r for r in ranked if r.kind == kind][: _DRAWN[kind]]
+        for cost in [cost for cost in ranked if cost.kind == kind][: _PLOTTED[kind]]
     ]
 
 
-def plot(found: RecordedReplay) -> str:
-    """Gap recovered over total cost, as SVG."""
+def plot(replay: RecordedReplay) -> str:
+    """Plot the gap recovered over total cost, as SVG."""
     size, entries = 360.0, []
     share = np.linspace(0, 1, _POINTS)
-    lines = [(one, np.interp(share, one.curve[0], one.curve[1], left=0.0)) for one in drawn(found)]
+    lines = [
+        (cost, np.interp(share, cost.curve[0], cost.curve[1], left=0.0)) for cost in routers_to_plot(replay)
+    ]
     panel = Panel(MARGIN, 30, size, high=max(1.0, *(float(heights.max()) for _, heights in lines)))
-    parts = [*panel.axes(found.bench.name, "total cost, from always-edge to always-cloud", "gap recovered")]
+    parts = [*panel.axes(replay.bench.name, "total cost, from always-edge to always-cloud", "gap recovered")]
     parts.append(panel.line([(0, 0), (1, 1)], colour=GREY, dash="2 3"))
-    for at, (one, heights) in enumerate(lines):
-        grey = one.kind == "reference"
+    for at, (cost, heights) in enumerate(lines):
+        grey = cost.kind == "reference"
         colour = GREY if grey else COLOURS[at % len(COLOURS)]
-        dash = "2 3" if grey else "" if one.kind == "answer" else "6 3"
+        dash = "2 3" if grey else "" if cost.kind == "answer" else "6 3"
         points = zip(share.tolist(), np.maximum(heights, 0).tolist(), strict=True)
         parts.append(panel.line(points, colour=colour, dash=dash))
-        entries.append((f"{one.name} ({one.area.value:.3f})", colour, dash))
+        entries.append((f"{cost.name} ({cost.area.value:.3f})", colour, dash))
     parts += legend(entries, left=MARGIN + size + 20)
     return document(MARGIN + size + 360, size + 80, parts)
 
 
-def _ratio_rows(found: RecordedReplay) -> list[list[str]]:
-    priced = [one for one in drawn(found) if one.kind != "reference" and one.by_ratio is not None]
-    return [[one.name, *map(shown, one.by_ratio or ())] for one in priced]
+def _ratio_rows(replay: RecordedReplay) -> list[list[str]]:
+    priced = [
+        cost for cost in routers_to_plot(replay) if cost.kind != "reference" and cost.by_ratio is not None
+    ]
+    return [[cost.name, *map(with_interval, cost.by_ratio or ())] for cost in priced]
 
 
-def _sorted(costs: Sequence[AtCost]) -> list[list[str]]:
-    return [cost_cells(one) for one in sorted(costs, key=lambda one: -one.area.value)]
+def _cost_rows(costs: Sequence[CostResult]) -> list[list[str]]:
+    return [cost_cells(cost) for cost in sorted(costs, key=lambda cost: -cost.area.value)]
 
 
-def html(found: Mapping[str, RecordedReplay]) -> str:
-    """One page with the tables and plots of all runs."""
+def html(replays: Mapping[str, RecordedReplay]) -> str:
+    """Make one page with the tables and plots of all runs."""
     parts: list[str] = []
-    for name, one in found.items():
-        parts += [f"<h2>{escape(name)}, {one.bench.n} calls</h2>", f"<p>{escape(verdict(one))}</p>"]
-        parts += [f"<p>{escape(note)}</p>" for note in one.notes]
-        parts += [plot(one), table(COST_HEAD, _sorted(one.costs))]
-        if rows := _ratio_rows(one):
+    for name, replay in replays.items():
+        parts += [f"<h2>{escape(name)}, {replay.bench.n} calls</h2>", f"<p>{escape(verdict(replay))}</p>"]
+        parts += [f"<p>{escape(note)}</p>" for note in replay.notes]
+        parts += [plot(replay), table(COST_HEAD, _cost_rows(replay.costs))]
+        if rows := _ratio_rows(replay):
             parts += ["<p>minus the best head, by the edge's price</p>", table(RATIO_HEAD, rows)]
-        parts += ["<p>by share of cloud calls</p>", table(HEAD, map(cells, one.results))]
+        parts += ["<p>by share of cloud calls</p>", table(HEAD, map(cells, replay.results))]
     return page("Replay of recorded runs", parts)
 
 
-def markdown(found: Mapping[str, RecordedReplay]) -> str:
-    """The same tables for a Markdown page, with links to the plots beside it."""
-    lines = (line for name, one in found.items() for line in _section(name, one))
+def markdown(replays: Mapping[str, RecordedReplay]) -> str:
+    """Make a Markdown page of the same tables, with links to the plots beside it."""
+    lines = (line for name, replay in replays.items() for line in _section(name, replay))
     return "\n".join(("# Recorded runs", "", *lines)) + "\n"
 
 
-def _section(name: str, one: RecordedReplay) -> Iterator[str]:
+def _section(name: str, replay: RecordedReplay) -> Iterator[str]:
     yield from (
-        f"## {name}: {one.bench.n} calls",
+        f"## {name}: {replay.bench.n} calls",
         "",
-        verdict(one),
+        verdict(replay),
         "",
-        *one.notes,
+        *replay.notes,
         "",
         f"![{name}]({name}.svg)",
         "",
     )
-    yield from markdown_table(COST_HEAD, _sorted(one.costs))
-    if rows := _ratio_rows(one):
+    yield from markdown_table(COST_HEAD, _cost_rows(replay.costs))
+    if rows := _ratio_rows(replay):
         yield from ("", "Minus the best head, by the edge's price:", "")
         yield from markdown_table(RATIO_HEAD, rows)
     yield from ("", "By share of cloud calls:", "")
-    yield from markdown_table(HEAD, [cells(result) for result in one.results])
+    yield from markdown_table(HEAD, [cells(result) for result in replay.results])
     yield ""
 
 
-def write(found: Mapping[str, RecordedReplay], folder: Path) -> list[Path]:
-    """Write recorded.html, recorded.md and a plot a run into `folder`."""
-    plots = {f"{name}.svg": plot(one) for name, one in found.items()}
-    return written({"recorded.html": html(found), "recorded.md": markdown(found), **plots}, folder)
+def write(replays: Mapping[str, RecordedReplay], folder: Path) -> list[Path]:
+    """Write recorded.html, recorded.md and one plot per run into `folder`."""
+    plots = {f"{name}.svg": plot(replay) for name, replay in replays.items()}
+    return write_files({"recorded.html": html(replays), "recorded.md": markdown(replays), **plots}, folder)

@@ -1,4 +1,4 @@
-"""``confroute bench replay`` from folders to results."""
+"""Runs ``confroute bench replay``, from the folders of data to the results."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from pathlib import Path
 from confroute.bench import methods
 from confroute.bench.data import Benchmark, load_benchmarks
 from confroute.bench.material import Material, materials
-from confroute.bench.preference import Comparison, Level, compare, level
+from confroute.bench.preference import Level, RouterComparison, compare, level
 from confroute.bench.protocol import Result, measure
-from confroute.bench.training import TrainingSet, training_set
+from confroute.bench.training import TrainingSet, load_training_set
 from confroute.display import Displayable
 from confroute.errors import PolicyError
 from confroute.heads.encoder import Encoder
 from confroute.types import JSON
 
 Say = Callable[[str], None]
-_LEAST_IN_DOMAIN = 500
+_MIN_IN_DOMAIN = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Replay(Displayable):
-    """All methods on one benchmark.
+    """Results of all methods on one benchmark.
 
     Attributes
     ----------
     bench : Benchmark
     train : TrainingSet or None
     results : tuple of Result
-    comparisons : tuple of Comparison
-        Our best against each baseline.
+    comparisons : tuple of RouterComparison
+        Our best method against each baseline.
     levels : tuple of Level
-        What each method gives at half of the calls to the cloud.
+        Each method with half of the calls sent to the cloud.
     """
 
     bench: Benchmark
     train: TrainingSet | None
     results: tuple[Result, ...]
-    comparisons: tuple[Comparison, ...] = field(default=())
+    comparisons: tuple[RouterComparison, ...] = field(default=())
     levels: tuple[Level, ...] = field(default=())
 
     def __repr__(self) -> str:
@@ -49,7 +49,7 @@ class Replay(Displayable):
         return f"<Replay of {self.bench.name}, {self.bench.n} prompts, APGR: {methods}>"
 
     def to_dict(self) -> dict[str, JSON]:
-        """What ``--json`` prints of it."""
+        """Return the JSON that ``--json`` prints."""
         against: dict[str, JSON] = {one.other: one.to_dict() for one in self.comparisons}
         methods: dict[str, JSON] = {result.name: result.to_dict() for result in self.results}
         return {"n": self.bench.n, "methods": methods, "best_against": against}
@@ -70,50 +70,51 @@ def replay(
     Parameters
     ----------
     folder : Path
-        RouteLLM's.
+        RouteLLM's folder.
     train : Path or None
-        Recorded training data; None for the methods that need none.
+        Recorded training data; with None only methods without training run.
     encoder : callable
-        Makes the encoder, with features; called only where something is trained.
+        Makes the encoder, with features; called only if something is trained.
     tune : callable
-        Makes an encoder of it that has seen the training set's labels, such as `tuned_on`.
+        Makes an encoder that is tuned on the labels of a training set, such as `tuned_encoder`.
     cache : Path
         Folder of embeddings.
     resamples : int
     say : callable
-        Told what is left out, and progress.
+        Called with lines of progress, and with what is left out.
 
     Raises
     ------
     PolicyError
-        Data that are not there or not as expected.
+        The data are missing or not as expected.
     """
-    recorded = training_set(train) if train is not None else None
+    recorded = load_training_set(train) if train is not None else None
     if recorded is None:
-        say("no training data: only methods that need none (give --train or CONFROUTE_DATA)")
-    elif lacking := methods.missing():
-        say(f"RouteLLM's own code is left out: {', '.join(lacking)} not installed (pip install routellm)")
+        say("no training data: only methods without training run (give --train or set CONFROUTE_DATA)")
+    elif packages := methods.missing_packages():
+        say(f"RouteLLM's own code is left out: {', '.join(packages)} not installed (pip install routellm)")
     benches = load_benchmarks(folder)
     for name, bench in benches.items():
         say(f"{name}: {bench.n} prompts, {bench.dropped} dropped as contaminated")
-    made = {}
+    material: dict[str, Material] = {}
     if recorded is not None:
-        given = encoder()
-        if not given.features:
-            msg = f"the encoder {given.name} has no features: expected encoder(..., features=True)"
+        embed = encoder()
+        if not embed.features:
+            msg = f"the encoder {embed.name} has no features: expected encoder(..., features=True)"
             raise PolicyError(msg)
-        made = materials(benches, recorded, given, tune, cache=cache, say=say)
+        material = materials(benches, recorded, embed, tune, cache=cache, say=say)
     return {
-        name: _one(bench, made.get(name), resamples=resamples, say=say) for name, bench in benches.items()
+        name: _replay_one(bench, material.get(name), resamples=resamples, say=say)
+        for name, bench in benches.items()
     }
 
 
-def _one(bench: Benchmark, material: Material | None, *, resamples: int, say: Say) -> Replay:
+def _replay_one(bench: Benchmark, material: Material | None, *, resamples: int, say: Say) -> Replay:
     results = []
-    for name, scores in _scored(bench, material):
+    for name, scores in _scores(bench, material):
         say(f"{bench.name}: {name}")
-        inside = name == methods.IN_DOMAIN
-        results.append(measure(name, scores, bench, resamples=resamples, in_domain=inside))
+        in_domain = name == methods.IN_DOMAIN
+        results.append(measure(name, scores, bench, resamples=resamples, in_domain=in_domain))
     by_name = {result.name: result for result in results}
     best = by_name.get(methods.BEST)
     others = [
@@ -129,12 +130,12 @@ def _one(bench: Benchmark, material: Material | None, *, resamples: int, say: Sa
     )
 
 
-def _scored(bench: Benchmark, material: Material | None) -> Iterator[methods.Scored]:
+def _scores(bench: Benchmark, material: Material | None) -> Iterator[methods.Scored]:
     yield from methods.without_training(bench)
     if material is None:
         return
-    if not methods.missing():
+    if not methods.missing_packages():
         yield from methods.routellm(material)
     yield from methods.trained(material)
-    if bench.n >= _LEAST_IN_DOMAIN:
+    if bench.n >= _MIN_IN_DOMAIN:
         yield from methods.in_domain(material)

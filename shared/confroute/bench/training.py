@@ -1,4 +1,4 @@
-"""What heads are trained on in the replay: recorded models' answers to questions that are in no benchmark."""
+"""The training set of the replay: recorded models' answers to questions that no benchmark contains."""
 
 from __future__ import annotations
 
@@ -15,23 +15,29 @@ from typing import Any
 import numpy as np
 
 from confroute.errors import PolicyError
-from confroute.heads.base import Vectors, unit
+from confroute.heads.base import Vectors, unit_rows
 from confroute.heads.encoder import DEFAULT_MODEL, Encoder, encoder
 from confroute.heads.tuning import tune_encoder
 from confroute.stats.arrays import Array, Flags
 
-_GRAM = 5
-_CONTAINED = 0.5
-# A sequence of words in more test prompts than this is a form to fill in, not a question (cf. the 13-grams of Brown et
-# al., arXiv 2005.14165, appendix C, which are dropped beyond ten documents).
-_FORM = 10
+NINE = "nine_models_mmlu_medmcqa.jsonl.gz"
+OVERLAP = "mmlu_val_overlap_with_test_ids.json"
+WEAK = ("llama3.2-1b", "llama3.2-3b", "llama3.1-8b", "gpt-4o-mini", "qwen2.5-32b-coder-instruct")
+STRONG = ("llama3.1-70b", "llama3.1-405b", "gpt-4o", "qwen2.5-72b-instruct")
+# Near-duplicates share this part of their sequences of so many words, or have vectors of this cosine.
+_GRAM_WORDS = 5
+_MIN_SHARED = 0.5
+_MIN_COSINE = 0.95
+# A word sequence in more test prompts than this belongs to a template, not to a question (cf. the 13-grams of Brown et
+# al., arXiv 2005.14165, appendix C, which are dropped if they occur in more than ten documents).
+_MAX_PROMPTS = 10
 
 
 def near_duplicates(prompts: Sequence[str], tests: Sequence[str]) -> set[int]:
-    """Which of `prompts` share half of their five-word sequences with a test prompt; all of a shorter prompt's words.
+    """Indices of prompts that share half of their five-word sequences with a test prompt; short ones all their words.
 
-    Numbers count as equal, letters without case: a problem with other figures is a duplicate too. Sequences that stand
-    in more than ten test prompts are left out of the count, so that two questions of one form are no duplicates.
+    All numbers are equal and case is ignored, so that the same problem with other figures is a duplicate. Sequences in
+    more than ten test prompts are not counted, so that two questions from one template are not duplicates.
 
     Examples
     --------
@@ -40,51 +46,43 @@ def near_duplicates(prompts: Sequence[str], tests: Sequence[str]) -> set[int]:
     ... )
     {0}
     """
-    theirs = [_grams(text) for text in tests]
-    held = Counter(gram for grams in theirs for gram in grams)
-    forms = {gram for gram, count in held.items() if count > _FORM}
-    mine = [_grams(text) for text in prompts]
-    # A prompt that is nothing but form is compared as a whole.
-    mine = [grams - forms or grams for grams in mine]
-    holders: dict[str, list[int]] = defaultdict(list)
-    for at, grams in enumerate(mine):
+    test_grams = [_grams(text) for text in tests]
+    test_counts = Counter(gram for grams in test_grams for gram in grams)
+    templates = {gram for gram, count in test_counts.items() if count > _MAX_PROMPTS}
+    # A prompt that is nothing but template is compared as a whole.
+    prompt_grams = [grams - templates or grams for grams in map(_grams, prompts)]
+    prompts_with: dict[str, list[int]] = defaultdict(list)
+    for index, grams in enumerate(prompt_grams):
         for gram in grams:
-            holders[gram].append(at)
-    found: set[int] = set()
-    for grams in theirs:
-        shared = Counter(at for gram in grams for at in holders.get(gram, ()))
-        found |= {at for at, count in shared.items() if count >= _CONTAINED * len(mine[at])}
-    return found
+            prompts_with[gram].append(index)
+    duplicates: set[int] = set()
+    for grams in test_grams:
+        shared = Counter(index for gram in grams for index in prompts_with.get(gram, ()))
+        duplicates |= {at for at, count in shared.items() if count >= _MIN_SHARED * len(prompt_grams[at])}
+    return duplicates
 
 
 def _grams(text: str) -> set[str]:
     words = re.findall(r"[a-z]+|0", re.sub(r"\d[\d.,]*", " 0 ", text.lower()))
-    if len(words) < _GRAM:
+    if len(words) < _GRAM_WORDS:
         return {" ".join(words)} if words else set()
-    return {" ".join(words[at : at + _GRAM]) for at in range(len(words) - _GRAM + 1)}
-
-
-NINE = "nine_models_mmlu_medmcqa.jsonl.gz"
-OVERLAP = "mmlu_val_overlap_with_test_ids.json"
-WEAK = ("llama3.2-1b", "llama3.2-3b", "llama3.1-8b", "gpt-4o-mini", "qwen2.5-32b-coder-instruct")
-STRONG = ("llama3.1-70b", "llama3.1-405b", "gpt-4o", "qwen2.5-72b-instruct")
-_SAME = 0.95
+    return {" ".join(words[at : at + _GRAM_WORDS]) for at in range(len(words) - _GRAM_WORDS + 1)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainingSet:
-    """Prompts with the answers' correctness, and three kinds of labels made of it.
+    """Prompts with the correctness of several models' answers, and three kinds of labels derived from it.
 
     Attributes
     ----------
     source : str
-        What it was made of.
+        Where the data come from.
     prompts : tuple of str
     subjects : tuple of str
     weak, strong : array of 0 and 1, shape (models, n)
         Correctness of each model's answer, in the order of `WEAK` and `STRONG`.
     removed : int
-        Prompts left out because they, or almost they, are test prompts.
+        Number of prompts removed as near-duplicates of test prompts.
     """
 
     source: str
@@ -96,24 +94,26 @@ class TrainingSet:
 
     @property
     def battle(self) -> Array:
-        """Outcome of one battle of a strong and a weak model a prompt: 1, 0.5 or 0. What RouteLLM's heads learn from."""
-        weak, strong = self._turn()
+        """Outcome of one battle per prompt between a strong and a weak model, 1, 0.5 or 0: the label of RouteLLM's heads."""
+        weak, strong = self._battle_models()
         return (1 + strong - weak) / 2
 
     @property
     def wrong(self) -> Array:
         """Whether the weak model of the battle is wrong: the accuracy label of TO-Router."""
-        return 1 - self._turn()[0]
+        return 1 - self._battle_models()[0]
 
-    def _turn(self) -> tuple[Array, Array]:
-        # Each prompt's battle is between the next pair; the smallest model is no edge that anyone would choose.
-        each = np.arange(len(self.prompts))
-        return self.weak[1:][each % (len(WEAK) - 1), each], self.strong[each % len(STRONG), each]
+    def _battle_models(self) -> tuple[Array, Array]:
+        """Correctness of the weak and the strong model of each prompt's battle."""
+        # Prompts take the pairs in turn; the smallest model is left out, as nobody would use it as an edge.
+        index = np.arange(len(self.prompts))
+        return self.weak[1:][index % (len(WEAK) - 1), index], self.strong[index % len(STRONG), index]
 
     def gain(self, *, without: tuple[str, ...] = (), wrong: float = 0.0) -> Array:
-        """Soft label in [0, 1] over all models but those in `without`.
+        """Soft label in [0, 1] over all models except those in `without`.
 
-        Strong right minus weak right, and `wrong` times weak wrong, each the mean over models, scaled.
+        It is how often strong models are right, minus how often weak ones are, plus `wrong` times how often weak ones are
+        wrong, scaled to [0, 1].
         """
         weak = np.mean(
             [row for name, row in zip(WEAK, self.weak, strict=True) if name not in without], axis=0
@@ -123,8 +123,10 @@ class TrainingSet:
         )
         return np.asarray((1 + strong - weak + wrong * (1 - weak)) / (2 + wrong))
 
-    def apart(self, tests: Sequence[str], vectors: Vectors, test_vectors: Vectors) -> tuple[Flags, Flags]:
-        """Which prompts are no near-duplicate of `tests` by words, and which have no test prompt at cosine 0.95 or more.
+    def distinct_from(
+        self, tests: Sequence[str], vectors: Vectors, test_vectors: Vectors
+    ) -> tuple[Flags, Flags]:
+        """Flag the prompts that are not near-duplicates of `tests` by their words, and those that are not by their vectors.
 
         Parameters
         ----------
@@ -132,43 +134,43 @@ class TrainingSet:
         vectors, test_vectors : array of float, shape (n, dim) and (len(tests), dim)
             Embeddings of the training prompts and of `tests`.
         """
-        near = near_duplicates(self.prompts, tests)
-        similar = (unit(vectors) @ unit(test_vectors).T).max(axis=1)
-        by_words = np.array([at not in near for at in range(len(self.prompts))])
-        return by_words, np.asarray(similar < _SAME)
+        duplicates = near_duplicates(self.prompts, tests)
+        similarity = (unit_rows(vectors) @ unit_rows(test_vectors).T).max(axis=1)
+        by_words = np.array([index not in duplicates for index in range(len(self.prompts))])
+        return by_words, np.asarray(similarity < _MIN_COSINE)
 
-    def only(self, keep: Flags) -> TrainingSet:
-        """The prompts in `keep`; the others count as removed."""
-        chosen = np.flatnonzero(keep)
+    def subset(self, keep: Flags) -> TrainingSet:
+        """The prompts whose flag is set; the others count as removed."""
+        indices = np.flatnonzero(keep)
         return replace(
             self,
-            prompts=tuple(self.prompts[at] for at in chosen),
-            subjects=tuple(self.subjects[at] for at in chosen),
-            weak=self.weak[:, chosen],
-            strong=self.strong[:, chosen],
-            removed=self.removed + len(self.prompts) - chosen.size,
+            prompts=tuple(self.prompts[at] for at in indices),
+            subjects=tuple(self.subjects[at] for at in indices),
+            weak=self.weak[:, indices],
+            strong=self.strong[:, indices],
+            removed=self.removed + len(self.prompts) - indices.size,
         )
 
 
-def training_set(folder: Path) -> TrainingSet | None:
-    """MMLU validation and dev questions with the recorded models' answers, or None where the file is not there.
+def load_training_set(folder: Path) -> TrainingSet | None:
+    """Read MMLU's validation and dev questions with the recorded models' answers; None if the file is missing.
 
     Parameters
     ----------
     folder : Path
-        Holds `nine_models_mmlu_medmcqa.jsonl.gz`.
+        Contains `nine_models_mmlu_medmcqa.jsonl.gz`.
 
     Raises
     ------
     PolicyError
-        A file that cannot be read.
+        A file cannot be read.
     """
     if not (folder / NINE).is_file():
         return None
     try:
         return _mmlu(folder)
     except (OSError, ValueError, KeyError) as error:
-        msg = f"{folder}: {type(error).__name__}: {error}: expected the recorded files as they are"
+        msg = f"{folder}: {type(error).__name__}: {error}: expected the recorded files, unchanged"
         raise PolicyError(msg) from error
 
 
@@ -179,51 +181,51 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _mmlu(folder: Path) -> TrainingSet:
     rows = [row for row in _rows(folder / NINE) if row["dataset"] == "mmlu"]
-    known = folder / OVERLAP
-    overlap = {*json.loads(known.read_text(encoding="utf-8"))} if known.is_file() else set()
+    overlap_file = folder / OVERLAP
+    overlap = {*json.loads(overlap_file.read_text(encoding="utf-8"))} if overlap_file.is_file() else set()
     kept = [row for row in rows if row["id"] not in overlap]
 
-    def right(names: tuple[str, ...]) -> Array:
+    def correctness(names: tuple[str, ...]) -> Array:
         return np.array([[float(row["models"][name]["correct"]) for row in kept] for name in names])
 
     return TrainingSet(
         source="MMLU validation and dev, nine models' recorded answers",
         prompts=tuple(map(_as_routellm, kept)),
         subjects=tuple(str(row.get("subject")) for row in kept),
-        weak=right(WEAK),
-        strong=right(STRONG),
+        weak=correctness(WEAK),
+        strong=correctness(STRONG),
         removed=len(rows) - len(kept),
     )
 
 
 def _as_routellm(row: dict[str, Any]) -> str:
-    """A recorded question in the form of RouteLLM's prompts."""
+    """A recorded question in the format of RouteLLM's prompts."""
     choices = row["prompt"].split("Choices:\n", 1)[1].rsplit("\n\nAnswer", 1)[0]
-    lettered = re.sub(r"(?m)^([A-Z]): ", r"\g<1>. ", choices)
-    return f"{row['question']}\n{lettered}\nAnswer:"
+    options = re.sub(r"(?m)^([A-Z]): ", r"\g<1>. ", choices)
+    return f"{row['question']}\n{options}\nAnswer:"
 
 
-def tuned_on(
+def tuned_encoder(
     train: TrainingSet, *, cache: Path, base: str = DEFAULT_MODEL, say: Callable[[str], None] = lambda _: None
 ) -> Encoder:
-    """Tune `base` to predict every recorded model's correctness, or take what was tuned on the same before.
+    """Tune `base` to predict every recorded model's correctness, or reuse an encoder tuned on the same data before.
 
     Parameters
     ----------
     train : TrainingSet
-        Free of test prompts.
+        Without test prompts.
     cache : Path
         Folder of tuned models.
     base : str
         A local embedding model.
     say : callable
-        Told of progress.
+        Called with lines of progress.
     """
     qualities = np.concatenate([train.weak, train.strong]).T
     digest = hashlib.sha256("\0".join([base, *train.prompts]).encode())
     digest.update(np.ascontiguousarray(qualities).tobytes())
     folder = cache / f"tuned-{digest.hexdigest()[:16]}"
     if not folder.is_dir():
-        say(f"tuning {base} on {len(train.prompts)} prompts, minutes; kept in {folder}")
+        say(f"tuning {base} on {len(train.prompts)} prompts, which takes minutes; kept in {folder}")
         tune_encoder(train.prompts, qualities, folder, base=base, progress=say)
     return encoder(str(folder), features=True)

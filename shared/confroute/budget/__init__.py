@@ -1,4 +1,4 @@
-"""Spend, token and rate budgets, and the threshold that makes them last."""
+"""Budgets of money, tokens or calls, and a controller that moves a threshold so that they last."""
 
 from confroute.budget.budget import Budget
 from confroute.budget.paced import Paced

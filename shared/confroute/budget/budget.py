@@ -1,4 +1,4 @@
-"""What a budget allows and what it has spent: pure changes of its record, for any store."""
+"""A budget and its record: windows, reservations and settlements, as pure changes that any store can apply."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from confroute.budget.pacing import Pace, begun, turned
+from confroute.budget.pacing import Pace, end_window, new_traffic
 from confroute.errors import BudgetSpentError, PolicyError
 from confroute.policy.files import register
 from confroute.types import Request
 
-# Of sums of amounts, against the limit.
+# Rounding errors of sums of amounts, as a share of the limit.
 _ROUNDING = 1e-9
 Unit: TypeAlias = Literal["usd", "tokens", "calls"]
 
@@ -20,7 +20,7 @@ Unit: TypeAlias = Literal["usd", "tokens", "calls"]
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """What calls to the cloud may take in a window.
+    """Limits what calls to the cloud may cost in a window of time.
 
     Parameters
     ----------
@@ -29,21 +29,21 @@ class Budget:
     unit : {"usd", "tokens", "calls"}
         "calls" with a short window is a rate limit.
     window_s : float
-        Windows follow each other from midnight UTC (plus `offset_s`); 86400 is a day.
+        Length of a window; windows follow each other from midnight UTC (plus `offset_s`). 86400 is a day.
     name : str
-        Key in the store and in the decision: budgets of one name share their money.
+        Key in the store and in the decision: budgets of the same name share their money.
     per : str or None
-        A label, such as "tenant": calls with the tag "tenant=acme" have a budget of their own, and so have all calls
-        without one together.
+        A label, such as "tenant": calls tagged "tenant=acme" have a budget of their own, and all calls without such a
+        tag share one.
     hard : bool
-        True: a call whose worst case does not fit is not made. False: nothing is refused, the pace alone holds it.
+        True: refuse a call whose worst case does not fit. False: refuse nothing, and leave it to the pace.
     pace : Pace or None
         Moves a threshold so that the budget lasts the window.
 
     Raises
     ------
     PolicyError
-        A limit or window that is not positive, or an unknown unit.
+        The limit or window is not positive, or the unit is unknown.
     """
 
     limit: float
@@ -64,23 +64,23 @@ class Budget:
             raise PolicyError(msg)
 
     def key(self, request: Request) -> str:
-        """Where in the store this request's share of the budget stands."""
+        """The store's key for this request's budget."""
         if self.per is None:
             return f"budget/{self.name}"
         label = f"{self.per}="
-        whose = next((tag for tag in sorted(request.tags) if tag.startswith(label)), label)
-        return f"budget/{self.name}/{whose}"
+        tag = next((tag for tag in sorted(request.tags) if tag.startswith(label)), label)
+        return f"budget/{self.name}/{tag}"
 
-    def current(self, found: dict[str, Any] | None, now: float) -> dict[str, Any]:
-        """The record as it stands now: a new window begun, leases that ran out charged in full."""
+    def current(self, record: dict[str, Any] | None, now: float) -> dict[str, Any]:
+        """Bring the record up to date: start a new window if it is time, and charge expired leases in full."""
         window = int((now - self.offset_s) // self.window_s)
-        record = found or _fresh(window, self.pace.start if self.pace else 0.0)
-        # A clock that was set back must not bring money back.
+        record = record or _new_record(window, self.pace.start if self.pace else 0.0)
+        # Only forwards: a clock that is set back must not bring money back.
         if window > record["window"]:
             if self.pace is not None:
-                record["level"] = self.pace.opening(record)
-            turned(record)
-            # What is on its way stays; the next window's money is whole.
+                record["level"] = self.pace.opening_level(record)
+            end_window(record)
+            # Reservations of calls that are under way stay; apart from them the new window's money is untouched.
             record |= {"window": window, "spent": 0.0, "sent": 0, "spent_by_sent": 0.0}
         for lease, (amount, until) in [*record["held"].items()]:
             if until <= now:
@@ -89,17 +89,17 @@ class Budget:
         return record
 
     def left(self, record: dict[str, Any]) -> float:
-        """What is neither spent nor reserved."""
+        """The amount that is neither spent nor reserved."""
         return float(self.limit - record["spent"] - sum(amount for amount, _ in record["held"].values()))
 
-    def part(self, now: float) -> float:
-        """How much of the window has passed, in [0, 1)."""
+    def elapsed(self, now: float) -> float:
+        """Fraction of the window that has passed, in [0, 1)."""
         return ((now - self.offset_s) % self.window_s) / self.window_s
 
 
-def _fresh(window: int, level: float) -> dict[str, Any]:
+def _new_record(window: int, level: float) -> dict[str, Any]:
     money = {"window": window, "spent": 0.0, "held": {}, "sent": 0, "spent_by_sent": 0.0}
-    return {**money, **begun(), "level": level, "trim": 0.0}
+    return {**money, **new_traffic(), "level": level, "trim": 0.0}
 
 
 def reserve(
@@ -111,12 +111,12 @@ def reserve(
     lease_s: float,
     keeps_draft: bool,
 ) -> str:
-    """Set the worst case of one call aside in every budget, or in none; return the lease.
+    """Reserve the worst case of one call in every budget, or in none; return the lease.
 
     Raises
     ------
     BudgetSpentError
-        It does not fit into one of the hard ones.
+        It does not fit into one of the hard budgets.
     """
     for budget, record, amount in zip(budgets, records, amounts, strict=True):
         left = budget.left(record)
@@ -126,7 +126,7 @@ def reserve(
                 wanted=amount,
                 left=max(0.0, left),
                 unit=budget.unit,
-                renewed_in_s=budget.window_s * (1 - budget.part(now)),
+                renewed_in_s=budget.window_s * (1 - budget.elapsed(now)),
                 keeps_draft=keeps_draft,
             )
     lease = uuid.uuid4().hex
@@ -136,13 +136,13 @@ def reserve(
 
 
 def settle(records: Sequence[dict[str, Any]], lease: str, amounts: Sequence[float]) -> list[float]:
-    """Put what a call really took in the place of its lease; return by how much it was more than reserved."""
-    over = []
+    """Replace a call's reservations by what it really cost; return by how much each was exceeded."""
+    excess = []
     for record, amount in zip(records, amounts, strict=True):
-        held = record["held"].pop(lease, None)
-        # A lease that ran out was charged in full already.
-        record["spent"] += amount if held else 0.0
+        reservation = record["held"].pop(lease, None)
+        # An expired lease was charged in full already.
+        record["spent"] += amount if reservation else 0.0
         record["sent"] += 1 if amount > 0 else 0
         record["spent_by_sent"] += amount
-        over.append(max(0.0, amount - held[0]) if held else 0.0)
-    return over
+        excess.append(max(0.0, amount - reservation[0]) if reservation else 0.0)
+    return excess

@@ -103,7 +103,7 @@ def _say(text: str) -> None:
 def _benchmarks(args: argparse.Namespace) -> int:
     from confroute.bench.report import write
     from confroute.bench.run import replay
-    from confroute.bench.training import tuned_on
+    from confroute.bench.training import tuned_encoder
     from confroute.heads.encoder import encoder
     from confroute.models.catalog import cache_dir
 
@@ -112,7 +112,7 @@ def _benchmarks(args: argparse.Namespace) -> int:
         args.data,
         train=_training(args.train),
         encoder=lambda: encoder(args.encoder, features=True),
-        tune=lambda train: tuned_on(train, cache=cache, base=args.encoder, say=_say),
+        tune=lambda train: tuned_encoder(train, cache=cache, base=args.encoder, say=_say),
         cache=cache,
         resamples=args.resamples,
         say=_say,

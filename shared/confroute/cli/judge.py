@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from confroute.judge import Judge, Winner
     from confroute.judge.agreement import Item
     from confroute.judge.files import SideName
-    from confroute.judge.judging import Spent
+    from confroute.judge.judging import JudgeUsage
     from confroute.policy.rules import KeepPrivate
     from confroute.types import JSON
 
@@ -129,19 +129,21 @@ def _rule(args: argparse.Namespace) -> KeepPrivate:
 def run_grade(args: argparse.Namespace) -> int:
     """Grade and write; 1 if some could not be graded."""
     from confroute.cli._progress import progress
-    from confroute.judge import spent
-    from confroute.judge.files import singles, with_grades
+    from confroute.judge import judge_usage
+    from confroute.judge.files import singles_to_grade, with_grades
     from confroute.recording import read_rows, write_rows
 
     sides: tuple[SideName, ...] = ("edge", "cloud") if args.side == "both" else (args.side,)
-    wanted = list(singles(read_rows(args.data), sides, again=args.again, private=_rule(args)))[: args.limit]
+    wanted = list(singles_to_grade(read_rows(args.data), sides, again=args.again, private=_rule(args)))[
+        : args.limit
+    ]
     # What a run that dies has paid for is found again in the cache.
     cache = args.cache or Path(f"{args.out}.replies.sqlite")
     with _judge(args, cache) as judge, progress(len(wanted), unit="answers") as tick:
         graded = judge.grade(wanted, progress=lambda one: tick(one.score is not None))
     by_id = {one.id: one for one in graded}
     write_rows(args.out, (with_grades(row, by_id) for row in read_rows(args.data)))
-    taken, scores = spent(graded), [one.score for one in graded if one.score is not None]
+    taken, scores = judge_usage(graded), [one.score for one in graded if one.score is not None]
     price = price_of(args.price)
     prices: dict[str, Any] = {} if price is None else dict.fromkeys(taken.usage, price)
     told: dict[str, JSON] = {
@@ -161,7 +163,7 @@ def run_compare(args: argparse.Namespace) -> int:
     """Compare and print; 1 if some pairs got no verdict."""
     from confroute.cli._progress import progress
     from confroute.judge.files import read_pairs
-    from confroute.judge.summary import compared
+    from confroute.judge.summary import summarise
 
     pairs = read_pairs(args.a, args.b, side_a=args.side_a, side_b=args.side_b, private=_rule(args))[
         : args.limit
@@ -174,7 +176,7 @@ def run_compare(args: argparse.Namespace) -> int:
         args.out.write_text("".join(lines), encoding="utf-8")
     price = price_of(args.price)
     prices = {} if price is None else {model.name: price for model in judge.models}
-    _print(compared(found, gold=_gold(args.gold), prices=prices), as_json=args.json)
+    _print(summarise(found, gold=_gold(args.gold), prices=prices), as_json=args.json)
     return _failed([one.error for one in found])
 
 
@@ -234,7 +236,7 @@ def _asked(args: argparse.Namespace, items: list[Item]) -> tuple[list[Item], lis
     from dataclasses import replace
 
     from confroute.cli._progress import progress
-    from confroute.judge import Pair, spent
+    from confroute.judge import Pair, judge_usage
 
     rule = _rule(args)
     pairs = [
@@ -243,7 +245,7 @@ def _asked(args: argparse.Namespace, items: list[Item]) -> tuple[list[Item], lis
     ]
     with _judge(args, args.cache) as judge, progress(len(pairs), unit="pairs") as tick:
         found = judge.compare(pairs, progress=lambda one: tick(one.winner is not None))
-    _paid(args, spent(found))
+    _paid(args, judge_usage(found))
     asked = [
         replace(item, verdicts={vote.judge: vote.orders for vote in one.votes})
         for item, one in zip(items, found, strict=True)
@@ -251,7 +253,7 @@ def _asked(args: argparse.Namespace, items: list[Item]) -> tuple[list[Item], lis
     return asked, [one.error for one in found]
 
 
-def _paid(args: argparse.Namespace, taken: Spent) -> None:
+def _paid(args: argparse.Namespace, taken: JudgeUsage) -> None:
     price = price_of(args.price)
     usd = taken.cost_usd({} if price is None else dict.fromkeys(taken.usage, price))
     cost = "cost not known (--price)" if usd is None else f"{usd:.4g} USD"

@@ -218,6 +218,6 @@ def _show(args: argparse.Namespace, summary: Summary) -> None:
         print(
             f"failed prompts and why: {args.out}.errors.jsonl; run again to try them again", file=sys.stderr
         )
-    for name in summary.suspicious():
+    for name in summary.models_with_constant_samples():
         told = f"all samples of the {name} are letter for letter the same on every prompt: it ignores the temperature"
         print(f"warning: {told}, so that its entropy says nothing", file=sys.stderr)

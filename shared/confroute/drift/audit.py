@@ -1,4 +1,4 @@
-"""Shadow audits: a share of the edge's answers is also asked of the cloud, after the user has the answer."""
+"""Shadow audits: the cloud is also asked a share of the calls that the edge answered, after the user has the answer."""
 
 from __future__ import annotations
 
@@ -24,36 +24,37 @@ _log = logging.getLogger("confroute")
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audited(Wrapper):
-    """A policy whose kept answers are audited, and what happens when they have become worse than promised.
+    """Audits a share of the edge's kept answers, and reacts when they have become worse than promised.
 
     Parameters
     ----------
     policy : Policy
     test : DriftTest
-        The promise and its false-alarm rate.
+        The promised loss and the false-alarm rate.
     share : float in (0, 1]
-        Share of the edge's kept answers that is audited: the propensity in their decisions. Each audit costs a cloud
+        Share of the edge's kept answers to audit; their decisions record it as the propensity. Each audit costs a cloud
         call; the user never waits for it.
     on_alarm : {"warn", "widen", "cloud"}
-        Log it; multiply the policy's thresholds by `widen`, so that fewer answers are kept; or pass over the edge. Each
-        holds until `reset`. Rules come first in all cases: what is private stays where it is.
+        Log a warning; multiply the policy's thresholds by `widen`, so that fewer answers are kept; or skip the edge.
+        Each holds until `reset`. Rules still come first: private text never leaves the edge.
     widen : float in (0, 1)
     loss : callable
-        `loss(question, edge, cloud)` in [0, 1] of two `Generation`; `disagreement` if not given.
+        `loss(question, edge, cloud)` in [0, 1] of two `Generation`; `disagreement` by default.
     name : str
-        Key in the store: audits of one name share their test.
+        Key in the store: audits of the same name share their test.
     store : Store or str
         See `confroute.state.open_store`.
 
     Raises
     ------
     PolicyError
-        A number out of range, an unknown word, or a budget inside, which would leave the audits unpaid.
+        A number out of range, an unknown `on_alarm`, or a budget inside, which would not see what audits cost.
 
     Notes
     -----
-    Audited are calls that a draft's own evidence kept: not private ones, not forced or ruled ones, no degraded answers.
-    Who is audited is drawn before the call, without looking at it, so the audited losses are a sample of all.
+    Only calls whose draft was kept on its own evidence are audited: no private calls, no calls settled by a forced route
+    or a rule, no degraded answers. The calls to audit are drawn beforehand, without looking at them, so that the audited
+    losses are a random sample.
     """
 
     policy: Policy
@@ -67,21 +68,21 @@ class Audited(Wrapper):
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1 or not 0 < self.widen < 1:
-            msg = f"share={self.share}, widen={self.widen}: expected a share in (0, 1] and a factor in (0, 1)"
+            msg = f"share={self.share}, widen={self.widen}: expected share in (0, 1] and widen in (0, 1)"
             raise PolicyError(msg)
         if self.on_alarm not in {"warn", "widen", "cloud"}:
             msg = f"on_alarm is {self.on_alarm!r}: expected 'warn', 'widen' or 'cloud'"
             raise PolicyError(msg)
         if any(getattr(inner, "pays", False) for inner in nested_policies(self.policy)):
-            msg = "a budget inside would not see what audits cost: put Paced around Audited"
+            msg = "a Paced inside Audited would not see what audits cost: put Paced around Audited"
             raise PolicyError(msg)
         if self.on_alarm == "widen" and any(
             getattr(inner, "learns", False) for inner in nested_policies(self.policy)
         ):
-            msg = "on_alarm='widen' would undo the thresholds that are learned inside: take 'warn' or 'cloud'"
+            msg = "on_alarm='widen' would undo the thresholds that the policy learns: use 'warn' or 'cloud'"
             raise PolicyError(msg)
         if self.on_alarm == "widen" and not self._gates:
-            msg = "on_alarm='widen' moves the thresholds of gates, and this policy has none: take 'warn' or 'cloud'"
+            msg = "on_alarm='widen' moves the thresholds of gates, and this policy has none: use 'warn' or 'cloud'"
             raise PolicyError(msg)
 
     @property
@@ -93,69 +94,71 @@ class Audited(Wrapper):
         return f"audit/{self.name}"
 
     def state(self) -> dict[str, Any]:
-        """Audits, the sum of their losses, the wealth of each bet, and after how many the alarm was raised."""
-        found: dict[str, Any] = self._change(lambda state: state)
-        return found
+        """The test's state: number of audits, sum of losses, wealth of each bet, and the audit that raised the alarm."""
+        return self._change(lambda state: state)
 
     def reset(self) -> None:
-        """Begin a new test, after the edge was mended or the policy fitted anew."""
+        """Start a new test, once the edge has been repaired or the policy fitted again."""
         self._change(lambda state: self.test.begin())
 
     def flow(self, request: Request) -> AskGenerator[Routed]:
         """Route one request; see `confroute.flow.Policy`."""
         store = open_store(self.store)
         try:
-            drawn = yield Consult(
+            evidence = yield Consult(
                 work=lambda: (by_chance(self.share), self.state()["alarm_at"]), waits=store.waits
             )
         except StateError as error:
-            _log.warning("%s: calls are neither audited nor under its alarm", error)
+            _log.warning("%s: calls are not audited and an alarm has no effect", error)
             return annotate(
                 (yield from self.policy.flow(request)), "audit", {"propensity": 0.0, "audited": False}
             )
-        audit, alarm_at = drawn.value
+        audit, alarm_at = evidence.value
         routed = yield from self.policy.flow(
-            request if alarm_at is None else self._alarmed(request, alarm_at)
+            request if alarm_at is None else self._under_alarm(request, alarm_at)
         )
         note: dict[str, JSON] = {"propensity": self.share, "audited": False}
         if alarm_at is not None:
             note |= {"alarm_at": alarm_at, "on_alarm": self.on_alarm}
-        if not self._auditable(routed):
+        if not self._can_audit(routed):
             note["propensity"] = 0.0
         elif audit:
             try:
-                yield Shadow(ask=Draft(tier=self.tiers[-1]), then=self._then(request, routed.generation))
+                yield Shadow(ask=Draft(tier=self.tiers[-1]), then=self._recorder(request, routed.generation))
                 note["audited"] = True
             except (BudgetSpentError, StateError) as error:
-                # No audit is worth the answer that is there already.
+                # The answer is there already: an audit that fails must not cost it.
                 note |= {"propensity": 0.0, "skipped": type(error).__name__}
         return annotate(routed, "audit", note)
 
-    def _auditable(self, routed: Routed) -> bool:
+    def _can_audit(self, routed: Routed) -> bool:
         decision = routed.decision
         kept = decision.route != self.tiers[-1] and decision.stage in {"draft", "evidence", "no_signal"}
         return kept and not decision.private and not decision.degraded
 
-    def _alarmed(self, request: Request, alarm_at: int) -> Request:
+    def _under_alarm(self, request: Request, alarm_at: int) -> Request:
+        """The request with the edge closed or its thresholds narrowed."""
         if self.on_alarm == "cloud":
             first = self.tiers[0]
-            known = request.tiers.get(first) or Tier(name=first, model=first)
-            closed = replace(known, closed=f"drift alarm after {alarm_at} audits")
+            tier = request.tiers.get(first) or Tier(name=first, model=first)
+            closed = replace(tier, closed=f"drift alarm after {alarm_at} audits")
             return replace(request, tiers={**request.tiers, first: closed})
         if self.on_alarm == "widen" and request.threshold is None:
             gates = [gate.for_tags(request.tags) for gate in self._gates]
-            narrow = {gate.signal.name: gate.threshold.value * self.widen for gate in gates}
+            thresholds = {gate.signal.name: gate.threshold.value * self.widen for gate in gates}
             source = f"times {self.widen:g} after a drift alarm"
-            return replace(request, threshold=narrow, threshold_source=source)
+            return replace(request, threshold=thresholds, threshold_source=source)
         return request
 
-    def _then(self, request: Request, edge: Generation) -> Callable[[Evidence | Exception], None]:
-        def then(outcome: Evidence | Exception) -> None:
+    def _recorder(self, request: Request, edge: Generation) -> Callable[[Evidence | Exception], None]:
+        """A function that takes the cloud's answer, updates the test, and logs an alarm."""
+
+        def record(outcome: Evidence | Exception) -> None:
             if isinstance(outcome, Exception):
                 _log.warning("an audit of %s failed: %s", self.name, type(outcome).__name__)
                 return
             loss = (self.loss or disagreement)(request.asked, edge, outcome.generations[0])
-            before, after = self._change_both(lambda state: self.test.update(state, loss))
+            before, after = self._transition(lambda state: self.test.update(state, loss))
             if before["alarm_at"] is None and after["alarm_at"] is not None:
                 _log.warning(
                     "drift alarm of %s: mean loss %.3g in %d audits, promised %.3g; on_alarm=%r",
@@ -163,18 +166,21 @@ class Audited(Wrapper):
                     *(self.test.level, self.on_alarm),
                 )
 
-        return then
+        return record
 
     def _change(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-        return self._change_both(change)[1]
+        """Change the test's state in the store; return the new state."""
+        return self._transition(change)[1]
 
-    def _change_both(
+    def _transition(
         self, change: Callable[[dict[str, Any]], dict[str, Any]]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        def both(found: list[dict[str, Any] | None]) -> tuple[list[dict[str, Any]], Any]:
-            before = found[0] or self.test.begin()
+        """Change the test's state in the store; return the states before and after."""
+
+        def on_records(records: list[dict[str, Any] | None]) -> tuple[list[dict[str, Any]], Any]:
+            before = records[0] or self.test.begin()
             after = change(before)
             return [after], (before, after)
 
-        result: tuple[dict[str, Any], dict[str, Any]] = open_store(self.store).change([self._key], both)
-        return result
+        states: tuple[dict[str, Any], dict[str, Any]] = open_store(self.store).change([self._key], on_records)
+        return states

@@ -1,4 +1,4 @@
-"""A test for drift that may be looked at after every audit, for ever, and still keeps its false-alarm rate."""
+"""A sequential test for drift: it may be read after every audit, for ever, and still keeps its false-alarm rate."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 from confroute.errors import PolicyError
 from confroute.policy.files import register
 
-# Bets as shares of the largest one that cannot lose everything, 1 / level.
+# Bets as shares of 1 / level, the largest stake that cannot lose everything.
 _BETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftTest:
-    """Tests "the mean loss of kept answers is at most `level`" on one audited loss after another.
+    """Raises an alarm once the audited losses prove that the mean loss of kept answers is above `level`.
 
     Parameters
     ----------
     level : float in (0, 1)
-        The mean loss that was promised, such as a certificate's.
+        The promised mean loss, such as a certificate's.
     false_alarm : float in (0, 1)
         Probability of ever raising an alarm while the promise holds, over any number of audits.
 
@@ -33,14 +33,14 @@ class DriftTest:
 
     Notes
     -----
-    An e-process: from a possible change point s on, the wealth of a gambler who stakes the share b of the largest
+    An e-process: the wealth of a gambler who, from a possible change point s on, stakes the share b of the largest
     stake 1 / level on each loss L, prod (1 + (b / level) (L - level)). Its expectation never grows while the mean loss
-    is at most `level`, whatever the losses depend on; so is that of the average over six bets and over all change
-    points s with the prior weight 1/(1 + ln s) - 1/(1 + ln(s + 1)), which sums to 1. By Ville's inequality it ever
-    reaches 1 / false_alarm with probability at most false_alarm. The sum over s needs one number a bet (a weighted
-    Shiryaev-Roberts recursion), so the state does not grow. After Waudby-Smith and Ramdas (JRSS B 2024, arXiv
-    2010.09686) for the bets and Shin, Ramdas and Rinaldo (arXiv 2203.03532) for the change points, with weights that
-    sum to 1 in place of theirs, which bound how often alarms come, not whether one ever does.
+    is at most `level`, whatever the losses depend on. The same holds for its average over six bets and over all change
+    points s with the prior weights 1/(1 + ln s) - 1/(1 + ln(s + 1)), which sum to 1. By Ville's inequality it ever
+    reaches 1 / false_alarm with probability at most false_alarm. The sum over s needs one number per bet (a weighted
+    Shiryaev-Roberts recursion), so the state does not grow. The bets follow Waudby-Smith and Ramdas (JRSS B 2024, arXiv
+    2010.09686), the change points Shin, Ramdas and Rinaldo (arXiv 2203.03532), whose weights bound how often alarms
+    come; weights that sum to 1 bound whether one ever does.
 
     Examples
     --------
@@ -58,16 +58,16 @@ class DriftTest:
             raise PolicyError(msg)
 
     def begin(self) -> dict[str, Any]:
-        """The state before the first audit; JSON."""
+        """The state before the first audit, as JSON."""
         return {"audits": 0, "lost": 0.0, "wealth": [0.0] * len(_BETS), "alarm_at": None}
 
     def update(self, state: dict[str, Any], loss: float) -> dict[str, Any]:
-        """The state after one more audited loss in [0, 1]; an alarm stays.
+        """Return the state after one more audited loss in [0, 1]; an alarm stays.
 
         Raises
         ------
         ValueError
-            A loss outside [0, 1].
+            The loss is outside [0, 1].
         """
         if not 0 <= loss <= 1:
             msg = f"the audited loss is {loss}: expected a number in [0, 1]"
@@ -84,11 +84,11 @@ class DriftTest:
         return {"audits": audits, "lost": state["lost"] + loss, "wealth": wealth, "alarm_at": alarm_at}
 
     def evidence(self, state: dict[str, Any]) -> float:
-        """The e-value so far: the alarm is raised when it reaches 1 / false_alarm."""
+        """The e-value so far; the alarm is raised when it reaches 1 / false_alarm."""
         return self._evidence(state["wealth"], state["audits"])
 
     def first_alarm(self, losses: Sequence[float]) -> int | None:
-        """After how many of these losses the alarm is raised, if it is."""
+        """Number of these losses after which the alarm is raised; None if it is not."""
         state = self.begin()
         for loss in losses:
             state = self.update(state, loss)
@@ -101,5 +101,5 @@ class DriftTest:
 
 
 def _unspent(audits: int) -> float:
-    """Weight of the change points that are still to come."""
+    """Prior weight of all change points after this many audits."""
     return 1 / (1 + math.log(audits + 1))

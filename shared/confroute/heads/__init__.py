@@ -1,4 +1,4 @@
-"""Heads: what the prompt alone says about which model to ask, with the uncertainty of saying so."""
+"""Heads predict from the prompt alone which model will answer better, and how uncertain that prediction is."""
 
 from confroute.heads.base import Estimate, Head, TextHead
 from confroute.heads.encoder import FEATURES, Encoder, EncoderId, encoder, prompt_features

@@ -1,4 +1,4 @@
-"""What a head is: prompt vectors in, the probability that the cloud's answer is the better one out."""
+"""The two interfaces of a head, the checks of its input, and the vector arithmetic that heads share."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Numbers: TypeAlias = "npt.NDArray[np.float64]"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Estimate:
-    """What a head says of n prompts.
+    """A head's prediction for n prompts.
 
     Attributes
     ----------
     cloud_wins : array of float in [0, 1], shape (n,)
         Probability that the cloud's answer is the better one; a tie counts one half.
     spread : array of float, shape (n,)
-        Standard deviation of that probability, as far as the head itself does not know it: 0 is sure, 0.5 the most
-        a probability can have.
+        The head's own uncertainty about that probability, as a standard deviation: 0 is certain, 0.5 the largest
+        possible.
     parts : mapping of str to array, shape (n,)
-        What `spread` is made of, as standard deviations, where the head can tell: "ensemble" and "dropout".
+        The components of `spread` as standard deviations ("ensemble" and "dropout"), from heads that separate them.
     """
 
     cloud_wins: Numbers
@@ -39,11 +39,11 @@ class Estimate:
 
 @runtime_checkable
 class Head(Protocol):
-    """One way to estimate from vectors. A head is a value: it is made by `fit` or `load_head` and never changes."""
+    """Predicts from prompt vectors. A head is an immutable value, made by `fit` or `load_head`."""
 
     @property
     def kind(self) -> str:
-        """Name in files."""
+        """The kind's name in files."""
         ...
 
     @property
@@ -52,90 +52,90 @@ class Head(Protocol):
         ...
 
     def estimate(self, vectors: npt.ArrayLike) -> Estimate:
-        """Estimate n prompts, shape (n, dim), or one, shape (dim,)."""
+        """Predict for n prompts, shape (n, dim), or for one, shape (dim,)."""
         ...
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """What `save_head` writes as tensors."""
+        """The tensors that `save_head` writes."""
         ...
 
     def settings(self) -> dict[str, JSON]:
-        """What `save_head` writes as JSON."""
+        """The settings that `save_head` writes as JSON."""
         ...
 
 
 @runtime_checkable
 class TextHead(Protocol):
-    """A head that reads the prompts themselves: it needs no encoder, and has no `dim`, by which the two are told apart."""
+    """Predicts from the prompts' texts, without an encoder. It has no `dim`, which is how it differs from a `Head`."""
 
     @property
     def kind(self) -> str:
-        """Name in files."""
+        """The kind's name in files."""
         ...
 
     def estimate(self, texts: Sequence[str]) -> Estimate:
-        """Estimate n prompts."""
+        """Predict for n prompts."""
         ...
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """What `save_head` writes as tensors."""
+        """The tensors that `save_head` writes."""
         ...
 
     def settings(self) -> dict[str, JSON]:
-        """What `save_head` writes as JSON."""
+        """The settings that `save_head` writes as JSON."""
         ...
 
 
-def check_encoder(head: Head | TextHead, *, given: bool) -> None:
-    """Refuse a head that takes vectors where no encoder is given, and one that reads texts where one is.
+def check_head_input(head: Head | TextHead, *, has_encoder: bool) -> None:
+    """Refuse a head on vectors that comes without an encoder, and a head on texts that comes with one.
 
     Raises
     ------
     PolicyError
-        As said.
+        The encoder is missing or superfluous.
     """
-    if given == hasattr(head, "dim"):
+    if has_encoder == hasattr(head, "dim"):
         return
-    if given:
+    if has_encoder:
         msg = f"a head of kind {head.kind!r} reads the texts itself: leave the encoder out"
     else:
         msg = f"a head of kind {head.kind!r} takes vectors: give the encoder it was trained with"
     raise PolicyError(msg)
 
 
-def rows(vectors: npt.ArrayLike, dim: int) -> Vectors:
-    """Vectors as float32 rows of length `dim`.
+def check_vectors(vectors: npt.ArrayLike, dim: int) -> Vectors:
+    """Return the vectors as float32 rows of length `dim`.
 
     Raises
     ------
     RequestError
-        Another length, or values that are not finite.
+        The vectors have another length, or hold values that are not finite.
     """
-    found = np.atleast_2d(np.asarray(vectors, dtype=np.float32))
-    if found.ndim != 2 or found.shape[1] != dim:
-        msg = f"vectors of shape {found.shape}: expected (n, {dim}), from the encoder that the head was trained with"
+    x = np.atleast_2d(np.asarray(vectors, dtype=np.float32))
+    if x.ndim != 2 or x.shape[1] != dim:
+        msg = f"vectors of shape {x.shape}: expected (n, {dim}), from the encoder that the head was trained with"
         raise RequestError(msg)
     # One pass over the data: a sum is not finite if any value is not.
-    if not math.isfinite(found.sum(dtype=np.float64)):
+    if not math.isfinite(x.sum(dtype=np.float64)):
         msg = "vectors hold values that are not finite: check the embedding model"
         raise RequestError(msg)
-    return found
+    return x
 
 
-def training_rows(vectors: npt.ArrayLike, cloud_wins: npt.ArrayLike) -> tuple[Vectors, Numbers]:
-    """Training data, checked.
+def check_training_data(vectors: npt.ArrayLike, cloud_wins: npt.ArrayLike) -> tuple[Vectors, Numbers]:
+    """Return the training data as arrays of the right type, once they are fit to learn from.
 
     Parameters
     ----------
     vectors : array of float, shape (n, dim)
     cloud_wins : array of float in [0, 1], shape (n,)
-        1 where the cloud's answer is better, 0 where the edge's is, 0.5 for a tie; anything between for soft labels.
+        1 where the cloud's answer is better, 0 where the edge's is, 0.5 for a tie; any value between is a soft label.
 
     Raises
     ------
     CalibrationError
-        Fewer than 8 rows, shapes that do not fit, values that are not finite or outside [0, 1], or labels that are
-        all equal.
+        Fewer than 8 rows, mismatched shapes, values that are not finite or outside [0, 1], or labels that are all
+        equal.
     """
     x = np.ascontiguousarray(vectors, dtype=np.float32)
     y = np.asarray(cloud_wins, dtype=np.float64)
@@ -143,19 +143,25 @@ def training_rows(vectors: npt.ArrayLike, cloud_wins: npt.ArrayLike) -> tuple[Ve
         msg = f"vectors of shape {x.shape} and labels of shape {y.shape}: expected (n, dim) and (n,) with n of 8 or more"
         raise CalibrationError(msg)
     if not np.isfinite(x).all() or not (np.isfinite(y) & (y >= 0) & (y <= 1)).all():
-        msg = "vectors have to be finite, and cloud_wins has to lie in [0, 1] (1 cloud, 0.5 tie, 0 edge)"
+        msg = "expected finite vectors, and cloud_wins in [0, 1] (1 cloud, 0.5 tie, 0 edge)"
         raise CalibrationError(msg)
     if y.min() == y.max():
-        msg = f"all {y.size} labels are {y[0]:g}: a head needs prompts of both kinds to learn from"
+        msg = f"all {y.size} labels are {y[0]:g}: a head learns from prompts of both kinds, so add prompts with other labels"
         raise CalibrationError(msg)
     return x, y
 
 
-def unit(vectors: Vectors) -> Vectors:
-    """Rows of Euclidean length 1; a row of zeros stays one."""
+def unit_rows(vectors: Vectors) -> Vectors:
+    """Scale each row to Euclidean length 1; a row of zeros stays as it is."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     lengths[lengths == 0] = 1
     return np.asarray(vectors / lengths, dtype=np.float32)
+
+
+def column_scales(x: Vectors) -> tuple[Vectors, Vectors]:
+    """Mean and standard deviation of each column, to standardise by; a constant column keeps scale 1."""
+    mean, scale = x.mean(axis=0), x.std(axis=0)
+    return mean, np.where(scale > 1e-6, scale, 1).astype(np.float32)
 
 
 def sigmoid(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
@@ -165,23 +171,26 @@ def sigmoid(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
 
 # A prompt at similarity s counts exp((s - 1) / NEARNESS) of an observation: 1 for the same prompt, .02 at .6.
 NEARNESS = 0.1
-# A product of matrices is the faster the more rows it has; what is done to its result is, while that lies in the cache.
-_PRODUCT = 512
-_CACHED = 32
+# A matrix product is faster the more rows it has; work on its result is faster while the rows fit into the cache.
+_PRODUCT_ROWS = 512
+_CACHE_ROWS = 32
 
 
-def similarities(queries: Vectors, vectors: Vectors) -> Iterator[tuple[slice, Vectors]]:
-    """Cosines with all `vectors`, of a few queries at a time, and which these are; both hold unit vectors."""
-    for start in range(0, len(queries), _PRODUCT):
-        product = queries[start : start + _PRODUCT] @ vectors.T
-        for row in range(0, len(product), _CACHED):
-            some = product[row : row + _CACHED]
-            yield slice(start + row, start + row + len(some)), some
+def cosine_batches(queries: Vectors, vectors: Vectors) -> Iterator[tuple[slice, Vectors]]:
+    """Yield the cosines of a few queries at a time with all `vectors`, and the slice of those queries.
+
+    Both arrays hold unit vectors.
+    """
+    for start in range(0, len(queries), _PRODUCT_ROWS):
+        product = queries[start : start + _PRODUCT_ROWS] @ vectors.T
+        for row in range(0, len(product), _CACHE_ROWS):
+            cosines = product[row : row + _CACHE_ROWS]
+            yield slice(start + row, start + row + len(cosines)), cosines
 
 
-def evidence(similarity: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    """How much of an observation a labelled prompt at this cosine similarity is, in (0, 1]."""
-    found = np.minimum(similarity, 1)
-    found -= 1
-    found *= 1 / NEARNESS
-    return np.asarray(np.exp(found, out=found))
+def observation_weight(similarity: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Fraction of an observation, in (0, 1], that a labelled prompt at this cosine similarity counts as."""
+    weight = np.minimum(similarity, 1)
+    weight -= 1
+    weight *= 1 / NEARNESS
+    return np.asarray(np.exp(weight, out=weight))

@@ -1,4 +1,4 @@
-"""Prompts to vectors: any embedding of LangChain, LlamaIndex, this package or your own, with an identity that is checked."""
+"""Turns prompts into vectors with any embedding model (LangChain, LlamaIndex, local, your own), whose identity is checked."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ import numpy.typing as npt
 from confroute.errors import PolicyError
 from confroute.heads.base import Vectors
 
+Embed: TypeAlias = "Callable[[Sequence[str]], npt.ArrayLike]"
+DEFAULT_MODEL = "all-minilm-l6-v2"
+PROBE = "How many bolts of white fibre does a robe take if it takes two of blue and half as many of white?"
+# Batching and threads change vectors by 1e-6; another model, pooling or normalisation changes them far more.
+_MIN_COSINE = 0.9999
+
+# Brings features to the size of an embedding of length 1, whose coordinates are about 0.05.
+_FEATURE_SCALE = 0.05
 _OPTION = re.compile(r"(?m)^\s*\(?[A-J][.):]\s")
 _NUMBER = re.compile(r"\d[\d,]*\.?\d*")
 _WORD = re.compile(r"[^\W\d_]+")
@@ -47,7 +55,7 @@ FEATURES = (
 
 
 def prompt_features(texts: Sequence[str]) -> Vectors:
-    """Cheap features of prompts, as a baseline and beside an embedding.
+    """Compute cheap features of prompts, to use as a baseline or beside an embedding.
 
     Parameters
     ----------
@@ -56,12 +64,12 @@ def prompt_features(texts: Sequence[str]) -> Vectors:
     Returns
     -------
     array of float32, shape (len(texts), 22)
-        Named by `FEATURES`; counts are log(1 + count), shares lie in [0, 1], the rest are 0 or 1 or small numbers.
+        Columns as in `FEATURES`: counts are log(1 + count), shares lie in [0, 1], the others are flags or small numbers.
 
     Examples
     --------
-    >>> found = dict(zip(FEATURES, prompt_features(["What is 2 + 3?"])[0].tolist()))
-    >>> round(found["log_characters"], 2), found["options"], found["ends_with_question"]
+    >>> features = dict(zip(FEATURES, prompt_features(["What is 2 + 3?"])[0].tolist()))
+    >>> round(features["log_characters"], 2), features["options"], features["ends_with_question"]
     (2.71, 0.0, 1.0)
     """
     return np.array([_features(text) for text in texts], dtype=np.float32).reshape(len(texts), len(FEATURES))
@@ -99,31 +107,22 @@ def _features(text: str) -> list[float]:
     ]
 
 
-Embed: TypeAlias = "Callable[[Sequence[str]], npt.ArrayLike]"
-DEFAULT_MODEL = "all-minilm-l6-v2"
-PROBE = "How many bolts of white fibre does a robe take if it takes two of blue and half as many of white?"
-# Batching and threads change vectors by 1e-6; another model, pooling or normalisation by far more.
-_LEAST_COSINE = 0.9999
-# Against an embedding of length 1, whose coordinates are about 0.05.
-_FEATURE_SCALE = 0.05
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EncoderId:
-    """What a head remembers of the encoder it was trained with.
+    """Identifies the encoder that a head was trained with, so that the head refuses any other.
 
     Attributes
     ----------
     name : str
         The embedding model's own name.
     sha256 : str or None
-        Of its weights, for a model of the catalogue or a folder.
+        Hash of its weights, for a model from the catalogue or a folder.
     dim : int
         Length of the embedding, without features.
     features : bool
-        Whether the cheap features stand behind it.
+        Whether `prompt_features` are appended to it.
     probe : array of float32, shape (dim,)
-        Its vector of one fixed sentence: what tells two models of one name apart where weights cannot be hashed.
+        Its vector of one fixed sentence, which distinguishes two models of the same name where weights cannot be hashed.
     """
 
     name: str
@@ -143,19 +142,19 @@ class EncoderId:
         mine = (self.name, self.sha256, self.dim, self.features)
         theirs = (other.name, other.sha256, other.dim, other.features)
         if mine != theirs:
-            msg = f"the head was trained with (name, sha256, dim, features) {mine}, this encoder is {theirs}: use the same model or train again"
+            msg = f"the head was trained with (name, sha256, dim, features) {mine}, but this encoder is {theirs}: use the same model or train again"
             raise PolicyError(msg)
         cosine = float(self.probe @ other.probe) / max(
             1e-12, float(np.linalg.norm(self.probe) * np.linalg.norm(other.probe))
         )
-        if cosine < _LEAST_COSINE:
-            msg = f"{self.name} gives the probe sentence another vector (cosine {cosine:.4f}) than when the head was trained: use the same version and settings, or train again"
+        if cosine < _MIN_COSINE:
+            msg = f"{self.name} gives the probe sentence another vector than when the head was trained (cosine {cosine:.4f}): use the same version and settings, or train again"
             raise PolicyError(msg)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Encoder:
-    """An embedding model with its name, and whether cheap features stand behind its vectors; made by `encoder`."""
+    """Turns prompts into the vectors that a head takes: a named embedding model, with or without features; made by `encoder`."""
 
     name: str
     embed: Embed = field(repr=False)
@@ -164,40 +163,38 @@ class Encoder:
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         """Vectors of `texts`, shape (len(texts), dim)."""
-        return self.with_features(self.embedded(texts), texts)
+        return self.with_features(self.embeddings(texts), texts)
 
-    def embedded(self, texts: Sequence[str]) -> Vectors:
-        """The embedding alone.
+    def embeddings(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of `texts` without features.
 
         Raises
         ------
         PolicyError
-            The embedding model returned another number of vectors, or none of one length.
+            The embedding model returned another number of vectors, or vectors of unequal length.
         """
-        found = np.asarray(self.embed(texts), dtype=np.float32)
-        if found.ndim != 2 or len(found) != len(texts):
-            msg = (
-                f"{self.name} returned shape {found.shape} for {len(texts)} texts: expected one vector a text"
-            )
+        vectors = np.asarray(self.embed(texts), dtype=np.float32)
+        if vectors.ndim != 2 or len(vectors) != len(texts):
+            msg = f"{self.name} returned shape {vectors.shape} for {len(texts)} texts: expected one vector per text"
             raise PolicyError(msg)
-        return found
+        return vectors
 
     def with_features(self, vectors: Vectors, texts: Sequence[str]) -> Vectors:
-        """Vectors that are there already, with the features of `texts` behind them where this encoder has them."""
+        """Append the features of `texts` to their embeddings, if this encoder has features."""
         if not self.features:
             return vectors
         return np.hstack([vectors, np.float32(_FEATURE_SCALE) * prompt_features(texts)])
 
     def identity(self) -> EncoderId:
-        """Embed the probe sentence and say who this is."""
-        probe = self.embedded([PROBE])[0]
+        """Embed the probe sentence and return this encoder's identity, which `save_head` stores."""
+        probe = self.embeddings([PROBE])[0]
         return EncoderId(
             name=self.name, sha256=self.sha256, dim=probe.size, features=self.features, probe=probe
         )
 
 
 def encoder(source: Any = DEFAULT_MODEL, *, name: str | None = None, features: bool = False) -> Encoder:
-    """Make an encoder of whatever embeds.
+    """Make an encoder from an embedding model or function.
 
     Parameters
     ----------
@@ -205,16 +202,16 @@ def encoder(source: Any = DEFAULT_MODEL, *, name: str | None = None, features: b
         A local model by name or folder; an object of LangChain (`embed_documents`) or LlamaIndex
         (`get_text_embedding_batch`); or a function from a list of texts to one vector each.
     name : str, optional
-        Name to remember; read from the object where it has one.
+        Name to store with heads; taken from the object by default.
     features : bool
-        Put `prompt_features` behind each vector.
+        Append `prompt_features` to each vector.
 
     Raises
     ------
     PolicyError
-        Nothing that embeds.
+        `source` cannot embed.
     ModelError, MissingExtraError
-        A local model that cannot be loaded.
+        The local model cannot be loaded.
 
     Examples
     --------
@@ -227,12 +224,12 @@ def encoder(source: Any = DEFAULT_MODEL, *, name: str | None = None, features: b
         local = LocalEmbedder.load(source)
         return Encoder(name=local.name, embed=local, sha256=_weights_hash(source), features=features)
     for method in ("embed_documents", "get_text_embedding_batch"):
-        found: Any = getattr(source, method, None)
-        if found is not None:
-            return Encoder(name=name or _name_of(source), embed=_listed(found), features=features)
+        embed: Any = getattr(source, method, None)
+        if embed is not None:
+            return Encoder(name=name or _name_of(source), embed=_on_lists(embed), features=features)
     if callable(source):
-        embed: Any = source
-        return Encoder(name=name or _name_of(source), embed=embed, features=features)
+        function: Any = source
+        return Encoder(name=name or _name_of(source), embed=function, features=features)
     msg = f"{source!r}: expected a model name, an embedding of LangChain or LlamaIndex, or a callable"
     raise PolicyError(msg)
 
@@ -248,15 +245,15 @@ def feature_names(dim: int) -> tuple[str, ...]:
     return (*(f"e{at}" for at in range(dim)), *FEATURES)
 
 
-def _listed(embed: Callable[[list[str]], npt.ArrayLike]) -> Embed:
+def _on_lists(embed: Callable[[list[str]], npt.ArrayLike]) -> Embed:
     # Both hosts' pydantic models refuse a tuple where they declare a list.
     return lambda texts: embed([*texts])
 
 
 def _name_of(source: Any) -> str:
     for attribute in ("model_name", "model", "name", "__qualname__"):
-        if isinstance(found := getattr(source, attribute, None), str) and found:
-            return found
+        if isinstance(name := getattr(source, attribute, None), str) and name:
+            return name
     return type(source).__qualname__
 
 

@@ -1,4 +1,4 @@
-"""A head on disk: one folder with head.json and head.safetensors."""
+"""Saves and loads heads: one folder with head.json and head.safetensors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, overload
 import numpy as np
 
 from confroute.errors import MissingExtraError, PolicyError
-from confroute.heads.base import Head, TextHead, check_encoder
+from confroute.heads.base import Head, TextHead, check_head_input
 from confroute.heads.encoder import FEATURES, Encoder, EncoderId
 from confroute.heads.knn import NearestNeighbours
 from confroute.heads.linear import Ridge
@@ -17,11 +17,11 @@ from confroute.heads.networks import MLP, MatrixFactorisation
 from confroute.heads.ranking import SimilarityRanking
 from confroute.heads.words import WordRidge
 
-# Version 2: networks are one matrix for all members, and heads on words are among the kinds.
+# Version 2: a network is one matrix for all its members, and heads on words exist.
 FORMAT, VERSION = "confroute-head", 2
 _KINDS: dict[str, Any] = {
-    known.kind: known
-    for known in (MLP, MatrixFactorisation, NearestNeighbours, Ridge, SimilarityRanking, WordRidge)
+    head.kind: head
+    for head in (MLP, MatrixFactorisation, NearestNeighbours, Ridge, SimilarityRanking, WordRidge)
 }
 
 
@@ -35,31 +35,30 @@ def save_head(head: Head | TextHead, folder: str | Path, *, identity: EncoderId 
     Parameters
     ----------
     head : Head or TextHead
-        A `TextHead`'s file holds words of the training prompts.
+        The file of a `TextHead` contains words of the training prompts.
     folder : str or Path
-        Made if it is not there; a head in it is replaced.
+        Created if needed; a head already in it is replaced.
     identity : EncoderId, optional
-        `encoder(...).identity()` of the encoder that made the training vectors; none for a head that reads texts.
+        `encoder(...).identity()` of the encoder that made the training vectors; omit it for a `TextHead`.
 
     Raises
     ------
     PolicyError
-        The head's kind is not one of confroute's, its vectors cannot be the encoder's, or an encoder that is lacking or
-        not needed.
+        The head is of an unknown kind, the encoder's vectors do not fit it, or the encoder is missing or superfluous.
     MissingExtraError
         safetensors is not installed.
     """
     if type(head) is not _KINDS.get(head.kind):
-        msg = f"a {type(head).__name__} cannot be written: expected one of {', '.join(sorted(_KINDS))}"
+        msg = f"a {type(head).__name__} cannot be saved: expected a head of kind {', '.join(sorted(_KINDS))}"
         raise PolicyError(msg)
-    check_encoder(head, given=identity is not None)
+    check_head_input(head, has_encoder=identity is not None)
     if isinstance(head, Head) and identity is not None:
         _check_dim(head, identity)
     save_file = _safetensors().save_file
-    where = Path(folder)
-    where.mkdir(parents=True, exist_ok=True)
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.ascontiguousarray(array) for name, array in head.arrays().items()}
-    text = {
+    metadata = {
         "format": FORMAT,
         "version": VERSION,
         "kind": head.kind,
@@ -68,15 +67,15 @@ def save_head(head: Head | TextHead, folder: str | Path, *, identity: EncoderId 
     }
     if identity is not None:
         arrays["encoder.probe"] = identity.probe
-        text["encoder"] = {
+        metadata["encoder"] = {
             "name": identity.name,
             "sha256": identity.sha256,
             "dim": identity.dim,
             "features": identity.features,
         }
-    save_file(arrays, where / "head.safetensors")
-    (where / "head.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
-    return where
+    save_file(arrays, path / "head.safetensors")
+    (path / "head.json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
+    return path
 
 
 @overload
@@ -90,65 +89,63 @@ def load_head(folder: str | Path, encoder: Encoder | EncoderId | None = None) ->
     ----------
     folder : str or Path
     encoder : Encoder or EncoderId, optional
-        The encoder whose vectors the head will get, or its identity; none for a head that reads texts.
+        The encoder whose vectors the head will get, or its identity; omit it for a `TextHead`.
 
     Raises
     ------
     PolicyError
-        No head, one of another version, one that was trained with another encoder, or an encoder that is lacking or not
-        needed.
+        The folder holds no head or one of another version, the head was trained with another encoder, or the encoder is
+        missing or superfluous.
     MissingExtraError
         safetensors is not installed.
     """
-    where = Path(folder)
-    about, arrays = _read(where)
-    kind = _KINDS.get(str(about.get("kind")))
+    path = Path(folder)
+    metadata, arrays = _read(path)
+    kind = _KINDS.get(str(metadata.get("kind")))
     if kind is None:
-        msg = f"{where}: unknown kind {about.get('kind')!r}: expected one of {', '.join(sorted(_KINDS))}"
+        msg = f"{path}: unknown kind {metadata.get('kind')!r}: expected one of {', '.join(sorted(_KINDS))}"
         raise PolicyError(msg)
     try:
-        named = about["encoder"]
-        trained = None if named is None else EncoderId(**named, probe=arrays.pop("encoder.probe"))
-        head: Head | TextHead = kind.restored(arrays, about["settings"])
-        check_encoder(head, given=trained is not None)
+        stored = metadata["encoder"]
+        trained = None if stored is None else EncoderId(**stored, probe=arrays.pop("encoder.probe"))
+        head: Head | TextHead = kind.from_arrays(arrays, metadata["settings"])
+        check_head_input(head, has_encoder=trained is not None)
     except (KeyError, TypeError, ValueError, PolicyError) as error:
-        msg = f"{where} holds no whole head ({type(error).__name__}: {error}): train and save it again"
+        msg = f"the head in {path} is incomplete or damaged ({type(error).__name__}: {error}): train and save it again"
         raise PolicyError(msg) from error
-    given = encoder.identity() if isinstance(encoder, Encoder) else encoder
-    check_encoder(head, given=given is not None)
-    if trained is not None and given is not None:
-        trained.check(given)
+    current = encoder.identity() if isinstance(encoder, Encoder) else encoder
+    check_head_input(head, has_encoder=current is not None)
+    if trained is not None and current is not None:
+        trained.check(current)
     return head
 
 
-def _read(where: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What stands in both files of a head of this version."""
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Content of head.json and head.safetensors, if they are of this version."""
     load_file = _safetensors().load_file
     try:
-        about = json.loads((where / "head.json").read_text(encoding="utf-8"))
-        arrays = load_file(where / "head.safetensors")
-    # safetensors raises its own type, which is an Exception only.
+        metadata = json.loads((folder / "head.json").read_text(encoding="utf-8"))
+        arrays = load_file(folder / "head.safetensors")
+    # safetensors raises a type of its own, derived from Exception alone.
     except Exception as error:
-        msg = (
-            f"{where} holds no head ({type(error).__name__}: {error}): expected a folder that save_head wrote"
-        )
+        msg = f"no head can be read from {folder} ({type(error).__name__}: {error}): expected a folder that save_head wrote"
         raise PolicyError(msg) from error
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        msg = f"{where / 'head.json'}: expected format {FORMAT!r}: train a head and save it"
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        msg = f"{folder / 'head.json'}: expected format {FORMAT!r}: train a head and save it"
         raise PolicyError(msg)
-    if about.get("version") != VERSION:
+    if metadata.get("version") != VERSION:
         msg = (
-            f"{where} holds a head of version {about.get('version')!r}, this confroute reads version {VERSION}, whose "
-            "tensors are others: train the head again and save it"
+            f"{folder} holds a head of version {metadata.get('version')!r}, but this confroute reads version {VERSION}, "
+            "which stores other tensors: train the head again and save it"
         )
         raise PolicyError(msg)
-    return about, arrays
+    return metadata, arrays
 
 
 def _check_dim(head: Head, identity: EncoderId) -> None:
-    made = identity.dim + (len(FEATURES) if identity.features else 0)
-    if head.dim != made:
-        msg = f"the head takes {head.dim} numbers, {identity.name} makes {made}: expected the encoder it was trained with"
+    dim = identity.dim + (len(FEATURES) if identity.features else 0)
+    if head.dim != dim:
+        msg = f"the head takes vectors of length {head.dim}, {identity.name} makes vectors of length {dim}: expected the encoder it was trained with"
         raise PolicyError(msg)
 
 
@@ -156,5 +153,5 @@ def _safetensors() -> Any:
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise MissingExtraError(extra="local", needed_for="a head on disk") from error
+        raise MissingExtraError(extra="local", needed_for="saving and loading heads") from error
     return safetensors.numpy

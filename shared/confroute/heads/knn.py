@@ -1,4 +1,4 @@
-"""The nearest labelled prompts vote."""
+"""The head in which the nearest labelled prompts vote."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ import numpy as np
 import numpy.typing as npt
 
 from confroute.errors import CalibrationError
-from confroute.heads.base import Estimate, Numbers, Vectors, evidence, rows, similarities, training_rows, unit
+from confroute.heads.base import (
+    Estimate,
+    Numbers,
+    Vectors,
+    check_training_data,
+    check_vectors,
+    cosine_batches,
+    observation_weight,
+    unit_rows,
+)
 from confroute.types import JSON
 
 
 def _largest(values: Vectors, k: int) -> npt.NDArray[np.intp]:
-    """Places of the `k` largest values, in no order."""
-    # `k` of the groups have a value of at least the k-th largest of their maxima: nothing below it is among the k largest.
+    """Indices of the `k` largest values, unordered."""
+    # `k` groups hold a value of at least the k-th largest group maximum, so nothing below that is among the k largest.
     groups = min(2 * k, values.size)
     maxima = values[: values.size // groups * groups].reshape(-1, groups).max(axis=0)
     maxima.partition(groups - k)
@@ -25,14 +34,14 @@ def _largest(values: Vectors, k: int) -> npt.NDArray[np.intp]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class NearestNeighbours:
-    """Mean label of the `k` most similar prompts by cosine; made by `fit`.
+    """Predicts the mean label of the `k` most similar prompts by cosine; made by `fit`.
 
     Notes
     -----
     The fourth head of the Confidence-Driven router (Zhang et al., arXiv 2502.11021). `spread` is the standard deviation
     of a Beta posterior with a uniform prior, in which a neighbour at similarity s counts exp((s - 1) / 0.1) of an
-    observation: far from all training prompts it is that of the prior, 0.29. Search is exact. `vectors` lie column by
-    column in memory, which one prompt's product with them reads at twice the speed.
+    observation: far from all training prompts it is the prior's own, 0.29. The search is exact. `vectors` is stored in
+    column-major order, in which the product with a single prompt is twice as fast.
 
     Examples
     --------
@@ -49,25 +58,25 @@ class NearestNeighbours:
 
     @classmethod
     def fit(cls, vectors: npt.ArrayLike, cloud_wins: npt.ArrayLike, *, k: int = 100) -> NearestNeighbours:
-        """Keep the training prompts.
+        """Store the training prompts and their labels.
 
         Parameters
         ----------
         vectors : array of float, shape (n, dim)
         cloud_wins : array of float in [0, 1], shape (n,)
         k : int
-            Neighbours, at most n.
+            Number of neighbours that vote, at most n.
 
         Raises
         ------
         CalibrationError
-            Data that cannot be trained on (see `training_rows`), or k outside 1 to n.
+            Unusable training data (see `check_training_data`), or k outside 1 to n.
         """
-        x, y = training_rows(vectors, cloud_wins)
+        x, y = check_training_data(vectors, cloud_wins)
         if not 1 <= k <= y.size:
             msg = f"k is {k} for {y.size} prompts: expected 1 to {y.size}"
             raise CalibrationError(msg)
-        return cls(vectors=np.asfortranarray(unit(x)), labels=y, k=k)
+        return cls(vectors=np.asfortranarray(unit_rows(x)), labels=y, k=k)
 
     @property
     def dim(self) -> int:
@@ -75,32 +84,32 @@ class NearestNeighbours:
         return int(self.vectors.shape[1])
 
     def estimate(self, vectors: npt.ArrayLike) -> Estimate:
-        """Estimate n prompts; see `Head`."""
-        queries = unit(rows(vectors, self.dim))
+        """Predict for n prompts; see `Head`."""
+        queries = unit_rows(check_vectors(vectors, self.dim))
         wins, spread = np.empty(len(queries)), np.empty(len(queries))
-        for part, similarity in similarities(queries, self.vectors):
+        for part, similarity in cosine_batches(queries, self.vectors):
             nearest = np.array([_largest(row, self.k) for row in similarity])
             labels = self.labels[nearest]
             wins[part] = labels.sum(axis=1) / self.k
-            counts = evidence(similarity[np.arange(len(similarity))[:, None], nearest])
+            counts = observation_weight(similarity[np.arange(len(similarity))[:, None], nearest])
             total = 2 + counts.sum(axis=1, dtype=np.float64)
             mean = (1 + (counts * labels).sum(axis=1)) / total
             spread[part] = np.sqrt(mean * (1 - mean) / (total + 1))
         return Estimate(cloud_wins=wins, spread=spread)
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """What is written as tensors."""
+        """The tensors of its file."""
         return {"vectors": self.vectors, "labels": self.labels}
 
     def settings(self) -> dict[str, JSON]:
-        """What is written as JSON."""
+        """The JSON settings of its file."""
         return {"k": self.k}
 
     @classmethod
-    def restored(
+    def from_arrays(
         cls, arrays: Mapping[str, npt.NDArray[np.generic]], settings: Mapping[str, JSON]
     ) -> NearestNeighbours:
-        """The head that `arrays` and `settings` describe."""
+        """Rebuild a head from the tensors and settings of its file."""
         return cls(
             vectors=np.asfortranarray(arrays["vectors"], dtype=np.float32),
             labels=arrays["labels"].astype(np.float64),

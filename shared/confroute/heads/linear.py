@@ -1,4 +1,4 @@
-"""Bayesian linear regression on standardised vectors: the cheapest head, and a strong one where labels are few."""
+"""Bayesian linear regression on standardised vectors: the cheapest head, and a strong one with few labels."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from confroute.errors import CalibrationError
-from confroute.heads.base import Estimate, Numbers, Vectors, rows, training_rows
-from confroute.heads.networks import standard
+from confroute.heads.base import (
+    Estimate,
+    Numbers,
+    Vectors,
+    check_training_data,
+    check_vectors,
+    column_scales,
+)
 from confroute.types import JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ridge:
-    """Ridge regression of the label, clipped to [0, 1]; made by `fit`.
+    """Predicts the label by ridge regression, clipped to [0, 1]; made by `fit`.
 
     Attributes
     ----------
@@ -58,18 +64,18 @@ class Ridge:
         vectors : array of float, shape (n, dim)
         cloud_wins : array of float in [0, 1], shape (n,)
         penalty : float, above 0
-            On the squared weights of standardised columns.
+            Factor of the squared weights of the standardised columns.
 
         Raises
         ------
         CalibrationError
-            Data that cannot be trained on (see `training_rows`), or a penalty of 0 or less.
+            Unusable training data (see `check_training_data`), or a penalty of 0 or less.
         """
-        x, y = training_rows(vectors, cloud_wins)
+        x, y = check_training_data(vectors, cloud_wins)
         if penalty <= 0:
             msg = f"penalty is {penalty}: expected a number above 0"
             raise CalibrationError(msg)
-        mean, scale = standard(x)
+        mean, scale = column_scales(x)
         z: Numbers = ((x - mean) / scale).astype(np.float64)
         offset = float(y.mean())
         precision = z.T @ z + penalty * np.eye(z.shape[1])
@@ -90,22 +96,24 @@ class Ridge:
         return int(self.weights.size)
 
     def estimate(self, vectors: npt.ArrayLike) -> Estimate:
-        """Estimate n prompts; see `Head`."""
-        z = (rows(vectors, self.dim) - self.mean) / self.scale
+        """Predict for n prompts; see `Head`."""
+        z = (check_vectors(vectors, self.dim) - self.mean) / self.scale
         wins = np.clip(z @ self.weights + self.offset, 0, 1).astype(np.float64)
         spread = self.noise * np.linalg.norm(z @ self.root, axis=1).astype(np.float64)
         return Estimate(cloud_wins=wins, spread=np.minimum(spread, 0.5))
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """What is written as tensors."""
+        """The tensors of its file."""
         return {name: getattr(self, name) for name in ("weights", "root", "mean", "scale")}
 
     def settings(self) -> dict[str, JSON]:
-        """What is written as JSON."""
+        """The JSON settings of its file."""
         return {"offset": self.offset, "noise": self.noise}
 
     @classmethod
-    def restored(cls, arrays: Mapping[str, npt.NDArray[np.generic]], settings: Mapping[str, JSON]) -> Ridge:
-        """The head that `arrays` and `settings` describe."""
+    def from_arrays(
+        cls, arrays: Mapping[str, npt.NDArray[np.generic]], settings: Mapping[str, JSON]
+    ) -> Ridge:
+        """Rebuild a head from the tensors and settings of its file."""
         tensors = {name: array.astype(np.float32) for name, array in arrays.items()}
         return cls(**tensors, offset=float(str(settings["offset"])), noise=float(str(settings["noise"])))

@@ -1,4 +1,8 @@
-"""A network of two layers, as a deep ensemble with dropout."""
+"""Heads with trained weights, each a deep ensemble with Monte Carlo dropout: an MLP and RouteLLM's matrix factorisation.
+
+Training needs torch. Estimates need numpy only: the members of an ensemble are stored as one matrix, and the dropout masks are
+drawn once and become part of the output weights.
+"""
 
 from __future__ import annotations
 
@@ -10,34 +14,31 @@ import numpy as np
 import numpy.typing as npt
 
 from confroute.errors import CalibrationError, MissingExtraError
-from confroute.heads.base import Estimate, Numbers, Vectors, rows, sigmoid, training_rows
+from confroute.heads.base import (
+    Estimate,
+    Numbers,
+    Vectors,
+    check_training_data,
+    check_vectors,
+    column_scales,
+    sigmoid,
+)
 from confroute.types import JSON
 
 if TYPE_CHECKING:
     import torch
     from typing_extensions import Self
 
-
-if TYPE_CHECKING:
-    import torch
-
     Tensors: TypeAlias = "dict[str, torch.Tensor]"
-    Start: TypeAlias = "Callable[[torch.Generator], Tensors]"
+    # Draws the initial weights.
+    Initialise: TypeAlias = "Callable[[torch.Generator], Tensors]"
     # (weights, vectors of shape (members, batch, dim), generator) -> logits of shape (members, batch)
     Forward: TypeAlias = "Callable[[Mapping[str, torch.Tensor], torch.Tensor, torch.Generator], torch.Tensor]"
 
 
-def dropped(hidden: torch.Tensor, rate: float, generator: torch.Generator) -> torch.Tensor:
-    """Inverted dropout with a generator of its own: torch's draws from global state."""
-    import torch
-
-    kept = torch.rand(hidden.shape, generator=generator) >= rate
-    return hidden * kept / (1 - rate)
-
-
 def train(
     forward: Forward,
-    start: Start,
+    initialise: Initialise,
     vectors: Vectors,
     cloud_wins: Numbers,
     *,
@@ -48,11 +49,11 @@ def train(
     batch: int,
     seed: int,
 ) -> dict[str, Vectors]:
-    """Minimise the cross-entropy of every member by AdamW, each with an order and a start of its own.
+    """Minimise the cross-entropy of every member by AdamW; members differ in their initial weights and order of rows.
 
     Parameters
     ----------
-    forward, start : callable
+    forward, initialise : callable
     vectors : array, shape (n, dim)
     cloud_wins : array in [0, 1], shape (n,)
     members, epochs, batch, seed : int
@@ -64,7 +65,7 @@ def train(
     MissingExtraError
         torch is not installed.
     CalibrationError
-        Fewer than one member, epoch or row a batch.
+        `members`, `epochs` or `batch` is below 1.
     """
     try:
         import torch
@@ -75,17 +76,17 @@ def train(
         raise CalibrationError(msg)
     generator = torch.Generator().manual_seed(seed)
     x, y = torch.from_numpy(vectors), torch.from_numpy(cloud_wins.astype(np.float32))
-    weights = {name: value.requires_grad_() for name, value in start(generator).items()}
+    weights = {name: value.requires_grad_() for name, value in initialise(generator).items()}
     optimiser = torch.optim.AdamW(weights.values(), lr=rate, weight_decay=decay)
     steps = epochs * -(-len(x) // batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
     loss_of = torch.nn.functional.binary_cross_entropy_with_logits
     for _ in range(epochs):
         orders = torch.stack([torch.randperm(len(x), generator=generator) for _ in range(members)])
-        for chosen in torch.split(orders, batch, dim=1):
-            logits = forward(weights, x[chosen], generator)
-            # Summed over members: each gets the gradient that it would get alone.
-            loss = loss_of(logits, y[chosen], reduction="none").mean(dim=1).sum()
+        for rows in torch.split(orders, batch, dim=1):
+            logits = forward(weights, x[rows], generator)
+            # Summed over members, so that each gets the gradient that it would get alone.
+            loss = loss_of(logits, y[rows], reduction="none").mean(dim=1).sum()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
             optimiser.step()
@@ -93,9 +94,17 @@ def train(
     return {name: value.detach().numpy() for name, value in weights.items()}
 
 
+def apply_dropout(hidden: torch.Tensor, rate: float, generator: torch.Generator) -> torch.Tensor:
+    """Apply inverted dropout, drawn from `generator`: torch's own draws from global state."""
+    import torch
+
+    kept = torch.rand(hidden.shape, generator=generator) >= rate
+    return hidden * kept / (1 - rate)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Ensemble:
-    """A head whose attributes are float32 arrays, the first of shape (dim, members * width)."""
+class NetworkHead:
+    """Base class of the trained heads: every field is a float32 array, the first of shape (dim, members * width)."""
 
     @property
     def dim(self) -> int:
@@ -104,50 +113,50 @@ class Ensemble:
         return int(first.shape[0])
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """What is written as tensors."""
+        """The tensors of its file."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def settings(self) -> dict[str, JSON]:
-        """What is written as JSON."""
+        """The JSON settings of its file."""
         return {}
 
     @classmethod
-    def restored(cls, arrays: Mapping[str, npt.NDArray[np.generic]], settings: Mapping[str, JSON]) -> Self:
-        """The head that `arrays` and `settings` describe."""
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]], settings: Mapping[str, JSON]) -> Self:
+        """Rebuild a head from the tensors and settings of its file."""
         del settings
         return cls(**{name: array.astype(np.float32) for name, array in arrays.items()})
 
 
-def side_by_side(weights: Vectors) -> Vectors:
-    """Weights of shape (members, dim, width) as one matrix, shape (dim, members * width)."""
+def join_members(weights: Vectors) -> Vectors:
+    """Join the members' weights, shape (members, dim, width), to one matrix of shape (dim, members * width)."""
     members, dim, width = weights.shape
     return np.ascontiguousarray(weights.transpose(1, 0, 2).reshape(dim, members * width))
 
 
-def by_member(units: Vectors, members: int) -> Vectors:
-    """What `side_by_side` made of n prompts, shape (members, n, width)."""
+def split_members(units: Vectors, members: int) -> Vectors:
+    """Split n prompts' products with a joined matrix into shape (members, n, width)."""
     return np.asarray(units.reshape(len(units), members, -1).transpose(1, 0, 2))
 
 
-def masked(outer: Vectors, draws: int, *, rate: float, seed: int) -> Vectors:
-    """Output weights, shape (members, width, 1), under each dropout mask, shape (members, width, draws)."""
+def apply_masks(outer: Vectors, draws: int, *, rate: float, seed: int) -> Vectors:
+    """Apply `draws` dropout masks to output weights of shape (members, width, 1): shape (members, width, draws)."""
     members, width, _ = outer.shape
-    kept = masks(members, draws, width, rate=rate, seed=seed)
+    kept = dropout_masks(members, draws, width, rate=rate, seed=seed)
     return np.ascontiguousarray(outer * kept.transpose(0, 2, 1), dtype=np.float32)
 
 
-def masks(members: int, draws: int, width: int, *, rate: float, seed: int) -> npt.NDArray[np.float32]:
-    """Inverted dropout masks, shape (members, draws, width).
+def dropout_masks(members: int, draws: int, width: int, *, rate: float, seed: int) -> npt.NDArray[np.float32]:
+    """Draw inverted dropout masks, shape (members, draws, width).
 
-    They are drawn once and kept: the same prompt then always gets the same answer, and the layer behind the dropout
-    becomes one matrix a member.
+    They are drawn once and kept, so that a prompt always gets the same estimate, and so that the layer after the
+    dropout becomes one matrix per member.
     """
     kept = np.random.default_rng(seed).random((members, draws, width)) >= rate
     return (kept / (1 - rate)).astype(np.float32)
 
 
-def estimated(logits: npt.NDArray[np.floating]) -> Estimate:
-    """Mean and standard deviation over members and masks, split by the law of total variance.
+def ensemble_estimate(logits: npt.NDArray[np.floating]) -> Estimate:
+    """Average over members and masks, and split the variance by the law of total variance.
 
     Parameters
     ----------
@@ -155,17 +164,17 @@ def estimated(logits: npt.NDArray[np.floating]) -> Estimate:
 
     Examples
     --------
-    >>> found = estimated(np.array([[[0.0, 0.0]], [[100.0, 100.0]]]))
-    >>> found.cloud_wins.tolist(), found.parts["ensemble"].tolist(), found.parts["dropout"].tolist()
+    >>> estimate = ensemble_estimate(np.array([[[0.0, 0.0]], [[100.0, 100.0]]]))
+    >>> estimate.cloud_wins.tolist(), estimate.parts["ensemble"].tolist(), estimate.parts["dropout"].tolist()
     ([0.75], [0.25], [0.0])
     """
     chances = sigmoid(logits.astype(np.float64, copy=False))
     members, _, draws = chances.shape
-    # numpy's mean and var take several times as long on so few numbers, and one prompt is the common call.
-    by_member = chances.sum(axis=2) / draws
-    wins = by_member.sum(axis=0) / members
-    between = ((by_member - wins) ** 2).sum(axis=0) / members
-    within = ((chances - by_member[:, :, None]) ** 2).sum(axis=(0, 2)) / (members * draws)
+    # One prompt is the common call, and numpy's mean and var take several times as long on so few numbers.
+    member_means = chances.sum(axis=2) / draws
+    wins = member_means.sum(axis=0) / members
+    between = ((member_means - wins) ** 2).sum(axis=0) / members
+    within = ((chances - member_means[:, :, None]) ** 2).sum(axis=(0, 2)) / (members * draws)
     return Estimate(
         cloud_wins=wins,
         spread=np.sqrt(between + within),
@@ -174,23 +183,23 @@ def estimated(logits: npt.NDArray[np.floating]) -> Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class MLP(Ensemble):
+class MLP(NetworkHead):
     """Linear, ReLU, dropout, linear: the third head of the Confidence-Driven router (arXiv 2502.11021); made by `fit`.
 
     Attributes
     ----------
     inner : array of float32, shape (dim, members * hidden)
     bias : array of float32, shape (members * hidden,)
-        Of the first layer, which standardises its input by the training vectors' mean and scale.
+        Bias of the first layer; layer and bias include the standardisation by the training vectors' mean and scale.
     outer : array of float32, shape (members, hidden, draws)
         Output weights under each of the fixed dropout masks.
     offset : array of float32, shape (members,)
 
     Notes
     -----
-    The paper's softmax over two classes is the logistic function of one logit; ties are a target of one half. `spread`
-    has two parts: the variance between members that started differently (Lakshminarayanan et al., arXiv 1612.01474) and
-    the mean variance under dropout (Gal and Ghahramani, arXiv 1506.02142). Inference needs numpy only.
+    The paper's softmax over two classes is the logistic function of one logit; the target of a tie is one half. `spread`
+    has two parts: the variance between members with different initial weights (Lakshminarayanan et al., arXiv
+    1612.01474) and the mean variance under dropout (Gal and Ghahramani, arXiv 1506.02142).
 
     Examples
     --------
@@ -229,23 +238,22 @@ class MLP(Ensemble):
         vectors : array of float, shape (n, dim)
         cloud_wins : array of float in [0, 1], shape (n,)
         hidden, members, draws, epochs, batch, seed : int
-            Units, networks, dropout masks each, passes, rows a step, and the seed of all of it.
+            Hidden units, networks, dropout masks per network, passes over the data, rows per step, and the random seed.
         dropout, learning_rate, decay : float
 
         Raises
         ------
         CalibrationError
-            Data that cannot be trained on; see `training_rows`.
+            Unusable training data; see `check_training_data`.
         MissingExtraError
             torch is not installed.
         """
-        x, y = training_rows(vectors, cloud_wins)
-        mean, scale = standard(x)
-
-        start, forward = _network(members, x.shape[1], hidden, dropout)
-        found = train(
+        x, y = check_training_data(vectors, cloud_wins)
+        mean, scale = column_scales(x)
+        initialise, forward = _mlp_network(members, x.shape[1], hidden, dropout)
+        weights = train(
             forward,
-            start,
+            initialise,
             (x - mean) / scale,
             y,
             members=members,
@@ -255,32 +263,26 @@ class MLP(Ensemble):
             batch=batch,
             seed=seed,
         )
-        # Standardisation is part of the first layer's weights: inference has no step for it.
-        inner = side_by_side(found["inner"]) / scale[:, None]
+        # Standardisation becomes part of the first layer's weights: inference then has no step for it.
+        inner = join_members(weights["inner"]) / scale[:, None]
         return cls(
             inner=inner,
-            bias=(found["bias"].reshape(-1) - mean @ inner).astype(np.float32),
-            outer=masked(found["outer"], draws, rate=dropout, seed=seed),
-            offset=found["offset"].reshape(members),
+            bias=(weights["bias"].reshape(-1) - mean @ inner).astype(np.float32),
+            outer=apply_masks(weights["outer"], draws, rate=dropout, seed=seed),
+            offset=weights["offset"].reshape(members),
         )
 
     def estimate(self, vectors: npt.ArrayLike) -> Estimate:
-        """Estimate n prompts; see `Head`."""
-        units = np.maximum(rows(vectors, self.dim) @ self.inner + self.bias, 0)
-        hidden = by_member(units, len(self.outer))
-        return estimated(hidden @ self.outer + self.offset[:, None, None])
+        """Predict for n prompts; see `Head`."""
+        units = np.maximum(check_vectors(vectors, self.dim) @ self.inner + self.bias, 0)
+        hidden = split_members(units, len(self.outer))
+        return ensemble_estimate(hidden @ self.outer + self.offset[:, None, None])
 
 
-def standard(x: Vectors) -> tuple[Vectors, Vectors]:
-    """Mean and scale of each column; a constant one keeps scale 1."""
-    mean, scale = x.mean(axis=0), x.std(axis=0)
-    return mean, np.where(scale > 1e-6, scale, 1).astype(np.float32)
+def _mlp_network(members: int, dim: int, hidden: int, dropout: float) -> tuple[Initialise, Forward]:
+    """Initial weights and forward pass of the MLPs."""
 
-
-def _network(members: int, dim: int, hidden: int, dropout: float) -> tuple[Start, Forward]:
-    """How the weights start, and the logits that they give."""
-
-    def start(generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def initialise(generator: torch.Generator) -> dict[str, torch.Tensor]:
         import torch
 
         return {
@@ -294,14 +296,14 @@ def _network(members: int, dim: int, hidden: int, dropout: float) -> tuple[Start
         weights: Mapping[str, torch.Tensor], batch: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
         units = (batch @ weights["inner"] + weights["bias"]).relu()
-        kept = dropped(units, dropout, generator)
+        kept = apply_dropout(units, dropout, generator)
         return (kept @ weights["outer"]).squeeze(2) + weights["offset"]
 
-    return start, forward
+    return initialise, forward
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class MatrixFactorisation(Ensemble):
+class MatrixFactorisation(NetworkHead):
     """RouteLLM's MF head (Ong et al., arXiv 2406.18665, section 4.2), as a deep ensemble with dropout; made by `fit`.
 
     Attributes
@@ -313,9 +315,9 @@ class MatrixFactorisation(Ensemble):
     Notes
     -----
     The score of a model is ``w . (p / |p| * V q)``: p a vector of the model, q the prompt's. The cloud wins with the logistic
-    function of the difference of scores, without a bias, as in RouteLLM's code; Gaussian noise is added to q in training,
-    as there. Deviations: ties are targets of one half instead of dropped, dropout on V q, several members. `spread` is
-    made as `MLP`'s.
+    function of the difference of scores, without a bias, as in RouteLLM's code, which also adds Gaussian noise to q in
+    training. Three things differ from RouteLLM: the target of a tie is one half (theirs drops ties), there is dropout
+    on V q, and there are several members. `spread` has the same two parts as that of `MLP`.
 
     Examples
     --------
@@ -355,22 +357,21 @@ class MatrixFactorisation(Ensemble):
         rank, members, draws, epochs, batch, seed : int
         dropout, learning_rate, decay : float
         noise : float
-            Length of the noise added to a prompt's vector in training, in parts of that vector's length.
+            Length of the noise added to a prompt's vector in training, as a fraction of that vector's length.
 
         Raises
         ------
         CalibrationError
-            Data that cannot be trained on; see `training_rows`.
+            Unusable training data; see `check_training_data`.
         MissingExtraError
             torch is not installed.
         """
-        x, y = training_rows(vectors, cloud_wins)
+        x, y = check_training_data(vectors, cloud_wins)
         noise_sd = noise * float(np.sqrt((x**2).mean()))
-
-        start, forward = _scores(members, x.shape[1], rank, dropout, noise_sd)
-        found = train(
+        initialise, forward = _factorisation_network(members, x.shape[1], rank, dropout, noise_sd)
+        weights = train(
             forward,
-            start,
+            initialise,
             x,
             y,
             members=members,
@@ -380,23 +381,25 @@ class MatrixFactorisation(Ensemble):
             batch=batch,
             seed=seed,
         )
-        directions = found["models"] / np.linalg.norm(found["models"], axis=2, keepdims=True)
-        score = (found["out"] * (directions[:, 1] - directions[:, 0]))[:, :, None]
+        directions = weights["models"] / np.linalg.norm(weights["models"], axis=2, keepdims=True)
+        score = (weights["out"] * (directions[:, 1] - directions[:, 0]))[:, :, None]
         return cls(
-            projection=side_by_side(found["projection"]),
-            models=masked(score, draws, rate=dropout, seed=seed),
+            projection=join_members(weights["projection"]),
+            models=apply_masks(score, draws, rate=dropout, seed=seed),
         )
 
     def estimate(self, vectors: npt.ArrayLike) -> Estimate:
-        """Estimate n prompts; see `Head`."""
-        projected = rows(vectors, self.dim) @ self.projection
-        return estimated(by_member(projected, len(self.models)) @ self.models)
+        """Predict for n prompts; see `Head`."""
+        projected = check_vectors(vectors, self.dim) @ self.projection
+        return ensemble_estimate(split_members(projected, len(self.models)) @ self.models)
 
 
-def _scores(members: int, dim: int, rank: int, dropout: float, noise_sd: float) -> tuple[Start, Forward]:
-    """How the weights start, and the difference of scores that they give."""
+def _factorisation_network(
+    members: int, dim: int, rank: int, dropout: float, noise_sd: float
+) -> tuple[Initialise, Forward]:
+    """Initial weights and forward pass (the difference of scores) of the factorisations."""
 
-    def start(generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def initialise(generator: torch.Generator) -> dict[str, torch.Tensor]:
         import torch
 
         return {
@@ -411,8 +414,8 @@ def _scores(members: int, dim: int, rank: int, dropout: float, noise_sd: float) 
         import torch
 
         noisy = batch + noise_sd * torch.randn(batch.shape, generator=generator)
-        kept = dropped(noisy @ weights["projection"], dropout, generator)
+        kept = apply_dropout(noisy @ weights["projection"], dropout, generator)
         edge, cloud = torch.nn.functional.normalize(weights["models"], dim=2).unbind(1)
         return (kept @ (weights["out"] * (cloud - edge))[:, :, None]).squeeze(2)
 
-    return start, forward
+    return initialise, forward

@@ -1,4 +1,4 @@
-"""Ridge regression on the words and word pairs of a prompt: for few labels as good as an embedding, and better beside one."""
+"""Ridge regression on the words and word pairs of a prompt: as good as an embedding with few labels, and better beside one."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from confroute.heads.base import Estimate, Numbers
 from confroute.types import JSON
 
 _WORD = re.compile(r"\w\w+")
-_STEPS, _CLOSE = 100, 1e-4
+_MAX_STEPS, _TOLERANCE = 100, 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class WordRidge:
-    """Ridge regression of the label on TF-IDF, clipped to [0, 1]; made by `fit`, and given texts instead of vectors.
+    """Predicts the label from texts, without an encoder, by ridge regression on TF-IDF, clipped to [0, 1]; made by `fit`.
 
     Attributes
     ----------
     vocabulary : mapping of str to int
-        Column of each word and pair of neighbouring words.
+        Column of each word and of each pair of neighbouring words.
     idf, weights : array of float, shape (columns,)
     seen : array of float, shape (columns,)
-        Sum of the squared values of a column over the training prompts.
+        Sum of the squared values of each column over the training prompts.
     offset, noise : float
         Mean label and standard deviation of the residuals.
     penalty : float
@@ -38,8 +38,8 @@ class WordRidge:
     Notes
     -----
     A value is (1 + ln count) * idf with idf = 1 + ln((1 + n) / (1 + prompts with the term)), each prompt scaled to length
-    1. `spread` is the standard deviation of the mean as if columns were independent, ``noise * sqrt(sum x^2 / (seen +
-    penalty))``, in which the share of terms outside the vocabulary counts with the prior alone, 1 / penalty.
+    1. `spread` is the standard deviation of the posterior mean as if columns were independent, ``noise * sqrt(sum x^2 /
+    (seen + penalty))``; the share of terms outside the vocabulary enters with the prior alone, 1 / penalty.
 
     Examples
     --------
@@ -69,15 +69,15 @@ class WordRidge:
         texts : sequence of str
         cloud_wins : array of float in [0, 1], shape (n,)
         penalty : float, above 0
-            On the squared weights.
+            Factor of the squared weights.
         least : int
-            Prompts that a term has to stand in.
+            Number of prompts in which a term must occur to be used.
 
         Raises
         ------
         CalibrationError
-            Labels that do not fit the texts, are all equal or outside [0, 1], a penalty of 0 or less, or no term that
-            stands in `least` prompts.
+            Labels that do not match the texts, are all equal or lie outside [0, 1], a penalty of 0 or less, or no term
+            that occurs in `least` prompts.
         """
         y = np.asarray(cloud_wins, dtype=np.float64)
         if (
@@ -88,13 +88,14 @@ class WordRidge:
             msg = f"{len(texts)} texts and labels of shape {y.shape}: expected 8 or more, one label in [0, 1] each, not all equal"
             raise CalibrationError(msg)
         counts = [_terms(text) for text in texts]
-        held = Counter(term for terms in counts for term in terms)
-        vocabulary = {term: at for at, term in enumerate(t for t, count in held.items() if count >= least)}
-        if penalty <= 0 or not vocabulary:
-            msg = f"penalty {penalty}, {len(vocabulary)} terms that stand in {least} prompts: expected both above 0"
+        prompts_with = Counter(term for terms in counts for term in terms)
+        frequent = [term for term, prompts in prompts_with.items() if prompts >= least]
+        if penalty <= 0 or not frequent:
+            msg = f"penalty {penalty}, {len(frequent)} terms that occur in {least} prompts or more: expected both above 0"
             raise CalibrationError(msg)
-        idf = 1 + np.log((1 + len(texts)) / (1 + np.array([held[term] for term in vocabulary])))
-        table = _Table.of(counts, vocabulary, idf)
+        vocabulary = {term: column for column, term in enumerate(frequent)}
+        idf = 1 + np.log((1 + len(texts)) / (1 + np.array([prompts_with[term] for term in vocabulary])))
+        table = _SparseMatrix.tf_idf(counts, vocabulary, idf)
         offset = float(y.mean())
         weights = table.ridge(y - offset, penalty)
         return cls(
@@ -108,23 +109,23 @@ class WordRidge:
         )
 
     def estimate(self, texts: Sequence[str]) -> Estimate:
-        """Estimate n prompts; see `TextHead`."""
+        """Predict for n prompts; see `TextHead`."""
         counts = [_terms(text) for text in texts]
-        table = _Table.of(counts, self.vocabulary, self.idf)
+        table = _SparseMatrix.tf_idf(counts, self.vocabulary, self.idf)
         wins = np.clip(table.times(self.weights) + self.offset, 0, 1)
-        new = np.array(
+        unknown_share = np.array(
             [np.mean([term not in self.vocabulary for term in terms] or [True]) for terms in counts]
         )
-        known = table.summed(table.values**2 / (self.seen + self.penalty)[table.columns])
-        spread = self.noise * np.sqrt((1 - new) * known + new / self.penalty)
+        known = table.row_sums(table.values**2 / (self.seen + self.penalty)[table.columns])
+        spread = self.noise * np.sqrt((1 - unknown_share) * known + unknown_share / self.penalty)
         return Estimate(cloud_wins=wins, spread=np.minimum(spread, 0.5))
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """What is written as tensors."""
+        """The tensors of its file."""
         return {"idf": self.idf, "weights": self.weights, "seen": self.seen}
 
     def settings(self) -> dict[str, JSON]:
-        """What is written as JSON: the words and pairs of the training prompts in the order of their columns among it."""
+        """The JSON settings of its file, which include the words and pairs of the training prompts in column order."""
         terms: list[JSON] = [*sorted(self.vocabulary, key=self.vocabulary.__getitem__)]
         return {
             "vocabulary": terms,
@@ -134,20 +135,20 @@ class WordRidge:
         }
 
     @classmethod
-    def restored(
+    def from_arrays(
         cls, arrays: Mapping[str, npt.NDArray[np.generic]], settings: Mapping[str, Any]
     ) -> WordRidge:
-        """The head that `arrays` and `settings` describe.
+        """Rebuild a head from the tensors and settings of its file.
 
         Raises
         ------
         ValueError
-            Not one number a term.
+            An array does not have one number per term.
         """
         vocabulary = {str(term): at for at, term in enumerate(settings["vocabulary"])}
         idf, weights, seen = (arrays[name].astype(np.float64) for name in ("idf", "weights", "seen"))
         if not idf.shape == weights.shape == seen.shape == (len(vocabulary),):
-            msg = f"{len(vocabulary)} terms, arrays of shapes {idf.shape}, {weights.shape} and {seen.shape}"
+            msg = f"{len(vocabulary)} terms, but arrays of shapes {idf.shape}, {weights.shape} and {seen.shape}: expected one number per term"
             raise ValueError(msg)
         return cls(
             vocabulary=vocabulary,
@@ -161,13 +162,14 @@ class WordRidge:
 
 
 def _terms(text: str) -> Counter[str]:
+    """How often each word and each pair of neighbouring words occurs."""
     words = _WORD.findall(text.lower())
     return Counter([*words, *map(" ".join, pairwise(words))])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Table:
-    """A sparse matrix, one entry a place: the row, the column and the value of each."""
+class _SparseMatrix:
+    """A sparse matrix as three arrays: the row, the column and the value of each entry."""
 
     height: int
     width: int
@@ -176,8 +178,10 @@ class _Table:
     values: Numbers
 
     @classmethod
-    def of(cls, counts: Sequence[Counter[str]], vocabulary: Mapping[str, int], idf: Numbers) -> _Table:
-        """TF-IDF of the terms, each row of length 1."""
+    def tf_idf(
+        cls, counts: Sequence[Counter[str]], vocabulary: Mapping[str, int], idf: Numbers
+    ) -> _SparseMatrix:
+        """TF-IDF of the known terms, each row scaled to length 1."""
         known = [
             [(vocabulary[term], count) for term, count in terms.items() if term in vocabulary]
             for terms in counts
@@ -189,27 +193,27 @@ class _Table:
         values = values / lengths[rows]
         return cls(height=len(counts), width=idf.size, rows=rows, columns=flat[:, 0], values=values)
 
-    def summed(self, entries: Numbers) -> Numbers:
-        """Sum of entries by row."""
+    def row_sums(self, entries: Numbers) -> Numbers:
+        """Sum values, one per entry, by row."""
         return np.bincount(self.rows, entries, minlength=self.height).astype(np.float64)
 
     def times(self, weights: Numbers) -> Numbers:
-        """The matrix times a vector."""
-        return self.summed(self.values * weights[self.columns])
+        """Multiply the matrix by a vector."""
+        return self.row_sums(self.values * weights[self.columns])
 
     def ridge(self, y: Numbers, penalty: float) -> Numbers:
-        """Weights that minimise the squared error and the penalty on their squares, by conjugate gradients."""
+        """Minimise the squared error plus `penalty` times the squared weights, by conjugate gradients."""
         right = np.bincount(self.columns, self.values * y[self.rows], minlength=self.width)
         weights, residual = np.zeros(self.width), right.copy()
         direction, size = residual.copy(), float(residual @ residual)
-        for _ in range(_STEPS):
-            if size <= _CLOSE**2 * float(right @ right):
+        for _ in range(_MAX_STEPS):
+            if size <= _TOLERANCE**2 * float(right @ right):
                 break
             image = self.times(direction)
-            curved = np.bincount(self.columns, self.values * image[self.rows], minlength=self.width)
-            curved += penalty * direction
-            step = size / float(direction @ curved)
-            weights, residual = weights + step * direction, residual - step * curved
+            curvature = np.bincount(self.columns, self.values * image[self.rows], minlength=self.width)
+            curvature += penalty * direction
+            step = size / float(direction @ curvature)
+            weights, residual = weights + step * direction, residual - step * curvature
             before, size = size, float(residual @ residual)
             direction = residual + size / before * direction
         return weights

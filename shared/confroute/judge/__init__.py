@@ -1,11 +1,21 @@
-"""Judging answers by models: one answer from 1 to 10, or two against each other in both orders."""
+"""Lets models judge answers: one answer from 1 to 10, or two against each other in both orders."""
 
 from __future__ import annotations
 
 from confroute.judge.cache import CacheError, ReplyCache
-from confroute.judge.judging import Judge, Spent, spent
+from confroute.judge.judging import Judge, JudgeUsage, judge_usage
 from confroute.judge.protocol import PROTOCOL, UnparsableReplyError, read_score, read_winner
-from confroute.judge.verdicts import Comparison, Grading, Mark, Pair, Single, Vote, Winner, agreed, majority
+from confroute.judge.verdicts import (
+    Comparison,
+    Grading,
+    Mark,
+    Pair,
+    Single,
+    Vote,
+    Winner,
+    combine_orders,
+    majority,
+)
 
 __all__ = [
     "PROTOCOL",
@@ -13,17 +23,17 @@ __all__ = [
     "Comparison",
     "Grading",
     "Judge",
+    "JudgeUsage",
     "Mark",
     "Pair",
     "ReplyCache",
     "Single",
-    "Spent",
     "UnparsableReplyError",
     "Vote",
     "Winner",
-    "agreed",
+    "combine_orders",
+    "judge_usage",
     "majority",
     "read_score",
     "read_winner",
-    "spent",
 ]

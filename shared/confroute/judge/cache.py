@@ -1,4 +1,4 @@
-"""Replies of judges on disk: each question to a judge is paid for once."""
+"""Stores the replies of judges on disk, so that each question to a judge is paid for once."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from confroute.types import Message
 
 
 class CacheError(ConfrouteError, OSError):
-    """A file that cannot be used as a cache."""
+    """A file cannot be used as a cache."""
 
 
 def cache_key(messages: Sequence[Message], *, model: str, max_tokens: int) -> str:
-    """SHA-256 over protocol version, model, longest reply and every word that is sent."""
-    told = [PROTOCOL, model, max_tokens, [[message.role, message.text] for message in messages]]
-    return hashlib.sha256(json.dumps(told).encode("ascii")).hexdigest()
+    """Return the SHA-256 of the protocol version, the model, the longest reply and all text that is sent."""
+    request = [PROTOCOL, model, max_tokens, [[message.role, message.text] for message in messages]]
+    return hashlib.sha256(json.dumps(request).encode("ascii")).hexdigest()
 
 
 class ReplyCache:
-    """An SQLite file of replies; several threads and processes of one machine may use it at once.
+    """Stores replies in an SQLite file that several threads and processes of one machine may use at once.
 
     Parameters
     ----------
     path : path-like
-        Made if it is not there. It holds what judges wrote, which may quote answers: keep it as you keep those.
+        Created if needed. Replies may quote answers: protect this file as you protect those.
 
     Raises
     ------
     CacheError
-        The file cannot be made, read or written, or is something else.
+        The file cannot be created, read or written, or is not such a cache.
 
     Examples
     --------
@@ -51,10 +51,10 @@ class ReplyCache:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
-        with self._told():
+        with self._cache_errors():
             self._file = sqlite3.connect(self.path, timeout=60, check_same_thread=False, isolation_level=None)
         try:
-            # Readers go on while another process writes.
+            # Lets processes read while another one writes.
             self._rows("PRAGMA journal_mode=WAL")
             self._rows(
                 "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, model TEXT NOT NULL, text TEXT NOT NULL)"
@@ -64,32 +64,32 @@ class ReplyCache:
             raise
 
     def get(self, key: str) -> str | None:
-        """The reply kept under `key`."""
+        """The reply stored under `key`; None if there is none."""
         rows = self._rows("SELECT text FROM replies WHERE key = ?", key)
         return str(rows[0][0]) if rows else None
 
     def put(self, key: str, model: str, text: str) -> None:
-        """Keep a reply; the first one kept under a key stays."""
+        """Store a reply, unless there is one under this key already."""
         self._rows("INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", key, model, text)
 
     def _rows(self, command: str, *values: str) -> list[tuple[object, ...]]:
-        with self._lock, self._told():
+        with self._lock, self._cache_errors():
             return self._file.execute(command, values).fetchall()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """What SQLite says, with the file and what to do."""
+    def _cache_errors(self) -> Iterator[None]:
+        """Raise SQLite's errors as `CacheError`, which names the file and says what to do."""
         try:
             yield
         except sqlite3.Error as error:
             msg = (
-                f"{self.path} cannot be used as a cache of replies: {error}; name a new file in a folder that can be "
-                "written to, or an earlier cache"
+                f"{self.path} cannot be used as a cache of replies: {error}; name a new file in a writable folder, or an "
+                "existing cache"
             )
             raise CacheError(msg) from error
 
     def __reduce__(self) -> tuple[type[ReplyCache], tuple[Path]]:
-        # Workers in other processes open the same file.
+        # Workers in other processes reopen the same file.
         return ReplyCache, (self.path.absolute(),)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Answers in files as what judges take: recorded rows, or lines of "id", "prompt" and "response"."""
+"""Reads answers to judge from files of recorded rows, or of lines with "id", "prompt" and "response"."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ _TEXTS = ("response", "text", "answer", "output")
 
 
 def is_private(row: Row, rule: KeepPrivate, *more: str | None) -> bool:
-    """Whether a row, and `more` that goes with it, must not reach a remote model.
+    """Return whether a row, together with the texts `more`, must not reach a remote model.
 
-    It says "private", is tagged so, or a text matches: the conversation's, the prompt, or one of `more`.
+    It must not if it has `"private": true` or a private tag, or if the rule matches its conversation, its prompt or one of
+    `more`.
     """
     if row.extra.get("private") is True:
         return True
     tags = row.extra.get("tags")
-    named = frozenset(str(tag) for tag in tags) if isinstance(tags, list) else frozenset[str]()
-    said = tuple(Message(role="user", text=text) for text in (row.prompt, *more) if text)
-    return rule(Request(messages=(*messages_of(row), *said), tags=named)) is not None
+    names = frozenset(str(tag) for tag in tags) if isinstance(tags, list) else frozenset[str]()
+    texts = tuple(Message(role="user", text=text) for text in (row.prompt, *more) if text)
+    return rule(Request(messages=(*messages_of(row), *texts), tags=names)) is not None
 
 
-def asked(row: Row) -> str:
-    """What a judge is told was asked: the prompt, or the conversation turn by turn."""
+def question_text(row: Row) -> str:
+    """The question as a judge reads it: the prompt, or the conversation turn by turn."""
     if row.prompt is not None or not row.messages:
         return row.question
     turns = messages_of(row)
@@ -47,11 +48,11 @@ def reference_text(row: Row) -> str | None:
 
 
 def answer_of(row: Row, side: SideName) -> str | None:
-    """The answer of one side; lines that are no recorded rows have one answer, whatever the side."""
-    of: Side | None = row.edge if side == "edge" else row.cloud
-    if of is not None and of.text is not None:
-        return of.text
-    return next((said for key in _TEXTS if isinstance(said := row.extra.get(key), str)), None)
+    """The answer of one side of a recorded row; any other line has a single answer, whatever the side."""
+    recorded: Side | None = row.edge if side == "edge" else row.cloud
+    if recorded is not None and recorded.text is not None:
+        return recorded.text
+    return next((text for key in _TEXTS if isinstance(text := row.extra.get(key), str)), None)
 
 
 def read_pairs(
@@ -62,21 +63,22 @@ def read_pairs(
     side_b: SideName = "edge",
     private: KeepPrivate | None = None,
 ) -> list[Pair]:
-    """Pairs of the answers that two files give to the same prompts.
+    """Read the answers of two files to the same prompts as pairs.
 
     Parameters
     ----------
     a, b : path-like
-        JSON lines, plain or gzip; rows are matched by id, in the order of `a`. They may be one file, to compare its sides.
+        JSON lines, plain or gzip; rows are matched by id, in the order of `a`. Give the same file twice to compare its
+        sides.
     side_a, side_b : {"edge", "cloud"}
-        Which answer of recorded rows.
+        Which answer of recorded rows to take.
     private : KeepPrivate, optional
-        Marks pairs that no remote judge may see.
+        Rule that marks pairs that no remote judge may see.
 
     Raises
     ------
     RecordError
-        No id stands in both files with an answer, or one id has different prompts in them.
+        No id has an answer in both files, or an id has different prompts in them.
     """
     rule = private or KeepPrivate()
     others = {row.id: row for row in read_rows(b, recorded=False)}
@@ -85,42 +87,41 @@ def read_pairs(
         other = others.get(row.id)
         if other is None:
             continue
-        if asked(row) and asked(other) and asked(row) != asked(other):
-            msg = f"row {row.id!r} has one prompt in {a} and another in {b}: expected answers to the same prompts"
+        if question_text(row) and question_text(other) and question_text(row) != question_text(other):
+            msg = f"row {row.id!r} has different prompts in {a} and {b}: expected answers to the same prompts"
             raise RecordError(msg)
         first, second = answer_of(row, side_a), answer_of(other, side_b)
         if first is not None and second is not None:
-            known = row if asked(row) else other
             reference = reference_text(row)
-            hidden = is_private(row, rule, first, second, reference) or is_private(other, rule)
             pairs.append(
                 Pair(
                     id=row.id,
-                    question=asked(known),
+                    question=question_text(row) or question_text(other),
                     a=first,
                     b=second,
                     reference=reference,
-                    private=hidden,
+                    private=is_private(row, rule, first, second, reference) or is_private(other, rule),
                 )
             )
     if not pairs:
-        msg = f"no id stands in both {a} and {b} with an answer ({side_a} and {side_b})"
+        msg = f"no id has an answer in both {a} ({side_a}) and {b} ({side_b}): expected answers to the same prompts"
         raise RecordError(msg)
     return pairs
 
 
-def singles(
+def singles_to_grade(
     rows: Iterable[Row], sides: Sequence[SideName], *, again: bool, private: KeepPrivate
 ) -> Iterator[Single]:
-    """The answers of recorded rows that are to be graded; ids are "ID|SIDE".
+    """Yield the answers of recorded rows that need a grade, with ids "ID|SIDE".
 
     Parameters
     ----------
     rows : iterable of Row
     sides : sequence of {"edge", "cloud"}
     again : bool
-        Also those that have a quality.
+        Include answers that have a quality already.
     private : KeepPrivate
+        Rule that marks answers that no remote judge may see.
     """
     for row in rows:
         for name in sides:
@@ -129,7 +130,7 @@ def singles(
                 reference = reference_text(row)
                 yield Single(
                     id=f"{row.id}|{name}",
-                    question=asked(row),
+                    question=question_text(row),
                     answer=side.text,
                     reference=reference,
                     private=is_private(row, private, side.text, reference),
@@ -137,15 +138,15 @@ def singles(
 
 
 def with_grades(row: Row, gradings: dict[str, Grading]) -> Row:
-    """The row with `quality` from its gradings, and what the judges said under "judge"; errors give no quality."""
-    edge = _graded(row.edge, gradings.get(f"{row.id}|edge"))
-    cloud = None if row.cloud is None else _graded(row.cloud, gradings.get(f"{row.id}|cloud"))
+    """Return the row with `quality` taken from its gradings and their details under "judge"; errors set no quality."""
+    edge = _with_grade(row.edge, gradings.get(f"{row.id}|edge"))
+    cloud = None if row.cloud is None else _with_grade(row.cloud, gradings.get(f"{row.id}|cloud"))
     return replace(row, edge=edge, cloud=cloud)
 
 
-def _graded(side: Side, grading: Grading | None) -> Side:
+def _with_grade(side: Side, grading: Grading | None) -> Side:
     if grading is None:
         return side
-    told = {key: value for key, value in grading.to_dict().items() if key != "id"}
+    details = {key: value for key, value in grading.to_dict().items() if key != "id"}
     quality = side.quality if grading.quality is None else round(grading.quality, 6)
-    return replace(side, quality=quality, extra={**side.extra, "judge": told})
+    return replace(side, quality=quality, extra={**side.extra, "judge": details})

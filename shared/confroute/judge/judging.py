@@ -1,4 +1,4 @@
-"""A judge, or a panel of them, at work: calls, cache, limits and threads around the protocol."""
+"""Runs a panel of judges: calls, cache, limits and threads around the protocol."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 from confroute.concurrency import abounded, bounded, check_concurrency
 from confroute.errors import MissingExtraError, ModelError, PolicyError
 from confroute.judge.cache import ReplyCache, cache_key
-from confroute.judge.protocol import Consulting, Reply, mark, vote
+from confroute.judge.protocol import Consultation, JudgeReply, mark, vote
 from confroute.judge.verdicts import Comparison, Grading, Mark, Pair, Single, Vote
 from confroute.models.resilience import Limits, aattempt, attempt
 from confroute.models.resolution import resolve
@@ -18,33 +18,33 @@ from confroute.prices import Price
 from confroute.types import Generation, Message, Usage
 
 T = TypeVar("T")
-# They hold for every pair: kept as an error of each, a long run would be one error many times.
+# Errors of the set-up concern every pair: they end the run, instead of failing each pair with the same error.
 _SET_UP = (MissingExtraError, ModelError, PolicyError)
 _PRIVATE = "private: not sent to a remote judge"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
-    """One model, or several, that compare and grade answers.
+    """Compares and grades answers by one model, or by a panel of several.
 
     Parameters
     ----------
     panel : sequence of TextModel, str or model
-        Whatever `confroute.models.resolution.resolve` takes: a name, a chat model of LangChain or LlamaIndex, a function.
-        Take judges of another family than the models they judge: judges favour their own.
+        Anything that `confroute.models.resolution.resolve` accepts: a name, a chat model of LangChain or LlamaIndex, a function.
+        Use judges of another family than the models they judge: judges favour their own.
     cache : ReplyCache or None
-        Replies are kept there and not asked for again.
+        Stores replies, so that none is asked for twice.
     concurrency : int
-        Pairs or answers judged at a time.
+        Number of pairs or answers judged at a time.
     max_tokens : int
-        Longest reply, where the model lets a caller set it.
+        Longest reply, if the model lets a caller set it.
     limits : Limits
-        Time and attempts of one call; transient errors only are tried again.
+        Time and attempts per call; only transient errors are retried.
 
     Raises
     ------
     PolicyError
-        No judge, something that is no model, or a concurrency below 1.
+        No judge, something that is not a model, or a concurrency below 1.
 
     Examples
     --------
@@ -74,34 +74,34 @@ class Judge:
     def compare(
         self, pairs: Iterable[Pair], *, progress: Callable[[Comparison], None] | None = None
     ) -> list[Comparison]:
-        """Compare, each pair in both orders by every judge.
+        """Compare every pair in both orders by every judge.
 
         Parameters
         ----------
         pairs : iterable of Pair
         progress : callable, optional
-            Told each result, in order, as it is there.
+            Called with each result, in order, as soon as it is there.
 
         Raises
         ------
         MissingExtraError, ModelError, PolicyError
-            A judge that was never set up. All other failures are errors of the vote they befell.
+            A judge cannot be used at all. Any other failure is the `error` of the vote concerned.
         """
-        return [*_told(self.comparisons(pairs), progress)]
+        return [*_report_each(self.comparisons(pairs), progress)]
 
     def comparisons(self, pairs: Iterable[Pair]) -> Iterator[Comparison]:
         """`compare`, one result at a time."""
-        return bounded(self._compared, pairs, concurrency=self.concurrency)
+        return bounded(self._compare_pair, pairs, concurrency=self.concurrency)
 
     def grade(
         self, singles: Iterable[Single], *, progress: Callable[[Grading], None] | None = None
     ) -> list[Grading]:
-        """Grade each answer by every judge; parameters and errors as of `compare`."""
-        return [*_told(self.gradings(singles), progress)]
+        """Grade each answer by every judge; see `compare` for parameters and errors."""
+        return [*_report_each(self.gradings(singles), progress)]
 
     def gradings(self, singles: Iterable[Single]) -> Iterator[Grading]:
         """`grade`, one result at a time."""
-        return bounded(self._graded, singles, concurrency=self.concurrency)
+        return bounded(self._grade_single, singles, concurrency=self.concurrency)
 
     async def acompare(
         self, pairs: Iterable[Pair], *, progress: Callable[[Comparison], None] | None = None
@@ -115,7 +115,7 @@ class Judge:
             ]
             return _comparison(pair, votes)
 
-        return [_tell(done, progress) async for done in abounded(one, pairs, concurrency=self.concurrency)]
+        return [_report(done, progress) async for done in abounded(one, pairs, concurrency=self.concurrency)]
 
     async def agrade(
         self, singles: Iterable[Single], *, progress: Callable[[Grading], None] | None = None
@@ -129,83 +129,99 @@ class Judge:
             ]
             return _grading(single, marks)
 
-        return [_tell(done, progress) async for done in abounded(one, singles, concurrency=self.concurrency)]
+        return [
+            _report(done, progress) async for done in abounded(one, singles, concurrency=self.concurrency)
+        ]
 
-    def _compared(self, pair: Pair) -> Comparison:
+    def _compare_pair(self, pair: Pair) -> Comparison:
         return _comparison(
             pair,
             [self._consult(model, pair, vote(pair, judge=model.name), _no_vote) for model in self.models],
         )
 
-    def _graded(self, single: Single) -> Grading:
+    def _grade_single(self, single: Single) -> Grading:
         return _grading(
             single,
             [self._consult(model, single, mark(single, judge=model.name), _no_mark) for model in self.models],
         )
 
     def _consult(
-        self, model: TextModel, case: Pair | Single, consulting: Consulting[T], refused: Callable[[str], T]
+        self,
+        model: TextModel,
+        case: Pair | Single,
+        consultation: Consultation[T],
+        private_error: Callable[[str], T],
     ) -> T:
         if case.private and model.remote:
-            return refused(model.name)
+            return private_error(model.name)
         try:
-            messages = next(consulting)
+            messages = next(consultation)
             while True:
-                messages = consulting.send(self._kept(model, messages) or self._asked(model, messages))
+                messages = consultation.send(
+                    self._cached_reply(model, messages) or self._ask(model, messages)
+                )
         except StopIteration as done:
             result: T = done.value
             return result
 
     async def _aconsult(
-        self, model: TextModel, case: Pair | Single, consulting: Consulting[T], refused: Callable[[str], T]
+        self,
+        model: TextModel,
+        case: Pair | Single,
+        consultation: Consultation[T],
+        private_error: Callable[[str], T],
     ) -> T:
         if case.private and model.remote:
-            return refused(model.name)
+            return private_error(model.name)
         try:
-            messages = next(consulting)
+            messages = next(consultation)
             while True:
-                messages = consulting.send(self._kept(model, messages) or await self._aasked(model, messages))
+                messages = consultation.send(
+                    self._cached_reply(model, messages) or await self._aask(model, messages)
+                )
         except StopIteration as done:
             result: T = done.value
             return result
 
-    def _kept(self, model: TextModel, messages: tuple[Message, ...]) -> Reply | None:
+    def _cached_reply(self, model: TextModel, messages: tuple[Message, ...]) -> JudgeReply | None:
         if self.cache is None:
             return None
         text = self.cache.get(cache_key(messages, model=model.name, max_tokens=self.max_tokens))
-        return None if text is None else Reply(text=text, cached=True)
+        return None if text is None else JudgeReply(text=text, cached=True)
 
-    def _asked(self, model: TextModel, messages: tuple[Message, ...]) -> Reply:
+    def _ask(self, model: TextModel, messages: tuple[Message, ...]) -> JudgeReply:
         def call() -> tuple[Generation, ...]:
             return model.generate(messages, max_tokens=self.max_tokens, logprobs=False)
 
         try:
-            said = attempt(self.limits, model.name, call).value
+            answers = attempt(self.limits, model.name, call).value
         except _SET_UP:
             raise
         except Exception as error:  # noqa: BLE001  one failed reply must not end a long run
-            return Reply(error=f"{type(error).__name__}: {error}")
-        return self._reply(model, messages, said)
+            return JudgeReply(error=f"{type(error).__name__}: {error}")
+        return self._reply(model, messages, answers)
 
-    async def _aasked(self, model: TextModel, messages: tuple[Message, ...]) -> Reply:
+    async def _aask(self, model: TextModel, messages: tuple[Message, ...]) -> JudgeReply:
         async def call() -> tuple[Generation, ...]:
             return await model.agenerate(messages, max_tokens=self.max_tokens, logprobs=False)
 
         try:
-            said = (await aattempt(self.limits, model.name, call)).value
+            answers = (await aattempt(self.limits, model.name, call)).value
         except _SET_UP:
             raise
         except Exception as error:  # noqa: BLE001  as above
-            return Reply(error=f"{type(error).__name__}: {error}")
-        return self._reply(model, messages, said)
+            return JudgeReply(error=f"{type(error).__name__}: {error}")
+        return self._reply(model, messages, answers)
 
-    def _reply(self, model: TextModel, messages: tuple[Message, ...], said: Sequence[Generation]) -> Reply:
-        if not said or not said[0].text.strip():
-            return Reply(error="an empty reply")
+    def _reply(
+        self, model: TextModel, messages: tuple[Message, ...], answers: Sequence[Generation]
+    ) -> JudgeReply:
+        if not answers or not answers[0].text.strip():
+            return JudgeReply(error="an empty reply")
         if self.cache is not None:
             key = cache_key(messages, model=model.name, max_tokens=self.max_tokens)
-            self.cache.put(key, model.name, said[0].text)
-        return Reply(text=said[0].text, usage=said[0].usage or Usage())
+            self.cache.put(key, model.name, answers[0].text)
+        return JudgeReply(text=answers[0].text, usage=answers[0].usage or Usage())
 
 
 def _no_vote(judge: str) -> Vote:
@@ -226,26 +242,26 @@ def _grading(single: Single, marks: Sequence[Mark]) -> Grading:
     return Grading(id=single.id, marks=tuple(marks), words=len(single.answer.split()))
 
 
-def _tell(done: T, progress: Callable[[T], None] | None) -> T:
+def _report(result: T, progress: Callable[[T], None] | None) -> T:
     if progress is not None:
-        progress(done)
-    return done
+        progress(result)
+    return result
 
 
-def _told(results: Iterator[T], progress: Callable[[T], None] | None) -> Iterator[T]:
-    return (_tell(done, progress) for done in results)
+def _report_each(results: Iterator[T], progress: Callable[[T], None] | None) -> Iterator[T]:
+    return (_report(result, progress) for result in results)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """What judging took.
+class JudgeUsage:
+    """The effort of judging: replies, and tokens billed.
 
     Attributes
     ----------
     calls, cached : int
-        Replies, those from the cache included; those from the cache.
+        Number of replies, and number of them that came from the cache.
     usage : mapping of str to Usage
-        Tokens billed now, by judge.
+        Tokens billed by this run, by judge.
     """
 
     calls: int
@@ -253,24 +269,24 @@ class Spent:
     usage: Mapping[str, Usage]
 
     def cost_usd(self, prices: Mapping[str, Price]) -> float | None:
-        """US dollars; None unless every judge that was billed has a price."""
-        billed = {name: used for name, used in self.usage.items() if used.total_tokens}
+        """Cost in US dollars; None unless every judge that was billed has a price."""
+        billed = {name: usage for name, usage in self.usage.items() if usage.total_tokens}
         if not billed.keys() <= prices.keys():
             return None
-        return sum(prices[name].of(used) for name, used in billed.items())
+        return sum(prices[name].of(usage) for name, usage in billed.items())
 
 
-def spent(results: Iterable[Comparison | Grading]) -> Spent:
-    """Add up what results took.
+def judge_usage(results: Iterable[Comparison | Grading]) -> JudgeUsage:
+    """Add up the effort of several results.
 
     Examples
     --------
-    >>> spent([]).calls
+    >>> judge_usage([]).calls
     0
     """
     calls, cached, usage = 0, 0, dict[str, Usage]()
     for result in results:
-        for one in result.votes if isinstance(result, Comparison) else result.marks:
-            calls, cached = calls + one.calls, cached + one.cached
-            usage[one.judge] = usage.get(one.judge, Usage()) + one.usage
-    return Spent(calls=calls, cached=cached, usage=usage)
+        for verdict in result.votes if isinstance(result, Comparison) else result.marks:
+            calls, cached = calls + verdict.calls, cached + verdict.cached
+            usage[verdict.judge] = usage.get(verdict.judge, Usage()) + verdict.usage
+    return JudgeUsage(calls=calls, cached=cached, usage=usage)

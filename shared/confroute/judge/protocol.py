@@ -1,4 +1,4 @@
-"""The judging protocol as generators: they yield what to ask a judge and receive its replies, without I/O."""
+"""The judging protocol: prompts, parsing of replies, and generators that yield prompts and receive replies, without I/O."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _SINGLE_ENDING = (
 
 
 def _code(*texts: str | None) -> str:
-    """A code that no text it is made of can hold in advance; the order of the texts does not matter."""
+    """A code that marks the parts of a prompt, and that none of the texts contains; their order does not matter."""
     joined = "\x1f".join(sorted(text for text in texts if text is not None))
     code = hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return _code(*texts, code) if code in joined else code
@@ -56,41 +56,43 @@ def _part(name: str, text: str, code: str) -> str:
 
 
 def pair_messages(pair: Pair, *, swapped: bool) -> tuple[Message, ...]:
-    r"""The conversation for one order; swapped shows answer b as "A".
+    r"""The messages that ask for one order of a pair; swapped shows answer b as "A".
 
     Examples
     --------
-    >>> shown = pair_messages(Pair(id="1", question="2+2?", a="4", b="5"), swapped=True)[1].text
-    >>> shown.index("\n5\n") < shown.index("\n4\n")
+    >>> text = pair_messages(Pair(id="1", question="2+2?", a="4", b="5"), swapped=True)[1].text
+    >>> text.index("\n5\n") < text.index("\n4\n")
     True
     """
     code = _code(pair.question, pair.a, pair.b, pair.reference)
     first, second = (pair.b, pair.a) if swapped else (pair.a, pair.b)
-    guided = "" if pair.reference is None else _REFERENCE
+    guide = "" if pair.reference is None else _REFERENCE
     reference = "" if pair.reference is None else _part("reference", pair.reference, code)
-    shown = (
+    material = (
         _part("question", pair.question, code)
         + reference
         + _part("answer A", first, code)
         + _part("answer B", second, code)
     )
     return (
-        Message(role="system", text=_PAIR + _MATERIAL.format(code=code) + guided + _PAIR_ENDING),
-        Message(role="user", text=shown + "Which answer is better? End with the line VERDICT: A, B or TIE."),
+        Message(role="system", text=_PAIR + _MATERIAL.format(code=code) + guide + _PAIR_ENDING),
+        Message(
+            role="user", text=material + "Which answer is better? End with the line VERDICT: A, B or TIE."
+        ),
     )
 
 
 def single_messages(single: Single) -> tuple[Message, ...]:
-    """The conversation for one grade."""
+    """The messages that ask for one grade."""
     code = _code(single.question, single.answer, single.reference)
-    guided = "" if single.reference is None else _REFERENCE
+    guide = "" if single.reference is None else _REFERENCE
     reference = "" if single.reference is None else _part("reference", single.reference, code)
-    shown = _part("question", single.question, code) + reference + _part("answer", single.answer, code)
+    material = _part("question", single.question, code) + reference + _part("answer", single.answer, code)
     return (
-        Message(role="system", text=_SINGLE + _MATERIAL.format(code=code) + guided + _SINGLE_ENDING),
+        Message(role="system", text=_SINGLE + _MATERIAL.format(code=code) + guide + _SINGLE_ENDING),
         Message(
             role="user",
-            text=shown + "How good is the answer? End with the line SCORE: and a number from 1 to 10.",
+            text=material + "How good is the answer? End with the line SCORE: and a number from 1 to 10.",
         ),
     )
 
@@ -100,7 +102,7 @@ _VERDICT = re.compile(
     rf"^[\s*_`#>]*(?:final\s+)?verdict[\s*_`]*[:=][\s*_`\[]*(?:answer\s+)?(a|b|c|tie){_END}",
     re.IGNORECASE | re.MULTILINE,
 )
-# What judges write that were trained on MT-Bench's own prompts.
+# The form used by judges that were trained on MT-Bench's own prompts.
 _BRACKETED = re.compile(r"\[\[\s*(a|b|c|tie)\s*\]\]", re.IGNORECASE)
 _BARE_VERDICT = re.compile(rf"[\s*_`\[]*(?:answer\s+)?(a|b|tie){_END}", re.IGNORECASE)
 _NUMBER = r"(\d+(?:\.\d+)?)(?:\s*/\s*10)?"
@@ -114,22 +116,23 @@ _WINNERS: dict[str, Winner] = {"a": "a", "b": "b", "tie": "tie", "c": "tie"}
 
 
 class UnparsableReplyError(ConfrouteError, ValueError):
-    """A judge's reply that holds no verdict, or more than one."""
+    """A judge's reply contains no verdict, or different ones."""
 
 
-def _only(text: str, patterns: tuple[re.Pattern[str], ...], bare: re.Pattern[str], wanted: str) -> str:
-    found = {str(one).lower() for pattern in patterns for one in pattern.findall(text)}
-    if not found and (alone := bare.fullmatch(text)):
-        found = {alone.group(1).lower()}
-    if len(found) == 1:
-        return found.pop()
-    said = "none" if not found else " and ".join(sorted(found))
-    msg = f"the reply of {len(text)} characters holds {said}: expected one line {wanted!r}"
+def _single_match(text: str, patterns: tuple[re.Pattern[str], ...], bare: re.Pattern[str], form: str) -> str:
+    """The one value that the patterns find in a reply, or that is all of it."""
+    values = {str(value).lower() for pattern in patterns for value in pattern.findall(text)}
+    if not values and (whole := bare.fullmatch(text)):
+        values = {whole.group(1).lower()}
+    if len(values) == 1:
+        return values.pop()
+    listing = " and ".join(sorted(values)) or "no verdict"
+    msg = f"the judge's reply of {len(text)} characters contains {listing}: expected one line {form!r}"
     raise UnparsableReplyError(msg)
 
 
 def read_winner(text: str, *, swapped: bool = False) -> Winner:
-    r"""The verdict in a reply, in terms of answers a and b.
+    r"""Read the verdict from a reply, in terms of answers a and b.
 
     Parameters
     ----------
@@ -140,7 +143,7 @@ def read_winner(text: str, *, swapped: bool = False) -> Winner:
     Raises
     ------
     UnparsableReplyError
-        No verdict, or different ones: of two, one may be quoted from an answer.
+        The reply contains no verdict, or different ones, of which one may be quoted from an answer.
 
     Examples
     --------
@@ -149,26 +152,26 @@ def read_winner(text: str, *, swapped: bool = False) -> Winner:
     >>> read_winner("[[C]]")
     'tie'
     """
-    seen = _WINNERS[_only(text, (_VERDICT, _BRACKETED), _BARE_VERDICT, "VERDICT: A, B or TIE")]
-    if not swapped or seen == "tie":
-        return seen
-    return "b" if seen == "a" else "a"
+    winner = _WINNERS[_single_match(text, (_VERDICT, _BRACKETED), _BARE_VERDICT, "VERDICT: A, B or TIE")]
+    if not swapped or winner == "tie":
+        return winner
+    return "b" if winner == "a" else "a"
 
 
 def read_score(text: str) -> float:
-    r"""The score in a reply, in [1, 10].
+    r"""Read the score, in [1, 10], from a reply.
 
     Raises
     ------
     UnparsableReplyError
-        No score, different ones, or one that is out of range.
+        The reply contains no score, different ones, or one out of range.
 
     Examples
     --------
     >>> read_score("Right, but curt.\nSCORE: 7"), read_score("[[8.5]]"), read_score("Rating: 9/10")
     (7.0, 8.5, 9.0)
     """
-    score = float(_only(text, (_SCORE, _BRACKETED_SCORE), _BARE_SCORE, "SCORE: 1 to 10"))
+    score = float(_single_match(text, (_SCORE, _BRACKETED_SCORE), _BARE_SCORE, "SCORE: 1 to 10"))
     if not LOWEST <= score <= HIGHEST:
         msg = f"the score is {score:g}: expected 1 to 10"
         raise UnparsableReplyError(msg)
@@ -179,18 +182,18 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """What a judge said, or why it said nothing.
+class JudgeReply:
+    """A judge's reply, or the error that came instead of one.
 
     Attributes
     ----------
     text : str or None
     error : str or None
-        Set where `text` is None.
+        Set if `text` is None.
     usage : Usage
-        Tokens billed for it now.
+        Tokens billed for it by this run.
     cached : bool
-        Taken from the cache.
+        Whether it came from the cache.
     """
 
     text: str | None = None
@@ -199,10 +202,11 @@ class Reply:
     cached: bool = False
 
 
-Consulting: TypeAlias = Generator[tuple[Message, ...], Reply, T]
+Consultation: TypeAlias = Generator[tuple[Message, ...], JudgeReply, T]
 
 
-def _understood(reply: Reply, read: Callable[[str], T]) -> tuple[T | None, str | None]:
+def _parse(reply: JudgeReply, read: Callable[[str], T]) -> tuple[T | None, str | None]:
+    """The value that a reply contains, or the error why there is none."""
     if reply.text is None:
         return None, reply.error or "no reply"
     try:
@@ -211,22 +215,22 @@ def _understood(reply: Reply, read: Callable[[str], T]) -> tuple[T | None, str |
         return None, str(error)
 
 
-def vote(pair: Pair, *, judge: str) -> Consulting[Vote]:
+def vote(pair: Pair, *, judge: str) -> Consultation[Vote]:
     """Ask one judge for a verdict on a pair, in both orders.
 
-    The second order is not asked for where the first failed: it could not make a verdict alone.
+    If the first order fails, the second is not asked for: it could not give a verdict alone.
     """
     first = yield pair_messages(pair, swapped=False)
-    winner, error = _understood(first, read_winner)
+    winner, error = _parse(first, read_winner)
     if winner is None:
         return _vote(judge, (None, None), error, first)
     second = yield pair_messages(pair, swapped=True)
-    other, error = _understood(second, partial(read_winner, swapped=True))
+    other, error = _parse(second, partial(read_winner, swapped=True))
     return _vote(judge, (winner, other), error, first, second)
 
 
 def _vote(
-    judge: str, orders: tuple[Winner | None, Winner | None], error: str | None, *replies: Reply
+    judge: str, orders: tuple[Winner | None, Winner | None], error: str | None, *replies: JudgeReply
 ) -> Vote:
     return Vote(
         judge=judge,
@@ -238,8 +242,8 @@ def _vote(
     )
 
 
-def mark(single: Single, *, judge: str) -> Consulting[Mark]:
+def mark(single: Single, *, judge: str) -> Consultation[Mark]:
     """Ask one judge for a grade."""
     reply = yield single_messages(single)
-    score, error = _understood(reply, read_score)
+    score, error = _parse(reply, read_score)
     return Mark(judge=judge, score=score, error=error, usage=reply.usage, calls=1, cached=int(reply.cached))

@@ -1,4 +1,4 @@
-"""Win rates corrected for what the judge gets wrong, with intervals."""
+"""Corrects win rates for the judge's errors, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Rate:
     ----------
     value : float in [0, 1]
     low, high : float in [0, 1]
-        Ends of the interval at `level`.
+        Ends of the confidence interval at `level`.
     se : float
-        Standard error, before anything is clipped to [0, 1].
+        Standard error, before the values are clipped to [0, 1].
     level : float
     """
 
@@ -33,7 +33,7 @@ class Rate:
     level: float = 0.95
 
     def to_dict(self) -> dict[str, JSON]:
-        """JSON form."""
+        """Return the rate as JSON."""
         return {
             "value": round(self.value, 6),
             "ci": [round(self.low, 6), round(self.high, 6)],
@@ -55,16 +55,16 @@ def _rate(value: float, variance: float, level: float) -> Rate:
 def rogan_gladen(
     judged: npt.ArrayLike, *, gold: npt.ArrayLike, judged_gold: npt.ArrayLike, level: float = 0.95
 ) -> Rate:
-    """True rate behind a judge's yes-or-no verdicts, from its sensitivity and specificity on gold items.
+    """Estimate the true rate behind a judge's yes-or-no verdicts, from its sensitivity and specificity on gold items.
 
     Parameters
     ----------
     judged : array of 0 and 1, shape (n,)
         The judge's verdicts ("a wins") on items without a human label.
     gold : array of 0 and 1, shape (m,)
-        Human labels of other items, of both kinds.
+        Human labels of other items, some 0 and some 1.
     judged_gold : array of 0 and 1, shape (m,)
-        The judge's verdicts on those.
+        The judge's verdicts on those items.
     level : float in (0, 1)
 
     Returns
@@ -76,48 +76,49 @@ def rogan_gladen(
     Raises
     ------
     CalibrationError
-        The judge is no better than chance on the gold items, or they are all of one kind: nothing can be corrected.
+        The judge is not better than chance on the gold items, or these all have the same label, so that nothing can be
+        corrected.
     PolicyError
         Values other than 0 and 1, or arrays of different length.
 
     Examples
     --------
-    >>> gold, said = [1] * 50 + [0] * 50, [1] * 45 + [0] * 5 + [1] * 10 + [0] * 40
-    >>> round(rogan_gladen([1] * 60 + [0] * 40, gold=gold, judged_gold=said).value, 3)
+    >>> gold, verdicts = [1] * 50 + [0] * 50, [1] * 45 + [0] * 5 + [1] * 10 + [0] * 40
+    >>> round(rogan_gladen([1] * 60 + [0] * 40, gold=gold, judged_gold=verdicts).value, 3)
     0.571
     """
-    verdicts, truth, seen = _binary(judged=judged, gold=gold, judged_gold=judged_gold)
-    if truth.size != seen.size:
-        msg = f"{truth.size} gold labels and {seen.size} verdicts on them: expected one each"
+    verdicts, truth, gold_verdicts = _binary(judged=judged, gold=gold, judged_gold=judged_gold)
+    if truth.size != gold_verdicts.size:
+        msg = f"{truth.size} gold labels and {gold_verdicts.size} verdicts on them: expected one verdict per label"
         raise PolicyError(msg)
     positives = int(truth.sum())
     negatives = truth.size - positives
     if not positives or not negatives or not verdicts.size:
-        msg = f"{positives} gold wins, {negatives} gold losses, {verdicts.size} judged items: expected some of each"
+        msg = f"{positives} gold wins, {negatives} gold losses, {verdicts.size} judged items: expected at least one of each"
         raise CalibrationError(msg)
-    q1, q0 = float(seen[truth == 1].mean()), float(1 - seen[truth == 0].mean())
-    informed = q0 + q1 - 1
-    if informed <= 0:
+    q1, q0 = float(gold_verdicts[truth == 1].mean()), float(1 - gold_verdicts[truth == 0].mean())
+    informedness = q0 + q1 - 1
+    if informedness <= 0:
         msg = (
-            f"sensitivity {q1:.3f} and specificity {q0:.3f} of the judge sum to {q0 + q1:.3f}: it is no better than "
-            "chance on the gold items, so that its verdicts tell nothing about the rate"
+            f"sensitivity {q1:.3f} and specificity {q0:.3f} of the judge sum to {q0 + q1:.3f}, which is not better than "
+            "chance: its verdicts say nothing about the rate; take another judge, or more gold items"
         )
         raise CalibrationError(msg)
     p = float(verdicts.mean())
-    theta = (p + q0 - 1) / informed
+    theta = (p + q0 - 1) / informedness
     weight = min(1.0, max(0.0, theta))
     variance = (
         p * (1 - p) / verdicts.size
         + (1 - weight) ** 2 * q0 * (1 - q0) / negatives
         + weight**2 * q1 * (1 - q1) / positives
-    ) / informed**2
+    ) / informedness**2
     return _rate(theta, variance, level)
 
 
 def prediction_powered(
     judged: npt.ArrayLike, *, gold: npt.ArrayLike, judged_gold: npt.ArrayLike, level: float = 0.95
 ) -> Rate:
-    """Mean of human labels from few of them and many judgements (Angelopoulos et al., arXiv 2301.09633).
+    """Estimate the mean human label from few labels and many judgements (Angelopoulos et al., arXiv 2301.09633).
 
     Parameters
     ----------
@@ -130,50 +131,44 @@ def prediction_powered(
     Returns
     -------
     Rate
-        mean(judged) + mean(gold - judged_gold), variance s^2(judged)/n + s^2(gold - judged_gold)/m. Right whatever the
-        judge is worth: a bad one only makes the interval wide.
+        mean(judged) + mean(gold - judged_gold), variance s^2(judged)/n + s^2(gold - judged_gold)/m. Unbiased whatever
+        the judge: a bad one only makes the interval wide.
 
     Raises
     ------
     PolicyError
-        Fewer than 2 items of either kind, arrays of different length, values outside [0, 1].
+        Fewer than 2 items with or without a label, arrays of different length, or values outside [0, 1].
 
     Examples
     --------
     >>> round(prediction_powered([1, 1, 0, 1], gold=[1, 0, 0], judged_gold=[1, 1, 0]).value, 3)
     0.417
     """
-    many, truth, seen = (
-        _shares(name, given) for name, given in zip(_NAMES, (judged, gold, judged_gold), strict=True)
-    )
-    if truth.size != seen.size or truth.size < 2 or many.size < 2:
+    judgements = _unit_interval("judged", judged)
+    truth, gold_judgements = _unit_interval("gold", gold), _unit_interval("judged_gold", judged_gold)
+    if truth.size != gold_judgements.size or truth.size < 2 or judgements.size < 2:
         msg = (
-            f"{many.size} judged items, {truth.size} gold labels, {seen.size} verdicts on them: expected 2 or more of each, "
-            "and as many verdicts as gold labels"
+            f"{judgements.size} judged items, {truth.size} gold labels, {gold_judgements.size} verdicts on them: expected "
+            "2 or more of each, and as many verdicts as gold labels"
         )
         raise PolicyError(msg)
-    rectifier = truth - seen
-    variance = many.var(ddof=1) / many.size + rectifier.var(ddof=1) / truth.size
-    return _rate(float(many.mean() + rectifier.mean()), float(variance), level)
+    rectifier = truth - gold_judgements
+    variance = judgements.var(ddof=1) / judgements.size + rectifier.var(ddof=1) / truth.size
+    return _rate(float(judgements.mean() + rectifier.mean()), float(variance), level)
 
 
-_NAMES = ("judged", "gold", "judged_gold")
-
-
-def _shares(name: str, given: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    values = np.asarray(given, dtype=np.float64)
+def _unit_interval(name: str, data: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    values = np.asarray(data, dtype=np.float64)
     if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
-        msg = (
-            f"{name} has shape {values.shape} or values outside [0, 1]: expected one number in [0, 1] an item"
-        )
+        msg = f"{name} has shape {values.shape} or values outside [0, 1]: expected one number in [0, 1] per item"
         raise PolicyError(msg)
     return values
 
 
-def _binary(**named: npt.ArrayLike) -> list[npt.NDArray[np.float64]]:
-    found = {name: _shares(name, values) for name, values in named.items()}
-    for name, values in found.items():
+def _binary(**arrays: npt.ArrayLike) -> list[npt.NDArray[np.float64]]:
+    checked = {name: _unit_interval(name, data) for name, data in arrays.items()}
+    for name, values in checked.items():
         if not np.isin(values, (0.0, 1.0)).all():
             msg = f"{name} holds values other than 0 and 1: leave ties out, or use prediction_powered, which takes 0.5"
             raise PolicyError(msg)
-    return [*found.values()]
+    return [*checked.values()]

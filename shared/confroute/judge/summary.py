@@ -1,4 +1,4 @@
-"""What many comparisons add up to."""
+"""Summarises many comparisons: win rate, consistency, length bias and cost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from confroute.judge.judging import spent
+from confroute.judge.judging import judge_usage
 from confroute.judge.rates import prediction_powered
 from confroute.judge.verdicts import Comparison, Winner
 from confroute.prices import Price
@@ -17,72 +17,72 @@ from confroute.types import JSON
 _WORTH: dict[Winner, float] = {"a": 1.0, "tie": 0.5, "b": 0.0}
 
 
-def compared(
+def summarise(
     comparisons: Sequence[Comparison],
     *,
     gold: Mapping[str, Winner] | None = None,
     prices: Mapping[str, Price] | None = None,
     resamples: int = 2000,
 ) -> dict[str, JSON]:
-    """Win rate of a over b, how far judges agree with themselves and each other, lengths and cost, as JSON.
+    """Summarise as JSON the win rate of a over b, the judges' consistency and dissent, answer lengths and cost.
 
     Parameters
     ----------
     comparisons : sequence of Comparison
         Errors are counted and left out of every rate.
     gold : mapping of str to Winner, optional
-        Human verdicts of some pairs by id: they correct the rate (`prediction_powered`).
+        Human verdicts on some pairs by id, which correct the rate (`prediction_powered`).
     prices : mapping of str to Price, optional
-        By judge.
+        Price of each judge.
     resamples : int
-        Of the bootstrap over pairs, for the 95 % interval.
+        Number of bootstrap resamples over pairs, for the 95 % interval.
     """
-    cast = [one for one in comparisons if one.winner is not None]
-    worth = np.array([_WORTH[one.winner] for one in cast if one.winner is not None])
-    interval = bootstrap_ci(lambda values: float(values.mean()), worth, n=resamples) if cast else None
-    votes = [vote for one in cast for vote in one.votes if vote.consistent is not None]
-    taken = spent(comparisons)
-    counts = Counter(one.winner for one in cast)
-    usage: dict[str, JSON] = {name: used.to_dict() for name, used in taken.usage.items()}
+    decided = [comparison for comparison in comparisons if comparison.winner is not None]
+    worth = np.array([_WORTH[one.winner] for one in decided if one.winner is not None])
+    interval = bootstrap_ci(lambda values: float(values.mean()), worth, n=resamples) if decided else None
+    votes = [vote for one in decided for vote in one.votes if vote.consistent is not None]
+    effort = judge_usage(comparisons)
+    counts = Counter(one.winner for one in decided)
+    usage: dict[str, JSON] = {judge: tokens.to_dict() for judge, tokens in effort.usage.items()}
     return {
-        "n": len(cast),
-        "errors": len(comparisons) - len(cast),
+        "n": len(decided),
+        "errors": len(comparisons) - len(decided),
         "wins_a": counts["a"],
         "wins_b": counts["b"],
         "ties": counts["tie"],
-        "win_rate_a": round(float(worth.mean()), 6) if cast else None,
+        "win_rate_a": round(float(worth.mean()), 6) if decided else None,
         "win_rate_a_ci": None if interval is None else [round(end, 6) for end in interval],
-        "corrected": _corrected(cast, gold or {}),
-        "inconsistent": _share([not vote.consistent for vote in votes]),
-        "dissent": _share([one.dissent for one in cast if one.dissent is not None]),
-        "longer_wins": _longer(cast),
-        "words_a": _share([one.words_a for one in cast]),
-        "words_b": _share([one.words_b for one in cast]),
-        "calls": taken.calls,
-        "cached": taken.cached,
+        "corrected": _corrected_rate(decided, gold or {}),
+        "inconsistent": _mean([not vote.consistent for vote in votes]),
+        "dissent": _mean([one.dissent for one in decided if one.dissent is not None]),
+        "longer_wins": _longer_wins(decided),
+        "words_a": _mean([one.words_a for one in decided]),
+        "words_b": _mean([one.words_b for one in decided]),
+        "calls": effort.calls,
+        "cached": effort.cached,
         "usage": usage,
-        "cost_usd": taken.cost_usd(prices or {}),
+        "cost_usd": effort.cost_usd(prices or {}),
     }
 
 
-def _share(values: Sequence[float]) -> float | None:
+def _mean(values: Sequence[float]) -> float | None:
     return round(float(np.mean(values)), 6) if values else None
 
 
-def _longer(cast: Sequence[Comparison]) -> float | None:
-    """Share of wins that went to the longer answer; 0.5 where length does not matter."""
-    won = [one for one in cast if one.winner != "tie" and one.words_a != one.words_b]
-    return _share([(one.winner == "a") == (one.words_a > one.words_b) for one in won])
+def _longer_wins(decided: Sequence[Comparison]) -> float | None:
+    """Share of wins that went to the longer answer; 0.5 if length does not matter."""
+    wins = [one for one in decided if one.winner != "tie" and one.words_a != one.words_b]
+    return _mean([(one.winner == "a") == (one.words_a > one.words_b) for one in wins])
 
 
-def _corrected(cast: Sequence[Comparison], gold: Mapping[str, Winner]) -> JSON:
-    known = [one for one in cast if one.id in gold]
-    rest = [_WORTH[one.winner] for one in cast if one.id not in gold and one.winner is not None]
-    if len(known) < 2 or len(rest) < 2:
+def _corrected_rate(decided: Sequence[Comparison], gold: Mapping[str, Winner]) -> JSON:
+    labelled = [one for one in decided if one.id in gold]
+    others = [_WORTH[one.winner] for one in decided if one.id not in gold and one.winner is not None]
+    if len(labelled) < 2 or len(others) < 2:
         return None
     rate = prediction_powered(
-        rest,
-        gold=[_WORTH[gold[one.id]] for one in known],
-        judged_gold=[_WORTH[one.winner] for one in known if one.winner is not None],
+        others,
+        gold=[_WORTH[gold[one.id]] for one in labelled],
+        judged_gold=[_WORTH[one.winner] for one in labelled if one.winner is not None],
     )
-    return {"method": "prediction_powered", "gold": len(known), **rate.to_dict()}
+    return {"method": "prediction_powered", "gold": len(labelled), **rate.to_dict()}

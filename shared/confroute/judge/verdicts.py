@@ -1,4 +1,4 @@
-"""What a judge is given and what comes back. A judge that failed is an error, never a verdict."""
+"""The values of judging: pairs and single answers in, votes and marks out. A failed judge is an error, never a verdict."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Pair:
     Attributes
     ----------
     id, question, a, b : str
-        Who wrote which answer is never told to a judge.
+        A judge never learns who wrote which answer.
     reference : str or None
-        The right answer, if one is known: judges are told to hold both answers against it.
+        The right answer, if known; judges are told to check both answers against it.
     private : bool
-        Nothing of it may be sent to a remote judge.
+        Whether it must not be sent to a remote judge.
     """
 
     id: str
@@ -38,7 +38,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Single:
-    """One answer to grade; attributes as of `Pair`."""
+    """One answer to grade; see `Pair` for the attributes."""
 
     id: str
     question: str
@@ -49,20 +49,20 @@ class Single:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vote:
-    """What one judge made of a pair, asked in both orders.
+    """One judge's verdict on a pair, asked in both orders.
 
     Attributes
     ----------
     judge : str
         The model's name.
     orders : tuple of two Winner or None
-        With answer a first, and with b first; both in terms of a and b. None where that reply failed.
+        With answer a first, and with b first; both in terms of a and b. None if that reply failed.
     error : str or None
         Why there is no verdict.
     usage : Usage
         Tokens of the calls made for it; replies from the cache cost none.
     calls, cached : int
-        Replies asked for and replies taken from the cache.
+        Number of replies, and number of them that came from the cache.
     """
 
     judge: str
@@ -74,8 +74,8 @@ class Vote:
 
     @property
     def winner(self) -> Winner | None:
-        """The verdict: what both orders agree on, else a tie; None if either failed."""
-        return agreed(*self.orders)
+        """The winner on which both orders agree, else a tie; None if either failed."""
+        return combine_orders(*self.orders)
 
     @property
     def consistent(self) -> bool | None:
@@ -83,12 +83,18 @@ class Vote:
         return None if None in self.orders else self.orders[0] == self.orders[1]
 
 
-def agreed(first: Winner | None, second: Winner | None) -> Winner | None:
-    """One verdict of two orders, both in terms of a and b: a win counts only if both agree.
+def combine_orders(first: Winner | None, second: Winner | None) -> Winner | None:
+    """Combine the verdicts of both orders, in terms of a and b: a win counts only if both agree.
 
     Examples
     --------
-    >>> agreed("a", "a"), agreed("a", "b"), agreed("a", "tie"), agreed("a", None), agreed(None, "a")
+    >>> (
+    ...     combine_orders("a", "a"),
+    ...     combine_orders("a", "b"),
+    ...     combine_orders("a", "tie"),
+    ...     combine_orders("a", None),
+    ...     combine_orders(None, "a"),
+    ... )
     ('a', 'tie', 'tie', None, None)
     """
     if first is None or second is None:
@@ -97,9 +103,9 @@ def agreed(first: Winner | None, second: Winner | None) -> Winner | None:
 
 
 def majority(votes: Sequence[Winner | None]) -> Winner | None:
-    """Verdict of a panel: what more than half of those that voted say, else a tie.
+    """Combine a panel's votes: the verdict of more than half of those that voted, else a tie.
 
-    None where half of the panel or more gave no vote: what is left would be a selection.
+    None if half of the panel or more gave no vote: the rest would be a selection.
 
     Examples
     --------
@@ -111,12 +117,11 @@ def majority(votes: Sequence[Winner | None]) -> Winner | None:
     ... )
     ('a', 'tie', None, 'a')
     """
-    cast: list[Winner] = [vote for vote in votes if vote is not None]
-    if 2 * len(cast) <= len(votes):
+    valid: list[Winner] = [vote for vote in votes if vote is not None]
+    if 2 * len(valid) <= len(votes):
         return None
-    counted: Counter[Winner] = Counter(cast)
-    winner, count = counted.most_common(1)[0]
-    return winner if 2 * count > len(cast) else "tie"
+    winner, count = Counter(valid).most_common(1)[0]
+    return winner if 2 * count > len(valid) else "tie"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,9 +132,9 @@ class Comparison:
     ----------
     id : str
     votes : tuple of Vote
-        One a judge, in the order of the panel.
+        One per judge, in the order of the panel.
     words_a, words_b : int
-        Lengths of the answers, to look for a preference for long ones.
+        Lengths of the answers, to detect a preference for long ones.
     """
 
     id: str
@@ -139,15 +144,15 @@ class Comparison:
 
     @property
     def winner(self) -> Winner | None:
-        """See `majority`; None is an error."""
+        """The panel's verdict by `majority`; None is an error."""
         return majority([vote.winner for vote in self.votes])
 
     @property
     def dissent(self) -> float | None:
-        """Share of the votes cast that differ from the verdict, in [0, 1]."""
-        cast = [vote.winner for vote in self.votes if vote.winner is not None]
+        """Share of the valid votes that differ from the verdict, in [0, 1]."""
+        winners = [vote.winner for vote in self.votes if vote.winner is not None]
         winner = self.winner
-        return None if winner is None else sum(vote != winner for vote in cast) / len(cast)
+        return None if winner is None else sum(vote != winner for vote in winners) / len(winners)
 
     @property
     def error(self) -> str | None:
@@ -155,7 +160,7 @@ class Comparison:
         return _errors((vote.judge, vote.error) for vote in self.votes) if self.winner is None else None
 
     def to_dict(self) -> dict[str, JSON]:
-        """JSON form."""
+        """Return the comparison as JSON."""
         return {
             "id": self.id,
             "winner": self.winner,
@@ -177,7 +182,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """What one judge made of one answer; attributes as of `Vote`.
+    """One judge's grade of an answer; see `Vote` for the other attributes.
 
     Attributes
     ----------
@@ -211,19 +216,19 @@ class Grading:
 
     @property
     def score(self) -> float | None:
-        """Median score in [1, 10]; None where half of the panel or more failed."""
+        """Median score in [1, 10]; None if half of the panel or more failed."""
         scores = [mark.score for mark in self.marks if mark.score is not None]
         return statistics.median(scores) if 2 * len(scores) > len(self.marks) else None
 
     @property
     def quality(self) -> float | None:
-        """The score as a quality in [0, 1]: 1 is 0, 10 is 1."""
+        """The score as a quality in [0, 1]: a score of 1 is 0, one of 10 is 1."""
         score = self.score
         return None if score is None else (score - LOWEST) / (HIGHEST - LOWEST)
 
     @property
     def spread(self) -> float | None:
-        """Highest less lowest score of the panel; 0 is agreement."""
+        """Difference between the panel's highest and lowest score; 0 means full agreement."""
         scores = [mark.score for mark in self.marks if mark.score is not None]
         return max(scores) - min(scores) if self.score is not None else None
 
@@ -233,7 +238,7 @@ class Grading:
         return _errors((mark.judge, mark.error) for mark in self.marks) if self.score is None else None
 
     def to_dict(self) -> dict[str, JSON]:
-        """JSON form."""
+        """Return the grading as JSON."""
         marks: list[JSON] = [
             {"judge": mark.judge, "score": mark.score, "error": mark.error} for mark in self.marks
         ]
@@ -248,5 +253,5 @@ class Grading:
         }
 
 
-def _errors(found: Iterable[tuple[str, str | None]]) -> str:
-    return "; ".join(f"{judge}: {error}" for judge, error in found if error is not None)
+def _errors(errors: Iterable[tuple[str, str | None]]) -> str:
+    return "; ".join(f"{judge}: {error}" for judge, error in errors if error is not None)

@@ -1,20 +1,20 @@
-"""Preference labels: which of two models answers a prompt better, by entropy, correctness or a judge."""
+"""Labels prompts with the model that answers them better, by semantic entropy, correctness or a judge."""
 
 from __future__ import annotations
 
 from confroute.labels.entropy import Estimator, entropy_of, entropy_winner, label_entropy, relative_difference
 from confroute.labels.labeller import Labeller, Source, UnlabelledError, quality_of
 from confroute.labels.rows import Label, Summary, label_from_dict, read_inputs, read_labels
-from confroute.labels.run import Engine, LabelRunError, LocalEngine, Outcome, label_rows, outcome
+from confroute.labels.run import Engine, LabelOutcome, LabelRunError, LocalEngine, label_row, label_rows
 
 __all__ = [
     "Engine",
     "Estimator",
     "Label",
+    "LabelOutcome",
     "LabelRunError",
     "Labeller",
     "LocalEngine",
-    "Outcome",
     "Source",
     "Summary",
     "UnlabelledError",
@@ -22,8 +22,8 @@ __all__ = [
     "entropy_winner",
     "label_entropy",
     "label_from_dict",
+    "label_row",
     "label_rows",
-    "outcome",
     "quality_of",
     "read_inputs",
     "read_labels",

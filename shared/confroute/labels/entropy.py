@@ -1,4 +1,4 @@
-"""Preference labels from semantic entropy, after the confidence-driven router (Zhang et al., arXiv 2502.11021)."""
+"""Labels from semantic entropy, as in the confidence-driven router (Zhang et al., arXiv 2502.11021)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from confroute.types import Generation, checked_logprobs
 
 Estimator: TypeAlias = Literal["paper", "normalised", "discrete"]
 ESTIMATORS: tuple[Estimator, ...] = ("paper", "normalised", "discrete")
-# An entropy below it is one meaning with rounding error.
+# A smaller entropy is a rounding error of a single meaning.
 ZERO_NATS = 1e-9
 
 
@@ -28,7 +28,7 @@ def label_entropy(
     equivalence: Equivalence,
     estimator: Estimator = "paper",
 ) -> AskGenerator[float]:
-    """Semantic entropy of one model's answers, in nats, at least 0.
+    """Compute the semantic entropy of one model's answers, in nats, at least 0.
 
     Parameters
     ----------
@@ -36,21 +36,21 @@ def label_entropy(
         2 or more samples of one prompt.
     question : str
     equivalence : Equivalence
-        What makes two answers the same; its asks are passed on.
+        Decides which answers mean the same; its asks are yielded to the caller.
     estimator : {"paper", "normalised", "discrete"}
         See `entropy_of`.
 
     Raises
     ------
     PolicyError
-        Fewer than 2 answers, or an estimator that weighs by probability and answers without log-probabilities.
+        Fewer than 2 answers, or no answer has log-probabilities and the estimator needs them.
     SignalUnavailableError
-        Some of them only are without: that says nothing about the model's other prompts.
+        Only some answers have none, which says nothing about the model's other prompts.
     BadLogprobsError
-        Log-probabilities that cannot be those of the answer.
+        The log-probabilities are invalid.
     """
     if len(answers) < 2:
-        msg = f"{len(answers)} answers: semantic entropy needs at least 2"
+        msg = f"{len(answers)} answers: semantic entropy needs at least 2; draw more samples"
         raise PolicyError(msg)
     clusters = Clusters(question=question, equivalence=equivalence)
     yield from clusters.extend([answer.answer or answer.text for answer in answers])
@@ -58,20 +58,20 @@ def label_entropy(
 
 
 def entropy_of(answers: Sequence[Generation], meanings: Sequence[int], *, estimator: Estimator) -> float:
-    """Entropy over meanings, in nats.
+    """Compute the entropy over meanings, in nats.
 
     Parameters
     ----------
     answers : sequence of Generation
     meanings : sequence of int
-        The meaning of each answer, from 0.
+        The meaning of each answer, numbered from 0.
     estimator : {"paper", "normalised", "discrete"}
         "paper": ``SE(x) = -(1/|C|) sum_i log p(C_i|x)``, where p(C|x) is the sum of the probabilities of the sequences in C
-        (equations 1 and 2 there; the estimator of Kuhn et al., arXiv 2302.09664). Deviation: a sequence that was drawn
-        twice counts once, so that p(C|x) is a probability and the entropy at least 0; it is 0 only if the drawn
-        sequences hold all probability, and grows with the length of the answers.
-        "normalised": the same mean over p(C|x) from length-normalised sequence probabilities, scaled to sum to 1: 0
-        exactly for one meaning, whatever its length.
+        (equations 1 and 2 of the paper; the estimator of Kuhn et al., arXiv 2302.09664). Unlike there, a sequence that
+        was drawn twice counts once, so that p(C|x) is a probability and the entropy at least 0; it is 0 only if the drawn
+        sequences have all the probability, and it grows with the length of the answers.
+        "normalised": the same mean, with p(C|x) from length-normalised sequence probabilities, scaled to sum to 1: exactly
+        0 for a single meaning, whatever its length.
         "discrete": -sum_i p_i log p_i of the shares of answers; needs no log-probabilities.
 
     Examples
@@ -95,21 +95,21 @@ def entropy_of(answers: Sequence[Generation], meanings: Sequence[int], *, estima
 def _log_probabilities(
     answers: Sequence[Generation], meanings: Sequence[int], *, normalised: bool
 ) -> list[float]:
-    """Log-probability of each meaning: log-sum-exp over its distinct sequences, which alone are summed."""
+    """Log-probability of each meaning: log-sum-exp over its distinct sequences."""
     members: dict[int, dict[str, float]] = {}
     for answer, meaning in zip(answers, meanings, strict=True):
         logprobs = checked_logprobs(answer.logprobs)
         if logprobs is None and any(other.logprobs for other in answers):
-            msg = "one of the answers has no log-probabilities and cannot be weighed (it may be empty)"
+            msg = "one of the answers has no log-probabilities (it may be empty) and cannot be weighted"
             raise SignalUnavailableError(msg)
         if logprobs is None:
-            msg = "answers without log-probabilities cannot be weighed: ask for them, or take the estimator 'discrete'"
+            msg = "the answers have no log-probabilities: request them, or use the estimator 'discrete'"
             raise PolicyError(msg)
         score = math.fsum(logprobs) / (len(logprobs) if normalised else 1)
-        known = members.setdefault(meaning, {})
-        # One text may be tokenised in two ways; the likelier one stands for it.
-        known[answer.text] = max(score, known.get(answer.text, -math.inf))
-    logs = [float(np.logaddexp.reduce([*known.values()])) for known in members.values()]
+        scores = members.setdefault(meaning, {})
+        # A text may be tokenised in two ways: it gets the probability of the likelier one.
+        scores[answer.text] = max(score, scores.get(answer.text, -math.inf))
+    logs = [float(np.logaddexp.reduce([*scores.values()])) for scores in members.values()]
     if not normalised:
         return [min(0.0, value) for value in logs]
     total = float(np.logaddexp.reduce(logs))
@@ -117,10 +117,10 @@ def _log_probabilities(
 
 
 def relative_difference(edge: float, cloud: float) -> float:
-    """``|SE_cloud - SE_edge| / SE_cloud``, in [0, inf] (equation 3 there), defined for SE_cloud = 0 too.
+    """Compute ``|SE_cloud - SE_edge| / SE_cloud``, in [0, inf] (equation 3 of the paper), also for SE_cloud = 0.
 
-    Below 1e-9 nats an entropy is 0. Two zeros differ by 0: both models are certain, which is a tie. A cloud at 0 beside an
-    edge above 0 differs infinitely: no finite threshold makes that a tie, and the cloud wins.
+    An entropy below 1e-9 nats counts as 0. If both are 0, both models are certain and the difference is 0, a tie. If only
+    the cloud's is 0, the difference is infinite: no finite threshold makes that a tie, and the cloud wins.
 
     Examples
     --------
@@ -134,14 +134,14 @@ def relative_difference(edge: float, cloud: float) -> float:
 
 
 def entropy_winner(edge: float, cloud: float, *, tau: float) -> Winner:
-    """The model of the lower entropy where the relative difference exceeds `tau`, else a tie; "a" is the edge.
+    """Return the model with the lower entropy if the relative difference exceeds `tau`, else a tie; "a" is the edge.
 
     Parameters
     ----------
     edge, cloud : float
         Entropies, at least 0.
     tau : float
-        At least 0. At 1 and above the edge can never win: its entropy would have to be below 0.
+        At least 0. From 1 on the edge can never win: its entropy would have to be below 0.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""One prompt to one label: both models are asked, and what they said is measured."""
+"""Labels one prompt: draws answers of both models and decides which model answers better."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from confroute.asks import Ask, Embed, Entails, Evidence
 from confroute.errors import ConfrouteError, PolicyError
 from confroute.executor import work
 from confroute.flow import drive
-from confroute.judge import Comparison, Judge, Pair
-from confroute.judge.files import asked, is_private, reference_text
+from confroute.judge import Judge, Pair
+from confroute.judge.files import is_private, question_text, reference_text
 from confroute.judge.verdicts import Winner
 from confroute.labels.entropy import ESTIMATORS, Estimator, entropy_winner, label_entropy, relative_difference
 from confroute.labels.rows import Label
@@ -28,15 +28,15 @@ from confroute.types import JSON, Generation
 
 
 def quality_of(text: str, question: str, reference: JSON) -> float | None:
-    """1 for a right answer, 0 for a wrong one, None without a reference.
+    """Return 1 for a right answer, 0 for a wrong one, and None without a reference.
 
     Parameters
     ----------
     text : str
     question : str
     reference : JSON
-        A number, an option letter, a text, or a list of texts any of which is right: one of a list may stand anywhere
-        in the answer as whole words, since models answer in sentences; the words of a single text must be all.
+        A number, an option letter, a text, or a list of right texts. One of a list may occur anywhere in the answer as
+        whole words, since models answer in sentences; a single text must be the whole answer, word by word.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def quality_of(text: str, question: str, reference: JSON) -> float | None:
 
 
 def better(a: float, b: float) -> Winner:
-    """The side of the higher quality; equal ones are a tie."""
+    """Return the side with the higher quality; equal qualities are a tie."""
     if a == b:
         return "tie"
     return "a" if a > b else "b"
@@ -61,11 +61,11 @@ SOURCES: tuple[Source, ...] = ("entropy", "correctness", "judge", "mixed")
 
 
 class UnlabelledError(ConfrouteError, RuntimeError):
-    """One prompt that could not be labelled; the message says why, without its text."""
+    """A prompt cannot be labelled; the message says why, without the prompt's text."""
 
 
-def _work(ask: Ask) -> Evidence:
-    """Answer what an equivalence asks for: embeddings and entailment."""
+def _answer(ask: Ask) -> Evidence:
+    """Answer the asks of an equivalence: embeddings and entailment."""
     if not isinstance(ask, (Embed, Entails)):
         msg = f"an equivalence asked for {type(ask).__name__}: expected Embed or Entails"
         raise TypeError(msg)
@@ -74,34 +74,34 @@ def _work(ask: Ask) -> Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labeller:
-    """How prompts are labelled.
+    """Labels prompts by the settings below.
 
     Parameters
     ----------
     edge, cloud : TextModel or None
-        None where every row holds that side's samples already.
+        None if every row has that side's samples already.
     source : {"entropy", "correctness", "judge", "mixed"}
-        "mixed": correctness where a reference grades both answers, else the judge where there is one, else entropy.
+        "mixed": correctness if a reference grades both answers, else the judge if there is one, else entropy.
     samples : int
-        Answers drawn of each model, 2 or more, for entropy; correctness and judge alone ask once, at temperature 0.
+        Answers to draw from each model for entropy, 2 or more; correctness and judge draw one, at temperature 0.
     temperature : float
-        Of the samples.
+        Temperature of the samples.
     max_tokens : int
     tau : float
-        Least relative difference of entropies that is no tie. The paper's value is not known; 0.1 is a guess.
+        Relative difference of entropies up to which a label is a tie. The paper does not give its value; 0.1 is a guess.
     estimator : {"paper", "normalised", "discrete"}
     equivalence : Equivalence
-        What makes two answers the same.
+        Decides which answers mean the same.
     judge : Judge or None
     private : KeepPrivate
-        Prompts that match are never sent to a remote model: they stay unlabelled.
+        Prompts that match are never sent to a remote model and stay unlabelled.
     limits : Limits
-        Of one call of a model.
+        Limits of each model call.
 
     Raises
     ------
     PolicyError
-        Settings that cannot be used.
+        A setting is invalid.
     """
 
     edge: TextModel | None = None
@@ -119,10 +119,10 @@ class Labeller:
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES or self.estimator not in ESTIMATORS:
-            msg = f"source is {self.source!r}, estimator {self.estimator!r}: expected one of {SOURCES} and {ESTIMATORS}"
+            msg = f"source is {self.source!r}, estimator {self.estimator!r}: expected one of {SOURCES} and one of {ESTIMATORS}"
             raise PolicyError(msg)
         if self.source == "judge" and self.judge is None:
-            msg = "source 'judge' without a judge: name one"
+            msg = "source 'judge' needs a judge: name one"
             raise PolicyError(msg)
         if self.samples < 2 or not self.temperature > 0 or not self.tau >= 0:
             msg = (
@@ -133,8 +133,8 @@ class Labeller:
 
     @property
     def run(self) -> str:
-        """Fingerprint of all that decides a label: rows of different ones must not be mixed in one file."""
-        told = {
+        """Fingerprint of all settings that influence a label: labels with different ones must not share a file."""
+        settings = {
             "edge": None if self.edge is None else self.edge.name,
             "cloud": None if self.cloud is None else self.cloud.name,
             "judges": [] if self.judge is None else [model.name for model in self.judge.models],
@@ -144,22 +144,22 @@ class Labeller:
                 for key in ("source", "samples", "temperature", "max_tokens", "tau", "estimator")
             },
         }
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
-    def answered(self, row: Row) -> Row:
-        """The row with samples of both models; those that it holds already are not drawn again.
+    def with_answers(self, row: Row) -> Row:
+        """Return the row with samples of both models; samples that it has already are not drawn again.
 
         Raises
         ------
         UnlabelledError
-            A private prompt and a remote model; an answer that is missing and no model to ask.
+            The prompt is private and the model remote, or an answer is missing and there is no model to draw it from.
         """
         edge = self._side(row, row.edge, self.edge, "edge")
         cloud = self._side(row, row.cloud or Side(), self.cloud, "cloud")
         return replace(row, edge=edge, cloud=cloud)
 
     def label(self, row: Row) -> Label:
-        """Label a row that `answered` returned.
+        """Label a row that `with_answers` returned.
 
         Raises
         ------
@@ -167,10 +167,9 @@ class Labeller:
             The judge failed, or an answer is missing.
         """
         if row.cloud is None:
-            msg = "no answer of the cloud is recorded"
+            msg = "no answer of the cloud is recorded: record one, or name a cloud model"
             raise UnlabelledError(msg)
-        said_a, said_b = _answers(row.edge), _answers(row.cloud)
-        text_a, text_b = _first(said_a), _first(said_b)
+        text_a, text_b = _first_text(row.edge), _first_text(row.cloud)
         base = Label(
             id=row.id,
             model_a=row.edge.model or "edge",
@@ -191,42 +190,45 @@ class Labeller:
         ):
             return replace(base, winner=better(base.quality_a, base.quality_b), source="correctness")
         if self.source == "correctness":
-            msg = "no reference and no recorded quality of both answers"
+            msg = "correctness needs a reference, or a recorded quality of both answers"
             raise UnlabelledError(msg)
         if self.judge is not None and self.source in ("judge", "mixed"):
-            return self._judged(row, base, self.judge)
-        # Entropies of different numbers of samples do not compare, and a recorded side may hold more than are drawn now.
+            return self._label_by_judge(row, base, self.judge)
+        # Entropies are comparable only for equal numbers of samples, and a recorded side may have more than `samples`.
         edge, cloud = (side.further()[: self.samples] for side in (row.edge, row.cloud))
-        return self._by_entropy(row, base, edge, cloud)
+        return self._label_by_entropy(row, base, edge, cloud)
 
     def is_private(self, row: Row) -> bool:
-        """Whether a row must not reach a remote model: its text matches, or it is tagged, or says "private"."""
+        """Whether a row must not reach a remote model; see `confroute.judge.files.is_private`."""
         return is_private(row, self.private)
 
     def _side(self, row: Row, side: Side, model: TextModel | None, name: str) -> Side:
         several = self.source == "entropy" or (self.source == "mixed" and self.judge is None)
-        wanted = self.samples if several else 1
-        if len(side.samples) >= wanted > 1 or (
-            wanted == 1 and (_first(_answers(side)) is not None or side.quality is not None)
+        needed = self.samples if several else 1
+        if len(side.samples) >= needed > 1 or (
+            needed == 1 and (_first_text(side) is not None or side.quality is not None)
         ):
             return side
         if model is None:
-            msg = f"{len(side.samples)} samples of the {name} are recorded, {wanted} are wanted, and no model to ask was named"
+            msg = f"{len(side.samples)} samples of the {name} are recorded, {needed} are needed, and there is no model to draw them from: name one"
             raise UnlabelledError(msg)
         if model.remote and self.is_private(row):
             msg = f"private: not sent to the remote model of the {name}"
             raise UnlabelledError(msg)
         temperature = self.temperature if several else 0.0
-        drawn = self._draw(row, model, wanted, temperature, name)
+        answers = self._draw(row, model, needed, temperature, name)
         samples = tuple(
             RecordedSample(
-                text=one.text, logprobs=one.logprobs, answer=one.answer, extra={"finish": one.finish}
+                text=answer.text,
+                logprobs=answer.logprobs,
+                answer=answer.answer,
+                extra={"finish": answer.finish},
             )
-            for one in drawn
+            for answer in answers
         )
         usage: dict[str, JSON] = {
-            "input_tokens": sum(one.usage.input_tokens for one in drawn if one.usage),
-            "output_tokens": sum(one.usage.output_tokens for one in drawn if one.usage),
+            "input_tokens": sum(answer.usage.input_tokens for answer in answers if answer.usage),
+            "output_tokens": sum(answer.usage.output_tokens for answer in answers if answer.usage),
         }
         return replace(
             side,
@@ -239,11 +241,11 @@ class Labeller:
         self, row: Row, model: TextModel, n: int, temperature: float, name: str
     ) -> Sequence[Generation]:
         messages = messages_of(row)
-        # A seed of its own for each prompt and model: a run that is taken up again draws what it would have drawn.
+        # Each prompt and model has its own seed, so that a resumed run draws the same samples as an unbroken one.
         seed = int.from_bytes(hashlib.sha256(f"{row.id}\x1f{model.name}".encode()).digest()[:4], "big") >> 1
         # Some servers refuse requests for log-probabilities.
         logprobs = self.source in ("entropy", "mixed") and self.estimator != "discrete"
-        drawn = attempt(
+        answers = attempt(
             self.limits,
             name,
             lambda: model.generate(
@@ -255,68 +257,65 @@ class Labeller:
                 logprobs=logprobs,
             ),
         ).value
-        if len(drawn) < n or not any(one.text.strip() for one in drawn):
+        if len(answers) < n or not any(answer.text.strip() for answer in answers):
             msg = (
-                f"{model.name} returned {len(drawn)} of {n} answers"
-                if len(drawn) < n
-                else f"{model.name} said nothing"
+                f"{model.name} returned {len(answers)} of {n} answers"
+                if len(answers) < n
+                else f"{model.name} returned empty answers only"
             )
             raise UnlabelledError(msg)
-        return drawn
+        return answers
 
-    def _judged(self, row: Row, base: Label, judge: Judge) -> Label:
+    def _label_by_judge(self, row: Row, base: Label, judge: Judge) -> Label:
         if base.response_a is None or base.response_b is None:
             msg = "a judge needs the text of both answers"
             raise UnlabelledError(msg)
         reference = reference_text(row)
         pair = Pair(
             id=row.id,
-            question=asked(row),
+            question=question_text(row),
             a=base.response_a,
             b=base.response_b,
             reference=reference,
             private=is_private(row, self.private, base.response_a, base.response_b, reference),
         )
-        (found,) = judge.compare([pair])
-        comparison: Comparison = found
+        (comparison,) = judge.compare([pair])
         if comparison.winner is None:
             msg = f"the judge failed: {comparison.error}"
             raise UnlabelledError(msg)
         return replace(base, winner=comparison.winner, source="judge")
 
-    def _by_entropy(
+    def _label_by_entropy(
         self, row: Row, base: Label, edge: Sequence[Generation], cloud: Sequence[Generation]
     ) -> Label:
-        found = [
+        se_a, se_b = (
             drive(
                 label_entropy(
-                    said, question=row.question, equivalence=self.equivalence, estimator=self.estimator
+                    answers, question=row.question, equivalence=self.equivalence, estimator=self.estimator
                 ),
-                _work,
+                _answer,
             )
-            for said in (edge, cloud)
-        ]
+            for answers in (edge, cloud)
+        )
         return replace(
             base,
-            winner=entropy_winner(found[0], found[1], tau=self.tau),
+            winner=entropy_winner(se_a, se_b, tau=self.tau),
             source="entropy",
-            se_a=found[0],
-            se_b=found[1],
-            delta=relative_difference(found[0], found[1]),
+            se_a=se_a,
+            se_b=se_b,
+            delta=relative_difference(se_a, se_b),
         )
 
 
-def _answers(side: Side) -> tuple[Generation, ...]:
+def _first_text(side: Side) -> str | None:
+    """Text of the draft, else of the first sample."""
     draft = side.generation()
-    return (*(() if draft is None else (draft,)), *side.further())
-
-
-def _first(answers: Sequence[Generation]) -> str | None:
+    answers = side.further() if draft is None else (draft,)
     return answers[0].text if answers else None
 
 
 def _quality(row: Row, side: Side, text: str | None) -> float | None:
-    """As graded in the recording, else against the reference."""
+    """The recorded quality, else the grade against the reference."""
     if side.quality is not None:
         return side.quality
     return None if text is None else quality_of(text, row.question, row.reference)

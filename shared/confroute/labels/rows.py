@@ -1,4 +1,4 @@
-"""The label format: one JSON object a line, one-hot winners as in the training data of RouteLLM and of the paper."""
+"""The files of the label pipeline: prompts in; labels out, with one-hot winners as in RouteLLM's training data; a summary."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from confroute.types import JSON
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """Which of two models answered a prompt better, and how that is known.
+    """The label of one prompt: which of two models answered it better, and how that was decided.
 
     Attributes
     ----------
     id, prompt : str
     model_a, model_b : str
-        Names: a is the edge, b the cloud.
+        Names of the models; a is the edge, b the cloud.
     response_a, response_b : str or None
     winner : {"a", "b", "tie"}
     source : {"entropy", "correctness", "judge"}
-        What decided this row.
+        What decided this label.
     se_a, se_b : float or None
-        Semantic entropies in nats, where they were measured.
+        Semantic entropies in nats, if measured.
     delta : float or None
-        ``|se_b - se_a| / se_b``; infinite where only se_b is 0, which the file writes as null beside both entropies.
+        ``|se_b - se_a| / se_b``; infinite if only se_b is 0, written to the file as null beside both entropies.
     quality_a, quality_b : float in [0, 1] or None
-        Where graded.
+        Qualities, if graded.
     run : str
         Fingerprint of the settings.
     """
@@ -57,11 +57,11 @@ class Label:
 
     @property
     def cloud_wins(self) -> float:
-        """What a head is trained on: 1 where the cloud's answer is better, 0 where the edge's is, 0.5 for a tie."""
+        """The target for training a head: 1 if the cloud's answer is better, 0 if the edge's is, 0.5 for a tie."""
         return {"a": 0.0, "tie": 0.5, "b": 1.0}[self.winner]
 
     def to_dict(self) -> dict[str, JSON]:
-        """JSON form."""
+        """Return the label as JSON."""
         return {
             "id": self.id,
             "model_a": self.model_a,
@@ -88,11 +88,11 @@ def label_from_dict(data: JSON) -> Label:
     Raises
     ------
     RecordError
-        A field that is missing or not what the format says; winners that are not one-hot.
+        A field is missing or invalid, or the winners are not one-hot.
 
     Examples
     --------
-    >>> made = Label(
+    >>> label = Label(
     ...     id="1",
     ...     model_a="m",
     ...     model_b="c",
@@ -102,16 +102,16 @@ def label_from_dict(data: JSON) -> Label:
     ...     winner="b",
     ...     source="judge",
     ... )
-    >>> label_from_dict(made.to_dict()) == made
+    >>> label_from_dict(label.to_dict()) == label
     True
     """
     row = read.fields(data, "the label")
-    won = {
+    one_hot = {
         name: row.get(f"winner_{key}") for name, key in (("a", "model_a"), ("b", "model_b"), ("tie", "tie"))
     }
-    winners: list[Winner] = [name for name in ("a", "b", "tie") if won[name] == 1]
-    if len(winners) != 1 or not all(value in (0, 1) for value in won.values()):
-        msg = f"winners are {won}: expected one 1 and two 0"
+    winners: list[Winner] = [name for name in ("a", "b", "tie") if one_hot[name] == 1]
+    if len(winners) != 1 or not all(value in (0, 1) for value in one_hot.values()):
+        msg = f"winners are {one_hot}: expected one 1 and two 0"
         raise RecordError(msg)
     se_a, se_b = (read.optional_number(row.get(key), key, low=0.0) for key in ("se_a", "se_b"))
     delta = read.optional_number(row.get("delta"), "delta", low=0.0)
@@ -141,16 +141,16 @@ def read_labels(path: str | os.PathLike[str]) -> Iterator[Label]:
     Raises
     ------
     RecordError
-        A line is no label; the message holds its number, from 1.
+        A line is not a label; the message contains its number, counted from 1.
     """
     with Path(path).open("rb") as file:
-        for at, line in enumerate(file, start=1):
+        for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
                 yield label_from_dict(json.loads(line))
             except ValueError as error:
-                msg = f"{path}, line {at}: {error}"
+                msg = f"{path}, line {number}: {error}"
                 raise RecordError(msg) from error
 
 
@@ -160,21 +160,21 @@ def read_inputs(path: str | os.PathLike[str], *, limit: int | None = None) -> It
     Parameters
     ----------
     path : path-like
-        JSON lines, plain or gzip: objects of "id", "prompt" (or "question", or "messages"), and if known "reference" (or
-        "answers", a list any of which is right); or lines of a recorded run.
+        JSON lines, plain or gzip: objects with "id", "prompt" (or "question", or "messages"), and, if known, "reference" (or
+        "answers", a list of right texts); or the lines of a recorded run.
     limit : int, optional
-        Of the first lines only.
+        Read this many lines at most.
 
     Raises
     ------
     RecordError
-        A line is none of these.
+        A line is not such an object.
     """
     for row in islice(read_rows(path, recorded=False), limit):
         prompt, reference = row.prompt, row.reference
-        asked, answers = row.extra.get("question"), row.extra.get("answers")
-        if prompt is None and not row.messages and isinstance(asked, str):
-            prompt = asked
+        question, answers = row.extra.get("question"), row.extra.get("answers")
+        if prompt is None and not row.messages and isinstance(question, str):
+            prompt = question
         if reference is None and isinstance(answers, list):
             reference = answers
         if prompt is None and not row.messages:
@@ -183,26 +183,26 @@ def read_inputs(path: str | os.PathLike[str], *, limit: int | None = None) -> It
         yield replace(row, prompt=prompt, reference=reference)
 
 
-# Short factual prompts do give equal samples; all of so many do not.
-_ENOUGH = 10
+# A short factual prompt may well give equal samples, but not every one of this many prompts.
+_MIN_PROMPTS = 10
 
 
 @dataclass(slots=True, kw_only=True)
 class Summary:
-    """What a run did.
+    """The summary of a run.
 
     Attributes
     ----------
     labelled, failed : int
-        Now.
+        Number of prompts that this run labelled, and that failed in it.
     kept : int
-        Labels that stood in the file already.
+        Number of labels that were in the file already.
     winners, sources : Counter
-        Of all labels of the file.
+        Winners and sources of all labels in the file.
     sampled, alike : Counter
-        By model, prompts sampled now, and those whose samples were letter for letter the same.
+        By model: number of prompts that this run sampled, and of those whose samples were all exactly the same.
     tokens : Counter
-        By "edge" and "cloud", drawn now, input and output together.
+        By "edge" and "cloud": input and output tokens of this run's samples together.
     """
 
     labelled: int = 0
@@ -219,22 +219,22 @@ class Summary:
         self.winners[label.winner] += 1
         self.sources[label.source] += 1
 
-    def look(self, row: Row) -> None:
-        """Count samples that were drawn now."""
+    def add_samples(self, row: Row) -> None:
+        """Count the samples that this run drew for a row."""
         for name, side in (("edge", row.edge), ("cloud", row.cloud)):
-            if side is None or not isinstance(used := side.extra.get("sampled"), dict):
+            if side is None or not isinstance(usage := side.extra.get("sampled"), dict):
                 continue
-            self.tokens[name] += sum(value for value in used.values() if isinstance(value, int))
+            self.tokens[name] += sum(value for value in usage.values() if isinstance(value, int))
             if len(side.samples) > 1:
                 self.sampled[name] += 1
                 self.alike[name] += len({sample.text for sample in side.samples}) == 1
 
-    def suspicious(self) -> list[str]:
-        """Models whose samples never differ: they ignore the temperature, and their entropy says nothing."""
-        return [name for name, n in self.sampled.items() if n >= _ENOUGH and self.alike[name] == n]
+    def models_with_constant_samples(self) -> list[str]:
+        """Models whose samples never differ: they ignore the temperature, so that their entropy is meaningless."""
+        return [name for name, n in self.sampled.items() if n >= _MIN_PROMPTS and self.alike[name] == n]
 
     def to_dict(self) -> dict[str, JSON]:
-        """JSON form."""
+        """Return the summary as JSON."""
         return {
             "labelled": self.labelled,
             "failed": self.failed,
@@ -242,5 +242,5 @@ class Summary:
             "winners": dict(self.winners),
             "sources": dict(self.sources),
             "tokens": dict(self.tokens),
-            "samples_never_differ": [*self.suspicious()],
+            "samples_never_differ": [*self.models_with_constant_samples()],
         }

@@ -1,4 +1,4 @@
-"""A run of the label pipeline: many prompts, results on disk as they come, taken up again where it stopped."""
+"""Runs the label pipeline over many prompts: each result is written at once, and a stopped run resumes where it was."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from confroute.recording import RecordError, Row, append_row, read_rows
 from confroute.recording.prompts import cut_torn
 from confroute.types import JSON
 
-Outcomes: TypeAlias = "Generator[Outcome, None, None]"
+Outcomes: TypeAlias = "Generator[LabelOutcome, None, None]"
 _SET_UP = (MissingExtraError, ModelError, PolicyError)
 
 
 class LabelRunError(ConfrouteError, RuntimeError):
-    """A run that was stopped: nothing but failures, or another process at work on the same file."""
+    """A run stopped: too many failures in a row, or another process is writing the same file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What became of one prompt.
+class LabelOutcome:
+    """The outcome of labelling one prompt.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Outcome:
     error : str or None
         Why there is no label.
     row : Row or None
-        The row with both models' answers, where they were drawn now.
+        The row with both models' answers, if this run drew any of them.
     """
 
     id: str
@@ -49,50 +49,51 @@ class Outcome:
 
 
 class Engine(Protocol):
-    """Labels rows and gives the outcomes in the order of the rows."""
+    """Labels rows, and yields the outcomes in the order of the rows."""
 
     def __call__(self, labeller: Labeller, rows: Iterable[Row]) -> Outcomes:
-        """Label `rows`, which may be many."""
+        """Label `rows`, which are read lazily."""
         ...
 
 
-def outcome(labeller: Labeller, row: Row) -> Outcome:
-    """Label one row; what fails for this row alone is its outcome.
+def label_row(labeller: Labeller, row: Row) -> LabelOutcome:
+    """Label one row; an error that concerns this row alone becomes its outcome.
 
     Raises
     ------
     MissingExtraError, ModelError, PolicyError
-        Models or settings that fail for every row.
+        A model or setting cannot work for any row.
     """
-    drawn: Row | None = None
+    new_row: Row | None = None
     try:
-        answered = labeller.answered(row)
-        if answered.edge is not row.edge or answered.cloud is not row.cloud:
-            drawn = answered
-        label = labeller.label(answered)
+        answers = labeller.with_answers(row)
+        if answers.edge is not row.edge or answers.cloud is not row.cloud:
+            new_row = answers
+        label = labeller.label(answers)
     except _SET_UP:
         raise
     except Exception as error:  # noqa: BLE001  one bad prompt must not end a long run
-        said = str(error) if isinstance(error, ConfrouteError) else f"{type(error).__name__}: {error}"
-        return Outcome(id=row.id, error=said, row=drawn)
-    return Outcome(id=row.id, label=label, row=drawn)
+        reason = str(error) if isinstance(error, ConfrouteError) else f"{type(error).__name__}: {error}"
+        return LabelOutcome(id=row.id, error=reason, row=new_row)
+    return LabelOutcome(id=row.id, label=label, row=new_row)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalEngine:
-    """Threads of this process.
+    """Labels in threads of this process.
 
     Parameters
     ----------
     concurrency : int
-        Prompts at a time. Local models take their forward passes in turn, so that more than 2 help only remote ones.
+        Number of prompts at a time. Local models run one forward pass at a time, so that more than 2 help only remote
+        ones.
     """
 
     concurrency: int = 4
 
     def __call__(self, labeller: Labeller, rows: Iterable[Row]) -> Outcomes:
-        """Label in order."""
-        return bounded(lambda row: outcome(labeller, row), rows, concurrency=self.concurrency)
+        """Label the rows, and yield the outcomes in their order."""
+        return bounded(lambda row: label_row(labeller, row), rows, concurrency=self.concurrency)
 
 
 def label_rows(
@@ -103,9 +104,9 @@ def label_rows(
     engine: Engine | None = None,
     keep: str | os.PathLike[str] | None = None,
     max_failures: int = 20,
-    progress: Callable[[Outcome], None] | None = None,
+    progress: Callable[[LabelOutcome], None] | None = None,
 ) -> Summary:
-    """Label rows into a file, in their order, going on where an earlier run stopped.
+    """Label rows into a file, in their order, resuming where an earlier run stopped.
 
     Parameters
     ----------
@@ -113,28 +114,28 @@ def label_rows(
         Prompts, with or without recorded answers.
     labeller : Labeller
     out : path-like
-        JSON lines. Labels that stand there are kept and not made again; a last line that a crash tore is cut off.
+        JSON lines. Labels in it are kept and not made again; an incomplete last line from a crash is removed.
     engine : Engine, optional
         `LocalEngine` by default.
     keep : path-like, optional
-        Where answered rows go as recorded runs, samples included, before they are labelled: they can be labelled again
-        with another threshold, and a run that goes on does not draw them again.
+        File to which rows with all their samples are written as a recorded run, before they are labelled. They can then
+        be labelled again with another threshold, and a resumed run does not draw them again.
     max_failures : int
-        Failures in a row that stop the run: a key that has expired fails every prompt.
+        Number of failures in a row that stops the run: with an expired key, for example, every prompt fails.
     progress : callable, optional
-        Told each outcome.
+        Called with each outcome.
 
     Returns
     -------
     Summary
-        Failed prompts have no line in `out`: the next run tries them again. They are listed in OUT.errors.jsonl, by id.
+        Failed prompts have no line in `out`, so that the next run tries them again; OUT.errors.jsonl lists their ids.
 
     Raises
     ------
     LabelRunError
-        `max_failures` in a row, or another process writes to `out`.
+        `max_failures` failures in a row, or another process writes to `out`.
     RecordError
-        `out` holds something else, or labels made with other settings.
+        `out` is not a file of labels, or its labels were made with other settings.
     """
     out, errors = Path(out), Path(f"{out}.errors.jsonl")
     kept = None if keep is None else Path(keep)
@@ -143,13 +144,13 @@ def label_rows(
             summary = Summary()
             done = _done(out, labeller, summary)
             errors.unlink(missing_ok=True)
-            pending = _pending(rows, done, _answered(kept, done))
+            pending = _pending(rows, done, _unlabelled(kept, done))
             files = _Files(out=out, errors=errors, keep=kept)
             with closing((engine or LocalEngine())(labeller, pending)) as outcomes:
                 _write(outcomes, summary, files, max_failures, progress)
             return summary
     except Timeout as error:
-        msg = f"another process labels into {out} (it holds {out}.lock): let it end, or name another file"
+        msg = f"another process is labelling into {out} (it holds {out}.lock): wait until it ends, or name another file"
         raise LabelRunError(msg) from error
 
 
@@ -161,40 +162,40 @@ class _Files:
 
 
 def _write(
-    outcomes: Iterator[Outcome],
+    outcomes: Iterator[LabelOutcome],
     summary: Summary,
     files: _Files,
     max_failures: int,
-    progress: Callable[[Outcome], None] | None,
+    progress: Callable[[LabelOutcome], None] | None,
 ) -> None:
     failures = 0
-    for found in outcomes:
-        if found.row is not None:
-            summary.look(found.row)
+    for outcome in outcomes:
+        if outcome.row is not None:
+            summary.add_samples(outcome.row)
             if files.keep is not None:
-                append_row(files.keep, found.row)
-        if found.label is None:
+                append_row(files.keep, outcome.row)
+        if outcome.label is None:
             failures, summary.failed = failures + 1, summary.failed + 1
-            _append(files.errors, {"id": found.id, "error": found.error})
+            _append(files.errors, {"id": outcome.id, "error": outcome.error})
         else:
             failures, summary.labelled = 0, summary.labelled + 1
-            summary.add(found.label)
-            _append(files.out, found.label.to_dict())
+            summary.add(outcome.label)
+            _append(files.out, outcome.label.to_dict())
         if progress is not None:
-            progress(found)
+            progress(outcome)
         if failures >= max_failures:
-            msg = f"{failures} prompts in a row failed, the last with: {found.error}; mend it and run again, which goes on from here"
+            msg = f"{failures} prompts in a row failed, the last with: {outcome.error}; fix this and run again to resume"
             raise LabelRunError(msg)
 
 
 def _append(path: Path, data: dict[str, JSON]) -> None:
-    # One write: a kill between two would leave a torn line far more often.
+    # A single write: with two, a kill between them would leave an incomplete line far more often.
     with path.open("ab") as file:
         file.write(json.dumps(data, allow_nan=False).encode("ascii") + b"\n")
 
 
 def _done(out: Path, labeller: Labeller, summary: Summary) -> set[str]:
-    """Ids that `out` holds, all of this labeller's settings."""
+    """Ids of the labels in `out`, which must have this labeller's settings; they are counted in the summary."""
     if not out.exists():
         return set()
     cut_torn(out)
@@ -202,8 +203,8 @@ def _done(out: Path, labeller: Labeller, summary: Summary) -> set[str]:
     for label in read_labels(out):
         if label.run != labeller.run:
             msg = (
-                f"{out} holds labels of other settings ({label.run}, now {labeller.run}): name another file; with --keep "
-                "samples can be labelled again without drawing them again"
+                f"{out} holds labels made with other settings (run {label.run}, now {labeller.run}): name another file; with "
+                "--keep the same samples can be labelled again"
             )
             raise RecordError(msg)
         summary.add(label)
@@ -212,20 +213,21 @@ def _done(out: Path, labeller: Labeller, summary: Summary) -> set[str]:
     return done
 
 
-def _answered(keep: Path | None, done: set[str]) -> dict[str, Row]:
-    """Rows that were answered but not labelled."""
+def _unlabelled(keep: Path | None, done: set[str]) -> dict[str, Row]:
+    """Rows in `keep` that have answers but no label yet, by id."""
     if keep is None or not keep.exists():
         return {}
     cut_torn(keep)
     return {row.id: row for row in read_rows(keep) if row.id not in done}
 
 
-def _pending(rows: Iterable[Row], done: set[str], answered: dict[str, Row]) -> Iterator[Row]:
-    seen: set[str] = set()
+def _pending(rows: Iterable[Row], done: set[str], unlabelled: dict[str, Row]) -> Iterator[Row]:
+    """Yield the rows still to label, with the answers that they have already."""
+    ids: set[str] = set()
     for row in rows:
-        if row.id in seen:
-            msg = f"the id {row.id!r} stands twice in the input: expected one row an id"
+        if row.id in ids:
+            msg = f"the id {row.id!r} occurs twice in the input: expected one row per id"
             raise RecordError(msg)
-        seen.add(row.id)
+        ids.add(row.id)
         if row.id not in done:
-            yield answered.get(row.id, row)
+            yield unlabelled.get(row.id, row)

@@ -1,6 +1,6 @@
-"""A threshold that is learned while calls are routed, and keeps a promise at every moment."""
+"""Learns thresholds while calls are routed, with a guarantee that holds at every moment."""
 
 from confroute.learning.online import LearnOnline
-from confroute.learning.sequential_certification import Learned, Looks
+from confroute.learning.sequential_certification import LearningState, SequentialCertification
 
-__all__ = ["LearnOnline", "Learned", "Looks"]
+__all__ = ["LearnOnline", "LearningState", "SequentialCertification"]

@@ -1,4 +1,4 @@
-"""A cascade that labels a share of its calls by the cloud's answers, and moves its thresholds by what they prove."""
+"""Learns a cascade's thresholds online: a share of the calls is labelled by the cloud's answers, as `loss` compares them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from confroute.asks import Ask, AskGenerator, Consult, Draft, Evidence, Shadow, 
 from confroute.decision import Measurement, Routed
 from confroute.errors import PolicyError, StateError, loggable
 from confroute.flow import intercept
-from confroute.learning.sequential_certification import Learned, Looks
+from confroute.learning.sequential_certification import LearningState, SequentialCertification
 from confroute.policy.cascade import Cascade
 from confroute.policy.files import register
-from confroute.policy.gate import Gate
-from confroute.policy.threshold import Threshold
 from confroute.policy.wrapper import Wrapper, annotate, by_chance
 from confroute.signals.base import Case, Range, Signal
 from confroute.signals.equivalence import disagreement
@@ -26,8 +24,8 @@ _log = logging.getLogger("confroute")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Whole:
-    """A signal measured to its end: where it may stop early depends on the threshold, and a label must not."""
+class _Unstopped:
+    """A signal measured without early stopping, which depends on the threshold, as a label must not."""
 
     signal: Signal
 
@@ -50,38 +48,39 @@ class _Whole:
 @register
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnOnline(Wrapper):
-    """A cascade whose thresholds are learned from its own traffic, with a promise that holds at every moment.
+    """Learns the thresholds of a cascade from its own traffic, with a guarantee that holds at every moment.
 
     Parameters
     ----------
     policy : Cascade
-        Of two tiers; its own thresholds stand until labels prove others.
+        With two tiers; its own thresholds are in force until labels prove others.
     alpha, delta : float in (0, 1)
-        The mean regret over calls that a certified threshold promises, and the probability that any one that is ever
-        certified breaks it; see `Looks`. Regret is `loss` where the edge's answer is kept.
+        The mean regret over calls that a certified threshold promises, and the probability that any threshold that is
+        ever certified exceeds it; see `SequentialCertification`. Regret is `loss` where the edge's answer is kept.
     share : float in (0, 1]
-        Share of the calls that is labelled, drawn before the call and without looking at it. A label of a kept answer
-        costs a cloud call, which the user never waits for; of an answer that was sent on it costs nothing.
+        Share of the calls to label, drawn before the call and without looking at it. The label of a kept answer costs a
+        cloud call, for which the user never waits; that of an escalated answer costs nothing.
     labels : int
-        So many labels of a signal, and it is learned: nothing more is asked for it.
+        Number of labels per signal after which its learning ends.
     loss : callable
-        `loss(question, edge, cloud)` in [0, 1] of two `Generation`; whether their texts disagree, if not given.
+        `loss(question, edge, cloud)` in [0, 1] of two `Generation`; by default whether their texts disagree.
     name : str
-        Key in the store: policies of one name learn together.
+        Key in the store: policies of the same name learn together.
     store : Store or str
         See `confroute.state.open_store`. "memory:..." forgets when the process ends.
 
     Raises
     ------
     PolicyError
-        A number out of range, more than two tiers, or gates that hang together: grey zones, thresholds by tag.
+        A number out of range, more than two tiers, or gates whose thresholds cannot move alone: grey zones, thresholds
+        by tag.
 
     Notes
     -----
-    Each signal is learned from the calls that it settled, and its promise is about those. A call that a rule, a forced
-    route, a threshold of the caller's or a failure settled is not labelled. The promise assumes that calls to come are
-    like those so far: `confroute.drift.Audited` around this watches for the day on which they are not. It is about
-    agreement with the cloud as `loss` sees it; a cloud that is wrong counts as right.
+    Each signal is learned from the calls that it settled, and its guarantee is about those. Calls settled by a rule, a
+    forced route, a threshold of the caller's or a failure are not labelled. The guarantee assumes that future calls are
+    like past ones: put `confroute.drift.Audited` around this policy to detect when they no longer are. It is about
+    agreement with the cloud as `loss` measures it; a cloud that is wrong counts as right.
 
     Examples
     --------
@@ -90,6 +89,7 @@ class LearnOnline(Wrapper):
     0
     """
 
+    # Wrappers that set thresholds from outside would override what is learned, and check this.
     learns: ClassVar[bool] = True
     policy: Cascade
     alpha: float = 0.05
@@ -102,40 +102,41 @@ class LearnOnline(Wrapper):
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
-            msg = f"share is {self.share}: expected the share of calls that is labelled, in (0, 1]"
+            msg = f"share is {self.share}: expected the share of calls to label, in (0, 1]"
             raise PolicyError(msg)
         if not isinstance(self.policy, Cascade) or len(self.policy.tiers) != 2:
-            msg = f"policy is {self.policy!r}: expected a Cascade of two tiers, with other wrappers around LearnOnline"
+            msg = f"policy is {self.policy!r}: expected a Cascade of two tiers; put other wrappers around LearnOnline"
             raise PolicyError(msg)
         tied = [gate.signal.name for gate in self.policy.gates if gate.grey is not None or gate.by_tag]
         if tied:
             msg = f"{', '.join(tied)} has a grey zone or thresholds by tag: expected gates whose thresholds can move alone"
             raise PolicyError(msg)
-        # Refuses levels that no label could reach.
-        _ = self.looks
+        # Refuses levels that these labels could never prove.
+        _ = self.certification
 
     @property
-    def looks(self) -> Looks:
-        """When labels are looked at."""
-        return Looks(alpha=self.alpha, delta=self.delta, most=self.labels)
+    def certification(self) -> SequentialCertification:
+        """When and how labels become thresholds."""
+        return SequentialCertification(alpha=self.alpha, delta=self.delta, max_labels=self.labels)
 
-    def state(self) -> dict[str, Learned]:
-        """What has been learned, by signal."""
+    def state(self) -> dict[str, LearningState]:
+        """What has been learned so far, by signal."""
         names = [gate.signal.name for gate in self.policy.gates]
-        found: list[dict[str, Any]] = open_store(self.store).change(
-            [self._key(name) for name in names], lambda records: (_begun(records), _begun(records))
+        states: list[dict[str, Any]] = open_store(self.store).change(
+            [self._key(name) for name in names],
+            lambda records: (_with_initial_states(records), _with_initial_states(records)),
         )
-        return {name: Learned.from_dict(data) for name, data in zip(names, found, strict=True)}
+        return {name: LearningState.from_dict(data) for name, data in zip(names, states, strict=True)}
 
     def current(self) -> Cascade:
-        """The policy with the thresholds learned so far: to look at, or to `save`."""
+        """The policy with the thresholds learned so far, to inspect or to `save`."""
         return self._with(self.state())
 
     def reset(self) -> None:
-        """Forget all labels and thresholds, as after the edge was changed."""
+        """Forget all labels and thresholds, for example after a change of the edge."""
         for gate in self.policy.gates:
             open_store(self.store).change(
-                self._keys(gate.signal.name), lambda _: ([Learned().to_dict(), {"rows": []}], None)
+                self._keys(gate.signal.name), lambda _: ([LearningState().to_dict(), {"rows": []}], None)
             )
 
     def flow(self, request: Request) -> AskGenerator[Routed]:
@@ -144,53 +145,57 @@ class LearnOnline(Wrapper):
             return (yield from self.policy.flow(request))
         store = open_store(self.store)
         try:
-            drawn = yield Consult(work=lambda: (by_chance(self.share), self.state()), waits=store.waits)
+            evidence = yield Consult(work=lambda: (by_chance(self.share), self.state()), waits=store.waits)
         except StateError as error:
-            _log.warning("%s: the policy's own thresholds stand, and nothing is learned", error)
+            _log.warning("%s: the policy's own thresholds are used, and nothing is learned", error)
             return annotate(
                 (yield from self.policy.flow(request)), "learn", {"share": 0.0, "labelled": False}
             )
-        wanted, learned = drawn.value
-        label = _Label(learner=self, request=request, learned=learned) if wanted else None
-        cascade = self._with(learned)
+        draw, states = evidence.value
+        label = _Label(learner=self, request=request, states=states) if draw else None
+        cascade = self._with(states)
         if label is None:
             routed = yield from cascade.flow(request)
         else:
-            whole = tuple(replace(gate, signal=_Whole(signal=gate.signal)) for gate in cascade.gates)
-            routed = yield from intercept(replace(cascade, gates=whole).flow(request), label.seen)
+            gates = tuple(replace(gate, signal=_Unstopped(signal=gate.signal)) for gate in cascade.gates)
+            routed = yield from intercept(replace(cascade, gates=gates).flow(request), label.observe)
         note: dict[str, JSON] = {"share": self.share, "labelled": False}
-        known = learned.get(routed.decision.signal or "")
-        if known is not None:
-            note |= {"labels": known.labels, "look": known.look}
+        state = states.get(routed.decision.signal or "")
+        if state is not None:
+            note |= {"labels": state.labels, "look": state.look}
         if label is not None:
-            note["labelled"] = yield from label.kept(routed, waits=store.waits)
+            note["labelled"] = yield from label.complete(routed, waits=store.waits)
         return annotate(routed, "learn", note)
 
-    def _with(self, learned: dict[str, Learned]) -> Cascade:
-        gates = tuple(_moved(gate, learned[gate.signal.name].threshold) for gate in self.policy.gates)
+    def _with(self, states: dict[str, LearningState]) -> Cascade:
+        """The policy with these thresholds."""
+        gates = tuple(
+            replace(gate, threshold=states[gate.signal.name].threshold or gate.threshold)
+            for gate in self.policy.gates
+        )
         return replace(self.policy, gates=gates)
 
     def _key(self, signal: str) -> str:
         return f"learn/{self.name}/{signal}"
 
     def _keys(self, signal: str) -> list[str]:
-        # Apart: every call reads the first, and only a label the second.
+        # Two records, as every call reads the first and only a label the second.
         return [self._key(signal), f"{self._key(signal)}/rows"]
 
-    def add(self, signal: str, uncertainty: float, loss: float) -> Learned:
-        """Take one label, look if it is time, and log what changes.
+    def add(self, signal: str, uncertainty: float, loss: float) -> LearningState:
+        """Add one label, take the next look if it is due, and log a change of threshold.
 
         Parameters
         ----------
         signal : str
-            Of one of the policy's gates.
+            The signal of one of the policy's gates.
         uncertainty : float
         loss : float in [0, 1]
 
         Raises
         ------
         PolicyError
-            A loss outside [0, 1].
+            The loss is outside [0, 1].
         """
         if not 0 <= loss <= 1:
             msg = f"the loss of a labelled call is {loss}: expected a number in [0, 1]"
@@ -199,85 +204,87 @@ class LearnOnline(Wrapper):
 
         def change(
             records: list[dict[str, Any] | None],
-        ) -> tuple[list[dict[str, Any]], tuple[Learned, Learned]]:
-            before = Learned.from_dict(records[0] or Learned().to_dict())
-            rows = [*(records[1] or {"rows": []})["rows"], [uncertainty, loss]]
-            if before.look >= len(self.looks.at):
-                return [before.to_dict(), records[1] or {"rows": []}], (before, before)
-            after = self.looks.after(before, rows, own)
+        ) -> tuple[list[dict[str, Any]], tuple[LearningState, LearningState]]:
+            before = LearningState.from_dict(records[0] or LearningState().to_dict())
+            stored = records[1] or {"rows": []}
+            if before.look >= len(self.certification.looks):
+                return [before.to_dict(), stored], (before, before)
+            rows = [*stored["rows"], [uncertainty, loss]]
+            after = self.certification.update(before, rows, own)
             return [after.to_dict(), {"rows": rows}], (before, after)
 
         before, after = open_store(self.store).change(self._keys(signal), change)
-        self._say(signal, own, before, after)
+        self._log_look(signal, own, before, after)
         return after
 
-    def _say(self, signal: str, own: float, before: Learned, after: Learned) -> None:
+    def _log_look(self, signal: str, own: float, before: LearningState, after: LearningState) -> None:
         if after.look == before.look:
             return
-        was, now = (own if found.threshold is None else found.threshold.value for found in (before, after))
+        old, new = (own if state.threshold is None else state.threshold.value for state in (before, after))
         if after.threshold == before.threshold:
-            words = f"{after.labels} labels promise no further threshold a regret of at most {self.alpha:g}"
+            reason = (
+                f"{after.labels} labels prove no larger threshold with a regret of at most {self.alpha:g}"
+            )
         else:
-            words = "the policy's own again" if after.threshold is None else after.threshold.source
+            reason = "the policy's own again" if after.threshold is None else after.threshold.source
         _log.warning(
-            "%s, look %d: threshold of %s %.4g -> %.4g (%s)", self.name, after.look, signal, was, now, words
+            "%s, look %d: threshold of %s %.4g -> %.4g (%s)", self.name, after.look, signal, old, new, reason
         )
 
 
-def _begun(records: list[dict[str, Any] | None]) -> list[dict[str, Any]]:
-    return [record or Learned().to_dict() for record in records]
-
-
-def _moved(gate: Gate, threshold: Threshold | None) -> Gate:
-    return gate if threshold is None else replace(gate, threshold=threshold)
+def _with_initial_states(records: list[dict[str, Any] | None]) -> list[dict[str, Any]]:
+    return [record or LearningState().to_dict() for record in records]
 
 
 @dataclass(slots=True, kw_only=True)
 class _Label:
-    """One call on its way to a label."""
+    """One call that is to become a label."""
 
     learner: LearnOnline
     request: Request
-    learned: dict[str, Learned]
+    states: dict[str, LearningState]
     drafts: list[Generation] = field(default_factory=list)
 
-    def seen(self, ask: Ask) -> AskGenerator[Evidence]:
-        """Pass an ask on, and remember the draft it brings."""
+    def observe(self, ask: Ask) -> AskGenerator[Evidence]:
+        """Pass an ask on, and remember the draft that answers it."""
         evidence = yield ask
         if isinstance(ask, (Draft, Tentative)):
             self.drafts.extend(evidence.generations)
         return evidence
 
-    def kept(self, routed: Routed, *, waits: bool) -> AskGenerator[bool]:
-        """Get the cloud's answer, if it is not here already, and keep the label; False if this call cannot be one."""
+    def complete(self, routed: Routed, *, waits: bool) -> AskGenerator[bool]:
+        """Get the cloud's answer, unless it is there already, and store the label; False if the call cannot be one."""
         decision = routed.decision
-        known = self.learned.get(decision.signal or "")
+        state = self.states.get(decision.signal or "")
         settled = decision.stage in {"draft", "evidence"} and not decision.private and not decision.degraded
-        if not settled or known is None or not self.drafts or known.look >= len(self.learner.looks.at):
+        if not settled or state is None or not self.drafts:
+            return False
+        if state.look >= len(self.learner.certification.looks):
             return False
         try:
             if decision.route != self.learner.tiers[-1]:
                 yield Shadow(
-                    ask=Draft(tier=self.learner.tiers[-1]), then=lambda came: self.came(routed, came)
+                    ask=Draft(tier=self.learner.tiers[-1]),
+                    then=lambda outcome: self.on_cloud_answer(routed, outcome),
                 )
                 return True
-            yield Consult(work=lambda: self.add(routed, routed.generation), waits=waits)
-        except Exception as error:  # noqa: BLE001  a label that cannot be kept must not cost the user the answer
-            _log.error("a label of %s could not be kept: %s", self.learner.name, loggable(error))
+            yield Consult(work=lambda: self.store(routed, routed.generation), waits=waits)
+        except Exception as error:  # noqa: BLE001  a label that cannot be stored must not cost the user the answer
+            _log.error("a label of %s could not be stored: %s", self.learner.name, loggable(error))
             return False
         return True
 
-    def came(self, routed: Routed, outcome: Evidence | Exception) -> None:
-        """The cloud's answer to a kept call, or what it ended in."""
+    def on_cloud_answer(self, routed: Routed, outcome: Evidence | Exception) -> None:
+        """Store the label of a kept call, once the cloud has answered or failed."""
         if isinstance(outcome, Exception):
-            _log.warning("a label of %s was not to be had: %s", self.learner.name, type(outcome).__name__)
+            _log.warning("no label for %s: the cloud failed (%s)", self.learner.name, type(outcome).__name__)
             return
-        self.add(routed, outcome.generations[0])
+        self.store(routed, outcome.generations[0])
 
-    def add(self, routed: Routed, cloud: Generation) -> None:
-        """Keep the label."""
-        measured = routed.decision
-        assert measured.signal is not None
-        assert measured.uncertainty is not None
+    def store(self, routed: Routed, cloud: Generation) -> None:
+        """Compare the two answers and store the label."""
+        decision = routed.decision
+        assert decision.signal is not None
+        assert decision.uncertainty is not None
         loss = (self.learner.loss or disagreement)(self.request.asked, self.drafts[-1], cloud)
-        self.learner.add(measured.signal, measured.uncertainty, loss)
+        self.learner.add(decision.signal, decision.uncertainty, loss)

@@ -1,4 +1,4 @@
-"""When labels are looked at, and what a look makes of them: the statistics of learning online, without any call."""
+"""The statistics of learning online: thresholds are certified at a few planned looks that share one error probability."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from confroute.types import JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learned:
-    """What has been learned of one signal.
+class LearningState:
+    """What has been learned about one signal.
 
     Attributes
     ----------
     labels : int
-        Labelled calls so far.
+        Number of labelled calls so far.
     look : int
-        Looks so far.
+        Number of looks so far.
     threshold : Threshold or None
-        What the last of them led to; None as long as the policy's own stands.
+        The learned threshold; None while the policy's own is in force.
     """
 
     labels: int = 0
@@ -36,113 +36,114 @@ class Learned:
     threshold: Threshold | None = None
 
     def to_dict(self) -> dict[str, JSON]:
-        """JSON form."""
-        found = self.threshold
-        promise = None if found is None or found.certificate is None else found.certificate.to_dict()
-        return {
-            "labels": self.labels,
-            "look": self.look,
-            "threshold": None
-            if found is None
-            else {"value": found.value, "source": found.source, "certificate": promise},
-        }
+        """Return the state as JSON."""
+        threshold: dict[str, JSON] | None = None
+        if self.threshold is not None:
+            certificate = self.threshold.certificate
+            threshold = {
+                "value": self.threshold.value,
+                "source": self.threshold.source,
+                "certificate": None if certificate is None else certificate.to_dict(),
+            }
+        return {"labels": self.labels, "look": self.look, "threshold": threshold}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Learned:
-        """What `to_dict` wrote."""
-        found = data["threshold"]
+    def from_dict(cls, data: dict[str, Any]) -> LearningState:
+        """Restore a state from the JSON of `to_dict`."""
         threshold = None
-        if found is not None:
-            promise = found["certificate"]
-            certificate = None if promise is None else Certificate(**promise)
-            threshold = Threshold(value=found["value"], source=found["source"], certificate=certificate)
+        if (stored := data["threshold"]) is not None:
+            certificate = None if stored["certificate"] is None else Certificate(**stored["certificate"])
+            threshold = Threshold(value=stored["value"], source=stored["source"], certificate=certificate)
         return cls(labels=data["labels"], look=data["look"], threshold=threshold)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Looks:
-    """Labels are looked at a few times, planned beforehand, and all looks share one delta.
+class SequentialCertification:
+    """Certifies thresholds from growing data, so that all of them together hold with probability 1 - delta.
 
     Parameters
     ----------
     alpha : float in (0, 1)
         The promised bound on the mean regret over calls.
     delta : float in (0, 1)
-        Probability that any threshold that is ever certified breaks its bound.
-    most : int
-        Labels after which nothing more is learned.
+        Probability that any threshold that is ever certified exceeds its bound.
+    max_labels : int
+        Number of labels after which nothing more is learned.
 
     Raises
     ------
     PolicyError
-        So few labels that no look could ever certify, or a level out of range.
+        `max_labels` is too small for any look to certify a threshold, or a level is out of range.
 
     Notes
     -----
-    Looks come at `most`, a half of it, a quarter and so on, as long as so few labels can prove anything at all. Each
-    certifies (`Threshold.certify`, long run) at delta divided by their number, so that by the union bound *every*
-    threshold that is ever certified keeps its bound with probability 1 - delta, whenever one looks. A look that
-    certifies nothing takes nothing back. The plan is fixed beforehand, as group-sequential tests fix theirs; spending
-    evenly is Pocock's way (Biometrika 64, 1977), without its correction for dependence, which would gain little here.
+    A look examines all labels so far. Looks happen at `max_labels` labels, half as many, a quarter and so on, down to
+    the smallest number that can prove anything. Each certifies (`Threshold.certify`, long run) at delta divided by the
+    number of looks, so that by the union bound *every* threshold that is ever certified keeps its bound with
+    probability 1 - delta. A look that certifies nothing revokes nothing. The looks are planned beforehand, as in a
+    group-sequential test; they share delta evenly as Pocock's do (Biometrika 64, 1977), without his correction for
+    dependence, which would gain little here.
 
     Examples
     --------
-    >>> Looks(alpha=0.05, delta=0.1, most=2000).at
+    >>> SequentialCertification(alpha=0.05, delta=0.1, max_labels=2000).looks
     (125, 250, 500, 1000, 2000)
     """
 
     alpha: float
     delta: float
-    most: int
+    max_labels: int
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1 or not 0 < self.delta < 1:
             msg = f"alpha={self.alpha}, delta={self.delta}: expected both between 0 and 1"
             raise PolicyError(msg)
-        needed = self._needed(1)
-        if self.most < needed:
+        needed = self._min_labels(1)
+        if self.max_labels < needed:
             msg = (
-                f"{self.most} labels cannot promise a regret of {self.alpha:g} with confidence {1 - self.delta:g}, even if "
-                f"none fails: at least {needed} are needed"
+                f"{self.max_labels} labels cannot prove a regret of {self.alpha:g} with confidence {1 - self.delta:g}, even "
+                f"without a loss: at least {needed} are needed"
             )
             raise PolicyError(msg)
 
-    def _needed(self, looks: int) -> int:
+    def _min_labels(self, looks: int) -> int:
+        """The fewest labels that can prove anything at delta / `looks`."""
         return max(LEAST_KEPT, rows_needed(self.alpha, self.delta / looks, horizon=False))
 
     @property
-    def at(self) -> tuple[int, ...]:
-        """Numbers of labels at which one looks, rising."""
-        counts = [self.most]
-        while math.ceil(self.most / 2 ** len(counts)) >= self._needed(len(counts) + 1):
-            counts.append(math.ceil(self.most / 2 ** len(counts)))
+    def looks(self) -> tuple[int, ...]:
+        """Numbers of labels at which a look happens, ascending."""
+        counts = [self.max_labels]
+        while math.ceil(self.max_labels / 2 ** len(counts)) >= self._min_labels(len(counts) + 1):
+            counts.append(math.ceil(self.max_labels / 2 ** len(counts)))
         return tuple(reversed(counts))
 
-    def after(self, before: Learned, rows: Sequence[tuple[float, float]], own: float) -> Learned:
-        """What is known after one more label.
+    def update(self, state: LearningState, rows: Sequence[tuple[float, float]], own: float) -> LearningState:
+        """Return the state after one more label, which takes the next look if it is due.
 
         Parameters
         ----------
-        before : Learned
+        state : LearningState
         rows : sequence of (uncertainty, regret in [0, 1])
             All labels, the new one last.
         own : float
             The policy's own threshold.
         """
-        at = self.at
-        if before.look >= len(at) or len(rows) < at[before.look]:
-            return replace(before, labels=len(rows))
-        look = before.look + 1
-        threshold = self._certified(rows, f"look {look} of {len(at)}", len(at))
+        looks = self.looks
+        if state.look >= len(looks) or len(rows) < looks[state.look]:
+            return replace(state, labels=len(rows))
+        look = state.look + 1
+        threshold = self._certify(rows, look, len(looks))
         if threshold is None:
-            promised = before.threshold is not None and before.threshold.certificate is not None
-            threshold = before.threshold if promised else self._tightened(rows, own)
-        return Learned(labels=len(rows), look=look, threshold=threshold)
+            certified = state.threshold is not None and state.threshold.certificate is not None
+            threshold = state.threshold if certified else self._tighten(rows, own)
+        return LearningState(labels=len(rows), look=look, threshold=threshold)
 
-    def _certified(self, rows: Sequence[tuple[float, float]], which: str, looks: int) -> Threshold | None:
+    def _certify(self, rows: Sequence[tuple[float, float]], look: int, looks: int) -> Threshold | None:
+        """The largest threshold that this look certifies; None if it certifies none."""
         values = np.asarray(rows, dtype=np.float64)
         try:
-            found = Threshold.certify(
+            threshold = Threshold.certify(
                 values[:, 0].tolist(),
                 (1.0 - values[:, 1]).tolist(),
                 alpha=self.alpha,
@@ -150,22 +151,23 @@ class Looks:
                 horizon=math.inf,
             )
         except CalibrationError:
-            # Not yet, or not with this edge: the labels so far prove nothing, which the next step says in numbers.
+            # An expected outcome: these labels prove nothing, or this edge is not good enough.
             return None
-        assert found.certificate is not None
-        # Of this look alone it would be delta / looks; of whichever look is the last so far it is delta.
-        promise = replace(found.certificate, delta=self.delta)
-        return replace(found, source=f"learned: {promise.words}, {which}", certificate=promise)
+        assert threshold.certificate is not None
+        # The guarantee of this look alone has delta / looks; that of whichever look is the latest has delta.
+        certificate = replace(threshold.certificate, delta=self.delta)
+        source = f"learned: {certificate.words}, look {look} of {looks}"
+        return replace(threshold, source=source, certificate=certificate)
 
-    def _tightened(self, rows: Sequence[tuple[float, float]], own: float) -> Threshold | None:
-        """Without a promise: the boldest threshold that loses at most alpha on the labels, if it is below `own`."""
+    def _tighten(self, rows: Sequence[tuple[float, float]], own: float) -> Threshold | None:
+        """The largest threshold that loses at most alpha on the labels, if it is below `own`; it has no certificate."""
         values = np.asarray(sorted(rows), dtype=np.float64)
-        # A threshold keeps all rows that lie at it: only the last of equal ones says what it loses.
+        # A threshold keeps all rows at its value, so only the last of equal values gives its loss.
         last = np.append(values[1:, 0] > values[:-1, 0], True)
         fits = np.flatnonzero(last & (np.cumsum(values[:, 1]) / len(rows) <= self.alpha))
         best = float(values[fits[-1] if fits.size else 0, 0])
         if best >= own:
             return None
         lost = float(values[values[:, 0] <= own, 1].sum()) / len(rows)
-        words = f"learned: regret {lost:.3g} on {len(rows)} calls at {own:.3g}, tightened, nothing promised"
-        return Threshold(value=best, source=words)
+        source = f"learned: regret {lost:.3g} on {len(rows)} calls at {own:.3g}, tightened, nothing promised"
+        return Threshold(value=best, source=source)

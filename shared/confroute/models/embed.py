@@ -25,7 +25,7 @@ KNOWN_MODULES = ("Transformer", "Pooling", "Normalize")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Encoder:
+class EncoderNetwork:
     """Loaded encoder; `max_tokens` includes the special tokens."""
 
     network: Any
@@ -44,7 +44,7 @@ class LocalEmbedder:
         similarity = float(a @ b)
     """
 
-    def __init__(self, *, encoder: Encoder, name: str) -> None:
+    def __init__(self, *, encoder: EncoderNetwork, name: str) -> None:
         self._encoder, self._name = encoder, name
 
     @classmethod
@@ -122,7 +122,7 @@ def unit_means(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def batches(
-    encoder: Encoder, texts: Sequence[tuple[str, ...]]
+    encoder: EncoderNetwork, texts: Sequence[tuple[str, ...]]
 ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
     """Yield (indices, padded tensors) of texts or text pairs, longest first, so that there is little padding."""
     import torch
@@ -152,7 +152,7 @@ def batches(
         )
 
 
-def _load(path: Path) -> Encoder:
+def _load(path: Path) -> EncoderNetwork:
     from transformers import AutoModel
 
     check_modules(path)
@@ -164,7 +164,7 @@ def _load(path: Path) -> Encoder:
         _json(path / "sentence_bert_config.json").get("max_seq_length") or 512,
         network.config.max_position_embeddings,
     )
-    return Encoder(network=network, tokenizer=tokenizer, lock=weights.lock, max_tokens=limit)
+    return EncoderNetwork(network=network, tokenizer=tokenizer, lock=weights.lock, max_tokens=limit)
 
 
 def check_modules(path: Path) -> None:

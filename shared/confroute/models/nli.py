@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from confroute.errors import ModelError
-from confroute.models.embed import Encoder, batches
+from confroute.models.embed import EncoderNetwork, batches
 from confroute.models.loading import freeze, load_network, load_tokenizer, locate, once, quiet, require_torch
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class LocalNLI:
         entails([("It is Paris.", "The capital is Paris.")])  # array([0.98], dtype=float32)
     """
 
-    def __init__(self, *, encoder: Encoder, name: str, entailment: int) -> None:
+    def __init__(self, *, encoder: EncoderNetwork, name: str, entailment: int) -> None:
         self._encoder, self._name, self._entailment = encoder, name, entailment
         self._results: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._guard = threading.Lock()
@@ -145,7 +145,7 @@ def _means_entailment(label: str) -> bool:
     return words[-1:] == ["entailment"] and not {"not", "non", "no"} & set(words)
 
 
-def _load(where: str) -> Encoder:
+def _load(where: str) -> EncoderNetwork:
     from transformers import AutoModelForSequenceClassification
 
     with quiet():
@@ -154,4 +154,4 @@ def _load(where: str) -> Encoder:
     weights = freeze(network, tokenizer)
     limits = (getattr(network.config, "max_position_embeddings", None), tokenizer.model_max_length, 512)
     limit = min(int(size) for size in limits if size)
-    return Encoder(network=network, tokenizer=tokenizer, lock=weights.lock, max_tokens=limit)
+    return EncoderNetwork(network=network, tokenizer=tokenizer, lock=weights.lock, max_tokens=limit)

@@ -12,7 +12,7 @@ from confroute.decision import Decision, Measurement, Routed, Stage, Step
 from confroute.display import Displayable
 from confroute.errors import MissingExtraError, ModelError, PolicyError, StreamInterruptedError
 from confroute.flow import intercept
-from confroute.heads.base import Estimate, Head, TextHead, check_encoder
+from confroute.heads.base import Estimate, Head, TextHead, check_head_input
 from confroute.heads.encoder import Encoder
 from confroute.policy.cascade import Cascade
 from confroute.policy.verdict import blocked_by, sticky_ruling
@@ -65,7 +65,7 @@ class HeadFirst(Displayable):
     on_doubt: Literal["verify", "cloud"] = "verify"
 
     def __post_init__(self) -> None:
-        check_encoder(self.head, given=self.encoder is not None)
+        check_head_input(self.head, has_encoder=self.encoder is not None)
         if not 0 <= self.edge_below <= self.cloud_above <= 1:
             msg = f"edge_below is {self.edge_below}, cloud_above {self.cloud_above}: expected 0 <= edge_below <= cloud_above <= 1"
             raise PolicyError(msg)
@@ -102,7 +102,7 @@ class HeadFirst(Displayable):
         except Exception as error:  # noqa: BLE001  an embedding that fails is no evidence; the decision says so
             routed = yield from self.cascade.flow(request, rulings=())
             return _with_estimate(routed, skipped=f"{type(error).__name__} while the prompt was embedded")
-        # `check_encoder` has checked that the head takes this input.
+        # `check_head_input` has checked that the head takes this input.
         head: Any = self.head
         estimate: Estimate = head.estimate(head_input)
         measured = Measurement(

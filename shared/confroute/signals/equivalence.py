@@ -90,9 +90,9 @@ def settled_by_text(question: str, first: str, second: str) -> bool | None:
 
 
 def disagreement(question: str, edge: Generation, cloud: Generation) -> float:
-    """1.0 unless both answers say the same by their texts: numbers and options where asked for, else the wording.
+    """Return 0.0 if both answers agree and 1.0 if not: by number or option if the question asks for one, else by wording.
 
-    Right for short answers. Free text differs in wording without being wrong: give `Audited` a loss of your own.
+    This suits short answers. Free text can differ in wording without being wrong: give `Audited` a loss of your own.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What has to be remembered between calls: in memory, in SQLite, in Redis."""
+"""Stores for the state between calls: in memory, in SQLite, in Redis."""
 
 from confroute.state.store import MemoryStore, RedisStore, SQLiteStore, Store, open_store
 

@@ -1,6 +1,6 @@
-"""Where budgets and audits keep their records: in memory, in a SQLite file, in Redis.
+"""Stores in which budgets, audits and learned thresholds keep their records: in memory, in a SQLite file, in Redis.
 
-A store has one method, which changes several records at once, exactly.
+A store changes any number of records in one transaction, so that concurrent calls count exactly.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from confroute.errors import MissingExtraError, PolicyError, StateError
 
 T = TypeVar("T")
 _REDIS_PREFIX = "confroute:"
-_LONGEST_WAIT_S = 0.02
+_MAX_WAIT_S = 0.02
 Record: TypeAlias = dict[str, Any]
-# May run more than once, so it must do nothing but compute.
+# May run more than once, so it must have no side effects.
 Change: TypeAlias = Callable[[list[Record | None]], tuple[list[Record], T]]
 
 
 @runtime_checkable
 class Store(Protocol):
-    """Keeps JSON records by key; every change of any number of them is one transaction.
+    """Keeps JSON records by key, and changes any number of them in one transaction.
 
     Attributes
     ----------
     waits : bool
-        Whether a change may block on a disk or a network: then it runs in a thread in async calls.
+        Whether a change may block on a disk or a network; async calls then run it in a thread.
     """
 
     @property
@@ -44,24 +44,24 @@ class Store(Protocol):
         ...
 
     def now(self) -> float:
-        """Seconds since the epoch, the same for all that share the store."""
+        """Seconds since the epoch, by the clock that all users of the store share."""
         ...
 
     def change(self, keys: Sequence[str], change: Change[T]) -> T:
-        """Replace the records under `keys` by what `change` makes of them, and return its result.
+        """Replace the records under `keys` by those that `change` returns, and return its result.
 
-        What `change` raises leaves everything as it was.
+        If `change` raises, the records stay unchanged.
 
         Raises
         ------
         StateError
-            The records cannot be read or written; they are as they were.
+            The records cannot be read or written; they stay unchanged.
         """
         ...
 
 
 class MemoryStore:
-    """Keeps records in this process; lost when it ends.
+    """Keeps records in this process; they are lost when it ends.
 
     Parameters
     ----------
@@ -81,39 +81,39 @@ class MemoryStore:
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self.now = clock
-        # As text, as other stores keep them: what cannot be kept there shows here, and nobody holds a record by reference.
+        # As text, like other stores: a record that is not JSON fails here too, and none is shared by reference.
         self._records: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def __deepcopy__(self, memo: object) -> MemoryStore:
-        # Hosts copy their models; the state stays one.
+        # Hosts copy their models; all copies share one state.
         return self
 
     def change(self, keys: Sequence[str], change: Change[T]) -> T:
         """See `Store`."""
         with self._lock:
-            found = [self._records.get(key) for key in keys]
-            changed, result = change([None if text is None else json.loads(text) for text in found])
+            texts = [self._records.get(key) for key in keys]
+            changed, result = change([None if text is None else json.loads(text) for text in texts])
             self._records |= {key: json.dumps(record) for key, record in zip(keys, changed, strict=True)}
         return result
 
 
 class SQLiteStore:
-    """Keeps records in a SQLite file, exactly under any number of threads and processes of one machine.
+    """Keeps records in a SQLite file, exactly, for any number of threads and processes of one machine.
 
     Parameters
     ----------
     path : str or Path
-        Made if it is not there. Not on a network drive: SQLite's locks do not hold there.
+        Created if needed. Not on a network drive, where SQLite's locks are not reliable.
     clock : callable
         Seconds since the epoch; for tests and simulations.
     timeout_s : float
-        How long a change waits for those of others before it ends in `StateError`.
+        How long a change waits for others before it raises `StateError`.
 
     Notes
     -----
-    Write-ahead log, `synchronous=NORMAL`: what was changed survives the end of the process; a power cut may lose the
-    last changes, never their order.
+    Uses a write-ahead log with `synchronous=NORMAL`: changes survive the end of the process; a power cut may lose the
+    last ones, never their order.
     """
 
     waits = True
@@ -132,7 +132,7 @@ class SQLiteStore:
         return self
 
     def close(self) -> None:
-        """Close the file; the next change opens it again."""
+        """Close the file; the next change reopens it."""
         self._connection = None
         if self._closing is not None:
             self._closing()
@@ -140,20 +140,20 @@ class SQLiteStore:
     def change(self, keys: Sequence[str], change: Change[T]) -> T:
         """See `Store`."""
         try:
-            return self._changed(keys, change)
+            return self._change(keys, change)
         except sqlite3.Error as error:
             msg = f"the state in {self.path} cannot be changed ({type(error).__name__}: {error})"
             raise StateError(msg) from error
 
-    def _changed(self, keys: Sequence[str], change: Change[T]) -> T:
+    def _change(self, keys: Sequence[str], change: Change[T]) -> T:
         with self._lock, closing(self._open().cursor()) as cursor:
-            # Locks at once: two that read first and write later would have to start again.
+            # Takes the write lock at once: of two that read first and write later, one would have to start again.
             cursor.execute("BEGIN IMMEDIATE")
             try:
-                found = [
+                rows = [
                     cursor.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone() for key in keys
                 ]
-                changed, result = change([json.loads(row[0]) if row else None for row in found])
+                changed, result = change([json.loads(row[0]) if row else None for row in rows])
                 cursor.executemany(
                     "INSERT INTO state VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
                     [(key, json.dumps(record)) for key, record in zip(keys, changed, strict=True)],
@@ -174,26 +174,26 @@ class SQLiteStore:
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
             self._connection, self._process = connection, os.getpid()
-            # Not `__del__`: a store that lives until the interpreter ends would find its modules gone.
-            self._closing = weakref.finalize(self, _closed, connection, self._process)
+            # Not `__del__`: when the interpreter ends, it may run after the modules it needs are gone.
+            self._closing = weakref.finalize(self, _close, connection, self._process)
         return self._connection
 
 
-def _closed(connection: sqlite3.Connection, process: int) -> None:
+def _close(connection: sqlite3.Connection, process: int) -> None:
     if process == os.getpid():
         connection.close()
 
 
 class RedisStore:
-    """Keeps records in Redis; a change that another one overtook is computed again, so each is exact.
+    """Keeps records in Redis, exactly: a change that was overtaken by another one is computed again.
 
     Parameters
     ----------
     url : str
-        "redis://HOST:PORT/DB", as `redis.Redis.from_url` takes it.
+        "redis://HOST:PORT/DB", as in `redis.Redis.from_url`.
     clock : callable
-        Seconds since the epoch; for tests and simulations. Keep the machines' clocks together (NTP): windows and
-        leases are compared with them.
+        Seconds since the epoch; for tests and simulations. Synchronise the machines' clocks (NTP): windows and leases
+        are compared with them.
 
     Raises
     ------
@@ -210,7 +210,7 @@ class RedisStore:
             raise MissingExtraError(extra="redis", needed_for="state in Redis") from error
         self.now = clock
         self._redis: Any = redis.Redis.from_url(url)
-        self._overtaken, self._failed = redis.WatchError, redis.RedisError
+        self._watch_error, self._redis_error = redis.WatchError, redis.RedisError
 
     def __deepcopy__(self, memo: object) -> RedisStore:
         return self
@@ -222,53 +222,53 @@ class RedisStore:
     def change(self, keys: Sequence[str], change: Change[T]) -> T:
         """See `Store`."""
         try:
-            return self._changed([_REDIS_PREFIX + key for key in keys], change)
-        except self._failed as error:
+            return self._change([_REDIS_PREFIX + key for key in keys], change)
+        except self._redis_error as error:
             msg = f"the state in Redis cannot be changed ({type(error).__name__}: {error})"
             raise StateError(msg) from error
 
-    def _changed(self, names: list[str], change: Change[T]) -> T:
+    def _change(self, names: list[str], change: Change[T]) -> T:
         with self._redis.pipeline() as pipe:
             while True:
                 try:
                     pipe.watch(*names)
-                    found = [json.loads(value) if value else None for value in pipe.mget(names)]
-                    changed, result = change(found)
+                    records = [json.loads(value) if value else None for value in pipe.mget(names)]
+                    changed, result = change(records)
                     pipe.multi()
                     for name, record in zip(names, changed, strict=True):
                         pipe.set(name, json.dumps(record))
                     pipe.execute()
-                except self._overtaken:
-                    time.sleep(random.uniform(0, _LONGEST_WAIT_S))  # noqa: S311  spreads the retries, no secret
+                except self._watch_error:
+                    time.sleep(random.uniform(0, _MAX_WAIT_S))  # noqa: S311  spreads the retries, no secret
                 else:
                     return result
 
 
 def open_store(where: Store | str) -> Store:
-    """The store itself, or the one that a text names; the same text is the same store in this process.
+    """Return the store, or open the one with this name; within a process the same name is the same store.
 
     Parameters
     ----------
     where : Store or str
-        "memory:NAME", "sqlite:PATH", or "redis://HOST:PORT/DB" (also rediss and unix).
+        A store, or "memory:NAME", "sqlite:PATH", or "redis://HOST:PORT/DB" (also rediss and unix).
 
     Raises
     ------
     PolicyError
-        A text that names no store.
+        The name is not that of a store.
     MissingExtraError
-        A Redis store without the `redis` package.
+        A Redis store needs the `redis` package.
 
     Examples
     --------
     >>> open_store("memory:a") is open_store("memory:a"), open_store("memory:a") is open_store("memory:b")
     (True, False)
     """
-    return _named(where) if isinstance(where, str) else where
+    return _open(where) if isinstance(where, str) else where
 
 
 @functools.cache
-def _named(where: str) -> Store:
+def _open(where: str) -> Store:
     kind, _, rest = where.partition(":")
     if kind == "memory":
         return MemoryStore()

@@ -1,25 +1,31 @@
-"""For tests of what you build on confroute, and for confroute's own: scripted models, faults, servers, a contract.
+"""Helps to test what you build on confroute: scripted models, faults, loopback servers and a contract for adapters.
 
-Nothing here is imported by the rest of the library. The pytest plugin is `confroute.testing.plugin`.
+The rest of the library imports nothing from here. The pytest plugin is `confroute.testing.plugin`.
 """
 
 from confroute.testing import faults
-from confroute.testing.contract import AdapterContract, Answered
+from confroute.testing.contract import AdapterAnswer, AdapterContract
 from confroute.testing.model_server import ModelServer
-from confroute.testing.scripted import Heard, Reply, ScriptedCalls, ScriptedModel, part, parts, prompt_of
+from confroute.testing.scripted import (
+    ModelCall,
+    Reply,
+    ScriptedCalls,
+    ScriptedModel,
+    stream_tokens,
+    token_at,
+)
 from confroute.testing.server import ScriptedServer
 
 __all__ = [
+    "AdapterAnswer",
     "AdapterContract",
-    "Answered",
-    "Heard",
+    "ModelCall",
     "ModelServer",
     "Reply",
     "ScriptedCalls",
     "ScriptedModel",
     "ScriptedServer",
     "faults",
-    "part",
-    "parts",
-    "prompt_of",
+    "stream_tokens",
+    "token_at",
 ]

@@ -1,4 +1,4 @@
-"""What every adapter owes its users, as tests that an adapter's own test class inherits.
+"""The contract of adapters, as tests that an adapter's own test class inherits.
 
 ::
 
@@ -7,7 +7,7 @@
 
         def send(
             self, form, question, *, edge, cloud, policy, **options
-        ): ...  # build the adapter over the two scripted models, ask, return Answered(...)
+        ): ...  # build the adapter over the two scripted models, send the question, return AdapterAnswer(...)
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ _PREFIX = Prefix(commit=Threshold(value=0.1), cut=Threshold(value=0.9), tokens=2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """What a caller of the adapter got.
+class AdapterAnswer:
+    """An answer as the adapter's caller sees it.
 
     Attributes
     ----------
     text : str
-        The answer as the caller reads it, for a stream put together from its chunks.
+        The text that the caller reads; for a stream, its chunks joined.
     decision : mapping or None
-        What the host's own answer carries as the decision, in JSON form.
+        The decision that the host's own answer carries, as JSON.
     chunks : sequence of str
-        Texts of a stream's chunks, empty ones included.
+        Texts of a stream's chunks, including empty ones.
     """
 
     text: str
@@ -62,12 +62,12 @@ class Answered:
 
 
 class AdapterContract:
-    """Inherit, name the `forms` of a call, and define `send`; pytest then runs every test in every form.
+    """Tests an adapter: inherit, list the `forms` of a call and define `send`; pytest then runs every test in every form.
 
     Attributes
     ----------
     forms : tuple of str
-        The adapter's ways to make one call. Those with "stream" in their name are streams.
+        The adapter's ways to make a call. Those with "stream" in their name are streams.
     """
 
     forms: ClassVar[tuple[str, ...]] = ()
@@ -81,20 +81,20 @@ class AdapterContract:
         cloud: ScriptedModel,
         policy: Policy,
         route: str | None = None,
-    ) -> Answered:
-        """Ask `question` through the adapter, one attempt a tier, and return what came; errors are raised as they are.
+    ) -> AdapterAnswer:
+        """Send `question` through the adapter, with one attempt per tier; errors of the adapter must pass through.
 
         Parameters
         ----------
         form : str
             One of `forms`.
         question : str
-            The only message, of the user.
+            The only message, in the role of the user.
         edge, cloud : ScriptedModel
-            To be put behind the host's interface.
+            Models to put behind the host's interface.
         policy : Policy
         route : str, optional
-            A route that the caller forces, in the host's own way.
+            A route that the caller forces, by the host's own means.
         """
         raise NotImplementedError
 
@@ -104,139 +104,149 @@ class AdapterContract:
             streams = metafunc.function.__name__.startswith("test_stream")
             metafunc.parametrize("form", [f for f in self.forms if "stream" in f or not streams])
 
-    def _ask(self, form: str, edge: Reply | str, cloud: Reply | str = "Bern", **given: Any) -> _Asked:
+    def _prepare(
+        self, form: str, edge: Reply | str, cloud: Reply | str = "Bern", **options: Any
+    ) -> _PreparedCall:
         models = {
-            "edge": ScriptedModel([edge], samples=given.pop("samples", ()), name="small"),
+            "edge": ScriptedModel([edge], samples=options.pop("samples", ()), name="small"),
             "cloud": ScriptedModel([cloud], name="large"),
         }
-        given.setdefault("policy", Cascade.of(TokenLogprob(), 0.3))
-        question = given.pop("question", QUESTION)
-        return _Asked(
+        options.setdefault("policy", Cascade.of(TokenLogprob(), 0.3))
+        question = options.pop("question", QUESTION)
+        return _PreparedCall(
             models=models,
-            send=lambda: self.send(form, question, edge=models["edge"], cloud=models["cloud"], **given),
+            send=lambda: self.send(form, question, edge=models["edge"], cloud=models["cloud"], **options),
         )
 
     def test_sure_answer_is_kept(self, form: str) -> None:
-        """The edge's own words, and the cloud is not asked."""
-        asked = self._ask(form, SURE)
-        got = asked.send()
-        assert (got.text, got.decision["route"], got.decision["stage"]) == ("Bern it is", "edge", "draft")
-        assert got.decision["uncertainty"] == 0.05
-        assert asked.calls == (1, 0)
+        """The caller gets the edge's own words, and the cloud is not called."""
+        call = self._prepare(form, SURE)
+        answer = call.send()
+        assert (answer.text, answer.decision["route"], answer.decision["stage"]) == (
+            "Bern it is",
+            "edge",
+            "draft",
+        )
+        assert answer.decision["uncertainty"] == 0.05
+        assert call.counts == (1, 0)
 
     def test_unsure_answer_is_replaced(self, form: str) -> None:
-        """By the cloud's, each model asked once with the same words, and nothing of the draft shown."""
-        asked = self._ask(form, UNSURE)
-        got = asked.send()
-        assert (got.text, got.decision["route"]) == ("Bern", "cloud")
-        assert not any("Rome" in chunk for chunk in got.chunks)
-        assert asked.calls == (1, 1)
-        assert asked.models["edge"].heard[0].prompt == asked.models["cloud"].heard[0].prompt
+        """The cloud's answer replaces it: each model gets the same prompt once, and the draft is never shown."""
+        call = self._prepare(form, UNSURE)
+        answer = call.send()
+        assert (answer.text, answer.decision["route"]) == ("Bern", "cloud")
+        assert not any("Rome" in chunk for chunk in answer.chunks)
+        assert call.counts == (1, 1)
+        assert call.models["edge"].calls[0].prompt == call.models["cloud"].calls[0].prompt
 
-    def test_all_that_was_billed_is_counted(self, form: str) -> None:
-        """The discarded draft too."""
-        usage = self._ask(form, UNSURE).send().decision["usage"]
+    def test_usage_includes_the_discarded_draft(self, form: str) -> None:
+        """Everything that was billed is counted."""
+        usage = self._prepare(form, UNSURE).send().decision["usage"]
         assert usage["edge"]["output_tokens"] == 2
         assert usage["cloud"]["output_tokens"] == 1
 
     def test_decision_is_json_without_text(self, form: str) -> None:
-        """It goes into logs."""
-        told = json.dumps(self._ask(form, UNSURE).send().decision)
-        assert not any(word in told for word in ("Aare", "Rome", "Bern"))
+        """A decision may be logged, so it contains neither prompt nor answer."""
+        decision = json.dumps(self._prepare(form, UNSURE).send().decision)
+        assert not any(word in decision for word in ("Aare", "Rome", "Bern"))
 
     def test_forced_route(self, form: str) -> None:
-        """Whatever the evidence."""
-        asked = self._ask(form, UNSURE, route="edge")
-        assert asked.send().decision["stage"] == "forced"
-        assert asked.calls == (1, 0)
+        """A forced route wins, whatever the evidence."""
+        call = self._prepare(form, UNSURE, route="edge")
+        assert call.send().decision["stage"] == "forced"
+        assert call.counts == (1, 0)
 
     def test_private_text_stays(self, form: str) -> None:
-        """Even if the caller forces the cloud."""
+        """Private text stays on the edge, even if the caller forces the cloud."""
         policy = Cascade.of(TokenLogprob(), 0.3, rules=(KeepPrivate(patterns=("Aare",)),))
-        asked = self._ask(form, UNSURE, policy=policy, route="cloud")
-        assert asked.send().decision["private"]
-        assert asked.calls == (1, 0)
+        call = self._prepare(form, UNSURE, policy=policy, route="cloud")
+        assert call.send().decision["private"]
+        assert call.counts == (1, 0)
 
     def test_private_text_stays_when_the_edge_fails(self, form: str) -> None:
-        """An error, and the cloud is not asked."""
+        """The call fails, and the cloud is not called."""
         policy = Cascade.of(TokenLogprob(), 0.3, rules=(KeepPrivate(patterns=("Aare",)),))
-        asked = self._ask(form, DOWN, policy=policy)
-        _raises(TierError, asked)
-        assert asked.calls[1] == 0
+        call = self._prepare(form, DOWN, policy=policy)
+        _raises(TierError, call)
+        assert call.counts[1] == 0
 
     def test_no_evidence_is_no_confidence(self, form: str) -> None:
-        """No log-probabilities, and impossible ones."""
+        """Neither missing nor impossible log-probabilities count as certainty."""
         for reply in (Reply(text="Bern", logprob=None), Reply(text="Bern", logprobs=(float("nan"),))):
-            assert self._ask(form, reply, "Basel").send().decision["stage"] == "no_signal"
+            assert self._prepare(form, reply, "Basel").send().decision["stage"] == "no_signal"
 
     def test_samples_decide(self, form: str) -> None:
-        """Drawn from the edge at the signal's temperature; they do not become the answer."""
+        """Samples are drawn from the edge at the signal's temperature, and do not become the answer."""
         policy = Cascade.of(SelfConsistency(n=4, temperature=0.7, step=4), 0.6)
-        asked = self._ask(form, SURE, policy=policy, samples=["Bern it is", "Rome"])
-        got = asked.send()
-        assert (got.text, got.decision["uncertainty"]) == ("Bern it is", 0.5)
-        assert [heard.temperature for heard in asked.models["edge"].heard][1:] == [0.7] * 4
+        call = self._prepare(form, SURE, policy=policy, samples=["Bern it is", "Rome"])
+        answer = call.send()
+        assert (answer.text, answer.decision["uncertainty"]) == ("Bern it is", 0.5)
+        assert [received.temperature for received in call.models["edge"].calls][1:] == [0.7] * 4
 
     def test_edge_down(self, form: str) -> None:
-        """Whatever the fault, the cloud answers and the decision says why."""
+        """Whatever the fault, the cloud answers, and the decision names the fault."""
         for fault in _FAULTS:
-            got = self._ask(form, Reply(fault=fault)).send()
-            assert (got.text, got.decision["stage"]) == ("Bern", "fallback")
-            assert type(fault).__name__ in got.decision["reason"]
+            answer = self._prepare(form, Reply(fault=fault)).send()
+            assert (answer.text, answer.decision["stage"]) == ("Bern", "fallback")
+            assert type(fault).__name__ in answer.decision["reason"]
 
     def test_cloud_down_after_a_rejected_draft(self, form: str) -> None:
-        """An error, or the flagged draft where the policy allows it."""
-        _raises(TierError, self._ask(form, UNSURE, DOWN))
+        """The call fails, or returns the flagged draft if the policy allows it."""
+        _raises(TierError, self._prepare(form, UNSURE, DOWN))
         lenient = Cascade.of(TokenLogprob(), 0.3, on_cloud_error="edge")
-        got = self._ask(form, UNSURE, DOWN, policy=lenient).send()
-        assert (got.text, got.decision["degraded"]) == ("Rome perhaps", True)
+        answer = self._prepare(form, UNSURE, DOWN, policy=lenient).send()
+        assert (answer.text, answer.decision["degraded"]) == ("Rome perhaps", True)
 
     def test_both_down(self, form: str) -> None:
-        """One error that names both."""
-        _raises(AllTiersFailedError, self._ask(form, DOWN, DOWN))
+        """The call fails with one error that names both tiers."""
+        _raises(AllTiersFailedError, self._prepare(form, DOWN, DOWN))
 
     def test_empty_question(self, form: str) -> None:
-        """Is refused before any call."""
-        asked = self._ask(form, SURE, question=" ")
-        _raises(RequestError, asked)
-        assert asked.calls == (0, 0)
+        """An empty question is refused before any model is called."""
+        call = self._prepare(form, SURE, question=" ")
+        _raises(RequestError, call)
+        assert call.counts == (0, 0)
 
     def test_stream_that_breaks_off(self, form: str) -> None:
-        """What was shown cannot be taken back: an error, and no second answer."""
+        """Text that was shown cannot be taken back: the call fails, and no second answer begins."""
         cut = Reply(text="one two three", fault=faults.cut_off(), fault_after=2)
-        _raises(StreamInterruptedError, self._ask(form, UNSURE, cut))
+        _raises(StreamInterruptedError, self._prepare(form, UNSURE, cut))
 
     def test_stream_judged_while_it_is_written(self, form: str) -> None:
-        """Hopeless after its first words, a draft gives way to the cloud's answer; a good one is the answer."""
+        """A draft that is bad after its first words is replaced by the cloud's answer; a good one is shown."""
         policy = Cascade(gates=Cascade.of(TokenLogprob(), 0.3).gates, prefix=_PREFIX)
         for reply, text, route in ((SURE, "Bern it is", "edge"), (UNSURE, "Bern", "cloud")):
-            got = self._ask(form, reply, policy=policy).send()
-            assert (got.text, got.decision["route"], got.decision["stage"]) == (text, route, "prefix")
-            assert route == "edge" or not any("Rome" in chunk for chunk in got.chunks)
+            answer = self._prepare(form, reply, policy=policy).send()
+            assert (answer.text, answer.decision["route"], answer.decision["stage"]) == (
+                text,
+                route,
+                "prefix",
+            )
+            assert route == "edge" or not any("Rome" in chunk for chunk in answer.chunks)
 
     def test_stream_shows_chunks(self, form: str) -> None:
-        """More than one, which together are the answer."""
-        got = self._ask(form, UNSURE, "one two three").send()
-        assert "".join(got.chunks) == got.text == "one two three"
-        assert len([chunk for chunk in got.chunks if chunk]) > 1
+        """There is more than one chunk, and together they are the answer."""
+        answer = self._prepare(form, UNSURE, "one two three").send()
+        assert "".join(answer.chunks) == answer.text == "one two three"
+        assert len([chunk for chunk in answer.chunks if chunk]) > 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    """A call that is ready to be sent, and the models it goes to."""
+class _PreparedCall:
+    """A call that is ready to be sent, and its models."""
 
     models: dict[str, ScriptedModel]
     send: Any
 
     @property
-    def calls(self) -> tuple[int, int]:
-        """How often the edge and the cloud were asked."""
-        return len(self.models["edge"].heard), len(self.models["cloud"].heard)
+    def counts(self) -> tuple[int, int]:
+        """Number of calls that the edge and the cloud received."""
+        return len(self.models["edge"].calls), len(self.models["cloud"].calls)
 
 
-def _raises(kind: type[Exception], asked: _Asked) -> None:
+def _raises(kind: type[Exception], call: _PreparedCall) -> None:
     try:
-        got = asked.send()
+        answer = call.send()
     except kind:
         return
-    raise AssertionError(f"expected {kind.__name__}, got the answer {got.text!r}")
+    raise AssertionError(f"expected {kind.__name__}, got the answer {answer.text!r}")

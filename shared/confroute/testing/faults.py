@@ -1,7 +1,7 @@
-"""What goes wrong with a provider, as the exceptions that its client raises.
+"""Faults of providers, as the exceptions that their clients raise.
 
-Give one to `Reply(fault=...)`: a scripted model raises it, and a `ScriptedServer` makes it happen on the wire, so that
-the real client raises its own.
+Pass one to `Reply(fault=...)`: a scripted model raises it, and a `ScriptedServer` makes it happen on the wire, so that
+a real client raises its own exception.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from typing import Any, Literal, TypeAlias
 from confroute.errors import MissingExtraError
 
 Provider: TypeAlias = Literal["plain", "openai"]
+MALFORMED = '{"choices": '
+_URL = "http://scripted/v1/chat/completions"
 
 
 class StatusError(Exception):
-    """An HTTP error, as confroute reads it from any client: by `status_code`.
+    """An HTTP error with a `status_code`, by which confroute recognises the errors of any client.
 
     Attributes
     ----------
     status_code : int
     retry_after_s : float or None
-        What the server asks for in its `Retry-After` header, in seconds.
+        Value of the server's `Retry-After` header, in seconds.
     """
 
     def __init__(self, status_code: int, retry_after_s: float | None = None) -> None:
@@ -34,7 +36,7 @@ class StatusError(Exception):
 
 
 def timeout(provider: Provider = "plain") -> Exception:
-    """No answer in time.
+    """Make the error of an answer that does not come in time.
 
     Examples
     --------
@@ -49,7 +51,7 @@ def timeout(provider: Provider = "plain") -> Exception:
 
 
 def rate_limited(provider: Provider = "plain", *, retry_after_s: float | None = None) -> Exception:
-    """Too many requests: HTTP 429.
+    """Make the error of too many requests, HTTP 429.
 
     Examples
     --------
@@ -60,7 +62,7 @@ def rate_limited(provider: Provider = "plain", *, retry_after_s: float | None = 
 
 
 def server_error(provider: Provider = "plain") -> Exception:
-    """HTTP 500.
+    """Make the error of a broken server, HTTP 500.
 
     Examples
     --------
@@ -71,12 +73,12 @@ def server_error(provider: Provider = "plain") -> Exception:
 
 
 def status(code: int, provider: Provider = "plain", *, retry_after_s: float | None = None) -> Exception:
-    """Any HTTP status of 400 and more.
+    """Make the error of any HTTP status from 400 to 599.
 
     Raises
     ------
     ValueError
-        A status that is no error.
+        The status is not an error.
     """
     if not 400 <= code <= 599:
         msg = f"status is {code}: expected an error, 400 to 599"
@@ -101,7 +103,7 @@ def status(code: int, provider: Provider = "plain", *, retry_after_s: float | No
 
 
 def cut_off(provider: Provider = "plain") -> Exception:
-    """The connection breaks: before an answer, or in a stream after `Reply(fault_after=...)` words.
+    """Make the error of a broken connection: before the answer, or in a stream after `Reply(fault_after=...)` words.
 
     Examples
     --------
@@ -118,7 +120,7 @@ def cut_off(provider: Provider = "plain") -> Exception:
 
 
 def malformed() -> Exception:
-    """An answer that is no JSON: OpenAI's client raises Python's own error, too.
+    """Make the error of an answer that is not JSON, for which OpenAI's client raises Python's own error too.
 
     Examples
     --------
@@ -126,10 +128,6 @@ def malformed() -> Exception:
     JSONDecodeError('Expecting value: line 1 column 13 (char 12)')
     """
     return json.JSONDecodeError("Expecting value", MALFORMED, len(MALFORMED))
-
-
-MALFORMED = '{"choices": '
-_URL = "http://scripted/v1/chat/completions"
 
 
 def _clients() -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""A local model behind an OpenAI-compatible server on loopback: a stand-in for a provider, with real tokens."""
+"""Serves local models in OpenAI's format on loopback, as a stand-in for a provider with real tokens and tool calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from confroute.types import Generation, Message, Role, Usage
 
 if TYPE_CHECKING:
     from confroute.models.local import LocalModel, Piece
-
 
 _TAGGED = re.compile(r"<tool_call>\s*(\{.*?\})\s*(?:</tool_call>|\Z)", re.DOTALL)
 _FENCED = re.compile(r"\A\s*(?:```\w*\s*)?(\{.*\})\s*(?:```)?\s*\Z", re.DOTALL)
@@ -37,24 +36,24 @@ To call one, answer with nothing but its name and arguments:
 </tool_call>"""
 
 
-def messages_of(body: Mapping[str, Any]) -> list[Message]:
-    """The conversation of a request, with its tools, tool calls and tool results as text.
+def conversation_of(body: Mapping[str, Any]) -> list[Message]:
+    """Return the conversation of a request, with its tools, tool calls and tool results as text.
 
     Raises
     ------
     RequestError
-        A role that is not known.
+        A message has an unknown role.
     """
     turns = [_message(turn) for turn in body.get("messages", ())]
     tools = tools_of(body)
     if not tools:
         return turns
-    told = _INTRODUCTION.format(tools="\n".join(json.dumps(tool["function"]) for tool in tools))
+    introduction = _INTRODUCTION.format(tools="\n".join(json.dumps(tool["function"]) for tool in tools))
     if body.get("tool_choice") not in {None, "auto"}:
-        told += "\nYou must call one now."
+        introduction += "\nYou must call one now."
     if turns and turns[0].role == "system":
-        return [Message(role="system", text=f"{turns[0].text}\n\n{told}"), *turns[1:]]
-    return [Message(role="system", text=told), *turns]
+        return [Message(role="system", text=f"{turns[0].text}\n\n{introduction}"), *turns[1:]]
+    return [Message(role="system", text=introduction), *turns]
 
 
 def _message(turn: Mapping[str, Any]) -> Message:
@@ -71,46 +70,46 @@ def _message(turn: Mapping[str, Any]) -> Message:
 
 
 def tools_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The tools that an answer may call."""
-    chosen = body.get("tool_choice")
-    tools: list[dict[str, Any]] = [] if chosen == "none" else list(body.get("tools") or ())
-    if isinstance(chosen, Mapping):
-        tools = [tool for tool in tools if tool["function"]["name"] == chosen["function"]["name"]]
+    """Return the tools that the answer may call."""
+    choice = body.get("tool_choice")
+    tools: list[dict[str, Any]] = [] if choice == "none" else list(body.get("tools") or ())
+    if isinstance(choice, Mapping):
+        tools = [tool for tool in tools if tool["function"]["name"] == choice["function"]["name"]]
     return tools
 
 
-def calls_in(text: str, tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The calls that an answer makes, in OpenAI's form; none where it is an answer in words.
+def parse_tool_calls(text: str, tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Parse the tool calls in an answer, in OpenAI's format; an answer in words has none.
 
-    Names are passed on as the model wrote them between the tags, known or not, as servers do. A bare object is a call
-    only of a tool that there is.
+    Between the tags a model may write any name, known or not, as on real servers. A bare JSON object is a call only if
+    it names a known tool.
 
     Examples
     --------
-    >>> calls_in('<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>', [])[0]["function"]
+    >>> parse_tool_calls('<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>', [])[0]["function"]
     {'name': 'add', 'arguments': '{"a": 1}'}
-    >>> calls_in("The sum is 3.", [])
+    >>> parse_tool_calls("The sum is 3.", [])
     []
     """
-    found = [call for part in _TAGGED.findall(text) if (call := _call(part))]
-    if not found and (bare := _FENCED.match(text)):
-        known = {tool["function"]["name"] for tool in tools}
+    calls = [call for match in _TAGGED.findall(text) if (call := _call(match))]
+    if not calls and (bare := _FENCED.match(text)):
+        names = {tool["function"]["name"] for tool in tools}
         call = _call(bare.group(1))
-        found = [call] if call and call["name"] in known else []
-    return [{"id": f"call_{uuid4().hex[:12]}", "type": "function", "function": call} for call in found]
+        calls = [call] if call and call["name"] in names else []
+    return [{"id": f"call_{uuid4().hex[:12]}", "type": "function", "function": call} for call in calls]
 
 
 def _call(text: str) -> dict[str, str] | None:
     try:
-        made = json.loads(text)
+        data = json.loads(text)
     except json.JSONDecodeError:
         return None
-    if not isinstance(made, dict) or not isinstance(made.get("name"), str):
+    if not isinstance(data, dict) or not isinstance(data.get("name"), str):
         return None
-    return {"name": made["name"], "arguments": json.dumps(made.get("arguments", {}))}
+    return {"name": data["name"], "arguments": json.dumps(data.get("arguments", {}))}
 
 
-class _Handler(wire.Wire):
+class _ModelHandler(wire.RequestHandler):
     served: ModelServer
 
     def respond(self, body: dict[str, Any]) -> None:
@@ -120,19 +119,19 @@ class _Handler(wire.Wire):
             return
         try:
             if body.get("stream") and not tools_of(body):
-                self._stream(body, model.stream(messages_of(body), **self._asked(body)))
+                self._stream(body, model.stream(conversation_of(body), **self._settings(body)))
                 return
-            said = model.generate(messages_of(body), n=body.get("n") or 1, **self._asked(body))
+            answers = model.generate(conversation_of(body), n=body.get("n") or 1, **self._settings(body))
         except RequestError as error:
             self.fail(400, str(error))
             return
         if body.get("stream"):
-            self._at_once(body, said[0])
+            self._stream_whole(body, answers[0])
         else:
-            choices = [_choice(body, one, at) for at, one in enumerate(said)]
-            self.send_json(wire.completion(body, choices, _total(said)))
+            choices = [_choice(body, answer, index) for index, answer in enumerate(answers)]
+            self.send_json(wire.completion(body, choices, _total_usage(answers)))
 
-    def _asked(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def _settings(self, body: Mapping[str, Any]) -> dict[str, Any]:
         if (body.get("response_format") or {"type": "text"})["type"] != "text":
             msg = "response_format is not served: leave it out, or use tools"
             raise RequestError(msg)
@@ -150,49 +149,51 @@ class _Handler(wire.Wire):
     def _stream(self, body: dict[str, Any], pieces: Iterator[Piece]) -> None:
         self.begin_events()
         for piece in pieces:
-            told = wire.logprobs_of(body, piece.tokens, piece.logprobs, piece.top_logprobs)
+            logprobs = wire.logprobs_of(body, piece.tokens, piece.logprobs, piece.top_logprobs)
             content = {"role": "assistant", "content": piece.text}
             # Leaving the loop ends the decoding.
-            if not self.event(wire.delta(body, content, finish=piece.finish, logprobs=told)):
+            if not self.event(wire.delta(body, content, finish=piece.finish, logprobs=logprobs)):
                 return
             if piece.usage is not None:
                 self.event(wire.usage_delta(body, piece.usage))
         self.end_events()
 
-    def _at_once(self, body: dict[str, Any], said: Generation) -> None:
-        """An answer that may call a tool, which is known only at its end."""
-        choice = _choice(body, said, 0)
+    def _stream_whole(self, body: dict[str, Any], answer: Generation) -> None:
+        """Send a whole answer as a stream: only at its end is it known whether it calls a tool."""
+        choice = _choice(body, answer, 0)
         content = dict(choice["message"])
         if "tool_calls" in content:
-            content["tool_calls"] = [{**call, "index": at} for at, call in enumerate(content["tool_calls"])]
+            calls = content["tool_calls"]
+            content["tool_calls"] = [{**call, "index": index} for index, call in enumerate(calls)]
         self.begin_events()
         self.event(wire.delta(body, content, logprobs=choice["logprobs"]))
         self.event(wire.delta(body, {}, finish=choice["finish_reason"]))
-        self.event(wire.usage_delta(body, said.usage or Usage()))
+        self.event(wire.usage_delta(body, answer.usage or Usage()))
         self.end_events()
 
 
 class ModelServer(wire.LoopbackServer):
     """Serves `/v1/chat/completions` from local models: whole and token by token, with log-probabilities and tools.
 
-    For examples and tests that need a provider but have none. The models are loaded when it starts, and are this
-    process's own: a `ChatLocal` of the same name shares their weights.
+    For examples and tests that need a provider but have none. The models are loaded into this process when the server
+    starts; a `ChatLocal` of the same name shares their weights.
 
     Parameters
     ----------
     *models : str
-        What `LocalModel.load` takes; requests name one of them. Models of the catalogue with more than 1 B parameters are
-        loaded in the type that this processor is fast in.
+        Names for `LocalModel.load`; each request names one of them. Models of the catalogue with more than 1 B parameters
+        are loaded in the data type that is fastest on this processor.
     max_tokens : int
-        Longest answer to a request that does not say.
+        Longest answer to a request that sets no limit.
 
     Notes
     -----
-    Greedy where a request gives no temperature, so that runs repeat. Tools are told in the system turn and read from the
-    answer, so a request with tools is streamed in one piece. `response_format` is refused.
+    A request without a temperature is decoded greedily, so that runs repeat. Tools are described in the system message
+    and their calls are parsed from the answer, so that a request with tools is streamed in one piece. `response_format`
+    is refused.
     """
 
-    handler = _Handler
+    handler = _ModelHandler
 
     def __init__(self, *models: str, max_tokens: int = 128) -> None:
         super().__init__()
@@ -208,16 +209,16 @@ class ModelServer(wire.LoopbackServer):
         super().start()
 
 
-def _choice(body: Mapping[str, Any], said: Generation, at: int) -> dict[str, Any]:
-    calls = calls_in(said.text, tools) if (tools := tools_of(body)) else []
-    words = {"role": "assistant", "content": said.text}
+def _choice(body: Mapping[str, Any], answer: Generation, index: int) -> dict[str, Any]:
+    calls = parse_tool_calls(answer.text, tools) if (tools := tools_of(body)) else []
+    words = {"role": "assistant", "content": answer.text}
     return {
-        "index": at,
+        "index": index,
         "message": {"role": "assistant", "content": None, "tool_calls": calls} if calls else words,
-        "finish_reason": "tool_calls" if calls else said.finish,
-        "logprobs": wire.logprobs_of(body, said.tokens or (), said.logprobs, said.top_logprobs),
+        "finish_reason": "tool_calls" if calls else answer.finish,
+        "logprobs": wire.logprobs_of(body, answer.tokens or (), answer.logprobs, answer.top_logprobs),
     }
 
 
-def _total(said: tuple[Generation, ...]) -> Usage:
-    return sum((one.usage for one in said if one.usage is not None), Usage())
+def _total_usage(answers: tuple[Generation, ...]) -> Usage:
+    return sum((answer.usage for answer in answers if answer.usage is not None), Usage())

@@ -1,4 +1,4 @@
-"""Models that say what you scripted, with the log-probabilities, delays and faults you scripted.
+"""Models that give scripted replies, with scripted log-probabilities, delays and faults.
 
 `langchain_confroute.testing.ScriptedChat` and `llamaindex_confroute.testing.ScriptedLLM` put a `ScriptedModel` behind
 the host's own interface; `ScriptedCalls` drives a policy without any host.
@@ -30,7 +30,7 @@ from confroute.types import Alternatives, Finish, Generation, Message, Request, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """One thing a scripted model says.
+    """One reply of a scripted model.
 
     Attributes
     ----------
@@ -38,15 +38,15 @@ class Reply:
     logprob : float or None
         Natural log-probability of every token; None for a provider that returns none.
     logprobs : tuple of float or None
-        One per token instead, right or wrong on purpose: it is passed on as it is.
+        Instead, one value per token; passed on unchecked, so that a test can script wrong ones.
     top_logprobs : tuple of alternatives or None
-        For each token the likeliest ones at its place, for callers that ask for them; see `Generation`.
+        The likeliest alternatives at each token, for callers that ask for them; see `Generation`.
     usage : Usage or None
-        Words of prompt and answer where not given.
+        By default the number of words of prompt and answer.
     latency_s : float
-        Seconds until the (first part of the) answer.
+        Seconds until the answer, or until the first chunk of a stream.
     fault : Exception or None
-        Raised instead of the answer, or after `fault_after` parts of a stream.
+        Raised instead of the answer, or after `fault_after` tokens of a stream.
     fault_after : int
     finish : str
     """
@@ -63,11 +63,11 @@ class Reply:
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """The text in words, each with the space before it."""
+        """The words of the text, each with the space before it."""
         return tuple(re.findall(r"\s*\S+\s*$|\s*\S+", self.text))
 
     def generation(self, prompt: str, *, model: str) -> Generation:
-        """Return the reply as the core sees it."""
+        """Return the reply as a `Generation`, with its usage."""
         tokens = self.tokens
         logprobs = self.logprobs
         if logprobs is None and self.logprob is not None:
@@ -85,8 +85,8 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
-    """One call that a scripted model received."""
+class ModelCall:
+    """A call that a scripted model received."""
 
     prompt: str
     temperature: float | None = None
@@ -94,22 +94,22 @@ class Heard:
 
 @dataclass(slots=True)
 class ScriptedModel:
-    """A model that gives set replies in turn, and remembers what it was asked.
+    """A model that gives scripted replies in turn, and records the calls it receives.
 
     Parameters
     ----------
     replies : sequence of Reply or str, or callable
-        Answers to calls at temperature 0 or none, the last one repeated for ever; or a function of the prompt.
+        Replies to calls at temperature 0 or without one, the last one repeated for ever; or a function of the prompt.
     samples : sequence of Reply or str
-        Answers to calls at a temperature above 0, in a cycle; the replies where not given.
+        Replies to calls at a temperature above 0, in a cycle; `replies` by default.
     name : str
     remote : bool
-        What it says of itself as a `confroute.models.text_model.TextModel`, which it is.
+        Whether it claims to be a remote model, as a `confroute.models.text_model.TextModel` does.
 
     Examples
     --------
     >>> model = ScriptedModel(["Paris"], samples=["Paris", "Lyon"])
-    >>> model.reply("Capital?").text, model.reply("Capital?", temperature=0.7).text, len(model.heard)
+    >>> model.reply("Capital?").text, model.reply("Capital?", temperature=0.7).text, len(model.calls)
     ('Paris', 'Paris', 2)
     """
 
@@ -117,7 +117,7 @@ class ScriptedModel:
     samples: Sequence[Reply | str] = ()
     name: str = "scripted"
     remote: bool = False
-    heard: list[Heard] = field(default_factory=list)
+    calls: list[ModelCall] = field(default_factory=list)
     _greedy: int = 0
     _sampled: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
@@ -125,26 +125,26 @@ class ScriptedModel:
     def __reduce__(self) -> tuple[type[ScriptedModel], tuple[object, ...]]:
         # Hosts pickle and deep-copy their models; a lock can neither be pickled nor copied.
         settings = self.replies, self.samples, self.name, self.remote
-        return type(self), (*settings, [*self.heard], self._greedy, self._sampled)
+        return type(self), (*settings, [*self.calls], self._greedy, self._sampled)
 
     def reply(self, prompt: str, *, temperature: float | None = None) -> Reply:
-        """The next reply to `prompt`; neither waits nor raises its fault."""
+        """Return the next reply to `prompt`, without its delay and its fault."""
         with self._lock:
-            self.heard.append(Heard(prompt=prompt, temperature=temperature))
+            self.calls.append(ModelCall(prompt=prompt, temperature=temperature))
             if temperature and self.samples:
-                said = self.samples[self._sampled % len(self.samples)]
+                reply = self.samples[self._sampled % len(self.samples)]
                 self._sampled += 1
             elif callable(self.replies):
-                said = self.replies(prompt)
+                reply = self.replies(prompt)
             else:
-                said = self.replies[min(self._greedy, len(self.replies) - 1)]
+                reply = self.replies[min(self._greedy, len(self.replies) - 1)]
                 self._greedy += 1
-        return said if isinstance(said, Reply) else Reply(text=said)
+        return reply if isinstance(reply, Reply) else Reply(text=reply)
 
     def generate(
         self, messages: Sequence[Message], *, n: int = 1, temperature: float | None = None, **settings: Any
     ) -> tuple[Generation, ...]:
-        """Wait as scripted, then answer or raise, `n` times; other settings of a `TextModel` change nothing."""
+        """Wait as scripted, then answer or raise the fault, `n` times; other settings of a `TextModel` have no effect."""
         prompt = transcript(messages)
         answers = []
         for _ in range(n):
@@ -192,7 +192,7 @@ class ScriptedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScriptedCalls:
-    """Answers a policy's asks from scripted models, without a host.
+    """Answers a policy's asks by scripted models, without a host.
 
     Examples
     --------
@@ -213,12 +213,12 @@ class ScriptedCalls:
         return self.models[tier]
 
     def call(self, request: Request) -> Callable[[ModelAsk], list[Generation]]:
-        """What `confroute.executor.run` wants as `call`."""
+        """The `call` argument of `confroute.executor.run`."""
 
         def answer(ask: ModelAsk) -> list[Generation]:
             if isinstance(ask, (Score, Hidden)):
                 raise elsewhere(ask, self._model(ask.tier).name)
-            model, messages = self._model(ask.tier), _asked(ask, request)
+            model, messages = self._model(ask.tier), _messages_for(ask, request)
             if isinstance(ask, Sample):
                 return [*model.generate(messages, n=ask.n, temperature=ask.temperature)]
             return [*model.generate(messages)]
@@ -226,12 +226,12 @@ class ScriptedCalls:
         return answer
 
     def acall(self, request: Request) -> Callable[[ModelAsk], Coroutine[None, None, list[Generation]]]:
-        """What `confroute.executor.arun` wants as `call`."""
+        """The `call` argument of `confroute.executor.arun`."""
 
         async def answer(ask: ModelAsk) -> list[Generation]:
             if isinstance(ask, (Score, Hidden)):
                 raise elsewhere(ask, self._model(ask.tier).name)
-            model, messages = self._model(ask.tier), _asked(ask, request)
+            model, messages = self._model(ask.tier), _messages_for(ask, request)
             if isinstance(ask, Sample):
                 return [*await model.agenerate(messages, n=ask.n, temperature=ask.temperature)]
             return [*await model.agenerate(messages)]
@@ -239,33 +239,33 @@ class ScriptedCalls:
         return answer
 
     def stream(self, request: Request) -> Callable[[StreamAsk], Generator[str | Generation, None, None]]:
-        """What `confroute.executor.run_stream` wants as `stream`: tokens, then the whole answer."""
+        """The `stream` argument of `confroute.executor.run_stream`: tokens, then the whole answer."""
 
         def answer(ask: StreamAsk) -> Generator[str | Generation, None, None]:
-            model, prompt = self._model(ask.tier), transcript(_asked(ask, request))
+            model, prompt = self._model(ask.tier), transcript(_messages_for(ask, request))
             reply = model.reply(prompt)
             time.sleep(reply.latency_s)
-            yield from parts(reply)
+            yield from stream_tokens(reply)
             yield reply.generation(prompt, model=model.name)
 
         return answer
 
     def astream(self, request: Request) -> Callable[[StreamAsk], AsyncGenerator[str | Generation, None]]:
-        """What `confroute.executor.arun_stream` wants as `stream`."""
+        """The `stream` argument of `confroute.executor.arun_stream`."""
 
         async def answer(ask: StreamAsk) -> AsyncGenerator[str | Generation, None]:
-            model, prompt = self._model(ask.tier), transcript(_asked(ask, request))
+            model, prompt = self._model(ask.tier), transcript(_messages_for(ask, request))
             reply = model.reply(prompt)
             await asyncio.sleep(reply.latency_s)
-            for part in parts(reply):
-                yield part
+            for token in stream_tokens(reply):
+                yield token
             yield reply.generation(prompt, model=model.name)
 
         return answer
 
 
-def parts(reply: Reply) -> Generator[str, None, None]:
-    """The tokens of a streamed reply, its fault raised where it was scripted."""
+def stream_tokens(reply: Reply) -> Generator[str, None, None]:
+    """Yield the tokens of a reply, and raise its fault after `fault_after` of them."""
     for position, token in enumerate(reply.tokens):
         if reply.fault is not None and position >= reply.fault_after:
             raise reply.fault
@@ -274,31 +274,26 @@ def parts(reply: Reply) -> Generator[str, None, None]:
         raise reply.fault
 
 
-def part(said: Generation, position: int) -> Generation:
-    """One token of an answer, with what belongs to it."""
-    here = slice(position, position + 1)
+def token_at(generation: Generation, position: int) -> Generation:
+    """Return one token of an answer, with its log-probability and alternatives."""
+    at = slice(position, position + 1)
     return replace(
-        said,
-        tokens=(said.tokens or ())[here],
-        logprobs=(said.logprobs or ())[here] or None,
-        top_logprobs=(said.top_logprobs or ())[here] or None,
+        generation,
+        tokens=(generation.tokens or ())[at],
+        logprobs=(generation.logprobs or ())[at] or None,
+        top_logprobs=(generation.top_logprobs or ())[at] or None,
     )
 
 
-def _pieces(reply: Reply, said: Generation) -> Generator[Piece, None, None]:
-    for position, token in enumerate(parts(reply)):
-        own = part(said, position)
-        yield Piece(text=token, logprobs=own.logprobs or (), tokens=(token,), top_logprobs=own.top_logprobs)
-    yield Piece(text="", finish=said.finish, usage=said.usage)
+def _pieces(reply: Reply, answer: Generation) -> Generator[Piece, None, None]:
+    for position, token in enumerate(stream_tokens(reply)):
+        part = token_at(answer, position)
+        yield Piece(text=token, logprobs=part.logprobs or (), tokens=(token,), top_logprobs=part.top_logprobs)
+    yield Piece(text="", finish=answer.finish, usage=answer.usage)
 
 
-def prompt_of(request: Request) -> str:
-    """A conversation as one text, as scripted models see it."""
-    return transcript(request.messages)
-
-
-def _asked(ask: ModelAsk | StreamAsk, request: Request) -> tuple[Message, ...]:
-    """What a model is to read: the conversation or a prompt of the ask's own, and the ask's note."""
+def _messages_for(ask: ModelAsk | StreamAsk, request: Request) -> tuple[Message, ...]:
+    """The messages that a model reads: the conversation and the ask's note, or the ask's own prompt."""
     if isinstance(ask, Prompt):
         return ask.messages
     note = getattr(ask, "note", None)

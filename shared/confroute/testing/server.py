@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server on loopback that says what scripted models say: real clients, real bytes, no provider."""
+"""Serves scripted models in OpenAI's format on loopback, so that real clients read real bytes without a provider."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 
 from confroute.testing import wire
 from confroute.testing.faults import MALFORMED
-from confroute.testing.scripted import Reply, ScriptedModel, part
+from confroute.testing.scripted import Reply, ScriptedModel, token_at
 from confroute.types import Generation, Usage
 
 
-class _Handler(wire.Wire):
+class _ScriptHandler(wire.RequestHandler):
     served: ScriptedServer
 
     def respond(self, body: dict[str, Any]) -> None:
-        found = self.served.reply(body)
-        if found is None:
+        scripted = self.served.reply(body)
+        if scripted is None:
             self.fail(404, f"no scripted model {body.get('model')!r}")
             return
-        reply, prompt = found
+        reply, prompt = scripted
         self.served.wait(reply.latency_s)
-        said = reply.generation(prompt, model=str(body.get("model")))
+        answer = reply.generation(prompt, model=str(body.get("model")))
         if reply.fault is not None and not (body.get("stream") and reply.fault_after):
             self._fail(reply.fault)
         elif body.get("stream"):
-            self._stream(body, reply, said)
+            self._stream(body, reply, answer)
         else:
-            self.send_json(_completion(body, said))
+            self.send_json(_completion(body, answer))
 
     def _fail(self, fault: Exception) -> None:
         code = getattr(fault, "status_code", None)
@@ -41,19 +41,19 @@ class _Handler(wire.Wire):
             self._abandon(fault)
 
     def _abandon(self, fault: Exception) -> None:
-        """Answer no more: after a wait for a time-out, at once for a cut connection."""
+        """Close the connection without an answer: after a wait for a time-out, at once for a cut connection."""
         if "Timeout" in type(fault).__name__:
             self.served.wait(self.served.hold_s)
         self.close_connection = True
 
-    def _stream(self, body: dict[str, Any], reply: Reply, said: Generation) -> None:
+    def _stream(self, body: dict[str, Any], reply: Reply, answer: Generation) -> None:
         self.begin_events()
-        for sent, event in enumerate(_events(body, said)):
+        for sent, event in enumerate(_events(body, answer)):
             if reply.fault is not None and sent >= reply.fault_after:
                 if isinstance(reply.fault, json.JSONDecodeError):
                     self.event(MALFORMED)
                     break
-                # The last chunk, which ends an HTTP body, is never sent.
+                # The chunk that ends the HTTP body is never sent.
                 self._abandon(reply.fault)
                 return
             self.served.wait(self.served.pause_s if sent else 0.0)
@@ -63,30 +63,31 @@ class _Handler(wire.Wire):
 
 
 class ScriptedServer(wire.LoopbackServer):
-    """Serves `/v1/chat/completions` from scripted models, whole and streamed, with log-probabilities where asked.
+    """Serves `/v1/chat/completions` from scripted models, whole and streamed, with log-probabilities on request.
 
     Parameters
     ----------
     models : ScriptedModel or mapping of str to ScriptedModel
-        One for every request, or by the request's model name.
+        One model for all requests, or one per model name.
     hold_s : float
-        Longest that a scripted time-out keeps a request waiting; the client's own limit should be shorter.
+        How long a scripted time-out keeps a request waiting at most; the client's own limit should be shorter.
     pause_s : float
-        Seconds before each chunk of a stream but the first.
+        Seconds before each chunk of a stream except the first.
 
     Attributes
     ----------
     url : str
-        What clients take as base URL, once the server has started.
+        Base URL for clients, once the server has started.
     bodies : list of dict
-        Every request's JSON, in order of arrival.
-    left : int
-        Streams that their clients left before the end. Short ones fit into a buffer and are not noticed without `pause_s`.
+        The JSON of every request, in order of arrival.
+    abandoned : int
+        Number of streams that clients closed before the end. Short ones fit into a buffer, and go unnoticed without
+        `pause_s`.
 
     Notes
     -----
-    A reply's fault happens on the wire: an exception with a `status_code` becomes that status, a time-out is no
-    answer, `JSONDecodeError` is a broken body, and anything else a cut connection; in streams after `fault_after` words.
+    A reply's fault happens on the wire: an exception with a `status_code` becomes that status, a time-out sends no
+    answer, `JSONDecodeError` a broken body, and anything else cuts the connection; in streams after `fault_after` words.
 
     Examples
     --------
@@ -98,7 +99,7 @@ class ScriptedServer(wire.LoopbackServer):
     'Paris'
     """
 
-    handler = _Handler
+    handler = _ScriptHandler
 
     def __init__(
         self,
@@ -113,9 +114,9 @@ class ScriptedServer(wire.LoopbackServer):
         self.pause_s = pause_s
 
     def reply(self, body: Mapping[str, Any]) -> tuple[Reply, str] | None:
-        """What to say to a request, and the prompt as it was read; None if no model has that name.
+        """Return the reply to a request, and the request's prompt as text; None if no model has that name.
 
-        Override it to script requests by more than their text.
+        Override it to script replies by more than the prompt.
         """
         name = str(body.get("model"))
         model = self.models if isinstance(self.models, ScriptedModel) else self.models.get(name)
@@ -125,7 +126,7 @@ class ScriptedServer(wire.LoopbackServer):
         return model.reply(prompt, temperature=body.get("temperature")), prompt
 
     def wait(self, seconds: float) -> None:
-        """Wait, but no longer than the server lives."""
+        """Wait, but not beyond the server's own end."""
         self.closing.wait(seconds)
 
 
@@ -133,20 +134,20 @@ def _prompt(body: Mapping[str, Any]) -> str:
     return "\n".join(f"{m.get('role')}: {wire.text_of(m.get('content'))}" for m in body.get("messages", ()))
 
 
-def _completion(body: Mapping[str, Any], said: Generation) -> dict[str, Any]:
+def _completion(body: Mapping[str, Any], answer: Generation) -> dict[str, Any]:
     choice = {
         "index": 0,
-        "message": {"role": "assistant", "content": said.text},
-        "finish_reason": said.finish,
-        "logprobs": wire.logprobs_of(body, said.tokens or (), said.logprobs, said.top_logprobs),
+        "message": {"role": "assistant", "content": answer.text},
+        "finish_reason": answer.finish,
+        "logprobs": wire.logprobs_of(body, answer.tokens or (), answer.logprobs, answer.top_logprobs),
     }
-    return wire.completion(body, [choice], said.usage or Usage())
+    return wire.completion(body, [choice], answer.usage or Usage())
 
 
-def _events(body: Mapping[str, Any], said: Generation) -> Iterator[dict[str, Any]]:
-    for position, token in enumerate(said.tokens or ()):
-        own = part(said, position)
-        logprobs = wire.logprobs_of(body, (token,), own.logprobs, own.top_logprobs)
+def _events(body: Mapping[str, Any], answer: Generation) -> Iterator[dict[str, Any]]:
+    for position, token in enumerate(answer.tokens or ()):
+        part = token_at(answer, position)
+        logprobs = wire.logprobs_of(body, (token,), part.logprobs, part.top_logprobs)
         yield wire.delta(body, {"role": "assistant", "content": token}, logprobs=logprobs)
-    yield wire.delta(body, {}, finish=said.finish)
-    yield wire.usage_delta(body, said.usage or Usage())
+    yield wire.delta(body, {}, finish=answer.finish)
+    yield wire.usage_delta(body, answer.usage or Usage())

@@ -1,4 +1,4 @@
-"""What servers on loopback that speak OpenAI's chat format have in common: listening, framing, the shape of answers."""
+"""The base of loopback servers that speak OpenAI's chat format: listening, framing, and the JSON of answers."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class LoopbackServer:
     Attributes
     ----------
     url : str
-        What clients take as base URL, once the server has started.
+        Base URL for clients, once the server has started.
     bodies : list of dict
-        Every request's JSON, in order of arrival.
-    left : int
-        Streams that their clients left before the end.
+        The JSON of every request, in order of arrival.
+    abandoned : int
+        Number of streams that clients closed before the end.
     """
 
-    handler: type[Wire]
+    handler: type[RequestHandler]
 
     def __init__(self) -> None:
         self.url = ""
         self.bodies: list[dict[str, Any]] = []
-        self.left = 0
+        self.abandoned = 0
         self.closing = threading.Event()
         self._server: ThreadingHTTPServer | None = None
 
@@ -60,7 +60,7 @@ class LoopbackServer:
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
 
     def stop(self) -> None:
-        """Stop listening; requests that still wait are let go."""
+        """Stop listening, and end the waiting of open requests."""
         self.closing.set()
         if self._server is not None:
             self._server.shutdown()
@@ -68,14 +68,14 @@ class LoopbackServer:
             self._server = None
 
 
-class Wire(BaseHTTPRequestHandler):
-    """One connection: reads a request's JSON, writes whole answers or events."""
+class RequestHandler(BaseHTTPRequestHandler):
+    """Handles one connection: reads a request's JSON, and writes a whole answer or events."""
 
     protocol_version = "HTTP/1.1"
     served: Any
 
     def handle(self) -> None:
-        """Serve a client, which may go at any time."""
+        """Serve a client, which may disconnect at any time."""
         with suppress(ConnectionError):
             super().handle()
 
@@ -84,7 +84,7 @@ class Wire(BaseHTTPRequestHandler):
         size = int(self.headers["content-length"])
         content = self.rfile.read(size)
         if len(content) < size:
-            # The client went while it was sending, as a cancelled call does.
+            # The client disconnected while it was sending, as a cancelled call does.
             self.close_connection = True
             return
         body = json.loads(content)
@@ -96,10 +96,10 @@ class Wire(BaseHTTPRequestHandler):
         raise NotImplementedError
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  http.server's name
-        """Say nothing."""
+        """Log nothing."""
 
     def send_json(self, content: Any, *, code: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        """A whole answer; bytes are sent as they are."""
+        """Send a whole answer; bytes are sent unchanged."""
         sent = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(code)
         self.send_header("content-type", "application/json")
@@ -110,41 +110,41 @@ class Wire(BaseHTTPRequestHandler):
         self.wfile.write(sent)
 
     def fail(self, code: int, message: str, *, headers: Mapping[str, str] | None = None) -> None:
-        """An HTTP error as OpenAI words it."""
+        """Send an HTTP error in OpenAI's format."""
         self.send_json({"error": {"message": message, "code": code}}, code=code, headers=headers)
 
     def begin_events(self) -> None:
-        """The head of a streamed answer."""
+        """Send the headers of a streamed answer."""
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
 
     def event(self, content: str | Mapping[str, Any]) -> bool:
-        """One event; False once the client has gone, which it may."""
+        """Send one event; return False if the client has disconnected."""
         text = content if isinstance(content, str) else json.dumps(content)
         sent = f"data: {text}\n\n".encode()
         try:
             self.wfile.write(f"{len(sent):x}\r\n".encode() + sent + b"\r\n")
             self.wfile.flush()
         except OSError:
-            self.served.left += 1
+            self.served.abandoned += 1
             self.close_connection = True
         return not self.close_connection
 
     def end_events(self) -> None:
-        """The last event, and the end of the HTTP body."""
+        """Send the last event and the end of the HTTP body."""
         if self.event("[DONE]"):
             self.wfile.write(b"0\r\n\r\n")
 
 
 def base(body: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """What every object of the format begins with."""
+    """The fields that every object of the format has."""
     return {"id": "loopback", "object": kind, "created": int(time.time()), "model": body.get("model")}
 
 
 def completion(body: Mapping[str, Any], choices: Sequence[Mapping[str, Any]], usage: Usage) -> dict[str, Any]:
-    """A whole answer."""
+    """The JSON of a whole answer."""
     return {**base(body, "chat.completion"), "choices": list(choices), "usage": usage_of(usage)}
 
 
@@ -155,18 +155,18 @@ def delta(
     finish: str | None = None,
     logprobs: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """An event of a streamed answer."""
+    """The JSON of one event of a streamed answer."""
     choice = {"index": 0, "delta": content, "finish_reason": finish, "logprobs": logprobs}
     return {**base(body, "chat.completion.chunk"), "choices": [choice]}
 
 
 def usage_delta(body: Mapping[str, Any], usage: Usage) -> dict[str, Any]:
-    """The event that carries the usage."""
+    """The JSON of the event with the usage."""
     return {**base(body, "chat.completion.chunk"), "choices": [], "usage": usage_of(usage)}
 
 
 def usage_of(usage: Usage) -> dict[str, int]:
-    """Tokens, as OpenAI names them."""
+    """The JSON of a usage, with OpenAI's names."""
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
@@ -180,25 +180,25 @@ def logprobs_of(
     values: Sequence[float] | None,
     tops: Sequence[Alternatives] | None = None,
 ) -> dict[str, Any] | None:
-    """Log-probabilities where the request asks for them and there are any."""
+    """The JSON of the log-probabilities; None if the request does not ask for them or there are none."""
     if not body.get("logprobs") or values is None:
         return None
     content: list[dict[str, Any]] = [
         {
-            **_one(token, value),
-            "top_logprobs": [_one(*other) for other in tops[at]] if tops and at < len(tops) else [],
+            **_logprob(token, value),
+            "top_logprobs": [_logprob(*other) for other in tops[at]] if tops and at < len(tops) else [],
         }
         for at, (token, value) in enumerate(zip(tokens, values, strict=False))
     ]
     return {"content": content, "refusal": None}
 
 
-def _one(token: str, value: float) -> dict[str, Any]:
+def _logprob(token: str, value: float) -> dict[str, Any]:
     return {"token": token, "logprob": value, "bytes": None}
 
 
 def text_of(content: Any) -> str:
-    """The text of a message, which may come in parts."""
+    """The text of a message, whose content may be a list of parts."""
     if isinstance(content, list):
         return "".join(part.get("text", "") for part in content if isinstance(part, Mapping))
     return content or ""

@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def redis_url():
-    """A Redis server of these tests' own."""
+    """The URL of a Redis server that runs for these tests only."""
     server = shutil.which("redis-server")
     if server is None:
         pytest.skip("redis-server is not installed")
