@@ -73,7 +73,7 @@ def warn_uncalibrated() -> None:
 
 
 def finish(decision: Decision) -> None:
-    """Hand a decision to `record()` and its subscribers; log a call that failed, one that was sent elsewhere, and uncalibrated thresholds."""
+    """Publish a decision, and log what its reader should know: a failure, a fallback, thresholds that are not calibrated."""
     if decision.stage in {"fallback", "failed"}:
         _log.warning("%s", decision.reason)
     if decision.threshold_source == UNCALIBRATED:
@@ -204,10 +204,10 @@ class Executor(_Seal):
 
     def _ask_model(self, ask: ModelAsk | Tentative, start: float) -> Evidence:
         # Where nothing is streamed, a draft is watched once it is there.
-        asked = _draft(ask) if isinstance(ask, Tentative) else ask
+        plain = _draft(ask) if isinstance(ask, Tentative) else ask
         keep_s = 0.0 if isinstance(ask, Final) else self.keep_s(ask.tier)
         limits = self.limits.get(ask.tier, _ONE_CALL)
-        done = attempt(limits, ask.tier, functools.partial(self.call, asked), keep_s=keep_s)
+        done = attempt(limits, ask.tier, functools.partial(self.call, plain), keep_s=keep_s)
         return _evidence(ask, done, start)
 
 
@@ -260,10 +260,10 @@ class AsyncExecutor(_Seal):
         return Evidence()
 
     async def _ask_model(self, ask: ModelAsk | Tentative, start: float) -> Evidence:
-        asked = _draft(ask) if isinstance(ask, Tentative) else ask
+        plain = _draft(ask) if isinstance(ask, Tentative) else ask
         keep_s = 0.0 if isinstance(ask, Final) else self.keep_s(ask.tier)
         limits = self.limits.get(ask.tier, _ONE_CALL)
-        done = await aattempt(limits, ask.tier, functools.partial(self.call, asked), keep_s=keep_s)
+        done = await aattempt(limits, ask.tier, functools.partial(self.call, plain), keep_s=keep_s)
         return _evidence(ask, done, start)
 
     async def aclose(self) -> None:

@@ -404,9 +404,9 @@ class Cascade(Displayable):
         on_cloud_error: Literal["raise", "edge"] = "raise",
     ) -> Cascade:
         """Make a cascade of edge and cloud with one signal and one threshold."""
-        given = threshold if isinstance(threshold, Threshold) else Threshold(value=threshold)
+        limit = threshold if isinstance(threshold, Threshold) else Threshold(value=threshold)
         return cls(
-            gates=(Gate(signal=signal, threshold=given),),
+            gates=(Gate(signal=signal, threshold=limit),),
             rules=rules,
             on_no_signal=on_no_signal,
             on_edge_error=on_edge_error,
@@ -504,23 +504,23 @@ class Cascade(Displayable):
 
     def _gates(self, request: Request) -> tuple[Gate, ...]:
         """The gates of one call: with its own thresholds, those of its tags, and the abstention gate where context was retrieved."""
-        given = request.threshold
-        if given is None:
+        thresholds = request.threshold
+        if thresholds is None:
             gates = tuple(gate.for_tags(request.tags) for gate in self.gates) if request.tags else self.gates
             return gates if request.context is None else with_abstention_gate(gates, self.lacking, request)
         names = [gate.signal.name for gate in self.gates]
-        if isinstance(given, (int, float)):
+        if isinstance(thresholds, (int, float)):
             if len(names) > 1:
-                msg = f"threshold {given:g} for a policy of several signals: name the one it is for, as {{{names[0]!r}: {given:g}}}"
+                msg = f"threshold {thresholds:g} for a policy of several signals: name the one it is for, as {{{names[0]!r}: {thresholds:g}}}"
                 raise PolicyError(msg)
-            given = {names[0]: float(given)}
-        unknown = set(given) - set(names)
+            thresholds = {names[0]: float(thresholds)}
+        unknown = set(thresholds) - set(names)
         if unknown:
             msg = f"threshold for {', '.join(sorted(unknown))}: this policy measures {', '.join(names)}"
             raise PolicyError(msg)
         return tuple(
             _with_threshold(
-                gate.for_tags(request.tags), given.get(gate.signal.name), request.threshold_source
+                gate.for_tags(request.tags), thresholds.get(gate.signal.name), request.threshold_source
             )
             for gate in self.gates
         )
