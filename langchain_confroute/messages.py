@@ -27,6 +27,7 @@ from confroute.models.provider_answers import (
     finish_of,
     is_role,
     read_logprobs,
+    read_usage,
     role_of,
 )
 from confroute.text_extraction import texts_in
@@ -186,9 +187,7 @@ def to_generation(message: BaseMessage, *, latency_s: float = 0.0) -> Generation
         logprobs=None if scored is None else scored.logprobs,
         tokens=None if scored is None else scored.tokens,
         top_logprobs=None if scored is None else scored.alternatives,
-        usage=None
-        if not usage
-        else Usage(input_tokens=usage["input_tokens"], output_tokens=usage["output_tokens"]),
+        usage=read_usage(usage),
         finish=finish_of(reason),
         model=metadata.get("model_name") or metadata.get("model"),
         latency_s=latency_s,

@@ -237,9 +237,14 @@ class ScriptedChat(BaseChatModel):
 
 
 def _usage(usage: Usage) -> UsageMetadata:
-    return UsageMetadata(
+    metadata = UsageMetadata(
         input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, total_tokens=usage.total_tokens
     )
+    if usage.cached_tokens:
+        metadata["input_token_details"] = {"cache_read": usage.cached_tokens}
+    if usage.reasoning_tokens:
+        metadata["output_token_details"] = {"reasoning": usage.reasoning_tokens}
+    return metadata
 
 
 def _chosen(tools: Sequence[Mapping[str, Any]], choice: Any) -> Mapping[str, Any]:

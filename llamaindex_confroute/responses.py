@@ -92,7 +92,8 @@ def to_generations(response: ChatResponse, *, model: str, n: int) -> list[Genera
 
 def usage_of(response: ChatResponse) -> Usage | None:
     """Tokens billed, or None where the provider said nothing."""
-    return read_usage(field(response.raw, "usage"), response.additional_kwargs)
+    raw = response.raw
+    return read_usage(field(raw, "usage"), field(raw, "usage_metadata"), response.additional_kwargs)
 
 
 def _alone(response: ChatResponse, choice: object, text: str, *, first: bool) -> ChatResponse:

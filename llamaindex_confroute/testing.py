@@ -27,7 +27,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from pydantic_core import core_schema
 
-from confroute.testing import Reply, ScriptedModel, stream_tokens, token_at
+from confroute.testing import Reply, ScriptedModel, stream_tokens, token_at, wire
 from confroute.types import Generation
 from llamaindex_confroute.messages import selections, to_core, user_turn
 from llamaindex_confroute.responses import to_acompletions, to_completion, to_completions
@@ -259,9 +259,7 @@ class ScriptedLLM(FunctionCallingLLM):
         return {
             "model": self.model.name,
             "choices": [choice],
-            "usage": None
-            if usage is None
-            else {"prompt_tokens": usage.input_tokens, "completion_tokens": usage.output_tokens},
+            "usage": None if usage is None else wire.usage_of(usage),
         }
 
 

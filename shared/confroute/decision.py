@@ -266,7 +266,7 @@ def _zone(low: float | None, high: float | None) -> tuple[float, float]:
 
 def _step(data: Mapping[str, Any]) -> Step:
     usage = data.get("usage")
-    return Step(**{**_known(Step, data), "usage": None if usage is None else Usage(**usage)})
+    return Step(**{**_known(Step, data), "usage": None if usage is None else Usage(**_known(Usage, usage))})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,7 +50,7 @@ from confroute.models.prompt_cache import prompt_caching
 from confroute.models.resilience import Attempted, Limits, aattempt, attempt
 from confroute.observe.trace import publish
 from confroute.streaming import ChunkLogprobs, astream_answer, replay, stream_answer
-from confroute.types import Generation, Request
+from confroute.types import Generation, Request, with_sound_usage
 
 _log = logging.getLogger("confroute")
 C = TypeVar("C")
@@ -280,7 +280,7 @@ def _evidence(ask: ModelAsk | Tentative, done: Attempted[Answers], start: float)
     latency_s = time.perf_counter() - start
     if isinstance(done.value, Evidence):
         return replace(done.value, latency_s=latency_s, attempts=done.attempts)
-    answers = tuple(done.value)
+    answers = tuple([with_sound_usage(answer) for answer in done.value])
     watch = replay(ask.watch, answers[0]) if isinstance(ask, Tentative) and answers else None
     return Evidence(generations=answers, latency_s=latency_s, attempts=done.attempts, watch=watch)
 

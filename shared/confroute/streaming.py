@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from confroute.asks import Evidence, Outcome, StreamAsk, Tentative, Watch, WatchResult
 from confroute.errors import BadLogprobsError
 from confroute.models.resilience import Limits, aattempt, attempt
-from confroute.types import Generation, Tier, Usage, checked_logprobs
+from confroute.types import Generation, Tier, Usage, checked_logprobs, with_sound_usage
 
 C = TypeVar("C")
 # Of one chunk, which is the host's own.
@@ -173,7 +173,7 @@ class _HeldChunks(Generic[C]):
     def evidence(self, last: object, tier: Tier | None, *, latency_s: float, attempts: int) -> Evidence:
         """What the ask brought; a draft that was cut off has no text, and tokens that we counted ourselves."""
         if isinstance(last, Generation):
-            answer = last
+            answer = with_sound_usage(last)
         else:
             prompt = (tier.input_tokens if tier is not None else None) or 0
             tokens = self._monitor.tokens if self._monitor is not None else 0

@@ -165,13 +165,18 @@ def usage_delta(body: Mapping[str, Any], usage: Usage) -> dict[str, Any]:
     return {**base(body, "chat.completion.chunk"), "choices": [], "usage": usage_of(usage)}
 
 
-def usage_of(usage: Usage) -> dict[str, int]:
+def usage_of(usage: Usage) -> dict[str, Any]:
     """The JSON of a usage, with OpenAI's names."""
-    return {
+    counts: dict[str, Any] = {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.total_tokens,
     }
+    if usage.cached_tokens:
+        counts["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    if usage.reasoning_tokens:
+        counts["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    return counts
 
 
 def logprobs_of(
