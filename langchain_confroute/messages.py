@@ -182,15 +182,18 @@ def to_generation(message: BaseMessage, *, latency_s: float = 0.0) -> Generation
     usage = getattr(message, "usage_metadata", None)
     reason = metadata.get("finish_reason") or metadata.get("stop_reason") or metadata.get("done_reason")
     scored = read_logprobs(metadata["logprobs"]) if "logprobs" in metadata else None
+    # What LangChain writes on an answer from its cache, beside the tokens that it cost once.
+    from_cache = bool(usage) and usage.get("total_cost") == 0
     return Generation(
         text=content if isinstance(content, str) else text_of(message),
         logprobs=None if scored is None else scored.logprobs,
         tokens=None if scored is None else scored.tokens,
         top_logprobs=None if scored is None else scored.alternatives,
-        usage=read_usage(usage),
+        usage=Usage() if from_cache else read_usage(usage),
         finish=finish_of(reason),
         model=metadata.get("model_name") or metadata.get("model"),
         latency_s=latency_s,
+        from_cache=from_cache,
         raw=message,
     )
 

@@ -298,5 +298,6 @@ class AnswerListener(BaseCallbackHandler):
             finish=self.answers[-1].finish if self.answers else "unknown",
             model=models[-1] if models else None,
             latency_s=latency_s,
+            from_cache=bool(self.answers) and all(answer.from_cache for answer in self.answers),
             raw=output,
         )

@@ -89,6 +89,8 @@ class Step:
         Class of the error that it ended in.
     group : int or None
         Steps of one call with the same number ran at the same time.
+    cache_hits : int
+        Answers that came from the host's own cache of answers, and cost nothing.
     """
 
     kind: str
@@ -100,9 +102,10 @@ class Step:
     attempts: int = 1
     error: str | None = None
     group: int | None = None
+    cache_hits: int = 0
 
     def to_dict(self) -> dict[str, JSON]:
-        """JSON form."""
+        """JSON form; cache hits stand in it where there are any."""
         return {
             "kind": self.kind,
             "tier": self.tier,
@@ -113,6 +116,7 @@ class Step:
             "attempts": self.attempts,
             "error": self.error,
             "group": self.group,
+            **({"cache_hits": self.cache_hits} if self.cache_hits else {}),
         }
 
 

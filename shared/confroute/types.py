@@ -135,6 +135,8 @@ class Generation:
     flaw : str or None
         Why this answer cannot be used, however certain it is: a call of an unknown tool, or arguments or a structured value that do
         not validate. Does not repeat the answer.
+    from_cache : bool
+        Whether the host gave it from its own cache of answers: then no model was called, and `usage` holds no tokens.
     raw : object
         The host framework's own answer, returned as it came.
     """
@@ -150,6 +152,7 @@ class Generation:
     answer: str | None = None
     fields: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     flaw: str | None = None
+    from_cache: bool = False
     raw: Any = field(default=None, repr=False, compare=False)
 
 

@@ -71,7 +71,11 @@ def _langchain(form, router):
         return router.invoke("2 + 2?")
     if form == "async":
         return asyncio.run(router.ainvoke("2 + 2?"))
-    return list(router.stream("2 + 2?")) if form == "stream" else asyncio.run(_collected(router.astream("2 + 2?")))
+    return (
+        list(router.stream("2 + 2?"))
+        if form == "stream"
+        else asyncio.run(_collected(router.astream("2 + 2?")))
+    )
 
 
 def _llamaindex(form, llm):
@@ -178,7 +182,10 @@ def test_a_bill_below_nothing_is_not_a_bill(host, form):
             (9, 5, 8, 4),
         ),
         ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": None}, (9, 5, 0, 0)),
-        ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": -8}}, (9, 5, 0, 0)),
+        (
+            {"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": -8}},
+            (9, 5, 0, 0),
+        ),
     ],
 )
 def test_details_of_providers(reported, expected):

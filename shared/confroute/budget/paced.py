@@ -238,7 +238,8 @@ class BudgetedCall:
         reported = [usage for usage in usages if usage]
         if not reported or (isinstance(ask, Final) and None in usages):
             return self.worst_case(ask)
-        return self.amounts(sum(reported, Usage()), len(usages))
+        made = sum(not answer.from_cache for answer in outcome.generations)
+        return self.amounts(sum(reported, Usage()), made)
 
     def amounts(self, usage: Usage, calls: int) -> list[float]:
         """Convert a usage to each budget's unit."""

@@ -28,6 +28,7 @@ def step_of(kind: str, evidence: Evidence, *, tier: str | None, model: str, grou
         latency_s=evidence.latency_s,
         attempts=evidence.attempts,
         group=group,
+        cache_hits=sum(answer.from_cache for answer in evidence.generations),
     )
 
 
