@@ -44,13 +44,13 @@ from confroute.asks import (
 )
 from confroute.concurrency import atogether, together
 from confroute.decision import UNCALIBRATED, Decision, Routed
-from confroute.errors import PrivacyError, SignalUnavailableError, note_latency
+from confroute.errors import PrivacyError, SignalUnavailableError, note_latency, note_usage, noted_usage
 from confroute.flow import Policy, Return, adrive, adrive_stream, drive, drive_stream
 from confroute.models.prompt_cache import prompt_caching
 from confroute.models.resilience import Attempted, Limits, aattempt, attempt
 from confroute.observe.trace import publish
 from confroute.streaming import ChunkLogprobs, astream_answer, replay, stream_answer
-from confroute.types import Generation, Request, with_sound_usage
+from confroute.types import Generation, Request, Usage, total_usage, with_sound_usage
 
 _log = logging.getLogger("confroute")
 C = TypeVar("C")
@@ -207,8 +207,13 @@ class Executor(_Seal):
         plain = _draft(ask) if isinstance(ask, Tentative) else ask
         keep_s = 0.0 if isinstance(ask, Final) else self.keep_s(ask.tier)
         limits = self.limits.get(ask.tier, _ONE_CALL)
-        done = attempt(limits, ask.tier, functools.partial(self.call, plain), keep_s=keep_s)
-        return _evidence(ask, done, start)
+        bill = _Bill(plain)
+        try:
+            done = attempt(limits, ask.tier, functools.partial(bill.call, self.call), keep_s=keep_s)
+        except Exception as error:
+            bill.note(error)
+            raise
+        return _evidence(ask, done, start, bill.lost)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -263,8 +268,13 @@ class AsyncExecutor(_Seal):
         plain = _draft(ask) if isinstance(ask, Tentative) else ask
         keep_s = 0.0 if isinstance(ask, Final) else self.keep_s(ask.tier)
         limits = self.limits.get(ask.tier, _ONE_CALL)
-        done = await aattempt(limits, ask.tier, functools.partial(self.call, plain), keep_s=keep_s)
-        return _evidence(ask, done, start)
+        bill = _Bill(plain)
+        try:
+            done = await aattempt(limits, ask.tier, functools.partial(bill.acall, self.call), keep_s=keep_s)
+        except Exception as error:
+            bill.note(error)
+            raise
+        return _evidence(ask, done, start, bill.lost)
 
     async def aclose(self) -> None:
         """Cancel what was begun and never asked for."""
@@ -276,13 +286,53 @@ def _draft(ask: Tentative) -> Draft:
     return Draft(tier=ask.tier, top_logprobs=ask.top_logprobs)
 
 
-def _evidence(ask: ModelAsk | Tentative, done: Attempted[Answers], start: float) -> Evidence:
+class _Bill:
+    """What one ask is billed over all its attempts: of several samples, those that came are kept, and only the others repeated."""
+
+    __slots__ = ("_ask", "lost")
+
+    def __init__(self, ask: ModelAsk) -> None:
+        self._ask = replace(ask, arrived={}) if isinstance(ask, Sample) and ask.n > 1 else ask
+        self.lost: Usage | None = None
+
+    def call(self, call: Call) -> Answers:
+        """Make one attempt."""
+        try:
+            return call(self._ask)
+        except Exception as error:
+            self._lose(noted_usage(error))
+            raise
+
+    async def acall(self, call: AsyncCall) -> Answers:
+        """Async form of `call`."""
+        try:
+            return await call(self._ask)
+        except Exception as error:
+            self._lose(noted_usage(error))
+            raise
+
+    def note(self, error: Exception) -> None:
+        """Note on the error that the ask ends in what was billed all the same."""
+        arrived = self._ask.arrived if isinstance(self._ask, Sample) else None
+        # A thread that was given up may still add to them.
+        for answers in [*(arrived or {}).values()]:
+            self._lose(total_usage(answers))
+        note_usage(error, self.lost)
+
+    def _lose(self, usage: Usage | None) -> None:
+        if usage is not None:
+            self.lost = usage if self.lost is None else self.lost + usage
+
+
+def _evidence(
+    ask: ModelAsk | Tentative, done: Attempted[Answers], start: float, lost: Usage | None
+) -> Evidence:
     latency_s = time.perf_counter() - start
     if isinstance(done.value, Evidence):
-        return replace(done.value, latency_s=latency_s, attempts=done.attempts)
+        return replace(done.value, latency_s=latency_s, attempts=done.attempts, lost=lost)
     answers = tuple([with_sound_usage(answer) for answer in done.value])
     watch = replay(ask.watch, answers[0]) if isinstance(ask, Tentative) and answers else None
-    return Evidence(generations=answers, latency_s=latency_s, attempts=done.attempts, watch=watch)
+    return Evidence(generations=answers, latency_s=latency_s, attempts=done.attempts, watch=watch, lost=lost)
 
 
 def _awaited(evidence: Evidence, start: float) -> Evidence:

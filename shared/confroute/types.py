@@ -6,7 +6,7 @@ All of them are frozen and keyword-only.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -154,6 +154,12 @@ class Generation:
     flaw: str | None = None
     from_cache: bool = False
     raw: Any = field(default=None, repr=False, compare=False)
+
+
+def total_usage(answers: Iterable[Generation]) -> Usage | None:
+    """What several answers were billed together; None where none reports it."""
+    usages = [answer.usage for answer in answers if answer.usage is not None and answer.usage.is_sound]
+    return sum(usages, Usage()) if usages else None
 
 
 def with_sound_usage(answer: Generation) -> Generation:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import closing
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
-from confroute.errors import MissingExtraError, ModelError
+from confroute.errors import MissingExtraError, ModelError, note_usage
 from confroute.models.provider_answers import (
     field,
     read_answer_logprobs,
@@ -20,7 +20,7 @@ from confroute.models.provider_answers import (
     read_usage,
 )
 from confroute.models.text_model import MAX_TOKENS, Piece, Settings, scored_piece
-from confroute.types import Generation, Message
+from confroute.types import Generation, Message, total_usage
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -87,8 +87,9 @@ class OpenAIModel:
         """
         body = self.body(messages, Settings(**settings))
         answers: list[Generation] = []
-        while len(answers) < n:
-            answers += self._answers(self.request({**body, "n": n - len(answers)}))
+        with _billing(answers):
+            while len(answers) < n:
+                answers += self._answers(self.request({**body, "n": n - len(answers)}))
         return tuple(answers[:n])
 
     async def agenerate(
@@ -98,9 +99,10 @@ class OpenAIModel:
         body = self.body(messages, Settings(**settings))
         client = await _async_client(self.url, self.timeout_s)
         answers: list[Generation] = []
-        while len(answers) < n:
-            request = _sent({**body, "n": n - len(answers)})
-            answers += self._answers(await client.chat.completions.create(**request))
+        with _billing(answers):
+            while len(answers) < n:
+                request = _sent({**body, "n": n - len(answers)})
+                answers += self._answers(await client.chat.completions.create(**request))
         return tuple(answers[:n])
 
     def stream(self, messages: Sequence[Message], **settings: Any) -> Generator[Piece, None, None]:
@@ -145,6 +147,16 @@ class OpenAIModel:
             msg = f"{self.model} returned no choices"
             raise ModelError(msg)
         return answers
+
+
+@contextmanager
+def _billing(answers: Sequence[Generation]) -> Iterator[None]:
+    """Note on an error the bill of the answers that came before it."""
+    try:
+        yield
+    except Exception as error:
+        note_usage(error, total_usage(answers))
+        raise
 
 
 # Without the second part a stream tells no usage.

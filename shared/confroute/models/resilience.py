@@ -17,7 +17,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from confroute.errors import DeadlineError, PolicyError, TierTimeoutError
+from confroute.errors import BreakerOpenError, DeadlineError, PolicyError, TierTimeoutError, note_attempts
 from confroute.models.breaker import Breaker, status_of
 from confroute.models.deadline import time_left
 from confroute.models.retry_budget import RetryBudget
@@ -246,8 +246,20 @@ def attempt(limits: Limits, tier: str, call: Callable[[], T], *, keep_s: float =
             raise first
         return _once(limits, tier, call, keep_s)
 
-    value = Retrying(**_retrying(limits, keep_s))(again)
+    try:
+        value = Retrying(**_retrying(limits, keep_s))(again)
+    except Exception as error:
+        _note(error, made, first)
+        raise
     return Attempted(value=value, attempts=made)
+
+
+def _note(error: Exception, made: int, first: Exception) -> None:
+    """Note the attempts on the error that they ended in; one that the breaker refused was not made, and has a cause."""
+    refused = isinstance(error, BreakerOpenError)
+    note_attempts(error, made - refused)
+    if refused:
+        error.__cause__ = first
 
 
 async def _aonce(limits: Limits, tier: str, call: Callable[[], Coroutine[Any, Any, T]], keep_s: float) -> T:
@@ -279,5 +291,9 @@ async def aattempt(
             raise first
         return await _aonce(limits, tier, call, keep_s)
 
-    value: T = await AsyncRetrying(**_retrying(limits, keep_s))(again)
+    try:
+        value: T = await AsyncRetrying(**_retrying(limits, keep_s))(again)
+    except Exception as error:
+        _note(error, made, first)
+        raise
     return Attempted(value=value, attempts=made)
