@@ -65,7 +65,7 @@ class ScriptedChat(BaseChatModel):
     stop: list[str] | None = None
     seed: int | None = None
     timeout: float | None = None
-    max_retries: int | None = None
+    max_retries: int | None = 0
     api_key: str | None = None
     streaming: bool = False
     logprobs: bool | None = None
