@@ -43,6 +43,7 @@ from langchain_confroute.models import (
 )
 from langchain_confroute.options import config_specs, refuse_misplaced
 from langchain_confroute.run import (
+    InOrder,
     arun_chain,
     astream_chain,
     release_escaped,
@@ -52,7 +53,7 @@ from langchain_confroute.run import (
 from langchain_confroute.structured import Shape, Structured, Tool, ToolCalls, value_of
 
 
-class ChatConfRoute(BaseChatModel):
+class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
     """A chat model that answers on its edge model where that can be trusted, and on its cloud model where not.
 
     Setup

@@ -21,6 +21,7 @@ from langchain_core.messages import (
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.messages.tool import tool_call_chunk
 
+from confroute.decision import recorded_usage
 from confroute.hosts.options import read_documents
 from confroute.models.provider_answers import (
     chunk_logprobs,
@@ -189,13 +190,19 @@ def to_generation(message: BaseMessage, *, latency_s: float = 0.0) -> Generation
         logprobs=None if scored is None else scored.logprobs,
         tokens=None if scored is None else scored.tokens,
         top_logprobs=None if scored is None else scored.alternatives,
-        usage=Usage() if from_cache else read_usage(usage),
+        usage=Usage() if from_cache else _usage(metadata, usage),
         finish=finish_of(reason),
         model=metadata.get("model_name") or metadata.get("model"),
         latency_s=latency_s,
         from_cache=from_cache,
         raw=message,
     )
+
+
+def _usage(metadata: Mapping[str, Any], usage: object) -> Usage | None:
+    """Tokens billed: of a router's answer those of all its models."""
+    record = metadata.get(KEY)
+    return recorded_usage(record) if isinstance(record, Mapping) else read_usage(usage)
 
 
 def extract_token_logprobs(message: BaseMessage) -> tuple[float, ...] | None:

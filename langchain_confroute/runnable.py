@@ -39,6 +39,7 @@ from langchain_confroute.messages import to_core, to_generation
 from langchain_confroute.models import same_model
 from langchain_confroute.options import config_specs, options_of, refuse_misplaced, tags_of
 from langchain_confroute.run import (
+    InOrder,
     Opened,
     RoutedCall,
     arun_chain,
@@ -83,7 +84,7 @@ def prompt_of(inputs: object) -> tuple[Message, ...]:
     )
 
 
-class ConfidenceRouter(Runnable[In, Out]):
+class ConfidenceRouter(InOrder[In, Out]):
     """Answers with one of two chains: the edge's where it can be trusted, the cloud's where not.
 
     Parameters

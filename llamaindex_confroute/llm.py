@@ -38,6 +38,7 @@ from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.options import TIERS, CallOptions, read_options, split_options
 from confroute.hosts.requests import advertised_window, check_policy, request_of, with_one_retry_layer
 from confroute.models.resilience import Limits
+from confroute.observe.trace import is_nested
 from confroute.policy import Cascade
 from confroute.text_extraction import texts_in
 from llamaindex_confroute import compat
@@ -607,6 +608,9 @@ class ConfRouteLLM(FunctionCallingLLM):
 def _options(kwargs: Mapping[str, Any]) -> tuple[CallOptions, dict[str, Any]]:
     """The caller's options, which win over those of `instrument_tags`, and the arguments that are left for the models."""
     own, rest = split_options(kwargs, read_document=read_node)
+    if is_nested():
+        # Around the outer router's call, and meant for it.
+        return own, rest
     around = read_options(
         compat.tags().get("confroute"), place="instrument_tags' 'confroute'", read_document=read_node
     )

@@ -16,7 +16,7 @@ from llama_index.core.base.llms.types import (
     MessageRole,
 )
 
-from confroute.decision import Decision, Routed
+from confroute.decision import Decision, Routed, recorded_usage
 from confroute.hosts.tool_calls import canonical_text
 from confroute.models.provider_answers import (
     ChunkScores,
@@ -92,7 +92,10 @@ def to_generations(response: ChatResponse, *, model: str, n: int) -> list[Genera
 
 def usage_of(response: ChatResponse) -> Usage | None:
     """Tokens billed, or None where the provider said nothing."""
-    raw = response.raw
+    raw, record = response.raw, response.additional_kwargs.get(KEY)
+    if isinstance(record, Mapping):
+        # A router's answer: what all its models were billed.
+        return recorded_usage(record)
     return read_usage(field(raw, "usage"), field(raw, "usage_metadata"), response.additional_kwargs)
 
 

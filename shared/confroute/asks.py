@@ -314,7 +314,9 @@ class Evidence:
     value : object
         For Consult what its work returned.
     lost : Usage or None
-        Billed for attempts that brought no answer, as far as is known.
+        Billed beside what the answers report: for attempts that brought none, and by routers inside whose answers report nothing.
+    inner : tuple of Decision
+        What was decided by routers inside the call, those of failed attempts included.
     """
 
     generations: tuple[Generation, ...] = ()
@@ -326,6 +328,7 @@ class Evidence:
     watch: WatchResult | None = None
     value: Any = field(default=None, compare=False)
     lost: Usage | None = None
+    inner: tuple[Decision, ...] = ()
 
 
 # What policies and signals are: they yield asks, receive evidence, and return a decision, a measurement, ...

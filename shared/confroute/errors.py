@@ -31,15 +31,29 @@ Catch `ConfrouteError` for all of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from confroute.remediation import describe
 
 if TYPE_CHECKING:
+    from confroute.decision import Decision
     from confroute.types import Usage
 
 _KEY, _BILL, _ATTEMPTS = "_confroute_lost_s", "_confroute_billed", "_confroute_attempts"
+_INNER = "_confroute_inner"
+
+
+def note_inner(error: Exception, decisions: Sequence[Decision]) -> None:
+    """Note on an error the decisions of routers inside the call that ended in it."""
+    if decisions:
+        error.__dict__[_INNER] = tuple(decisions)
+
+
+def noted_inner(error: Exception) -> tuple[Decision, ...]:
+    """The decisions that `note_inner` noted on an error."""
+    inner: tuple[Decision, ...] = error.__dict__.get(_INNER, ())
+    return inner
 
 
 def note_usage(error: Exception, usage: Usage | None) -> None:

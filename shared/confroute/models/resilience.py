@@ -238,6 +238,8 @@ def attempt(limits: Limits, tier: str, call: Callable[[], T], *, keep_s: float =
     try:
         return Attempted(value=_once(limits, tier, call, keep_s), attempts=1)
     except Exception as error:
+        # An error of a router inside may have notes of its own.
+        note_attempts(error, 1)
         if limits.most == 1 or not is_transient(error):
             raise
         first = error
@@ -284,6 +286,8 @@ async def aattempt(
     try:
         return Attempted(value=await _aonce(limits, tier, call, keep_s), attempts=1)
     except Exception as error:
+        # An error of a router inside may have notes of its own.
+        note_attempts(error, 1)
         if limits.most == 1 or not is_transient(error):
             raise
         first = error

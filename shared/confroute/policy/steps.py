@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from confroute.asks import Ask, Embed, Entails, Evidence, Gather
 from confroute.decision import Step
-from confroute.errors import noted_attempts, noted_latency_s, noted_usage
+from confroute.errors import noted_attempts, noted_inner, noted_latency_s, noted_usage
 from confroute.types import Usage
 
 
@@ -30,6 +30,7 @@ def step_of(kind: str, evidence: Evidence, *, tier: str | None, model: str, grou
         attempts=evidence.attempts,
         group=group,
         cache_hits=sum(answer.from_cache for answer in evidence.generations),
+        inner=evidence.inner,
     )
 
 
@@ -43,6 +44,7 @@ def failed_step(
         model=model,
         n=0,
         usage=noted_usage(error),
+        inner=noted_inner(error),
         latency_s=noted_latency_s(error),
         attempts=noted_attempts(error),
         error=type(error).__name__,
