@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from typing import Any
@@ -23,6 +24,7 @@ from langchain_core.messages.tool import tool_call_chunk
 
 from confroute.decision import recorded_usage
 from confroute.hosts.options import read_documents
+from confroute.hosts.tool_calls import canonical_text
 from confroute.models.provider_answers import (
     chunk_logprobs,
     finish_of,
@@ -52,6 +54,9 @@ _PROFILE_KEYS = {
 # `message.text` and `message.tool_calls` hold these.
 _READ_ELSEWHERE = ("text", "tool_use", "tool_call", "function_call", "invalid_tool_call")
 _TEXT_KEYS = ("title", "context", "text", "reasoning", "thinking", "summary", "content", "source")
+# Blocks of an answer that alone are not one, and what stands beside the content.
+_WORDS_OR_THOUGHTS = ("text", "thinking", "reasoning", "redacted_thinking")
+_WORDLESS = ("tool_calls", "function_call", "audio", "refusal")
 _WORDS = re.compile(r"\s*\S+\s*$|\s*\S+|\s+")
 
 
@@ -205,6 +210,23 @@ def _usage(metadata: Mapping[str, Any], usage: object) -> Usage | None:
     return recorded_usage(record) if isinstance(record, Mapping) else read_usage(usage)
 
 
+def with_wordless_answer(generation: Generation) -> Generation:
+    """An answer without words as one that can be told from no answer: its tool calls, images, audio or refusal."""
+    message = generation.raw
+    if generation.text.strip() or generation.answer is not None or not isinstance(message, AIMessage):
+        return generation
+    blocks = message.content if not isinstance(message.content, str) else ()
+    kept = [one for one in blocks if not (isinstance(one, Mapping) and one.get("type") in _WORDS_OR_THOUGHTS)]
+    said = [
+        message.tool_calls,
+        message.invalid_tool_calls,
+        kept,
+        *map(message.additional_kwargs.get, _WORDLESS),
+    ]
+    held = [one for one in said if one]
+    return replace(generation, answer=canonical_text(held)) if held else generation
+
+
 def extract_token_logprobs(message: BaseMessage) -> tuple[float, ...] | None:
     """The natural log-probability of each token of an answer.
 
@@ -320,10 +342,10 @@ def in_chunks(message: AIMessage) -> Iterator[AIMessageChunk]:
 class Ending:
     """Watches a native stream so that the decision comes with its last chunk, and with no other."""
 
-    __slots__ = ("_id", "_last", "begun")
+    __slots__ = ("_id", "_last", "begun", "shown")
 
     def __init__(self) -> None:
-        self.begun = False
+        self.begun = self.shown = False
         self._id: str | None = None
         self._last: AIMessageChunk | None = None
 
@@ -331,6 +353,7 @@ class Ending:
         """The chunk, or None while it has to wait for the decision."""
         piece = chunk if isinstance(chunk, AIMessageChunk) else as_chunk(chunk)
         self.begun, self._id = True, piece.id or self._id
+        self.shown = self.shown or bool(piece.content or piece.tool_call_chunks)
         if piece.chunk_position == "last" and self._last is None:
             self._last = piece
             return None

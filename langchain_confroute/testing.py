@@ -156,7 +156,7 @@ class ScriptedChat(BaseChatModel):
 
     def _metadata(self, generation: Generation, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         name = kwargs.get("model") or self.name_in_records
-        return {"model_name": name, "model_provider": "scripted", "finish_reason": generation.finish}
+        return {"model_name": name, "model_provider": "scripted", "finish_reason": _reason(generation)}
 
     def _logprobs(self, generation: Generation, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if not kwargs.get("logprobs", self.logprobs) or generation.logprobs is None:
@@ -234,6 +234,11 @@ class ScriptedChat(BaseChatModel):
             usage_metadata=_usage(generation.usage or Usage()),
             chunk_position="last",
         )
+
+
+def _reason(generation: Generation) -> str | None:
+    """What a provider says of the end; nothing where it does not say."""
+    return None if generation.finish == "unknown" else generation.finish
 
 
 def _usage(usage: Usage) -> UsageMetadata:

@@ -220,7 +220,10 @@ class ScriptedLLM(FunctionCallingLLM):
         if reply.fault is not None:
             raise reply.fault
         said = self._said(reply, messages)
-        choice = {"finish_reason": said.finish, **self._logprobs(said, kwargs)}
+        choice = {
+            "finish_reason": None if said.finish == "unknown" else said.finish,
+            **self._logprobs(said, kwargs),
+        }
         return ChatResponse(message=_message(reply, said.text), raw=self._raw(choice, said))
 
     def _logprobs(self, said: Generation, kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,7 +248,7 @@ class ScriptedLLM(FunctionCallingLLM):
                 message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
                 choice = {"finish_reason": None, **self._logprobs(token_at(said, position), kwargs)}
                 yield ChatResponse(message=message, delta=word, raw=self._raw(choice, None))
-            end = self._raw({"finish_reason": said.finish}, said)
+            end = self._raw({"finish_reason": None if said.finish == "unknown" else said.finish}, said)
             yield ChatResponse(message=_message(reply, text), delta="", raw=end)
         finally:
             self._open[0] -= 1

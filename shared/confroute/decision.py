@@ -91,6 +91,8 @@ class Step:
         Steps of one call with the same number ran at the same time.
     cache_hits : int
         Answers that came from the host's own cache of answers, and cost nothing.
+    unfinished : bool
+        Whether its answer is a stream that ended without a reason, and may be cut off.
     inner : tuple of Decision
         What was decided inside, where the model is a router itself; their tokens are part of `usage`.
     """
@@ -105,10 +107,11 @@ class Step:
     error: str | None = None
     group: int | None = None
     cache_hits: int = 0
+    unfinished: bool = False
     inner: tuple[Decision, ...] = ()
 
     def to_dict(self) -> dict[str, JSON]:
-        """JSON form; cache hits and inner decisions stand in it where there are any."""
+        """JSON form; the last three attributes stand in it where they say something."""
         return {
             "kind": self.kind,
             "tier": self.tier,
@@ -120,6 +123,7 @@ class Step:
             "error": self.error,
             "group": self.group,
             **({"cache_hits": self.cache_hits} if self.cache_hits else {}),
+            **({"unfinished": True} if self.unfinished else {}),
             **({"inner": [decision.to_dict() for decision in self.inner]} if self.inner else {}),
         }
 

@@ -137,6 +137,8 @@ class Generation:
         not validate. Does not repeat the answer.
     from_cache : bool
         Whether the host gave it from its own cache of answers: then no model was called, and `usage` holds no tokens.
+    unfinished : bool
+        Whether it is a stream that ended without a reason: it may be cut off.
     raw : object
         The host framework's own answer, returned as it came.
     """
@@ -153,6 +155,7 @@ class Generation:
     fields: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     flaw: str | None = None
     from_cache: bool = False
+    unfinished: bool = False
     raw: Any = field(default=None, repr=False, compare=False)
 
 

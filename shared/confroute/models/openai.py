@@ -11,8 +11,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
-from confroute.errors import MissingExtraError, ModelError, note_usage
+from confroute.errors import MissingExtraError, ModelError, TierError, note_usage
 from confroute.models.provider_answers import (
+    ends_by_reason,
     field,
     read_answer_logprobs,
     read_finish,
@@ -83,7 +84,9 @@ class OpenAIModel:
         MissingExtraError
             The `openai` package is not installed.
         ModelError
-            No key, or an empty response. Errors of the API are passed on as OpenAI's.
+            No key.
+        TierError
+            A response without an answer, such as a page of a proxy. Errors of the API are passed on as OpenAI's.
         """
         body = self.body(messages, Settings(**settings))
         answers: list[Generation] = []
@@ -145,7 +148,7 @@ class OpenAIModel:
         answers = read_generations(completion, model=self.model)
         if not answers:
             msg = f"{self.model} returned no choices"
-            raise ModelError(msg)
+            raise TierError(msg)
         return answers
 
 
@@ -170,10 +173,10 @@ def _sent(body: dict[str, Any]) -> dict[str, Any]:
 
 def _piece(event: Any) -> Piece:
     text = (event.choices[0].delta.content or "") if event.choices else ""
-    finish, usage = read_finish(event), read_usage(field(event, "usage"))
     # Servers name no reason until the end.
+    finish = read_finish(event) if ends_by_reason(event) else None
     return scored_piece(
-        text, read_answer_logprobs(event), finish=None if finish == "unknown" else finish, usage=usage
+        text, read_answer_logprobs(event), finish=finish, usage=read_usage(field(event, "usage"))
     )
 
 

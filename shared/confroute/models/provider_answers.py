@@ -256,6 +256,22 @@ def read_finish(*holders: object) -> Finish:
     ... )
     ('length', 'stop', 'unknown')
     """
+    reason = _reason(holders)
+    return finish_of(reason) if reason else "unknown"
+
+
+def ends_by_reason(*holders: object) -> bool:
+    """Whether any of `holders` says why the answer ended, also in words that `read_finish` does not know.
+
+    Examples
+    --------
+    >>> ends_by_reason({"finish_reason": "recitation"}), ends_by_reason({"finish_reason": None})
+    (True, False)
+    """
+    return bool(_reason(holders))
+
+
+def _reason(holders: Iterable[object]) -> Any:
     for holder in holders:
         choice, incomplete = _first(field(holder, "choices")), field(holder, "incomplete_details")
         for place, name in (
@@ -264,11 +280,12 @@ def read_finish(*holders: object) -> Finish:
             (holder, "stop_reason"),
             (holder, "done_reason"),
             (incomplete, "reason"),
+            (field(holder, "delta"), "stop_reason"),
         ):
             reason = field(place, name)
             if reason:
-                return finish_of(reason)
-    return "unknown"
+                return reason
+    return None
 
 
 def finish_of(reason: object) -> Finish:

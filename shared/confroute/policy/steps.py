@@ -30,6 +30,7 @@ def step_of(kind: str, evidence: Evidence, *, tier: str | None, model: str, grou
         attempts=evidence.attempts,
         group=group,
         cache_hits=sum(answer.from_cache for answer in evidence.generations),
+        unfinished=any(answer.unfinished for answer in evidence.generations),
         inner=evidence.inner,
     )
 

@@ -156,13 +156,18 @@ def delta(
     logprobs: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The JSON of one event of a streamed answer."""
-    choice = {"index": 0, "delta": content, "finish_reason": finish, "logprobs": logprobs}
+    choice = {"index": 0, "delta": content, "finish_reason": reason_of(finish), "logprobs": logprobs}
     return {**base(body, "chat.completion.chunk"), "choices": [choice]}
 
 
 def usage_delta(body: Mapping[str, Any], usage: Usage) -> dict[str, Any]:
     """The JSON of the event with the usage."""
     return {**base(body, "chat.completion.chunk"), "choices": [], "usage": usage_of(usage)}
+
+
+def reason_of(finish: str | None) -> str | None:
+    """What a server writes of the end of an answer; nothing of one that it does not know."""
+    return None if finish == "unknown" else finish
 
 
 def usage_of(usage: Usage) -> dict[str, Any]:
