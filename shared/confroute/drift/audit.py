@@ -13,8 +13,8 @@ from confroute.decision import Routed
 from confroute.drift.eprocess import DriftTest
 from confroute.errors import BudgetSpentError, PolicyError, StateError
 from confroute.flow import Flow, Policy
-from confroute.policy.files import register
 from confroute.policy.wrapper import Shown, by_chance, layers_of, noted
+from confroute.registry import register
 from confroute.signals.equivalence import settled_by_text
 from confroute.state.store import Store, open_store
 from confroute.types import JSON, Generation, Request, Tier
@@ -36,7 +36,7 @@ def disagreement(question: str, edge: Generation, cloud: Generation) -> float:
     return 0.0 if settled_by_text(question, first, second) else 1.0
 
 
-@register
+@register(kind="wrapper")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audited(Shown):
     """A policy whose kept answers are audited, and what happens when they have become worse than promised.

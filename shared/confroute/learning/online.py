@@ -15,10 +15,10 @@ from confroute.errors import PolicyError, StateError
 from confroute.flow import Flow
 from confroute.learning.sequential_certification import Learned, Looks
 from confroute.policy.cascade import Cascade
-from confroute.policy.files import register
 from confroute.policy.gate import Gate
 from confroute.policy.threshold import Threshold
 from confroute.policy.wrapper import Shown, by_chance, noted, through
+from confroute.registry import register
 from confroute.signals.base import Asking, Case, Range, Signal
 from confroute.state.store import Store, open_store
 from confroute.types import JSON, Generation, Request
@@ -48,7 +48,7 @@ class _Whole:
         return (yield from self.signal.measure(replace(case, settled=lambda low, high: low == high)))
 
 
-@register
+@register(kind="wrapper")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnOnline(Shown):
     """A cascade whose thresholds are learned from its own traffic, with a promise that holds at every moment.

@@ -10,16 +10,16 @@ from confroute.asks import Ask, Begin, Cancel, Consult, Draft, Evidence, Final, 
 from confroute.decision import Routed, Step
 from confroute.errors import BudgetSpentError, PolicyError
 from confroute.flow import Flow, Policy
-from confroute.policy.files import register
 from confroute.policy.reuse import DraftReuse
 from confroute.policy.wrapper import Shown, layers_of, noted, through
+from confroute.registry import register
 from confroute.types import Request, Usage
 
 # Of text without a tokenizer: a token is about 4 bytes of English.
 _BYTES_A_TOKEN = 4
 
 
-@register
+@register(kind="wrapper")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hedged(Shown):
     """Begin the last tier's answer beside the evidence on the draft, and cancel whichever is not needed.

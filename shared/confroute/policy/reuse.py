@@ -9,8 +9,8 @@ from typing import Literal
 from confroute.asks import Ask, Draft, Evidence, Final, Tentative
 from confroute.errors import PolicyError
 from confroute.flow import Flow, Policy
-from confroute.policy.files import register
 from confroute.policy.wrapper import Shown, noted, through
+from confroute.registry import register
 from confroute.types import Generation, Request
 
 VERIFY = (
@@ -25,7 +25,7 @@ PATCH = (
 )
 
 
-@register
+@register(kind="wrapper")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DraftReuse(Shown):
     """Show the last tier the draft that was not kept.

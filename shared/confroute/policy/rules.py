@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from confroute.errors import MissingExtraError, PolicyError
+from confroute.registry import register
 from confroute.types import Request
 
 Detect: TypeAlias = Callable[[str], bool]
@@ -106,6 +107,7 @@ def _detected(detect: Detect, texts: list[str]) -> str | None:
         return f"detector {name} failed with {type(error).__name__}"
 
 
+@register(kind="rule")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeepPrivate:
     """Calls that match stay on the first tier, whatever else is set, fails or is asked for.
@@ -165,6 +167,7 @@ class KeepPrivate:
         )
 
 
+@register(kind="rule")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendTo:
     """Calls that match go to one tier at once.

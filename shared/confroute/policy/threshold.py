@@ -10,11 +10,13 @@ import numpy as np
 
 from confroute.certificate import Certificate, Loss
 from confroute.errors import CalibrationError, PolicyError
+from confroute.registry import register
 
 LEAST_ROWS = 8
 DEFAULT_SOURCE = "uncalibrated default"
 
 
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
     """Keep an answer if its uncertainty is at most `value`.

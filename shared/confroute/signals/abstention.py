@@ -8,6 +8,7 @@ from typing import Literal
 
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.base import Asking, Case, Range
 from confroute.signals.retrieval import cosines
 from confroute.types import JSON
@@ -106,6 +107,11 @@ def abstains(text: str, phrases: tuple[str, ...] = ()) -> bool:
     return _NOT_THERE.search(" ".join(plain.split()[:MOST_WORDS])) is not None
 
 
+@register(
+    kind="signal",
+    needs="retrieved passages, a draft that finds nothing there",
+    recorded="`--signals 'ContextLacks()'`, for prompts that hold a `context`",
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextLacks:
     """How doubtful it is that the context lacks the answer, where a draft says so; in [0, 1].

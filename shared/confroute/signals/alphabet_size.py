@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from confroute.decision import Measurement
+from confroute.registry import register
 from confroute.signals.base import Asking, Case, Range, said_by, samples
 from confroute.signals.clusters import Clusters
 from confroute.signals.equivalence import Equivalence, SameText
@@ -37,6 +38,12 @@ def alphabet_size(counts: Sequence[int], spectral: float) -> float:
     return spectral if single == n else max(len(counts) * n / (n - single), spectral)
 
 
+@register(
+    kind="signal",
+    needs="samples, an equivalence and a similarity",
+    columns={"alphabet_size": {}},
+    per_samples=("n",),
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlphabetSize(SampleGraph):
     """Estimated number of meanings that the model could give, 1 or more; 1 where all samples agree.

@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 from confroute.asks import Ask, Evidence, Sample
 from confroute.decision import Measurement
 from confroute.errors import SignalUnavailableError
+from confroute.registry import register
 from confroute.types import Context, Generation, Message, Tier
 
 T = TypeVar("T")
@@ -16,6 +17,7 @@ Asking: TypeAlias = Generator[Ask, Evidence, T]
 Settled: TypeAlias = Callable[[float, float], bool]
 
 
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
     """The values an uncertainty can take.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from confroute.decision import Measurement
+from confroute.registry import register
 from confroute.signals.base import Asking, Case, Range, samples
 from confroute.signals.graph import SampleGraph
 from confroute.signals.logprob import token_nll
@@ -13,6 +14,12 @@ from confroute.signals.similarity import alike
 from confroute.signals.tokens import check_one_of, logprobs_of
 
 
+@register(
+    kind="signal",
+    needs="samples, a similarity, log-probabilities",
+    columns={"cocoa": {}},
+    per_samples=("n",),
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cocoa(SampleGraph):
     """Negative log-probability of the draft times its mean dissimilarity to the samples, in nats; 0 or more.

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.base import Asking, Case, Range, Signal, alternatives_wanted
 from confroute.stats.isotonic import Curve
 from confroute.types import JSON
@@ -19,6 +20,7 @@ _SLOPE = 0.01
 Span: TypeAlias = "tuple[float, float] | None"
 
 
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """One of the combined signals.
@@ -37,6 +39,7 @@ class Member:
     rank: Curve
 
 
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
     """A logistic function of the members' ranks, calibrated by isotonic regression.
@@ -97,6 +100,11 @@ class Head:
         return self.value(low), self.value(high)
 
 
+@register(
+    kind="signal",
+    needs="what its members need",
+    why_not="is fitted to recorded columns: `confroute fit --signal combined`",
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Combined:
     """A fitted combination of signals; see `confroute.fitting.fit_combined`.

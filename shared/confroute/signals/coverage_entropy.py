@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from confroute.decision import Measurement
+from confroute.registry import register
 from confroute.signals.base import Asking, Case, Range, said_by, samples
 from confroute.signals.clusters import Clusters
 from confroute.signals.consistency import check_sampling
@@ -43,6 +44,9 @@ def chao_shen(counts: Sequence[int]) -> float:
     return total
 
 
+@register(
+    kind="signal", needs="samples, an equivalence", columns={"coverage_entropy": {}}, per_samples=("n",)
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoverageEntropy:
     """Semantic entropy corrected for meanings that were not drawn, in nats; 0 or more, 0 for one meaning.

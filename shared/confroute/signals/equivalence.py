@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from confroute.asks import Embed, Entails, Evidence
 from confroute.errors import PolicyError
+from confroute.registry import register
 from confroute.signals.answers import final_answer, kind_of, normalised
 from confroute.signals.base import Asking
 
@@ -89,6 +90,7 @@ def settled_by_text(question: str, first: str, second: str) -> bool | None:
     return None
 
 
+@register(kind="equivalence")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SameText:
     """Only answers whose texts, numbers or options agree are the same; needs no model.
@@ -103,6 +105,7 @@ class SameText:
         return Match()
 
 
+@register(kind="equivalence")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SameEmbedding:
     """Answers are the same if the cosine of their embeddings, question prepended, reaches `cosine`.
@@ -138,6 +141,7 @@ class SameEmbedding:
         return Match(index=int(near[0]) if near.size else None, pairs=len(heads))
 
 
+@register(kind="equivalence")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SameEntailment:
     """Answers are the same if each entails the other, question prepended: Kuhn et al. (arXiv 2302.09664).

@@ -10,6 +10,7 @@ import numpy as np
 
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
+from confroute.registry import register
 from confroute.signals.base import Asking, Case, Range, said_by, samples
 from confroute.signals.consistency import check_sampling
 from confroute.signals.similarity import Alike, Matrix, Similarity, WordOverlap, alike
@@ -90,6 +91,7 @@ def degree(matrix: Matrix) -> float:
     return float((m * m - matrix.sum()) / (m * (m - 1)))
 
 
+@register(kind="signal", needs="samples, a similarity", columns={"degree": {}}, per_samples=("n",))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Degree(SampleGraph):
     """Mean dissimilarity of each two samples; in [0, 1], 0 where all say the same.
@@ -128,6 +130,7 @@ def eccentricity(matrix: Matrix) -> float:
     return float(math.sqrt((centred**2).sum()) / math.sqrt(len(matrix) - 1))
 
 
+@register(kind="signal", needs="samples, a similarity", columns={"eccentricity": {}}, per_samples=("n",))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Eccentricity(SampleGraph):
     """Spread of the samples in the spectral embedding of their similarities; in [0, 1].
@@ -161,6 +164,7 @@ def soft_count(matrix: Matrix) -> float:
     return float(np.maximum(0.0, 1.0 - values).sum())
 
 
+@register(kind="signal", needs="samples, a similarity", columns={"eigenvalues": {}}, per_samples=("n",))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EigenvalueSum(SampleGraph):
     """Number of meanings among the samples, counted softly and put on [0, 1]: 0 for one, 1 for n.
@@ -214,6 +218,7 @@ def kernel_entropy(matrix: Matrix, distinct: tuple[int, ...], *, time: float = 0
     return float(min(1.0, max(0.0, -(spectrum * np.log(spectrum)).sum() / math.log(n))))
 
 
+@register(kind="signal", needs="samples, a similarity", columns={"kernel_entropy": {}}, per_samples=("n",))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelEntropy(SampleGraph):
     """Entropy over meanings that lie near or far from each other, in units of log(n); in [0, 1].

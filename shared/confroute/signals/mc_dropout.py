@@ -14,6 +14,7 @@ import numpy.typing as npt
 from confroute.asks import Layers, Score
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.base import Asking, Case, Range
 from confroute.types import JSON
 
@@ -177,6 +178,11 @@ def _variance(values: Floats) -> Floats:
     return np.asarray(np.var(values - values[0], axis=0, ddof=1), dtype=np.float64)
 
 
+@register(
+    kind="signal",
+    needs="the edge's weights",
+    recorded="`--dropout PASSES` as `mc_dropout@RATE.STATISTIC`",
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McDropout:
     """Doubt about the draft under dropout of the edge model's features; 0 or more, higher means less reliable.

@@ -8,10 +8,16 @@ from typing import Literal
 
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.base import Asking, Case, Range
 from confroute.types import JSON
 
 
+@register(
+    kind="signal",
+    needs="retrieved passages with their scores",
+    recorded="`--signals 'RetrievalScore()'`, for prompts that hold a `context`",
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrievalScore:
     """One minus a cosine similarity of the retrieved passages, in [0, 2]; higher means less was found.

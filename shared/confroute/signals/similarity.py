@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from confroute.asks import Embed, Entails
+from confroute.registry import register
 from confroute.signals.answers import normalised
 from confroute.signals.base import Asking
 from confroute.signals.equivalence import settled_by_text
@@ -27,6 +28,7 @@ class Similarity(Protocol):
         ...
 
 
+@register(kind="similarity")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WordOverlap:
     """Shared words over all words (Jaccard); needs no model."""
@@ -38,6 +40,7 @@ class WordOverlap:
         return [len(a & b) / len(a | b) if a | b else 1.0 for a, b in words]
 
 
+@register(kind="similarity")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingCosine:
     """Cosine of the embeddings, negative ones as 0.
@@ -61,6 +64,7 @@ class EmbeddingCosine:
         return [float(np.clip(vectors[a] @ vectors[b], 0.0, 1.0)) for a, b in pairs]
 
 
+@register(kind="similarity")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntailmentDegree:
     """Mean of the probabilities that each text entails the other, question prepended: Lin et al. (arXiv 2305.19187).

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from confroute.errors import CalibrationError, PolicyError
+from confroute.registry import register
 from confroute.signals.base import Settled
 from confroute.signals.clusters import normalised_entropy
 
@@ -21,6 +22,7 @@ LEAST_ROWS = 20
 _SHAPES = tuple(10 ** (step / 8) for step in range(-12, 13))
 
 
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BetaBinomial:
     """Stop drawing samples when the decision would change with a probability of at most `eps`.
@@ -127,6 +129,7 @@ _CONCENTRATIONS = tuple(round(10 ** (step / 2), 6) for step in range(-6, 5))
 _ROUNDS = 200
 
 
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EwensMixture:
     """Stop drawing samples when the decision would change with a probability of at most `eps`; for `SemanticEntropy`.

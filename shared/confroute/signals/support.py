@@ -10,6 +10,7 @@ from typing import Literal
 from confroute.asks import Embed, Entails
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.abstention import abstains, content_words, numbers, sentences
 from confroute.signals.base import Asking, Case, Range
 from confroute.signals.equivalence import numbers_of
@@ -19,6 +20,11 @@ from confroute.types import JSON
 MOST_PIECES = 256
 
 
+@register(
+    kind="signal",
+    needs="retrieved passages",
+    recorded="`--signals 'ContextSupport()'`, for prompts that hold a `context`",
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextSupport:
     """How little of an answer the retrieved passages support, in [0, 1]: 0 if all of it stands there.
