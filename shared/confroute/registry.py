@@ -161,6 +161,7 @@ def register(
     for one in (own, *aliases):
         _entries[one] = entry
     _by_object[known] = entry
+    columns.cache_clear()
     return known
 
 
@@ -229,7 +230,8 @@ def entry_of(value: object) -> Entry | None:
     return _by_object.get(value if isinstance(value, FunctionType) else type(value))
 
 
-def columns() -> dict[str, Entry]:
+@functools.cache
+def columns() -> Mapping[str, Entry]:
     """The signal of each column that is measured from a recorded row alone, by the column's name."""
     return {name: entry for entry in entries("signal") for name in entry.columns}
 

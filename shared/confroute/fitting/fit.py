@@ -25,12 +25,14 @@ from confroute.types import JSON
 
 
 def left_out(table: Table, columns: tuple[str, ...]) -> list[str]:
-    """Columns that were no candidates."""
-    out = [name for name in table.columns if name not in columns]
-    if not out:
-        return []
+    """Why columns were no candidates."""
+    reasons: dict[str, list[str]] = {}
+    for name in table.columns:
+        if name not in columns:
+            reasons.setdefault(str(table.live[name]), []).append(name)
     return [
-        f"{', '.join(out)} left out: no signal measures it on new calls; replay_only (--replay-only) lets it in"
+        f"{', '.join(names)} left out: {why}; replay_only (--replay-only) lets it in"
+        for why, names in reasons.items()
     ]
 
 
@@ -43,11 +45,12 @@ def about(choice: Choice, table: Table, uncertainty: Array) -> list[str]:
             f"{choice.column} was not measured on {missing} of {table.n} calls: they go to the cloud"
         )
     members = [m.signal for m in choice.signal.members] if isinstance(choice.signal, Combined) else []
-    offline = [s.column for s in (choice.signal, *members) if isinstance(s, Recorded)]
-    if offline:
-        notes.append(
-            f"{', '.join(offline)} can be replayed only: put a signal that measures it in its place before the policy is deployed"
-        )
+    notes += [
+        f"{s.column} can be replayed only, since {table.live[s.column]}: put a signal that measures it in its place before the "
+        "policy is deployed"
+        for s in (choice.signal, *members)
+        if isinstance(s, Recorded)
+    ]
     if "combined" in choice.scores:
         single = {name: score for name, score in choice.scores.items() if name != "combined"}
         best = max(single, key=lambda name: single[name])

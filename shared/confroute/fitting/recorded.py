@@ -17,21 +17,14 @@ from confroute.fitting.rates import (
     bill_of_samples,
 )
 from confroute.recording import SIGNALS, Row, with_signals
-from confroute.recording.signals import OPTION
-from confroute.signals import (
-    Combined,
-    Recorded,
-    SelfConsistency,
-    SemanticEntropy,
-    Signal,
-)
+from confroute.recording.signals import OPTION, column_of
+from confroute.signals import Combined, Signal
 from confroute.signals.base import Asking, Case, Range
 from confroute.streaming import replayed as watched
 from confroute.types import JSON, Generation, Message, Request, Role, Tier
 
 # Stands for an answer that was graded, but whose text was not recorded.
 UNRECORDED = "(not recorded)"
-_LEAST_SAMPLES = 2
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
 
@@ -106,7 +99,14 @@ class RecordedCalls:
 def request_of(row: Row) -> Request:
     """The request that a row recorded."""
     edge = Tier(name="edge", model=row.edge.model or "edge", can_sample=bool(row.edge.samples))
-    return Request(messages=_messages(row), tiers={"edge": edge}, tags=_tags(row.extra))
+    context = row.context
+    return Request(
+        messages=_messages(row),
+        tiers={"edge": edge},
+        tags=_tags(row.extra),
+        question=None if context is None else row.question,
+        context=context,
+    )
 
 
 def _messages(row: Row) -> tuple[Message, ...]:
@@ -158,7 +158,13 @@ class Replayed:
             return Measurement(signal=self.name, uncertainty=self.value, details={"recorded": True})
         if not self.text:
             raise SignalUnavailableError("neither the value nor the text of the draft was recorded")
-        return (yield from self.signal.measure(case))
+        try:
+            return (yield from self.signal.measure(case))
+        except SignalUnavailableError:
+            # Samples that are there are drawn, since they cost; embeddings of them are in the recorded value only.
+            if self.value is None:
+                raise
+            return Measurement(signal=self.name, uncertainty=self.value, details={"recorded": True})
 
 
 def replayed(signal: Signal, row: Row, *, column: str | None = None) -> Signal:
@@ -169,40 +175,13 @@ def replayed(signal: Signal, row: Row, *, column: str | None = None) -> Signal:
     signal : Signal
     row : Row
     column : str, optional
-        The column of `row.signals` that holds it; by default what `column_of` says.
+        The column of `row.signals` that holds it; by default what `confroute.recording.signals.column_of` says.
     """
     if isinstance(signal, Combined):
         members = (replace(m, signal=replayed(m.signal, row, column=m.name)) for m in signal.members)
         return replace(signal, members=tuple(members))
-    name = column or column_of(signal)
+    name = column or column_of(signal, row)
     value = row.signals.get(name)
     if value is None and name == OPTION:
         value = with_signals(row, signals={OPTION: SIGNALS[OPTION]}).signals[OPTION]
     return Replayed(signal=signal, value=value, text=row.edge.text is not None, samples=len(row.edge.samples))
-
-
-def column_of(signal: Signal) -> str:
-    """The column that a signal has in recorded runs: that of the first known one that measures the same, else its name.
-
-    Examples
-    --------
-    >>> from confroute import TokenLogprob
-    >>> column_of(TokenLogprob(statistic="max"))
-    'token_logprob.max'
-    """
-    n = getattr(signal, "n", _LEAST_SAMPLES)
-    return next((name for name in SIGNALS if signal_of(name, n) == _stepwise(signal)), signal.name)
-
-
-def signal_of(column: str, samples: int) -> Signal:
-    """The signal that measures a column on new calls, one sample at a time; `Recorded` where none is known."""
-    if column not in SIGNALS:
-        return Recorded(column=column)
-    return _stepwise(SIGNALS[column](max(_LEAST_SAMPLES, samples)))
-
-
-def _stepwise(signal: Signal) -> Signal:
-    """How many samples are drawn at a time changes what a signal costs, not what it measures."""
-    if isinstance(signal, (SelfConsistency, SemanticEntropy)):
-        return replace(signal, step=1)
-    return signal

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ from confroute.fitting.rates import (
     bill_of_samples,
 )
 from confroute.recording import Row, with_signals
+from confroute.recording.signals import live_signals
+from confroute.signals import Recorded, Signal
 
 Array = npt.NDArray[np.float64]
 _BILL = ("usd", "latency_s", "sent_tokens", "energy_j")
@@ -41,6 +43,8 @@ class Table:
         Rows whose edge failed: nothing can keep them.
     drawn : int
         Samples that signals are measured by: the fewest of any row that holds 2 or more; 0 where none does.
+    live : mapping of str to Signal or str
+        What measures each column on new calls too, or why nothing does; see `confroute.recording.signals.live_signals`.
     left_out : int
         Rows that were not graded.
     """
@@ -54,6 +58,7 @@ class Table:
     failed: npt.NDArray[np.bool_]
     drawn: int
     left_out: int
+    live: Mapping[str, Signal | str]
 
     @property
     def n(self) -> int:
@@ -76,6 +81,11 @@ class Table:
         found = [None if row.edge.error is not None else row.signals.get(column) for row in self.rows]
         return np.array([NAN if value is None else value for value in found], dtype=np.float64)
 
+    def signal_of(self, column: str) -> Signal:
+        """The signal that measures a column on new calls; `Recorded` where nothing does."""
+        found = self.live.get(column, "")
+        return Recorded(column=column) if isinstance(found, str) else found
+
     def matrix(self, columns: Sequence[str]) -> Array:
         """Some signals side by side; shape (n, columns)."""
         return np.column_stack([self.signal(name) for name in columns])
@@ -96,6 +106,7 @@ class Table:
             failed=self.failed[keep],
             drawn=self.drawn,
             left_out=self.left_out,
+            live=self.live,
         )
 
 
@@ -133,6 +144,7 @@ def table_of(rows: Iterable[Row], *, rates: Rates | None = None) -> Table:
         failed=np.array([row.edge.error is not None for row in measured]),
         drawn=drawn,
         left_out=len(given) - len(graded),
+        live=live_signals(measured, samples=drawn),
     )
 
 

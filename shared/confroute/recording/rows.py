@@ -8,7 +8,8 @@ The format, one JSON object a line (unknown keys, anywhere, are kept and written
                "latency_s": x | null, "cost_usd": x | null,
                "samples": [{"text": "...", "logprobs": [..] | null, "answer": ... | null}], "error": "..." | null},
      "cloud": {the same, without samples} | null,
-     "signals": {NAME: uncertainty}}
+     "signals": {NAME: uncertainty}, "measured_by": {NAME: {"class": "...", ...}},
+     "context": {"question": "..." | null, "passages": [".."], "scores": [..] | null}}
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import IO, NoReturn, TypeAlias, cast
 
 from confroute.errors import ConfrouteError
-from confroute.types import JSON, Alternatives, Finish, Generation, Usage
+from confroute.types import JSON, Alternatives, Context, Finish, Generation, Usage
 
 Fields: TypeAlias = "dict[str, JSON]"
 
@@ -331,8 +332,11 @@ class Row:
     cloud : Side or None
     signals : mapping of str to float or None
         Uncertainty by signal; higher is less reliable. None where it could not be measured.
+    measured_by : mapping of str to JSON
+        What measured those signals whose names do not tell it, as policy files hold it: with its settings, so that a fitted
+        policy measures the same on new calls.
     extra : mapping
-        Fields that the format does not name.
+        Fields that the format does not name ("context": see the attribute).
     """
 
     id: str
@@ -343,11 +347,34 @@ class Row:
     edge: Side
     cloud: Side | None = None
     signals: Mapping[str, float | None] = field(default_factory=dict)
+    measured_by: Mapping[str, JSON] = field(default_factory=dict)
     extra: Mapping[str, JSON] = field(default_factory=dict)
 
     @property
+    def context(self) -> Context | None:
+        """What was retrieved for the question, where the prompt came with it.
+
+        Raises
+        ------
+        RecordError
+            Passages that are not texts, or scores that are not one number each.
+        """
+        given = optional_fields(self.extra.get("context"), "context")
+        if given is None:
+            return None
+        passages = optional_texts(given.get("passages"), "context.passages") or ()
+        scores = optional_numbers(given.get("scores"), "context.scores")
+        if scores is not None and len(scores) != len(passages):
+            raise refused("context.scores", len(scores), f"{len(passages)} numbers, one of each passage")
+        return Context(passages=passages, scores=scores)
+
+    @property
     def question(self) -> str:
-        """What was asked: the prompt, else the last user message, else the empty text."""
+        """What was asked: the question that came with a context, else the prompt or the last user message."""
+        context = self.extra.get("context")
+        apart = context.get("question") if isinstance(context, dict) else None
+        if isinstance(apart, str):
+            return apart
         if self.prompt is not None:
             return self.prompt
         for message in reversed(self.messages or ()):
@@ -367,6 +394,7 @@ class Row:
             "edge": self.edge.to_dict(),
             "cloud": None if self.cloud is None else self.cloud.to_dict(samples=False),
             "signals": dict(self.signals),
+            **({"measured_by": dict(self.measured_by)} if self.measured_by else {}),
             **self.extra,
         }
 
@@ -387,7 +415,10 @@ _SIDE = (
     *("model", "text", "logprobs", "tokens", "answer", "quality", "usage", "latency_s", "cost_usd"),
     *("samples", "error"),
 )
-_ROW = ("id", "dataset", "prompt", "messages", "reference", "edge", "cloud", "signals")
+_ROW = (
+    *("id", "dataset", "prompt", "messages", "reference", "edge", "cloud", "signals"),
+    "measured_by",
+)
 _GZIP = b"\x1f\x8b"
 
 
@@ -418,6 +449,7 @@ def row_from_dict(data: JSON) -> Row:
         edge=_side(fields(row.get("edge"), "edge"), "edge"),
         cloud=None if cloud is None else _side(cloud, "cloud"),
         signals={name: optional_number(value, f"signals.{name}") for name, value in signals.items()},
+        measured_by=optional_fields(row.get("measured_by"), "measured_by") or {},
         extra=unknown(row, _ROW),
     )
 

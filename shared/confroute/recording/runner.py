@@ -61,6 +61,8 @@ class Recorder:
     temperature : float
     signals : mapping of str to callable
         By name, what makes the signal for n samples; what they ask for is asked of the edge.
+    members : mapping of str to Recorded
+        Further models that an `Ensemble` among the signals asks, by the names that it knows them by.
     top_logprobs : int or None
         Alternatives a token that the draft is asked for, and that its row then holds; None for as many as `signals` read.
     hidden : tuple of int
@@ -77,6 +79,7 @@ class Recorder:
     samples: int = 0
     temperature: float = 1.0
     signals: Mapping[str, Build] = field(default_factory=lambda: SIGNALS)
+    members: Mapping[str, Recorded] = field(default_factory=dict)
     top_logprobs: int | None = None
     hidden: tuple[int, ...] = ()
     states: States | None = None
@@ -96,14 +99,21 @@ class Recorder:
         """
         messages = messages_of(given, self.system)
         with prompts_kept():
-            asking = _Asking(ask=Asker(call=self.edge.call(messages, "edge"), limits={}))
+            asking = _Asking(ask=Asker(call=self._call(messages), limits={}))
             edge = self._edge(given, messages, asking)
             row = replace(given, edge=edge, cloud=self._cloud(given, messages))
             if edge.error is None:
-                row = with_signals(row, signals=self.signals, work=asking.evidence)
+                row = with_signals(row, signals=self.signals, work=asking.evidence, messages=messages)
                 row = self._with_states(row, asking)
         extra: dict[str, JSON] = {**row.extra, "latency_s": dict(asking.latency_s)}
         return replace(row, extra={**extra, **({"unmeasured": dict(asking.errors)} if asking.errors else {})})
+
+    def _call(self, messages: tuple[Message, ...]) -> Call:
+        """What answers asks of the edge and of the ensemble's members."""
+        calls = {
+            name: model.call(messages, name) for name, model in {"edge": self.edge, **self.members}.items()
+        }
+        return lambda ask: calls[ask.tier](ask)
 
     def _edge(self, given: Row, messages: tuple[Message, ...], asking: _Asking) -> Side:
         side = Side(model=self.edge.model)
