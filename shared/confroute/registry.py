@@ -46,7 +46,9 @@ _NOT_RECORDED: Mapping[Kind, str] = {
     "function": "recorded and fitted with what it is part of",
 }
 _ADVICE = {
-    "store": "give the store's address as text instead of the open store: 'sqlite:PATH', 'redis://HOST:PORT/DB' or 'memory:NAME'"
+    "model": "give the name or the folder of a local model, or a function of a module that is registered "
+    "(confroute.policy.register)",
+    "store": "give the store's address as text instead of the open store: 'sqlite:PATH', 'redis://HOST:PORT/DB' or 'memory:NAME'",
 }
 
 

@@ -6,7 +6,20 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from confroute.asks import Ask, Draft, Evidence, Final, Report, Sample, Tentative
+from confroute.asks import (
+    Ask,
+    Begin,
+    Cancel,
+    Consult,
+    Draft,
+    Embed,
+    Evidence,
+    Final,
+    Report,
+    Sample,
+    Shadow,
+    Tentative,
+)
 from confroute.decision import Decision, Measurement
 from confroute.errors import SignalUnavailableError, TierError
 from confroute.fitting.rates import (
@@ -41,6 +54,8 @@ class RecordedCalls:
     bill : Bill
     failure : Decision or None
         The record of a call that ended in an error.
+    begun : mapping of Final to float
+        Seconds of the call after which each was begun beside what followed.
     """
 
     row: Row
@@ -48,6 +63,7 @@ class RecordedCalls:
     edge: str = "edge"
     bill: Bill = field(default_factory=Bill)
     failure: Decision | None = None
+    begun: dict[Final, float] = field(default_factory=dict)
 
     def __call__(self, ask: Ask) -> Evidence:
         """Answer one ask.
@@ -61,15 +77,60 @@ class RecordedCalls:
         """
         if isinstance(ask, Sample):
             return self._samples(ask)
-        if isinstance(ask, Report):
-            self.failure = ask.decision
-            return Evidence()
+        if isinstance(ask, Final) and ask in self.begun:
+            return self._awaited(ask)
         if isinstance(ask, (Draft, Final, Tentative)):
             found = self._edge() if ask.tier == self.edge else self._cloud()
             watch = ask.watch if isinstance(ask, Tentative) else None
             return found if watch is None else replace(found, seen=watched(watch, found.generations[0]))
+        if isinstance(ask, Embed) and ask.embed is not None:
+            return Evidence(numbers=ask.embed(ask.texts))
+        return self._of_wrapper(ask)
+
+    def _of_wrapper(self, ask: Ask) -> Evidence:
+        """What a wrapper around the policy asks for."""
+        if isinstance(ask, Report):
+            self.failure = ask.decision
+            return Evidence()
+        if isinstance(ask, Consult):
+            return Evidence(value=ask.work())
+        if isinstance(ask, Begin):
+            self.begun[ask.ask] = self.bill.latency_s
+            return Evidence()
+        if isinstance(ask, Cancel):
+            return self._cancelled(ask.ask)
+        if isinstance(ask, Shadow):
+            ask.then(self._unseen())
+            return Evidence()
         msg = f"a recorded row does not answer {type(ask).__name__}"
         raise SignalUnavailableError(msg)
+
+    def _awaited(self, ask: Final) -> Evidence:
+        """What was begun earlier: it takes only as long as it is still waited for."""
+        beside = self.bill.latency_s - self.begun.pop(ask)
+        before = self.bill
+        try:
+            return self._cloud()
+        finally:
+            seconds = max(0.0, self.bill.latency_s - before.latency_s - beside)
+            self.bill = replace(self.bill, latency_s=before.latency_s + seconds)
+
+    def _cancelled(self, ask: Final) -> Evidence:
+        """What was begun in vain: paid for, and there only if it had ended already."""
+        beside = self.bill.latency_s - self.begun.pop(ask)
+        outcome = self._unseen()
+        there = isinstance(outcome, Evidence) and outcome.latency_s <= beside
+        return outcome if there and isinstance(outcome, Evidence) else Evidence()
+
+    def _unseen(self) -> Evidence | Exception:
+        """The cloud's answer, or what it ended in, which is paid for and which nobody waits for."""
+        waited = self.bill.latency_s
+        try:
+            return self._cloud()
+        except TierError as error:
+            return error
+        finally:
+            self.bill = replace(self.bill, latency_s=waited)
 
     def _edge(self) -> Evidence:
         side = self.row.edge

@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from confroute.budget import Budget
 from confroute.decision import Decision
 from confroute.errors import AllTiersFailedError, CalibrationError, TierError
 from confroute.fitting.rates import Bill, Rates
 from confroute.fitting.recorded import RecordedCalls, replayed, request_of
-from confroute.flow import drive
+from confroute.flow import Policy, drive
 from confroute.policy import Cascade
+from confroute.policy.wrapper import inner_of
 from confroute.recording import RecordedSample, Row
 from confroute.recording.grade import answer_in, graded
+from confroute.registry import parts_of
+from confroute.state import MemoryStore, Store
 from confroute.stats.metrics import bootstrap_ci
 from confroute.types import JSON, Generation
 
@@ -96,14 +101,15 @@ class Expected:
 
 
 def replay(
-    policy: Cascade, rows: Sequence[Row], *, rates: Rates | None = None, progress: Progress | None = None
+    policy: Policy, rows: Sequence[Row], *, rates: Rates | None = None, progress: Progress | None = None
 ) -> list[Outcome]:
     """Route every recorded call by `policy`.
 
     Parameters
     ----------
-    policy : Cascade
-        Of two tiers.
+    policy : Policy
+        Of two tiers: a `Cascade` and what stands around it. Whatever it remembers (budgets, audits, labels) begins anew and
+        is forgotten again; its own store is left alone.
     rows : sequence of Row
     rates : Rates, optional
         Prices and power, for what the run did not record.
@@ -119,25 +125,43 @@ def replay(
     ------
     CalibrationError
         A policy of more than two tiers: a row holds two.
+
+    Notes
+    -----
+    Runs do not say when their calls came. For budgets they come evenly over one window, the longest of the policy's. Which
+    calls are audited or labelled is drawn anew in every replay.
     """
-    if len(policy.tiers) != 2:
-        msg = f"the policy has tiers {policy.tiers}: a recorded run holds two, an edge and a cloud"
+    tiers: tuple[str, ...] = getattr(policy, "tiers", ("edge", "cloud"))
+    if len(tiers) != 2:
+        msg = f"the policy has tiers {tiers}: a recorded run holds two, an edge and a cloud"
         raise CalibrationError(msg)
+    window_s = max((part.window_s for part in parts_of(policy) if isinstance(part, Budget)), default=0.0)
+    now = 0.0
+    store = MemoryStore(clock=lambda: now)
     outcomes = []
     for at, row in enumerate(rows):
-        outcomes.append(_routed(policy, row, rates or Rates()))
+        now = window_s * at / len(rows)
+        outcomes.append(_routed(on_row(policy, row, store), row, rates or Rates(), edge=tiers[0]))
         if progress is not None:
             progress(at + 1, len(rows))
     return outcomes
 
 
-def _routed(policy: Cascade, row: Row, rates: Rates) -> Outcome:
-    edge = policy.tiers[0]
-    gates = tuple(replace(gate, signal=replayed(gate.signal, row)) for gate in policy.gates)
+def on_row(policy: Any, row: Row, store: Store) -> Any:
+    """The policy as it routes one recorded row: signals take what was recorded, and `store` holds what is remembered."""
+    changes: dict[str, Any] = {name: on_row(inner, row, store) for name, inner in inner_of(policy).items()}
+    if isinstance(policy, Cascade):
+        changes["gates"] = tuple(replace(gate, signal=replayed(gate.signal, row)) for gate in policy.gates)
+    if hasattr(policy, "store"):
+        changes["store"] = store
+    return replace(policy, **changes)
+
+
+def _routed(policy: Policy, row: Row, rates: Rates, *, edge: str) -> Outcome:
     calls = RecordedCalls(row=row, rates=rates, edge=edge)
     request = request_of(row)
     try:
-        routed = drive(replace(policy, gates=gates).flow(request), calls)
+        routed = drive(policy.flow(request), calls)
     except (TierError, AllTiersFailedError):
         return Outcome(id=row.id, decision=calls.failure, failed=True, quality=0.0, bill=calls.bill)
     decision = replace(routed.decision, route="edge" if routed.decision.route == edge else "cloud")

@@ -62,6 +62,11 @@ def noted(routed: Routed, layer: str, note: dict[str, JSON], *steps: Step, **cha
     return replace(routed, decision=decision)
 
 
+def inner_of(policy: object) -> dict[str, Any]:
+    """The policy that a wrapper stands around, by the name of its field; empty for what is no wrapper."""
+    return {name: getattr(policy, name) for name in ("policy", "cascade") if hasattr(policy, name)}
+
+
 def layers_of(policy: Policy) -> Iterator[Any]:
     """The policy and everything inside it, outermost first."""
     inner: Any = policy

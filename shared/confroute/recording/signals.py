@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,7 +13,16 @@ from confroute.asks import Ask, Evidence, Sample
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.recording.rows import Row
-from confroute.registry import columns, entry_of, from_expression, from_plain, to_plain
+from confroute.registry import (
+    Entry,
+    columns,
+    entries,
+    entry_of,
+    from_expression,
+    from_plain,
+    not_recorded,
+    to_plain,
+)
 from confroute.signals.answers import option_in
 from confroute.signals.base import Case, Signal
 from confroute.signals.ensemble import STATISTICS as OF_ENSEMBLES
@@ -130,6 +140,52 @@ def ensemble_builds(members: Sequence[str]) -> dict[str, Build]:
 def _always(signal: Signal) -> Build:
     """The same signal for any number of samples."""
     return lambda _samples: signal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownSignal:
+    """One signal of the registry, in words; see `known_signals`.
+
+    Attributes
+    ----------
+    name : str
+        Its class.
+    needs : str
+        The evidence that it reads.
+    values : str
+        Their range and unit.
+    recorded : str
+        Its columns in recorded runs, or how it gets one, or why it has none.
+    """
+
+    name: str
+    needs: str
+    values: str
+    recorded: str
+
+
+def known_signals() -> list[KnownSignal]:
+    """Every signal that is known, by its cost: what ``confroute signals --list`` and the documentation show."""
+    return [
+        KnownSignal(
+            name=entry.name, needs=entry.needs, values=_values_of(entry), recorded=_recorded_as(entry)
+        )
+        for entry in entries("signal")
+    ]
+
+
+def _values_of(entry: Entry) -> str:
+    if entry.why_not:
+        return "-"
+    span = entry.known(**entry.example).range
+    ends = f"{span.low:g} or more" if math.isinf(span.high) else f"{span.low:g} to {span.high:g}"
+    return f"{ends}, {span.unit}"
+
+
+def _recorded_as(entry: Entry) -> str:
+    if entry.columns:
+        return ", ".join(f"`{name}`" for name in entry.columns)
+    return entry.recorded or f"no: {not_recorded(entry)}"
 
 
 def measured(

@@ -110,7 +110,7 @@ def abstains(text: str, phrases: tuple[str, ...] = ()) -> bool:
 @register(
     kind="signal",
     needs="retrieved passages, a draft that finds nothing there",
-    recorded="`--signals 'ContextLacks()'`, for prompts that hold a `context`",
+    columns={"context_lacks": {}},
 )
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextLacks:

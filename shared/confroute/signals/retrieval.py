@@ -16,7 +16,7 @@ from confroute.types import JSON
 @register(
     kind="signal",
     needs="retrieved passages with their scores",
-    recorded="`--signals 'RetrievalScore()'`, for prompts that hold a `context`",
+    columns={"retrieval_score": {}},
 )
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrievalScore:

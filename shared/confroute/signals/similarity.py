@@ -9,11 +9,18 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from confroute.asks import Embed, Entails
+from confroute.asks import Entails
 from confroute.registry import register
 from confroute.signals.answers import normalised
 from confroute.signals.base import Asking
-from confroute.signals.equivalence import settled_by_text
+from confroute.signals.equivalence import (
+    DEFAULT_EMBEDDING,
+    Embedding,
+    check_embedding,
+    embedding_of,
+    numbers_of,
+    settled_by_text,
+)
 
 Pairs: TypeAlias = "tuple[tuple[str, str], ...]"
 Matrix: TypeAlias = "npt.NDArray[np.float64]"
@@ -47,20 +54,20 @@ class EmbeddingCosine:
 
     Parameters
     ----------
-    model : str
-        A catalogue name or a folder of an embedding model.
+    model : str or callable
+        As in `SameEmbedding`.
     """
 
-    model: str = "all-minilm-l6-v2"
+    model: Embedding = DEFAULT_EMBEDDING
+
+    def __post_init__(self) -> None:
+        check_embedding(self.model)
 
     def between(self, question: str, pairs: Pairs) -> Asking[list[float]]:
         """Embed each text once, all in one ask."""
         texts = tuple(dict.fromkeys(text for pair in pairs for text in pair))
-        evidence = yield Embed(texts=texts, model=self.model)
-        if evidence.numbers is None:
-            msg = "an Embed ask was answered without numbers: the driver must do these asks"
-            raise TypeError(msg)
-        vectors = dict(zip(texts, evidence.numbers.astype(np.float64), strict=True))
+        evidence = yield embedding_of(texts, self.model)
+        vectors = dict(zip(texts, numbers_of(evidence).astype(np.float64), strict=True))
         return [float(np.clip(vectors[a] @ vectors[b], 0.0, 1.0)) for a, b in pairs]
 
 
@@ -82,10 +89,7 @@ class EntailmentDegree:
         posed = [(f"{question} {a}", f"{question} {b}") for a, b in pairs]
         both = tuple(posed) + tuple((b, a) for a, b in posed)
         evidence = yield Entails(pairs=both, model=self.model)
-        if evidence.numbers is None:
-            msg = "an Entails ask was answered without numbers: the driver must do these asks"
-            raise TypeError(msg)
-        forward, back = np.split(evidence.numbers.astype(np.float64), 2)
+        forward, back = np.split(numbers_of(evidence).astype(np.float64), 2)
         return [float(value) for value in (forward + back) / 2.0]
 
 

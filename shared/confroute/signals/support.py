@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from confroute.asks import Embed, Entails
+from confroute.asks import Entails
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.registry import register
 from confroute.signals.abstention import abstains, content_words, numbers, sentences
 from confroute.signals.base import Asking, Case, Range
-from confroute.signals.equivalence import numbers_of
+from confroute.signals.equivalence import DEFAULT_EMBEDDING, Embedding, embedding_of, numbers_of
 from confroute.types import JSON
 
 # Beyond these, one embedding of a long context would take longer than another draft.
@@ -23,7 +23,7 @@ MOST_PIECES = 256
 @register(
     kind="signal",
     needs="retrieved passages",
-    recorded="`--signals 'ContextSupport()'`, for prompts that hold a `context`",
+    columns={"context_support": {}},
 )
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextSupport:
@@ -38,8 +38,9 @@ class ContextSupport:
         "words" needs no model: the share of the claim's content words, those of the question left out, that stand
         in the passages. "embedding" is the highest cosine with a sentence of the passages, "entailment" the highest
         probability that a passage entails the claim.
-    model : str, optional
-        Embedding model ("all-minilm-l6-v2" if not given), or NLI model, which has no default.
+    model : str or callable, optional
+        Embedding model or function as in `SameEmbedding` ("all-minilm-l6-v2" if not given), or the name of an NLI model,
+        which has no default.
     statistic : {"mean", "min"}
         Over claims: "min" lets one unsupported sentence count for all.
 
@@ -74,7 +75,7 @@ class ContextSupport:
     """
 
     by: Literal["words", "embedding", "entailment"] = "words"
-    model: str | None = None
+    model: Embedding | None = None
     statistic: Literal["mean", "min"] = "mean"
 
     def __post_init__(self) -> None:
@@ -84,7 +85,7 @@ class ContextSupport:
         if self.statistic not in ("mean", "min"):
             msg = f"statistic is {self.statistic!r}: expected 'mean' or 'min'"
             raise PolicyError(msg)
-        if self.by == "entailment" and not self.model:
+        if self.by == "entailment" and not (isinstance(self.model, str) and self.model):
             msg = "support by entailment needs a model: give model= a folder or hub name of an NLI model"
             raise PolicyError(msg)
 
@@ -140,11 +141,11 @@ class ContextSupport:
             return [len(words & there) / len(words) for words in said]
         if self.by == "embedding":
             pieces = [piece for passage in passages for piece in sentences(passage)][:MOST_PIECES]
-            evidence = yield Embed(texts=(*claims, *pieces), model=self.model or "all-minilm-l6-v2")
+            evidence = yield embedding_of((*claims, *pieces), self.model or DEFAULT_EMBEDDING)
             vectors = numbers_of(evidence)
             near = vectors[: len(claims)] @ vectors[len(claims) :].T
         else:
             pairs = tuple((passage, claim) for claim in claims for passage in passages)
-            evidence = yield Entails(pairs=pairs, model=self.model or "")
+            evidence = yield Entails(pairs=pairs, model=str(self.model))
             near = numbers_of(evidence).reshape(len(claims), len(passages))
         return [max(0.0, float(row.max())) for row in near]
