@@ -324,7 +324,7 @@ def test_expectations_by_hand():
     )
     assert (found.latency_s, found.p95_latency_s) == (2.0, pytest.approx(2.9))
     assert (found.sent_tokens, found.energy_j, found.samples) == (45.0, 10.0, 0.0)
-    told = replace(found, quality=2 / 3, quality_ci=None, cost_per_1k=None, cloud_share=1 / 3).to_dict()
+    told = replace(found, quality=2 / 3, intervals={}, usd_per_1k=None, cloud_share=1 / 3).to_dict()
     assert told == {"cloud_share": 0.333333, "quality": 0.666667, "quality_ci": None, "cost_per_1k": None}
 
 

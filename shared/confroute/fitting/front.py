@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from confroute.errors import CalibrationError
-from confroute.fitting.objective import Interval, Metric, Point
+from confroute.fitting.point import Calls, Interval, Point, fields_of, metrics, values_of
 from confroute.fitting.table import Array, Table
 
 _THRESHOLDS = 100
@@ -52,7 +52,7 @@ class ParetoFront:
         return front_html(self)
 
     @property
-    def metric(self) -> Metric:
+    def metric(self) -> str:
         """What cost means here: USD for a thousand calls where known, else the cloud share."""
         known = all(p.usd_per_1k is not None for p in (self.edge, self.cloud, *self.points))
         return "usd_per_1k" if known else "cloud_share"
@@ -97,9 +97,7 @@ class ParetoFront:
 
     def cost(self, point: Point) -> float:
         """A point's cost, in the unit of `metric`."""
-        value = point.usd_per_1k if self.metric == "usd_per_1k" else point.cloud_share
-        assert value is not None
-        return value
+        return point.value(self.metric)
 
     def worth(self, point: Point) -> float:
         """A point's quality.
@@ -252,31 +250,26 @@ def _oracle(table: Table) -> list[Point]:
 
 
 def _points(table: Table, choice: _Choice, weights: Array | None) -> list[Point]:
-    sent = choice.sent
-    quality = np.where(sent, table.cloud_quality[:, None], table.edge_quality[:, None])
-    costs = {name: _spent(table, choice, name) for name in table.draft}
-    spread = None if weights is None else _intervals(weights, quality)
-    money = None if weights is None else _intervals(weights, 1000 * costs["usd"])
-    found = []
-    for at, threshold in enumerate(choice.thresholds):
-        seconds = costs["latency_s"][:, at]
-        usd = _mean(costs["usd"][:, at])
-        found.append(
-            Point(
-                name=choice.name,
-                threshold=threshold,
-                cloud_share=float(sent[:, at].mean()),
-                quality=_mean(quality[:, at]),
-                usd_per_1k=None if usd is None else 1000 * usd,
-                latency_s=_mean(seconds),
-                p95_latency_s=None if np.isnan(seconds).any() else float(np.quantile(seconds, 0.95)),
-                sent_tokens=_mean(costs["sent_tokens"][:, at]),
-                energy_j=_mean(costs["energy_j"][:, at]),
-                quality_ci=None if spread is None else spread[at],
-                usd_ci=None if money is None else money[at],
-            )
+    sent = choice.sent.T
+    calls = Calls(
+        cloud=sent.astype(np.float64),
+        quality=np.where(sent, table.cloud_quality, table.edge_quality),
+        **{name: _spent(table, choice, name).T for name in table.draft},
+    )
+    spread = {
+        name: _intervals(weights, np.ascontiguousarray(one.per_call(calls).T))
+        for name, one in metrics().items()
+        if one.interval and weights is not None
+    }
+    return [
+        Point(
+            name=choice.name,
+            threshold=threshold,
+            intervals={name: ends for name, of_all in spread.items() if (ends := of_all[at]) is not None},
+            **fields_of(values),
         )
-    return found
+        for at, (threshold, values) in enumerate(zip(choice.thresholds, values_of(calls), strict=True))
+    ]
 
 
 def _spent(table: Table, choice: _Choice, name: str) -> Array:
@@ -286,11 +279,6 @@ def _spent(table: Table, choice: _Choice, name: str) -> Array:
     if choice.evidence:
         total = total + table.samples[name][:, None]
     return total
-
-
-def _mean(values: Array) -> float | None:
-    found = float(values.mean())
-    return found if math.isfinite(found) else None
 
 
 def _intervals(weights: Array, values: Array) -> list[Interval | None]:

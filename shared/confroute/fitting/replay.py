@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from confroute.budget import Budget
 from confroute.decision import Decision
 from confroute.errors import AllTiersFailedError, CalibrationError, TierError
+from confroute.fitting.point import Calls, Interval, Point, fields_of, metrics, values_of
 from confroute.fitting.rates import Bill, Rates
 from confroute.fitting.recorded import RecordedCalls, replayed, request_of
 from confroute.flow import Policy, drive
@@ -21,6 +22,7 @@ from confroute.recording import RecordedSample, Row
 from confroute.recording.grade import answer_in, graded
 from confroute.registry import parts_of
 from confroute.state import MemoryStore, Store
+from confroute.stats.arrays import Array
 from confroute.stats.metrics import bootstrap_ci
 from confroute.types import JSON, Generation
 
@@ -56,39 +58,26 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
-    """What a policy does on recorded calls. None marks what the run does not tell.
+class Expected(Point):
+    """What a policy does on recorded calls: every metric, None where the run does not tell it.
 
     Attributes
     ----------
     n : int
         Calls.
-    cloud_share : float in [0, 1]
-    quality : float in [0, 1] or None
-    quality_ci : tuple of float or None
-        95 % bootstrap interval.
-    cost_per_1k : float or None
-        USD for a thousand calls, discarded drafts and samples included.
-    latency_s, p95_latency_s : float or None
-        Mean and 95th percentile.
-    sent_tokens : float or None
-        Mean prompt tokens that left for the cloud.
-    energy_j : float or None
-        Mean.
     samples : float
         Mean further answers drawn.
     """
 
+    name: str = "policy"
+    threshold: float | None = None
     n: int
-    cloud_share: float
-    quality: float | None
-    quality_ci: tuple[float, float] | None
-    cost_per_1k: float | None
-    latency_s: float | None
-    p95_latency_s: float | None
-    sent_tokens: float | None
-    energy_j: float | None
     samples: float
+
+    @property
+    def cost_per_1k(self) -> float | None:
+        """USD for a thousand calls, discarded drafts and samples included."""
+        return self.usd_per_1k
 
     def to_dict(self) -> dict[str, JSON]:
         """JSON form: the four numbers of ``confroute fit`` and ``confroute apply``."""
@@ -197,28 +186,26 @@ def expected(outcomes: Iterable[Outcome], *, seed: int = 0) -> Expected:
     if not done:
         msg = "no recorded call to replay: expected one graded row at least"
         raise CalibrationError(msg)
-    quality = np.array([o.quality for o in done])
-    seconds = np.array([o.bill.latency_s for o in done])
-    known = bool(np.isfinite(quality).all())
-    usd = _mean([o.bill.usd for o in done])
+    calls = Calls(
+        cloud=np.array([[float(o.cloud) for o in done]]),
+        quality=np.array([[o.quality for o in done]]),
+        **{one.name: np.array([[getattr(o.bill, one.name) for o in done]]) for one in fields(Bill)},
+    )
+    (values,) = values_of(calls)
+    known = {name for name, one in metrics().items() if one.interval and values[name] is not None}
     drawn = [s.n for o in done if o.decision for s in o.decision.steps if s.kind == "sample"]
     return Expected(
         n=len(done),
-        cloud_share=float(np.mean([o.cloud for o in done])),
-        quality=float(quality.mean()) if known else None,
-        quality_ci=bootstrap_ci(np.mean, quality, seed=seed) if known else None,
-        cost_per_1k=None if usd is None else 1000 * usd,
-        latency_s=_mean(seconds.tolist()),
-        p95_latency_s=float(np.quantile(seconds, 0.95)) if np.isfinite(seconds).all() else None,
-        sent_tokens=_mean([o.bill.sent_tokens for o in done]),
-        energy_j=_mean([o.bill.energy_j for o in done]),
         samples=sum(drawn) / len(done),
+        intervals={name: _interval(metrics()[name].per_call(calls)[0], seed) for name in known},
+        **fields_of(values),
     )
 
 
-def _mean(values: list[float]) -> float | None:
-    found = float(np.mean(values))
-    return found if math.isfinite(found) else None
+def _interval(values: Array, seed: int) -> Interval:
+    found = bootstrap_ci(np.mean, values, seed=seed)
+    assert found is not None, "every value is finite"
+    return found
 
 
 def _rounded(value: float | None) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from confroute.recording.signals import live_signals
 from confroute.signals import Recorded, Signal
 
 Array = npt.NDArray[np.float64]
-_BILL = ("usd", "latency_s", "sent_tokens", "energy_j")
+_BILL = tuple(one.name for one in fields(Bill))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

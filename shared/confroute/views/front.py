@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from confroute.views.fit import front_svg
+from confroute.views.fit import cells, front_svg, labels
 from confroute.views.html import fragment, table
 
 if TYPE_CHECKING:
     from confroute.fitting.front import ParetoFront
-    from confroute.fitting.objective import Point
-
-_HEAD = ("", "threshold", "cloud share", "quality", "95 %", "USD for 1000", "seconds", "p95 seconds")
+    from confroute.fitting.point import Point
 
 
 def front_text(front: ParetoFront) -> str:
@@ -42,7 +40,7 @@ def front_parts(front: ParetoFront, *, chosen: Point | None = None) -> Iterable[
     if graded:
         yield front_svg(front, chosen=chosen)
     named = _named(front) + ([] if chosen is None else [("chosen", chosen)])
-    yield table(_HEAD, [_row(name, point) for name, point in named])
+    yield table(("", "threshold", *labels(brief=True)), [_row(name, point) for name, point in named])
     if not graded:
         yield "<p class='q'>the cloud is not graded: no quality to draw</p>"
     elif front.break_even is not None:
@@ -63,9 +61,4 @@ def _brief(point: Point) -> str:
 
 def _row(name: str, point: Point) -> list[str | float | None]:
     threshold = "-" if point.threshold is None else f"{point.threshold:.4g}"
-    ends = point.quality_ci
-    interval = "-" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
-    return [
-        *(name, threshold, point.cloud_share, point.quality, interval),
-        *(point.usd_per_1k, point.latency_s, point.p95_latency_s),
-    ]
+    return [name, threshold, *cells(point, brief=True)]

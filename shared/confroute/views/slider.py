@@ -12,7 +12,7 @@ from confroute.views.html import fragment, table
 
 if TYPE_CHECKING:
     from confroute.fitting.front import ParetoFront
-    from confroute.fitting.objective import Point
+    from confroute.fitting.point import Point
 
 _ROWS = 11
 
