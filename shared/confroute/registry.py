@@ -29,6 +29,8 @@ Settings: TypeAlias = Mapping[str, object]
 
 # Importing these makes all that ships known; a program that uses none of them does not pay for them.
 _SHIPPED = ("signals", "policy", "budget", "drift", "learning", "prices", "certificate")
+# What files written before a class got its present name call it.
+_RENAMED = {"Head": "LogisticCalibrator", "Curve": "MonotoneInterpolator"}
 _BY_METHOD: tuple[tuple[str, Kind], ...] = (
     ("measure", "signal"),
     ("match", "equivalence"),
@@ -224,7 +226,7 @@ def entry_named(name: str) -> Entry | None:
     """The entry of a name or an alias; None where nothing is known by it."""
     if name not in _entries:
         _import_shipped()
-    return _entries.get(name)
+    return _entries.get(name) or _entries.get(_RENAMED.get(name, ""))
 
 
 def entry_of(value: object) -> Entry | None:

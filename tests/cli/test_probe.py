@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from confroute.cli import main
 from confroute.recording import RecordedSample, Row, Side, write_rows
-from confroute.signals.probe import Weights
+from confroute.signals.probe import ProbeWeights
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_probe_is_fitted_judged_and_written(run, tmp_path, capsys, target):
     low, high = told["auroc_ci"]
     assert 0.95 < low <= told["auroc"] <= high
     assert ("auroc_of_wrong" in told) == (target != "wrong")
-    assert Weights.load(out).target == target
+    assert ProbeWeights.load(out).target == target
 
 
 def test_misuse_is_refused(run, tmp_path, capsys):

@@ -21,16 +21,16 @@ from confroute.models.prompt_cache import prompts_kept  # noqa: E402
 from confroute.recording import Row, Side  # noqa: E402
 from confroute.recording.probes import fit_probe  # noqa: E402
 from confroute.signals.mc_dropout import decompose  # noqa: E402
-from confroute.signals.probe import Weights  # noqa: E402
+from confroute.signals.probe import ProbeWeights  # noqa: E402
 from confroute.types import Message  # noqa: E402
 
 ASK = [Message(role="user", text="Where did the cat sit?")]
 
 
-def weights(layers: tuple[int, ...] = (1,), width: int = 32) -> Weights:
+def weights(layers: tuple[int, ...] = (1,), width: int = 32) -> ProbeWeights:
     rng = np.random.default_rng(0)
     size = len(layers) * width
-    return Weights(
+    return ProbeWeights(
         layers=layers,
         mean=rng.normal(size=size),
         scale=np.full(size, 2.0),
@@ -184,7 +184,7 @@ def test_a_fitted_probe_ranks_new_rows(tmp_path: Path) -> None:
     assert fitted.weights.layers == (8,)
     assert auroc(fitted.out_of_fold, fitted.target) > 0.95
     fitted.weights.save(tmp_path / "probe.safetensors")
-    again = Weights.load(tmp_path / "probe.safetensors")
+    again = ProbeWeights.load(tmp_path / "probe.safetensors")
     x = rng.normal(size=(5, 64))
     assert again.probability(x).tolist() == fitted.weights.probability(x).tolist()
     assert (again.layers, again.about) == (fitted.weights.layers, fitted.weights.about)
@@ -211,4 +211,4 @@ def test_too_little_to_fit_and_no_probe_to_read(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="0 rows with hidden states"):
         fit_probe([Row(id="a", edge=Side(text="A", quality=1.0))], tmp_path)
     with pytest.raises(PolicyError, match="is no probe that this confroute reads"):
-        Weights.load(tmp_path / "none.safetensors")
+        ProbeWeights.load(tmp_path / "none.safetensors")

@@ -33,7 +33,7 @@ from confroute.recording.signals import (
 from confroute.registry import KINDS, columns, entries, not_recorded
 from confroute.signals import Combined, Ensemble, McDropout, Recorded, Signal
 from confroute.signals.mc_dropout import DropoutPasses
-from confroute.signals.probe import Weights
+from confroute.signals.probe import ProbeWeights
 from confroute.types import Context, Generation
 
 SAMPLES = 4
@@ -126,7 +126,7 @@ def no_models():
 def probe(tmp_path_factory):
     """The file of a probe of two numbers."""
     path = tmp_path_factory.mktemp("probe") / "probe.safetensors"
-    weights = Weights(
+    weights = ProbeWeights(
         layers=(1,),
         mean=np.zeros(2),
         scale=np.ones(2),

@@ -6,7 +6,7 @@ from confroute.fitting.front import ParetoFront, front_of
 from confroute.fitting.objective import Limit, Objective
 from confroute.fitting.point import Calls, Metric, Point, metric, metrics
 from confroute.fitting.rates import Bill, Rates
-from confroute.fitting.replay import Expected, Outcome, expected, replay
+from confroute.fitting.replay import Expected, ReplayedCall, expected, replay
 from confroute.fitting.table import Table, table_of
 
 __all__ = [
@@ -19,10 +19,10 @@ __all__ = [
     "MaxLoss",
     "Metric",
     "Objective",
-    "Outcome",
     "ParetoFront",
     "Point",
     "Rates",
+    "ReplayedCall",
     "Table",
     "crossfit_combined",
     "expected",

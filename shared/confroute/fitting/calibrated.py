@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from confroute.fitting.choice import Choice
+from confroute.fitting.choice import SignalChoice
 from confroute.fitting.combine import predicted, uncalibrated
 from confroute.fitting.table import Array, Table
 from confroute.recording.evaluation import Bin, reliability
@@ -54,12 +54,12 @@ class Calibration:
     after: Reliability | None
 
 
-def calibration_of(choice: Choice, table: Table, uncertainty: Array, *, seed: int = 0) -> Calibration:
+def calibration_of(choice: SignalChoice, table: Table, uncertainty: Array, *, seed: int = 0) -> Calibration:
     """Reliability before and after calibration.
 
     Parameters
     ----------
-    choice : Choice
+    choice : SignalChoice
     table : Table
         Rows that had no part in the choice.
     uncertainty : array of float, shape (n,)

@@ -24,7 +24,7 @@ _WORTH_IT = 0.002
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class SignalChoice:
     """The signal that was chosen, and what it was chosen from.
 
     Attributes
@@ -45,7 +45,7 @@ class Choice:
     ece: dict[str, float]
 
 
-def uncertainty_of(choice: Choice, table: Table) -> Array:
+def uncertainty_of(choice: SignalChoice, table: Table) -> Array:
     """The chosen signal's value on each row; NaN where it was not measured."""
     if not isinstance(choice.signal, Combined):
         return table.signal(choice.column)
@@ -54,7 +54,7 @@ def uncertainty_of(choice: Choice, table: Table) -> Array:
     return wrong if gain is None or choice.signal.decides == "wrong" else gain
 
 
-def named(table: Table, column: str) -> Choice:
+def named(table: Table, column: str) -> SignalChoice:
     """The choice of a signal by name.
 
     Raises
@@ -65,7 +65,7 @@ def named(table: Table, column: str) -> Choice:
     if column not in table.columns:
         msg = f"no recorded row holds signal {column!r}: expected one of {', '.join(table.columns) or 'none'}"
         raise CalibrationError(msg)
-    return Choice(column=column, signal=table.signal_of(column), scores={}, ece={})
+    return SignalChoice(column=column, signal=table.signal_of(column), scores={}, ece={})
 
 
 def live_columns(table: Table) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ def live_columns(table: Table) -> tuple[str, ...]:
 
 def chosen(
     table: Table, *, combine: bool | None = None, columns: Collection[str] | None = None, seed: int = 0
-) -> Choice:
+) -> SignalChoice:
     """The best signal on these rows, or the combination where it is better out of fold.
 
     Parameters
@@ -104,7 +104,7 @@ def chosen(
         raise CalibrationError(msg)
     best = max(scores, key=lambda name: scores[name])
     errors = _single_ece(table, best, seed)
-    single = Choice(column=best, signal=table.signal_of(best), scores=scores, ece=errors)
+    single = SignalChoice(column=best, signal=table.signal_of(best), scores=scores, ece=errors)
     if combine is False or (combine is None and table.n < LEAST_TO_COMBINE):
         return single
     if table.n < LEAST_TO_COMBINE:
@@ -113,7 +113,7 @@ def chosen(
     return _combined(table, single, cloud, force=combine is True, seed=seed)
 
 
-def _combined(table: Table, single: Choice, cloud: Array, *, force: bool, seed: int) -> Choice:
+def _combined(table: Table, single: SignalChoice, cloud: Array, *, force: bool, seed: int) -> SignalChoice:
     names = _members(table, single.scores) or [single.column]
     signals = {name: table.signal_of(name) for name in names}
     matrix, graded = table.matrix(names), table.cloud_quality if table.cloud_graded else None
@@ -127,8 +127,8 @@ def _combined(table: Table, single: Choice, cloud: Array, *, force: bool, seed: 
         errors["combined"] = found
     if force or score > single.scores[single.column] + _WORTH_IT:
         fitted = fit_combined(signals, matrix, table.edge_quality, graded)
-        return Choice(column="combined", signal=fitted, scores=scores, ece=errors)
-    return Choice(column=single.column, signal=single.signal, scores=scores, ece=errors)
+        return SignalChoice(column="combined", signal=fitted, scores=scores, ece=errors)
+    return SignalChoice(column=single.column, signal=single.signal, scores=scores, ece=errors)
 
 
 def _members(table: Table, scores: dict[str, float]) -> list[str]:

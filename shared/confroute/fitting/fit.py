@@ -12,7 +12,7 @@ import numpy as np
 from confroute.certificate import Certificate, Loss
 from confroute.errors import CalibrationError
 from confroute.fitting.calibrated import Calibration, calibration_of
-from confroute.fitting.choice import Choice, chosen, live_columns, named, uncertainty_of
+from confroute.fitting.choice import SignalChoice, chosen, live_columns, named, uncertainty_of
 from confroute.fitting.front import ParetoFront, front_of
 from confroute.fitting.objective import Objective
 from confroute.fitting.rates import Rates
@@ -36,7 +36,7 @@ def left_out(table: Table, columns: tuple[str, ...]) -> list[str]:
     ]
 
 
-def about(choice: Choice, table: Table, uncertainty: Array) -> list[str]:
+def about(choice: SignalChoice, table: Table, uncertainty: Array) -> list[str]:
     """Of the chosen signal: where it is missing, whether it works live, what it was compared with."""
     notes = []
     missing = int(np.isnan(uncertainty).sum())
@@ -114,7 +114,7 @@ class Fit:
         By replaying it on the rows that the signal was not chosen on.
     front : ParetoFront
         What other thresholds would have done on these.
-    choice : Choice
+    choice : SignalChoice
     calibration : Calibration
         Of P(edge wrong) on the rows that the threshold comes from.
     selected_on, n : int
@@ -128,7 +128,7 @@ class Fit:
     policy: Cascade
     expected: Expected
     front: ParetoFront = field(repr=False)
-    choice: Choice = field(repr=False)
+    choice: SignalChoice = field(repr=False)
     calibration: Calibration = field(repr=False)
     selected_on: int
     n: int
@@ -257,7 +257,7 @@ def samples(signal: Signal) -> bool:
 
 def _best(
     table: Table, columns: Sequence[str], *, combine: bool | None, seed: int
-) -> tuple[Choice, Table, int]:
+) -> tuple[SignalChoice, Table, int]:
     """The signal chosen on a part of the rows, the other rows, and the part's size."""
     selection = _drawn(table.n, seed)
     choice = chosen(table.part(selection), combine=combine, columns=columns, seed=seed)

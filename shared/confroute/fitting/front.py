@@ -173,7 +173,7 @@ def _share(point: Point) -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Choice:
+class _Routing:
     """Ways to route the rows: whether each keeps the draft, and whether it drafted at all."""
 
     name: str
@@ -211,15 +211,15 @@ def front_of(
     if known.size > _THRESHOLDS:
         known = np.unique(np.quantile(known, np.linspace(0, 1, _THRESHOLDS), method="inverted_cdf"))
     weights = _resampled(table.n, resamples, seed)
-    ways = _Choice(
+    ways = _Routing(
         name="threshold",
         sent=~(u[:, None] <= known[None, :]),
         thresholds=known.tolist(),
         evidence=sampled,
     )
     all_rows = np.ones((table.n, 1), dtype=bool)
-    edge = _Choice(name="edge", sent=table.failed[:, None], thresholds=[None], evidence=False)
-    cloud = _Choice(name="cloud", sent=all_rows, thresholds=[None], evidence=False, drafts=False)
+    edge = _Routing(name="edge", sent=table.failed[:, None], thresholds=[None], evidence=False)
+    cloud = _Routing(name="cloud", sent=all_rows, thresholds=[None], evidence=False, drafts=False)
     return ParetoFront(
         points=tuple(_points(table, ways, weights)),
         edge=_points(table, edge, weights)[0],
@@ -246,10 +246,10 @@ def _oracle(table: Table) -> list[Point]:
     counts = np.unique(np.linspace(0, best, min(best + 1, _THRESHOLDS)).round().astype(int))
     place = np.argsort(order, kind="stable")
     sent = place[:, None] < counts[None, :]
-    return _points(table, _Choice(name="oracle", sent=sent, thresholds=[None] * counts.size), None)
+    return _points(table, _Routing(name="oracle", sent=sent, thresholds=[None] * counts.size), None)
 
 
-def _points(table: Table, choice: _Choice, weights: Array | None) -> list[Point]:
+def _points(table: Table, choice: _Routing, weights: Array | None) -> list[Point]:
     sent = choice.sent.T
     calls = Calls(
         cloud=sent.astype(np.float64),
@@ -272,7 +272,7 @@ def _points(table: Table, choice: _Choice, weights: Array | None) -> list[Point]
     ]
 
 
-def _spent(table: Table, choice: _Choice, name: str) -> Array:
+def _spent(table: Table, choice: _Routing, name: str) -> Array:
     total = np.where(choice.sent, table.cloud[name][:, None], 0.0)
     if choice.drafts:
         total = total + table.draft[name][:, None]

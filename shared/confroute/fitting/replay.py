@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class ReplayedCall:
     """One recorded call as the policy would have routed it.
 
     Attributes
@@ -91,7 +91,7 @@ class Expected(Point):
 
 def replay(
     policy: Policy, rows: Sequence[Row], *, rates: Rates | None = None, progress: Progress | None = None
-) -> list[Outcome]:
+) -> list[ReplayedCall]:
     """Route every recorded call by `policy`.
 
     Parameters
@@ -107,7 +107,7 @@ def replay(
 
     Returns
     -------
-    list of Outcome
+    list of ReplayedCall
         One a row, in order.
 
     Raises
@@ -146,15 +146,15 @@ def on_row(policy: Any, row: Row, store: Store) -> Any:
     return replace(policy, **changes)
 
 
-def _routed(policy: Policy, row: Row, rates: Rates, *, edge: str) -> Outcome:
+def _routed(policy: Policy, row: Row, rates: Rates, *, edge: str) -> ReplayedCall:
     calls = RecordedCalls(row=row, rates=rates, edge=edge)
     request = request_of(row)
     try:
         routed = drive(policy.flow(request), calls)
     except (TierError, AllTiersFailedError):
-        return Outcome(id=row.id, decision=calls.failure, failed=True, quality=0.0, bill=calls.bill)
+        return ReplayedCall(id=row.id, decision=calls.failure, failed=True, quality=0.0, bill=calls.bill)
     decision = replace(routed.decision, route="edge" if routed.decision.route == edge else "cloud")
-    return Outcome(
+    return ReplayedCall(
         id=row.id, decision=decision, quality=_quality(row, decision, routed.generation), bill=calls.bill
     )
 
@@ -174,7 +174,7 @@ def _quality(row: Row, decision: Decision, answer: Generation) -> float:
     return math.nan if grade is None else grade
 
 
-def expected(outcomes: Iterable[Outcome], *, seed: int = 0) -> Expected:
+def expected(outcomes: Iterable[ReplayedCall], *, seed: int = 0) -> Expected:
     """Means over replayed calls, with an interval of the quality.
 
     Raises

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from confroute.errors import PolicyError
 from confroute.registry import from_plain, register, to_plain
@@ -127,7 +127,7 @@ def _text(plain: object) -> str:
     return json.dumps({"format": FORMAT, "version": VERSION, "policy": plain}, indent=2) + "\n"
 
 
-def _policy_in(text: str, beside: Path | None, encoder: object) -> object:
+def _policy_in(text: str, beside: Path | None, encoder: object) -> Any:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:

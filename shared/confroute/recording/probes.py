@@ -13,7 +13,7 @@ import numpy.typing as npt
 from confroute.errors import CalibrationError
 from confroute.recording.rows import Row
 from confroute.recording.signals import measured
-from confroute.signals.probe import Weights
+from confroute.signals.probe import ProbeWeights
 from confroute.signals.semantic_entropy import SemanticEntropy
 from confroute.stats.logistic import ridge_logistic
 
@@ -24,20 +24,20 @@ _LEAST_ROWS = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fitted:
+class FittedProbe:
     """A probe and what it says of its own rows out of fold.
 
     Attributes
     ----------
-    weights : Weights
-        Fitted on all rows.
+    weights : ProbeWeights
+        FittedProbe on all rows.
     ids : tuple of str
     out_of_fold : ndarray of float64 in (0, 1), shape (n,)
         Probability by a probe, layer and penalty included, that was chosen and fitted without the row.
     target : ndarray of float64, 0 or 1, shape (n,)
     """
 
-    weights: Weights
+    weights: ProbeWeights
     ids: tuple[str, ...]
     out_of_fold: Floats = field(compare=False)
     target: Floats = field(compare=False)
@@ -45,7 +45,7 @@ class Fitted:
 
 def fit_probe(
     rows: Sequence[Row], folder: str | Path, *, target: Target = "wrong", folds: int = 5, seed: int = 0
-) -> Fitted:
+) -> FittedProbe:
     """Fit a logistic probe on the hidden states that `confroute record --hidden` kept.
 
     Parameters
@@ -91,7 +91,7 @@ def fit_probe(
         out_of_fold[apart] = part.probability(states[layers.index(part.layers[0])][apart])
     weights = replace(_chosen(layers, states, y, folds, seed), target=target)
     about = {**weights.about, "rows": len(y), "positive": int(y.sum()), "model": pairs[0][0].edge.model}
-    return Fitted(
+    return FittedProbe(
         weights=replace(weights, about=about),
         ids=tuple(row.id for row, _ in pairs),
         out_of_fold=out_of_fold,
@@ -128,7 +128,7 @@ def _states(rows: Sequence[Row], folder: Path) -> tuple[list[int], Floats]:
     return layers, np.asarray(stacked, dtype=np.float64)
 
 
-def _chosen(layers: Sequence[int], states: Floats, y: Floats, folds: int, seed: int) -> Weights:
+def _chosen(layers: Sequence[int], states: Floats, y: Floats, folds: int, seed: int) -> ProbeWeights:
     fold = np.random.default_rng(seed + 1).permutation(len(y)) % folds
     best: tuple[float, int, float] | None = None
     for at in range(len(layers)):
@@ -151,10 +151,10 @@ def _loss(x: Floats, y: Floats, fold: npt.NDArray[np.int64], penalty: float) -> 
     return total / len(y)
 
 
-def _logistic(x: Floats, y: Floats, penalty: float) -> Weights:
+def _logistic(x: Floats, y: Floats, penalty: float) -> ProbeWeights:
     """Ridge logistic regression on standardised columns."""
     mean, scale = x.mean(axis=0), x.std(axis=0)
     scale = np.where(scale > 0, scale, 1.0)
     z = (x - mean) / scale
     bias, weights = ridge_logistic(z, y, penalty=penalty)
-    return Weights(layers=(0,), mean=mean, scale=scale, weights=weights, bias=bias, target="")
+    return ProbeWeights(layers=(0,), mean=mean, scale=scale, weights=weights, bias=bias, target="")

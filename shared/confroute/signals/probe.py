@@ -22,7 +22,7 @@ FORMAT, VERSION = "confroute-probe", 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Weights:
+class ProbeWeights:
     """A fitted probe; made by `confroute.recording.probes.fit_probe`.
 
     Attributes
@@ -75,7 +75,7 @@ class Weights:
         path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> Weights:
+    def load(cls, path: str | Path) -> ProbeWeights:
         """Read what `save` wrote.
 
         Raises
@@ -115,8 +115,8 @@ def _safetensors() -> Any:
 
 
 @lru_cache(maxsize=8)
-def _loaded(path: str) -> Weights:
-    return Weights.load(path)
+def _loaded(path: str) -> ProbeWeights:
+    return ProbeWeights.load(path)
 
 
 @register(
@@ -132,7 +132,7 @@ class Probe:
     Parameters
     ----------
     path : str
-        What `Weights.save` wrote; read once a process.
+        What `ProbeWeights.save` wrote; read once a process.
 
     Notes
     -----

@@ -22,7 +22,7 @@ from confroute.stats.tails import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class TestedThreshold:
     """Where a walk ended.
 
     Attributes
@@ -62,7 +62,7 @@ class _Test:
     allows: str
 
 
-def fixed_sequence(rows: Slice, target: Target, *, horizon: float | None, seed: int) -> Found:
+def fixed_sequence(rows: Slice, target: Target, *, horizon: float | None, seed: int) -> TestedThreshold:
     """Learn-then-Test with fixed-sequence testing (Angelopoulos et al., arXiv 2110.01052).
 
     Thresholds are tested from the most cautious on, each at the full level delta, and the first that is not proved
@@ -91,7 +91,7 @@ def fixed_sequence(rows: Slice, target: Target, *, horizon: float | None, seed: 
             "record more rows, or allow more loss or less confidence"
         )
         raise CalibrationError(msg)
-    return Found(
+    return TestedThreshold(
         threshold=float(rows.grid[passed - 1]),
         method=test.method,
         observed=_mean(rows, target.loss, passed - 1),
@@ -99,7 +99,7 @@ def fixed_sequence(rows: Slice, target: Target, *, horizon: float | None, seed: 
     )
 
 
-def expected_control(rows: Slice, loss: Loss, *, alpha: float) -> Found:
+def expected_control(rows: Slice, loss: Loss, *, alpha: float) -> TestedThreshold:
     """Conformal risk control (Angelopoulos et al., arXiv 2208.02814): a bound on the expected loss of the next call.
 
     Raises
@@ -118,7 +118,7 @@ def expected_control(rows: Slice, loss: Loss, *, alpha: float) -> Found:
         )
         raise CalibrationError(msg)
     at = int(fits[-1])
-    return Found(threshold=float(rows.grid[at]), method="crc", observed=_mean(rows, loss, at))
+    return TestedThreshold(threshold=float(rows.grid[at]), method="crc", observed=_mean(rows, loss, at))
 
 
 def _mean(rows: Slice, loss: Loss, at: int) -> float:
