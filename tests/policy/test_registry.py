@@ -353,7 +353,7 @@ def test_what_measured_a_column_decides_over_its_name(rows):
         replace(row, measured_by={"mine": {"class": "Missing"}}, signals={"mine": 0.1}) for row in rows[:20]
     ]
     (note,) = [n for n in fit(odd, CloudShare(share=0.0), signal="mine").notes if "replayed only" in n]
-    assert "what measured it cannot be made here (unknown class 'Missing'" in note
+    assert "the signal that measured it cannot be made here (unknown class 'Missing'" in note
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Recording: one prompt to one row, with the edge's answers, the cloud's and every signal asked for."""
+"""Recording: from one prompt to one row, with the answers of edge and cloud and the chosen signals."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from confroute.remediation import told
 from confroute.signals.base import alternatives_wanted
 from confroute.types import JSON, Generation, Message
 
-# They hold for every row: kept in each of them, a run of a thousand rows would be a thousand times the same error.
+# These errors hold for every row: kept per row, they would fill a run of a thousand rows with one error.
 _SET_UP = (MissingExtraError, ModelError, PolicyError)
 States = Callable[[str, npt.NDArray[np.float32]], str]
 
 
 class Recorded(Protocol):
-    """A model to be recorded: unlike a `Speaker` it answers every ask of a signal, hidden states included."""
+    """A model to record: unlike a `Speaker` it answers every ask of a signal, hidden states included."""
 
     @property
     def model(self) -> str:
@@ -39,11 +39,11 @@ class Recorded(Protocol):
         ...
 
     def call(self, messages: tuple[Message, ...], tier: str) -> Call:
-        """What answers asks of `tier` behind these messages; may be called from several threads."""
+        """Make the function that answers asks of `tier` after these messages; several threads may call it."""
         ...
 
     def options(self, messages: tuple[Message, ...], draft: Generation) -> Mapping[str, float] | None:
-        """Log-probability, in nats, of each listed option letter as the first token; None where unknown."""
+        """Log-probability, in nats, of each listed option letter as the first token; None if unknown."""
         ...
 
 
@@ -55,20 +55,20 @@ class Recorder:
     ----------
     edge : Recorded
     cloud : Recorded or None
-        None keeps what the input rows say of a cloud.
+        None keeps the cloud's answers that the input rows hold.
     samples : int
         Further answers of the edge, at `temperature`.
     temperature : float
     signals : mapping of str to callable
-        By name, what makes the signal for n samples; what they ask for is asked of the edge.
+        By column, the function that makes the signal for n samples; the edge answers its asks.
     members : mapping of str to Recorded
-        Further models that an `Ensemble` among the signals asks, by the names that it knows them by.
+        Further models, by the names under which an `Ensemble` among the signals asks them.
     top_logprobs : int or None
-        Alternatives a token that the draft is asked for, and that its row then holds; None for as many as `signals` read.
+        Alternatives per token to request with the draft and to keep in the row; None for as many as `signals` read.
     hidden : tuple of int
-        Layers whose hidden states behind the prompt are kept, by `states`.
+        Layers whose hidden states at the end of the prompt are kept by `states`.
     states : callable or None
-        Keeps the hidden states of one id and returns where.
+        Stores the hidden states of one id and returns where.
     system : str or None
         A system message before every prompt.
     edge_price, cloud_price : Price or None
@@ -88,7 +88,7 @@ class Recorder:
     cloud_price: Price | None = None
 
     def row(self, given: Row) -> Row:
-        """Record one prompt; failures of a model stand in the row's `error`.
+        """Record one prompt; a model that fails leaves its error in the row.
 
         Raises
         ------
@@ -109,7 +109,7 @@ class Recorder:
         return replace(row, extra={**extra, **({"unmeasured": dict(asking.errors)} if asking.errors else {})})
 
     def _call(self, messages: tuple[Message, ...]) -> Call:
-        """What answers asks of the edge and of the ensemble's members."""
+        """Make the function that answers asks of the edge and of the ensemble's members."""
         calls = {
             name: model.call(messages, name) for name, model in {"edge": self.edge, **self.members}.items()
         }
@@ -166,7 +166,7 @@ class Recorder:
 
 @dataclass(slots=True, kw_only=True)
 class _Asking:
-    """The edge's asks of one row: each different one is done once and timed."""
+    """The asks of one row: each distinct one is done once, and timed."""
 
     ask: Callable[[Ask], Evidence]
     latency_s: dict[str, float] = field(default_factory=dict)
@@ -174,7 +174,7 @@ class _Asking:
     done: dict[Ask, Evidence] = field(default_factory=dict)
 
     def answers(self, ask: Draft | Sample) -> list[Generation]:
-        """Answers, at least one."""
+        """Get at least one answer."""
         found = self._timed(ask).generations
         if not found:
             msg = f"{type(ask).__name__.lower()}: the model returned no answer"
@@ -182,7 +182,7 @@ class _Asking:
         return list(found)
 
     def evidence(self, ask: Ask) -> Evidence:
-        """Evidence of a signal's ask; whatever fails makes the signal unavailable, with the reason kept."""
+        """Get the evidence that a signal asks for; a failure makes the signal unavailable and keeps the reason."""
         try:
             return self._timed(ask)
         except _SET_UP:
@@ -218,14 +218,14 @@ def _answered(given: Row, answer: Generation, model: str, price: Price | None) -
 
 
 def _numbers(logprobs: tuple[float, ...] | None) -> tuple[float, ...] | None:
-    """None where one is no finite number: JSON cannot hold it, and no signal would take the others."""
+    """The log-probabilities, or None if one is not finite: JSON cannot hold it, and signals would refuse the rest."""
     return None if logprobs is None or not all(map(math.isfinite, logprobs)) else logprobs
 
 
 def _alternatives(answer: Generation) -> dict[str, JSON]:
     if not answer.top_logprobs:
         return {}
-    # A probability of 0 comes as minus infinity from some servers, which JSON cannot hold.
+    # Some servers send minus infinity for a probability of 0, which JSON cannot hold.
     return {
         TOP_LOGPROBS: [
             [[token, round(nats, 6)] for token, nats in top if nats > -math.inf]
@@ -244,10 +244,10 @@ def _sample(given: Row, drawn: Generation) -> RecordedSample:
 
 
 def recorded(rows: Iterable[Row], recorder: Recorder, *, concurrency: int = 1) -> Iterator[Row]:
-    """Record rows, `concurrency` at a time, in the order in which they end.
+    """Record rows, `concurrency` at a time, and yield each as soon as it is done.
 
-    What was begun is ended before an error of set-up leaves this; no more than `concurrency` rows are begun at once,
-    so whoever stops asking stops the calls.
+    Rows in progress are finished before an error is raised. Rows are started one by one as others end, so a caller that
+    stops iterating stops the calls.
     """
     if concurrency == 1:
         yield from map(recorder.row, rows)

@@ -1,4 +1,4 @@
-"""Signals of recorded rows: measured from what a run holds, kept with what measured them, and found again for new calls."""
+"""Signals of recorded rows: measured offline, stored with what measured them, and made again for new calls."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _NAMED = re.compile(r"\s*([^()=\s]+)\s*=\s*(.+)", re.DOTALL)
 
 
 class _Columns(Mapping[str, Build]):
-    """The registry's columns as they are now: those of a signal that is registered later as well."""
+    """The columns of the registry as it is now, so that a signal that is registered later is included."""
 
     def __getitem__(self, name: str) -> Build:
         return partial(columns()[name].column, name)
@@ -59,22 +59,23 @@ class _Columns(Mapping[str, Build]):
 
 
 SIGNALS: Mapping[str, Build] = _Columns()
-"""What can be measured offline, by column: each entry makes the signal for rows of n samples."""
+"""Every column that can be measured offline, with the function that makes its signal for n samples."""
 
 
 def builds_of(names: Iterable[str]) -> dict[str, Build]:
-    """What ``confroute record --signals`` names: columns of the registry, or signals with their settings.
+    """Read the arguments of ``confroute record --signals``.
 
     Parameters
     ----------
     names : iterable of str
-        Each a column such as "token_logprob.mean", an expression such as ``PTrue()`` whose column is the signal's own
-        name, or COLUMN=EXPRESSION. Settings that count samples are set to the number of recorded ones.
+        Each is a column of the registry such as "token_logprob.mean", a signal with its settings such as ``PTrue()``, whose
+        column is named after the signal, or COLUMN=SIGNAL. Settings that count samples are replaced by the number of
+        recorded samples.
 
     Raises
     ------
     PolicyError
-        Neither, something that is no signal, or a column twice.
+        None of these, an object that is not a signal, or a column twice.
 
     Examples
     --------
@@ -117,7 +118,7 @@ def _for_samples(signal: Any, samples: int) -> Signal:
 
 
 def dropout_builds(passes: int, rates: Iterable[float]) -> dict[str, Build]:
-    """Every statistic of Monte Carlo dropout at some rates, as ``mc_dropout@RATE.STATISTIC``; none for 0 passes."""
+    """Make every statistic of Monte Carlo dropout at these rates, as ``mc_dropout@RATE.STATISTIC``; none for 0 passes."""
     if not passes:
         return {}
     return {
@@ -128,7 +129,7 @@ def dropout_builds(passes: int, rates: Iterable[float]) -> dict[str, Build]:
 
 
 def ensemble_builds(members: Sequence[str]) -> dict[str, Build]:
-    """Every statistic of an ensemble with these members, as ``ensemble.STATISTIC``; none without members."""
+    """Make every statistic of an ensemble of these members, as ``ensemble.STATISTIC``; none without members."""
     if not members:
         return {}
     return {
@@ -138,24 +139,24 @@ def ensemble_builds(members: Sequence[str]) -> dict[str, Build]:
 
 
 def _always(signal: Signal) -> Build:
-    """The same signal for any number of samples."""
+    """Make the same signal for any number of samples."""
     return lambda _samples: signal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownSignal:
-    """One signal of the registry, in words; see `known_signals`.
+    """A signal of the registry, described in words.
 
     Attributes
     ----------
     name : str
-        Its class.
+        Name of its class.
     needs : str
         The evidence that it reads.
     values : str
-        Their range and unit.
+        Range and unit of its uncertainty.
     recorded : str
-        Its columns in recorded runs, or how it gets one, or why it has none.
+        Its columns in recorded runs, or the option that records it, or the reason why it is not recorded.
     """
 
     name: str
@@ -165,7 +166,7 @@ class KnownSignal:
 
 
 def known_signals() -> list[KnownSignal]:
-    """Every signal that is known, by its cost: what ``confroute signals --list`` and the documentation show."""
+    """Describe every registered signal, cheapest first, for ``confroute signals --list`` and the documentation."""
     return [
         KnownSignal(
             name=entry.name, needs=entry.needs, values=_values_of(entry), recorded=_recorded_as(entry)
@@ -197,16 +198,16 @@ def measured(
     ----------
     row : Row
     signal : Signal
-        Its asks for samples of the edge are answered from the row's, whatever temperature they were drawn at.
+        If it asks for samples of the edge, it gets those of the row, at whatever temperature they were drawn.
     work : callable, optional
-        Answers every other ask; without it a signal that asks for more is not measured.
+        Answers all other asks; without it, a signal that asks for anything else is not measured.
     messages : tuple of Message
-        The conversation as it was sent, for signals that repeat it to the edge.
+        The conversation as it was sent, for signals that show it to the edge again.
 
     Returns
     -------
     Measurement or None
-        None where the row does not hold the evidence. Never a low uncertainty instead.
+        None if the row does not hold the evidence. Never a low uncertainty instead.
 
     Examples
     --------
@@ -256,24 +257,25 @@ def with_signals(
     work: Work | None = None,
     messages: tuple[Message, ...] = (),
 ) -> Row:
-    """The row with every signal that its evidence allows; recorded values are kept.
+    """Add every signal to a row for which it holds the evidence; recorded values are kept.
 
     Parameters
     ----------
     row : Row
     signals : mapping of str to callable
-        By column, what makes the signal for n samples.
+        By column, the function that makes the signal for n samples.
     samples : int, optional
-        Use the first so many, 2 or more; rows with fewer are not measured by sampling signals. By default all that
-        a row holds: a run should then hold equally many on every row, since entropies of different n do not compare.
+        Use this many samples, 2 or more; on rows with fewer, sampling signals are not measured. By default all samples of
+        the row are used: every row of a run should then hold the same number, since entropies of different n do not
+        compare.
     work, messages
         See `measured`.
 
     Returns
     -------
     Row
-        `signals` holds None where a signal could not be measured, and `measured_by` every signal that its column's name
-        alone does not tell.
+        In `signals`, None marks a signal that could not be measured. `measured_by` holds each signal that is not the one
+        that the registry knows by the column's name.
 
     Examples
     --------
@@ -293,36 +295,36 @@ def with_signals(
         signal = _drawn_at(build(n), temperature_of(row))
         measurement = measured(row, signal, work=work, messages=messages)
         values[name] = None if measurement is None else measurement.uncertainty
-        if measurement is not None and (made := _told_by(name, signal, n)) is not None:
-            measured_by[name] = made
+        if measurement is not None and (settings := _settings_of(name, signal, n)) is not None:
+            measured_by[name] = settings
     of_all = _option(row)
     if OPTION in signals and of_all is not None:
-        values[OPTION] = of_all  # of every letter, where the alternatives may lack some
+        values[OPTION] = of_all  # from every letter, where the alternatives may lack some
     recorded = {name: value for name, value in row.signals.items() if value is not None or name not in values}
     return replace(row, signals={**values, **recorded}, measured_by=measured_by)
 
 
-def _told_by(name: str, signal: Signal, samples: int) -> JSON:
-    """The signal as a policy file holds it; None where its column tells it, or where no file can hold it."""
+def _settings_of(name: str, signal: Signal, samples: int) -> JSON:
+    """The signal in the form of policy files; None if its column determines it, or if no file can hold it."""
     entry = columns().get(name)
     if entry is not None and _same_measure(entry.column(name, samples), signal):
         return None
     try:
         plain: JSON = to_plain(signal)
     except PolicyError:
-        # Of a class that is not registered: its values can be replayed, and a fit says that nothing else can.
+        # Its class is not registered: its values can only be replayed, and a fit will say so.
         return None
     return plain
 
 
 def temperature_of(row: Row) -> float | None:
-    """The temperature that a row's samples were drawn at; None where it was not recorded."""
+    """The temperature at which a row's samples were drawn; None if it was not recorded."""
     found = row.edge.extra.get("temperature")
     return float(found) if isinstance(found, (int, float)) and found > 0 else None
 
 
 def _drawn_at(signal: Any, temperature: float | None) -> Signal:
-    """A signal of samples with the temperature that the samples it is measured on were drawn at."""
+    """Give a sampling signal the temperature at which the recorded samples were drawn."""
     entry = entry_of(signal)
     if temperature is not None and entry is not None and entry.per_samples:
         signal = replace(signal, temperature=temperature)
@@ -331,14 +333,14 @@ def _drawn_at(signal: Any, temperature: float | None) -> Signal:
 
 
 def _stepwise(signal: Any) -> Signal:
-    """One sample at a time: it changes what a signal costs, not what it measures."""
+    """Let a signal draw one sample at a time, which changes its cost but not what it measures."""
     steps = {"step": 1} if any(one.name == "step" for one in fields(signal)) else {}
     made: Signal = replace(signal, **steps)
     return made
 
 
 def _same_measure(first: Any, second: Any) -> bool:
-    """Whether two signals differ in how samples are drawn at most."""
+    """Whether two signals are equal, but for how their samples are drawn."""
     if type(first) is not type(second):
         return False
     drawing = {one.name for one in fields(first)} & {"step", "temperature"}
@@ -347,19 +349,19 @@ def _same_measure(first: Any, second: Any) -> bool:
 
 
 def live_signals(rows: Sequence[Row], *, samples: int) -> dict[str, Signal | str]:
-    """What measures each recorded column on new calls too, or why nothing does.
+    """Find, for each recorded column, the signal that measures it on new calls.
 
     Parameters
     ----------
     rows : sequence of Row
     samples : int
-        How many the columns were measured by.
+        Number of samples from which the columns were measured.
 
     Returns
     -------
     dict of str to Signal or str
-        A signal that draws samples draws them one at a time, at the temperature of the recorded ones. A text says why a
-        column can be replayed only.
+        Sampling signals draw one sample at a time, at the temperature of the recorded samples. A text instead of a signal
+        is the reason why a column can only be replayed.
 
     Examples
     --------
@@ -368,25 +370,25 @@ def live_signals(rows: Sequence[Row], *, samples: int) -> dict[str, Signal | str
     >>> live_signals([row], samples=0)
     {'token_entropy': TokenEntropy(...), 'mine': 'no signal is known that measures it on new calls'}
     """
-    told: dict[str, list[JSON]] = {}
+    settings: dict[str, list[JSON]] = {}
     for row in rows:
         for name, plain in row.measured_by.items():
-            if plain not in told.setdefault(name, []):
-                told[name].append(plain)
+            if plain not in settings.setdefault(name, []):
+                settings[name].append(plain)
     temperatures = {temperature_of(row) for row in rows if row.edge.samples}
     temperature = temperatures.pop() if len(temperatures) == 1 else None
     names = dict.fromkeys(name for row in rows for name in row.signals)
-    return {name: _live(name, told.get(name, []), samples, temperature) for name in names}
+    return {name: _live(name, settings.get(name, []), samples, temperature) for name in names}
 
 
-def _live(name: str, told: Sequence[JSON], samples: int, temperature: float | None) -> Signal | str:
-    if len(told) > 1:
+def _live(name: str, settings: Sequence[JSON], samples: int, temperature: float | None) -> Signal | str:
+    if len(settings) > 1:
         return "its rows were measured with different settings"
-    if told:
+    if settings:
         try:
-            return _stepwise(from_plain(told[0]))
+            return _stepwise(from_plain(settings[0]))
         except PolicyError as error:
-            return f"what measured it cannot be made here ({error})"
+            return f"the signal that measured it cannot be made here ({error})"
     if name not in columns():
         return "no signal is known that measures it on new calls"
     count = max(LEAST_SAMPLES, samples)
@@ -394,7 +396,7 @@ def _live(name: str, told: Sequence[JSON], samples: int, temperature: float | No
 
 
 def column_of(signal: Signal, row: Row | None = None) -> str:
-    """The column of a recorded row that holds a signal, else the signal's name.
+    """Find the column of recorded rows that holds a signal; the signal's own name if there is none.
 
     Examples
     --------
@@ -404,7 +406,7 @@ def column_of(signal: Signal, row: Row | None = None) -> str:
     """
     if row is not None and row.measured_by and entry_of(signal) is not None:
         for name, plain in row.measured_by.items():
-            if _is_told(signal, plain):
+            if _is_made_by(signal, plain):
                 return name
     count = getattr(signal, "n", LEAST_SAMPLES)
     known = (
@@ -415,7 +417,7 @@ def column_of(signal: Signal, row: Row | None = None) -> str:
     return next(known, signal.name)
 
 
-def _is_told(signal: Signal, plain: JSON) -> bool:
+def _is_made_by(signal: Signal, plain: JSON) -> bool:
     entry = entry_of(signal)
     if entry is None or not isinstance(plain, dict) or plain.get("class") != entry.name:
         return False
@@ -423,7 +425,7 @@ def _is_told(signal: Signal, plain: JSON) -> bool:
 
 
 def _option(row: Row) -> float | None:
-    """From every option's log-probability as the first token; None where that token was not the chosen one."""
+    """The uncertainty from every option's log-probability as the first token; None if that token was not the answer."""
     options, chosen = row.edge.extra.get("options"), row.edge.answer
     if not isinstance(options, dict) or not isinstance(chosen, str) or row.edge.error is not None:
         return None
