@@ -1,4 +1,4 @@
-"""Fitting policies to recorded calls: calibration, objectives, fronts, and replays of what a policy would have done."""
+"""Fit policies to recorded calls: calibration, objectives, fronts, and replays of what a policy would have done."""
 
 from confroute.fitting.combine import crossfit_combined, fit_combined, mean_rank, predicted
 from confroute.fitting.fit import CloudShare, Fit, MaxLoss, fit

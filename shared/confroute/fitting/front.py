@@ -1,4 +1,4 @@
-"""What every threshold of a signal gives and takes on recorded calls, between always-edge and always-cloud."""
+"""Quality and cost of every threshold of a signal on recorded calls, between always-edge and always-cloud."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _RESAMPLES = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ParetoFront:
-    """Every trade-off that a signal offers on recorded calls.
+    """Every trade-off between quality and cost that a signal offers on recorded calls.
 
     Attributes
     ----------
     points : tuple of Point
-        One a threshold, by falling cloud share; about a hundred.
+        One per threshold, about a hundred, by falling cloud share.
     edge, cloud : Point
-        Always the edge, without any evidence; always the cloud, without any draft.
+        Always the edge, without further evidence; always the cloud, without a draft.
     oracle : tuple of Point
-        Drafts always, and sends exactly those calls that gain most, by rising cloud share.
+        Always drafting, and sending exactly the calls that gain most, by rising cloud share.
     n : int
-        Calls.
+        Number of calls.
     """
 
     points: tuple[Point, ...]
@@ -53,13 +53,13 @@ class ParetoFront:
 
     @property
     def metric(self) -> str:
-        """What cost means here: USD for a thousand calls where known, else the cloud share."""
+        """The metric of cost: USD for a thousand calls if known, else the cloud share."""
         known = all(p.usd_per_1k is not None for p in (self.edge, self.cloud, *self.points))
         return "usd_per_1k" if known else "cloud_share"
 
     @property
     def hull(self) -> tuple[Point, ...]:
-        """The points that no mixture of two others beats, by rising cost; both ends included."""
+        """The points that no mixture of two others beats, by rising cost, with both ends."""
         found: list[Point] = []
         for point in sorted(
             [self.edge, self.cloud, *self.points], key=lambda p: (self.cost(p), -self.worth(p))
@@ -73,7 +73,7 @@ class ParetoFront:
 
     @property
     def knee(self) -> Point:
-        """The point of the hull farthest above the line between its ends: from there on quality costs more."""
+        """The point of the hull farthest above the line between its ends, beyond which quality costs more."""
         hull = self.hull
         first, last = hull[0], hull[-1]
         width = self.cost(last) - self.cost(first) or 1.0
@@ -86,7 +86,7 @@ class ParetoFront:
     def break_even(self) -> float | None:
         """Cloud share above which drafting first costs more than always asking the cloud; None without prices.
 
-        1 - (draft and evidence) / cloud, and below 0 where even a draft costs more than the cloud's answer.
+        It is 1 - (draft and evidence) / cloud, and negative if a draft alone costs more than the cloud's answer.
         """
         if self.metric != "usd_per_1k" or not self.points:
             return None
@@ -96,11 +96,11 @@ class ParetoFront:
         return 1.0 - evidence / cloud if cloud > 0 else -math.inf
 
     def cost(self, point: Point) -> float:
-        """A point's cost, in the unit of `metric`."""
+        """Cost of a point, in the unit of `metric`."""
         return point.value(self.metric)
 
     def worth(self, point: Point) -> float:
-        """A point's quality.
+        """Quality of a point.
 
         Raises
         ------
@@ -115,21 +115,21 @@ class ParetoFront:
     def at(
         self, *, cost: float | None = None, quality: float | None = None, cloud_share: float | None = None
     ) -> Point:
-        """The best point within one bound.
+        """Find the best point within one bound.
 
         Parameters
         ----------
         cost : float, optional
-            At most so much, in the unit of `metric`: the best quality for it.
+            Find the best quality at this cost or less, in the unit of `metric`.
         quality : float, optional
-            At least so much: the least cost for it.
+            Find the least cost at this quality or more.
         cloud_share : float, optional
-            At most so much: the best quality for it.
+            Find the best quality at this cloud share or less.
 
         Raises
         ------
         CalibrationError
-            Not exactly one bound is given, or no point keeps it.
+            Not exactly one bound is given, or no point is within it.
         """
         if sum(bound is not None for bound in (cost, quality, cloud_share)) != 1:
             msg = "give exactly one of cost, quality and cloud_share"
@@ -153,7 +153,7 @@ class ParetoFront:
         raise CalibrationError(msg)
 
     def warning(self, point: Point) -> str | None:
-        """Why a point is no better than one model alone, if so."""
+        """Say why a point is not better than one model alone; None if it is better."""
         if self.metric == "usd_per_1k" and self.cost(point) >= self.cost(self.cloud):
             return (
                 f"routing costs {self.cost(point):.4g} USD for 1000 calls, always asking the cloud {self.cost(self.cloud):.4g}: "
@@ -174,7 +174,7 @@ def _share(point: Point) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Routing:
-    """Ways to route the rows: whether each keeps the draft, and whether it drafted at all."""
+    """Several ways to route the rows: which calls each sends to the cloud, and whether it drafts first."""
 
     name: str
     sent: npt.NDArray[np.bool_]
@@ -191,17 +191,17 @@ def front_of(
     seed: int = 0,
     resamples: int = _RESAMPLES,
 ) -> ParetoFront:
-    """The front of one signal on recorded calls.
+    """Compute the front of one signal on recorded calls.
 
     Parameters
     ----------
     table : Table
     uncertainty : array of float, shape (n,)
-        NaN where it was not measured: such calls go to the cloud.
+        Calls with NaN, where it was not measured, go to the cloud.
     sampled : bool
-        Whether it draws samples: all recorded ones are then billed. Stopping early makes a policy cheaper than this.
+        Whether the signal draws samples. All recorded ones are billed then, although a policy that stops early draws fewer.
     seed, resamples : int
-        Of the intervals; 0 resamples for none.
+        Seed and number of resamples of the intervals; no intervals for 0.
     """
     u = np.asarray(uncertainty, dtype=np.float64)
     known = np.unique(u[~np.isnan(u)])
@@ -230,7 +230,7 @@ def front_of(
 
 
 def _resampled(n: int, resamples: int, seed: int) -> Array | None:
-    """How often each row is drawn in each bootstrap resample, as weights that add up to 1."""
+    """How often each row is drawn in each bootstrap resample, as weights that sum to 1."""
     if resamples < 1:
         return None
     generator = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""What a policy is to be good at: weights, limits and an order."""
+"""What a policy should be good at: weights, limits and an order of metrics."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from confroute.errors import CalibrationError, PolicyError
 from confroute.fitting.point import Point, metric_named, metrics
 
 Direction: TypeAlias = Literal["at least", "at most"]
-# A limit met up to rounding is met.
+# A limit that is met up to rounding is met.
 _SLACK = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """A bound that a policy must keep.
+    """A bound on a metric that a policy must keep.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Limit:
     direction: Direction = "at most"
 
     def met(self, point: Point) -> bool:
-        """Whether a point keeps it."""
+        """Whether a point keeps the bound."""
         value = point.value(self.metric)
         if self.direction == "at least":
             return value >= self.bound - _SLACK
@@ -46,13 +46,13 @@ class Objective:
     Parameters
     ----------
     weights : tuple of (str, float)
-        What one unit of each metric is worth, in any common unit: quality counts in favour, all others against. Maximised
-        after the limits and the order.
+        What one unit of each metric is worth, in any common unit; what is better lower counts against a point. The sum is
+        maximised among the points that the limits and the order leave.
     limits : tuple of Limit
-        Points that break one are out.
+        Points that break a limit are excluded.
     order : tuple of (str, float)
-        Lexicographic: of the points within the tolerance of the best by the first metric those are left, of these the ones
-        within the second's, and so on.
+        Lexicographic order of metrics with tolerances: only points within the first tolerance of the best by the first
+        metric remain, of these only those within the second tolerance of the best by the second, and so on.
 
     Examples
     --------
@@ -85,7 +85,7 @@ class Objective:
 
     @classmethod
     def least_cost(cls, *, quality: float) -> Objective:
-        """The least cost with a quality of at least `quality`."""
+        """The least cost at a quality of at least `quality`."""
         return cls(
             weights=(("usd_per_1k", 1.0),),
             limits=(Limit(metric="quality", bound=quality, direction="at least"),),
@@ -99,7 +99,7 @@ class Objective:
         usd_per_day: float | None = None,
         calls_per_day: float | None = None,
     ) -> Objective:
-        """The best quality within a budget, of a thousand calls or of a day.
+        """The best quality within a budget for a thousand calls or for a day.
 
         Raises
         ------
@@ -115,11 +115,11 @@ class Objective:
 
     @classmethod
     def lexicographic(cls, *order: tuple[str, float]) -> Objective:
-        """First things first: ("quality", 0.01), ("usd_per_1k", 0.0) is the cheapest within 0.01 of the best quality."""
+        """One metric after another: ("quality", 0.01), ("usd_per_1k", 0.0) is the cheapest within 0.01 of the best quality."""
         return cls(order=order)
 
     def within(self, *, direction: Direction = "at most", **bounds: float) -> Objective:
-        """The same with further limits, such as `p95_latency_s=2.0`."""
+        """The same objective with further limits, such as `p95_latency_s=2.0`."""
         further = tuple(
             Limit(metric=metric_named(name).name, bound=bound, direction=direction)
             for name, bound in bounds.items()
@@ -127,22 +127,22 @@ class Objective:
         return replace(self, limits=(*self.limits, *further))
 
     def worth(self, point: Point) -> float:
-        """The weighted sum at a point.
+        """Compute the weighted sum at a point.
 
         Raises
         ------
         CalibrationError
-            A metric that the recorded run does not tell.
+            The recorded run does not tell one of the metrics.
         """
         return sum(metrics()[name].sign * weight * point.value(name) for name, weight in self.weights)
 
     def choose(self, points: Sequence[Point]) -> Point:
-        """The best of several points; of equals the one with fewest calls to the cloud.
+        """Choose the best of several points; among equals, the one with the fewest calls to the cloud.
 
         Raises
         ------
         CalibrationError
-            No point keeps every limit, or the recorded run does not tell a metric; with the numbers.
+            No point keeps every limit, or the recorded run does not tell a metric; the message holds the numbers.
         """
         left = [point for point in points if all(limit.met(point) for limit in self.limits)]
         if not left:

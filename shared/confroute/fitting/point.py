@@ -1,7 +1,7 @@
-"""What one way of routing recorded calls gives and takes: the metrics of objectives, each in one place.
+"""The metrics by which ways of routing recorded calls are compared, each defined in one place.
 
-A metric is a function that reads one number a call and a few facts about it. `Objective`, ``confroute fit --weights``, fronts,
-replays and every table of the views read them from `metrics`.
+A metric is a function that reads one number per call, and a few facts about it. `Objective`, ``confroute fit --weights``,
+fronts, replays and the tables of all views take them from `metrics`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _MEAN: Reduce = partial(np.mean, axis=-1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calls:
-    """Recorded calls as a way of routing them would have gone, one number a call in the last axis; NaN is not known.
+    """What recorded calls would have given and taken under some routing; NaN marks what is unknown.
 
     Attributes
     ----------
     cloud : array of float, shape (..., n)
-        1 where the cloud was needed, else 0.
+        1 for each call that needs the cloud, else 0. As in all arrays, the last axis is that of the calls.
     quality : array of float in [0, 1], shape (..., n)
-        Of the answer that was returned.
+        Of the returned answer.
     usd, latency_s, sent_tokens, energy_j : array of float, shape (..., n)
         See `confroute.fitting.rates.Bill`.
     """
@@ -46,29 +46,29 @@ class Calls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One number that policies are judged by.
+    """One number by which policies are compared.
 
     Attributes
     ----------
     name : str
         In objectives, limits and JSON.
     label : str
-        Over its column in tables.
+        Heading of its column in tables.
     words : str
-        With its unit, in help and on axes.
+        Description with its unit, in help texts and on axes.
     per_call : callable
-        From `Calls` to one number a call.
+        From `Calls` to one number per call.
     reduce : callable
-        From these to one number, over the last axis; the mean by default.
+        From these numbers to one, over the last axis; their mean by default.
     higher_is_better : bool
     short : str
         A shorter name on the command line.
     missing : str
-        What to record or give where it is not known.
+        What to record or give if it is unknown.
     interval : bool
-        Whether it comes with a 95 % bootstrap interval; it is a mean then.
+        Whether it has a 95 % bootstrap interval; only for means.
     brief : bool
-        Whether it stands in short tables too.
+        Whether short tables show it too.
     whole : bool
         Whether tables round it to a whole number.
     """
@@ -106,9 +106,9 @@ def metric(
     brief: bool = True,
     whole: bool = False,
 ) -> Callable[[Callable[[Calls], Array]], Callable[[Calls], Array]]:
-    """Make a metric of a function from `Calls` to one number a call; its name is the function's.
+    """Make a metric of a function from `Calls` to one number per call, and name it after the function.
 
-    The parameters are the attributes of `Metric`. A share of slow calls::
+    The parameters are the attributes of `Metric`. The share of slow calls, for example::
 
         @metric(label="slow", words="share of calls over 10 s", missing="record latency", brief=False)
         def slow_share(calls):
@@ -136,17 +136,17 @@ def metric(
 
 
 def metrics() -> Mapping[str, Metric]:
-    """Every metric by its name, in the order of tables."""
+    """Every metric by its name, in the order in which tables show them."""
     return _metrics
 
 
 def metric_named(name: str) -> Metric:
-    """A metric by its name or its short name.
+    """Find a metric by its name or its short name.
 
     Raises
     ------
     PolicyError
-        There is none.
+        There is no such metric.
     """
     for one in _metrics.values():
         if name in {one.name, one.short} and name:
@@ -158,7 +158,7 @@ def metric_named(name: str) -> Metric:
 
 @metric(label="cloud share", words="cloud share")
 def cloud_share(calls: Calls) -> Array:
-    """Calls that the cloud was needed for."""
+    """Share of calls that need the cloud."""
     return calls.cloud
 
 
@@ -182,25 +182,25 @@ def quality(calls: Calls) -> Array:
     interval=True,
 )
 def usd_per_1k(calls: Calls) -> Array:
-    """What a thousand calls cost, discarded drafts and evidence included."""
+    """Cost of a thousand calls, with discarded drafts and evidence."""
     return 1000 * calls.usd
 
 
 @metric(label="seconds", words="mean seconds", short="latency")
 def latency_s(calls: Calls) -> Array:
-    """How long a call takes."""
+    """Mean duration of a call."""
     return calls.latency_s
 
 
 @metric(label="p95 seconds", words="95th percentile of seconds", reduce=partial(np.quantile, q=0.95, axis=-1))
 def p95_latency_s(calls: Calls) -> Array:
-    """How long the slowest calls take."""
+    """Duration that 95 % of the calls do not exceed."""
     return calls.latency_s
 
 
 @metric(label="tokens sent", words="prompt tokens sent to the cloud", short="tokens", brief=False, whole=True)
 def sent_tokens(calls: Calls) -> Array:
-    """Prompt tokens that leave for the cloud."""
+    """Prompt tokens sent to the cloud."""
     return calls.sent_tokens
 
 
@@ -218,22 +218,22 @@ def energy_j(calls: Calls) -> Array:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """The metrics of one way of routing recorded calls; None where the run does not tell.
+    """The metrics of one way of routing recorded calls; None marks what the run does not tell.
 
     Attributes
     ----------
     name : str
         "threshold", "edge", "cloud" or "oracle".
     threshold : float or None
-        In the signal's unit; None for those that have none.
+        In the signal's unit; None for points without a threshold.
     cloud_share : float in [0, 1]
     quality : float in [0, 1] or None
     usd_per_1k, latency_s, p95_latency_s, sent_tokens, energy_j : float or None
         USD for a thousand calls; seconds, mean and 95th percentile; prompt tokens sent to the cloud; joules.
     more : mapping of str to float or None
-        Further metrics, by their names.
+        Further metrics by name.
     intervals : mapping of str to tuple of float
-        95 % bootstrap intervals, by metric, of those that have one.
+        95 % bootstrap intervals by metric, for metrics that have one.
     """
 
     name: str
@@ -259,17 +259,17 @@ class Point:
         return self.intervals.get("usd_per_1k")
 
     def known(self, name: str) -> float | None:
-        """A metric; None where the run does not tell it."""
+        """Value of a metric; None if the run does not tell it."""
         found: float | None = self.more[name] if name in self.more else getattr(self, name)
         return found
 
     def value(self, name: str) -> float:
-        """A metric.
+        """Value of a metric.
 
         Raises
         ------
         CalibrationError
-            The recorded run does not tell it; with what to do.
+            The recorded run does not tell it; the message says what to do.
         """
         found = self.known(name)
         if found is None:
@@ -279,17 +279,17 @@ class Point:
 
 
 def fields_of(values: Mapping[str, float | None]) -> dict[str, Any]:
-    """Metrics as the fields of a `Point`: those that it has by their names, and all others in `more`."""
+    """Arrange metrics as fields of a `Point`: its own by their names, and all others in `more`."""
     own = {one.name for one in fields(Point)}
     more = {name: value for name, value in values.items() if name not in own}
     return {**{name: value for name, value in values.items() if name in own}, "more": more}
 
 
 def values_of(calls: Calls) -> list[dict[str, float | None]]:
-    """Every metric of each row of `calls`, whose arrays have shape (rows, n)."""
+    """Compute every metric of each row of `calls`, whose arrays have shape (rows, n)."""
     found: list[dict[str, float | None]] = [{} for _ in range(len(calls.quality))]
     for name, one in _metrics.items():
-        # Row by row: a sum over another axis rounds differently.
+        # Row by row, since a sum over another axis rounds differently.
         for at, values in enumerate(np.ascontiguousarray(one.per_call(calls))):
             value = float("nan") if np.isnan(values).any() else float(one.reduce(values))
             found[at][name] = value if math.isfinite(value) else None

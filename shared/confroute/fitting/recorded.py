@@ -1,4 +1,4 @@
-"""A recorded row in the place of both models: what a policy asks for is answered from it, and billed."""
+"""A recorded row in place of both models: it answers what a policy asks for, and bills it."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ from confroute.signals.base import Asking, Case, Range
 from confroute.streaming import replayed as watched
 from confroute.types import JSON, Generation, Message, Request, Role, Tier
 
-# Stands for an answer that was graded, but whose text was not recorded.
+# In place of an answer that was graded, but whose text was not recorded.
 UNRECORDED = "(not recorded)"
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
 
 @dataclass(slots=True, kw_only=True)
 class RecordedCalls:
-    """Answers the asks of one call from its row, and adds up what they took.
+    """Answers the asks of one call from its row, and adds up what they take.
 
     Attributes
     ----------
     row : Row
     rates : Rates
     edge : str
-        The tier that the row's edge is; every other one is its cloud.
+        The tier that the row's edge stands for; every other tier is its cloud.
     bill : Bill
     failure : Decision or None
-        The record of a call that ended in an error.
+        The decision of a call that ended in an error.
     begun : mapping of Final to float
-        Seconds of the call after which each was begun beside what followed.
+        Answers in progress beside other steps, each with the seconds of the call after which it was begun.
     """
 
     row: Row
@@ -71,7 +71,7 @@ class RecordedCalls:
         Raises
         ------
         SignalUnavailableError
-            Samples or work that the row does not hold.
+            The row does not hold these samples or this work.
         TierError
             The recorded call failed.
         """
@@ -88,7 +88,7 @@ class RecordedCalls:
         return self._of_wrapper(ask)
 
     def _of_wrapper(self, ask: Ask) -> Evidence:
-        """What a wrapper around the policy asks for."""
+        """Answer what a wrapper around the policy asks for."""
         if isinstance(ask, Report):
             self.failure = ask.decision
             return Evidence()
@@ -106,24 +106,24 @@ class RecordedCalls:
         raise SignalUnavailableError(msg)
 
     def _awaited(self, ask: Final) -> Evidence:
-        """What was begun earlier: it takes only as long as it is still waited for."""
-        beside = self.bill.latency_s - self.begun.pop(ask)
-        before = self.bill
+        """Wait for an answer that was begun earlier, for as long as it still takes."""
+        before = self.bill.latency_s
+        beside = before - self.begun.pop(ask)
         try:
             return self._cloud()
         finally:
-            seconds = max(0.0, self.bill.latency_s - before.latency_s - beside)
-            self.bill = replace(self.bill, latency_s=before.latency_s + seconds)
+            left = self.bill.latency_s - before - beside
+            # Not max(): what is unknown has to stay so.
+            self.bill = replace(self.bill, latency_s=before if left < 0 else before + left)
 
     def _cancelled(self, ask: Final) -> Evidence:
-        """What was begun in vain: paid for, and there only if it had ended already."""
+        """Give up an answer that was begun: it is paid for, and returned only if it was complete by now."""
         beside = self.bill.latency_s - self.begun.pop(ask)
         outcome = self._unseen()
-        there = isinstance(outcome, Evidence) and outcome.latency_s <= beside
-        return outcome if there and isinstance(outcome, Evidence) else Evidence()
+        return outcome if isinstance(outcome, Evidence) and outcome.latency_s <= beside else Evidence()
 
     def _unseen(self) -> Evidence | Exception:
-        """The cloud's answer, or what it ended in, which is paid for and which nobody waits for."""
+        """The cloud's answer or its error, paid for without waiting for it."""
         waited = self.bill.latency_s
         try:
             return self._cloud()
@@ -137,7 +137,7 @@ class RecordedCalls:
         self.bill += bill_of_draft(side, self.rates)
         if side.error is not None:
             raise TierError(side.error)
-        # Only the answer stands in for a text that was not recorded: signals that read texts must not find one.
+        # If no text was recorded, only `answer` is set: signals that read texts must not find one.
         draft = side.generation() or Generation(text="", model=side.model, answer=UNRECORDED)
         return Evidence(generations=(draft,), latency_s=side.latency_s or 0.0)
 
@@ -158,7 +158,7 @@ class RecordedCalls:
 
 
 def request_of(row: Row) -> Request:
-    """The request that a row recorded."""
+    """The request that led to a recorded row."""
     edge = Tier(name="edge", model=row.edge.model or "edge", can_sample=bool(row.edge.samples))
     context = row.context
     return Request(
@@ -172,10 +172,10 @@ def request_of(row: Row) -> Request:
 
 def _messages(row: Row) -> tuple[Message, ...]:
     if row.prompt is None and row.messages:
-        said = ((m.get("role"), m.get("content", m.get("text"))) for m in row.messages)
+        recorded = ((m.get("role"), m.get("content", m.get("text"))) for m in row.messages)
         return tuple(
             Message(role=_ROLES.get(str(role), "user"), text=text if isinstance(text, str) else "")
-            for role, text in said
+            for role, text in recorded
         )
     return (Message(role="user", text=row.prompt or UNRECORDED),)
 
@@ -187,9 +187,9 @@ def _tags(extra: Mapping[str, JSON]) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """A signal that takes a row's recorded value where there is one, and measures it otherwise.
+    """A signal that returns a row's recorded value if there is one, and else measures it on the row.
 
-    Samples that the row holds are drawn one by one even then: how many it takes is what a policy costs.
+    If the row holds enough samples, they are drawn one by one even so: their number is what the policy costs.
     """
 
     signal: Signal
@@ -204,7 +204,7 @@ class Replayed:
 
     @property
     def range(self) -> Range:
-        """The signal's."""
+        """That of the signal."""
         return self.signal.range
 
     def measure(self, case: Case) -> Asking[Measurement]:
@@ -213,7 +213,7 @@ class Replayed:
         Raises
         ------
         SignalUnavailableError
-            Neither is possible.
+            There is no value, and it cannot be measured.
         """
         if self.value is not None and not (self.text and getattr(self.signal, "n", math.inf) <= self.samples):
             return Measurement(signal=self.name, uncertainty=self.value, details={"recorded": True})
@@ -222,21 +222,21 @@ class Replayed:
         try:
             return (yield from self.signal.measure(case))
         except SignalUnavailableError:
-            # Samples that are there are drawn, since they cost; embeddings of them are in the recorded value only.
+            # The samples were drawn, since they cost; what else the signal asks for is in its recorded value.
             if self.value is None:
                 raise
             return Measurement(signal=self.name, uncertainty=self.value, details={"recorded": True})
 
 
 def replayed(signal: Signal, row: Row, *, column: str | None = None) -> Signal:
-    """The signal as it is measured on a recorded row.
+    """Make the signal that measures what `signal` does on a recorded row.
 
     Parameters
     ----------
     signal : Signal
     row : Row
     column : str, optional
-        The column of `row.signals` that holds it; by default what `confroute.recording.signals.column_of` says.
+        The column of `row.signals` that holds it; by default that of `confroute.recording.signals.column_of`.
     """
     if isinstance(signal, Combined):
         members = (replace(m, signal=replayed(m.signal, row, column=m.name)) for m in signal.members)

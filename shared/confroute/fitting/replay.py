@@ -1,4 +1,4 @@
-"""Running a policy on recorded calls: the same flow as on new ones, answered from the rows."""
+"""Run a policy on recorded calls: the same flow as on new calls, answered from the rows."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class ReplayedCall:
     ----------
     id : str
     decision : Decision or None
-        Of a call that ended in an error, what the policy reported of it.
+        For a call that ended in an error, the decision that the policy reported before it.
     failed : bool
-        Whether it ended in an error: no tier that might answer had done so when the run was recorded.
+        Whether it ended in an error: no tier that could answer did so when the run was recorded.
     quality : float in [0, 1]
-        Of the answer that was returned; 0 for no answer, NaN where that answer is not graded.
+        Of the returned answer; 0 without an answer, NaN if the answer is not graded.
     bill : Bill
     """
 
@@ -59,14 +59,14 @@ class ReplayedCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected(Point):
-    """What a policy does on recorded calls: every metric, None where the run does not tell it.
+    """Every metric of a policy on recorded calls; None marks what the run does not tell.
 
     Attributes
     ----------
     n : int
-        Calls.
+        Number of calls.
     samples : float
-        Mean further answers drawn.
+        Mean number of further answers drawn.
     """
 
     name: str = "policy"
@@ -76,7 +76,7 @@ class Expected(Point):
 
     @property
     def cost_per_1k(self) -> float | None:
-        """USD for a thousand calls, discarded drafts and samples included."""
+        """USD for a thousand calls, with discarded drafts and samples."""
         return self.usd_per_1k
 
     def to_dict(self) -> dict[str, JSON]:
@@ -97,28 +97,28 @@ def replay(
     Parameters
     ----------
     policy : Policy
-        Of two tiers: a `Cascade` and what stands around it. Whatever it remembers (budgets, audits, labels) begins anew and
-        is forgotten again; its own store is left alone.
+        With two tiers; wrappers are replayed as well. What they remember (budgets, audits, labels) starts empty and is
+        dropped afterwards: their own stores are not touched.
     rows : sequence of Row
     rates : Rates, optional
-        Prices and power, for what the run did not record.
+        Prices and power, for costs and energy that the run did not record.
     progress : callable, optional
         Called with (done, of) after each row.
 
     Returns
     -------
     list of ReplayedCall
-        One a row, in order.
+        One per row, in order.
 
     Raises
     ------
     CalibrationError
-        A policy of more than two tiers: a row holds two.
+        The policy has more than two tiers: a row holds two.
 
     Notes
     -----
-    Runs do not say when their calls came. For budgets they come evenly over one window, the longest of the policy's. Which
-    calls are audited or labelled is drawn anew in every replay.
+    Runs do not record when their calls were made. For budgets, they are spread evenly over the longest window. Which calls
+    are audited or labelled is drawn at random in each replay.
     """
     tiers: tuple[str, ...] = getattr(policy, "tiers", ("edge", "cloud"))
     if len(tiers) != 2:
@@ -137,13 +137,14 @@ def replay(
 
 
 def on_row(policy: Any, row: Row, store: Store) -> Any:
-    """The policy as it routes one recorded row: signals take what was recorded, and `store` holds what is remembered."""
+    """Make the policy that routes one recorded row: its signals read the row, and its wrappers remember in `store`."""
     changes: dict[str, Any] = {name: on_row(inner, row, store) for name, inner in inner_of(policy).items()}
     if isinstance(policy, Cascade):
         changes["gates"] = tuple(replace(gate, signal=replayed(gate.signal, row)) for gate in policy.gates)
     if hasattr(policy, "store"):
         changes["store"] = store
-    return replace(policy, **changes)
+    # A policy of your own need not be a dataclass.
+    return replace(policy, **changes) if changes else policy
 
 
 def _routed(policy: Policy, row: Row, rates: Rates, *, edge: str) -> ReplayedCall:
@@ -166,7 +167,7 @@ def _quality(row: Row, decision: Decision, answer: Generation) -> float:
     draft = row.edge.generation()
     if draft is None or answer == draft or (answer.answer is not None and answer.answer == draft.answer):
         return math.nan if row.edge.quality is None else row.edge.quality
-    # A sample took the draft's place: right if its final answer is the reference, else graded as a recorder does.
+    # A sample replaced the draft: right if its final answer is the reference, else graded as the recorder does.
     found = answer.answer or answer_in(answer.text, row.question, row.reference)
     if found is not None and found == RecordedSample(text="", answer=row.reference).generation().answer:
         return 1.0
@@ -175,12 +176,12 @@ def _quality(row: Row, decision: Decision, answer: Generation) -> float:
 
 
 def expected(outcomes: Iterable[ReplayedCall], *, seed: int = 0) -> Expected:
-    """Means over replayed calls, with an interval of the quality.
+    """Compute every metric over replayed calls, with 95 % intervals.
 
     Raises
     ------
     CalibrationError
-        No call.
+        There are no calls.
     """
     done = list(outcomes)
     if not done:
