@@ -1,8 +1,8 @@
-"""What confroute knows by name: signals, equivalences, similarities, rules, wrappers, and what they are made of.
+"""Everything that has a name in files: signals, equivalences, similarities, rules, policies, wrappers and their parts.
 
-One decorator, `register`, makes a class or a function known, yours as well as ours. Policy files, ``confroute record
---signals``, ``confroute signals --list`` and the tables of the documentation all read this one list. Only what is in it
-ever comes out of a file.
+One decorator, `register`, adds a class or a function, ours as well as yours. Policy files, ``confroute record --signals``,
+``confroute signals --list`` and the tables of the documentation all read this one list, and nothing that is not in it is
+ever made from a file.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Kind: TypeAlias = Literal[
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Settings: TypeAlias = Mapping[str, object]
 
-# Importing these makes all that ships known; a program that uses none of them does not pay for them.
+# Importing these registers everything that ships; a program that needs none of them does not import them.
 _SHIPPED = ("signals", "policy", "budget", "drift", "learning", "prices", "certificate")
-# What files written before a class got its present name call it.
+# Names in files that were written before the class was renamed.
 _RENAMED = {"Head": "LogisticCalibrator", "Curve": "MonotoneInterpolator"}
 _BY_METHOD: tuple[tuple[str, Kind], ...] = (
     ("measure", "signal"),
@@ -42,8 +42,8 @@ _NOT_RECORDED: Mapping[Kind, str] = {
     "equivalence": "recorded with the signal that it is part of",
     "similarity": "recorded with the signal that it is part of",
     "rule": "decides before any model is asked, so there is no evidence to record",
-    "policy": "is what is fitted",
-    "wrapper": "stands around a policy that was fitted",
+    "policy": "is the result of a fit",
+    "wrapper": "stands around a fitted policy",
     "part": "recorded and fitted with what it is part of",
     "function": "recorded and fitted with what it is part of",
 }
@@ -56,30 +56,31 @@ _ADVICE = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One class or function that is known.
+    """One registered class or function.
 
     Attributes
     ----------
     name : str
-        In policy files.
+        Its name in files.
     kind : str
         One of `KINDS`.
     known : type or callable
+        The class or function itself.
     aliases : tuple of str
-        Names that files written by earlier versions call it by.
+        Its names in files of earlier versions.
     needs : str
-        The evidence that a signal reads, in words.
+        For a signal, the evidence that it reads, in words.
     columns : mapping of str to mapping
-        For signals that need no more than a recorded row holds: the names of their columns in recorded runs, and the
-        settings of each.
+        For a signal that can be measured from a recorded row alone, its columns in recorded runs, each with the settings
+        that differ from the defaults.
     per_samples : tuple of str
-        Settings that take the number of recorded samples.
+        Settings that are set to the number of recorded samples.
     recorded : str
         How ``confroute record`` measures a signal that has no `columns`.
     why_not : str
-        Why it cannot be recorded and fitted by itself; empty where it can.
+        Why it cannot be recorded and fitted by itself; empty if it can.
     example : mapping of str to object
-        Settings to make one with, where it cannot be made without any.
+        Settings for an example, if it cannot be made without any.
     """
 
     name: str
@@ -94,7 +95,7 @@ class Entry:
     example: Settings = field(default_factory=dict)
 
     def column(self, name: str, samples: int) -> Any:
-        """The signal of one of its columns, for rows of so many samples."""
+        """Make the signal of one of its columns, for rows with this many samples."""
         return self.known(**self.columns[name], **dict.fromkeys(self.per_samples, samples))
 
 
@@ -126,25 +127,25 @@ def register(
     aliases: tuple[str, ...] = (),
     **facts: Any,
 ) -> Any:
-    """Make a frozen dataclass or a function known, so that policy files can hold it.
+    """Register a frozen dataclass or a function, so that policy files can hold it.
 
     Parameters
     ----------
     known : type or function
-        A dataclass whose fields are JSON values, tuples or registered themselves.
+        A dataclass whose fields are JSON values, tuples, or registered themselves.
     name : str, optional
-        In files; its own name by default.
+        Its name in files; by default its own.
     kind : str, optional
-        One of `KINDS`; read from its methods by default.
+        One of `KINDS`; by default read from its methods.
     aliases : tuple of str
-        Names that older files call it by.
+        Its names in older files.
     **facts
-        The further attributes of `Entry`.
+        Further attributes of `Entry`.
 
     Raises
     ------
     PolicyError
-        Neither a dataclass nor a function, a lambda, or a name that something else has already.
+        `known` is neither a dataclass nor a function, or a lambda without a name; or the name is taken.
 
     Examples
     --------
@@ -199,7 +200,7 @@ def _check_free(name: str, known: Any) -> None:
     other = _entries.get(name)
     if other is None or other.known is known:
         return
-    # A cell of a notebook that is run again, or a module that is loaded again, defines the same thing anew.
+    # A notebook cell that is run again, or a module that is reloaded, defines the same class again.
     if (other.known.__module__, other.known.__qualname__) == (known.__module__, known.__qualname__):
         return
     msg = (
@@ -216,37 +217,37 @@ def _import_shipped() -> None:
 
 
 def entries(kind: Kind | None = None) -> tuple[Entry, ...]:
-    """All that is known, or all of one kind, in the order in which it was registered: signals by their cost."""
+    """List all entries, or those of one kind, in the order of registration, in which signals are sorted by cost."""
     _import_shipped()
     found = dict.fromkeys(entry.name for entry in _entries.values())
     return tuple(_entries[name] for name in found if kind in {None, _entries[name].kind})
 
 
 def entry_named(name: str) -> Entry | None:
-    """The entry of a name or an alias; None where nothing is known by it."""
+    """Find an entry by its name or an alias; None if there is none."""
     if name not in _entries:
         _import_shipped()
     return _entries.get(name) or _entries.get(_RENAMED.get(name, ""))
 
 
 def entry_of(value: object) -> Entry | None:
-    """The entry of an object's class, or of a function; None where it is not registered."""
+    """Find the entry of an object's class, or of a function; None if it is not registered."""
     return _by_object.get(value if isinstance(value, FunctionType) else type(value))
 
 
 @functools.cache
 def columns() -> Mapping[str, Entry]:
-    """The signal of each column that is measured from a recorded row alone, by the column's name."""
+    """The entries of signals that are measured from a recorded row alone, by column."""
     return {name: entry for entry in entries("signal") for name in entry.columns}
 
 
 def not_recorded(entry: Entry) -> str:
-    """Why something is not recorded and fitted by itself; empty where it is."""
+    """Say why an entry is not recorded and fitted by itself; empty if it is."""
     return entry.why_not or _NOT_RECORDED.get(entry.kind, "")
 
 
 def parts_of(value: object) -> Iterator[object]:
-    """A registered object and all that it is made of, outermost first."""
+    """Iterate over a registered object and all of its parts, outermost first."""
     if isinstance(value, tuple):
         for item in value:
             yield from parts_of(item)
@@ -258,21 +259,21 @@ def parts_of(value: object) -> Iterator[object]:
 
 
 def to_plain(value: object, *, beside: Path | None = None, where: str = "") -> Any:
-    """A registered object as JSON values; see `from_plain`.
+    """Convert a registered object to JSON values, which `from_plain` reads.
 
     Parameters
     ----------
     value : object
     beside : Path, optional
-        The policy file that this is for: what does not fit into JSON (a trained head) is written beside it. Without it
-        nothing is written, and such parts can be looked at but not be read back.
+        The policy file for which this is done: what does not fit into JSON, such as a trained head, is written beside it.
+        Without it nothing is written, and the result describes such parts without holding them.
     where : str
-        Of which field of which class the value is, for error messages.
+        Class and field that hold the value, for error messages.
 
     Raises
     ------
     PolicyError
-        It is or holds an object that cannot be written: the message says where, why, and what to do.
+        The value is or holds an object that cannot be written; the message says where it is, why, and what to do.
     """
     if isinstance(value, (tuple, list)):
         return [to_plain(item, beside=beside, where=where) for item in value]
@@ -311,20 +312,20 @@ def _unwritable(value: object, where: str) -> str:
 
 
 def from_plain(data: object, *, beside: Path | None = None, **given: object) -> Any:
-    """What `to_plain` made JSON values of.
+    """Make the object that `to_plain` converted to JSON values.
 
     Parameters
     ----------
     data : object
     beside : Path, optional
-        The policy file that it stands in.
+        The policy file that holds the data.
     **given
-        What a file cannot hold, for the classes that ask for it.
+        Objects that a file cannot hold, for classes that need them.
 
     Raises
     ------
     PolicyError
-        A class that is not registered, or values that it refuses.
+        A class is not registered, or refuses its values.
     """
     if isinstance(data, list):
         return tuple(from_plain(item, beside=beside, **given) for item in data)
@@ -361,12 +362,12 @@ def _made(entry: Entry, fields: dict[str, Any], beside: Path | None, given: Mapp
 
 
 def from_expression(text: str) -> Any:
-    """Make what a text such as ``McDropout(passes=5, rate=0.01)`` says: registered classes and plain values, nothing else.
+    """Make the object of a text such as ``McDropout(passes=5, rate=0.01)``, from registered classes and literals only.
 
     Raises
     ------
     PolicyError
-        Another text.
+        The text is anything else, or a class refuses its settings.
 
     Examples
     --------
@@ -376,7 +377,7 @@ def from_expression(text: str) -> Any:
     try:
         return _evaluated(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, TypeError, ValueError) as error:
-        # Some of these errors are a class's own refusal of its settings.
+        # PolicyError is a ValueError: a class that refuses its settings ends here as well.
         msg = f"{text!r}: {error}; expected NAME(field=value, ...), with names such as those of `confroute signals --list`"
         raise PolicyError(msg) from error
 

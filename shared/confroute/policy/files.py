@@ -1,4 +1,4 @@
-"""Policy files: every policy that ships, and yours, as JSON that is readable, versioned and holds known classes only."""
+"""Policy files: readable, versioned JSON that holds every policy that ships, and registered classes only."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _WRITTEN_BY = "policy files are written by `confroute fit --out` and save_policy
 
 
 def save_policy(policy: Policy, path: str | Path) -> None:
-    """Write a policy, with all that stands around it and in it, to a file that `load_policy` reads.
+    """Write a policy, with its wrappers and all of its parts, to a file that `load_policy` reads.
 
     Parameters
     ----------
     policy : Policy
-        Any that ships (`Cascade`, `Paced`, `HeadFirst`, `Hedged`, `DraftReuse`, `Audited`, `LearnOnline`), nested in any
-        order that they allow, or a registered class of yours.
+        Any policy that ships (`Cascade`, `Paced`, `HeadFirst`, `Hedged`, `DraftReuse`, `Audited`, `LearnOnline`), nested in
+        any allowed order, or a registered class of your own.
     path : str or Path
-        Of the JSON file. The head of a `HeadFirst` is written into a folder beside it ("policy.json.head"), and the file
+        The JSON file. The head of a `HeadFirst` is written into a folder beside it ("policy.json.head"), and the file
         holds its hash.
 
     Raises
     ------
     PolicyError
-        It holds what cannot be written: a class or function that is not registered, or an open store. The message says
-        which field holds it and what to do. Nothing is written then.
+        The policy holds a class or function that is not registered, or an open store. The message says which field holds
+        it and what to do. Nothing is written then.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def save_policy(policy: Policy, path: str | Path) -> None:
     True
     """
     path = Path(path)
-    # Once without writing anything: what cannot be written is refused before a head is.
+    # First without writing anything, so that a policy that is refused leaves no head behind.
     to_plain(policy)
     path.write_text(_text(to_plain(policy, beside=path)), encoding="utf-8")
 
@@ -62,14 +62,14 @@ def load_policy(path: str | Path, *, encoder: object = None) -> Policy:
     ----------
     path : str or Path
     encoder : Encoder, optional
-        For the head of a `HeadFirst` whose encoder is a function or a host's embedding, which no file can hold. An encoder
-        made of a local model's name or folder is made again by itself.
+        The encoder of a `HeadFirst`, needed if it is a function or a host's embedding, which no file can hold. An encoder
+        that was made from a local model is made again.
 
     Raises
     ------
     PolicyError
-        No file, not a policy file, one of another version, one whose classes are not known or whose values no policy may
-        have, or a head that is not the one that was saved.
+        There is no file, it is not a policy file, it has another version, it holds classes that are not registered or
+        values that they refuse, or the head beside it is not the one that was saved.
     """
     path = Path(path)
     try:
@@ -89,7 +89,7 @@ def load_policy(path: str | Path, *, encoder: object = None) -> Policy:
 
 
 def refuse_path(policy: object) -> None:
-    """Refuse a path that is given in the place of a policy, and say how its file is read.
+    """Refuse a path in place of a policy, and say how to load the file.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def refuse_path(policy: object) -> None:
 
 
 def to_json(policy: object) -> str:
-    """Write a policy as text, to look at; `save_policy` also writes what is no text.
+    """Convert a policy to the text of a policy file, without the files that `save_policy` writes beside it.
 
     Raises
     ------
@@ -113,12 +113,12 @@ def to_json(policy: object) -> str:
 
 
 def from_json(text: str) -> object:
-    """Read the policy that `to_json` wrote.
+    """Make the policy of the text of a policy file.
 
     Raises
     ------
     PolicyError
-        Not a policy file, another version, or values that no policy may have.
+        The text is not a policy file, has another version, or holds values that no policy may have.
     """
     return _policy_in(text, None, None)
 
