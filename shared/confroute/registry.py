@@ -39,13 +39,13 @@ _BY_METHOD: tuple[tuple[str, Kind], ...] = (
 )
 _INNER = ("policy", "cascade")
 _NOT_RECORDED: Mapping[Kind, str] = {
-    "equivalence": "recorded with the signal that it is part of",
-    "similarity": "recorded with the signal that it is part of",
+    "equivalence": "is recorded with the signal that it belongs to",
+    "similarity": "is recorded with the signal that it belongs to",
     "rule": "decides before any model is asked, so there is no evidence to record",
     "policy": "is the result of a fit",
     "wrapper": "stands around a fitted policy",
-    "part": "recorded and fitted with what it is part of",
-    "function": "recorded and fitted with what it is part of",
+    "part": "is recorded and fitted with what it belongs to",
+    "function": "is recorded and fitted with what it belongs to",
 }
 _ADVICE = {
     "model": "give the name or the folder of a local model, or a function of a module that is registered "
