@@ -17,7 +17,6 @@ from confroute.bench.protocol import Result, measure
 from confroute.errors import CalibrationError
 from confroute.fitting.choice import LEAST_TO_COMBINE, chosen, uncertainty_of
 from confroute.fitting.rates import Rates, tokens
-from confroute.fitting.recorded import signal_of
 from confroute.fitting.replay import replay
 from confroute.fitting.table import Table, table_of
 from confroute.heads import FEATURES, MLP, MatrixFactorisation, NearestNeighbours, Ridge, SimilarityRanking
@@ -61,7 +60,7 @@ def samples_of(table: Table, column: str) -> Array | None:
     """What a signal costs beyond the draft, USD by row; None for nothing."""
     if column.startswith(_DROPOUT):
         return _passes(table)
-    draws = getattr(signal_of(column, table.drawn), "n", 0) > 0
+    draws = getattr(table.signal_of(column), "n", 0) > 0
     return table.samples["usd"] if draws and table.drawn else None
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from confroute.budget.pacing import Pace, begun, turned
 from confroute.errors import BudgetSpentError, PolicyError
-from confroute.policy.files import register
+from confroute.registry import register
 from confroute.types import Request
 
 # Of sums of amounts, against the limit.
@@ -17,7 +17,7 @@ _ROUNDING = 1e-9
 Unit: TypeAlias = Literal["usd", "tokens", "calls"]
 
 
-@register
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """What calls to the cloud may take in a window.

@@ -28,9 +28,9 @@ from confroute.budget.pacing import counted
 from confroute.decision import Routed
 from confroute.errors import DeadlineError, PolicyError, StateError, StreamInterruptedError
 from confroute.flow import Policy, intercept
-from confroute.policy.files import register
 from confroute.policy.wrapper import Wrapper, annotate, nested_policies
 from confroute.prices import Price
+from confroute.registry import register
 from confroute.state.store import Store, open_store
 from confroute.types import JSON, Request, Usage
 
@@ -253,7 +253,7 @@ def _may_be_billed(error: Exception) -> bool:
     return known or any("Timeout" in base.__name__ for base in type(error).__mro__)
 
 
-@register
+@register(kind="wrapper")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paced(Wrapper):
     """A policy whose calls to the last tier stay within budgets. Stands outermost, so that it sees all that is paid.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from confroute.errors import CalibrationError, PolicyError
-from confroute.policy.files import register
+from confroute.registry import register
 
 # Parts of a window whose calls are counted: half-hours of a day.
 PARTS = 48
@@ -144,7 +144,7 @@ _TRIM = 0.2
 _TRIM_BOUNDS = (0.0005, 0.02)
 
 
-@register
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
     """How a budget moves the threshold of one signal.

@@ -155,12 +155,16 @@ class EncoderId:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Encoder:
-    """An embedding model with its name, and whether cheap features stand behind its vectors; made by `encoder`."""
+    """An embedding model with its name, and whether cheap features stand behind its vectors; made by `encoder`.
+
+    `source` is the name or folder of a local model, of which it can be made again; None for any other embedding.
+    """
 
     name: str
     embed: Embed = field(repr=False)
     sha256: str | None = None
     features: bool = False
+    source: str | None = None
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         """Vectors of `texts`, shape (len(texts), dim)."""
@@ -225,7 +229,13 @@ def encoder(source: Any = DEFAULT_MODEL, *, name: str | None = None, features: b
         from confroute.models.embed import LocalEmbedder
 
         local = LocalEmbedder.load(source)
-        return Encoder(name=local.name, embed=local, sha256=_weights_hash(source), features=features)
+        return Encoder(
+            name=local.name,
+            embed=local,
+            sha256=_weights_hash(source),
+            features=features,
+            source=str(source),
+        )
     for method in ("embed_documents", "get_text_embedding_batch"):
         found: Any = getattr(source, method, None)
         if found is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, overload
@@ -49,9 +50,7 @@ def save_head(head: Head | TextHead, folder: str | Path, *, identity: EncoderId 
     MissingExtraError
         safetensors is not installed.
     """
-    if type(head) is not _KINDS.get(head.kind):
-        msg = f"a {type(head).__name__} cannot be written: expected one of {', '.join(sorted(_KINDS))}"
-        raise PolicyError(msg)
+    check_kind(head)
     check_encoder(head, given=identity is not None)
     if isinstance(head, Head) and identity is not None:
         _check_dim(head, identity)
@@ -119,6 +118,37 @@ def load_head(folder: str | Path, encoder: Encoder | EncoderId | None = None) ->
     if trained is not None and given is not None:
         trained.check(given)
     return head
+
+
+def check_kind(head: Head | TextHead) -> None:
+    """Refuse a head that no file can hold.
+
+    Raises
+    ------
+    PolicyError
+        Its kind is not one of confroute's.
+    """
+    if type(head) is not _KINDS.get(head.kind):
+        msg = f"a {type(head).__name__} cannot be written: expected one of {', '.join(sorted(_KINDS))}"
+        raise PolicyError(msg)
+
+
+def hash_of_head(folder: str | Path) -> str:
+    """SHA-256 of a head's files, by which a policy knows the head that it was saved with.
+
+    Raises
+    ------
+    PolicyError
+        The folder holds no head.
+    """
+    digest = hashlib.sha256()
+    try:
+        for name in ("head.json", "head.safetensors"):
+            digest.update((Path(folder) / name).read_bytes())
+    except OSError as error:
+        msg = f"{folder} holds no head ({error}): expected a folder that save_head wrote"
+        raise PolicyError(msg) from error
+    return digest.hexdigest()
 
 
 def _read(where: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -13,10 +13,10 @@ from confroute.errors import PolicyError, StateError, loggable
 from confroute.flow import intercept
 from confroute.learning.sequential_certification import Learned, Looks
 from confroute.policy.cascade import Cascade
-from confroute.policy.files import register
 from confroute.policy.gate import Gate
 from confroute.policy.threshold import Threshold
 from confroute.policy.wrapper import Wrapper, annotate, by_chance
+from confroute.registry import register
 from confroute.signals.base import Case, Range, Signal
 from confroute.signals.equivalence import disagreement
 from confroute.state.store import Store, open_store
@@ -47,7 +47,7 @@ class _Whole:
         return (yield from self.signal.measure(replace(case, settled=lambda low, high: low == high)))
 
 
-@register
+@register(kind="wrapper")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnOnline(Wrapper):
     """A cascade whose thresholds are learned from its own traffic, with a promise that holds at every moment.
