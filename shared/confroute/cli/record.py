@@ -97,7 +97,7 @@ def _add_evidence(parser: argparse.ArgumentParser) -> None:
         "--top-logprobs",
         type=int,
         metavar="N",
-        help="alternatives a token to ask for and keep, where the edge has them (default: as many as the signals read)",
+        help="alternatives per token to ask for and keep, where the edge has them (default: as many as the signals read)",
     )
     _add_inside(parser)
 
