@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("questions", nargs="+")
     parser.add_argument("--cloud-model", default="qwen2.5-coder-1.5b")
-    parser.add_argument("--threshold", type=float, default=0.25, help="nats a token")
+    parser.add_argument("--threshold", type=float, default=0.25, help="nats per token")
     parser.add_argument("--stream", choices=("verify", "prefix"), default="verify")
     given = parser.parse_args()
     Settings.tokenizer = str.split

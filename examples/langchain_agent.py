@@ -94,7 +94,7 @@ def run_stream(name: str, server: ModelServer, policy: Cascade) -> None:
 def main() -> None:
     """Serve both models, then an agent and two ways to stream."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threshold", type=float, default=0.25, help="nats a token")
+    parser.add_argument("--threshold", type=float, default=0.25, help="nats per token")
     given = parser.parse_args()
     gates = (Gate(signal=TokenLogprob(), threshold=Threshold(value=given.threshold)),)
     early = Prefix(

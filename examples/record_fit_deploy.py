@@ -9,7 +9,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from confroute import Cascade, record
+from confroute import load_policy, record
 from confroute.cli import main as confroute
 from confroute.fitting import MaxLoss, fit
 from confroute.recording import Row, read_rows
@@ -65,7 +65,7 @@ if __name__ == "__main__":
     router = ChatConfRoute(
         edge=ChatLocal(model=EDGE, max_tokens=9),
         cloud=ChatLocal(model=given.cloud_model, dtype="auto", max_tokens=9),
-        policy=Cascade.load("policy.json"),
+        policy=load_policy("policy.json"),
     )
     with record() as decisions:
         for country in ("France", "Kyrgyzstan"):

@@ -115,7 +115,7 @@ def test_an_interrupted_tuning_leaves_nothing(encoder_folder: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"texts": ["a"] * 7, "qualities": [0, 1] * 3 + [1]}, CalibrationError, "and 8 texts or more"),
+        ({"texts": ["a"] * 7, "qualities": [0, 1] * 3 + [1]}, CalibrationError, "8 texts or more"),
         ({"qualities": [0, 1]}, CalibrationError, r"16 texts and qualities of shape \(2, 1\)"),
         ({"qualities": [0, 2] * 8}, CalibrationError, r"in \[0, 1\]"),
         (

@@ -68,17 +68,15 @@ def _add_url(parser: argparse._ActionsContainer, whose: str, about: str) -> None
 
 def model_of(args: argparse.Namespace, tier: str) -> TextModel | None:
     """Resolve the model of a tier; None where none was named."""
+    name: str | None = getattr(args, tier)
+    return None if name is None else model_named(args, name, getattr(args, f"{tier}_base_url"))
+
+
+def model_named(args: argparse.Namespace, name: str, base_url: str | None) -> TextModel:
+    """Resolve a model by its name, with the settings that all models of a command share."""
     from confroute.models.resolution import resolve
 
-    name: str | None = getattr(args, tier)
-    if name is None:
-        return None
-    return resolve(
-        name,
-        base_url=getattr(args, f"{tier}_base_url"),
-        dtype=args.dtype,
-        max_tokens=getattr(args, "max_tokens", None),
-    )
+    return resolve(name, base_url=base_url, dtype=args.dtype, max_tokens=getattr(args, "max_tokens", None))
 
 
 def panel_of(args: argparse.Namespace) -> list[TextModel]:

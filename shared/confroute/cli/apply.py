@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from confroute.certificate import Certificate
 from confroute.cli._runs import add_run_arguments, progress, rates_of, rows_of
 from confroute.cli.fit import show_expected
 
@@ -34,15 +35,15 @@ def run(args: argparse.Namespace) -> int:
         The policy cannot be read, or no row is graded.
     """
     from confroute.fitting import expected, replay, table_of
-    from confroute.policy import Cascade
+    from confroute.policy import load_policy
+    from confroute.registry import parts_of
 
-    policy = Cascade.load(args.policy)
+    policy = load_policy(args.policy)
     rates = rates_of(args)
     table = table_of(rows_of(args.data, args.dataset), rates=rates)
     with progress("replaying") as moved:
         found = expected(replay(policy, table.rows, rates=rates, progress=moved), seed=args.seed)
-    certificates = [gate.threshold.certificate for gate in policy.gates]
-    promise = next((c.to_dict() for c in certificates if c is not None), None)
+    promise = next((part.to_dict() for part in parts_of(policy) if isinstance(part, Certificate)), None)
     if args.json:
         print(
             json.dumps(

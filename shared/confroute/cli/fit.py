@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -16,9 +15,6 @@ from confroute.errors import PolicyError
 if TYPE_CHECKING:
     from confroute.fitting import Expected, Fit, Objective
     from confroute.fitting.fit import Goal
-    from confroute.fitting.objective import Metric
-
-_SHORT = {"cost": "usd_per_1k", "latency": "latency_s", "tokens": "sent_tokens", "energy": "energy_j"}
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -69,8 +65,7 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
     goal.add_argument(
         "--weights",
         metavar="NAME=W,...",
-        help="best weighted sum, as quality=1,cost=0.05: of quality, cost (USD for 1000 calls), latency (s), tokens (sent to the "
-        "cloud), energy (J), cloud_share",
+        help="best weighted sum of metrics, as quality=1,cost=0.05,latency=0.01; an unknown NAME prints all that there are",
     )
     parser.add_argument(
         "--confidence",
@@ -162,24 +157,17 @@ def _goal(args: argparse.Namespace) -> Goal:
 
 def _weights(text: str) -> Objective:
     from confroute.fitting import Objective
-    from confroute.fitting.objective import METRICS
+    from confroute.fitting.point import metric_named
 
-    found: list[tuple[Metric, float]] = []
+    weights: list[tuple[str, float]] = []
     for part in text.split(","):
         name, _, number = part.partition("=")
-        metric: Metric | None = next(
-            (m for m in METRICS if m == _SHORT.get(name.strip(), name.strip())), None
-        )
-        weight = math.nan
         try:
-            weight = float(number)
-        except ValueError:
-            metric = None
-        if metric is None:
-            msg = f"--weights {part!r}: expected NAME=NUMBER, NAME one of {', '.join([*METRICS, *_SHORT])}"
-            raise PolicyError(msg)
-        found.append((metric, weight))
-    return Objective(weights=tuple(found))
+            weights.append((metric_named(name.strip()).name, float(number)))
+        except ValueError as error:
+            msg = f"--weights {part!r}: expected NAME=NUMBER: {error}"
+            raise PolicyError(msg) from error
+    return Objective(weights=tuple(weights))
 
 
 def _show(found: Fit, out: Path, report: Path) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from confroute.recording import Row
-    from confroute.recording.probes import Fitted
+    from confroute.recording.probes import FittedProbe
     from confroute.types import JSON
 
 
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _judged(fitted: Fitted, rows: Sequence[Row], seed: int) -> dict[str, JSON]:
+def _judged(fitted: FittedProbe, rows: Sequence[Row], seed: int) -> dict[str, JSON]:
     """How well the values out of fold rank the target, and wrong answers."""
     by_id = {row.id: row for row in rows}
     graded = [(at, by_id[name].edge.quality) for at, name in enumerate(fitted.ids)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from confroute.cli._options import add_dtype, add_model, add_price, count, model_of, price_of
+from confroute.cli._options import add_dtype, add_model, add_price, count, model_named, model_of, price_of
 from confroute.errors import PolicyError
 from confroute.models.resolution import NAMES
 from confroute.views.html import counted
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from confroute.models.text_model import TextModel
     from confroute.recording import Row
     from confroute.recording.runner import Recorder
     from confroute.recording.signals import Build
-    from confroute.signals import Signal
 
 RATES = (0.01, 0.03, 0.1)
 
@@ -75,13 +75,29 @@ def _add_evidence(parser: argparse.ArgumentParser) -> None:
         "--signals",
         nargs="*",
         metavar="NAME",
-        help="measure and keep these only, such as token_logprob.mean (default: all; without a NAME: none)",
+        help="measure and keep these only: columns such as token_logprob.mean, or signals with their settings such as "
+        "'PTrue()' or 'NAME=SemanticEntropy(equivalence=SameEmbedding())'; `confroute signals --list` names all (default: "
+        "every column that needs no further model; without a NAME: none)",
+    )
+    parser.add_argument(
+        "--member",
+        action="append",
+        default=[],
+        metavar="NAME=MODEL",
+        help="a further model of an ensemble, by the name that the router will know it by; give it again for more",
+    )
+    parser.add_argument(
+        "--member-base-url",
+        action="append",
+        default=[],
+        metavar="NAME=URL",
+        help="server of a member, where it is behind one",
     )
     parser.add_argument(
         "--top-logprobs",
         type=int,
         metavar="N",
-        help="alternatives a token to ask for and keep, where the edge has them (default: as many as the signals read)",
+        help="alternatives per token to ask for and keep, where the edge has them (default: as many as the signals read)",
     )
     _add_inside(parser)
 
@@ -181,7 +197,8 @@ def _recorder(args: argparse.Namespace) -> Recorder:
 
     edge, cloud = model_of(args, "edge"), model_of(args, "cloud")
     assert edge is not None, "--edge is required"
-    for model in (edge, cloud):
+    members = _members(args)
+    for model in (edge, cloud, *members.values()):
         # A missing model ends the command here, not in the first row.
         if (loaded := getattr(model, "loaded", None)) is not None:
             loaded()
@@ -190,7 +207,8 @@ def _recorder(args: argparse.Namespace) -> Recorder:
         cloud=cloud,
         samples=args.samples,
         temperature=args.temperature,
-        signals=_signals(args.signals, args.dropout, args.dropout_rates),
+        signals=_signals(args),
+        members=members,
         top_logprobs=args.top_logprobs,
         hidden=tuple(args.hidden),
         states=_Folder(args.out, args.hidden).keep,
@@ -200,28 +218,34 @@ def _recorder(args: argparse.Namespace) -> Recorder:
     )
 
 
-def _signals(names: Sequence[str] | None, passes: int, rates: Iterable[float]) -> Mapping[str, Build]:
-    from confroute.recording import SIGNALS
-    from confroute.signals.mc_dropout import STATISTICS, McDropout
+def _signals(args: argparse.Namespace) -> Mapping[str, Build]:
+    from confroute.recording.signals import SIGNALS, builds_of, dropout_builds, ensemble_builds
 
-    unknown = sorted(set(names or ()) - set(SIGNALS))
-    if unknown:
-        msg = (
-            f"--signals {', '.join(unknown)}: expected names of {', '.join(SIGNALS)}; --dropout adds its own"
-        )
-        raise PolicyError(msg)
-    dropout = {
-        f"mc_dropout@{rate:g}.{statistic}": McDropout(passes=passes, rate=rate, statistic=statistic)
-        for rate in (rates if passes else ())
-        for statistic in STATISTICS
+    return {
+        **(SIGNALS if args.signals is None else builds_of(args.signals)),
+        **dropout_builds(args.dropout, args.dropout_rates),
+        **ensemble_builds([*_pairs("--member", args.member)]),
     }
-    wanted = SIGNALS if names is None else {name: SIGNALS[name] for name in names}
-    return {**wanted, **{name: _always(signal) for name, signal in dropout.items()}}
 
 
-def _always(signal: Signal) -> Build:
-    """The same signal for any number of samples."""
-    return lambda _n: signal
+def _members(args: argparse.Namespace) -> Mapping[str, TextModel]:
+    names, urls = _pairs("--member", args.member), _pairs("--member-base-url", args.member_base_url)
+    if unknown := sorted({*urls} - {*names}):
+        msg = f"--member-base-url {', '.join(unknown)}: expected a name that --member gives"
+        raise PolicyError(msg)
+    return {name: model_named(args, model, urls.get(name)) for name, model in names.items()}
+
+
+def _pairs(flag: str, given: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE arguments by their names, which are no tier's."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        if not name or not value or name in {"edge", "cloud", *found}:
+            msg = f"{flag} {text}: expected NAME=VALUE, each NAME once and none of them edge or cloud"
+            raise PolicyError(msg)
+        found[name] = value
+    return found
 
 
 class _Folder:

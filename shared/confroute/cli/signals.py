@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "and what routing by it recovers of the gap to the cloud.",
     )
     parser.add_argument(
-        "data", type=Path, metavar="DATA", help="JSON lines of `confroute record`, plain or .gz"
+        "data", type=Path, nargs="?", metavar="DATA", help="JSON lines of `confroute record`, plain or .gz"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="name every signal, and how it is recorded, instead of measuring"
     )
     parser.add_argument(
         "--dataset", metavar="NAME", help="only rows of this dataset (default: all rows, pooled)"
@@ -52,6 +56,12 @@ def run(args: argparse.Namespace) -> int:
     from confroute.cli._runs import rows_of
     from confroute.recording.evaluation import evaluate
 
+    if args.list:
+        _list(json_wanted=args.json)
+        return 0
+    if args.data is None:
+        msg = "DATA is missing: give a run of `confroute record`, or --list for the signals that there are"
+        raise PolicyError(msg)
     report = evaluate(rows_of(args.data, args.dataset))
     if args.plot is not None:
         _draw(report, args.plot)
@@ -60,6 +70,17 @@ def run(args: argparse.Namespace) -> int:
         return 0
     _show(report)
     return 0
+
+
+def _list(*, json_wanted: bool) -> None:
+    from confroute.recording.signals import known_signals
+
+    known = known_signals()
+    if json_wanted:
+        print(json.dumps([asdict(one) for one in known], indent=2))
+        return
+    for one in known:
+        print(f"{one.name}: {one.values}\n  needs     {one.needs}\n  recorded  {one.recorded}")
 
 
 def _draw(report: RunReport, folder: Path) -> None:

@@ -16,7 +16,7 @@ from confroute.signals import SelfConsistency, TokenLogprob
 
 SAMPLES = 5
 PRICE = 0.1
-# More nats a token than any text has: everything is grey, so that both signals are measured.
+# More nats per token than any text has: everything is grey, so that both signals are measured.
 _ALL_NATS = 1e9
 
 
