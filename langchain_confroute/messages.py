@@ -23,7 +23,8 @@ from langchain_core.messages.tool import tool_call_chunk
 
 from confroute.hosts.options import read_documents
 from confroute.models.provider_answers import (
-    chunk_logprobs,
+    ChunkTokens,
+    chunk_tokens,
     finish_of,
     is_role,
     read_logprobs,
@@ -232,10 +233,10 @@ def extract_tokens(message: BaseMessage) -> tuple[str, ...] | None:
     return None if scored is None else scored.tokens
 
 
-def chunk_scores(chunk: BaseMessage) -> tuple[float, ...] | None:
+def chunk_scores(chunk: BaseMessage) -> ChunkTokens:
     """Log-probabilities of one chunk of a stream: empty if it holds no text, None if it does and they are unknown."""
     found = chunk.response_metadata.get("logprobs")
-    return chunk_logprobs(None if found is None else read_logprobs(found), has_text=bool(chunk.content))
+    return chunk_tokens(None if found is None else read_logprobs(found), has_text=bool(text_of(chunk)))
 
 
 def with_decision(message: AIMessage, record: dict[str, JSON], *, drop_logprobs: bool) -> AIMessage:

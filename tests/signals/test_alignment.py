@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from confroute.alignment import align
 from confroute.errors import SignalUnavailableError
 from confroute.signals import Case, Cocoa, OptionProbability, TokenEntropy, TokenLogprob, TokenMargin
-from confroute.signals.alignment import align
 from confroute.types import Generation, Tier, Usage
 
 SURE, DOUBTFUL = -0.01, -2.5

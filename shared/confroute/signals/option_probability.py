@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from confroute.alignment import plain_token
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
-from confroute.signals.alignment import plain_token
 from confroute.signals.answers import answer_of, options_in
 from confroute.signals.base import Case, Range
 from confroute.signals.tokens import draft_tokens, top_alternatives

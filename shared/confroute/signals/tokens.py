@@ -13,8 +13,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from confroute.alignment import align, without_reasoning
 from confroute.errors import BadLogprobsError, PolicyError, SignalUnavailableError
-from confroute.signals.alignment import align, without_reasoning
 from confroute.signals.answers import Kind, final_answer, kind_of, number_span, option_span
 from confroute.signals.base import Case
 from confroute.types import ROUNDING_NATS, Alternatives, checked_logprobs, only_zeros

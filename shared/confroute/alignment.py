@@ -13,6 +13,7 @@ from itertools import accumulate
 _END_OF_REASONING = re.compile(
     r"</think(?:ing)?>|</reasoning>|\[/THINK\]|<\|END_THINKING\|>|<\|channel\|>final<\|message\|>"
 )
+_REASONING = ("<think>", "<thinking>", "<reasoning>", "[THINK]", "<|START_THINKING|>", "<|channel|>analysis")
 _END_OF_REASONING_BYTES = re.compile(_END_OF_REASONING.pattern.encode())
 # Marks of the end of a turn and of a text, which providers may score but never show.
 _MARKER = re.compile(rb"<\|[^|<>]{1,40}\|>|</s>|<s>|<(?:eos|bos|end_of_turn|pad)>")
@@ -150,6 +151,20 @@ def align(tokens: Sequence[str], text: str) -> Alignment | None:
     return next((one for spelling in read if (one := _align_by_ascii(spelling, answer))), None)
 
 
+def answer_tokens(tokens: Sequence[str], text: str) -> range | None:
+    r"""Positions of the tokens of a text: all where they spell nothing else, the spaces around it included; else see `align`.
+
+    Examples
+    --------
+    >>> answer_tokens(["7", " apples", "\n"], "7 apples"), answer_tokens(["7", " pears"], "7 apples")
+    (range(0, 3), None)
+    """
+    if "".join(tokens).strip() == without_reasoning(text):
+        return range(len(tokens))
+    aligned = align(tokens, text)
+    return None if aligned is None else aligned.tokens
+
+
 def without_reasoning(text: str) -> str:
     """A text without the reasoning that it begins with, and without the spaces around it.
 
@@ -159,6 +174,37 @@ def without_reasoning(text: str) -> str:
     '7 apples'
     """
     return _END_OF_REASONING.split(text)[-1].strip()
+
+
+class ReasoningFilter:
+    """Passes the tokens of a text that is still being written, but for reasoning that it begins with.
+
+    Examples
+    --------
+    >>> reasoning = ReasoningFilter()
+    >>> [reasoning.passes(token) for token in ("<th", "ink>", "Hm.", "</think>", "7", " apples")]
+    [False, False, False, False, True, True]
+    """
+
+    __slots__ = ("_begun", "_over")
+
+    def __init__(self) -> None:
+        self._begun, self._over = "", False
+
+    def passes(self, token: str) -> bool:
+        """Take the next token; whether it is one of the answer."""
+        if self._over:
+            return True
+        self._begun += token
+        begun = self._begun.lstrip()
+        if not begun:
+            return True
+        if begun.startswith(_REASONING):
+            self._over = _END_OF_REASONING.search(begun) is not None
+            return False
+        # A mark may be cut into several tokens.
+        self._over = not any(mark.startswith(begun) for mark in _REASONING)
+        return self._over
 
 
 def _bytes(text: str) -> bytes:
