@@ -232,7 +232,9 @@ def _logprobs(answer: Generation) -> Check:
         detail = f"all {len(logprobs)} are exactly 0, so none was computed: use signals that draw samples"
         return Check(name="logprobs", ok=False, detail=detail)
     if not any(logprobs):
-        detail = f"{counted(len(logprobs), 'token')}, exactly 0: see with a longer answer whether any is computed"
+        detail = (
+            f"{counted(len(logprobs), 'token')}, exactly 0: see with a longer answer whether any is computed"
+        )
         return Check(name="logprobs", ok=True, detail=detail)
     return Check(name="logprobs", ok=True, detail=counted(len(logprobs), "token"))
 

@@ -183,7 +183,8 @@ def _validated(case: Case, *, covered: bool) -> tuple[float, ...]:
     except BadLogprobsError as error:
         raise SignalUnavailableError(str(error)) from error
     if logprobs is None:
-        raise SignalUnavailableError(f"{case.tier.model} returned no log-probabilities")
+        of = "" if case.draft.answer is None else " of the values in its answer"
+        raise SignalUnavailableError(f"{case.tier.model} returned no log-probabilities{of}")
     if only_zeros(logprobs):
         msg = f"{case.tier.model} returned {len(logprobs)} log-probabilities that are all exactly 0, as servers do that compute none"
         raise SignalUnavailableError(msg)
