@@ -14,7 +14,8 @@ from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import run_in_executor
 
 from confroute.decision import Routed
-from confroute.errors import RequestError, note_answer
+from confroute.error_notes import note_answer
+from confroute.errors import RequestError
 from confroute.flow import Policy
 from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback

@@ -26,7 +26,8 @@ from confroute.decision import recorded_usage
 from confroute.hosts.options import read_documents
 from confroute.hosts.tool_calls import canonical_text
 from confroute.models.provider_answers import (
-    chunk_logprobs,
+    ChunkTokens,
+    chunk_tokens,
     finish_of,
     is_role,
     read_logprobs,
@@ -189,7 +190,7 @@ def to_generation(message: BaseMessage, *, latency_s: float = 0.0) -> Generation
     reason = metadata.get("finish_reason") or metadata.get("stop_reason") or metadata.get("done_reason")
     scored = read_logprobs(metadata["logprobs"]) if "logprobs" in metadata else None
     # What LangChain writes on an answer from its cache, beside the tokens that it cost once.
-    from_cache = bool(usage) and usage.get("total_cost") == 0
+    from_cache = isinstance(usage, Mapping) and usage.get("total_cost") == 0
     return Generation(
         text=content if isinstance(content, str) else text_of(message),
         logprobs=None if scored is None else scored.logprobs,
@@ -263,10 +264,10 @@ def extract_tokens(message: BaseMessage) -> tuple[str, ...] | None:
     return None if scored is None else scored.tokens
 
 
-def chunk_scores(chunk: BaseMessage) -> tuple[float, ...] | None:
+def chunk_scores(chunk: BaseMessage) -> ChunkTokens:
     """Log-probabilities of one chunk of a stream: empty if it holds no text, None if it does and they are unknown."""
     found = chunk.response_metadata.get("logprobs")
-    return chunk_logprobs(None if found is None else read_logprobs(found), has_text=bool(chunk.content))
+    return chunk_tokens(None if found is None else read_logprobs(found), has_text=bool(text_of(chunk)))
 
 
 def with_decision(message: AIMessage, record: dict[str, JSON], *, drop_logprobs: bool) -> AIMessage:

@@ -25,7 +25,8 @@ from llama_index_instrumentation.base import BaseEvent
 from llama_index_instrumentation.event_handlers import BaseEventHandler
 from pydantic import BaseModel
 
-from confroute.errors import RequestError, note_answer
+from confroute.error_notes import note_answer
+from confroute.errors import RequestError
 from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.hosts.tool_calls import Verdict, check_tool_calls, with_verdict
 from confroute.models.provider_answers import answer_behind

@@ -6,9 +6,11 @@ import math
 from dataclasses import dataclass
 
 from confroute.errors import MissingExtraError, PolicyError
+from confroute.registry import register
 from confroute.types import Usage
 
 
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
     """USD per million tokens.

@@ -26,11 +26,12 @@ from confroute.budget import budget as reservations
 from confroute.budget.budget import Budget
 from confroute.budget.pacing import count_call
 from confroute.decision import Routed
-from confroute.errors import DeadlineError, PolicyError, StateError, StreamInterruptedError, noted_usage
+from confroute.error_notes import noted_usage
+from confroute.errors import DeadlineError, PolicyError, StateError, StreamInterruptedError
 from confroute.flow import Policy, intercept
-from confroute.policy.files import register
 from confroute.policy.wrapper import Wrapper, annotate, nested_policies
 from confroute.prices import Price
+from confroute.registry import register
 from confroute.state.store import Store, open_store
 from confroute.types import JSON, Request, Usage
 
@@ -258,7 +259,7 @@ def _may_be_billed(error: Exception) -> bool:
     return under_way or any("Timeout" in base.__name__ for base in type(error).__mro__)
 
 
-@register
+@register(kind="wrapper")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paced(Wrapper):
     """Keeps a policy's calls to the last tier within budgets. Must be outermost, so that it sees everything that is paid.

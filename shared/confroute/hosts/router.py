@@ -2,7 +2,7 @@
 
 ::
 
-    router = Router(edge="local:smollm2-135m", cloud="openai:gpt-4o-mini", policy=Cascade.load("policy.json"))
+    router = Router(edge="local:smollm2-135m", cloud="openai:gpt-4o-mini", policy=load_policy("policy.json"))
     answer = router.ask("What is the capital of France?")
     answer.text, answer.decision.route
 """

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Literal, TypeAlias
 
+from confroute.error_notes import is_about_answer
 from confroute.errors import (
     BreakerOpenError,
     DeadlineError,
@@ -22,7 +23,6 @@ from confroute.errors import (
     PolicyError,
     RequestError,
     SignalUnavailableError,
-    is_about_answer,
 )
 from confroute.remediation import named
 

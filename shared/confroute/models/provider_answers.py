@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, TypeAlias
 
 from confroute.types import Alternatives, Finish, Generation, Role, Usage
 
@@ -71,6 +71,10 @@ class ScoredTokens:
     logprobs: tuple[float, ...]
     tokens: tuple[str, ...] | None = None
     alternatives: tuple[Alternatives, ...] | None = None
+
+
+# Of one chunk of a stream; empty where it holds no text, None where the tokens of its text are unknown.
+ChunkTokens: TypeAlias = "ScoredTokens | tuple[float, ...] | None"
 
 
 def field(holder: object, name: str) -> Any:
@@ -154,7 +158,7 @@ class ChunkScores:
     Examples
     --------
     >>> scores = ChunkScores()
-    >>> scores.add(ScoredTokens(logprobs=(-0.1,)), has_text=True), scores.add(None, has_text=False)
+    >>> scores.add(ScoredTokens(logprobs=(-0.1,)), has_text=True).logprobs, scores.add(None, has_text=False)
     ((-0.1,), ())
     >>> scores.whole.logprobs
     (-0.1,)
@@ -166,14 +170,14 @@ class ChunkScores:
         self._parts: list[ScoredTokens] = []
         self._complete = True
 
-    def add(self, scored: ScoredTokens | None, *, has_text: bool) -> tuple[float, ...] | None:
-        """Add one chunk; returns its log-probabilities as `chunk_logprobs` does."""
+    def add(self, scored: ScoredTokens | None, *, has_text: bool) -> ChunkTokens:
+        """Add one chunk; returns its tokens as `chunk_tokens` does."""
         if scored is not None:
             self._parts.append(scored)
         elif has_text:
             # A part of the answer without any: the rest says nothing about the whole.
             self._complete = False
-        return chunk_logprobs(scored, has_text=has_text)
+        return chunk_tokens(scored, has_text=has_text)
 
     @property
     def whole(self) -> ScoredTokens | None:
@@ -189,11 +193,14 @@ class ChunkScores:
         )
 
 
-def chunk_logprobs(scored: ScoredTokens | None, *, has_text: bool) -> tuple[float, ...] | None:
-    """The log-probabilities of one chunk of a stream: empty if it holds no text, None if it does and they are unknown."""
-    if scored is not None:
-        return scored.logprobs
-    return None if has_text else ()
+def chunk_tokens(scored: ScoredTokens | None, *, has_text: bool) -> ChunkTokens:
+    """The scored tokens of one chunk of a stream: empty if it holds no text, None if it does and they are unknown.
+
+    A chunk without text is of the model's reasoning, of a tool call or a part of a character: nothing of it is shown.
+    """
+    if not has_text:
+        return ()
+    return scored
 
 
 def read_usage(*holders: object) -> Usage | None:
