@@ -161,11 +161,6 @@ def _refuse_several(chat: BaseChatModel | None, source: Model, tier: str) -> Non
         raise PolicyError(str(error)) from error
 
 
-def _streams(chat: BaseChatModel) -> bool:
-    own = type(chat)
-    return own._stream is not BaseChatModel._stream or own._astream is not BaseChatModel._astream
-
-
 def _is_retried(model: Model) -> bool:
     """Whether `with_retry` stands around the model."""
     while isinstance(model, RunnableBindingBase):
@@ -239,7 +234,7 @@ class TierModel:
             can_sample=chat is not None and self.profile.get("temperature") is not False,
             answers_per_call=isinstance(chat, ChatLocal) or getattr(type(chat), "samples_in_one_call", False),
             # Alternatives can be asked of a model that the user told to return log-probabilities.
-            streams=chat is None or _streams(chat),
+            streams=chat is None or compat.streams(chat),
             retries=own_retries(chat) or _is_retried(self.source),
             asks_logprobs=self.asks_logprobs or (alternatives and bool(getattr(chat, "logprobs", None))),
         )
