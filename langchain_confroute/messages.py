@@ -26,7 +26,7 @@ from confroute.models.provider_answers import (
     chunk_logprobs,
     finish_of,
     is_role,
-    read_logprobs,
+    read_answer_logprobs,
     role_of,
 )
 from confroute.text_extraction import texts_in
@@ -180,7 +180,7 @@ def to_generation(message: BaseMessage, *, latency_s: float = 0.0) -> Generation
     metadata, content = message.response_metadata, message.content
     usage = getattr(message, "usage_metadata", None)
     reason = metadata.get("finish_reason") or metadata.get("stop_reason") or metadata.get("done_reason")
-    scored = read_logprobs(metadata["logprobs"]) if "logprobs" in metadata else None
+    scored = read_answer_logprobs(metadata)
     return Generation(
         text=content if isinstance(content, str) else text_of(message),
         logprobs=None if scored is None else scored.logprobs,
@@ -200,7 +200,8 @@ def extract_token_logprobs(message: BaseMessage) -> tuple[float, ...] | None:
     """The natural log-probability of each token of an answer.
 
     Read from `response_metadata["logprobs"]`: OpenAI's `{"content": [...]}`, the flat list of newer Ollama servers
-    (dictionaries or objects), and the old completions form `{"token_logprobs": [...]}`.
+    (dictionaries or objects), and the old completions form `{"token_logprobs": [...]}`; or from the provider's whole answer,
+    where an integration keeps that in `response_metadata`.
 
     Returns
     -------
@@ -216,7 +217,7 @@ def extract_token_logprobs(message: BaseMessage) -> tuple[float, ...] | None:
     >>> extract_token_logprobs(AIMessage("4")) is None
     True
     """
-    scored = read_logprobs(message.response_metadata.get("logprobs"))
+    scored = read_answer_logprobs(message.response_metadata)
     return None if scored is None else scored.logprobs
 
 
@@ -228,14 +229,14 @@ def extract_tokens(message: BaseMessage) -> tuple[str, ...] | None:
     >>> extract_tokens(AIMessage("4", response_metadata={"logprobs": [{"token": "4", "logprob": -0.25}]}))
     ('4',)
     """
-    scored = read_logprobs(message.response_metadata.get("logprobs"))
+    scored = read_answer_logprobs(message.response_metadata)
     return None if scored is None else scored.tokens
 
 
 def chunk_scores(chunk: BaseMessage) -> tuple[float, ...] | None:
     """Log-probabilities of one chunk of a stream: empty if it holds no text, None if it does and they are unknown."""
-    found = chunk.response_metadata.get("logprobs")
-    return chunk_logprobs(None if found is None else read_logprobs(found), has_text=bool(chunk.content))
+    metadata = chunk.response_metadata
+    return chunk_logprobs(read_answer_logprobs(metadata) if metadata else None, has_text=bool(chunk.content))
 
 
 def with_decision(message: AIMessage, record: dict[str, JSON], *, drop_logprobs: bool) -> AIMessage:

@@ -116,15 +116,19 @@ def read_logprobs(found: object) -> ScoredTokens | None:
 
 
 def read_answer_logprobs(raw: object) -> ScoredTokens | None:
-    """Read the log-probabilities in a provider's whole answer, or in its part of one chunk of a stream."""
-    # An empty `logprobs` of a choice must not hide those beside it.
+    """Read the log-probabilities in a provider's whole answer, or in its part of one chunk of a stream.
+
+    All hosts read answers here: LangChain's `response_metadata`, LlamaIndex's `raw`, the reply of OpenAI's client.
+    """
     choice = _first(field(raw, "choices"))
-    for holder in (choice, raw):
-        scored = read_logprobs(field(holder, "logprobs"))
+    # An empty `logprobs` of a choice must not hide those beside it.
+    for holder in (raw,) if choice is None else (choice, raw):
+        found = field(holder, "logprobs")
+        scored = read_logprobs(found) if found else None
         if scored is not None:
             return scored
     blocks = [block for item in _items(raw, "output") for block in _items(item, "content")]
-    return read_logprobs([one for block in blocks for one in _items(block, "logprobs")])
+    return read_logprobs([one for block in blocks for one in _items(block, "logprobs")]) if blocks else None
 
 
 class ChunkScores:
@@ -256,15 +260,17 @@ def read_generations(raw: object, *, model: str | None = None) -> list[Generatio
     '4'
     """
     usage, name = read_usage(field(raw, "usage")), read_model(raw) or model
+    choices = _items(raw, "choices")
     return [
         generation_of(
             _text(field(field(choice, "message"), "content")) or _text(field(choice, "text")),
-            scored=read_logprobs(field(choice, "logprobs")),
+            # What stands beside the choices speaks for one answer only.
+            scored=read_answer_logprobs(raw if len(choices) == 1 else choice),
             usage=usage if position == 0 else None,
             finish=read_finish(choice),
             model=name,
         )
-        for position, choice in enumerate(_items(raw, "choices"))
+        for position, choice in enumerate(choices)
     ]
 
 
