@@ -1,4 +1,4 @@
-"""``confroute record``: run an edge, and a cloud if given, over a file of prompts; one JSON line a prompt."""
+"""``confroute record``: run an edge, and a cloud if given, over a file of prompts; one JSON line per prompt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from confroute.cli._options import add_dtype, add_model, add_price, count, model_named, model_of, price_of
+from confroute.cli.options import add_dtype, add_model, add_price, count, model_of, price_of, resolve_model
 from confroute.errors import PolicyError
 from confroute.models.resolution import NAMES
 from confroute.views.html import counted
@@ -33,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "record",
         help="run models over a file of prompts and keep all evidence",
         description="Answer each prompt with the edge (and the cloud), draw samples, measure signals, grade against "
-        "the reference, and append one JSON line a prompt. Started again, it goes on where it was stopped. Exit code 1 if "
+        "the reference, and append one JSON line per prompt. Started again, it goes on where it was stopped. Exit code 1 if "
         "every row ended in an error.",
     )
     parser.add_argument(
@@ -103,7 +103,7 @@ def _add_evidence(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_inside(parser: argparse.ArgumentParser) -> None:
-    """What only a local model's own weights give."""
+    """Add the evidence that only a local model's own weights give."""
     parser.add_argument(
         "--dropout",
         type=int,
@@ -130,7 +130,7 @@ def _add_inside(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Record what is not recorded yet.
+    """Record the prompts that are not recorded yet; exit code 1 if every row ended in an error.
 
     Raises
     ------
@@ -144,14 +144,14 @@ def run(args: argparse.Namespace) -> int:
     from confroute.recording.runner import recorded
 
     _check(args)
-    rows = read_prompts(args.prompts)
+    prompts = read_prompts(args.prompts)
     errors: list[str] = []
-    with _owned(args.out):
+    with _locked(args.out):
         done = recorded_ids(args.out, retry_errors=args.retry_errors)
-        todo = list(pending(rows, done, args.limit))
+        todo = list(pending(prompts, done, args.limit))
         if todo:
-            made = recorded(todo, _recorder(args), concurrency=args.concurrency)
-            for row in _watched(made, len(todo)):
+            rows = recorded(todo, _recorder(args), concurrency=args.concurrency)
+            for row in _with_progress(rows, len(todo)):
                 append_row(args.out, row)
                 errors += errors_of(row)[:1]
     again = f": `--retry-errors` does them again. The first: {errors[0]}" if errors else ""
@@ -165,10 +165,10 @@ def _check(args: argparse.Namespace) -> None:
     if args.out.suffix == ".gz":
         msg = f"--out {args.out}: expected a plain file, which a killed run can go on with; pack it when it is done"
         raise PolicyError(msg)
-    leasts = {"samples": 0, "concurrency": 1, "max_tokens": 1, "dropout": 0, "top_logprobs": 0}
-    for name, least in leasts.items():
-        if getattr(args, name) is not None and getattr(args, name) < least:
-            msg = f"--{name.replace('_', '-')} is {getattr(args, name)}: expected {least} or more"
+    minimums = {"samples": 0, "concurrency": 1, "max_tokens": 1, "dropout": 0, "top_logprobs": 0}
+    for name, minimum in minimums.items():
+        if getattr(args, name) is not None and getattr(args, name) < minimum:
+            msg = f"--{name.replace('_', '-')} is {getattr(args, name)}: expected {minimum} or more"
             raise PolicyError(msg)
     if args.samples and not args.temperature > 0:
         msg = f"--temperature is {args.temperature}: expected a number above 0, or all samples are the same"
@@ -176,8 +176,8 @@ def _check(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _owned(out: Path) -> Iterator[None]:
-    """Two processes that append to one file would record every prompt twice."""
+def _locked(out: Path) -> Iterator[None]:
+    """Keep other processes from recording into the same file: they would record every prompt twice."""
     from filelock import FileLock, Timeout
 
     try:
@@ -211,7 +211,7 @@ def _recorder(args: argparse.Namespace) -> Recorder:
         members=members,
         top_logprobs=args.top_logprobs,
         hidden=tuple(args.hidden),
-        states=_Folder(args.out, args.hidden).keep,
+        states=_StateFolder(args.out, args.hidden).keep,
         system=args.system,
         edge_price=price_of(args.edge_price),
         cloud_price=price_of(args.cloud_price),
@@ -233,23 +233,23 @@ def _members(args: argparse.Namespace) -> Mapping[str, TextModel]:
     if unknown := sorted({*urls} - {*names}):
         msg = f"--member-base-url {', '.join(unknown)}: expected a name that --member gives"
         raise PolicyError(msg)
-    return {name: model_named(args, model, urls.get(name)) for name, model in names.items()}
+    return {name: resolve_model(args, model, urls.get(name)) for name, model in names.items()}
 
 
-def _pairs(flag: str, given: Sequence[str]) -> dict[str, str]:
-    """NAME=VALUE arguments by their names, which are no tier's."""
-    found: dict[str, str] = {}
-    for text in given:
+def _pairs(flag: str, arguments: Sequence[str]) -> dict[str, str]:
+    """Read NAME=VALUE arguments; a tier's name is refused."""
+    pairs: dict[str, str] = {}
+    for text in arguments:
         name, _, value = text.partition("=")
-        if not name or not value or name in {"edge", "cloud", *found}:
+        if not name or not value or name in {"edge", "cloud", *pairs}:
             msg = f"{flag} {text}: expected NAME=VALUE, each NAME once and none of them edge or cloud"
             raise PolicyError(msg)
-        found[name] = value
-    return found
+        pairs[name] = value
+    return pairs
 
 
-class _Folder:
-    """Hidden states, one safetensors file a prompt: written before the row, so that no row lacks its file."""
+class _StateFolder:
+    """Keeps hidden states, one safetensors file per prompt, written before the row so that no row lacks its file."""
 
     def __init__(self, out: Path, layers: Iterable[int]) -> None:
         self._folder, self._layers = out.with_suffix(".hidden"), tuple(layers)
@@ -268,8 +268,8 @@ class _Folder:
         return f"{self._folder.name}/{path.name}"
 
 
-def _watched(rows: Iterable[Row], total: int) -> Iterator[Row]:
-    """Pass rows on beside a progress bar on standard error."""
+def _with_progress(rows: Iterable[Row], total: int) -> Iterator[Row]:
+    """Pass rows on and show a progress bar on standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
