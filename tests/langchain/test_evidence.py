@@ -65,7 +65,7 @@ def test_an_answer_kept_whole_is_read(metadata):
     assert (
         extract_token_logprobs(message)
         == to_generation(message).logprobs
-        == chunk_scores(message)
+        == chunk_scores(message).logprobs
         == (-0.5, 0.0)
     )
     assert extract_tokens(message) == ("a", "b")
