@@ -9,6 +9,7 @@ import pytest
 from confroute.models.provider_answers import (
     ChunkScores,
     ScoredTokens,
+    chunk_tokens,
     is_role,
     logprobs_content,
     read_answer_logprobs,
@@ -111,10 +112,17 @@ def test_chunks_add_up_to_the_whole():
     """Each chunk's own, and all of them; a chunk without text changes nothing."""
     scores = ChunkScores()
     first, second = ({"logprobs": [entry]} for entry in TOPS)
-    assert scores.add(read_answer_logprobs(first), has_text=True) == (-0.5,)
+    assert scores.add(read_answer_logprobs(first), has_text=True).logprobs == (-0.5,)
     assert scores.add(None, has_text=False) == ()
-    assert scores.add(read_answer_logprobs(second), has_text=True) == (-1.0,)
+    assert scores.add(read_answer_logprobs(second), has_text=True).logprobs == (-1.0,)
     assert scores.whole == read_logprobs(TOPS)
+
+
+def test_a_chunk_without_text_is_not_watched():
+    """Reasoning comes scored in chunks of its own: it is kept for the whole, which the text is sought in, and not watched."""
+    scores, scored = ChunkScores(), ScoredTokens(logprobs=(-0.001,), tokens=("Hm",))
+    assert scores.add(scored, has_text=False) == chunk_tokens(scored, has_text=False) == ()
+    assert scores.whole == scored
 
 
 def test_a_chunk_without_numbers_takes_the_evidence_away():

@@ -26,6 +26,7 @@ from confroute.budget import budget as reservations
 from confroute.budget.budget import Budget
 from confroute.budget.pacing import count_call
 from confroute.decision import Routed
+from confroute.error_notes import noted_usage
 from confroute.errors import DeadlineError, PolicyError, StateError, StreamInterruptedError
 from confroute.flow import Policy, intercept
 from confroute.policy.wrapper import Wrapper, annotate, nested_policies
@@ -233,12 +234,15 @@ class BudgetedCall:
     def cost(self, ask: ModelAsk, outcome: Evidence | Exception) -> list[float]:
         """The cost of an ask: as reported, nothing if no answer came, the worst case if it is unknown."""
         if isinstance(outcome, Exception):
-            return self.worst_case(ask) if _may_be_billed(outcome) else [0.0] * len(self.keys)
+            if _may_be_billed(outcome):
+                return self.worst_case(ask)
+            return self.amounts(noted_usage(outcome) or Usage(), 1 if noted_usage(outcome) else 0)
         usages = [answer.usage for answer in outcome.generations]
         reported = [usage for usage in usages if usage]
         if not reported or (isinstance(ask, Final) and None in usages):
             return self.worst_case(ask)
-        return self.amounts(sum(reported, Usage()), len(usages))
+        made = sum(not answer.from_cache for answer in outcome.generations)
+        return self.amounts(sum(reported, outcome.lost or Usage()), made)
 
     def amounts(self, usage: Usage, calls: int) -> list[float]:
         """Convert a usage to each budget's unit."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, TypeAlias
 
 from confroute.types import Alternatives, Finish, Generation, Role, Usage
 
@@ -30,6 +30,26 @@ _USAGE_KEYS = (
     ("prompt_tokens", "completion_tokens"),
     ("input_tokens", "output_tokens"),
     ("prompt_eval_count", "eval_count"),
+    ("prompt_token_count", "candidates_token_count"),
+)
+# By where providers keep them: in details of the counts above, or beside them.
+_CACHED_KEYS = (
+    ("prompt_tokens_details", "cached_tokens"),
+    ("input_tokens_details", "cached_tokens"),
+    ("input_token_details", "cache_read"),
+    (None, "prompt_cache_hit_tokens"),
+    (None, "cached_content_token_count"),
+)
+_REASONING_KEYS = (
+    ("completion_tokens_details", "reasoning_tokens"),
+    ("output_tokens_details", "reasoning_tokens"),
+    ("output_token_details", "reasoning"),
+)
+# Counted beside the counts above, and not among them: of the prompt read from and written to a cache, of the answer thoughts.
+_CACHE_READ, _CACHE_WRITE, _THOUGHTS = (
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "thoughts_token_count",
 )
 
 
@@ -50,6 +70,10 @@ class ScoredTokens:
     logprobs: tuple[float, ...]
     tokens: tuple[str, ...] | None = None
     alternatives: tuple[Alternatives, ...] | None = None
+
+
+# Of one chunk of a stream; empty where it holds no text, None where the tokens of its text are unknown.
+ChunkTokens: TypeAlias = "ScoredTokens | tuple[float, ...] | None"
 
 
 def field(holder: object, name: str) -> Any:
@@ -133,7 +157,7 @@ class ChunkScores:
     Examples
     --------
     >>> scores = ChunkScores()
-    >>> scores.add(ScoredTokens(logprobs=(-0.1,)), has_text=True), scores.add(None, has_text=False)
+    >>> scores.add(ScoredTokens(logprobs=(-0.1,)), has_text=True).logprobs, scores.add(None, has_text=False)
     ((-0.1,), ())
     >>> scores.whole.logprobs
     (-0.1,)
@@ -145,14 +169,14 @@ class ChunkScores:
         self._parts: list[ScoredTokens] = []
         self._complete = True
 
-    def add(self, scored: ScoredTokens | None, *, has_text: bool) -> tuple[float, ...] | None:
-        """Add one chunk; returns its log-probabilities as `chunk_logprobs` does."""
+    def add(self, scored: ScoredTokens | None, *, has_text: bool) -> ChunkTokens:
+        """Add one chunk; returns its tokens as `chunk_tokens` does."""
         if scored is not None:
             self._parts.append(scored)
         elif has_text:
             # A part of the answer without any: the rest says nothing about the whole.
             self._complete = False
-        return chunk_logprobs(scored, has_text=has_text)
+        return chunk_tokens(scored, has_text=has_text)
 
     @property
     def whole(self) -> ScoredTokens | None:
@@ -168,27 +192,63 @@ class ChunkScores:
         )
 
 
-def chunk_logprobs(scored: ScoredTokens | None, *, has_text: bool) -> tuple[float, ...] | None:
-    """The log-probabilities of one chunk of a stream: empty if it holds no text, None if it does and they are unknown."""
-    if scored is not None:
-        return scored.logprobs
-    return None if has_text else ()
+def chunk_tokens(scored: ScoredTokens | None, *, has_text: bool) -> ChunkTokens:
+    """The scored tokens of one chunk of a stream: empty if it holds no text, None if it does and they are unknown.
+
+    A chunk without text is of the model's reasoning, of a tool call or a part of a character: nothing of it is shown.
+    """
+    if not has_text:
+        return ()
+    return scored
 
 
 def read_usage(*holders: object) -> Usage | None:
     """The tokens billed, from the first of `holders` that tells both counts; None where none does.
 
+    Counts below 0, and 0 of both, are not a bill: that provider reported nothing.
+
     Examples
     --------
     >>> read_usage(None, {"prompt_tokens": 7, "completion_tokens": 2})
     Usage(input_tokens=7, output_tokens=2)
+    >>> read_usage(
+    ...     {"prompt_tokens": 7, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}}
+    ... )
+    Usage(input_tokens=7, output_tokens=2, cached_tokens=4)
+    >>> read_usage({"prompt_tokens": -7, "completion_tokens": 2}) is None
+    True
     """
     for holder in holders:
         for prompt, answer in _USAGE_KEYS if holder else ():
-            given, made = field(holder, prompt), field(holder, answer)
-            if isinstance(given, int) and isinstance(made, int):
-                return Usage(input_tokens=given, output_tokens=made)
+            given, made = _count(holder, prompt), _count(holder, answer)
+            if given is not None and made is not None:
+                usage = _detailed(holder, given, made)
+                return usage if usage.total_tokens else None
     return None
+
+
+def _detailed(holder: object, given: int, made: int) -> Usage:
+    read, thoughts = _count(holder, _CACHE_READ) or 0, _count(holder, _THOUGHTS) or 0
+    written = _count(holder, _CACHE_WRITE) or 0
+    return Usage(
+        input_tokens=given + read + written,
+        output_tokens=made + thoughts,
+        cached_tokens=_part(holder, _CACHED_KEYS) or read,
+        reasoning_tokens=_part(holder, _REASONING_KEYS) or thoughts,
+    )
+
+
+def _part(holder: object, keys: Sequence[tuple[str | None, str]]) -> int:
+    for place, name in keys:
+        inner = holder if place is None else field(holder, place)
+        if inner is not None and (count := _count(inner, name)):
+            return count
+    return 0
+
+
+def _count(holder: object, name: str) -> int | None:
+    value = field(holder, name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def read_finish(*holders: object) -> Finish:
@@ -203,6 +263,22 @@ def read_finish(*holders: object) -> Finish:
     ... )
     ('length', 'stop', 'unknown')
     """
+    reason = _reason(holders)
+    return finish_of(reason) if reason else "unknown"
+
+
+def ends_by_reason(*holders: object) -> bool:
+    """Whether any of `holders` says why the answer ended, also in words that `read_finish` does not know.
+
+    Examples
+    --------
+    >>> ends_by_reason({"finish_reason": "recitation"}), ends_by_reason({"finish_reason": None})
+    (True, False)
+    """
+    return bool(_reason(holders))
+
+
+def _reason(holders: Iterable[object]) -> Any:
     for holder in holders:
         choice, incomplete = _first(field(holder, "choices")), field(holder, "incomplete_details")
         for place, name in (
@@ -211,11 +287,12 @@ def read_finish(*holders: object) -> Finish:
             (holder, "stop_reason"),
             (holder, "done_reason"),
             (incomplete, "reason"),
+            (field(holder, "delta"), "stop_reason"),
         ):
             reason = field(place, name)
             if reason:
-                return finish_of(reason)
-    return "unknown"
+                return reason
+    return None
 
 
 def finish_of(reason: object) -> Finish:

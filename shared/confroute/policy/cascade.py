@@ -48,6 +48,8 @@ from confroute.signals import SelfConsistency, Signal, TokenLogprob
 from confroute.signals.base import Case, max_top_logprobs
 from confroute.types import Generation, Request, Tier
 
+# Said of an answer whose stream may have broken off.
+UNFINISHED = "; its stream ended without a reason, so the answer may be cut off"
 # Set-up errors: hiding them would send every call to the paid tier, or leave a policy without evidence, for ever.
 _SET_UP = (MissingExtraError, ModelError, PolicyError)
 
@@ -135,10 +137,19 @@ class CascadeRun:
         model = answer.model or self.tier(ask.tier).model
         self.steps.append(step_of(kind, evidence, tier=ask.tier, model=model))
         self.watch = evidence.watch
-        if kind == "draft" and is_empty(answer, evidence):
-            msg = f"{ask.tier} returned an empty answer"
+        if is_empty(answer, evidence) and not (kind == "final" and self.may_be_silent(answer)):
+            ended = "" if answer.finish in {"stop", "unknown"} else f", which ended by {answer.finish!r}"
+            msg = f"{ask.tier} returned an empty answer{ended}"
             raise TierError(msg)
         return answer
+
+    def may_be_silent(self, answer: Generation) -> bool:
+        """Whether there may be nothing to say: after a tool's answer, models end a turn without words."""
+        return (
+            answer.finish == "stop"
+            and bool(self.request.messages)
+            and self.request.messages[-1].role == "tool"
+        )
 
     def judge(self, tier: Tier, draft: Generation) -> AskGenerator[Verdict]:
         """Measure gate after gate until one decides."""
@@ -285,7 +296,7 @@ class CascadeRun:
         decision = Decision(
             route=route,
             stage=verdict.stage,
-            reason=reason or verdict.reason,
+            reason=(reason or verdict.reason) + (UNFINISHED if answer.unfinished else ""),
             uncertainty=measured.uncertainty if measured else None,
             signal=measured.signal if measured else None,
             threshold=gate.threshold.value if gate else None,
