@@ -9,7 +9,18 @@ from confroute.decision import Decision
 from confroute.types import Usage
 
 _KEY, _BILL, _ATTEMPTS = "_confroute_lost_s", "_confroute_billed", "_confroute_attempts"
-_INNER = "_confroute_inner"
+_INNER, _ANSWERED = "_confroute_inner", "_confroute_answered"
+
+
+def note_answer(error: Exception, usage: Usage | None) -> None:
+    """Note on an error that it is about an answer that came, with its bill: the model is not down."""
+    error.__dict__[_ANSWERED] = True
+    note_usage(error, usage)
+
+
+def is_about_answer(error: Exception) -> bool:
+    """Whether `note_answer` noted that an answer came."""
+    return bool(error.__dict__.get(_ANSWERED))
 
 
 def note_inner(error: Exception, decisions: Sequence[Decision]) -> None:

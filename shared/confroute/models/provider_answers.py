@@ -26,6 +26,7 @@ _FINISHES: dict[str, Finish] = {
     **dict.fromkeys(("tool_calls", "tool_use", "function_call"), "tool_calls"),
     "cancelled": "cancelled",
 }
+_OK = 200
 _USAGE_KEYS = (
     ("prompt_tokens", "completion_tokens"),
     ("input_tokens", "output_tokens"),
@@ -349,6 +350,36 @@ def read_generations(raw: object, *, model: str | None = None) -> list[Generatio
         )
         for position, choice in enumerate(choices)
     ]
+
+
+def answer_behind(error: BaseException) -> Generation | None:
+    """The answer that a client received, read and then raised an error about, such as a value that does not fit its schema.
+
+    Returns
+    -------
+    Generation or None
+        With its text, usage and log-probabilities; None where the error is about anything but an answer.
+    """
+    at: BaseException | None = error
+    while at is not None:
+        raw = getattr(at, "completion", None) or _body(getattr(at, "response", None))
+        answers = read_generations(raw)
+        if answers:
+            return answers[0]
+        if _items(raw, "output"):  # of OpenAI's Responses
+            return Generation(text="", usage=read_usage(field(raw, "usage")), model=read_model(raw))
+        at = at.__cause__
+    return None
+
+
+def _body(response: object) -> object:
+    """The JSON of an HTTP response that holds an answer."""
+    if getattr(response, "status_code", None) != _OK:
+        return None
+    try:
+        return response.json()  # type: ignore[attr-defined]  # httpx's and requests' alike
+    except (AttributeError, ValueError):
+        return None
 
 
 def generation_of(text: str, *, scored: ScoredTokens | None, **fields: Any) -> Generation:
