@@ -33,24 +33,39 @@ _USAGE_KEYS = (
     ("prompt_eval_count", "eval_count"),
     ("prompt_token_count", "candidates_token_count"),
 )
-# By where providers keep them: in details of the counts above, or beside them.
+# Where providers keep parts of the counts above: in details, named "place.name" here, or beside them.
 _CACHED_KEYS = (
-    ("prompt_tokens_details", "cached_tokens"),
-    ("input_tokens_details", "cached_tokens"),
-    ("input_token_details", "cache_read"),
-    (None, "prompt_cache_hit_tokens"),
-    (None, "cached_content_token_count"),
+    "prompt_tokens_details.cached_tokens",
+    "input_tokens_details.cached_tokens",
+    "input_token_details.cache_read",
+    "prompt_cache_hit_tokens",
+    "cached_content_token_count",
 )
 _REASONING_KEYS = (
-    ("completion_tokens_details", "reasoning_tokens"),
-    ("output_tokens_details", "reasoning_tokens"),
-    ("output_token_details", "reasoning"),
+    "completion_tokens_details.reasoning_tokens",
+    "output_tokens_details.reasoning_tokens",
+    "output_token_details.reasoning",
 )
 # Counted beside the counts above, and not among them: of the prompt read from and written to a cache, of the answer thoughts.
 _CACHE_READ, _CACHE_WRITE, _THOUGHTS = (
     "cache_read_input_tokens",
     "cache_creation_input_tokens",
     "thoughts_token_count",
+)
+
+
+_DETAILS: dict[str, list[str]] = {}
+for _place, _, _name in (key.partition(".") for key in (*_CACHED_KEYS, *_REASONING_KEYS) if "." in key):
+    _DETAILS.setdefault(_place, []).append(_name)
+# Every name at the top of a bill, to read one that is an object by.
+_BILL = tuple(
+    dict.fromkeys(
+        (
+            *(name for pair in _USAGE_KEYS for name in pair),
+            *(key.partition(".")[0] for key in (*_CACHED_KEYS, *_REASONING_KEYS)),
+            *(_CACHE_READ, _CACHE_WRITE, _THOUGHTS),
+        )
+    )
 )
 
 
@@ -224,36 +239,33 @@ def read_usage(*holders: object) -> Usage | None:
     True
     """
     for holder in holders:
-        for prompt, answer in _USAGE_KEYS if holder else ():
-            given, made = _count(holder, prompt), _count(holder, answer)
-            if given is not None and made is not None:
-                usage = _detailed(holder, given, made)
-                return usage if usage.total_tokens else None
+        counts = _counts(holder) if holder else {}
+        for prompt, answer in _USAGE_KEYS:
+            if prompt in counts and answer in counts:
+                read, thoughts = counts.get(_CACHE_READ, 0), counts.get(_THOUGHTS, 0)
+                usage = Usage(
+                    input_tokens=counts[prompt] + read + counts.get(_CACHE_WRITE, 0),
+                    output_tokens=counts[answer] + thoughts,
+                    cached_tokens=next((counts[key] for key in _CACHED_KEYS if counts.get(key)), read),
+                    reasoning_tokens=next(
+                        (counts[key] for key in _REASONING_KEYS if counts.get(key)), thoughts
+                    ),
+                )
+                return usage if usage.input_tokens or usage.output_tokens else None
     return None
 
 
-def _detailed(holder: object, given: int, made: int) -> Usage:
-    read, thoughts = _count(holder, _CACHE_READ) or 0, _count(holder, _THOUGHTS) or 0
-    written = _count(holder, _CACHE_WRITE) or 0
-    return Usage(
-        input_tokens=given + read + written,
-        output_tokens=made + thoughts,
-        cached_tokens=_part(holder, _CACHED_KEYS) or read,
-        reasoning_tokens=_part(holder, _REASONING_KEYS) or thoughts,
-    )
-
-
-def _part(holder: object, keys: Sequence[tuple[str | None, str]]) -> int:
-    for place, name in keys:
-        inner = holder if place is None else field(holder, place)
-        if inner is not None and (count := _count(inner, name)):
-            return count
-    return 0
-
-
-def _count(holder: object, name: str) -> int | None:
-    value = field(holder, name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+def _counts(holder: object) -> dict[str, int]:
+    """Every count of a bill by its name, those of its details as "place.name"."""
+    fields = holder if isinstance(holder, Mapping) else {name: getattr(holder, name, None) for name in _BILL}
+    counts = {name: value for name, value in fields.items() if type(value) is int and value >= 0}
+    for place, names in _DETAILS.items():
+        details = fields.get(place)
+        for name in names if details else ():
+            value = field(details, name)
+            if type(value) is int and value >= 0:
+                counts[f"{place}.{name}"] = value
+    return counts
 
 
 def read_finish(*holders: object) -> Finish:
