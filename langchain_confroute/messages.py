@@ -25,8 +25,8 @@ from confroute.hosts.options import read_documents
 from confroute.models.provider_answers import (
     ChunkTokens,
     chunk_tokens,
-    finish_of,
     is_role,
+    read_finish,
     read_logprobs,
     role_of,
 )
@@ -180,7 +180,6 @@ def to_generation(message: BaseMessage, *, latency_s: float = 0.0) -> Generation
     """One answer as the core sees it; the message itself is kept as `raw`."""
     metadata, content = message.response_metadata, message.content
     usage = getattr(message, "usage_metadata", None)
-    reason = metadata.get("finish_reason") or metadata.get("stop_reason") or metadata.get("done_reason")
     scored = read_logprobs(metadata["logprobs"]) if "logprobs" in metadata else None
     return Generation(
         text=content if isinstance(content, str) else text_of(message),
@@ -190,7 +189,7 @@ def to_generation(message: BaseMessage, *, latency_s: float = 0.0) -> Generation
         usage=None
         if not usage
         else Usage(input_tokens=usage["input_tokens"], output_tokens=usage["output_tokens"]),
-        finish=finish_of(reason),
+        finish=read_finish(metadata),
         model=metadata.get("model_name") or metadata.get("model"),
         latency_s=latency_s,
         raw=message,
