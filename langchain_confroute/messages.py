@@ -28,9 +28,9 @@ from confroute.hosts.tool_calls import canonical_text
 from confroute.models.provider_answers import (
     ChunkTokens,
     chunk_tokens,
-    finish_of,
     is_role,
     read_answer_logprobs,
+    read_finish,
     read_usage,
     role_of,
 )
@@ -187,7 +187,6 @@ def to_generation(message: BaseMessage, *, latency_s: float = 0.0) -> Generation
     """One answer as the core sees it; the message itself is kept as `raw`."""
     metadata, content = message.response_metadata, message.content
     usage = getattr(message, "usage_metadata", None)
-    reason = metadata.get("finish_reason") or metadata.get("stop_reason") or metadata.get("done_reason")
     scored = read_answer_logprobs(metadata)
     # What LangChain writes on an answer from its cache, beside the tokens that it cost once.
     from_cache = isinstance(usage, Mapping) and usage.get("total_cost") == 0
@@ -197,7 +196,7 @@ def to_generation(message: BaseMessage, *, latency_s: float = 0.0) -> Generation
         tokens=None if scored is None else scored.tokens,
         top_logprobs=None if scored is None else scored.alternatives,
         usage=Usage() if from_cache else _usage(metadata, usage),
-        finish=finish_of(reason),
+        finish=read_finish(metadata),
         model=metadata.get("model_name") or metadata.get("model"),
         latency_s=latency_s,
         from_cache=from_cache,

@@ -22,8 +22,37 @@ _ROLES: dict[str, Role] = {
 }
 _FINISHES: dict[str, Finish] = {
     **dict.fromkeys(("stop", "end_turn", "stop_sequence", "eos_token"), "stop"),
-    **dict.fromkeys(("length", "max_tokens", "model_length", "max_output_tokens"), "length"),
+    **dict.fromkeys(
+        ("length", "max_tokens", "model_length", "max_output_tokens", "model_context_window_exceeded"),
+        "length",
+    ),
     **dict.fromkeys(("tool_calls", "tool_use", "function_call"), "tool_calls"),
+    **dict.fromkeys(
+        (
+            "content_filter",
+            "content_filtered",
+            "guardrail_intervened",
+            "refusal",
+            "sensitive",
+            "safety",
+            "recitation",
+        ),
+        "content_filter",
+    ),
+    **dict.fromkeys(
+        ("blocklist", "prohibited_content", "spii", "image_safety", "error_toxic"), "content_filter"
+    ),
+    **dict.fromkeys(
+        (
+            "error",
+            "failed",
+            "abort",
+            "network_error",
+            "insufficient_system_resource",
+            "malformed_function_call",
+        ),
+        "error",
+    ),
     "cancelled": "cancelled",
 }
 _OK = 200
@@ -317,8 +346,8 @@ def finish_of(reason: object) -> Finish:
 
     Examples
     --------
-    >>> finish_of("max_tokens"), finish_of("safety")
-    ('length', 'unknown')
+    >>> finish_of("max_tokens"), finish_of("safety"), finish_of(None)
+    ('length', 'content_filter', 'unknown')
     """
     # Google's client gives a member of an enumeration, "FinishReason.MAX_TOKENS".
     return _FINISHES.get(str(reason).lower().rpartition(".")[2], "unknown")
