@@ -34,6 +34,15 @@ _CALLERS = (
     *("ls_structured_output_format", "stop", "n", "max_tokens", "logprobs", "top_logprobs"),
 )
 _WITHOUT = {"sample": PER_SAMPLE, "prompt": _CALLERS}
+_ENDPOINTS = (
+    "base_url",
+    "openai_api_base",
+    "azure_endpoint",
+    "anthropic_api_url",
+    "endpoint_url",
+    "endpoint",
+    "server_url",
+)
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict")
 
 
@@ -149,6 +158,12 @@ def with_settings(tier: str, model: Model, settings: Mapping[str, Any]) -> Model
     return rebuild(model, lambda inner: compat.fresh(inner, settings))
 
 
+def endpoint_of(chat: object) -> str:
+    """Where a model's calls go, as far as its settings tell; empty for its provider's own servers."""
+    values = (getattr(chat, name, None) for name in _ENDPOINTS)
+    return next((str(value).rstrip("/") for value in values if value), "")
+
+
 def model_name(model: Model) -> str:
     """The model's own name, for the record."""
     chat: Any = chat_of(model)
@@ -193,6 +208,8 @@ class TierModel:
         Whether its drafts carry log-probabilities because we ask for them.
     sync_only : bool
         Whether its async form turned out not to exist.
+    shaped : bool
+        Whether tools or a schema are bound to it: servers that refuse log-probabilities beside these may give them elsewhere.
     """
 
     name: str
@@ -200,6 +217,7 @@ class TierModel:
     unable: Exception | None = None
     unable_to: str = "tools"
     sync_only: bool = False
+    shaped: bool = False
     chat: BaseChatModel | None = field(init=False)
     provider: str | None = field(init=False)
     asks_logprobs: bool = field(init=False)
@@ -216,7 +234,7 @@ class TierModel:
         )
         self.facts = ModelFacts(
             model=name,
-            identity=(self.name, type(chat), name),
+            identity=(type(chat), name, endpoint_of(chat), self.shaped),
             context_window=self.profile.get("max_input_tokens"),
             max_output=max_tokens_of({**vars(chat), **kwargs_of(self.source)}) if chat is not None else None,
             can_sample=chat is not None and self.profile.get("temperature") is not False,

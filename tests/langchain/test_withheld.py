@@ -220,9 +220,13 @@ async def test_failed_calls_end_the_runs_of_drafts():
     down = ScriptedChat.of("x", name="large", fault=ConnectionError("down"))
     model = router(Cascade.of(TokenLogprob(), 0.1), cloud=down, cloud_limits=ONCE)
     events = []
-    with pytest.raises(Exception, match="down"):
+
+    async def read():
         async for event in model.astream_events([HumanMessage("q")], version="v2"):
             events.append(event["event"])
+
+    with pytest.raises(Exception, match="down"):
+        await read()
     assert events.count("on_chat_model_start") - events.count("on_chat_model_end") == 1
     assert "on_chat_model_stream" not in events
 
@@ -235,37 +239,27 @@ async def test_astream_log_shows_no_rejected_draft():
     assert DRAFT not in "".join(map(str, values))
 
 
-@pytest.mark.parametrize("asynchronous", [False, True])
-@pytest.mark.parametrize("mode", ["messages", "updates", "values", "custom"])
-@pytest.mark.parametrize(("threshold", "route"), [(0.1, "cloud"), (0.5, "edge")])
-async def test_graphs_inside_a_graph(threshold, route, mode, asynchronous):
-    """An agent as the edge: nothing of its rejected draft stands in any stream of the graph around it."""
+def speaking_agent(model, text):
+    """A graph that writes to its custom stream, and then asks an agent."""
     from langchain.agents import create_agent
     from langgraph.config import get_stream_writer
     from langgraph.graph import MessagesState, StateGraph
 
-    def speak(text):
-        def node(state):
-            get_stream_writer()(text)
-            return {}
+    def speak(state):
+        get_stream_writer()(text)
+        return {}
 
-        return node
+    graph = StateGraph(MessagesState)
+    graph.add_node("speak", speak)
+    graph.add_node("agent", create_agent(model, []))
+    graph.add_edge("__start__", "speak")
+    graph.add_edge("speak", "agent")
+    return graph.compile()
 
-    def agent(model, text):
-        graph = StateGraph(MessagesState)
-        graph.add_node("speak", speak(text))
-        graph.add_node("agent", create_agent(model, []))
-        graph.add_edge("__start__", "speak")
-        graph.add_edge("speak", "agent")
-        return graph.compile()
 
-    small = edge().model_copy(update={"logprobs": True})
-    model = ConfidenceRouter(
-        edge=agent(small, DRAFT),
-        cloud=agent(ScriptedChat.of(ANSWER, name="large"), ANSWER),
-        policy=Cascade.of(TokenLogprob(), threshold),
-        text=lambda state: state["messages"][-1].text,
-    )
+def around(model):
+    """A graph whose one node asks a router between graphs."""
+    from langgraph.graph import MessagesState, StateGraph
 
     def node(state):
         return {"messages": model.invoke({"messages": state["messages"]})["messages"][-1:]}
@@ -273,10 +267,25 @@ async def test_graphs_inside_a_graph(threshold, route, mode, asynchronous):
     async def anode(state, config):
         return {"messages": (await model.ainvoke({"messages": state["messages"]}, config))["messages"][-1:]}
 
-    outer = StateGraph(MessagesState)
-    outer.add_node("chat", anode if asynchronous else node)
-    outer.add_edge("__start__", "chat")
-    built, given = outer.compile(), {"messages": [HumanMessage("q")]}
+    graph = StateGraph(MessagesState)
+    graph.add_node("chat", RunnableLambda(node, anode))
+    graph.add_edge("__start__", "chat")
+    return graph.compile()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("mode", ["messages", "updates", "values", "custom"])
+@pytest.mark.parametrize(("threshold", "route"), [(0.1, "cloud"), (0.5, "edge")])
+async def test_graphs_inside_a_graph(threshold, route, mode, asynchronous):
+    """An agent as the edge: nothing of its rejected draft stands in any stream of the graph around it."""
+    small = edge().model_copy(update={"logprobs": True})
+    model = ConfidenceRouter(
+        edge=speaking_agent(small, DRAFT),
+        cloud=speaking_agent(ScriptedChat.of(ANSWER, name="large"), ANSWER),
+        policy=Cascade.of(TokenLogprob(), threshold),
+        text=lambda state: state["messages"][-1].text,
+    )
+    built, given = around(model), {"messages": [HumanMessage("q")]}
     if asynchronous:
         items = [item async for item in built.astream(given, stream_mode=mode, subgraphs=True)]
     else:
