@@ -22,6 +22,7 @@ from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.hosts.requests import request_of
 from confroute.hosts.tool_calls import with_verdict
+from confroute.models.provider_answers import ends_by_reason
 from confroute.models.resilience import Limits
 from confroute.streaming import ChunkLogprobs
 from confroute.text_extraction import texts_in
@@ -40,6 +41,7 @@ from langchain_confroute.messages import (
     to_core,
     to_generation,
     with_decision,
+    with_wordless_answer,
     without_logprobs,
 )
 from langchain_confroute.models import PER_SAMPLE, Model, TierModel, chat_of, kwargs_of, max_tokens_of
@@ -109,7 +111,8 @@ class HostedRunnable(ABC, Generic[C]):
             raise Escaped(error) from error
         finally:
             close(items)
-        yield from self._read(add_up(chunks), call, listener, time.perf_counter() - start)
+        for answer in self._read(add_up(chunks), call, listener, time.perf_counter() - start):
+            yield self._ended(answer)
 
     async def astream(self, call: ModelCall) -> AsyncGenerator[C | Generation, None]:
         """See `HostModel`."""
@@ -124,7 +127,12 @@ class HostedRunnable(ABC, Generic[C]):
         finally:
             await aclose(items)
         for answer in self._read(add_up(chunks), call, listener, time.perf_counter() - start):
-            yield answer
+            yield self._ended(answer)
+
+    def _ended(self, answer: Generation) -> Generation:
+        """The answer of a stream, flagged where the stream gave no reason to end."""
+        whole = not self.facts.streams or not answer.text or ends_by_reason(answer.raw.response_metadata)
+        return answer if whole else replace(answer, unfinished=True)
 
     def _checked(self, chunk: Any) -> Any:
         return chunk
@@ -245,7 +253,8 @@ class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
 
     def end(self, routed: Routed, record: dict[str, JSON]) -> Iterable[AIMessageChunk]:
         """See `RoutedCall`."""
-        if self.ending is None:
+        # Of an empty answer nothing that can be read was shown: the draft follows in its place.
+        if self.ending is None or (routed.decision.degraded and not self.ending.shown):
             return in_chunks(self.result(routed, record))
         return [self.ending.last(record)]
 
@@ -350,7 +359,9 @@ class HostedChat(HostedRunnable[AIMessage]):
         if listener is not None:
             listener.answers = (answer,)
         shape = self._about.plan.shape
-        if shape is None or call.role in {"final", "prompt"}:
+        if call.role == "final":
+            return [with_wordless_answer(generation)]
+        if shape is None or call.role == "prompt":
             return [generation]
         return [with_verdict(generation, shape.judge(self._tier.name, answer))]
 

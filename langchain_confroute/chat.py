@@ -23,7 +23,8 @@ from typing_extensions import override
 from confroute.errors import PolicyError
 from confroute.flow import Policy
 from confroute.hosts.logprob_fallback import LogprobFallback
-from confroute.hosts.requests import advertised_window, check_policy
+from confroute.hosts.model import ModelFacts
+from confroute.hosts.requests import advertised_window, check_policy, with_one_retry_layer
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade
 from confroute.policy.files import refuse_path
@@ -42,6 +43,7 @@ from langchain_confroute.models import (
 )
 from langchain_confroute.options import config_specs, refuse_misplaced
 from langchain_confroute.run import (
+    InOrder,
     arun_chain,
     astream_chain,
     release_escaped,
@@ -51,7 +53,7 @@ from langchain_confroute.run import (
 from langchain_confroute.structured import Shape, Structured, Tool, ToolCalls, value_of
 
 
-class ChatConfRoute(BaseChatModel):
+class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
     """A chat model that answers on its edge model where that can be trusted, and on its cloud model where not.
 
     Setup
@@ -205,7 +207,7 @@ class ChatConfRoute(BaseChatModel):
             fallback=self._fallback,
             shape=self._shape,
             policy=self.policy,
-            limits={"edge": self._limits("edge_limits"), "cloud": self._limits("cloud_limits")},
+            limits={name: self._limits(f"{name}_limits", tier.facts) for name, tier in tiers.items()},
             stop=self.stop or None,
             tags=tuple(self.tags or ()),
             keep_logprobs=self.keep_logprobs,
@@ -228,12 +230,12 @@ class ChatConfRoute(BaseChatModel):
             raise PolicyError(msg)
         return self._tier(name, resolve_model(model, name))
 
-    def _limits(self, name: str) -> Limits:
+    def _limits(self, name: str, facts: ModelFacts) -> Limits:
         limits: Limits = getattr(self, name)
-        if name in self.model_fields_set:
-            return limits
-        attempts = limits.attempts if self.max_retries is None else self.max_retries + 1
-        return replace(limits, timeout_s=self.timeout, attempts=attempts)
+        if name not in self.model_fields_set:
+            attempts = limits.attempts if self.max_retries is None else self.max_retries + 1
+            limits = replace(limits, timeout_s=self.timeout, attempts=attempts)
+        return with_one_retry_layer(limits, facts, name.removesuffix("_limits"))
 
     def remember_with(self, fallback: LogprobFallback) -> None:
         """Share what models refuse with other routers."""

@@ -50,6 +50,12 @@ def provider_of(model: BaseChatModel) -> str | None:
     return named or model._get_ls_params().get("ls_provider")
 
 
+def streams(model: BaseChatModel) -> bool:
+    """Whether a model's class has a stream of its own."""
+    own = type(model)
+    return own._stream is not BaseChatModel._stream or own._astream is not BaseChatModel._astream
+
+
 class SilentModel:
     """A chat model and the arguments bound around it, called without runs of its own.
 

@@ -11,10 +11,11 @@ from langchain_core.messages import BaseMessage
 from langchain_core.output_parsers.base import BaseLLMOutputParser
 from langchain_core.runnables import Runnable, RunnableSequence
 from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.retry import RunnableRetry
 
 from confroute.errors import MissingExtraError, PolicyError
 from confroute.hosts.model import ModelCall, ModelFacts
-from confroute.hosts.requests import estimated_tokens
+from confroute.hosts.requests import estimated_tokens, own_retries
 from confroute.models.resolution import in_catalogue
 from confroute.text_extraction import texts_in
 from langchain_confroute import compat
@@ -174,6 +175,15 @@ def model_name(model: Model) -> str:
     return type(chat).__name__ if chat is not None else model.get_name()
 
 
+def _is_retried(model: Model) -> bool:
+    """Whether `with_retry` stands around the model."""
+    while isinstance(model, RunnableBindingBase):
+        if isinstance(model, RunnableRetry):
+            return True
+        model = model.bound
+    return False
+
+
 def _can_ask(chat: BaseChatModel | None, source: Model) -> bool:
     if chat is None or "logprobs" not in type(chat).model_fields:
         return False
@@ -240,6 +250,8 @@ class TierModel:
             can_sample=chat is not None and self.profile.get("temperature") is not False,
             answers_per_call=isinstance(chat, ChatLocal) or getattr(type(chat), "samples_in_one_call", False),
             # Alternatives can be asked of a model that the user told to return log-probabilities.
+            streams=chat is None or compat.streams(chat),
+            retries=own_retries(chat) or _is_retried(self.source),
             asks_logprobs=self.asks_logprobs or (alternatives and bool(getattr(chat, "logprobs", None))),
         )
 

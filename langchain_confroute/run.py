@@ -23,15 +23,22 @@ from langchain_core.callbacks import (
     dispatch_custom_event,
 )
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
-from langchain_core.runnables.config import set_config_context, var_child_runnable_config
+from langchain_core.runnables.config import (
+    get_config_list,
+    set_config_context,
+    var_child_runnable_config,
+)
 from langchain_core.runnables.utils import coro_with_context
 from langchain_core.tracers import LangChainTracer
+from typing_extensions import override
 
 from confroute.decision import Decision, Routed
 from confroute.executor import arun, arun_stream, run, run_stream
 from confroute.flow import Policy
 from confroute.hosts.dispatch import Dispatcher
+from confroute.hosts.options import PREFIX
 from confroute.models.resilience import Limits
+from confroute.observe.trace import CallId, in_this_order, next_place
 from confroute.streaming import ChunkLogprobs
 from confroute.types import JSON, Request
 from langchain_confroute.compat import StreamingHandler, graph_writer
@@ -40,6 +47,8 @@ from langchain_confroute.withheld import Gate
 
 T = TypeVar("T")
 C = TypeVar("C")
+In = TypeVar("In")
+Out = TypeVar("Out")
 EVENT = "confroute.decision"
 _OWN = ("run_name", "run_id")
 
@@ -76,8 +85,11 @@ class Opened:
     manager: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun
 
     def child(self, *tags: str) -> RunnableConfig:
-        """Config of one call below this run, its runs tagged."""
-        return cast("RunnableConfig", {**self.config, "tags": [*(self.config.get("tags") or ()), *tags]})
+        """Config of one call below this run, its runs tagged; the caller's options are this router's, not those of one inside."""
+        given = self.config.get("configurable") or {}
+        below = {name: value for name, value in given.items() if not name.startswith(PREFIX)}
+        tagged = [*(self.config.get("tags") or ()), *tags]
+        return cast("RunnableConfig", {**self.config, "tags": tagged, "configurable": below})
 
 
 def _settings(runnable: Runnable[Any, Any], config: RunnableConfig) -> tuple[Any, ...]:
@@ -318,6 +330,11 @@ class RoutedCall(ABC, Generic[T, C]):
     limits: Mapping[str, Limits]
     scores: ChunkLogprobs | None = None
     gates: list[Gate] = field(default_factory=list, init=False)
+    place: int = field(default_factory=next_place)
+
+    def call_id(self, opened: Opened | None) -> CallId:
+        """The id of the call: that of its run, where it has one."""
+        return CallId.of(None if opened is None else opened.manager.run_id, self.place)
 
     @abstractmethod
     def prepare(self, opened: Opened | None) -> tuple[Request, Dispatcher[Any]]:
@@ -346,7 +363,7 @@ class RoutedCall(ABC, Generic[T, C]):
         request, models = self.prepare(opened)
         routed = None
         try:
-            routed = run(self.policy, request, models.call, self.limits)
+            routed = run(self.policy, request, models.call, self.limits, call_id=self.call_id(opened))
         finally:
             self._release(routed)
         return self.result(routed, announce(routed.decision, opened))
@@ -356,7 +373,7 @@ class RoutedCall(ABC, Generic[T, C]):
         request, models = self.prepare(opened)
         routed = None
         try:
-            routed = await arun(self.policy, request, models.acall, self.limits)
+            routed = await arun(self.policy, request, models.acall, self.limits, call_id=self.call_id(opened))
         finally:
             await self._arelease(routed)
         return self.result(routed, await aannounce(routed.decision, opened))
@@ -377,7 +394,8 @@ class RoutedCall(ABC, Generic[T, C]):
     def chunks(self, opened: Opened | None) -> Iterator[C]:
         """Answer in chunks."""
         request, models = self.prepare(opened)
-        items = run_stream(self.policy, request, models.call, models.stream, self.limits, scores=self.scores)
+        given: dict[str, Any] = {"scores": self.scores, "call_id": self.call_id(opened)}
+        items = run_stream(self.policy, request, models.call, models.stream, self.limits, **given)
         try:
             with closing(items):
                 for item in items:
@@ -392,9 +410,8 @@ class RoutedCall(ABC, Generic[T, C]):
     async def achunks(self, opened: Opened | None) -> AsyncIterator[C]:
         """Async form of `chunks`."""
         request, models = self.prepare(opened)
-        items = arun_stream(
-            self.policy, request, models.acall, models.astream, self.limits, scores=self.scores
-        )
+        given: dict[str, Any] = {"scores": self.scores, "call_id": self.call_id(opened)}
+        items = arun_stream(self.policy, request, models.acall, models.astream, self.limits, **given)
         try:
             async with aclosing(items):
                 async for item in items:
@@ -416,6 +433,46 @@ class RoutedCall(ABC, Generic[T, C]):
 
 def _is_of(routed: Routed | None, gate: Gate) -> bool:
     return routed is not None and any(answer is routed.generation.raw for answer in gate.answers)
+
+
+class InOrder(Runnable[In, Out]):
+    """Calls of a batch, whose decisions `record()` has in the order of the inputs."""
+
+    @override
+    def batch(
+        self,
+        inputs: list[In],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Out]:
+        configs, ids = _with_ids(config, len(inputs))
+        with in_this_order(ids):
+            return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
+
+    @override
+    async def abatch(
+        self,
+        inputs: list[In],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Out]:
+        configs, ids = _with_ids(config, len(inputs))
+        with in_this_order(ids):
+            return await super().abatch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
+
+
+def _with_ids(
+    config: RunnableConfig | list[RunnableConfig] | None, count: int
+) -> tuple[list[RunnableConfig], list[UUID]]:
+    configs = get_config_list(config, count)
+    ids = [one.get("run_id") or uuid4() for one in configs]
+    return [
+        cast("RunnableConfig", {**one, "run_id": own}) for one, own in zip(configs, ids, strict=True)
+    ], ids
 
 
 def announce(decision: Decision, opened: Opened | None) -> dict[str, JSON]:

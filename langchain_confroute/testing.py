@@ -67,7 +67,7 @@ class ScriptedChat(BaseChatModel):
     stop: list[str] | None = None
     seed: int | None = None
     timeout: float | None = None
-    max_retries: int | None = None
+    max_retries: int | None = 0
     api_key: str | None = None
     streaming: bool = False
     logprobs: bool | None = None
@@ -159,7 +159,7 @@ class ScriptedChat(BaseChatModel):
 
     def _metadata(self, generation: Generation, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         name = kwargs.get("model") or self.name_in_records
-        return {"model_name": name, "model_provider": "scripted", "finish_reason": generation.finish}
+        return {"model_name": name, "model_provider": "scripted", "finish_reason": _reason(generation)}
 
     def _logprobs(self, generation: Generation, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if not kwargs.get("logprobs", self.logprobs) or generation.logprobs is None:
@@ -245,10 +245,20 @@ class ScriptedChat(BaseChatModel):
         )
 
 
+def _reason(generation: Generation) -> str | None:
+    """What a provider says of the end; nothing where it does not say."""
+    return None if generation.finish == "unknown" else generation.finish
+
+
 def _usage(usage: Usage) -> UsageMetadata:
-    return UsageMetadata(
+    metadata = UsageMetadata(
         input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, total_tokens=usage.total_tokens
     )
+    if usage.cached_tokens:
+        metadata["input_token_details"] = {"cache_read": usage.cached_tokens}
+    if usage.reasoning_tokens:
+        metadata["output_token_details"] = {"reasoning": usage.reasoning_tokens}
+    return metadata
 
 
 def _chosen(tools: Sequence[Mapping[str, Any]], choice: Any) -> Mapping[str, Any]:

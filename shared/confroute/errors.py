@@ -31,11 +31,57 @@ Catch `ConfrouteError` for all of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from confroute.remediation import describe
 
-_KEY = "_confroute_lost_s"
+if TYPE_CHECKING:
+    from confroute.decision import Decision
+    from confroute.types import Usage
+
+_KEY, _BILL, _ATTEMPTS = "_confroute_lost_s", "_confroute_billed", "_confroute_attempts"
+_INNER = "_confroute_inner"
+
+
+def note_inner(error: Exception, decisions: Sequence[Decision]) -> None:
+    """Note on an error the decisions of routers inside the call that ended in it."""
+    if decisions:
+        error.__dict__[_INNER] = tuple(decisions)
+
+
+def noted_inner(error: Exception) -> tuple[Decision, ...]:
+    """The decisions that `note_inner` noted on an error."""
+    inner: tuple[Decision, ...] = error.__dict__.get(_INNER, ())
+    return inner
+
+
+def note_usage(error: Exception, usage: Usage | None) -> None:
+    """Note on an error what was billed although it came."""
+    if usage is not None:
+        error.__dict__[_BILL] = usage
+
+
+def noted_usage(error: Exception) -> Usage | None:
+    """What `note_usage` noted on an error; None where nothing was billed, as far as is known."""
+    usage: Usage | None = error.__dict__.get(_BILL)
+    return usage
+
+
+def note_attempts(error: Exception, attempts: int) -> None:
+    """Note on an error how many attempts ended in it."""
+    error.__dict__[_ATTEMPTS] = attempts
+
+
+def noted_attempts(error: Exception) -> int:
+    """Attempts that `note_attempts` noted on an error; 1 where there is no note.
+
+    Examples
+    --------
+    >>> noted_attempts(ValueError())
+    1
+    """
+    return int(error.__dict__.get(_ATTEMPTS, 1))
 
 
 def note_latency(error: Exception, since: float) -> None:
@@ -133,13 +179,18 @@ class DeadlineError(TierError, TimeoutError):
 
 
 class BreakerOpenError(TierError):
-    """A tier failed too often and is not asked until `retry_in_s` seconds have passed."""
+    """A tier failed too often and is not asked until `retry_in_s` seconds have passed.
 
-    def __init__(self, *, tier: str, failures: int, retry_in_s: float) -> None:
+    `last_failure` is the class of the error that it failed with last, and what to do about it where that is known.
+    """
+
+    def __init__(self, *, tier: str, failures: int, retry_in_s: float, last_failure: str = "") -> None:
+        last = f", last with {last_failure}" if last_failure else ""
         super().__init__(
-            f"tier {tier!r} failed {failures} times in a row and is not asked for another {retry_in_s:.3g} s"
+            f"tier {tier!r} failed {failures} times in a row{last}, and is not asked for another {retry_in_s:.3g} s"
         )
         self.tier, self.failures, self.retry_in_s = tier, failures, retry_in_s
+        self.last_failure = last_failure
 
 
 class BudgetSpentError(TierError):

@@ -195,7 +195,7 @@ async def test_events_of_a_router_as_an_edge(outer, inner):
         edge=small, cloud=middle, policy=Cascade.of(TokenLogprob(), inner), keep_logprobs=True
     )
     expected = ANSWER if outer == 0.1 else DRAFT if inner == 0.5 else "middle"
-    model = router(Cascade.of(TokenLogprob(), outer), edge=nested)
+    model = router(Cascade.of(TokenLogprob(), outer, on_no_signal="edge"), edge=nested)
     assert await streamed(model) == [expected]
     seen = Tokens()
     await made(model, "stream", {"callbacks": [seen]})

@@ -121,7 +121,7 @@ def test_rows_can_be_appended_and_rewritten_in_place(tmp_path, name):
 
 
 def test_a_failed_write_leaves_the_file_alone(tmp_path):
-    """An infinity is no JSON: nothing is replaced, nothing is left behind."""
+    """An infinity is not JSON: nothing is replaced, nothing is left behind."""
     path = tmp_path / "run.jsonl"
     append_row(path, Row(id="a", edge=Side()))
     before = path.read_bytes()
@@ -144,7 +144,7 @@ def test_a_failed_write_leaves_the_file_alone(tmp_path):
         ('{"id": "a", "edge": {"quality": 1.5}}', r"edge.quality is 1.5: expected a number in \[0, 1\]"),
         ('{"id": "a", "edge": {"quality": true}}', "edge.quality is True: expected a finite number"),
         ('{"id": "a", "edge": {"logprobs": [0, "x"]}}', r"edge.logprobs\[1\] is 'x'"),
-        ('{"id": "a", "edge": {"latency_s": NaN}}', "NaN is no JSON number"),
+        ('{"id": "a", "edge": {"latency_s": NaN}}', "NaN is not a JSON number"),
         ('{"id": "a", "edge": {"samples": [{}]}}', r"edge.samples\[0\].text is None"),
         ('{"id": "a", "edge": {"usage": {"output_tokens": "2"}}}', "output_tokens is '2'"),
         ('{"id": "a", "edge": {}, "signals": {"s": "high"}}', "signals.s is 'high'"),

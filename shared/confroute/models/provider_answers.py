@@ -30,6 +30,26 @@ _USAGE_KEYS = (
     ("prompt_tokens", "completion_tokens"),
     ("input_tokens", "output_tokens"),
     ("prompt_eval_count", "eval_count"),
+    ("prompt_token_count", "candidates_token_count"),
+)
+# By where providers keep them: in details of the counts above, or beside them.
+_CACHED_KEYS = (
+    ("prompt_tokens_details", "cached_tokens"),
+    ("input_tokens_details", "cached_tokens"),
+    ("input_token_details", "cache_read"),
+    (None, "prompt_cache_hit_tokens"),
+    (None, "cached_content_token_count"),
+)
+_REASONING_KEYS = (
+    ("completion_tokens_details", "reasoning_tokens"),
+    ("output_tokens_details", "reasoning_tokens"),
+    ("output_token_details", "reasoning"),
+)
+# Counted beside the counts above, and not among them: of the prompt read from and written to a cache, of the answer thoughts.
+_CACHE_READ, _CACHE_WRITE, _THOUGHTS = (
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "thoughts_token_count",
 )
 
 
@@ -178,17 +198,50 @@ def chunk_logprobs(scored: ScoredTokens | None, *, has_text: bool) -> tuple[floa
 def read_usage(*holders: object) -> Usage | None:
     """The tokens billed, from the first of `holders` that tells both counts; None where none does.
 
+    Counts below 0, and 0 of both, are not a bill: that provider reported nothing.
+
     Examples
     --------
     >>> read_usage(None, {"prompt_tokens": 7, "completion_tokens": 2})
     Usage(input_tokens=7, output_tokens=2)
+    >>> read_usage(
+    ...     {"prompt_tokens": 7, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}}
+    ... )
+    Usage(input_tokens=7, output_tokens=2, cached_tokens=4)
+    >>> read_usage({"prompt_tokens": -7, "completion_tokens": 2}) is None
+    True
     """
     for holder in holders:
         for prompt, answer in _USAGE_KEYS if holder else ():
-            given, made = field(holder, prompt), field(holder, answer)
-            if isinstance(given, int) and isinstance(made, int):
-                return Usage(input_tokens=given, output_tokens=made)
+            given, made = _count(holder, prompt), _count(holder, answer)
+            if given is not None and made is not None:
+                usage = _detailed(holder, given, made)
+                return usage if usage.total_tokens else None
     return None
+
+
+def _detailed(holder: object, given: int, made: int) -> Usage:
+    read, thoughts = _count(holder, _CACHE_READ) or 0, _count(holder, _THOUGHTS) or 0
+    written = _count(holder, _CACHE_WRITE) or 0
+    return Usage(
+        input_tokens=given + read + written,
+        output_tokens=made + thoughts,
+        cached_tokens=_part(holder, _CACHED_KEYS) or read,
+        reasoning_tokens=_part(holder, _REASONING_KEYS) or thoughts,
+    )
+
+
+def _part(holder: object, keys: Sequence[tuple[str | None, str]]) -> int:
+    for place, name in keys:
+        inner = holder if place is None else field(holder, place)
+        if inner is not None and (count := _count(inner, name)):
+            return count
+    return 0
+
+
+def _count(holder: object, name: str) -> int | None:
+    value = field(holder, name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def read_finish(*holders: object) -> Finish:
@@ -203,6 +256,22 @@ def read_finish(*holders: object) -> Finish:
     ... )
     ('length', 'stop', 'unknown')
     """
+    reason = _reason(holders)
+    return finish_of(reason) if reason else "unknown"
+
+
+def ends_by_reason(*holders: object) -> bool:
+    """Whether any of `holders` says why the answer ended, also in words that `read_finish` does not know.
+
+    Examples
+    --------
+    >>> ends_by_reason({"finish_reason": "recitation"}), ends_by_reason({"finish_reason": None})
+    (True, False)
+    """
+    return bool(_reason(holders))
+
+
+def _reason(holders: Iterable[object]) -> Any:
     for holder in holders:
         choice, incomplete = _first(field(holder, "choices")), field(holder, "incomplete_details")
         for place, name in (
@@ -211,11 +280,12 @@ def read_finish(*holders: object) -> Finish:
             (holder, "stop_reason"),
             (holder, "done_reason"),
             (incomplete, "reason"),
+            (field(holder, "delta"), "stop_reason"),
         ):
             reason = field(place, name)
             if reason:
-                return finish_of(reason)
-    return "unknown"
+                return reason
+    return None
 
 
 def finish_of(reason: object) -> Finish:

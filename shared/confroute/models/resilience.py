@@ -18,13 +18,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from confroute.errors import DeadlineError, PolicyError, TierTimeoutError
+from confroute.errors import BreakerOpenError, DeadlineError, PolicyError, TierTimeoutError, note_attempts
 from confroute.models.breaker import Breaker, status_of
 from confroute.models.deadline import time_left
 from confroute.models.retry_budget import RetryBudget
 
 T = TypeVar("T")
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_ATTEMPTS = 3
 # Of a tier without a breaker.
 _UNGUARDED = nullcontext()
 # httpx and requests do not derive from ConnectionError, and importing them to ask would cost every user.
@@ -49,8 +50,9 @@ class Limits:
     timeout_s : float or None
         Seconds for one attempt; None for no limit of ours. A synchronous call that overruns is abandoned, not
         killed: its thread ends when the provider's own time-out does.
-    attempts : int
-        Calls at the most, the first included.
+    attempts : int or None
+        Calls at the most, the first included. None: three, but one where the model's client retries by itself, since retries
+        multiply.
     wait_s, max_wait_s : float
         First and longest wait between attempts: exponential with full jitter. A provider's Retry-After header
         makes a wait longer, up to `max_wait_s`.
@@ -68,7 +70,7 @@ class Limits:
     """
 
     timeout_s: float | None = None
-    attempts: int = 3
+    attempts: int | None = None
     wait_s: float = 0.5
     max_wait_s: float = 8.0
     expected_s: float = 0.0
@@ -82,12 +84,17 @@ class Limits:
         if not 0 <= self.wait_s < math.inf or not 0 <= self.max_wait_s < math.inf:
             msg = f"wait_s is {self.wait_s} and max_wait_s {self.max_wait_s}: expected seconds, 0 or more"
             raise PolicyError(msg)
-        if self.attempts < 1:
+        if self.attempts is not None and self.attempts < 1:
             msg = f"attempts is {self.attempts}: expected at least 1, the first call included"
             raise PolicyError(msg)
         if not 0 <= self.expected_s < math.inf:
             msg = f"expected_s is {self.expected_s}: expected seconds, 0 or more"
             raise PolicyError(msg)
+
+    @property
+    def most(self) -> int:
+        """Calls at the most, the first included."""
+        return _ATTEMPTS if self.attempts is None else self.attempts
 
     def limit_s(self, tier: str, keep_s: float) -> float | None:
         """Seconds that one attempt may take now, `keep_s` of the deadline left over; None for no limit.
@@ -207,7 +214,7 @@ def _retrying(limits: Limits, keep_s: float) -> dict[str, Any]:
     def stop(state: RetryCallState) -> bool:
         left_s = time_left()
         late = left_s is not None and left_s - keep_s <= state.upcoming_sleep
-        if late or state.attempt_number >= limits.attempts:
+        if late or state.attempt_number >= limits.most:
             return True
         return limits.retries is not None and not limits.retries.take()
 
@@ -279,7 +286,9 @@ def attempt(limits: Limits, tier: str, call: Callable[[], T], *, keep_s: float =
     try:
         return Attempted(value=_once(limits, tier, call, keep_s), attempts=1)
     except Exception as error:
-        if limits.attempts == 1 or not is_transient(error):
+        # An error of a router inside may have notes of its own.
+        note_attempts(error, 1)
+        if limits.most == 1 or not is_transient(error):
             raise
         first = error
     from tenacity import Retrying
@@ -294,8 +303,20 @@ def attempt(limits: Limits, tier: str, call: Callable[[], T], *, keep_s: float =
             raise first
         return _once(limits, tier, call, keep_s)
 
-    value = Retrying(**_retrying(limits, keep_s))(again)
+    try:
+        value = Retrying(**_retrying(limits, keep_s))(again)
+    except Exception as error:
+        _note(error, made, first)
+        raise
     return Attempted(value=value, attempts=made)
+
+
+def _note(error: Exception, made: int, first: Exception) -> None:
+    """Note the attempts on the error that they ended in; one that the breaker refused was not made, and has a cause."""
+    refused = isinstance(error, BreakerOpenError)
+    note_attempts(error, made - refused)
+    if refused:
+        error.__cause__ = first
 
 
 async def _aonce(limits: Limits, tier: str, call: Callable[[], Coroutine[Any, Any, T]], keep_s: float) -> T:
@@ -313,7 +334,9 @@ async def aattempt(
     try:
         return Attempted(value=await _aonce(limits, tier, call, keep_s), attempts=1)
     except Exception as error:
-        if limits.attempts == 1 or not is_transient(error):
+        # An error of a router inside may have notes of its own.
+        note_attempts(error, 1)
+        if limits.most == 1 or not is_transient(error):
             raise
         first = error
     from tenacity import AsyncRetrying
@@ -327,5 +350,9 @@ async def aattempt(
             raise first
         return await _aonce(limits, tier, call, keep_s)
 
-    value: T = await AsyncRetrying(**_retrying(limits, keep_s))(again)
+    try:
+        value: T = await AsyncRetrying(**_retrying(limits, keep_s))(again)
+    except Exception as error:
+        _note(error, made, first)
+        raise
     return Attempted(value=value, attempts=made)

@@ -9,6 +9,7 @@ from typing import Literal
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.base import Case, Range
 from confroute.signals.retrieval import cosines
 from confroute.types import JSON
@@ -107,6 +108,11 @@ def abstains(text: str, phrases: tuple[str, ...] = ()) -> bool:
     return _ABSTENTION.search(" ".join(plain.split()[:MOST_WORDS])) is not None
 
 
+@register(
+    kind="signal",
+    needs="retrieved passages, a draft that finds nothing there",
+    columns={"context_lacks": {}},
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextLacks:
     """Doubt about a draft's claim that the context lacks the answer; in [0, 1], higher means less reliable.

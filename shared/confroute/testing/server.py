@@ -146,7 +146,7 @@ def _completion(body: Mapping[str, Any], answer: Generation) -> dict[str, Any]:
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": answer.text},
-        "finish_reason": answer.finish,
+        "finish_reason": wire.reason_of(answer.finish),
         "logprobs": wire.logprobs_of(body, answer.tokens or (), answer.logprobs, answer.top_logprobs),
     }
     return wire.completion(body, [choice], answer.usage or Usage())
