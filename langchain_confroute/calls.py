@@ -15,6 +15,7 @@ from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import run_in_executor
 
 from confroute.decision import Routed
+from confroute.error_notes import note_answer
 from confroute.errors import RequestError
 from confroute.flow import Policy
 from confroute.hosts.dispatch import Dispatcher
@@ -22,7 +23,7 @@ from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.hosts.requests import request_of
 from confroute.hosts.tool_calls import with_verdict
-from confroute.models.provider_answers import ends_by_reason
+from confroute.models.provider_answers import answer_behind, ends_by_reason
 from confroute.models.resilience import Limits
 from confroute.streaming import ChunkLogprobs
 from confroute.text_extraction import texts_in
@@ -87,6 +88,11 @@ class HostedRunnable(ABC, Generic[C]):
             return self._read(answer, call, listener, time.perf_counter() - start)
         except compat.bubble_ups() as error:
             raise Escaped(error) from error
+        except Exception as error:
+            flawed = self._flawed(error, call)
+            if flawed is None:
+                raise
+            return [flawed]
 
     async def acall(self, call: ModelCall) -> list[Generation]:
         """See `HostModel`."""
@@ -98,6 +104,11 @@ class HostedRunnable(ABC, Generic[C]):
             return self._read(answer, call, listener, time.perf_counter() - start)
         except compat.bubble_ups() as error:
             raise Escaped(error) from error
+        except Exception as error:
+            flawed = self._flawed(error, call)
+            if flawed is None:
+                raise
+            return [flawed]
 
     def stream(self, call: ModelCall) -> Generator[C | Generation, None, None]:
         """See `HostModel`."""
@@ -128,6 +139,17 @@ class HostedRunnable(ABC, Generic[C]):
             await aclose(items)
         for answer in self._read(add_up(chunks), call, listener, time.perf_counter() - start):
             yield self._ended(answer)
+
+    def _flawed(self, error: Exception, call: ModelCall) -> Generation | None:
+        """The answer behind an error of the client's: of a draft a flaw, of the last answer its bill; None where there is none."""
+        answer = answer_behind(error)
+        if answer is None:
+            return None
+        note_answer(error, answer.usage)
+        if call.role == "final":
+            return None
+        flaw = f"the client cannot read it ({type(error).__name__})"
+        return replace(answer, flaw=flaw, raw=AIMessage(answer.text), model=answer.model or self.facts.model)
 
     def _ended(self, answer: Generation) -> Generation:
         """The answer of a stream, flagged where the stream gave no reason to end."""
@@ -288,6 +310,11 @@ class HostedChat(HostedRunnable[AIMessage]):
                 self._tier.sync_only = True
             except compat.bubble_ups() as error:
                 raise Escaped(error) from error
+            except Exception as error:
+                flawed = self._flawed(error, call)
+                if flawed is None:
+                    raise
+                return [flawed]
         return await run_in_executor(None, self.call, call)
 
     def _work(self, call: ModelCall) -> tuple[Any, Any, RunnableConfig, Mapping[str, Any], Any]:

@@ -24,6 +24,7 @@ from confroute.errors import PolicyError
 from confroute.flow import Policy
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelFacts
+from confroute.hosts.options import refuse_several
 from confroute.hosts.requests import advertised_window, check_policy, with_one_retry_layer
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade
@@ -269,6 +270,7 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
         router = self
         if kwargs:
             refuse_misplaced(kwargs)
+            refuse_several(kwargs, "the call")
             if "tools" in kwargs:
                 router, kwargs = self._for_tools(kwargs)
         plan = router._plan

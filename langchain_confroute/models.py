@@ -13,8 +13,9 @@ from langchain_core.runnables import Runnable, RunnableSequence
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.retry import RunnableRetry
 
-from confroute.errors import MissingExtraError, PolicyError
+from confroute.errors import MissingExtraError, PolicyError, RequestError
 from confroute.hosts.model import ModelCall, ModelFacts
+from confroute.hosts.options import SEVERAL, refuse_several
 from confroute.hosts.requests import estimated_tokens, own_retries
 from confroute.models.resolution import in_catalogue
 from confroute.text_extraction import texts_in
@@ -175,6 +176,16 @@ def model_name(model: Model) -> str:
     return type(chat).__name__ if chat is not None else model.get_name()
 
 
+def _refuse_several(chat: BaseChatModel | None, source: Model, tier: str) -> None:
+    """Refuse a model that is set to several answers; of a rejected draft each would be paid."""
+    own = {name: getattr(chat, name) for name in SEVERAL if name in getattr(type(chat), "model_fields", {})}
+    try:
+        for settings in (own, getattr(chat, "model_kwargs", None) or {}, kwargs_of(source)):
+            refuse_several(settings, tier)
+    except RequestError as error:
+        raise PolicyError(str(error)) from error
+
+
 def _is_retried(model: Model) -> bool:
     """Whether `with_retry` stands around the model."""
     while isinstance(model, RunnableBindingBase):
@@ -236,6 +247,7 @@ class TierModel:
 
     def __post_init__(self) -> None:
         chat = self.chat = chat_of(self.source)
+        _refuse_several(chat, self.source, self.name)
         self.provider = None if chat is None else compat.provider_of(chat)
         self.asks_logprobs = _can_ask(chat, self.source)
         name, alternatives = (

@@ -23,6 +23,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.utils import ConfigurableFieldSpec
 from typing_extensions import override
 
+from confroute.alignment import answer_tokens
 from confroute.decision import Routed
 from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.flow import Policy
@@ -296,7 +297,7 @@ class AnswerListener(BaseCallbackHandler):
         answer = response.generations[0][0] if response.generations and response.generations[0] else None
         if isinstance(answer, ChatGeneration):
             with self._lock:
-                self.answers.append(to_generation(answer.message))
+                self.answers.append(_scored_by_text(to_generation(answer.message)))
 
     def of_all(self, read: Callable[[Generation], tuple[T, ...] | None]) -> tuple[T, ...] | None:
         """One field of all models in order; None if one of them returned none: its part would go unjudged."""
@@ -309,10 +310,12 @@ class AnswerListener(BaseCallbackHandler):
         """The chain's answer as the core sees it, billed for all models together."""
         usages = [answer.usage for answer in self.answers if answer.usage is not None]
         models = [answer.model for answer in self.answers if answer.model]
+        tokens = self.of_all(lambda answer: answer.tokens)
         return Generation(
             text=text,
             logprobs=self.of_all(lambda answer: answer.logprobs),
-            tokens=self.of_all(lambda answer: answer.tokens),
+            # Every model counts, and a parser may have rewritten the last one's text: its tokens are named if they spell it.
+            tokens=tokens if tokens is not None and "".join(tokens).strip() == text.strip() else None,
             top_logprobs=self.of_all(lambda answer: answer.top_logprobs),
             usage=sum(usages, Usage()) if usages else None,
             finish=self.answers[-1].finish if self.answers else "unknown",
@@ -321,3 +324,19 @@ class AnswerListener(BaseCallbackHandler):
             from_cache=bool(self.answers) and all(answer.from_cache for answer in self.answers),
             raw=output,
         )
+
+
+def _scored_by_text(answer: Generation) -> Generation:
+    """An answer with the tokens of its own text alone: without its reasoning, and without any where they do not spell it."""
+    if answer.tokens is None or answer.logprobs is None or not answer.text.strip():
+        return answer  # a tool call is all that its tokens spell
+    positions = answer_tokens(answer.tokens, answer.text)
+    if positions is None:
+        return replace(answer, logprobs=None, tokens=None, top_logprobs=None)
+    part = slice(positions.start, positions.stop)
+    return replace(
+        answer,
+        logprobs=answer.logprobs[part],
+        tokens=answer.tokens[part],
+        top_logprobs=None if answer.top_logprobs is None else answer.top_logprobs[part],
+    )

@@ -173,7 +173,7 @@ class ScriptedChat(BaseChatModel):
         self, messages: list[BaseMessage], stop: Stop = None, run_manager: Manager = None, **kwargs: Any
     ) -> ChatResult:
         answers = []
-        for _ in range(kwargs.get("n", 1)):
+        for _ in range(kwargs.get("n") or 1):
             reply, calls, prompt = self._reply(messages, stop, kwargs)
             time.sleep(reply.latency_s)
             if self.streams_inside and run_manager is not None:
@@ -186,7 +186,7 @@ class ScriptedChat(BaseChatModel):
         self, messages: list[BaseMessage], stop: Stop = None, run_manager: AsyncManager = None, **kwargs: Any
     ) -> ChatResult:
         answers = []
-        for _ in range(kwargs.get("n", 1)):
+        for _ in range(kwargs.get("n") or 1):
             reply, calls, prompt = self._reply(messages, stop, kwargs)
             await asyncio.sleep(reply.latency_s)
             if self.streams_inside and run_manager is not None:

@@ -22,7 +22,9 @@ from confroute.decision import Decision, Routed, recorded_usage
 from confroute.hosts.tool_calls import canonical_text
 from confroute.models.provider_answers import (
     ChunkScores,
+    ChunkTokens,
     ScoredTokens,
+    chunk_tokens,
     ends_by_reason,
     field,
     generation_of,
@@ -32,7 +34,6 @@ from confroute.models.provider_answers import (
     read_model,
     read_usage,
 )
-from confroute.models.provider_answers import chunk_logprobs as scored_chunk
 from confroute.types import Finish, Generation, Usage
 from llamaindex_confroute.messages import calls_in
 
@@ -160,9 +161,9 @@ def _start(one: LogProb, chosen: Sequence[LogProb]) -> str:
     return one.token if chosen else one.token.lstrip()
 
 
-def chunk_logprobs(chunk: ChatResponse) -> tuple[float, ...] | None:
+def chunk_logprobs(chunk: ChatResponse) -> ChunkTokens:
     """Those of one chunk of a stream: empty if it holds no text, None if it does and they are unknown."""
-    return scored_chunk(read_answer_logprobs(chunk.raw), has_text=_has_text(chunk))
+    return chunk_tokens(read_answer_logprobs(chunk.raw), has_text=_has_text(chunk))
 
 
 def _has_text(chunk: ChatResponse) -> bool:

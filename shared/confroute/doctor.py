@@ -22,7 +22,7 @@ from confroute.policy.cascade import default_gates
 from confroute.policy.files import to_json
 from confroute.prices import Price
 from confroute.remediation import next_step
-from confroute.types import JSON, Generation, Message, checked_logprobs
+from confroute.types import JSON, Generation, Message, checked_logprobs, only_zeros
 from confroute.views.html import counted, fragment, table
 
 # Returns whether an ability works (None if that could not be found out), and what was seen.
@@ -228,6 +228,14 @@ def _logprobs(answer: Generation) -> Check:
         return Check(name="logprobs", ok=False, detail=f"returned, but unusable: {error}")
     if logprobs is None:
         return Check(name="logprobs", ok=False, detail="none returned: use signals that draw samples")
+    if only_zeros(logprobs):
+        detail = f"all {len(logprobs)} are exactly 0, so none was computed: use signals that draw samples"
+        return Check(name="logprobs", ok=False, detail=detail)
+    if not any(logprobs):
+        detail = (
+            f"{counted(len(logprobs), 'token')}, exactly 0: see with a longer answer whether any is computed"
+        )
+        return Check(name="logprobs", ok=True, detail=detail)
     return Check(name="logprobs", ok=True, detail=counted(len(logprobs), "token"))
 
 
@@ -347,7 +355,7 @@ def _signals(checks: tuple[Check, ...], *, inside: bool) -> dict[str, str]:
     if not by_name["answers"].ok:
         return {}
     needs = {
-        "token_logprob": ("logprobs", "the edge returns no log-probabilities"),
+        "token_logprob": ("logprobs", "the edge returns no log-probabilities that can be used"),
         "self_consistency": ("sampling", "the edge's samples do not differ"),
         "semantic_entropy": ("sampling", "the edge's samples do not differ"),
     }

@@ -44,14 +44,8 @@ from confroute.asks import (
 )
 from confroute.concurrency import atogether, together
 from confroute.decision import UNCALIBRATED, Decision, Routed, total_of
-from confroute.errors import (
-    PrivacyError,
-    SignalUnavailableError,
-    note_inner,
-    note_latency,
-    note_usage,
-    noted_usage,
-)
+from confroute.error_notes import note_inner, note_latency, note_usage, noted_usage
+from confroute.errors import PrivacyError, SignalUnavailableError
 from confroute.flow import Policy, Return, adrive, adrive_stream, drive, drive_stream
 from confroute.models.prompt_cache import prompt_caching
 from confroute.models.resilience import Attempted, Limits, aattempt, attempt

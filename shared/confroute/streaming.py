@@ -7,20 +7,23 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Seque
 from contextlib import AsyncExitStack, aclosing, closing, contextmanager
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from confroute.alignment import ReasoningFilter, answer_tokens
 from confroute.asks import Evidence, Outcome, StreamAsk, Tentative, Watch, WatchResult
 from confroute.decision import Decision, total_of
-from confroute.errors import BadLogprobsError, note_inner, note_usage, noted_usage
+from confroute.error_notes import note_inner, note_usage, noted_usage
+from confroute.errors import BadLogprobsError
+from confroute.models.provider_answers import ScoredTokens
 from confroute.models.resilience import Limits, aattempt, attempt
 from confroute.observe.trace import nested_in
-from confroute.types import Generation, Tier, Usage, checked_logprobs, with_sound_usage
+from confroute.types import Generation, Tier, Usage, checked_logprobs, only_zeros, with_sound_usage
 
 C = TypeVar("C")
 # Of one chunk, which is the host's own.
-ChunkLogprobs: TypeAlias = Callable[[Any], Sequence[float] | None]
+ChunkLogprobs: TypeAlias = Callable[[Any], ScoredTokens | Sequence[float] | None]
 
 
 class DraftMonitor:
-    """Judges a draft token by token.
+    """Judges a draft token by token; reasoning that its text begins with is passed over.
 
     Examples
     --------
@@ -29,26 +32,32 @@ class DraftMonitor:
     ('wait', 'commit', 'commit')
     """
 
-    __slots__ = ("_blind", "_watch", "nats", "outcome", "tokens")
+    __slots__ = ("_blind", "_reasoning", "_watch", "nats", "outcome", "tokens")
 
     def __init__(self, watch: Watch) -> None:
         self.outcome: Outcome = "wait"
         self.tokens = 0
         self.nats = 0.0
-        self._watch, self._blind = watch, False
+        self._watch, self._blind, self._reasoning = watch, False, ReasoningFilter()
 
-    def add(self, logprobs: Sequence[float] | None) -> Outcome:
+    def add(self, chunk: ScoredTokens | Sequence[float] | None) -> Outcome:
         """Take the next tokens one after the other; the first outcome that is not "wait" is final.
 
         None stands for tokens whose log-probabilities are unknown: from there on there is nothing to judge by.
         """
-        if logprobs is None and self.outcome == "wait":
+        if chunk is None and self.outcome == "wait":
             self._blind = True
-        for value in logprobs or ():
+        for value in self._answer_only(chunk) if isinstance(chunk, ScoredTokens) else chunk or ():
             if self.outcome != "wait" or self._blind:
                 break
             self._add_one(value)
         return self.outcome
+
+    def _answer_only(self, chunk: ScoredTokens) -> Iterator[float]:
+        if chunk.tokens is None:
+            return iter(chunk.logprobs)
+        pairs = zip(chunk.tokens, chunk.logprobs, strict=True)
+        return (value for token, value in pairs if self._reasoning.passes(token))
 
     @property
     def result(self) -> WatchResult:
@@ -64,13 +73,19 @@ class DraftMonitor:
             return
         self.tokens += 1
         self.nats += max(0.0, -value)
-        self.outcome = self._watch(self.tokens, self.nats)
+        # Zeros that a server fills in are no certainty; a single token below 0 ends the suspicion.
+        if self.nats or not only_zeros((0.0,) * self.tokens):
+            self.outcome = self._watch(self.tokens, self.nats)
 
 
 def replay(watch: Watch, draft: Generation) -> WatchResult:
     """Watch a draft that is complete already."""
-    monitor = DraftMonitor(watch)
-    monitor.add(draft.logprobs)
+    monitor, logprobs = DraftMonitor(watch), draft.logprobs or ()
+    if draft.tokens and len(draft.tokens) == len(logprobs):
+        positions = answer_tokens(draft.tokens, draft.text)
+        monitor.add(None if positions is None else [logprobs[position] for position in positions])
+    else:
+        monitor.add(draft.logprobs)
     return monitor.result
 
 

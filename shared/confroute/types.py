@@ -174,6 +174,19 @@ def with_sound_usage(answer: Generation) -> Generation:
 ROUNDING_NATS = 1e-4
 # Providers bill an end-of-turn marker or two that have no log-probability.
 UNSCORED_TOKENS = 2
+# One token or two may be certain; of more, one is not.
+_ZEROS = 3
+
+
+def only_zeros(logprobs: Sequence[float]) -> bool:
+    """Whether three log-probabilities or more are all exactly 0: servers that compute none fill in zeros.
+
+    Examples
+    --------
+    >>> only_zeros((0.0, 0.0, 0.0)), only_zeros((0.0, -1e-7, 0.0)), only_zeros((0.0, 0.0))
+    (True, False, False)
+    """
+    return len(logprobs) >= _ZEROS and not any(logprobs)
 
 
 def checked_logprobs(

@@ -7,7 +7,7 @@ import pytest
 
 from confroute import Cascade, Limits, SelfConsistency, record
 from confroute.asks import Sample
-from confroute.errors import noted_attempts, noted_usage
+from confroute.error_notes import noted_attempts, noted_usage
 from confroute.executor import AsyncExecutor, Executor
 from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback

@@ -9,7 +9,7 @@ import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.globals import set_llm_cache
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from pydantic import BaseModel
 
 from confroute import Cascade, SelfConsistency, TokenLogprob
@@ -17,6 +17,7 @@ from confroute.errors import NoSignalError
 from confroute.testing import Reply, ScriptedModel
 from confroute.types import Usage
 from langchain_confroute import ChatConfRoute, extract_token_logprobs, extract_tokens
+from langchain_confroute.messages import chunk_scores, to_generation
 from langchain_confroute.testing import ScriptedChat
 from tests.langchain.conftest import ONCE
 
@@ -48,6 +49,25 @@ def test_every_shape_is_read(found):
     """OpenAI's dictionary, Ollama's list of objects, plain lists and the old completions form."""
     message = AIMessage("ab", response_metadata={"logprobs": found})
     assert extract_token_logprobs(message) == (-0.5, 0.0)
+    assert extract_tokens(message) == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"choices": [{"logprobs": {"content": ENTRIES}}]},
+        {"output": [{"content": [{"text": "ab", "logprobs": ENTRIES}]}]},
+    ],
+)
+def test_an_answer_kept_whole_is_read(metadata):
+    """An integration may hand the provider's reply on as it came: every reader finds the numbers there too."""
+    message = AIMessageChunk("ab", response_metadata=metadata)
+    assert (
+        extract_token_logprobs(message)
+        == to_generation(message).logprobs
+        == chunk_scores(message).logprobs
+        == (-0.5, 0.0)
+    )
     assert extract_tokens(message) == ("a", "b")
 
 

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from confroute import Breaker, Cascade, Limits, TokenLogprob
-from confroute.errors import BreakerOpenError, ConfrouteError, noted_attempts
+from confroute.error_notes import noted_attempts
+from confroute.errors import BreakerOpenError, ConfrouteError
 from confroute.hosts.router import Router
 from confroute.models.resilience import aattempt, attempt
 from confroute.testing import Reply, ScriptedModel

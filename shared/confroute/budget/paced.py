@@ -26,7 +26,8 @@ from confroute.budget import budget as reservations
 from confroute.budget.budget import Budget
 from confroute.budget.pacing import count_call
 from confroute.decision import Routed
-from confroute.errors import DeadlineError, PolicyError, StateError, StreamInterruptedError, noted_usage
+from confroute.error_notes import noted_usage
+from confroute.errors import DeadlineError, PolicyError, StateError, StreamInterruptedError
 from confroute.flow import Policy, intercept
 from confroute.policy.wrapper import Wrapper, annotate, nested_policies
 from confroute.prices import Price

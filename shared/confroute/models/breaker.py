@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Literal, TypeAlias
 
+from confroute.error_notes import is_about_answer
 from confroute.errors import (
     BreakerOpenError,
     DeadlineError,
@@ -64,7 +65,7 @@ class Breaker:
 
     Notes
     -----
-    Every error of a call is a failure, except for HTTP 2xx to 4xx other than 408, 409, 425 and 429: there the tier did answer.
+    Every error of a call is a failure, except for those about an answer that came and cannot be used, and for HTTP 2xx to 4xx other than 408, 409, 425 and 429: there the tier did answer.
     Cancelled calls, refused requests, set-up errors and expired deadlines count neither as success nor as failure. The
     state is kept per process.
 
@@ -134,6 +135,8 @@ class Breaker:
             yield
         except Exception as error:
             failed = None if isinstance(error, _NEUTRAL_ERRORS) else _is_failure(error)
+            if is_about_answer(error):
+                failed = False
             self._learn(tier, era, failed=failed, error=error)
             raise
         except BaseException:

@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
-from confroute.errors import MissingExtraError, ModelError, TierError, note_usage
+from confroute.error_notes import note_usage
+from confroute.errors import MissingExtraError, ModelError, TierError
 from confroute.models.provider_answers import (
     ends_by_reason,
     field,

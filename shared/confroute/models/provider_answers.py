@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, TypeAlias
 
 from confroute.types import Alternatives, Finish, Generation, Role, Usage
 
@@ -26,6 +26,7 @@ _FINISHES: dict[str, Finish] = {
     **dict.fromkeys(("tool_calls", "tool_use", "function_call"), "tool_calls"),
     "cancelled": "cancelled",
 }
+_OK = 200
 _USAGE_KEYS = (
     ("prompt_tokens", "completion_tokens"),
     ("input_tokens", "output_tokens"),
@@ -70,6 +71,10 @@ class ScoredTokens:
     logprobs: tuple[float, ...]
     tokens: tuple[str, ...] | None = None
     alternatives: tuple[Alternatives, ...] | None = None
+
+
+# Of one chunk of a stream; empty where it holds no text, None where the tokens of its text are unknown.
+ChunkTokens: TypeAlias = "ScoredTokens | tuple[float, ...] | None"
 
 
 def field(holder: object, name: str) -> Any:
@@ -136,15 +141,19 @@ def read_logprobs(found: object) -> ScoredTokens | None:
 
 
 def read_answer_logprobs(raw: object) -> ScoredTokens | None:
-    """Read the log-probabilities in a provider's whole answer, or in its part of one chunk of a stream."""
-    # An empty `logprobs` of a choice must not hide those beside it.
+    """Read the log-probabilities in a provider's whole answer, or in its part of one chunk of a stream.
+
+    All hosts read answers here: LangChain's `response_metadata`, LlamaIndex's `raw`, the reply of OpenAI's client.
+    """
     choice = _first(field(raw, "choices"))
-    for holder in (choice, raw):
-        scored = read_logprobs(field(holder, "logprobs"))
+    # An empty `logprobs` of a choice must not hide those beside it.
+    for holder in (raw,) if choice is None else (choice, raw):
+        found = field(holder, "logprobs")
+        scored = read_logprobs(found) if found else None
         if scored is not None:
             return scored
     blocks = [block for item in _items(raw, "output") for block in _items(item, "content")]
-    return read_logprobs([one for block in blocks for one in _items(block, "logprobs")])
+    return read_logprobs([one for block in blocks for one in _items(block, "logprobs")]) if blocks else None
 
 
 class ChunkScores:
@@ -153,7 +162,7 @@ class ChunkScores:
     Examples
     --------
     >>> scores = ChunkScores()
-    >>> scores.add(ScoredTokens(logprobs=(-0.1,)), has_text=True), scores.add(None, has_text=False)
+    >>> scores.add(ScoredTokens(logprobs=(-0.1,)), has_text=True).logprobs, scores.add(None, has_text=False)
     ((-0.1,), ())
     >>> scores.whole.logprobs
     (-0.1,)
@@ -165,14 +174,14 @@ class ChunkScores:
         self._parts: list[ScoredTokens] = []
         self._complete = True
 
-    def add(self, scored: ScoredTokens | None, *, has_text: bool) -> tuple[float, ...] | None:
-        """Add one chunk; returns its log-probabilities as `chunk_logprobs` does."""
+    def add(self, scored: ScoredTokens | None, *, has_text: bool) -> ChunkTokens:
+        """Add one chunk; returns its tokens as `chunk_tokens` does."""
         if scored is not None:
             self._parts.append(scored)
         elif has_text:
             # A part of the answer without any: the rest says nothing about the whole.
             self._complete = False
-        return chunk_logprobs(scored, has_text=has_text)
+        return chunk_tokens(scored, has_text=has_text)
 
     @property
     def whole(self) -> ScoredTokens | None:
@@ -188,11 +197,14 @@ class ChunkScores:
         )
 
 
-def chunk_logprobs(scored: ScoredTokens | None, *, has_text: bool) -> tuple[float, ...] | None:
-    """The log-probabilities of one chunk of a stream: empty if it holds no text, None if it does and they are unknown."""
-    if scored is not None:
-        return scored.logprobs
-    return None if has_text else ()
+def chunk_tokens(scored: ScoredTokens | None, *, has_text: bool) -> ChunkTokens:
+    """The scored tokens of one chunk of a stream: empty if it holds no text, None if it does and they are unknown.
+
+    A chunk without text is of the model's reasoning, of a tool call or a part of a character: nothing of it is shown.
+    """
+    if not has_text:
+        return ()
+    return scored
 
 
 def read_usage(*holders: object) -> Usage | None:
@@ -326,16 +338,48 @@ def read_generations(raw: object, *, model: str | None = None) -> list[Generatio
     '4'
     """
     usage, name = read_usage(field(raw, "usage")), read_model(raw) or model
+    choices = _items(raw, "choices")
     return [
         generation_of(
             _text(field(field(choice, "message"), "content")) or _text(field(choice, "text")),
-            scored=read_logprobs(field(choice, "logprobs")),
+            # What stands beside the choices speaks for one answer only.
+            scored=read_answer_logprobs(raw if len(choices) == 1 else choice),
             usage=usage if position == 0 else None,
             finish=read_finish(choice),
             model=name,
         )
-        for position, choice in enumerate(_items(raw, "choices"))
+        for position, choice in enumerate(choices)
     ]
+
+
+def answer_behind(error: BaseException) -> Generation | None:
+    """The answer that a client received, read and then raised an error about, such as a value that does not fit its schema.
+
+    Returns
+    -------
+    Generation or None
+        With its text, usage and log-probabilities; None where the error is about anything but an answer.
+    """
+    at: BaseException | None = error
+    while at is not None:
+        raw = getattr(at, "completion", None) or _body(getattr(at, "response", None))
+        answers = read_generations(raw)
+        if answers:
+            return answers[0]
+        if _items(raw, "output"):  # of OpenAI's Responses
+            return Generation(text="", usage=read_usage(field(raw, "usage")), model=read_model(raw))
+        at = at.__cause__
+    return None
+
+
+def _body(response: object) -> object:
+    """The JSON of an HTTP response that holds an answer."""
+    if getattr(response, "status_code", None) != _OK:
+        return None
+    try:
+        return response.json()  # type: ignore[attr-defined]  # httpx's and requests' alike
+    except (AttributeError, ValueError):
+        return None
 
 
 def generation_of(text: str, *, scored: ScoredTokens | None, **fields: Any) -> Generation:

@@ -18,7 +18,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from confroute.errors import BreakerOpenError, DeadlineError, PolicyError, TierTimeoutError, note_attempts
+from confroute.error_notes import note_attempts
+from confroute.errors import BreakerOpenError, DeadlineError, PolicyError, TierTimeoutError
 from confroute.models.breaker import Breaker, status_of
 from confroute.models.deadline import time_left
 from confroute.models.retry_budget import RetryBudget

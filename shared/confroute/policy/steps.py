@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from confroute.asks import Ask, Embed, Entails, Evidence, Gather
 from confroute.decision import Step
-from confroute.errors import noted_attempts, noted_inner, noted_latency_s, noted_usage
+from confroute.error_notes import noted_attempts, noted_inner, noted_latency_s, noted_usage
 from confroute.types import Usage
 
 

@@ -12,7 +12,7 @@ from confroute.signals.base import Case, Range, draw_samples
 from confroute.signals.graph import SampleGraph
 from confroute.signals.logprob import token_nll
 from confroute.signals.similarity import pairwise_similarities
-from confroute.signals.tokens import check_one_of, draft_logprobs
+from confroute.signals.tokens import check_one_of, draft_tokens
 
 
 @register(
@@ -61,7 +61,7 @@ class Cocoa(SampleGraph):
         SignalUnavailableError
             No log-probabilities, or the tier cannot sample.
         """
-        nll = token_nll(draft_logprobs(case))[self.statistic]
+        nll = token_nll(draft_tokens(case).counted)[self.statistic]
         drawn = yield from draw_samples(case, self.n, temperature=self.temperature)
         texts = [answer.answer or answer.text for answer in (case.draft, *drawn)]
         similarities = yield from pairwise_similarities(case.question, texts, self.similarity, first=True)

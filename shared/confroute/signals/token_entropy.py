@@ -20,7 +20,7 @@ from confroute.signals.tokens import (
     TopAlternatives,
     aggregate,
     check_one_of,
-    draft_logprobs,
+    draft_tokens,
     top_alternatives,
 )
 
@@ -142,11 +142,11 @@ class TokenEntropy:
             Alternatives are missing or invalid, or `span="answer"` and the draft holds no answer.
         """
         yield from ()  # a generator like every other signal, although it asks for nothing
-        drawn = draft_logprobs(case)
-        tops = top_alternatives(case, self.span, len(drawn), at_least=1)
+        drawn = draft_tokens(case, self.span)
+        tops = top_alternatives(case, drawn.positions, at_least=1)
         returned = np.arange(tops.values.shape[1]) < tops.counts[:, None]
         least = np.where(returned, tops.values, 0.0).min(axis=1)
-        unlisted = self._unlisted(case.draft.tokens, drawn, tops)
+        unlisted = self._unlisted(case.draft.tokens, drawn.logprobs, tops)
         others = self.vocabulary - tops.counts.astype(np.float64) - np.isfinite(unlisted)
         known = np.column_stack([tops.values, unlisted])
         lows, highs = _bounds(known, np.exp(np.minimum(0.0, least)), others)

@@ -17,7 +17,7 @@ from confroute.signals.tokens import (
     Span,
     aggregate,
     check_one_of,
-    draft_logprobs,
+    draft_tokens,
     top_alternatives,
 )
 
@@ -94,7 +94,7 @@ class TokenMargin:
             Alternatives are missing, fewer than two or invalid, or `span="answer"` and the draft holds no answer.
         """
         yield from ()  # a generator like every other signal, although it asks for nothing
-        tops = top_alternatives(case, self.span, len(draft_logprobs(case)), at_least=2)
+        tops = top_alternatives(case, draft_tokens(case, self.span).positions, at_least=2)
         closeness = 1.0 - margins(tops.values)
         return Measurement(
             signal=self.name,
