@@ -166,7 +166,7 @@ def test_other_errors_do_not_stop_the_asking(cloud):
     model = ChatConfRoute(edge=edge, cloud=cloud, edge_limits=ONCE)
     for _ in range(2):
         assert decision_of(model.invoke("q"))["stage"] == "fallback"
-    assert not model._plan.fallback._refused
+    assert not model._plan.fallback._refusals
 
 
 @pytest.fixture
@@ -310,3 +310,31 @@ async def test_the_majority_of_the_samples_is_returned_as_its_own_message(cloud,
         assert decision["usage"]["edge"]["output_tokens"] == 2 + (2 + 3 + 1)
         if kind is ScriptedChat:
             assert usage.usage_metadata["small"]["output_tokens"] == 2 + (2 + 3 + 1)
+
+
+def test_a_refusal_is_remembered_by_copies():
+    """Agents bind tools anew at each step, and callers copy routers: the model is the same."""
+    from langchain.agents import create_agent
+
+    from langchain_confroute.middleware import ConfRouteMiddleware
+
+    def small():
+        return ScriptedChat.of("4", name="small", samples=["4"]).model_copy(update={"rejects_logprobs": True})
+
+    def look_up(word: str) -> str:
+        """Look it up."""
+        return word
+
+    policy = Cascade.of(TokenLogprob(), 0.5, on_no_signal="edge")
+    edge = small()
+    router = ChatConfRoute(edge=edge, cloud=ScriptedChat.of("four", name="large"), policy=policy)
+    for copy in (router, router, router.model_copy(update={"keep_logprobs": True})):
+        create_agent(copy, [look_up]).invoke({"messages": [("user", "q")]})
+    assert len(edge.seen) - len(edge.script.calls) == 1
+    edge = small()
+    routed = ConfRouteMiddleware(edge, policy=policy)
+    for text in ("four", "vier"):
+        create_agent(ScriptedChat.of(text), [look_up], middleware=[routed]).invoke(
+            {"messages": [("user", "q")]}
+        )
+    assert len(edge.seen) - len(edge.script.calls) == 1
