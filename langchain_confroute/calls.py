@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -46,8 +47,9 @@ from langchain_confroute.messages import (
 )
 from langchain_confroute.models import PER_SAMPLE, Model, TierModel, chat_of, kwargs_of, max_tokens_of
 from langchain_confroute.options import options_of, tags_of
-from langchain_confroute.run import Escaped, Opened, RoutedCall, aclose, close
+from langchain_confroute.run import Escaped, Opened, RoutedCall, aclose, around, close
 from langchain_confroute.structured import Shape
+from langchain_confroute.withheld import Gate
 
 C = TypeVar("C")
 TAGS: dict[str, tuple[str, ...]] = {
@@ -55,6 +57,11 @@ TAGS: dict[str, tuple[str, ...]] = {
     **{role: ("nostream", f"confroute:{role}") for role in ("draft", "sample", "prompt")},
     "final": ("confroute:final",),
 }
+
+
+def _shielded(call: ModelCall, config: RunnableConfig) -> AbstractContextManager[None]:
+    """Where a draft is made: graphs in it add the handlers around the call to those that they are given."""
+    return nullcontext() if call.role == "final" else around(config)
 
 
 class HostedRunnable(ABC, Generic[C]):
@@ -76,7 +83,8 @@ class HostedRunnable(ABC, Generic[C]):
         runnable, inputs, config, kwargs, listener = self._work(call)
         start = time.perf_counter()
         try:
-            answer = runnable.invoke(inputs, config, **kwargs)
+            with _shielded(call, config):
+                answer = runnable.invoke(inputs, config, **kwargs)
             return self._read(answer, call, listener, time.perf_counter() - start)
         except compat.bubble_ups() as error:
             raise Escaped(error) from error
@@ -91,7 +99,8 @@ class HostedRunnable(ABC, Generic[C]):
         runnable, inputs, config, kwargs, listener = self._work(call)
         start = time.perf_counter()
         try:
-            answer = await runnable.ainvoke(inputs, config, **kwargs)
+            with _shielded(call, config):
+                answer = await runnable.ainvoke(inputs, config, **kwargs)
             return self._read(answer, call, listener, time.perf_counter() - start)
         except compat.bubble_ups() as error:
             raise Escaped(error) from error
@@ -290,11 +299,12 @@ class HostedChat(HostedRunnable[AIMessage]):
         """See `HostModel`."""
         if not self._tier.sync_only:
             # Not the base's: one coroutine less in every call.
-            runnable, messages, config, kwargs, _ = self._work(call)
+            runnable, messages, config, kwargs, gate = self._work(call)
             start = time.perf_counter()
             try:
-                answer = await runnable.ainvoke(messages, config, **kwargs)
-                return self._read(answer, call, None, time.perf_counter() - start)
+                with _shielded(call, config):
+                    answer = await runnable.ainvoke(messages, config, **kwargs)
+                return self._read(answer, call, gate, time.perf_counter() - start)
             except NotImplementedError:
                 # ChatHuggingFace around a local pipeline has no async form and does not fall back to a thread.
                 self._tier.sync_only = True
@@ -310,15 +320,19 @@ class HostedChat(HostedRunnable[AIMessage]):
     def _work(self, call: ModelCall) -> tuple[Any, Any, RunnableConfig, Mapping[str, Any], Any]:
         about, tier = self._about, self._tier
         form: Any = tier.form(call)
+        gate = None
         if about.opened is not None:
             config = about.opened.child(*TAGS[call.role])
+            if call.role != "final":
+                gate = about.gate(draft=call.role == "draft", streamed=call.streamed)
+                config = gate.config(config)
         else:
             config, chat = RunnableConfig(callbacks=[]), chat_of(form)
             form = form if chat is None else compat.SilentModel(chat, kwargs_of(form))
         if call.streamed:
             about.hides_logprobs = call.logprobs and tier.asks_logprobs and "logprobs" not in about.kwargs
         if call.messages is not None:  # a signal's prompt goes without the caller's tools and stops
-            return form, from_core(call.messages), config, {}, None
+            return form, from_core(call.messages), config, {}, gate
         kwargs = dict(about.kwargs)
         if kwargs and tier.chat is not None:
             kwargs = own_settings(kwargs, tier.provider)
@@ -330,7 +344,7 @@ class HostedChat(HostedRunnable[AIMessage]):
             self._given(call),
             config,
             kwargs if about.stop is None else {**kwargs, "stop": about.stop},
-            None,
+            gate,
         )
 
     def _given(self, call: ModelCall) -> list[BaseMessage]:
@@ -363,10 +377,14 @@ class HostedChat(HostedRunnable[AIMessage]):
             raise RequestError(msg)
         return chunk
 
-    def _read(self, answer: Any, call: ModelCall, listener: None, latency_s: float) -> list[Generation]:
+    def _read(
+        self, answer: Any, call: ModelCall, listener: Gate | None, latency_s: float
+    ) -> list[Generation]:
         if isinstance(answer, _Answers):
             return [one for message in answer for one in self._read(message, call, listener, latency_s)]
         generation = to_generation(self._checked(answer), latency_s=latency_s)
+        if listener is not None:
+            listener.answers = (answer,)
         shape = self._about.plan.shape
         if call.role == "final":
             return [with_wordless_answer(generation)]

@@ -152,6 +152,8 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
     _shape: Shape | None = PrivateAttr(default=None)
     _last_tools: tuple[Any, Any, Mapping[str, Any], ChatConfRoute] | None = PrivateAttr(default=None)
     _plan_made: Plan | None = PrivateAttr(default=None)
+    # Of all copies together: agents make one at every step.
+    _fallback: LogprobFallback = PrivateAttr(default_factory=LogprobFallback)
 
     if not TYPE_CHECKING:  # the signature made from the fields is the better one
 
@@ -186,7 +188,7 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
             plan = self._plan_made = self._plan_of(settings)
         return plan
 
-    def _plan_of(self, settings: tuple[Any, ...], fallback: LogprobFallback | None = None) -> Plan:
+    def _plan_of(self, settings: tuple[Any, ...]) -> Plan:
         edge, cloud = resolve_model(self.edge, "edge"), resolve_model(self.cloud, "cloud")
         if same_model(edge, cloud):
             msg = f"edge and cloud are the same model ({model_name(edge)}): routing between them decides nothing"
@@ -203,7 +205,7 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
             made_from=settings,
             tiers=tiers,
             models={**tiers, **{name: self._member(name, model) for name, model in self.members.items()}},
-            fallback=fallback or LogprobFallback(),
+            fallback=self._fallback,
             shape=self._shape,
             policy=self.policy,
             limits={name: self._limits(f"{name}_limits", tier.facts) for name, tier in tiers.items()},
@@ -216,7 +218,7 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
         if self._shape is None:
             return TierModel(name, model)
         try:
-            return TierModel(name, self._shape.applied(name, model))
+            return TierModel(name, self._shape.applied(name, model), shaped=True)
         except (NotImplementedError, AttributeError, ValueError) as error:
             # An edge that cannot do it is passed over; a cloud that cannot leaves nobody to answer.
             if name == "cloud":
@@ -236,10 +238,14 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
             limits = replace(limits, timeout_s=self.timeout, attempts=attempts)
         return with_one_retry_layer(limits, facts, name.removesuffix("_limits"))
 
+    def remember_with(self, fallback: LogprobFallback) -> None:
+        """Share what models refuse with other routers."""
+        self._fallback, self._plan_made = fallback, None
+
     def _shaped(self, shape: Shape) -> ChatConfRoute:
         copy = self.model_copy()
         copy._shape, copy._last_tools = shape, None
-        copy._plan_made = copy._plan_of(copy._settings(), self._plan.fallback)
+        copy._plan_made = copy._plan_of(copy._settings())
         return copy
 
     def _for_tools(self, kwargs: Mapping[str, Any]) -> tuple[ChatConfRoute, Mapping[str, Any]]:

@@ -28,9 +28,9 @@ from confroute.hosts.tool_calls import canonical_text
 from confroute.models.provider_answers import (
     ChunkTokens,
     chunk_tokens,
-    finish_of,
     is_role,
-    read_logprobs,
+    read_answer_logprobs,
+    read_finish,
     read_usage,
     role_of,
 )
@@ -187,8 +187,7 @@ def to_generation(message: BaseMessage, *, latency_s: float = 0.0) -> Generation
     """One answer as the core sees it; the message itself is kept as `raw`."""
     metadata, content = message.response_metadata, message.content
     usage = getattr(message, "usage_metadata", None)
-    reason = metadata.get("finish_reason") or metadata.get("stop_reason") or metadata.get("done_reason")
-    scored = read_logprobs(metadata["logprobs"]) if "logprobs" in metadata else None
+    scored = read_answer_logprobs(metadata)
     # What LangChain writes on an answer from its cache, beside the tokens that it cost once.
     from_cache = isinstance(usage, Mapping) and usage.get("total_cost") == 0
     return Generation(
@@ -197,7 +196,7 @@ def to_generation(message: BaseMessage, *, latency_s: float = 0.0) -> Generation
         tokens=None if scored is None else scored.tokens,
         top_logprobs=None if scored is None else scored.alternatives,
         usage=Usage() if from_cache else _usage(metadata, usage),
-        finish=finish_of(reason),
+        finish=read_finish(metadata),
         model=metadata.get("model_name") or metadata.get("model"),
         latency_s=latency_s,
         from_cache=from_cache,
@@ -232,7 +231,8 @@ def extract_token_logprobs(message: BaseMessage) -> tuple[float, ...] | None:
     """The natural log-probability of each token of an answer.
 
     Read from `response_metadata["logprobs"]`: OpenAI's `{"content": [...]}`, the flat list of newer Ollama servers
-    (dictionaries or objects), and the old completions form `{"token_logprobs": [...]}`.
+    (dictionaries or objects), and the old completions form `{"token_logprobs": [...]}`; or from the provider's whole answer,
+    where an integration keeps that in `response_metadata`.
 
     Returns
     -------
@@ -248,7 +248,7 @@ def extract_token_logprobs(message: BaseMessage) -> tuple[float, ...] | None:
     >>> extract_token_logprobs(AIMessage("4")) is None
     True
     """
-    scored = read_logprobs(message.response_metadata.get("logprobs"))
+    scored = read_answer_logprobs(message.response_metadata)
     return None if scored is None else scored.logprobs
 
 
@@ -260,14 +260,15 @@ def extract_tokens(message: BaseMessage) -> tuple[str, ...] | None:
     >>> extract_tokens(AIMessage("4", response_metadata={"logprobs": [{"token": "4", "logprob": -0.25}]}))
     ('4',)
     """
-    scored = read_logprobs(message.response_metadata.get("logprobs"))
+    scored = read_answer_logprobs(message.response_metadata)
     return None if scored is None else scored.tokens
 
 
 def chunk_scores(chunk: BaseMessage) -> ChunkTokens:
     """Log-probabilities of one chunk of a stream: empty if it holds no text, None if it does and they are unknown."""
-    found = chunk.response_metadata.get("logprobs")
-    return chunk_tokens(None if found is None else read_logprobs(found), has_text=bool(text_of(chunk)))
+    metadata = chunk.response_metadata
+    scored = read_answer_logprobs(metadata) if metadata else None
+    return chunk_tokens(scored, has_text=bool(text_of(chunk)))
 
 
 def with_decision(message: AIMessage, record: dict[str, JSON], *, drop_logprobs: bool) -> AIMessage:

@@ -22,6 +22,7 @@ from confroute.text_extraction import texts_in
 from langchain_confroute import compat
 from langchain_confroute.local import ChatLocal
 from langchain_confroute.messages import missing, to_core
+from langchain_confroute.withheld import Gate
 
 Model: TypeAlias = Runnable[Any, Any]
 # Its log-probabilities are objects that LangChain can write to an answer cache but not read back.
@@ -35,6 +36,15 @@ _CALLERS = (
     *("ls_structured_output_format", "stop", "n", "max_tokens", "logprobs", "top_logprobs"),
 )
 _WITHOUT = {"sample": PER_SAMPLE, "prompt": _CALLERS}
+_ENDPOINTS = (
+    "base_url",
+    "openai_api_base",
+    "azure_endpoint",
+    "anthropic_api_url",
+    "endpoint_url",
+    "endpoint",
+    "server_url",
+)
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict")
 
 
@@ -102,13 +112,22 @@ def kwargs_of(model: Model) -> dict[str, Any]:
     return {**kwargs_of(model.bound), **model.kwargs}
 
 
-def rebuild(model: Model, change: Callable[[Any], Model], *, without: Sequence[str] = ()) -> Model:
-    """The same bindings around a changed model, less the bound arguments named in `without`."""
+def rebuild(
+    model: Model, change: Callable[[Any], Model], *, without: Sequence[str] = (), quiet: bool = False
+) -> Model:
+    """The same bindings around a changed model, less the bound arguments named in `without`; `quiet` as in `_quiet`."""
     if not isinstance(model, RunnableBindingBase):
         return change(model)
-    kept = {name: value for name, value in model.kwargs.items() if name not in without}
-    bound = rebuild(model.bound, change, without=without)
-    return model.model_copy(update={"bound": bound, "kwargs": kept})
+    update: dict[str, Any] = {"bound": rebuild(model.bound, change, without=without, quiet=quiet)}
+    update["kwargs"] = {name: value for name, value in model.kwargs.items() if name not in without}
+    if quiet and model.config.get("callbacks"):
+        update["config"] = _quiet(model.config)
+    return model.model_copy(update=update)
+
+
+def _quiet(settings: Any) -> dict[str, Any]:
+    """The same settings with handlers that are told nothing of an answer's tokens."""
+    return {**settings, "callbacks": Gate(holds=False).callbacks(settings["callbacks"])}
 
 
 def same_model(edge: Model, cloud: Model) -> bool:
@@ -139,6 +158,12 @@ def with_settings(tier: str, model: Model, settings: Mapping[str, Any]) -> Model
             msg = f"{name} is set on the router, but {tier} ({model_name(model)}) has no such field: set it on the model itself"
             raise PolicyError(msg)
     return rebuild(model, lambda inner: compat.fresh(inner, settings))
+
+
+def endpoint_of(chat: object) -> str:
+    """Where a model's calls go, as far as its settings tell; empty for its provider's own servers."""
+    values = (getattr(chat, name, None) for name in _ENDPOINTS)
+    return next((str(value).rstrip("/") for value in values if value), "")
 
 
 def model_name(model: Model) -> str:
@@ -204,6 +229,8 @@ class TierModel:
         Whether its drafts carry log-probabilities because we ask for them.
     sync_only : bool
         Whether its async form turned out not to exist.
+    shaped : bool
+        Whether tools or a schema are bound to it: servers that refuse log-probabilities beside these may give them elsewhere.
     """
 
     name: str
@@ -211,6 +238,7 @@ class TierModel:
     unable: Exception | None = None
     unable_to: str = "tools"
     sync_only: bool = False
+    shaped: bool = False
     chat: BaseChatModel | None = field(init=False)
     provider: str | None = field(init=False)
     asks_logprobs: bool = field(init=False)
@@ -228,7 +256,7 @@ class TierModel:
         )
         self.facts = ModelFacts(
             model=name,
-            identity=(self.name, type(chat), name),
+            identity=(type(chat), name, endpoint_of(chat), self.shaped),
             context_window=self.profile.get("max_input_tokens"),
             max_output=max_tokens_of({**vars(chat), **kwargs_of(self.source)}) if chat is not None else None,
             can_sample=chat is not None and self.profile.get("temperature") is not False,
@@ -271,7 +299,10 @@ class TierModel:
         if form is None:
             change = _hot if call.role == "sample" else self._asking
             form = self._forms[key] = rebuild(
-                self.source, lambda chat: change(chat, call), without=_WITHOUT.get(call.role, ())
+                self.source,
+                lambda chat: change(chat, call),
+                without=_WITHOUT.get(call.role, ()),
+                quiet=True,
             )
         return form
 
@@ -286,7 +317,7 @@ class TierModel:
     def _asking(self, chat: BaseChatModel, call: ModelCall) -> Model:
         """A copy whose answer may be thrown away: with log-probabilities and alternatives if it has any."""
         fields = type(chat).model_fields
-        update: dict[str, Any] = {} if call.streamed else {"disable_streaming": True}
+        update = _kept_quiet(chat) if call.streamed else {**_kept_quiet(chat), "disable_streaming": True}
         request: dict[str, Any] = {"logprobs": True} if call.logprobs and self.asks_logprobs else {}
         if call.top_logprobs and "top_logprobs" in fields and (request or getattr(chat, "logprobs", None)):
             request["top_logprobs"] = max(call.top_logprobs, getattr(chat, "top_logprobs", None) or 0)
@@ -300,10 +331,14 @@ class TierModel:
         return compat.fresh(chat, update | request)
 
 
+def _kept_quiet(chat: BaseChatModel) -> dict[str, Any]:
+    return _quiet({"callbacks": chat.callbacks}) if chat.callbacks else {}
+
+
 def _hot(chat: BaseChatModel, call: ModelCall) -> Model:
     """A copy that answers differently each time: its own temperature, no seed, no answer cache."""
     fields = type(chat).model_fields
-    update: dict[str, Any] = {"disable_streaming": True, "cache": False}
+    update: dict[str, Any] = {**_kept_quiet(chat), "disable_streaming": True, "cache": False}
     update |= {"seed": None} if "seed" in fields else {}
     if "temperature" in fields:
         return compat.fresh(chat, {**update, "temperature": call.temperature})

@@ -43,6 +43,7 @@ from confroute.streaming import ChunkLogprobs
 from confroute.types import JSON, Request
 from langchain_confroute.compat import StreamingHandler, graph_writer
 from langchain_confroute.messages import add_up
+from langchain_confroute.withheld import Gate
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -160,7 +161,7 @@ async def _failed(manager: AsyncCallbackManagerForChainRun, error: BaseException
 
 
 @contextmanager
-def _unwatched(config: RunnableConfig) -> Iterator[None]:
+def around(config: RunnableConfig) -> Iterator[None]:
     """What `set_config_context` does where nobody traces, without a copy of the context or a task of its own."""
     token = var_child_runnable_config.set(config)
     try:
@@ -181,7 +182,7 @@ def run_chain(
             with set_config_context(opened.config) as context:
                 result = context.run(body, opened)
         else:
-            with _unwatched(opened.config):
+            with around(opened.config):
                 result = body(opened)
     except Escaped as escaped:
         manager.on_chain_error(escaped.error)
@@ -206,7 +207,7 @@ async def arun_chain(
             with set_config_context(opened.config) as context:
                 result = cast("T", await coro_with_context(body(opened), context))
         else:
-            with _unwatched(opened.config):
+            with around(opened.config):
                 result = await body(opened)
     except Escaped as escaped:
         await _failed(manager, escaped.error)
@@ -328,6 +329,7 @@ class RoutedCall(ABC, Generic[T, C]):
     policy: Policy
     limits: Mapping[str, Limits]
     scores: ChunkLogprobs | None = None
+    gates: list[Gate] = field(default_factory=list, init=False)
     place: int = field(default_factory=next_place)
 
     def call_id(self, opened: Opened | None) -> CallId:
@@ -350,44 +352,87 @@ class RoutedCall(ABC, Generic[T, C]):
     def end(self, routed: Routed, record: dict[str, JSON]) -> Iterable[C]:
         """What a stream ends in: the whole answer if none of it was shown."""
 
+    def gate(self, *, draft: bool, streamed: bool) -> Gate:
+        """What stands between the handlers and an answer that may be thrown away."""
+        gate = Gate(holds=draft, streamed=streamed)
+        self.gates.append(gate)
+        return gate
+
     def answer(self, opened: Opened | None) -> T:
         """Answer as a whole."""
         request, models = self.prepare(opened)
-        routed = run(self.policy, request, models.call, self.limits, call_id=self.call_id(opened))
+        routed = None
+        try:
+            routed = run(self.policy, request, models.call, self.limits, call_id=self.call_id(opened))
+        finally:
+            self._release(routed)
         return self.result(routed, announce(routed.decision, opened))
 
     async def aanswer(self, opened: Opened | None) -> T:
         """Async form of `answer`."""
         request, models = self.prepare(opened)
-        routed = await arun(self.policy, request, models.acall, self.limits, call_id=self.call_id(opened))
+        routed = None
+        try:
+            routed = await arun(self.policy, request, models.acall, self.limits, call_id=self.call_id(opened))
+        finally:
+            await self._arelease(routed)
         return self.result(routed, await aannounce(routed.decision, opened))
+
+    def _release(self, routed: Routed | None, *, streaming: bool = False) -> None:
+        """Tell the handlers what was held back: the ends of all drafts, and the tokens of the one that is returned."""
+        for gate in self._gates_to_open():
+            gate.release(kept=_is_of(routed, gate), streaming=streaming)
+
+    async def _arelease(self, routed: Routed | None, *, streaming: bool = False) -> None:
+        for gate in self._gates_to_open():
+            await gate.arelease(kept=_is_of(routed, gate), streaming=streaming)
+
+    def _gates_to_open(self) -> list[Gate]:
+        gates, self.gates = self.gates, []
+        return gates
 
     def chunks(self, opened: Opened | None) -> Iterator[C]:
         """Answer in chunks."""
         request, models = self.prepare(opened)
         given: dict[str, Any] = {"scores": self.scores, "call_id": self.call_id(opened)}
-        with closing(
-            run_stream(self.policy, request, models.call, models.stream, self.limits, **given)
-        ) as items:
-            for item in items:
-                if isinstance(item, Routed):
-                    yield from self.end(item, announce(item.decision, opened))
-                elif (chunk := self.show(item)) is not None:
-                    yield chunk
+        items = run_stream(self.policy, request, models.call, models.stream, self.limits, **given)
+        try:
+            with closing(items):
+                for item in items:
+                    if isinstance(item, Routed):
+                        self._release(item, streaming=True)
+                        yield from self.end(item, announce(item.decision, opened))
+                    elif (chunk := self._shown(item)) is not None:
+                        yield chunk
+        finally:
+            self._release(None)
 
     async def achunks(self, opened: Opened | None) -> AsyncIterator[C]:
         """Async form of `chunks`."""
         request, models = self.prepare(opened)
         given: dict[str, Any] = {"scores": self.scores, "call_id": self.call_id(opened)}
-        async with aclosing(
-            arun_stream(self.policy, request, models.acall, models.astream, self.limits, **given)
-        ) as items:
-            async for item in items:
-                if isinstance(item, Routed):
-                    for chunk in self.end(item, await aannounce(item.decision, opened)):
-                        yield chunk
-                elif (piece := self.show(item)) is not None:
-                    yield piece
+        items = arun_stream(self.policy, request, models.acall, models.astream, self.limits, **given)
+        try:
+            async with aclosing(items):
+                async for item in items:
+                    if isinstance(item, Routed):
+                        await self._arelease(item, streaming=True)
+                        for chunk in self.end(item, await aannounce(item.decision, opened)):
+                            yield chunk
+                    elif (piece := self._shown(item)) is not None:
+                        yield piece
+        finally:
+            await self._arelease(None)
+
+    def _shown(self, item: Any) -> C | None:
+        # What is read in chunks is settled once the first of them is shown.
+        for gate in self.gates:
+            gate.opened = gate.opened or gate.streamed
+        return self.show(item)
+
+
+def _is_of(routed: Routed | None, gate: Gate) -> bool:
+    return routed is not None and any(answer is routed.generation.raw for answer in gate.answers)
 
 
 class InOrder(Runnable[In, Out]):

@@ -12,10 +12,10 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
-from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.messages import BaseMessage, convert_to_messages
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.prompt_values import PromptValue
@@ -48,6 +48,7 @@ from langchain_confroute.run import (
     run_chain,
     stream_chain,
 )
+from langchain_confroute.withheld import Gate
 
 Chain: TypeAlias = Runnable[Any, Any]
 In = TypeVar("In")
@@ -258,14 +259,20 @@ class HostedChain(HostedRunnable[Out]):
         sampler, chain = self._tier.sampler, self._tier.chain
         if call.temperature is not None and sampler is not None:
             chain = sampler(call.temperature)
-        listener, callbacks = AnswerListener(), self._opened.manager.get_child()
+        listener, config = AnswerListener(), self._opened.child(*TAGS[call.role])
+        if call.role != "final":
+            gate = listener.gate = self._about.gate(draft=call.role == "draft", streamed=call.streamed)
+            config = gate.config(config)
+        callbacks = cast("BaseCallbackManager", config["callbacks"]).copy()
         callbacks.add_handler(listener, inherit=True)
-        config: RunnableConfig = {**self._opened.child(*TAGS[call.role]), "callbacks": callbacks}
+        config["callbacks"] = callbacks
         return chain, self._about.inputs, config, self._about.kwargs, listener
 
     def _read(
         self, answer: Any, call: ModelCall, listener: AnswerListener, latency_s: float
     ) -> list[Generation]:
+        if listener.gate is not None:
+            listener.gate.answers = (answer,)
         generation = listener.generation(answer, self._about.text(answer), latency_s)
         if call.role != "final":
             return [generation]
@@ -282,6 +289,7 @@ class AnswerListener(BaseCallbackHandler):
 
     def __init__(self) -> None:
         self.answers: list[Generation] = []
+        self.gate: Gate | None = None
         self._lock = threading.Lock()
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:

@@ -45,6 +45,8 @@ class ScriptedChat(BaseChatModel):
         Whether answers carry the script's log-probabilities, in OpenAI's shape.
     rejects_logprobs : bool
         Fail when they are asked for, as many providers do.
+    streams_inside : bool
+        Report tokens to handlers while a whole answer is made, whatever `disable_streaming` says, as ChatOllama does.
     calls : sequence of {"name", "args"} or None
         Tool calls to make instead of those made up from the schema; a function gets the temperature.
     seen : list of dict
@@ -71,6 +73,7 @@ class ScriptedChat(BaseChatModel):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     rejects_logprobs: bool = False
+    streams_inside: bool = False
     calls: Callable[[float | None], Sequence[Any]] | Sequence[Mapping[str, Any]] | None = None
     seen: list[dict[str, Any]] = Field(default_factory=list, exclude=True)
 
@@ -173,6 +176,9 @@ class ScriptedChat(BaseChatModel):
         for _ in range(kwargs.get("n") or 1):
             reply, calls, prompt = self._reply(messages, stop, kwargs)
             time.sleep(reply.latency_s)
+            if self.streams_inside and run_manager is not None:
+                for chunk in self._chunks(reply, calls, prompt, kwargs):
+                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             answers.append(self._answered(reply, calls, prompt, kwargs))
         return ChatResult(generations=answers)
 
@@ -183,6 +189,9 @@ class ScriptedChat(BaseChatModel):
         for _ in range(kwargs.get("n") or 1):
             reply, calls, prompt = self._reply(messages, stop, kwargs)
             await asyncio.sleep(reply.latency_s)
+            if self.streams_inside and run_manager is not None:
+                for chunk in self._chunks(reply, calls, prompt, kwargs):
+                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             answers.append(self._answered(reply, calls, prompt, kwargs))
         return ChatResult(generations=answers)
 

@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage
 
 from confroute.errors import MissingExtraError, ModelError
 from confroute.hosts.model import ModelCall, ModelFacts
-from confroute.models.provider_answers import ends_by_reason, read_logprobs
+from confroute.models.provider_answers import ends_by_reason, read_answer_logprobs
 from confroute.models.text_model import OneByOne, Piece, Settings, scored_piece
 from confroute.types import Generation, Message
 from langchain_confroute.compat import fresh
@@ -171,7 +171,7 @@ def _at(temperature: float | None, model: Model) -> Model:
 
 
 def _piece(chunk: Any) -> Piece:
-    return scored_piece(text_of(chunk), read_logprobs(chunk.response_metadata.get("logprobs")))
+    return scored_piece(text_of(chunk), read_answer_logprobs(chunk.response_metadata))
 
 
 def _last(chunks: list[Any]) -> Piece:

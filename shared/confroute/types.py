@@ -8,13 +8,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 from confroute.errors import BadLogprobsError
 
 JSON: TypeAlias = "str | int | float | bool | list[JSON] | dict[str, JSON] | None"
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
-Finish: TypeAlias = Literal["stop", "length", "tool_calls", "cancelled", "unknown"]
+Finish: TypeAlias = Literal["stop", "length", "content_filter", "error", "tool_calls", "cancelled", "unknown"]
+# The ends of an answer that is not whole.
+UNFINISHED: Mapping[Finish, str] = MappingProxyType(
+    {
+        "length": "is cut off at its length limit",
+        "content_filter": "is cut off by a content filter",
+        "error": "ends in an error of its provider",
+    }
+)
 Alternatives: TypeAlias = "tuple[tuple[str, float], ...]"
 
 
@@ -122,8 +131,9 @@ class Generation:
         first. The generated token need not be among them. None when they were not requested or not returned.
     usage : Usage or None
         Tokens billed for this call. In a batch of samples only the first one counts the prompt.
-    finish : {"stop", "length", "tool_calls", "cancelled", "unknown"}
-        Why generation ended. "length" means that the answer was cut off.
+    finish : {"stop", "length", "content_filter", "error", "tool_calls", "cancelled", "unknown"}
+        Why generation ended. After "length", "content_filter" and "error" the answer is not whole; "unknown" says nothing, since
+        some servers give no reason for whole answers either.
     model : str or None
         The model's own name.
     latency_s : float

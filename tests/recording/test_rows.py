@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from confroute.recording import (
 )
 from confroute.recording.prompts import cut_torn
 from confroute.recording.runner import _answered
+from confroute.registry import columns
 from confroute.signals import token_nll
 from confroute.signals.consistency import SelfConsistency
 from confroute.signals.equivalence import SameEmbedding
@@ -217,12 +219,16 @@ def test_signals_are_those_of_the_online_classes():
 
 def test_missing_evidence_is_missing():
     """No draft, too few samples or no log-probabilities give None, never a low uncertainty."""
-    for edge in (
-        Side(error="no answer"),
-        Side(text="7"),
-        Side(text="7", samples=(RecordedSample(text="7"),)),
-    ):
-        assert set(with_signals(Row(id="a", prompt="How many?", edge=edge)).signals.values()) == {None}
+    failed = with_signals(Row(id="a", prompt="How many?", edge=Side(error="no answer"))).signals
+    assert set(failed.values()) == {None}
+    # A signal that reads the text alone has all of its evidence.
+    reads_more = [
+        name for name, entry in columns().items() if re.search("log-prob|alternatives|samples", entry.needs)
+    ]
+    for samples in ((), (RecordedSample(text="7"),)):
+        row = Row(id="a", prompt="How many?", edge=Side(text="7", samples=samples))
+        found = with_signals(row).signals
+        assert {found[name] for name in reads_more} == {None}
     drawn = tuple(RecordedSample(text=text) for text in "778")
     row = Row(id="a", prompt="How many?", edge=Side(text="7", samples=drawn))
     assert with_signals(row, samples=2).signals["self_consistency"] == 0.0

@@ -107,10 +107,9 @@ def run(args: argparse.Namespace) -> int:
     if args.out.suffix == ".html":
         msg = f"--out {args.out}: expected the policy's file, such as policy.json; its report takes the .html beside it"
         raise PolicyError(msg)
-    rows = [*rows_of(args.data, args.dataset)]
     with replay_progress() as progress:
         fitted = fit(
-            rows,
+            [*rows_of(args.data, args.dataset)],
             _goal(args),
             signal=args.signal,
             replay_only=args.replay_only,

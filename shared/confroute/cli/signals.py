@@ -22,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "signals",
-        help="measure how well signals tell errors on a recorded run",
+        help="measure how well signals detect errors on a recorded run",
         description="Measure, offline, every signal that a recorded run holds evidence for: AUROC for 'the edge is "
         "wrong' (quality below 0.5), prediction rejection ratio, calibration error of the cross-fitted probability, "
         "and what routing by it recovers of the gap to the cloud.",

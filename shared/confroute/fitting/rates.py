@@ -60,12 +60,7 @@ class Bill:
     energy_j: float = 0.0
 
     def __add__(self, other: Bill) -> Bill:
-        return Bill(
-            usd=self.usd + other.usd,
-            latency_s=self.latency_s + other.latency_s,
-            sent_tokens=self.sent_tokens + other.sent_tokens,
-            energy_j=self.energy_j + other.energy_j,
-        )
+        return Bill(**{name: getattr(self, name) + getattr(other, name) for name in Bill.__slots__})
 
 
 def bill_of_draft(side: Side, rates: Rates) -> Bill:
@@ -77,7 +72,7 @@ def bill_of_draft(side: Side, rates: Rates) -> Bill:
 def bill_of_cloud(side: Side | None, rates: Rates) -> Bill:
     """Bill the cloud's answer to a prompt."""
     if side is None:
-        return Bill(usd=NAN, latency_s=NAN, sent_tokens=NAN, energy_j=NAN)
+        return Bill(**dict.fromkeys(Bill.__slots__, NAN))
     seconds = NAN if side.latency_s is None else side.latency_s
     usage = tokens(side)
     return Bill(

@@ -22,8 +22,37 @@ _ROLES: dict[str, Role] = {
 }
 _FINISHES: dict[str, Finish] = {
     **dict.fromkeys(("stop", "end_turn", "stop_sequence", "eos_token"), "stop"),
-    **dict.fromkeys(("length", "max_tokens", "model_length", "max_output_tokens"), "length"),
+    **dict.fromkeys(
+        ("length", "max_tokens", "model_length", "max_output_tokens", "model_context_window_exceeded"),
+        "length",
+    ),
     **dict.fromkeys(("tool_calls", "tool_use", "function_call"), "tool_calls"),
+    **dict.fromkeys(
+        (
+            "content_filter",
+            "content_filtered",
+            "guardrail_intervened",
+            "refusal",
+            "sensitive",
+            "safety",
+            "recitation",
+        ),
+        "content_filter",
+    ),
+    **dict.fromkeys(
+        ("blocklist", "prohibited_content", "spii", "image_safety", "error_toxic"), "content_filter"
+    ),
+    **dict.fromkeys(
+        (
+            "error",
+            "failed",
+            "abort",
+            "network_error",
+            "insufficient_system_resource",
+            "malformed_function_call",
+        ),
+        "error",
+    ),
     "cancelled": "cancelled",
 }
 _OK = 200
@@ -33,24 +62,39 @@ _USAGE_KEYS = (
     ("prompt_eval_count", "eval_count"),
     ("prompt_token_count", "candidates_token_count"),
 )
-# By where providers keep them: in details of the counts above, or beside them.
+# Where providers keep parts of the counts above: in details, named "place.name" here, or beside them.
 _CACHED_KEYS = (
-    ("prompt_tokens_details", "cached_tokens"),
-    ("input_tokens_details", "cached_tokens"),
-    ("input_token_details", "cache_read"),
-    (None, "prompt_cache_hit_tokens"),
-    (None, "cached_content_token_count"),
+    "prompt_tokens_details.cached_tokens",
+    "input_tokens_details.cached_tokens",
+    "input_token_details.cache_read",
+    "prompt_cache_hit_tokens",
+    "cached_content_token_count",
 )
 _REASONING_KEYS = (
-    ("completion_tokens_details", "reasoning_tokens"),
-    ("output_tokens_details", "reasoning_tokens"),
-    ("output_token_details", "reasoning"),
+    "completion_tokens_details.reasoning_tokens",
+    "output_tokens_details.reasoning_tokens",
+    "output_token_details.reasoning",
 )
 # Counted beside the counts above, and not among them: of the prompt read from and written to a cache, of the answer thoughts.
 _CACHE_READ, _CACHE_WRITE, _THOUGHTS = (
     "cache_read_input_tokens",
     "cache_creation_input_tokens",
     "thoughts_token_count",
+)
+
+
+_DETAILS: dict[str, list[str]] = {}
+for _place, _, _name in (key.partition(".") for key in (*_CACHED_KEYS, *_REASONING_KEYS) if "." in key):
+    _DETAILS.setdefault(_place, []).append(_name)
+# Every name at the top of a bill, to read one that is an object by.
+_BILL = tuple(
+    dict.fromkeys(
+        (
+            *(name for pair in _USAGE_KEYS for name in pair),
+            *(key.partition(".")[0] for key in (*_CACHED_KEYS, *_REASONING_KEYS)),
+            *(_CACHE_READ, _CACHE_WRITE, _THOUGHTS),
+        )
+    )
 )
 
 
@@ -141,15 +185,19 @@ def read_logprobs(found: object) -> ScoredTokens | None:
 
 
 def read_answer_logprobs(raw: object) -> ScoredTokens | None:
-    """Read the log-probabilities in a provider's whole answer, or in its part of one chunk of a stream."""
-    # An empty `logprobs` of a choice must not hide those beside it.
+    """Read the log-probabilities in a provider's whole answer, or in its part of one chunk of a stream.
+
+    All hosts read answers here: LangChain's `response_metadata`, LlamaIndex's `raw`, the reply of OpenAI's client.
+    """
     choice = _first(field(raw, "choices"))
-    for holder in (choice, raw):
-        scored = read_logprobs(field(holder, "logprobs"))
+    # An empty `logprobs` of a choice must not hide those beside it.
+    for holder in (raw,) if choice is None else (choice, raw):
+        found = field(holder, "logprobs")
+        scored = read_logprobs(found) if found else None
         if scored is not None:
             return scored
     blocks = [block for item in _items(raw, "output") for block in _items(item, "content")]
-    return read_logprobs([one for block in blocks for one in _items(block, "logprobs")])
+    return read_logprobs([one for block in blocks for one in _items(block, "logprobs")]) if blocks else None
 
 
 class ChunkScores:
@@ -220,36 +268,33 @@ def read_usage(*holders: object) -> Usage | None:
     True
     """
     for holder in holders:
-        for prompt, answer in _USAGE_KEYS if holder else ():
-            given, made = _count(holder, prompt), _count(holder, answer)
-            if given is not None and made is not None:
-                usage = _detailed(holder, given, made)
-                return usage if usage.total_tokens else None
+        counts = _counts(holder) if holder else {}
+        for prompt, answer in _USAGE_KEYS:
+            if prompt in counts and answer in counts:
+                read, thoughts = counts.get(_CACHE_READ, 0), counts.get(_THOUGHTS, 0)
+                usage = Usage(
+                    input_tokens=counts[prompt] + read + counts.get(_CACHE_WRITE, 0),
+                    output_tokens=counts[answer] + thoughts,
+                    cached_tokens=next((counts[key] for key in _CACHED_KEYS if counts.get(key)), read),
+                    reasoning_tokens=next(
+                        (counts[key] for key in _REASONING_KEYS if counts.get(key)), thoughts
+                    ),
+                )
+                return usage if usage.input_tokens or usage.output_tokens else None
     return None
 
 
-def _detailed(holder: object, given: int, made: int) -> Usage:
-    read, thoughts = _count(holder, _CACHE_READ) or 0, _count(holder, _THOUGHTS) or 0
-    written = _count(holder, _CACHE_WRITE) or 0
-    return Usage(
-        input_tokens=given + read + written,
-        output_tokens=made + thoughts,
-        cached_tokens=_part(holder, _CACHED_KEYS) or read,
-        reasoning_tokens=_part(holder, _REASONING_KEYS) or thoughts,
-    )
-
-
-def _part(holder: object, keys: Sequence[tuple[str | None, str]]) -> int:
-    for place, name in keys:
-        inner = holder if place is None else field(holder, place)
-        if inner is not None and (count := _count(inner, name)):
-            return count
-    return 0
-
-
-def _count(holder: object, name: str) -> int | None:
-    value = field(holder, name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+def _counts(holder: object) -> dict[str, int]:
+    """Every count of a bill by its name, those of its details as "place.name"."""
+    fields = holder if isinstance(holder, Mapping) else {name: getattr(holder, name, None) for name in _BILL}
+    counts = {name: value for name, value in fields.items() if type(value) is int and value >= 0}
+    for place, names in _DETAILS.items():
+        details = fields.get(place)
+        for name in names if details else ():
+            value = field(details, name)
+            if type(value) is int and value >= 0:
+                counts[f"{place}.{name}"] = value
+    return counts
 
 
 def read_finish(*holders: object) -> Finish:
@@ -301,8 +346,8 @@ def finish_of(reason: object) -> Finish:
 
     Examples
     --------
-    >>> finish_of("max_tokens"), finish_of("safety")
-    ('length', 'unknown')
+    >>> finish_of("max_tokens"), finish_of("safety"), finish_of(None)
+    ('length', 'content_filter', 'unknown')
     """
     # Google's client gives a member of an enumeration, "FinishReason.MAX_TOKENS".
     return _FINISHES.get(str(reason).lower().rpartition(".")[2], "unknown")
@@ -334,15 +379,17 @@ def read_generations(raw: object, *, model: str | None = None) -> list[Generatio
     '4'
     """
     usage, name = read_usage(field(raw, "usage")), read_model(raw) or model
+    choices = _items(raw, "choices")
     return [
         generation_of(
             _text(field(field(choice, "message"), "content")) or _text(field(choice, "text")),
-            scored=read_logprobs(field(choice, "logprobs")),
+            # What stands beside the choices speaks for one answer only.
+            scored=read_answer_logprobs(raw if len(choices) == 1 else choice),
             usage=usage if position == 0 else None,
             finish=read_finish(choice),
             model=name,
         )
-        for position, choice in enumerate(_items(raw, "choices"))
+        for position, choice in enumerate(choices)
     ]
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
+import re
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import nullcontext
@@ -132,18 +133,65 @@ def is_transient(error: BaseException) -> bool:
     return any(base.__name__ in _TRANSIENT_NAMES for base in type(error).__mro__)
 
 
+# Not what a wrong key, a rate limit or a server that cannot be reached answer, whatever their text.
+_REFUSALS = frozenset({400, 403, 404, 405, 422, 500, 501})
+_PARAMETER = re.compile(r"logprob", re.IGNORECASE)
+# Where servers repeat what they were sent: after "input", in quotes of several words, in braces.
+_ECHOES = (
+    re.compile(r"['\"]?input(_value)?['\"]?\s*[:=].*", re.DOTALL | re.IGNORECASE),
+    re.compile(r"(?<!\w)(['\"])(?=[^'\"]*\s)[^'\"]*\1"),
+    re.compile(r"\{[^{}]*\}"),
+)
+_PLACE = re.compile(r"['\"]?loc['\"]?\s*:\s*[(\[]([^)\]]*)[)\]]")
+# What a server says of a parameter that it does not take, in the same sentence as its name.
+_REFUSES = re.compile(
+    r"\b(not|un\w+|invalid|unable|cannot|can't|only|extra|forbidden|disabled|denied|without|must|maximum|exceeds?|incompatible|no)\b|n't\b",
+    re.IGNORECASE,
+)
+
+
 def rejects_logprobs(error: BaseException) -> bool:
-    """Whether a call failed because it asked for log-probabilities.
+    """Whether a call failed because it asked for log-probabilities, as far as its error tells.
+
+    What the provider names as the parameter at fault decides; else a sentence that refuses something and names them. Text that
+    repeats the request is left out where it can be told apart: ask once without, and believe it only if that succeeds.
 
     Examples
     --------
     >>> rejects_logprobs(ValueError("400: logprobs is not supported by this model"))
     True
+    >>> rejects_logprobs(ValueError("400: temperature must be at most 2; input: {'logprobs': True}"))
+    False
     """
-    if "logprob" not in str(error).lower():
-        return False
-    refused = getattr(error, "status_code", None) in {400, 404, 422}
-    return refused or isinstance(error, (TypeError, ValueError))
+    at: BaseException | None = error
+    while at is not None:
+        status = status_of(at)
+        if status in _REFUSALS or (status is None and isinstance(at, (TypeError, ValueError))):
+            return _names_logprobs(at)
+        at = at.__cause__
+    return False
+
+
+def _names_logprobs(error: BaseException) -> bool:
+    body: Any = getattr(error, "body", None)
+    inner = body.get("error", body) if isinstance(body, Mapping) else None
+    inner = inner if isinstance(inner, Mapping) else {}
+    parameter = getattr(error, "param", None) or inner.get("param")
+    if isinstance(parameter, str):
+        return bool(_PARAMETER.search(parameter))
+    said = (
+        inner.get("message")
+        or inner.get("detail")
+        or (body if isinstance(body, Mapping) else {}).get("detail")
+    )
+    text = str(said or error)
+    places = _PLACE.findall(text)
+    if places:
+        return any(_PARAMETER.search(place) for place in places)
+    for echo in _ECHOES:
+        text = echo.sub(" ", text)
+    sentences = re.split(r"[.;](?:\s|$)", text)
+    return any(_PARAMETER.search(one) and _REFUSES.search(_PARAMETER.sub("", one)) for one in sentences)
 
 
 def _retry_after_s(error: BaseException | None) -> float:

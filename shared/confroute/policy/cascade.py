@@ -38,6 +38,7 @@ from confroute.policy.verdict import (
     settled_test,
     sticky_ruling,
     verdict_of,
+    verdict_on_end,
     verdict_on_repetition,
     verdict_without_signal,
     with_abstention_gate,
@@ -183,7 +184,7 @@ class CascadeRun:
         return last or verdict_without_signal(tier, self.skipped, self.policy.on_no_signal)
 
     def verdict_before_gates(self, tier: Tier, draft: Generation) -> Verdict | None:
-        """Judge a draft that needs no measurement: it cannot be used, was judged by its first tokens, or repeats a kept answer."""
+        """Judge a draft that needs no measurement: unusable, judged by its first tokens, not whole, or a kept answer repeated."""
         if draft.flaw is not None:
             reason = f"{tier.name} answer cannot be used: {draft.flaw}"
             return Verdict(keep=False, stage="draft", reason=reason)
@@ -192,6 +193,9 @@ class CascadeRun:
             if early is not None and early.measurement is not None:
                 self.signals[early.measurement.signal] = early.measurement
                 return early
+        unfinished = verdict_on_end(tier.name, draft) if self.policy.on_unfinished == "reject" else None
+        if unfinished is not None:
+            return unfinished
         if self.request.context is None:
             return None
         return verdict_on_repetition(self.request, tier.name, draft)
@@ -345,6 +349,9 @@ class Cascade(Displayable):
         Commits to a draft, or cuts it off, by its first tokens. None: the gates judge the complete draft.
     on_no_signal : {"cloud", "edge", "raise"}
         When no gate can be measured: go to the next tier, keep the draft, or raise `NoSignalError`.
+    on_unfinished : {"reject", "judge"}
+        When a draft was cut off at its length limit or by a content filter, or ended in an error: go to the next tier, or let the
+        gates judge what there is. A draft that a prefix committed to is kept.
     on_edge_error : {"cloud", "raise"}
         When another tier than the last fails: go to the next one, or raise.
     on_cloud_error : {"raise", "edge"}
@@ -379,6 +386,7 @@ class Cascade(Displayable):
     tiers: tuple[str, ...] = ("edge", "cloud")
     prefix: Prefix | None = None
     on_no_signal: Literal["cloud", "edge", "raise"] = "cloud"
+    on_unfinished: Literal["reject", "judge"] = "reject"
     on_edge_error: Literal["cloud", "raise"] = "cloud"
     on_cloud_error: Literal["raise", "edge"] = "raise"
     returns: Literal["draft", "majority"] = "draft"
@@ -400,6 +408,7 @@ class Cascade(Displayable):
             msg = f"gates measure {names}: expected at least one signal, each once"
             raise PolicyError(msg)
         _one_of("on_no_signal", self.on_no_signal, ("cloud", "edge", "raise"))
+        _one_of("on_unfinished", self.on_unfinished, ("reject", "judge"))
         _one_of("on_edge_error", self.on_edge_error, ("cloud", "raise"))
         _one_of("on_cloud_error", self.on_cloud_error, ("raise", "edge"))
         _one_of("returns", self.returns, ("draft", "majority"))

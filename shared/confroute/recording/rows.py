@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, NoReturn, TypeAlias, cast
+from typing import IO, NoReturn, TypeAlias, cast, get_args
 
 from confroute.errors import ConfrouteError
 from confroute.types import JSON, Alternatives, Context, Finish, Generation, Usage
@@ -135,7 +135,7 @@ def unknown(data: Mapping[str, JSON], known: Sequence[str]) -> Fields:
 
 
 TOP_LOGPROBS = "top_logprobs"
-_FINISHES: dict[str, Finish] = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
+_FINISHES: Mapping[str, Finish] = {name: name for name in get_args(Finish)}
 
 
 def _comparable(answer: JSON) -> str | None:

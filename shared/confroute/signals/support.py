@@ -113,7 +113,8 @@ class ContextSupport:
             raise SignalUnavailableError("nothing was retrieved")
         if abstains(case.draft.text):
             raise SignalUnavailableError("the draft gives no answer to support")
-        claims = [claim for claim in sentences(case.draft.text) if content_words(claim)]
+        # A sentence that says what the passages lack is not to be found in them.
+        claims = [one for one in sentences(case.draft.text) if content_words(one) and not abstains(one)]
         if self.by == "words":
             claims = [claim for claim in claims if content_words(claim) - content_words(case.question)]
         if not claims:
