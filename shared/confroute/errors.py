@@ -25,14 +25,19 @@
     ├── LogError (ValueError)               a file that is not a decision log
     └── MissingExtraError (ImportError)     an optional dependency is not installed
 
-Catch `ConfrouteError` for all of them.
+Catch `ConfrouteError` for all of them. A `TierError` or `StreamInterruptedError` that tells of another error is also an instance of that
+error's class: code that retries or falls back by class, or reads `status_code`, acts on it as on a bare model's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, TypeVar
 
 from confroute.remediation import describe
+
+E = TypeVar("E", bound=Exception)
 
 
 class ConfrouteError(Exception):
@@ -210,3 +215,62 @@ class MissingExtraError(ConfrouteError, ImportError):
         wanted = package or f"'confroute[{extra}]'"
         super().__init__(f"{needed_for} needs an optional dependency: pip install {wanted}")
         self.extra, self.package = extra, package
+
+
+def also_as(error: E, cause: Exception) -> E:
+    """The same error, also an instance of its cause's class and with its cause's attributes.
+
+    Examples
+    --------
+    >>> both = also_as(TierError("cloud failed"), KeyError("choices"))
+    >>> isinstance(both, TierError), isinstance(both, KeyError), str(both)
+    (True, True, 'cloud failed')
+    """
+    both = _both(type(error), type(cause))
+    if both is None:
+        return error
+    joined = _joined(both, error.args, {**cause.__dict__, **error.__dict__})
+    if isinstance(cause, OSError):
+        joined.errno, joined.strerror = cause.errno, cause.strerror
+    made: E = joined
+    return made
+
+
+@lru_cache(maxsize=256)
+def _both(kind: Any, other: Any) -> type[Exception] | None:
+    """A class that is both; None where there is none, or where Python gives the other one a meaning of its own."""
+    if issubclass(kind, other) or issubclass(other, (StopIteration, StopAsyncIteration)):
+        return None
+    bases = (other,) if issubclass(other, kind) else (kind, other)
+    own: dict[str, Any] = {
+        "__str__": Exception.__str__,
+        "__repr__": Exception.__repr__,
+        "__reduce__": lambda error: (_unpickled, (kind, other, error.args, error.__dict__)),
+        "__module__": kind.__module__,
+        "__doc__": kind.__doc__,
+    }
+    try:
+        both = type(kind.__name__, bases, own)
+        _joined(both, ("",), {})
+    except (
+        TypeError
+    ):  # it may not be derived from, or not together with another one, or needs more than a message
+        return None
+    return both
+
+
+def _joined(both: type[Exception], args: tuple[Any, ...], state: Mapping[str, Any]) -> Any:
+    # The constructors of both want what only their callers have; Python's own class below them makes room for its members.
+    builtin: Any = both
+    while builtin.__module__ != "builtins":
+        builtin = builtin.__base__
+    made: Any = builtin.__new__(both, *args)
+    made.args = args
+    made.__dict__.update(state)
+    return made
+
+
+def _unpickled(
+    kind: type[Exception], other: type[Exception], args: tuple[Any, ...], state: Mapping[str, Any]
+) -> Any:
+    return _joined(_both(kind, other) or kind, args, state)

@@ -20,6 +20,7 @@ from confroute.errors import (
     SignalUnavailableError,
     StreamInterruptedError,
     TierError,
+    also_as,
 )
 from confroute.flow import intercept
 from confroute.policy.files import load_policy, save_policy
@@ -88,7 +89,7 @@ class CascadeRun:
         except Exception as error:
             if ruling.private:
                 msg = f"{ruling.tier} failed and the text is private, so no other tier was asked: {error}"
-                raise TierError(msg) from error
+                raise also_as(TierError(msg), error) from error
             raise
         rule = None if stage == "forced" else ruling.rule
         verdict = Verdict(keep=True, stage=stage, reason=ruling.reason)
@@ -265,10 +266,10 @@ class CascadeRun:
             kept = replace(verdict, keep=True, stage="fallback", reason=reason)
             return self.routed(draft, self.rejected_by, kept, degraded=True)
         if len(self.failures) > 1:
-            raise AllTiersFailedError(self.failures) from error
+            raise also_as(AllTiersFailedError(self.failures), error) from error
         if draft is not None:
             msg = f"{name} failed ({describe(error)}) after the draft was rejected: {'; '.join(self.notes)}"
-            raise TierError(msg) from error
+            raise also_as(TierError(msg), error) from error
         raise error
 
     def failed(self, error: Exception) -> Decision:
