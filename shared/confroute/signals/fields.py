@@ -93,9 +93,7 @@ def _chosen(values: Sequence[tuple[int, Any]], expected: Any) -> list[int]:
             count -= len(value) if calls and isinstance(value, list) else 1
     if count == 0 and chosen:
         return chosen
-    named = [
-        start for start, value in values if _same_names(value, expected) and known & set(_leaves(value))
-    ]
+    named = [start for start, value in values if _same_names(value, expected) and known & set(_leaves(value))]
     return named if not chosen and len(named) == 1 else []
 
 
