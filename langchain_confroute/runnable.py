@@ -12,10 +12,10 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
-from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.messages import BaseMessage, convert_to_messages
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.prompt_values import PromptValue
@@ -36,10 +36,11 @@ from confroute.policy import Cascade
 from confroute.text_extraction import texts_in
 from confroute.types import JSON, Generation, Message, Request, Usage
 from langchain_confroute.calls import TAGS, HostedRunnable
-from langchain_confroute.messages import to_core, to_generation
+from langchain_confroute.messages import to_core, to_generation, with_wordless_answer
 from langchain_confroute.models import same_model
 from langchain_confroute.options import config_specs, options_of, refuse_misplaced, tags_of
 from langchain_confroute.run import (
+    InOrder,
     Opened,
     RoutedCall,
     arun_chain,
@@ -47,6 +48,7 @@ from langchain_confroute.run import (
     run_chain,
     stream_chain,
 )
+from langchain_confroute.withheld import Gate
 
 Chain: TypeAlias = Runnable[Any, Any]
 In = TypeVar("In")
@@ -84,7 +86,7 @@ def prompt_of(inputs: object) -> tuple[Message, ...]:
     )
 
 
-class ConfidenceRouter(Runnable[In, Out]):
+class ConfidenceRouter(InOrder[In, Out]):
     """Answers with one of two chains: the edge's where it can be trusted, the cloud's where not.
 
     Parameters
@@ -190,7 +192,9 @@ class TierChain:
     def __init__(self, chain: Chain, name: str, sampler: Callable[[float], Chain] | None) -> None:
         self.chain, self.sampler = chain, sampler
         # Nothing is asked of the models inside but what the chain's author set.
-        self.facts = ModelFacts(model=chain.get_name(), can_sample=sampler is not None, asks_logprobs=False)
+        self.facts = ModelFacts(
+            model=chain.get_name(), can_sample=sampler is not None, asks_logprobs=False, streams=False
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -202,6 +206,7 @@ class ChainCall(RoutedCall[Out, Out]):
     inputs: Any
     kwargs: Mapping[str, Any]
     begun: bool = False
+    shown: bool = False
 
     def prepare(self, opened: Opened | None) -> tuple[Request, Dispatcher[Out]]:
         """See `RoutedCall`."""
@@ -225,11 +230,13 @@ class ChainCall(RoutedCall[Out, Out]):
     def show(self, chunk: Out) -> Out:
         """See `RoutedCall`."""
         self.begun = True
+        self.shown = self.shown or bool(chunk.content if isinstance(chunk, BaseMessage) else chunk)
         return chunk
 
     def end(self, routed: Routed, record: dict[str, JSON]) -> Iterable[Out]:
         """See `RoutedCall`."""
-        return () if self.begun else (self.result(routed, record),)
+        whole = not self.begun or (routed.decision.degraded and not self.shown)
+        return (self.result(routed, record),) if whole else ()
 
 
 class HostedChain(HostedRunnable[Out]):
@@ -252,15 +259,27 @@ class HostedChain(HostedRunnable[Out]):
         sampler, chain = self._tier.sampler, self._tier.chain
         if call.temperature is not None and sampler is not None:
             chain = sampler(call.temperature)
-        listener, callbacks = AnswerListener(), self._opened.manager.get_child()
+        listener, config = AnswerListener(), self._opened.child(*TAGS[call.role])
+        if call.role != "final":
+            gate = listener.gate = self._about.gate(draft=call.role == "draft", streamed=call.streamed)
+            config = gate.config(config)
+        callbacks = cast("BaseCallbackManager", config["callbacks"]).copy()
         callbacks.add_handler(listener, inherit=True)
-        config: RunnableConfig = {**self._opened.child(*TAGS[call.role]), "callbacks": callbacks}
+        config["callbacks"] = callbacks
         return chain, self._about.inputs, config, self._about.kwargs, listener
 
     def _read(
         self, answer: Any, call: ModelCall, listener: AnswerListener, latency_s: float
     ) -> list[Generation]:
-        return [listener.generation(answer, self._about.text(answer), latency_s)]
+        if listener.gate is not None:
+            listener.gate.answers = (answer,)
+        generation = listener.generation(answer, self._about.text(answer), latency_s)
+        if call.role != "final":
+            return [generation]
+        if isinstance(answer, (str, BaseMessage)) or answer is None:
+            return [with_wordless_answer(generation)]
+        # A value of the chain's own is an answer, whatever its text.
+        return [replace(generation, answer=str(answer))]
 
 
 class AnswerListener(BaseCallbackHandler):
@@ -270,6 +289,7 @@ class AnswerListener(BaseCallbackHandler):
 
     def __init__(self) -> None:
         self.answers: list[Generation] = []
+        self.gate: Gate | None = None
         self._lock = threading.Lock()
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
@@ -301,6 +321,7 @@ class AnswerListener(BaseCallbackHandler):
             finish=self.answers[-1].finish if self.answers else "unknown",
             model=models[-1] if models else None,
             latency_s=latency_s,
+            from_cache=bool(self.answers) and all(answer.from_cache for answer in self.answers),
             raw=output,
         )
 

@@ -30,32 +30,9 @@ Catch `ConfrouteError` for all of them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 from confroute.remediation import describe
-
-_KEY = "_confroute_lost_s"
-
-
-def note_latency(error: Exception, since: float) -> None:
-    """Note on an error how long it took to come, since a `time.perf_counter()`."""
-    # Not setattr: an error that is a frozen dataclass refuses it.
-    error.__dict__[_KEY] = time.perf_counter() - since
-
-
-def noted_latency_s(error: Exception) -> float:
-    """Seconds that `note_latency` noted on an error or on its cause; 0 where there are none.
-
-    Examples
-    --------
-    >>> noted_latency_s(ValueError())
-    0.0
-    """
-    noted = error.__dict__.get(_KEY)
-    if noted is not None:
-        return float(noted)
-    return noted_latency_s(error.__cause__) if isinstance(error.__cause__, Exception) else 0.0
 
 
 class ConfrouteError(Exception):
@@ -133,13 +110,18 @@ class DeadlineError(TierError, TimeoutError):
 
 
 class BreakerOpenError(TierError):
-    """A tier failed too often and is not asked until `retry_in_s` seconds have passed."""
+    """A tier failed too often and is not asked until `retry_in_s` seconds have passed.
 
-    def __init__(self, *, tier: str, failures: int, retry_in_s: float) -> None:
+    `last_failure` is the class of the error that it failed with last, and what to do about it where that is known.
+    """
+
+    def __init__(self, *, tier: str, failures: int, retry_in_s: float, last_failure: str = "") -> None:
+        last = f", last with {last_failure}" if last_failure else ""
         super().__init__(
-            f"tier {tier!r} failed {failures} times in a row and is not asked for another {retry_in_s:.3g} s"
+            f"tier {tier!r} failed {failures} times in a row{last}, and is not asked for another {retry_in_s:.3g} s"
         )
         self.tier, self.failures, self.retry_in_s = tier, failures, retry_in_s
+        self.last_failure = last_failure
 
 
 class BudgetSpentError(TierError):

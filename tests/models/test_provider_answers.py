@@ -218,3 +218,15 @@ def test_answers_of_one_call(shape):
     assert (first.top_logprobs, first.usage) == (PLACES, Usage(input_tokens=7, output_tokens=4))
     assert (second.text, second.finish, second.usage, second.logprobs) == ("42", "length", None, None)
     assert read_generations({}, model="other") == []
+
+
+@pytest.mark.parametrize("shape", [dict, as_object], ids=["dictionary", "objects"])
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+def test_numbers_beside_the_choices_are_of_a_lone_answer(answer, shape):
+    """Wherever an answer's numbers stand, they are read with it; of several answers nobody could tell whose they are."""
+    choices = [{"message": {"content": "4 2"}, **choice} for choice in answer.get("choices", [{}])]
+    (lone,) = read_generations(shape({**answer, "choices": choices}))
+    assert (lone.text, lone.logprobs) == ("4 2", (-0.5, -1.0))
+    beside = {name: value for name, value in answer.items() if name != "choices"}
+    several = read_generations(shape({**beside, "choices": [{"text": "4 2"}, {"text": "7"}]}))
+    assert [one.logprobs for one in several] == [None, None]

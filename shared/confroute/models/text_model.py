@@ -299,7 +299,7 @@ class Pieces:
     def __init__(self) -> None:
         self._texts: list[str] = []
         self._scores = ChunkScores()
-        self._finish: Finish = "unknown"
+        self._finish: Finish | None = None
         self._usage: Usage | None = None
 
     def add(self, piece: Piece) -> None:
@@ -315,6 +315,7 @@ class Pieces:
             "".join(self._texts),
             scored=self._scores.whole,
             usage=self._usage,
-            finish=self._finish,
+            finish=self._finish or "unknown",
+            unfinished=self._finish is None and any(self._texts),
             model=model,
         )

@@ -22,7 +22,7 @@ from confroute.errors import (
     TierError,
 )
 from confroute.flow import intercept
-from confroute.policy.files import from_json, register, to_json
+from confroute.policy.files import load_policy, save_policy
 from confroute.policy.gate import Gate, check_threshold
 from confroute.policy.prefix import Prefix
 from confroute.policy.rules import Rule, Ruling
@@ -43,11 +43,14 @@ from confroute.policy.verdict import (
     verdict_without_signal,
     with_abstention_gate,
 )
+from confroute.registry import register
 from confroute.remediation import describe, failure
 from confroute.signals import SelfConsistency, Signal, TokenLogprob
 from confroute.signals.base import Case, max_top_logprobs
 from confroute.types import Generation, Request, Tier
 
+# Said of an answer whose stream may have broken off.
+UNFINISHED = "; its stream ended without a reason, so the answer may be cut off"
 # Set-up errors: hiding them would send every call to the paid tier, or leave a policy without evidence, for ever.
 _SET_UP = (MissingExtraError, ModelError, PolicyError)
 
@@ -135,10 +138,19 @@ class CascadeRun:
         model = answer.model or self.tier(ask.tier).model
         self.steps.append(step_of(kind, evidence, tier=ask.tier, model=model))
         self.watch = evidence.watch
-        if kind == "draft" and is_empty(answer, evidence):
-            msg = f"{ask.tier} returned an empty answer"
+        if is_empty(answer, evidence) and not (kind == "final" and self.may_be_silent(answer)):
+            ended = "" if answer.finish in {"stop", "unknown"} else f", which ended by {answer.finish!r}"
+            msg = f"{ask.tier} returned an empty answer{ended}"
             raise TierError(msg)
         return answer
+
+    def may_be_silent(self, answer: Generation) -> bool:
+        """Whether there may be nothing to say: after a tool's answer, models end a turn without words."""
+        return (
+            answer.finish == "stop"
+            and bool(self.request.messages)
+            and self.request.messages[-1].role == "tool"
+        )
 
     def judge(self, tier: Tier, draft: Generation) -> AskGenerator[Verdict]:
         """Measure gate after gate until one decides."""
@@ -288,7 +300,7 @@ class CascadeRun:
         decision = Decision(
             route=route,
             stage=verdict.stage,
-            reason=reason or verdict.reason,
+            reason=(reason or verdict.reason) + (UNFINISHED if answer.unfinished else ""),
             uncertainty=measured.uncertainty if measured else None,
             signal=measured.signal if measured else None,
             threshold=gate.threshold.value if gate else None,
@@ -318,7 +330,7 @@ def default_gates() -> tuple[Gate, ...]:
     )
 
 
-@register
+@register(kind="policy")
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Cascade(Displayable):
     """Ask each tier in turn, cheapest first, and keep the first answer that is certain enough.
@@ -423,35 +435,27 @@ class Cascade(Displayable):
         )
 
     def save(self, path: str | Path) -> None:
-        """Write this policy as JSON; see `confroute.policy.files`.
+        """Write this policy to a file; see `confroute.policy.save_policy`.
 
         Raises
         ------
         PolicyError
-            A signal, equivalence or rule of your own: confroute can only write what it can read back.
+            A signal, equivalence or rule of your own that is not registered.
         """
-        Path(path).write_text(to_json(self), encoding="utf-8")
+        save_policy(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> Cascade:
-        """Read a policy that `save` wrote.
+        """Read a cascade from a file; `confroute.policy.load_policy` reads every other policy as well.
 
         Raises
         ------
         PolicyError
-            No such file, not a policy file, one of another version, or one with values that no policy may have.
+            See `load_policy`; or the file holds another policy than a cascade.
         """
-        try:
-            # Bytes that are not text become an error of the reader's: "not JSON".
-            policy = from_json(Path(path).read_text(encoding="utf-8", errors="replace"))
-        except OSError as error:
-            msg = f"{path} cannot be read: {error}; expected a policy file of `confroute fit --out` or policy.save"
-            raise PolicyError(msg) from error
-        except PolicyError as error:
-            msg = f"{path}: {error}"
-            raise PolicyError(msg) from error
+        policy = load_policy(path)
         if not isinstance(policy, cls):
-            msg = f"{path} holds a {type(policy).__name__}: expected a {cls.__name__}"
+            msg = f"{path} holds a {type(policy).__name__}: expected a {cls.__name__}; load_policy({str(path)!r}) loads it"
             raise PolicyError(msg)
         return policy
 

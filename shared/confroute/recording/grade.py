@@ -1,4 +1,4 @@
-"""Grading an answer against a reference: a number, an option letter, or a text."""
+"""Grade an answer against a reference: a number, an option letter, or a text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LETTER = re.compile(r"[A-J]")
 
 
 def kind_of_reference(reference: JSON, question: str) -> Kind:
-    r"""What the reference of a question is: a number, an option letter where the question lists options, else text.
+    r"""Tell the kind of a reference: a number, an option letter if the question lists options, else text.
 
     Examples
     --------
@@ -30,13 +30,13 @@ def kind_of_reference(reference: JSON, question: str) -> Kind:
 
 
 def answer_in(text: str, question: str, reference: JSON = None) -> str | None:
-    """The final answer of a text, in the form that `graded` compares; None where there is none.
+    """Find the final answer in a text, in the form that `graded` compares; None if there is none.
 
     Parameters
     ----------
     text : str
     question : str
-        Decides what is looked for where there is no reference.
+        Decides which kind of answer to look for if there is no reference.
     reference : JSON
         See `kind_of_reference`.
     """
@@ -46,18 +46,18 @@ def answer_in(text: str, question: str, reference: JSON = None) -> str | None:
 
 
 def graded(answer: str | None, text: str, question: str, reference: JSON) -> float | None:
-    r"""1 if an answer is the reference, 0 if it is another or none; None without a reference.
+    r"""Return 1 if an answer equals the reference, 0 if it differs or is missing, None without a reference.
 
     Parameters
     ----------
     answer : str or None
         The final answer in `text`.
     text : str
-        All of it: compared, normalised, with a reference that is a text.
+        The whole answer; compared, normalised, with a reference that is a text.
     question : str
     reference : str, number, list or None
-        Of a list any is right: one of it may stand anywhere in the text as whole words, since models answer in sentences.
-        Anything else cannot be graded here, and gives None.
+        Of a list, any item is right, anywhere in the text as whole words, since models answer in sentences. Anything else
+        cannot be graded here and gives None.
 
     Examples
     --------
@@ -81,10 +81,10 @@ def graded(answer: str | None, text: str, question: str, reference: JSON) -> flo
 
 
 def _among(text: str, references: list[JSON]) -> float | None:
-    said = normalised(text)
+    answer = normalised(text)
     names = [
         normalised(str(one)) for one in references if isinstance(one, (str, int, float)) and str(one).strip()
     ]
     if not names:
         return None
-    return float(any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said) for name in names))
+    return float(any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", answer) for name in names))

@@ -9,6 +9,7 @@ from typing import Literal
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.base import Case, Range
 from confroute.signals.retrieval import cosines
 from confroute.types import JSON
@@ -137,6 +138,11 @@ def _claims(clause: str) -> bool:
     return re.match(r"\W*(?:yes|no)\b", clause, re.IGNORECASE) is not None or bool(content_words(clause))
 
 
+@register(
+    kind="signal",
+    needs="retrieved passages, a draft that finds nothing there",
+    columns={"context_lacks": {}},
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextLacks:
     """Doubt about a draft's claim that the context lacks the answer; in [0, 1], higher means less reliable.

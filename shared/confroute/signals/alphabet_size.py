@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
+from confroute.registry import register
 from confroute.signals.base import Case, Range, answer_texts, draw_samples, given_answers
 from confroute.signals.clusters import Clusters
 from confroute.signals.equivalence import Equivalence, SameText
@@ -38,6 +39,12 @@ def alphabet_size(counts: Sequence[int], spectral: float) -> float:
     return spectral if single == n else max(len(counts) * n / (n - single), spectral)
 
 
+@register(
+    kind="signal",
+    needs="samples, an equivalence and a similarity",
+    columns={"alphabet_size": {}},
+    per_samples=("n",),
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlphabetSize(SampleGraph):
     """Estimated number of meanings that the model could give; 1 or more, 1 where all samples agree.

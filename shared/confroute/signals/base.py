@@ -9,11 +9,13 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from confroute.asks import AskGenerator, Sample
 from confroute.decision import Measurement
 from confroute.errors import SignalUnavailableError
+from confroute.registry import register
 from confroute.types import Context, Generation, Message, Tier
 
 Settled: TypeAlias = Callable[[float, float], bool]
 
 
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
     """The values that an uncertainty can take, and their unit.

@@ -7,6 +7,7 @@ from typing import Literal
 
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
+from confroute.registry import register
 from confroute.signals.base import Case, Range, draw_samples, given_answers
 from confroute.signals.graph import SampleGraph
 from confroute.signals.logprob import token_nll
@@ -14,6 +15,12 @@ from confroute.signals.similarity import pairwise_similarities
 from confroute.signals.tokens import check_one_of, draft_tokens
 
 
+@register(
+    kind="signal",
+    needs="samples, a similarity, log-probabilities",
+    columns={"cocoa": {}},
+    per_samples=("n",),
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cocoa(SampleGraph):
     """Negative log-probability of the draft times its mean dissimilarity to the samples, in nats; 0 or more.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement, without_noise
 from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.answers import Kind, answer_of
 from confroute.signals.base import Case, Range, draw_samples
 from confroute.signals.stopping import BetaBinomial
@@ -31,6 +32,9 @@ def check_sampling(n: int, temperature: float, step: int) -> None:
         raise PolicyError(msg)
 
 
+@register(
+    kind="signal", needs="samples, short answers", columns={"self_consistency": {}}, per_samples=("n", "step")
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelfConsistency:
     """Share of samples whose final answer is not the draft's; in [0, 1], higher means less reliable.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
+from confroute.registry import register
 from confroute.signals.base import Case, Range, answer_texts, draw_samples, given_answers
 from confroute.signals.clusters import Clusters
 from confroute.signals.consistency import check_sampling
@@ -44,6 +45,9 @@ def chao_shen(counts: Sequence[int]) -> float:
     return total
 
 
+@register(
+    kind="signal", needs="samples, an equivalence", columns={"coverage_entropy": {}}, per_samples=("n",)
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoverageEntropy:
     """Semantic entropy corrected for meanings not drawn, in nats; 0 or more, 0 for one meaning.

@@ -8,18 +8,22 @@ options are not.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from functools import partial
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from confroute.asks import AskGenerator, Embed, Entails, Evidence
 from confroute.errors import PolicyError
+from confroute.registry import register
 from confroute.signals.answers import final_answer, kind_of, normalised
 from confroute.types import Generation
 
+Embedding: TypeAlias = "str | Callable[[Sequence[str]], npt.ArrayLike]"
+DEFAULT_EMBEDDING = "all-minilm-l6-v2"
 _NEGATION = re.compile(r"\b(?:not|no|never|none|neither|nor|cannot|without)\b|n't\b", re.IGNORECASE)
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
 
@@ -117,6 +121,7 @@ def disagreement(question: str, edge: Generation, cloud: Generation) -> float:
     return 0.0 if settled_by_text(question, first, second, given=given) else 1.0
 
 
+@register(kind="equivalence")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SameText:
     """Answers are the same only if their texts, numbers or options agree; needs no model.
@@ -131,14 +136,16 @@ class SameText:
         return Match()
 
 
+@register(kind="equivalence")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SameEmbedding:
     """Answers are the same if their embeddings, with the question prepended, have at least this cosine similarity.
 
     Parameters
     ----------
-    model : str
-        A catalogue name, or the folder of an embedding model.
+    model : str or callable
+        A catalogue name or a folder of an embedding model, or a function from a list of texts to one vector each. A policy
+        file holds functions that are registered (`confroute.policy.register`).
     cosine : float in [-1, 1]
         With the question in both texts every cosine is high: two unrelated answers to one short question still reach
         about 0.6.
@@ -146,13 +153,14 @@ class SameEmbedding:
     Raises
     ------
     PolicyError
-        `cosine` outside [-1, 1].
+        `cosine` outside [-1, 1], or a model that is neither a name nor a function.
     """
 
-    model: str = "all-minilm-l6-v2"
+    model: Embedding = DEFAULT_EMBEDDING
     cosine: float = 0.9
 
     def __post_init__(self) -> None:
+        check_embedding(self.model)
         if not -1 <= self.cosine <= 1:
             msg = f"cosine is {self.cosine}: expected a number in [-1, 1]"
             raise PolicyError(msg)
@@ -160,12 +168,13 @@ class SameEmbedding:
     def match(self, question: str, representatives: Sequence[str], text: str) -> AskGenerator[Match]:
         """Compare embeddings, all in one ask."""
         texts = tuple(f"{question} {answer}" for answer in (text, *representatives))
-        evidence = yield Embed(texts=texts, model=self.model)
+        evidence = yield embedding_of(texts, self.model)
         vectors = numbers_of(evidence)
         near = np.flatnonzero(vectors[1:] @ vectors[0] >= self.cosine)
         return Match(index=int(near[0]) if near.size else None, pairs=len(representatives))
 
 
+@register(kind="equivalence")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SameEntailment:
     """Answers are the same if each entails the other, with the question prepended: Kuhn et al. (arXiv 2302.09664).
@@ -234,6 +243,38 @@ def _independent(indices: Sequence[int], pairs: Sequence[tuple[str, str]]) -> li
             independent.append(index)
         answers.add(pairs[index][1])
     return independent
+
+
+def check_embedding(model: object) -> None:
+    """Refuse what embeds no texts.
+
+    Raises
+    ------
+    PolicyError
+    """
+    if not isinstance(model, str) and not callable(model):
+        msg = f"model is {model!r}: expected the name or folder of an embedding model, or a function of a list of texts"
+        raise PolicyError(msg)
+
+
+def embedding_of(texts: tuple[str, ...], model: Embedding) -> Embed:
+    """The ask for unit vectors of some texts, by the model of a name or by a function."""
+    if isinstance(model, str):
+        return Embed(texts=texts, model=model)
+    name = getattr(model, "__qualname__", type(model).__qualname__)
+    return Embed(texts=texts, model=name, embed=partial(_unit_vectors, model))
+
+
+def _unit_vectors(
+    embed: Callable[[Sequence[str]], npt.ArrayLike], texts: Sequence[str]
+) -> npt.NDArray[np.float32]:
+    # Both hosts' embeddings refuse a tuple where they declare a list.
+    vectors = np.asarray(embed([*texts]), dtype=np.float32)
+    if vectors.ndim != 2 or len(vectors) != len(texts):
+        msg = f"the embedding function returned shape {vectors.shape} for {len(texts)} texts: expected one vector a text"
+        raise PolicyError(msg)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
 
 
 def numbers_of(evidence: Evidence) -> npt.NDArray[np.float32]:

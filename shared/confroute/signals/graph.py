@@ -11,6 +11,7 @@ import numpy as np
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
+from confroute.registry import register
 from confroute.signals.base import Case, Range, answer_texts, draw_samples, given_answers
 from confroute.signals.consistency import check_sampling
 from confroute.signals.similarity import Matrix, Similarities, Similarity, WordOverlap, pairwise_similarities
@@ -97,6 +98,7 @@ def degree(matrix: Matrix) -> float:
     return float((m * m - matrix.sum()) / (m * (m - 1)))
 
 
+@register(kind="signal", needs="samples, a similarity", columns={"degree": {}}, per_samples=("n",))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Degree(SampleGraph):
     """Mean dissimilarity over all pairs of samples; in [0, 1], 0 where all mean the same.
@@ -136,6 +138,7 @@ def eccentricity(matrix: Matrix) -> float:
     return math.sqrt(round(float((centred**2).sum()), 12)) / math.sqrt(len(matrix) - 1)
 
 
+@register(kind="signal", needs="samples, a similarity", columns={"eccentricity": {}}, per_samples=("n",))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Eccentricity(SampleGraph):
     """Spread of the samples in the spectral embedding of their similarities; in [0, 1].
@@ -169,6 +172,7 @@ def soft_count(matrix: Matrix) -> float:
     return float(np.maximum(0.0, 1.0 - values).sum())
 
 
+@register(kind="signal", needs="samples, a similarity", columns={"eigenvalues": {}}, per_samples=("n",))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EigenvalueSum(SampleGraph):
     """Soft count of the meanings among n samples, rescaled to [0, 1]: 0 for one meaning, 1 for n.
@@ -222,6 +226,7 @@ def kernel_entropy(matrix: Matrix, distinct: tuple[int, ...], *, time: float = 0
     return float(min(1.0, max(0.0, -(spectrum * np.log(spectrum)).sum() / math.log(n))))
 
 
+@register(kind="signal", needs="samples, a similarity", columns={"kernel_entropy": {}}, per_samples=("n",))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelEntropy(SampleGraph):
     """Entropy over meanings that may lie close to each other, in units of log(n); in [0, 1].

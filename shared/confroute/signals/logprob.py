@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
+from confroute.registry import register
 from confroute.signals.base import Case, Range
 from confroute.signals.tokens import Span, check_one_of, draft_tokens
 from confroute.types import JSON
@@ -62,6 +63,19 @@ def _quantile(ordered: list[float], share: float) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
 
 
+@register(
+    kind="signal",
+    needs="log-probabilities",
+    columns={
+        "token_logprob.mean": {},
+        "token_logprob.max": {"statistic": "max"},
+        "token_logprob.sum": {"statistic": "sum"},
+        "token_logprob.q50": {"statistic": "quantile", "quantile": 0.5},
+        "token_logprob.q75": {"statistic": "quantile", "quantile": 0.75},
+        "token_logprob.q90": {"statistic": "quantile", "quantile": 0.9},
+        "token_logprob.answer": {"span": "answer"},
+    },
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLogprob:
     """Negative log-probability of the draft's tokens, in nats; 0 or more, higher means less reliable.

@@ -12,6 +12,7 @@ from confroute.alignment import plain_token
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.answers import answer_of, options_in
 from confroute.signals.base import Case, Range
 from confroute.signals.tokens import draft_tokens, top_alternatives
@@ -78,6 +79,7 @@ def option_doubt(options: Mapping[str, float], chosen: str) -> float | None:
     return rest / (rest + shares[chosen])
 
 
+@register(kind="signal", needs="alternatives to the first token", columns={"option_probability": {}})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionProbability:
     """1 - probability of the chosen letter among a question's options; in [0, 1], higher means less reliable.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from confroute.asks import AskGenerator, Prompt
 from confroute.decision import Measurement
 from confroute.errors import BadLogprobsError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.base import Case, Range
 from confroute.types import (
     ROUNDING_NATS,
@@ -41,6 +42,11 @@ def assess(case: Case, question: str, *, top_logprobs: int, max_tokens: int) -> 
     return evidence.generations[0]
 
 
+@register(
+    kind="signal",
+    needs="a further call with log-probabilities",
+    recorded="`--signals 'PTrue()'`: asks the edge once more",
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PTrue:
     """1 - P(True): the probability that the edge, when asked, gives to its draft being false; in [0, 1].
@@ -153,6 +159,9 @@ def stated_confidence(text: str) -> float | None:
     return value / 100.0 if value <= 100.0 else None
 
 
+@register(
+    kind="signal", needs="a further call", recorded="`--signals 'Verbalised()'`: asks the edge once more"
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verbalised:
     """1 - the confidence that the edge states in words; in [0, 1], higher means less reliable.

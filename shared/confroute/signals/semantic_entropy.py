@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.answers import normalised
 from confroute.signals.base import Case, Range, answer_texts, draw_samples, given_answers
 from confroute.signals.clusters import Clusters, bounds, normalised_entropy
@@ -107,6 +108,12 @@ def _cluster_weights(clusters: Clusters, weights: Sequence[float] | None) -> lis
     return totals
 
 
+@register(
+    kind="signal",
+    needs="samples, an equivalence",
+    columns={"semantic_entropy": {}, "semantic_entropy.probability": {"weighting": "probability"}},
+    per_samples=("n", "step"),
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SemanticEntropy:
     """Entropy over the meanings of the edge's own samples, in units of log(n); in [0, 1], higher means less reliable.

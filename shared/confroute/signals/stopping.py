@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from confroute.decision import without_noise
 from confroute.errors import CalibrationError, PolicyError
+from confroute.registry import register
 from confroute.signals.base import Settled
 from confroute.signals.clusters import normalised_entropy
 
@@ -26,6 +27,7 @@ Floats: TypeAlias = "npt.NDArray[np.float64]"
 _SHAPES = tuple(10 ** (step / 8) for step in range(-12, 13))
 
 
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BetaBinomial:
     """Stops `SelfConsistency` once the decision would change with a probability of at most `eps`.
@@ -142,6 +144,7 @@ _CONCENTRATIONS = tuple(round(10 ** (step / 2), 6) for step in range(-6, 5))
 _EM_ROUNDS = 200
 
 
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EwensMixture:
     """Stops `SemanticEntropy` once the decision would change with a probability of at most `eps`.

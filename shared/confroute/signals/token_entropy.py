@@ -11,6 +11,7 @@ import numpy as np
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
+from confroute.registry import register
 from confroute.signals.base import Case, Range
 from confroute.signals.tokens import (
     Aggregation,
@@ -80,6 +81,7 @@ def _bounds(values: Floats, most: Floats, others: Floats) -> tuple[Floats, Float
     return low, np.maximum(low, high)
 
 
+@register(kind="signal", needs="alternatives per token", columns={"token_entropy": {}})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenEntropy:
     """Entropy of the next-token distribution over the draft's tokens, in nats; 0 or more.

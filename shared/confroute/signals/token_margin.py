@@ -9,6 +9,7 @@ import numpy as np
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
+from confroute.registry import register
 from confroute.signals.base import Case, Range
 from confroute.signals.tokens import (
     Aggregation,
@@ -38,6 +39,7 @@ def margins(values: Floats) -> Floats:
     return np.asarray(best[:, 1] - best[:, 0])
 
 
+@register(kind="signal", needs="two alternatives per token", columns={"token_margin": {}})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenMargin:
     """1 - margin between the two likeliest tokens, over the draft's tokens; in [0, 1], higher means less reliable.
