@@ -24,6 +24,17 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(value, 6)
 
 
+def without_noise(value: float) -> float:
+    """A number without the noise of floating-point arithmetic, which would part equal values: rounded to 12 places.
+
+    Examples
+    --------
+    >>> without_noise(0.1 + 0.2) == without_noise(0.3)
+    True
+    """
+    return round(value, 12)
+
+
 def _finite(details: Mapping[str, JSON]) -> dict[str, JSON]:
     """A signal's own details as JSON holds them; the signal may be the user's."""
     return {
@@ -51,7 +62,7 @@ class Measurement:
     signal : str
         Name of the signal.
     uncertainty : float
-        Higher means less reliable; unit and range are the signal's.
+        Higher means less reliable; unit and range are the signal's. Kept without floating-point noise.
     details : mapping
         Further results as JSON, such as the statistics beside the one that is compared.
     abstention : bool
@@ -62,6 +73,11 @@ class Measurement:
     uncertainty: float
     details: Mapping[str, JSON] = field(default_factory=dict)
     abstention: bool = False
+
+    def __post_init__(self) -> None:
+        # A signal of the user's own may return anything; policies refuse what is no number of its range.
+        if isinstance(self.uncertainty, float):
+            object.__setattr__(self, "uncertainty", without_noise(self.uncertainty))
 
     def to_dict(self) -> dict[str, JSON]:
         """JSON form."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.registry import register
-from confroute.signals.base import Case, Range, draw_samples, sample_texts
+from confroute.signals.base import Case, Range, answer_texts, draw_samples, given_answers
 from confroute.signals.clusters import Clusters
 from confroute.signals.equivalence import Equivalence, SameText
-from confroute.signals.graph import SampleGraph, soft_count
+from confroute.signals.graph import DIGITS, SampleGraph, soft_count
 from confroute.signals.similarity import pairwise_similarities
 
 
@@ -82,13 +82,15 @@ class AlphabetSize(SampleGraph):
             The tier cannot sample.
         """
         drawn = yield from draw_samples(case, self.n, temperature=self.temperature)
-        texts = sample_texts(drawn, case.tier.model)
-        clusters = Clusters(question=case.question, equivalence=self.equivalence)
+        texts, given = answer_texts(case, drawn), given_answers([case.draft, *drawn])
+        clusters = Clusters(question=case.question, equivalence=self.equivalence, given=given)
         yield from clusters.extend(texts)
-        similarities = yield from pairwise_similarities(case.question, texts, self.similarity)
+        similarities = yield from pairwise_similarities(case.question, texts, self.similarity, given=given)
         return Measurement(
             signal=self.name,
-            uncertainty=max(1.0, alphabet_size(clusters.counts, soft_count(similarities.matrix))),
+            uncertainty=max(
+                1.0, round(alphabet_size(clusters.counts, soft_count(similarities.matrix)), DIGITS)
+            ),
             details={
                 "drawn": len(drawn),
                 "of": self.n,

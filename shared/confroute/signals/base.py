@@ -106,6 +106,22 @@ def max_top_logprobs(signals: Iterable[Signal]) -> int:
     return max((getattr(signal, "top_logprobs", 0) for signal in signals), default=0)
 
 
+def answer_texts(case: Case, samples: Sequence[Generation]) -> list[str]:
+    """The texts to compare of a draft and its samples, the draft's first: it is an answer of the same model, and costs nothing more.
+
+    Raises
+    ------
+    SignalUnavailableError
+        See `sample_texts`.
+    """
+    return [case.draft.answer or case.draft.text, *sample_texts(samples, case.tier.model)]
+
+
+def given_answers(generations: Iterable[Generation]) -> set[str]:
+    """Those of the texts to compare that came in canonical form (`Generation.answer`)."""
+    return {generation.answer for generation in generations if generation.answer}
+
+
 def sample_texts(generations: Sequence[Generation], model: str) -> list[str]:
     """The texts to compare of several samples: the host's canonical answer where there is one, else the text.
 

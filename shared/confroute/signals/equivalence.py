@@ -8,7 +8,7 @@ options are not.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -66,8 +66,18 @@ class PairwiseEquivalence(Protocol):
         ...
 
 
-def settled_by_text(question: str, first: str, second: str) -> bool | None:
+def settled_by_text(
+    question: str, first: str, second: str, *, given: Collection[str] = frozenset()
+) -> bool | None:
     """Whether two answers mean the same, where their texts alone decide; None where a model must be asked.
+
+    Parameters
+    ----------
+    question, first, second : str
+    given : collection of str
+        Those answers that came in canonical form (`Generation.answer`). They are compared as they are, and an answer that came as
+        text by the number, option or short text in it, as self-consistency does. Where a question asks for text, a model may
+        still find that two of them mean the same, but for calls and structured values.
 
     Examples
     --------
@@ -79,11 +89,14 @@ def settled_by_text(question: str, first: str, second: str) -> bool | None:
     >>> settled_by_text("Who wrote it?", "It was Ada.", "Ada Lovelace did.") is None
     True
     """
-    if normalised(first) == normalised(second):
+    canonical = [text for text in (first, second) if text in given]
+    if not canonical and normalised(first) == normalised(second):
         return True
-    if kind_of(question) != "text":
-        a, b = final_answer(first, question), final_answer(second, question)
-        if a is not None and b is not None:
+    if canonical or kind_of(question) != "text":
+        a, b = (text if text in given else final_answer(text, question) for text in (first, second))
+        # Calls and structured values begin so.
+        exact = kind_of(question) != "text" or any(text.startswith(("[", "{")) for text in canonical)
+        if a == b is not None or (exact and (canonical or (a is not None and b is not None))):
             return a == b
     # Embeddings barely register a changed digit or a negation, either of which reverses the meaning.
     if sorted(_DIGITS.findall(first)) != sorted(_DIGITS.findall(second)):
@@ -104,7 +117,8 @@ def disagreement(question: str, edge: Generation, cloud: Generation) -> float:
     0.0
     """
     first, second = edge.answer or edge.text, cloud.answer or cloud.text
-    return 0.0 if settled_by_text(question, first, second) else 1.0
+    given = {answer for answer in (edge.answer, cloud.answer) if answer}
+    return 0.0 if settled_by_text(question, first, second, given=given) else 1.0
 
 
 @register(kind="equivalence")

@@ -12,22 +12,26 @@ from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
 from confroute.registry import register
-from confroute.signals.base import Case, Range, draw_samples, sample_texts
+from confroute.signals.base import Case, Range, answer_texts, draw_samples, given_answers
 from confroute.signals.consistency import check_sampling
 from confroute.signals.similarity import Matrix, Similarities, Similarity, WordOverlap, pairwise_similarities
 from confroute.types import JSON
+
+# Of values that are made of eigenvalues.
+DIGITS = 9
 
 
 def laplacian_spectrum(matrix: Matrix) -> tuple[Matrix, Matrix]:
     """Eigenvalues, ascending, and eigenvectors of the normalised Laplacian I - D^-1/2 W D^-1/2."""
     scale = 1.0 / np.sqrt(matrix.sum(axis=1))
     values, vectors = np.linalg.eigh(np.eye(len(matrix)) - matrix * scale[:, None] * scale[None, :])
-    return values, vectors
+    # Their noise would decide which of two equal eigenvalues lies below a cutoff.
+    return np.round(values, 12), vectors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleGraph:
-    """Base of the signals that draw n samples and measure how similar each two of them are.
+    """Base of the signals that draw n samples and measure how similar each two answers are, the draft and they.
 
     Parameters
     ----------
@@ -69,11 +73,15 @@ class SampleGraph:
             The tier cannot sample.
         """
         drawn = yield from draw_samples(case, self.n, temperature=self.temperature)
-        texts = sample_texts(drawn, case.tier.model)
-        similarities = yield from pairwise_similarities(case.question, texts, self.similarity)
+        similarities = yield from pairwise_similarities(
+            case.question,
+            answer_texts(case, drawn),
+            self.similarity,
+            given=given_answers([case.draft, *drawn]),
+        )
         details: Mapping[str, JSON] = {"drawn": len(drawn), "of": self.n, "pairs": similarities.pairs}
-        # An eigenvalue of exactly 0 is computed with a rounding error.
-        value = min(self.range.high, max(self.range.low, self.value(similarities)))
+        # Eigenvalues are computed with rounding errors, which would part equal values.
+        value = min(self.range.high, max(self.range.low, round(self.value(similarities), DIGITS)))
         return Measurement(signal=self.name, uncertainty=value, details=details)
 
 
@@ -126,7 +134,8 @@ def eccentricity(matrix: Matrix) -> float:
     values, vectors = laplacian_spectrum(matrix)
     kept = vectors[:, values < _EIGENVALUE_CUTOFF]
     centred = kept - kept.mean(axis=0)
-    return float(math.sqrt((centred**2).sum()) / math.sqrt(len(matrix) - 1))
+    # A root would turn noise of 1e-16 into one of 1e-8.
+    return math.sqrt(round(float((centred**2).sum()), 12)) / math.sqrt(len(matrix) - 1)
 
 
 @register(kind="signal", needs="samples, a similarity", columns={"eccentricity": {}}, per_samples=("n",))

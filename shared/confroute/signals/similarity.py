@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -112,7 +112,12 @@ class Similarities:
 
 
 def pairwise_similarities(
-    question: str, answers: Sequence[str], similarity: Similarity, *, first: bool = False
+    question: str,
+    answers: Sequence[str],
+    similarity: Similarity,
+    *,
+    first: bool = False,
+    given: Collection[str] = frozenset(),
 ) -> AskGenerator[Similarities]:
     """Compare answers, each distinct one once; numbers, options and equal texts settle a pair before any model does.
 
@@ -123,8 +128,10 @@ def pairwise_similarities(
     similarity : Similarity
     first : bool
         Compare only the first answer with the others; the rest of the matrix stays 0.
+    given : collection of str
+        Answers in canonical form; see `settled_by_text`.
     """
-    keys = [normalised(answer) for answer in answers]
+    keys = [answer if answer in given else normalised(answer) for answer in answers]
     index_of = {key: index for index, key in enumerate(dict.fromkeys(keys))}
     texts = [answers[keys.index(key)] for key in index_of]
     matrix = np.eye(len(texts))
@@ -132,7 +139,7 @@ def pairwise_similarities(
     same = [*range(len(texts))]
     for i in range(1 if first else len(texts)):
         for j in range(i + 1, len(texts)):
-            verdict = settled_by_text(question, texts[i], texts[j])
+            verdict = settled_by_text(question, texts[i], texts[j], given=given)
             if verdict is None:
                 unclear.append((i, j))
             elif verdict:
