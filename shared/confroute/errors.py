@@ -226,7 +226,8 @@ def also_as(error: E, cause: Exception) -> E:
     >>> isinstance(both, TierError), isinstance(both, KeyError), str(both)
     (True, True, 'cloud failed')
     """
-    both = _both(type(error), type(cause))
+    kinds: tuple[Any, Any] = (type(error), type(cause))
+    both = _both(*kinds)
     if both is None:
         return error
     joined = _joined(both, error.args, {**cause.__dict__, **error.__dict__})
@@ -270,7 +271,5 @@ def _joined(both: type[Exception], args: tuple[Any, ...], state: Mapping[str, An
     return made
 
 
-def _unpickled(
-    kind: type[Exception], other: type[Exception], args: tuple[Any, ...], state: Mapping[str, Any]
-) -> Any:
+def _unpickled(kind: Any, other: Any, args: tuple[Any, ...], state: Mapping[str, Any]) -> Any:
     return _joined(_both(kind, other) or kind, args, state)
