@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, get_args
 from confroute.certificate import Loss
 from confroute.cli._runs import add_run_arguments, progress, rates_of, rows_of
 from confroute.errors import PolicyError
+from confroute.signals.answers import Kind
 
 if TYPE_CHECKING:
     from confroute.fitting import Expected, Fit, Objective
@@ -49,6 +50,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default="auto",
         metavar="NAME",
         help="a recorded signal, combined, or auto (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--kind",
+        choices=get_args(Kind),
+        help="read the answers in the recorded texts anew, by this kind, where they were recorded otherwise",
     )
     parser.add_argument(
         "--replay-only",
@@ -106,12 +112,15 @@ def run(args: argparse.Namespace) -> int:
         A goal that no threshold meets, or files that cannot be written.
     """
     from confroute.fitting import fit
+    from confroute.recording.extraction import read_anew
     from confroute.views.fit import report_html
 
     if args.out.suffix == ".html":
         msg = f"--out {args.out}: expected the policy's file, such as policy.json; its report takes the .html beside it"
         raise PolicyError(msg)
-    rows = [*rows_of(args.data, args.dataset)]
+    rows = [
+        row if args.kind is None else read_anew(row, args.kind) for row in rows_of(args.data, args.dataset)
+    ]
     with progress("replaying") as moved:
         found = fit(
             rows,

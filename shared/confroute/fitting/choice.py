@@ -66,12 +66,14 @@ def named(table: Table, column: str) -> Choice:
     if column not in table.columns:
         msg = f"no recorded row holds signal {column!r}: expected one of {', '.join(table.columns) or 'none'}"
         raise CalibrationError(msg)
-    return Choice(column=column, signal=signal_of(column, table.drawn), scores={}, ece={})
+    return Choice(column=column, signal=signal_of(column, table.drawn, table.kind), scores={}, ece={})
 
 
 def live_columns(table: Table) -> tuple[str, ...]:
     """The recorded columns that a signal measures on new calls too."""
-    return tuple(name for name in table.columns if not isinstance(signal_of(name, table.drawn), Recorded))
+    return tuple(
+        name for name in table.columns if not isinstance(signal_of(name, table.drawn, table.kind), Recorded)
+    )
 
 
 def chosen(
@@ -105,7 +107,7 @@ def chosen(
         raise CalibrationError(msg)
     best = max(scores, key=lambda name: scores[name])
     errors = _single_ece(table, best, seed)
-    single = Choice(column=best, signal=signal_of(best, table.drawn), scores=scores, ece=errors)
+    single = Choice(column=best, signal=signal_of(best, table.drawn, table.kind), scores=scores, ece=errors)
     if combine is False or (combine is None and table.n < LEAST_TO_COMBINE):
         return single
     if table.n < LEAST_TO_COMBINE:
@@ -116,7 +118,7 @@ def chosen(
 
 def _combined(table: Table, single: Choice, cloud: Array, *, force: bool, seed: int) -> Choice:
     names = _members(table, single.scores) or [single.column]
-    signals = {name: signal_of(name, table.drawn) for name in names}
+    signals = {name: signal_of(name, table.drawn, table.kind) for name in names}
     matrix, graded = table.matrix(names), table.cloud_quality if table.cloud_graded else None
     wrong, gain = crossfit_combined(signals, matrix, table.edge_quality, graded, seed=seed)
     score = _score(wrong if gain is None else gain, table, cloud)
@@ -139,7 +141,7 @@ def _members(table: Table, scores: dict[str, float]) -> list[str]:
         if np.count_nonzero(~np.isnan(table.signal(name))) >= _LEAST_MEASURED:
             families.setdefault(name.split(".")[0], name)
     best = list(families.values())[:_MOST_MEMBERS]
-    return sorted(best, key=lambda name: getattr(signal_of(name, table.drawn), "n", 0))
+    return sorted(best, key=lambda name: getattr(signal_of(name, table.drawn, table.kind), "n", 0))
 
 
 def _score(uncertainty: Array, table: Table, cloud: Array) -> float:

@@ -17,6 +17,8 @@ from confroute.fitting.rates import (
     bill_of_samples,
 )
 from confroute.recording import SIGNALS, Row, with_signals
+from confroute.recording.extraction import with_kind
+from confroute.recording.rows import content_of
 from confroute.recording.signals import OPTION
 from confroute.signals import (
     Combined,
@@ -25,6 +27,7 @@ from confroute.signals import (
     SemanticEntropy,
     Signal,
 )
+from confroute.signals.answers import Kind
 from confroute.signals.base import Case, Range
 from confroute.streaming import replay
 from confroute.types import JSON, Generation, Message, Request, Role, Tier
@@ -111,10 +114,9 @@ def request_of(row: Row) -> Request:
 
 def _messages(row: Row) -> tuple[Message, ...]:
     if row.prompt is None and row.messages:
-        said = ((m.get("role"), m.get("content", m.get("text"))) for m in row.messages)
         return tuple(
-            Message(role=_ROLES.get(str(role), "user"), text=text if isinstance(text, str) else "")
-            for role, text in said
+            Message(role=_ROLES.get(str(m.get("role")), "user"), text=content_of(m) or "")
+            for m in row.messages
         )
     return (Message(role="user", text=row.prompt or UNRECORDED),)
 
@@ -191,14 +193,18 @@ def column_of(signal: Signal) -> str:
     'token_logprob.max'
     """
     n = getattr(signal, "n", _LEAST_SAMPLES)
-    return next((name for name in SIGNALS if signal_of(name, n) == _stepwise(signal)), signal.name)
+    same = with_kind(_stepwise(signal), "auto")
+    return next((name for name in SIGNALS if signal_of(name, n) == same), signal.name)
 
 
-def signal_of(column: str, samples: int) -> Signal:
-    """The signal that measures a column on new calls, one sample at a time; `Recorded` where none is known."""
+def signal_of(column: str, samples: int, kind: Kind = "auto") -> Signal:
+    """The signal that measures a column on new calls, one sample at a time; `Recorded` where none is known.
+
+    Answers are compared by `kind`, as they were when the column was recorded.
+    """
     if column not in SIGNALS:
         return Recorded(column=column)
-    return _stepwise(SIGNALS[column](max(_LEAST_SAMPLES, samples)))
+    return with_kind(_stepwise(SIGNALS[column](max(_LEAST_SAMPLES, samples))), kind)
 
 
 def _stepwise(signal: Signal) -> Signal:

@@ -14,8 +14,9 @@ from confroute.fitting.rates import Bill, Rates
 from confroute.fitting.recorded import RecordedCalls, replayed, request_of
 from confroute.flow import drive
 from confroute.policy import Cascade
-from confroute.recording import RecordedSample, Row
-from confroute.recording.grade import answer_in, graded
+from confroute.recording import Row
+from confroute.recording.extraction import check_extraction
+from confroute.recording.grade import graded
 from confroute.stats.metrics import bootstrap_ci
 from confroute.types import JSON, Generation
 
@@ -118,8 +119,9 @@ def replay(
     Raises
     ------
     CalibrationError
-        A policy of more than two tiers: a row holds two.
+        A policy of more than two tiers: a row holds two. Rows whose answers were read otherwise than the policy reads them.
     """
+    check_extraction([gate.signal for gate in policy.gates], rows)
     if len(policy.tiers) != 2:
         msg = f"the policy has tiers {policy.tiers}: a recorded run holds two, an edge and a cloud"
         raise CalibrationError(msg)
@@ -153,11 +155,8 @@ def _quality(row: Row, decision: Decision, answer: Generation) -> float:
     draft = row.edge.generation()
     if draft is None or answer == draft or (answer.answer is not None and answer.answer == draft.answer):
         return math.nan if row.edge.quality is None else row.edge.quality
-    # A sample took the draft's place: right if its final answer is the reference, else graded as a recorder does.
-    found = answer.answer or answer_in(answer.text, row.question, row.reference)
-    if found is not None and found == RecordedSample(text="", answer=row.reference).generation().answer:
-        return 1.0
-    grade = graded(found, answer.text, row.question, row.reference)
+    # A sample took the draft's place.
+    grade = graded(answer.answer, answer.text, row.question, row.reference)
     return math.nan if grade is None else grade
 
 

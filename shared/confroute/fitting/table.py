@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from confroute.fitting.rates import (
     bill_of_samples,
 )
 from confroute.recording import Row, with_signals
+from confroute.recording.extraction import kind_of_run
+from confroute.signals.answers import Kind
 
 Array = npt.NDArray[np.float64]
 _BILL = ("usd", "latency_s", "sent_tokens", "energy_j")
@@ -43,6 +46,8 @@ class Table:
         Samples that signals are measured by: the fewest of any row that holds 2 or more; 0 where none does.
     left_out : int
         Rows that were not graded.
+    kind : {"auto", "number", "date", "option", "text"}
+        What the answers were compared by.
     """
 
     rows: tuple[Row, ...]
@@ -54,6 +59,7 @@ class Table:
     failed: npt.NDArray[np.bool_]
     drawn: int
     left_out: int
+    kind: Kind = "auto"
 
     @property
     def n(self) -> int:
@@ -96,6 +102,7 @@ class Table:
             failed=self.failed[keep],
             drawn=self.drawn,
             left_out=self.left_out,
+            kind=self.kind,
         )
 
 
@@ -111,9 +118,10 @@ def table_of(rows: Iterable[Row], *, rates: Rates | None = None) -> Table:
     Raises
     ------
     CalibrationError
-        No row is graded.
+        No row is graded, an id stands twice (a promise would count its row twice), or answers were read by several kinds.
     """
     given, at = list(rows), rates or Rates()
+    _refuse_duplicates(given)
     graded = [row for row in given if row.edge.quality is not None or row.edge.error is not None]
     if any(_cloud_quality(row) is not None for row in graded):
         graded = [row for row in graded if _cloud_quality(row) is not None]
@@ -133,7 +141,18 @@ def table_of(rows: Iterable[Row], *, rates: Rates | None = None) -> Table:
         failed=np.array([row.edge.error is not None for row in measured]),
         drawn=drawn,
         left_out=len(given) - len(graded),
+        kind=kind_of_run(graded),
     )
+
+
+def _refuse_duplicates(rows: Sequence[Row]) -> None:
+    twice = [name for name, count in Counter(row.id for row in rows).items() if count > 1]
+    if twice:
+        shown = ", ".join(map(repr, twice[:5])) + (", ..." if len(twice) > 5 else "")
+        msg = (
+            f"{len(twice)} ids stand more than once among {len(rows)} rows: {shown}; expected one row per id"
+        )
+        raise CalibrationError(msg)
 
 
 def _cloud_quality(row: Row) -> float | None:

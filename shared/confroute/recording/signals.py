@@ -10,6 +10,7 @@ from confroute.asks import Ask, Evidence, Sample
 from confroute.decision import Measurement
 from confroute.errors import SignalUnavailableError
 from confroute.flow import drive
+from confroute.recording.extraction import kind_of_row, with_kind
 from confroute.recording.rows import Row
 from confroute.signals.alphabet_size import AlphabetSize
 from confroute.signals.answers import option_in
@@ -134,12 +135,13 @@ def with_signals(
     (0.5, 0.0, None)
     """
     n = max(_LEAST_SAMPLES, len(row.edge.samples) if samples is None else samples)
+    kind = kind_of_row(row) or "auto"
     found: dict[str, float | None] = {}
     for name, build in signals.items():
         if row.signals.get(name) is not None:
             found[name] = row.signals[name]
             continue
-        measurement = measured(row, build(n), work=work)
+        measurement = measured(row, with_kind(build(n), kind), work=work)
         found[name] = None if measurement is None else measurement.uncertainty
     of_all = _option(row)
     if OPTION in signals and of_all is not None:
