@@ -4,6 +4,8 @@ Grades, signals and the span of tokens that counts all read an answer here. Diff
 where a text cannot be read whole, it has none. Reasoning in tags ("<think>") is not read.
 """
 
+# ruff: noqa: RUF001  it reads the characters of many scripts
+
 from __future__ import annotations
 
 import re
@@ -62,13 +64,13 @@ _LISTED_OPTION = re.compile(
 _LISTED_SMALL = re.compile(r"(?:^|\n)\s*\(?([a-j])\)\s+\S")
 _LISTED_INLINE = re.compile(r"(?<![^\s(])\(?([A-J])\)\s+\S")
 
-_DRESS = r"(?:[\s*_$`\"'({\[<]|\\(?:text|textbf|mathbf|mathrm|boldsymbol)\s*\{|\\\()*"
+_DRESS = r"(?:[\s*_$`\"'({\[<]|\\(?:text|textbf|mathbf|mathrm|boldsymbol)\s*\{|\\\(){0,40}"
 _ONE = r"(?P<letter>[A-Ja-jＡ-Ｊ])(?![\w+#&]|['\u2019]\w|-\w|-\.)"
 _CHOICE = r"(?:answer|option|choice|pick|selection|antwort|lösung|solution|réponse|respuesta|risposta|resposta|ответ)"
 _MARKED_OPTION = re.compile(
     rf"(?:{_BOXED}|<answer>|[{{,]\s*[\"']answer[\"']\s*:|(?:答案|正解|答え)\s*(?:是|は|[:：])?"
     rf"|\b{_CHOICE}\b(?:\W{{0,4}}\b(?:is|was|be|ist|lautet|est|es|è|é|would be|should be|must be)\b|\W{{0,4}}?[:：=]|\s+[-\u2013])\**)"
-    rf"\s*(?:(?:the\s+)?(?:option|choice|letter|answer)\s+|clearly\s+|therefore\s+|definitely\s+)?{_DRESS}{_ONE}",
+    rf"\s{{0,40}}(?:(?:the\s+)?(?:option|choice|letter|answer)\s+|clearly\s+|therefore\s+|definitely\s+)?{_DRESS}{_ONE}",
     re.IGNORECASE,
 )
 _CUED_OPTION = re.compile(
@@ -77,7 +79,7 @@ _CUED_OPTION = re.compile(
     re.IGNORECASE,
 )
 _BRACKETED_OPTION = re.compile(r"[(\[](?P<letter>[A-J])[)\]]")
-_LEADING_OPTION = re.compile(rf"[\W_]*?{_DRESS}{_ONE}")
+_LEADING_OPTION = re.compile(rf"(?:\\(?:text|textbf|mathbf|mathrm|boldsymbol|f?boxed)\s?\{{|[\W_])*{_ONE}")
 _REJECTED_BEFORE = re.compile(
     r"\b(?:not|isn['\u2019]?t|neither|nor|than|except|rule out|rules out|eliminate|unlike)\s+(?:option\s+|choice\s+|necessarily\s+)?\W*$",
     re.IGNORECASE,
@@ -94,11 +96,12 @@ _ALSO = re.compile(
 
 _ARITHMETIC = r"[\d(][\d.,]*(?:\s*[-+*/x×÷^]\s*[\d(][\d.,)]*)+"
 _ASKS_NUMBER = re.compile(
-    r"\bhow (?:many|much|old|far|long|tall|big|fast|heavy|deep|wide|often)\b|\b(?:calculate|compute|evaluate)\b"
+    r"\bhow (?:many|much|old|far|long|tall|big|fast|heavy|deep|wide|high|often)\b|\b(?:calculate|compute|evaluate)\b"
     r"|\bwie ?(?:viele?|lange?|weit|alt|hoch|groß)\b|\bcombien\b|\bcu[aá]nt[oa]s?\b|\bquant[oiae]\b|\bсколько\b|多少|几个"
-    r"|\bwhat(?:['\u2019]s| is| was| are| will be| would be)? (?:the |her |his |their |its )?(?:\w+ ){0,2}?"
-    r"(?:number|sum|total|difference|product|quotient|average|mean|median|percentage|percent|probability|distance|cost"
-    r"|price|area|volume|perimeter|amount|value|ratio|age|fraction|speed|length|width|height|weight|profit|year)\b"
+    r"|\b(?:what(?:['\u2019]s| is| was| are| were| will| would| does| did| do)?|find|determine)\b(?: [\w'\u2019]+){0,4}? "
+    r"(?:number|sum|total|difference|product|quotient|average|mean|median|percentage|percent|probability|likelihood|distance|cost|costs"
+    r"|price|area|volume|capacity|perimeter|amount|value|ratio|age|fraction|speed|rate|length|width|height|depth|weight|weights|profit"
+    r"|salary|pension|budget|proceeds|temperature|score|balance|bill|charge|measure|share|year)\b"
     rf"|\bin (?:what|which) year\b|(?:\bwhat(?:['\u2019]s| is)|=|\bsolve)\s*{_ARITHMETIC}",
     re.IGNORECASE,
 )
@@ -344,7 +347,9 @@ def _leading(text: str, letters: Sequence[str]) -> re.Match[str] | None:
     rest = text[match.end() :]
     # A text that goes through the options one by one does not begin with its choice.
     several = {_letter(found[1] or found[2]) for found in _LISTED_OPTION.finditer(text)}
-    ends = re.match(r"[\s)\].:,;*_}$\"'`>]*(?:$|\n)|[)\].:,;*}]|\s+(?:is|because|since|as|-|\u2013|\()", rest)
+    ends = re.match(
+        r"[\s)\].:,;*_}$\"'`>]*(?:$|\n)|[)\].:,;*}]|\s+(?:is|because|since|as|-|\u2013|\u2026|\.\.|\()", rest
+    )
     return match if ends and len(several) < 2 else None
 
 
@@ -353,7 +358,7 @@ def _chosen(text: str, match: re.Match[str], letters: Sequence[str]) -> bool:
     character, rest = match["letter"], text[match.end("letter") :]
     if _letter(character) not in letters:
         return False
-    before = text[: match.start("letter")]
+    before = text[max(0, match.start("letter") - _NEAR) : match.start("letter")]
     if _REJECTED_BEFORE.search(before) or _REJECTED_BEHIND.match(rest):
         return False
     if character.islower() and not re.match(r"\)|[\]}.:]*\s*(?:$|\n)|[.:]\s", rest):

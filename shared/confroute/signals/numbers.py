@@ -9,6 +9,8 @@ after a zero ("0,125"); any other single comma, and any single point, separates 
 such as 05/01/2021 may have two meanings and keeps the form in which it stands.
 """
 
+# ruff: noqa: RUF001  it reads the characters of many scripts
+
 from __future__ import annotations
 
 import re
@@ -41,6 +43,8 @@ _GROUPED_BY_POINT = re.compile(r"\d{1,3}(?:\.\d{3})+,(?P<decimals>\d+)|\d{1,3}(?
 _GROUPED_BY_SPACE = re.compile(rf"\d{{1,3}}(?:[{_SPACE}]\d{{3}})+(?:,(?P<decimals>\d+))?")
 _GROUPED_IN_INDIA = re.compile(r"\d{1,2}(?:,\d{2})+,\d{3}(?:\.(?P<decimals>\d+))?")
 _PLAIN = re.compile(r"\d*(?:[.,](?P<decimals>\d+))?")
+_DECIMAL_COMMA = re.compile(r"\d+,\d+")
+_COMMA_GROUPS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _EXPONENT = re.compile(r"[eE]([-+]?\d+)(?!\w|\.\d)")
 _TIMES_TEN = re.compile(
@@ -68,7 +72,7 @@ _DATES = tuple(
         r"(?<![\d/.-])(?P<year>\d{4})(?P<by>[-/.])(?P<first>\d{1,2})(?P=by)(?P<second>\d{1,2})(?![\w/-]|\.\d)",
         r"(?<![\d/.-])(?P<first>\d{1,2})(?P<by>[-/.])(?P<second>\d{1,2})(?P=by)(?P<year>\d{4}|\d{2}(?!\d))(?![\w/-]|\.\d)",
         rf"(?<![\w/.])(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.)?\s+(?:of\s+)?{_MONTH}(?:,?\s+(?P<year>\d{{4}})\b)?",
-        rf"\b{_MONTH}\s+(?:the\s+)?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\b(?!\s*[:.,]?\d{{3}})(?:,?\s+(?P<year>\d{{4}})\b)?",
+        rf"\b{_MONTH}\s+(?:the\s+)?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\b(?![:.,]\d)(?:,?\s+(?P<year>\d{{4}})\b)?",
         rf"\b{_MONTH},?\s+(?P<year>\d{{4}})\b",
     )
 )
@@ -104,7 +108,9 @@ _LIST = re.compile(r"\s*(?:,|;|,?\s+(?:and|or)|/|&)\s+[$€£]?", re.IGNORECASE)
 _OR = re.compile(r",?\s+(?:and|or)\s+[$€£]?", re.IGNORECASE)
 _OUT_OF = re.compile(r"\s+out\s+of\s+(?:a\s+total\s+of\s+)?")
 _JOINED = re.compile(r",?\s*(?:and\s+)?")
-_SENTENCES = re.compile(r"(?<=[.!?。？])\s+|\n+")
+_SENTENCES = re.compile(
+    r"(?<=[.!?。？])(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<![ie]\.[eg]\.)\s+|\n+"
+)
 _BETWEEN = re.compile(r"\bbetween\s+[$€£]?$", re.IGNORECASE)
 
 
@@ -180,11 +186,11 @@ def written(value: Fraction | float) -> str:
 
 
 def quantities(text: str) -> list[Quantity]:
-    """All numbers, dates and times of a text in order, each whole; those that cannot be read are among them.
+    r"""All numbers, dates and times of a text in order, each whole; those that cannot be read are among them.
 
     Examples
     --------
-    >>> [written(one.value) for one in quantities(r"1,250 or \\frac{1}{3} or 3 x 10^4 or 1.2 million")]
+    >>> [written(one.value) for one in quantities(r"1,250 or \frac{1}{3} or 3 x 10^4 or 1.2 million")]
     ['1250', '1/3', '30000', '1200000']
     >>> [one.label for one in quantities("3:2, on 5 May 2021, at 3:55 pm")]
     ['3:2', '2021-05-05', '15:55']
@@ -216,7 +222,7 @@ def _starts(text: str) -> list[tuple[int, int, Quantity | None]]:
     ]
     found: list[tuple[int, int, Quantity | None]] = [(one.start, one.end, one) for one in known if one]
     found += [(m.start(), m.end(), None) for m in _RUN.finditer(text)]
-    found += [(m.start(), m.end(), None) for m in re.finditer(r"[¼-¾⅐-⅞]|\\[dtc]?frac\b", text)]
+    found += [(m.start(), m.end(), None) for m in re.finditer(r"[¼-¾⅐-⅞]|\\[dtc]?frac(?![a-z])", text)]
     return sorted(found, key=lambda one: (one[0], one[2] is None, -one[1]))
 
 
@@ -258,31 +264,33 @@ def _number(text: str, start: int, end: int) -> Quantity | None:
     before, sign, begin, currency = _before(text, start)
     if _names(before):
         return None
+    digits = text[start:end]
     value, end = _with_fraction(text, start, end)
     if value is not None:
         value, end = _with_powers(text, value, end)
     behind = _Behind.of(text, end, currency)
-    decade = text[end : end + 1] == "s" and re.fullmatch(r"\d{4}", text[start:end])
+    decade = text[end : end + 1] == "s" and re.fullmatch(r"\d{4}", digits)
     bound = _BOUND_BEFORE.search(before) or _BOUND_BEHIND.match(text, behind.end)
     tuple_like = (
-        re.fullmatch(r"\d+,\d+", text[start:end]) and before.endswith("(") and text[end : end + 1] == ")"
+        re.fullmatch(r"\d+,\d{1,2}|0,\d+", digits) and before.endswith("(") and text[end : end + 1] == ")"
     )
-    if value is None or bound or tuple_like or decade or behind.glued:
+    # One text has one decimal separator; such a number was cut off ("100,00" of "100,000").
+    mixed = _DECIMAL_COMMA.fullmatch(digits) and not _GROUPED.fullmatch(digits) and _COMMA_GROUPS.search(text)
+    if value is None or bound or mixed or tuple_like or decade or behind.glued:
         return Quantity(start=begin, end=behind.end)
     return Quantity(start=begin, end=behind.end, value=sign * value * behind.scale, unit=behind.unit)
 
 
 def _before(text: str, start: int) -> tuple[str, int, int, Unit | None]:
     """The text before a number, its sign, where it begins with these, and its currency."""
-    before, sign, begin, unit = text[max(0, start - _NEAR) : start], 1, start, None
+    near = max(0, start - _NEAR)
+    before, sign, begin, unit = text[near:start], 1, start, None
     signed = False
     for _ in range(3):
         match = None if signed else _SIGN.search(before)
         rest = before[: match.start()] if match else before
-        if match and (
-            match[0].isalpha() or not re.search(r"[^\W_]$|[)\]}%]$", rest) or match[0][0].isalpha()
-        ):
-            signed, sign, before, begin = True, 1 if match[0] == "+" else -1, rest, match.start()
+        if match and (match[0][0].isalpha() or not _ends_operand(rest)):
+            signed, sign, before, begin = True, 1 if match[0] == "+" else -1, rest, near + match.start()
         elif (
             unit is None
             and not _opens_maths(before, text, start)
@@ -291,6 +299,14 @@ def _before(text: str, start: int) -> tuple[str, int, int, Unit | None]:
             unit, length = found
             before = before[: len(before) - length]
     return before, sign, begin, unit
+
+
+def _ends_operand(before: str) -> bool:
+    """Whether a hyphen behind it is no sign: "16-3", "(x)-3", "GPT-4"."""
+    last = before[-1:]
+    return last != "" and (
+        last in ")]}%" or (last.isalnum() and unicodedata.east_asian_width(last) not in "WF")
+    )
 
 
 def _opens_maths(before: str, text: str, start: int) -> bool:
@@ -315,24 +331,33 @@ def _with_fraction(text: str, start: int, end: int) -> tuple[Fraction | None, in
     """The value of digits with the fraction that follows them; None where they are no number."""
     if text[start] == "\\":
         return _latex_fraction(text, start, end)
-    if text[start] in "¼½¾" or "⅐" <= text[start] <= "⅞":
+    if not text[start].isdecimal() and text[start] != ".":
         return _vulgar(text[start]), end
     value = _digits(text[start:end])
     if value is None:
         return None, end
-    plain = text[start:end].isdigit()
-    if plain and text.startswith("\\", end) and (match := _LATEX_FRACTION.match(text, end)):
-        part, end = _latex_fraction(text, end, match.end())
-        return (None if part is None else value + part), end
-    if (match := _VULGAR.match(text, end)) and plain:
-        return value + _vulgar(match[1]), match.end()
     if match := _AND_A_HALF.match(text, end):
         return value + Fraction(1, 2), match.end()
-    if (match := _MIXED.match(text, end)) and plain:
-        return (value + Fraction(int(match[1]), int(match[2])) if int(match[2]) else None), match.end()
     if match := _OVER.match(text, end):
-        return (value / int(match[1]) if int(match[1]) else None), match.end()
-    return value, end
+        return _ratio(value, Fraction(match[1])), match.end()
+    return _mixed(text, value, end) if text[start:end].isdigit() else (value, end)
+
+
+def _mixed(text: str, value: Fraction, end: int) -> tuple[Fraction | None, int]:
+    """A whole number with the fraction that follows it: "2 1/2", "2½"."""
+    if match := _VULGAR.match(text, end):
+        return value + _vulgar(match[1]), match.end()
+    if match := _MIXED.match(text, end):
+        part, end = _ratio(Fraction(match[1]), Fraction(match[2])), match.end()
+    elif match := _LATEX_FRACTION.match(text, end):
+        part, end = _latex_fraction(text, end, match.end())
+    else:
+        return value, end
+    return (None if part is None else value + part), end
+
+
+def _ratio(above: Fraction, below: Fraction) -> Fraction | None:
+    return above / below if below else None
 
 
 def _latex_fraction(text: str, start: int, end: int) -> tuple[Fraction | None, int]:
@@ -340,8 +365,7 @@ def _latex_fraction(text: str, start: int, end: int) -> tuple[Fraction | None, i
     if match is None:
         # A fraction of expressions: what stands in it must not be read either.
         return None, _behind_groups(text, end)
-    above, below = int(match[1] or match[2]), int(match[3] or match[4])
-    return (Fraction(above, below) if below else None), match.end()
+    return _ratio(Fraction(match[1] or match[2]), Fraction(match[3] or match[4])), match.end()
 
 
 def _behind_groups(text: str, at: int) -> int:
@@ -466,7 +490,8 @@ def _pair(left: Quantity, right: Quantity, text: str) -> Quantity | None:
 
 
 def _range(left: Quantity, right: Quantity, whole: Quantity, gap: str) -> Quantity:
-    assert left.value is not None and right.value is not None
+    assert left.value is not None
+    assert right.value is not None
     minus = "\u2212" in gap or " - " in gap
     if right.value <= left.value or minus or (left.unit and right.unit and left.unit != right.unit):
         return whole
@@ -520,10 +545,15 @@ def units_of(question: str) -> dict[str, Unit]:
     for one in quantities(question):
         if one.unit is not None:
             named.setdefault(one.unit.dimension, set()).add(one.unit)
+            # Of "$5 per bag" a bare number may be the dollars, too.
+            whole = one.unit.without_rate()
+            named.setdefault(whole.dimension, set()).add(whole)
     only = {dimension: next(iter(units)) for dimension, units in named.items() if len(units) == 1}
     sentence = asking_sentence(question)
-    units = only | {unit.dimension: unit for unit in reversed(asked(sentence))}
-    return units | rates_in(sentence, units)
+    wanted = {unit.dimension: unit for unit in reversed(asked(sentence))}
+    rates = rates_in(sentence, only | wanted)
+    # Asked for hours, "6 hours a week" are hours, though the question tells of days a week.
+    return {name: unit for name, unit in only.items() if name.split("/")[0] not in wanted} | wanted | rates
 
 
 def asking_sentence(question: str) -> str:

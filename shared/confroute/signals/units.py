@@ -19,6 +19,10 @@ class Unit:
     dimension: str
     factor: Fraction = Fraction(1)
 
+    def without_rate(self) -> Unit:
+        """The unit of the whole, of a rate."""
+        return Unit(name=self.name.split("/")[0], dimension=self.dimension.split("/")[0], factor=self.factor)
+
 
 def _units() -> dict[str, Unit]:
     table: dict[str, Unit] = {}
@@ -73,6 +77,7 @@ _TABLE: dict[str, tuple[tuple[str, str], ...]] = {
     "CHF": (("CHF", "1"),),
     "celsius": (("°C ℃ ^\\circ_C", "1"),),
     "fahrenheit": (("°F ℉", "1"),),
+    "length/hour": (("mi/hour mph", "1609.344"), ("km/hour kph kmh", "1000")),
     "degree": (("° degree degrees ^\\circ", "1"),),
 }
 _UNITS = _units()
@@ -93,7 +98,10 @@ _END = r"(?![^\W_²³])"
 def _any(names: dict[str, Unit]) -> str:
     # Words end where they end; "5 m" is not "5 men".
     ordered = sorted(names, key=len, reverse=True)
-    return "|".join(re.escape(name) + (_END if name[-1].isalpha() else "") for name in ordered)
+    spelt = (f"(?i:{name})" if len(name) > 2 and name.isalpha() else re.escape(name) for name in ordered)
+    return "|".join(
+        one + (_END if name[-1].isalpha() else "") for one, name in zip(spelt, ordered, strict=True)
+    )
 
 
 _GAP = r"(?:\s|\\[,;! ]|~|-(?=[a-z]{2}))*(?:\\(?:text|textbf|mathrm)\s*\{\s*)?"
@@ -110,13 +118,15 @@ _ASKED = re.compile(
     re.IGNORECASE,
 )
 _PERCENTAGE = re.compile(r"\bpercentage\b", re.IGNORECASE)
-_SPANS = {
+_RATE = re.compile(
+    r"\b(?:per|each|every|an?(?=\s+(?:hour|day|week|month|year|minute)\b))\s+([^\W\d_]+)", re.IGNORECASE
+)
+_ADVERBS = {
     "hour": "hourly",
     "day": "daily",
     "week": "weekly",
     "month": "monthly",
-    "year": "yearly|annually",
-    "minute": "per minute",
+    "year": "(?:yearly|annual(?:ly)?)",
 }
 _SINGULAR = {
     "hr": "hour",
@@ -129,10 +139,14 @@ _SINGULAR = {
 }
 
 
+def _named(name: str) -> Unit:
+    return _UNITS.get(name) or _UNITS[name.lower()]
+
+
 def unit_before(text: str) -> tuple[Unit, int] | None:
     """The currency that a text ends with, and the length of what spells it."""
     match = _BEFORE.search(text)
-    return None if match is None else (_CURRENCIES[match[0].strip()], len(match[0]))
+    return None if match is None else (_named(match[0].strip()), len(match[0]))
 
 
 def unit_after(text: str, at: int, currency: Unit | None = None) -> tuple[Unit, int] | None:
@@ -146,7 +160,7 @@ def unit_after(text: str, at: int, currency: Unit | None = None) -> tuple[Unit, 
     match = _AFTER.match(text, at)
     if match is None:
         return _per(currency, text, at) if currency else None
-    unit = _UNITS[match["unit"]]
+    unit = _named(match["unit"])
     line = text.rfind("\n", 0, at) + 1
     if match["unit"] == "$" and text.count("$", line, at) % 2:
         # It closes a formula.
@@ -184,15 +198,20 @@ def asked(question: str) -> list[Unit]:
 
 
 def rates_in(sentence: str, units: Mapping[str, Unit]) -> dict[str, Unit]:
-    """The units that are asked for "per hour", "each day" or "weekly"."""
-    spans = [
-        word
-        for word, adverb in _SPANS.items()
-        if re.search(rf"\b(?:(?:per|an?|each|every)\s+{word}|{adverb})\b", sentence, re.IGNORECASE)
-    ]
-    if len(spans) != 1:
+    """The units that are asked for "per hour", "each bag" or "weekly"."""
+    words = {word.lower().removesuffix("s") for word in _RATE.findall(sentence)}
+    words |= {
+        word for word, adverb in _ADVERBS.items() if re.search(rf"\b{adverb}\b", sentence, re.IGNORECASE)
+    }
+    if len(words) != 1:
         return {}
-    return {one.dimension: one for unit in units.values() for one in (_by(unit, spans[0]),)}
+    word = words.pop()
+    return {
+        one.dimension: one
+        for unit in units.values()
+        if "/" not in unit.dimension
+        for one in (_by(unit, word),)
+    }
 
 
 _SCALES: Final = {
