@@ -20,8 +20,8 @@ import numpy as np
 
 from confroute import Cascade, Message, Request, TokenLogprob
 from confroute.asks import Evidence
-from confroute.demo.calibrate import right
-from confroute.demo.questions import CALIBRATION, SYSTEM, Graded
+from confroute.demo.calibrate import is_right
+from confroute.demo.questions import CALIBRATION, SYSTEM, GradedQuestion
 from confroute.flow import drive
 from confroute.models.local import LocalModel
 from confroute.policy.reuse import DraftReuse
@@ -41,7 +41,7 @@ def questions(sums):
     yield from CALIBRATION
     for _ in range(sums):
         a, b = chance.randint(11, 999), chance.randint(11, 99)
-        yield Graded(question=f"What is {a} + {b}?", accepted=(str(a + b),))
+        yield GradedQuestion(question=f"What is {a} + {b}?", accepted=(str(a + b),))
 
 
 def messages(asked):
@@ -72,8 +72,8 @@ def answered(mode, model, asked, draft, limit):
     spent = sum(used, Usage())
     return {
         "mode": mode,
-        "right": right(routed.generation.text, asked),
-        "draft_right": right(draft.text, asked),
+        "right": is_right(routed.generation.text, asked),
+        "draft_right": is_right(draft.text, asked),
         "kept": routed.decision.route == "edge",
         "input": spent.input_tokens,
         "output": spent.output_tokens,

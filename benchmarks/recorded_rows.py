@@ -6,7 +6,7 @@ nine_models_mmlu, nine_models_medmcqa: Llama-3.1 8B as edge, 405B as cloud, as r
 costs in USD. gsm8k_x48: sampled answers of Llama-2-13B; in an order drawn once (seed 0) the first is the draft and the next ten are the
 samples; the cloud is GPT-4-1106's recorded correctness. gsm8k_x48_vote: the edge's answer is what most of these eleven say, all of which are paid
 for; the share that says otherwise is its signal. Neither tokens nor costs are recorded there: both are billed by RouteLLM's prices
-(0.24 and 24.7 USD a million tokens) at four characters a token, for the prompt and an answer as long as the edge's.
+(0.24 and 24.7 USD per million tokens) at four characters a token, for the prompt and an answer as long as the edge's.
 qwen_edge_mmlu, qwen_edge_gsm8k: as they are, one file a benchmark.
 """
 

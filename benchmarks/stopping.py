@@ -70,8 +70,10 @@ def thresholds_of(values, most):
 
 def prior_of(kind, values, meanings, n, eps):
     """Fitted to calls by what each kind of signal saw of them."""
-    counts = meanings if kind == "semantic_entropy" else (values * n).round().astype(int)
-    return KINDS[kind][1].fit(counts.tolist(), [n] * len(counts), eps=eps)
+    if kind == "semantic_entropy":
+        # The draft is one of the answers.
+        return EwensMixture.fit(meanings.tolist(), [n + 1] * len(meanings), eps=eps)
+    return BetaBinomial.fit((values * n).round().astype(int).tolist(), [n] * len(values), eps=eps)
 
 
 def main():

@@ -88,7 +88,7 @@ def main() -> None:
         print(json.dumps({"tokens": asked.tokens, "repeats": asked.repeats, "rows": rows}))
         return
     print(f"{asked.tokens} tokens, {asked.repeats} repeats; microseconds")
-    print(f"{'signal':<26} {'least':>7} {'median':>7} {'95 %':>7}  alternatives a token")
+    print(f"{'signal':<26} {'least':>7} {'median':>7} {'95 %':>7}  alternatives per token")
     for row in rows:
         times = f"{row['least_us']:>7} {row['median_us']:>7} {row['p95_us']:>7}"
         print(f"{row['signal']:<26} {times}  {row['alternatives']}")

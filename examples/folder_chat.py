@@ -33,15 +33,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("questions", nargs="+")
     parser.add_argument("--cloud-model", default="qwen2.5-coder-1.5b")
-    parser.add_argument("--threshold", type=float, default=0.25, help="nats a token")
+    parser.add_argument("--threshold", type=float, default=0.25, help="nats per token")
     parser.add_argument("--stream", choices=("verify", "prefix"), default="verify")
-    given = parser.parse_args()
+    args = parser.parse_args()
     Settings.tokenizer = str.split
     Settings.embed_model = LocalEmbedding()
     index = VectorStoreIndex.from_documents(SimpleDirectoryReader(FOLDER).load_data())
-    with ModelServer(given.cloud_model, max_tokens=24) as server:
+    with ModelServer(args.cloud_model, max_tokens=24) as server:
         cloud = OpenAILike(
-            model=given.cloud_model,
+            model=args.cloud_model,
             api_base=server.url,
             api_key="none",
             is_chat_model=True,
@@ -49,9 +49,9 @@ def main() -> None:
             max_retries=0,
         )
         edge = LocalLLM(model="smollm2-135m", max_tokens=24)
-        llm = ConfRouteLLM(edge=edge, cloud=cloud, policy=policy(given.threshold, given.stream))
+        llm = ConfRouteLLM(edge=edge, cloud=cloud, policy=policy(args.threshold, args.stream))
         engine = index.as_chat_engine(chat_mode="condense_plus_context", llm=llm, similarity_top_k=1)
-        for question in given.questions:
+        for question in args.questions:
             print(f"\n> {question}")
             start, first = time.perf_counter(), None
             with record() as decisions:

@@ -17,9 +17,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cloud-model", default="qwen2.5-coder-1.5b")
     parser.add_argument("--judge-model", default="qwen2.5-coder-1.5b")
-    given = parser.parse_args()
+    args = parser.parse_args()
 
-    judge = Judge(panel=(f"local:{given.judge_model}",), concurrency=1, max_tokens=96)
+    judge = Judge(panel=(f"local:{args.judge_model}",), concurrency=1, max_tokens=96)
     (comparison,) = judge.compare(
         [Pair(id="1", question="What is 9 + 8?", a="9 + 8 is 17.", b="It is 18.", reference="17")]
     )
@@ -31,7 +31,7 @@ if __name__ == "__main__":
 
     labeller = Labeller(
         edge=resolve("local:smollm2-135m"),
-        cloud=resolve(f"local:{given.cloud_model}"),
+        cloud=resolve(f"local:{args.cloud_model}"),
         source="correctness",
         max_tokens=4,
     )

@@ -45,7 +45,7 @@ def client(server: ModelServer, model: str) -> ChatOpenAI:
     )
 
 
-def told(messages: Sequence[BaseMessage]) -> None:
+def print_steps(messages: Sequence[BaseMessage]) -> None:
     """Print what an agent did."""
     for message in messages:
         for call in getattr(message, "tool_calls", ()):
@@ -67,7 +67,7 @@ def run_agent(server: ModelServer, policy: Cascade) -> None:
     print(f"agent: {TASK}")
     with record() as decisions:
         done = agent.invoke({"messages": [HumanMessage(TASK)]}, {"recursion_limit": 12})
-    told(done["messages"][1:])
+    print_steps(done["messages"][1:])
     explained(decisions)
 
 
@@ -94,12 +94,12 @@ def run_stream(name: str, server: ModelServer, policy: Cascade) -> None:
 def main() -> None:
     """Serve both models, then an agent and two ways to stream."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threshold", type=float, default=0.25, help="nats a token")
-    given = parser.parse_args()
-    gates = (Gate(signal=TokenLogprob(), threshold=Threshold(value=given.threshold)),)
+    parser.add_argument("--threshold", type=float, default=0.25, help="nats per token")
+    args = parser.parse_args()
+    gates = (Gate(signal=TokenLogprob(), threshold=Threshold(value=args.threshold)),)
     early = Prefix(
-        commit=Threshold(value=given.threshold),
-        cut=Threshold(value=max(given.threshold, 0.6)),
+        commit=Threshold(value=args.threshold),
+        cut=Threshold(value=max(args.threshold, 0.6)),
         tokens=4,
         least=4,
     )
@@ -107,8 +107,8 @@ def main() -> None:
         run_agent(server, Cascade(gates=gates))
         run_stream("verify", server, Cascade(gates=gates))
         run_stream("prefix", server, Cascade(gates=gates, prefix=early))
-        asked = [body["model"] for body in server.bodies]
-        print(f"{asked.count(CLOUD)} requests reached the cloud, {asked.count(EDGE)} the served edge")
+        requested = [body["model"] for body in server.bodies]
+        print(f"{requested.count(CLOUD)} requests reached the cloud, {requested.count(EDGE)} the served edge")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ class ShortToEdge:
     tiers = ("edge", "cloud")
 
     def flow(self, request: Request) -> AskGenerator[Routed]:
-        """Yield what is wanted, receive it, return the routed answer."""
+        """Yield what is needed, receive it, return the routed answer."""
         tier = "edge" if len(request.asked) < 40 else "cloud"
         evidence = yield Final(tier=tier)
         decision = Decision(

@@ -1,7 +1,7 @@
 """A production set-up: a budget in Redis, a circuit breaker, audits, a decision log and OpenTelemetry.
 
 The edge is a local model. The cloud is a server on loopback that breaks down for a while, to show what happens then. Where
-`redis-server` is not installed the state stands in SQLite, which serves one machine.
+`redis-server` is not installed the state is kept in SQLite, which serves one machine.
 """
 
 import shutil
@@ -61,7 +61,7 @@ def router(cloud_url: str, where: str) -> ChatConfRoute:
     """Budget around audits around the cascade; a breaker for the cloud."""
     cascade = Cascade.of(
         TokenLogprob(),
-        0.0,  # nothing is certain enough: every call wants the cloud
+        0.0,  # nothing is certain enough: every call goes to the cloud
         rules=(KeepPrivate(patterns=(r"(?i)\bsalary\b",)),),
         on_cloud_error="edge",
     )
@@ -94,9 +94,9 @@ if __name__ == "__main__":
         routed = router(server.url, where)
         for text in ("What is 1 + 1?", "My salary?", *["What is 1 + 1?"] * 4):
             with deadline(120):
-                told = routed.invoke(text).response_metadata["confroute"]
+                decision = routed.invoke(text).response_metadata["confroute"]
             print(
-                f"{told['route']} ({told['stage']}{', degraded' if told['degraded'] else ''}): {told['reason']}"
+                f"{decision['route']} ({decision['stage']}{', degraded' if decision['degraded'] else ''}): {decision['reason']}"
             )
         background.wait()
     stop()

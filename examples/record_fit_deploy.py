@@ -9,7 +9,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from confroute import Cascade, record
+from confroute import load_policy, record
 from confroute.cli import main as confroute
 from confroute.fitting import MaxLoss, fit
 from confroute.recording import Row, read_rows
@@ -25,12 +25,12 @@ EDGE = "smollm2-135m"
 
 
 def question(country: str) -> str:
-    """What is asked."""
+    """The question about a country."""
     return f"What is the capital of {country}?"
 
 
 def prompts() -> list[dict[str, object]]:
-    """A line of the prompt file each, with what the cloud said."""
+    """The lines of the prompt file, each with the cloud's answer."""
     return [
         {"id": country, "prompt": question(country), "cloud": {"text": city, "quality": 1.0}}
         for country, city in PAIRS
@@ -38,7 +38,7 @@ def prompts() -> list[dict[str, object]]:
 
 
 def graded(row: Row) -> Row:
-    """By a rule of our own: whether the answer names the city."""
+    """Grade by a rule of our own: whether the answer names the city."""
     right = dict(PAIRS)[row.id].lower() in (row.edge.text or "").lower()
     return replace(row, edge=replace(row.edge, quality=float(right)))
 
@@ -47,7 +47,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cloud-model", default="qwen2.5-coder-1.5b")
     parser.add_argument("--max-loss", type=float, default=0.3, help="mean loss to the cloud")
-    given = parser.parse_args()
+    args = parser.parse_args()
 
     Path("prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in prompts()), encoding="utf-8")
     confroute(
@@ -55,7 +55,7 @@ if __name__ == "__main__":
     )
 
     fitted = fit(
-        map(graded, read_rows("run.jsonl")), MaxLoss(alpha=given.max_loss), signal="token_logprob.mean"
+        map(graded, read_rows("run.jsonl")), MaxLoss(alpha=args.max_loss), signal="token_logprob.mean"
     )
     fitted.save("policy.json")
     print("edge alone:", f"{fitted.front.edge.quality:.2f} right")
@@ -64,8 +64,8 @@ if __name__ == "__main__":
 
     router = ChatConfRoute(
         edge=ChatLocal(model=EDGE, max_tokens=9),
-        cloud=ChatLocal(model=given.cloud_model, dtype="auto", max_tokens=9),
-        policy=Cascade.load("policy.json"),
+        cloud=ChatLocal(model=args.cloud_model, dtype="auto", max_tokens=9),
+        policy=load_policy("policy.json"),
     )
     with record() as decisions:
         for country in ("France", "Kyrgyzstan"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -14,6 +15,7 @@ from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import run_in_executor
 
 from confroute.decision import Routed
+from confroute.error_notes import note_answer
 from confroute.errors import RequestError
 from confroute.flow import Policy
 from confroute.hosts.dispatch import Dispatcher
@@ -21,6 +23,7 @@ from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.hosts.requests import request_of
 from confroute.hosts.tool_calls import with_verdict
+from confroute.models.provider_answers import answer_behind, ends_by_reason
 from confroute.models.resilience import Limits
 from confroute.streaming import ChunkLogprobs
 from confroute.text_extraction import texts_in
@@ -39,12 +42,14 @@ from langchain_confroute.messages import (
     to_core,
     to_generation,
     with_decision,
+    with_wordless_answer,
     without_logprobs,
 )
 from langchain_confroute.models import PER_SAMPLE, Model, TierModel, chat_of, kwargs_of, max_tokens_of
 from langchain_confroute.options import options_of, tags_of
-from langchain_confroute.run import Escaped, Opened, RoutedCall, aclose, close
+from langchain_confroute.run import Escaped, Opened, RoutedCall, aclose, around, close
 from langchain_confroute.structured import Shape
+from langchain_confroute.withheld import Gate
 
 C = TypeVar("C")
 TAGS: dict[str, tuple[str, ...]] = {
@@ -52,6 +57,11 @@ TAGS: dict[str, tuple[str, ...]] = {
     **{role: ("nostream", f"confroute:{role}") for role in ("draft", "sample", "prompt")},
     "final": ("confroute:final",),
 }
+
+
+def _shielded(call: ModelCall, config: RunnableConfig) -> AbstractContextManager[None]:
+    """Where a draft is made: graphs in it add the handlers around the call to those that they are given."""
+    return nullcontext() if call.role == "final" else around(config)
 
 
 class HostedRunnable(ABC, Generic[C]):
@@ -73,20 +83,32 @@ class HostedRunnable(ABC, Generic[C]):
         runnable, inputs, config, kwargs, listener = self._work(call)
         start = time.perf_counter()
         try:
-            answer = runnable.invoke(inputs, config, **kwargs)
+            with _shielded(call, config):
+                answer = runnable.invoke(inputs, config, **kwargs)
             return self._read(answer, call, listener, time.perf_counter() - start)
         except compat.bubble_ups() as error:
             raise Escaped(error) from error
+        except Exception as error:
+            flawed = self._flawed(error, call)
+            if flawed is None:
+                raise
+            return [flawed]
 
     async def acall(self, call: ModelCall) -> list[Generation]:
         """See `HostModel`."""
         runnable, inputs, config, kwargs, listener = self._work(call)
         start = time.perf_counter()
         try:
-            answer = await runnable.ainvoke(inputs, config, **kwargs)
+            with _shielded(call, config):
+                answer = await runnable.ainvoke(inputs, config, **kwargs)
             return self._read(answer, call, listener, time.perf_counter() - start)
         except compat.bubble_ups() as error:
             raise Escaped(error) from error
+        except Exception as error:
+            flawed = self._flawed(error, call)
+            if flawed is None:
+                raise
+            return [flawed]
 
     def stream(self, call: ModelCall) -> Generator[C | Generation, None, None]:
         """See `HostModel`."""
@@ -100,7 +122,8 @@ class HostedRunnable(ABC, Generic[C]):
             raise Escaped(error) from error
         finally:
             close(items)
-        yield from self._read(add_up(chunks), call, listener, time.perf_counter() - start)
+        for answer in self._read(add_up(chunks), call, listener, time.perf_counter() - start):
+            yield self._ended(answer)
 
     async def astream(self, call: ModelCall) -> AsyncGenerator[C | Generation, None]:
         """See `HostModel`."""
@@ -115,7 +138,23 @@ class HostedRunnable(ABC, Generic[C]):
         finally:
             await aclose(items)
         for answer in self._read(add_up(chunks), call, listener, time.perf_counter() - start):
-            yield answer
+            yield self._ended(answer)
+
+    def _flawed(self, error: Exception, call: ModelCall) -> Generation | None:
+        """The answer behind an error of the client's: of a draft a flaw, of the last answer its bill; None where there is none."""
+        answer = answer_behind(error)
+        if answer is None:
+            return None
+        note_answer(error, answer.usage)
+        if call.role == "final":
+            return None
+        flaw = f"the client cannot read it ({type(error).__name__})"
+        return replace(answer, flaw=flaw, raw=AIMessage(answer.text), model=answer.model or self.facts.model)
+
+    def _ended(self, answer: Generation) -> Generation:
+        """The answer of a stream, flagged where the stream gave no reason to end."""
+        whole = not self.facts.streams or not answer.text or ends_by_reason(answer.raw.response_metadata)
+        return answer if whole else replace(answer, unfinished=True)
 
     def _checked(self, chunk: Any) -> Any:
         return chunk
@@ -236,7 +275,8 @@ class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
 
     def end(self, routed: Routed, record: dict[str, JSON]) -> Iterable[AIMessageChunk]:
         """See `RoutedCall`."""
-        if self.ending is None:
+        # Of an empty answer nothing that can be read was shown: the draft follows in its place.
+        if self.ending is None or (routed.decision.degraded and not self.ending.shown):
             return in_chunks(self.result(routed, record))
         return [self.ending.last(record)]
 
@@ -259,30 +299,40 @@ class HostedChat(HostedRunnable[AIMessage]):
         """See `HostModel`."""
         if not self._tier.sync_only:
             # Not the base's: one coroutine less in every call.
-            runnable, messages, config, kwargs, _ = self._work(call)
+            runnable, messages, config, kwargs, gate = self._work(call)
             start = time.perf_counter()
             try:
-                answer = await runnable.ainvoke(messages, config, **kwargs)
-                return self._read(answer, call, None, time.perf_counter() - start)
+                with _shielded(call, config):
+                    answer = await runnable.ainvoke(messages, config, **kwargs)
+                return self._read(answer, call, gate, time.perf_counter() - start)
             except NotImplementedError:
                 # ChatHuggingFace around a local pipeline has no async form and does not fall back to a thread.
                 self._tier.sync_only = True
             except compat.bubble_ups() as error:
                 raise Escaped(error) from error
+            except Exception as error:
+                flawed = self._flawed(error, call)
+                if flawed is None:
+                    raise
+                return [flawed]
         return await run_in_executor(None, self.call, call)
 
     def _work(self, call: ModelCall) -> tuple[Any, Any, RunnableConfig, Mapping[str, Any], Any]:
         about, tier = self._about, self._tier
         form: Any = tier.form(call)
+        gate = None
         if about.opened is not None:
             config = about.opened.child(*TAGS[call.role])
+            if call.role != "final":
+                gate = about.gate(draft=call.role == "draft", streamed=call.streamed)
+                config = gate.config(config)
         else:
             config, chat = RunnableConfig(callbacks=[]), chat_of(form)
             form = form if chat is None else compat.SilentModel(chat, kwargs_of(form))
         if call.streamed:
             about.hides_logprobs = call.logprobs and tier.asks_logprobs and "logprobs" not in about.kwargs
         if call.messages is not None:  # a signal's prompt goes without the caller's tools and stops
-            return form, from_core(call.messages), config, {}, None
+            return form, from_core(call.messages), config, {}, gate
         kwargs = dict(about.kwargs)
         if kwargs and tier.chat is not None:
             kwargs = own_settings(kwargs, tier.provider)
@@ -294,7 +344,7 @@ class HostedChat(HostedRunnable[AIMessage]):
             self._given(call),
             config,
             kwargs if about.stop is None else {**kwargs, "stop": about.stop},
-            None,
+            gate,
         )
 
     def _given(self, call: ModelCall) -> list[BaseMessage]:
@@ -327,12 +377,18 @@ class HostedChat(HostedRunnable[AIMessage]):
             raise RequestError(msg)
         return chunk
 
-    def _read(self, answer: Any, call: ModelCall, listener: None, latency_s: float) -> list[Generation]:
+    def _read(
+        self, answer: Any, call: ModelCall, listener: Gate | None, latency_s: float
+    ) -> list[Generation]:
         if isinstance(answer, _Answers):
             return [one for message in answer for one in self._read(message, call, listener, latency_s)]
         generation = to_generation(self._checked(answer), latency_s=latency_s)
+        if listener is not None:
+            listener.answers = (answer,)
         shape = self._about.plan.shape
-        if shape is None or call.role in {"final", "prompt"}:
+        if call.role == "final":
+            return [with_wordless_answer(generation)]
+        if shape is None or call.role == "prompt":
             return [generation]
         return [with_verdict(generation, shape.judge(self._tier.name, answer))]
 

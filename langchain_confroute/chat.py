@@ -23,7 +23,9 @@ from typing_extensions import override
 from confroute.errors import PolicyError
 from confroute.flow import Policy
 from confroute.hosts.logprob_fallback import LogprobFallback
-from confroute.hosts.requests import advertised_window, check_policy
+from confroute.hosts.model import ModelFacts
+from confroute.hosts.options import refuse_several
+from confroute.hosts.requests import advertised_window, check_policy, with_one_retry_layer
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade
 from confroute.policy.files import refuse_path
@@ -42,6 +44,7 @@ from langchain_confroute.models import (
 )
 from langchain_confroute.options import config_specs, refuse_misplaced
 from langchain_confroute.run import (
+    InOrder,
     arun_chain,
     astream_chain,
     release_escaped,
@@ -51,7 +54,7 @@ from langchain_confroute.run import (
 from langchain_confroute.structured import Shape, Structured, Tool, ToolCalls, value_of
 
 
-class ChatConfRoute(BaseChatModel):
+class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
     """A chat model that answers on its edge model where that can be trusted, and on its cloud model where not.
 
     Setup
@@ -149,6 +152,8 @@ class ChatConfRoute(BaseChatModel):
     _shape: Shape | None = PrivateAttr(default=None)
     _last_tools: tuple[Any, Any, Mapping[str, Any], ChatConfRoute] | None = PrivateAttr(default=None)
     _plan_made: Plan | None = PrivateAttr(default=None)
+    # Of all copies together: agents make one at every step.
+    _fallback: LogprobFallback = PrivateAttr(default_factory=LogprobFallback)
 
     if not TYPE_CHECKING:  # the signature made from the fields is the better one
 
@@ -183,7 +188,7 @@ class ChatConfRoute(BaseChatModel):
             plan = self._plan_made = self._plan_of(settings)
         return plan
 
-    def _plan_of(self, settings: tuple[Any, ...], fallback: LogprobFallback | None = None) -> Plan:
+    def _plan_of(self, settings: tuple[Any, ...]) -> Plan:
         edge, cloud = resolve_model(self.edge, "edge"), resolve_model(self.cloud, "cloud")
         if same_model(edge, cloud):
             msg = f"edge and cloud are the same model ({model_name(edge)}): routing between them decides nothing"
@@ -200,10 +205,10 @@ class ChatConfRoute(BaseChatModel):
             made_from=settings,
             tiers=tiers,
             models={**tiers, **{name: self._member(name, model) for name, model in self.members.items()}},
-            fallback=fallback or LogprobFallback(),
+            fallback=self._fallback,
             shape=self._shape,
             policy=self.policy,
-            limits={"edge": self._limits("edge_limits"), "cloud": self._limits("cloud_limits")},
+            limits={name: self._limits(f"{name}_limits", tier.facts) for name, tier in tiers.items()},
             stop=self.stop or None,
             tags=tuple(self.tags or ()),
             keep_logprobs=self.keep_logprobs,
@@ -213,7 +218,7 @@ class ChatConfRoute(BaseChatModel):
         if self._shape is None:
             return TierModel(name, model)
         try:
-            return TierModel(name, self._shape.applied(name, model))
+            return TierModel(name, self._shape.applied(name, model), shaped=True)
         except (NotImplementedError, AttributeError, ValueError) as error:
             # An edge that cannot do it is passed over; a cloud that cannot leaves nobody to answer.
             if name == "cloud":
@@ -226,17 +231,21 @@ class ChatConfRoute(BaseChatModel):
             raise PolicyError(msg)
         return self._tier(name, resolve_model(model, name))
 
-    def _limits(self, name: str) -> Limits:
+    def _limits(self, name: str, facts: ModelFacts) -> Limits:
         limits: Limits = getattr(self, name)
-        if name in self.model_fields_set:
-            return limits
-        attempts = limits.attempts if self.max_retries is None else self.max_retries + 1
-        return replace(limits, timeout_s=self.timeout, attempts=attempts)
+        if name not in self.model_fields_set:
+            attempts = limits.attempts if self.max_retries is None else self.max_retries + 1
+            limits = replace(limits, timeout_s=self.timeout, attempts=attempts)
+        return with_one_retry_layer(limits, facts, name.removesuffix("_limits"))
+
+    def remember_with(self, fallback: LogprobFallback) -> None:
+        """Share what models refuse with other routers."""
+        self._fallback, self._plan_made = fallback, None
 
     def _shaped(self, shape: Shape) -> ChatConfRoute:
         copy = self.model_copy()
         copy._shape, copy._last_tools = shape, None
-        copy._plan_made = copy._plan_of(copy._settings(), self._plan.fallback)
+        copy._plan_made = copy._plan_of(copy._settings())
         return copy
 
     def _for_tools(self, kwargs: Mapping[str, Any]) -> tuple[ChatConfRoute, Mapping[str, Any]]:
@@ -261,6 +270,7 @@ class ChatConfRoute(BaseChatModel):
         router = self
         if kwargs:
             refuse_misplaced(kwargs)
+            refuse_several(kwargs, "the call")
             if "tools" in kwargs:
                 router, kwargs = self._for_tools(kwargs)
         plan = router._plan

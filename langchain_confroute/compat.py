@@ -6,11 +6,17 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.callbacks import (
+    AsyncCallbackHandler,
+    AsyncCallbackManagerForLLMRun,
+    BaseCallbackHandler,
+    CallbackManagerForLLMRun,
+)
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
+from langchain_core.tracers.base import AsyncBaseTracer, BaseTracer
 
 M = TypeVar("M", bound=BaseChatModel)
 StreamingHandler = _StreamingCallbackHandler
@@ -42,6 +48,12 @@ def provider_of(model: BaseChatModel) -> str | None:
         (_PROVIDERS[base.__name__] for base in type(model).__mro__ if base.__name__ in _PROVIDERS), None
     )
     return named or model._get_ls_params().get("ls_provider")
+
+
+def streams(model: BaseChatModel) -> bool:
+    """Whether a model's class has a stream of its own."""
+    own = type(model)
+    return own._stream is not BaseChatModel._stream or own._astream is not BaseChatModel._astream
 
 
 class SilentModel:
@@ -97,6 +109,30 @@ def _with_info(chunk: ChatGenerationChunk) -> AIMessageChunk:
         return message
     metadata = {**chunk.generation_info, **message.response_metadata}
     return message.model_copy(update={"response_metadata": metadata})
+
+
+# Handlers that do nothing with tokens, or only write them into a trace.
+_PLAIN_HANDLERS = (BaseCallbackHandler, AsyncCallbackHandler, BaseTracer, AsyncBaseTracer)
+
+
+def shows_tokens(handler: BaseCallbackHandler) -> bool:
+    """Whether a handler does something with an answer's tokens as they come."""
+    if isinstance(handler, StreamingHandler):
+        return True
+    return any(
+        getattr(type(handler), event, None) not in [getattr(plain, event) for plain in _PLAIN_HANDLERS]
+        for event in ("on_llm_new_token", "on_stream_event")
+    )
+
+
+# Where LangGraph keeps, among a call's `configurable`, what the graphs inside a graph stream to.
+GRAPH_STREAMS = ("__pregel_stream",)
+
+
+def shows_messages_of_graphs(handler: object) -> bool:
+    """Whether a handler is LangGraph's, which shows whatever messages a graph's nodes return."""
+    # By name: LangGraph has it in a private module, and it may not be installed.
+    return any(base.__name__ == "StreamMessagesHandler" for base in type(handler).__mro__)
 
 
 def bubble_ups() -> tuple[type[Exception], ...]:

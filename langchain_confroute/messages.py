@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from typing import Any
@@ -21,12 +22,16 @@ from langchain_core.messages import (
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.messages.tool import tool_call_chunk
 
+from confroute.decision import recorded_usage
 from confroute.hosts.options import read_documents
+from confroute.hosts.tool_calls import canonical_text
 from confroute.models.provider_answers import (
-    chunk_logprobs,
-    finish_of,
+    ChunkTokens,
+    chunk_tokens,
     is_role,
-    read_logprobs,
+    read_answer_logprobs,
+    read_finish,
+    read_usage,
     role_of,
 )
 from confroute.text_extraction import texts_in
@@ -50,6 +55,9 @@ _PROFILE_KEYS = {
 # `message.text` and `message.tool_calls` hold these.
 _READ_ELSEWHERE = ("text", "tool_use", "tool_call", "function_call", "invalid_tool_call")
 _TEXT_KEYS = ("title", "context", "text", "reasoning", "thinking", "summary", "content", "source")
+# Blocks of an answer that alone are not one, and what stands beside the content.
+_WORDS_OR_THOUGHTS = ("text", "thinking", "reasoning", "redacted_thinking")
+_WORDLESS = ("tool_calls", "function_call", "audio", "refusal")
 _WORDS = re.compile(r"\s*\S+\s*$|\s*\S+|\s+")
 
 
@@ -179,28 +187,52 @@ def to_generation(message: BaseMessage, *, latency_s: float = 0.0) -> Generation
     """One answer as the core sees it; the message itself is kept as `raw`."""
     metadata, content = message.response_metadata, message.content
     usage = getattr(message, "usage_metadata", None)
-    reason = metadata.get("finish_reason") or metadata.get("stop_reason") or metadata.get("done_reason")
-    scored = read_logprobs(metadata["logprobs"]) if "logprobs" in metadata else None
+    scored = read_answer_logprobs(metadata)
+    # What LangChain writes on an answer from its cache, beside the tokens that it cost once.
+    from_cache = isinstance(usage, Mapping) and usage.get("total_cost") == 0
     return Generation(
         text=content if isinstance(content, str) else text_of(message),
         logprobs=None if scored is None else scored.logprobs,
         tokens=None if scored is None else scored.tokens,
         top_logprobs=None if scored is None else scored.alternatives,
-        usage=None
-        if not usage
-        else Usage(input_tokens=usage["input_tokens"], output_tokens=usage["output_tokens"]),
-        finish=finish_of(reason),
+        usage=Usage() if from_cache else _usage(metadata, usage),
+        finish=read_finish(metadata),
         model=metadata.get("model_name") or metadata.get("model"),
         latency_s=latency_s,
+        from_cache=from_cache,
         raw=message,
     )
+
+
+def _usage(metadata: Mapping[str, Any], usage: object) -> Usage | None:
+    """Tokens billed: of a router's answer those of all its models."""
+    record = metadata.get(KEY)
+    return recorded_usage(record) if isinstance(record, Mapping) else read_usage(usage)
+
+
+def with_wordless_answer(generation: Generation) -> Generation:
+    """An answer without words as one that can be told from no answer: its tool calls, images, audio or refusal."""
+    message = generation.raw
+    if generation.text.strip() or generation.answer is not None or not isinstance(message, AIMessage):
+        return generation
+    blocks = message.content if not isinstance(message.content, str) else ()
+    kept = [one for one in blocks if not (isinstance(one, Mapping) and one.get("type") in _WORDS_OR_THOUGHTS)]
+    said = [
+        message.tool_calls,
+        message.invalid_tool_calls,
+        kept,
+        *map(message.additional_kwargs.get, _WORDLESS),
+    ]
+    held = [one for one in said if one]
+    return replace(generation, answer=canonical_text(held)) if held else generation
 
 
 def extract_token_logprobs(message: BaseMessage) -> tuple[float, ...] | None:
     """The natural log-probability of each token of an answer.
 
     Read from `response_metadata["logprobs"]`: OpenAI's `{"content": [...]}`, the flat list of newer Ollama servers
-    (dictionaries or objects), and the old completions form `{"token_logprobs": [...]}`.
+    (dictionaries or objects), and the old completions form `{"token_logprobs": [...]}`; or from the provider's whole answer,
+    where an integration keeps that in `response_metadata`.
 
     Returns
     -------
@@ -216,7 +248,7 @@ def extract_token_logprobs(message: BaseMessage) -> tuple[float, ...] | None:
     >>> extract_token_logprobs(AIMessage("4")) is None
     True
     """
-    scored = read_logprobs(message.response_metadata.get("logprobs"))
+    scored = read_answer_logprobs(message.response_metadata)
     return None if scored is None else scored.logprobs
 
 
@@ -228,14 +260,15 @@ def extract_tokens(message: BaseMessage) -> tuple[str, ...] | None:
     >>> extract_tokens(AIMessage("4", response_metadata={"logprobs": [{"token": "4", "logprob": -0.25}]}))
     ('4',)
     """
-    scored = read_logprobs(message.response_metadata.get("logprobs"))
+    scored = read_answer_logprobs(message.response_metadata)
     return None if scored is None else scored.tokens
 
 
-def chunk_scores(chunk: BaseMessage) -> tuple[float, ...] | None:
+def chunk_scores(chunk: BaseMessage) -> ChunkTokens:
     """Log-probabilities of one chunk of a stream: empty if it holds no text, None if it does and they are unknown."""
-    found = chunk.response_metadata.get("logprobs")
-    return chunk_logprobs(None if found is None else read_logprobs(found), has_text=bool(chunk.content))
+    metadata = chunk.response_metadata
+    scored = read_answer_logprobs(metadata) if metadata else None
+    return chunk_tokens(scored, has_text=bool(text_of(chunk)))
 
 
 def with_decision(message: AIMessage, record: dict[str, JSON], *, drop_logprobs: bool) -> AIMessage:
@@ -311,10 +344,10 @@ def in_chunks(message: AIMessage) -> Iterator[AIMessageChunk]:
 class Ending:
     """Watches a native stream so that the decision comes with its last chunk, and with no other."""
 
-    __slots__ = ("_id", "_last", "begun")
+    __slots__ = ("_id", "_last", "begun", "shown")
 
     def __init__(self) -> None:
-        self.begun = False
+        self.begun = self.shown = False
         self._id: str | None = None
         self._last: AIMessageChunk | None = None
 
@@ -322,6 +355,7 @@ class Ending:
         """The chunk, or None while it has to wait for the decision."""
         piece = chunk if isinstance(chunk, AIMessageChunk) else as_chunk(chunk)
         self.begun, self._id = True, piece.id or self._id
+        self.shown = self.shown or bool(piece.content or piece.tool_call_chunks)
         if piece.chunk_position == "last" and self._last is None:
             self._last = piece
             return None

@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from typing_extensions import NotRequired, override
 
 from confroute.errors import MissingExtraError, PolicyError
+from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade, Ruling
 from confroute.types import Request
@@ -202,6 +203,7 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
             **{name: value for name, value in limits.items() if value is not None},
         }
         self._routers: OrderedDict[tuple[int, Cascade], ChatConfRoute] = OrderedDict()
+        self._fallback = LogprobFallback()
 
     @override
     def wrap_model_call(
@@ -247,13 +249,18 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
         try:
             found = self._routers.get(key)
         except TypeError:  # a rule or signal of the user's own that cannot be hashed
-            return ChatConfRoute(cloud=cloud, policy=policy, **self._settings)
+            return self._made(cloud, policy)
         # An id may be given to another object once its first owner is gone.
         if found is None or found.cloud is not cloud:
-            found = self._routers[key] = ChatConfRoute(cloud=cloud, policy=policy, **self._settings)
+            found = self._routers[key] = self._made(cloud, policy)
             while len(self._routers) > _ROUTERS:
                 self._routers.popitem(last=False)
         return found
+
+    def _made(self, cloud: Any, policy: Cascade) -> ChatConfRoute:
+        router = ChatConfRoute(cloud=cloud, policy=policy, **self._settings)
+        router.remember_with(self._fallback)
+        return router
 
     def _accounted(
         self, request: ModelRequest[Any], response: ModelResponse[Any]

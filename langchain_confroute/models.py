@@ -11,15 +11,18 @@ from langchain_core.messages import BaseMessage
 from langchain_core.output_parsers.base import BaseLLMOutputParser
 from langchain_core.runnables import Runnable, RunnableSequence
 from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.retry import RunnableRetry
 
-from confroute.errors import MissingExtraError, PolicyError
+from confroute.errors import MissingExtraError, PolicyError, RequestError
 from confroute.hosts.model import ModelCall, ModelFacts
-from confroute.hosts.requests import estimated_tokens
+from confroute.hosts.options import SEVERAL, refuse_several
+from confroute.hosts.requests import estimated_tokens, own_retries
 from confroute.models.resolution import in_catalogue
 from confroute.text_extraction import texts_in
 from langchain_confroute import compat
 from langchain_confroute.local import ChatLocal
 from langchain_confroute.messages import missing, to_core
+from langchain_confroute.withheld import Gate
 
 Model: TypeAlias = Runnable[Any, Any]
 # Its log-probabilities are objects that LangChain can write to an answer cache but not read back.
@@ -33,6 +36,15 @@ _CALLERS = (
     *("ls_structured_output_format", "stop", "n", "max_tokens", "logprobs", "top_logprobs"),
 )
 _WITHOUT = {"sample": PER_SAMPLE, "prompt": _CALLERS}
+_ENDPOINTS = (
+    "base_url",
+    "openai_api_base",
+    "azure_endpoint",
+    "anthropic_api_url",
+    "endpoint_url",
+    "endpoint",
+    "server_url",
+)
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict")
 
 
@@ -100,13 +112,22 @@ def kwargs_of(model: Model) -> dict[str, Any]:
     return {**kwargs_of(model.bound), **model.kwargs}
 
 
-def rebuild(model: Model, change: Callable[[Any], Model], *, without: Sequence[str] = ()) -> Model:
-    """The same bindings around a changed model, less the bound arguments named in `without`."""
+def rebuild(
+    model: Model, change: Callable[[Any], Model], *, without: Sequence[str] = (), quiet: bool = False
+) -> Model:
+    """The same bindings around a changed model, less the bound arguments named in `without`; `quiet` as in `_quiet`."""
     if not isinstance(model, RunnableBindingBase):
         return change(model)
-    kept = {name: value for name, value in model.kwargs.items() if name not in without}
-    bound = rebuild(model.bound, change, without=without)
-    return model.model_copy(update={"bound": bound, "kwargs": kept})
+    update: dict[str, Any] = {"bound": rebuild(model.bound, change, without=without, quiet=quiet)}
+    update["kwargs"] = {name: value for name, value in model.kwargs.items() if name not in without}
+    if quiet and model.config.get("callbacks"):
+        update["config"] = _quiet(model.config)
+    return model.model_copy(update=update)
+
+
+def _quiet(settings: Any) -> dict[str, Any]:
+    """The same settings with handlers that are told nothing of an answer's tokens."""
+    return {**settings, "callbacks": Gate(holds=False).callbacks(settings["callbacks"])}
 
 
 def same_model(edge: Model, cloud: Model) -> bool:
@@ -139,6 +160,12 @@ def with_settings(tier: str, model: Model, settings: Mapping[str, Any]) -> Model
     return rebuild(model, lambda inner: compat.fresh(inner, settings))
 
 
+def endpoint_of(chat: object) -> str:
+    """Where a model's calls go, as far as its settings tell; empty for its provider's own servers."""
+    values = (getattr(chat, name, None) for name in _ENDPOINTS)
+    return next((str(value).rstrip("/") for value in values if value), "")
+
+
 def model_name(model: Model) -> str:
     """The model's own name, for the record."""
     chat: Any = chat_of(model)
@@ -147,6 +174,25 @@ def model_name(model: Model) -> str:
         if isinstance(value, str) and value:
             return value
     return type(chat).__name__ if chat is not None else model.get_name()
+
+
+def _refuse_several(chat: BaseChatModel | None, source: Model, tier: str) -> None:
+    """Refuse a model that is set to several answers; of a rejected draft each would be paid."""
+    own = {name: getattr(chat, name) for name in SEVERAL if name in getattr(type(chat), "model_fields", {})}
+    try:
+        for settings in (own, getattr(chat, "model_kwargs", None) or {}, kwargs_of(source)):
+            refuse_several(settings, tier)
+    except RequestError as error:
+        raise PolicyError(str(error)) from error
+
+
+def _is_retried(model: Model) -> bool:
+    """Whether `with_retry` stands around the model."""
+    while isinstance(model, RunnableBindingBase):
+        if isinstance(model, RunnableRetry):
+            return True
+        model = model.bound
+    return False
 
 
 def _can_ask(chat: BaseChatModel | None, source: Model) -> bool:
@@ -183,6 +229,8 @@ class TierModel:
         Whether its drafts carry log-probabilities because we ask for them.
     sync_only : bool
         Whether its async form turned out not to exist.
+    shaped : bool
+        Whether tools or a schema are bound to it: servers that refuse log-probabilities beside these may give them elsewhere.
     """
 
     name: str
@@ -190,6 +238,7 @@ class TierModel:
     unable: Exception | None = None
     unable_to: str = "tools"
     sync_only: bool = False
+    shaped: bool = False
     chat: BaseChatModel | None = field(init=False)
     provider: str | None = field(init=False)
     asks_logprobs: bool = field(init=False)
@@ -198,6 +247,7 @@ class TierModel:
 
     def __post_init__(self) -> None:
         chat = self.chat = chat_of(self.source)
+        _refuse_several(chat, self.source, self.name)
         self.provider = None if chat is None else compat.provider_of(chat)
         self.asks_logprobs = _can_ask(chat, self.source)
         name, alternatives = (
@@ -206,12 +256,14 @@ class TierModel:
         )
         self.facts = ModelFacts(
             model=name,
-            identity=(self.name, type(chat), name),
+            identity=(type(chat), name, endpoint_of(chat), self.shaped),
             context_window=self.profile.get("max_input_tokens"),
             max_output=max_tokens_of({**vars(chat), **kwargs_of(self.source)}) if chat is not None else None,
             can_sample=chat is not None and self.profile.get("temperature") is not False,
             answers_per_call=isinstance(chat, ChatLocal) or getattr(type(chat), "samples_in_one_call", False),
             # Alternatives can be asked of a model that the user told to return log-probabilities.
+            streams=chat is None or compat.streams(chat),
+            retries=own_retries(chat) or _is_retried(self.source),
             asks_logprobs=self.asks_logprobs or (alternatives and bool(getattr(chat, "logprobs", None))),
         )
 
@@ -247,7 +299,10 @@ class TierModel:
         if form is None:
             change = _hot if call.role == "sample" else self._asking
             form = self._forms[key] = rebuild(
-                self.source, lambda chat: change(chat, call), without=_WITHOUT.get(call.role, ())
+                self.source,
+                lambda chat: change(chat, call),
+                without=_WITHOUT.get(call.role, ()),
+                quiet=True,
             )
         return form
 
@@ -262,7 +317,7 @@ class TierModel:
     def _asking(self, chat: BaseChatModel, call: ModelCall) -> Model:
         """A copy whose answer may be thrown away: with log-probabilities and alternatives if it has any."""
         fields = type(chat).model_fields
-        update: dict[str, Any] = {} if call.streamed else {"disable_streaming": True}
+        update = _kept_quiet(chat) if call.streamed else {**_kept_quiet(chat), "disable_streaming": True}
         request: dict[str, Any] = {"logprobs": True} if call.logprobs and self.asks_logprobs else {}
         if call.top_logprobs and "top_logprobs" in fields and (request or getattr(chat, "logprobs", None)):
             request["top_logprobs"] = max(call.top_logprobs, getattr(chat, "top_logprobs", None) or 0)
@@ -276,10 +331,14 @@ class TierModel:
         return compat.fresh(chat, update | request)
 
 
+def _kept_quiet(chat: BaseChatModel) -> dict[str, Any]:
+    return _quiet({"callbacks": chat.callbacks}) if chat.callbacks else {}
+
+
 def _hot(chat: BaseChatModel, call: ModelCall) -> Model:
     """A copy that answers differently each time: its own temperature, no seed, no answer cache."""
     fields = type(chat).model_fields
-    update: dict[str, Any] = {"disable_streaming": True, "cache": False}
+    update: dict[str, Any] = {**_kept_quiet(chat), "disable_streaming": True, "cache": False}
     update |= {"seed": None} if "seed" in fields else {}
     if "temperature" in fields:
         return compat.fresh(chat, {**update, "temperature": call.temperature})

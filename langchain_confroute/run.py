@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 from uuid import UUID, uuid4
 
@@ -23,22 +23,32 @@ from langchain_core.callbacks import (
     dispatch_custom_event,
 )
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
-from langchain_core.runnables.config import set_config_context, var_child_runnable_config
+from langchain_core.runnables.config import (
+    get_config_list,
+    set_config_context,
+    var_child_runnable_config,
+)
 from langchain_core.runnables.utils import coro_with_context
 from langchain_core.tracers import LangChainTracer
+from typing_extensions import override
 
 from confroute.decision import Decision, Routed
 from confroute.executor import arun, arun_stream, run, run_stream
 from confroute.flow import Policy
 from confroute.hosts.dispatch import Dispatcher
+from confroute.hosts.options import PREFIX
 from confroute.models.resilience import Limits
+from confroute.observe.trace import CallId, in_this_order, next_place
 from confroute.streaming import ChunkLogprobs
 from confroute.types import JSON, Request
 from langchain_confroute.compat import StreamingHandler, graph_writer
 from langchain_confroute.messages import add_up
+from langchain_confroute.withheld import Gate
 
 T = TypeVar("T")
 C = TypeVar("C")
+In = TypeVar("In")
+Out = TypeVar("Out")
 EVENT = "confroute.decision"
 _OWN = ("run_name", "run_id")
 
@@ -75,8 +85,11 @@ class Opened:
     manager: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun
 
     def child(self, *tags: str) -> RunnableConfig:
-        """Config of one call below this run, its runs tagged."""
-        return cast("RunnableConfig", {**self.config, "tags": [*(self.config.get("tags") or ()), *tags]})
+        """Config of one call below this run, its runs tagged; the caller's options are this router's, not those of one inside."""
+        given = self.config.get("configurable") or {}
+        below = {name: value for name, value in given.items() if not name.startswith(PREFIX)}
+        tagged = [*(self.config.get("tags") or ()), *tags]
+        return cast("RunnableConfig", {**self.config, "tags": tagged, "configurable": below})
 
 
 def _settings(runnable: Runnable[Any, Any], config: RunnableConfig) -> tuple[Any, ...]:
@@ -148,7 +161,7 @@ async def _failed(manager: AsyncCallbackManagerForChainRun, error: BaseException
 
 
 @contextmanager
-def _unwatched(config: RunnableConfig) -> Iterator[None]:
+def around(config: RunnableConfig) -> Iterator[None]:
     """What `set_config_context` does where nobody traces, without a copy of the context or a task of its own."""
     token = var_child_runnable_config.set(config)
     try:
@@ -169,7 +182,7 @@ def run_chain(
             with set_config_context(opened.config) as context:
                 result = context.run(body, opened)
         else:
-            with _unwatched(opened.config):
+            with around(opened.config):
                 result = body(opened)
     except Escaped as escaped:
         manager.on_chain_error(escaped.error)
@@ -194,7 +207,7 @@ async def arun_chain(
             with set_config_context(opened.config) as context:
                 result = cast("T", await coro_with_context(body(opened), context))
         else:
-            with _unwatched(opened.config):
+            with around(opened.config):
                 result = await body(opened)
     except Escaped as escaped:
         await _failed(manager, escaped.error)
@@ -316,6 +329,12 @@ class RoutedCall(ABC, Generic[T, C]):
     policy: Policy
     limits: Mapping[str, Limits]
     scores: ChunkLogprobs | None = None
+    gates: list[Gate] = field(default_factory=list, init=False)
+    place: int = field(default_factory=next_place)
+
+    def call_id(self, opened: Opened | None) -> CallId:
+        """The id of the call: that of its run, where it has one."""
+        return CallId.of(None if opened is None else opened.manager.run_id, self.place)
 
     @abstractmethod
     def prepare(self, opened: Opened | None) -> tuple[Request, Dispatcher[Any]]:
@@ -333,42 +352,127 @@ class RoutedCall(ABC, Generic[T, C]):
     def end(self, routed: Routed, record: dict[str, JSON]) -> Iterable[C]:
         """What a stream ends in: the whole answer if none of it was shown."""
 
+    def gate(self, *, draft: bool, streamed: bool) -> Gate:
+        """What stands between the handlers and an answer that may be thrown away."""
+        gate = Gate(holds=draft, streamed=streamed)
+        self.gates.append(gate)
+        return gate
+
     def answer(self, opened: Opened | None) -> T:
         """Answer as a whole."""
         request, models = self.prepare(opened)
-        routed = run(self.policy, request, models.call, self.limits)
+        routed = None
+        try:
+            routed = run(self.policy, request, models.call, self.limits, call_id=self.call_id(opened))
+        finally:
+            self._release(routed)
         return self.result(routed, announce(routed.decision, opened))
 
     async def aanswer(self, opened: Opened | None) -> T:
         """Async form of `answer`."""
         request, models = self.prepare(opened)
-        routed = await arun(self.policy, request, models.acall, self.limits)
+        routed = None
+        try:
+            routed = await arun(self.policy, request, models.acall, self.limits, call_id=self.call_id(opened))
+        finally:
+            await self._arelease(routed)
         return self.result(routed, await aannounce(routed.decision, opened))
+
+    def _release(self, routed: Routed | None, *, streaming: bool = False) -> None:
+        """Tell the handlers what was held back: the ends of all drafts, and the tokens of the one that is returned."""
+        for gate in self._gates_to_open():
+            gate.release(kept=_is_of(routed, gate), streaming=streaming)
+
+    async def _arelease(self, routed: Routed | None, *, streaming: bool = False) -> None:
+        for gate in self._gates_to_open():
+            await gate.arelease(kept=_is_of(routed, gate), streaming=streaming)
+
+    def _gates_to_open(self) -> list[Gate]:
+        gates, self.gates = self.gates, []
+        return gates
 
     def chunks(self, opened: Opened | None) -> Iterator[C]:
         """Answer in chunks."""
         request, models = self.prepare(opened)
-        with closing(
-            run_stream(self.policy, request, models.call, models.stream, self.limits, scores=self.scores)
-        ) as items:
-            for item in items:
-                if isinstance(item, Routed):
-                    yield from self.end(item, announce(item.decision, opened))
-                elif (chunk := self.show(item)) is not None:
-                    yield chunk
+        given: dict[str, Any] = {"scores": self.scores, "call_id": self.call_id(opened)}
+        items = run_stream(self.policy, request, models.call, models.stream, self.limits, **given)
+        try:
+            with closing(items):
+                for item in items:
+                    if isinstance(item, Routed):
+                        self._release(item, streaming=True)
+                        yield from self.end(item, announce(item.decision, opened))
+                    elif (chunk := self._shown(item)) is not None:
+                        yield chunk
+        finally:
+            self._release(None)
 
     async def achunks(self, opened: Opened | None) -> AsyncIterator[C]:
         """Async form of `chunks`."""
         request, models = self.prepare(opened)
-        async with aclosing(
-            arun_stream(self.policy, request, models.acall, models.astream, self.limits, scores=self.scores)
-        ) as items:
-            async for item in items:
-                if isinstance(item, Routed):
-                    for chunk in self.end(item, await aannounce(item.decision, opened)):
-                        yield chunk
-                elif (piece := self.show(item)) is not None:
-                    yield piece
+        given: dict[str, Any] = {"scores": self.scores, "call_id": self.call_id(opened)}
+        items = arun_stream(self.policy, request, models.acall, models.astream, self.limits, **given)
+        try:
+            async with aclosing(items):
+                async for item in items:
+                    if isinstance(item, Routed):
+                        await self._arelease(item, streaming=True)
+                        for chunk in self.end(item, await aannounce(item.decision, opened)):
+                            yield chunk
+                    elif (piece := self._shown(item)) is not None:
+                        yield piece
+        finally:
+            await self._arelease(None)
+
+    def _shown(self, item: Any) -> C | None:
+        # What is read in chunks is settled once the first of them is shown.
+        for gate in self.gates:
+            gate.opened = gate.opened or gate.streamed
+        return self.show(item)
+
+
+def _is_of(routed: Routed | None, gate: Gate) -> bool:
+    return routed is not None and any(answer is routed.generation.raw for answer in gate.answers)
+
+
+class InOrder(Runnable[In, Out]):
+    """Calls of a batch, whose decisions `record()` has in the order of the inputs."""
+
+    @override
+    def batch(
+        self,
+        inputs: list[In],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Out]:
+        configs, ids = _with_ids(config, len(inputs))
+        with in_this_order(ids):
+            return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
+
+    @override
+    async def abatch(
+        self,
+        inputs: list[In],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Out]:
+        configs, ids = _with_ids(config, len(inputs))
+        with in_this_order(ids):
+            return await super().abatch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
+
+
+def _with_ids(
+    config: RunnableConfig | list[RunnableConfig] | None, count: int
+) -> tuple[list[RunnableConfig], list[UUID]]:
+    configs = get_config_list(config, count)
+    ids = [one.get("run_id") or uuid4() for one in configs]
+    return [
+        cast("RunnableConfig", {**one, "run_id": own}) for one, own in zip(configs, ids, strict=True)
+    ], ids
 
 
 def announce(decision: Decision, opened: Opened | None) -> dict[str, JSON]:

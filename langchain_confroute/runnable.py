@@ -11,11 +11,11 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
-from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.messages import BaseMessage, convert_to_messages
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.prompt_values import PromptValue
@@ -23,6 +23,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.utils import ConfigurableFieldSpec
 from typing_extensions import override
 
+from confroute.alignment import answer_tokens
 from confroute.decision import Routed
 from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.flow import Policy
@@ -35,10 +36,11 @@ from confroute.policy import Cascade
 from confroute.text_extraction import texts_in
 from confroute.types import JSON, Generation, Message, Request, Usage
 from langchain_confroute.calls import TAGS, HostedRunnable
-from langchain_confroute.messages import to_core, to_generation
+from langchain_confroute.messages import to_core, to_generation, with_wordless_answer
 from langchain_confroute.models import same_model
 from langchain_confroute.options import config_specs, options_of, refuse_misplaced, tags_of
 from langchain_confroute.run import (
+    InOrder,
     Opened,
     RoutedCall,
     arun_chain,
@@ -46,6 +48,7 @@ from langchain_confroute.run import (
     run_chain,
     stream_chain,
 )
+from langchain_confroute.withheld import Gate
 
 Chain: TypeAlias = Runnable[Any, Any]
 In = TypeVar("In")
@@ -83,7 +86,7 @@ def prompt_of(inputs: object) -> tuple[Message, ...]:
     )
 
 
-class ConfidenceRouter(Runnable[In, Out]):
+class ConfidenceRouter(InOrder[In, Out]):
     """Answers with one of two chains: the edge's where it can be trusted, the cloud's where not.
 
     Parameters
@@ -189,7 +192,9 @@ class TierChain:
     def __init__(self, chain: Chain, name: str, sampler: Callable[[float], Chain] | None) -> None:
         self.chain, self.sampler = chain, sampler
         # Nothing is asked of the models inside but what the chain's author set.
-        self.facts = ModelFacts(model=chain.get_name(), can_sample=sampler is not None, asks_logprobs=False)
+        self.facts = ModelFacts(
+            model=chain.get_name(), can_sample=sampler is not None, asks_logprobs=False, streams=False
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -201,6 +206,7 @@ class ChainCall(RoutedCall[Out, Out]):
     inputs: Any
     kwargs: Mapping[str, Any]
     begun: bool = False
+    shown: bool = False
 
     def prepare(self, opened: Opened | None) -> tuple[Request, Dispatcher[Out]]:
         """See `RoutedCall`."""
@@ -224,11 +230,13 @@ class ChainCall(RoutedCall[Out, Out]):
     def show(self, chunk: Out) -> Out:
         """See `RoutedCall`."""
         self.begun = True
+        self.shown = self.shown or bool(chunk.content if isinstance(chunk, BaseMessage) else chunk)
         return chunk
 
     def end(self, routed: Routed, record: dict[str, JSON]) -> Iterable[Out]:
         """See `RoutedCall`."""
-        return () if self.begun else (self.result(routed, record),)
+        whole = not self.begun or (routed.decision.degraded and not self.shown)
+        return (self.result(routed, record),) if whole else ()
 
 
 class HostedChain(HostedRunnable[Out]):
@@ -251,15 +259,27 @@ class HostedChain(HostedRunnable[Out]):
         sampler, chain = self._tier.sampler, self._tier.chain
         if call.temperature is not None and sampler is not None:
             chain = sampler(call.temperature)
-        listener, callbacks = AnswerListener(), self._opened.manager.get_child()
+        listener, config = AnswerListener(), self._opened.child(*TAGS[call.role])
+        if call.role != "final":
+            gate = listener.gate = self._about.gate(draft=call.role == "draft", streamed=call.streamed)
+            config = gate.config(config)
+        callbacks = cast("BaseCallbackManager", config["callbacks"]).copy()
         callbacks.add_handler(listener, inherit=True)
-        config: RunnableConfig = {**self._opened.child(*TAGS[call.role]), "callbacks": callbacks}
+        config["callbacks"] = callbacks
         return chain, self._about.inputs, config, self._about.kwargs, listener
 
     def _read(
         self, answer: Any, call: ModelCall, listener: AnswerListener, latency_s: float
     ) -> list[Generation]:
-        return [listener.generation(answer, self._about.text(answer), latency_s)]
+        if listener.gate is not None:
+            listener.gate.answers = (answer,)
+        generation = listener.generation(answer, self._about.text(answer), latency_s)
+        if call.role != "final":
+            return [generation]
+        if isinstance(answer, (str, BaseMessage)) or answer is None:
+            return [with_wordless_answer(generation)]
+        # A value of the chain's own is an answer, whatever its text.
+        return [replace(generation, answer=str(answer))]
 
 
 class AnswerListener(BaseCallbackHandler):
@@ -269,6 +289,7 @@ class AnswerListener(BaseCallbackHandler):
 
     def __init__(self) -> None:
         self.answers: list[Generation] = []
+        self.gate: Gate | None = None
         self._lock = threading.Lock()
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
@@ -276,7 +297,7 @@ class AnswerListener(BaseCallbackHandler):
         answer = response.generations[0][0] if response.generations and response.generations[0] else None
         if isinstance(answer, ChatGeneration):
             with self._lock:
-                self.answers.append(to_generation(answer.message))
+                self.answers.append(_scored_by_text(to_generation(answer.message)))
 
     def of_all(self, read: Callable[[Generation], tuple[T, ...] | None]) -> tuple[T, ...] | None:
         """One field of all models in order; None if one of them returned none: its part would go unjudged."""
@@ -289,14 +310,33 @@ class AnswerListener(BaseCallbackHandler):
         """The chain's answer as the core sees it, billed for all models together."""
         usages = [answer.usage for answer in self.answers if answer.usage is not None]
         models = [answer.model for answer in self.answers if answer.model]
+        tokens = self.of_all(lambda answer: answer.tokens)
         return Generation(
             text=text,
             logprobs=self.of_all(lambda answer: answer.logprobs),
-            tokens=self.of_all(lambda answer: answer.tokens),
+            # Every model counts, and a parser may have rewritten the last one's text: its tokens are named if they spell it.
+            tokens=tokens if tokens is not None and "".join(tokens).strip() == text.strip() else None,
             top_logprobs=self.of_all(lambda answer: answer.top_logprobs),
             usage=sum(usages, Usage()) if usages else None,
             finish=self.answers[-1].finish if self.answers else "unknown",
             model=models[-1] if models else None,
             latency_s=latency_s,
+            from_cache=bool(self.answers) and all(answer.from_cache for answer in self.answers),
             raw=output,
         )
+
+
+def _scored_by_text(answer: Generation) -> Generation:
+    """An answer with the tokens of its own text alone: without its reasoning, and without any where they do not spell it."""
+    if answer.tokens is None or answer.logprobs is None or not answer.text.strip():
+        return answer  # a tool call is all that its tokens spell
+    positions = answer_tokens(answer.tokens, answer.text)
+    if positions is None:
+        return replace(answer, logprobs=None, tokens=None, top_logprobs=None)
+    part = slice(positions.start, positions.stop)
+    return replace(
+        answer,
+        logprobs=answer.logprobs[part],
+        tokens=answer.tokens[part],
+        top_logprobs=None if answer.top_logprobs is None else answer.top_logprobs[part],
+    )

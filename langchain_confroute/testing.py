@@ -45,6 +45,8 @@ class ScriptedChat(BaseChatModel):
         Whether answers carry the script's log-probabilities, in OpenAI's shape.
     rejects_logprobs : bool
         Fail when they are asked for, as many providers do.
+    streams_inside : bool
+        Report tokens to handlers while a whole answer is made, whatever `disable_streaming` says, as ChatOllama does.
     calls : sequence of {"name", "args"} or None
         Tool calls to make instead of those made up from the schema; a function gets the temperature.
     seen : list of dict
@@ -65,12 +67,13 @@ class ScriptedChat(BaseChatModel):
     stop: list[str] | None = None
     seed: int | None = None
     timeout: float | None = None
-    max_retries: int | None = None
+    max_retries: int | None = 0
     api_key: str | None = None
     streaming: bool = False
     logprobs: bool | None = None
     top_logprobs: int | None = None
     rejects_logprobs: bool = False
+    streams_inside: bool = False
     calls: Callable[[float | None], Sequence[Any]] | Sequence[Mapping[str, Any]] | None = None
     seen: list[dict[str, Any]] = Field(default_factory=list, exclude=True)
 
@@ -156,7 +159,7 @@ class ScriptedChat(BaseChatModel):
 
     def _metadata(self, generation: Generation, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         name = kwargs.get("model") or self.name_in_records
-        return {"model_name": name, "model_provider": "scripted", "finish_reason": generation.finish}
+        return {"model_name": name, "model_provider": "scripted", "finish_reason": _reason(generation)}
 
     def _logprobs(self, generation: Generation, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if not kwargs.get("logprobs", self.logprobs) or generation.logprobs is None:
@@ -170,9 +173,12 @@ class ScriptedChat(BaseChatModel):
         self, messages: list[BaseMessage], stop: Stop = None, run_manager: Manager = None, **kwargs: Any
     ) -> ChatResult:
         answers = []
-        for _ in range(kwargs.get("n", 1)):
+        for _ in range(kwargs.get("n") or 1):
             reply, calls, prompt = self._reply(messages, stop, kwargs)
             time.sleep(reply.latency_s)
+            if self.streams_inside and run_manager is not None:
+                for chunk in self._chunks(reply, calls, prompt, kwargs):
+                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             answers.append(self._answered(reply, calls, prompt, kwargs))
         return ChatResult(generations=answers)
 
@@ -180,9 +186,12 @@ class ScriptedChat(BaseChatModel):
         self, messages: list[BaseMessage], stop: Stop = None, run_manager: AsyncManager = None, **kwargs: Any
     ) -> ChatResult:
         answers = []
-        for _ in range(kwargs.get("n", 1)):
+        for _ in range(kwargs.get("n") or 1):
             reply, calls, prompt = self._reply(messages, stop, kwargs)
             await asyncio.sleep(reply.latency_s)
+            if self.streams_inside and run_manager is not None:
+                for chunk in self._chunks(reply, calls, prompt, kwargs):
+                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             answers.append(self._answered(reply, calls, prompt, kwargs))
         return ChatResult(generations=answers)
 
@@ -236,10 +245,20 @@ class ScriptedChat(BaseChatModel):
         )
 
 
+def _reason(generation: Generation) -> str | None:
+    """What a provider says of the end; nothing where it does not say."""
+    return None if generation.finish == "unknown" else generation.finish
+
+
 def _usage(usage: Usage) -> UsageMetadata:
-    return UsageMetadata(
+    metadata = UsageMetadata(
         input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, total_tokens=usage.total_tokens
     )
+    if usage.cached_tokens:
+        metadata["input_token_details"] = {"cache_read": usage.cached_tokens}
+    if usage.reasoning_tokens:
+        metadata["output_token_details"] = {"reasoning": usage.reasoning_tokens}
+    return metadata
 
 
 def _chosen(tools: Sequence[Mapping[str, Any]], choice: Any) -> Mapping[str, Any]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
 
 from confroute.errors import MissingExtraError, ModelError
 from confroute.hosts.model import ModelCall, ModelFacts
-from confroute.models.provider_answers import read_logprobs
+from confroute.models.provider_answers import ends_by_reason, read_answer_logprobs
 from confroute.models.text_model import OneByOne, Piece, Settings, scored_piece
 from confroute.types import Generation, Message
 from langchain_confroute.compat import fresh
@@ -170,10 +171,11 @@ def _at(temperature: float | None, model: Model) -> Model:
 
 
 def _piece(chunk: Any) -> Piece:
-    return scored_piece(text_of(chunk), read_logprobs(chunk.response_metadata.get("logprobs")))
+    return scored_piece(text_of(chunk), read_answer_logprobs(chunk.response_metadata))
 
 
 def _last(chunks: list[Any]) -> Piece:
     """What only all chunks together tell."""
     whole = to_generation(add_up(chunks)) if chunks else Generation(text="")
-    return Piece(text="", finish=whole.finish, usage=whole.usage)
+    told = isinstance(whole.raw, AIMessage) and ends_by_reason(whole.raw.response_metadata)
+    return Piece(text="", finish=whole.finish if told else None, usage=whole.usage)

@@ -31,13 +31,14 @@ from llama_index_instrumentation import get_dispatcher
 from pydantic import BaseModel
 
 from confroute.decision import Routed
-from confroute.errors import PolicyError
+from confroute.errors import PolicyError, RequestError
 from confroute.flow import Policy
 from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
-from confroute.hosts.options import TIERS, CallOptions, read_options, split_options
-from confroute.hosts.requests import advertised_window, check_policy, request_of
+from confroute.hosts.options import TIERS, CallOptions, read_options, refuse_several, split_options
+from confroute.hosts.requests import advertised_window, check_policy, request_of, with_one_retry_layer
 from confroute.models.resilience import Limits
+from confroute.observe.trace import is_nested
 from confroute.policy import Cascade
 from confroute.text_extraction import texts_in
 from llamaindex_confroute import compat
@@ -184,6 +185,7 @@ class ConfRouteLLM(FunctionCallingLLM):
             **kwargs,
         )
         self._warn_of_limiter()
+        self._tier_limits()
         if callback_manager is not None and callback_manager.handlers:
             self._hand_down(callback_manager)
         compat.listen(RETRIEVAL)
@@ -579,10 +581,17 @@ class ConfRouteLLM(FunctionCallingLLM):
             policy=self.policy,
             request=request,
             dispatcher=Dispatcher(models=models, fallback=self._fallback),
-            limits={"edge": self.edge_limits, "cloud": self.cloud_limits},
+            limits=self._tier_limits(),
             lineage=self._lineage,
             span_id=compat.span_id(),
         )
+
+    def _tier_limits(self) -> dict[str, Limits]:
+        """The limits of both models; said once where one of them retries by itself."""
+        return {
+            "edge": with_one_retry_layer(self.edge_limits, self._child(self.edge).facts, "edge"),
+            "cloud": with_one_retry_layer(self.cloud_limits, self._child(self.cloud).facts, "cloud"),
+        }
 
     def _lacks(self, sent: Sent, *, attachments: bool) -> dict[str, str]:
         """What a call needs and a tier's model cannot do."""
@@ -599,6 +608,10 @@ class ConfRouteLLM(FunctionCallingLLM):
 def _options(kwargs: Mapping[str, Any]) -> tuple[CallOptions, dict[str, Any]]:
     """The caller's options, which win over those of `instrument_tags`, and the arguments that are left for the models."""
     own, rest = split_options(kwargs, read_document=read_node)
+    refuse_several(rest, "the call")
+    if is_nested():
+        # Around the outer router's call, and meant for it.
+        return own, rest
     around = read_options(
         compat.tags().get("confroute"), place="instrument_tags' 'confroute'", read_document=read_node
     )
@@ -614,6 +627,14 @@ def _value(routed: Routed, output_cls: type[M]) -> M:
     return raw
 
 
+def _refuse_several(name: str, llm: LLM) -> None:
+    fixed = getattr(llm, "additional_kwargs", None)
+    try:
+        refuse_several(fixed if isinstance(fixed, Mapping) else {}, name)
+    except RequestError as error:
+        raise PolicyError(str(error)) from error
+
+
 def _check_members(members: Mapping[str, object]) -> None:
     for name, member in members.items():
         if name in TIERS or not isinstance(member, LLM):
@@ -626,6 +647,7 @@ def _check(edge: object, cloud: object, policy: object) -> None:
         if not isinstance(llm, LLM):
             msg = f"{name} is a {type(llm).__name__}: expected a LlamaIndex LLM object, such as OpenAILike(model=...)"
             raise PolicyError(msg)
+        _refuse_several(name, llm)
         if llm.system_prompt:
             warnings.warn(
                 f"the {name} model has a system_prompt, which LlamaIndex reads from the outermost LLM only: "

@@ -13,6 +13,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM
 
 from confroute.hosts.model import ModelCall, ModelFacts
+from confroute.hosts.requests import own_retries
 from llamaindex_confroute.local import LocalLLM
 from llamaindex_confroute.messages import integrations_of
 
@@ -82,6 +83,7 @@ class ChildModel:
             # A class of the user's own often holds a model that is not made for several threads.
             thread_safe=getattr(type(llm), "thread_safe", not isinstance(llm, CustomLLM)),
             blocking=self.in_thread,
+            retries=own_retries(llm),
             asks_logprobs=self._openai_like or isinstance(llm, LocalLLM),
             alternatives=self._own_alternatives(),
         )

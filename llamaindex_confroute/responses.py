@@ -14,13 +14,18 @@ from llama_index.core.base.llms.types import (
     CompletionResponse,
     LogProb,
     MessageRole,
+    TextBlock,
+    ThinkingBlock,
 )
 
-from confroute.decision import Decision, Routed
+from confroute.decision import Decision, Routed, recorded_usage
 from confroute.hosts.tool_calls import canonical_text
 from confroute.models.provider_answers import (
     ChunkScores,
+    ChunkTokens,
     ScoredTokens,
+    chunk_tokens,
+    ends_by_reason,
     field,
     generation_of,
     read_answer_logprobs,
@@ -29,8 +34,7 @@ from confroute.models.provider_answers import (
     read_model,
     read_usage,
 )
-from confroute.models.provider_answers import chunk_logprobs as scored_chunk
-from confroute.types import Generation, Usage
+from confroute.types import Finish, Generation, Usage
 from llamaindex_confroute.messages import calls_in
 
 KEY = "confroute"
@@ -73,9 +77,17 @@ def to_generation(response: ChatResponse, *, model: str) -> Generation:
         usage=usage_of(response),
         finish=read_finish(response.raw),
         model=read_model(response.raw) or model,
-        answer=canonical_text(calls) if calls else None,
+        answer=canonical_text(calls) if calls else _wordless(response.message),
         raw=response,
     )
+
+
+def _wordless(message: ChatMessage) -> str | None:
+    """What an answer without words holds, images or audio; None where it holds nothing."""
+    if (message.content or "").strip():
+        return None
+    kept = [block for block in message.blocks if not isinstance(block, (TextBlock, ThinkingBlock))]
+    return canonical_text([block.model_dump(mode="json") for block in kept]) if kept else None
 
 
 def to_generations(response: ChatResponse, *, model: str, n: int) -> list[Generation]:
@@ -92,7 +104,11 @@ def to_generations(response: ChatResponse, *, model: str, n: int) -> list[Genera
 
 def usage_of(response: ChatResponse) -> Usage | None:
     """Tokens billed, or None where the provider said nothing."""
-    return read_usage(field(response.raw, "usage"), response.additional_kwargs)
+    raw, record = response.raw, response.additional_kwargs.get(KEY)
+    if isinstance(record, Mapping):
+        # A router's answer: what all its models were billed.
+        return recorded_usage(record)
+    return read_usage(field(raw, "usage"), field(raw, "usage_metadata"), response.additional_kwargs)
 
 
 def _alone(response: ChatResponse, choice: object, text: str, *, first: bool) -> ChatResponse:
@@ -145,9 +161,9 @@ def _start(one: LogProb, chosen: Sequence[LogProb]) -> str:
     return one.token if chosen else one.token.lstrip()
 
 
-def chunk_logprobs(chunk: ChatResponse) -> tuple[float, ...] | None:
+def chunk_logprobs(chunk: ChatResponse) -> ChunkTokens:
     """Those of one chunk of a stream: empty if it holds no text, None if it does and they are unknown."""
-    return scored_chunk(read_answer_logprobs(chunk.raw), has_text=_has_text(chunk))
+    return chunk_tokens(read_answer_logprobs(chunk.raw), has_text=_has_text(chunk))
 
 
 def _has_text(chunk: ChatResponse) -> bool:
@@ -158,26 +174,32 @@ def _has_text(chunk: ChatResponse) -> bool:
 class ChunkCollector:
     """What is spread over the chunks of a stream: usage stands in any of them, log-probabilities in each those of its tokens."""
 
-    __slots__ = ("_last", "_scores", "_usage")
+    __slots__ = ("_finish", "_last", "_scores", "_usage")
 
     def __init__(self) -> None:
         self._last: ChatResponse | None = None
+        # The reason comes with the last token, before a chunk with the usage.
+        self._finish: Finish | None = None
         self._usage: Usage | None = None
         self._scores = ChunkScores()
 
     def add(self, chunk: ChatResponse) -> None:
         """Add the next chunk."""
         self._last, self._usage = chunk, usage_of(chunk) or self._usage
+        if ends_by_reason(chunk.raw):
+            self._finish = read_finish(chunk.raw)
         self._scores.add(read_answer_logprobs(chunk.raw), has_text=_has_text(chunk))
 
     def completed(self, *, model: str) -> Generation:
         """The answer that the last chunk makes, with what came before it."""
         if self._last is None:
             return Generation(text="")
-        scored = self._scores.whole
+        scored, answer = self._scores.whole, to_generation(self._last, model=model)
         return replace(
-            to_generation(self._last, model=model),
+            answer,
             usage=self._usage,
+            finish=self._finish or "unknown",
+            unfinished=self._finish is None and bool(answer.text),
             logprobs=scored.logprobs if scored else None,
             tokens=scored.tokens if scored else None,
             top_logprobs=scored.alternatives if scored else None,
@@ -257,7 +279,8 @@ def _decided(response: ChatResponse, decision: Decision) -> ChatResponse:
 
 
 def _ending(routed: Routed, last: ChatResponse | None) -> Iterable[ChatResponse]:
-    if last is None:
+    # Of an empty answer nothing that can be read was shown: the draft follows in its place.
+    if last is None or (routed.decision.degraded and not last.message.content):
         return _cut_up(routed)
     extra = {key: value for key, value in last.additional_kwargs.items() if key != "thinking_delta"}
     return [_decided(last.model_copy(update={"delta": "", "additional_kwargs": extra}), routed.decision)]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Mapping
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 from confroute.decision import Routed
 from confroute.executor import arun, arun_stream, run, run_stream
 from confroute.flow import Policy
 from confroute.hosts.dispatch import Dispatcher
 from confroute.models.resilience import Limits
+from confroute.observe.trace import CallId
 from confroute.types import Request
 from llamaindex_confroute.context import Lineage
 from llamaindex_confroute.events import announce
@@ -42,28 +43,35 @@ class RoutedCall(Generic[C_co]):
     limits: Mapping[str, Limits]
     lineage: Lineage
     span_id: str | None
+    call_id: CallId = field(default_factory=CallId)
 
     def run(self) -> Routed:
         """Route the whole call."""
-        routed = run(self.policy, self.request, self.dispatcher.call, self.limits)
+        routed = run(self.policy, self.request, self.dispatcher.call, self.limits, call_id=self.call_id)
         self.finish(routed)
         return routed
 
     async def arun(self) -> Routed:
         """Async form of `run`."""
-        routed = await arun(self.policy, self.request, self.dispatcher.acall, self.limits)
+        routed = await arun(
+            self.policy, self.request, self.dispatcher.acall, self.limits, call_id=self.call_id
+        )
         self.finish(routed)
         return routed
 
     def stream(self) -> Generator[C_co | Routed, None, None]:
         """Route a streamed call: chunks of the answer, if it is streamed, then the `Routed`, which is to be given to `finish`."""
         call, stream = self.dispatcher.call, self.dispatcher.stream
-        return run_stream(self.policy, self.request, call, stream, self.limits, scores=chunk_logprobs)
+        return run_stream(self.policy, self.request, call, stream, self.limits, **self._beside)
 
     def astream(self) -> AsyncGenerator[C_co | Routed, None]:
         """Async form of `stream`."""
         call, stream = self.dispatcher.acall, self.dispatcher.astream
-        return arun_stream(self.policy, self.request, call, stream, self.limits, scores=chunk_logprobs)
+        return arun_stream(self.policy, self.request, call, stream, self.limits, **self._beside)
+
+    @property
+    def _beside(self) -> dict[str, Any]:
+        return {"scores": chunk_logprobs, "call_id": self.call_id}
 
     def finish(self, routed: Routed) -> None:
         """Announce the decision, and remember who answered."""

@@ -27,7 +27,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from pydantic_core import core_schema
 
-from confroute.testing import Reply, ScriptedModel, stream_tokens, token_at
+from confroute.testing import Reply, ScriptedModel, stream_tokens, token_at, wire
 from confroute.types import Generation
 from llamaindex_confroute.messages import selections, to_core, user_turn
 from llamaindex_confroute.responses import to_acompletions, to_completion, to_completions
@@ -220,7 +220,10 @@ class ScriptedLLM(FunctionCallingLLM):
         if reply.fault is not None:
             raise reply.fault
         said = self._said(reply, messages)
-        choice = {"finish_reason": said.finish, **self._logprobs(said, kwargs)}
+        choice = {
+            "finish_reason": None if said.finish == "unknown" else said.finish,
+            **self._logprobs(said, kwargs),
+        }
         return ChatResponse(message=_message(reply, said.text), raw=self._raw(choice, said))
 
     def _logprobs(self, said: Generation, kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,7 +248,7 @@ class ScriptedLLM(FunctionCallingLLM):
                 message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
                 choice = {"finish_reason": None, **self._logprobs(token_at(said, position), kwargs)}
                 yield ChatResponse(message=message, delta=word, raw=self._raw(choice, None))
-            end = self._raw({"finish_reason": said.finish}, said)
+            end = self._raw({"finish_reason": None if said.finish == "unknown" else said.finish}, said)
             yield ChatResponse(message=_message(reply, text), delta="", raw=end)
         finally:
             self._open[0] -= 1
@@ -259,9 +262,7 @@ class ScriptedLLM(FunctionCallingLLM):
         return {
             "model": self.model.name,
             "choices": [choice],
-            "usage": None
-            if usage is None
-            else {"prompt_tokens": usage.input_tokens, "completion_tokens": usage.output_tokens},
+            "usage": None if usage is None else wire.usage_of(usage),
         }
 
 

@@ -93,7 +93,7 @@ class LLMTextModel(OneByOne):
 
 def _piece(chunk: ChatResponse | Generation) -> Piece:
     if isinstance(chunk, Generation):
-        return Piece(text="", finish=chunk.finish, usage=chunk.usage)
+        return Piece(text="", finish=None if chunk.unfinished else chunk.finish, usage=chunk.usage)
     return scored_piece(chunk.delta or "", read_answer_logprobs(chunk.raw))
 
 

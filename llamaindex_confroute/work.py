@@ -25,9 +25,11 @@ from llama_index_instrumentation.base import BaseEvent
 from llama_index_instrumentation.event_handlers import BaseEventHandler
 from pydantic import BaseModel
 
+from confroute.error_notes import note_answer
 from confroute.errors import RequestError
 from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.hosts.tool_calls import Verdict, check_tool_calls, with_verdict
+from confroute.models.provider_answers import answer_behind
 from confroute.models.resilience import is_transient
 from confroute.types import Generation, Message, Usage
 from llamaindex_confroute.compat import aclosing_all, closing_all, listen
@@ -281,10 +283,14 @@ class StructuredCall(ChildCall[M | FlexibleModel], Generic[M]):
 
         Raised as it is: an error without any answer, one that may pass, and that of a final answer.
         """
-        if call.role == "final" or not heard or is_transient(error):
+        answer = self._behind(heard) if heard else answer_behind(error)
+        if answer is None or is_transient(error):
+            raise error
+        note_answer(error, answer.usage)
+        if call.role == "final":
             raise error
         flaw = f"no valid {self.output_cls.__name__} ({type(error).__name__})"
-        return replace(self._behind(heard), answer=None, flaw=flaw, raw=error)
+        return replace(answer, answer=None, flaw=flaw, raw=error)
 
     def _behind(self, heard: Sequence[ChatResponse]) -> Generation:
         """The response behind a value. Of several, none is the whole: their usage is kept, and no evidence."""

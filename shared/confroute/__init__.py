@@ -9,7 +9,16 @@ from confroute.models.deadline import deadline
 from confroute.models.resilience import Limits
 from confroute.models.retry_budget import RetryBudget
 from confroute.observe.trace import record
-from confroute.policy import Cascade, Gate, KeepPrivate, Prefix, SendTo, Threshold
+from confroute.policy import (
+    Cascade,
+    Gate,
+    KeepPrivate,
+    Prefix,
+    SendTo,
+    Threshold,
+    load_policy,
+    save_policy,
+)
 from confroute.signals import (
     ContextLacks,
     ContextSupport,
@@ -62,7 +71,9 @@ __all__ = [
     "TokenLogprob",
     "Usage",
     "deadline",
+    "load_policy",
     "record",
+    "save_policy",
     "semantic_entropy",
 ]
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from confroute.decision import Decision
 from confroute.errors import SignalUnavailableError
-from confroute.types import Generation, Message
+from confroute.types import Generation, Message, Usage
 
 T = TypeVar("T")
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -73,12 +73,17 @@ class Tentative:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """`n` independent answers of `tier` at `temperature`; `drawn` is how many were drawn before them."""
+    """`n` independent answers of `tier` at `temperature`; `drawn` is how many were drawn before them.
+
+    `arrived` is the executor's: answers that came before another one failed, by the number of the call that brought them. Where the
+    ask is made again, only the others are drawn.
+    """
 
     tier: str
     n: int = 1
     temperature: float = 0.7
     drawn: int = 0
+    arrived: dict[int, Sequence[Generation]] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,11 +308,15 @@ class Evidence:
     latency_s : float
         Wall time of the ask, retries included.
     attempts : int
-        Calls it took.
+        How often it was made.
     watch : WatchResult or None
         For Tentative.
     value : object
         For Consult what its work returned.
+    lost : Usage or None
+        Billed beside what the answers report: for attempts that brought none, and by routers inside whose answers report nothing.
+    inner : tuple of Decision
+        What was decided by routers inside the call, those of failed attempts included.
     """
 
     generations: tuple[Generation, ...] = ()
@@ -318,6 +327,8 @@ class Evidence:
     attempts: int = 1
     watch: WatchResult | None = None
     value: Any = field(default=None, compare=False)
+    lost: Usage | None = None
+    inner: tuple[Decision, ...] = ()
 
 
 # What policies and signals are: they yield asks, receive evidence, and return a decision, a measurement, ...

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from confroute.errors import PolicyError
+from confroute.registry import register
 from confroute.types import JSON
 
 Loss: TypeAlias = Literal["regret", "error", "net", "selective"]
@@ -14,6 +15,7 @@ Method: TypeAlias = Literal[
 ]
 
 
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
     """The guarantee of a threshold; the policy file and every decision that the threshold settles hold it.

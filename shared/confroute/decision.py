@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
@@ -22,6 +22,17 @@ UNCALIBRATED = "uncalibrated default"
 def _rounded(value: float | None) -> float | None:
     """A number as JSON holds it: it has no infinities. A decision has no NaN, since no signal may return one."""
     return None if value is None or not math.isfinite(value) else round(value, 6)
+
+
+def without_noise(value: float) -> float:
+    """A number without the noise of floating-point arithmetic, which would part equal values: rounded to 12 places.
+
+    Examples
+    --------
+    >>> without_noise(0.1 + 0.2) == without_noise(0.3)
+    True
+    """
+    return round(value, 12)
 
 
 def _finite(details: Mapping[str, JSON]) -> dict[str, JSON]:
@@ -51,7 +62,7 @@ class Measurement:
     signal : str
         Name of the signal.
     uncertainty : float
-        Higher means less reliable; unit and range are the signal's.
+        Higher means less reliable; unit and range are the signal's. Kept without floating-point noise.
     details : mapping
         Further results as JSON, such as the statistics beside the one that is compared.
     abstention : bool
@@ -62,6 +73,11 @@ class Measurement:
     uncertainty: float
     details: Mapping[str, JSON] = field(default_factory=dict)
     abstention: bool = False
+
+    def __post_init__(self) -> None:
+        # A signal of the user's own may return anything; policies refuse what is no number of its range.
+        if isinstance(self.uncertainty, float):
+            object.__setattr__(self, "uncertainty", without_noise(self.uncertainty))
 
     def to_dict(self) -> dict[str, JSON]:
         """JSON form."""
@@ -89,6 +105,12 @@ class Step:
         Class of the error that it ended in.
     group : int or None
         Steps of one call with the same number ran at the same time.
+    cache_hits : int
+        Answers that came from the host's own cache of answers, and cost nothing.
+    unfinished : bool
+        Whether its answer is a stream that ended without a reason, and may be cut off.
+    inner : tuple of Decision
+        What was decided inside, where the model is a router itself; their tokens are part of `usage`.
     """
 
     kind: str
@@ -100,9 +122,12 @@ class Step:
     attempts: int = 1
     error: str | None = None
     group: int | None = None
+    cache_hits: int = 0
+    unfinished: bool = False
+    inner: tuple[Decision, ...] = ()
 
     def to_dict(self) -> dict[str, JSON]:
-        """JSON form."""
+        """JSON form; the last three attributes stand in it where they say something."""
         return {
             "kind": self.kind,
             "tier": self.tier,
@@ -113,6 +138,9 @@ class Step:
             "attempts": self.attempts,
             "error": self.error,
             "group": self.group,
+            **({"cache_hits": self.cache_hits} if self.cache_hits else {}),
+            **({"unfinished": True} if self.unfinished else {}),
+            **({"inner": [decision.to_dict() for decision in self.inner]} if self.inner else {}),
         }
 
 
@@ -153,6 +181,8 @@ class Decision(Displayable):
         True if a sample is returned in the draft's place, because most of the samples gave its answer.
     layers : mapping of str to JSON
         What the wrappers of the policy did (budgets, audits, hedges, draft reuse, learning), by wrapper.
+    run_id : str or None
+        Of this call alone; the host's own where it has one. The decision on an answer and the one in `record()` have the same.
     """
 
     route: str
@@ -172,6 +202,7 @@ class Decision(Displayable):
     private: bool = False
     sampled: bool = False
     layers: Mapping[str, JSON] = field(default_factory=dict)
+    run_id: str | None = field(default=None, compare=False)
 
     @property
     def latency_s(self) -> float:
@@ -215,6 +246,7 @@ class Decision(Displayable):
             "latency_s": _rounded(self.latency_s),
             "usage": {tier: usage.to_dict() for tier, usage in self.usage.items()},
             "steps": [step.to_dict() for step in self.steps],
+            **({} if self.run_id is None else {"run_id": self.run_id}),
         }
 
     @classmethod
@@ -248,6 +280,18 @@ class Decision(Displayable):
         return cls(**known)
 
 
+def total_of(decisions: Iterable[Decision]) -> Usage | None:
+    """Tokens that several calls were billed; None where no provider reported any."""
+    usages = [usage for decision in decisions for usage in decision.usage.values()]
+    return sum(usages, Usage()) if usages else None
+
+
+def recorded_usage(record: Mapping[str, Any]) -> Usage | None:
+    """Tokens billed by all tiers of a decision's JSON form; None where it holds none."""
+    usages = [Usage(**_known(Usage, usage)) for usage in record.get("usage", {}).values()]
+    return sum(usages, Usage()) if usages else None
+
+
 def _known(cls: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
     names = {known.name for known in fields(cls)}
     return {name: value for name, value in data.items() if name in names}
@@ -266,7 +310,8 @@ def _zone(low: float | None, high: float | None) -> tuple[float, float]:
 
 def _step(data: Mapping[str, Any]) -> Step:
     usage = data.get("usage")
-    return Step(**{**_known(Step, data), "usage": None if usage is None else Usage(**usage)})
+    known = {**_known(Step, data), "usage": None if usage is None else Usage(**_known(Usage, usage))}
+    return Step(**{**known, "inner": tuple(map(Decision.from_dict, data.get("inner", ())))})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

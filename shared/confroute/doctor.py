@@ -1,4 +1,4 @@
-"""What an edge and a cloud can really do: asked, not believed. See `diagnose`."""
+"""Find out what an edge and a cloud can do by asking both models; see `diagnose`."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from confroute.policy.cascade import default_gates
 from confroute.policy.files import to_json
 from confroute.prices import Price
 from confroute.remediation import next_step
-from confroute.types import JSON, Generation, Message, checked_logprobs
+from confroute.types import JSON, Generation, Message, checked_logprobs, only_zeros
 from confroute.views.html import counted, fragment, table
 
-# Whether an ability works (None where it could not be found out), and what was seen.
+# Returns whether an ability works (None if that could not be found out), and what was seen.
 Trial: TypeAlias = "Callable[[], tuple[bool | None, str]]"
 _MARKS = {True: "yes", False: "no", None: "unknown"}
 QUESTION = "What is 2 + 2? Reply with the number only."
 TOOL_QUESTION = "Use the tool to add 17 and 25."
-# What a structured answer to `QUESTION` has to be.
+# The schema of a structured answer to `QUESTION`.
 SCHEMA: dict[str, JSON] = {
     "title": "Sum",
     "description": "A sum.",
@@ -64,15 +64,15 @@ _ADD_TOOL = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One ability of one model.
+    """Says whether one ability of one model works.
 
     Attributes
     ----------
     name : str
     ok : bool or None
-        Whether it works; None where it could not be found out.
+        Whether it works; None if that could not be found out.
     detail : str
-        What was seen and, where it does not work, what to do.
+        What was seen and, if it does not work, what to do.
     """
 
     name: str
@@ -82,14 +82,14 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """All that was found out about an edge and a cloud.
+    """Says what an edge and a cloud can do, and which policy to start with.
 
     Attributes
     ----------
     models : mapping of str to str
-        Each tier's model by name.
+        Name of each tier's model.
     checks : mapping of str to tuple of Check
-        By tier.
+        Checks by tier.
     signals : mapping of str to str
         "possible", or why not, for each signal on this edge.
     """
@@ -99,7 +99,7 @@ class Diagnosis:
     signals: Mapping[str, str]
 
     def works(self, tier: str, name: str) -> bool | None:
-        """What the check `name` of `tier` came to; None if it was not made."""
+        """Tell whether the ability `name` of `tier` works; None if that is not known."""
         return next((check.ok for check in self.checks[tier] if check.name == name), None)
 
     @property
@@ -110,12 +110,12 @@ class Diagnosis:
 
     @property
     def policy(self) -> Cascade | None:
-        """The uncalibrated cascade of those default gates that can be measured; None where none can."""
+        """The uncalibrated cascade of those default gates that can be measured; None if none can."""
         gates = tuple(gate for gate in default_gates() if self.signals.get(gate.signal.name) == "possible")
         return Cascade(gates=gates) if gates else None
 
     def to_dict(self) -> dict[str, JSON]:
-        """JSON form."""
+        """Return the diagnosis in JSON form."""
         tiers: dict[str, JSON] = {
             tier: {
                 "model": self.models[tier],
@@ -127,15 +127,16 @@ class Diagnosis:
         return {"ok": self.ok, "tiers": tiers, "signals": dict(self.signals), "policy": policy}
 
     def rows(self) -> Iterable[tuple[str, str, str, str]]:
-        """Tier, check, answer and detail in words."""
+        """Yield the rows of a table: tier, check, whether it works, and detail."""
         for tier, checks in self.checks.items():
             for check in checks:
                 yield tier, check.name, _MARKS[check.ok], check.detail
         for name, state in self.signals.items():
-            yield "signal", name, "yes" if state == "possible" else "no", "" if state == "possible" else state
+            possible = state == "possible"
+            yield "signal", name, _MARKS[possible], "" if possible else state
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """Return the table that a notebook shows."""
         return fragment([table(("", "", "works", ""), self.rows())], label="diagnosis of two models")
 
 
@@ -145,17 +146,16 @@ def diagnose(*, edge: object, cloud: object) -> Diagnosis:
     Parameters
     ----------
     edge, cloud : str or model
-        Whatever `confroute.models.resolution.resolve` takes.
+        Anything that `confroute.models.resolution.resolve` takes.
 
     Returns
     -------
     Diagnosis
-        A notebook shows it as a table; `to_dict()` is JSON; `policy` is what to start with.
+        A notebook shows it as a table; `to_dict()` is its JSON form; `policy` is the policy to start with.
 
     Notes
     -----
-    Costs about ten calls of a few tokens per model. Nothing is set on the models. A failure of a model is a finding, not an
-    error.
+    Costs about ten calls of a few tokens per model. Nothing is set on the models. A model that fails is reported, not raised.
 
     Examples
     --------
@@ -165,7 +165,7 @@ def diagnose(*, edge: object, cloud: object) -> Diagnosis:
     (True, True, False)
     """
     models = {"edge": resolve(edge), "cloud": resolve(cloud)}
-    checks = {tier: _examined(model) for tier, model in models.items()}
+    checks = {tier: _checks_of(model) for tier, model in models.items()}
     return Diagnosis(
         models={tier: model.name for tier, model in models.items()},
         checks=checks,
@@ -173,44 +173,44 @@ def diagnose(*, edge: object, cloud: object) -> Diagnosis:
     )
 
 
-def _examined(model: TextModel) -> tuple[Check, ...]:
+def _checks_of(model: TextModel) -> tuple[Check, ...]:
     start = time.perf_counter()
     try:
         answer = _draft(model)
-    except Exception as error:  # noqa: BLE001  whatever a provider raises is the finding
-        detail = str(error) if isinstance(error, ConfrouteError) else _described(error)
+    except Exception as error:  # noqa: BLE001  whatever a provider raises is the result
+        detail = str(error) if isinstance(error, ConfrouteError) else _describe(error)
         return (Check(name="answers", ok=False, detail=detail),)
     seconds, text = time.perf_counter() - start, answer.text.strip()
-    own: Callable[[], Mapping[str, Trial]] = getattr(model, "trials", dict)
-    trials = {**_trials(model), **own()}
+    own_trials: Callable[[], Mapping[str, Trial]] = getattr(model, "trials", dict)
+    trials = {**_trials(model), **own_trials()}
     return (
         Check(name="answers", ok=bool(text), detail=f"{text[:40]!r} in {seconds:.2f} s, the first call"),
         _logprobs(answer),
         _usage(answer),
-        *(_tried(name, trial) for name, trial in trials.items()),
+        *(_run_trial(name, trial) for name, trial in trials.items()),
         _window(model),
         _price(model),
     )
 
 
 def _draft(model: TextModel) -> Generation:
-    """An answer with log-probabilities; without them, where the model refuses to be asked for any."""
+    """Ask for an answer with log-probabilities, or without them if the model refuses them."""
     host = TextHost(model, _SUM, facts_of(model))
     answers = Dispatcher(models={"edge": host}, fallback=LogprobFallback()).call(Draft(tier="edge"))
     assert not isinstance(answers, Evidence), "a Draft brings answers"
     return answers[0]
 
 
-def _tried(name: str, trial: Trial) -> Check:
+def _run_trial(name: str, trial: Trial) -> Check:
     try:
         ok, detail = trial()
-    except Exception as error:  # noqa: BLE001  whatever a provider raises is the finding
-        ok, detail = False, _described(error)
+    except Exception as error:  # noqa: BLE001  whatever a provider raises is the result
+        ok, detail = False, _describe(error)
     return Check(name=name, ok=ok, detail=detail)
 
 
-def _described(error: Exception) -> str:
-    """The error in a line, and the next step where it is known."""
+def _describe(error: Exception) -> str:
+    """Describe an error in one line, with the next step if it is known."""
     lines = str(error).strip().splitlines()
     text = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
     if step := next_step(error):
@@ -228,6 +228,14 @@ def _logprobs(answer: Generation) -> Check:
         return Check(name="logprobs", ok=False, detail=f"returned, but unusable: {error}")
     if logprobs is None:
         return Check(name="logprobs", ok=False, detail="none returned: use signals that draw samples")
+    if only_zeros(logprobs):
+        detail = f"all {len(logprobs)} are exactly 0, so none was computed: use signals that draw samples"
+        return Check(name="logprobs", ok=False, detail=detail)
+    if not any(logprobs):
+        detail = (
+            f"{counted(len(logprobs), 'token')}, exactly 0: see with a longer answer whether any is computed"
+        )
+        return Check(name="logprobs", ok=True, detail=detail)
     return Check(name="logprobs", ok=True, detail=counted(len(logprobs), "token"))
 
 
@@ -239,7 +247,7 @@ def _usage(answer: Generation) -> Check:
 
 
 def _trials(model: TextModel) -> dict[str, Trial]:
-    """What every model is tried at; the model's own trials stand in for those of the same name."""
+    """The trials of every model; a model's own replace those of the same name."""
     trials: dict[str, Trial] = {
         "sampling": lambda: sampled([one.text for one in _samples(model)]),
         "streaming": lambda: _streaming(model),
@@ -260,7 +268,7 @@ def _samples(model: TextModel) -> tuple[Generation, ...]:
 
 
 def sampled(texts: Iterable[str], *, hint: str = "") -> tuple[bool, str]:
-    """Whether samples at temperature 1 differ, and if not, why that may be."""
+    """Tell whether samples at temperature 1 differ, and if not, why that may be."""
     answers = [text.strip() for text in texts]
     distinct = len(set(answers))
     if distinct > 1:
@@ -278,12 +286,12 @@ def _streaming(model: TextModel) -> tuple[bool, str]:
 
 
 def streamed(chunks: int) -> tuple[bool, str]:
-    """Whether an answer comes in parts."""
+    """Tell whether an answer comes in parts."""
     return chunks > 1, counted(chunks, "chunk") + ("" if chunks > 1 else ": the answer comes in one piece")
 
 
 def called(name: str | None, arguments: Iterable[str]) -> tuple[bool, str]:
-    """Whether the tool was called; `name` is None where none was."""
+    """Tell whether the tool was called; `name` is None if none was."""
     if name is None:
         return (
             False,
@@ -293,7 +301,7 @@ def called(name: str | None, arguments: Iterable[str]) -> tuple[bool, str]:
 
 
 def filled(value: object) -> tuple[bool, str]:
-    """Whether a structured answer fits `SCHEMA`."""
+    """Tell whether a structured answer fits `SCHEMA`."""
     ok = isinstance(value, dict) and isinstance(value.get("value"), int)
     return ok, "a value of the schema" if ok else "no value of the schema came back"
 
@@ -347,7 +355,7 @@ def _signals(checks: tuple[Check, ...], *, inside: bool) -> dict[str, str]:
     if not by_name["answers"].ok:
         return {}
     needs = {
-        "token_logprob": ("logprobs", "the edge returns no log-probabilities"),
+        "token_logprob": ("logprobs", "the edge returns no log-probabilities that can be used"),
         "self_consistency": ("sampling", "the edge's samples do not differ"),
         "semantic_entropy": ("sampling", "the edge's samples do not differ"),
     }

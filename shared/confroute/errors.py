@@ -25,37 +25,19 @@
     ├── LogError (ValueError)               a file that is not a decision log
     └── MissingExtraError (ImportError)     an optional dependency is not installed
 
-Catch `ConfrouteError` for all of them.
+Catch `ConfrouteError` for all of them. A `TierError` or `StreamInterruptedError` that tells of another error is also an instance of that
+error's class: code that retries or falls back by class, or reads `status_code`, acts on it as on a bare model's.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, TypeVar
 
 from confroute.remediation import describe
 
-_KEY = "_confroute_lost_s"
-
-
-def note_latency(error: Exception, since: float) -> None:
-    """Note on an error how long it took to come, since a `time.perf_counter()`."""
-    # Not setattr: an error that is a frozen dataclass refuses it.
-    error.__dict__[_KEY] = time.perf_counter() - since
-
-
-def noted_latency_s(error: Exception) -> float:
-    """Seconds that `note_latency` noted on an error or on its cause; 0 where there are none.
-
-    Examples
-    --------
-    >>> noted_latency_s(ValueError())
-    0.0
-    """
-    noted = error.__dict__.get(_KEY)
-    if noted is not None:
-        return float(noted)
-    return noted_latency_s(error.__cause__) if isinstance(error.__cause__, Exception) else 0.0
+E = TypeVar("E", bound=Exception)
 
 
 class ConfrouteError(Exception):
@@ -133,13 +115,18 @@ class DeadlineError(TierError, TimeoutError):
 
 
 class BreakerOpenError(TierError):
-    """A tier failed too often and is not asked until `retry_in_s` seconds have passed."""
+    """A tier failed too often and is not asked until `retry_in_s` seconds have passed.
 
-    def __init__(self, *, tier: str, failures: int, retry_in_s: float) -> None:
+    `last_failure` is the class of the error that it failed with last, and what to do about it where that is known.
+    """
+
+    def __init__(self, *, tier: str, failures: int, retry_in_s: float, last_failure: str = "") -> None:
+        last = f", last with {last_failure}" if last_failure else ""
         super().__init__(
-            f"tier {tier!r} failed {failures} times in a row and is not asked for another {retry_in_s:.3g} s"
+            f"tier {tier!r} failed {failures} times in a row{last}, and is not asked for another {retry_in_s:.3g} s"
         )
         self.tier, self.failures, self.retry_in_s = tier, failures, retry_in_s
+        self.last_failure = last_failure
 
 
 class BudgetSpentError(TierError):
@@ -228,3 +215,61 @@ class MissingExtraError(ConfrouteError, ImportError):
         wanted = package or f"'confroute[{extra}]'"
         super().__init__(f"{needed_for} needs an optional dependency: pip install {wanted}")
         self.extra, self.package = extra, package
+
+
+def also_as(error: E, cause: Exception) -> E:
+    """The same error, also an instance of its cause's class and with its cause's attributes.
+
+    Examples
+    --------
+    >>> both = also_as(TierError("cloud failed"), KeyError("choices"))
+    >>> isinstance(both, TierError), isinstance(both, KeyError), str(both)
+    (True, True, 'cloud failed')
+    """
+    kinds: tuple[Any, Any] = (type(error), type(cause))
+    both = _both(*kinds)
+    if both is None:
+        return error
+    joined = _joined(both, error.args, {**cause.__dict__, **error.__dict__})
+    if isinstance(cause, OSError):
+        joined.errno, joined.strerror = cause.errno, cause.strerror
+    made: E = joined
+    return made
+
+
+@lru_cache(maxsize=256)
+def _both(kind: Any, other: Any) -> type[Exception] | None:
+    """A class that is both; None where there is none, or where Python gives the other one a meaning of its own."""
+    if issubclass(kind, other) or issubclass(other, (StopIteration, StopAsyncIteration)):
+        return None
+    bases = (other,) if issubclass(other, kind) else (kind, other)
+    own: dict[str, Any] = {
+        "__str__": Exception.__str__,
+        "__repr__": Exception.__repr__,
+        "__reduce__": lambda error: (_unpickled, (kind, other, error.args, error.__dict__)),
+        "__module__": kind.__module__,
+        "__doc__": kind.__doc__,
+    }
+    try:
+        both = type(kind.__name__, bases, own)
+        _joined(both, ("",), {})
+    except (
+        TypeError
+    ):  # it may not be derived from, or not together with another one, or needs more than a message
+        return None
+    return both
+
+
+def _joined(both: type[Exception], args: tuple[Any, ...], state: Mapping[str, Any]) -> Any:
+    # The constructors of both want what only their callers have; Python's own class below them makes room for its members.
+    builtin: Any = both
+    while builtin.__module__ != "builtins":
+        builtin = builtin.__base__
+    made: Any = builtin.__new__(both, *args)
+    made.args = args
+    made.__dict__.update(state)
+    return made
+
+
+def _unpickled(kind: Any, other: Any, args: tuple[Any, ...], state: Mapping[str, Any]) -> Any:
+    return _joined(_both(kind, other) or kind, args, state)

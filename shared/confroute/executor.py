@@ -43,14 +43,15 @@ from confroute.asks import (
     WorkAsk,
 )
 from confroute.concurrency import atogether, together
-from confroute.decision import UNCALIBRATED, Decision, Routed
-from confroute.errors import PrivacyError, SignalUnavailableError, note_latency
+from confroute.decision import UNCALIBRATED, Decision, Routed, total_of
+from confroute.error_notes import note_inner, note_latency, note_usage, noted_usage
+from confroute.errors import PrivacyError, SignalUnavailableError
 from confroute.flow import Policy, Return, adrive, adrive_stream, drive, drive_stream
 from confroute.models.prompt_cache import prompt_caching
 from confroute.models.resilience import Attempted, Limits, aattempt, attempt
-from confroute.observe.trace import publish
+from confroute.observe.trace import CallId, nested_in, publish
 from confroute.streaming import ChunkLogprobs, astream_answer, replay, stream_answer
-from confroute.types import Generation, Request
+from confroute.types import Generation, Request, Usage, total_usage, with_sound_usage
 
 _log = logging.getLogger("confroute")
 C = TypeVar("C")
@@ -72,13 +73,22 @@ def warn_uncalibrated() -> None:
     )
 
 
-def finish(decision: Decision) -> None:
-    """Publish a decision, and log what its reader should know: a failure, a fallback, thresholds that are not calibrated."""
+def finish(decision: Decision, call: CallId) -> Decision:
+    """Publish a decision, and log what its reader should know: a failure, a fallback, thresholds that are not calibrated.
+
+    Returns it with the id of its call.
+    """
+    decision = replace(decision, run_id=str(call.run_id))
     if decision.stage in {"fallback", "failed"}:
         _log.warning("%s", decision.reason)
     if decision.threshold_source == UNCALIBRATED:
         warn_uncalibrated()
-    publish(decision)
+    publish(decision, call)
+    return decision
+
+
+def _finished(routed: Routed, call: CallId) -> Routed:
+    return replace(routed, decision=finish(routed.decision, call))
 
 
 def work(ask: WorkAsk) -> npt.NDArray[np.float32]:
@@ -113,6 +123,7 @@ class _Seal:
 
     limits: Mapping[str, Limits]
     bound_to: str | None = None
+    id: CallId = field(default_factory=CallId)
 
     def check(self, ask: ModelAsk | Tentative) -> None:
         """Refuse whatever would leave the tier that the call is bound to.
@@ -186,7 +197,7 @@ class Executor(_Seal):
         if isinstance(ask, Consult):
             return Evidence(value=ask.work())
         if isinstance(ask, Report):
-            finish(ask.decision)
+            finish(ask.decision, self.id)
             return Evidence()
         assert isinstance(ask, (Begin, Cancel, Shadow))
         return self._do_behind(ask)
@@ -207,8 +218,13 @@ class Executor(_Seal):
         plain = _draft(ask) if isinstance(ask, Tentative) else ask
         keep_s = 0.0 if isinstance(ask, Final) else self.keep_s(ask.tier)
         limits = self.limits.get(ask.tier, _ONE_CALL)
-        done = attempt(limits, ask.tier, functools.partial(self.call, plain), keep_s=keep_s)
-        return _evidence(ask, done, start)
+        bill = _Bill(plain)
+        try:
+            done = attempt(limits, ask.tier, functools.partial(bill.call, self.call), keep_s=keep_s)
+        except Exception as error:
+            bill.note(error)
+            raise
+        return _evidence(ask, done, start, bill)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -244,7 +260,7 @@ class AsyncExecutor(_Seal):
         if isinstance(ask, Consult):
             return Evidence(value=await asyncio.to_thread(ask.work) if ask.waits else ask.work())
         if isinstance(ask, Report):
-            finish(ask.decision)
+            finish(ask.decision, self.id)
             return Evidence()
         assert isinstance(ask, (Begin, Cancel, Shadow))
         return await self._do_behind(ask)
@@ -263,8 +279,13 @@ class AsyncExecutor(_Seal):
         plain = _draft(ask) if isinstance(ask, Tentative) else ask
         keep_s = 0.0 if isinstance(ask, Final) else self.keep_s(ask.tier)
         limits = self.limits.get(ask.tier, _ONE_CALL)
-        done = await aattempt(limits, ask.tier, functools.partial(self.call, plain), keep_s=keep_s)
-        return _evidence(ask, done, start)
+        bill = _Bill(plain)
+        try:
+            done = await aattempt(limits, ask.tier, functools.partial(bill.acall, self.call), keep_s=keep_s)
+        except Exception as error:
+            bill.note(error)
+            raise
+        return _evidence(ask, done, start, bill)
 
     async def aclose(self) -> None:
         """Cancel what was begun and never asked for."""
@@ -276,13 +297,70 @@ def _draft(ask: Tentative) -> Draft:
     return Draft(tier=ask.tier, top_logprobs=ask.top_logprobs)
 
 
-def _evidence(ask: ModelAsk | Tentative, done: Attempted[Answers], start: float) -> Evidence:
+class _Bill:
+    """What one ask is billed over all its attempts: of several samples, those that came are kept, and only the others repeated.
+
+    `inner` holds the decisions of routers inside the calls.
+    """
+
+    __slots__ = ("_ask", "inner", "lost")
+
+    def __init__(self, ask: ModelAsk) -> None:
+        self._ask = replace(ask, arrived={}) if isinstance(ask, Sample) and ask.n > 1 else ask
+        self.lost: Usage | None = None
+        self.inner: list[Decision] = []
+
+    def call(self, call: Call) -> Answers:
+        """Make one attempt."""
+        inner: list[Decision] = []
+        try:
+            with nested_in(inner):
+                return self._keep(call(self._ask), inner)
+        except Exception as error:
+            self._lose(total_of(inner) or noted_usage(error))
+            raise
+        finally:
+            self.inner += inner
+
+    async def acall(self, call: AsyncCall) -> Answers:
+        """Async form of `call`."""
+        inner: list[Decision] = []
+        try:
+            with nested_in(inner):
+                return self._keep(await call(self._ask), inner)
+        except Exception as error:
+            self._lose(total_of(inner) or noted_usage(error))
+            raise
+        finally:
+            self.inner += inner
+
+    def note(self, error: Exception) -> None:
+        """Note on the error that the ask ends in what was billed all the same."""
+        arrived = self._ask.arrived if isinstance(self._ask, Sample) else None
+        # A thread that was given up may still add to them. What routers inside were billed is counted by their decisions.
+        for answers in [] if self.inner else [*(arrived or {}).values()]:
+            self._lose(total_usage(answers))
+        note_usage(error, self.lost)
+        note_inner(error, self.inner)
+
+    def _keep(self, answers: Answers, inner: Sequence[Decision]) -> Answers:
+        if inner and not isinstance(answers, Evidence) and total_usage(answers) is None:
+            self._lose(total_of(inner))
+        return answers
+
+    def _lose(self, usage: Usage | None) -> None:
+        if usage is not None:
+            self.lost = usage if self.lost is None else self.lost + usage
+
+
+def _evidence(ask: ModelAsk | Tentative, done: Attempted[Answers], start: float, bill: _Bill) -> Evidence:
     latency_s = time.perf_counter() - start
+    beside: dict[str, Any] = {"lost": bill.lost, "inner": tuple(bill.inner)}
     if isinstance(done.value, Evidence):
-        return replace(done.value, latency_s=latency_s, attempts=done.attempts)
-    answers = tuple(done.value)
+        return replace(done.value, latency_s=latency_s, attempts=done.attempts, **beside)
+    answers = tuple([with_sound_usage(answer) for answer in done.value])
     watch = replay(ask.watch, answers[0]) if isinstance(ask, Tentative) and answers else None
-    return Evidence(generations=answers, latency_s=latency_s, attempts=done.attempts, watch=watch)
+    return Evidence(generations=answers, latency_s=latency_s, attempts=done.attempts, watch=watch, **beside)
 
 
 def _awaited(evidence: Evidence, start: float) -> Evidence:
@@ -307,7 +385,14 @@ async def _cancel(begun: asyncio.Task[Evidence] | None) -> Evidence:
     return begun.result()
 
 
-def run(policy: Policy, request: Request, call: Call, limits: Mapping[str, Limits]) -> Routed:
+def run(
+    policy: Policy,
+    request: Request,
+    call: Call,
+    limits: Mapping[str, Limits],
+    *,
+    call_id: CallId | None = None,
+) -> Routed:
     """Route one request.
 
     Parameters
@@ -318,22 +403,31 @@ def run(policy: Policy, request: Request, call: Call, limits: Mapping[str, Limit
         Makes the calls of one ask of a model and returns its answers, or the evidence of a `Score` or `Hidden`.
     limits : mapping of str to Limits
         By tier; a tier that is not named gets one attempt without a time limit.
+    call_id : CallId, optional
+        What the decision is tied to its call by.
     """
+    call_id = call_id or CallId()
     # A local edge reads the prompt once for draft, samples, dropout and hidden states. A stream's chunks leave this context
     # in between, so streams do without.
     with prompt_caching():
-        routed = drive(policy.flow(request), Executor(call=call, limits=limits))
-    finish(routed.decision)
-    return routed
+        routed = drive(policy.flow(request), Executor(call=call, limits=limits, id=call_id))
+    return _finished(routed, call_id)
 
 
-async def arun(policy: Policy, request: Request, call: AsyncCall, limits: Mapping[str, Limits]) -> Routed:
+async def arun(
+    policy: Policy,
+    request: Request,
+    call: AsyncCall,
+    limits: Mapping[str, Limits],
+    *,
+    call_id: CallId | None = None,
+) -> Routed:
     """Async form of `run`."""
+    call_id = call_id or CallId()
     with prompt_caching():
-        async with aclosing(AsyncExecutor(call=call, limits=limits)) as executor:
+        async with aclosing(AsyncExecutor(call=call, limits=limits, id=call_id)) as executor:
             routed = await adrive(policy.flow(request), executor)
-    finish(routed.decision)
-    return routed
+    return _finished(routed, call_id)
 
 
 def run_stream(
@@ -344,12 +438,13 @@ def run_stream(
     limits: Mapping[str, Limits],
     *,
     scores: ChunkLogprobs | None = None,
+    call_id: CallId | None = None,
 ) -> Generator[C | Routed, None, None]:
     """Route one request, passing on the answer's chunks as soon as it is settled; the last item is the `Routed`.
 
     Parameters
     ----------
-    policy, request, call, limits
+    policy, request, call, limits, call_id
         As in `run`.
     stream : callable
         Answers a `Final` or a `Tentative` by the host's chunks and, as its last item, the whole `Generation`. The time
@@ -358,7 +453,8 @@ def run_stream(
         Log-probabilities of the tokens in one chunk: empty if it holds no token, None if they are unknown. Without it
         no draft is streamed, and `stream` gets no `Tentative`.
     """
-    executor = Executor(call=call, limits=limits)
+    call_id = call_id or CallId()
+    executor = Executor(call=call, limits=limits, id=call_id)
 
     def chunks(ask: StreamAsk) -> Generator[C | Evidence, None, None]:
         if (scores is None and isinstance(ask, Tentative)) or ask in executor.begun:
@@ -377,8 +473,7 @@ def run_stream(
     with closing(drive_stream(policy.flow(request), executor, chunks)) as items:
         for item in items:
             if isinstance(item, Return):
-                finish(item.value.decision)
-                yield item.value
+                yield _finished(item.value, call_id)
             else:
                 yield item
 
@@ -391,9 +486,11 @@ async def arun_stream(
     limits: Mapping[str, Limits],
     *,
     scores: ChunkLogprobs | None = None,
+    call_id: CallId | None = None,
 ) -> AsyncGenerator[C | Routed, None]:
     """Async form of `run_stream`."""
-    executor = AsyncExecutor(call=call, limits=limits)
+    call_id = call_id or CallId()
+    executor = AsyncExecutor(call=call, limits=limits, id=call_id)
 
     async def chunks(ask: StreamAsk) -> AsyncGenerator[C | Evidence, None]:
         if (scores is None and isinstance(ask, Tentative)) or ask in executor.begun:
@@ -416,7 +513,6 @@ async def arun_stream(
     async with aclosing(executor), aclosing(driven) as items:
         async for item in items:
             if isinstance(item, Return):
-                finish(item.value.decision)
-                yield item.value
+                yield _finished(item.value, call_id)
             else:
                 yield item

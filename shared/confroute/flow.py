@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from confroute.asks import Ask, AskGenerator, Evidence, Final, StreamAsk, Tentative
 from confroute.decision import Routed
-from confroute.errors import StreamInterruptedError
+from confroute.errors import StreamInterruptedError, also_as
 from confroute.types import Request
 
 T = TypeVar("T")
@@ -129,9 +129,8 @@ def _interrupted(error: Exception, *, begun: bool) -> Exception:
     """After the first chunk the caller has seen part of an answer: no other may follow it."""
     if not begun:
         return error
-    broken = StreamInterruptedError(
-        f"the answer broke off while it was streamed ({type(error).__name__}: {error})"
-    )
+    msg = f"the answer broke off while it was streamed ({type(error).__name__}: {error})"
+    broken = also_as(StreamInterruptedError(msg), error)
     broken.__cause__ = error
     return broken
 

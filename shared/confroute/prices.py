@@ -6,12 +6,22 @@ import math
 from dataclasses import dataclass
 
 from confroute.errors import MissingExtraError, PolicyError
+from confroute.registry import register
 from confroute.types import Usage
 
 
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
     """USD per million tokens.
+
+    Parameters
+    ----------
+    input_usd, output_usd : float
+    cached_usd : float, optional
+        Of input tokens that the provider read from its prompt cache; by default as other input.
+    reasoning_usd : float, optional
+        Of output tokens that are reasoning; by default as other output.
 
     Raises
     ------
@@ -22,23 +32,33 @@ class Price:
     --------
     >>> Price(input_usd=1.0, output_usd=4.0).of(Usage(input_tokens=500_000, output_tokens=250_000))
     1.5
+    >>> Price(input_usd=1.0, cached_usd=0.1).of(Usage(input_tokens=500_000, cached_tokens=400_000))
+    0.14
     """
 
     input_usd: float = 0.0
     output_usd: float = 0.0
+    cached_usd: float | None = None
+    reasoning_usd: float | None = None
 
     def __post_init__(self) -> None:
+        prices = (self.input_usd, self.output_usd, self.cached_usd or 0.0, self.reasoning_usd or 0.0)
         try:
-            fits = 0 <= self.input_usd < math.inf and 0 <= self.output_usd < math.inf
+            fits = all(0 <= price < math.inf for price in prices)
         except TypeError:  # a text, or nothing
             fits = False
         if not fits:
-            msg = f"prices {self.input_usd!r} and {self.output_usd!r}: expected numbers, USD per million tokens, 0 or more"
+            listed = ", ".join(map(repr, prices))
+            msg = f"prices {listed}: expected numbers, USD per million tokens, 0 or more"
             raise PolicyError(msg)
 
     def of(self, usage: Usage) -> float:
         """What these tokens cost, in USD."""
-        return (usage.input_tokens * self.input_usd + usage.output_tokens * self.output_usd) / 1e6
+        parts = (
+            (usage.input_tokens, usage.cached_tokens, self.input_usd, self.cached_usd),
+            (usage.output_tokens, usage.reasoning_tokens, self.output_usd, self.reasoning_usd),
+        )
+        return sum(_priced(*part) for part in parts) / 1e6
 
     @classmethod
     def parse(cls, text: str) -> Price:
@@ -51,8 +71,8 @@ class Price:
 
         Examples
         --------
-        >>> Price.parse("0.15,0.60")
-        Price(input_usd=0.15, output_usd=0.6)
+        >>> Price.parse("0.15,0.60") == Price(input_usd=0.15, output_usd=0.6)
+        True
         """
         try:
             first, second = (float(part) for part in text.split(","))
@@ -81,23 +101,38 @@ class Price:
 
         Notes
         -----
-        Rates are today's for a call of a thousand tokens each way: tiers by length and discounts for cached prompts or batches are
-        not applied.
+        Rates are today's for a call of a thousand tokens of each kind: tiers by length and discounts for batches are not applied.
         """
         try:
             import genai_prices
         except ImportError as error:
             raise MissingExtraError(extra="prices", needed_for=f"the list price of {model}") from error
+        counts = (
+            {"input_tokens": 1000, "output_tokens": 0},
+            {"input_tokens": 0, "output_tokens": 1000},
+            {"input_tokens": 1000, "output_tokens": 0, "cache_read_tokens": 1000},
+            {"input_tokens": 0, "output_tokens": 1000, "output_reasoning_tokens": 1000},
+        )
         rates = []
-        for usage in (
-            genai_prices.Usage(input_tokens=1000, output_tokens=0),
-            genai_prices.Usage(input_tokens=0, output_tokens=1000),
-        ):
+        for count in counts:
             try:
-                rates.append(
-                    float(genai_prices.calc_price(usage, model, provider_id=provider).total_price) * 1e3
-                )
+                price = genai_prices.calc_price(genai_prices.Usage(**count), model, provider_id=provider)
             except LookupError as error:
                 msg = f"no list price of model {model!r}, provider {provider!r} ({error}): give Price(input_usd=..., output_usd=...)"
                 raise PolicyError(msg) from error
-        return cls(input_usd=round(rates[0], 9), output_usd=round(rates[1], 9))
+            rates.append(round(float(price.total_price) * 1e3, 9))
+        full, output, cached, reasoning = rates
+        return cls(
+            input_usd=full,
+            output_usd=output,
+            cached_usd=None if cached == full else cached,
+            reasoning_usd=None if reasoning == output else reasoning,
+        )
+
+
+def _priced(count: int, special: int, rate: float, special_rate: float | None) -> float:
+    """`count` tokens at `rate`, the `special` ones among them at their own where they have one."""
+    if special_rate is None:
+        return count * rate
+    special = min(special, count)
+    return (count - special) * rate + special * special_rate

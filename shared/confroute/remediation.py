@@ -45,7 +45,19 @@ def failure(tier: str, error: BaseException) -> str:
     >>> failure("edge", ValueError("?"))
     'edge failed (ValueError)'
     """
-    return f"{tier} failed ({type(error).__name__}{_after(error)})"
+    return f"{tier} failed ({named(error)})"
+
+
+def named(error: BaseException) -> str:
+    """Name an error's class, the failure that a breaker opened for, and what to do about it.
+
+    Examples
+    --------
+    >>> named(ConnectionRefusedError(111, "refused"))
+    'ConnectionRefusedError; nothing answers there: is the server running, and is the base URL right?'
+    """
+    last = getattr(error, "last_failure", "")
+    return f"{type(error).__name__}{f' after {last}' if last else _after(error)}"
 
 
 def describe(error: BaseException) -> str:

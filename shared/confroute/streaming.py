@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import AsyncExitStack, aclosing, closing
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from contextlib import AsyncExitStack, aclosing, closing, contextmanager
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from confroute.alignment import ReasoningFilter, answer_tokens
 from confroute.asks import Evidence, Outcome, StreamAsk, Tentative, Watch, WatchResult
+from confroute.decision import Decision, total_of
+from confroute.error_notes import note_inner, note_usage, noted_usage
 from confroute.errors import BadLogprobsError
+from confroute.models.provider_answers import ScoredTokens
 from confroute.models.resilience import Limits, aattempt, attempt
-from confroute.types import Generation, Tier, Usage, checked_logprobs
+from confroute.observe.trace import nested_in
+from confroute.types import Generation, Tier, Usage, checked_logprobs, only_zeros, with_sound_usage
 
 C = TypeVar("C")
 # Of one chunk, which is the host's own.
-ChunkLogprobs: TypeAlias = Callable[[Any], Sequence[float] | None]
+ChunkLogprobs: TypeAlias = Callable[[Any], ScoredTokens | Sequence[float] | None]
 
 
 class DraftMonitor:
-    """Judges a draft token by token.
+    """Judges a draft token by token; reasoning that its text begins with is passed over.
 
     Examples
     --------
@@ -27,26 +32,32 @@ class DraftMonitor:
     ('wait', 'commit', 'commit')
     """
 
-    __slots__ = ("_blind", "_watch", "nats", "outcome", "tokens")
+    __slots__ = ("_blind", "_reasoning", "_watch", "nats", "outcome", "tokens")
 
     def __init__(self, watch: Watch) -> None:
         self.outcome: Outcome = "wait"
         self.tokens = 0
         self.nats = 0.0
-        self._watch, self._blind = watch, False
+        self._watch, self._blind, self._reasoning = watch, False, ReasoningFilter()
 
-    def add(self, logprobs: Sequence[float] | None) -> Outcome:
+    def add(self, chunk: ScoredTokens | Sequence[float] | None) -> Outcome:
         """Take the next tokens one after the other; the first outcome that is not "wait" is final.
 
         None stands for tokens whose log-probabilities are unknown: from there on there is nothing to judge by.
         """
-        if logprobs is None and self.outcome == "wait":
+        if chunk is None and self.outcome == "wait":
             self._blind = True
-        for value in logprobs or ():
+        for value in self._answer_only(chunk) if isinstance(chunk, ScoredTokens) else chunk or ():
             if self.outcome != "wait" or self._blind:
                 break
             self._add_one(value)
         return self.outcome
+
+    def _answer_only(self, chunk: ScoredTokens) -> Iterator[float]:
+        if chunk.tokens is None:
+            return iter(chunk.logprobs)
+        pairs = zip(chunk.tokens, chunk.logprobs, strict=True)
+        return (value for token, value in pairs if self._reasoning.passes(token))
 
     @property
     def result(self) -> WatchResult:
@@ -62,13 +73,19 @@ class DraftMonitor:
             return
         self.tokens += 1
         self.nats += max(0.0, -value)
-        self.outcome = self._watch(self.tokens, self.nats)
+        # Zeros that a server fills in are no certainty; a single token below 0 ends the suspicion.
+        if self.nats or not only_zeros((0.0,) * self.tokens):
+            self.outcome = self._watch(self.tokens, self.nats)
 
 
 def replay(watch: Watch, draft: Generation) -> WatchResult:
     """Watch a draft that is complete already."""
-    monitor = DraftMonitor(watch)
-    monitor.add(draft.logprobs)
+    monitor, logprobs = DraftMonitor(watch), draft.logprobs or ()
+    if draft.tokens and len(draft.tokens) == len(logprobs):
+        positions = answer_tokens(draft.tokens, draft.text)
+        monitor.add(None if positions is None else [logprobs[position] for position in positions])
+    else:
+        monitor.add(draft.logprobs)
     return monitor.result
 
 
@@ -100,19 +117,26 @@ def stream_answer(
     """
     start = time.perf_counter()
 
+    held: _HeldChunks[C] = _HeldChunks(ask, scores)
+
     def begin() -> tuple[Generator[C | Generation, None, None], C | Generation]:
         items = stream(ask)
-        return items, next(items)
+        return items, step(items)
 
-    begun = attempt(limits, ask.tier, begin, keep_s=keep_s)
-    items, item = begun.value
-    held: _HeldChunks[C] = _HeldChunks(ask, scores)
-    with closing(items):
-        while not isinstance(item, Generation):
-            yield from held.release(item)
-            if held.outcome == "cut":
-                break
-            item = next(items)
+    def step(items: Generator[C | Generation, None, None]) -> C | Generation:
+        # Only while the stream works: between two chunks its context is the caller's.
+        with nested_in(held.inner):
+            return next(items)
+
+    with held.noting():
+        begun = attempt(limits, ask.tier, begin, keep_s=keep_s)
+        items, item = begun.value
+        with closing(items):
+            while not isinstance(item, Generation):
+                yield from held.release(item)
+                if held.outcome == "cut":
+                    break
+                item = step(items)
     yield held.evidence(item, tier, latency_s=time.perf_counter() - start, attempts=begun.attempts)
 
 
@@ -133,28 +157,44 @@ async def astream_answer(
 
         async def begin() -> tuple[AsyncGenerator[C | Generation, None], C | Generation]:
             items = await opened.enter_async_context(aclosing(stream(ask)))
-            return items, await anext(items)
+            return items, await step(items)
 
-        begun = await aattempt(limits, ask.tier, begin, keep_s=keep_s)
-        items, item = begun.value
-        while not isinstance(item, Generation):
-            for chunk in held.release(item):
-                yield chunk
-            if held.outcome == "cut":
-                break
-            item = await anext(items)
+        async def step(items: AsyncGenerator[C | Generation, None]) -> C | Generation:
+            with nested_in(held.inner):
+                return await anext(items)
+
+        with held.noting():
+            begun = await aattempt(limits, ask.tier, begin, keep_s=keep_s)
+            items, item = begun.value
+            while not isinstance(item, Generation):
+                for chunk in held.release(item):
+                    yield chunk
+                if held.outcome == "cut":
+                    break
+                item = await step(items)
     yield held.evidence(item, tier, latency_s=time.perf_counter() - start, attempts=begun.attempts)
 
 
 class _HeldChunks(Generic[C]):
     """The chunks of one answer that may not be shown yet."""
 
-    __slots__ = ("_chunks", "_monitor", "_scores")
+    __slots__ = ("_chunks", "_monitor", "_scores", "inner")
 
     def __init__(self, ask: StreamAsk, scores: ChunkLogprobs | None) -> None:
+        self.inner: list[Decision] = []
         self._chunks: list[C] = []
         self._scores = scores
         self._monitor = DraftMonitor(ask.watch) if isinstance(ask, Tentative) else None
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note on an error what routers inside the stream decided, and were billed."""
+        try:
+            yield
+        except Exception as error:
+            note_inner(error, self.inner)
+            note_usage(error, total_of(self.inner) or noted_usage(error))
+            raise
 
     @property
     def outcome(self) -> Outcome:
@@ -173,11 +213,18 @@ class _HeldChunks(Generic[C]):
     def evidence(self, last: object, tier: Tier | None, *, latency_s: float, attempts: int) -> Evidence:
         """What the ask brought; a draft that was cut off has no text, and tokens that we counted ourselves."""
         if isinstance(last, Generation):
-            answer = last
+            answer = with_sound_usage(last)
         else:
             prompt = (tier.input_tokens if tier is not None else None) or 0
             tokens = self._monitor.tokens if self._monitor is not None else 0
             usage = Usage(input_tokens=prompt, output_tokens=tokens)
             answer = Generation(text="", usage=usage, finish="cancelled")
         watch = None if self._monitor is None else self._monitor.result
-        return Evidence(generations=(answer,), latency_s=latency_s, attempts=attempts, watch=watch)
+        return Evidence(
+            generations=(answer,),
+            latency_s=latency_s,
+            attempts=attempts,
+            watch=watch,
+            lost=total_of(self.inner) if answer.usage is None else None,
+            inner=tuple(self.inner),
+        )

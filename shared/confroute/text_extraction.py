@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
+_END = object()
 # Images and the like: they hold no words, and any short pattern occurs in them by chance.
 _ENCODED = re.compile(r"(data:[^,]{0,200};base64,.*|[A-Za-z0-9+/_=-]{1024,})", re.DOTALL)
 
@@ -40,22 +41,38 @@ def texts_in(*values: object, keys: bool = False) -> str:
     """
     # Most calls bring empty tools, arguments and attachments.
     filled = [value for value in values if value or not isinstance(value, (str, dict, list, tuple))]
-    return "\n".join([text for value in filled for text in _texts(value, keys)])
+    return "\n".join(_texts(filled, keys))
 
 
-def _texts(value: Any, keys: bool) -> Iterator[str]:
-    if isinstance(value, str):
-        yield from _words(value, keys)
-        return
+def _texts(values: Iterable[Any], keys: bool) -> Iterator[str]:
+    # Not recursive: users send values that are nested deeper than Python's stack. Those in `open_` are being read, so that a value
+    # that holds itself is read once.
+    waiting: list[tuple[Iterator[Any], int]] = [(iter(values), 0)]
+    open_: set[int] = set()
+    while waiting:
+        items, own = waiting[-1]
+        value = next(items, _END)
+        if value is _END:
+            waiting.pop()
+            open_.discard(own)
+        elif isinstance(value, str):
+            inner = _decoded(value)
+            if inner is None:
+                yield from _words(value)
+            else:
+                waiting.append((iter((inner,)), 0))
+        elif not (_is_wordless(value) or id(value) in open_):
+            inside = _inside(value)
+            if isinstance(inside, Mapping):
+                yield from map(str, inside) if keys else ()
+                inside = inside.values()
+            waiting.append((iter(inside), id(value)))
+            open_.add(id(value))
+
+
+def _is_wordless(value: object) -> bool:
     # A file is not read: that would move its owner's position in it.
-    if value is None or isinstance(value, (bool, bytes, bytearray)) or hasattr(value, "read"):
-        return
-    inside = _inside(value)
-    if isinstance(inside, Mapping):
-        yield from map(str, inside) if keys else ()
-        inside = inside.values()
-    for inner in inside:
-        yield from _texts(inner, keys)
+    return value is None or isinstance(value, (bool, bytes, bytearray)) or hasattr(value, "read")
 
 
 def _inside(value: Any) -> Iterable[Any]:
@@ -68,15 +85,20 @@ def _inside(value: Any) -> Iterable[Any]:
     return (str(value),) if fields is None else {name: getattr(value, name) for name in fields}
 
 
-def _words(text: str, keys: bool) -> Iterator[str]:
-    if text.lstrip()[:1] in ("{", "["):
-        try:
-            inner = json.loads(text)
-        except ValueError:
-            pass  # not JSON after all: it is searched as it is
-        else:
-            yield from _texts(inner, keys)
-            return
+def _decoded(text: str) -> Any:
+    """The value of a text that is a JSON object or array; None for any other text, which is searched as it is."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return None
+    try:
+        return json.loads(text)
+    except (
+        ValueError,
+        RecursionError,
+    ):  # not JSON after all, or nested so deeply that Python does not read it
+        return None
+
+
+def _words(text: str) -> Iterator[str]:
     if not text or _ENCODED.fullmatch(text):
         return
     yield text

@@ -6,15 +6,24 @@ All of them are frozen and keyword-only.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 from confroute.errors import BadLogprobsError
 
 JSON: TypeAlias = "str | int | float | bool | list[JSON] | dict[str, JSON] | None"
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
-Finish: TypeAlias = Literal["stop", "length", "tool_calls", "cancelled", "unknown"]
+Finish: TypeAlias = Literal["stop", "length", "content_filter", "error", "tool_calls", "cancelled", "unknown"]
+# The ends of an answer that is not whole.
+UNFINISHED: Mapping[Finish, str] = MappingProxyType(
+    {
+        "length": "is cut off at its length limit",
+        "content_filter": "is cut off by a content filter",
+        "error": "ends in an error of its provider",
+    }
+)
 Alternatives: TypeAlias = "tuple[tuple[str, float], ...]"
 
 
@@ -53,6 +62,15 @@ def transcript(messages: Sequence[Message]) -> str:
 class Usage:
     """The tokens that one or more calls were billed for.
 
+    Attributes
+    ----------
+    input_tokens, output_tokens : int
+        All of them, those below included.
+    cached_tokens : int
+        Input tokens that the provider read from its prompt cache, which most sell for less.
+    reasoning_tokens : int
+        Output tokens that the model spent on reasoning before its answer.
+
     Examples
     --------
     >>> Usage(input_tokens=3, output_tokens=2) + Usage(input_tokens=1, output_tokens=1)
@@ -61,12 +79,24 @@ class Usage:
 
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def __repr__(self) -> str:
+        return f"Usage({', '.join(f'{name}={value}' for name, value in self.to_dict().items())})"
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
         )
+
+    @property
+    def is_sound(self) -> bool:
+        """False where a count is below 0: such a bill would give money back."""
+        return min(self.input_tokens, self.output_tokens, self.cached_tokens, self.reasoning_tokens) >= 0
 
     @property
     def total_tokens(self) -> int:
@@ -74,8 +104,13 @@ class Usage:
         return self.input_tokens + self.output_tokens
 
     def to_dict(self) -> dict[str, JSON]:
-        """JSON form."""
-        return {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens}
+        """JSON form; cached and reasoning tokens stand in it where there are any."""
+        parts = {"cached_tokens": self.cached_tokens, "reasoning_tokens": self.reasoning_tokens}
+        return {
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            **{name: count for name, count in parts.items() if count},
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +131,9 @@ class Generation:
         first. The generated token need not be among them. None when they were not requested or not returned.
     usage : Usage or None
         Tokens billed for this call. In a batch of samples only the first one counts the prompt.
-    finish : {"stop", "length", "tool_calls", "cancelled", "unknown"}
-        Why generation ended. "length" means that the answer was cut off.
+    finish : {"stop", "length", "content_filter", "error", "tool_calls", "cancelled", "unknown"}
+        Why generation ended. After "length", "content_filter" and "error" the answer is not whole; "unknown" says nothing, since
+        some servers give no reason for whole answers either.
     model : str or None
         The model's own name.
     latency_s : float
@@ -109,6 +145,10 @@ class Generation:
     flaw : str or None
         Why this answer cannot be used, however certain it is: a call of an unknown tool, or arguments or a structured value that do
         not validate. Does not repeat the answer.
+    from_cache : bool
+        Whether the host gave it from its own cache of answers: then no model was called, and `usage` holds no tokens.
+    unfinished : bool
+        Whether it is a stream that ended without a reason: it may be cut off.
     raw : object
         The host framework's own answer, returned as it came.
     """
@@ -124,13 +164,39 @@ class Generation:
     answer: str | None = None
     fields: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     flaw: str | None = None
+    from_cache: bool = False
+    unfinished: bool = False
     raw: Any = field(default=None, repr=False, compare=False)
+
+
+def total_usage(answers: Iterable[Generation]) -> Usage | None:
+    """What several answers were billed together; None where none reports it."""
+    usages = [answer.usage for answer in answers if answer.usage is not None and answer.usage.is_sound]
+    return sum(usages, Usage()) if usages else None
+
+
+def with_sound_usage(answer: Generation) -> Generation:
+    """The answer; its usage counts as not reported where it cannot be one."""
+    return answer if answer.usage is None or answer.usage.is_sound else replace(answer, usage=None)
 
 
 # Providers round: OpenAI-compatible servers return tiny positive values for tokens that are certain.
 ROUNDING_NATS = 1e-4
 # Providers bill an end-of-turn marker or two that have no log-probability.
 UNSCORED_TOKENS = 2
+# One token or two may be certain; of more, one is not.
+_ZEROS = 3
+
+
+def only_zeros(logprobs: Sequence[float]) -> bool:
+    """Whether three log-probabilities or more are all exactly 0: servers that compute none fill in zeros.
+
+    Examples
+    --------
+    >>> only_zeros((0.0, 0.0, 0.0)), only_zeros((0.0, -1e-7, 0.0)), only_zeros((0.0, 0.0))
+    (True, False, False)
+    """
+    return len(logprobs) >= _ZEROS and not any(logprobs)
 
 
 def checked_logprobs(

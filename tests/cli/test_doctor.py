@@ -130,3 +130,14 @@ def test_a_notebook_shows_the_table():
     shown = diagnose(edge=ScriptedChat.of("4", logprob=-0.1), cloud=ScriptedChat.of("4"))._repr_html_()
     assert "logprobs" in shown
     assert "self_consistency" in shown
+
+
+@pytest.mark.parametrize(("answer", "ok"), [("Robby the robot", False), ("4", True)])
+def test_zeros_that_a_server_fills_in_are_found(openai_server, answer, ok):
+    """Several log-probabilities that are all 0 were not computed; one may be, and the doctor says what to look at."""
+    openai_server.respond = lambda body: (answer, 0.0)
+    found = diagnose(edge=openai(), cloud=ScriptedChat.of("4"))
+    check = next(check for check in found.checks["edge"] if check.name == "logprobs")
+    assert check.ok is ok
+    assert "exactly 0" in check.detail
+    assert (found.signals["token_logprob"] == "possible") is ok

@@ -24,7 +24,7 @@ from confroute.fitting.choice import chosen, uncertainty_of
 from confroute.fitting.fit import samples
 from confroute.fitting.objective import Limit, Point
 from confroute.fitting.rates import Bill, bill_of_cloud, bill_of_draft, bill_of_samples
-from confroute.fitting.replay import Outcome
+from confroute.fitting.replay import ReplayedCall
 from confroute.prices import Price
 from confroute.recording import RecordedSample, Row, Side
 from confroute.types import Generation
@@ -308,7 +308,7 @@ def test_the_knee_is_farthest_above_the_line():
 def outcome(*, quality=1.0, decision=None, failed=False, usd=0.001, seconds=1.0, sent=0.0, energy=5.0):
     """One replayed call."""
     bill = Bill(usd=usd, latency_s=seconds, sent_tokens=sent, energy_j=energy)
-    return Outcome(id="a", decision=decision, quality=quality, bill=bill, failed=failed)
+    return ReplayedCall(id="a", decision=decision, quality=quality, bill=bill, failed=failed)
 
 
 def test_expectations_by_hand():
@@ -324,7 +324,7 @@ def test_expectations_by_hand():
     )
     assert (found.latency_s, found.p95_latency_s) == (2.0, pytest.approx(2.9))
     assert (found.sent_tokens, found.energy_j, found.samples) == (45.0, 10.0, 0.0)
-    told = replace(found, quality=2 / 3, quality_ci=None, cost_per_1k=None, cloud_share=1 / 3).to_dict()
+    told = replace(found, quality=2 / 3, intervals={}, usd_per_1k=None, cloud_share=1 / 3).to_dict()
     assert told == {"cloud_share": 0.333333, "quality": 0.666667, "quality_ci": None, "cost_per_1k": None}
 
 

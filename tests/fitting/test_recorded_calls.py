@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from confroute import SelfConsistency, TokenLogprob
-from confroute.asks import Draft, Embed, Final, Sample
+from confroute.asks import Begin, Cancel, Consult, Draft, Embed, Final, Sample, Shadow
 from confroute.errors import SignalUnavailableError, TierError
 from confroute.fitting import Rates, fit_combined
 from confroute.fitting.recorded import UNRECORDED, RecordedCalls, replayed, request_of
@@ -63,6 +63,50 @@ def test_asks_are_answered_in_their_order():
     assert (final.generations[0].text, final.latency_s) == ("8", 1.0)
     with pytest.raises(SignalUnavailableError, match="does not answer Embed"):
         calls(Embed(texts=("7",), model="m"))
+
+
+PRICED = replace(
+    ROW, edge=replace(ROW.edge, cost_usd=1.0), cloud=replace(ROW.cloud, cost_usd=8.0, latency_s=3.0)
+)
+
+
+def test_an_answer_begun_beside_other_steps_takes_only_what_is_left_of_it():
+    """The cloud's 3 s begin after the draft's 2 s; two samples take 2 s of them, so that 1 s is left."""
+    final = Final(tier="cloud")
+    calls = RecordedCalls(row=PRICED, rates=Rates())
+    for ask in (Draft(tier="edge"), Begin(ask=final), Sample(tier="edge", n=2)):
+        calls(ask)
+    assert calls.bill.latency_s == 4.0
+    assert calls(final).generations[0].text == "8"
+    assert (calls.bill.latency_s, calls.bill.usd) == (5.0, 1.0 + 2.0 + 8.0)
+    untimed = RecordedCalls(row=replace(PRICED, cloud=replace(PRICED.cloud, latency_s=None)), rates=Rates())
+    untimed(Begin(ask=final))
+    untimed(final)
+    assert np.isnan(untimed.bill.latency_s)
+
+
+def test_an_answer_that_is_cancelled_is_paid_for():
+    """Nobody waits for it; it is there only if it was complete."""
+    final = Final(tier="cloud")
+    for drawn, there in ((1, 0), (3, 1)):
+        calls = RecordedCalls(row=PRICED, rates=Rates())
+        calls(Begin(ask=final))
+        for at in range(drawn):
+            calls(Sample(tier="edge", n=1, drawn=at))
+        assert len(calls(Cancel(ask=final)).generations) == there
+        assert (calls.bill.latency_s, calls.bill.usd) == (2.0 * drawn, drawn + 8.0)
+
+
+def test_shadows_are_paid_for_and_told_what_came():
+    """Nobody waits for them, and their errors are theirs."""
+    came = []
+    ask = Shadow(ask=Draft(tier="cloud"), then=came.append)
+    for row in (PRICED, replace(PRICED, cloud=Side(error="timeout"))):
+        calls = RecordedCalls(row=row, rates=Rates())
+        calls(ask)
+        assert calls.bill.latency_s == 0.0
+    assert (came[0].generations[0].text, type(came[1])) == ("8", TierError)
+    assert calls(Consult(work=lambda: 7)).value == 7
 
 
 def test_what_failed_fails_and_what_was_not_recorded_has_no_text():

@@ -1,4 +1,4 @@
-"""A tuned encoder tells apart what it was tuned to tell, is a model like any other, and leaves everything else as it was."""
+"""A tuned encoder separates the labels, is a model like any other, and leaves its base unchanged."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ WORDS = ["the", "sat", "on", "where", "other", "as", "well"]
 FAST = {"epochs": 20, "rate": 2e-3, "batch": 8}
 
 
-def made(n: int, seed: int) -> tuple[list[str], np.ndarray]:
-    """Texts of six words, one of which is "cat" in half of them and "mat" in the others; the label is which."""
+def labelled_texts(n: int, seed: int) -> tuple[list[str], np.ndarray]:
+    """Texts of six words, of which one is "cat" in half of the texts and "mat" in the others, as the labels say."""
     generator = np.random.default_rng(seed)
     labels = (np.arange(n) % 2).astype(float)
     drawn = [[*generator.choice(WORDS, 5), "cat" if label else "mat"] for label in labels]
@@ -27,12 +27,12 @@ def made(n: int, seed: int) -> tuple[list[str], np.ndarray]:
 
 
 def hashes(folder: Path) -> dict[str, bytes]:
-    """What stands in a folder."""
+    """Hashes of the files in a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def gap(folder: Path, texts: list[str], labels: np.ndarray) -> float:
-    """Distance of both labels' mean vectors, in standard deviations around them."""
+    """Distance between the mean vectors of the two labels, in standard deviations."""
     vectors = encoder(folder)(texts)
     one, other = vectors[labels == 1], vectors[labels == 0]
     spread = np.sqrt((one.var(axis=0) + other.var(axis=0)).sum() / 2)
@@ -40,35 +40,43 @@ def gap(folder: Path, texts: list[str], labels: np.ndarray) -> float:
 
 
 def test_vectors_tell_new_texts_apart(encoder_folder: Path, tmp_path: Path) -> None:
-    """On texts it has not seen the labels lie further apart than before; the base is as it was."""
-    before, said = hashes(encoder_folder), []
-    found = tune_encoder(*made(96, 0), tmp_path / "tuned", base=encoder_folder, progress=said.append, **FAST)
-    assert found == tmp_path / "tuned"
+    """On new texts the labels lie further apart than before, and the base is unchanged."""
+    before, lines = hashes(encoder_folder), []
+    tuned = tune_encoder(
+        *labelled_texts(96, 0), tmp_path / "tuned", base=encoder_folder, progress=lines.append, **FAST
+    )
+    assert tuned == tmp_path / "tuned"
     assert hashes(encoder_folder) == before
-    assert [line.split(":")[0] for line in said] == [f"epoch {at} of 20" for at in range(1, 21)]
-    texts, labels = made(64, 1)
-    assert gap(found, texts, labels) > 1.5 * gap(encoder_folder, texts, labels)
+    assert [line.split(":")[0] for line in lines] == [f"epoch {at} of 20" for at in range(1, 21)]
+    texts, labels = labelled_texts(64, 1)
+    assert gap(tuned, texts, labels) > 1.5 * gap(encoder_folder, texts, labels)
 
 
 def test_several_models_are_predicted_together(encoder_folder: Path, tmp_path: Path) -> None:
-    """A column a model: one that is the other's opposite changes nothing of what is learned."""
-    texts, labels = made(96, 0)
+    """One column per model; a column that is the opposite of another one changes nothing."""
+    texts, labels = labelled_texts(96, 0)
     both = np.stack([labels, 1 - labels], axis=1)
-    found = tune_encoder(texts, both, tmp_path / "tuned", base=encoder_folder, **FAST)
-    assert gap(found, *made(64, 1)) > 1.5 * gap(encoder_folder, *made(64, 1))
-    about = json.loads((found / "confroute-tuned.json").read_text())
+    tuned = tune_encoder(texts, both, tmp_path / "tuned", base=encoder_folder, **FAST)
+    assert gap(tuned, *labelled_texts(64, 1)) > 1.5 * gap(encoder_folder, *labelled_texts(64, 1))
+    about = json.loads((tuned / "confroute-tuned.json").read_text())
     assert (about["base"], about["texts"], about["epochs"]) == ("encoder", 96, 20)
 
 
 def test_a_seed_gives_one_model_and_takes_none_of_torchs(encoder_folder: Path, tmp_path: Path) -> None:
-    """The same seed writes the same weights, another seed others; the global generator goes on where it was."""
+    """The same seed gives the same weights, another seed others; the global generator is left as it was."""
     torch.manual_seed(7)
     expected = torch.rand(2)
     torch.manual_seed(7)
     weights = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         folder = tune_encoder(
-            *made(16, 0), tmp_path / name, base=encoder_folder, epochs=1, batch=4, rate=1e-3, seed=seed
+            *labelled_texts(16, 0),
+            tmp_path / name,
+            base=encoder_folder,
+            epochs=1,
+            batch=4,
+            rate=1e-3,
+            seed=seed,
         )
         weights.append((folder / "model.safetensors").read_bytes())
     assert weights[0] == weights[1] != weights[2]
@@ -77,7 +85,7 @@ def test_a_seed_gives_one_model_and_takes_none_of_torchs(encoder_folder: Path, t
 
 def test_a_head_knows_the_tuned_weights(encoder_folder: Path, tmp_path: Path) -> None:
     """A head on tuned vectors refuses the base, and another tuning of the same name."""
-    texts, labels = made(16, 0)
+    texts, labels = labelled_texts(16, 0)
     folders = [
         tune_encoder(
             texts, labels, tmp_path / at / "tuned", base=encoder_folder, epochs=1, batch=4, seed=int(at)
@@ -94,20 +102,20 @@ def test_a_head_knows_the_tuned_weights(encoder_folder: Path, tmp_path: Path) ->
 
 
 def test_an_interrupted_tuning_leaves_nothing(encoder_folder: Path, tmp_path: Path) -> None:
-    """The folder is whole or not there."""
+    """The folder is complete or does not exist."""
 
     def stop(_: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune_encoder(*made(16, 0), tmp_path / "new" / "tuned", base=encoder_folder, progress=stop)
+        tune_encoder(*labelled_texts(16, 0), tmp_path / "new" / "tuned", base=encoder_folder, progress=stop)
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"texts": ["a"] * 7, "qualities": [0, 1] * 3 + [1]}, CalibrationError, "of 8 texts or more"),
+        ({"texts": ["a"] * 7, "qualities": [0, 1] * 3 + [1]}, CalibrationError, "8 texts or more"),
         ({"qualities": [0, 1]}, CalibrationError, r"16 texts and qualities of shape \(2, 1\)"),
         ({"qualities": [0, 2] * 8}, CalibrationError, r"in \[0, 1\]"),
         (
@@ -126,8 +134,8 @@ def test_what_cannot_be_tuned_is_refused(
     encoder_folder: Path,
     tmp_path: Path,
 ) -> None:
-    """Before anything is loaded or written."""
-    texts, labels = made(16, 0)
+    """They are refused before anything is loaded or written."""
+    texts, labels = labelled_texts(16, 0)
     given = {"texts": texts, "qualities": labels, "base": encoder_folder} | change
     with pytest.raises(error, match=message):
         tune_encoder(folder=tmp_path / "tuned", **given)
@@ -135,8 +143,8 @@ def test_what_cannot_be_tuned_is_refused(
 
 
 def test_what_stands_in_a_folder_stays(encoder_folder: Path, tmp_path: Path) -> None:
-    """A model is loaded once a process: one that changed under its path would be taken for the old one."""
+    """A process loads a model once: one that changed under its path would be taken for the old one."""
     with pytest.raises(PolicyError, match="expected a new or empty folder"):
-        tune_encoder(*made(16, 0), encoder_folder, base=encoder_folder)
+        tune_encoder(*labelled_texts(16, 0), encoder_folder, base=encoder_folder)
     (tmp_path / "empty").mkdir()
-    assert tune_encoder(*made(16, 0), tmp_path / "empty", base=encoder_folder, epochs=1).is_dir()
+    assert tune_encoder(*labelled_texts(16, 0), tmp_path / "empty", base=encoder_folder, epochs=1).is_dir()

@@ -74,7 +74,7 @@ class Host:
         return self.methods[FORMS.index(form)]
 
     @property
-    def heard(self):
+    def tiers_called(self):
         """Who was asked."""
         return [name for name, script in self.scripts.items() if script.calls]
 
@@ -198,7 +198,7 @@ async def test_an_option_reaches_the_policy(host, form, option, value, fields, a
     await consumed(made.send(form, named(host, {option: value})), form)
     (request,) = made.policy.requests
     assert {name: getattr(request, name) for name in fields} == fields
-    assert made.calls == asked
+    assert made.tiers_called == asked
 
 
 @every_host
@@ -242,7 +242,7 @@ async def test_a_wrong_value_is_refused(host, form, options):
     made = host()
     with pytest.raises(RequestError, match="expected"):
         await consumed(made.send(form, named(host, options)), form)
-    assert made.calls == []
+    assert made.tiers_called == []
 
 
 @every_host
@@ -253,7 +253,7 @@ async def test_a_misspelt_option_is_refused(host, form, name):
     made = host()
     with pytest.raises(TypeError if host is Plain else RequestError, match=f"{host.prefix}{name}"):
         await consumed(made.send(form, named(host, {name: "edge"})), form)
-    assert made.calls == []
+    assert made.tiers_called == []
 
 
 @pytest.mark.parametrize("host", [Chat, Chains], ids=lambda host: host.__name__)
@@ -263,7 +263,7 @@ async def test_langchain_takes_options_in_the_config_only(host, form):
     made = host()
     with pytest.raises(RequestError, match="configurable"):
         await consumed(getattr(made.router, made.method(form))("q", confroute_route="edge"), form)
-    assert made.calls == []
+    assert made.tiers_called == []
 
 
 @pytest.mark.parametrize("host", [Chat, LlamaIndex], ids=lambda host: host.__name__)
@@ -282,7 +282,7 @@ async def test_the_room_of_the_answer_is_set_aside(host, form, answer, asked):
     """About 63 tokens fit a window of 100 beside an answer of 10, and not beside one of 60."""
     made = host({"edge": (100, answer), "cloud": (1000, answer)})
     await consumed(made.send(form, {}, text="word " * 40), form)
-    assert made.calls == asked
+    assert made.tiers_called == asked
     (request,) = made.policy.requests
     assert request.tiers["edge"].context_window == 100 - answer
     assert 50 < request.tiers["edge"].input_tokens < 70

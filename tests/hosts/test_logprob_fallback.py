@@ -104,3 +104,57 @@ async def test_a_stream_that_is_left_is_closed(hosted):
     assert (await anext(aitems), model.open) == ("a", 1)
     await aitems.aclose()
     assert model.open == 0
+
+
+async def ended(fallback, form, model):
+    """Make a call that may fail."""
+    try:
+        await last(fallback, form, model)
+    except ValueError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_believed_only_if_the_call_without_them_succeeds(hosted, form):
+    """A request that is bad whatever it asks for teaches nothing."""
+    bad = ValueError("400: logprobs is not supported, says the prompt")
+    fallback, model = LogprobFallback(), hosted(fails=bad, identity=1)
+    assert await ended(fallback, form, model) is bad
+    assert asked(model) == [(True, 5), (True, 0), (False, 0)]
+    model.fails = None
+    await last(fallback, form, model)
+    assert asked(model)[-1] == (True, 5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_asked_again_later(hosted, form):
+    """By one call, after a while; what it learns holds for the others."""
+    now = [0.0]
+    fallback, model = (
+        LogprobFallback(again_s=60, clock=lambda: now[0]),
+        hosted(refuses="logprobs", identity=1),
+    )
+    for at, first in ((0, (True, 5)), (59, (False, 0)), (61, (True, 5)), (62, (False, 0)), (130, (True, 5))):
+        now[0], model.calls[:] = at, []
+        await last(fallback, form, model)
+        assert asked(model)[0] == first
+    now[0], model.calls[:], model.refuses = 200, [], ""
+    await last(fallback, form, model)
+    now[0] = 201
+    await last(fallback, form, model)
+    assert asked(model) == [(True, 5), (True, 5)]
+
+
+async def test_one_call_asks_again(hosted):
+    """While it waits for its answer, the others ask for what they are given."""
+    now = [0.0]
+    fallback, model = (
+        LogprobFallback(again_s=60, clock=lambda: now[0]),
+        hosted(refuses="logprobs", identity=1),
+    )
+    await last(fallback, "call", model)
+    now[0], model.calls[:] = 61, []
+    probe, other = fallback.stream(model, FULL), fallback.stream(model, FULL)
+    next(other), next(probe)
+    assert asked(model)[0] == (False, 0) or asked(model).count((True, 5)) == 1

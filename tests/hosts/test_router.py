@@ -271,7 +271,7 @@ def test_every_call_is_recorded():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"policy": "policy.json"}, "load a file with Cascade.load"),
+        ({"policy": "policy.json"}, "load a file with load_policy"),
         ({"policy": 7}, "expected Cascade"),
         ({"policy": Cascade(tiers=("small", "large"))}, "expected edge and cloud"),
         ({"edge": 7}, "is not a model"),

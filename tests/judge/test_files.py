@@ -21,7 +21,7 @@ def test_pairs_of_duplicate_ids_are_refused(tmp_path, double):
         ("2", "6", "6"),
     ]
     paths[double].write_text(TWICE)
-    with pytest.raises(RecordError, match=f"{double}.jsonl, line 3: the id '1' stands in line 1"):
+    with pytest.raises(RecordError, match=f"{double}.jsonl, line 3: the id '1' is in line 1"):
         read_pairs(paths["a"], paths["b"])
 
 

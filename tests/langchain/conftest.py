@@ -90,7 +90,9 @@ def watch() -> Watch:
 
 @pytest.fixture
 def edge() -> ScriptedChat:
-    return ScriptedChat.of("edge says so", name="small", logprob=-0.2)
+    model = ScriptedChat.of("edge says so", name="small", logprob=-0.2)
+    # The hardest kind to keep quiet.
+    return model.model_copy(update={"streams_inside": True})
 
 
 @pytest.fixture

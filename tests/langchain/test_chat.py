@@ -237,7 +237,7 @@ def test_the_name_of_a_local_model_is_told_how_to_be_given(name, cloud):
 def test_the_path_of_a_policy_is_told_how_to_be_loaded(policy, edge, cloud):
     """A router takes the policy itself."""
     for router in (ChatConfRoute, ConfidenceRouter):
-        with pytest.raises(PolicyError, match=r"Cascade\.load\('policy\.json'\)"):
+        with pytest.raises(PolicyError, match=r"load_policy\('policy\.json'\)"):
             router(edge=edge, cloud=cloud, policy=policy)
 
 

@@ -9,7 +9,7 @@ import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.globals import set_llm_cache
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from pydantic import BaseModel
 
 from confroute import Cascade, SelfConsistency, TokenLogprob
@@ -17,6 +17,7 @@ from confroute.errors import NoSignalError
 from confroute.testing import Reply, ScriptedModel
 from confroute.types import Usage
 from langchain_confroute import ChatConfRoute, extract_token_logprobs, extract_tokens
+from langchain_confroute.messages import chunk_scores, to_generation
 from langchain_confroute.testing import ScriptedChat
 from tests.langchain.conftest import ONCE
 
@@ -48,6 +49,25 @@ def test_every_shape_is_read(found):
     """OpenAI's dictionary, Ollama's list of objects, plain lists and the old completions form."""
     message = AIMessage("ab", response_metadata={"logprobs": found})
     assert extract_token_logprobs(message) == (-0.5, 0.0)
+    assert extract_tokens(message) == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"choices": [{"logprobs": {"content": ENTRIES}}]},
+        {"output": [{"content": [{"text": "ab", "logprobs": ENTRIES}]}]},
+    ],
+)
+def test_an_answer_kept_whole_is_read(metadata):
+    """An integration may hand the provider's reply on as it came: every reader finds the numbers there too."""
+    message = AIMessageChunk("ab", response_metadata=metadata)
+    assert (
+        extract_token_logprobs(message)
+        == to_generation(message).logprobs
+        == chunk_scores(message).logprobs
+        == (-0.5, 0.0)
+    )
     assert extract_tokens(message) == ("a", "b")
 
 
@@ -146,7 +166,7 @@ def test_other_errors_do_not_stop_the_asking(cloud):
     model = ChatConfRoute(edge=edge, cloud=cloud, edge_limits=ONCE)
     for _ in range(2):
         assert decision_of(model.invoke("q"))["stage"] == "fallback"
-    assert not model._plan.fallback._refused
+    assert not model._plan.fallback._refusals
 
 
 @pytest.fixture
@@ -290,3 +310,31 @@ async def test_the_majority_of_the_samples_is_returned_as_its_own_message(cloud,
         assert decision["usage"]["edge"]["output_tokens"] == 2 + (2 + 3 + 1)
         if kind is ScriptedChat:
             assert usage.usage_metadata["small"]["output_tokens"] == 2 + (2 + 3 + 1)
+
+
+def test_a_refusal_is_remembered_by_copies():
+    """Agents bind tools anew at each step, and callers copy routers: the model is the same."""
+    from langchain.agents import create_agent
+
+    from langchain_confroute.middleware import ConfRouteMiddleware
+
+    def small():
+        return ScriptedChat.of("4", name="small", samples=["4"]).model_copy(update={"rejects_logprobs": True})
+
+    def look_up(word: str) -> str:
+        """Look it up."""
+        return word
+
+    policy = Cascade.of(TokenLogprob(), 0.5, on_no_signal="edge")
+    edge = small()
+    router = ChatConfRoute(edge=edge, cloud=ScriptedChat.of("four", name="large"), policy=policy)
+    for copy in (router, router, router.model_copy(update={"keep_logprobs": True})):
+        create_agent(copy, [look_up]).invoke({"messages": [("user", "q")]})
+    assert len(edge.seen) - len(edge.script.calls) == 1
+    edge = small()
+    routed = ConfRouteMiddleware(edge, policy=policy)
+    for text in ("four", "vier"):
+        create_agent(ScriptedChat.of(text), [look_up], middleware=[routed]).invoke(
+            {"messages": [("user", "q")]}
+        )
+    assert len(edge.seen) - len(edge.script.calls) == 1

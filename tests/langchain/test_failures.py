@@ -238,3 +238,65 @@ def test_private_text_is_found_wherever_a_message_holds_it(edge, cloud, message)
     model = router(edge, cloud, policy=Cascade(rules=(KeepPrivate(patterns=("secret",)),)))
     answer = model.invoke([HumanMessage("q"), message, HumanMessage("go on")])
     assert answer.response_metadata["confroute"]["rule"] == "keep_private"
+
+
+class Overloaded(Exception):  # noqa: N818  as clients name theirs
+    """A client's own error, which callers retry by its class."""
+
+    status_code = 418
+
+
+def failing_once():
+    """A cloud that fails once, behind an edge whose draft is rejected."""
+    edge = ScriptedChat.of("weak", name="small", logprob=-3.0)
+    cloud = model_of(Reply(fault=Overloaded("busy")), Reply(text="fine"), name="large")
+    return router(edge, cloud, policy=Cascade.of(TokenLogprob(), 0.25))
+
+
+def test_callers_that_act_by_the_class_of_an_error():
+    """with_retry, with_fallbacks, a graph's retry policy: they see the cloud's error, and which tier failed."""
+    from langgraph.graph import MessagesState, StateGraph
+    from langgraph.types import RetryPolicy
+
+    with pytest.raises(Overloaded) as raised:
+        failing_once().invoke("q")
+    assert isinstance(raised.value, TierError)
+    retried = failing_once().with_retry(
+        retry_if_exception_type=(Overloaded,), wait_exponential_jitter=False, stop_after_attempt=2
+    )
+    assert retried.invoke("q").text == "fine"
+    spare = ScriptedChat.of("spare")
+    handled = failing_once().with_fallbacks([spare], exceptions_to_handle=(Overloaded,))
+    assert handled.invoke("q").text == "spare"
+    model, graph = failing_once(), StateGraph(MessagesState)
+    graph.add_node(
+        "chat",
+        lambda state: {"messages": [model.invoke(state["messages"])]},
+        retry_policy=RetryPolicy(retry_on=Overloaded, initial_interval=0.001, max_attempts=2),
+    )
+    graph.add_edge("__start__", "chat")
+    assert graph.compile().invoke({"messages": [("user", "q")]})["messages"][-1].text == "fine"
+
+
+def test_a_wrong_key_is_not_tried_again_by_an_agent():
+    """The class says that it is of no use, and each attempt would draft anew."""
+    import httpx
+    from langchain.agents import create_agent
+    from langchain.agents.middleware import ModelRetryMiddleware
+    from langchain_openai import ChatOpenAI
+
+    from confroute.testing import ScriptedServer
+
+    edge = ScriptedChat.of("weak", name="small", logprob=-3.0)
+    with ScriptedServer(ScriptedModel(["x"]), refuse=lambda _: (401, {"message": "no"})) as server:
+        with httpx.Client() as client:
+            cloud = ChatOpenAI(
+                model="large", base_url=server.url, api_key="k", max_retries=0, http_client=client
+            )
+            agent = create_agent(
+                router(edge, cloud, policy=Cascade.of(TokenLogprob(), 0.25)),
+                middleware=[ModelRetryMiddleware(initial_delay=0.001, jitter=False, on_failure="error")],
+            )
+            with pytest.raises(TierError, match="401"):
+                agent.invoke({"messages": [("user", "q")]})
+        assert len(server.bodies) == len(edge.script.calls) == 1

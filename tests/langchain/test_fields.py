@@ -117,7 +117,7 @@ def leaves(value, path=""):
 def test_every_value_of_any_json_is_found(value, indent):
     """Character tokens: each leaf has its tokens, no leaf is missed, whatever stands around the JSON."""
     text = "Here: " + json.dumps(value, indent=indent) + " done"
-    found = field_logprobs(list(text), [-float(at) for at in range(len(text))])
+    found = field_logprobs(list(text), [-float(at) for at in range(len(text))], json.dumps(value))
     assert set(found) == set(leaves(value))
 
 
@@ -125,6 +125,7 @@ def test_answers_without_usable_json_have_no_fields():
     """No JSON, half of it, or tokens that are not known."""
     for text in ("plain words", '{"a": 1', '{"a" 1}', "[1, 2"):
         tokens = re.findall(r".", text)
-        assert field_logprobs(tokens, [-0.1] * len(tokens)) == {}
-    assert field_logprobs(None, (-0.1,)) == {}
-    assert field_logprobs(["{", "}"], (-0.1,)) == {}
+        assert field_logprobs(tokens, [-0.1] * len(tokens), '{"a": 1}') == {}
+    assert field_logprobs(None, (-0.1,), '{"a": 1}') == {}
+    assert field_logprobs(['{"a": ', "1}"], (-0.1,), '{"a": 1}') == {}
+    assert field_logprobs(['{"a": ', "1}"], (-0.1, -0.1), "not JSON") == {}

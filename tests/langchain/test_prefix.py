@@ -7,9 +7,11 @@ from operator import add
 
 import pytest
 from langchain_core.callbacks import get_usage_metadata_callback
+from langchain_core.messages import AIMessageChunk
 
 from confroute import Cascade, Gate, Prefix, Threshold, TokenLogprob
 from langchain_confroute import ChatConfRoute
+from langchain_confroute.messages import chunk_scores
 from langchain_confroute.testing import ScriptedChat
 from tests.langchain.conftest import ONCE
 
@@ -108,3 +110,11 @@ def test_stream_events_v3(logprob, route, stage):
     stream = router(logprob).stream_events("q", version="v3")
     assert "".join(stream.text) == (SAYS if route == "edge" else "cloud knows it well")
     assert stream.output.response_metadata["confroute"]["stage"] == stage
+
+
+@pytest.mark.parametrize("content", ["", [{"type": "reasoning", "reasoning": "Hm"}]])
+def test_scored_reasoning_is_not_watched(content):
+    """A chunk without text for the user, a block of reasoning too, says nothing about the answer."""
+    metadata = {"logprobs": {"content": [{"token": "Hm", "logprob": -0.001}]}}
+    assert chunk_scores(AIMessageChunk(content=content, response_metadata=metadata)) == ()
+    assert chunk_scores(AIMessageChunk(content="Hm", response_metadata=metadata)).logprobs == (-0.001,)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*beta")
 
 def params(policy):
     return {
-        "edge": ScriptedChat.of(TEXT, name="small", logprob=-0.1),
+        "edge": ScriptedChat.of(TEXT, name="small", logprob=-0.1).model_copy(update={"streams_inside": True}),
         "cloud": ScriptedChat.of(TEXT, name="large"),
         "policy": policy,
     }

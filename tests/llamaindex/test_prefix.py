@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from llama_index.core import Settings
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler, TokenCountingHandler
-from llama_index.core.llms import ChatMessage
+from llama_index.core.llms import ChatMessage, ChatResponse
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from llama_index.llms.openai_like import OpenAILike
@@ -15,6 +15,7 @@ from confroute import Cascade, Gate, Prefix, Threshold, TokenLogprob, record
 from confroute.asks import Tentative
 from confroute.errors import StreamInterruptedError
 from confroute.testing import Reply, ScriptedModel, ScriptedServer
+from llamaindex_confroute.responses import chunk_logprobs
 from llamaindex_confroute.testing import ToolReply
 
 POLICY = Cascade(
@@ -259,3 +260,11 @@ async def test_leaving_a_real_stream_closes_its_connection(kit, until, asynchron
             stream.close()
         await until(lambda: server.abandoned == 1)
     assert len(server.bodies) == 1
+
+
+def test_scored_reasoning_is_not_watched():
+    """A chunk without text for the user says nothing about the answer."""
+    raw = {"choices": [{"logprobs": {"content": [{"token": "Hm", "logprob": -0.001}]}}]}
+    chunk = ChatResponse(message=ChatMessage(role="assistant", content="So"), delta="", raw=raw)
+    assert chunk_logprobs(chunk) == ()
+    assert chunk_logprobs(chunk.model_copy(update={"delta": "Hm"})).logprobs == (-0.001,)

@@ -253,7 +253,7 @@ def test_time_that_is_kept_back_is_not_used(monkeypatch):
         with deadline(60):
             clock.now = 1.0
             assert time_left() == 9
-        with pytest.raises(DeadlineError, match="kept back"):
+        with pytest.raises(DeadlineError, match="reserved for later tiers"):
             attempt(Limits(attempts=3), "edge", lambda: "never called", keep_s=11)
 
 

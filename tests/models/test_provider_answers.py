@@ -9,6 +9,7 @@ import pytest
 from confroute.models.provider_answers import (
     ChunkScores,
     ScoredTokens,
+    chunk_tokens,
     is_role,
     logprobs_content,
     read_answer_logprobs,
@@ -111,10 +112,17 @@ def test_chunks_add_up_to_the_whole():
     """Each chunk's own, and all of them; a chunk without text changes nothing."""
     scores = ChunkScores()
     first, second = ({"logprobs": [entry]} for entry in TOPS)
-    assert scores.add(read_answer_logprobs(first), has_text=True) == (-0.5,)
+    assert scores.add(read_answer_logprobs(first), has_text=True).logprobs == (-0.5,)
     assert scores.add(None, has_text=False) == ()
-    assert scores.add(read_answer_logprobs(second), has_text=True) == (-1.0,)
+    assert scores.add(read_answer_logprobs(second), has_text=True).logprobs == (-1.0,)
     assert scores.whole == read_logprobs(TOPS)
+
+
+def test_a_chunk_without_text_is_not_watched():
+    """Reasoning comes scored in chunks of its own: it is kept for the whole, which the text is sought in, and not watched."""
+    scores, scored = ChunkScores(), ScoredTokens(logprobs=(-0.001,), tokens=("Hm",))
+    assert scores.add(scored, has_text=False) == chunk_tokens(scored, has_text=False) == ()
+    assert scores.whole == scored
 
 
 def test_a_chunk_without_numbers_takes_the_evidence_away():
@@ -157,7 +165,14 @@ class FinishReason(str, enum.Enum):
         ({"stop_reason": "tool_use"}, "tool_calls"),
         ({"done_reason": "stop"}, "stop"),
         ({"incomplete_details": {"reason": "max_output_tokens"}}, "length"),
-        ({"finish_reason": "content_filter"}, "unknown"),
+        ({"finish_reason": "content_filter"}, "content_filter"),
+        ({"finish_reason": "SAFETY"}, "content_filter"),
+        ({"stop_reason": "refusal"}, "content_filter"),
+        ({"incomplete_details": {"reason": "content_filter"}}, "content_filter"),
+        ({"choices": [{"finish_reason": "error"}]}, "error"),
+        ({"finish_reason": "insufficient_system_resource"}, "error"),
+        ({"finish_reason": "made up"}, "unknown"),
+        ({"choices": [{"finish_reason": None}]}, "unknown"),
         ({}, "unknown"),
         (None, "unknown"),
     ],
@@ -203,3 +218,15 @@ def test_answers_of_one_call(shape):
     assert (first.top_logprobs, first.usage) == (PLACES, Usage(input_tokens=7, output_tokens=4))
     assert (second.text, second.finish, second.usage, second.logprobs) == ("42", "length", None, None)
     assert read_generations({}, model="other") == []
+
+
+@pytest.mark.parametrize("shape", [dict, as_object], ids=["dictionary", "objects"])
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+def test_numbers_beside_the_choices_are_of_a_lone_answer(answer, shape):
+    """Wherever an answer's numbers stand, they are read with it; of several answers nobody could tell whose they are."""
+    choices = [{"message": {"content": "4 2"}, **choice} for choice in answer.get("choices", [{}])]
+    (lone,) = read_generations(shape({**answer, "choices": choices}))
+    assert (lone.text, lone.logprobs) == ("4 2", (-0.5, -1.0))
+    beside = {name: value for name, value in answer.items() if name != "choices"}
+    several = read_generations(shape({**beside, "choices": [{"text": "4 2"}, {"text": "7"}]}))
+    assert [one.logprobs for one in several] == [None, None]

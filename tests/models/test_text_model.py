@@ -10,6 +10,7 @@ import pytest
 
 from confroute.errors import MissingExtraError, ModelError, PolicyError
 from confroute.models.openai import OpenAIModel
+from confroute.models.provider_answers import ScoredTokens
 from confroute.models.resolution import resolve
 from confroute.models.text_model import (
     FunctionModel,
@@ -280,7 +281,8 @@ def test_pieces_without_all_log_probabilities_have_none():
         "stop",
         Usage(output_tokens=2),
     )
-    assert [piece_logprobs(piece) for piece in parts] == [(-0.1,), None, ()]
+    scored = ScoredTokens(logprobs=(-0.1,), tokens=("It",))
+    assert [piece_logprobs(piece) for piece in parts] == [scored, None, ()]
 
 
 def test_a_missing_package_is_named_exactly(monkeypatch):

@@ -1,5 +1,6 @@
 """Policy files: what is written is what is read, and nothing else is read."""
 
+import dataclasses
 import json
 
 import pytest
@@ -15,8 +16,17 @@ from confroute import (
     SendTo,
     Threshold,
     TokenLogprob,
+    load_policy,
+    save_policy,
 )
+from confroute.budget import Budget, Pace, Paced
+from confroute.drift import Audited, DriftTest
 from confroute.errors import PolicyError
+from confroute.heads import NearestNeighbours, WordRidge, encoder
+from confroute.learning import LearnOnline
+from confroute.policy import DraftReuse, HeadFirst, Hedged, register
+from confroute.prices import Price
+from confroute.state import MemoryStore
 
 FULL = Cascade(
     gates=(
@@ -45,11 +55,11 @@ def test_round_trip(tmp_path):
     [
         ({"version": 2}, "version 2, this confroute reads version 1"),
         ({"version": None}, "version None"),
-        ({"format": "other"}, "no policy file"),
+        ({"format": "other"}, "not a policy file"),
         ({"policy": {"class": "os.system"}}, "unknown class 'os.system'"),
         ({"policy": {"class": "Cascade", "gates": []}}, "at least one signal"),
         ({"policy": {"class": "Cascade", "colour": 1}}, "colour"),
-        ({"policy": {"class": "Threshold", "value": 1.0}}, "expected a Cascade"),
+        ({"policy": {"class": "Threshold", "value": 1.0}}, "holds a Threshold: expected a policy"),
     ],
 )
 def test_other_files_are_refused(tmp_path, change, words):
@@ -65,7 +75,7 @@ def test_files_that_are_no_json_are_refused(tmp_path):
     """Not JSON, or JSON of another shape."""
     for text in ("", "{", "[]", "3"):
         (tmp_path / "policy.json").write_text(text)
-        with pytest.raises(PolicyError, match=r"policy\.json: this is no policy file.* policy\.save"):
+        with pytest.raises(PolicyError, match=r"policy\.json: this is not a policy file.* save_policy"):
             Cascade.load(tmp_path / "policy.json")
 
 
@@ -101,3 +111,167 @@ def test_a_gate_with_parts_of_another_shape_is_refused(tmp_path, bad):
     path.write_text(json.dumps(data))
     with pytest.raises(PolicyError, match="expected"):
         Cascade.load(path)
+
+
+PLAIN = Cascade.of(TokenLogprob(), 0.3)
+PACED = {
+    "budgets": (Budget(limit=1.0, pace=Pace(signal="token_logprob", ladder=(0.1, 0.5))),),
+    "price": Price(),
+}
+WRAPPED = (
+    Hedged(policy=PLAIN, when="draft", tags=("fast",)),
+    DraftReuse(policy=FULL, mode="verify"),
+    LearnOnline(policy=PLAIN, store="sqlite:state.db"),
+    Audited(policy=Hedged(policy=LearnOnline(policy=PLAIN)), test=DriftTest(level=0.05)),
+    Paced(policy=Audited(policy=DraftReuse(policy=PLAIN), test=DriftTest(level=0.05)), **PACED),
+    Paced(policy=Hedged(policy=PLAIN), budgets=(Budget(limit=3, unit="calls"),), store="redis://127.0.0.1/0"),
+)
+
+
+@pytest.mark.parametrize("policy", WRAPPED, ids=lambda policy: type(policy).__name__)
+def test_wrappers_of_policies_come_back(policy, tmp_path):
+    """In any nesting, with prices, paces and stores by their address; a cascade is not made of them."""
+    path = tmp_path / "policy.json"
+    save_policy(policy, path)
+    assert load_policy(path) == policy
+    kind = type(policy).__name__
+    with pytest.raises(
+        PolicyError, match=rf"holds a {kind}: expected a Cascade; load_policy\('.*'\) loads it"
+    ):
+        Cascade.load(path)
+
+
+def sizes(texts):
+    """Vectors that say how long texts are."""
+    return [[float(len(text)), 1.0] for text in texts]
+
+
+def on_vectors(**more):
+    head = NearestNeighbours.fit(sizes("abcdefgh"), [0, 1] * 4, k=3)
+    return HeadFirst(head=head, encoder=encoder(sizes, name="sizes"), cascade=FULL, cloud_above=0.7, **more)
+
+
+def test_a_head_stands_beside_its_policy(tmp_path):
+    """The head comes back with the same estimates, inside other wrappers too, wherever the folder is moved."""
+    head = WordRidge.fit(["prove this", "name that"] * 8, [1, 0] * 8, penalty=0.1)
+    inner = HeadFirst(head=head, cascade=FULL, cloud_above=0.7, edge_below=0.3)
+    (tmp_path / "a").mkdir()
+    save_policy(Paced(policy=inner, **PACED), tmp_path / "a" / "policy.json")
+    found = load_policy((tmp_path / "a").rename(tmp_path / "b") / "policy.json")
+    assert dataclasses.replace(found.policy, head=head) == inner
+    texts = ["prove that", "name this"]
+    assert found.policy.head.estimate(texts).cloud_wins.tolist() == head.estimate(texts).cloud_wins.tolist()
+
+
+def test_a_head_of_another_encoder_or_another_head_is_refused(tmp_path):
+    """A function is asked for, and checked; a head that was trained anew is not taken for the one that was saved."""
+    path = tmp_path / "policy.json"
+    policy = on_vectors(doubt=0.4)
+    save_policy(policy, path)
+    with pytest.raises(
+        PolicyError, match=r"'sizes', which is not a local model: give load_policy\(path, encoder="
+    ):
+        load_policy(path)
+    assert load_policy(path, encoder=policy.encoder).doubt == 0.4
+    with pytest.raises(PolicyError, match="another vector"):
+        load_policy(path, encoder=encoder(lambda texts: [[1.0, float(len(t))] for t in texts], name="sizes"))
+    save_policy(dataclasses.replace(on_vectors(), cloud_above=0.8), tmp_path / "other.json")
+    (tmp_path / "other.json.head" / "head.json").write_text("{}")
+    with pytest.raises(PolicyError, match="is not the one that this policy was saved with"):
+        load_policy(tmp_path / "other.json", encoder=policy.encoder)
+
+
+def test_a_head_that_is_never_in_doubt_comes_back_so(tmp_path):
+    """Its infinite bound is written in a way that every reader of JSON takes."""
+    path = tmp_path / "policy.json"
+    save_policy(on_vectors(), path)
+    json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert load_policy(path, encoder=encoder(sizes, name="sizes")).doubt == float("inf")
+
+
+def own_loss(question, edge, cloud):
+    return 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Unknown:
+    name: str = "unknown"
+
+    def __call__(self, request):
+        return None
+
+
+TEST = DriftTest(level=0.05)
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        (
+            Audited(policy=PLAIN, test=TEST, loss=own_loss),
+            r"Audited\.loss: the function own_loss cannot be .*put @confroute\.policy\.register above its `def`",
+        ),
+        (
+            Cascade(rules=(lambda request: None,)),
+            r"Cascade\.rules: the function .*<lambda> cannot be written",
+        ),
+        (Cascade(rules=(Unknown(),)), r"Cascade\.rules: a Unknown cannot be .*register above its class"),
+        (
+            LearnOnline(policy=PLAIN, store=MemoryStore()),
+            r"LearnOnline\.store: a MemoryStore .*'sqlite:PATH'",
+        ),
+        (Paced(policy=PLAIN, store=MemoryStore(), **PACED), r"Paced\.store: a MemoryStore .*as text"),
+        (Paced(policy=on_vectors(), store=MemoryStore(), **PACED), r"Paced\.store"),
+    ],
+    ids=["function", "lambda", "class", "store", "store of a budget", "store around a head"],
+)
+def test_what_cannot_be_written_says_why_and_what_to_do(policy, words, tmp_path):
+    """By the field that holds it, and before anything is written."""
+    with pytest.raises(PolicyError, match=words):
+        save_policy(policy, tmp_path / "policy.json")
+    assert not list(tmp_path.iterdir())
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class OnFridays:
+    tier: str = "edge"
+
+    def __call__(self, request):
+        return None
+
+
+@register(name="tests.likes", kind="function")
+def likes(question, edge, cloud):
+    return 0.5
+
+
+def test_registered_classes_and_functions_of_ones_own_are_written(tmp_path):
+    """By their names; a file that names what is not registered is not guessed at."""
+    path = tmp_path / "policy.json"
+    policy = Audited(policy=Cascade(rules=(OnFridays(tier="cloud"),)), test=TEST, loss=likes)
+    save_policy(policy, path)
+    assert load_policy(path) == policy
+    assert json.loads(path.read_text())["policy"]["loss"] == {"function": "tests.likes"}
+    for changed in ('{"function": "os.system"}', '{"class": "tests.likes"}', '{"function": "Cascade"}'):
+        path.write_text(path.read_text().replace('{\n      "function": "tests.likes"\n    }', changed))
+        with pytest.raises(PolicyError, match="is to be registered"):
+            load_policy(path)
+        save_policy(policy, path)
+
+
+def test_a_name_belongs_to_one_class():
+    """Another class of a name is refused, the same one defined again is not; nor is what no file could hold."""
+    with pytest.raises(
+        PolicyError, match=r"the name 'Cascade' is taken by confroute\.policy\.cascade\.Cascade"
+    ):
+        register(dataclasses.make_dataclass("Cascade", ["x"], frozen=True))
+    again = dataclasses.make_dataclass("OnFridays", ["tier"], frozen=True)
+    again.__qualname__, again.__module__ = OnFridays.__qualname__, OnFridays.__module__
+    register(again)
+    register(OnFridays)
+    for other in (3, print, PLAIN, type("Loose", (), {})):
+        with pytest.raises(PolicyError, match="neither a dataclass nor a function"):
+            register(name="other")(other)
+    with pytest.raises(PolicyError, match="a lambda has no name"):
+        register(lambda question: 0.0)

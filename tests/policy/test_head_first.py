@@ -1,4 +1,4 @@
-"""A head before the cascade: what it settles, what it leaves, and what happens when something fails."""
+"""A head before the cascade: which calls it settles, which it leaves, and what happens if something fails."""
 
 from dataclasses import replace
 
@@ -14,14 +14,14 @@ from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 
 
 class Reader:
-    """A head that reads probability and spread from the vector: the policy is what is tested here."""
+    """A head that reads probability and spread from the vector, so that tests choose them."""
 
     kind, dim = "reader", 2
 
     def estimate(self, vectors):
         """The two columns."""
-        found = np.atleast_2d(vectors)
-        return Estimate(cloud_wins=found[:, 0], spread=found[:, 1])
+        rows = np.atleast_2d(vectors)
+        return Estimate(cloud_wins=rows[:, 0], spread=rows[:, 1])
 
     def arrays(self):
         """None."""
@@ -59,20 +59,20 @@ def on_words():
     return HeadFirst(head=head, cascade=cascade, cloud_above=0.7, edge_below=0.3, doubt=0.4)
 
 
-def routed(text, made, *, edge="ok", cloud="ok", edge_logprob=-0.01, **request):
+def routed(text, policy, *, edge="ok", cloud="ok", edge_logprob=-0.01, **fields):
     """Route one prompt between two scripted models."""
     replies = {
         "edge": ScriptedModel([Reply(text=edge, logprob=edge_logprob)], name="e") if edge else None,
         "cloud": ScriptedModel([Reply(text=cloud)], name="c") if cloud else None,
     }
-    asked = Request(messages=(Message(role="user", text=text),), **request)
+    request = Request(messages=(Message(role="user", text=text),), **fields)
 
     def call(ask):
         if replies[ask.tier] is None:
             raise TierError(f"{ask.tier} is down")
-        return replies[ask.tier].generate(asked.messages)
+        return replies[ask.tier].generate(request.messages)
 
-    return run(made, asked, call, {})
+    return run(policy, request, call, {})
 
 
 @pytest.mark.parametrize(
@@ -85,19 +85,19 @@ def routed(text, made, *, edge="ok", cloud="ok", edge_logprob=-0.01, **request):
     ],
 )
 def test_the_head_settles_what_it_knows_and_leaves_the_rest_to_the_cascade(text, route, stage, kinds):
-    """Cloud now, edge now, verify in between, and verify where the head does not know."""
-    found = routed(text, policy()).decision
-    assert (found.route, found.stage) == (route, stage)
-    assert [step.kind for step in found.steps] == kinds
-    assert found.signals["head"].uncertainty == pytest.approx(float(text.split()[0]))
-    assert found.signals["head"].details["spread"] == pytest.approx(float(text.split()[1]))
+    """Cloud at once, edge at once, verification in between, and verification if the head is uncertain."""
+    decision = routed(text, policy()).decision
+    assert (decision.route, decision.stage) == (route, stage)
+    assert [step.kind for step in decision.steps] == kinds
+    assert decision.signals["head"].uncertainty == pytest.approx(float(text.split()[0]))
+    assert decision.signals["head"].details["spread"] == pytest.approx(float(text.split()[1]))
 
 
 def test_a_head_that_does_not_know_can_ask_the_cloud():
-    """on_doubt='cloud' escalates what is off the training prompts."""
-    found = routed("0.1 0.45", policy(on_doubt="cloud")).decision
-    assert (found.route, found.stage) == ("cloud", "head")
-    assert "does not know" in found.reason
+    """on_doubt='cloud' escalates calls far from the training prompts."""
+    decision = routed("0.1 0.45", policy(on_doubt="cloud")).decision
+    assert (decision.route, decision.stage) == ("cloud", "head")
+    assert "does not know" in decision.reason
 
 
 @pytest.mark.parametrize(
@@ -110,11 +110,11 @@ def test_a_head_that_does_not_know_can_ask_the_cloud():
     ],
 )
 def test_a_head_that_reads_texts_needs_no_encoder(text, route, stage, kinds):
-    """Cloud, edge, a draft for words never seen, and a rule before the head; nothing is embedded."""
-    found = routed(text, on_words()).decision
-    assert (found.route, found.stage) == (route, stage)
-    assert [step.kind for step in found.steps] == kinds
-    assert ("head" in found.signals) == (stage != "rule")
+    """Cloud, edge, a draft for unknown words, and a rule before the head; nothing is embedded."""
+    decision = routed(text, on_words()).decision
+    assert (decision.route, decision.stage) == (route, stage)
+    assert [step.kind for step in decision.steps] == kinds
+    assert ("head" in decision.signals) == (stage != "rule")
 
 
 def test_head_and_encoder_have_to_fit():
@@ -128,41 +128,41 @@ def test_head_and_encoder_have_to_fit():
 def test_private_text_is_not_embedded():
     """A rule comes before the encoder, and before the head's choice."""
     seen.clear()
-    made = policy(cascade={"rules": (KeepPrivate(patterns=("secret",)),)})
-    found = routed("0.9 0.1 secret", made).decision
-    assert (found.route, found.private, seen) == ("edge", True, [])
+    private = policy(cascade={"rules": (KeepPrivate(patterns=("secret",)),)})
+    decision = routed("0.9 0.1 secret", private).decision
+    assert (decision.route, decision.private, seen) == ("edge", True, [])
 
 
-def test_the_callers_route_is_not_asked_about():
+def test_a_forced_route_bypasses_the_head():
     """A forced route needs no head."""
-    found = routed("0.9 0.1", policy(), route="edge").decision
-    assert (found.route, found.stage, dict(found.signals)) == ("edge", "forced", {})
+    decision = routed("0.9 0.1", policy(), route="edge").decision
+    assert (decision.route, decision.stage, dict(decision.signals)) == ("edge", "forced", {})
 
 
 def test_an_embedding_that_fails_is_no_evidence():
-    """The cascade decides, and the decision says why the head did not."""
-    found = routed("no number", policy()).decision
-    assert (found.route, found.stage) == ("edge", "draft")
-    assert "ValueError" in found.skipped["head"]
+    """The cascade decides, and the decision records why the head did not."""
+    decision = routed("no number", policy()).decision
+    assert (decision.route, decision.stage) == ("edge", "draft")
+    assert "ValueError" in decision.skipped["head"]
 
 
 def test_an_edge_that_fails_is_replaced_by_the_cloud():
-    """Edge now, edge down: the cloud answers, as a fallback."""
-    found = routed("0.1 0.1", policy(), edge=None).decision
-    assert (found.route, found.stage) == ("cloud", "fallback")
-    assert "edge failed" in found.reason
+    """The head chooses the edge, which is down: the cloud answers, as a fallback."""
+    decision = routed("0.1 0.1", policy(), edge=None).decision
+    assert (decision.route, decision.stage) == ("cloud", "fallback")
+    assert "edge failed" in decision.reason
 
 
 def test_a_cloud_that_fails_is_replaced_only_if_the_policy_lets_it():
-    """Cloud now, cloud down: an error, or the edge where on_cloud_error says so."""
+    """The head chooses the cloud, which is down: an error, or the edge if on_cloud_error says so."""
     with pytest.raises(TierError):
         routed("0.9 0.1", policy(), cloud=None)
-    made = policy(cascade={"on_cloud_error": "edge"})
-    assert routed("0.9 0.1", made, cloud=None).decision.route == "edge"
+    fallback = policy(cascade={"on_cloud_error": "edge"})
+    assert routed("0.9 0.1", fallback, cloud=None).decision.route == "edge"
 
 
 def test_an_edge_that_cannot_take_the_call_is_not_chosen():
-    """Edge now, but it lacks tools: the cascade sends the call on."""
+    """The head chooses the edge, which has no tools: the cascade escalates the call."""
     tiers = {"edge": Tier(name="edge", model="e", lacks="tools")}
     assert routed("0.1 0.1", policy(), tiers=tiers).decision.route == "cloud"
 
@@ -181,7 +181,7 @@ def test_an_edge_that_cannot_take_the_call_is_not_chosen():
     ],
 )
 def test_bounds_that_make_no_sense_are_refused(bad):
-    """Crossed, never reached, no numbers, unknown words."""
+    """Crossed or unreachable bounds, bounds that are not numbers, unknown options."""
     with pytest.raises(PolicyError):
         policy(**bad)
 
@@ -196,7 +196,7 @@ def test_bounds_that_make_no_sense_are_refused(bad):
     ],
 )
 def test_one_bound_is_enough(bounds):
-    """Both at one place, the paper's router; one of the two; and doubt alone where it asks the cloud."""
+    """Both bounds equal, as in the paper's router; one of the two; or doubt alone, if it asks the cloud."""
     assert policy(**bounds).tiers == ("edge", "cloud")
     alone = HeadFirst(head=on_words().head, edge_below=0.3)
     assert (alone.cloud_above, alone.doubt, alone.on_doubt) == (1.0, float("inf"), "verify")
@@ -204,33 +204,33 @@ def test_one_bound_is_enough(bounds):
 
 @pytest.mark.parametrize(("text", "route"), [("0.9 0.1", "cloud"), ("0.9 0.5", "cloud"), ("0.1 0.1", "edge")])
 def test_of_three_tiers_the_head_knows_the_first_and_the_last(text, route):
-    """The one between is the cascade's."""
+    """Only the cascade uses the tier between them."""
     cascade = Cascade(gates=Cascade.of(TokenLogprob(), 0.25).gates, tiers=("edge", "middle", "cloud"))
     calls = ScriptedCalls(models={name: ScriptedModel([name]) for name in cascade.tiers})
-    asked = Request(messages=(Message(role="user", text=text),))
-    found = run(replace(policy(on_doubt="cloud"), cascade=cascade), asked, calls.call(asked), {})
-    assert (found.decision.route, found.decision.stage) == (route, "head")
+    request = Request(messages=(Message(role="user", text=text),))
+    result = run(replace(policy(on_doubt="cloud"), cascade=cascade), request, calls.call(request), {})
+    assert (result.decision.route, result.decision.stage) == (route, "head")
 
 
 @pytest.mark.parametrize("text", ["0.75 0.1", "0.25 0.1"])
 def test_a_bound_itself_is_verified(text):
-    """Above and below are meant: a probability that equals a bound goes to the cascade."""
+    """The bounds are strict: a probability that equals a bound goes to the cascade."""
     assert routed(text, policy(cloud_above=0.75, edge_below=0.25)).decision.stage == "draft"
 
 
 def test_a_spread_that_equals_the_doubt_is_none():
-    """Only what is above it leaves the head without a word."""
+    """Only a larger spread makes the head abstain."""
     assert routed("0.9 0.5", policy(doubt=0.5)).decision.stage == "head"
 
 
 @pytest.mark.parametrize(("text", "bound"), [("0.9 0.1", 0.7), ("0.1 0.1", 0.3)])
 def test_what_the_head_settled_names_its_bound(text, bound):
-    """Signal, value and threshold stand in the decision, as those of any signal."""
-    found = routed(text, policy()).decision
+    """The decision contains signal, value and threshold, as for any signal."""
+    decision = routed(text, policy()).decision
     value = pytest.approx(float(text.split()[0]))
-    assert (found.signal, found.uncertainty, found.threshold) == ("head", value, bound)
-    assert (found.threshold_source, found.signals["head"].details["kind"]) == ("given", "reader")
-    assert f"head {text.split()[0]}" in found.reason
+    assert (decision.signal, decision.uncertainty, decision.threshold) == ("head", value, bound)
+    assert (decision.threshold_source, decision.signals["head"].details["kind"]) == ("given", "reader")
+    assert f"head {text.split()[0]}" in decision.reason
 
 
 @pytest.mark.parametrize(
@@ -242,31 +242,31 @@ def test_what_the_head_settled_names_its_bound(text, bound):
     ],
 )
 def test_an_edge_that_may_not_be_replaced_ends_the_call(error, cascade):
-    """Set-up errors, an answer that was shown in part, and a policy that wants to know."""
+    """Set-up errors, an answer that was partly shown, and a policy that raises errors of the edge."""
 
     def call(ask):
         if ask.tier == "edge":
             raise error
-        return ScriptedModel([Reply(text="ok")], name="c").generate(asked.messages)
+        return ScriptedModel([Reply(text="ok")], name="c").generate(request.messages)
 
-    asked = Request(messages=(Message(role="user", text="0.1 0.1"),))
+    request = Request(messages=(Message(role="user", text="0.1 0.1"),))
     with record() as decisions, pytest.raises(type(error)):
-        run(policy(cascade=cascade), asked, call, {})
-    assert [found.stage for found in decisions] == ["failed"]
+        run(policy(cascade=cascade), request, call, {})
+    assert [decision.stage for decision in decisions] == ["failed"]
 
 
 async def test_async_decides_the_same():
-    """One flow, two drivers."""
-    asked = Request(messages=(Message(role="user", text="0.9 0.1"),))
+    """The same flow runs under both drivers."""
+    request = Request(messages=(Message(role="user", text="0.9 0.1"),))
 
     async def call(ask):
-        return ScriptedModel([Reply(text="ok")], name=ask.tier).generate(asked.messages)
+        return ScriptedModel([Reply(text="ok")], name=ask.tier).generate(request.messages)
 
-    assert (await arun(policy(), asked, call, {})).decision.stage == "head"
+    assert (await arun(policy(), request, call, {})).decision.stage == "head"
 
 
 def test_both_hosts_take_it():
-    """LangChain and LlamaIndex route by it like by any policy."""
+    """LangChain and LlamaIndex route by it as by any policy."""
     from langchain_confroute import ChatConfRoute
     from langchain_confroute.testing import ScriptedChat
     from llamaindex_confroute import ConfRouteLLM
@@ -288,20 +288,20 @@ def test_both_hosts_take_it():
 
 
 def test_scripted_calls_are_enough_to_try_it():
-    """The test kit of the core drives it too."""
+    """`ScriptedCalls` answers its asks too."""
     calls = ScriptedCalls(
         models={name: ScriptedModel([Reply(text=name)], name=name) for name in ("edge", "cloud")}
     )
-    asked = Request(messages=(Message(role="user", text="0.9 0.1"),))
-    assert run(policy(), asked, calls.call(asked), {}).generation.text == "cloud"
+    request = Request(messages=(Message(role="user", text="0.9 0.1"),))
+    assert run(policy(), request, calls.call(request), {}).generation.text == "cloud"
 
 
 def test_a_replaced_tier_leaves_one_decision_with_all_that_was_tried():
-    """The call did not fail: `record` sees one decision, and the tier that failed stands in its steps."""
+    """The call did not fail: `record` sees one decision, whose steps include the tier that failed."""
     with record() as decisions:
         routed("0.1 0.1", policy(), edge=None)
-    (found,) = decisions
-    assert [(step.kind, step.tier, step.error) for step in found.steps] == [
+    (decision,) = decisions
+    assert [(step.kind, step.tier, step.error) for step in decision.steps] == [
         ("embed", None, None),
         ("final", "edge", "TierError"),
         ("final", "cloud", None),
@@ -309,27 +309,27 @@ def test_a_replaced_tier_leaves_one_decision_with_all_that_was_tried():
 
 
 def test_a_call_that_fails_is_recorded_once():
-    """The cloud is down and nothing may stand in for it."""
+    """The cloud is down and no other tier may answer."""
     with record() as decisions, pytest.raises(TierError):
         routed("0.9 0.1", policy(), cloud=None)
-    assert [found.stage for found in decisions] == ["failed"]
+    assert [decision.stage for decision in decisions] == ["failed"]
 
 
 def test_a_call_that_goes_on_from_the_cloud_stays_there():
-    """Edge now, says the head; but a weaker model would rewrite the cloud's answer."""
-    found = routed("0.1 0.1", policy(), begun_on="cloud").decision
-    assert (found.route, found.rule) == ("cloud", "sticky")
-    assert "head" not in found.signals
+    """The head would choose the edge, but a weaker model would rewrite the cloud's answer."""
+    decision = routed("0.1 0.1", policy(), begun_on="cloud").decision
+    assert (decision.route, decision.rule) == ("cloud", "sticky")
+    assert "head" not in decision.signals
 
 
 @pytest.mark.parametrize("text", ["0.9 0.1", "0.1 0.1", "0.5 0.1", "0.9 0.9", "no number", "0.9 0.1 secret"])
 @pytest.mark.parametrize("edge", ["ok", None])
-def test_rules_are_asked_once(text, edge):
-    """Settled, judged, fallen back or ruled: a detector may cost more than the draft."""
-    asked = []
+def test_rules_are_evaluated_once(text, edge):
+    """Whichever way a call is settled: a rule's detector may cost more than the draft."""
+    requests = []
 
     def counted(request):
-        asked.append(request)
+        requests.append(request)
         return KeepPrivate(patterns=("secret",))(request)
 
     if edge is None and "secret" in text:
@@ -337,4 +337,4 @@ def test_rules_are_asked_once(text, edge):
             routed(text, policy(cascade={"rules": (counted,)}), edge=None)
     else:
         routed(text, policy(cascade={"rules": (counted,)}), edge=edge)
-    assert len(asked) == 1
+    assert len(requests) == 1

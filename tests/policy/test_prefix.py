@@ -21,8 +21,11 @@ from confroute import (
     deadline,
     record,
 )
+from confroute.asks import WatchResult
 from confroute.errors import PolicyError, StreamInterruptedError
 from confroute.executor import arun_stream, run, run_stream
+from confroute.models.provider_answers import ScoredTokens
+from confroute.streaming import DraftMonitor, replay
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 from confroute.types import Generation
 
@@ -120,6 +123,55 @@ def test_without_log_probabilities_nothing_is_released():
         chunks, routed = streamed(Streams(logprobs))
         assert routed.decision.route == "cloud"
         assert "".join(chunks) == "the cloud knows"
+
+
+REASONING = ("<th", "ink>", "Let", " me", " see", ".", "</think>", "\n\n")
+
+
+def monitored(chunks, watch=RULE):
+    monitor = DraftMonitor(watch)
+    for chunk in chunks:
+        monitor.add(chunk)
+    return monitor.result
+
+
+@pytest.mark.parametrize(
+    ("value", "outcome", "tokens"), [(-0.01, "commit", 3), (-3.0, "cut", 2), (-0.5, "wait", 6)]
+)
+def test_reasoning_within_the_text_is_not_watched(value, outcome, tokens):
+    """A draft of certain reasoning is judged by its answer: committed to, cut off or left to the gates."""
+    pairs = [*((token, -0.001) for token in REASONING), *((word, value) for word in TEXT.split())]
+    chunks = [ScoredTokens(logprobs=(nats,), tokens=(token,)) for token, nats in pairs]
+    # The line break after the mark belongs to the text.
+    seen = monitored(chunks)
+    assert seen.outcome == outcome
+    draft = Generation(
+        text="".join(token for token, _ in pairs),
+        tokens=tuple(token for token, _ in pairs),
+        logprobs=tuple(nats for _, nats in pairs),
+    )
+    assert replay(RULE, draft).outcome == outcome
+    assert monitored(chunks[len(REASONING) :]).tokens == tokens
+
+
+def test_a_whole_draft_is_watched_by_the_tokens_of_its_text():
+    """Reasoning that the text lacks is passed over; tokens that do not spell the text judge nothing."""
+    draft = Generation(
+        text=TEXT,
+        tokens=(*REASONING, *Reply(text=TEXT).tokens),
+        logprobs=(-0.001,) * len(REASONING) + (-3.0,) * 6,
+    )
+    assert replay(RULE, draft) == WatchResult(outcome="cut", tokens=2, nats=6.0)
+    other = Generation(text="quite another", tokens=draft.tokens, logprobs=draft.logprobs)
+    assert replay(RULE, other) == WatchResult(outcome="wait", tokens=0, nats=0.0)
+
+
+def test_zeros_that_a_server_fills_in_never_commit():
+    """Log-probabilities that are all exactly 0 were not computed."""
+    chunks, routed = streamed(Streams((0.0,) * 6))
+    assert "".join(chunks) == "the cloud knows"
+    assert routed.decision.route == "cloud"
+    assert monitored([(0.0, 0.0, 0.0, -1e-6)]).outcome == "commit"
 
 
 def test_errors_before_and_after_the_commitment():

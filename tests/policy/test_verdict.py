@@ -1,12 +1,22 @@
 """The comparisons of a cascade at their very bounds: what is kept, what is grey, and when no sample can change either."""
 
+from dataclasses import replace
+
 import pytest
 
 from confroute import Cascade, Gate, Message, Request, SelfConsistency, Threshold, Tier, TokenLogprob
 from confroute.decision import Measurement
 from confroute.executor import run
-from confroute.policy.verdict import blocked_by, is_grey, settled_test, verdict_of, verdict_without_signal
+from confroute.policy.verdict import (
+    blocked_by,
+    is_grey,
+    majority,
+    settled_test,
+    verdict_of,
+    verdict_without_signal,
+)
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
+from confroute.types import Generation
 
 GREY = Gate(signal=SelfConsistency(n=5), threshold=Threshold(value=0.4), grey=(0.2, 0.8))
 
@@ -96,3 +106,34 @@ def test_the_default_policy_and_its_plain_decision():
     assert {gate.threshold.source for gate in Cascade().gates} == {"uncalibrated default"}
     found = decided(Cascade(), ["4"])
     assert (found.degraded, found.private, found.sampled, found.rule) == (False, False, False, None)
+
+
+@pytest.mark.parametrize(
+    ("finish", "why"),
+    [
+        ("length", "cut off at its length limit"),
+        ("content_filter", "cut off by a content filter"),
+        ("error", "ends in an error"),
+        ("stop", None),
+        ("tool_calls", None),
+        ("unknown", None),
+    ],
+)
+def test_a_draft_that_is_not_whole_is_rejected_unless_the_policy_judges_it(finish, why):
+    """However certain its tokens are; servers that say nothing (Ollama's null) are taken to send whole answers."""
+    edge = ScriptedModel([Reply(text="The answer is", logprob=-0.01, finish=finish)])
+    models = {"edge": edge, "cloud": ScriptedModel(["four"])}
+    request = Request(messages=(Message(role="user", text="2 + 2?"),))
+    call = ScriptedCalls(models=models).call(request)
+    decision = run(Cascade.of(TokenLogprob(), 0.3), request, call, {}).decision
+    assert decision.route == ("edge" if why is None else "cloud")
+    assert why is None or why in decision.reason
+    lenient = replace(Cascade.of(TokenLogprob(), 0.3), on_unfinished="judge")
+    assert run(lenient, request, call, {}).decision.route == "edge"
+
+
+@pytest.mark.parametrize("finish", ["length", "content_filter", "error"])
+def test_samples_that_are_not_whole_do_not_vote(finish):
+    """None of them could be returned."""
+    draft, sample = Generation(text="7"), Generation(text="8", finish=finish)
+    assert majority("How many?", draft, [sample, sample]).answer is draft

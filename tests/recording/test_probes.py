@@ -42,6 +42,7 @@ def test_a_fitted_probe_ranks_new_rows(tmp_path: Path) -> None:
     assert (again.layers, again.about) == (fitted.weights.layers, fitted.weights.about)
 
 
+@pytest.mark.slow
 def test_a_probe_of_noise_ranks_by_chance(tmp_path: Path) -> None:
     """States without information give an AUROC near one half out of fold: no row leaks into its own prediction."""
     from safetensors.numpy import save_file

@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from confroute.recording import (
 )
 from confroute.recording.prompts import cut_torn
 from confroute.recording.runner import _answered
+from confroute.registry import columns
 from confroute.signals import token_nll
 from confroute.signals.consistency import SelfConsistency
 from confroute.signals.equivalence import SameEmbedding
@@ -122,7 +124,7 @@ def test_rows_can_be_appended_and_rewritten_in_place(tmp_path, name):
 
 
 def test_a_failed_write_leaves_the_file_alone(tmp_path):
-    """An infinity is no JSON: nothing is replaced, nothing is left behind."""
+    """An infinity is not JSON: nothing is replaced, nothing is left behind."""
     path = tmp_path / "run.jsonl"
     append_row(path, Row(id="a", edge=Side()))
     before = path.read_bytes()
@@ -145,7 +147,7 @@ def test_a_failed_write_leaves_the_file_alone(tmp_path):
         ('{"id": "a", "edge": {"quality": 1.5}}', r"edge.quality is 1.5: expected a number in \[0, 1\]"),
         ('{"id": "a", "edge": {"quality": true}}', "edge.quality is True: expected a finite number"),
         ('{"id": "a", "edge": {"logprobs": [0, "x"]}}', r"edge.logprobs\[1\] is 'x'"),
-        ('{"id": "a", "edge": {"latency_s": NaN}}', "NaN is no JSON number"),
+        ('{"id": "a", "edge": {"latency_s": NaN}}', "NaN is not a JSON number"),
         ('{"id": "a", "edge": {"samples": [{}]}}', r"edge.samples\[0\].text is None"),
         ('{"id": "a", "edge": {"usage": {"output_tokens": "2"}}}', "output_tokens is '2'"),
         ('{"id": "a", "edge": {}, "signals": {"s": "high"}}', "signals.s is 'high'"),
@@ -218,12 +220,16 @@ def test_signals_are_those_of_the_online_classes():
 
 def test_missing_evidence_is_missing():
     """No draft, too few samples or no log-probabilities give None, never a low uncertainty."""
-    for edge in (
-        Side(error="no answer"),
-        Side(text="7"),
-        Side(text="7", samples=(RecordedSample(text="7"),)),
-    ):
-        assert set(with_signals(Row(id="a", prompt="How many?", edge=edge)).signals.values()) == {None}
+    failed = with_signals(Row(id="a", prompt="How many?", edge=Side(error="no answer"))).signals
+    assert set(failed.values()) == {None}
+    # A signal that reads the text alone has all of its evidence.
+    reads_more = [
+        name for name, entry in columns().items() if re.search("log-prob|alternatives|samples", entry.needs)
+    ]
+    for samples in ((), (RecordedSample(text="7"),)):
+        row = Row(id="a", prompt="How many?", edge=Side(text="7", samples=samples))
+        found = with_signals(row).signals
+        assert {found[name] for name in reads_more} == {None}
     drawn = tuple(RecordedSample(text=text) for text in "778")
     row = Row(id="a", prompt="How many?", edge=Side(text="7", samples=drawn))
     assert with_signals(row, samples=2).signals["self_consistency"] == 0.0

@@ -145,11 +145,47 @@ def test_wrong_choices_are_refused(make):
         "The name is not provided in the given context.",
         "Based on the text, it is not possible to determine who it is.",
         "Empty Response",
+        "I'm sorry, but I couldn't find that in the documents. I don't know.",
+        "Unfortunately, the context does not say. Please provide more information.",
+        "The context does not mention the captain. It only lists the departures of the Heron.",
+        "Who is the captain? The provided text does not say; you should ask the ferry company.",
+        "The passages do not mention it - would you like me to look elsewhere?",
+        "I don't know. The context does not provide the captain's name, although I cannot say why.",
+        "No information is given.\n\nIf you have further documents, I can look into them.",
     ],
 )
 def test_abstentions_are_recognised(text):
     """In the wordings of small and large models."""
     assert abstains(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The context does not mention the captain. However, from general knowledge it is Captain Erik Hansen, born in 1961.",
+        "Captain Erik Hansen sails, although the provided document does not say so.",
+        "The context does not provide this information, but the president of France is Jacques Chirac.",
+        "The passages do not include dosing, but adults may take up to 12 g a day.",
+        "No information is given for crew, yet passengers may smoke anywhere.",
+        "The document does not say; the fare is 4 euros.",
+        "I do not know from the text, I believe it was Hansen.",
+        "The context does not mention it and I think the captain is Hansen.",
+        "The text does not say.\n\nPaul Hansen",
+        "The context does not say whether dogs travel free - 12 euros.",
+        "Yes, although the context does not say so.",
+        "The context does not say. No.",
+    ],
+)
+def test_a_disclaimer_before_an_answer_is_an_answer(text):
+    """It goes to the gates like any other draft, in whatever order the two come."""
+    assert not abstains(text)
+    assert not abstains(f"NOT FOUND. {text}", phrases=("not found",))
+
+
+def test_own_phrases_are_abstentions_unless_an_answer_follows():
+    """In any language."""
+    assert abstains("Keine Angabe.", phrases=("keine angabe", "nicht bekannt"))
+    assert not abstains("Keine Angabe. Der Kapit\u00e4n hei\u00dft Hansen.", phrases=("keine angabe",))
 
 
 @pytest.mark.parametrize(

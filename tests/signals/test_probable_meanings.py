@@ -7,12 +7,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from confroute import Cascade, Gate, Message, Request, SemanticEntropy, Threshold
+from confroute import Cascade, Gate, Message, Request, SelfConsistency, SemanticEntropy, Threshold
 from confroute.errors import CalibrationError, PolicyError
 from confroute.executor import run
-from confroute.signals import EwensMixture
+from confroute.signals import BetaBinomial, EwensMixture
 from confroute.signals.clusters import normalised_entropy
-from confroute.signals.stopping import final_entropies
+from confroute.signals.stopping import MOST_ANSWERS, final_entropies
 from confroute.testing import ScriptedCalls, ScriptedModel
 
 
@@ -153,6 +153,35 @@ def test_a_policy_draws_fewer_samples_with_it(tmp_path):
         assert decision.route == "edge"
         drawn.append(decision.signals["semantic_entropy"].details["drawn"])
     assert drawn[1] <= 3 < drawn[0]
+
+
+def test_the_ways_of_thirty_samples_are_counted_in_time_and_more_are_refused():
+    """Partitions grow exponentially; a policy with more samples is refused when it is made, not after minutes of a call."""
+    prior = EwensMixture(concentrations=(0.01, 1.0, 30.0), weights=(0.4, 0.3, 0.3))
+    finals = final_entropies(prior.concentrations, prior.weights, (1,), MOST_ANSWERS)
+    assert len(finals) > 3000
+    assert sum(chance for _, chance in finals) == pytest.approx(1.0)
+    assert SemanticEntropy(n=MOST_ANSWERS - 1, stop=prior).n == 30
+    assert SemanticEntropy(n=MOST_ANSWERS).n == 31
+    with pytest.raises(PolicyError, match="at most 30 samples"):
+        SemanticEntropy(n=MOST_ANSWERS, stop=prior)
+    with pytest.raises(PolicyError, match="at most 31"):
+        prior.probable_range([1], MOST_ANSWERS + 1, lambda low, high: False)
+
+
+def test_decisions_name_the_data_of_their_prior(tmp_path):
+    """Both priors, whether they stopped the draw or not."""
+    for signal, prior in (
+        (SemanticEntropy, EwensMixture.fit([1, 5] * 10, [6] * 20, source="gsm8k.jsonl")),
+        (SelfConsistency, BetaBinomial.fit([0, 5] * 10, [5] * 20, source="gsm8k.jsonl")),
+    ):
+        policy = Cascade.of(signal(n=5, stop=prior), 0.4)
+        policy.save(tmp_path / "policy.json")
+        assert Cascade.load(tmp_path / "policy.json") == policy
+        models = {"edge": ScriptedModel(["Paris"], samples=["Paris"]), "cloud": ScriptedModel(["Lyon"])}
+        request = Request(messages=(Message(role="user", text="Capital?"),))
+        decision = run(policy, request, ScriptedCalls(models=models).call(request), {}).decision
+        assert decision.signals[policy.gates[0].signal.name].details["prior"] == "gsm8k.jsonl"
 
 
 def test_invalid_priors_are_refused():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from confroute import Cascade, Gate, SelfConsistency, Threshold
+from confroute.decision import without_noise
 from confroute.errors import CalibrationError, PolicyError
 from confroute.signals import BetaBinomial
 
@@ -51,12 +52,15 @@ def test_without_a_tolerance_it_stops_where_nothing_can_change(a, b):
                 assert probable == ((least, most) if same else None)
 
 
+THIRD = without_noise(1 / 3)
+
+
 @pytest.mark.parametrize(
     ("eps", "expected"),
     [
         # At a = b = 1 every number of the three to come is equally likely: 1/4 each.
         (0.49, None),
-        (0.51, (0.0, 1 / 3)),
+        (0.51, (0.0, THIRD)),
     ],
 )
 def test_a_range_by_hand(eps, expected):
@@ -67,11 +71,11 @@ def test_a_range_by_hand(eps, expected):
 
 def test_samples_so_far_move_the_range():
     """After one of one agrees, Beta(1, 2): of the next two, none, one or both disagree with probability 1/2, 1/3 and 1/6."""
-    for eps, expected in ((0.16, None), (0.17, (0.0, 1 / 3))):
+    for eps, expected in ((0.16, None), (0.17, (0.0, THIRD))):
         flat = BetaBinomial(a=1, b=1, eps=eps)
         assert flat.probable_range(0, 1, 3, lambda low, high: not low <= 0.5 < high) == expected
     # And after one of one disagrees, Beta(2, 1), the other way round.
-    for eps, expected in ((0.16, None), (0.17, (2 / 3, 1.0))):
+    for eps, expected in ((0.16, None), (0.17, (without_noise(2 / 3), 1.0))):
         flat = BetaBinomial(a=1, b=1, eps=eps)
         assert flat.probable_range(1, 1, 3, lambda low, high: not low <= 0.5 < high) == expected
 

@@ -25,15 +25,16 @@ def entails(first: str, second: str) -> bool:
 def measure(
     signal, texts, *, question="Which city?", settled=None, similarity=None, entailed=None, logprobs=None
 ):
-    """Run a sampling signal over scripted samples; return its measurement and the asks it made."""
-    drawn = iter(
-        [Generation(text=t, logprobs=None if logprobs is None else logprobs[i]) for i, t in enumerate(texts)]
+    """Run a sampling signal over a draft, the first text, and its samples; return its measurement and the asks it made."""
+    draft, *rest = (
+        Generation(text=t, logprobs=None if logprobs is None else logprobs[i]) for i, t in enumerate(texts)
     )
+    drawn = iter(rest)
     asks = []
     case = Case(
         tier=Tier(name="edge", model="m"),
         question=question,
-        draft=Generation(text=texts[0]),
+        draft=draft,
         **({"settled": settled} if settled else {}),
     )
     flow = signal.measure(case)
@@ -63,7 +64,7 @@ def test_one_way_entailment_never_merges():
     """The signal checks both directions, and the one-way pair stays apart in every order."""
     for order in itertools.permutations(["Paris", "London", "Paris and London"]):
         measured, asks = measure(
-            SemanticEntropy(n=3, equivalence=SameEntailment(model="nli")), order, entailed=entails
+            SemanticEntropy(n=2, equivalence=SameEntailment(model="nli")), order, entailed=entails
         )
         assert measured.uncertainty == 1.0
         assert measured.details["clusters"] == [1, 1, 1]
@@ -73,7 +74,7 @@ def test_one_way_entailment_never_merges():
 def test_twenty_identical_answers_are_exactly_certain():
     """20 equal answers: entropy exactly 0, and no model is asked about equal texts."""
     assert semantic_entropy(["Paris"] * 20) == 0.0
-    measured, asks = measure(SemanticEntropy(n=20, equivalence=SameEntailment(model="nli")), ["Paris"] * 20)
+    measured, asks = measure(SemanticEntropy(n=19, equivalence=SameEntailment(model="nli")), ["Paris"] * 20)
     assert measured.uncertainty == 0.0
     assert not [a for a in asks if isinstance(a, Entails)]
 
@@ -97,7 +98,7 @@ def test_probability_weights():
     expected = -(0.8 * math.log(0.8) + 0.2 * math.log(0.2)) / math.log(3)
     assert semantic_entropy(["Rome", "Rome", "Oslo"], logprobs=logprobs) == pytest.approx(expected)
     measured, _ = measure(
-        SemanticEntropy(n=3, weighting="probability"),
+        SemanticEntropy(n=2, weighting="probability"),
         ["Rome", "Rome", "Oslo"],
         logprobs=[tuple(x) for x in logprobs],
         settled=lambda low, high: True,
@@ -108,13 +109,13 @@ def test_probability_weights():
 def test_probability_weights_need_logprobs():
     """Samples without log-probabilities cannot be weighted; the error says what to use instead."""
     with pytest.raises(SignalUnavailableError, match="discrete"):
-        measure(SemanticEntropy(n=2, weighting="probability"), ["a b c", "d e f"])
+        measure(SemanticEntropy(n=2, weighting="probability"), ["a b c", "d e f", "g h i"])
 
 
 def test_numbers_are_compared_by_value_before_any_model():
     """The same number in other words is the same answer; a different number is a different one."""
     measured, asks = measure(
-        SemanticEntropy(n=3, equivalence=SameEmbedding()),
+        SemanticEntropy(n=2, equivalence=SameEmbedding()),
         ["The answer is 42.", "It costs 42.0 in all", "I get 43"],
         question="How many apples are there?",
     )
@@ -125,7 +126,7 @@ def test_numbers_are_compared_by_value_before_any_model():
 def test_embeddings_decide_on_free_text_but_never_merge_a_negation():
     """Close vectors merge; a negated answer stays apart however close its vector is."""
     measured, _ = measure(
-        SemanticEntropy(n=3, equivalence=SameEmbedding(cosine=0.9)),
+        SemanticEntropy(n=2, equivalence=SameEmbedding(cosine=0.9)),
         ["Whales are mammals", "A whale belongs to the mammals", "Whales are not mammals"],
         question="What are whales?",
         similarity=lambda text: [1.0, 0.0],
@@ -137,7 +138,7 @@ def test_the_question_is_prepended():
     """Entailment is judged between answers to the question, not between bare words."""
     _, asks = measure(
         SemanticEntropy(n=2, equivalence=SameEntailment(model="nli")),
-        ["yes it is", "indeed so"],
+        ["yes it is", "indeed so", "indeed so"],
         entailed=lambda a, b: True,
     )
     pairs = [pair for a in asks if isinstance(a, Entails) for pair in a.pairs]
@@ -146,15 +147,15 @@ def test_the_question_is_prepended():
 
 
 def test_sampling_stops_as_soon_as_nothing_can_change():
-    """Threshold 0.5 of 5 samples: after three different answers even two repeats leave the entropy above it."""
+    """Threshold 0.5 of a draft and 4 samples: after three different answers even two repeats leave the entropy above it."""
 
     def settled(low, high):
         return low > 0.5 or high <= 0.5
 
-    measured, asks = measure(SemanticEntropy(n=5), ["a a", "b b", "c c", "a a", "a a"], settled=settled)
+    measured, asks = measure(SemanticEntropy(n=4), ["a a", "b b", "c c", "a a", "a a"], settled=settled)
     assert bounds([1, 1, 1], 5)[0] > 0.5
-    assert measured.details["drawn"] == 3
-    assert sum(a.n for a in asks) == 3
+    assert measured.details["drawn"] == 2
+    assert sum(a.n for a in asks) == 2
     assert measured.uncertainty > 0.5
 
 

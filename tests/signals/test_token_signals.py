@@ -17,9 +17,10 @@ from confroute.types import Generation, Tier
 
 
 def measure(signal, *, question="How many?", **draft):
-    """The measurement of a signal that yields no asks."""
+    """The measurement of a signal that yields no asks; the text is what the tokens spell unless it is given."""
+    text = "".join(draft.get("tokens") or ("7",))
     case = Case(
-        tier=Tier(name="edge", model="m"), question=question, draft=Generation(**{"text": "7", **draft})
+        tier=Tier(name="edge", model="m"), question=question, draft=Generation(**{"text": text, **draft})
     )
     try:
         next(signal.measure(case))
@@ -253,7 +254,7 @@ OPTIONS = "Which planet is red?\nA. Venus\nB. Mars\nC. Earth"
 def test_option_probability_by_hand():
     """B and " B" together 0.6, A 0.2, C not returned: 1 - 0.6/0.8; with C at most 0.05 it could be 1 - 0.6/0.85."""
     first = tuple((text, math.log(p)) for text, p in (("B", 0.5), ("A", 0.2), (" B", 0.1), ("The", 0.05)))
-    draft = {"text": "B. Mars", "tokens": ("B", "."), "logprobs": (math.log(0.5), -0.1)}
+    draft = {"tokens": ("B", ". Mars"), "logprobs": (math.log(0.5), -0.1)}
     measurement = measure(OptionProbability(), question=OPTIONS, top_logprobs=(first, first), **draft)
     assert measurement.uncertainty == pytest.approx(0.25)
     assert measurement.details["missing"] == 1

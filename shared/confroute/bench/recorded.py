@@ -17,7 +17,6 @@ from confroute.bench.protocol import Result, measure
 from confroute.errors import CalibrationError
 from confroute.fitting.choice import LEAST_TO_COMBINE, chosen, uncertainty_of
 from confroute.fitting.rates import Rates, tokens
-from confroute.fitting.recorded import signal_of
 from confroute.fitting.replay import replay
 from confroute.fitting.table import Table, table_of
 from confroute.heads import FEATURES, MLP, MatrixFactorisation, NearestNeighbours, Ridge, SimilarityRanking
@@ -367,7 +366,7 @@ def extra_cost(table: Table, column: str) -> Array | None:
     """Cost of a signal beyond the draft, in USD per row; None if it costs nothing."""
     if column.startswith(_DROPOUT):
         return _dropout_cost(table)
-    samples = getattr(signal_of(column, table.drawn), "n", 0) > 0
+    samples = getattr(table.signal_of(column), "n", 0) > 0
     return table.samples["usd"] if samples and table.drawn else None
 
 

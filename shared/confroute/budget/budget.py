@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from confroute.budget.pacing import Pace, end_window, new_traffic
 from confroute.errors import BudgetSpentError, PolicyError
-from confroute.policy.files import register
+from confroute.registry import register
 from confroute.types import Request
 
 # Rounding errors of sums of amounts, as a share of the limit.
@@ -17,7 +17,7 @@ _ROUNDING = 1e-9
 Unit: TypeAlias = Literal["usd", "tokens", "calls"]
 
 
-@register
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """Limits what calls to the cloud may cost in a window of time.

@@ -26,11 +26,12 @@ from confroute.budget import budget as reservations
 from confroute.budget.budget import Budget
 from confroute.budget.pacing import count_call
 from confroute.decision import Routed
+from confroute.error_notes import noted_usage
 from confroute.errors import DeadlineError, PolicyError, StateError, StreamInterruptedError
 from confroute.flow import Policy, intercept
-from confroute.policy.files import register
 from confroute.policy.wrapper import Wrapper, annotate, nested_policies
 from confroute.prices import Price
+from confroute.registry import register
 from confroute.state.store import Store, open_store
 from confroute.types import JSON, Request, Usage
 
@@ -233,12 +234,15 @@ class BudgetedCall:
     def cost(self, ask: ModelAsk, outcome: Evidence | Exception) -> list[float]:
         """The cost of an ask: as reported, nothing if no answer came, the worst case if it is unknown."""
         if isinstance(outcome, Exception):
-            return self.worst_case(ask) if _may_be_billed(outcome) else [0.0] * len(self.keys)
+            if _may_be_billed(outcome):
+                return self.worst_case(ask)
+            return self.amounts(noted_usage(outcome) or Usage(), 1 if noted_usage(outcome) else 0)
         usages = [answer.usage for answer in outcome.generations]
         reported = [usage for usage in usages if usage]
         if not reported or (isinstance(ask, Final) and None in usages):
             return self.worst_case(ask)
-        return self.amounts(sum(reported, Usage()), len(usages))
+        made = sum(not answer.from_cache for answer in outcome.generations)
+        return self.amounts(sum(reported, outcome.lost or Usage()), made)
 
     def amounts(self, usage: Usage, calls: int) -> list[float]:
         """Convert a usage to each budget's unit."""
@@ -255,7 +259,7 @@ def _may_be_billed(error: Exception) -> bool:
     return under_way or any("Timeout" in base.__name__ for base in type(error).__mro__)
 
 
-@register
+@register(kind="wrapper")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paced(Wrapper):
     """Keeps a policy's calls to the last tier within budgets. Must be outermost, so that it sees everything that is paid.

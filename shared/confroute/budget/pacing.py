@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from confroute.errors import CalibrationError, PolicyError
-from confroute.policy.files import register
+from confroute.registry import register
 
 # Parts of a window in which calls are counted: the half-hours of a day.
 PARTS = 48
@@ -147,7 +147,7 @@ def _scatter(arrivals: Sequence[int], shape: Sequence[float], rate: float) -> fl
     return math.dist(arrivals, expected) / math.sqrt(len(arrivals))
 
 
-@register
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
     """Moves the threshold of one signal so that a budget lasts its window.

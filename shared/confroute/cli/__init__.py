@@ -1,4 +1,4 @@
-"""The ``confroute`` command. Each submodule is one subcommand."""
+"""The ``confroute`` command: each module with `add_parser` and `run` is one subcommand."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ COMMANDS = (demo, doctor, pull, label, judge, models, record, signals, probe, fi
 
 FAILED = 1
 INTERRUPTED = 128 + signal.SIGINT
-UNREAD = 128 + 13  # SIGPIPE, which not every system has
+READER_GONE = 128 + 13  # SIGPIPE, which not every system has
 TERMINATED = 128 + signal.SIGTERM
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run one command and return its exit code.
 
     Parameters
     ----------
@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or 1 after an error of confroute's own or of a file, 2 after wrong usage, 130 after Ctrl-C, 141 where whoever read
-        the output has left, 143 after SIGTERM.
+        0, or 1 after an error of confroute's own or of a file, 2 after wrong usage, 130 after Ctrl-C, 141 when the reader of
+        the output has gone, 143 after SIGTERM.
     """
     parser = _parser()
     try:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The interpreter flushes standard output once more at exit, and would complain there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return UNREAD
+        return READER_GONE
     except (ConfrouteError, OSError) as error:
         print(f"confroute: {error}", file=sys.stderr)
         return FAILED
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("confroute: interrupted", file=sys.stderr)
         return INTERRUPTED
     except SystemExit as stop:
-        # argparse leaves this way, as does the handler of SIGTERM.
+        # Raised by argparse and by the handler of SIGTERM.
         return stop.code if isinstance(stop.code, int) else FAILED
     return code
 

@@ -6,8 +6,10 @@ import argparse
 import json
 from pathlib import Path
 
-from confroute.cli._runs import add_run_arguments, progress, rates_of, rows_of
+from confroute.certificate import Certificate
 from confroute.cli.fit import show_expected
+from confroute.cli.progress import replay_progress
+from confroute.cli.runs import add_run_arguments, rates_of, rows_of
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -24,7 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Replay and print.
+    """Replay the policy on the run and print what came of it.
 
     Raises
     ------
@@ -34,24 +36,24 @@ def run(args: argparse.Namespace) -> int:
         The policy cannot be read, or no row is graded.
     """
     from confroute.fitting import expected, replay, table_of
-    from confroute.policy import Cascade
+    from confroute.policy import load_policy
+    from confroute.registry import parts_of
 
-    policy = Cascade.load(args.policy)
+    policy = load_policy(args.policy)
     rates = rates_of(args)
     table = table_of(rows_of(args.data, args.dataset), rates=rates)
-    with progress("replaying") as moved:
-        found = expected(replay(policy, table.rows, rates=rates, progress=moved), seed=args.seed)
-    certificates = [gate.threshold.certificate for gate in policy.gates]
-    promise = next((c.to_dict() for c in certificates if c is not None), None)
+    with replay_progress() as progress:
+        result = expected(replay(policy, table.rows, rates=rates, progress=progress), seed=args.seed)
+    certificate = next((part.to_dict() for part in parts_of(policy) if isinstance(part, Certificate)), None)
     if args.json:
         print(
             json.dumps(
-                {"policy": str(args.policy), "certificate": promise, "expected": found.to_dict()},
+                {"policy": str(args.policy), "certificate": certificate, "expected": result.to_dict()},
                 indent=2,
                 allow_nan=False,
             )
         )
         return 0
-    print(f"{found.n} recorded calls, {table.left_out} not graded")
-    show_expected(found)
+    print(f"{result.n} recorded calls, {table.left_out} not graded")
+    show_expected(result)
     return 0

@@ -1,4 +1,4 @@
-"""``confroute bench replay``: every router on RouteLLM's benchmarks, or on a recorded run."""
+"""``confroute bench replay``: compare all routers on RouteLLM's benchmarks, or on a recorded run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from confroute.cli._options import count
-from confroute.cli._runs import add_prices
+from confroute.cli.options import count
+from confroute.cli.runs import add_prices
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -61,11 +61,11 @@ def _add_replay(inner: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     replay.add_argument(
         "--no-heads", action="store_true", help="with --recorded: train no heads on its prompts"
     )
-    _add_how(replay)
+    _add_settings(replay)
     replay.set_defaults(run=run)
 
 
-def _add_how(replay: argparse.ArgumentParser) -> None:
+def _add_settings(replay: argparse.ArgumentParser) -> None:
     add_prices(replay)
     replay.add_argument(
         "--cache", type=Path, metavar="FOLDER", help="keep embeddings and tuned encoders here"
@@ -82,7 +82,7 @@ def _add_how(replay: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Replay and print.
+    """Replay the recorded answers under every router and print a table of them.
 
     Raises
     ------
@@ -92,15 +92,15 @@ def run(args: argparse.Namespace) -> int:
     if (args.data is None) == (args.recorded is None):
         msg = "expected either --data FOLDER or --recorded FILE"
         raise PolicyError(msg)
-    return _recorded(args) if args.recorded is not None else _benchmarks(args)
+    return _replay_recorded(args) if args.recorded is not None else _replay_benchmarks(args)
 
 
-def _say(text: str) -> None:
+def _report(text: str) -> None:
     # Standard output may be JSON for a program.
     print(text, file=sys.stderr, flush=True)
 
 
-def _benchmarks(args: argparse.Namespace) -> int:
+def _replay_benchmarks(args: argparse.Namespace) -> int:
     from confroute.bench.report import write
     from confroute.bench.run import replay
     from confroute.bench.training import tuned_encoder
@@ -108,52 +108,54 @@ def _benchmarks(args: argparse.Namespace) -> int:
     from confroute.models.catalog import cache_dir
 
     cache = args.cache or cache_dir() / "embeddings"
-    found = replay(
+    replays = replay(
         args.data,
-        train=_training(args.train),
+        train=_training_data(args.train),
         encoder=lambda: encoder(args.encoder, features=True),
-        tune=lambda train: tuned_encoder(train, cache=cache, base=args.encoder, say=_say),
+        tune=lambda train: tuned_encoder(train, cache=cache, base=args.encoder, say=_report),
         cache=cache,
         resamples=args.resamples,
-        say=_say,
+        say=_report,
     )
     if args.out is not None:
-        _say(f"written: {', '.join(map(str, write(found, args.out)))}")
+        _report(f"written: {', '.join(map(str, write(replays, args.out)))}")
     if args.json:
         print(
-            json.dumps({"benchmarks": {name: one.to_dict() for name, one in found.items()}}, allow_nan=False)
+            json.dumps(
+                {"benchmarks": {name: one.to_dict() for name, one in replays.items()}}, allow_nan=False
+            )
         )
         return 0
-    for name, one in found.items():
+    for name, one in replays.items():
         _show(f"{name}, {one.bench.n} prompts", one.results)
     return 0
 
 
-def _training(given: Path | None) -> Path | None:
-    if given is not None:
-        if not given.is_dir():
-            msg = f"--train {given}: no such folder"
+def _training_data(folder: Path | None) -> Path | None:
+    if folder is not None:
+        if not folder.is_dir():
+            msg = f"--train {folder}: no such folder"
             raise PolicyError(msg)
-        return given
+        return folder
     data = os.environ.get("CONFROUTE_DATA")
-    if data and (found := Path(data) / "recorded").is_dir():
-        return found
+    if data and (recorded := Path(data) / "recorded").is_dir():
+        return recorded
     return None
 
 
-def _recorded(args: argparse.Namespace) -> int:
+def _replay_recorded(args: argparse.Namespace) -> int:
     from confroute.bench.recorded import replay_recorded
     from confroute.bench.recorded_report import write
-    from confroute.cli._runs import rates_of
+    from confroute.cli.runs import rates_of
     from confroute.heads.encoder import encoder
     from confroute.models.catalog import cache_dir
     from confroute.recording import read_rows
 
     embed = None if args.no_heads else encoder(args.encoder, features=True)
-    found = {}
+    replays = {}
     for path in args.recorded:
         name = args.dataset if args.dataset and len(args.recorded) == 1 else path.name.partition(".")[0]
-        found[name] = replay_recorded(
+        replays[name] = replay_recorded(
             [row for row in read_rows(path) if args.dataset in (None, row.dataset)],
             name=name,
             folder=path.parent,
@@ -161,36 +163,38 @@ def _recorded(args: argparse.Namespace) -> int:
             encoder=embed,
             cache=args.cache or cache_dir() / "embeddings",
             resamples=args.resamples,
-            say=_say,
+            say=_report,
         )
     if args.out is not None:
-        _say(f"written: {', '.join(map(str, write(found, args.out)))}")
+        _report(f"written: {', '.join(map(str, write(replays, args.out)))}")
     if args.json:
         print(
-            json.dumps({"benchmarks": {name: one.to_dict() for name, one in found.items()}}, allow_nan=False)
+            json.dumps(
+                {"benchmarks": {name: one.to_dict() for name, one in replays.items()}}, allow_nan=False
+            )
         )
         return 0
-    for name, one in found.items():
+    for name, one in replays.items():
         _show(f"{name}, {one.bench.n} calls, by share of cloud calls", one.results)
         _show_costs(name, one)
     return 0
 
 
-def _show_costs(name: str, found: RecordedReplay) -> None:
+def _show_costs(name: str, replay: RecordedReplay) -> None:
     from confroute.bench.recorded_report import COST_HEAD, cost_cells, verdict
 
-    best = sorted(found.costs, key=lambda one: -one.area.value)
-    _print(f"{name}, at equal total cost", COST_HEAD, map(cost_cells, best))
-    print(verdict(found), *found.notes, sep="\n")
+    best = sorted(replay.costs, key=lambda one: -one.area.value)
+    _print_table(f"{name}, at equal total cost", COST_HEAD, map(cost_cells, best))
+    print(verdict(replay), *replay.notes, sep="\n")
 
 
 def _show(title: str, results: Iterable[Result]) -> None:
     from confroute.bench.report import HEAD, cells
 
-    _print(title, HEAD, (cells(result) for result in sorted(results, key=lambda one: -one.apgr)))
+    _print_table(title, HEAD, (cells(result) for result in sorted(results, key=lambda one: -one.apgr)))
 
 
-def _print(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def _print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -199,8 +203,8 @@ def _print(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> No
     if not console.is_terminal:
         console.width = 170
     table = Table(title=title, pad_edge=False)
-    for at, name in enumerate(head):
-        table.add_column(name, justify="right" if at else "left")
+    for column, name in enumerate(head):
+        table.add_column(name, justify="right" if column else "left")
     for row in rows:
         table.add_row(*map(escape, row))
     console.print(table)

@@ -1,4 +1,4 @@
-"""``confroute demo``: real calls on two models, in both hosts, routed by what is measured here and now."""
+"""``confroute demo``: calibrate on two models, then route real calls through LangChain and LlamaIndex."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from confroute.cli._options import add_dtype, add_model, add_price, price_of
+from confroute.cli.options import add_dtype, add_model, add_price, price_of
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from confroute.demo.backends import Backend
-    from confroute.demo.calibrate import Row
+    from confroute.demo.calibrate import GradedAnswer
 
 EDGE, CLOUD = "local:smollm2-135m", "local:qwen2.5-coder-1.5b"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the command."""
+    """Add the subcommand."""
     parser = subparsers.add_parser(
         "demo",
         help="calibrate and route a dozen real requests on two models",
@@ -47,7 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Calibrate, route, print.
+    """Calibrate, route the requests and print where each went.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         msg = f"edge and cloud are both {edge.spec}: a route needs two different models"
         raise PolicyError(msg)
     if not args.folder.is_dir():
-        msg = f"{args.folder} is no folder: run the demo where examples/ferry is, or give --folder"
+        msg = f"{args.folder} is not a folder: run the demo where examples/ferry is, or give --folder"
         raise PolicyError(msg)
     edge_price, cloud_price = price_of(args.edge_price), price_of(args.cloud_price)
     with _progress(2 + len(CALIBRATION) + len(REQUESTS)) as tick:
@@ -74,21 +74,21 @@ def run(args: argparse.Namespace) -> int:
             backend.pull()
         tick("models are there")
         rows = calibrate.measure(edge.plain(), cloud.plain(), CALIBRATION, tick)
-        fitted = calibrate.fitted(rows)
+        fit = calibrate.fit_policy(rows)
         tick("policy fitted")
-        session = routes.Session(edge=edge, cloud=cloud, policy=fitted.policy, folder=args.folder)
-        done = session.run(tick)
-    summary = report.totals(done, edge_price=edge_price, cloud_price=cloud_price)
+        session = routes.Session(edge=edge, cloud=cloud, policy=fit.policy, folder=args.folder)
+        results = session.run(tick)
+    summary = report.totals(results, edge_price=edge_price, cloud_price=cloud_price)
     if args.json:
-        told = report.as_json(done, summary, fitted, edge=edge.spec, cloud=cloud.spec)
-        print(json.dumps(told, allow_nan=False))
+        result = report.as_json(results, summary, fit, edge=edge.spec, cloud=cloud.spec)
+        print(json.dumps(result, allow_nan=False))
     else:
-        report.show(_show(edge, cloud, rows), done, summary, fitted)
+        report.show(_show_models(edge, cloud, rows), results, summary, fit)
     return 0
 
 
-def _show(edge: Backend, cloud: Backend, rows: Sequence[Row]) -> Console:
-    """Say what is compared and return the console for the rest."""
+def _show_models(edge: Backend, cloud: Backend, rows: Sequence[GradedAnswer]) -> Console:
+    """Print which models are compared and return the console for the rest."""
     from rich.console import Console
 
     console = Console(soft_wrap=False)
@@ -96,26 +96,26 @@ def _show(edge: Backend, cloud: Backend, rows: Sequence[Row]) -> Console:
         console.width = 110
     stand_in = f" (a local STAND-IN for a cloud model: {cloud.model})" if cloud.provider == "local" else ""
     console.print(f"edge: {edge.spec}    cloud: {cloud.spec}{stand_in}")
-    right = sum(row.edge_right for row in rows), sum(row.cloud_right for row in rows)
+    edge_right, cloud_right = sum(row.edge_right for row in rows), sum(row.cloud_right for row in rows)
     console.print(
-        f"calibrated on {len(rows)} questions that are not asked below: edge right {right[0]}, cloud right {right[1]}\n"
+        f"calibrated on {len(rows)} questions that are not asked below: edge right {edge_right}, cloud right {cloud_right}\n"
     )
     return console
 
 
 @contextmanager
 def _progress(steps: int) -> Iterator[Callable[[str], None]]:
-    """A bar on standard error; plain lines where that is no terminal."""
+    """Show a bar on standard error, or plain lines if it is not a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        said: list[str] = []
+        printed: list[str] = []
 
         def line(text: str) -> None:
-            if text not in said:
-                said.append(text)
+            if text not in printed:
+                printed.append(text)
                 print(text, file=sys.stderr, flush=True)
 
         yield line

@@ -1,4 +1,4 @@
-"""``confroute doctor``: what an edge and a cloud can really do, and the policy to start with."""
+"""``confroute doctor``: find out what an edge and a cloud can do, and which policy to start with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from confroute.cli._options import add_dtype, add_model, model_of
+from confroute.cli.options import add_dtype, add_model, model_of
 from confroute.models.resolution import NAMES
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Examine and print.
+    """Examine both models and print what works.
 
     Raises
     ------
     MissingExtraError, ModelError, PolicyError
-        A name that is not a model's, or a package that the model needs is missing.
+        A name that is not a model's, or a missing package that the model needs.
     """
     from confroute.doctor import diagnose
 

@@ -1,25 +1,22 @@
-"""``confroute fit``: from a recorded run to a policy file, with a report of what it would have done."""
+"""``confroute fit``: fit a policy to a recorded run, and report what it would have done."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from confroute.certificate import Loss
-from confroute.cli._runs import add_run_arguments, progress, rates_of, rows_of
+from confroute.cli.progress import replay_progress
+from confroute.cli.runs import add_run_arguments, rates_of, rows_of
 from confroute.errors import PolicyError
 from confroute.signals.answers import Kind
 
 if TYPE_CHECKING:
     from confroute.fitting import Expected, Fit, Objective
     from confroute.fitting.fit import Goal
-    from confroute.fitting.objective import Metric
-
-_SHORT = {"cost": "usd_per_1k", "latency": "latency_s", "tokens": "sent_tokens", "energy": "energy_j"}
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -54,7 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--kind",
         choices=get_args(Kind),
-        help="read the answers in the recorded texts anew, by this kind, where they were recorded otherwise",
+        help="read the answers in the recorded texts anew, by this kind, if they were recorded otherwise",
     )
     parser.add_argument(
         "--replay-only",
@@ -75,8 +72,7 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
     goal.add_argument(
         "--weights",
         metavar="NAME=W,...",
-        help="best weighted sum, as quality=1,cost=0.05: of quality, cost (USD for 1000 calls), latency (s), tokens (sent to the "
-        "cloud), energy (J), cloud_share",
+        help="best weighted sum of metrics, as quality=1,cost=0.05,latency=0.01; an unknown NAME prints all that there are",
     )
     parser.add_argument(
         "--confidence",
@@ -102,7 +98,7 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fit, write, print.
+    """Fit a policy, write it and its report, and print what to expect of it.
 
     Raises
     ------
@@ -118,32 +114,30 @@ def run(args: argparse.Namespace) -> int:
     if args.out.suffix == ".html":
         msg = f"--out {args.out}: expected the policy's file, such as policy.json; its report takes the .html beside it"
         raise PolicyError(msg)
-    rows = [
-        row if args.kind is None else read_anew(row, args.kind) for row in rows_of(args.data, args.dataset)
-    ]
-    with progress("replaying") as moved:
-        found = fit(
-            rows,
+    rows = rows_of(args.data, args.dataset)
+    with replay_progress() as progress:
+        fitted = fit(
+            [row if args.kind is None else read_anew(row, args.kind) for row in rows],
             _goal(args),
             signal=args.signal,
             replay_only=args.replay_only,
             rates=rates_of(args),
             seed=args.seed,
-            progress=moved,
+            progress=progress,
         )
     report = args.out.with_suffix(".html")
     try:
-        found.save(args.out)
-        report.write_text(report_html(found), encoding="utf-8")
+        fitted.save(args.out)
+        report.write_text(report_html(fitted), encoding="utf-8")
     except OSError as error:
         msg = f"the policy cannot be written to {args.out}: {error}; give --out a file in a folder that can be written to"
         raise PolicyError(msg) from error
     if args.json:
-        print(json.dumps(found.to_dict(args.out), indent=2, allow_nan=False))
+        print(json.dumps(fitted.to_dict(args.out), indent=2, allow_nan=False))
         # Standard output is JSON for a program.
-        print(f"report: {report}", *found.notes, sep="\n", file=sys.stderr)
+        print(f"report: {report}", *fitted.notes, sep="\n", file=sys.stderr)
         return 0
-    _show(found, args.out, report)
+    _show(fitted, args.out, report)
     return 0
 
 
@@ -171,49 +165,46 @@ def _goal(args: argparse.Namespace) -> Goal:
 
 def _weights(text: str) -> Objective:
     from confroute.fitting import Objective
-    from confroute.fitting.objective import METRICS
+    from confroute.fitting.point import metric_named
 
-    found: list[tuple[Metric, float]] = []
+    weights: list[tuple[str, float]] = []
     for part in text.split(","):
         name, _, number = part.partition("=")
-        metric: Metric | None = next(
-            (m for m in METRICS if m == _SHORT.get(name.strip(), name.strip())), None
-        )
-        weight = math.nan
         try:
-            weight = float(number)
-        except ValueError:
-            metric = None
-        if metric is None:
-            msg = f"--weights {part!r}: expected NAME=NUMBER, NAME one of {', '.join([*METRICS, *_SHORT])}"
-            raise PolicyError(msg)
-        found.append((metric, weight))
-    return Objective(weights=tuple(found))
+            weights.append((metric_named(name.strip()).name, float(number)))
+        except ValueError as error:
+            msg = f"--weights {part!r}: expected NAME=NUMBER: {error}"
+            raise PolicyError(msg) from error
+    return Objective(weights=tuple(weights))
 
 
-def _show(found: Fit, out: Path, report: Path) -> None:
-    gate = found.policy.gates[0]
+def _show(fitted: Fit, out: Path, report: Path) -> None:
+    gate = fitted.policy.gates[0]
     print(
-        f"{found.n} recorded calls, {found.selected_on} more to choose the signal on, {found.left_out} not graded"
+        f"{fitted.n} recorded calls, {fitted.selected_on} more to choose the signal on, {fitted.left_out} not graded"
     )
     print(
-        f"signal {found.choice.column}, threshold {gate.threshold.value:.6g} {gate.signal.range.unit}: {gate.threshold.source}"
+        f"signal {fitted.choice.column}, threshold {gate.threshold.value:.6g} {gate.signal.range.unit}: {gate.threshold.source}"
     )
-    show_expected(found.expected)
-    for name, point in (("always edge", found.front.edge), ("always cloud", found.front.cloud)):
+    show_expected(fitted.expected)
+    for name, point in (("always edge", fitted.front.edge), ("always cloud", fitted.front.cloud)):
         cost = "not known" if point.usd_per_1k is None else f"{point.usd_per_1k:.4g} USD"
         quality = "not known" if point.quality is None else f"{point.quality:.4f}"
         print(f"{name}: quality {quality}, 1000 calls cost {cost}")
-    for note in found.notes:
+    for note in fitted.notes:
         print(f"note: {note}")
     print(f"policy: {out}\nreport: {report}")
 
 
-def show_expected(found: Expected) -> None:
+def show_expected(expected: Expected) -> None:
     """Print what a policy does on recorded calls."""
-    interval = "" if found.quality_ci is None else f" [{found.quality_ci[0]:.4f}, {found.quality_ci[1]:.4f}]"
-    quality = "not known" if found.quality is None else f"{found.quality:.4f}{interval}"
-    cost = "not known" if found.cost_per_1k is None else f"{found.cost_per_1k:.4g} USD"
-    print(f"cloud share {found.cloud_share:.1%}, quality {quality}, 1000 calls cost {cost}")
-    if found.samples:
-        print(f"{found.samples:.2f} samples a call")
+    interval = (
+        ""
+        if expected.quality_ci is None
+        else f" [{expected.quality_ci[0]:.4f}, {expected.quality_ci[1]:.4f}]"
+    )
+    quality = "not known" if expected.quality is None else f"{expected.quality:.4f}{interval}"
+    cost = "not known" if expected.cost_per_1k is None else f"{expected.cost_per_1k:.4g} USD"
+    print(f"cloud share {expected.cloud_share:.1%}, quality {quality}, 1000 calls cost {cost}")
+    if expected.samples:
+        print(f"{expected.samples:.2f} samples per call")

@@ -11,12 +11,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from confroute.cli._options import add_judging, count, panel_of, price_of
+from confroute.cli.options import add_judging, count, panel_of, price_of
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
     from confroute.judge import Judge, Winner
-    from confroute.judge.agreement import Item
+    from confroute.judge.agreement import Agreement, Item
     from confroute.judge.files import SideName
     from confroute.judge.judging import JudgeUsage
     from confroute.policy.rules import KeepPrivate
@@ -88,7 +88,7 @@ def _add_compare(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _add_agreement(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     agreement = parts.add_parser(
         "agreement",
-        help="agreement of recorded or asked verdicts with human labels",
+        help="agreement of verdicts, recorded or new, with human labels",
         description="Say how often verdicts, recorded ones or those of --judge, agree with human labels, with intervals.",
     )
     agreement.add_argument("data", type=Path, metavar="DATA", help="pairs with human labels, JSON lines")
@@ -111,7 +111,7 @@ def _add_agreement(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 @contextmanager
 def _judge(args: argparse.Namespace, cache: Path | None) -> Iterator[Judge]:
-    """The judge that was asked for; its cache is closed afterwards."""
+    """Make the judge that the arguments name, and close its cache afterwards."""
     from confroute.judge import Judge, ReplyCache
 
     with nullcontext() if cache is None else ReplyCache(cache) as replies:
@@ -120,64 +120,64 @@ def _judge(args: argparse.Namespace, cache: Path | None) -> Iterator[Judge]:
         )
 
 
-def _rule(args: argparse.Namespace) -> KeepPrivate:
+def _privacy_rule(args: argparse.Namespace) -> KeepPrivate:
     from confroute.policy.rules import KeepPrivate
 
     return KeepPrivate(patterns=tuple(args.private or ()))
 
 
 def run_grade(args: argparse.Namespace) -> int:
-    """Grade and write; 1 if some could not be graded."""
-    from confroute.cli._progress import progress
+    """Grade recorded answers and write the rows; exit code 1 if some could not be graded."""
+    from confroute.cli.progress import progress
     from confroute.judge import judge_usage
     from confroute.judge.files import singles_to_grade, with_grades
     from confroute.recording import read_rows, write_rows
 
     sides: tuple[SideName, ...] = ("edge", "cloud") if args.side == "both" else (args.side,)
-    wanted = list(singles_to_grade(read_rows(args.data), sides, again=args.again, private=_rule(args)))[
-        : args.limit
-    ]
-    # What a run that dies has paid for is found again in the cache.
+    answers = list(
+        singles_to_grade(read_rows(args.data), sides, again=args.again, private=_privacy_rule(args))
+    )[: args.limit]
+    # A run that dies keeps in its cache what it has paid for.
     cache = args.cache or Path(f"{args.out}.replies.sqlite")
-    with _judge(args, cache) as judge, progress(len(wanted), unit="answers") as tick:
-        graded = judge.grade(wanted, progress=lambda one: tick(one.score is not None))
+    with _judge(args, cache) as judge, progress(len(answers), unit="answers") as tick:
+        graded = judge.grade(answers, progress=lambda one: tick(one.score is not None))
     by_id = {one.id: one for one in graded}
     write_rows(args.out, (with_grades(row, by_id) for row in read_rows(args.data)))
-    taken, scores = judge_usage(graded), [one.score for one in graded if one.score is not None]
+    usage, scores = judge_usage(graded), [one.score for one in graded if one.score is not None]
     price = price_of(args.price)
-    prices: dict[str, Any] = {} if price is None else dict.fromkeys(taken.usage, price)
-    told: dict[str, JSON] = {
+    prices: dict[str, Any] = {} if price is None else dict.fromkeys(usage.usage, price)
+    summary: dict[str, JSON] = {
         "graded": len(scores),
         "errors": len(graded) - len(scores),
         "mean_score": round(sum(scores) / len(scores), 4) if scores else None,
-        "calls": taken.calls,
-        "cached": taken.cached,
-        "usage": {name: used.to_dict() for name, used in taken.usage.items()},
-        "cost_usd": taken.cost_usd(prices),
+        "calls": usage.calls,
+        "cached": usage.cached,
+        "usage": {name: used.to_dict() for name, used in usage.usage.items()},
+        "cost_usd": usage.cost_usd(prices),
     }
-    _print(told, as_json=args.json)
-    return _failed([one.error for one in graded])
+    _print_summary(summary, as_json=args.json)
+    return _exit_code([one.error for one in graded])
 
 
 def run_compare(args: argparse.Namespace) -> int:
-    """Compare and print; 1 if some pairs got no verdict."""
-    from confroute.cli._progress import progress
+    """Compare two sets of answers and print a summary; exit code 1 if some pairs got no verdict."""
+    from confroute.cli.progress import progress
     from confroute.judge.files import read_pairs
     from confroute.judge.summary import summarise
 
-    pairs = read_pairs(args.a, args.b, side_a=args.side_a, side_b=args.side_b, private=_rule(args))[
+    pairs = read_pairs(args.a, args.b, side_a=args.side_a, side_b=args.side_b, private=_privacy_rule(args))[
         : args.limit
     ]
     cache = args.cache or (None if args.out is None else Path(f"{args.out}.replies.sqlite"))
     with _judge(args, cache) as judge, progress(len(pairs), unit="pairs") as tick:
-        found = judge.compare(pairs, progress=lambda one: tick(one.winner is not None))
+        verdicts = judge.compare(pairs, progress=lambda one: tick(one.winner is not None))
     if args.out is not None:
-        lines = (json.dumps(one.to_dict()) + "\n" for one in found)
+        lines = (json.dumps(one.to_dict()) + "\n" for one in verdicts)
         args.out.write_text("".join(lines), encoding="utf-8")
     price = price_of(args.price)
     prices = {} if price is None else {model.name: price for model in judge.models}
-    _print(summarise(found, gold=_gold(args.gold), prices=prices), as_json=args.json)
-    return _failed([one.error for one in found])
+    _print_summary(summarise(verdicts, gold=_gold(args.gold), prices=prices), as_json=args.json)
+    return _exit_code([one.error for one in verdicts])
 
 
 def _gold(path: Path | None) -> Mapping[str, Winner]:
@@ -196,91 +196,127 @@ def _gold(path: Path | None) -> Mapping[str, Winner]:
 
 
 def run_agreement(args: argparse.Namespace) -> int:
-    """Compare verdicts with human labels and print."""
+    """Compare verdicts with human labels and print how often they agree."""
     from dataclasses import replace
 
-    from confroute.cli._agreement import agreement_table
     from confroute.judge.agreement import agreements, read_items
 
     items = read_items(args.data)
     if args.limit is not None and args.limit < len(items):
-        # Files are sorted by subset: the first ones would be of one.
-        items = [items[at * len(items) // args.limit] for at in range(args.limit)]
+        # Files are sorted by subset, so the first items would all be of one.
+        items = [items[step * len(items) // args.limit] for step in range(args.limit)]
     errors: list[str | None] = []
     if args.judge:
-        items, errors = _asked(args, items)
+        items, errors = _ask_judges(args, items)
     else:
         items = [
             replace(
                 item,
-                verdicts={name: said for name, said in item.verdicts.items() if fnmatch(name, args.verdicts)},
+                verdicts={
+                    name: verdict for name, verdict in item.verdicts.items() if fnmatch(name, args.verdicts)
+                },
             )
             for item in items
         ]
-    found = agreements(items, resamples=args.resamples)
-    if not found:
+    results = agreements(items, resamples=args.resamples)
+    if not results:
         why = next((error for error in errors if error is not None), None)
         msg = f"{args.data} holds no verdicts of {args.verdicts!r} in both orders: widen --verdicts, or name a --judge"
         raise PolicyError(
             msg if why is None else f"no pair got a verdict in both orders, the first for: {why}"
         )
     if args.json:
-        told = {judge: {name: one.to_dict() for name, one in parts.items()} for judge, parts in found.items()}
-        print(json.dumps(told, indent=2))
+        by_judge = {
+            judge: {name: one.to_dict() for name, one in parts.items()} for judge, parts in results.items()
+        }
+        print(json.dumps(by_judge, indent=2))
     else:
-        agreement_table(found)
-    return _failed(errors)
+        _show_agreement(results)
+    return _exit_code(errors)
 
 
-def _asked(args: argparse.Namespace, items: list[Item]) -> tuple[list[Item], list[str | None]]:
+def _show_agreement(results: Mapping[str, Mapping[str, Agreement]]) -> None:
+    """Print a table with one row per judge and subset."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 170
+    table = Table(
+        "judge", "subset", "n", "errors", "one order", "inconsistent", "decided", "agreement", "ties 1/2"
+    )
+    for judge, parts in results.items():
+        for subset, one in parts.items():
+            agreement = "-" if one.agreement is None else f"{one.agreement:.3f}{_interval(one.agreement_ci)}"
+            table.add_row(
+                judge,
+                subset,
+                str(one.n),
+                str(one.errors),
+                f"{one.per_order:.3f}{_interval(one.per_order_ci)}",
+                f"{one.inconsistent:.3f}",
+                f"{one.decided:.3f}",
+                agreement,
+                f"{one.with_ties:.3f}",
+            )
+    console.print(table, markup=False)
+    console.print("one order: mean agreement of single orders; agreement: of verdicts that both orders share")
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    return "" if ends is None else f" ({ends[0]:.2f}-{ends[1]:.2f})"
+
+
+def _ask_judges(args: argparse.Namespace, items: list[Item]) -> tuple[list[Item], list[str | None]]:
     from dataclasses import replace
 
-    from confroute.cli._progress import progress
+    from confroute.cli.progress import progress
     from confroute.judge import Pair, judge_usage
 
-    rule = _rule(args)
+    rule = _privacy_rule(args)
     pairs = [
-        Pair(id=item.id, question=item.question, a=item.a, b=item.b, private=_matches(rule, item))
+        Pair(id=item.id, question=item.question, a=item.a, b=item.b, private=_is_private(rule, item))
         for item in items
     ]
     with _judge(args, args.cache) as judge, progress(len(pairs), unit="pairs") as tick:
-        found = judge.compare(pairs, progress=lambda one: tick(one.winner is not None))
-    _paid(args, judge_usage(found))
-    asked = [
+        verdicts = judge.compare(pairs, progress=lambda one: tick(one.winner is not None))
+    _report_cost(args, judge_usage(verdicts))
+    judged = [
         replace(item, verdicts={vote.judge: vote.orders for vote in one.votes})
-        for item, one in zip(items, found, strict=True)
+        for item, one in zip(items, verdicts, strict=True)
     ]
-    return asked, [one.error for one in found]
+    return judged, [one.error for one in verdicts]
 
 
-def _paid(args: argparse.Namespace, taken: JudgeUsage) -> None:
+def _report_cost(args: argparse.Namespace, usage: JudgeUsage) -> None:
     price = price_of(args.price)
-    usd = taken.cost_usd({} if price is None else dict.fromkeys(taken.usage, price))
+    usd = usage.cost_usd({} if price is None else dict.fromkeys(usage.usage, price))
     cost = "cost not known (--price)" if usd is None else f"{usd:.4g} USD"
     # Standard output holds the agreement, for a program.
-    print(f"{taken.calls} replies, {taken.cached} of them from the cache, {cost}", file=sys.stderr)
+    print(f"{usage.calls} replies, {usage.cached} of them from the cache, {cost}", file=sys.stderr)
 
 
-def _matches(rule: KeepPrivate, item: Item) -> bool:
+def _is_private(rule: KeepPrivate, item: Item) -> bool:
     from confroute.types import Message, Request
 
     texts = tuple(Message(role="user", text=text) for text in (item.question, item.a, item.b))
     return rule(Request(messages=texts)) is not None
 
 
-def _print(told: Mapping[str, JSON], *, as_json: bool) -> None:
+def _print_summary(summary: Mapping[str, JSON], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(told, indent=2))
+        print(json.dumps(summary, indent=2))
         return
-    for key, value in told.items():
+    for key, value in summary.items():
         if value is not None and value != {}:
             print(
                 f"{key.replace('_', ' '):<14} {value if isinstance(value, (int, float, str)) else json.dumps(value)}"
             )
 
 
-def _failed(errors: list[str | None]) -> int:
-    said = [error for error in errors if error is not None]
-    if said:
-        print(f"{len(said)} got no verdict, the first for: {said[0]}", file=sys.stderr)
-    return FAILED if said else 0
+def _exit_code(errors: list[str | None]) -> int:
+    failures = [error for error in errors if error is not None]
+    if failures:
+        print(f"{len(failures)} got no verdict, the first for: {failures[0]}", file=sys.stderr)
+    return FAILED if failures else 0

@@ -1,4 +1,4 @@
-"""``confroute label``: which of two models answers each prompt better, as training data for heads."""
+"""``confroute label``: label prompts with the model that answers them better, as training data for heads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from confroute.cli._options import add_dtype, add_judge, add_model, count, model_of, panel_of
+from confroute.cli.options import add_dtype, add_judge, add_model, count, model_of, panel_of
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -41,56 +41,56 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--keep", type=Path, metavar="FILE", help="keep all answers as a recorded run, to label again"
     )
-    _how(parser)
-    _where(parser)
+    _add_settings(parser)
+    _add_engine(parser)
     parser.set_defaults(run=run)
 
 
-def _how(parser: argparse.ArgumentParser) -> None:
-    how = parser.add_argument_group("how labels are made")
-    how.add_argument(
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how labels are made")
+    group.add_argument(
         "--source",
         choices=("entropy", "correctness", "judge", "mixed"),
         default="entropy",
         help="what says which answer is better; mixed: the first of correctness, a judge and entropy that can (default: %(default)s)",
     )
-    how.add_argument(
+    group.add_argument(
         "--samples", type=int, default=5, metavar="N", help="answers of each model (default: %(default)s)"
     )
-    how.add_argument(
+    group.add_argument(
         "--temperature", type=float, default=1.0, help="temperature of the samples (default: %(default)s)"
     )
-    how.add_argument("--max-tokens", type=int, default=256, help="longest answer (default: %(default)s)")
-    how.add_argument(
+    group.add_argument("--max-tokens", type=int, default=256, help="longest answer (default: %(default)s)")
+    group.add_argument(
         "--tau",
         type=float,
         default=0.1,
-        help="least relative difference that is no tie (default: %(default)s)",
+        help="least relative difference that is not a tie (default: %(default)s)",
     )
-    how.add_argument(
+    group.add_argument(
         "--estimator",
         choices=("paper", "normalised", "discrete"),
         default="paper",
         help="of the entropy; discrete needs no log-probabilities (default: %(default)s)",
     )
-    how.add_argument(
+    group.add_argument(
         "--same",
         default="embedding",
         metavar="text|embedding|nli:MODEL",
         help="what makes two answers one meaning (default: %(default)s)",
     )
-    _judged(how)
+    _add_judging(group)
 
 
-def _judged(how: argparse._ArgumentGroup) -> None:
-    add_judge(how, "for --source judge and mixed; give it again for a panel")
-    how.add_argument("--judge-cache", type=Path, metavar="FILE", help="keep judges' replies here")
-    how.add_argument(
+def _add_judging(group: argparse._ArgumentGroup) -> None:
+    add_judge(group, "for --source judge and mixed; give it again for a panel")
+    group.add_argument("--judge-cache", type=Path, metavar="FILE", help="keep judges' replies here")
+    group.add_argument(
         "--private", action="append", metavar="REGEX", help="matching prompts stay on this machine"
     )
 
 
-def _where(parser: argparse.ArgumentParser) -> None:
+def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
         choices=("local", "ray"),
@@ -119,8 +119,8 @@ def _where(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Label and print what came of it; 1 if prompts failed."""
-    from confroute.cli._progress import progress
+    """Label the prompts and print a summary; exit code 1 if prompts failed."""
+    from confroute.cli.progress import progress
     from confroute.labels import label_rows, read_inputs
 
     labeller = _labeller(args)
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     if total == 0:
         msg = f"{args.data} holds no rows"
         raise PolicyError(msg)
-    # Ray tells of workers that died on standard output, which holds the summary.
+    # Standard output holds the summary; Ray reports workers that died there.
     with (
         _closing_cache(labeller),
         redirect_stdout(sys.stderr),
@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
             engine=_engine(args),
             keep=args.keep,
             max_failures=args.max_failures,
-            progress=lambda found: tick(found.label is not None),
+            progress=lambda result: tick(result.label is not None),
         )
     _show(args, summary)
     return FAILED if summary.failed else 0
@@ -191,7 +191,7 @@ def _judge(args: argparse.Namespace) -> Judge | None:
     if not args.judge:
         return None
     cache = None if args.judge_cache is None else ReplyCache(args.judge_cache)
-    # Prompts are labelled side by side already.
+    # Prompts are labelled at the same time already.
     return Judge(panel=panel_of(args), cache=cache, concurrency=1)
 
 
@@ -219,5 +219,5 @@ def _show(args: argparse.Namespace, summary: Summary) -> None:
             f"failed prompts and why: {args.out}.errors.jsonl; run again to try them again", file=sys.stderr
         )
     for name in summary.models_with_constant_samples():
-        told = f"all samples of the {name} are letter for letter the same on every prompt: it ignores the temperature"
-        print(f"warning: {told}, so that its entropy says nothing", file=sys.stderr)
+        warning = f"all samples of the {name} are letter for letter the same on every prompt: it ignores the temperature"
+        print(f"warning: {warning}, so that its entropy says nothing", file=sys.stderr)

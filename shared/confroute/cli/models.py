@@ -1,4 +1,4 @@
-"""``confroute models``: what can be pulled, and what is here."""
+"""``confroute models``: list the models of the catalogue, and which are on this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the catalogue."""
+    """Print the catalogue and where each pulled model lies."""
     rows = _rows()
     if args.json:
         print(json.dumps(rows, indent=2))

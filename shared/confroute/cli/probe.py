@@ -1,4 +1,4 @@
-"""``confroute probe``: fit a probe of an edge's hidden states on a recorded run, and say what it is worth."""
+"""``confroute probe``: fit a probe of an edge's hidden states on a recorded run, and measure how well it predicts."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from confroute.cli._runs import rows_of
+from confroute.cli.runs import rows_of
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from confroute.recording import Row
-    from confroute.recording.probes import Fitted
+    from confroute.recording.probes import FittedProbe
     from confroute.types import JSON
 
 
@@ -36,7 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--target",
         choices=("wrong", "semantic_entropy"),
         default="wrong",
-        help="what it foretells: a wrong answer, or samples that differ (default: %(default)s)",
+        help="what it predicts: a wrong answer, or samples that differ (default: %(default)s)",
     )
     parser.add_argument("--dataset", metavar="NAME", help="only rows of this dataset (default: all, pooled)")
     parser.add_argument(
@@ -54,7 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fit, judge, write and print.
+    """Fit the probe, write it, and print how well it predicts out of fold.
 
     Raises
     ------
@@ -73,36 +73,36 @@ def run(args: argparse.Namespace) -> int:
         msg = f"--out {args.out}: expected a name that ends in .safetensors, in a folder that is there"
         raise PolicyError(msg)
     fitted.weights.save(args.out)
-    found = {"probe": str(args.out), **_judged(fitted, rows, args.seed)}
+    summary = {"probe": str(args.out), **_quality(fitted, rows, args.seed)}
     if args.json:
-        print(json.dumps(found, indent=2, allow_nan=False))
+        print(json.dumps(summary, indent=2, allow_nan=False))
         return 0
-    for name, value in found.items():
+    for name, value in summary.items():
         print(f"{name}: {value}")
     return 0
 
 
-def _judged(fitted: Fitted, rows: Sequence[Row], seed: int) -> dict[str, JSON]:
-    """How well the values out of fold rank the target, and wrong answers."""
+def _quality(fitted: FittedProbe, rows: Sequence[Row], seed: int) -> dict[str, JSON]:
+    """Measure how well the values out of fold rank the target, and wrong answers."""
     by_id = {row.id: row for row in rows}
-    graded = [(at, by_id[name].edge.quality) for at, name in enumerate(fitted.ids)]
-    known = [(at, float(quality < 0.5)) for at, quality in graded if quality is not None]
-    found: dict[str, JSON] = {
+    graded = [(index, by_id[name].edge.quality) for index, name in enumerate(fitted.ids)]
+    known = [(index, float(quality < 0.5)) for index, quality in graded if quality is not None]
+    summary: dict[str, JSON] = {
         "target": fitted.weights.target,
         "rows": len(fitted.ids),
         "layers": [*fitted.weights.layers],
-        **_ranked("auroc", fitted.out_of_fold.tolist(), fitted.target.tolist(), seed),
+        **_auroc("auroc", fitted.out_of_fold.tolist(), fitted.target.tolist(), seed),
     }
     if fitted.weights.target != "wrong" and known:
-        said = [float(fitted.out_of_fold[at]) for at, _ in known]
-        found |= _ranked("auroc_of_wrong", said, [wrong for _, wrong in known], seed)
-    return found
+        scores = [float(fitted.out_of_fold[index]) for index, _ in known]
+        summary |= _auroc("auroc_of_wrong", scores, [wrong for _, wrong in known], seed)
+    return summary
 
 
-def _ranked(name: str, said: list[float], true: list[float], seed: int) -> dict[str, JSON]:
+def _auroc(name: str, scores: list[float], labels: list[float], seed: int) -> dict[str, JSON]:
     from confroute.stats.metrics import auroc, bootstrap_ci
 
-    area, ends = auroc(said, true), bootstrap_ci(auroc, said, true, seed=seed)
+    area, ends = auroc(scores, labels), bootstrap_ci(auroc, scores, labels, seed=seed)
     return {
         name: None if area is None else round(area, 4),
         f"{name}_ci": None if ends is None else [round(end, 4) for end in ends],

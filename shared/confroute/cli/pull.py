@@ -28,7 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Pull one model; its path goes to stdout, all else to stderr."""
+    """Pull one model and print its path; everything else goes to standard error."""
     from confroute.models.catalog import is_pulled
     from confroute.models.download import pull
 
@@ -54,4 +54,4 @@ def _progress(name: str) -> Iterator[Progress | None]:
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
         # No bar until there is something to show: a model that is here already needs none.
         task = bars.add_task(name, total=None, visible=False)
-        yield lambda had, total: bars.update(task, completed=had, total=total, visible=True)
+        yield lambda done, total: bars.update(task, completed=done, total=total, visible=True)

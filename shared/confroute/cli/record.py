@@ -1,4 +1,4 @@
-"""``confroute record``: run an edge, and a cloud if given, over a file of prompts; one JSON line a prompt."""
+"""``confroute record``: run an edge, and a cloud if given, over a file of prompts; one JSON line per prompt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 from urllib.parse import quote
 
-from confroute.cli._options import add_dtype, add_model, add_price, count, model_of, price_of
+from confroute.cli.options import add_dtype, add_model, add_price, count, model_of, price_of, resolve_model
 from confroute.errors import PolicyError
 from confroute.models.resolution import NAMES
 from confroute.signals.answers import Kind
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from confroute.models.text_model import TextModel
     from confroute.recording import Row
     from confroute.recording.runner import Recorder
     from confroute.recording.signals import Build
-    from confroute.signals import Signal
 
 RATES = (0.01, 0.03, 0.1)
 
@@ -34,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "record",
         help="run models over a file of prompts and keep all evidence",
         description="Answer each prompt with the edge (and the cloud), draw samples, measure signals, grade against "
-        "the reference, and append one JSON line a prompt. Started again, it goes on where it was stopped. Exit code 1 if "
+        "the reference, and append one JSON line per prompt. Started again, it goes on where it was stopped. Exit code 1 if "
         "every row ended in an error.",
     )
     parser.add_argument(
@@ -48,7 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--kind",
         choices=get_args(Kind),
         default="auto",
-        help="what answers are compared by; the policy that is fitted compares new answers alike (default: by the question)",
+        help="by what answers are compared, here and on new calls by the policy that is fitted (default: as each question asks)",
     )
     parser.add_argument("--system", metavar="TEXT", help="system message before each prompt")
     parser.add_argument(
@@ -82,19 +82,35 @@ def _add_evidence(parser: argparse.ArgumentParser) -> None:
         "--signals",
         nargs="*",
         metavar="NAME",
-        help="measure and keep these only, such as token_logprob.mean (default: all; without a NAME: none)",
+        help="measure and keep these only: columns such as token_logprob.mean, or signals with their settings such as "
+        "'PTrue()' or 'NAME=SemanticEntropy(equivalence=SameEmbedding())'; `confroute signals --list` names all (default: "
+        "every column that needs no further model; without a NAME: none)",
+    )
+    parser.add_argument(
+        "--member",
+        action="append",
+        default=[],
+        metavar="NAME=MODEL",
+        help="a further model of an ensemble, by the name that the router will know it by; give it again for more",
+    )
+    parser.add_argument(
+        "--member-base-url",
+        action="append",
+        default=[],
+        metavar="NAME=URL",
+        help="server of a member, where it is behind one",
     )
     parser.add_argument(
         "--top-logprobs",
         type=int,
         metavar="N",
-        help="alternatives a token to ask for and keep, where the edge has them (default: as many as the signals read)",
+        help="alternatives per token to ask for and keep, where the edge has them (default: as many as the signals read)",
     )
     _add_inside(parser)
 
 
 def _add_inside(parser: argparse.ArgumentParser) -> None:
-    """What only a local model's own weights give."""
+    """Add the evidence that only a local model's own weights give."""
     parser.add_argument(
         "--dropout",
         type=int,
@@ -121,7 +137,7 @@ def _add_inside(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Record what is not recorded yet.
+    """Record the prompts that are not recorded yet; exit code 1 if every row ended in an error.
 
     Raises
     ------
@@ -135,14 +151,14 @@ def run(args: argparse.Namespace) -> int:
     from confroute.recording.runner import recorded
 
     _check(args)
-    rows = read_prompts(args.prompts)
+    prompts = read_prompts(args.prompts)
     errors: list[str] = []
-    with _owned(args.out):
+    with _locked(args.out):
         done = recorded_ids(args.out, retry_errors=args.retry_errors)
-        todo = list(pending(rows, done, args.limit))
+        todo = list(pending(prompts, done, args.limit))
         if todo:
-            made = recorded(todo, _recorder(args), concurrency=args.concurrency)
-            for row in _watched(made, len(todo)):
+            rows = recorded(todo, _recorder(args), concurrency=args.concurrency)
+            for row in _with_progress(rows, len(todo)):
                 append_row(args.out, row)
                 errors += errors_of(row)[:1]
     again = f": `--retry-errors` does them again. The first: {errors[0]}" if errors else ""
@@ -156,10 +172,10 @@ def _check(args: argparse.Namespace) -> None:
     if args.out.suffix == ".gz":
         msg = f"--out {args.out}: expected a plain file, which a killed run can go on with; pack it when it is done"
         raise PolicyError(msg)
-    leasts = {"samples": 0, "concurrency": 1, "max_tokens": 1, "dropout": 0, "top_logprobs": 0}
-    for name, least in leasts.items():
-        if getattr(args, name) is not None and getattr(args, name) < least:
-            msg = f"--{name.replace('_', '-')} is {getattr(args, name)}: expected {least} or more"
+    minimums = {"samples": 0, "concurrency": 1, "max_tokens": 1, "dropout": 0, "top_logprobs": 0}
+    for name, minimum in minimums.items():
+        if getattr(args, name) is not None and getattr(args, name) < minimum:
+            msg = f"--{name.replace('_', '-')} is {getattr(args, name)}: expected {minimum} or more"
             raise PolicyError(msg)
     if args.samples and not args.temperature > 0:
         msg = f"--temperature is {args.temperature}: expected a number above 0, or all samples are the same"
@@ -167,8 +183,8 @@ def _check(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _owned(out: Path) -> Iterator[None]:
-    """Two processes that append to one file would record every prompt twice."""
+def _locked(out: Path) -> Iterator[None]:
+    """Keep other processes from recording into the same file: they would record every prompt twice."""
     from filelock import FileLock, Timeout
 
     try:
@@ -188,7 +204,8 @@ def _recorder(args: argparse.Namespace) -> Recorder:
 
     edge, cloud = model_of(args, "edge"), model_of(args, "cloud")
     assert edge is not None, "--edge is required"
-    for model in (edge, cloud):
+    members = _members(args)
+    for model in (edge, cloud, *members.values()):
         # A missing model ends the command here, not in the first row.
         if (loaded := getattr(model, "loaded", None)) is not None:
             loaded()
@@ -197,10 +214,11 @@ def _recorder(args: argparse.Namespace) -> Recorder:
         cloud=cloud,
         samples=args.samples,
         temperature=args.temperature,
-        signals=_signals(args.signals, args.dropout, args.dropout_rates),
+        signals=_signals(args),
+        members=members,
         top_logprobs=args.top_logprobs,
         hidden=tuple(args.hidden),
-        states=_Folder(args.out, args.hidden).keep,
+        states=_StateFolder(args.out, args.hidden).keep,
         kind=args.kind,
         system=args.system,
         edge_price=price_of(args.edge_price),
@@ -208,32 +226,38 @@ def _recorder(args: argparse.Namespace) -> Recorder:
     )
 
 
-def _signals(names: Sequence[str] | None, passes: int, rates: Iterable[float]) -> Mapping[str, Build]:
-    from confroute.recording import SIGNALS
-    from confroute.signals.mc_dropout import STATISTICS, McDropout
+def _signals(args: argparse.Namespace) -> Mapping[str, Build]:
+    from confroute.recording.signals import SIGNALS, builds_of, dropout_builds, ensemble_builds
 
-    unknown = sorted(set(names or ()) - set(SIGNALS))
-    if unknown:
-        msg = (
-            f"--signals {', '.join(unknown)}: expected names of {', '.join(SIGNALS)}; --dropout adds its own"
-        )
-        raise PolicyError(msg)
-    dropout = {
-        f"mc_dropout@{rate:g}.{statistic}": McDropout(passes=passes, rate=rate, statistic=statistic)
-        for rate in (rates if passes else ())
-        for statistic in STATISTICS
+    return {
+        **(SIGNALS if args.signals is None else builds_of(args.signals)),
+        **dropout_builds(args.dropout, args.dropout_rates),
+        **ensemble_builds([*_pairs("--member", args.member)]),
     }
-    wanted = SIGNALS if names is None else {name: SIGNALS[name] for name in names}
-    return {**wanted, **{name: _always(signal) for name, signal in dropout.items()}}
 
 
-def _always(signal: Signal) -> Build:
-    """The same signal for any number of samples."""
-    return lambda _n: signal
+def _members(args: argparse.Namespace) -> Mapping[str, TextModel]:
+    names, urls = _pairs("--member", args.member), _pairs("--member-base-url", args.member_base_url)
+    if unknown := sorted({*urls} - {*names}):
+        msg = f"--member-base-url {', '.join(unknown)}: expected a name that --member gives"
+        raise PolicyError(msg)
+    return {name: resolve_model(args, model, urls.get(name)) for name, model in names.items()}
 
 
-class _Folder:
-    """Hidden states, one safetensors file a prompt: written before the row, so that no row lacks its file."""
+def _pairs(flag: str, arguments: Sequence[str]) -> dict[str, str]:
+    """Read NAME=VALUE arguments; a tier's name is refused."""
+    pairs: dict[str, str] = {}
+    for text in arguments:
+        name, _, value = text.partition("=")
+        if not name or not value or name in {"edge", "cloud", *pairs}:
+            msg = f"{flag} {text}: expected NAME=VALUE, each NAME once and none of them edge or cloud"
+            raise PolicyError(msg)
+        pairs[name] = value
+    return pairs
+
+
+class _StateFolder:
+    """Keeps hidden states, one safetensors file per prompt, written before the row so that no row lacks its file."""
 
     def __init__(self, out: Path, layers: Iterable[int]) -> None:
         self._folder, self._layers = out.with_suffix(".hidden"), tuple(layers)
@@ -252,8 +276,8 @@ class _Folder:
         return f"{self._folder.name}/{path.name}"
 
 
-def _watched(rows: Iterable[Row], total: int) -> Iterator[Row]:
-    """Pass rows on beside a progress bar on standard error."""
+def _with_progress(rows: Iterable[Row], total: int) -> Iterator[Row]:
+    """Pass rows on and show a progress bar on standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

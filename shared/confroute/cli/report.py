@@ -1,4 +1,4 @@
-"""``confroute report``: a decision log as one HTML page."""
+"""``confroute report``: turn a decision log into one HTML page."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _price(text: str) -> tuple[str, tuple[float, float]]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read, write and say where.
+    """Read the log, write the page and print its path.
 
     Raises
     ------

@@ -1,10 +1,11 @@
-"""``confroute signals``: how well each signal of a recorded run tells the edge's errors, with intervals and plots."""
+"""``confroute signals``: measure how well each signal of a recorded run detects the edge's errors, with intervals and plots."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,13 +22,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "signals",
-        help="measure how well signals tell errors on a recorded run",
+        help="measure how well signals detect errors on a recorded run",
         description="Measure, offline, every signal that a recorded run holds evidence for: AUROC for 'the edge is "
         "wrong' (quality below 0.5), prediction rejection ratio, calibration error of the cross-fitted probability, "
         "and what routing by it recovers of the gap to the cloud.",
     )
     parser.add_argument(
-        "data", type=Path, metavar="DATA", help="JSON lines of `confroute record`, plain or .gz"
+        "data", type=Path, nargs="?", metavar="DATA", help="JSON lines of `confroute record`, plain or .gz"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="name every signal, and how it is recorded, instead of measuring"
     )
     parser.add_argument(
         "--dataset", metavar="NAME", help="only rows of this dataset (default: all rows, pooled)"
@@ -40,18 +44,24 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print.
+    """Measure every signal of the run and print a table.
 
     Raises
     ------
     RecordError
-        DATA cannot be read, a line is no row, or no row is graded.
+        DATA cannot be read, a line is not a row, or no row is graded.
     PolicyError
         No row is of the dataset, or the plots cannot be written.
     """
-    from confroute.cli._runs import rows_of
+    from confroute.cli.runs import rows_of
     from confroute.recording.evaluation import evaluate
 
+    if args.list:
+        _list_signals(as_json=args.json)
+        return 0
+    if args.data is None:
+        msg = "DATA is missing: give a run of `confroute record`, or --list for the signals that there are"
+        raise PolicyError(msg)
     report = evaluate(rows_of(args.data, args.dataset))
     if args.plot is not None:
         _draw(report, args.plot)
@@ -60,6 +70,17 @@ def run(args: argparse.Namespace) -> int:
         return 0
     _show(report)
     return 0
+
+
+def _list_signals(*, as_json: bool) -> None:
+    from confroute.recording.signals import known_signals
+
+    known = known_signals()
+    if as_json:
+        print(json.dumps([asdict(one) for one in known], indent=2))
+        return
+    for one in known:
+        print(f"{one.name}: {one.values}\n  needs     {one.needs}\n  recorded  {one.recorded}")
 
 
 def _draw(report: RunReport, folder: Path) -> None:
@@ -116,17 +137,17 @@ def _table(report: RunReport) -> Table:
             escape(name),
             str(signal.n),
             escape(_area(signal)),
-            *map(_shown, (signal.prr, signal.ece, signal.apgr)),
+            *map(_rounded, (signal.prr, signal.ece, signal.apgr)),
         )
     return table
 
 
-def _shown(value: float | None) -> str:
+def _rounded(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
 def _area(signal: SignalReport) -> str:
     if signal.auroc_ci is None:
-        return _shown(signal.auroc)
+        return _rounded(signal.auroc)
     low, high = signal.auroc_ci
-    return f"{_shown(signal.auroc)} [{low:.3f}, {high:.3f}]"
+    return f"{_rounded(signal.auroc)} [{low:.3f}, {high:.3f}]"

@@ -1,1 +1,1 @@
-"""Real calls on local models: calibrate on a few questions, then route others through both hosts."""
+"""The demo: calibrate on a few questions, then route other requests through both hosts, with real calls on two models."""

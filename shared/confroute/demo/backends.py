@@ -1,4 +1,4 @@
-"""Models of both hosts from one name: `local:NAME`, `openai:MODEL`, `ollama:MODEL` or any `init_chat_model` string."""
+"""Make the models of both hosts from one name: `local:NAME`, `openai:MODEL`, `ollama:MODEL` or any `init_chat_model` string."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """One model by name.
+    """One model by name, for LangChain, for LlamaIndex or without a host.
 
     Attributes
     ----------
     spec : str
         "PROVIDER:MODEL".
     base_url : str or None
-        Where an OpenAI-compatible or Ollama server listens.
+        URL of an OpenAI-compatible or Ollama server.
     max_tokens : int
-        Longest answer.
+        Length of the longest answer.
     dtype : str or None
-        Of a local model's weights; None for what suits its size.
+        Type of a local model's weights; None for the one that suits the model's size.
 
     Raises
     ------
@@ -50,16 +50,16 @@ class Backend:
 
     @property
     def provider(self) -> str:
-        """What stands before the colon."""
+        """The part of the name before the colon."""
         return self.spec.partition(":")[0]
 
     @property
     def model(self) -> str:
-        """What stands behind it."""
+        """The part of the name after the colon."""
         return self.spec.partition(":")[2]
 
     def pull(self) -> None:
-        """Fetch the weights of a local model, if they are not there."""
+        """Fetch the weights of a local model, unless they are on this machine."""
         from confroute.models.catalog import catalog_entries
         from confroute.models.download import pull
 
@@ -67,11 +67,11 @@ class Backend:
             pull(self.model)
 
     def plain(self) -> TextModel:
-        """The model without a host."""
+        """Make the model without a host."""
         return resolve(self.spec, base_url=self.base_url, dtype=self.dtype, max_tokens=self.max_tokens)
 
     def langchain(self) -> BaseChatModel:
-        """The model as a LangChain chat model."""
+        """Make the model as a LangChain chat model."""
         if self.provider == "local":
             from langchain_confroute import ChatLocal
 
@@ -87,7 +87,7 @@ class Backend:
         return chat
 
     def llamaindex(self) -> LLM:
-        """The model as a LlamaIndex LLM."""
+        """Make the model as a LlamaIndex LLM."""
         if self.provider == "local":
             from llamaindex_confroute import LocalLLM
 
@@ -129,7 +129,7 @@ class Backend:
 
 
 def switched_off() -> Runnable[Any, Any]:
-    """A cloud that is not there: each call meets a port of this machine on which nothing listens."""
+    """Make a cloud that is down: each call connects to a port of this machine on which nothing listens."""
     from langchain_core.runnables import RunnableLambda
 
     with socket.socket() as free:

@@ -1,4 +1,4 @@
-"""From graded questions to the demo's policy: measured on this machine, each time it is run."""
+"""Fit the demo's policy to graded questions, measured on this machine at every run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from confroute.decision import Decision
-from confroute.demo.questions import PRIVATE_PATTERN, SYSTEM, Graded
+from confroute.demo.questions import PRIVATE_PATTERN, SYSTEM, GradedQuestion
 from confroute.errors import CalibrationError
 from confroute.hosts.router import Router
 from confroute.models.text_model import TextModel
@@ -16,43 +16,43 @@ from confroute.signals import SelfConsistency, TokenLogprob
 
 SAMPLES = 5
 PRICE = 0.1
-# More nats a token than any text has: everything is grey, so that both signals are measured.
+# More nats per token than any text has: every value is in the grey zone, so that both signals are measured.
 _ALL_NATS = 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One graded question: the signals of the edge's answer, and whether each model was right."""
+class GradedAnswer:
+    """The signals of the edge's answer to one question, and whether each model was right."""
 
     signals: dict[str, float]
     edge_right: bool
     cloud_right: bool
 
 
-def right(answer: str, graded: Graded) -> bool:
-    """Whether an answer contains one of the accepted words.
+def is_right(answer: str, question: GradedQuestion) -> bool:
+    """Tell whether an answer contains one of the accepted words.
 
     Examples
     --------
-    >>> rome = Graded(question="?", accepted=("rome",))
-    >>> right("It is Rome.", rome), right("Romes", rome)
+    >>> rome = GradedQuestion(question="?", accepted=("rome",))
+    >>> is_right("It is Rome.", rome), is_right("Romes", rome)
     (True, False)
     """
     words = set(re.findall(r"\w+", answer.lower()))
-    return any(accepted in words for accepted in graded.accepted)
+    return any(accepted in words for accepted in question.accepted)
 
 
-def consistency() -> SelfConsistency:
-    """The demo's second signal; a batch of samples takes a local model hardly longer than one."""
+def consistency_signal() -> SelfConsistency:
+    """Make the demo's second signal; a batch of samples takes a local model hardly longer than one."""
     return SelfConsistency(n=SAMPLES, step=SAMPLES)
 
 
-def measuring() -> Cascade:
-    """A policy that measures both signals of every draft and keeps it."""
+def measuring_policy() -> Cascade:
+    """Make a policy that measures both signals of every draft and keeps the draft."""
     return Cascade(
         gates=(
             Gate(signal=TokenLogprob(), threshold=Threshold(value=_ALL_NATS), grey=(0.0, _ALL_NATS)),
-            Gate(signal=consistency(), threshold=Threshold(value=1.0)),
+            Gate(signal=consistency_signal(), threshold=Threshold(value=1.0)),
         ),
         on_no_signal="edge",
         on_edge_error="raise",
@@ -60,30 +60,30 @@ def measuring() -> Cascade:
 
 
 def conversation(question: str) -> list[tuple[str, str]]:
-    """The messages that a question is asked in."""
+    """Make the messages of a question."""
     return [("system", SYSTEM), ("user", question)]
 
 
 def measure(
-    edge: TextModel, cloud: TextModel, graded: Sequence[Graded], tick: Callable[[str], None]
-) -> list[Row]:
+    edge: TextModel, cloud: TextModel, graded: Sequence[GradedQuestion], tick: Callable[[str], None]
+) -> list[GradedAnswer]:
     """Ask both models every question, grade both answers and measure the edge's.
 
     Parameters
     ----------
     tick : callable
-        Told what was done, after each question.
+        Called after each question with what was done.
     """
-    router = Router(edge=edge, cloud=cloud, policy=measuring())
+    router = Router(edge=edge, cloud=cloud, policy=measuring_policy())
     rows = []
     for item in graded:
         messages = conversation(item.question)
-        drafted, sure = router.ask(messages), router.ask(messages, route="cloud")
+        edge_answer, cloud_answer = router.ask(messages), router.ask(messages, route="cloud")
         rows.append(
-            Row(
-                signals=_signals(drafted.decision),
-                edge_right=right(drafted.text, item),
-                cloud_right=right(sure.text, item),
+            GradedAnswer(
+                signals=_signals(edge_answer.decision),
+                edge_right=is_right(edge_answer.text, item),
+                cloud_right=is_right(cloud_answer.text, item),
             )
         )
         tick(f"calibrating on {len(graded)} questions")
@@ -95,17 +95,17 @@ def _signals(decision: Decision) -> dict[str, float]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fitted:
-    """The demo's policy, and the signals that are not in it, with the reason of each."""
+class DemoFit:
+    """The demo's policy, and the reason for each signal that is not in it."""
 
     policy: Cascade
     left_out: dict[str, str]
 
 
-def fitted(rows: Sequence[Row]) -> Fitted:
-    """A policy from graded rows: a gate for each signal that was measured and has a threshold worth using.
+def fit_policy(rows: Sequence[GradedAnswer]) -> DemoFit:
+    """Fit a policy to graded answers: a gate for each signal that was measured and has a threshold worth using.
 
-    The grey zone of the first one is where right and wrong answers overlap: from the most certain wrong answer to the
+    The grey zone of the first gate is where right and wrong answers overlap: from the most certain wrong answer to the
     least certain right one.
 
     Raises
@@ -115,7 +115,7 @@ def fitted(rows: Sequence[Row]) -> Fitted:
     """
     gates: list[Gate] = []
     left_out: dict[str, str] = {}
-    for signal in (TokenLogprob(), consistency()):
+    for signal in (TokenLogprob(), consistency_signal()):
         measured = [row for row in rows if signal.name in row.signals]
         try:
             threshold = _threshold(measured, signal.name)
@@ -129,10 +129,10 @@ def fitted(rows: Sequence[Row]) -> Fitted:
     if len(gates) > 1:
         gates[0] = replace(gates[0], grey=_overlap(rows, gates[0]))
     rules = (KeepPrivate(patterns=(PRIVATE_PATTERN,)),)
-    return Fitted(policy=Cascade(gates=tuple(gates), rules=rules, on_cloud_error="edge"), left_out=left_out)
+    return DemoFit(policy=Cascade(gates=tuple(gates), rules=rules, on_cloud_error="edge"), left_out=left_out)
 
 
-def _threshold(rows: Sequence[Row], signal: str) -> Threshold:
+def _threshold(rows: Sequence[GradedAnswer], signal: str) -> Threshold:
     return Threshold.fit(
         [row.signals[signal] for row in rows],
         [float(row.edge_right) for row in rows],
@@ -141,7 +141,7 @@ def _threshold(rows: Sequence[Row], signal: str) -> Threshold:
     )
 
 
-def _overlap(rows: Sequence[Row], gate: Gate) -> tuple[float, float] | None:
+def _overlap(rows: Sequence[GradedAnswer], gate: Gate) -> tuple[float, float] | None:
     signal, threshold = gate.signal.name, gate.threshold.value
     wrong = [row.signals[signal] for row in rows if signal in row.signals and not row.edge_right]
     good = [row.signals[signal] for row in rows if signal in row.signals and row.edge_right]

@@ -1,4 +1,4 @@
-"""The demo's result: a table to look at, or one JSON object."""
+"""Show the demo's results as a table or as one JSON object."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from confroute.demo.calibrate import Fitted
-from confroute.demo.routes import Done
+from confroute.demo.calibrate import DemoFit
+from confroute.demo.routes import DemoResult
 from confroute.prices import Price
 from confroute.types import JSON, Usage
 
@@ -25,7 +25,7 @@ class Totals:
     cloud_share : float
         Fraction of requests that the cloud answered.
     edge, cloud : Usage
-        Tokens billed, discarded drafts and samples included.
+        Tokens used, with discarded drafts and samples.
     not_sent : Usage
         Tokens of the requests that the cloud never saw, as the edge's tokenizer counts them.
     cost_usd, always_cloud_usd : float or None
@@ -54,20 +54,20 @@ class Totals:
         }
 
 
-def totals(done: Sequence[Done], *, edge_price: Price | None, cloud_price: Price | None) -> Totals:
-    """Add up a run; costs only if a price of the cloud was given."""
-    usages = [d.decision.usage for d in done]
+def totals(results: Sequence[DemoResult], *, edge_price: Price | None, cloud_price: Price | None) -> Totals:
+    """Add up the results; costs are known only with a price of the cloud."""
+    usages = [d.decision.usage for d in results]
     edge = sum((u.get("edge", Usage()) for u in usages), Usage())
     cloud = sum((u.get("cloud", Usage()) for u in usages), Usage())
-    kept = sum((_answer_usage(d) for d in done if d.decision.route == "edge"), Usage())
+    kept = sum((_answer_usage(d) for d in results if d.decision.route == "edge"), Usage())
     cost = always = None
     if cloud_price is not None:
         cost = (edge_price or Price()).of(edge) + cloud_price.of(cloud)
         always = cloud_price.of(cloud + kept)
     return Totals(
-        requests=len(done),
-        cloud_share=sum(d.decision.route == "cloud" for d in done) / len(done),
-        degraded=sum(d.decision.degraded for d in done),
+        requests=len(results),
+        cloud_share=sum(d.decision.route == "cloud" for d in results) / len(results),
+        degraded=sum(d.decision.degraded for d in results),
         edge=edge,
         cloud=cloud,
         not_sent=kept,
@@ -76,24 +76,24 @@ def totals(done: Sequence[Done], *, edge_price: Price | None, cloud_price: Price
     )
 
 
-def _answer_usage(done: Done) -> Usage:
+def _answer_usage(result: DemoResult) -> Usage:
     """Tokens of the answer itself, without the samples drawn to judge it."""
-    steps = (s for s in done.decision.steps if s.kind in ("draft", "final") and s.usage is not None)
+    steps = (s for s in result.decision.steps if s.kind in ("draft", "final") and s.usage is not None)
     return next((s.usage for s in steps if s.usage is not None), Usage())
 
 
 def as_json(
-    done: Sequence[Done], summary: Totals, fitted: Fitted, *, edge: str, cloud: str
+    results: Sequence[DemoResult], summary: Totals, fit: DemoFit, *, edge: str, cloud: str
 ) -> dict[str, JSON]:
-    """The whole run as one JSON object."""
+    """Put the whole run into one JSON object."""
     rows: list[JSON] = []
-    for item in done:
+    for item in results:
         decision = item.decision.to_dict()
         rows.append(
             {
-                "id": item.asked.id,
-                "kind": item.asked.kind,
-                "host": item.asked.host,
+                "id": item.request.id,
+                "kind": item.request.kind,
+                "host": item.request.host,
                 "answer": item.answer,
                 **{
                     key: decision[key]
@@ -112,21 +112,21 @@ def as_json(
             "source": gate.threshold.source,
             "grey": None if gate.grey is None else [*(round(edge_of, 6) for edge_of in gate.grey)],
         }
-        for gate in fitted.policy.gates
+        for gate in fit.policy.gates
     }
     return {
         "models": {"edge": edge, "cloud": cloud},
         "thresholds": thresholds,
-        "signals_left_out": dict(fitted.left_out),
+        "signals_left_out": dict(fit.left_out),
         "requests": rows,
         "totals": summary.to_dict(),
     }
 
 
-def show(console: Console, done: Sequence[Done], summary: Totals, fitted: Fitted) -> None:
+def show(console: Console, results: Sequence[DemoResult], summary: Totals, fit: DemoFit) -> None:
     """Print the table, the thresholds and the totals."""
-    console.print(_table(done))
-    for gate in fitted.policy.gates:
+    console.print(_table(results))
+    for gate in fit.policy.gates:
         zone = (
             "" if gate.grey is None else f", asks for more between {gate.grey[0]:.3g} and {gate.grey[1]:.3g}"
         )
@@ -134,7 +134,7 @@ def show(console: Console, done: Sequence[Done], summary: Totals, fitted: Fitted
             f"threshold of {gate.signal.name}: {gate.threshold.value:.3g} {gate.signal.range.unit} "
             f"({gate.threshold.source}{zone})"
         )
-    for name, reason in fitted.left_out.items():
+    for name, reason in fit.left_out.items():
         console.print(f"{name} is left out: {reason}")
     console.print(
         f"\n{summary.requests} requests, cloud share {summary.cloud_share:.0%}, {summary.degraded} degraded; "
@@ -147,7 +147,7 @@ def show(console: Console, done: Sequence[Done], summary: Totals, fitted: Fitted
         )
 
 
-def _table(done: Sequence[Done]) -> Table:
+def _table(results: Sequence[DemoResult]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
@@ -158,12 +158,12 @@ def _table(done: Sequence[Done]) -> Table:
     table.add_column("why, and the answer", overflow="fold", ratio=1)
     for name in ("s", "tokens\nedge/cloud"):
         table.add_column(name, justify="right")
-    for item in done:
+    for item in results:
         decision, usage = item.decision, item.decision.usage
-        # Where thresholds come from stands below the table, once.
+        # The origin of thresholds is printed once, below the table.
         why = escape(decision.reason.replace(f" ({decision.threshold_source})", ""))
         table.add_row(
-            f"{item.asked.id}\n{item.asked.host}",
+            f"{item.request.id}\n{item.request.host}",
             f"{decision.route}\n{'degraded' if decision.degraded else decision.stage}",
             "-" if decision.uncertainty is None else f"{decision.uncertainty:.3g}",
             f"{why}\n[italic]{escape(item.answer)}[/italic]",

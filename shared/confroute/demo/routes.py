@@ -1,4 +1,4 @@
-"""The demo's requests, sent through both hosts under one policy."""
+"""Send the demo's requests through both hosts under one policy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from confroute.decision import Decision
 from confroute.demo.backends import Backend, switched_off
-from confroute.demo.questions import REQUESTS, SYSTEM, Asked
+from confroute.demo.questions import REQUESTS, SYSTEM, DemoRequest
 from confroute.errors import PolicyError
 from confroute.models.resilience import Limits
 from confroute.observe.trace import record
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
+class DemoResult:
     """One request with its answer and the decision behind it."""
 
-    asked: Asked
+    request: DemoRequest
     answer: str
     decision: Decision
     latency_s: float
@@ -35,7 +35,7 @@ class Done:
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """Both hosts' routers over the same two models and the same policy object."""
+    """Routers of both hosts over the same two models and the same policy object."""
 
     edge: Backend
     cloud: Backend
@@ -43,36 +43,39 @@ class Session:
     folder: Path
     _built: dict[str, Any] = field(default_factory=dict)
 
-    def run(self, tick: Callable[[str], None]) -> list[Done]:
-        """Send every request; `tick` is told after each."""
-        done = []
-        for asked in REQUESTS:
+    def run(self, tick: Callable[[str], None]) -> list[DemoResult]:
+        """Send every request; `tick` is called after each."""
+        results = []
+        for request in REQUESTS:
             start = time.perf_counter()
             with record() as decisions:
-                answer = self._send(asked)
+                answer = self._send(request)
             # A query engine may call more than once; the last call gave the answer.
-            done.append(
-                Done(
-                    asked=asked, answer=answer, decision=decisions[-1], latency_s=time.perf_counter() - start
+            results.append(
+                DemoResult(
+                    request=request,
+                    answer=answer,
+                    decision=decisions[-1],
+                    latency_s=time.perf_counter() - start,
                 )
             )
-            tick(f"{asked.kind}: {asked.id}")
-        return done
+            tick(f"{request.kind}: {request.id}")
+        return results
 
-    def _send(self, asked: Asked) -> str:
-        if asked.kind == "documents":
-            return str(self._engine().query(asked.turns[-1].text)).strip()
-        if asked.host == "llamaindex":
-            return self._send_llamaindex(asked)
-        messages = [("system", SYSTEM), *((m.role, m.text) for m in asked.turns)]
-        router = self._chat_cloud_off() if asked.kind == "cloud off" else self._chat()
+    def _send(self, request: DemoRequest) -> str:
+        if request.kind == "documents":
+            return str(self._engine().query(request.turns[-1].text)).strip()
+        if request.host == "llamaindex":
+            return self._send_llamaindex(request)
+        messages = [("system", SYSTEM), *((m.role, m.text) for m in request.turns)]
+        router = self._chat_cloud_off() if request.kind == "cloud off" else self._chat()
         return str(router.invoke(messages).text).strip()
 
-    def _send_llamaindex(self, asked: Asked) -> str:
+    def _send_llamaindex(self, request: DemoRequest) -> str:
         from llama_index.core.llms import ChatMessage
 
         messages = [ChatMessage(role="system", content=SYSTEM)]
-        messages += [ChatMessage(role=m.role, content=m.text) for m in asked.turns]
+        messages += [ChatMessage(role=m.role, content=m.text) for m in request.turns]
         return (self._llm().chat(messages).message.content or "").strip()
 
     def _once(self, name: str, build: Callable[[], Any]) -> Any:
@@ -94,7 +97,7 @@ class Session:
     def _chat_cloud_off(self) -> Runnable[Any, Any]:
         from langchain_confroute import ChatConfRoute
 
-        # One attempt: retrying what was switched off on purpose only takes time.
+        # One attempt: to retry what was switched off on purpose only takes time.
         return ChatConfRoute(
             edge=self.edge.langchain(),
             cloud=switched_off(),

@@ -12,8 +12,8 @@ from confroute.decision import Routed
 from confroute.drift.eprocess import DriftTest
 from confroute.errors import BudgetSpentError, PolicyError, StateError
 from confroute.flow import Policy
-from confroute.policy.files import register
 from confroute.policy.wrapper import Wrapper, annotate, by_chance, nested_policies
+from confroute.registry import register
 from confroute.signals.equivalence import disagreement
 from confroute.state.store import Store, open_store
 from confroute.types import JSON, Generation, Request, Tier
@@ -21,7 +21,7 @@ from confroute.types import JSON, Generation, Request, Tier
 _log = logging.getLogger("confroute")
 
 
-@register
+@register(kind="wrapper")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audited(Wrapper):
     """Audits a share of the edge's kept answers, and reacts when they have become worse than promised.

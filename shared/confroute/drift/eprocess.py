@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from confroute.errors import PolicyError
-from confroute.policy.files import register
+from confroute.registry import register
 
 # Bets as shares of 1 / level, the largest stake that cannot lose everything.
 _BETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
-@register
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftTest:
     """Raises an alarm once the audited losses prove that the mean loss of kept answers is above `level`.

@@ -1,25 +1,28 @@
-"""Fitting policies to recorded calls: calibration, objectives, fronts, and replays of what a policy would have done."""
+"""Fit policies to recorded calls: calibration, objectives, fronts, and replays of what a policy would have done."""
 
 from confroute.fitting.combine import crossfit_combined, fit_combined, mean_rank, predicted
 from confroute.fitting.fit import CloudShare, Fit, MaxLoss, fit
 from confroute.fitting.front import ParetoFront, front_of
-from confroute.fitting.objective import Limit, Objective, Point
+from confroute.fitting.objective import Limit, Objective
+from confroute.fitting.point import Calls, Metric, Point, metric, metrics
 from confroute.fitting.rates import Bill, Rates
-from confroute.fitting.replay import Expected, Outcome, expected, replay
+from confroute.fitting.replay import Expected, ReplayedCall, expected, replay
 from confroute.fitting.table import Table, table_of
 
 __all__ = [
     "Bill",
+    "Calls",
     "CloudShare",
     "Expected",
     "Fit",
     "Limit",
     "MaxLoss",
+    "Metric",
     "Objective",
-    "Outcome",
     "ParetoFront",
     "Point",
     "Rates",
+    "ReplayedCall",
     "Table",
     "crossfit_combined",
     "expected",
@@ -27,6 +30,8 @@ __all__ = [
     "fit_combined",
     "front_of",
     "mean_rank",
+    "metric",
+    "metrics",
     "predicted",
     "replay",
     "table_of",

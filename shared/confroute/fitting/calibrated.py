@@ -1,4 +1,4 @@
-"""Whether the probability that the edge is wrong can be believed: before calibration, and after it on other calls."""
+"""How reliable the predicted probability that the edge is wrong is, before calibration and after it on other calls."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from confroute.fitting.choice import Choice
+from confroute.fitting.choice import SignalChoice
 from confroute.fitting.combine import predicted, uncalibrated
 from confroute.fitting.table import Array, Table
 from confroute.recording.evaluation import Bin, reliability
@@ -18,16 +18,16 @@ from confroute.stats.metrics import ece
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reliability:
-    """How often answers of a predicted probability of being wrong are wrong.
+    """How often answers are wrong, compared with the predicted probability that they are.
 
     Attributes
     ----------
     words : str
-        How the probability came about.
+        How the probability was obtained.
     n : int
-        Rows.
+        Number of rows.
     ece : float in [0, 1] or None
-        Expected calibration error; see `confroute.stats.metrics.ece`. None for no rows.
+        Expected calibration error; see `confroute.stats.metrics.ece`. None without rows.
     reliability : tuple of Bin
         By ascending probability.
     """
@@ -40,37 +40,37 @@ class Reliability:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """P(edge wrong) by the chosen signal on rows that it was not chosen on.
+    """Reliability of P(edge wrong) from the chosen signal, on rows that were not used to choose it.
 
     Attributes
     ----------
     before : Reliability or None
-        Of the uncertainty read as a probability as it is; None where its unit is no probability's.
+        With the uncertainty itself taken as a probability; None if its unit does not allow that.
     after : Reliability or None
-        Of the calibrated probability, on rows that the calibration has not seen; None where there are too few.
+        With the calibrated probability, on rows that were not used to calibrate; None if there are too few rows.
     """
 
     before: Reliability | None
     after: Reliability | None
 
 
-def calibration_of(choice: Choice, table: Table, uncertainty: Array, *, seed: int = 0) -> Calibration:
-    """Reliability before and after calibration.
+def calibration_of(choice: SignalChoice, table: Table, uncertainty: Array, *, seed: int = 0) -> Calibration:
+    """Measure the reliability before and after calibration.
 
     Parameters
     ----------
-    choice : Choice
+    choice : SignalChoice
     table : Table
-        Rows that had no part in the choice.
+        Rows that were not used to choose the signal.
     uncertainty : array of float, shape (n,)
-        The chosen signal's; NaN where it was not measured: these rows are left out.
+        Of the chosen signal; rows with NaN, where it was not measured, are left out.
     seed : int
-        Of the folds.
+        Seed of the folds.
 
     Notes
     -----
-    A single signal is calibrated by isotonic regression fitted on the other folds of these rows; a combination is the one that the
-    policy holds, which was fitted on none of them.
+    A single signal is calibrated by isotonic regression, cross-fitted on these rows. A combination is taken as the policy
+    holds it: it was fitted on other rows.
     """
     known = ~np.isnan(uncertainty)
     wrong = 1.0 - table.edge_quality[known]
@@ -88,9 +88,10 @@ def calibration_of(choice: Choice, table: Table, uncertainty: Array, *, seed: in
 
 
 def as_probability(uncertainty: Array, span: Range) -> tuple[Array | None, str]:
-    """An uncertainty read as a probability of being wrong, and how; None where its values are no probabilities.
+    """Read an uncertainty as a probability of being wrong, and say how; None if its values cannot be one.
 
-    Nats are negative log-probabilities, which leave 1 - exp(-u) for everything else; what lies in [0, 1] is taken as it is.
+    Nats are negative log-probabilities, so the probability of being wrong is 1 - exp(-u). Values in [0, 1] are taken as they
+    are.
 
     Examples
     --------

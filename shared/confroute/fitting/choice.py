@@ -1,4 +1,4 @@
-"""Which signal a policy is to decide by: the best single one, or a combination that beats it."""
+"""Choose the signal that a policy decides by: the best single one, or a combination if that is better."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from confroute.errors import CalibrationError
 from confroute.fitting.combine import crossfit_combined, fit_combined, predicted
-from confroute.fitting.recorded import signal_of
 from confroute.fitting.table import Array, Table
 from confroute.signals import Combined, Recorded, Signal
 from confroute.stats.isotonic import crossfit_probability
@@ -18,26 +17,26 @@ from confroute.stats.metrics import apgr, ece
 
 LEAST_TO_COMBINE = 100
 _MOST_MEMBERS = 4
-# Fewer measured rows would be missing from whole folds.
+# With fewer, a fold could hold no measured row at all.
 _LEAST_MEASURED = 20
-# Less is within the noise of the rows it was measured on, and a single signal is easier to understand.
+# A smaller gain is within the noise of the rows, and a single signal is easier to understand.
 _WORTH_IT = 0.002
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """The signal that was chosen, and what it was chosen from.
+class SignalChoice:
+    """The chosen signal and its competitors.
 
     Attributes
     ----------
     column : str
-        Its name in recorded runs, or "combined".
+        Its column in recorded runs, or "combined".
     signal : Signal
     scores : mapping of str to float
-        APGR of every candidate on the rows it was chosen on; of the combination out of fold.
+        APGR of every candidate on the rows used to choose; that of the combination is out of fold.
     ece : mapping of str to float
-        Expected calibration error of P(edge wrong) on these rows: of the best single signal by isotonic regression and of the
-        combination, both out of fold.
+        Expected calibration error of P(edge wrong) on these rows, out of fold: of the best single signal with isotonic
+        regression, and of the combination.
     """
 
     column: str
@@ -46,8 +45,8 @@ class Choice:
     ece: dict[str, float]
 
 
-def uncertainty_of(choice: Choice, table: Table) -> Array:
-    """The chosen signal's value on each row; NaN where it was not measured."""
+def uncertainty_of(choice: SignalChoice, table: Table) -> Array:
+    """Compute the chosen signal's value on each row; NaN where it was not measured."""
     if not isinstance(choice.signal, Combined):
         return table.signal(choice.column)
     names = [member.name for member in choice.signal.members]
@@ -55,47 +54,45 @@ def uncertainty_of(choice: Choice, table: Table) -> Array:
     return wrong if gain is None or choice.signal.decides == "wrong" else gain
 
 
-def named(table: Table, column: str) -> Choice:
-    """The choice of a signal by name.
+def named(table: Table, column: str) -> SignalChoice:
+    """Choose a signal by the name of its column.
 
     Raises
     ------
     CalibrationError
-        The rows do not hold it; the message lists what they do.
+        The rows do not hold it; the message lists the columns that they hold.
     """
     if column not in table.columns:
         msg = f"no recorded row holds signal {column!r}: expected one of {', '.join(table.columns) or 'none'}"
         raise CalibrationError(msg)
-    return Choice(column=column, signal=signal_of(column, table.drawn, table.kind), scores={}, ece={})
+    return SignalChoice(column=column, signal=table.signal_of(column), scores={}, ece={})
 
 
 def live_columns(table: Table) -> tuple[str, ...]:
-    """The recorded columns that a signal measures on new calls too."""
-    return tuple(
-        name for name in table.columns if not isinstance(signal_of(name, table.drawn, table.kind), Recorded)
-    )
+    """The recorded columns that some signal can measure on new calls too."""
+    return tuple(name for name in table.columns if not isinstance(table.signal_of(name), Recorded))
 
 
 def chosen(
     table: Table, *, combine: bool | None = None, columns: Collection[str] | None = None, seed: int = 0
-) -> Choice:
-    """The best signal on these rows, or the combination where it is better out of fold.
+) -> SignalChoice:
+    """Choose the best signal on these rows, or the combination if that is better out of fold.
 
     Parameters
     ----------
     table : Table
-        Rows that have no other part in the calibration.
+        Rows that are used for nothing else in the calibration.
     combine : bool, optional
-        Take the combination anyway, or never.
+        True always takes the combination, False never does.
     columns : collection of str, optional
         The candidates; by default every column.
     seed : int
-        Of the folds.
+        Seed of the folds.
 
     Raises
     ------
     CalibrationError
-        None of the candidates was measured, or a combination was asked for on fewer than 100 rows.
+        No candidate was measured, or `combine` is True with fewer than 100 rows.
     """
     cloud = table.cloud_quality if table.cloud_graded else np.ones(table.n)
     allowed = [name for name in table.columns if columns is None or name in columns]
@@ -107,7 +104,7 @@ def chosen(
         raise CalibrationError(msg)
     best = max(scores, key=lambda name: scores[name])
     errors = _single_ece(table, best, seed)
-    single = Choice(column=best, signal=signal_of(best, table.drawn, table.kind), scores=scores, ece=errors)
+    single = SignalChoice(column=best, signal=table.signal_of(best), scores=scores, ece=errors)
     if combine is False or (combine is None and table.n < LEAST_TO_COMBINE):
         return single
     if table.n < LEAST_TO_COMBINE:
@@ -116,9 +113,9 @@ def chosen(
     return _combined(table, single, cloud, force=combine is True, seed=seed)
 
 
-def _combined(table: Table, single: Choice, cloud: Array, *, force: bool, seed: int) -> Choice:
+def _combined(table: Table, single: SignalChoice, cloud: Array, *, force: bool, seed: int) -> SignalChoice:
     names = _members(table, single.scores) or [single.column]
-    signals = {name: signal_of(name, table.drawn, table.kind) for name in names}
+    signals = {name: table.signal_of(name) for name in names}
     matrix, graded = table.matrix(names), table.cloud_quality if table.cloud_graded else None
     wrong, gain = crossfit_combined(signals, matrix, table.edge_quality, graded, seed=seed)
     score = _score(wrong if gain is None else gain, table, cloud)
@@ -130,22 +127,22 @@ def _combined(table: Table, single: Choice, cloud: Array, *, force: bool, seed: 
         errors["combined"] = found
     if force or score > single.scores[single.column] + _WORTH_IT:
         fitted = fit_combined(signals, matrix, table.edge_quality, graded)
-        return Choice(column="combined", signal=fitted, scores=scores, ece=errors)
-    return Choice(column=single.column, signal=single.signal, scores=scores, ece=errors)
+        return SignalChoice(column="combined", signal=fitted, scores=scores, ece=errors)
+    return SignalChoice(column=single.column, signal=single.signal, scores=scores, ece=errors)
 
 
 def _members(table: Table, scores: dict[str, float]) -> list[str]:
-    """The best column of each family measured on some rows at least, at most four, those that draw no samples first."""
+    """The best column of each family that was measured on enough rows: four at most, those without samples first."""
     families: dict[str, str] = {}
     for name in sorted(scores, key=lambda name: -scores[name]):
         if np.count_nonzero(~np.isnan(table.signal(name))) >= _LEAST_MEASURED:
             families.setdefault(name.split(".")[0], name)
     best = list(families.values())[:_MOST_MEMBERS]
-    return sorted(best, key=lambda name: getattr(signal_of(name, table.drawn, table.kind), "n", 0))
+    return sorted(best, key=lambda name: getattr(table.signal_of(name), "n", 0))
 
 
 def _score(uncertainty: Array, table: Table, cloud: Array) -> float:
-    """APGR with calls that were not measured sent first, as a policy does; chance where the cloud is no better."""
+    """APGR where calls that were not measured go to the cloud first, as in a policy; 0.5 if the cloud is not better."""
     measured: npt.NDArray[np.float64] = np.where(np.isnan(uncertainty), np.inf, uncertainty)
     found = apgr(measured, table.edge_quality, cloud)
     return 0.5 if found is None else found

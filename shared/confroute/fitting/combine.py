@@ -1,4 +1,4 @@
-"""Fitting a combination of signals on recorded calls."""
+"""Fit a combination of signals on recorded calls."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def fit_combined(
     *,
     decides: Decides | None = None,
 ) -> Combined:
-    """A combination that outputs P(edge wrong) and, with a cloud, the expected gain.
+    """Fit a combination that outputs P(edge wrong) and, with graded clouds, the expected gain.
 
     Parameters
     ----------
     signals : mapping of str to Signal
-        By column name, in the order of their cost.
+        By column, cheapest first.
     uncertainty : array of float, shape (n, signals)
         NaN where a signal could not be measured.
     edge_quality, cloud_quality : array of float in [0, 1], shape (n,)
     decides : {"gain", "wrong"}, optional
-        "gain" by default where the cloud is graded.
+        "gain" by default if the cloud is graded.
 
     Returns
     -------
@@ -46,20 +46,20 @@ def fit_combined(
     Raises
     ------
     CalibrationError
-        Fewer than 50 rows, columns that do not fit each other, or a signal that was measured nowhere.
+        Fewer than 50 rows, columns of different lengths, or a signal that was never measured.
 
     Notes
     -----
-    Each signal enters as its rank among the recorded ones and, where it is missing, as a constant of its own; a logistic
-    regression with an L2 penalty of 1 on the weights weighs them, and isotonic regression on top calibrates (Zadrozny
-    and Elkan, KDD 2002). The gain is fitted as (1 + cloud - edge) / 2. An average of the ranks, mean fusion, is
-    `mean_rank`: a baseline only.
+    Each signal enters by its rank among the recorded values or, if it is missing, by a constant of its own. A logistic
+    regression with an L2 penalty of 1 weighs the ranks, and an isotonic regression on top calibrates the result (Zadrozny
+    and Elkan, KDD 2002). The gain is fitted as (1 + cloud - edge) / 2. `mean_rank`, the average of the ranks, is a
+    baseline.
     """
     u = np.asarray(uncertainty, dtype=np.float64)
     edge = np.asarray(edge_quality, dtype=np.float64)
     cloud = None if cloud_quality is None else np.asarray(cloud_quality, dtype=np.float64)
     if u.ndim != 2 or u.shape != (edge.size, len(signals)) or (cloud is not None and cloud.size != edge.size):
-        msg = f"uncertainties of shape {u.shape} for {len(signals)} signals and {edge.size} graded rows: expected one a signal and row"
+        msg = f"uncertainties of shape {u.shape} for {len(signals)} signals and {edge.size} graded rows: expected one per signal and row"
         raise CalibrationError(msg)
     if edge.size < LEAST_ROWS:
         msg = f"{edge.size} rows to combine signals on: expected at least {LEAST_ROWS}"
@@ -78,7 +78,7 @@ def fit_combined(
 
 
 def predicted(combined: Combined, uncertainty: npt.ArrayLike) -> tuple[Array, Array | None]:
-    """P(edge wrong) and the expected gain of rows by a fitted combination; NaN in both where nothing was measured."""
+    """Predict P(edge wrong) and the expected gain of rows; NaN in both where no signal was measured."""
     u = np.asarray(uncertainty, dtype=np.float64)
     wrong, gain = np.full(len(u), np.nan), np.full(len(u), np.nan)
     for at, row in enumerate(u):
@@ -92,7 +92,7 @@ def predicted(combined: Combined, uncertainty: npt.ArrayLike) -> tuple[Array, Ar
 
 
 def uncalibrated(combined: Combined, uncertainty: npt.ArrayLike) -> Array:
-    """P(edge wrong) as the logistic regression alone says it, without the isotonic one on top; NaN as in `predicted`."""
+    """Predict P(edge wrong) by the logistic regression alone, without the isotonic one; NaN as in `predicted`."""
     rows = np.asarray(uncertainty, dtype=np.float64)
     return np.array(
         [
@@ -120,12 +120,12 @@ def crossfit_combined(
     folds: int = 5,
     seed: int = 0,
 ) -> tuple[Array, Array | None]:
-    """P(edge wrong) and the expected gain of each row by a combination fitted on the other folds.
+    """Predict P(edge wrong) and the expected gain of each row by a combination fitted on the other folds.
 
     Raises
     ------
     CalibrationError
-        Too few rows in the other folds, or a signal measured in none of them; see `fit_combined`.
+        The other folds hold too few rows, or no value of a signal; see `fit_combined`.
     """
     u = np.asarray(uncertainty, dtype=np.float64)
     edge = np.asarray(edge_quality, dtype=np.float64)
@@ -144,7 +144,7 @@ def crossfit_combined(
 
 
 def mean_rank(uncertainty: npt.ArrayLike) -> Array:
-    """Mean fusion, a baseline: the mean of each row's ranks; NaN where nothing was measured.
+    """Average each row's ranks, as a baseline (mean fusion); NaN where no signal was measured.
 
     Examples
     --------
@@ -159,7 +159,7 @@ def mean_rank(uncertainty: npt.ArrayLike) -> Array:
 
 
 def _rank(name: str, column: Array) -> MonotoneInterpolator:
-    """Mid-ranks of the distinct values, thinned to a few knots."""
+    """Mid-ranks of the distinct values, reduced to a few knots."""
     known = np.sort(column[~np.isnan(column)])
     if known.size == 0 or not np.isfinite(known).all():
         msg = f"signal {name!r} was measured on {known.size} rows, not all of them finite: leave it out"
@@ -200,7 +200,7 @@ def _calibrator(
 
 
 def _isotonic(logits: Array, target: Array) -> MonotoneInterpolator:
-    """Isotonic regression with a knot at the middle of every block: linear between, so that few rows are tied."""
+    """Isotonic regression with a knot in the middle of every block and linear in between, so that few rows tie."""
     fitted = fit_isotonic(logits, target)
     values, first = np.unique(fitted.values, return_index=True)
     ends = np.append(first[1:], fitted.at.size)

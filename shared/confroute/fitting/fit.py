@@ -1,4 +1,4 @@
-"""From a recorded run to a policy: the signal, its threshold, what it promises and what it would have done."""
+"""From a recorded run to a policy: its signal and threshold, what it promises, and what it would have done."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from confroute.certificate import Certificate, Loss
 from confroute.display import Displayable
 from confroute.errors import CalibrationError
 from confroute.fitting.calibrated import Calibration, calibration_of
-from confroute.fitting.choice import Choice, chosen, live_columns, named, uncertainty_of
+from confroute.fitting.choice import SignalChoice, chosen, live_columns, named, uncertainty_of
 from confroute.fitting.front import ParetoFront, front_of
 from confroute.fitting.objective import Objective
 from confroute.fitting.rates import Rates
@@ -27,17 +27,19 @@ from confroute.types import JSON
 
 
 def left_out(table: Table, columns: tuple[str, ...]) -> list[str]:
-    """Columns that were no candidates."""
-    out = [name for name in table.columns if name not in columns]
-    if not out:
-        return []
+    """Notes on columns that were not candidates, and why."""
+    reasons: dict[str, list[str]] = {}
+    for name in table.columns:
+        if name not in columns:
+            reasons.setdefault(str(table.live[name]), []).append(name)
     return [
-        f"{', '.join(out)} left out: no signal measures it on new calls; replay_only (--replay-only) lets it in"
+        f"{', '.join(names)} left out: {why}; replay_only (--replay-only) lets it in"
+        for why, names in reasons.items()
     ]
 
 
-def about(choice: Choice, table: Table, uncertainty: Array) -> list[str]:
-    """Of the chosen signal: where it is missing, whether it works live, what it was compared with."""
+def about(choice: SignalChoice, table: Table, uncertainty: Array) -> list[str]:
+    """Notes on the chosen signal: where it is missing, whether new calls have it, and what it was compared with."""
     notes = []
     missing = int(np.isnan(uncertainty).sum())
     if missing:
@@ -45,11 +47,12 @@ def about(choice: Choice, table: Table, uncertainty: Array) -> list[str]:
             f"{choice.column} was not measured on {missing} of {table.n} calls: they go to the cloud"
         )
     members = [m.signal for m in choice.signal.members] if isinstance(choice.signal, Combined) else []
-    offline = [s.column for s in (choice.signal, *members) if isinstance(s, Recorded)]
-    if offline:
-        notes.append(
-            f"{', '.join(offline)} can be replayed only: put a signal that measures it in its place before the policy is deployed"
-        )
+    notes += [
+        f"{s.column} can be replayed only, since {table.live[s.column]}: put a signal that measures it in its place before the "
+        "policy is deployed"
+        for s in (choice.signal, *members)
+        if isinstance(s, Recorded)
+    ]
     if "combined" in choice.scores:
         single = {name: score for name, score in choice.scores.items() if name != "combined"}
         best = max(single, key=lambda name: single[name])
@@ -66,7 +69,7 @@ def about(choice: Choice, table: Table, uncertainty: Array) -> list[str]:
 
 
 def about_cost(found: Expected, front: ParetoFront) -> list[str]:
-    """Whether routing pays, or why that is not known."""
+    """Notes on whether routing pays, or why that is unknown."""
     if found.cost_per_1k is None:
         return ["cost is not known of every call: record cost_usd or usage, and give prices"]
     cloud = front.cloud.usd_per_1k
@@ -77,14 +80,14 @@ def about_cost(found: Expected, front: ParetoFront) -> list[str]:
     ]
 
 
-# The part of the rows that a signal is chosen or fitted on, if one is: what is left is for the threshold.
+# The share of the rows used to choose or fit a signal; the others are for the threshold.
 _SELECTION = 0.4
 _GRID = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaxLoss:
-    """As few calls to the cloud as a promised loss allows; see `Threshold.certify`."""
+    """The goal of as few calls to the cloud as a promised loss allows; see `Threshold.certify`."""
 
     alpha: float
     delta: float | None = 0.1
@@ -94,7 +97,7 @@ class MaxLoss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloudShare:
-    """About this share of calls to the cloud; in [0, 1]."""
+    """The goal of sending about this share of calls to the cloud, in [0, 1]."""
 
     share: float
 
@@ -104,30 +107,30 @@ Goal: TypeAlias = MaxLoss | CloudShare | Objective
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit(Displayable):
-    """A fitted policy and what is known of it.
+    """A fitted policy, and what is known about it.
 
     Attributes
     ----------
     policy : Cascade
     expected : Expected
-        By replaying it on the rows that the signal was not chosen on.
+        From a replay on the rows that were not used to choose the signal.
     front : ParetoFront
-        What other thresholds would have done on these.
-    choice : Choice
+        What other thresholds would have done on these rows.
+    choice : SignalChoice
     calibration : Calibration
-        Of P(edge wrong) on the rows that the threshold comes from.
+        Reliability of P(edge wrong) on the rows that gave the threshold.
     selected_on, n : int
-        Rows that the signal was chosen on (0 where it was given), and those that the threshold comes from.
+        Number of rows used to choose the signal (0 if it was given), and of rows used for the threshold.
     left_out : int
-        Rows that were not graded.
+        Number of rows that were not graded.
     notes : tuple of str
-        What the reader should know, in words.
+        What the reader should know, in sentences.
     """
 
     policy: Cascade
     expected: Expected
     front: ParetoFront = field(repr=False)
-    choice: Choice = field(repr=False)
+    choice: SignalChoice = field(repr=False)
     calibration: Calibration = field(repr=False)
     selected_on: int
     n: int
@@ -136,15 +139,15 @@ class Fit(Displayable):
 
     @property
     def certificate(self) -> Certificate | None:
-        """What the threshold promises."""
+        """The certificate of the threshold, if it has one."""
         return self.policy.gates[0].threshold.certificate
 
     def save(self, path: str | Path) -> None:
-        """Write the policy file; see `Cascade.save`."""
+        """Write the policy file; see `confroute.policy.save_policy`."""
         self.policy.save(path)
 
     def to_dict(self, path: str | Path) -> dict[str, JSON]:
-        """JSON form of ``confroute fit``, for a policy written to `path`."""
+        """JSON form, as ``confroute fit --json`` prints it, for a policy written to `path`."""
         promise = None if self.certificate is None else self.certificate.to_dict()
         shown: JSON = promise and {name: promise[name] for name in ("loss", "alpha", "delta", "n", "method")}
         return {"policy": str(path), "certificate": shown, "expected": self.expected.to_dict()}
@@ -170,13 +173,13 @@ def fit(
     signal : str
         A column of the rows, "combined", or "auto": the best column, or the combination if it is better out of fold.
     replay_only : bool
-        Let "auto" and "combined" take columns that no signal measures on new calls. Such a policy can be replayed, but not deployed:
-        live it would measure nothing there, and its promise would not hold. Rows that hold no other column are fitted so anyway, with a
-        note.
+        Let "auto" and "combined" use columns that no signal measures on new calls. Such a policy can be replayed but not
+        deployed: on new calls it would measure nothing, and its promise would not hold. If the rows hold no other columns,
+        these are used anyway, with a note.
     rates : Rates, optional
-        Prices and power, for what the run did not record.
+        Prices and power, for costs and energy that the run did not record.
     seed : int
-        Of the split, the folds and the intervals.
+        Seed of the split, the folds and the intervals.
     progress : callable, optional
         Called with (done, of) while the policy is replayed.
 
@@ -187,12 +190,12 @@ def fit(
     Raises
     ------
     CalibrationError
-        Rows that cannot meet the goal, or do not hold what it needs; with the numbers.
+        The rows cannot meet the goal, or do not hold what it needs; the message holds the numbers.
 
     Notes
     -----
-    Where a signal is chosen or fitted, 4 of 10 rows, drawn at random, serve for that and for nothing else: a promise made on rows
-    that the signal was chosen on would be void.
+    If a signal is chosen or fitted, 4 of 10 rows, drawn at random, are used for that and nothing else: a promise made on the
+    rows that chose the signal would be void.
 
     Examples
     --------
@@ -251,8 +254,8 @@ def samples(signal: Signal) -> bool:
 
 def _best(
     table: Table, columns: Sequence[str], *, combine: bool | None, seed: int
-) -> tuple[Choice, Table, int]:
-    """The signal chosen on a part of the rows, the other rows, and the part's size."""
+) -> tuple[SignalChoice, Table, int]:
+    """The signal chosen on a part of the rows, the other rows, and the size of the part."""
     selection = _drawn(table.n, seed)
     choice = chosen(table.part(selection), combine=combine, columns=columns, seed=seed)
     return choice, table.part(~selection), int(selection.sum())
@@ -283,7 +286,7 @@ def _threshold(
 def _certified(goal: MaxLoss, table: Table, uncertainty: Array) -> Threshold:
     known = np.sort(uncertainty[~np.isnan(uncertainty)])
     places = np.unique(np.linspace(0, known.size - 1, _GRID).round().astype(int))
-    # Calls that were not measured go to the cloud: above every threshold of the grid.
+    # Calls that were not measured go to the cloud, so their uncertainty is above every threshold of the grid.
     filled = np.where(np.isnan(uncertainty), known[-1] + 1.0, uncertainty)
     if not (graded := table.cloud_graded) and goal.loss == "net":
         msg = "a net loss needs the cloud's grades on every row (cloud.quality): grade them, or use loss 'error'"

@@ -1,4 +1,4 @@
-"""What every threshold of a signal gives and takes on recorded calls, between always-edge and always-cloud."""
+"""Quality and cost of every threshold of a signal on recorded calls, between always-edge and always-cloud."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from confroute.display import Displayable
 from confroute.errors import CalibrationError
-from confroute.fitting.objective import Interval, Metric, Point
+from confroute.fitting.point import Calls, Interval, Point, fields_of, metrics, values_of
 from confroute.fitting.table import Array, Table
 
 _THRESHOLDS = 100
@@ -20,18 +20,18 @@ _RESAMPLES = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ParetoFront(Displayable):
-    """Every trade-off that a signal offers on recorded calls.
+    """Every trade-off between quality and cost that a signal offers on recorded calls.
 
     Attributes
     ----------
     points : tuple of Point
-        One a threshold, by falling cloud share; about a hundred.
+        One per threshold, about a hundred, by falling cloud share.
     edge, cloud : Point
-        Always the edge, without any evidence; always the cloud, without any draft.
+        Always the edge, without further evidence; always the cloud, without a draft.
     oracle : tuple of Point
-        Drafts always, and sends exactly those calls that gain most, by rising cloud share.
+        Always drafting, and sending exactly the calls that gain most, by rising cloud share.
     n : int
-        Calls.
+        Number of calls.
     """
 
     points: tuple[Point, ...]
@@ -41,14 +41,14 @@ class ParetoFront(Displayable):
     n: int
 
     @property
-    def metric(self) -> Metric:
-        """What cost means here: USD for a thousand calls where known, else the cloud share."""
+    def metric(self) -> str:
+        """The metric of cost: USD for a thousand calls if known, else the cloud share."""
         known = all(p.usd_per_1k is not None for p in (self.edge, self.cloud, *self.points))
         return "usd_per_1k" if known else "cloud_share"
 
     @property
     def hull(self) -> tuple[Point, ...]:
-        """The points that no mixture of two others beats, by rising cost; both ends included."""
+        """The points that no mixture of two others beats, by rising cost, with both ends."""
         found: list[Point] = []
         for point in sorted(
             [self.edge, self.cloud, *self.points], key=lambda p: (self.cost(p), -self.worth(p))
@@ -62,7 +62,7 @@ class ParetoFront(Displayable):
 
     @property
     def knee(self) -> Point:
-        """The point of the hull farthest above the line between its ends: from there on quality costs more."""
+        """The point of the hull farthest above the line between its ends, beyond which quality costs more."""
         hull = self.hull
         first, last = hull[0], hull[-1]
         width = self.cost(last) - self.cost(first) or 1.0
@@ -75,7 +75,7 @@ class ParetoFront(Displayable):
     def break_even(self) -> float | None:
         """Cloud share above which drafting first costs more than always asking the cloud; None without prices.
 
-        1 - (draft and evidence) / cloud, and below 0 where even a draft costs more than the cloud's answer.
+        It is 1 - (draft and evidence) / cloud, and negative if a draft alone costs more than the cloud's answer.
         """
         if self.metric != "usd_per_1k" or not self.points:
             return None
@@ -85,13 +85,11 @@ class ParetoFront(Displayable):
         return 1.0 - evidence / cloud if cloud > 0 else -math.inf
 
     def cost(self, point: Point) -> float:
-        """A point's cost, in the unit of `metric`."""
-        value = point.usd_per_1k if self.metric == "usd_per_1k" else point.cloud_share
-        assert value is not None
-        return value
+        """Cost of a point, in the unit of `metric`."""
+        return point.value(self.metric)
 
     def worth(self, point: Point) -> float:
-        """A point's quality.
+        """Quality of a point.
 
         Raises
         ------
@@ -106,21 +104,21 @@ class ParetoFront(Displayable):
     def at(
         self, *, cost: float | None = None, quality: float | None = None, cloud_share: float | None = None
     ) -> Point:
-        """The best point within one bound.
+        """Find the best point within one bound.
 
         Parameters
         ----------
         cost : float, optional
-            At most so much, in the unit of `metric`: the best quality for it.
+            Find the best quality at this cost or less, in the unit of `metric`.
         quality : float, optional
-            At least so much: the least cost for it.
+            Find the least cost at this quality or more.
         cloud_share : float, optional
-            At most so much: the best quality for it.
+            Find the best quality at this cloud share or less.
 
         Raises
         ------
         CalibrationError
-            Not exactly one bound is given, or no point keeps it.
+            Not exactly one bound is given, or no point is within it.
         """
         if sum(bound is not None for bound in (cost, quality, cloud_share)) != 1:
             msg = "give exactly one of cost, quality and cloud_share"
@@ -144,7 +142,7 @@ class ParetoFront(Displayable):
         raise CalibrationError(msg)
 
     def warning(self, point: Point) -> str | None:
-        """Why a point is no better than one model alone, if so."""
+        """Say why a point is not better than one model alone; None if it is better."""
         if self.metric == "usd_per_1k" and self.cost(point) >= self.cost(self.cloud):
             return (
                 f"routing costs {self.cost(point):.4g} USD for 1000 calls, always asking the cloud {self.cost(self.cloud):.4g}: "
@@ -164,8 +162,8 @@ def _share(point: Point) -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Choice:
-    """Ways to route the rows: whether each keeps the draft, and whether it drafted at all."""
+class _Routing:
+    """Several ways to route the rows: which calls each sends to the cloud, and whether it drafts first."""
 
     name: str
     sent: npt.NDArray[np.bool_]
@@ -182,17 +180,17 @@ def front_of(
     seed: int = 0,
     resamples: int = _RESAMPLES,
 ) -> ParetoFront:
-    """The front of one signal on recorded calls.
+    """Compute the front of one signal on recorded calls.
 
     Parameters
     ----------
     table : Table
     uncertainty : array of float, shape (n,)
-        NaN where it was not measured: such calls go to the cloud.
+        Calls with NaN, where it was not measured, go to the cloud.
     sampled : bool
-        Whether it draws samples: all recorded ones are then billed. Stopping early makes a policy cheaper than this.
+        Whether the signal draws samples. All recorded ones are billed then, although a policy that stops early draws fewer.
     seed, resamples : int
-        Of the intervals; 0 resamples for none.
+        Seed and number of resamples of the intervals; no intervals for 0.
     """
     u = np.asarray(uncertainty, dtype=np.float64)
     known = np.unique(u[~np.isnan(u)])
@@ -202,15 +200,15 @@ def front_of(
     if known.size > _THRESHOLDS:
         known = np.unique(np.quantile(known, np.linspace(0, 1, _THRESHOLDS), method="inverted_cdf"))
     weights = _resampled(table.n, resamples, seed)
-    ways = _Choice(
+    ways = _Routing(
         name="threshold",
         sent=~(u[:, None] <= known[None, :]),
         thresholds=known.tolist(),
         evidence=sampled,
     )
     all_rows = np.ones((table.n, 1), dtype=bool)
-    edge = _Choice(name="edge", sent=table.failed[:, None], thresholds=[None], evidence=False)
-    cloud = _Choice(name="cloud", sent=all_rows, thresholds=[None], evidence=False, drafts=False)
+    edge = _Routing(name="edge", sent=table.failed[:, None], thresholds=[None], evidence=False)
+    cloud = _Routing(name="cloud", sent=all_rows, thresholds=[None], evidence=False, drafts=False)
     return ParetoFront(
         points=tuple(_points(table, ways, weights)),
         edge=_points(table, edge, weights)[0],
@@ -221,7 +219,7 @@ def front_of(
 
 
 def _resampled(n: int, resamples: int, seed: int) -> Array | None:
-    """How often each row is drawn in each bootstrap resample, as weights that add up to 1."""
+    """How often each row is drawn in each bootstrap resample, as weights that sum to 1."""
     if resamples < 1:
         return None
     generator = np.random.default_rng(seed)
@@ -237,49 +235,39 @@ def _oracle(table: Table) -> list[Point]:
     counts = np.unique(np.linspace(0, best, min(best + 1, _THRESHOLDS)).round().astype(int))
     place = np.argsort(order, kind="stable")
     sent = place[:, None] < counts[None, :]
-    return _points(table, _Choice(name="oracle", sent=sent, thresholds=[None] * counts.size), None)
+    return _points(table, _Routing(name="oracle", sent=sent, thresholds=[None] * counts.size), None)
 
 
-def _points(table: Table, choice: _Choice, weights: Array | None) -> list[Point]:
-    sent = choice.sent
-    quality = np.where(sent, table.cloud_quality[:, None], table.edge_quality[:, None])
-    costs = {name: _spent(table, choice, name) for name in table.draft}
-    spread = None if weights is None else _intervals(weights, quality)
-    money = None if weights is None else _intervals(weights, 1000 * costs["usd"])
-    found = []
-    for at, threshold in enumerate(choice.thresholds):
-        seconds = costs["latency_s"][:, at]
-        usd = _mean(costs["usd"][:, at])
-        found.append(
-            Point(
-                name=choice.name,
-                threshold=threshold,
-                cloud_share=float(sent[:, at].mean()),
-                quality=_mean(quality[:, at]),
-                usd_per_1k=None if usd is None else 1000 * usd,
-                latency_s=_mean(seconds),
-                p95_latency_s=None if np.isnan(seconds).any() else float(np.quantile(seconds, 0.95)),
-                sent_tokens=_mean(costs["sent_tokens"][:, at]),
-                energy_j=_mean(costs["energy_j"][:, at]),
-                quality_ci=None if spread is None else spread[at],
-                usd_ci=None if money is None else money[at],
-            )
+def _points(table: Table, choice: _Routing, weights: Array | None) -> list[Point]:
+    sent = choice.sent.T
+    calls = Calls(
+        cloud=sent.astype(np.float64),
+        quality=np.where(sent, table.cloud_quality, table.edge_quality),
+        **{name: _spent(table, choice, name).T for name in table.draft},
+    )
+    spread = {
+        name: _intervals(weights, np.ascontiguousarray(one.per_call(calls).T))
+        for name, one in metrics().items()
+        if one.interval and weights is not None
+    }
+    return [
+        Point(
+            name=choice.name,
+            threshold=threshold,
+            intervals={name: ends for name, of_all in spread.items() if (ends := of_all[at]) is not None},
+            **fields_of(values),
         )
-    return found
+        for at, (threshold, values) in enumerate(zip(choice.thresholds, values_of(calls), strict=True))
+    ]
 
 
-def _spent(table: Table, choice: _Choice, name: str) -> Array:
+def _spent(table: Table, choice: _Routing, name: str) -> Array:
     total = np.where(choice.sent, table.cloud[name][:, None], 0.0)
     if choice.drafts:
         total = total + table.draft[name][:, None]
     if choice.evidence:
         total = total + table.samples[name][:, None]
     return total
-
-
-def _mean(values: Array) -> float | None:
-    found = float(values.mean())
-    return found if math.isfinite(found) else None
 
 
 def _intervals(weights: Array, values: Array) -> list[Interval | None]:

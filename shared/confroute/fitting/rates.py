@@ -1,4 +1,4 @@
-"""What calls cost: prices, the edge's power, and one call's bill."""
+"""What calls cost: prices, power, and the bill of a single call."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NAN = math.nan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """What turns recorded tokens and seconds into money and energy, where the run did not record them itself.
+    """Prices and power that turn recorded tokens and seconds into money and energy, if the run did not record these.
 
     Attributes
     ----------
     edge, cloud : Price or None
-        None: only calls whose `cost_usd` was recorded have a known cost.
+        If None, the cost of a call is known only if its `cost_usd` was recorded.
     edge_watts, cloud_watts : float or None
-        Power drawn while a tier works on a call; energy is power times recorded latency. None: not known.
+        Power while a tier works on a call; energy is power times recorded latency. None if unknown.
 
     Raises
     ------
@@ -44,14 +44,13 @@ class Rates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bill:
-    """What one or more calls took; NaN where it is not known.
+    """What one or more calls took, one after the other; NaN marks what is unknown.
 
     Attributes
     ----------
     usd, latency_s : float
-        One after the other.
     sent_tokens : float
-        Prompt tokens that left for the cloud.
+        Prompt tokens sent to the cloud.
     energy_j : float
     """
 
@@ -61,24 +60,19 @@ class Bill:
     energy_j: float = 0.0
 
     def __add__(self, other: Bill) -> Bill:
-        return Bill(
-            usd=self.usd + other.usd,
-            latency_s=self.latency_s + other.latency_s,
-            sent_tokens=self.sent_tokens + other.sent_tokens,
-            energy_j=self.energy_j + other.energy_j,
-        )
+        return Bill(**{name: getattr(self, name) + getattr(other, name) for name in Bill.__slots__})
 
 
 def bill_of_draft(side: Side, rates: Rates) -> Bill:
-    """The edge's answer to a prompt."""
+    """Bill the edge's answer to a prompt."""
     seconds = NAN if side.latency_s is None else side.latency_s
     return Bill(usd=_usd(side, rates.edge), latency_s=seconds, energy_j=_energy(seconds, rates.edge_watts))
 
 
 def bill_of_cloud(side: Side | None, rates: Rates) -> Bill:
-    """The cloud's answer to a prompt."""
+    """Bill the cloud's answer to a prompt."""
     if side is None:
-        return Bill(usd=NAN, latency_s=NAN, sent_tokens=NAN, energy_j=NAN)
+        return Bill(**dict.fromkeys(Bill.__slots__, NAN))
     seconds = NAN if side.latency_s is None else side.latency_s
     usage = tokens(side)
     return Bill(
@@ -90,10 +84,10 @@ def bill_of_cloud(side: Side | None, rates: Rates) -> Bill:
 
 
 def bill_of_samples(side: Side, drawn: tuple[Generation, ...], rates: Rates) -> Bill:
-    """Further answers of the edge, drawn in one step.
+    """Bill further answers of the edge that were drawn in one step.
 
-    Runs record neither cost nor time of samples. Each is counted as the draft times the ratio of their lengths (1 where
-    lengths are not known), and those of one step as taking as long as their longest, since they are drawn together.
+    Runs record neither cost nor time of samples. Each sample costs as much as the draft times the ratio of their lengths (1
+    if lengths are unknown). Samples of one step are drawn together, so that they take as long as the longest of them.
     """
     if not drawn:
         return Bill()
@@ -104,7 +98,7 @@ def bill_of_samples(side: Side, drawn: tuple[Generation, ...], rates: Rates) -> 
 
 
 def tokens(side: Side) -> Usage | None:
-    """Tokens billed for a recorded answer; None where they were not counted."""
+    """Tokens billed for a recorded answer; None if they were not counted."""
     answered = Side(text="", usage=side.usage).generation()
     return None if answered is None else answered.usage
 

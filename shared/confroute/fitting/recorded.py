@@ -1,4 +1,4 @@
-"""A recorded row in the place of both models: what a policy asks for is answered from it, and billed."""
+"""A recorded row in place of both models: it answers what a policy asks for, and bills it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,21 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from confroute.asks import Ask, AskGenerator, Draft, Evidence, Final, Report, Sample, Tentative
+from confroute.asks import (
+    Ask,
+    AskGenerator,
+    Begin,
+    Cancel,
+    Consult,
+    Draft,
+    Embed,
+    Evidence,
+    Final,
+    Report,
+    Sample,
+    Shadow,
+    Tentative,
+)
 from confroute.decision import Decision, Measurement
 from confroute.errors import SignalUnavailableError, TierError
 from confroute.fitting.rates import (
@@ -17,40 +31,33 @@ from confroute.fitting.rates import (
     bill_of_samples,
 )
 from confroute.recording import SIGNALS, Row, with_signals
-from confroute.recording.extraction import with_kind
 from confroute.recording.rows import content_of
-from confroute.recording.signals import OPTION
-from confroute.signals import (
-    Combined,
-    Recorded,
-    SelfConsistency,
-    SemanticEntropy,
-    Signal,
-)
-from confroute.signals.answers import Kind
+from confroute.recording.signals import OPTION, column_of
+from confroute.signals import Combined, Signal
 from confroute.signals.base import Case, Range
 from confroute.streaming import replay
 from confroute.types import JSON, Generation, Message, Request, Role, Tier
 
-# Stands for an answer that was graded, but whose text was not recorded.
+# In place of an answer that was graded, but whose text was not recorded.
 UNRECORDED = "(not recorded)"
-_LEAST_SAMPLES = 2
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
 
 @dataclass(slots=True, kw_only=True)
 class RecordedCalls:
-    """Answers the asks of one call from its row, and adds up what they took.
+    """Answers the asks of one call from its row, and adds up what they take.
 
     Attributes
     ----------
     row : Row
     rates : Rates
     edge : str
-        The tier that the row's edge is; every other one is its cloud.
+        The tier that the row's edge stands for; every other tier is its cloud.
     bill : Bill
     failure : Decision or None
-        The record of a call that ended in an error.
+        The decision of a call that ended in an error.
+    begun : mapping of Final to float
+        Answers in progress beside other steps, each with the seconds of the call after which it was begun.
     """
 
     row: Row
@@ -58,6 +65,7 @@ class RecordedCalls:
     edge: str = "edge"
     bill: Bill = field(default_factory=Bill)
     failure: Decision | None = None
+    begun: dict[Final, float] = field(default_factory=dict)
 
     def __call__(self, ask: Ask) -> Evidence:
         """Answer one ask.
@@ -65,28 +73,73 @@ class RecordedCalls:
         Raises
         ------
         SignalUnavailableError
-            Samples or work that the row does not hold.
+            The row does not hold these samples or this work.
         TierError
             The recorded call failed.
         """
         if isinstance(ask, Sample):
             return self._samples(ask)
-        if isinstance(ask, Report):
-            self.failure = ask.decision
-            return Evidence()
+        if isinstance(ask, Final) and ask in self.begun:
+            return self._awaited(ask)
         if isinstance(ask, (Draft, Final, Tentative)):
             found = self._edge() if ask.tier == self.edge else self._cloud()
             watch = ask.watch if isinstance(ask, Tentative) else None
             return found if watch is None else replace(found, watch=replay(watch, found.generations[0]))
+        if isinstance(ask, Embed) and ask.embed is not None:
+            return Evidence(numbers=ask.embed(ask.texts))
+        return self._of_wrapper(ask)
+
+    def _of_wrapper(self, ask: Ask) -> Evidence:
+        """Answer what a wrapper around the policy asks for."""
+        if isinstance(ask, Report):
+            self.failure = ask.decision
+            return Evidence()
+        if isinstance(ask, Consult):
+            return Evidence(value=ask.work())
+        if isinstance(ask, Begin):
+            self.begun[ask.ask] = self.bill.latency_s
+            return Evidence()
+        if isinstance(ask, Cancel):
+            return self._cancelled(ask.ask)
+        if isinstance(ask, Shadow):
+            ask.then(self._unseen())
+            return Evidence()
         msg = f"a recorded row does not answer {type(ask).__name__}"
         raise SignalUnavailableError(msg)
+
+    def _awaited(self, ask: Final) -> Evidence:
+        """Wait for an answer that was begun earlier, for as long as it still takes."""
+        before = self.bill.latency_s
+        beside = before - self.begun.pop(ask)
+        try:
+            return self._cloud()
+        finally:
+            left = self.bill.latency_s - before - beside
+            # Not max(): what is unknown has to stay so.
+            self.bill = replace(self.bill, latency_s=before if left < 0 else before + left)
+
+    def _cancelled(self, ask: Final) -> Evidence:
+        """Give up an answer that was begun: it is paid for, and returned only if it was complete by now."""
+        beside = self.bill.latency_s - self.begun.pop(ask)
+        outcome = self._unseen()
+        return outcome if isinstance(outcome, Evidence) and outcome.latency_s <= beside else Evidence()
+
+    def _unseen(self) -> Evidence | Exception:
+        """The cloud's answer or its error, paid for without waiting for it."""
+        waited = self.bill.latency_s
+        try:
+            return self._cloud()
+        except TierError as error:
+            return error
+        finally:
+            self.bill = replace(self.bill, latency_s=waited)
 
     def _edge(self) -> Evidence:
         side = self.row.edge
         self.bill += bill_of_draft(side, self.rates)
         if side.error is not None:
             raise TierError(side.error)
-        # Only the answer stands in for a text that was not recorded: signals that read texts must not find one.
+        # If no text was recorded, only `answer` is set: signals that read texts must not find one.
         draft = side.generation() or Generation(text="", model=side.model, answer=UNRECORDED)
         return Evidence(generations=(draft,), latency_s=side.latency_s or 0.0)
 
@@ -107,9 +160,16 @@ class RecordedCalls:
 
 
 def request_of(row: Row) -> Request:
-    """The request that a row recorded."""
+    """The request that led to a recorded row."""
     edge = Tier(name="edge", model=row.edge.model or "edge", can_sample=bool(row.edge.samples))
-    return Request(messages=_messages(row), tiers={"edge": edge}, tags=_tags(row.extra))
+    context = row.context
+    return Request(
+        messages=_messages(row),
+        tiers={"edge": edge},
+        tags=_tags(row.extra),
+        question=None if context is None else row.question,
+        context=context,
+    )
 
 
 def _messages(row: Row) -> tuple[Message, ...]:
@@ -128,9 +188,9 @@ def _tags(extra: Mapping[str, JSON]) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """A signal that takes a row's recorded value where there is one, and measures it otherwise.
+    """A signal that returns a row's recorded value if there is one, and else measures it on the row.
 
-    Samples that the row holds are drawn one by one even then: how many it takes is what a policy costs.
+    If the row holds enough samples, they are drawn one by one even so: their number is what the policy costs.
     """
 
     signal: Signal
@@ -145,7 +205,7 @@ class Replayed:
 
     @property
     def range(self) -> Range:
-        """The signal's."""
+        """That of the signal."""
         return self.signal.range
 
     def measure(self, case: Case) -> AskGenerator[Measurement]:
@@ -154,61 +214,36 @@ class Replayed:
         Raises
         ------
         SignalUnavailableError
-            Neither is possible.
+            There is no value, and it cannot be measured.
         """
         if self.value is not None and not (self.text and getattr(self.signal, "n", math.inf) <= self.samples):
             return Measurement(signal=self.name, uncertainty=self.value, details={"recorded": True})
         if not self.text:
             raise SignalUnavailableError("neither the value nor the text of the draft was recorded")
-        return (yield from self.signal.measure(case))
+        try:
+            return (yield from self.signal.measure(case))
+        except SignalUnavailableError:
+            # The samples were drawn, since they cost; what else the signal asks for is in its recorded value.
+            if self.value is None:
+                raise
+            return Measurement(signal=self.name, uncertainty=self.value, details={"recorded": True})
 
 
 def replayed(signal: Signal, row: Row, *, column: str | None = None) -> Signal:
-    """The signal as it is measured on a recorded row.
+    """Make the signal that measures what `signal` does on a recorded row.
 
     Parameters
     ----------
     signal : Signal
     row : Row
     column : str, optional
-        The column of `row.signals` that holds it; by default what `column_of` says.
+        The column of `row.signals` that holds it; by default that of `confroute.recording.signals.column_of`.
     """
     if isinstance(signal, Combined):
         members = (replace(m, signal=replayed(m.signal, row, column=m.name)) for m in signal.members)
         return replace(signal, members=tuple(members))
-    name = column or column_of(signal)
+    name = column or column_of(signal, row)
     value = row.signals.get(name)
     if value is None and name == OPTION:
         value = with_signals(row, signals={OPTION: SIGNALS[OPTION]}).signals[OPTION]
     return Replayed(signal=signal, value=value, text=row.edge.text is not None, samples=len(row.edge.samples))
-
-
-def column_of(signal: Signal) -> str:
-    """The column that a signal has in recorded runs: that of the first known one that measures the same, else its name.
-
-    Examples
-    --------
-    >>> from confroute import TokenLogprob
-    >>> column_of(TokenLogprob(statistic="max"))
-    'token_logprob.max'
-    """
-    n = getattr(signal, "n", _LEAST_SAMPLES)
-    same = with_kind(_stepwise(signal), "auto")
-    return next((name for name in SIGNALS if signal_of(name, n) == same), signal.name)
-
-
-def signal_of(column: str, samples: int, kind: Kind = "auto") -> Signal:
-    """The signal that measures a column on new calls, one sample at a time; `Recorded` where none is known.
-
-    Answers are compared by `kind`, as they were when the column was recorded.
-    """
-    if column not in SIGNALS:
-        return Recorded(column=column)
-    return with_kind(_stepwise(SIGNALS[column](max(_LEAST_SAMPLES, samples))), kind)
-
-
-def _stepwise(signal: Signal) -> Signal:
-    """How many samples are drawn at a time changes what a signal costs, not what it measures."""
-    if isinstance(signal, (SelfConsistency, SemanticEntropy)):
-        return replace(signal, step=1)
-    return signal

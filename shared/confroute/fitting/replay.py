@@ -1,22 +1,29 @@
-"""Running a policy on recorded calls: the same flow as on new ones, answered from the rows."""
+"""Run a policy on recorded calls: the same flow as on new calls, answered from the rows."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
+from confroute.budget import Budget
 from confroute.decision import Decision
 from confroute.errors import AllTiersFailedError, CalibrationError, TierError
+from confroute.fitting.point import Calls, Interval, Point, fields_of, metrics, values_of
 from confroute.fitting.rates import Bill, Rates
 from confroute.fitting.recorded import RecordedCalls, replayed, request_of
-from confroute.flow import drive
-from confroute.policy import Cascade
+from confroute.flow import Policy, drive
+from confroute.policy import Cascade, Gate
+from confroute.policy.wrapper import inner_of
 from confroute.recording import Row
 from confroute.recording.extraction import check_extraction
 from confroute.recording.grade import graded
+from confroute.registry import parts_of
+from confroute.state import MemoryStore, Store
+from confroute.stats.arrays import Array
 from confroute.stats.metrics import bootstrap_ci
 from confroute.types import JSON, Generation
 
@@ -24,18 +31,18 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class ReplayedCall:
     """One recorded call as the policy would have routed it.
 
     Attributes
     ----------
     id : str
     decision : Decision or None
-        Of a call that ended in an error, what the policy reported of it.
+        For a call that ended in an error, the decision that the policy reported before it.
     failed : bool
-        Whether it ended in an error: no tier that might answer had done so when the run was recorded.
+        Whether it ended in an error: no tier that could answer did so when the run was recorded.
     quality : float in [0, 1]
-        Of the answer that was returned; 0 for no answer, NaN where that answer is not graded.
+        Of the returned answer; 0 without an answer, NaN if the answer is not graded.
     bill : Bill
     """
 
@@ -52,39 +59,26 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
-    """What a policy does on recorded calls. None marks what the run does not tell.
+class Expected(Point):
+    """Every metric of a policy on recorded calls; None marks what the run does not tell.
 
     Attributes
     ----------
     n : int
-        Calls.
-    cloud_share : float in [0, 1]
-    quality : float in [0, 1] or None
-    quality_ci : tuple of float or None
-        95 % bootstrap interval.
-    cost_per_1k : float or None
-        USD for a thousand calls, discarded drafts and samples included.
-    latency_s, p95_latency_s : float or None
-        Mean and 95th percentile.
-    sent_tokens : float or None
-        Mean prompt tokens that left for the cloud.
-    energy_j : float or None
-        Mean.
+        Number of calls.
     samples : float
-        Mean further answers drawn.
+        Mean number of further answers drawn.
     """
 
+    name: str = "policy"
+    threshold: float | None = None
     n: int
-    cloud_share: float
-    quality: float | None
-    quality_ci: tuple[float, float] | None
-    cost_per_1k: float | None
-    latency_s: float | None
-    p95_latency_s: float | None
-    sent_tokens: float | None
-    energy_j: float | None
     samples: float
+
+    @property
+    def cost_per_1k(self) -> float | None:
+        """USD for a thousand calls, with discarded drafts and samples."""
+        return self.usd_per_1k
 
     def to_dict(self) -> dict[str, JSON]:
         """JSON form: the four numbers of ``confroute fit`` and ``confroute apply``."""
@@ -97,53 +91,73 @@ class Expected:
 
 
 def replay(
-    policy: Cascade, rows: Sequence[Row], *, rates: Rates | None = None, progress: Progress | None = None
-) -> list[Outcome]:
+    policy: Policy, rows: Sequence[Row], *, rates: Rates | None = None, progress: Progress | None = None
+) -> list[ReplayedCall]:
     """Route every recorded call by `policy`.
 
     Parameters
     ----------
-    policy : Cascade
-        Of two tiers.
+    policy : Policy
+        With two tiers; wrappers are replayed as well. What they remember (budgets, audits, labels) starts empty and is
+        dropped afterwards: their own stores are not touched.
     rows : sequence of Row
     rates : Rates, optional
-        Prices and power, for what the run did not record.
+        Prices and power, for costs and energy that the run did not record.
     progress : callable, optional
         Called with (done, of) after each row.
 
     Returns
     -------
-    list of Outcome
-        One a row, in order.
+    list of ReplayedCall
+        One per row, in order.
 
     Raises
     ------
     CalibrationError
-        A policy of more than two tiers: a row holds two. Rows whose answers were read otherwise than the policy reads them.
+        The policy has more than two tiers: a row holds two. Or the rows' answers were read otherwise than the policy reads them.
+
+    Notes
+    -----
+    Runs do not record when their calls were made. For budgets, they are spread evenly over the longest window. Which calls
+    are audited or labelled is drawn at random in each replay.
     """
-    check_extraction([gate.signal for gate in policy.gates], rows)
-    if len(policy.tiers) != 2:
-        msg = f"the policy has tiers {policy.tiers}: a recorded run holds two, an edge and a cloud"
+    tiers: tuple[str, ...] = getattr(policy, "tiers", ("edge", "cloud"))
+    if len(tiers) != 2:
+        msg = f"the policy has tiers {tiers}: a recorded run holds two, an edge and a cloud"
         raise CalibrationError(msg)
+    check_extraction((part.signal for part in parts_of(policy) if isinstance(part, Gate)), rows)
+    window_s = max((part.window_s for part in parts_of(policy) if isinstance(part, Budget)), default=0.0)
+    now = 0.0
+    store = MemoryStore(clock=lambda: now)
     outcomes = []
     for at, row in enumerate(rows):
-        outcomes.append(_routed(policy, row, rates or Rates()))
+        now = window_s * at / len(rows)
+        outcomes.append(_routed(on_row(policy, row, store), row, rates or Rates(), edge=tiers[0]))
         if progress is not None:
             progress(at + 1, len(rows))
     return outcomes
 
 
-def _routed(policy: Cascade, row: Row, rates: Rates) -> Outcome:
-    edge = policy.tiers[0]
-    gates = tuple(replace(gate, signal=replayed(gate.signal, row)) for gate in policy.gates)
+def on_row(policy: Any, row: Row, store: Store) -> Any:
+    """Make the policy that routes one recorded row: its signals read the row, and its wrappers remember in `store`."""
+    changes: dict[str, Any] = {name: on_row(inner, row, store) for name, inner in inner_of(policy).items()}
+    if isinstance(policy, Cascade):
+        changes["gates"] = tuple(replace(gate, signal=replayed(gate.signal, row)) for gate in policy.gates)
+    if hasattr(policy, "store"):
+        changes["store"] = store
+    # A policy of your own need not be a dataclass.
+    return replace(policy, **changes) if changes else policy
+
+
+def _routed(policy: Policy, row: Row, rates: Rates, *, edge: str) -> ReplayedCall:
     calls = RecordedCalls(row=row, rates=rates, edge=edge)
     request = request_of(row)
     try:
-        routed = drive(replace(policy, gates=gates).flow(request), calls)
+        routed = drive(policy.flow(request), calls)
     except (TierError, AllTiersFailedError):
-        return Outcome(id=row.id, decision=calls.failure, failed=True, quality=0.0, bill=calls.bill)
+        return ReplayedCall(id=row.id, decision=calls.failure, failed=True, quality=0.0, bill=calls.bill)
     decision = replace(routed.decision, route="edge" if routed.decision.route == edge else "cloud")
-    return Outcome(
+    return ReplayedCall(
         id=row.id, decision=decision, quality=_quality(row, decision, routed.generation), bill=calls.bill
     )
 
@@ -155,45 +169,43 @@ def _quality(row: Row, decision: Decision, answer: Generation) -> float:
     draft = row.edge.generation()
     if draft is None or answer == draft or (answer.answer is not None and answer.answer == draft.answer):
         return math.nan if row.edge.quality is None else row.edge.quality
-    # A sample took the draft's place.
+    # A sample replaced the draft.
     grade = graded(answer.answer, answer.text, row.question, row.reference)
     return math.nan if grade is None else grade
 
 
-def expected(outcomes: Iterable[Outcome], *, seed: int = 0) -> Expected:
-    """Means over replayed calls, with an interval of the quality.
+def expected(outcomes: Iterable[ReplayedCall], *, seed: int = 0) -> Expected:
+    """Compute every metric over replayed calls, with 95 % intervals.
 
     Raises
     ------
     CalibrationError
-        No call.
+        There are no calls.
     """
     done = list(outcomes)
     if not done:
         msg = "no recorded call to replay: expected one graded row at least"
         raise CalibrationError(msg)
-    quality = np.array([o.quality for o in done])
-    seconds = np.array([o.bill.latency_s for o in done])
-    known = bool(np.isfinite(quality).all())
-    usd = _mean([o.bill.usd for o in done])
+    calls = Calls(
+        cloud=np.array([[float(o.cloud) for o in done]]),
+        quality=np.array([[o.quality for o in done]]),
+        **{one.name: np.array([[getattr(o.bill, one.name) for o in done]]) for one in fields(Bill)},
+    )
+    (values,) = values_of(calls)
+    known = {name for name, one in metrics().items() if one.interval and values[name] is not None}
     drawn = [s.n for o in done if o.decision for s in o.decision.steps if s.kind == "sample"]
     return Expected(
         n=len(done),
-        cloud_share=float(np.mean([o.cloud for o in done])),
-        quality=float(quality.mean()) if known else None,
-        quality_ci=bootstrap_ci(np.mean, quality, seed=seed) if known else None,
-        cost_per_1k=None if usd is None else 1000 * usd,
-        latency_s=_mean(seconds.tolist()),
-        p95_latency_s=float(np.quantile(seconds, 0.95)) if np.isfinite(seconds).all() else None,
-        sent_tokens=_mean([o.bill.sent_tokens for o in done]),
-        energy_j=_mean([o.bill.energy_j for o in done]),
         samples=sum(drawn) / len(done),
+        intervals={name: _interval(metrics()[name].per_call(calls)[0], seed) for name in known},
+        **fields_of(values),
     )
 
 
-def _mean(values: list[float]) -> float | None:
-    found = float(np.mean(values))
-    return found if math.isfinite(found) else None
+def _interval(values: Array, seed: int) -> Interval:
+    found = bootstrap_ci(np.mean, values, seed=seed)
+    assert found is not None, "every value is finite"
+    return found
 
 
 def _rounded(value: float | None) -> float | None:

@@ -1,10 +1,10 @@
-"""Recorded rows as columns: what keeping and what sending each call would have given and taken."""
+"""Recorded rows as columns: quality and cost of each call if the draft is kept, and if the cloud answers."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -19,35 +19,37 @@ from confroute.fitting.rates import (
     bill_of_samples,
 )
 from confroute.recording import Row, with_signals
-from confroute.recording.extraction import kind_of_run
-from confroute.signals.answers import Kind
+from confroute.recording.signals import live_signals
+from confroute.signals import Recorded, Signal
 
 Array = npt.NDArray[np.float64]
-_BILL = ("usd", "latency_s", "sent_tokens", "energy_j")
+_BILL = tuple(one.name for one in fields(Bill))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Table:
-    """Graded calls by column; NaN marks what is not known.
+    """Graded calls by column; NaN marks what is unknown.
 
     Attributes
     ----------
     rows : tuple of Row
-        With every signal that they hold evidence for.
+        With every signal for which they hold evidence.
     edge_quality, cloud_quality : array of float, shape (n,)
-        Of an edge that failed 0: the cloud had to answer. `cloud_quality` is NaN throughout where the cloud was not graded.
+        `edge_quality` is 0 if the edge failed, since the cloud has to answer then. `cloud_quality` is NaN on all rows if the
+        cloud was not graded.
     draft, cloud : mapping of str to array, shape (n,)
-        Bills of the edge's draft and of the cloud's answer, by "usd", "latency_s", "sent_tokens", "energy_j".
+        Bills of the edge's draft and of the cloud's answer, by the fields of `confroute.fitting.rates.Bill`.
     samples : mapping of str to array, shape (n,)
         Bill of all samples of a row.
     failed : array of bool, shape (n,)
-        Rows whose edge failed: nothing can keep them.
+        Rows whose edge failed: no policy can keep their draft.
     drawn : int
-        Samples that signals are measured by: the fewest of any row that holds 2 or more; 0 where none does.
+        Number of samples from which signals are measured: the fewest of any row with 2 or more; 0 if there is none.
     left_out : int
-        Rows that were not graded.
-    kind : {"auto", "number", "date", "option", "text"}
-        What the answers were compared by.
+        Number of rows that were not graded.
+    live : mapping of str to Signal or str
+        The signal that measures each column on new calls, or why there is none; see
+        `confroute.recording.signals.live_signals`.
     """
 
     rows: tuple[Row, ...]
@@ -59,11 +61,11 @@ class Table:
     failed: npt.NDArray[np.bool_]
     drawn: int
     left_out: int
-    kind: Kind = "auto"
+    live: Mapping[str, Signal | str]
 
     @property
     def n(self) -> int:
-        """Rows."""
+        """Number of rows."""
         return len(self.rows)
 
     @property
@@ -73,17 +75,22 @@ class Table:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Signals that were measured on a row at least, in the order of the rows."""
+        """Columns with a value on at least one row, in the order of the rows."""
         names = dict.fromkeys(name for row in self.rows for name in row.signals)
         return tuple(name for name in names if not np.isnan(self.signal(name)).all())
 
     def signal(self, column: str) -> Array:
-        """A signal's uncertainty by row; NaN where it was not measured, or where the edge failed."""
+        """Uncertainty of a signal by row; NaN where it was not measured or the edge failed."""
         found = [None if row.edge.error is not None else row.signals.get(column) for row in self.rows]
         return np.array([NAN if value is None else value for value in found], dtype=np.float64)
 
+    def signal_of(self, column: str) -> Signal:
+        """The signal that measures a column on new calls; `Recorded` if there is none."""
+        found = self.live.get(column, "")
+        return Recorded(column=column) if isinstance(found, str) else found
+
     def matrix(self, columns: Sequence[str]) -> Array:
-        """Some signals side by side; shape (n, columns)."""
+        """Uncertainties of several signals, shape (n, columns)."""
         return np.column_stack([self.signal(name) for name in columns])
 
     def part(self, keep: npt.NDArray[np.bool_]) -> Table:
@@ -102,23 +109,23 @@ class Table:
             failed=self.failed[keep],
             drawn=self.drawn,
             left_out=self.left_out,
-            kind=self.kind,
+            live=self.live,
         )
 
 
 def table_of(rows: Iterable[Row], *, rates: Rates | None = None) -> Table:
-    """The graded rows of a recorded run.
+    """Collect the graded rows of a recorded run.
 
     Parameters
     ----------
     rows : iterable of Row
-        A row counts if its edge is graded or failed; if any row's cloud is graded, only rows whose cloud is graded count.
+        A row counts if its edge is graded or failed. If the cloud is graded on any row, only rows with a graded cloud count.
     rates : Rates, optional
 
     Raises
     ------
     CalibrationError
-        No row is graded, an id stands twice (a promise would count its row twice), or answers were read by several kinds.
+        No row is graded, or an id occurs twice: a promise would count its row twice.
     """
     given, at = list(rows), rates or Rates()
     _refuse_duplicates(given)
@@ -141,7 +148,7 @@ def table_of(rows: Iterable[Row], *, rates: Rates | None = None) -> Table:
         failed=np.array([row.edge.error is not None for row in measured]),
         drawn=drawn,
         left_out=len(given) - len(graded),
-        kind=kind_of_run(graded),
+        live=live_signals(measured, samples=drawn),
     )
 
 
@@ -150,7 +157,7 @@ def _refuse_duplicates(rows: Sequence[Row]) -> None:
     if twice:
         shown = ", ".join(map(repr, twice[:5])) + (", ..." if len(twice) > 5 else "")
         msg = (
-            f"{len(twice)} ids stand more than once among {len(rows)} rows: {shown}; expected one row per id"
+            f"{len(twice)} ids occur more than once among {len(rows)} rows: {shown}; expected one row per id"
         )
         raise CalibrationError(msg)
 

@@ -154,12 +154,16 @@ class EncoderId:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Encoder:
-    """Turns prompts into the vectors that a head takes: a named embedding model, with or without features; made by `encoder`."""
+    """Turns prompts into the vectors that a head takes: a named embedding model, with or without features; made by `encoder`.
+
+    `source` is the name or folder of a local model, from which it can be made again; None for any other embedding.
+    """
 
     name: str
     embed: Embed = field(repr=False)
     sha256: str | None = None
     features: bool = False
+    source: str | None = None
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         """Vectors of `texts`, shape (len(texts), dim)."""
@@ -222,7 +226,13 @@ def encoder(source: Any = DEFAULT_MODEL, *, name: str | None = None, features: b
         from confroute.models.embed import LocalEmbedder
 
         local = LocalEmbedder.load(source)
-        return Encoder(name=local.name, embed=local, sha256=_weights_hash(source), features=features)
+        return Encoder(
+            name=local.name,
+            embed=local,
+            sha256=_weights_hash(source),
+            features=features,
+            source=str(source),
+        )
     for method in ("embed_documents", "get_text_embedding_batch"):
         embed: Any = getattr(source, method, None)
         if embed is not None:

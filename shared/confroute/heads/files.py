@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, overload
@@ -48,9 +49,7 @@ def save_head(head: Head | TextHead, folder: str | Path, *, identity: EncoderId 
     MissingExtraError
         safetensors is not installed.
     """
-    if type(head) is not _KINDS.get(head.kind):
-        msg = f"a {type(head).__name__} cannot be saved: expected a head of kind {', '.join(sorted(_KINDS))}"
-        raise PolicyError(msg)
+    check_kind(head)
     check_head_input(head, has_encoder=identity is not None)
     if isinstance(head, Head) and identity is not None:
         _check_dim(head, identity)
@@ -118,6 +117,37 @@ def load_head(folder: str | Path, encoder: Encoder | EncoderId | None = None) ->
     if trained is not None and current is not None:
         trained.check(current)
     return head
+
+
+def check_kind(head: Head | TextHead) -> None:
+    """Refuse a head that no file can hold.
+
+    Raises
+    ------
+    PolicyError
+        Its kind is not one of confroute's.
+    """
+    if type(head) is not _KINDS.get(head.kind):
+        msg = f"a {type(head).__name__} cannot be saved: expected a head of kind {', '.join(sorted(_KINDS))}"
+        raise PolicyError(msg)
+
+
+def hash_of_head(folder: str | Path) -> str:
+    """SHA-256 of a head's files, by which a policy recognises the head that it was saved with.
+
+    Raises
+    ------
+    PolicyError
+        The folder does not hold a head.
+    """
+    digest = hashlib.sha256()
+    try:
+        for name in ("head.json", "head.safetensors"):
+            digest.update((Path(folder) / name).read_bytes())
+    except OSError as error:
+        msg = f"{folder} does not hold a head ({error}): expected a folder that save_head wrote"
+        raise PolicyError(msg) from error
+    return digest.hexdigest()
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from confroute.asks import (
     Draft,
@@ -23,15 +23,18 @@ from confroute.asks import (
     StreamAsk,
     Tentative,
 )
-from confroute.concurrency import together
+from confroute.concurrency import atogether, together
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import HostModel, ModelCall, ModelFacts, Role
 from confroute.models.inside import elsewhere, look_inside
+from confroute.models.resilience import is_transient
 from confroute.types import Generation
 
 C_co = TypeVar("C_co", covariant=True)
 T = TypeVar("T")
 _END = object()
+# Answers by the number of the call that brought them.
+Arrived: TypeAlias = "dict[int, Sequence[Generation]]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,17 +70,15 @@ class Dispatcher(Generic[C_co]):
         calls = model_calls(ask, facts)
         if len(calls) == 1:
             return self._timed(model, calls[0])
-        if not (facts.concurrent and facts.thread_safe):
-            return [answer for call in calls for answer in self._timed(model, call)]
-        return [
-            answer
-            for group in self._groups(calls)
-            for answers in together(lambda call: self._timed(model, call), group)
-            for answer in _got(answers)
-        ]
+        arrived = _arrived(ask)
+        missing = [call for call in calls if call.drawn not in arrived]
+        at_once = (self.at_once or len(missing)) if facts.concurrent and facts.thread_safe else 1
+        for group in _groups(missing, at_once):
+            _raise_one(together(lambda call: self._keep(model, call, arrived), group))
+        return _in_order(calls, arrived)
 
     async def acall(self, ask: ModelAsk) -> Sequence[Generation] | Evidence:
-        """Async form of `call`: samples are drawn by tasks; if one fails or the caller gives up, the others are cancelled."""
+        """Async form of `call`: samples are drawn by tasks; if one fails the others are waited for, since they are paid for."""
         model = self.models[ask.tier]
         facts = model.facts
         if isinstance(ask, (Score, Hidden)):
@@ -89,14 +90,13 @@ class Dispatcher(Generic[C_co]):
             start, call = time.perf_counter(), calls[0]
             answers = await (self.fallback.acall(model, call) if call.logprobs else model.acall(call))
             return _with_latency(answers, start)
-        if len(calls) == 1 or not facts.concurrent:
-            return [answer for call in calls for answer in await self._atimed(model, call)]
-        return [
-            answer
-            for group in self._groups(calls)
-            for answers in await _all([self._atimed(model, call) for call in group])
-            for answer in answers
-        ]
+        if len(calls) == 1:
+            return await self._atimed(model, calls[0])
+        arrived = _arrived(ask)
+        missing = [call for call in calls if call.drawn not in arrived]
+        for group in _groups(missing, (self.at_once or len(missing)) if facts.concurrent else 1):
+            _raise_one(await atogether(lambda call: self._akeep(model, call, arrived), group))
+        return _in_order(calls, arrived)
 
     def stream(self, ask: StreamAsk) -> Generator[C_co | Generation, None, None]:
         """Answer an ask by the model's own chunks and, as the last item, the whole answer."""
@@ -112,9 +112,11 @@ class Dispatcher(Generic[C_co]):
         (call,) = model_calls(ask, model.facts, streamed=True)
         return self.fallback.astream(model, call) if call.logprobs else model.astream(call)
 
-    def _groups(self, calls: Sequence[ModelCall]) -> list[Sequence[ModelCall]]:
-        size = self.at_once or len(calls) or 1
-        return [calls[start : start + size] for start in range(0, len(calls), size)]
+    def _keep(self, model: HostModel[C_co], call: ModelCall, arrived: Arrived) -> None:
+        arrived[call.drawn] = self._timed(model, call)
+
+    async def _akeep(self, model: HostModel[C_co], call: ModelCall, arrived: Arrived) -> None:
+        arrived[call.drawn] = await self._atimed(model, call)
 
     def _timed(self, model: HostModel[C_co], call: ModelCall) -> list[Generation]:
         start = time.perf_counter()
@@ -184,21 +186,25 @@ def _with_latency(answers: Sequence[Generation], start: float) -> list[Generatio
     return [answer if answer.latency_s else replace(answer, latency_s=latency_s) for answer in answers]
 
 
-def _got(outcome: T | Exception) -> T:
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
+def _arrived(ask: ModelAsk) -> Arrived:
+    """The answers of an earlier attempt, to which this one adds its own."""
+    arrived = ask.arrived if isinstance(ask, Sample) else None
+    return {} if arrived is None else arrived
 
 
-async def _all(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    tasks = [asyncio.ensure_future(call) for call in calls]
-    try:
-        return list(await asyncio.gather(*tasks))
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
+def _groups(calls: Sequence[ModelCall], size: int) -> list[Sequence[ModelCall]]:
+    return [calls[start : start + size] for start in range(0, len(calls), size or 1)]
+
+
+def _raise_one(outcomes: Sequence[Exception | None]) -> None:
+    """Raise the first error; one that asking again cannot mend goes before all others."""
+    errors = [outcome for outcome in outcomes if outcome is not None]
+    if errors:
+        raise next((error for error in errors if not is_transient(error)), errors[0])
+
+
+def _in_order(calls: Sequence[ModelCall], arrived: Arrived) -> list[Generation]:
+    return [answer for call in calls for answer in arrived[call.drawn]]
 
 
 async def _threaded(items: Generator[T, None, None]) -> AsyncGenerator[T, None]:

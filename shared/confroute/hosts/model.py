@@ -49,6 +49,10 @@ class ModelFacts:
         Whether log-probabilities may be asked for; False where the class has no such setting, or the user chose already.
     alternatives : int
         Alternatives per token that log-probabilities are asked for with at the least, though no signal may read them.
+    retries : bool
+        Whether the model's client repeats failed calls by itself.
+    streams : bool
+        Whether its streams are written while they are read; where not, an answer comes whole, and none is cut off.
     inside : callable or None
         The network in this process and the conversation as it reads it; None for a model that runs elsewhere.
     """
@@ -64,6 +68,8 @@ class ModelFacts:
     blocking: bool = False
     asks_logprobs: bool = True
     alternatives: int = 0
+    retries: bool = False
+    streams: bool = True
     inside: Callable[[], Inside] | None = field(default=None, compare=False, repr=False)
 
 

@@ -19,6 +19,8 @@ PREFIX = "confroute_"
 KEYS = ("route", "threshold", "tags", "purpose", "context")
 TIERS = ("edge", "cloud")
 AUTO = "auto"
+# What providers call the number of answers to one call.
+SEVERAL = ("n", "best_of", "candidate_count")
 # Text and score of one of the host's own document objects; None for any other object.
 DocumentReader: TypeAlias = Callable[[object], "tuple[str, float | None] | None"]
 
@@ -178,6 +180,27 @@ def read_documents(documents: object, *, place: str, read_document: DocumentRead
         passages=tuple(text for text, _ in pairs),
         scores=scores if pairs and len(scores) == len(pairs) else None,
     )
+
+
+def refuse_several(settings: Mapping[str, Any], place: str) -> None:
+    """Refuse settings that would draw several answers of each call: one is returned, and all would be paid.
+
+    Raises
+    ------
+    RequestError
+
+    Examples
+    --------
+    >>> refuse_several({"n": 1}, "the call")
+    """
+    for name in SEVERAL:
+        value = settings.get(name)
+        if value not in (None, 1):
+            msg = (
+                f"{place}: {name} is {value!r}, and a router returns one answer: leave it out, and for several answers make several "
+                "calls, or ask a model itself"
+            )
+            raise RequestError(msg)
 
 
 def _route(value: object, where: Mapping[str, str], tiers: Sequence[str]) -> str | None:

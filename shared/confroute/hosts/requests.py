@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from confroute.errors import PolicyError
 from confroute.flow import Policy
 from confroute.hosts.model import ModelFacts
 from confroute.hosts.options import NO_OPTIONS, TIERS, CallOptions
+from confroute.models.resilience import Limits
 from confroute.policy.files import refuse_path
 from confroute.types import Context, Message, Request, Tier
 
+_log = logging.getLogger("confroute")
 # Of text without a tokenizer: a token is about 4 bytes of English, 3 of code and of Chinese.
 _BYTES_PER_TOKEN = 3.5
 # Role names and separators of chat templates.
@@ -36,6 +41,46 @@ def estimated_tokens(messages: Sequence[Message], *, extra: str = "") -> int:
     for text in [extra, *[message.text for message in messages]]:
         size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
     return round(size / _BYTES_PER_TOKEN) + _TOKENS_PER_MESSAGE * len(messages)
+
+
+def with_one_retry_layer(limits: Limits, facts: ModelFacts, tier: str) -> Limits:
+    """The limits of a model's calls: one attempt where its client retries by itself and the user did not say otherwise.
+
+    Says once per process what it does: a client that makes three attempts, three times over, makes nine requests of one call.
+    """
+    if not facts.retries or limits.attempts == 1:
+        return limits
+    if limits.attempts is None:
+        _say(logging.INFO, tier, facts.model, "confroute makes one attempt")
+        return replace(limits, attempts=1)
+    _say(
+        logging.WARNING,
+        tier,
+        facts.model,
+        f"each of the {limits.attempts} attempts of its limits repeats them all",
+    )
+    return limits
+
+
+@cache
+def _say(level: int, tier: str, model: str, consequence: str) -> None:
+    _log.log(
+        level,
+        "the client of %s (%s) retries failed calls by itself: %s; set max_retries=0 on the model to leave retries, time limits "
+        "and their counts to confroute",
+        *(tier, model, consequence),
+    )
+
+
+def own_retries(model: object) -> bool:
+    """Whether a framework's model repeats failed calls by itself, as most do unless `max_retries` is 0.
+
+    Examples
+    --------
+    >>> own_retries(object())
+    False
+    """
+    return "max_retries" in getattr(type(model), "model_fields", {}) and getattr(model, "max_retries", 0) != 0
 
 
 def prompt_window(facts: ModelFacts, max_tokens: object = None) -> int | None:

@@ -2,7 +2,7 @@
 
 ::
 
-    router = Router(edge="local:smollm2-135m", cloud="openai:gpt-4o-mini", policy=Cascade.load("policy.json"))
+    router = Router(edge="local:smollm2-135m", cloud="openai:gpt-4o-mini", policy=load_policy("policy.json"))
     answer = router.ask("What is the capital of France?")
     answer.text, answer.decision.route
 """
@@ -21,7 +21,7 @@ from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelFacts
 from confroute.hosts.options import TIERS, read_documents, read_options
-from confroute.hosts.requests import check_policy, request_of
+from confroute.hosts.requests import check_policy, request_of, with_one_retry_layer
 from confroute.hosts.text_host import TextHost, facts_of
 from confroute.models.provider_answers import is_role, role_of
 from confroute.models.resilience import Limits
@@ -84,6 +84,7 @@ class Router:
     _models: dict[str, tuple[TextModel, ModelFacts]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _kept_limits: dict[str, Limits] = field(default_factory=dict, init=False, repr=False, compare=False)
     # What a model refuses once it is not asked for again.
     _fallback: LogprobFallback = field(default_factory=LogprobFallback, init=False, repr=False, compare=False)
 
@@ -95,6 +96,8 @@ class Router:
         for name, given in {"edge": self.edge, "cloud": self.cloud, **self.members}.items():
             model = resolve(given)
             self._models[name] = model, facts_of(model)
+        for tier, limits in {"edge": self.edge_limits, "cloud": self.cloud_limits}.items():
+            self._kept_limits[tier] = with_one_retry_layer(limits, self._models[tier][1], tier)
         edge, cloud = (self._models[tier][0] for tier in TIERS)
         if self.edge is self.cloud or edge == cloud:
             msg = f"edge and cloud are the same model ({edge.name}): expected two that differ, the cheaper one as edge"
@@ -213,7 +216,7 @@ class Router:
 
     @property
     def _limits(self) -> dict[str, Limits]:
-        return {"edge": self.edge_limits, "cloud": self.cloud_limits}
+        return self._kept_limits
 
     def _opened(
         self, prompt: Prompt, question: str | None, context: Documents | None, **given: object

@@ -64,7 +64,7 @@ class TextHost:
                 pieces.add(piece)
                 if piece.text or piece.logprobs:
                     yield piece
-        yield pieces.whole(model=self.facts.model)
+        yield self._ended(pieces)
 
     async def astream(self, call: ModelCall) -> AsyncGenerator[Piece | Generation, None]:
         """Async form of `stream`."""
@@ -78,7 +78,11 @@ class TextHost:
                 pieces.add(piece)
                 if piece.text or piece.logprobs:
                     yield piece
-        yield pieces.whole(model=self.facts.model)
+        yield self._ended(pieces)
+
+    def _ended(self, pieces: Pieces) -> Generation:
+        answer = pieces.whole(model=self.facts.model)
+        return answer if self.facts.streams else replace(answer, unfinished=False)
 
     def _sent(self, call: ModelCall) -> tuple[Message, ...]:
         if call.messages is not None:

@@ -125,14 +125,18 @@ def canonical_text(value: Any) -> str:
 
 
 def with_verdict(generation: Generation, verdict: Verdict) -> Generation:
-    """Return an answer with what was found out about its calls or its value, and the log-probabilities of each field of it."""
-    structured = verdict.answer is not None and generation.logprobs is not None
-    return replace(
-        generation,
-        answer=verdict.answer,
-        flaw=verdict.flaw,
-        fields=field_logprobs(generation.tokens, generation.logprobs) if structured else {},
-    )
+    """Return an answer with what was found out about its calls or its value, and the log-probabilities of each field of it.
+
+    Where those of the fields are not known, those of other tokens are left out: words before a call and braces say nothing
+    about its arguments.
+    """
+    judged = replace(generation, answer=verdict.answer, flaw=verdict.flaw, fields={})
+    if verdict.answer is None or generation.logprobs is None:
+        return judged
+    fields = field_logprobs(generation.tokens, generation.logprobs, verdict.answer)
+    if not fields:
+        return replace(judged, logprobs=None, tokens=None, top_logprobs=None)
+    return replace(judged, fields=fields)
 
 
 def misfit(schema: Any, value: Any, *, where: str = "arguments") -> str | None:

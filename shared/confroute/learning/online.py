@@ -13,8 +13,8 @@ from confroute.errors import PolicyError, StateError, loggable
 from confroute.flow import intercept
 from confroute.learning.sequential_certification import LearningState, SequentialCertification
 from confroute.policy.cascade import Cascade
-from confroute.policy.files import register
 from confroute.policy.wrapper import Wrapper, annotate, by_chance
+from confroute.registry import register
 from confroute.signals.base import Case, Range, Signal
 from confroute.signals.equivalence import disagreement
 from confroute.state.store import Store, open_store
@@ -45,7 +45,7 @@ class _Unstopped:
         return (yield from self.signal.measure(replace(case, settled=lambda low, high: low == high)))
 
 
-@register
+@register(kind="wrapper")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnOnline(Wrapper):
     """Learns the thresholds of a cascade from its own traffic, with a guarantee that holds at every moment.

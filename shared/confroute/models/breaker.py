@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Literal, TypeAlias
 
+from confroute.error_notes import is_about_answer
 from confroute.errors import (
     BreakerOpenError,
     DeadlineError,
@@ -23,6 +24,7 @@ from confroute.errors import (
     RequestError,
     SignalUnavailableError,
 )
+from confroute.remediation import named
 
 State: TypeAlias = Literal["closed", "open", "half_open"]
 # Errors caused by the caller, the set-up or the clock say nothing about the tier.
@@ -63,7 +65,7 @@ class Breaker:
 
     Notes
     -----
-    Every error of a call is a failure, except for HTTP 4xx other than 408, 409, 425 and 429: there the tier did answer.
+    Every error of a call is a failure, except for those about an answer that came and cannot be used, and for HTTP 2xx to 4xx other than 408, 409, 425 and 429: there the tier did answer.
     Cancelled calls, refused requests, set-up errors and expired deadlines count neither as success nor as failure. The
     state is kept per process.
 
@@ -95,6 +97,8 @@ class Breaker:
         self._state: State = "closed"
         self._failed = self._passed = 0
         self._opened_at = 0.0
+        # In words: the error itself would keep the texts of its call alive.
+        self._last_failure = ""
         self._probing = False
         # Counts changes of state: the result of an attempt from before the last change is ignored.
         self._era = 0
@@ -130,7 +134,10 @@ class Breaker:
         try:
             yield
         except Exception as error:
-            self._learn(tier, era, failed=None if isinstance(error, _NEUTRAL_ERRORS) else _is_failure(error))
+            failed = None if isinstance(error, _NEUTRAL_ERRORS) else _is_failure(error)
+            if is_about_answer(error):
+                failed = False
+            self._learn(tier, era, failed=failed, error=error)
             raise
         except BaseException:
             self._learn(tier, era, failed=None)
@@ -145,11 +152,16 @@ class Breaker:
             if self._state == "open" and self._wait_s() <= 0:
                 self._turn("half_open", tier)
             if self._state == "open" or (self._state == "half_open" and self._probing):
-                raise BreakerOpenError(tier=tier, failures=self._failed, retry_in_s=max(0.0, self._wait_s()))
+                raise BreakerOpenError(
+                    tier=tier,
+                    failures=self._failed,
+                    retry_in_s=max(0.0, self._wait_s()),
+                    last_failure=self._last_failure,
+                )
             self._probing = self._state == "half_open"
             return self._era
 
-    def _learn(self, tier: str, era: int, *, failed: bool | None) -> None:
+    def _learn(self, tier: str, era: int, *, failed: bool | None, error: Exception | None = None) -> None:
         with self._lock:
             if era != self._era:
                 return
@@ -158,6 +170,7 @@ class Breaker:
                 return
             if failed:
                 self._failed += 1
+                self._last_failure = named(error) if error is not None else ""
                 if self._state == "half_open" or self._failed >= self.failures:
                     self._opened_at = self.clock()
                     self._turn("open", tier)
@@ -184,4 +197,5 @@ def status_of(error: BaseException) -> int | None:
 
 def _is_failure(error: Exception) -> bool:
     status = status_of(error)
-    return status is None or not 400 <= status < 500 or status in {408, 409, 425, 429}
+    # A client that cannot use an answer names the answer's own status.
+    return status is None or not 200 <= status < 500 or status in {408, 409, 425, 429}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import closing
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
-from confroute.errors import MissingExtraError, ModelError
+from confroute.error_notes import note_usage
+from confroute.errors import MissingExtraError, ModelError, TierError
 from confroute.models.provider_answers import (
+    ends_by_reason,
     field,
     read_answer_logprobs,
     read_finish,
@@ -20,7 +22,7 @@ from confroute.models.provider_answers import (
     read_usage,
 )
 from confroute.models.text_model import MAX_TOKENS, Piece, Settings, scored_piece
-from confroute.types import Generation, Message
+from confroute.types import Generation, Message, total_usage
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
@@ -83,12 +85,15 @@ class OpenAIModel:
         MissingExtraError
             The `openai` package is not installed.
         ModelError
-            No key, or an empty response. Errors of the API are passed on as OpenAI's.
+            No key.
+        TierError
+            A response without an answer, such as a page of a proxy. Errors of the API are passed on as OpenAI's.
         """
         body = self.body(messages, Settings(**settings))
         answers: list[Generation] = []
-        while len(answers) < n:
-            answers += self._answers(self.request({**body, "n": n - len(answers)}))
+        with _billing(answers):
+            while len(answers) < n:
+                answers += self._answers(self.request({**body, "n": n - len(answers)}))
         return tuple(answers[:n])
 
     async def agenerate(
@@ -98,9 +103,10 @@ class OpenAIModel:
         body = self.body(messages, Settings(**settings))
         client = await _async_client(self.url, self.timeout_s)
         answers: list[Generation] = []
-        while len(answers) < n:
-            request = _sent({**body, "n": n - len(answers)})
-            answers += self._answers(await client.chat.completions.create(**request))
+        with _billing(answers):
+            while len(answers) < n:
+                request = _sent({**body, "n": n - len(answers)})
+                answers += self._answers(await client.chat.completions.create(**request))
         return tuple(answers[:n])
 
     def stream(self, messages: Sequence[Message], **settings: Any) -> Generator[Piece, None, None]:
@@ -143,8 +149,18 @@ class OpenAIModel:
         answers = read_generations(completion, model=self.model)
         if not answers:
             msg = f"{self.model} returned no choices"
-            raise ModelError(msg)
+            raise TierError(msg)
         return answers
+
+
+@contextmanager
+def _billing(answers: Sequence[Generation]) -> Iterator[None]:
+    """Note on an error the bill of the answers that came before it."""
+    try:
+        yield
+    except Exception as error:
+        note_usage(error, total_usage(answers))
+        raise
 
 
 # Without the second part a stream tells no usage.
@@ -158,10 +174,10 @@ def _sent(body: dict[str, Any]) -> dict[str, Any]:
 
 def _piece(event: Any) -> Piece:
     text = (event.choices[0].delta.content or "") if event.choices else ""
-    finish, usage = read_finish(event), read_usage(field(event, "usage"))
     # Servers name no reason until the end.
+    finish = read_finish(event) if ends_by_reason(event) else None
     return scored_piece(
-        text, read_answer_logprobs(event), finish=None if finish == "unknown" else finish, usage=usage
+        text, read_answer_logprobs(event), finish=finish, usage=read_usage(field(event, "usage"))
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, TypeAlias
 
 from confroute.types import Alternatives, Finish, Generation, Role, Usage
 
@@ -22,14 +22,79 @@ _ROLES: dict[str, Role] = {
 }
 _FINISHES: dict[str, Finish] = {
     **dict.fromkeys(("stop", "end_turn", "stop_sequence", "eos_token"), "stop"),
-    **dict.fromkeys(("length", "max_tokens", "model_length", "max_output_tokens"), "length"),
+    **dict.fromkeys(
+        ("length", "max_tokens", "model_length", "max_output_tokens", "model_context_window_exceeded"),
+        "length",
+    ),
     **dict.fromkeys(("tool_calls", "tool_use", "function_call"), "tool_calls"),
+    **dict.fromkeys(
+        (
+            "content_filter",
+            "content_filtered",
+            "guardrail_intervened",
+            "refusal",
+            "sensitive",
+            "safety",
+            "recitation",
+        ),
+        "content_filter",
+    ),
+    **dict.fromkeys(
+        ("blocklist", "prohibited_content", "spii", "image_safety", "error_toxic"), "content_filter"
+    ),
+    **dict.fromkeys(
+        (
+            "error",
+            "failed",
+            "abort",
+            "network_error",
+            "insufficient_system_resource",
+            "malformed_function_call",
+        ),
+        "error",
+    ),
     "cancelled": "cancelled",
 }
+_OK = 200
 _USAGE_KEYS = (
     ("prompt_tokens", "completion_tokens"),
     ("input_tokens", "output_tokens"),
     ("prompt_eval_count", "eval_count"),
+    ("prompt_token_count", "candidates_token_count"),
+)
+# Where providers keep parts of the counts above: in details, named "place.name" here, or beside them.
+_CACHED_KEYS = (
+    "prompt_tokens_details.cached_tokens",
+    "input_tokens_details.cached_tokens",
+    "input_token_details.cache_read",
+    "prompt_cache_hit_tokens",
+    "cached_content_token_count",
+)
+_REASONING_KEYS = (
+    "completion_tokens_details.reasoning_tokens",
+    "output_tokens_details.reasoning_tokens",
+    "output_token_details.reasoning",
+)
+# Counted beside the counts above, and not among them: of the prompt read from and written to a cache, of the answer thoughts.
+_CACHE_READ, _CACHE_WRITE, _THOUGHTS = (
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "thoughts_token_count",
+)
+
+
+_DETAILS: dict[str, list[str]] = {}
+for _place, _, _name in (key.partition(".") for key in (*_CACHED_KEYS, *_REASONING_KEYS) if "." in key):
+    _DETAILS.setdefault(_place, []).append(_name)
+# Every name at the top of a bill, to read one that is an object by.
+_BILL = tuple(
+    dict.fromkeys(
+        (
+            *(name for pair in _USAGE_KEYS for name in pair),
+            *(key.partition(".")[0] for key in (*_CACHED_KEYS, *_REASONING_KEYS)),
+            *(_CACHE_READ, _CACHE_WRITE, _THOUGHTS),
+        )
+    )
 )
 
 
@@ -50,6 +115,10 @@ class ScoredTokens:
     logprobs: tuple[float, ...]
     tokens: tuple[str, ...] | None = None
     alternatives: tuple[Alternatives, ...] | None = None
+
+
+# Of one chunk of a stream; empty where it holds no text, None where the tokens of its text are unknown.
+ChunkTokens: TypeAlias = "ScoredTokens | tuple[float, ...] | None"
 
 
 def field(holder: object, name: str) -> Any:
@@ -116,15 +185,19 @@ def read_logprobs(found: object) -> ScoredTokens | None:
 
 
 def read_answer_logprobs(raw: object) -> ScoredTokens | None:
-    """Read the log-probabilities in a provider's whole answer, or in its part of one chunk of a stream."""
-    # An empty `logprobs` of a choice must not hide those beside it.
+    """Read the log-probabilities in a provider's whole answer, or in its part of one chunk of a stream.
+
+    All hosts read answers here: LangChain's `response_metadata`, LlamaIndex's `raw`, the reply of OpenAI's client.
+    """
     choice = _first(field(raw, "choices"))
-    for holder in (choice, raw):
-        scored = read_logprobs(field(holder, "logprobs"))
+    # An empty `logprobs` of a choice must not hide those beside it.
+    for holder in (raw,) if choice is None else (choice, raw):
+        found = field(holder, "logprobs")
+        scored = read_logprobs(found) if found else None
         if scored is not None:
             return scored
     blocks = [block for item in _items(raw, "output") for block in _items(item, "content")]
-    return read_logprobs([one for block in blocks for one in _items(block, "logprobs")])
+    return read_logprobs([one for block in blocks for one in _items(block, "logprobs")]) if blocks else None
 
 
 class ChunkScores:
@@ -133,7 +206,7 @@ class ChunkScores:
     Examples
     --------
     >>> scores = ChunkScores()
-    >>> scores.add(ScoredTokens(logprobs=(-0.1,)), has_text=True), scores.add(None, has_text=False)
+    >>> scores.add(ScoredTokens(logprobs=(-0.1,)), has_text=True).logprobs, scores.add(None, has_text=False)
     ((-0.1,), ())
     >>> scores.whole.logprobs
     (-0.1,)
@@ -145,14 +218,14 @@ class ChunkScores:
         self._parts: list[ScoredTokens] = []
         self._complete = True
 
-    def add(self, scored: ScoredTokens | None, *, has_text: bool) -> tuple[float, ...] | None:
-        """Add one chunk; returns its log-probabilities as `chunk_logprobs` does."""
+    def add(self, scored: ScoredTokens | None, *, has_text: bool) -> ChunkTokens:
+        """Add one chunk; returns its tokens as `chunk_tokens` does."""
         if scored is not None:
             self._parts.append(scored)
         elif has_text:
             # A part of the answer without any: the rest says nothing about the whole.
             self._complete = False
-        return chunk_logprobs(scored, has_text=has_text)
+        return chunk_tokens(scored, has_text=has_text)
 
     @property
     def whole(self) -> ScoredTokens | None:
@@ -168,27 +241,60 @@ class ChunkScores:
         )
 
 
-def chunk_logprobs(scored: ScoredTokens | None, *, has_text: bool) -> tuple[float, ...] | None:
-    """The log-probabilities of one chunk of a stream: empty if it holds no text, None if it does and they are unknown."""
-    if scored is not None:
-        return scored.logprobs
-    return None if has_text else ()
+def chunk_tokens(scored: ScoredTokens | None, *, has_text: bool) -> ChunkTokens:
+    """The scored tokens of one chunk of a stream: empty if it holds no text, None if it does and they are unknown.
+
+    A chunk without text is of the model's reasoning, of a tool call or a part of a character: nothing of it is shown.
+    """
+    if not has_text:
+        return ()
+    return scored
 
 
 def read_usage(*holders: object) -> Usage | None:
     """The tokens billed, from the first of `holders` that tells both counts; None where none does.
 
+    Counts below 0, and 0 of both, are not a bill: that provider reported nothing.
+
     Examples
     --------
     >>> read_usage(None, {"prompt_tokens": 7, "completion_tokens": 2})
     Usage(input_tokens=7, output_tokens=2)
+    >>> read_usage(
+    ...     {"prompt_tokens": 7, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}}
+    ... )
+    Usage(input_tokens=7, output_tokens=2, cached_tokens=4)
+    >>> read_usage({"prompt_tokens": -7, "completion_tokens": 2}) is None
+    True
     """
     for holder in holders:
-        for prompt, answer in _USAGE_KEYS if holder else ():
-            given, made = field(holder, prompt), field(holder, answer)
-            if isinstance(given, int) and isinstance(made, int):
-                return Usage(input_tokens=given, output_tokens=made)
+        counts = _counts(holder) if holder else {}
+        for prompt, answer in _USAGE_KEYS:
+            if prompt in counts and answer in counts:
+                read, thoughts = counts.get(_CACHE_READ, 0), counts.get(_THOUGHTS, 0)
+                usage = Usage(
+                    input_tokens=counts[prompt] + read + counts.get(_CACHE_WRITE, 0),
+                    output_tokens=counts[answer] + thoughts,
+                    cached_tokens=next((counts[key] for key in _CACHED_KEYS if counts.get(key)), read),
+                    reasoning_tokens=next(
+                        (counts[key] for key in _REASONING_KEYS if counts.get(key)), thoughts
+                    ),
+                )
+                return usage if usage.input_tokens or usage.output_tokens else None
     return None
+
+
+def _counts(holder: object) -> dict[str, int]:
+    """Every count of a bill by its name, those of its details as "place.name"."""
+    fields = holder if isinstance(holder, Mapping) else {name: getattr(holder, name, None) for name in _BILL}
+    counts = {name: value for name, value in fields.items() if type(value) is int and value >= 0}
+    for place, names in _DETAILS.items():
+        details = fields.get(place)
+        for name in names if details else ():
+            value = field(details, name)
+            if type(value) is int and value >= 0:
+                counts[f"{place}.{name}"] = value
+    return counts
 
 
 def read_finish(*holders: object) -> Finish:
@@ -203,6 +309,22 @@ def read_finish(*holders: object) -> Finish:
     ... )
     ('length', 'stop', 'unknown')
     """
+    reason = _reason(holders)
+    return finish_of(reason) if reason else "unknown"
+
+
+def ends_by_reason(*holders: object) -> bool:
+    """Whether any of `holders` says why the answer ended, also in words that `read_finish` does not know.
+
+    Examples
+    --------
+    >>> ends_by_reason({"finish_reason": "recitation"}), ends_by_reason({"finish_reason": None})
+    (True, False)
+    """
+    return bool(_reason(holders))
+
+
+def _reason(holders: Iterable[object]) -> Any:
     for holder in holders:
         choice, incomplete = _first(field(holder, "choices")), field(holder, "incomplete_details")
         for place, name in (
@@ -211,11 +333,12 @@ def read_finish(*holders: object) -> Finish:
             (holder, "stop_reason"),
             (holder, "done_reason"),
             (incomplete, "reason"),
+            (field(holder, "delta"), "stop_reason"),
         ):
             reason = field(place, name)
             if reason:
-                return finish_of(reason)
-    return "unknown"
+                return reason
+    return None
 
 
 def finish_of(reason: object) -> Finish:
@@ -223,8 +346,8 @@ def finish_of(reason: object) -> Finish:
 
     Examples
     --------
-    >>> finish_of("max_tokens"), finish_of("safety")
-    ('length', 'unknown')
+    >>> finish_of("max_tokens"), finish_of("safety"), finish_of(None)
+    ('length', 'content_filter', 'unknown')
     """
     # Google's client gives a member of an enumeration, "FinishReason.MAX_TOKENS".
     return _FINISHES.get(str(reason).lower().rpartition(".")[2], "unknown")
@@ -256,16 +379,48 @@ def read_generations(raw: object, *, model: str | None = None) -> list[Generatio
     '4'
     """
     usage, name = read_usage(field(raw, "usage")), read_model(raw) or model
+    choices = _items(raw, "choices")
     return [
         generation_of(
             _text(field(field(choice, "message"), "content")) or _text(field(choice, "text")),
-            scored=read_logprobs(field(choice, "logprobs")),
+            # What stands beside the choices speaks for one answer only.
+            scored=read_answer_logprobs(raw if len(choices) == 1 else choice),
             usage=usage if position == 0 else None,
             finish=read_finish(choice),
             model=name,
         )
-        for position, choice in enumerate(_items(raw, "choices"))
+        for position, choice in enumerate(choices)
     ]
+
+
+def answer_behind(error: BaseException) -> Generation | None:
+    """The answer that a client received, read and then raised an error about, such as a value that does not fit its schema.
+
+    Returns
+    -------
+    Generation or None
+        With its text, usage and log-probabilities; None where the error is about anything but an answer.
+    """
+    at: BaseException | None = error
+    while at is not None:
+        raw = getattr(at, "completion", None) or _body(getattr(at, "response", None))
+        answers = read_generations(raw)
+        if answers:
+            return answers[0]
+        if _items(raw, "output"):  # of OpenAI's Responses
+            return Generation(text="", usage=read_usage(field(raw, "usage")), model=read_model(raw))
+        at = at.__cause__
+    return None
+
+
+def _body(response: object) -> object:
+    """The JSON of an HTTP response that holds an answer."""
+    if getattr(response, "status_code", None) != _OK:
+        return None
+    try:
+        return response.json()  # type: ignore[attr-defined]  # httpx's and requests' alike
+    except (AttributeError, ValueError):
+        return None
 
 
 def generation_of(text: str, *, scored: ScoredTokens | None, **fields: Any) -> Generation:

@@ -9,21 +9,24 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
+import re
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from confroute.errors import DeadlineError, PolicyError, TierTimeoutError
+from confroute.error_notes import note_attempts
+from confroute.errors import BreakerOpenError, DeadlineError, PolicyError, TierTimeoutError
 from confroute.models.breaker import Breaker, status_of
 from confroute.models.deadline import time_left
 from confroute.models.retry_budget import RetryBudget
 
 T = TypeVar("T")
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_ATTEMPTS = 3
 # Of a tier without a breaker.
 _UNGUARDED = nullcontext()
 # httpx and requests do not derive from ConnectionError, and importing them to ask would cost every user.
@@ -48,8 +51,9 @@ class Limits:
     timeout_s : float or None
         Seconds for one attempt; None for no limit of ours. A synchronous call that overruns is abandoned, not
         killed: its thread ends when the provider's own time-out does.
-    attempts : int
-        Calls at the most, the first included.
+    attempts : int or None
+        Calls at the most, the first included. None: three, but one where the model's client retries by itself, since retries
+        multiply.
     wait_s, max_wait_s : float
         First and longest wait between attempts: exponential with full jitter. A provider's Retry-After header
         makes a wait longer, up to `max_wait_s`.
@@ -67,7 +71,7 @@ class Limits:
     """
 
     timeout_s: float | None = None
-    attempts: int = 3
+    attempts: int | None = None
     wait_s: float = 0.5
     max_wait_s: float = 8.0
     expected_s: float = 0.0
@@ -81,12 +85,17 @@ class Limits:
         if not 0 <= self.wait_s < math.inf or not 0 <= self.max_wait_s < math.inf:
             msg = f"wait_s is {self.wait_s} and max_wait_s {self.max_wait_s}: expected seconds, 0 or more"
             raise PolicyError(msg)
-        if self.attempts < 1:
+        if self.attempts is not None and self.attempts < 1:
             msg = f"attempts is {self.attempts}: expected at least 1, the first call included"
             raise PolicyError(msg)
         if not 0 <= self.expected_s < math.inf:
             msg = f"expected_s is {self.expected_s}: expected seconds, 0 or more"
             raise PolicyError(msg)
+
+    @property
+    def most(self) -> int:
+        """Calls at the most, the first included."""
+        return _ATTEMPTS if self.attempts is None else self.attempts
 
     def limit_s(self, tier: str, keep_s: float) -> float | None:
         """Seconds that one attempt may take now, `keep_s` of the deadline left over; None for no limit.
@@ -124,18 +133,69 @@ def is_transient(error: BaseException) -> bool:
     return any(base.__name__ in _TRANSIENT_NAMES for base in type(error).__mro__)
 
 
+# Not what a wrong key, a rate limit or a server that cannot be reached answer, whatever their text.
+_REFUSALS = frozenset({400, 403, 404, 405, 422, 500, 501})
+_PARAMETER = re.compile(r"logprob", re.IGNORECASE)
+# Where servers repeat what they were sent: after "input", in quotes of several words, in braces.
+_ECHOES = (
+    re.compile(r"['\"]?input(_value)?['\"]?\s*[:=].*", re.DOTALL | re.IGNORECASE),
+    re.compile(r"(?<!\w)(['\"])(?=[^'\"]*\s)[^'\"]*\1"),
+    re.compile(r"\{[^{}]*\}"),
+)
+_PLACE = re.compile(r"['\"]?loc['\"]?\s*:\s*[(\[]([^)\]]*)[)\]]")
+# What a server says of a parameter that it does not take, in the same sentence as its name.
+_REFUSES = re.compile(
+    r"\b(not|un\w+|invalid|unable|cannot|can't|only|extra|forbidden|disabled|denied|without|must|maximum|exceeds?|incompatible|no)\b|n't\b",
+    re.IGNORECASE,
+)
+
+
 def rejects_logprobs(error: BaseException) -> bool:
-    """Whether a call failed because it asked for log-probabilities.
+    """Whether a call failed because it asked for log-probabilities, as far as its error tells.
+
+    What the provider names as the parameter at fault decides; else a sentence that refuses something and names them. Text that
+    repeats the request is left out where it can be told apart: ask once without, and believe it only if that succeeds.
 
     Examples
     --------
     >>> rejects_logprobs(ValueError("400: logprobs is not supported by this model"))
     True
+    >>> rejects_logprobs(ValueError("400: temperature must be at most 2; input: {'logprobs': True}"))
+    False
     """
-    if "logprob" not in str(error).lower():
-        return False
-    refused = getattr(error, "status_code", None) in {400, 404, 422}
-    return refused or isinstance(error, (TypeError, ValueError))
+    at: BaseException | None = error
+    while at is not None:
+        status = status_of(at)
+        if status in _REFUSALS or (status is None and isinstance(at, (TypeError, ValueError))):
+            return _names_logprobs(at)
+        at = at.__cause__
+    return False
+
+
+def _names_logprobs(error: BaseException) -> bool:
+    body: Any = getattr(error, "body", None)
+    inner = body.get("error", body) if isinstance(body, Mapping) else None
+    inner = inner if isinstance(inner, Mapping) else {}
+    parameter = getattr(error, "param", None) or inner.get("param")
+    if isinstance(parameter, str):
+        return bool(_PARAMETER.search(parameter))
+    said = (
+        inner.get("message")
+        or inner.get("detail")
+        or (body if isinstance(body, Mapping) else {}).get("detail")
+    )
+    # A client that cannot read the log-probabilities it was sent names its own class for them, and never what was asked.
+    title = getattr(error, "title", None)
+    if isinstance(title, str) and _PARAMETER.search(title):
+        return True
+    text = str(said or error)
+    places = _PLACE.findall(text)
+    if places:
+        return any(_PARAMETER.search(place) for place in places)
+    for echo in _ECHOES:
+        text = echo.sub(" ", text)
+    sentences = re.split(r"[.;](?:\s|$)", text)
+    return any(_PARAMETER.search(one) and _REFUSES.search(_PARAMETER.sub("", one)) for one in sentences)
 
 
 def _retry_after_s(error: BaseException | None) -> float:
@@ -159,7 +219,7 @@ def _retrying(limits: Limits, keep_s: float) -> dict[str, Any]:
     def stop(state: RetryCallState) -> bool:
         left_s = time_left()
         late = left_s is not None and left_s - keep_s <= state.upcoming_sleep
-        if late or state.attempt_number >= limits.attempts:
+        if late or state.attempt_number >= limits.most:
             return True
         return limits.retries is not None and not limits.retries.take()
 
@@ -231,7 +291,9 @@ def attempt(limits: Limits, tier: str, call: Callable[[], T], *, keep_s: float =
     try:
         return Attempted(value=_once(limits, tier, call, keep_s), attempts=1)
     except Exception as error:
-        if limits.attempts == 1 or not is_transient(error):
+        # An error of a router inside may have notes of its own.
+        note_attempts(error, 1)
+        if limits.most == 1 or not is_transient(error):
             raise
         first = error
     from tenacity import Retrying
@@ -246,8 +308,20 @@ def attempt(limits: Limits, tier: str, call: Callable[[], T], *, keep_s: float =
             raise first
         return _once(limits, tier, call, keep_s)
 
-    value = Retrying(**_retrying(limits, keep_s))(again)
+    try:
+        value = Retrying(**_retrying(limits, keep_s))(again)
+    except Exception as error:
+        _note(error, made, first)
+        raise
     return Attempted(value=value, attempts=made)
+
+
+def _note(error: Exception, made: int, first: Exception) -> None:
+    """Note the attempts on the error that they ended in; one that the breaker refused was not made, and has a cause."""
+    refused = isinstance(error, BreakerOpenError)
+    note_attempts(error, made - refused)
+    if refused:
+        error.__cause__ = first
 
 
 async def _aonce(limits: Limits, tier: str, call: Callable[[], Coroutine[Any, Any, T]], keep_s: float) -> T:
@@ -265,7 +339,9 @@ async def aattempt(
     try:
         return Attempted(value=await _aonce(limits, tier, call, keep_s), attempts=1)
     except Exception as error:
-        if limits.attempts == 1 or not is_transient(error):
+        # An error of a router inside may have notes of its own.
+        note_attempts(error, 1)
+        if limits.most == 1 or not is_transient(error):
             raise
         first = error
     from tenacity import AsyncRetrying
@@ -279,5 +355,9 @@ async def aattempt(
             raise first
         return await _aonce(limits, tier, call, keep_s)
 
-    value: T = await AsyncRetrying(**_retrying(limits, keep_s))(again)
+    try:
+        value: T = await AsyncRetrying(**_retrying(limits, keep_s))(again)
+    except Exception as error:
+        _note(error, made, first)
+        raise
     return Attempted(value=value, attempts=made)

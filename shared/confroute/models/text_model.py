@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from confroute.errors import PolicyError
-from confroute.models.provider_answers import ChunkScores, ScoredTokens, generation_of
+from confroute.models.provider_answers import (
+    ChunkScores,
+    ChunkTokens,
+    ScoredTokens,
+    chunk_tokens,
+    generation_of,
+)
 from confroute.types import Alternatives, Finish, Generation, Message, Usage
 
 MAX_TOKENS = 512
@@ -265,9 +271,15 @@ def scored_piece(text: str, scored: ScoredTokens | None, **fields: Any) -> Piece
     )
 
 
-def piece_logprobs(piece: Piece) -> tuple[float, ...] | None:
+def piece_logprobs(piece: Piece) -> ChunkTokens:
     """Those of one piece of a stream: empty if it holds no text, None if it does and they are unknown."""
-    return piece.logprobs if piece.logprobs or not piece.text else None
+    return chunk_tokens(_scored(piece), has_text=bool(piece.text))
+
+
+def _scored(piece: Piece) -> ScoredTokens | None:
+    if not piece.logprobs:
+        return None
+    return ScoredTokens(logprobs=piece.logprobs, tokens=piece.tokens or None, alternatives=piece.top_logprobs)
 
 
 class Pieces:
@@ -287,18 +299,13 @@ class Pieces:
     def __init__(self) -> None:
         self._texts: list[str] = []
         self._scores = ChunkScores()
-        self._finish: Finish = "unknown"
+        self._finish: Finish | None = None
         self._usage: Usage | None = None
 
     def add(self, piece: Piece) -> None:
         """Add the next piece."""
         self._texts.append(piece.text)
-        scored = None
-        if piece.logprobs:
-            scored = ScoredTokens(
-                logprobs=piece.logprobs, tokens=piece.tokens or None, alternatives=piece.top_logprobs
-            )
-        self._scores.add(scored, has_text=bool(piece.text))
+        self._scores.add(_scored(piece), has_text=bool(piece.text))
         self._finish = piece.finish or self._finish
         self._usage = piece.usage or self._usage
 
@@ -308,6 +315,7 @@ class Pieces:
             "".join(self._texts),
             scored=self._scores.whole,
             usage=self._usage,
-            finish=self._finish,
+            finish=self._finish or "unknown",
+            unfinished=self._finish is None and any(self._texts),
             model=model,
         )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
+from uuid import UUID, uuid4
 
 from confroute.decision import Decision
 from confroute.display import Displayable
@@ -22,16 +26,79 @@ class Trace(Displayable, list[Decision]):
     <1 decision: edge 1; 0.00 s>
     """
 
+    def __init__(self, decisions: Sequence[Decision] = ()) -> None:
+        super().__init__(decisions)
+        self._places: list[int] = [0] * len(self)
+        self._lock = threading.Lock()
+
+    def put(self, decision: Decision, place: int) -> None:
+        """Add a decision behind those of calls that began before it."""
+        with self._lock:
+            position = bisect_right(self._places, place)
+            self._places.insert(position, place)
+            self.insert(position, decision)
+
+
+_count = itertools.count(1)
+
+
+def next_place() -> int:
+    """Place of a call that begins now."""
+    return next(_count)
+
+
+_reserved: dict[UUID, int] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallId:
+    """What ties a decision to its call.
+
+    Attributes
+    ----------
+    run_id : UUID
+        The host's own where it has one.
+    place : int
+        Place among all calls of this process, in the order in which they began.
+    """
+
+    run_id: UUID = field(default_factory=uuid4)
+    place: int = field(default_factory=next_place)
+
+    @classmethod
+    def of(cls, run_id: UUID | None, place: int) -> CallId:
+        """The id of a call that the host calls `run_id`; in its place of a batch, where it has one."""
+        if run_id is None:
+            return cls(place=place)
+        return cls(run_id=run_id, place=_reserved.get(run_id, place))
+
+
+@contextmanager
+def in_this_order(run_ids: Sequence[UUID]) -> Iterator[None]:
+    """Reserve the places of a batch's calls: its threads begin them in any order."""
+    _reserved.update((run_id, next(_count)) for run_id in run_ids)
+    try:
+        yield
+    finally:
+        for run_id in run_ids:
+            _reserved.pop(run_id, None)
+
 
 Sink: TypeAlias = Callable[[Decision], object]
 _traces: ContextVar[tuple[Trace, ...]] = ContextVar("confroute_traces", default=())
+# Where the decisions of a call go that one of a router's models makes: it is a router itself, or holds one.
+# With the number of `record()` that stand around that call; those inside it collect too.
+_inner: ContextVar[tuple[list[Decision], int] | None] = ContextVar("confroute_inner", default=None)
 _sinks: tuple[Sink, ...] = ()
 _lock = threading.Lock()
 
 
 @contextmanager
 def record() -> Iterator[Trace]:
-    """Collect the decisions of every call routed in this context, in the order in which they finish.
+    """Collect the decisions of every call routed in this context, in the order in which the calls began.
+
+    The calls of a batch began in the order of its inputs. `Decision.run_id` ties each to its answer. Where a router's model is a router
+    itself, its decisions stand in the steps of the outer one.
 
     It works in every host, through chains, agents, query engines, tasks and `asyncio.to_thread`. A bare `threading.Thread` and other
     processes have a context of their own, so that their calls are not collected; `subscribe` covers all threads.
@@ -93,9 +160,29 @@ def subscribe(sink: Sink) -> Callable[[], None]:
     return stop
 
 
-def publish(decision: Decision) -> None:
-    """Hand `decision` to every enclosing `record()` and every subscriber."""
-    for trace in _traces.get():
-        trace.append(decision)
+@contextmanager
+def nested_in(decisions: list[Decision]) -> Iterator[None]:
+    """Collect the decisions of calls that are part of another call."""
+    token = _inner.set((decisions, len(_traces.get())))
+    try:
+        yield
+    finally:
+        _inner.reset(token)
+
+
+def is_nested() -> bool:
+    """Whether this is part of a call that another router routes."""
+    return _inner.get() is not None
+
+
+def publish(decision: Decision, call: CallId | None = None) -> None:
+    """Hand `decision` to every enclosing `record()` and every subscriber, or to the call that it is part of."""
+    inner, around = _inner.get() or (None, 0)
+    place = next(_count) if call is None else call.place
+    for trace in _traces.get()[around:]:
+        trace.put(decision, place)
+    if inner is not None:
+        inner.append(decision)
+        return
     for sink in _sinks:
         sink(decision)

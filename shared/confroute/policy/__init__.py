@@ -1,19 +1,23 @@
-"""Policies: the cascade, its gates, thresholds and rules, and the policies around it."""
+"""Policies: the cascade, its gates, thresholds and rules, the policies around it, and the files of all."""
 
 from confroute.policy.cascade import Cascade, default_gates
-from confroute.policy.files import register
+from confroute.policy.files import load_policy, register, save_policy
 from confroute.policy.gate import Gate, GroupThreshold
 from confroute.policy.head_first import HeadFirst
+from confroute.policy.hedge import Hedged
 from confroute.policy.prefix import Prefix
 from confroute.policy.presidio import Presidio
+from confroute.policy.reuse import DraftReuse
 from confroute.policy.rules import KeepPrivate, Rule, Ruling, SendTo
 from confroute.policy.threshold import Threshold
 
 __all__ = [
     "Cascade",
+    "DraftReuse",
     "Gate",
     "GroupThreshold",
     "HeadFirst",
+    "Hedged",
     "KeepPrivate",
     "Prefix",
     "Presidio",
@@ -22,5 +26,7 @@ __all__ = [
     "SendTo",
     "Threshold",
     "default_gates",
+    "load_policy",
     "register",
+    "save_policy",
 ]

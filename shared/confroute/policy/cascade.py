@@ -20,9 +20,10 @@ from confroute.errors import (
     SignalUnavailableError,
     StreamInterruptedError,
     TierError,
+    also_as,
 )
 from confroute.flow import intercept
-from confroute.policy.files import from_json, register, to_json
+from confroute.policy.files import load_policy, save_policy
 from confroute.policy.gate import Gate, check_threshold
 from confroute.policy.prefix import Prefix
 from confroute.policy.rules import Rule, Ruling
@@ -38,15 +39,19 @@ from confroute.policy.verdict import (
     settled_test,
     sticky_ruling,
     verdict_of,
+    verdict_on_end,
     verdict_on_repetition,
     verdict_without_signal,
     with_abstention_gate,
 )
+from confroute.registry import register
 from confroute.remediation import describe, failure
 from confroute.signals import SelfConsistency, Signal, TokenLogprob
 from confroute.signals.base import Case, max_top_logprobs
 from confroute.types import Generation, Request, Tier
 
+# Said of an answer whose stream may have broken off.
+UNFINISHED = "; its stream ended without a reason, so the answer may be cut off"
 # Set-up errors: hiding them would send every call to the paid tier, or leave a policy without evidence, for ever.
 _SET_UP = (MissingExtraError, ModelError, PolicyError)
 
@@ -84,7 +89,7 @@ class CascadeRun:
         except Exception as error:
             if ruling.private:
                 msg = f"{ruling.tier} failed and the text is private, so no other tier was asked: {error}"
-                raise TierError(msg) from error
+                raise also_as(TierError(msg), error) from error
             raise
         rule = None if stage == "forced" else ruling.rule
         verdict = Verdict(keep=True, stage=stage, reason=ruling.reason)
@@ -134,10 +139,19 @@ class CascadeRun:
         model = answer.model or self.tier(ask.tier).model
         self.steps.append(step_of(kind, evidence, tier=ask.tier, model=model))
         self.watch = evidence.watch
-        if kind == "draft" and is_empty(answer, evidence):
-            msg = f"{ask.tier} returned an empty answer"
+        if is_empty(answer, evidence) and not (kind == "final" and self.may_be_silent(answer)):
+            ended = "" if answer.finish in {"stop", "unknown"} else f", which ended by {answer.finish!r}"
+            msg = f"{ask.tier} returned an empty answer{ended}"
             raise TierError(msg)
         return answer
+
+    def may_be_silent(self, answer: Generation) -> bool:
+        """Whether there may be nothing to say: after a tool's answer, models end a turn without words."""
+        return (
+            answer.finish == "stop"
+            and bool(self.request.messages)
+            and self.request.messages[-1].role == "tool"
+        )
 
     def judge(self, tier: Tier, draft: Generation) -> AskGenerator[Verdict]:
         """Measure gate after gate until one decides."""
@@ -171,7 +185,7 @@ class CascadeRun:
         return last or verdict_without_signal(tier, self.skipped, self.policy.on_no_signal)
 
     def verdict_before_gates(self, tier: Tier, draft: Generation) -> Verdict | None:
-        """Judge a draft that needs no measurement: it cannot be used, was judged by its first tokens, or repeats a kept answer."""
+        """Judge a draft that needs no measurement: unusable, judged by its first tokens, not whole, or a kept answer repeated."""
         if draft.flaw is not None:
             reason = f"{tier.name} answer cannot be used: {draft.flaw}"
             return Verdict(keep=False, stage="draft", reason=reason)
@@ -180,6 +194,9 @@ class CascadeRun:
             if early is not None and early.measurement is not None:
                 self.signals[early.measurement.signal] = early.measurement
                 return early
+        unfinished = verdict_on_end(tier.name, draft) if self.policy.on_unfinished == "reject" else None
+        if unfinished is not None:
+            return unfinished
         if self.request.context is None:
             return None
         return verdict_on_repetition(self.request, tier.name, draft)
@@ -249,10 +266,10 @@ class CascadeRun:
             kept = replace(verdict, keep=True, stage="fallback", reason=reason)
             return self.routed(draft, self.rejected_by, kept, degraded=True)
         if len(self.failures) > 1:
-            raise AllTiersFailedError(self.failures) from error
+            raise also_as(AllTiersFailedError(self.failures), error) from error
         if draft is not None:
             msg = f"{name} failed ({describe(error)}) after the draft was rejected: {'; '.join(self.notes)}"
-            raise TierError(msg) from error
+            raise also_as(TierError(msg), error) from error
         raise error
 
     def failed(self, error: Exception) -> Decision:
@@ -284,7 +301,7 @@ class CascadeRun:
         decision = Decision(
             route=route,
             stage=verdict.stage,
-            reason=reason or verdict.reason,
+            reason=(reason or verdict.reason) + (UNFINISHED if answer.unfinished else ""),
             uncertainty=measured.uncertainty if measured else None,
             signal=measured.signal if measured else None,
             threshold=gate.threshold.value if gate else None,
@@ -314,7 +331,7 @@ def default_gates() -> tuple[Gate, ...]:
     )
 
 
-@register
+@register(kind="policy")
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Cascade(Displayable):
     """Ask each tier in turn, cheapest first, and keep the first answer that is certain enough.
@@ -333,6 +350,9 @@ class Cascade(Displayable):
         Commits to a draft, or cuts it off, by its first tokens. None: the gates judge the complete draft.
     on_no_signal : {"cloud", "edge", "raise"}
         When no gate can be measured: go to the next tier, keep the draft, or raise `NoSignalError`.
+    on_unfinished : {"reject", "judge"}
+        When a draft was cut off at its length limit or by a content filter, or ended in an error: go to the next tier, or let the
+        gates judge what there is. A draft that a prefix committed to is kept.
     on_edge_error : {"cloud", "raise"}
         When another tier than the last fails: go to the next one, or raise.
     on_cloud_error : {"raise", "edge"}
@@ -367,6 +387,7 @@ class Cascade(Displayable):
     tiers: tuple[str, ...] = ("edge", "cloud")
     prefix: Prefix | None = None
     on_no_signal: Literal["cloud", "edge", "raise"] = "cloud"
+    on_unfinished: Literal["reject", "judge"] = "reject"
     on_edge_error: Literal["cloud", "raise"] = "cloud"
     on_cloud_error: Literal["raise", "edge"] = "raise"
     returns: Literal["draft", "majority"] = "draft"
@@ -388,6 +409,7 @@ class Cascade(Displayable):
             msg = f"gates measure {names}: expected at least one signal, each once"
             raise PolicyError(msg)
         _one_of("on_no_signal", self.on_no_signal, ("cloud", "edge", "raise"))
+        _one_of("on_unfinished", self.on_unfinished, ("reject", "judge"))
         _one_of("on_edge_error", self.on_edge_error, ("cloud", "raise"))
         _one_of("on_cloud_error", self.on_cloud_error, ("raise", "edge"))
         _one_of("returns", self.returns, ("draft", "majority"))
@@ -414,35 +436,27 @@ class Cascade(Displayable):
         )
 
     def save(self, path: str | Path) -> None:
-        """Write this policy as JSON; see `confroute.policy.files`.
+        """Write this policy to a file; see `confroute.policy.save_policy`.
 
         Raises
         ------
         PolicyError
-            A signal, equivalence or rule of your own: confroute can only write what it can read back.
+            A signal, equivalence or rule of your own that is not registered.
         """
-        Path(path).write_text(to_json(self), encoding="utf-8")
+        save_policy(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> Cascade:
-        """Read a policy that `save` wrote.
+        """Read a cascade from a file; `confroute.policy.load_policy` reads every other policy as well.
 
         Raises
         ------
         PolicyError
-            No such file, not a policy file, one of another version, or one with values that no policy may have.
+            See `load_policy`; or the file holds another policy than a cascade.
         """
-        try:
-            # Bytes that are not text become an error of the reader's: "not JSON".
-            policy = from_json(Path(path).read_text(encoding="utf-8", errors="replace"))
-        except OSError as error:
-            msg = f"{path} cannot be read: {error}; expected a policy file of `confroute fit --out` or policy.save"
-            raise PolicyError(msg) from error
-        except PolicyError as error:
-            msg = f"{path}: {error}"
-            raise PolicyError(msg) from error
+        policy = load_policy(path)
         if not isinstance(policy, cls):
-            msg = f"{path} holds a {type(policy).__name__}: expected a {cls.__name__}"
+            msg = f"{path} holds a {type(policy).__name__}: expected a {cls.__name__}; load_policy({str(path)!r}) loads it"
             raise PolicyError(msg)
         return policy
 

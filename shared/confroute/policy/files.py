@@ -1,109 +1,95 @@
-"""Policies as JSON: readable, versioned, and nothing but known classes comes out of it."""
+"""Policy files: readable, versioned JSON that holds every policy that ships, and registered classes only."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from confroute.certificate import Certificate
 from confroute.errors import PolicyError
-from confroute.policy.gate import Gate, GroupThreshold
-from confroute.policy.prefix import Prefix
-from confroute.policy.rules import KeepPrivate, SendTo
-from confroute.policy.threshold import Threshold
-from confroute.signals import (
-    AlphabetSize,
-    BetaBinomial,
-    Cocoa,
-    Combined,
-    ContextLacks,
-    ContextSupport,
-    CoverageEntropy,
-    Degree,
-    Eccentricity,
-    EigenvalueSum,
-    EmbeddingCosine,
-    Ensemble,
-    EntailmentDegree,
-    EwensMixture,
-    KernelEntropy,
-    LogisticCalibrator,
-    McDropout,
-    Member,
-    MonotoneInterpolator,
-    OptionProbability,
-    Probe,
-    PTrue,
-    Recorded,
-    RetrievalScore,
-    SameEmbedding,
-    SameEntailment,
-    SameText,
-    SelfConsistency,
-    SemanticEntropy,
-    TokenEntropy,
-    TokenLogprob,
-    TokenMargin,
-    Verbalised,
-    WordOverlap,
-)
+from confroute.registry import from_plain, register, to_plain
+
+if TYPE_CHECKING:
+    from confroute.flow import Policy
+
+__all__ = ["from_json", "load_policy", "refuse_path", "register", "save_policy", "to_json"]
 
 FORMAT = "confroute-policy"
 VERSION = 1
-_WRITTEN_BY = "policies are written by `confroute fit --out` and policy.save"
-T = TypeVar("T", bound=type)
-_KNOWN: dict[str, type[Any]] = {
-    known.__name__: known
-    for known in (
-        *(BetaBinomial, Combined, MonotoneInterpolator, EwensMixture, LogisticCalibrator, Member, Recorded),
-        *(AlphabetSize, Cocoa, CoverageEntropy, Degree, Eccentricity, EigenvalueSum),
-        *(KernelEntropy, OptionProbability, PTrue, EmbeddingCosine, EntailmentDegree, WordOverlap),
-        *(TokenEntropy, TokenMargin, Verbalised),
-        *(
-            Certificate,
-            Gate,
-            GroupThreshold,
-            KeepPrivate,
-            SameEmbedding,
-            SameEntailment,
-            SameText,
-            SelfConsistency,
-            SemanticEntropy,
-        ),
-        *(Prefix, SendTo, Threshold, TokenLogprob, ContextLacks, ContextSupport, RetrievalScore),
-        *(Ensemble, McDropout, Probe),
-    )
-}
+_WRITTEN_BY = "policy files are written by `confroute fit --out` and save_policy"
 
 
-# Names that classes had in files of earlier versions.
-_KNOWN |= {"Curve": MonotoneInterpolator, "Head": LogisticCalibrator}
+def save_policy(policy: Policy, path: str | Path) -> None:
+    """Write a policy, with its wrappers and all of its parts, to a file that `load_policy` reads.
 
+    Parameters
+    ----------
+    policy : Policy
+        Any policy that ships (`Cascade`, `Paced`, `HeadFirst`, `Hedged`, `DraftReuse`, `Audited`, `LearnOnline`), nested in
+        any allowed order, or a registered class of your own.
+    path : str or Path
+        The JSON file. The head of a `HeadFirst` is written into a folder beside it ("policy.json.head"), and the file
+        holds its hash.
 
-def register(cls: T) -> T:
-    """Let a frozen dataclass stand in policy files; its fields must be JSON, tuples or registered classes.
+    Raises
+    ------
+    PolicyError
+        The policy holds a class or function that is not registered, or an open store. The message says which field holds
+        it and what to do. Nothing is written then.
 
     Examples
     --------
-    >>> import dataclasses
-    >>> @register
-    ... @dataclasses.dataclass(frozen=True)
-    ... class MySignal:
-    ...     weight: float = 1.0
+    >>> import tempfile
+    >>> from confroute import Cascade, TokenLogprob
+    >>> from confroute.policy import Hedged
+    >>> path = Path(tempfile.mkdtemp()) / "policy.json"
+    >>> policy = Hedged(policy=Cascade.of(TokenLogprob(), 0.3))
+    >>> save_policy(policy, path)
+    >>> load_policy(path) == policy
+    True
     """
-    # `is_dataclass` would narrow `cls` to a type that is no longer the caller's.
-    known: type[Any] = cls
-    if not dataclasses.is_dataclass(known):
-        msg = f"{cls.__name__} is no dataclass: only those can be written to a policy file"
+    path = Path(path)
+    # First without writing anything, so that a policy that is refused leaves no head behind.
+    to_plain(policy)
+    path.write_text(_text(to_plain(policy, beside=path)), encoding="utf-8")
+
+
+def load_policy(path: str | Path, *, encoder: object = None) -> Policy:
+    """Read a policy that `save_policy` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+    encoder : Encoder, optional
+        The encoder of a `HeadFirst`, needed if it is a function or a host's embedding, which no file can hold. An encoder
+        that was made from a local model is made again.
+
+    Raises
+    ------
+    PolicyError
+        There is no file, it is not a policy file, it has another version, it holds classes that are not registered or
+        values that they refuse, or the head beside it is not the one that was saved.
+    """
+    path = Path(path)
+    try:
+        # Bytes that are not text become an error of the reader's: "not JSON".
+        policy = _policy_in(path.read_text(encoding="utf-8", errors="replace"), path, encoder)
+    except OSError as error:
+        msg = f"{path} cannot be read: {error}; expected a policy file: {_WRITTEN_BY}"
+        raise PolicyError(msg) from error
+    except PolicyError as error:
+        msg = f"{path}: {error}"
+        raise PolicyError(msg) from error
+    if not hasattr(policy, "flow"):
+        msg = f"{path} holds a {type(policy).__name__}: expected a policy"
         raise PolicyError(msg)
-    _KNOWN[cls.__name__] = known
-    return cls
+    loaded: Policy = policy
+    return loaded
 
 
 def refuse_path(policy: object) -> None:
-    """Say how a file is read, to whoever gives its path for the policy.
+    """Refuse a path in place of a policy, and say how to load the file.
 
     Raises
     ------
@@ -111,36 +97,44 @@ def refuse_path(policy: object) -> None:
     """
     if isinstance(policy, (str, os.PathLike)):
         path = os.fspath(policy)
-        msg = f"policy is a {type(policy).__name__}, {path!r}: load a file with Cascade.load({path!r})"
+        msg = f"policy is a {type(policy).__name__}, {path!r}: load a file with load_policy({path!r})"
         raise PolicyError(msg)
 
 
 def to_json(policy: object) -> str:
-    """The policy as text.
+    """Convert a policy to the text of a policy file, without the files that `save_policy` writes beside it.
 
     Raises
     ------
     PolicyError
         It holds an object of a class that is not registered.
     """
-    return json.dumps({"format": FORMAT, "version": VERSION, "policy": _plain(policy)}, indent=2) + "\n"
+    return _text(to_plain(policy))
 
 
 def from_json(text: str) -> object:
-    """The policy that `to_json` wrote.
+    """Make the policy of the text of a policy file.
 
     Raises
     ------
     PolicyError
-        Not a policy file, another version, or values that no policy may have.
+        The text is not a policy file, has another version, or holds values that no policy may have.
     """
+    return _policy_in(text, None, None)
+
+
+def _text(plain: object) -> str:
+    return json.dumps({"format": FORMAT, "version": VERSION, "policy": plain}, indent=2) + "\n"
+
+
+def _policy_in(text: str, beside: Path | None, encoder: object) -> Any:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        msg = f"this is no policy file: not JSON ({error}); {_WRITTEN_BY}"
+        msg = f"this is not a policy file: not JSON ({error}); {_WRITTEN_BY}"
         raise PolicyError(msg) from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        msg = f'this is no policy file: expected an object with "format": "{FORMAT}"; {_WRITTEN_BY}'
+        msg = f'this is not a policy file: expected an object with "format": "{FORMAT}"; {_WRITTEN_BY}'
         raise PolicyError(msg)
     if data.get("version") != VERSION:
         msg = (
@@ -148,40 +142,4 @@ def from_json(text: str) -> object:
             "update confroute, or fit and save the policy again"
         )
         raise PolicyError(msg)
-    return _built(data.get("policy"))
-
-
-def _plain(value: object) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kind = type(value).__name__
-        if _KNOWN.get(kind) is not type(value):
-            msg = f"a {kind} cannot be written to a policy file: register it with confroute.policy.register"
-            raise PolicyError(msg)
-        fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"class": kind, **fields}
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    msg = (
-        f"a {type(value).__name__} cannot be written to a policy file: make it a registered frozen dataclass"
-    )
-    raise PolicyError(msg)
-
-
-def _built(value: object) -> Any:
-    if isinstance(value, list):
-        return tuple(_built(item) for item in value)
-    if not isinstance(value, dict):
-        return value
-    fields = dict(value)
-    kind = fields.pop("class", None)
-    cls = _KNOWN.get(kind) if isinstance(kind, str) else None
-    if cls is None:
-        msg = f"unknown class {kind!r} in the policy file: expected one of {', '.join(sorted(_KNOWN))}"
-        raise PolicyError(msg)
-    try:
-        return cls(**{name: _built(item) for name, item in fields.items()})
-    except TypeError as error:
-        msg = f"{kind} in the policy file: {error}"
-        raise PolicyError(msg) from error
+    return from_plain(data.get("policy"), beside=beside, encoder=encoder)

@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 
 from confroute.errors import PolicyError
 from confroute.policy.threshold import Threshold
+from confroute.registry import register
 from confroute.signals.base import Signal
 
 
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupThreshold:
     """The threshold of calls with a tag; see `Threshold.certify_groups`.
@@ -23,6 +25,7 @@ class GroupThreshold:
     threshold: Threshold
 
 
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
     """A signal, its threshold, and the zone around the threshold in which a further signal is asked.

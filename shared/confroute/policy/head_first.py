@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from confroute.asks import Ask, AskGenerator, Embed, Evidence, Report
@@ -13,15 +14,19 @@ from confroute.display import Displayable
 from confroute.errors import MissingExtraError, ModelError, PolicyError, StreamInterruptedError
 from confroute.flow import intercept
 from confroute.heads.base import Estimate, Head, TextHead, check_head_input
-from confroute.heads.encoder import Encoder
+from confroute.heads.encoder import Encoder, encoder
+from confroute.heads.files import check_kind, hash_of_head, load_head, save_head
 from confroute.policy.cascade import Cascade
 from confroute.policy.verdict import blocked_by, sticky_ruling
+from confroute.registry import from_plain, register, to_plain
 from confroute.types import Request, Tier
 
 SIGNAL = "head"
 _SET_UP = (MissingExtraError, ModelError, PolicyError)
+_WRITTEN_APART = ("head", "encoder")
 
 
+@register(kind="wrapper")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadFirst(Displayable):
     """Ask a head first: cloud now, edge now, or draft and verify by the cascade.
@@ -87,6 +92,73 @@ class HeadFirst(Displayable):
     def tiers(self) -> tuple[str, ...]:
         """Those of the cascade."""
         return self.cascade.tiers
+
+    def to_fields(self, beside: Path | None) -> dict[str, Any]:
+        """What a policy file holds of it: the head by its folder and hash, a local encoder by its name or folder.
+
+        Parameters
+        ----------
+        beside : Path or None
+            The policy file; see `confroute.registry.to_plain`.
+
+        Raises
+        ------
+        PolicyError
+            A head of a kind that cannot be written.
+        """
+        check_kind(self.head)
+        head = {"kind": self.head.kind}
+        if beside is not None:
+            folder = self._save_head(beside.with_name(f"{beside.name}.head"))
+            head |= {"folder": folder.name, "sha256": hash_of_head(folder)}
+        plain = {
+            one.name: to_plain(getattr(self, one.name), beside=beside, where=f"HeadFirst.{one.name}")
+            for one in fields(self)
+            if one.name not in _WRITTEN_APART
+        }
+        return {"head": head, "encoder": _encoder_fields(self.encoder), **plain}
+
+    def _save_head(self, folder: Path) -> Path:
+        head: Any = self.head
+        if self.encoder is None:
+            return save_head(head, folder)
+        return save_head(head, folder, identity=self.encoder.identity())
+
+    @classmethod
+    def from_fields(
+        cls, given: dict[str, Any], beside: Path | None, *, encoder: Encoder | None = None
+    ) -> HeadFirst:
+        """Make what `to_fields` wrote.
+
+        Parameters
+        ----------
+        given : dict
+        beside : Path or None
+            The policy file that it stands in.
+        encoder : Encoder, optional
+            Needed where the head was trained with a function or a host's embedding.
+
+        Raises
+        ------
+        PolicyError
+            The head is not there or another one, or its encoder is lacking or another one.
+        """
+        head, about = given.get("head"), given.get("encoder")
+        if beside is None or not isinstance(head, dict) or not isinstance(head.get("folder"), str):
+            msg = "the head of a HeadFirst stands in a folder beside its policy file: read the file with load_policy"
+            raise PolicyError(msg)
+        folder = beside.parent / head["folder"]
+        if hash_of_head(folder) != head.get("sha256"):
+            msg = f"the head in {folder} is not the one that this policy was saved with: save the policy again with this head"
+            raise PolicyError(msg)
+        found = encoder or _encoder_again(about)
+        plain = {
+            name: from_plain(value, beside=beside)
+            for name, value in given.items()
+            if name not in _WRITTEN_APART
+        }
+        loaded: Any = load_head(folder) if found is None else load_head(folder, found)
+        return cls(head=loaded, encoder=found, **plain)
 
     def flow(self, request: Request) -> AskGenerator[Routed]:
         """Route one request; see `confroute.flow.Policy`."""
@@ -175,6 +247,25 @@ class HeadFirst(Displayable):
             threshold_source="given",
         )
         return replace(estimated, decision=decision)
+
+
+def _encoder_fields(given: Encoder | None) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    return {"name": given.name, "source": given.source, "features": given.features}
+
+
+def _encoder_again(about: object) -> Encoder | None:
+    """The encoder that `_encoder_fields` wrote."""
+    if not isinstance(about, dict):
+        return None
+    if about.get("source") is None:
+        msg = (
+            f"its head was trained with the encoder {about.get('name')!r}, which is not a local model: "
+            "give load_policy(path, encoder=...) the same one"
+        )
+        raise PolicyError(msg)
+    return encoder(about["source"], features=bool(about.get("features")))
 
 
 def _tier(request: Request, name: str) -> Tier:

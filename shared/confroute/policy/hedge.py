@@ -21,16 +21,16 @@ from confroute.asks import (
 from confroute.decision import Routed, Step
 from confroute.errors import BudgetSpentError, PolicyError
 from confroute.flow import Policy, intercept
-from confroute.policy.files import register
 from confroute.policy.reuse import DraftReuse
 from confroute.policy.wrapper import Wrapper, annotate, nested_policies
+from confroute.registry import register
 from confroute.types import Request, Usage
 
 # An estimate without a tokenizer: 4 bytes of English are about a token.
 _BYTES_PER_TOKEN = 4
 
 
-@register
+@register(kind="wrapper")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hedged(Wrapper):
     """Begin the last tier's answer while evidence on the draft is gathered, and cancel it if it is not needed.

@@ -10,11 +10,13 @@ from confroute.errors import PolicyError
 from confroute.policy.gate import Gate
 from confroute.policy.threshold import Threshold
 from confroute.policy.verdict import Verdict
+from confroute.registry import register
 from confroute.signals.logprob import TokenLogprob
 
 SIGNAL = "prefix_logprob"
 
 
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prefix:
     """Judge a draft by its first tokens, so that a good one streams early and a hopeless one costs little.

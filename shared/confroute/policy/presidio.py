@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from confroute.errors import MissingExtraError, PolicyError
-from confroute.policy.files import register
+from confroute.registry import register
 
 
-@register
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presidio:
     """A detector for `KeepPrivate(detect=...)`: whether Microsoft's Presidio finds personal data in a text.

@@ -9,8 +9,8 @@ from confroute.asks import Ask, AskGenerator, Draft, Evidence, Final, Tentative
 from confroute.decision import Routed
 from confroute.errors import PolicyError
 from confroute.flow import Policy, intercept
-from confroute.policy.files import register
 from confroute.policy.wrapper import Wrapper, annotate
+from confroute.registry import register
 from confroute.types import Generation, Request
 
 VERIFY = (
@@ -25,7 +25,7 @@ PATCH = (
 )
 
 
-@register
+@register(kind="wrapper")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DraftReuse(Wrapper):
     """Show the last tier the draft that was not kept.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from confroute.errors import MissingExtraError, PolicyError
+from confroute.registry import register
 from confroute.types import Request
 
 Detect: TypeAlias = Callable[[str], bool]
@@ -90,6 +91,7 @@ def _detected(detect: Detect, texts: Sequence[str]) -> str | None:
         return f"detector {name} failed with {type(error).__name__}"
 
 
+@register(kind="rule")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeepPrivate:
     """Keep calls that match on the first tier, whatever else is set, fails or is asked for.
@@ -148,6 +150,7 @@ class KeepPrivate:
         return _detected(self.detect, texts) if match is None and self.detect is not None else match
 
 
+@register(kind="rule")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendTo:
     """Send calls that match to one tier at once.

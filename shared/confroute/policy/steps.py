@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from confroute.asks import Ask, Embed, Entails, Evidence, Gather
 from confroute.decision import Step
-from confroute.errors import noted_latency_s
+from confroute.error_notes import noted_attempts, noted_inner, noted_latency_s, noted_usage
 from confroute.types import Usage
 
 
@@ -18,7 +18,8 @@ def step_of(kind: str, evidence: Evidence, *, tier: str | None, model: str, grou
         count = len(evidence.numbers)
     else:
         count = len(evidence.generations)
-    usages = [answer.usage for answer in evidence.generations if answer.usage is not None]
+    billed = [evidence.lost, *(answer.usage for answer in evidence.generations)]
+    usages = [usage for usage in billed if usage is not None]
     return Step(
         kind=kind,
         tier=tier,
@@ -28,6 +29,9 @@ def step_of(kind: str, evidence: Evidence, *, tier: str | None, model: str, grou
         latency_s=evidence.latency_s,
         attempts=evidence.attempts,
         group=group,
+        cache_hits=sum(answer.from_cache for answer in evidence.generations),
+        unfinished=any(answer.unfinished for answer in evidence.generations),
+        inner=evidence.inner,
     )
 
 
@@ -40,7 +44,10 @@ def failed_step(
         tier=tier,
         model=model,
         n=0,
+        usage=noted_usage(error),
+        inner=noted_inner(error),
         latency_s=noted_latency_s(error),
+        attempts=noted_attempts(error),
         error=type(error).__name__,
         group=group,
     )

@@ -11,10 +11,12 @@ import numpy as np
 from confroute.certificate import Certificate, Loss
 from confroute.errors import CalibrationError, PolicyError
 from confroute.policy.guarantee import certified, certified_groups
+from confroute.registry import register
 
 LEAST_ROWS = 8
 
 
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
     """Keep an answer if its uncertainty is at most `value`.

@@ -16,7 +16,7 @@ from confroute.policy.threshold import Threshold
 from confroute.signals.abstention import ContextLacks
 from confroute.signals.answers import answer_of, normalised
 from confroute.signals.base import Settled
-from confroute.types import Generation, Request, Tier
+from confroute.types import UNFINISHED, Generation, Request, Tier
 
 _OTHER_SIGNAL = "take a signal that this model allows: `confroute doctor` tells which"
 
@@ -119,6 +119,14 @@ def with_abstention_gate(
     return gates if abstention.signal.name in known else (abstention, *gates)
 
 
+def verdict_on_end(tier: str, draft: Generation) -> Verdict | None:
+    """Reject a draft that is not whole: the tokens that are missing were never judged. None for one that is, or of which nobody says."""
+    how = UNFINISHED.get(draft.finish)
+    return (
+        None if how is None else Verdict(keep=False, stage="draft", reason=f"{tier} answer {how}: not kept")
+    )
+
+
 def verdict_on_repetition(request: Request, tier: str, draft: Generation) -> Verdict | None:
     """Keep a draft that repeats the answer it was to refine, if this tier gave that answer and it was kept then.
 
@@ -172,7 +180,7 @@ def majority(question: str, draft: Generation, samples: Iterable[Generation]) ->
     question : str
     draft : Generation
     samples : iterable of Generation
-        Those with a flaw, cut off at the length limit or empty do not vote: none of them could be returned.
+        Those with a flaw, cut off or empty do not vote: none of them could be returned.
 
     Notes
     -----
@@ -204,4 +212,4 @@ def replacement(question: str, draft: Generation, pools: Iterable[Iterable[Gener
 
 def _usable(sample: Generation) -> bool:
     holds_answer = bool(sample.text.strip()) or sample.answer is not None
-    return holds_answer and sample.flaw is None and sample.finish != "length"
+    return holds_answer and sample.flaw is None and sample.finish not in UNFINISHED

@@ -66,6 +66,11 @@ def annotate(routed: Routed, wrapper: str, note: dict[str, JSON], *steps: Step, 
     return replace(routed, decision=decision)
 
 
+def inner_of(policy: object) -> dict[str, Any]:
+    """The policy that a wrapper stands around, by the name of its field; empty for what is no wrapper."""
+    return {name: getattr(policy, name) for name in ("policy", "cascade") if hasattr(policy, name)}
+
+
 def nested_policies(policy: Policy) -> Iterator[Any]:
     """A policy and every one inside it, outermost first."""
     inner: Any = policy

@@ -1,4 +1,4 @@
-"""Recorded runs: one JSON object a prompt, with the edge's draft and samples, the cloud's answer and the signals."""
+"""Recorded runs: one JSON object per prompt, with the edge's draft and samples, the cloud's answer and the signals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each signal of a recorded run is worth: the numbers of ``confroute signals``."""
+"""How well each signal of a recorded run predicts the edge's errors: the numbers of ``confroute signals``."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Bin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalReport(Displayable):
-    """One signal on the rows that it could be measured on. None marks what is not defined there.
+    """One signal on the rows on which it could be measured. None marks what is undefined on them.
 
     Attributes
     ----------
@@ -95,14 +95,14 @@ class SignalReport(Displayable):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RunReport(Displayable):
-    """A recorded run and its signals.
+    """A recorded run and how well its signals predict the edge's errors.
 
     Attributes
     ----------
     n : int
         Rows whose edge answer is graded; all other rows are left out.
     ungraded : int
-        Rows left out.
+        Rows without a graded edge answer, which are left out.
     datasets : tuple of str
         In order of appearance.
     edge_quality : float in [0, 1]
@@ -110,9 +110,10 @@ class RunReport(Displayable):
     cloud_quality : float in [0, 1] or None
         Mean over those of the n rows whose cloud answer is graded.
     signals : mapping of str to SignalReport
-        Those measured on a row at least; by AUROC, the best first, those without one last, equals as the rows name them.
+        Signals measured on at least one row, the highest AUROC first and those without an AUROC last; ties keep the
+        order of the rows' columns.
     quality : array of float, shape (n,)
-        The edge's, by row.
+        Quality of the edge's answer, by row.
     """
 
     n: int
@@ -134,7 +135,7 @@ class RunReport(Displayable):
 
 
 def evaluate(rows: Iterable[Row], *, resamples: int = 2000, seed: int = 0) -> RunReport:
-    """Measure every signal that the rows hold evidence for, and how well each ranks the edge's errors.
+    """Measure every signal for which the rows hold evidence, and how well it ranks the edge's errors.
 
     Parameters
     ----------
@@ -202,7 +203,7 @@ def _report(name: str, graded: Sequence[Row], resamples: int, seed: int) -> Sign
     return SignalReport(
         n=len(rows),
         auroc=area,
-        # Resamples of a statistic that the whole lacks would be a waste.
+        # Where the statistic is undefined on all rows, resamples are too.
         auroc_ci=None if area is None else bootstrap_ci(auroc, uncertainty, wrong, n=resamples, seed=seed),
         prr=prr(uncertainty, quality),
         ece=None if probability is None else ece(probability, wrong),
@@ -221,7 +222,7 @@ def _apgr(name: str, rows: Sequence[Row]) -> float | None:
 
 
 def reliability(probability: Array, wrong: Array, *, bins: int = _BINS) -> tuple[Bin, ...]:
-    """Points of a reliability diagram, from bins of equal width.
+    """Compute the points of a reliability diagram from bins of equal width.
 
     Parameters
     ----------

@@ -12,10 +12,14 @@ from typing import Any, cast, get_args
 
 from confroute.errors import CalibrationError
 from confroute.recording.rows import KIND, RecordedSample, RecordError, Row, Side, comparable
+from confroute.registry import columns
 from confroute.signals import Combined, Signal
 from confroute.signals.answers import Kind, final_answer
+from confroute.types import JSON
 
 _SHOWN = 5
+# Fields of signals that compare answers: all that draw samples do.
+_COMPARES = frozenset(("kind", "n"))
 
 
 def kind_of_row(row: Row) -> Kind | None:
@@ -31,21 +35,6 @@ def kind_of_row(row: Row) -> Kind | None:
         msg = f"row {row.id!r} has {KIND} {kind!r}: expected one of {', '.join(get_args(Kind))}"
         raise RecordError(msg)
     return cast("Kind | None", kind)
-
-
-def kind_of_run(rows: Iterable[Row]) -> Kind:
-    """The kind that all rows were read by; "auto" where the recorder did not say.
-
-    Raises
-    ------
-    CalibrationError
-        Rows of several kinds: a policy has one.
-    """
-    kinds = {kind_of_row(row) or "auto" for row in rows}
-    if len(kinds) > 1:
-        msg = f"the answers of these rows were read by the kinds {', '.join(sorted(kinds))}: expected one; fit each with its own rows, or name one with kind (--kind)"
-        raise CalibrationError(msg)
-    return kinds.pop() if kinds else "auto"
 
 
 def with_kind(signal: Signal, kind: Kind) -> Signal:
@@ -77,8 +66,7 @@ def _kinds(signals: Iterable[Signal]) -> Iterator[Kind]:
     for signal in signals:
         if isinstance(signal, Combined):
             yield from _kinds(member.signal for member in signal.members)
-        # Signals that draw samples compare their answers.
-        elif hasattr(signal, "kind") or hasattr(signal, "n"):
+        elif any(hasattr(signal, field) for field in _COMPARES):
             yield getattr(signal, "kind", "auto")
 
 
@@ -88,11 +76,12 @@ def _read_alike(row: Row, kind: Kind) -> bool:
         return recorded == kind
     if not row.edge.samples or row.edge.text is None:
         return True
+    answers = [(row.edge.text, row.edge.answer), *((one.text, one.answer) for one in row.edge.samples)]
     return all(
-        one.answer is None
-        or not (one.text or "").strip()
-        or comparable(one.answer) == final_answer(one.text or "", row.question, kind=kind)
-        for one in (row.edge, *row.edge.samples)
+        answer is None
+        or not text.strip()
+        or comparable(answer) == final_answer(text, row.question, kind=kind)
+        for text, answer in answers
     )
 
 
@@ -101,17 +90,24 @@ def read_anew(row: Row, kind: Kind) -> Row:
 
     Answers whose text was not recorded stay.
     """
-    from confroute.recording.signals import SIGNALS
-
-    compared = {name for name, build in SIGNALS.items() if list(_kinds([build(2)]))}
+    compared = {name for name in row.signals if _compares(name, row.measured_by.get(name))}
     cloud = None if row.cloud is None else _side(row.cloud, row.question, kind)
     return replace(
         row,
         edge=_side(row.edge, row.question, kind),
         cloud=cloud,
         signals={name: value for name, value in row.signals.items() if name not in compared},
+        measured_by={name: plain for name, plain in row.measured_by.items() if name not in compared},
         extra={**row.extra, KIND: kind},
     )
+
+
+def _compares(name: str, measured_by: JSON) -> bool:
+    """Whether a column was measured by a signal that compares answers."""
+    if isinstance(measured_by, dict):
+        return not _COMPARES.isdisjoint(measured_by)
+    known = columns().get(name)
+    return known is not None and any(hasattr(known.known, field) for field in _COMPARES)
 
 
 def _side(side: Side, question: str, kind: Kind) -> Side:

@@ -1,4 +1,4 @@
-"""Fit probes of hidden states on a recorded run, and judge them out of fold."""
+"""Fit probes of hidden states on a recorded run, and evaluate them out of fold."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _LEAST_ROWS = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fitted:
-    """A probe and what it says of its own rows out of fold.
+class FittedProbe:
+    """A fitted probe and its out-of-fold predictions for the rows it was fitted on.
 
     Attributes
     ----------
     weights : ProbeWeights
-        Fitted on all rows.
+        FittedProbe on all rows.
     ids : tuple of str
     out_of_fold : ndarray of float64 in (0, 1), shape (n,)
-        Probability by a probe, layer and penalty included, that was chosen and fitted without the row.
+        Probability from a probe that was fitted, layer and penalty included, without the row.
     target : ndarray of float64, 0 or 1, shape (n,)
     """
 
@@ -45,20 +45,20 @@ class Fitted:
 
 def fit_probe(
     rows: Sequence[Row], folder: str | Path, *, target: Target = "wrong", folds: int = 5, seed: int = 0
-) -> Fitted:
+) -> FittedProbe:
     """Fit a logistic probe on the hidden states that `confroute record --hidden` kept.
 
     Parameters
     ----------
     rows : sequence of Row
-        Those without states or target are left out.
+        Rows without hidden states or target are left out.
     folder : str or Path
-        Where the run stands.
+        The folder of the run.
     target : {"wrong", "semantic_entropy"}
         "wrong": the edge's quality is below 0.5. "semantic_entropy": the entropy of the row's samples is above the
         split that leaves the least variance within both halves (Kossen et al., arXiv 2406.15927).
     folds : int
-        2 or more, for the choice of layer and penalty as for the judgement out of fold.
+        2 or more; used to choose layer and penalty, and for the out-of-fold predictions.
     seed : int
         Of the assignment to folds.
 
@@ -69,15 +69,15 @@ def fit_probe(
 
     Notes
     -----
-    One layer is chosen among those recorded, and a ridge penalty, by the cross-validated log-loss; inside each outer fold
-    again, without its rows.
+    One of the recorded layers and a ridge penalty are chosen by the cross-validated log-loss, and chosen anew inside each
+    outer fold without its rows.
     """
     if folds < 2:
         msg = f"folds is {folds}: expected 2 or more, or nothing is left to fit on"
         raise CalibrationError(msg)
     known = [row for row in rows if isinstance(row.extra.get("hidden"), dict)]
-    wanted = _targets(known, target)
-    pairs = [(row, float(y)) for row, y in zip(known, wanted, strict=True) if y is not None]
+    targets = _targets(known, target)
+    pairs = [(row, float(y)) for row, y in zip(known, targets, strict=True) if y is not None]
     y = np.array([value for _, value in pairs])
     if len(pairs) < _LEAST_ROWS or len(set(y.tolist())) < 2:
         msg = f"{len(pairs)} rows with hidden states and a target, {int(y.sum())} of them positive: expected at least {_LEAST_ROWS}, of both kinds"
@@ -91,7 +91,7 @@ def fit_probe(
         out_of_fold[apart] = part.probability(states[layers.index(part.layers[0])][apart])
     weights = replace(_chosen(layers, states, y, folds, seed), target=target)
     about = {**weights.about, "rows": len(y), "positive": int(y.sum()), "model": pairs[0][0].edge.model}
-    return Fitted(
+    return FittedProbe(
         weights=replace(weights, about=about),
         ids=tuple(row.id for row, _ in pairs),
         out_of_fold=out_of_fold,
@@ -109,7 +109,7 @@ def _targets(rows: Sequence[Row], target: Target) -> list[float | None]:
 
 
 def _split(values: Floats) -> float:
-    """The value whose two sides have the least variance within, in sum of squares."""
+    """The value that splits the others into two groups with the least sum of squares within."""
     candidates = np.unique(values)[:-1]
     if not candidates.size:
         return 0.0
@@ -119,7 +119,7 @@ def _split(values: Floats) -> float:
 
 
 def _states(rows: Sequence[Row], folder: Path) -> tuple[list[int], Floats]:
-    """Layers, and their states: shape (layers, rows, width)."""
+    """Layers and their states, shape (layers, rows, width)."""
     from safetensors.numpy import load_file
 
     read = [load_file(folder / str(row.extra["hidden"]["file"])) for row in rows]  # type: ignore[index,call-overload]  # JSON; rows without are left out

@@ -1,4 +1,4 @@
-"""The prompts of a recorded run, and which of them are still to be done."""
+"""The prompts of a recorded run, and which of them are still to be recorded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ROLES: dict[str, Role] = {
 
 
 def read_prompts(path: str | os.PathLike[str]) -> list[Row]:
-    """Rows to be recorded: lines of a recorded run, or objects of "id", "prompt" or "messages", "reference".
+    """Read the rows to record: lines of a recorded run, or objects with "id", "prompt" or "messages", and "reference".
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def read_prompts(path: str | os.PathLike[str]) -> list[Row]:
     Raises
     ------
     RecordError
-        A line is no row, has neither prompt nor messages, or an id stands twice.
+        A line is not a row, a row has neither prompt nor messages, or an id occurs twice.
     """
     rows = list(read_rows(path, recorded=False))
     for row in rows:
@@ -45,12 +45,12 @@ def read_prompts(path: str | os.PathLike[str]) -> list[Row]:
 
 
 def messages_of(row: Row, system: str | None = None) -> tuple[Message, ...]:
-    """The conversation that a row asks for, behind a system message where one is given.
+    """The conversation of a row, after a system message if one is given.
 
     Raises
     ------
     RecordError
-        A message whose role is not known or whose content is not text.
+        A message with an unknown role, or content that is not text.
     """
     first = () if system is None else (Message(role="system", text=system),)
     if row.messages:
@@ -70,14 +70,14 @@ def _message(message: Mapping[str, JSON], owner: str) -> Message:
 
 
 def recorded_ids(path: Path, *, retry_errors: bool) -> set[str]:
-    """Ids that a run holds already; a last line that a crash tore is cut off.
+    """Read the ids that a run holds already, and cut off a last line that a crash left incomplete.
 
     Parameters
     ----------
     path : Path
-        The run; it need not exist.
+        The run; it may not exist yet.
     retry_errors : bool
-        Take rows whose edge or cloud failed out of the run, so that they are done again.
+        Remove rows whose edge or cloud failed from the run, so that they are recorded again.
     """
     if not path.exists():
         return set()
@@ -89,13 +89,13 @@ def recorded_ids(path: Path, *, retry_errors: bool) -> set[str]:
 
 
 def errors_of(row: Row) -> list[str]:
-    """What the edge and the cloud failed with, if they did."""
+    """The errors of the edge and the cloud, if they failed."""
     sides = (row.edge,) if row.cloud is None else (row.edge, row.cloud)
     return [side.error for side in sides if side.error is not None]
 
 
 def cut_torn(path: Path) -> None:
-    """Cut off a last line that was being written when the process died; a whole one only gets its end."""
+    """Cut off a last line that was incomplete when the process died; a complete one only gets its line break."""
     with path.open("rb+") as file:
         end = _end_of_lines(file)
         file.seek(end)
@@ -107,7 +107,7 @@ def cut_torn(path: Path) -> None:
 
 
 def _end_of_lines(file: BinaryIO) -> int:
-    """Where the last whole line ends, read from behind: runs are long."""
+    """Where the last complete line ends, read from the end of the file, since runs are long."""
     at = file.seek(0, os.SEEK_END)
     while at > 0:
         start = max(0, at - _BLOCK)
@@ -128,5 +128,5 @@ def _is_json(line: bytes) -> bool:
 
 
 def pending(rows: list[Row], done: set[str], limit: int | None) -> Iterator[Row]:
-    """Rows of the first `limit` prompts that are not done."""
+    """Rows of the first `limit` prompts that are not recorded yet."""
     return (row for row in rows[:limit] if row.id not in done)

@@ -1,6 +1,6 @@
-"""Rows of a recorded run, and the files they stand in.
+"""Rows of a recorded run, and the files that hold them.
 
-The format, one JSON object a line (unknown keys, anywhere, are kept and written back)::
+The format, one JSON object per line (unknown keys are kept, at any depth, and written back)::
 
     {"id": "...", "dataset": "...", "prompt": "..." | null, "messages": [...] | null, "reference": ... | null,
      "edge":  {"model": "...", "text": "...", "logprobs": [..] | null, "tokens": [..] | null, "answer": ... | null,
@@ -8,7 +8,8 @@ The format, one JSON object a line (unknown keys, anywhere, are kept and written
                "latency_s": x | null, "cost_usd": x | null,
                "samples": [{"text": "...", "logprobs": [..] | null, "answer": ... | null}], "error": "..." | null},
      "cloud": {the same, without samples} | null,
-     "signals": {NAME: uncertainty}}
+     "signals": {NAME: uncertainty}, "measured_by": {NAME: {"class": "...", ...}},
+     "context": {"question": "..." | null, "passages": [".."], "scores": [..] | null}}
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, NoReturn, TypeAlias, cast
+from typing import IO, NoReturn, TypeAlias, cast, get_args
 
 from confroute.errors import ConfrouteError
 from confroute.signals.numbers import written
-from confroute.types import JSON, Alternatives, Finish, Generation, Usage
+from confroute.types import JSON, Alternatives, Context, Finish, Generation, Usage
 
 Fields: TypeAlias = "dict[str, JSON]"
 
 
 class RecordError(ConfrouteError, ValueError):
-    """A recorded run that cannot be read or written; the message holds file, line and field."""
+    """A recorded run cannot be read or written; the message names file, line and field."""
 
 
 def refused(where: str, value: object, expected: str) -> RecordError:
-    """The error for a value that is not what the format says."""
+    """Make the error for a value that does not fit the format."""
     shown = repr(value)
     return RecordError(f"{where} is {shown if len(shown) <= 60 else shown[:57] + '...'}: expected {expected}")
 
@@ -84,7 +85,7 @@ def number(value: JSON, where: str, *, low: float = -math.inf, high: float = mat
     Raises
     ------
     RecordError
-        Anything else. True and False are no numbers.
+        Anything else. True and False are not numbers here.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise refused(where, value, "a finite number")
@@ -101,7 +102,7 @@ def optional_number(
 
 
 def items(value: JSON, where: str) -> list[JSON]:
-    """A list; None stands for the empty one.
+    """A list, or an error; None counts as an empty list.
 
     Raises
     ------
@@ -130,14 +131,14 @@ def optional_texts(value: JSON, where: str) -> tuple[str, ...] | None:
 
 
 def unknown(data: Mapping[str, JSON], known: Sequence[str]) -> Fields:
-    """The fields that the format does not name; they are kept."""
+    """The fields that the format does not name, which are kept."""
     return {key: value for key, value in data.items() if key not in known}
 
 
 TOP_LOGPROBS = "top_logprobs"
 KIND = "answer_kind"
 """The field of a row that says by which kind its answers were read."""
-_FINISHES: dict[str, Finish] = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
+_FINISHES: Mapping[str, Finish] = {name: name for name in get_args(Finish)}
 
 
 def comparable(answer: JSON) -> str | None:
@@ -154,12 +155,12 @@ def _finish(extra: Mapping[str, JSON]) -> Finish:
 
 
 def alternatives_of(recorded: JSON, where: str = TOP_LOGPROBS) -> tuple[Alternatives, ...] | None:
-    """The likeliest tokens at each place, as a row holds them beside the named fields: None where it does not.
+    """Read the likeliest tokens at each position from a row's extra fields; None if it has none.
 
     Raises
     ------
     RecordError
-        Something else than a list, a token, of lists of [token, log-probability].
+        Anything but one list of [token, log-probability] pairs per token.
 
     Examples
     --------
@@ -189,9 +190,9 @@ class RecordedSample:
     ----------
     text : str
     logprobs : tuple of float or None
-        Natural logarithms, one a generated token.
+        Natural logarithms, one per generated token.
     answer : JSON
-        The final answer inside the text, where the recorder extracted it.
+        The final answer in the text, if the recorder extracted it.
     extra : mapping
         Fields that the format does not name ("finish").
 
@@ -231,22 +232,22 @@ class Side:
     ----------
     model : str or None
     text : str or None
-        None where only the grade was recorded, or the call failed.
+        None if only the grade was recorded, or the call failed.
     logprobs : tuple of float or None
-        Natural logarithms, one a generated token.
+        Natural logarithms, one per generated token.
     tokens : tuple of str or None
     answer : JSON
         The final answer inside the text.
     quality : float in [0, 1] or None
-        Graded against the reference or by a judge; higher is better, None where ungraded.
+        Graded against the reference or by a judge; higher is better, None if not graded.
     usage : mapping or None
-        "input_tokens" and "output_tokens", and whatever else the provider counts.
+        "input_tokens", "output_tokens" and whatever else the provider counts.
     latency_s, cost_usd : float or None
         Seconds of wall time; US dollars.
     samples : tuple of RecordedSample
-        Further answers; the edge's only.
+        Further answers; of the edge only.
     error : str or None
-        Why there is no answer.
+        Why there is no answer, if there is none.
     extra : mapping
         Fields that the format does not name ("options", "finish", "temperature", and "top_logprobs": for each token
         a list of [token, log-probability], the likeliest first).
@@ -271,7 +272,7 @@ class Side:
     extra: Mapping[str, JSON] = field(default_factory=dict)
 
     def generation(self) -> Generation | None:
-        """The draft as signals read it; None where no text was recorded."""
+        """The draft in the form that signals read; None if no text was recorded."""
         if self.text is None:
             return None
         return Generation(
@@ -287,11 +288,11 @@ class Side:
         )
 
     def further(self) -> tuple[Generation, ...]:
-        """The samples as signals read them, in the order they were drawn."""
+        """The samples in the form that signals read, in the order in which they were drawn."""
         return tuple(sample.generation(model=self.model) for sample in self.samples)
 
     def to_dict(self, *, samples: bool = True) -> dict[str, JSON]:
-        """JSON form; without `samples` for a cloud, which has none."""
+        """JSON form; `samples=False` for a cloud, which has none."""
         drawn: list[JSON] = [sample.to_dict() for sample in self.samples]
         return {
             "model": self.model,
@@ -310,7 +311,7 @@ class Side:
 
 
 def billed(counted: Mapping[str, JSON] | None) -> Usage | None:
-    """Recorded usage as tokens; None where the generated ones were not counted."""
+    """Convert recorded usage to tokens; None if the generated tokens were not counted."""
     if counted is None:
         return None
     sent, made = (optional_number(counted.get(key), key) for key in ("input_tokens", "output_tokens"))
@@ -325,17 +326,20 @@ class Row:
     ----------
     id, dataset : str
     prompt : str or None
-        The prompt, where it was one text.
+        The prompt, if it was a single text.
     messages : tuple of mapping or None
-        The conversation, where it was one, as recorded.
+        The conversation, if it was one.
     reference : JSON
         The right answer, if one is known.
     edge : Side
     cloud : Side or None
     signals : mapping of str to float or None
         Uncertainty by signal; higher is less reliable. None where it could not be measured.
+    measured_by : mapping of str to JSON
+        The signal with its settings, in the form of policy files, for columns whose name alone does not determine it: a
+        fitted policy then measures the same on new calls.
     extra : mapping
-        Fields that the format does not name.
+        Fields that the format does not name ("context": see the attribute).
     """
 
     id: str
@@ -346,20 +350,43 @@ class Row:
     edge: Side
     cloud: Side | None = None
     signals: Mapping[str, float | None] = field(default_factory=dict)
+    measured_by: Mapping[str, JSON] = field(default_factory=dict)
     extra: Mapping[str, JSON] = field(default_factory=dict)
 
     @property
+    def context(self) -> Context | None:
+        """What was retrieved for the question, if the prompt came with a context.
+
+        Raises
+        ------
+        RecordError
+            Passages that are not texts, or scores that are not one number each.
+        """
+        given = optional_fields(self.extra.get("context"), "context")
+        if given is None:
+            return None
+        passages = optional_texts(given.get("passages"), "context.passages") or ()
+        scores = optional_numbers(given.get("scores"), "context.scores")
+        if scores is not None and len(scores) != len(passages):
+            raise refused("context.scores", len(scores), f"{len(passages)} numbers, one of each passage")
+        return Context(passages=passages, scores=scores)
+
+    @property
     def question(self) -> str:
-        """What was asked: the prompt, else the last user message, else the empty text."""
+        """The question: the one that came with a context, else the prompt, else the last user message, else ""."""
+        context = self.extra.get("context")
+        apart = context.get("question") if isinstance(context, dict) else None
+        if isinstance(apart, str):
+            return apart
         if self.prompt is not None:
             return self.prompt
         for message in reversed(self.messages or ()):
-            if message.get("role") == "user" and (said := content_of(message)) is not None:
-                return said
+            if message.get("role") == "user" and (content := content_of(message)) is not None:
+                return content
         return ""
 
     def to_dict(self) -> dict[str, JSON]:
-        """JSON form, in the format's order."""
+        """JSON form, in the order of the format."""
         return {
             "id": self.id,
             "dataset": self.dataset,
@@ -369,6 +396,7 @@ class Row:
             "edge": self.edge.to_dict(),
             "cloud": None if self.cloud is None else self.cloud.to_dict(samples=False),
             "signals": dict(self.signals),
+            **({"measured_by": dict(self.measured_by)} if self.measured_by else {}),
             **self.extra,
         }
 
@@ -389,7 +417,10 @@ _SIDE = (
     *("model", "text", "logprobs", "tokens", "answer", "quality", "usage", "latency_s", "cost_usd"),
     *("samples", "error"),
 )
-_ROW = ("id", "dataset", "prompt", "messages", "reference", "edge", "cloud", "signals")
+_ROW = (
+    *("id", "dataset", "prompt", "messages", "reference", "edge", "cloud", "signals"),
+    "measured_by",
+)
 _GZIP = b"\x1f\x8b"
 
 
@@ -420,17 +451,18 @@ def row_from_dict(data: JSON) -> Row:
         edge=_side(fields(row.get("edge"), "edge"), "edge"),
         cloud=None if cloud is None else _side(cloud, "cloud"),
         signals={name: optional_number(value, f"signals.{name}") for name, value in signals.items()},
+        measured_by=optional_fields(row.get("measured_by"), "measured_by") or {},
         extra=unknown(row, _ROW),
     )
 
 
 def _id(value: JSON) -> str:
-    """The id of a row: many data sets count theirs."""
+    """The id of a row, which many data sets give as an integer."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else text(value, "id")
 
 
 def content_of(message: Mapping[str, JSON]) -> str | None:
-    """The text of a recorded message, whose content may be a list of parts; None where it is not text alone.
+    """Return the text of a recorded message, whose content may be a list of parts; None if it is not text alone.
 
     Examples
     --------
@@ -480,7 +512,7 @@ def _sample(value: JSON, where: str) -> RecordedSample:
 
 
 def _finite(number: str) -> float:
-    """A JSON number that a float holds."""
+    """A JSON number that a float can hold."""
     value = float(number)
     if math.isinf(value):
         msg = f"{number} is larger than any number that can be recorded: expected one below 1.8e308"
@@ -489,19 +521,19 @@ def _finite(number: str) -> float:
 
 
 def _no_number(constant: str) -> NoReturn:
-    msg = f"{constant} is no JSON number: expected a finite number or null"
+    msg = f"{constant} is not a JSON number: expected a finite number or null"
     raise RecordError(msg)
 
 
 def read_rows(path: str | os.PathLike[str], *, recorded: bool = True) -> Iterator[Row]:
-    """Read a recorded run, row by row, without holding all of it.
+    """Read a recorded run row by row, without holding all of it in memory.
 
     Parameters
     ----------
     path : path-like
-        JSON lines in UTF-8, plain or gzip (recognised by content, not by name). Empty lines are skipped.
+        JSON lines in UTF-8, plain or gzip, told apart by content, not by name. Empty lines are skipped.
     recorded : bool
-        False also takes rows without "edge": prompts that are still to be answered.
+        False also accepts rows without "edge": prompts that are still to be answered.
 
     Yields
     ------
@@ -510,7 +542,7 @@ def read_rows(path: str | os.PathLike[str], *, recorded: bool = True) -> Iterato
     Raises
     ------
     RecordError
-        The file cannot be read, a line is no row, or an id stands twice: what is counted twice is promised too much. The message
+        The file cannot be read, a line is not a row, or an id occurs twice: a promise would count its row twice. The message
         holds the line's number, from 1.
 
     Examples
@@ -533,7 +565,7 @@ def read_rows(path: str | os.PathLike[str], *, recorded: bool = True) -> Iterato
                         data if recorded or not isinstance(data, dict) else {"edge": {}, **data}
                     )
                     if (first := line_of.setdefault(row.id, at)) != at:
-                        msg = f"the id {row.id!r} stands in line {first} already: expected one row per id"
+                        msg = f"the id {row.id!r} is in line {first} already: expected one row per id"
                         raise RecordError(msg)
                     yield row
     except RecordError as error:
@@ -566,32 +598,32 @@ def _line(row: Row) -> bytes:
 
 
 def append_row(path: str | os.PathLike[str], row: Row) -> None:
-    """Add one row at the end of a file, which is created if it is not there.
+    """Append one row to a file, which is created if needed.
 
     Parameters
     ----------
     path : path-like
-        A name that ends in ".gz" gets one gzip member a row: far larger than `write_rows` makes it.
+        For a name that ends in ".gz", each row becomes a gzip member of its own: far larger than what `write_rows` writes.
     row : Row
 
     Raises
     ------
     RecordError
-        The row holds what JSON cannot (an infinity); nothing is written.
+        The row holds a value that JSON cannot hold, such as an infinity; nothing is written.
     """
     path, line = Path(path), _line(row)
-    # One write: a kill between two would leave a torn line far more often.
+    # In one write: a process that is killed between two writes leaves an incomplete line.
     with path.open("ab") as file:
         file.write(gzip.compress(line, mtime=0) if path.suffix == ".gz" else line)
 
 
 def write_rows(path: str | os.PathLike[str], rows: Iterable[Row]) -> int:
-    """Write a whole run; a file of that name is replaced only once all rows are written.
+    """Write a whole run; an existing file is replaced only once all rows are written.
 
     Parameters
     ----------
     path : path-like
-        Packed with gzip where the name ends in ".gz". Equal rows give equal bytes.
+        Compressed with gzip if the name ends in ".gz". Equal rows give equal bytes.
     rows : iterable of Row
         May be `read_rows` of the same path.
 
@@ -603,7 +635,7 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[Row]) -> int:
     Raises
     ------
     RecordError
-        A row holds what JSON cannot (an infinity); `path` stays as it was.
+        A row holds a value that JSON cannot hold, such as an infinity; `path` stays as it was.
     """
     path, count = Path(path), 0
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -613,7 +645,7 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[Row]) -> int:
             for row in rows:
                 out.write(_line(row))
                 count += 1
-        # A temporary file is readable by its owner only, which the run need not be.
+        # Only its owner may read a temporary file; a run keeps the mode that its file had.
         unfinished.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
         unfinished.replace(path)
     finally:

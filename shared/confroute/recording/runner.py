@@ -1,4 +1,4 @@
-"""Recording: one prompt to one row, with the edge's answers, the cloud's and every signal asked for."""
+"""Recording: from one prompt to one row, with the answers of edge and cloud and the chosen signals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from confroute.signals.base import max_top_logprobs
 from confroute.signals.option_probability import letter_logprobs
 from confroute.types import JSON, Generation, Message
 
-# They hold for every row: kept in each of them, a run of a thousand rows would be a thousand times the same error.
+# These errors hold for every row: kept per row, they would fill a run of a thousand rows with one error.
 _SET_UP = (MissingExtraError, ModelError, PolicyError)
 States = Callable[[str, npt.NDArray[np.float32]], str]
 
@@ -44,20 +44,22 @@ class Recorder:
     ----------
     edge : TextModel
     cloud : TextModel or None
-        None keeps what the input rows say of a cloud.
+        None keeps the cloud's answers that the input rows hold.
     samples : int
         Further answers of the edge, at `temperature`.
     temperature : float
     signals : mapping of str to callable
-        By name, what makes the signal for n samples; what they ask for is asked of the edge.
+        By column, the function that makes the signal for n samples; the edge answers its asks.
+    members : mapping of str to TextModel
+        Further models, by the names under which an `Ensemble` among the signals asks them.
     top_logprobs : int or None
-        Alternatives a token that the draft is asked for, and that its row then holds; None for as many as `signals` read.
+        Alternatives per token to request with the draft and to keep in the row; None for as many as `signals` read.
     hidden : tuple of int
-        Layers whose hidden states behind the prompt are kept, by `states`.
+        Layers whose hidden states at the end of the prompt are kept by `states`.
     states : callable or None
-        Keeps the hidden states of one id and returns where.
+        Stores the hidden states of one id and returns where.
     kind : {"auto", "number", "date", "option", "text"}
-        What the answers are compared by, as a policy's signals have it; never read off the reference, which a new call lacks.
+        By what answers are compared, as in the signals of a policy; the reference does not decide it, since a new call has none.
     system : str or None
         A system message before every prompt.
     edge_price, cloud_price : Price or None
@@ -68,6 +70,7 @@ class Recorder:
     samples: int = 0
     temperature: float = 1.0
     signals: Mapping[str, Build] = field(default_factory=lambda: SIGNALS)
+    members: Mapping[str, TextModel] = field(default_factory=dict)
     top_logprobs: int | None = None
     hidden: tuple[int, ...] = ()
     states: States | None = None
@@ -79,7 +82,7 @@ class Recorder:
     _fallback: LogprobFallback = field(default_factory=LogprobFallback, init=False, repr=False, compare=False)
 
     def row(self, given: Row) -> Row:
-        """Record one prompt; failures of a model stand in the row's `error`.
+        """Record one prompt; a model that fails leaves its error in the row.
 
         Raises
         ------
@@ -90,19 +93,19 @@ class Recorder:
         """
         messages = messages_of(given, self.system)
         with prompt_caching():
-            asks = _RowAsks(ask=self._ask("edge", self.edge, messages))
+            asks = _RowAsks(ask=self._ask({"edge": self.edge, **self.members}, messages))
             edge = self._edge(given, messages, asks)
             kind: dict[str, JSON] = {**given.extra, KIND: self.kind}
             row = replace(given, edge=edge, cloud=self._cloud(given, messages), extra=kind)
             if edge.error is None:
-                row = with_signals(row, signals=self.signals, work=asks.evidence)
+                row = with_signals(row, signals=self.signals, work=asks.evidence, messages=messages)
                 row = self._with_states(row, asks)
         extra: dict[str, JSON] = {**row.extra, "latency_s": dict(asks.latency_s)}
         return replace(row, extra={**extra, **({"unmeasured": dict(asks.errors)} if asks.errors else {})})
 
-    def _ask(self, tier: str, model: TextModel, messages: tuple[Message, ...]) -> Executor:
-        host = TextHost(model, messages, facts_of(model))
-        return Executor(call=Dispatcher(models={tier: host}, fallback=self._fallback).call, limits={})
+    def _ask(self, models: Mapping[str, TextModel], messages: tuple[Message, ...]) -> Executor:
+        hosts = {name: TextHost(model, messages, facts_of(model)) for name, model in models.items()}
+        return Executor(call=Dispatcher(models=hosts, fallback=self._fallback).call, limits={})
 
     def _edge(self, given: Row, messages: tuple[Message, ...], asks: _RowAsks) -> Side:
         side = Side(model=self.edge.name)
@@ -132,7 +135,7 @@ class Recorder:
     def _cloud(self, given: Row, messages: tuple[Message, ...]) -> Side | None:
         if self.cloud is None:
             return given.cloud
-        ask = self._ask("cloud", self.cloud, messages)
+        ask = self._ask({"cloud": self.cloud}, messages)
         try:
             answer = ask(Final(tier="cloud")).generations[0]
         except _SET_UP:
@@ -155,7 +158,7 @@ class Recorder:
 
 @dataclass(slots=True, kw_only=True)
 class _RowAsks:
-    """The edge's asks of one row: each different one is done once and timed."""
+    """The asks of one row: each distinct one is done once, and timed."""
 
     ask: Callable[[Ask], Evidence]
     latency_s: dict[str, float] = field(default_factory=dict)
@@ -163,7 +166,7 @@ class _RowAsks:
     done: dict[Ask, Evidence] = field(default_factory=dict)
 
     def answers(self, ask: Draft | Sample) -> list[Generation]:
-        """Answers, at least one."""
+        """Get at least one answer."""
         found = self._timed(ask).generations
         if not found:
             msg = f"{type(ask).__name__.lower()}: the model returned no answer"
@@ -171,7 +174,7 @@ class _RowAsks:
         return list(found)
 
     def evidence(self, ask: Ask) -> Evidence:
-        """Evidence of a signal's ask; whatever fails makes the signal unavailable, with the reason kept."""
+        """Get the evidence that a signal asks for; a failure makes the signal unavailable and keeps the reason."""
         try:
             return self._timed(ask)
         except _SET_UP:
@@ -220,14 +223,14 @@ def _answered(given: Row, answer: Generation, model: str, price: Price | None, k
 
 
 def _numbers(logprobs: tuple[float, ...] | None) -> tuple[float, ...] | None:
-    """None where one is no finite number: JSON cannot hold it, and no signal would take the others."""
+    """The log-probabilities, or None if one is not finite: JSON cannot hold it, and signals would refuse the rest."""
     return None if logprobs is None or not all(map(math.isfinite, logprobs)) else logprobs
 
 
 def _alternatives(answer: Generation) -> dict[str, JSON]:
     if not answer.top_logprobs:
         return {}
-    # A probability of 0 comes as minus infinity from some servers, which JSON cannot hold.
+    # Some servers send minus infinity for a probability of 0, which JSON cannot hold.
     return {
         TOP_LOGPROBS: [
             [[token, round(nats, 6)] for token, nats in top if nats > -math.inf]
@@ -246,10 +249,10 @@ def _sample(given: Row, drawn: Generation, kind: Kind = "auto") -> RecordedSampl
 
 
 def recorded(rows: Iterable[Row], recorder: Recorder, *, concurrency: int = 1) -> Iterator[Row]:
-    """Record rows, `concurrency` at a time, in the order in which they end.
+    """Record rows, `concurrency` at a time, and yield each as soon as it is done.
 
-    What was begun is ended before an error of set-up leaves this; no more than `concurrency` rows are begun at once,
-    so whoever stops asks stops the calls.
+    Rows in progress are finished before an error is raised. Rows are started one by one as others end, so a caller that
+    stops iterating stops the calls.
     """
     if concurrency == 1:
         yield from map(recorder.row, rows)

@@ -1,81 +1,219 @@
-"""Signals measured offline, from what a run recorded: no model is called."""
+"""Signals of recorded rows: measured offline, stored with what measured them, and made again for new calls."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import TypeAlias
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from confroute.asks import Ask, Evidence, Sample
 from confroute.decision import Measurement
-from confroute.errors import SignalUnavailableError
+from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.flow import drive
 from confroute.recording.extraction import kind_of_row, with_kind
 from confroute.recording.rows import Row
-from confroute.signals.alphabet_size import AlphabetSize
+from confroute.registry import (
+    Entry,
+    columns,
+    entries,
+    entry_of,
+    from_expression,
+    from_plain,
+    not_recorded,
+    to_plain,
+)
 from confroute.signals.answers import option_in
 from confroute.signals.base import Case, Signal
-from confroute.signals.cocoa import Cocoa
-from confroute.signals.consistency import SelfConsistency
-from confroute.signals.coverage_entropy import CoverageEntropy
-from confroute.signals.graph import Degree, Eccentricity, EigenvalueSum, KernelEntropy
-from confroute.signals.logprob import TokenLogprob
+from confroute.signals.ensemble import STATISTICS as OF_ENSEMBLES
+from confroute.signals.ensemble import Ensemble
+from confroute.signals.mc_dropout import STATISTICS as OF_DROPOUT
+from confroute.signals.mc_dropout import McDropout
 from confroute.signals.option_probability import OptionProbability, option_doubt
-from confroute.signals.semantic_entropy import SemanticEntropy
-from confroute.signals.token_entropy import TokenEntropy
-from confroute.signals.token_margin import TokenMargin
-from confroute.types import JSON, Tier
+from confroute.types import JSON, Message, Tier
+
+if TYPE_CHECKING:
+    pass
 
 Work: TypeAlias = Callable[[Ask], Evidence]
 Build: TypeAlias = Callable[[int], Signal]
 
 OPTION = OptionProbability().name
 # Sampling signals refuse fewer than 2; a row with fewer then answers too few of their asks.
-_LEAST_SAMPLES = 2
-
-SIGNALS: Mapping[str, Build] = {
-    "token_logprob.mean": lambda _n: TokenLogprob(),
-    "token_logprob.max": lambda _n: TokenLogprob(statistic="max"),
-    "token_logprob.sum": lambda _n: TokenLogprob(statistic="sum"),
-    "token_logprob.q50": lambda _n: TokenLogprob(statistic="quantile", quantile=0.5),
-    "token_logprob.q75": lambda _n: TokenLogprob(statistic="quantile", quantile=0.75),
-    "token_logprob.q90": lambda _n: TokenLogprob(statistic="quantile", quantile=0.9),
-    "token_logprob.answer": lambda _n: TokenLogprob(span="answer"),
-    "token_entropy": lambda _n: TokenEntropy(),
-    "token_margin": lambda _n: TokenMargin(),
-    OPTION: lambda _n: OptionProbability(),
-    "self_consistency": lambda n: SelfConsistency(n=n, step=n),
-    "semantic_entropy": lambda n: SemanticEntropy(n=n, step=n),
-    "semantic_entropy.probability": lambda n: SemanticEntropy(n=n, step=n, weighting="probability"),
-    "coverage_entropy": lambda n: CoverageEntropy(n=n),
-    "alphabet_size": lambda n: AlphabetSize(n=n),
-    "kernel_entropy": lambda n: KernelEntropy(n=n),
-    "degree": lambda n: Degree(n=n),
-    "eccentricity": lambda n: Eccentricity(n=n),
-    "eigenvalues": lambda n: EigenvalueSum(n=n),
-    "cocoa": lambda n: Cocoa(n=n),
-}
-"""What can be measured offline, by name: each entry makes the signal for rows of n samples."""
+LEAST_SAMPLES = 2
+# COLUMN=EXPRESSION; without a column an expression has its "=" in brackets only.
+_NAMED = re.compile(r"\s*([^()=\s]+)\s*=\s*(.+)", re.DOTALL)
 
 
-def measured(row: Row, signal: Signal, *, work: Work | None = None) -> Measurement | None:
+class _Columns(Mapping[str, Build]):
+    """The columns of the registry as it is now, so that a signal that is registered later is included."""
+
+    def __getitem__(self, name: str) -> Build:
+        return partial(columns()[name].column, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(columns())
+
+    def __len__(self) -> int:
+        return len(columns())
+
+
+SIGNALS: Mapping[str, Build] = _Columns()
+"""Every column that can be measured offline, with the function that makes its signal for n samples."""
+
+
+def builds_of(names: Iterable[str]) -> dict[str, Build]:
+    """Read the arguments of ``confroute record --signals``.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Each is a column of the registry such as "token_logprob.mean", a signal with its settings such as ``PTrue()``, whose
+        column is named after the signal, or COLUMN=SIGNAL. Settings that count samples are replaced by the number of
+        recorded samples.
+
+    Raises
+    ------
+    PolicyError
+        None of these, an object that is not a signal, or a column twice.
+
+    Examples
+    --------
+    >>> made = builds_of(
+    ...     ["degree", "PTrue()", "meanings=SemanticEntropy(equivalence=SameEmbedding(cosine=0.8))"]
+    ... )
+    >>> [(name, build(3).name) for name, build in made.items()]
+    [('degree', 'degree'), ('p_true', 'p_true'), ('meanings', 'semantic_entropy')]
+    """
+    made: dict[str, Build] = {}
+    for text in names:
+        column, build = _build_of(text)
+        if column in made:
+            msg = f"--signals holds two signals for the column {column!r}: give one another name, as NAME={text}"
+            raise PolicyError(msg)
+        made[column] = build
+    return made
+
+
+def _build_of(text: str) -> tuple[str, Build]:
+    if text in SIGNALS:
+        return text, SIGNALS[text]
+    named = _NAMED.fullmatch(text)
+    expression = named[2] if named else text
+    if "(" not in expression:
+        msg = f"--signals {text}: expected names of {', '.join(SIGNALS)}, or a signal with its settings, such as 'PTrue()'"
+        raise PolicyError(msg)
+    signal = from_expression(expression)
+    if not isinstance(signal, Signal):
+        msg = f"--signals {text}: a {type(signal).__name__} is not a signal"
+        raise PolicyError(msg)
+    return (named[1] if named else signal.name), partial(_for_samples, signal)
+
+
+def _for_samples(signal: Any, samples: int) -> Signal:
+    entry = entry_of(signal)
+    counts = dict.fromkeys(entry.per_samples if entry else (), samples)
+    made: Signal = replace(signal, **counts)
+    return made
+
+
+def dropout_builds(passes: int, rates: Iterable[float]) -> dict[str, Build]:
+    """Make every statistic of Monte Carlo dropout at these rates, as ``mc_dropout@RATE.STATISTIC``; none for 0 passes."""
+    if not passes:
+        return {}
+    return {
+        f"mc_dropout@{rate:g}.{statistic}": _always(McDropout(passes=passes, rate=rate, statistic=statistic))
+        for rate in rates
+        for statistic in OF_DROPOUT
+    }
+
+
+def ensemble_builds(members: Sequence[str]) -> dict[str, Build]:
+    """Make every statistic of an ensemble of these members, as ``ensemble.STATISTIC``; none without members."""
+    if not members:
+        return {}
+    return {
+        f"ensemble.{statistic}": _always(Ensemble(members=tuple(members), statistic=statistic))
+        for statistic in OF_ENSEMBLES
+    }
+
+
+def _always(signal: Signal) -> Build:
+    """Make the same signal for any number of samples."""
+    return lambda _samples: signal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownSignal:
+    """A signal of the registry, described in words.
+
+    Attributes
+    ----------
+    name : str
+        Name of its class.
+    needs : str
+        The evidence that it reads.
+    values : str
+        Range and unit of its uncertainty.
+    recorded : str
+        Its columns in recorded runs, or the option that records it, or the reason why it is not recorded.
+    """
+
+    name: str
+    needs: str
+    values: str
+    recorded: str
+
+
+def known_signals() -> list[KnownSignal]:
+    """Describe every registered signal, cheapest first, for ``confroute signals --list`` and the documentation."""
+    return [
+        KnownSignal(
+            name=entry.name, needs=entry.needs, values=_values_of(entry), recorded=_recorded_as(entry)
+        )
+        for entry in entries("signal")
+    ]
+
+
+def _values_of(entry: Entry) -> str:
+    if entry.why_not:
+        return "-"
+    span = entry.known(**entry.example).range
+    ends = f"{span.low:g} or more" if math.isinf(span.high) else f"{span.low:g} to {span.high:g}"
+    return f"{ends}, {span.unit}"
+
+
+def _recorded_as(entry: Entry) -> str:
+    if entry.columns:
+        return ", ".join(f"`{name}`" for name in entry.columns)
+    return entry.recorded or f"no: {not_recorded(entry)}"
+
+
+def measured(
+    row: Row, signal: Signal, *, work: Work | None = None, messages: tuple[Message, ...] = ()
+) -> Measurement | None:
     """Measure one signal on a recorded row.
 
     Parameters
     ----------
     row : Row
     signal : Signal
-        Its asks for samples are answered from the row's, whatever temperature they were drawn at.
+        If it asks for samples of the edge, it gets those of the row, at whatever temperature they were drawn.
     work : callable, optional
-        Answers asks for embeddings and entailment; without it a signal that needs them is not measured.
+        Answers all other asks; without it, a signal that asks for anything else is not measured.
+    messages : tuple of Message
+        The conversation as it was sent, for signals that show it to the edge again.
 
     Returns
     -------
     Measurement or None
-        None where the row does not hold the evidence. Never a low uncertainty instead.
+        None if the row does not hold the evidence. Never a low uncertainty instead.
 
     Examples
     --------
+    >>> from confroute import SelfConsistency, TokenLogprob
     >>> from confroute.recording import RecordedSample, Side
     >>> drawn = tuple(RecordedSample(text=text) for text in ("7", "8"))
     >>> row = Row(id="a", prompt="How many?", edge=Side(text="7", samples=drawn))
@@ -86,7 +224,7 @@ def measured(row: Row, signal: Signal, *, work: Work | None = None) -> Measureme
     if draft is None or row.edge.error is not None:
         return None
     tier = Tier(name="edge", model=row.edge.model or "edge")
-    case = Case(tier=tier, question=row.question, draft=draft)
+    case = Case(tier=tier, question=row.question, draft=draft, context=row.context, messages=messages)
     try:
         return drive(signal.measure(case), lambda ask: _evidence(ask, row, work))
     except SignalUnavailableError:
@@ -94,7 +232,7 @@ def measured(row: Row, signal: Signal, *, work: Work | None = None) -> Measureme
 
 
 def _evidence(ask: Ask, row: Row, work: Work | None) -> Evidence:
-    if isinstance(ask, Sample):
+    if isinstance(ask, Sample) and ask.tier == "edge":
         return Evidence(generations=row.edge.further()[ask.drawn : ask.drawn + ask.n])
     if work is None:
         raise SignalUnavailableError("the recorded run does not hold what was asked for")
@@ -107,24 +245,27 @@ def with_signals(
     signals: Mapping[str, Build] = SIGNALS,
     samples: int | None = None,
     work: Work | None = None,
+    messages: tuple[Message, ...] = (),
 ) -> Row:
-    """The row with every signal that its evidence allows; recorded values are kept.
+    """Add every signal to a row for which it holds the evidence; recorded values are kept.
 
     Parameters
     ----------
     row : Row
     signals : mapping of str to callable
-        By name, what makes the signal for n samples.
+        By column, the function that makes the signal for n samples.
     samples : int, optional
-        Use the first so many, 2 or more; rows with fewer are not measured by sampling signals. By default all that
-        a row holds: a run should then hold equally many on every row, since entropies of different n do not compare.
-    work : callable, optional
+        Use this many samples, 2 or more; on rows with fewer, sampling signals are not measured. By default all samples of
+        the row are used: every row of a run should then hold the same number, since entropies of different n do not
+        compare.
+    work, messages
         See `measured`.
 
     Returns
     -------
     Row
-        `signals` holds None where a signal could not be measured.
+        In `signals`, None marks a signal that could not be measured. `measured_by` holds each signal that is not the one
+        that the registry knows by the column's name.
 
     Examples
     --------
@@ -134,24 +275,147 @@ def with_signals(
     >>> found["token_logprob.mean"], found["option_probability"], found["self_consistency"]
     (0.5, 0.0, None)
     """
-    n = max(_LEAST_SAMPLES, len(row.edge.samples) if samples is None else samples)
-    kind = kind_of_row(row) or "auto"
-    found: dict[str, float | None] = {}
+    n = max(LEAST_SAMPLES, len(row.edge.samples) if samples is None else samples)
+    values: dict[str, float | None] = {}
+    measured_by, kind = dict(row.measured_by), kind_of_row(row) or "auto"
     for name, build in signals.items():
         if row.signals.get(name) is not None:
-            found[name] = row.signals[name]
+            values[name] = row.signals[name]
             continue
-        measurement = measured(row, with_kind(build(n), kind), work=work)
-        found[name] = None if measurement is None else measurement.uncertainty
+        signal = with_kind(_drawn_at(build(n), temperature_of(row)), kind)
+        measurement = measured(row, signal, work=work, messages=messages)
+        values[name] = None if measurement is None else measurement.uncertainty
+        if measurement is not None and (settings := _settings_of(name, signal, n)) is not None:
+            measured_by[name] = settings
     of_all = _option(row)
     if OPTION in signals and of_all is not None:
-        found[OPTION] = of_all  # of every letter, where the alternatives may lack some
-    recorded = {name: value for name, value in row.signals.items() if value is not None or name not in found}
-    return replace(row, signals={**found, **recorded})
+        values[OPTION] = of_all  # from every letter, where the alternatives may lack some
+    recorded = {name: value for name, value in row.signals.items() if value is not None or name not in values}
+    return replace(row, signals={**values, **recorded}, measured_by=measured_by)
+
+
+def _settings_of(name: str, signal: Signal, samples: int) -> JSON:
+    """The signal in the form of policy files; None if its column determines it, or if no file can hold it."""
+    entry = columns().get(name)
+    if entry is not None and _same_measure(entry.column(name, samples), signal):
+        return None
+    try:
+        plain: JSON = to_plain(signal)
+    except PolicyError:
+        # Its class is not registered: its values can only be replayed, and a fit will say so.
+        return None
+    return plain
+
+
+def temperature_of(row: Row) -> float | None:
+    """The temperature at which a row's samples were drawn; None if it was not recorded."""
+    found = row.edge.extra.get("temperature")
+    return float(found) if isinstance(found, (int, float)) and found > 0 else None
+
+
+def _drawn_at(signal: Any, temperature: float | None) -> Signal:
+    """Give a sampling signal the temperature at which the recorded samples were drawn."""
+    entry = entry_of(signal)
+    if temperature is not None and entry is not None and entry.per_samples:
+        signal = replace(signal, temperature=temperature)
+    made: Signal = signal
+    return made
+
+
+def _stepwise(signal: Any) -> Signal:
+    """Let a signal draw one sample at a time, which changes its cost but not what it measures."""
+    steps = {"step": 1} if any(one.name == "step" for one in fields(signal)) else {}
+    made: Signal = replace(signal, **steps)
+    return made
+
+
+def _same_measure(first: Any, second: Any) -> bool:
+    """Whether two signals are equal, but for how their samples are drawn."""
+    if type(first) is not type(second):
+        return False
+    drawing = {one.name for one in fields(first)} & {"step", "temperature"}
+    same: bool = replace(first, **{name: getattr(second, name) for name in drawing}) == second
+    return same
+
+
+def live_signals(rows: Sequence[Row], *, samples: int) -> dict[str, Signal | str]:
+    """Find, for each recorded column, the signal that measures it on new calls.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+    samples : int
+        Number of samples from which the columns were measured.
+
+    Returns
+    -------
+    dict of str to Signal or str
+        Sampling signals draw one sample at a time, at the temperature of the recorded samples. A text instead of a signal
+        is the reason why a column can only be replayed.
+
+    Examples
+    --------
+    >>> from confroute.recording import Side
+    >>> row = Row(id="a", edge=Side(text="7"), signals={"token_entropy": 0.5, "mine": 0.1})
+    >>> live_signals([row], samples=0)
+    {'token_entropy': TokenEntropy(...), 'mine': 'no signal is known that measures it on new calls'}
+    """
+    settings: dict[str, list[JSON]] = {}
+    for row in rows:
+        for name, plain in row.measured_by.items():
+            if plain not in settings.setdefault(name, []):
+                settings[name].append(plain)
+    temperatures = {temperature_of(row) for row in rows if row.edge.samples}
+    temperature = temperatures.pop() if len(temperatures) == 1 else None
+    names = dict.fromkeys(name for row in rows for name in row.signals)
+    return {name: _live(name, settings.get(name, []), samples, temperature) for name in names}
+
+
+def _live(name: str, settings: Sequence[JSON], samples: int, temperature: float | None) -> Signal | str:
+    if len(settings) > 1:
+        return "its rows were measured with different settings"
+    if settings:
+        try:
+            return _stepwise(from_plain(settings[0]))
+        except PolicyError as error:
+            return f"the signal that measured it cannot be made here ({error})"
+    if name not in columns():
+        return "no signal is known that measures it on new calls"
+    count = max(LEAST_SAMPLES, samples)
+    return _stepwise(_drawn_at(columns()[name].column(name, count), temperature))
+
+
+def column_of(signal: Signal, row: Row | None = None) -> str:
+    """Find the column of recorded rows that holds a signal; the signal's own name if there is none.
+
+    Examples
+    --------
+    >>> from confroute import TokenLogprob
+    >>> column_of(TokenLogprob(statistic="max"))
+    'token_logprob.max'
+    """
+    if row is not None and row.measured_by and entry_of(signal) is not None:
+        for name, plain in row.measured_by.items():
+            if _is_made_by(signal, plain):
+                return name
+    count = getattr(signal, "n", LEAST_SAMPLES)
+    known = (
+        name
+        for name, entry in columns().items()
+        if entry.known is type(signal) and _same_measure(entry.column(name, count), signal)
+    )
+    return next(known, signal.name)
+
+
+def _is_made_by(signal: Signal, plain: JSON) -> bool:
+    entry = entry_of(signal)
+    if entry is None or not isinstance(plain, dict) or plain.get("class") != entry.name:
+        return False
+    return _same_measure(from_plain(plain), signal)
 
 
 def _option(row: Row) -> float | None:
-    """From every option's log-probability as the first token; None where that token was not the chosen one."""
+    """The uncertainty from every option's log-probability as the first token; None if that token was not the answer."""
     options, chosen = row.edge.extra.get("options"), row.edge.answer
     if not isinstance(options, dict) or not isinstance(chosen, str) or row.edge.error is not None:
         return None

@@ -9,6 +9,7 @@ from typing import Literal
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.base import Case, Range
 from confroute.signals.retrieval import cosines
 from confroute.types import JSON
@@ -80,10 +81,27 @@ _ABSTENTION = re.compile(
 _APOSTROPHE = chr(0x2019)
 # An abstention comes at the start; further on, the same words belong to an answer.
 MOST_WORDS = 60
+_CLAUSE = re.compile(
+    r"(?<=[.!?])\s+|\n+|;\s|\s[-\u2013\u2014]\s|,?\s+\b(?:but|yet|although|though|however|while|whereas|nevertheless)\b,?\s*"
+    r"|(?:,|\band|\bso)\s+(?=(?:i\s+(?:believe|think|guess|assume|suspect)|my\s+(?:best\s+)?guess)\b)",
+    re.IGNORECASE,
+)
+# What goes with an abstention and claims nothing: an apology, an offer, a question, what the source is about instead.
+_BESIDE = re.compile(
+    rf"""
+      ^(?:i(?:\ am|'m)|we(?:\ are|'re))?\ ?(?:very\ |so\ |really\ )?sorry\b | ^(?:my\ )?apolog | ^unfortunately\W*$
+    | ^(?:please|if\ you|if\ there|would\ you|could\ you|do\ you|can\ you|let\ me\ know|feel\ free)\b
+    | ^(?:i\ (?:recommend|suggest|would)|you\ (?:may|might|could|can|should)|for\ (?:more|further|this|that))\b
+      .*\b(?:ask|check|consult|contact|look|provid\w*|refer|see|shar\w*|visit)\b
+    | ^(?:it|they|this|these|that|(?:the|this|these)\ (?:\w+\ )?{_SOURCE})\ (?:\w+\ )?(?:only|just|merely|solely)\b
+    | \?$
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 def abstains(text: str, phrases: tuple[str, ...] = ()) -> bool:
-    """Whether an answer says that it cannot be given from what was provided.
+    """Whether an answer says that it cannot be given from what was provided, and does not give one all the same.
 
     Parameters
     ----------
@@ -98,15 +116,33 @@ def abstains(text: str, phrases: tuple[str, ...] = ()) -> bool:
     (True, True)
     >>> abstains("Paris."), abstains("No ferry runs on Sundays."), abstains("Tickets do not include lunch.")
     (False, False, False)
+    >>> abstains("The context does not mention the captain. However, it is Erik Hansen.")
+    False
     >>> abstains("KEINE ANGABE", phrases=("keine angabe",))
     True
     """
-    if any(re.search(phrase, text, re.IGNORECASE) for phrase in phrases):
-        return True
+    custom = re.compile("|".join(f"(?:{phrase})" for phrase in phrases), re.IGNORECASE) if phrases else None
+    if custom is not None and custom.search(text):
+        # The prompt's own words may be several clauses.
+        text = custom.sub("empty response", text)
     plain = text.replace(_APOSTROPHE, "'").replace("n't", " not").replace("cannot", "can not")
-    return _ABSTENTION.search(" ".join(plain.split()[:MOST_WORDS])) is not None
+    if _ABSTENTION.search(" ".join(plain.split()[:MOST_WORDS])) is None:
+        return False
+    return not any(_claims(" ".join(clause.split())) for clause in _CLAUSE.split(plain) if clause)
 
 
+def _claims(clause: str) -> bool:
+    """Whether a clause beside an abstention says something of its own: one that neither abstains nor is a courtesy."""
+    if _ABSTENTION.search(clause) or _BESIDE.search(clause.strip(" ,:*")):
+        return False
+    return re.match(r"\W*(?:yes|no)\b", clause, re.IGNORECASE) is not None or bool(content_words(clause))
+
+
+@register(
+    kind="signal",
+    needs="retrieved passages, a draft that finds nothing there",
+    columns={"context_lacks": {}},
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextLacks:
     """Doubt about a draft's claim that the context lacks the answer; in [0, 1], higher means less reliable.

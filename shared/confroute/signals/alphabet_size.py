@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
-from confroute.signals.base import Case, Range, draw_samples, sample_texts
+from confroute.registry import register
+from confroute.signals.base import Case, Range, answer_texts, draw_samples, given_answers
 from confroute.signals.clusters import Clusters
 from confroute.signals.equivalence import Equivalence, SameText
-from confroute.signals.graph import SampleGraph, soft_count
+from confroute.signals.graph import DIGITS, SampleGraph, soft_count
 from confroute.signals.similarity import pairwise_similarities
 
 
@@ -38,6 +39,12 @@ def alphabet_size(counts: Sequence[int], spectral: float) -> float:
     return spectral if single == n else max(len(counts) * n / (n - single), spectral)
 
 
+@register(
+    kind="signal",
+    needs="samples, an equivalence and a similarity",
+    columns={"alphabet_size": {}},
+    per_samples=("n",),
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlphabetSize(SampleGraph):
     """Estimated number of meanings that the model could give; 1 or more, 1 where all samples agree.
@@ -75,13 +82,15 @@ class AlphabetSize(SampleGraph):
             The tier cannot sample.
         """
         drawn = yield from draw_samples(case, self.n, temperature=self.temperature)
-        texts = sample_texts(drawn, case.tier.model)
-        clusters = Clusters(question=case.question, equivalence=self.equivalence)
+        texts, given = answer_texts(case, drawn), given_answers([case.draft, *drawn])
+        clusters = Clusters(question=case.question, equivalence=self.equivalence, given=given)
         yield from clusters.extend(texts)
-        similarities = yield from pairwise_similarities(case.question, texts, self.similarity)
+        similarities = yield from pairwise_similarities(case.question, texts, self.similarity, given=given)
         return Measurement(
             signal=self.name,
-            uncertainty=max(1.0, alphabet_size(clusters.counts, soft_count(similarities.matrix))),
+            uncertainty=max(
+                1.0, round(alphabet_size(clusters.counts, soft_count(similarities.matrix)), DIGITS)
+            ),
             details={
                 "drawn": len(drawn),
                 "of": self.n,

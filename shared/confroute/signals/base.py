@@ -9,11 +9,13 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from confroute.asks import AskGenerator, Sample
 from confroute.decision import Measurement
 from confroute.errors import SignalUnavailableError
+from confroute.registry import register
 from confroute.types import Context, Generation, Message, Tier
 
 Settled: TypeAlias = Callable[[float, float], bool]
 
 
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
     """The values that an uncertainty can take, and their unit.
@@ -102,6 +104,22 @@ def max_top_logprobs(signals: Iterable[Signal]) -> int:
     A signal that reads alternatives states how many in an attribute `top_logprobs`; most signals have none.
     """
     return max((getattr(signal, "top_logprobs", 0) for signal in signals), default=0)
+
+
+def answer_texts(case: Case, samples: Sequence[Generation]) -> list[str]:
+    """The texts to compare of a draft and its samples, the draft's first: it is an answer of the same model, and costs nothing more.
+
+    Raises
+    ------
+    SignalUnavailableError
+        See `sample_texts`.
+    """
+    return [case.draft.answer or case.draft.text, *sample_texts(samples, case.tier.model)]
+
+
+def given_answers(generations: Iterable[Generation]) -> set[str]:
+    """Those of the texts to compare that came in canonical form (`Generation.answer`)."""
+    return {generation.answer for generation in generations if generation.answer}
 
 
 def sample_texts(generations: Sequence[Generation], model: str) -> list[str]:

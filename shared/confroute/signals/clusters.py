@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from confroute.asks import AskGenerator
+from confroute.decision import without_noise
 from confroute.signals.answers import normalised
 from confroute.signals.equivalence import Equivalence, PairwiseEquivalence, settled_by_text
 
@@ -20,11 +21,12 @@ class Clusters:
     A cluster's representative is its first answer, so later answers never regroup earlier ones: that makes early stopping
     exact. An answer with the text, number or option of an earlier one joins its cluster; any other joins the first cluster
     whose representative means the same. Whether answers arrive one by one or together changes how many are compared at a
-    time, not the groups.
+    time, not the groups. Answers in `given` came in canonical form: see `settled_by_text`.
     """
 
     question: str
     equivalence: Equivalence
+    given: set[str] = field(default_factory=set)
     labels: list[int] = field(default_factory=list)
     representatives: list[str] = field(default_factory=list)
     pairs: int = 0
@@ -54,10 +56,11 @@ class Clusters:
 
     def _first_equal(self, text: str, earlier: Sequence[str]) -> str:
         """The first earlier text that means the same without asking a model, or the text itself."""
-        first = self._keys.setdefault(normalised(text), text)
-        if first != text:
-            return first
-        return next((other for other in earlier if settled_by_text(self.question, other, text)), text)
+        if text not in self.given:
+            first = self._keys.setdefault(normalised(text), text)
+            if first != text:
+                return first
+        return next((other for other in earlier if self._settled(other, text)), text)
 
     def _assign(self, text: str) -> AskGenerator[None]:
         """Compare one answer with all representatives at once."""
@@ -113,7 +116,10 @@ class Clusters:
         return candidates, pairs
 
     def _needs_model(self, first: str, second: str) -> bool:
-        return settled_by_text(self.question, first, second) is None
+        return self._settled(first, second) is None
+
+    def _settled(self, first: str, second: str) -> bool | None:
+        return settled_by_text(self.question, first, second, given=self.given)
 
     def _start_cluster(self, text: str) -> None:
         self._label[text] = len(self.representatives)
@@ -144,8 +150,9 @@ def normalised_entropy(weights: Sequence[float], n: int) -> float:
         return 0.0
     if len(weights) == n and len(set(weights)) == 1:
         return 1.0
-    p = np.asarray(weights, dtype=np.float64) / math.fsum(weights)
-    return float(min(1.0, max(0.0, -(p * np.log(p)).sum() / math.log(n))))
+    # Their order must not change the sum.
+    p = np.asarray(sorted(weights), dtype=np.float64) / math.fsum(weights)
+    return without_noise(float(min(1.0, max(0.0, -(p * np.log(p)).sum() / math.log(n)))))
 
 
 def bounds(counts: Sequence[int], n: int) -> tuple[float, float]:

@@ -7,13 +7,20 @@ from typing import Literal
 
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
-from confroute.signals.base import Case, Range, draw_samples
+from confroute.registry import register
+from confroute.signals.base import Case, Range, draw_samples, given_answers
 from confroute.signals.graph import SampleGraph
 from confroute.signals.logprob import token_nll
 from confroute.signals.similarity import pairwise_similarities
-from confroute.signals.tokens import check_one_of, draft_logprobs
+from confroute.signals.tokens import check_one_of, draft_tokens
 
 
+@register(
+    kind="signal",
+    needs="samples, a similarity, log-probabilities",
+    columns={"cocoa": {}},
+    per_samples=("n",),
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cocoa(SampleGraph):
     """Negative log-probability of the draft times its mean dissimilarity to the samples, in nats; 0 or more.
@@ -54,10 +61,12 @@ class Cocoa(SampleGraph):
         SignalUnavailableError
             No log-probabilities, or the tier cannot sample.
         """
-        nll = token_nll(draft_logprobs(case))[self.statistic]
+        nll = token_nll(draft_tokens(case).counted)[self.statistic]
         drawn = yield from draw_samples(case, self.n, temperature=self.temperature)
         texts = [answer.answer or answer.text for answer in (case.draft, *drawn)]
-        similarities = yield from pairwise_similarities(case.question, texts, self.similarity, first=True)
+        similarities = yield from pairwise_similarities(
+            case.question, texts, self.similarity, first=True, given=given_answers([case.draft, *drawn])
+        )
         dissimilarity = float(1.0 - similarities.matrix[0, 1:].mean())
         return Measurement(
             signal=self.name,

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.base import Case, Range, Signal, max_top_logprobs
 from confroute.stats.isotonic import MonotoneInterpolator
 from confroute.types import JSON
@@ -20,6 +21,7 @@ _SLOPE = 0.01
 Span: TypeAlias = "tuple[float, float] | None"
 
 
+@register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """One of the combined signals.
@@ -38,6 +40,7 @@ class Member:
     rank: MonotoneInterpolator
 
 
+@register(kind="part", aliases=("Head",))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogisticCalibrator:
     """A logistic function of the members' ranks, calibrated by isotonic regression.
@@ -98,6 +101,11 @@ class LogisticCalibrator:
         return self.value(low), self.value(high)
 
 
+@register(
+    kind="signal",
+    needs="what its members need",
+    why_not="is fitted to recorded columns: `confroute fit --signal combined`",
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Combined:
     """A fitted combination of signals; made by `confroute.fitting.fit_combined`.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from confroute.asks import AskGenerator
-from confroute.decision import Measurement
+from confroute.decision import Measurement, without_noise
 from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.answers import Kind, answer_of
 from confroute.signals.base import Case, Range, draw_samples
 from confroute.signals.stopping import BetaBinomial
@@ -31,6 +32,9 @@ def check_sampling(n: int, temperature: float, step: int) -> None:
         raise PolicyError(msg)
 
 
+@register(
+    kind="signal", needs="samples, short answers", columns={"self_consistency": {}}, per_samples=("n", "step")
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelfConsistency:
     """Share of samples whose final answer is not the draft's; in [0, 1], higher means less reliable.
@@ -96,7 +100,8 @@ class SelfConsistency:
             generations = yield from draw_samples(case, drawn, temperature=self.temperature)
             answers = [answer_of(sample, case.question, kind=self.kind) for sample in generations]
             disagreeing = sum(other != answer for other in answers)
-            low, high = disagreeing / self.n, (disagreeing + self.n - drawn) / self.n
+            low = without_noise(disagreeing / self.n)
+            high = without_noise((disagreeing + self.n - drawn) / self.n)
             probable = self.stop and self.stop.probable_range(disagreeing, drawn, self.n, case.settled)
             if probable:
                 low, high = probable
@@ -105,5 +110,12 @@ class SelfConsistency:
         return Measurement(
             signal=self.name,
             uncertainty=min(max(share, low), high),
-            details={"drawn": drawn, "of": self.n, "low": low, "high": high, "distinct": len(set(answers))},
+            details={
+                "drawn": drawn,
+                "of": self.n,
+                "low": low,
+                "high": high,
+                "distinct": len(set(answers)),
+                **({} if self.stop is None else {"prior": self.stop.source}),
+            },
         )

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
-from confroute.signals.base import Case, Range, draw_samples, sample_texts
+from confroute.registry import register
+from confroute.signals.base import Case, Range, answer_texts, draw_samples, given_answers
 from confroute.signals.clusters import Clusters
 from confroute.signals.consistency import check_sampling
 from confroute.signals.equivalence import Equivalence, SameText
@@ -37,13 +38,16 @@ def chao_shen(counts: Sequence[int]) -> float:
     single = min(sum(count == 1 for count in counts), n - 1)
     coverage = 1.0 - single / n
     total = 0.0
-    for count in counts:
+    for count in sorted(counts):
         p = coverage * count / n
         if p < 1.0:
             total -= p * math.log(p) / (1.0 - (1.0 - p) ** n)
     return total
 
 
+@register(
+    kind="signal", needs="samples, an equivalence", columns={"coverage_entropy": {}}, per_samples=("n",)
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoverageEntropy:
     """Semantic entropy corrected for meanings not drawn, in nats; 0 or more, 0 for one meaning.
@@ -59,7 +63,7 @@ class CoverageEntropy:
 
     Notes
     -----
-    The plain estimate from few samples is too low: 10 samples cannot give more than log(10). See `chao_shen`.
+    The plain estimate from few answers is too low: 10 answers cannot give more than log(10). The draft is one of them. See `chao_shen`.
     """
 
     n: int = 5
@@ -88,8 +92,9 @@ class CoverageEntropy:
             The tier cannot sample.
         """
         drawn = yield from draw_samples(case, self.n, temperature=self.temperature)
-        clusters = Clusters(question=case.question, equivalence=self.equivalence)
-        yield from clusters.extend(sample_texts(drawn, case.tier.model))
+        given = given_answers([case.draft, *drawn])
+        clusters = Clusters(question=case.question, equivalence=self.equivalence, given=given)
+        yield from clusters.extend(answer_texts(case, drawn))
         return Measurement(
             signal=self.name,
             uncertainty=chao_shen(clusters.counts),

@@ -13,6 +13,7 @@ import numpy as np
 from confroute.asks import AskGenerator, Draft, Evidence, Gather, Sample, Score
 from confroute.decision import Measurement
 from confroute.errors import MissingExtraError, ModelError, PolicyError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.answers import Kind, answer_of
 from confroute.signals.base import Case, Range
 from confroute.types import JSON, Generation
@@ -68,6 +69,12 @@ def _entropy(shares: Iterable[float]) -> float:
     return max(0.0, -math.fsum(p * math.log(p) for p in shares if p > 0))
 
 
+@register(
+    kind="signal",
+    needs="further models",
+    recorded="`--member NAME=MODEL` as `ensemble.STATISTIC`",
+    example={"members": ("q8",)},
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ensemble:
     """Disagreement of several models about the draft; 0 or more, higher means less reliable.

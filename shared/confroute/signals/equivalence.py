@@ -8,18 +8,22 @@ options are not.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from functools import partial
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from confroute.asks import AskGenerator, Embed, Entails, Evidence
 from confroute.errors import PolicyError
+from confroute.registry import register
 from confroute.signals.answers import final_answer, kind_of, normalised
 from confroute.types import Generation
 
+Embedding: TypeAlias = "str | Callable[[Sequence[str]], npt.ArrayLike]"
+DEFAULT_EMBEDDING = "all-minilm-l6-v2"
 _NEGATION = re.compile(r"\b(?:not|no|never|none|neither|nor|cannot|without)\b|n't\b", re.IGNORECASE)
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
 
@@ -62,8 +66,18 @@ class PairwiseEquivalence(Protocol):
         ...
 
 
-def settled_by_text(question: str, first: str, second: str) -> bool | None:
+def settled_by_text(
+    question: str, first: str, second: str, *, given: Collection[str] = frozenset()
+) -> bool | None:
     """Whether two answers mean the same, where their texts alone decide; None where a model must be asked.
+
+    Parameters
+    ----------
+    question, first, second : str
+    given : collection of str
+        Those answers that came in canonical form (`Generation.answer`). They are compared as they are, and an answer that came as
+        text by the number, option or short text in it, as self-consistency does. Where a question asks for text, a model may
+        still find that two of them mean the same, but for calls and structured values.
 
     Examples
     --------
@@ -75,11 +89,14 @@ def settled_by_text(question: str, first: str, second: str) -> bool | None:
     >>> settled_by_text("Who wrote it?", "It was Ada.", "Ada Lovelace did.") is None
     True
     """
-    if normalised(first) == normalised(second):
+    canonical = [text for text in (first, second) if text in given]
+    if not canonical and normalised(first) == normalised(second):
         return True
-    if kind_of(question) != "text":
-        a, b = final_answer(first, question), final_answer(second, question)
-        if a is not None and b is not None:
+    if canonical or kind_of(question) != "text":
+        a, b = (text if text in given else final_answer(text, question) for text in (first, second))
+        # Calls and structured values begin so.
+        exact = kind_of(question) != "text" or any(text.startswith(("[", "{")) for text in canonical)
+        if a == b is not None or (exact and (canonical or (a is not None and b is not None))):
             return a == b
     # Embeddings barely register a changed digit or a negation, either of which reverses the meaning.
     if sorted(_DIGITS.findall(first)) != sorted(_DIGITS.findall(second)):
@@ -100,9 +117,11 @@ def disagreement(question: str, edge: Generation, cloud: Generation) -> float:
     0.0
     """
     first, second = edge.answer or edge.text, cloud.answer or cloud.text
-    return 0.0 if settled_by_text(question, first, second) else 1.0
+    given = {answer for answer in (edge.answer, cloud.answer) if answer}
+    return 0.0 if settled_by_text(question, first, second, given=given) else 1.0
 
 
+@register(kind="equivalence")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SameText:
     """Answers are the same only if their texts, numbers or options agree; needs no model.
@@ -117,14 +136,16 @@ class SameText:
         return Match()
 
 
+@register(kind="equivalence")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SameEmbedding:
     """Answers are the same if their embeddings, with the question prepended, have at least this cosine similarity.
 
     Parameters
     ----------
-    model : str
-        A catalogue name, or the folder of an embedding model.
+    model : str or callable
+        A catalogue name or a folder of an embedding model, or a function from a list of texts to one vector each. A policy
+        file holds functions that are registered (`confroute.policy.register`).
     cosine : float in [-1, 1]
         With the question in both texts every cosine is high: two unrelated answers to one short question still reach
         about 0.6.
@@ -132,13 +153,14 @@ class SameEmbedding:
     Raises
     ------
     PolicyError
-        `cosine` outside [-1, 1].
+        `cosine` outside [-1, 1], or a model that is neither a name nor a function.
     """
 
-    model: str = "all-minilm-l6-v2"
+    model: Embedding = DEFAULT_EMBEDDING
     cosine: float = 0.9
 
     def __post_init__(self) -> None:
+        check_embedding(self.model)
         if not -1 <= self.cosine <= 1:
             msg = f"cosine is {self.cosine}: expected a number in [-1, 1]"
             raise PolicyError(msg)
@@ -146,12 +168,13 @@ class SameEmbedding:
     def match(self, question: str, representatives: Sequence[str], text: str) -> AskGenerator[Match]:
         """Compare embeddings, all in one ask."""
         texts = tuple(f"{question} {answer}" for answer in (text, *representatives))
-        evidence = yield Embed(texts=texts, model=self.model)
+        evidence = yield embedding_of(texts, self.model)
         vectors = numbers_of(evidence)
         near = np.flatnonzero(vectors[1:] @ vectors[0] >= self.cosine)
         return Match(index=int(near[0]) if near.size else None, pairs=len(representatives))
 
 
+@register(kind="equivalence")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SameEntailment:
     """Answers are the same if each entails the other, with the question prepended: Kuhn et al. (arXiv 2302.09664).
@@ -220,6 +243,38 @@ def _independent(indices: Sequence[int], pairs: Sequence[tuple[str, str]]) -> li
             independent.append(index)
         answers.add(pairs[index][1])
     return independent
+
+
+def check_embedding(model: object) -> None:
+    """Refuse what embeds no texts.
+
+    Raises
+    ------
+    PolicyError
+    """
+    if not isinstance(model, str) and not callable(model):
+        msg = f"model is {model!r}: expected the name or folder of an embedding model, or a function of a list of texts"
+        raise PolicyError(msg)
+
+
+def embedding_of(texts: tuple[str, ...], model: Embedding) -> Embed:
+    """The ask for unit vectors of some texts, by the model of a name or by a function."""
+    if isinstance(model, str):
+        return Embed(texts=texts, model=model)
+    name = getattr(model, "__qualname__", type(model).__qualname__)
+    return Embed(texts=texts, model=name, embed=partial(_unit_vectors, model))
+
+
+def _unit_vectors(
+    embed: Callable[[Sequence[str]], npt.ArrayLike], texts: Sequence[str]
+) -> npt.NDArray[np.float32]:
+    # Both hosts' embeddings refuse a tuple where they declare a list.
+    vectors = np.asarray(embed([*texts]), dtype=np.float32)
+    if vectors.ndim != 2 or len(vectors) != len(texts):
+        msg = f"the embedding function returned shape {vectors.shape} for {len(texts)} texts: expected one vector a text"
+        raise PolicyError(msg)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
 
 
 def numbers_of(evidence: Evidence) -> npt.NDArray[np.float32]:

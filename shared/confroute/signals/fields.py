@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
+
+from confroute.alignment import Spelling, spellings
 
 _SPACE = re.compile(r"\s*")
+_BEGIN = re.compile(r"[{\[]")
 _DECODER = json.JSONDecoder()
+_CALL = {"arguments", "name"}
 
 
 def field_logprobs(
-    tokens: Sequence[str] | None, logprobs: Sequence[float] | None
+    tokens: Sequence[str] | None, logprobs: Sequence[float] | None, answer: str
 ) -> dict[str, tuple[float, ...]]:
     """Collect the token log-probabilities of each value in an answer's JSON, by path.
 
@@ -20,38 +25,101 @@ def field_logprobs(
     Parameters
     ----------
     tokens, logprobs : sequence of equal length, or None
-        The model's output. There may be text before and after the JSON.
+        The model's output. Other text, reasoning and other JSON may stand around the answer's.
+    answer : str
+        What was validated, as JSON: a value, or a list of calls with "name" and "arguments". The output's JSON is the one
+        that holds its values, whatever types, names and defaults validation gave them, else the only one with its names.
 
     Returns
     -------
     dict
-        Natural logarithms by path, such as "city.name" or "tags[0]"; empty where there is no JSON, or where its tokens
-        are unknown.
+        Natural logarithms by path, such as "city.name" or "tags[0]"; of several calls that were written apart, each path begins
+        with the call's number. Empty where the output does not hold the whole answer, or where its tokens are unknown.
 
     Examples
     --------
-    >>> field_logprobs(['{"', "age", '": ', "4", "2", "}"], (-0.0, -0.1, -0.0, -0.7, -0.2, -0.0))
+    >>> tokens = ["{", "draft", "} ", '{"', "age", '": ', "4", "2", "}"]
+    >>> field_logprobs(tokens, (-0.0,) * 6 + (-0.7, -0.2, -0.0), '{"age": 42}')
     {'age': (-0.7, -0.2)}
     """
     if not tokens or not logprobs or len(tokens) != len(logprobs):
         return {}
-    text = "".join(tokens)
-    start = min((at for at in map(text.find, "{[") if at >= 0), default=-1)
-    if start < 0:
-        return {}
     try:
-        spans = dict(_spans(text, start, ""))
+        expected = json.loads(answer)
     except ValueError:
         return {}
-    logprobs_by_path: dict[str, list[float]] = {path: [] for path in spans}
-    position = 0
-    for token, value in zip(tokens, logprobs, strict=True):
-        end = position + len(token)
-        for path, (low, high) in spans.items():
-            if position < high and low < end:
-                logprobs_by_path[path].append(value)
-        position = end
-    return {path: tuple(values) for path, values in logprobs_by_path.items() if values}
+    return next((found for one in spellings(tokens) if (found := _fields(one, logprobs, expected))), {})
+
+
+def _fields(spelling: Spelling, logprobs: Sequence[float], expected: Any) -> dict[str, tuple[float, ...]]:
+    text = spelling.data.decode("utf-8", "surrogateescape")
+    chosen = _chosen([*_values(text)], expected)
+    found: dict[str, tuple[float, ...]] = {}
+    for number, start in enumerate(chosen):
+        for path, (low, high) in _spans(text, start, f"[{number}]" if len(chosen) > 1 else ""):
+            first, last = (len(text[:at].encode("utf-8", "surrogateescape")) for at in (low, high))
+            found[path] = tuple(logprobs[position] for position in spelling.tokens_within(first, last))
+    return found
+
+
+def _values(text: str) -> Iterator[tuple[int, Any]]:
+    """Each object and array in a text, outermost ones only, and where it begins."""
+    begin = _BEGIN.search(text)
+    while begin is not None:
+        try:
+            value, end = _DECODER.raw_decode(text, begin.start())
+        except ValueError:
+            end = begin.end()
+        except RecursionError:
+            return
+        else:
+            yield begin.start(), value
+        begin = _BEGIN.search(text, end)
+
+
+def _chosen(values: Sequence[tuple[int, Any]], expected: Any) -> list[int]:
+    """Where the expected value begins, or each of its calls; empty where any is missing or more than one might be meant."""
+    calls = isinstance(expected, list) and all(
+        isinstance(one, dict) and set(one) == _CALL for one in expected
+    )
+    count = len(expected) if calls else 1
+    known = set(_leaves(expected))
+    chosen: list[int] = []
+    # The last ones: models write drafts of their answer before it.
+    for start, value in reversed(values):
+        leaves = set(_leaves(value))
+        if count > 0 and leaves and leaves <= known:
+            chosen.insert(0, start)
+            count -= len(value) if calls and isinstance(value, list) else 1
+    if count == 0 and chosen:
+        return chosen
+    named = [start for start, value in values if _same_names(value, expected) and known & set(_leaves(value))]
+    return named if not chosen and len(named) == 1 else []
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """The values inside, in one form for those that validation turns into each other."""
+    if isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(inner)
+        return
+    text = value.strip().lower() if isinstance(value, str) else json.dumps(value)
+    try:
+        yield f"{float(text):.12g}"
+    except ValueError:
+        yield text
+
+
+def _same_names(value: Any, expected: Any) -> bool:
+    """Whether a value has the names of the expected one, or of its only call's arguments."""
+    if isinstance(expected, list) and len(expected) == 1 and isinstance(expected[0], dict):
+        (expected,) = expected
+    if not isinstance(value, dict) or not isinstance(expected, dict):
+        return False
+    inner = expected.get("arguments")
+    return any(
+        bool(value) and set(value) <= set(names) for names in (expected, inner) if isinstance(names, dict)
+    )
 
 
 def _skip_space(text: str, at: int) -> int:

@@ -11,22 +11,27 @@ import numpy as np
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
-from confroute.signals.base import Case, Range, draw_samples, sample_texts
+from confroute.registry import register
+from confroute.signals.base import Case, Range, answer_texts, draw_samples, given_answers
 from confroute.signals.consistency import check_sampling
 from confroute.signals.similarity import Matrix, Similarities, Similarity, WordOverlap, pairwise_similarities
 from confroute.types import JSON
+
+# Of values that are made of eigenvalues.
+DIGITS = 9
 
 
 def laplacian_spectrum(matrix: Matrix) -> tuple[Matrix, Matrix]:
     """Eigenvalues, ascending, and eigenvectors of the normalised Laplacian I - D^-1/2 W D^-1/2."""
     scale = 1.0 / np.sqrt(matrix.sum(axis=1))
     values, vectors = np.linalg.eigh(np.eye(len(matrix)) - matrix * scale[:, None] * scale[None, :])
-    return values, vectors
+    # Their noise would decide which of two equal eigenvalues lies below a cutoff.
+    return np.round(values, 12), vectors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleGraph:
-    """Base of the signals that draw n samples and measure how similar each two of them are.
+    """Base of the signals that draw n samples and measure how similar each two answers are, the draft and they.
 
     Parameters
     ----------
@@ -68,11 +73,15 @@ class SampleGraph:
             The tier cannot sample.
         """
         drawn = yield from draw_samples(case, self.n, temperature=self.temperature)
-        texts = sample_texts(drawn, case.tier.model)
-        similarities = yield from pairwise_similarities(case.question, texts, self.similarity)
+        similarities = yield from pairwise_similarities(
+            case.question,
+            answer_texts(case, drawn),
+            self.similarity,
+            given=given_answers([case.draft, *drawn]),
+        )
         details: Mapping[str, JSON] = {"drawn": len(drawn), "of": self.n, "pairs": similarities.pairs}
-        # An eigenvalue of exactly 0 is computed with a rounding error.
-        value = min(self.range.high, max(self.range.low, self.value(similarities)))
+        # Eigenvalues are computed with rounding errors, which would part equal values.
+        value = min(self.range.high, max(self.range.low, round(self.value(similarities), DIGITS)))
         return Measurement(signal=self.name, uncertainty=value, details=details)
 
 
@@ -89,6 +98,7 @@ def degree(matrix: Matrix) -> float:
     return float((m * m - matrix.sum()) / (m * (m - 1)))
 
 
+@register(kind="signal", needs="samples, a similarity", columns={"degree": {}}, per_samples=("n",))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Degree(SampleGraph):
     """Mean dissimilarity over all pairs of samples; in [0, 1], 0 where all mean the same.
@@ -124,9 +134,11 @@ def eccentricity(matrix: Matrix) -> float:
     values, vectors = laplacian_spectrum(matrix)
     kept = vectors[:, values < _EIGENVALUE_CUTOFF]
     centred = kept - kept.mean(axis=0)
-    return float(math.sqrt((centred**2).sum()) / math.sqrt(len(matrix) - 1))
+    # A root would turn noise of 1e-16 into one of 1e-8.
+    return math.sqrt(round(float((centred**2).sum()), 12)) / math.sqrt(len(matrix) - 1)
 
 
+@register(kind="signal", needs="samples, a similarity", columns={"eccentricity": {}}, per_samples=("n",))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Eccentricity(SampleGraph):
     """Spread of the samples in the spectral embedding of their similarities; in [0, 1].
@@ -160,6 +172,7 @@ def soft_count(matrix: Matrix) -> float:
     return float(np.maximum(0.0, 1.0 - values).sum())
 
 
+@register(kind="signal", needs="samples, a similarity", columns={"eigenvalues": {}}, per_samples=("n",))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EigenvalueSum(SampleGraph):
     """Soft count of the meanings among n samples, rescaled to [0, 1]: 0 for one meaning, 1 for n.
@@ -213,6 +226,7 @@ def kernel_entropy(matrix: Matrix, distinct: tuple[int, ...], *, time: float = 0
     return float(min(1.0, max(0.0, -(spectrum * np.log(spectrum)).sum() / math.log(n))))
 
 
+@register(kind="signal", needs="samples, a similarity", columns={"kernel_entropy": {}}, per_samples=("n",))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelEntropy(SampleGraph):
     """Entropy over meanings that may lie close to each other, in units of log(n); in [0, 1].

@@ -9,8 +9,9 @@ from typing import Literal, TypeAlias
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
+from confroute.registry import register
 from confroute.signals.base import Case, Range
-from confroute.signals.tokens import Span, check_one_of, draft_logprobs, token_positions
+from confroute.signals.tokens import Span, check_one_of, draft_tokens
 from confroute.types import JSON
 
 Statistic: TypeAlias = Literal["mean", "max", "quantile", "sum", "perplexity"]
@@ -62,6 +63,19 @@ def _quantile(ordered: list[float], share: float) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
 
 
+@register(
+    kind="signal",
+    needs="log-probabilities",
+    columns={
+        "token_logprob.mean": {},
+        "token_logprob.max": {"statistic": "max"},
+        "token_logprob.sum": {"statistic": "sum"},
+        "token_logprob.q50": {"statistic": "quantile", "quantile": 0.5},
+        "token_logprob.q75": {"statistic": "quantile", "quantile": 0.75},
+        "token_logprob.q90": {"statistic": "quantile", "quantile": 0.9},
+        "token_logprob.answer": {"span": "answer"},
+    },
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLogprob:
     """Negative log-probability of the draft's tokens, in nats; 0 or more, higher means less reliable.
@@ -131,9 +145,8 @@ class TokenLogprob:
             Log-probabilities are missing or invalid, or `span="answer"` and the draft holds no answer.
         """
         yield from ()  # a generator like every other signal, although it asks for nothing
-        logprobs = draft_logprobs(case)
-        positions = token_positions(case, self.span, len(logprobs))
-        stats = token_nll(tuple(logprobs[position] for position in positions), quantile=self.quantile)
+        counted = draft_tokens(case, self.span).counted
+        stats = token_nll(counted, quantile=self.quantile)
         fields = {
             path: self._value(token_nll(values, quantile=self.quantile))
             for path, values in case.draft.fields.items()
@@ -141,7 +154,7 @@ class TokenLogprob:
         details: dict[str, JSON] = {f"{name}_nats": round(value, 6) for name, value in stats.items()}
         details |= {
             "statistic": self.statistic,
-            "tokens": len(positions),
+            "tokens": len(counted),
             "cut_off": case.draft.finish == "length",
         }
         if fields:

@@ -13,6 +13,7 @@ import numpy as np
 from confroute.asks import AskGenerator, DropoutPasses, Floats, Layers, Score, dropout_fault
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.base import Case, Range
 from confroute.types import JSON
 
@@ -116,6 +117,11 @@ def _variance(values: Floats) -> Floats:
     return np.asarray(np.var(values - values[0], axis=0, ddof=1), dtype=np.float64)
 
 
+@register(
+    kind="signal",
+    needs="the edge's weights",
+    recorded="`--dropout PASSES` as `mc_dropout@RATE.STATISTIC`",
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McDropout:
     """Uncertainty of the draft under dropout of the edge model's features; 0 or more, higher means less reliable.

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from confroute.alignment import plain_token
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.answers import answer_of, options_in
 from confroute.signals.base import Case, Range
-from confroute.signals.tokens import draft_logprobs, top_alternatives
+from confroute.signals.tokens import draft_tokens, top_alternatives
 
 
 def letter_logprobs(alternatives: Iterable[tuple[str, float]], letters: Sequence[str]) -> dict[str, float]:
@@ -22,7 +24,7 @@ def letter_logprobs(alternatives: Iterable[tuple[str, float]], letters: Sequence
     Parameters
     ----------
     alternatives : iterable of (token, log-probability)
-        Different tokens at one position. "A" and " A" are mutually exclusive, so the probabilities of all spellings of a
+        Different tokens at one position. "A" and " A" (or its raw names, as "\u2581A") are mutually exclusive, so the probabilities of all spellings of a
         letter are added.
     letters : sequence of str
 
@@ -36,8 +38,9 @@ def letter_logprobs(alternatives: Iterable[tuple[str, float]], letters: Sequence
     """
     spellings: dict[str, list[float]] = {}
     for token, nats in alternatives:
-        if token.strip() in letters:
-            spellings.setdefault(token.strip(), []).append(nats)
+        letter = plain_token(token)
+        if letter in letters:
+            spellings.setdefault(letter, []).append(nats)
     return {letter: min(0.0, float(np.logaddexp.reduce(nats))) for letter, nats in spellings.items()}
 
 
@@ -76,6 +79,7 @@ def option_doubt(options: Mapping[str, float], chosen: str) -> float | None:
     return rest / (rest + shares[chosen])
 
 
+@register(kind="signal", needs="alternatives to the first token", columns={"option_probability": {}})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionProbability:
     """1 - probability of the chosen letter among a question's options; in [0, 1], higher means less reliable.
@@ -130,13 +134,13 @@ class OptionProbability:
         if not letters:
             raise SignalUnavailableError("the question lists no options")
         chosen = answer_of(case.draft, case.question, kind="option")
-        tokens = case.draft.tokens
-        if chosen not in letters or not tokens or tokens[0].strip() != chosen:
+        first, letter = self._first_token(case)
+        if chosen not in letters or plain_token(letter) != chosen:
             raise SignalUnavailableError("the draft's first token is not the letter of a listed option")
-        tops = top_alternatives(case, "all", 1, at_least=2)
+        tops = top_alternatives(case, (first,), at_least=2)
         top = list(tops.alternatives[0])
-        if all(text != tokens[0] for text, _ in top):
-            top.append((tokens[0], draft_logprobs(case)[0]))
+        if all(text != letter for text, _ in top):
+            top.append((letter, draft_tokens(case).logprobs[first]))
         options = letter_logprobs(top, letters)
         uncertainty = option_doubt(options, chosen)
         if uncertainty is None:
@@ -150,3 +154,12 @@ class OptionProbability:
             uncertainty=uncertainty,
             details={"options": len(letters), "missing": len(missing), "high": round(high, 6)},
         )
+
+    @staticmethod
+    def _first_token(case: Case) -> tuple[int, str]:
+        """Position and text of the answer's first token; no text where tokens have none."""
+        tokens = case.draft.tokens
+        if not tokens:
+            return 0, ""
+        first = draft_tokens(case).positions[0]
+        return first, tokens[first]

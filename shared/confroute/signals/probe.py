@@ -14,6 +14,7 @@ import numpy.typing as npt
 from confroute.asks import AskGenerator, Hidden
 from confroute.decision import Measurement
 from confroute.errors import MissingExtraError, PolicyError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.base import Case, Range
 
 Floats: TypeAlias = "npt.NDArray[np.float64]"
@@ -118,6 +119,12 @@ def _load_once(path: str) -> ProbeWeights:
     return ProbeWeights.load(path)
 
 
+@register(
+    kind="signal",
+    needs="the edge's weights, a fitted probe",
+    recorded="`--signals 'Probe(path=\"probe.safetensors\")'`",
+    example={"path": "probe.safetensors"},
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
     """Probability that the answer will be wrong, predicted from the edge's hidden states after the prompt; in (0, 1).

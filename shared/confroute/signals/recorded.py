@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.base import Case, Range
 
 
+@register(
+    kind="signal",
+    needs="nothing that a new call has",
+    why_not="stands for a recorded column that nothing measures on new calls",
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
     """Stands for a recorded column in a policy: it can be replayed, but not measured on a new call.

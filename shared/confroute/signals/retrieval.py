@@ -9,10 +9,16 @@ from typing import Literal
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.base import Case, Range
 from confroute.types import JSON
 
 
+@register(
+    kind="signal",
+    needs="retrieved passages with their scores",
+    columns={"retrieval_score": {}},
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrievalScore:
     """1 - cosine similarity of the retrieved passages; in [0, 2], higher means a worse match.

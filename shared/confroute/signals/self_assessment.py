@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from confroute.asks import AskGenerator, Prompt
 from confroute.decision import Measurement
 from confroute.errors import BadLogprobsError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.answers import without_reasoning
 from confroute.signals.base import Case, Range
 from confroute.signals.numbers import quantities
@@ -44,6 +45,11 @@ def assess(case: Case, question: str, *, top_logprobs: int, max_tokens: int) -> 
     return evidence.generations[0]
 
 
+@register(
+    kind="signal",
+    needs="a further call with log-probabilities",
+    recorded="`--signals 'PTrue()'`: asks the edge once more",
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PTrue:
     """1 - P(True): the probability that the edge, when asked, gives to its draft being false; in [0, 1].
@@ -172,6 +178,9 @@ def stated_confidence(text: str) -> float | None:
     return float(value / 100) if 0 <= value <= 100 else None
 
 
+@register(
+    kind="signal", needs="a further call", recorded="`--signals 'Verbalised()'`: asks the edge once more"
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verbalised:
     """1 - the confidence that the edge states in words; in [0, 1], higher means less reliable.

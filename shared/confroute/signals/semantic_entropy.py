@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
-from confroute.errors import BadLogprobsError, PolicyError, SignalUnavailableError
+from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.answers import normalised
-from confroute.signals.base import Case, Range, draw_samples, sample_texts
+from confroute.signals.base import Case, Range, answer_texts, draw_samples, given_answers
 from confroute.signals.clusters import Clusters, bounds, normalised_entropy
 from confroute.signals.consistency import check_sampling
 from confroute.signals.equivalence import Equivalence, Match, SameText
-from confroute.signals.stopping import EwensMixture
-from confroute.types import Generation, checked_logprobs
+from confroute.signals.stopping import MOST_ANSWERS, EwensMixture
+from confroute.signals.tokens import draft_tokens
+from confroute.types import JSON, Generation, checked_logprobs
 
 Weighting: TypeAlias = Literal["discrete", "probability"]
 
@@ -106,6 +108,12 @@ def _cluster_weights(clusters: Clusters, weights: Sequence[float] | None) -> lis
     return totals
 
 
+@register(
+    kind="signal",
+    needs="samples, an equivalence",
+    columns={"semantic_entropy": {}, "semantic_entropy.probability": {"weighting": "probability"}},
+    per_samples=("n", "step"),
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SemanticEntropy:
     """Entropy over the meanings of the edge's own samples, in units of log(n); in [0, 1], higher means less reliable.
@@ -113,7 +121,7 @@ class SemanticEntropy:
     Parameters
     ----------
     n : int
-        The largest number of samples, 2 or more.
+        The largest number of samples, 2 or more. The draft is one answer more.
     temperature : float
         Above 0.
     step : int
@@ -123,18 +131,19 @@ class SemanticEntropy:
     weighting : {"discrete", "probability"}
         Count answers, or weight each by its length-normalised probability (needs log-probabilities of the samples).
     stop : EwensMixture, optional
-        Stop, too, once the decision would change with a probability of at most its `eps`. Needs the discrete weighting.
+        Stop, too, once the decision would change with a probability of at most its `eps`. Needs the discrete weighting, and
+        at most 30 samples.
 
     Raises
     ------
     PolicyError
-        Numbers out of range, an unknown weighting, or `stop` with the probability weighting.
+        Numbers out of range, an unknown weighting, or `stop` with the probability weighting or with more samples.
 
     Notes
     -----
-    Farquhar et al. (Nature 630, 2024) and Kuhn et al. (arXiv 2302.09664). Deviations: the value is divided by
-    log(n), so it lies in [0, 1] for any n; each answer belongs to exactly one cluster; and sampling stops
-    when no completion can change the decision (`bounds`). With the probability weighting it never stops early, since a
+    Farquhar et al. (Nature 630, 2024) and Kuhn et al. (arXiv 2302.09664). Deviations: the draft is one of the
+    answers; the value is divided by the logarithm of their number, so it lies in [0, 1] for any n; each answer belongs to exactly
+    one cluster; and sampling stops when no completion can change the decision (`bounds`). With the probability weighting it never stops early, since a
     later answer may have any weight.
     """
 
@@ -152,6 +161,9 @@ class SemanticEntropy:
             raise PolicyError(msg)
         if self.stop is not None and self.weighting != "discrete":
             msg = "stop= and weighting='probability' exclude each other, since a later answer may have any weight: use weighting='discrete'"
+            raise PolicyError(msg)
+        if self.stop is not None and self.n >= MOST_ANSWERS:
+            msg = f"n is {self.n} with stop=: expected at most {MOST_ANSWERS - 1} samples, or none of stop="
             raise PolicyError(msg)
 
     @property
@@ -172,7 +184,9 @@ class SemanticEntropy:
         SignalUnavailableError
             The tier cannot sample, or the samples lack the log-probabilities to weight them by.
         """
-        clusters = Clusters(question=case.question, equivalence=self.equivalence)
+        clusters = Clusters(
+            question=case.question, equivalence=self.equivalence, given=given_answers([case.draft])
+        )
         low, high = 0.0, 1.0
         drawn: list[Generation] = []
         while len(drawn) < self.n and not (drawn and self._settled(case, low, high)):
@@ -180,24 +194,27 @@ class SemanticEntropy:
             drawn = yield from draw_samples(
                 case, min(self.n, known + self.step), temperature=self.temperature
             )
-            yield from clusters.extend(sample_texts(drawn, case.tier.model)[known:])
-            low, high = bounds(clusters.counts, self.n)
-            probable = self.stop and self.stop.probable_range(clusters.counts, self.n, case.settled)
+            clusters.given |= given_answers(drawn[known:])
+            yield from clusters.extend(answer_texts(case, drawn)[len(clusters.labels) :])
+            low, high = bounds(clusters.counts, self.n + 1)
+            probable = self.stop and self.stop.probable_range(clusters.counts, self.n + 1, case.settled)
             if probable:
                 low, high = probable
                 break
-        return self._measurement(clusters, drawn, low, high)
+        return self._measurement(case, clusters, drawn, low, high)
 
     def _settled(self, case: Case, low: float, high: float) -> bool:
         return self.weighting == "discrete" and case.settled(low, high)
 
     def _measurement(
-        self, clusters: Clusters, drawn: list[Generation], low: float, high: float
+        self, case: Case, clusters: Clusters, drawn: list[Generation], low: float, high: float
     ) -> Measurement:
-        weights = [_sample_weight(s) for s in drawn] if self.weighting == "probability" else None
-        value = normalised_entropy(_cluster_weights(clusters, weights), max(2, len(drawn)))
+        answers = [case.draft, *drawn]
+        weights = [_answer_weight(case, one) for one in answers] if self.weighting == "probability" else None
+        value = normalised_entropy(_cluster_weights(clusters, weights), len(answers))
         if weights is None:
             value = min(max(value, low), high)
+        prior: dict[str, JSON] = {} if self.stop is None else {"prior": self.stop.source}
         return Measurement(
             signal=self.name,
             uncertainty=value,
@@ -209,17 +226,16 @@ class SemanticEntropy:
                 "weighting": self.weighting,
                 "low": round(low, 6),
                 "high": round(high, 6),
+                **prior,
             },
         )
 
 
-def _sample_weight(sample: Generation) -> float:
+def _answer_weight(case: Case, answer: Generation) -> float:
+    # A provider bills all samples together.
+    own = replace(case, draft=replace(answer, usage=None))
     try:
-        logprobs = checked_logprobs(sample.logprobs)
-    except BadLogprobsError as error:
-        raise SignalUnavailableError(str(error)) from error
-    if logprobs is None:
-        raise SignalUnavailableError(
-            "samples without log-probabilities cannot be weighted by probability; use weighting='discrete'"
-        )
-    return _weight(logprobs)
+        return _weight(draft_tokens(own).counted)
+    except SignalUnavailableError as error:
+        msg = f"{error}: draft and samples cannot be weighted by probability; use weighting='discrete'"
+        raise SignalUnavailableError(msg) from error

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from confroute.asks import AskGenerator, Embed, Entails
+from confroute.asks import AskGenerator, Entails
+from confroute.registry import register
 from confroute.signals.answers import normalised
-from confroute.signals.equivalence import numbers_of, settled_by_text
+from confroute.signals.equivalence import (
+    DEFAULT_EMBEDDING,
+    Embedding,
+    check_embedding,
+    embedding_of,
+    numbers_of,
+    settled_by_text,
+)
 
 Pairs: TypeAlias = "tuple[tuple[str, str], ...]"
 Matrix: TypeAlias = "npt.NDArray[np.float64]"
@@ -26,6 +34,7 @@ class Similarity(Protocol):
         ...
 
 
+@register(kind="similarity")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WordOverlap:
     """Jaccard similarity of the answers' words: shared words over all words; needs no model."""
@@ -37,26 +46,31 @@ class WordOverlap:
         return [len(a & b) / len(a | b) if a | b else 1.0 for a, b in words]
 
 
+@register(kind="similarity")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingCosine:
     """Cosine similarity of the answers' embeddings; negative ones count as 0.
 
     Parameters
     ----------
-    model : str
-        A catalogue name, or the folder of an embedding model.
+    model : str or callable
+        As in `SameEmbedding`.
     """
 
-    model: str = "all-minilm-l6-v2"
+    model: Embedding = DEFAULT_EMBEDDING
+
+    def __post_init__(self) -> None:
+        check_embedding(self.model)
 
     def between(self, question: str, pairs: Pairs) -> AskGenerator[list[float]]:
         """Embed each text once, all in one ask."""
         texts = tuple(dict.fromkeys(text for pair in pairs for text in pair))
-        evidence = yield Embed(texts=texts, model=self.model)
+        evidence = yield embedding_of(texts, self.model)
         vectors = dict(zip(texts, numbers_of(evidence).astype(np.float64), strict=True))
         return [float(np.clip(vectors[a] @ vectors[b], 0.0, 1.0)) for a, b in pairs]
 
 
+@register(kind="similarity")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntailmentDegree:
     """Mean probability that each text entails the other, with the question prepended: Lin et al. (arXiv 2305.19187).
@@ -98,7 +112,12 @@ class Similarities:
 
 
 def pairwise_similarities(
-    question: str, answers: Sequence[str], similarity: Similarity, *, first: bool = False
+    question: str,
+    answers: Sequence[str],
+    similarity: Similarity,
+    *,
+    first: bool = False,
+    given: Collection[str] = frozenset(),
 ) -> AskGenerator[Similarities]:
     """Compare answers, each distinct one once; numbers, options and equal texts settle a pair before any model does.
 
@@ -109,8 +128,10 @@ def pairwise_similarities(
     similarity : Similarity
     first : bool
         Compare only the first answer with the others; the rest of the matrix stays 0.
+    given : collection of str
+        Answers in canonical form; see `settled_by_text`.
     """
-    keys = [normalised(answer) for answer in answers]
+    keys = [answer if answer in given else normalised(answer) for answer in answers]
     index_of = {key: index for index, key in enumerate(dict.fromkeys(keys))}
     texts = [answers[keys.index(key)] for key in index_of]
     matrix = np.eye(len(texts))
@@ -118,7 +139,7 @@ def pairwise_similarities(
     same = [*range(len(texts))]
     for i in range(1 if first else len(texts)):
         for j in range(i + 1, len(texts)):
-            verdict = settled_by_text(question, texts[i], texts[j])
+            verdict = settled_by_text(question, texts[i], texts[j], given=given)
             if verdict is None:
                 unclear.append((i, j))
             elif verdict:

@@ -7,18 +7,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from confroute.asks import AskGenerator, Embed, Entails
+from confroute.asks import AskGenerator, Entails
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.registry import register
 from confroute.signals.abstention import abstains, content_words, numbers, sentences
 from confroute.signals.base import Case, Range
-from confroute.signals.equivalence import numbers_of
+from confroute.signals.equivalence import DEFAULT_EMBEDDING, Embedding, embedding_of, numbers_of
 from confroute.types import JSON
 
 # Embedding more sentences of a long context would take longer than another draft.
 MAX_SENTENCES = 256
 
 
+@register(
+    kind="signal",
+    needs="retrieved passages",
+    columns={"context_support": {}},
+)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextSupport:
     """How little of an answer the retrieved passages support; in [0, 1], 0 where they support all of it.
@@ -32,8 +38,9 @@ class ContextSupport:
         "words" needs no model: the share of the claim's content words, without those of the question, that occur
         in the passages. "embedding" is the highest cosine with a sentence of the passages, "entailment" the highest
         probability that a passage entails the claim.
-    model : str, optional
-        The embedding model, by default "all-minilm-l6-v2", or the NLI model, which has no default.
+    model : str or callable, optional
+        Embedding model or function as in `SameEmbedding` ("all-minilm-l6-v2" if not given), or the name of an NLI model,
+        which has no default.
     statistic : {"mean", "min"}
         Over claims: with "min" the least supported claim decides.
 
@@ -68,7 +75,7 @@ class ContextSupport:
     """
 
     by: Literal["words", "embedding", "entailment"] = "words"
-    model: str | None = None
+    model: Embedding | None = None
     statistic: Literal["mean", "min"] = "mean"
 
     def __post_init__(self) -> None:
@@ -78,7 +85,7 @@ class ContextSupport:
         if self.statistic not in ("mean", "min"):
             msg = f"statistic is {self.statistic!r}: expected 'mean' or 'min'"
             raise PolicyError(msg)
-        if self.by == "entailment" and not self.model:
+        if self.by == "entailment" and not (isinstance(self.model, str) and self.model):
             msg = "by='entailment' without a model: pass the folder or hub name of an NLI model as model="
             raise PolicyError(msg)
 
@@ -106,7 +113,8 @@ class ContextSupport:
             raise SignalUnavailableError("nothing was retrieved")
         if abstains(case.draft.text):
             raise SignalUnavailableError("the draft gives no answer to support")
-        claims = [claim for claim in sentences(case.draft.text) if content_words(claim)]
+        # A sentence that says what the passages lack is not to be found in them.
+        claims = [one for one in sentences(case.draft.text) if content_words(one) and not abstains(one)]
         if self.by == "words":
             claims = [claim for claim in claims if content_words(claim) - content_words(case.question)]
         if not claims:
@@ -136,12 +144,11 @@ class ContextSupport:
             return [len(words & source) / len(words) for words in claimed]
         if self.by == "embedding":
             source_sentences = [part for passage in passages for part in sentences(passage)][:MAX_SENTENCES]
-            texts = (*claims, *source_sentences)
-            evidence = yield Embed(texts=texts, model=self.model or "all-minilm-l6-v2")
+            evidence = yield embedding_of((*claims, *source_sentences), self.model or DEFAULT_EMBEDDING)
             vectors = numbers_of(evidence)
             support = vectors[: len(claims)] @ vectors[len(claims) :].T
         else:
             pairs = tuple((passage, claim) for claim in claims for passage in passages)
-            evidence = yield Entails(pairs=pairs, model=self.model or "")
+            evidence = yield Entails(pairs=pairs, model=str(self.model))
             support = numbers_of(evidence).reshape(len(claims), len(passages))
         return [max(0.0, float(row.max())) for row in support]

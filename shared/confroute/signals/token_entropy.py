@@ -11,6 +11,7 @@ import numpy as np
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
+from confroute.registry import register
 from confroute.signals.base import Case, Range
 from confroute.signals.tokens import (
     Aggregation,
@@ -19,7 +20,7 @@ from confroute.signals.tokens import (
     TopAlternatives,
     aggregate,
     check_one_of,
-    draft_logprobs,
+    draft_tokens,
     top_alternatives,
 )
 
@@ -80,6 +81,7 @@ def _bounds(values: Floats, most: Floats, others: Floats) -> tuple[Floats, Float
     return low, np.maximum(low, high)
 
 
+@register(kind="signal", needs="alternatives per token", columns={"token_entropy": {}})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenEntropy:
     """Entropy of the next-token distribution over the draft's tokens, in nats; 0 or more.
@@ -140,11 +142,11 @@ class TokenEntropy:
             Alternatives are missing or invalid, or `span="answer"` and the draft holds no answer.
         """
         yield from ()  # a generator like every other signal, although it asks for nothing
-        drawn = draft_logprobs(case)
-        tops = top_alternatives(case, self.span, len(drawn), at_least=1)
+        drawn = draft_tokens(case, self.span)
+        tops = top_alternatives(case, drawn.positions, at_least=1)
         returned = np.arange(tops.values.shape[1]) < tops.counts[:, None]
         least = np.where(returned, tops.values, 0.0).min(axis=1)
-        unlisted = self._unlisted(case.draft.tokens, drawn, tops)
+        unlisted = self._unlisted(case.draft.tokens, drawn.logprobs, tops)
         others = self.vocabulary - tops.counts.astype(np.float64) - np.isfinite(unlisted)
         known = np.column_stack([tops.values, unlisted])
         lows, highs = _bounds(known, np.exp(np.minimum(0.0, least)), others)

@@ -9,6 +9,7 @@ import numpy as np
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError
+from confroute.registry import register
 from confroute.signals.base import Case, Range
 from confroute.signals.tokens import (
     Aggregation,
@@ -16,7 +17,7 @@ from confroute.signals.tokens import (
     Span,
     aggregate,
     check_one_of,
-    draft_logprobs,
+    draft_tokens,
     top_alternatives,
 )
 
@@ -38,6 +39,7 @@ def margins(values: Floats) -> Floats:
     return np.asarray(best[:, 1] - best[:, 0])
 
 
+@register(kind="signal", needs="two alternatives per token", columns={"token_margin": {}})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenMargin:
     """1 - margin between the two likeliest tokens, over the draft's tokens; in [0, 1], higher means less reliable.
@@ -92,7 +94,7 @@ class TokenMargin:
             Alternatives are missing, fewer than two or invalid, or `span="answer"` and the draft holds no answer.
         """
         yield from ()  # a generator like every other signal, although it asks for nothing
-        tops = top_alternatives(case, self.span, len(draft_logprobs(case)), at_least=2)
+        tops = top_alternatives(case, draft_tokens(case, self.span).positions, at_least=2)
         closeness = 1.0 - margins(tops.values)
         return Measurement(
             signal=self.name,

@@ -13,10 +13,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from confroute.alignment import align, without_reasoning
 from confroute.errors import BadLogprobsError, PolicyError, SignalUnavailableError
 from confroute.signals.answers import Kind, final_span
 from confroute.signals.base import Case
-from confroute.types import ROUNDING_NATS, Alternatives, checked_logprobs
+from confroute.types import ROUNDING_NATS, Alternatives, checked_logprobs, only_zeros
 
 Spans: TypeAlias = "tuple[tuple[int, int], ...]"
 Span: TypeAlias = Literal["all", "answer"]
@@ -102,53 +103,83 @@ def check_one_of(name: str, value: str, known: Sequence[str]) -> None:
         raise PolicyError(msg)
 
 
-def draft_logprobs(case: Case) -> tuple[float, ...]:
-    """The draft's log-probabilities, validated.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftTokens:
+    """The draft's log-probabilities, validated, and which of its tokens count.
+
+    Attributes
+    ----------
+    logprobs : tuple of float
+        Of every token that the provider scored.
+    positions : sequence of int
+        Of the tokens that count, in order; one or more.
+    """
+
+    logprobs: tuple[float, ...]
+    positions: Sequence[int]
+
+    @property
+    def counted(self) -> tuple[float, ...]:
+        """The log-probabilities of the tokens that count."""
+        return tuple(self.logprobs[position] for position in self.positions)
+
+
+def draft_tokens(case: Case, span: Span = "all") -> DraftTokens:
+    """Find the tokens of the draft's text, or of its final answer, with their log-probabilities.
+
+    Reasoning before the text and tokens past a stop string are left out: they say nothing about the text.
 
     Raises
     ------
     SignalUnavailableError
-        There are none, they are invalid, or they do not cover the whole draft.
+        There are no log-probabilities, they are invalid or all exactly 0, or do not cover the whole draft; or `span` is
+        "answer" and the tokens have no texts, or the draft holds no answer.
     """
+    tokens, logprobs = case.draft.tokens, case.draft.logprobs
+    if not tokens or len(tokens) != len(logprobs or ()):
+        logprobs = _validated(case, covered=False)
+        if span == "answer":
+            raise SignalUnavailableError(f"{case.tier.model} returned no token texts to find the answer in")
+        return DraftTokens(logprobs=logprobs, positions=range(len(logprobs)))
+    positions = _positions(case, tokens, span)
+    # Tokens that spell the text cover it, whatever else was billed.
+    logprobs = _validated(case, covered=positions is not None and not case.draft.fields)
+    if positions is None:
+        raise SignalUnavailableError(f"the tokens that {case.tier.model} returned do not spell its answer")
+    if not positions:
+        raise SignalUnavailableError("the draft's tokens hold no number, option, field or short answer")
+    return DraftTokens(logprobs=logprobs, positions=positions)
+
+
+def _positions(case: Case, tokens: tuple[str, ...], span: Span) -> Sequence[int] | None:
+    """Positions of the tokens that count; None where they do not spell the draft's text."""
+    spelt = "".join(tokens)
+    # A structured value may be written in other words than its tokens, in which its fields were found.
+    if case.draft.fields or spelt.strip() == without_reasoning(case.draft.text):
+        if span == "all":
+            return range(len(tokens))
+        return tokens_within(tokens, answer_spans(spelt, case.question))
+    found = align(tokens, case.draft.text)
+    if found is None or span == "all":
+        return None if found is None else found.tokens
+    return found.positions(answer_spans(found.answer, case.question))
+
+
+def _validated(case: Case, *, covered: bool) -> tuple[float, ...]:
     usage = case.draft.usage
     # Some servers do not count tokens and report 0.
-    counted = usage.output_tokens if usage and usage.output_tokens else None
+    billed = usage.output_tokens if usage and usage.output_tokens and not covered else None
     try:
-        logprobs = checked_logprobs(case.draft.logprobs, output_tokens=counted)
+        logprobs = checked_logprobs(case.draft.logprobs, output_tokens=billed)
     except BadLogprobsError as error:
         raise SignalUnavailableError(str(error)) from error
     if logprobs is None:
-        raise SignalUnavailableError(f"{case.tier.model} returned no log-probabilities")
-    # Fewer scores than counted tokens may be a missing end-of-turn token, or a missing last word of the answer.
-    if (counted is None or len(logprobs) < counted) and _spell_a_part(case.draft.tokens, case.draft.text):
-        msg = f"{case.tier.model} returned {len(logprobs)} log-probabilities, whose tokens spell only a part of its answer"
+        of = "" if case.draft.answer is None else " of the values in its answer"
+        raise SignalUnavailableError(f"{case.tier.model} returned no log-probabilities{of}")
+    if only_zeros(logprobs):
+        msg = f"{case.tier.model} returned {len(logprobs)} log-probabilities that are all exactly 0, as servers do that compute none"
         raise SignalUnavailableError(msg)
     return logprobs
-
-
-def _spell_a_part(tokens: tuple[str, ...] | None, text: str) -> bool:
-    """Whether the tokens spell a proper prefix or suffix of the text; they may add a stop string or a marker."""
-    spelled, whole = "".join(tokens or ()).strip(), text.strip()
-    return len(spelled) < len(whole) and bool(spelled) and whole.startswith(spelled) | whole.endswith(spelled)
-
-
-def token_positions(case: Case, span: Span, count: int) -> Sequence[int]:
-    """Positions of the draft's tokens that count: all of them, or those of its final answer.
-
-    Raises
-    ------
-    SignalUnavailableError
-        `span` is "answer", but the tokens have no texts, or their texts hold no answer.
-    """
-    if span == "all":
-        return range(count)
-    tokens = case.draft.tokens
-    if tokens is None or len(tokens) != count:
-        raise SignalUnavailableError(f"{case.tier.model} returned no token texts to find the answer in")
-    positions = tokens_within(tokens, answer_spans("".join(tokens), case.question))
-    if not positions:
-        raise SignalUnavailableError("the draft's tokens hold no number, option, field or short answer")
-    return positions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -173,28 +204,26 @@ class TopAlternatives:
     alternatives: tuple[Alternatives, ...]
 
 
-def top_alternatives(case: Case, span: Span, count: int, *, at_least: int) -> TopAlternatives:
+def top_alternatives(case: Case, positions: Sequence[int], *, at_least: int) -> TopAlternatives:
     """The alternatives to the draft's tokens that count, validated.
 
     Parameters
     ----------
     case : Case
-    span : {"all", "answer"}
-    count : int
-        Number of the draft's tokens.
+    positions : sequence of int
+        Of those tokens; see `draft_tokens`.
     at_least : int
         Number of alternatives that each token must have.
 
     Raises
     ------
     SignalUnavailableError
-        There are no alternatives, a token has too few, a log-probability is invalid, or `span` is "answer" and the draft
-        holds no answer.
+        There are no alternatives, a token has too few, or a log-probability is invalid.
     """
     tops = case.draft.top_logprobs
     if not tops:
         raise SignalUnavailableError(f"{case.tier.model} returned no alternatives to its tokens")
-    positions = tuple(at for at in token_positions(case, span, count) if at < len(tops))
+    positions = tuple(at for at in positions if at < len(tops))
     if not positions:
         raise SignalUnavailableError(f"{case.tier.model} returned no alternatives to the answer's tokens")
     selected = tops if positions == tuple(range(len(tops))) else tuple(tops[at] for at in positions)

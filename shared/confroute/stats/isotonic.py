@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from confroute.errors import PolicyError
+from confroute.registry import register
 from confroute.stats.arrays import Array, MetricError
 
 _FOLDS = 5
@@ -119,6 +120,7 @@ def crossfit_probability(
     return probability
 
 
+@register(kind="part", aliases=("Curve",))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonotoneInterpolator:
     """A function that never falls, linear between its knots and constant outside, for single numbers and policy files.

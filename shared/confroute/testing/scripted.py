@@ -289,7 +289,8 @@ def _pieces(reply: Reply, answer: Generation) -> Generator[Piece, None, None]:
     for position, token in enumerate(stream_tokens(reply)):
         part = token_at(answer, position)
         yield Piece(text=token, logprobs=part.logprobs or (), tokens=(token,), top_logprobs=part.top_logprobs)
-    yield Piece(text="", finish=answer.finish, usage=answer.usage)
+    finish = None if answer.finish == "unknown" else answer.finish
+    yield Piece(text="", finish=finish, usage=answer.usage)
 
 
 def _messages_for(ask: ModelAsk | StreamAsk, request: Request) -> tuple[Message, ...]:

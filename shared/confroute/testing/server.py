@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from confroute.testing import wire
@@ -16,6 +16,10 @@ class _ScriptHandler(wire.RequestHandler):
     served: ScriptedServer
 
     def respond(self, body: dict[str, Any]) -> None:
+        refusal = self.served.refuse(body) if self.served.refuse is not None else None
+        if refusal is not None:
+            self.send_json({"error": refusal[1]}, code=refusal[0])
+            return
         scripted = self.served.reply(body)
         if scripted is None:
             self.fail(404, f"no scripted model {body.get('model')!r}")
@@ -73,6 +77,8 @@ class ScriptedServer(wire.LoopbackServer):
         How long a scripted time-out keeps a request waiting at most; the client's own limit should be shorter.
     pause_s : float
         Seconds before each chunk of a stream except the first.
+    refuse : callable, optional
+        From a request to the status and the error object that it is refused with, or None to answer it.
 
     Attributes
     ----------
@@ -107,9 +113,11 @@ class ScriptedServer(wire.LoopbackServer):
         *,
         hold_s: float = 5.0,
         pause_s: float = 0.0,
+        refuse: Callable[[Mapping[str, Any]], tuple[int, Mapping[str, Any]] | None] | None = None,
     ) -> None:
         super().__init__()
         self.models = models
+        self.refuse = refuse
         self.hold_s = hold_s
         self.pause_s = pause_s
 
@@ -138,7 +146,7 @@ def _completion(body: Mapping[str, Any], answer: Generation) -> dict[str, Any]:
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": answer.text},
-        "finish_reason": answer.finish,
+        "finish_reason": wire.reason_of(answer.finish),
         "logprobs": wire.logprobs_of(body, answer.tokens or (), answer.logprobs, answer.top_logprobs),
     }
     return wire.completion(body, [choice], answer.usage or Usage())

@@ -156,7 +156,7 @@ def delta(
     logprobs: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The JSON of one event of a streamed answer."""
-    choice = {"index": 0, "delta": content, "finish_reason": finish, "logprobs": logprobs}
+    choice = {"index": 0, "delta": content, "finish_reason": reason_of(finish), "logprobs": logprobs}
     return {**base(body, "chat.completion.chunk"), "choices": [choice]}
 
 
@@ -165,13 +165,23 @@ def usage_delta(body: Mapping[str, Any], usage: Usage) -> dict[str, Any]:
     return {**base(body, "chat.completion.chunk"), "choices": [], "usage": usage_of(usage)}
 
 
-def usage_of(usage: Usage) -> dict[str, int]:
+def reason_of(finish: str | None) -> str | None:
+    """What a server writes of the end of an answer; nothing of one that it does not know."""
+    return None if finish == "unknown" else finish
+
+
+def usage_of(usage: Usage) -> dict[str, Any]:
     """The JSON of a usage, with OpenAI's names."""
-    return {
+    counts: dict[str, Any] = {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.total_tokens,
     }
+    if usage.cached_tokens:
+        counts["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    if usage.reasoning_tokens:
+        counts["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    return counts
 
 
 def logprobs_of(

@@ -105,7 +105,9 @@ def _zone(measured: Measurement, grey: tuple[float, float]) -> str:
 def _steps(decision: Decision) -> str:
     rows = [
         (
-            step.kind + (f" x {step.n}" if step.n > 1 else ""),
+            step.kind
+            + (f" x {step.n}" if step.n > 1 else "")
+            + (f" ({step.cache_hits} cached)" if step.cache_hits else ""),
             step.tier or "",
             step.model or "",
             step.usage.input_tokens if step.usage else None,

@@ -10,7 +10,7 @@ from confroute.display import register
 from confroute.fitting.calibrated import Calibration
 from confroute.fitting.fit import Fit
 from confroute.fitting.front import ParetoFront
-from confroute.fitting.objective import Interval, Point
+from confroute.fitting.point import Interval, Metric, Point, metrics
 from confroute.views.calibration import reliability_panels
 from confroute.views.html import fragment, page, table
 from confroute.views.svg import COLOURS, GREY, MARGIN, Panel, document, legend
@@ -46,7 +46,7 @@ def front_svg(front: ParetoFront, *, chosen: Point | None = None) -> str:
     def at(point: Point, value: float | None = None) -> tuple[float, float]:
         return front.cost(point) / most, front.worth(point) if value is None else value
 
-    words = "USD for 1000 calls" if front.metric == "usd_per_1k" else "cloud share"
+    words = metrics()[front.metric].words
     parts = [*panel.axes(f"{front.n} recorded calls", words, "quality", wide=most)]
     parts.append(_band(panel, front, most))
     lines = [
@@ -111,7 +111,7 @@ def fit_parts(fit: Fit) -> list[str]:
         f"<b>{gate.threshold.value:.6g}</b> {escape(gate.signal.range.unit)}: {escape(gate.threshold.source)}.</p>",
         *_certificate(fit),
         "<h2>What it would have done</h2>",
-        table(_HEAD, _rows(fit)),
+        table(("route", *labels()), _rows(fit)),
     ]
     if fit.front.cloud.quality is not None:
         parts.append(front_svg(fit.front, chosen=_chosen(fit)))
@@ -155,30 +155,32 @@ def _calibration(calibration: Calibration) -> Iterable[str]:
     yield reliability_panels(shown)
 
 
-_HEAD = (
-    *("route", "cloud share", "quality", "95 %", "USD for 1000", "95 %", "seconds", "p95 seconds"),
-    *("tokens sent", "joules"),
-)
+def labels(*, brief: bool = False) -> list[str]:
+    """Headings of the metrics' columns in a table, those of short tables alone where it is `brief`."""
+    return [label for one in _shown(brief) for label in (one.label, *(("95 %",) if one.interval else ()))]
+
+
+def cells(point: Point, *, brief: bool = False) -> list[str | float | None]:
+    """A point's metrics in the order of `labels`."""
+    row: list[str | float | None] = []
+    for one in _shown(brief):
+        value = point.known(one.name)
+        row.append(value if value is None or not one.whole else round(value))
+        if one.interval:
+            row.append(_interval(point.intervals.get(one.name)))
+    return row
+
+
+def _shown(brief: bool) -> list[Metric]:
+    return [one for one in metrics().values() if one.brief or not brief]
 
 
 def _rows(fit: Fit) -> Iterable[list[str | float | None]]:
-    e = fit.expected
-    yield [
-        *("this policy", e.cloud_share, e.quality, _interval(e.quality_ci), e.cost_per_1k, "-"),
-        *(e.latency_s, e.p95_latency_s, _whole(e.sent_tokens), e.energy_j),
-    ]
     front = fit.front
-    named = [("always edge", front.edge), ("always cloud", front.cloud)]
+    named: list[tuple[str, Point]] = [("this policy", fit.expected)]
+    named += [("always edge", front.edge), ("always cloud", front.cloud)]
     named += [("oracle", front.oracle[-1])] if front.oracle else []
-    for name, p in named:
-        yield [
-            *(name, p.cloud_share, p.quality, _interval(p.quality_ci), p.usd_per_1k, _interval(p.usd_ci)),
-            *(p.latency_s, p.p95_latency_s, _whole(p.sent_tokens), p.energy_j),
-        ]
-
-
-def _whole(tokens: float | None) -> int | None:
-    return None if tokens is None else round(tokens)
+    yield from ([name, *cells(point)] for name, point in named)
 
 
 def _certificate(fit: Fit) -> Iterable[str]:

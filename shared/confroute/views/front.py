@@ -6,11 +6,9 @@ from collections.abc import Iterable
 
 from confroute.display import register
 from confroute.fitting.front import ParetoFront
-from confroute.fitting.objective import Point
-from confroute.views.fit import front_svg
+from confroute.fitting.point import Point
+from confroute.views.fit import cells, front_svg, labels
 from confroute.views.html import fragment, table
-
-_HEAD = ("", "threshold", "cloud share", "quality", "95 %", "USD for 1000", "seconds", "p95 seconds")
 
 
 def front_text(front: ParetoFront) -> str:
@@ -40,7 +38,7 @@ def front_parts(front: ParetoFront, *, chosen: Point | None = None) -> Iterable[
     if graded:
         yield front_svg(front, chosen=chosen)
     named = _named(front) + ([] if chosen is None else [("chosen", chosen)])
-    yield table(_HEAD, [_row(name, point) for name, point in named])
+    yield table(("", "threshold", *labels(brief=True)), [_row(name, point) for name, point in named])
     if not graded:
         yield "<p class='q'>the cloud is not graded: no quality to draw</p>"
     elif front.break_even is not None:
@@ -61,12 +59,7 @@ def _brief(point: Point) -> str:
 
 def _row(name: str, point: Point) -> list[str | float | None]:
     threshold = "-" if point.threshold is None else f"{point.threshold:.4g}"
-    ends = point.quality_ci
-    interval = "-" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
-    return [
-        *(name, threshold, point.cloud_share, point.quality, interval),
-        *(point.usd_per_1k, point.latency_s, point.p95_latency_s),
-    ]
+    return [name, threshold, *cells(point, brief=True)]
 
 
 register(ParetoFront, text=front_text, html=front_html)

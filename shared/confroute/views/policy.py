@@ -21,6 +21,7 @@ from confroute.views.svg import bar
 _LONG = 120
 _FAILURES = (
     ("nothing can be measured", "on_no_signal"),
+    ("a draft is not whole", "on_unfinished"),
     ("an earlier tier fails", "on_edge_error"),
     ("the last tier fails", "on_cloud_error"),
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 from confroute.errors import CalibrationError
 from confroute.fitting.front import ParetoFront
-from confroute.fitting.objective import Point
+from confroute.fitting.point import Point
 from confroute.views.front import front_parts
 from confroute.views.html import fragment, table
 

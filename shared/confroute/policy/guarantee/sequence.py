@@ -22,7 +22,7 @@ from confroute.stats.tails import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Control:
+class TestedThreshold:
     """The threshold at which a sequence of tests ended.
 
     Attributes
@@ -62,7 +62,7 @@ class _Test:
     allows: str
 
 
-def fixed_sequence(rows: Slice, target: Target, *, horizon: float | None, seed: int) -> Control:
+def fixed_sequence(rows: Slice, target: Target, *, horizon: float | None, seed: int) -> TestedThreshold:
     """Find a threshold by Learn-then-Test with fixed-sequence testing (Angelopoulos et al., arXiv 2110.01052).
 
     Thresholds are tested from the lowest up, each at the full level delta, until one is not proved: the probability that the one
@@ -90,7 +90,7 @@ def fixed_sequence(rows: Slice, target: Target, *, horizon: float | None, seed: 
             "record more rows, or allow more loss or less confidence"
         )
         raise CalibrationError(msg)
-    return Control(
+    return TestedThreshold(
         threshold=float(rows.grid[passed - 1]),
         method=test.method,
         observed=_mean(rows, target.loss, passed - 1),
@@ -98,7 +98,7 @@ def fixed_sequence(rows: Slice, target: Target, *, horizon: float | None, seed: 
     )
 
 
-def expected_control(rows: Slice, loss: Loss, *, alpha: float) -> Control:
+def expected_control(rows: Slice, loss: Loss, *, alpha: float) -> TestedThreshold:
     """Find a threshold by conformal risk control (Angelopoulos et al., arXiv 2208.02814): it bounds the expected loss of the next call.
 
     Raises
@@ -117,7 +117,7 @@ def expected_control(rows: Slice, loss: Loss, *, alpha: float) -> Control:
         )
         raise CalibrationError(msg)
     at = int(fits[-1])
-    return Control(threshold=float(rows.grid[at]), method="crc", observed=_mean(rows, loss, at))
+    return TestedThreshold(threshold=float(rows.grid[at]), method="crc", observed=_mean(rows, loss, at))
 
 
 def _mean(rows: Slice, loss: Loss, at: int) -> float:

@@ -1,4 +1,4 @@
-"""Progress of a long command, on standard error: a bar on a terminal, else a line a minute."""
+"""Show the progress of long commands on standard error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ _EVERY_S = 60.0
 
 @contextmanager
 def progress(total: int, *, unit: str) -> Iterator[Callable[[bool], None]]:
-    """Give a function that is told, after each piece of work, whether it succeeded."""
+    """Show a bar on a terminal, else a line per minute.
+
+    Yields
+    ------
+    callable
+        To call after each piece of work with whether it succeeded.
+    """
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -41,16 +47,33 @@ def _bar(console: object, total: int, unit: str) -> Iterator[Callable[[bool], No
 
 @contextmanager
 def _lines(total: int, unit: str) -> Iterator[Callable[[bool], None]]:
-    start = said = time.monotonic()
+    start = last = time.monotonic()
     done = failed = 0
 
     def tick(ok: bool) -> None:
-        nonlocal done, failed, said
+        nonlocal done, failed, last
         done, failed, now = done + 1, failed + (not ok), time.monotonic()
-        if now - said >= _EVERY_S:
+        if now - last >= _EVERY_S:
             left_s = (now - start) / done * (total - done)
-            told = f"{done} of {total} {unit}, {failed} failed, about {left_s / 60:.0f} minutes left"
-            print(told, file=sys.stderr, flush=True)
-            said = now
+            line = f"{done} of {total} {unit}, {failed} failed, about {left_s / 60:.0f} minutes left"
+            print(line, file=sys.stderr, flush=True)
+            last = now
 
     yield tick
+
+
+@contextmanager
+def replay_progress() -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on a terminal while a run is replayed, and nothing elsewhere.
+
+    Yields
+    ------
+    callable
+        To call with the number of rows done and the number of all rows.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("replaying", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

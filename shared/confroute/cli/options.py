@@ -1,4 +1,4 @@
-"""Arguments that several commands take."""
+"""Arguments that several commands take: each `add_*` declares some, and the function named in its docstring reads them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def count(text: str) -> int:
     Raises
     ------
     ArgumentTypeError
-        Anything else: a negative limit, say, would leave out rows at the end.
+        Anything else; a negative limit, for example, would drop rows at the end.
     """
     try:
         number = int(text)
@@ -40,13 +40,13 @@ def add_model(
     default: str | None = None,
     required: bool = False,
 ) -> None:
-    """Add the model of a tier and its server, which `model_of` reads."""
+    """Add `--TIER` and `--TIER-base-url`, a tier's model and its server; `model_of` reads them."""
     parser.add_argument(f"--{tier}", default=default, required=required, metavar="MODEL", help=about)
     _add_url(parser, tier, f"server of the {tier}, where it is behind one")
 
 
 def add_dtype(parser: argparse._ActionsContainer) -> None:
-    """Add the type of local models' weights."""
+    """Add `--dtype`, the type of local models' weights; `resolve_model` reads it."""
     parser.add_argument(
         "--dtype",
         metavar="TYPE",
@@ -55,30 +55,28 @@ def add_dtype(parser: argparse._ActionsContainer) -> None:
 
 
 def add_judge(parser: argparse._ActionsContainer, about: str, *, required: bool = False) -> None:
-    """Add the models of judges and their server, which `panel_of` reads."""
+    """Add `--judge` and `--judge-base-url`, the judges' models and their server; `panel_of` reads them."""
     parser.add_argument("--judge", action="append", metavar="MODEL", required=required, help=about)
     _add_url(parser, "judge", "server of the judges, where they are behind one")
 
 
-def _add_url(parser: argparse._ActionsContainer, whose: str, about: str) -> None:
-    # `confroute judge` had no other models, and so no other name for it.
-    short = f"--{whose}-url", *(("--base-url",) if whose == "judge" else ())
-    parser.add_argument(f"--{whose}-base-url", *short, metavar="URL", help=about)
+def _add_url(parser: argparse._ActionsContainer, owner: str, about: str) -> None:
+    # `--base-url` is the older name, from when the judges were the only models of `confroute judge`.
+    short = f"--{owner}-url", *(("--base-url",) if owner == "judge" else ())
+    parser.add_argument(f"--{owner}-base-url", *short, metavar="URL", help=about)
 
 
 def model_of(args: argparse.Namespace, tier: str) -> TextModel | None:
-    """Resolve the model of a tier; None where none was named."""
+    """Resolve the model of a tier; None if none was given."""
+    name: str | None = getattr(args, tier)
+    return None if name is None else resolve_model(args, name, getattr(args, f"{tier}_base_url"))
+
+
+def resolve_model(args: argparse.Namespace, name: str, base_url: str | None) -> TextModel:
+    """Resolve a model by name, with the settings that all models of a command share."""
     from confroute.models.resolution import resolve
 
-    name: str | None = getattr(args, tier)
-    if name is None:
-        return None
-    return resolve(
-        name,
-        base_url=getattr(args, f"{tier}_base_url"),
-        dtype=args.dtype,
-        max_tokens=getattr(args, "max_tokens", None),
-    )
+    return resolve(name, base_url=base_url, dtype=args.dtype, max_tokens=getattr(args, "max_tokens", None))
 
 
 def panel_of(args: argparse.Namespace) -> list[TextModel]:
@@ -88,15 +86,15 @@ def panel_of(args: argparse.Namespace) -> list[TextModel]:
     return [resolve(name, base_url=args.judge_base_url, dtype=args.dtype) for name in args.judge]
 
 
-def add_price(parser: argparse.ArgumentParser, flag: str, whose: str) -> None:
-    """Add a price, which `price_of` reads."""
+def add_price(parser: argparse.ArgumentParser, flag: str, about: str) -> None:
+    """Add a price; `price_of` reads it."""
     parser.add_argument(
-        flag, metavar="IN,OUT|MODEL", help=f"{whose}: USD for a million tokens, or a listed model"
+        flag, metavar="IN,OUT|MODEL", help=f"{about}: USD for a million tokens, or a listed model"
     )
 
 
 def add_judging(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """Add what all commands of judges take."""
+    """Add the arguments of every command that asks judges."""
     add_judge(parser, f"{NAMES}; give it again for a panel", required=required)
     add_dtype(parser)
     parser.add_argument("--cache", type=Path, metavar="FILE", help="keep replies here and ask nothing twice")
@@ -115,14 +113,14 @@ def add_judging(parser: argparse.ArgumentParser, *, required: bool) -> None:
 
 
 def price_of(text: str | None) -> Price | None:
-    """Read "IN,OUT", USD for a million tokens, or look a model up in the price list.
+    """Read "IN,OUT" in USD per million tokens, or look a model up in the price list.
 
     Raises
     ------
     PolicyError
-        Neither two numbers of at least 0 nor a listed model.
+        Neither two numbers of 0 or more nor a listed model.
     MissingExtraError
-        The name of a model, without `genai-prices`.
+        A model's name, and `genai-prices` is not installed.
     """
     from confroute.prices import Price
 

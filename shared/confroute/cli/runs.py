@@ -1,15 +1,13 @@
-"""What commands over recorded runs share: their rows, prices and progress."""
+"""Arguments of commands that read a recorded run, and the rows and rates they name."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from confroute.cli._options import add_price, price_of
+from confroute.cli.options import add_price, price_of
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -18,32 +16,32 @@ if TYPE_CHECKING:
 
 
 def rows_of(path: Path, dataset: str | None) -> Iterator[Row]:
-    """Rows of a recorded run, of one dataset if it is named.
+    """Read the rows of a recorded run, all or those of one dataset.
 
     Raises
     ------
     RecordError
-        The file cannot be read, or a line is no row.
+        The file cannot be read, or a line is not a row.
     PolicyError
         No row is of the dataset.
     """
     from confroute.recording import read_rows
 
     others: set[str] = set()
-    found = False
+    matched = False
     for row in read_rows(path):
         if dataset is None or row.dataset == dataset:
-            found = True
+            matched = True
             yield row
         else:
             others.add(row.dataset)
-    if dataset is not None and not found:
+    if dataset is not None and not matched:
         msg = f"{path} holds no row of dataset {dataset!r}: expected one of {sorted(others)}"
         raise PolicyError(msg)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what says which recorded run is read, and at which prices."""
+    """Add the recorded run to read, its prices and the seed; `rows_of` and `rates_of` read them."""
     parser.add_argument(
         "data", type=Path, metavar="RECORDED", help="JSON lines of `confroute record`, plain or .gz"
     )
@@ -56,7 +54,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_prices(parser: argparse.ArgumentParser) -> None:
-    """Add what a tier's tokens and seconds cost."""
+    """Add what each tier's tokens and seconds cost; `rates_of` reads it."""
     for tier in ("edge", "cloud"):
         add_price(parser, f"--{tier}-price", f"price of the {tier}, where the run records no cost_usd")
         parser.add_argument(
@@ -65,14 +63,14 @@ def add_prices(parser: argparse.ArgumentParser) -> None:
 
 
 def rates_of(args: argparse.Namespace) -> Rates:
-    """Prices and power as given.
+    """Read the prices and the power of both tiers.
 
     Raises
     ------
     PolicyError
         A price that is neither two numbers nor a listed model.
     MissingExtraError
-        The name of a model, without `genai-prices`.
+        A model's name as a price, and `genai-prices` is not installed.
     """
     from confroute.fitting import Rates
 
@@ -82,14 +80,3 @@ def rates_of(args: argparse.Namespace) -> Rates:
         edge_watts=args.edge_watts,
         cloud_watts=args.cloud_watts,
     )
-
-
-@contextmanager
-def progress(words: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error while a run is replayed; nothing where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(words, total=None)
-        yield lambda done, of: bar.update(task, completed=done, total=of)

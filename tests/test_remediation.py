@@ -23,7 +23,7 @@ from langchain_confroute import ChatConfRoute
 from langchain_confroute.doctor import diagnose
 from llamaindex_confroute import ConfRouteLLM
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 # Nothing listens there: connections are refused.
 DEAD = "http://127.0.0.1:9/v1"
 NOBODY, KEY = "is the server running, and is the base URL right?", "the key is missing or wrong"

@@ -1,0 +1,83 @@
+"""What is known of a failed call, carried by its error from where it is found out to where steps are kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from confroute.decision import Decision
+from confroute.types import Usage
+
+_KEY, _BILL, _ATTEMPTS = "_confroute_lost_s", "_confroute_billed", "_confroute_attempts"
+_INNER, _ANSWERED = "_confroute_inner", "_confroute_answered"
+
+
+def note_answer(error: Exception, usage: Usage | None) -> None:
+    """Note on an error that it is about an answer that came, with its bill: the model is not down."""
+    error.__dict__[_ANSWERED] = True
+    note_usage(error, usage)
+
+
+def is_about_answer(error: Exception) -> bool:
+    """Whether `note_answer` noted that an answer came."""
+    return bool(error.__dict__.get(_ANSWERED))
+
+
+def note_inner(error: Exception, decisions: Sequence[Decision]) -> None:
+    """Note on an error the decisions of routers inside the call that ended in it."""
+    if decisions:
+        error.__dict__[_INNER] = tuple(decisions)
+
+
+def noted_inner(error: Exception) -> tuple[Decision, ...]:
+    """The decisions that `note_inner` noted on an error."""
+    inner: tuple[Decision, ...] = error.__dict__.get(_INNER, ())
+    return inner
+
+
+def note_usage(error: Exception, usage: Usage | None) -> None:
+    """Note on an error what was billed although it came."""
+    if usage is not None:
+        error.__dict__[_BILL] = usage
+
+
+def noted_usage(error: Exception) -> Usage | None:
+    """What `note_usage` noted on an error; None where nothing was billed, as far as is known."""
+    usage: Usage | None = error.__dict__.get(_BILL)
+    return usage
+
+
+def note_attempts(error: Exception, attempts: int) -> None:
+    """Note on an error how many attempts ended in it."""
+    error.__dict__[_ATTEMPTS] = attempts
+
+
+def noted_attempts(error: Exception) -> int:
+    """Attempts that `note_attempts` noted on an error; 1 where there is no note.
+
+    Examples
+    --------
+    >>> noted_attempts(ValueError())
+    1
+    """
+    return int(error.__dict__.get(_ATTEMPTS, 1))
+
+
+def note_latency(error: Exception, since: float) -> None:
+    """Note on an error how long it took to come, since a `time.perf_counter()`."""
+    # Not setattr: an error that is a frozen dataclass refuses it.
+    error.__dict__[_KEY] = time.perf_counter() - since
+
+
+def noted_latency_s(error: Exception) -> float:
+    """Seconds that `note_latency` noted on an error or on its cause; 0 where there are none.
+
+    Examples
+    --------
+    >>> noted_latency_s(ValueError())
+    0.0
+    """
+    noted = error.__dict__.get(_KEY)
+    if noted is not None:
+        return float(noted)
+    return noted_latency_s(error.__cause__) if isinstance(error.__cause__, Exception) else 0.0

@@ -1,0 +1,224 @@
+"""What an answer was billed, as the three hosts read it: cached and reasoning tokens, and bills that cannot be."""
+
+import asyncio
+
+import pytest
+
+from confroute import Cascade, TokenLogprob
+from confroute.budget import Budget, Paced
+from confroute.hosts.router import Router
+from confroute.models.provider_answers import read_usage
+from confroute.prices import Price
+from confroute.testing import Reply, ScriptedModel
+from confroute.types import Usage
+
+POLICY = Cascade.of(TokenLogprob(), 0.1)
+BILL = Usage(input_tokens=1000, output_tokens=300, cached_tokens=900, reasoning_tokens=250)
+HOSTS = ("plain", "langchain", "llamaindex")
+FORMS = ("whole", "async", "stream", "astream")
+
+
+def edge():
+    """A model whose draft is rejected."""
+    return ScriptedModel([Reply(text="four?", logprob=-3.0)], name="small")
+
+
+def decided(host, form, cloud, policy=POLICY):
+    """The decision of one call of a host whose cloud gives `cloud`."""
+    cloud = ScriptedModel([cloud], name="large")
+    if host == "plain":
+        return _plain(form, Router(edge=edge(), cloud=cloud, policy=policy))
+    if host == "langchain":
+        from langchain_confroute import ChatConfRoute
+        from langchain_confroute.testing import ScriptedChat
+
+        router = ChatConfRoute(
+            edge=ScriptedChat(script=edge()), cloud=ScriptedChat(script=cloud), policy=policy
+        )
+        return _recorded(lambda: _langchain(form, router))
+    from llamaindex_confroute import ConfRouteLLM
+    from llamaindex_confroute.testing import ScriptedLLM
+
+    llm = ConfRouteLLM(edge=ScriptedLLM(model=edge()), cloud=ScriptedLLM(model=cloud), policy=policy)
+    return _recorded(lambda: _llamaindex(form, llm))
+
+
+def _recorded(call):
+    from confroute import record
+
+    with record() as decisions:
+        call()
+    (decision,) = decisions
+    return decision
+
+
+async def _collected(items):
+    return [item async for item in items]
+
+
+def _plain(form, router):
+    if form == "whole":
+        return router.ask("2 + 2?").decision
+    if form == "async":
+        return asyncio.run(router.aask("2 + 2?")).decision
+    stream = router.stream("2 + 2?") if form == "stream" else router.astream("2 + 2?")
+    list(stream) if form == "stream" else asyncio.run(_collected(stream))
+    return stream.decision
+
+
+def _langchain(form, router):
+    if form == "whole":
+        return router.invoke("2 + 2?")
+    if form == "async":
+        return asyncio.run(router.ainvoke("2 + 2?"))
+    return (
+        list(router.stream("2 + 2?"))
+        if form == "stream"
+        else asyncio.run(_collected(router.astream("2 + 2?")))
+    )
+
+
+def _llamaindex(form, llm):
+    if form == "whole":
+        return llm.complete("2 + 2?")
+    if form == "async":
+        return asyncio.run(llm.acomplete("2 + 2?"))
+    if form == "stream":
+        return list(llm.stream_complete("2 + 2?"))
+
+    async def streamed():
+        return await _collected(await llm.astream_complete("2 + 2?"))
+
+    return asyncio.run(streamed())
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("host", HOSTS)
+def test_cached_and_reasoning_tokens_reach_the_decision(host, form):
+    """As the provider reports them, beside the counts that they are part of."""
+    decision = decided(host, form, Reply(text="four", usage=BILL))
+    assert decision.usage["cloud"] == BILL
+    assert decision.to_dict()["usage"]["cloud"] == {
+        "input_tokens": 1000,
+        "output_tokens": 300,
+        "cached_tokens": 900,
+        "reasoning_tokens": 250,
+    }
+    assert type(decision).from_dict(decision.to_dict()).usage == decision.usage
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_bill_below_nothing_is_not_a_bill(host, form):
+    """Such a usage counts as not reported: the budget is charged its worst case and nothing comes back."""
+    budget = Budget(limit=0.01, unit="usd")
+    paced = Paced(
+        policy=POLICY,
+        budgets=(budget,),
+        price=Price(input_usd=1, output_usd=1),
+        max_output_tokens=100,
+        store=f"memory:refund-{host}-{form}",
+    )
+    refund = Usage(input_tokens=-3_000_000, output_tokens=2)
+    decision = decided(host, form, Reply(text="four", usage=refund), paced)
+    note = decision.layers["budget"][budget.name]
+    assert "cloud" not in decision.usage
+    assert note["charged"] > 0
+    assert note["left"] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("reported", "expected"),
+    [
+        # OpenAI's chat and Responses.
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "prompt_tokens_details": {"cached_tokens": 8},
+                "completion_tokens_details": {"reasoning_tokens": 4},
+            },
+            (9, 5, 8, 4),
+        ),
+        (
+            {
+                "input_tokens": 9,
+                "output_tokens": 5,
+                "input_tokens_details": {"cached_tokens": 8},
+                "output_tokens_details": {"reasoning_tokens": 4},
+            },
+            (9, 5, 8, 4),
+        ),
+        # DeepSeek.
+        ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_cache_hit_tokens": 8}, (9, 5, 8, 0)),
+        # Anthropic counts what it reads from and writes to its cache beside the input.
+        (
+            {
+                "input_tokens": 1,
+                "output_tokens": 5,
+                "cache_read_input_tokens": 8,
+                "cache_creation_input_tokens": 2,
+            },
+            (11, 5, 8, 0),
+        ),
+        # Gemini counts thoughts beside the answer.
+        (
+            {
+                "prompt_token_count": 9,
+                "candidates_token_count": 1,
+                "cached_content_token_count": 8,
+                "thoughts_token_count": 4,
+            },
+            (9, 5, 8, 4),
+        ),
+        # LangChain.
+        (
+            {
+                "input_tokens": 9,
+                "output_tokens": 5,
+                "input_token_details": {"cache_read": 8, "cache_creation": 1},
+                "output_token_details": {"reasoning": 4},
+            },
+            (9, 5, 8, 4),
+        ),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": None}, (9, 5, 0, 0)),
+        (
+            {"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": -8}},
+            (9, 5, 0, 0),
+        ),
+    ],
+)
+def test_details_of_providers(reported, expected):
+    """Each provider's own place of cached and reasoning tokens."""
+    usage = read_usage(reported)
+    assert usage is not None
+    assert (usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens) == expected
+
+
+@pytest.mark.parametrize(
+    "reported",
+    [
+        {"prompt_tokens": -5, "completion_tokens": 2},
+        {"prompt_tokens": 5, "completion_tokens": -2},
+        {"prompt_tokens": 0, "completion_tokens": 0},
+        {"prompt_tokens": True, "completion_tokens": True},
+        {"total_cost": 0},
+    ],
+)
+def test_what_is_not_a_bill(reported):
+    """Counts below 0, none of either, or no counts at all."""
+    assert read_usage(reported) is None
+
+
+def test_cached_and_reasoning_tokens_are_billed_at_their_own_price():
+    """Where there is one; never more of them than there are tokens."""
+    price = Price(input_usd=10, output_usd=40, cached_usd=1, reasoning_usd=20)
+    assert price.of(BILL) == pytest.approx((100 * 10 + 900 * 1 + 50 * 40 + 250 * 20) / 1e6)
+    assert Price(input_usd=10, output_usd=40).of(BILL) == pytest.approx((1000 * 10 + 300 * 40) / 1e6)
+    assert price.of(Usage(input_tokens=5, cached_tokens=9)) == pytest.approx(5 / 1e6)
+
+
+def test_list_prices_know_cached_tokens():
+    """The list has a rate of cached input for this model, and none of reasoning."""
+    price = Price.listed("gpt-4o-mini", provider="openai")
+    assert (price.cached_usd, price.reasoning_usd) == (0.075, None)
