@@ -90,8 +90,9 @@ def test_a_line_is_written_back_as_it_was(tmp_path):
     """Every known and unknown key survives, at every level."""
     assert row_from_dict(LINE).to_dict() == LINE
     for name in ("run.jsonl", "run.jsonl.gz"):
-        assert write_rows(tmp_path / name, [row_from_dict(LINE)] * 2) == 2
-        assert [row.to_dict() for row in read_rows(tmp_path / name)] == [LINE, LINE]
+        lines = [LINE, {**LINE, "id": "b"}]
+        assert write_rows(tmp_path / name, map(row_from_dict, lines)) == 2
+        assert [row.to_dict() for row in read_rows(tmp_path / name)] == lines
     assert (tmp_path / "run.jsonl").read_text().count("\n") == 2
     assert gzip.decompress((tmp_path / "run.jsonl.gz").read_bytes()) == (tmp_path / "run.jsonl").read_bytes()
 
