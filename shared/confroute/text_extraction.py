@@ -91,7 +91,10 @@ def _decoded(text: str) -> Any:
         return None
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):  # not JSON after all, or nested so deeply that Python does not read it
+    except (
+        ValueError,
+        RecursionError,
+    ):  # not JSON after all, or nested so deeply that Python does not read it
         return None
 
 

@@ -70,7 +70,8 @@ class Handler(BaseHTTPRequestHandler):
             message = {"role": "assistant", "content": None, "tool_calls": [call]}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         if body.get("logprobs"):
-            tokens = ["4", " it", " is"]
+            # A server scores the tokens that it wrote: those of the call, where it calls.
+            tokens = ['{"word', '": "', "x", '"}'] if "tool_calls" in message else ["4", " it", " is"]
             entries = [{"token": t, "logprob": -0.1, "bytes": None, "top_logprobs": []} for t in tokens]
             choice["logprobs"] = {"content": entries, "refusal": None}
         usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}

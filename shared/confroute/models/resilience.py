@@ -184,6 +184,10 @@ def _names_logprobs(error: BaseException) -> bool:
         or inner.get("detail")
         or (body if isinstance(body, Mapping) else {}).get("detail")
     )
+    # A client that cannot read the log-probabilities it was sent names its own class for them, and never what was asked.
+    title = getattr(error, "title", None)
+    if isinstance(title, str) and _PARAMETER.search(title):
+        return True
     text = str(said or error)
     places = _PLACE.findall(text)
     if places:
