@@ -29,7 +29,7 @@ from confroute.streaming import ChunkLogprobs
 from confroute.text_extraction import texts_in
 from confroute.types import JSON, Generation, Request
 from langchain_confroute import compat
-from langchain_confroute.history import own_settings, portable
+from langchain_confroute.history import portable
 from langchain_confroute.local import ChatLocal, to_messages
 from langchain_confroute.messages import (
     Ending,
@@ -45,9 +45,18 @@ from langchain_confroute.messages import (
     with_wordless_answer,
     without_logprobs,
 )
-from langchain_confroute.models import PER_SAMPLE, Model, TierModel, chat_of, kwargs_of, max_tokens_of
+from langchain_confroute.models import (
+    PER_SAMPLE,
+    Model,
+    TierModel,
+    chat_of,
+    kwargs_of,
+    max_tokens_of,
+    rebuild,
+)
 from langchain_confroute.options import options_of, tags_of
 from langchain_confroute.run import Escaped, Opened, RoutedCall, aclose, around, close
+from langchain_confroute.settings import own_settings
 from langchain_confroute.structured import Shape
 from langchain_confroute.withheld import Gate
 
@@ -192,6 +201,14 @@ class Plan:
         return {name: tier.facts for name, tier in self.tiers.items()}
 
     @cached_property
+    def elsewhere(self) -> Mapping[str, frozenset[str]]:
+        """By model, the tiers that are served from another place."""
+        return {
+            name: frozenset(tier.name for tier in self.tiers.values() if tier.place != model.place)
+            for name, model in self.models.items()
+        }
+
+    @cached_property
     def counted(self) -> frozenset[str]:
         """Tiers for which a prompt's tokens are worth counting, and can be counted without a download or a call."""
         local = (tier for tier in self.tiers.values() if isinstance(tier.chat, ChatLocal))
@@ -333,9 +350,11 @@ class HostedChat(HostedRunnable[AIMessage]):
             about.hides_logprobs = call.logprobs and tier.asks_logprobs and "logprobs" not in about.kwargs
         if call.messages is not None:  # a signal's prompt goes without the caller's tools and stops
             return form, from_core(call.messages), config, {}, gate
-        kwargs = dict(about.kwargs)
-        if kwargs and tier.chat is not None:
-            kwargs = own_settings(kwargs, tier.provider)
+        kwargs, fields = own_settings(about.kwargs, tier.chat)
+        if call.role == "sample":
+            fields = {name: value for name, value in fields.items() if name not in PER_SAMPLE}
+        if fields:
+            form = rebuild(form, lambda chat: compat.fresh(chat, fields))
         if call.role == "sample":
             form, kwargs = self._sampling(form, kwargs, call)
         # Some models refuse a `stop` at all when they have one of their own.
@@ -352,7 +371,11 @@ class HostedChat(HostedRunnable[AIMessage]):
         messages = self._messages
         if messages is None:
             messages = self._about.messages
-            messages = messages if self._tier.chat is None else portable(messages, self._tier.provider)
+            messages = (
+                messages
+                if self._tier.chat is None
+                else portable(messages, self._tier.provider, self._about.plan.elsewhere[self._tier.name])
+            )
             self._messages = messages
         return messages if call.note is None else [*messages, HumanMessage(call.note)]
 

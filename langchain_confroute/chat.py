@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from operator import is_
@@ -51,6 +51,7 @@ from langchain_confroute.run import (
     run_chain,
     stream_chain,
 )
+from langchain_confroute.settings import refuse_unknown
 from langchain_confroute.structured import Shape, Structured, Tool, ToolCalls, value_of
 
 
@@ -195,7 +196,8 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
             raise PolicyError(msg)
         own: dict[str, Any] = {"temperature": self.temperature, "max_tokens": self.max_tokens}
         given = {name: value for name, value in own.items() if value is not None}
-        if "output_version" in self.model_fields_set:
+        # Not by whether it was set: LangChain's configurable models are made anew with every field set.
+        if self.output_version is not None and "output_version" in self.model_fields_set:
             given["output_version"] = self.output_version
         tiers = {
             name: self._tier(name, with_settings(name, model, given))
@@ -206,7 +208,7 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
             tiers=tiers,
             models={**tiers, **{name: self._member(name, model) for name, model in self.members.items()}},
             fallback=self._fallback,
-            shape=self._shape,
+            shape=self._shape or ToolCalls.bound_inside({"edge": edge, "cloud": cloud}, self.cloud_tools),
             policy=self.policy,
             limits={name: self._limits(f"{name}_limits", tier.facts) for name, tier in tiers.items()},
             stop=self.stop or None,
@@ -233,7 +235,8 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
 
     def _limits(self, name: str, facts: ModelFacts) -> Limits:
         limits: Limits = getattr(self, name)
-        if name not in self.model_fields_set:
+        # Not by whether they were set: LangChain's configurable models are made anew with every field set.
+        if limits == Limits():
             attempts = limits.attempts if self.max_retries is None else self.max_retries + 1
             limits = replace(limits, timeout_s=self.timeout, attempts=attempts)
         return with_one_retry_layer(limits, facts, name.removesuffix("_limits"))
@@ -271,6 +274,7 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
         if kwargs:
             refuse_misplaced(kwargs)
             refuse_several(kwargs, "the call")
+            self._refuse_unknown(kwargs)
             if "tools" in kwargs:
                 router, kwargs = self._for_tools(kwargs)
         plan = router._plan
@@ -282,6 +286,9 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
             stop=plan.stop if stop is None else stop,
             kwargs=kwargs,
         )
+
+    def _refuse_unknown(self, names: Collection[str]) -> None:
+        refuse_unknown(names, {name: tier.chat for name, tier in self._plan.tiers.items()})
 
     def _read(self, prompt: LanguageModelInput, stop: Stop, kwargs: Mapping[str, Any]) -> ChatCall:
         # The same as `_convert_input`, without a prompt value built for nothing.
@@ -297,6 +304,7 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
         A draft that calls tools is kept only if every tool was offered, its arguments fit the schema, none is in
         `cloud_tools`, and the evidence is good. An edge that cannot bind tools is passed over.
         """
+        self._refuse_unknown(kwargs)
         shape = ToolCalls.of(tools, tool_choice, kwargs, self.cloud_tools)
         return self._shaped(shape).bind(**shape.shown)
 

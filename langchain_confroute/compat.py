@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from inspect import signature
 from typing import Any, TypeAlias, TypeVar, cast
 
 from langchain_core.callbacks import (
@@ -48,6 +50,35 @@ def provider_of(model: BaseChatModel) -> str | None:
         (_PROVIDERS[base.__name__] for base in type(model).__mro__ if base.__name__ in _PROVIDERS), None
     )
     return named or model._get_ls_params().get("ls_provider")
+
+
+@lru_cache(maxsize=64)
+def arguments_of(kind: type[BaseChatModel]) -> frozenset[str] | None:
+    """The arguments of a call that a class of LangChain's own takes: those of its provider's client, and the few that it reads itself.
+
+    None where they are not known: of a class that is derived from one of these, or of any other provider's.
+    """
+    where = (kind.__module__.partition(".")[0], kind.__name__)
+    clients: list[Any] = []
+    own: tuple[str, ...] = ()
+    if where == ("langchain_ollama", "ChatOllama"):
+        from ollama import Client
+
+        clients, own = [Client.chat], ("reasoning", "response_format", "strict")
+    elif where[0] == "langchain_openai":
+        from openai.resources.chat.completions import Completions
+        from openai.resources.responses import Responses
+
+        clients, own = [Completions.create, Responses.create], ("stream_usage", "strict")
+    elif where == ("langchain_anthropic", "ChatAnthropic"):
+        from anthropic.resources.beta.messages import Messages as Beta
+        from anthropic.resources.messages import Messages
+
+        clients = [Messages.create, Beta.create]
+        own = ("effort", "reasoning_effort", "response_format", "output_format", "strict")
+    if not clients:
+        return None
+    return frozenset(name for call in clients for name in signature(call).parameters).union(own)
 
 
 def streams(model: BaseChatModel) -> bool:
@@ -156,3 +187,9 @@ def graph_writer() -> Callable[[Any], None] | None:
 def first_messages(results: Sequence[Sequence[Any]]) -> list[AIMessage]:
     """The messages of the first prompt of a `generate` result."""
     return [cast("AIMessage", answer.message) for answer in results[0] if isinstance(answer, ChatGeneration)]
+
+
+def is_configurable(model: object) -> bool:
+    """Whether a model is that of `init_chat_model(configurable_fields=...)`, which is made anew at every call."""
+    # By name: it is private, and its package may not be installed.
+    return type(model).__name__ == "_ConfigurableModel"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
@@ -29,15 +29,15 @@ _OWN_BLOCKS = frozenset(
         ),
     }
 )
-# By provider: settings of a call, and of a block of content, that no other takes.
-_OWN_SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "anthropic": ("cache_control",),
-    "openai": ("prompt_cache_key", "prompt_cache_retention"),
-}
 
 
-def portable(messages: Sequence[BaseMessage], provider: str | None) -> list[BaseMessage]:
+def portable(
+    messages: Sequence[BaseMessage], provider: str | None, elsewhere: Collection[str] = ()
+) -> list[BaseMessage]:
     """The conversation for a model of `provider`; messages that it can read as they are stay the same objects.
+
+    What a router's tier in `elsewhere` answered counts as another provider's too: one class reaches many servers, and one does not
+    know what another has stored.
 
     Taken off what another provider's model wrote: reasoning, call blocks (the calls themselves stay), block fields other
     than the text, additional arguments and message ids. Off everybody's: `cache_control`, unless Anthropic reads it.
@@ -59,23 +59,9 @@ def portable(messages: Sequence[BaseMessage], provider: str | None) -> list[Base
     for message in messages:
         if not (type(message) in _ALIKE and isinstance(message.content, str)):
             ids = ids or _Ids()
-            message = _message(message, provider, ids)  # noqa: PLW2901  the caller's own stays as it is
+            message = _message(message, provider, elsewhere, ids)  # noqa: PLW2901  the caller's own stays as it is
         readable.append(message)
     return readable
-
-
-def own_settings(kwargs: Mapping[str, Any], provider: str | None) -> dict[str, Any]:
-    """A call's arguments less those that only another provider takes.
-
-    Examples
-    --------
-    >>> own_settings({"cache_control": {"type": "ephemeral"}, "top_p": 0.5}, "openai")
-    {'top_p': 0.5}
-    """
-    if not kwargs:
-        return {}
-    foreign = {name for owner, names in _OWN_SETTINGS.items() if owner != provider for name in names}
-    return {name: value for name, value in kwargs.items() if name not in foreign}
 
 
 class _Ids:
@@ -105,9 +91,11 @@ class _Ids:
         return self._new.get(given or "", given)
 
 
-def _message(message: BaseMessage, provider: str | None, ids: _Ids) -> BaseMessage:
+def _message(
+    message: BaseMessage, provider: str | None, elsewhere: Collection[str], ids: _Ids
+) -> BaseMessage:
     update: dict[str, Any] = {}
-    foreign = isinstance(message, AIMessage) and _by_another(message, provider)
+    foreign = isinstance(message, AIMessage) and _by_another(message, provider, elsewhere)
     content = message.content
     if not isinstance(content, str):
         blocks = [block for block in (_block(b, provider, foreign) for b in content) if block is not None]
@@ -126,8 +114,10 @@ def _message(message: BaseMessage, provider: str | None, ids: _Ids) -> BaseMessa
     return message.model_copy(update=update) if update else message
 
 
-def _by_another(message: AIMessage, provider: str | None) -> bool:
-    writer = message.response_metadata.get("model_provider")
+def _by_another(message: AIMessage, provider: str | None, elsewhere: Collection[str]) -> bool:
+    writer, record = (message.response_metadata.get(name) for name in ("model_provider", KEY))
+    if isinstance(record, Mapping) and record.get("route") in elsewhere:
+        return True
     return writer is not None and writer != provider
 
 

@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langchain_core.output_parsers.base import BaseLLMOutputParser
-from langchain_core.runnables import Runnable, RunnableSequence
+from langchain_core.runnables import Runnable, RunnableSequence, RunnableWithFallbacks
 from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.configurable import DynamicRunnable, RunnableConfigurableAlternatives
 from langchain_core.runnables.retry import RunnableRetry
 
 from confroute.errors import MissingExtraError, PolicyError, RequestError
@@ -22,6 +23,7 @@ from confroute.text_extraction import texts_in
 from langchain_confroute import compat
 from langchain_confroute.local import ChatLocal
 from langchain_confroute.messages import missing, to_core
+from langchain_confroute.settings import MAX_TOKENS
 from langchain_confroute.withheld import Gate
 
 Model: TypeAlias = Runnable[Any, Any]
@@ -45,7 +47,6 @@ _ENDPOINTS = (
     "endpoint",
     "server_url",
 )
-_MAX_TOKENS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict")
 
 
 # What the user gave.
@@ -105,6 +106,41 @@ def chat_of(model: Model) -> BaseChatModel | None:
     return model if isinstance(model, BaseChatModel) else None
 
 
+def models_inside(model: Model) -> tuple[Model, ...]:
+    """The models of which one answers, inside a wrapper of LangChain's or at the end of a chain; none in any other Runnable."""
+    if isinstance(model, RunnableBindingBase):
+        return (model.bound,)
+    if isinstance(model, RunnableSequence):
+        return (model.last,)
+    if isinstance(model, RunnableWithFallbacks):
+        return (model.runnable, *model.fallbacks)
+    if isinstance(model, DynamicRunnable):
+        others = getattr(model, "alternatives", {}).values()
+        return (model.default, *(other for other in others if isinstance(other, Runnable)))
+    return ()
+
+
+def first_chat(model: Model) -> BaseChatModel | None:
+    """The chat model that answers as a rule, inside whatever wrappers; None where there is none, or it is not known."""
+    innermost = _innermost(model)
+    return innermost if isinstance(innermost, BaseChatModel) else None
+
+
+def _innermost(model: Model) -> Model:
+    while inside := models_inside(model):
+        model = inside[0]
+    return model
+
+
+def bound_settings(model: Model) -> dict[str, Any]:
+    """The arguments bound in any place around the model that answers as a rule."""
+    bound: dict[str, Any] = {}
+    while inside := models_inside(model):
+        own = model.kwargs if isinstance(model, RunnableBindingBase) else {}
+        model, bound = inside[0], {**own, **bound}
+    return bound
+
+
 def kwargs_of(model: Model) -> dict[str, Any]:
     """The arguments bound around a chat model."""
     if not isinstance(model, RunnableBindingBase):
@@ -115,14 +151,37 @@ def kwargs_of(model: Model) -> dict[str, Any]:
 def rebuild(
     model: Model, change: Callable[[Any], Model], *, without: Sequence[str] = (), quiet: bool = False
 ) -> Model:
-    """The same bindings around a changed model, less the bound arguments named in `without`; `quiet` as in `_quiet`."""
-    if not isinstance(model, RunnableBindingBase):
-        return change(model)
-    update: dict[str, Any] = {"bound": rebuild(model.bound, change, without=without, quiet=quiet)}
-    update["kwargs"] = {name: value for name, value in model.kwargs.items() if name not in without}
-    if quiet and model.config.get("callbacks"):
-        update["config"] = _quiet(model.config)
-    return model.model_copy(update=update)
+    """The same wrappers around changed models, less the bound arguments named in `without`; `quiet` as in `_quiet`."""
+
+    def inner(one: Any) -> Any:
+        return rebuild(one, change, without=without, quiet=quiet)
+
+    if isinstance(model, RunnableBindingBase):
+        kept = {name: value for name, value in model.kwargs.items() if name not in without}
+        update: dict[str, Any] = {"bound": inner(model.bound), "kwargs": kept}
+        if quiet and model.config.get("callbacks"):
+            update["config"] = _quiet(model.config)
+        return model.model_copy(update=update)
+    if isinstance(model, RunnableSequence):
+        return model.model_copy(update={"last": inner(model.last)})
+    if isinstance(model, RunnableWithFallbacks):
+        others = [inner(other) for other in model.fallbacks]
+        return model.model_copy(update={"runnable": inner(model.runnable), "fallbacks": others})
+    if isinstance(model, RunnableConfigurableAlternatives):
+        choices = {name: inner(one) for name, one in model.alternatives.items() if isinstance(one, Runnable)}
+        return model.model_copy(
+            update={"default": inner(model.default), "alternatives": {**model.alternatives, **choices}}
+        )
+    if isinstance(model, DynamicRunnable):
+        return _with_default(model, inner(model.default))
+    return change(model)
+
+
+def _with_default(model: DynamicRunnable[Any, Any], default: Any) -> Model:
+    # It is made anew from its fields at every call: what is bound has to stand around it, not in it.
+    if not isinstance(default, RunnableBindingBase):
+        return model.model_copy(update={"default": default})
+    return default.model_copy(update={"bound": _with_default(model, default.bound)})
 
 
 def _quiet(settings: Any) -> dict[str, Any]:
@@ -196,10 +255,12 @@ def _is_retried(model: Model) -> bool:
 
 
 def _can_ask(chat: BaseChatModel | None, source: Model) -> bool:
-    if chat is None or "logprobs" not in type(chat).model_fields:
-        return False
-    if getattr(chat, "logprobs", None) or "logprobs" in kwargs_of(source):
+    if "logprobs" in bound_settings(source) or getattr(chat, "logprobs", None):
         return False  # the user decided already
+    if chat is None:
+        return compat.is_configurable(_innermost(source))
+    if "logprobs" not in type(chat).model_fields:
+        return False
     pipeline = getattr(chat, "llm", None) if _is(chat, _BY_CALL) else None
     return not _is(pipeline, "HuggingFacePipeline")
 
@@ -227,6 +288,8 @@ class TierModel:
         The model itself, inside its bindings; None for any other Runnable.
     asks_logprobs : bool
         Whether its drafts carry log-probabilities because we ask for them.
+    place : tuple
+        The provider, server and interface that its calls go to.
     sync_only : bool
         Whether its async form turned out not to exist.
     shaped : bool
@@ -242,6 +305,7 @@ class TierModel:
     chat: BaseChatModel | None = field(init=False)
     provider: str | None = field(init=False)
     asks_logprobs: bool = field(init=False)
+    place: tuple[Any, ...] = field(init=False)
     facts: ModelFacts = field(init=False)
     _forms: dict[tuple[Any, ...], Model] = field(default_factory=dict, init=False)
 
@@ -249,22 +313,22 @@ class TierModel:
         chat = self.chat = chat_of(self.source)
         _refuse_several(chat, self.source, self.name)
         self.provider = None if chat is None else compat.provider_of(chat)
-        self.asks_logprobs = _can_ask(chat, self.source)
-        name, alternatives = (
-            model_name(self.source),
-            "top_logprobs" in getattr(type(chat), "model_fields", {}),
-        )
+        answers = first_chat(self.source)
+        self.asks_logprobs = _can_ask(answers, self.source)
+        self.place = (self.provider, endpoint_of(chat), bool(getattr(chat, "use_responses_api", None)))
+        alternatives = "top_logprobs" in getattr(type(answers), "model_fields", {})
+        name = model_name(self.source)
         self.facts = ModelFacts(
             model=name,
-            identity=(type(chat), name, endpoint_of(chat), self.shaped),
+            identity=(type(answers), name, endpoint_of(answers), self.shaped),
             context_window=self.profile.get("max_input_tokens"),
             max_output=max_tokens_of({**vars(chat), **kwargs_of(self.source)}) if chat is not None else None,
-            can_sample=chat is not None and self.profile.get("temperature") is not False,
+            can_sample=answers is not None and self.profile.get("temperature") is not False,
             answers_per_call=isinstance(chat, ChatLocal) or getattr(type(chat), "samples_in_one_call", False),
             # Alternatives can be asked of a model that the user told to return log-probabilities.
             streams=chat is None or compat.streams(chat),
             retries=own_retries(chat) or _is_retried(self.source),
-            asks_logprobs=self.asks_logprobs or (alternatives and bool(getattr(chat, "logprobs", None))),
+            asks_logprobs=self.asks_logprobs or (alternatives and bool(getattr(answers, "logprobs", None))),
         )
 
     @property
@@ -292,7 +356,7 @@ class TierModel:
         """
         if call.role == "final" and self.unable is not None:
             raise self.unable
-        if call.role == "final" or self.chat is None:
+        if call.role == "final":
             return self.source
         key = (call.role, call.temperature, call.logprobs, call.top_logprobs, call.max_tokens, call.streamed)
         form = self._forms.get(key)
@@ -300,7 +364,9 @@ class TierModel:
             change = _hot if call.role == "sample" else self._asking
             form = self._forms[key] = rebuild(
                 self.source,
-                lambda chat: change(chat, call),
+                lambda inner: (
+                    change(inner, call) if isinstance(inner, BaseChatModel) else self._bound(inner, call)
+                ),
                 without=_WITHOUT.get(call.role, ()),
                 quiet=True,
             )
@@ -313,6 +379,13 @@ class TierModel:
     def sampler(self, temperature: float) -> Model:
         """The model as samples of this temperature are drawn from it."""
         return self.form(ModelCall(role="sample", temperature=temperature))
+
+    def _bound(self, model: Model, call: ModelCall) -> Model:
+        """What is made anew at every call is asked by arguments; what takes none of them refuses, and is asked without."""
+        if not (compat.is_configurable(model) and call.logprobs):
+            return model
+        more = {"top_logprobs": call.top_logprobs} if call.top_logprobs else {}
+        return model.bind(logprobs=True, **more)
 
     def _asking(self, chat: BaseChatModel, call: ModelCall) -> Model:
         """A copy whose answer may be thrown away: with log-probabilities and alternatives if it has any."""
@@ -347,5 +420,5 @@ def _hot(chat: BaseChatModel, call: ModelCall) -> Model:
 
 def max_tokens_of(settings: Mapping[str, Any]) -> int | None:
     """The longest answer that settings name, by whichever of the providers' names."""
-    given = (settings.get(name) for name in _MAX_TOKENS)
+    given = (settings.get(name) for name in MAX_TOKENS)
     return next((value for value in given if isinstance(value, int) and value > 0), None)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableSequence
 from langchain_core.tools import BaseTool
@@ -14,8 +15,10 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from confroute.errors import PolicyError
 from confroute.hosts.tool_calls import OfferedTool, ToolCall, Verdict, canonical_text, check_tool_calls
 from confroute.text_extraction import texts_in
+from langchain_confroute import compat
 from langchain_confroute.messages import KEY
-from langchain_confroute.models import Model, chat_of, rebuild
+from langchain_confroute.models import Model, bound_settings, chat_of, rebuild
+from langchain_confroute.settings import own_settings
 
 # Not a string: LangChain resolves the annotations of `bind_tools` where that stands, and loses fallbacks where it cannot.
 Tool: TypeAlias = dict[str, Any] | type | Callable[..., Any] | BaseTool
@@ -52,6 +55,8 @@ class ToolCalls:
         Those that have a name, for checks.
     text : str
         Of the tools' definitions and the arguments beside them, for rules.
+    inside : bool
+        Whether the models came with these tools bound.
     """
 
     originals: Sequence[Tool]
@@ -61,6 +66,20 @@ class ToolCalls:
     always_cloud: tuple[str, ...]
     offered: Mapping[str, OfferedTool]
     text: str
+    inside: bool = False
+
+    @classmethod
+    def bound_inside(
+        cls, models: Mapping[str, Model], always_cloud: tuple[str, ...] = ()
+    ) -> ToolCalls | None:
+        """The tools that the user bound to the models before the router was made; None where there are none."""
+        settings = {tier: bound_settings(model) for tier, model in models.items()}
+        tools = [tool for given in settings.values() for tool in given.get("tools") or ()]
+        if not tools:
+            return None
+        edge = settings["edge"] if settings["edge"].get("tools") else {}
+        more = {name: edge[name] for name in ("parallel_tool_calls",) if name in edge}
+        return replace(cls.of(tools, edge.get("tool_choice"), more, always_cloud), inside=True)
 
     @classmethod
     def of(
@@ -91,8 +110,17 @@ class ToolCalls:
 
     def applied(self, tier: str, model: Model) -> Model:
         """The model with the tools in its provider's own form, inside the bindings that were around it."""
+        if self.inside:
+            return model
         chosen = {} if self.choice is None else {"tool_choice": self.choice}
-        return rebuild(model, lambda inner: inner.bind_tools(list(self.originals), **chosen, **self.more))
+
+        def bound(inner: Any) -> Model:
+            more, fields = own_settings(self.more, inner if isinstance(inner, BaseChatModel) else None)
+            chat = compat.fresh(inner, fields) if fields else inner
+            with_tools: Model = chat.bind_tools(list(self.originals), **chosen, **more)
+            return with_tools
+
+        return rebuild(model, bound)
 
     def judge(self, tier: str, message: AIMessage) -> Verdict:
         """Refuse calls that no tool could take; compare calls by name and arguments."""
@@ -141,6 +169,7 @@ class Structured:
         PolicyError
             The model's structured output is not a model call followed by a parser.
         """
+        parsers: list[Runnable[Any, Any]] = []
 
         def with_schema(inner: Any) -> Model:
             chain = inner.with_structured_output(self.schema, **self.kwargs)
@@ -148,10 +177,13 @@ class Structured:
                 msg = f"{tier} ({type(inner).__name__}) has no structured output that can be judged: give a chat model"
                 raise PolicyError(msg)
             first, *rest = chain.steps
-            self.parsers[tier] = rest[0] if len(rest) == 1 else RunnableSequence(*rest)
+            parsers.append(rest[0] if len(rest) == 1 else RunnableSequence(*rest))
             return first
 
-        return rebuild(model, with_schema)
+        shaped = rebuild(model, with_schema)
+        # Of several models any may have answered, each in its provider's way.
+        self.parsers[tier] = parsers[0].with_fallbacks(parsers[1:]) if len(parsers) > 1 else parsers[0]
+        return shaped
 
     def judge(self, tier: str, message: AIMessage) -> Verdict:
         """Refuse what does not parse; compare values."""

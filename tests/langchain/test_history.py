@@ -257,3 +257,59 @@ def test_messages_that_need_nothing_are_passed_on_as_they_are(edge, cloud):
     messages = [HumanMessage("q"), AIMessage("a"), HumanMessage("r")]
     ChatConfRoute(edge=edge, cloud=cloud).invoke(messages, forced("cloud"))
     assert all(one is other for one, other in zip(cloud.seen[0]["messages"], messages, strict=True))
+
+
+class Stored(wire.RequestHandler):
+    """OpenAI's Responses API of one server, which knows only what it stored itself."""
+
+    protocol_version = "HTTP/1.0"
+
+    def respond(self, body):
+        name, turn = self.served.name, len(self.served.bodies)
+        before = body.get("previous_response_id") or f"resp_{name}"
+        ids = [before, *(str(item.get("id")) for item in body["input"] if item.get("type") == "reasoning")]
+        if not all(one.startswith((f"resp_{name}", f"rs_{name}")) for one in ids):
+            self.fail(404, f"no such item among {ids}")
+            return
+        part = {"type": "output_text", "text": f"{name} {turn}", "annotations": []}
+        said = {"type": "message", "id": f"msg_{name}{turn}", "status": "completed", "role": "assistant"}
+        thought = {"type": "reasoning", "id": f"rs_{name}{turn}", "summary": []}
+        about = {"object": "response", "created_at": 1, "model": body["model"], "status": "completed"}
+        more = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": []}
+        output = [thought, {**said, "content": [part]}]
+        self.send_json({"id": f"resp_{name}{turn}", **about, **more, "output": output})
+
+
+class Storing(wire.LoopbackServer):
+    """A server of that kind."""
+
+    handler = Stored
+
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+
+
+@pytest.mark.parametrize("previous", [False, True])
+def test_two_servers_behind_one_class(previous):
+    """What one of them stored the other does not know; going back, each is sent its own again."""
+    with Storing("edge") as small, Storing("cloud") as big:
+        edge, cloud = (
+            ChatOpenAI(
+                model=one.name,
+                base_url=one.url,
+                api_key="k",
+                max_retries=0,
+                use_responses_api=True,
+                use_previous_response_id=previous,
+            )
+            for one in (small, big)
+        )
+        router = ChatConfRoute(edge=edge, cloud=cloud, edge_limits=ONCE, cloud_limits=ONCE)
+        messages = [HumanMessage("q")]
+        for tier in ("edge", "cloud", "edge", "cloud"):
+            answer = router.invoke(messages, forced(tier))
+            assert answer.text.startswith(tier)
+            messages += [answer, HumanMessage("and now?")]
+        if previous:
+            assert small.bodies[-1]["previous_response_id"] == "resp_edge1"
