@@ -238,7 +238,7 @@ def _within(text: str, begin: int, end: int) -> list[Quantity]:
     """The numbers between two places; what a number that begins there needs to be read is seen even behind `end`."""
     # The mark itself is kept before the first number: it is what stands there.
     start = max(0, begin - 1)
-    found = quantities(text[start : end + _NEAR])
+    found = quantities(text[start : end + _NEAR], around=text)
     moved = (replace(one, start=one.start + start, end=one.end + start) for one in found)
     return [one for one in moved if begin <= one.start < end]
 

@@ -44,7 +44,7 @@ _GROUPED_BY_SPACE = re.compile(rf"\d{{1,3}}(?:[{_SPACE}]\d{{3}})+(?:,(?P<decimal
 _GROUPED_IN_INDIA = re.compile(r"\d{1,2}(?:,\d{2})+,\d{3}(?:\.(?P<decimals>\d+))?")
 _PLAIN = re.compile(r"\d*(?:[.,](?P<decimals>\d+))?")
 _DECIMAL_COMMA = re.compile(r"\d+,\d+")
-_COMMA_GROUPS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
+_COMMA_GROUPS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _EXPONENT = re.compile(r"[eE]([-+]?\d+)(?!\w|\.\d)")
 _TIMES_TEN = re.compile(
@@ -185,8 +185,14 @@ def written(value: Fraction | float) -> str:
     return f"-{whole}" if exact < 0 else whole
 
 
-def quantities(text: str) -> list[Quantity]:
+def quantities(text: str, *, around: str = "") -> list[Quantity]:
     r"""All numbers, dates and times of a text in order, each whole; those that cannot be read are among them.
+
+    Parameters
+    ----------
+    text : str
+    around : str
+        The text of which it is a part, for its decimal separator.
 
     Examples
     --------
@@ -195,10 +201,10 @@ def quantities(text: str) -> list[Quantity]:
     >>> [one.label for one in quantities("3:2, on 5 May 2021, at 3:55 pm")]
     ['3:2', '2021-05-05', '15:55']
     """
-    return _joined(list(_atoms(text)), text)
+    return _joined(list(_atoms(text, around or text)), text)
 
 
-def _atoms(text: str) -> Iterator[Quantity]:
+def _atoms(text: str, around: str) -> Iterator[Quantity]:
     at = 0
     for start, end, quantity in _starts(text):
         if start >= at:
@@ -206,7 +212,7 @@ def _atoms(text: str) -> Iterator[Quantity]:
                 yield quantity
                 at = quantity.end
             else:
-                number = _number(text, start, end)
+                number = _number(text, start, end, around)
                 at = end if number is None else max(end, number.end)
                 if number is not None:
                     yield number
@@ -259,7 +265,7 @@ def _time(match: re.Match[str]) -> Quantity | None:
     return Quantity(start=match.start(), end=match.end(), label=label, sort="time")
 
 
-def _number(text: str, start: int, end: int) -> Quantity | None:
+def _number(text: str, start: int, end: int, around: str) -> Quantity | None:
     """The number that begins with these digits; None where they belong to a name ("GPT-4", "H2O")."""
     before, sign, begin, currency = _before(text, start)
     if _names(before):
@@ -275,7 +281,9 @@ def _number(text: str, start: int, end: int) -> Quantity | None:
         re.fullmatch(r"\d+,\d{1,2}|0,\d+", digits) and before.endswith("(") and text[end : end + 1] == ")"
     )
     # One text has one decimal separator; such a number was cut off ("100,00" of "100,000").
-    mixed = _DECIMAL_COMMA.fullmatch(digits) and not _GROUPED.fullmatch(digits) and _COMMA_GROUPS.search(text)
+    mixed = (
+        _DECIMAL_COMMA.fullmatch(digits) and not _GROUPED.fullmatch(digits) and _COMMA_GROUPS.search(around)
+    )
     if value is None or bound or mixed or tuple_like or decade or behind.glued:
         return Quantity(start=begin, end=behind.end)
     return Quantity(start=begin, end=behind.end, value=sign * value * behind.scale, unit=behind.unit)

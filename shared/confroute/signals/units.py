@@ -111,12 +111,13 @@ _AFTER = re.compile(
 )
 _BEFORE = re.compile(rf"(?<![^\W_])(?:{_any(_CURRENCIES)})\s?$".replace(_END, ""))
 _ASKED = re.compile(
-    rf"\bhow\s+(?:many|much)\s+(?:more\s+|total\s+)?(?:\\?\$\s*)?(?=(?:square\s|cubic\s)?(?:{_any(_UNITS)}))"
+    rf"\b(?:how\s+(?:many|much)|number\s+of)\s+(?:more\s+|total\s+)?(?:\\?\$\s*)?(?=(?:square\s|cubic\s)?(?:{_any(_UNITS)}))"
     rf"|\bin\s+(?:total\s+|US\s+)?(?=(?:square\s|cubic\s)?(?:{_any(_WORDS)}))"
     rf"|\bin\s+(?=(?:{_any(_UNITS)})\s*(?:[?,)]|\.?$))"
     r"|\bwhat\s+(?=percent)",
     re.IGNORECASE,
 )
+_AGE = re.compile(r"\bhow\s+old\b|\bage\b", re.IGNORECASE)
 _PERCENTAGE = re.compile(r"\bpercentage\b", re.IGNORECASE)
 _RATE = re.compile(
     r"\b(?:per|each|every|an?(?=\s+(?:hour|day|week|month|year|minute)\b))\s+([^\W\d_]+)", re.IGNORECASE
@@ -194,7 +195,8 @@ def asked(question: str) -> list[Unit]:
     """The units that a question asks for: "how many hours", "in km", "what percentage"."""
     found = [unit_after(question, match.end()) for match in _ASKED.finditer(question)]
     units = [one[0] for one in found if one is not None]
-    return [*units, _UNITS["percent"]] if _PERCENTAGE.search(question) else units
+    units += [_UNITS["percent"]] if _PERCENTAGE.search(question) else []
+    return [*units, _UNITS["year"]] if _AGE.search(question) else units
 
 
 def rates_in(sentence: str, units: Mapping[str, Unit]) -> dict[str, Unit]:
