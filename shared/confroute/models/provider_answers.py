@@ -362,6 +362,27 @@ def read_model(holder: object) -> str | None:
     return None
 
 
+def read_error(raw: object) -> tuple[str, int | None] | None:
+    """What a provider says went wrong in a reply that should have been an answer, and the HTTP status that it names.
+
+    Examples
+    --------
+    >>> read_error({"error": {"message": "overloaded", "code": 502}})
+    ('overloaded', 502)
+    >>> read_error({"error": "loading"}), read_error({"choices": []})
+    (('loading', None), None)
+    """
+    error = field(raw, "error")
+    if not error and field(raw, "object") == "error":
+        error = raw
+    if not error:
+        return None
+    text = error if isinstance(error, str) else field(error, "message") or field(error, "detail")
+    codes = (field(error, name) for name in ("code", "status"))
+    status = next((code for code in codes if isinstance(code, int) and 400 <= code < 600), None)
+    return str(text or "an error without a message"), status
+
+
 def read_generations(raw: object, *, model: str | None = None) -> list[Generation]:
     """Every answer under "choices" of a provider's reply; the usage of all stands on the first.
 
