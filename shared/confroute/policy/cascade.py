@@ -422,6 +422,7 @@ class Cascade(Displayable):
         *,
         rules: tuple[Rule, ...] = (),
         on_no_signal: Literal["cloud", "edge", "raise"] = "cloud",
+        on_unfinished: Literal["reject", "judge"] = "reject",
         on_edge_error: Literal["cloud", "raise"] = "cloud",
         on_cloud_error: Literal["raise", "edge"] = "raise",
     ) -> Cascade:
@@ -431,6 +432,7 @@ class Cascade(Displayable):
             gates=(Gate(signal=signal, threshold=limit),),
             rules=rules,
             on_no_signal=on_no_signal,
+            on_unfinished=on_unfinished,
             on_edge_error=on_edge_error,
             on_cloud_error=on_cloud_error,
         )

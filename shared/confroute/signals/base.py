@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from confroute.asks import AskGenerator, Sample
-from confroute.decision import Measurement
+from confroute.decision import Measurement, without_noise
 from confroute.errors import SignalUnavailableError
 from confroute.registry import register
 from confroute.types import Context, Generation, Message, Tier
@@ -31,7 +31,10 @@ class Range:
     unit: str = ""
 
     def __contains__(self, value: object) -> bool:
-        return isinstance(value, (int, float)) and self.low <= value <= self.high
+        # Measurements are rounded; so are the bounds that they may equal, such as log(n).
+        return isinstance(value, (int, float)) and without_noise(self.low) <= without_noise(
+            value
+        ) <= without_noise(self.high)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
