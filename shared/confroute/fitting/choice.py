@@ -147,8 +147,8 @@ def _members(table: Table, scores: dict[str, float]) -> list[str]:
 
 
 def _same_order(first: Array, second: Array) -> bool:
-    ranks = (np.unique(values, return_inverse=True)[1] for values in (first, second))
-    return bool(np.array_equal(*ranks))
+    one, other = (np.unique(values, return_inverse=True)[1] for values in (first, second))
+    return bool(np.array_equal(one, other))
 
 
 def _score(uncertainty: Array, table: Table, cloud: Array) -> float:
