@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,20 @@ def weights(layers: tuple[int, ...] = (1,), width: int = 32) -> ProbeWeights:
     )
 
 
+def judging(policy: Cascade) -> Cascade:
+    """The tiny models never end: their drafts are cut off."""
+    return replace(policy, on_unfinished="judge")
+
+
 def langchain(folder: Path, policy: Cascade, members: dict[str, Path]) -> Any:
     from langchain_confroute import ChatConfRoute, ChatLocal
     from langchain_confroute.testing import ScriptedChat
 
     made = {name: ChatLocal(model=str(path), max_tokens=6) for name, path in members.items()}
     edge = ChatLocal(model=str(folder), max_tokens=6)
-    answer = ChatConfRoute(edge=edge, cloud=ScriptedChat.of("c"), policy=policy, members=made).invoke(
-        ASK[0].text
-    )
+    answer = ChatConfRoute(
+        edge=edge, cloud=ScriptedChat.of("c"), policy=judging(policy), members=made
+    ).invoke(ASK[0].text)
     return answer.text, answer.response_metadata["confroute"]
 
 
@@ -58,7 +64,9 @@ def llamaindex(folder: Path, policy: Cascade, members: dict[str, Path]) -> Any:
     made = {name: LocalLLM(model=str(path), max_tokens=6) for name, path in members.items()}
     edge = LocalLLM(model=str(folder), max_tokens=6)
     cloud = ScriptedLLM(model=ScriptedModel(["c"], name="c"))
-    response = ConfRouteLLM(edge=edge, cloud=cloud, policy=policy, members=made).complete(ASK[0].text)
+    response = ConfRouteLLM(edge=edge, cloud=cloud, policy=judging(policy), members=made).complete(
+        ASK[0].text
+    )
     return response.text, response.additional_kwargs["confroute"]
 
 

@@ -1,7 +1,5 @@
 """The comparisons of a cascade at their very bounds: what is kept, what is grey, and when no sample can change either."""
 
-from dataclasses import replace
-
 import pytest
 
 from confroute import Cascade, Gate, Message, Request, SelfConsistency, Threshold, Tier, TokenLogprob
@@ -128,7 +126,7 @@ def test_a_draft_that_is_not_whole_is_rejected_unless_the_policy_judges_it(finis
     decision = run(Cascade.of(TokenLogprob(), 0.3), request, call, {}).decision
     assert decision.route == ("edge" if why is None else "cloud")
     assert why is None or why in decision.reason
-    lenient = replace(Cascade.of(TokenLogprob(), 0.3), on_unfinished="judge")
+    lenient = Cascade.of(TokenLogprob(), 0.3, on_unfinished="judge")
     assert run(lenient, request, call, {}).decision.route == "edge"
 
 

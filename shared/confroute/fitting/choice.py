@@ -132,13 +132,23 @@ def _combined(table: Table, single: SignalChoice, cloud: Array, *, force: bool, 
 
 
 def _members(table: Table, scores: dict[str, float]) -> list[str]:
-    """The best column of each family that was measured on enough rows: four at most, those without samples first."""
+    """The best column of each family that was measured on enough rows: four at most, those without samples first.
+
+    Of families that order the calls alike, as entropies of short answers do, one is enough.
+    """
     families: dict[str, str] = {}
     for name in sorted(scores, key=lambda name: -scores[name]):
-        if np.count_nonzero(~np.isnan(table.signal(name))) >= _LEAST_MEASURED:
+        values = table.signal(name)
+        repeats = any(_same_order(values, table.signal(other)) for other in families.values())
+        if np.count_nonzero(~np.isnan(values)) >= _LEAST_MEASURED and not repeats:
             families.setdefault(name.split(".")[0], name)
     best = list(families.values())[:_MOST_MEMBERS]
     return sorted(best, key=lambda name: getattr(table.signal_of(name), "n", 0))
+
+
+def _same_order(first: Array, second: Array) -> bool:
+    one, other = (np.unique(values, return_inverse=True)[1] for values in (first, second))
+    return bool(np.array_equal(one, other))
 
 
 def _score(uncertainty: Array, table: Table, cloud: Array) -> float:

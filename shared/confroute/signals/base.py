@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from confroute.asks import AskGenerator, Sample
-from confroute.decision import Measurement
+from confroute.decision import Measurement, without_noise
 from confroute.errors import SignalUnavailableError
 from confroute.registry import register
 from confroute.types import Context, Generation, Message, Tier
@@ -34,8 +34,10 @@ class Range:
     unit: str = ""
 
     def __contains__(self, value: object) -> bool:
-        # Uncertainties are rounded to 12 places, which may lift one at a bound just beyond it.
-        return isinstance(value, (int, float)) and self.low - _ROUNDING <= value <= self.high + _ROUNDING
+        # Measurements are rounded; so are the bounds that they may equal, such as log(n).
+        return isinstance(value, (int, float)) and without_noise(self.low) <= without_noise(
+            value
+        ) <= without_noise(self.high)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
