@@ -79,7 +79,7 @@ async def test_other_errors_do_not_stop_the_asking(kit, form):
     edge = kit.down(ValueError("bad request"))
     llm = kit.router(edge)
     assert kit.decision(await ask(llm, form))["stage"] == "fallback"
-    assert llm._fallback._refused == {}
+    assert llm._fallback._refusals == {}
     assert len(edge.model.calls) == 1
 
 
