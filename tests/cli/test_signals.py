@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -67,7 +68,8 @@ def test_json_has_the_documented_shape(tmp_path, capsys):
 
 def test_the_table_says_how_many_rows_were_measured(tmp_path, capsys):
     """Signals stand with their n, the best first; pooled datasets are pointed out."""
-    write_rows(tmp_path / "run.jsonl", [*made(), *made(20, dataset="other")])
+    others = [replace(row, id=f"other-{row.id}") for row in made(20, dataset="other")]
+    write_rows(tmp_path / "run.jsonl", [*made(), *others])
     assert confroute(tmp_path / "run.jsonl") == 0
     out = capsys.readouterr().out
     lines = out.splitlines()

@@ -91,6 +91,7 @@ def outcome(send):
     assert len(decisions) == 1
     told = decisions[0].to_dict()
     told.pop("latency_s")
+    told.pop("run_id", None)
     for step in told["steps"]:
         step.pop("latency_s")
     # Each host counts a prompt's tokens in its own way.

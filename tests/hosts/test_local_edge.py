@@ -66,7 +66,9 @@ def llamaindex(folder: Path, policy: Cascade, members: dict[str, Path]) -> Any:
 def test_dropout_gate_in_a_host(host: Any, tiny_folder: Path, tiny: LocalModel) -> None:
     """The gate's number is that of the function on the draft, after the edge's own prompt."""
     text, decision = host(
-        tiny_folder, Cascade.of(McDropout(passes=3, statistic="mutual_information"), 1.0), {}
+        tiny_folder,
+        Cascade.of(McDropout(passes=3, statistic="mutual_information"), 1.0, on_unfinished="judge"),
+        {},
     )
     assert decision["route"] == "edge"
     expected = decompose(dropout_passes(tiny, ASK, text, passes=3)).answer["mutual_information"]
@@ -92,7 +94,7 @@ def test_a_host_processes_the_prompt_once_for_draft_samples_and_states(
         Gate(signal=signal, threshold=Threshold(value=0.5), grey=zone)
         for signal, zone in zip(signals, grey, strict=True)
     )
-    _, decision = host(tiny_folder, Cascade(gates=gates), {})
+    _, decision = host(tiny_folder, Cascade(gates=gates, on_unfinished="judge"), {})
     assert set(decision["signals"]) == {"probe", "mc_dropout", "semantic_entropy"}, decision["skipped"]
     assert len(readings) == 1
 
@@ -102,7 +104,11 @@ def test_probe_gate_in_a_host(host: Any, tiny_folder: Path, tiny: LocalModel, tm
     """The gate's number is the probe's reading of the hidden states."""
     made = weights()
     made.save(tmp_path / "probe.safetensors")
-    _, decision = host(tiny_folder, Cascade.of(Probe(path=str(tmp_path / "probe.safetensors")), 1.0), {})
+    _, decision = host(
+        tiny_folder,
+        Cascade.of(Probe(path=str(tmp_path / "probe.safetensors")), 1.0, on_unfinished="judge"),
+        {},
+    )
     expected = made.probability(hidden_states(tiny, ASK, (1,)))[0]
     assert decision["uncertainty"] == pytest.approx(expected, abs=1e-6)
     assert [step["kind"] for step in decision["steps"]] == ["draft", "hidden"]
@@ -114,7 +120,7 @@ def test_scores_of_an_ensemble_in_a_host(
 ) -> None:
     """Variance of the members' mean log-probability of the draft: here of one model and a flatter copy of it."""
     other = make_tiny(tmp_path / "other", scale=1.0)
-    policy = Cascade.of(Ensemble(members=("flat",), statistic="score_variance"), 100.0)
+    policy = Cascade.of(Ensemble(members=("flat",), statistic="score_variance"), 100.0, on_unfinished="judge")
     text, decision = host(tiny_folder, policy, {"flat": other})
     means = [np.mean(model.logprobs_of(ASK, text)) for model in (tiny, LocalModel.load(other))]
     assert decision["uncertainty"] == pytest.approx(np.var(means, ddof=1), rel=1e-3)
@@ -126,7 +132,7 @@ def test_a_long_stop_string_leaves_evidence(tiny_folder: Path, tiny: LocalModel,
     """Tokens cut off by a stop string do not count as unscored."""
     (free,) = tiny.generate(ASK, seed=3, temperature=1.2, max_tokens=40)
     stop = free.text[6:14]
-    policy = Cascade.of(TokenLogprob(), 1e9)
+    policy = Cascade.of(TokenLogprob(), 1e9, on_unfinished="judge")
     settings = {"model": str(tiny_folder), "temperature": 1.2, "seed": 3, "max_tokens": 40}
     if host == "langchain":
         pytest.importorskip("langchain_core")

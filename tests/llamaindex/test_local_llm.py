@@ -223,7 +223,7 @@ def test_several_answers_from_one_prompt(llm: LocalLLM) -> None:
 def test_the_router_draws_its_samples_in_one_call(llm: LocalLLM) -> None:
     """One event for a step of samples, and each sample's text reaches the policy."""
     other = LocalLLM(model=llm.model, max_tokens=4, temperature=0.9)
-    policy = Cascade.of(SemanticEntropy(n=4, step=4), 1.0)
+    policy = Cascade.of(SemanticEntropy(n=4, step=4), 1.0, on_unfinished="judge")
     with record() as decisions:
         ConfRouteLLM(edge=llm, cloud=other, policy=policy).chat(ASK)
     (draft, sampled) = decisions[0].steps

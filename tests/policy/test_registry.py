@@ -343,7 +343,7 @@ def test_what_measured_a_column_decides_over_its_name(rows):
     assert "semantic_entropy" not in rows[0].measured_by
     assert rows[0].measured_by["mc_dropout@0.01.token_variance"]["passes"] == 3
     other = with_signals(
-        row_of("options", 1),
+        replace(row_of("options", 1), id="options/again"),
         signals=dropout_builds(5, [0.01]),
         work=Executor(call=TinyModels("options", 1), limits={}),
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from confroute.recording.grade import answer_in, graded, kind_of_reference
+from confroute.recording.grade import graded, kind_of_reference
 
 OPTIONS = "Which colour?\nA. red\nB. blue"
 
@@ -30,11 +30,35 @@ def test_what_a_reference_is(reference, question, kind):
     [
         ("7", "It is 7.", "How many?", 7.0, 1.0),
         ("7", "It is 7.", "How many?", 8, 0.0),
-        (None, "7", "How many?", 7, 0.0),
+        (None, "7", "How many?", 7, 1.0),
+        (None, "none", "How many?", 7, 0.0),
         ("0.5", "0.5", "How many?", 0.5, 1.0),
         ("B", "I take B, not A.", OPTIONS, "B", 1.0),
         ("A", "B", OPTIONS, "B", 0.0),
-        (None, "B", OPTIONS, "B", 0.0),
+        (None, "B", OPTIONS, "B", 1.0),
+        (None, "red", OPTIONS, "B", 0.0),
+        (None, "The answer is 1{,}250.", "How many?", 1250, 1.0),
+        (None, r"\boxed{\frac{3}{4}}", "How much?", 0.75, 1.0),
+        (None, r"\boxed{\frac{3}{4}}", "How much?", 4, 0.0),
+        (None, "\u22125", "Compute", 5, 0.0),
+        (None, "It is 7.", "What is 3 + 4?", "7", 1.0),
+        (None, "It is 8.", "What is 3 + 4?", "7", 0.0),
+        (None, "7", "How many?", "3 + 4 = 7\n#### 7", 1.0),
+        (None, "1 May 2021", "What date, in MM/DD/YYYY?", "05/01/2021", 1.0),
+        (None, "05/01/2021", "What date?", "04/29/2021", 0.0),
+        (None, "5 km", "How far?", 5, 1.0),
+        (None, "5 km", "How far in m?", 5, 0.0),
+        (None, "5 km", "How far in m?", 5000, 1.0),
+        (None, "5%", "What share?", 0.05, 1.0),
+        (None, "15 km", "How far?", "1,5 km", 0.0),
+        (None, "The capital of France is Paris.", "Capital?", "Paris", 1.0),
+        (None, "It isn't Paris, it is Lyon.", "Capital?", "Paris", 0.0),
+        (None, "Paris is not the capital.", "Capital?", "Paris", 0.0),
+        (None, "Not only Paris", "Capital?", "Paris", 1.0),
+        (None, "No, it is not.", "Is it?", "no", 1.0),
+        (None, "There is no doubt: yes", "Is it?", "no", 0.0),
+        (None, "username", "Name?", "user_name", 0.0),
+        (None, "Apollo 11", "Which?", "Apollo 1", 0.0),
         ("Lyon", "Paris", "Capital?", "paris", 1.0),
         ("paris", "Paris or Lyon", "Capital?", "paris", 0.0),
         ("7", "7", "How many?", None, None),
@@ -43,7 +67,7 @@ def test_what_a_reference_is(reference, question, kind):
     ],
 )
 def test_one_reference(answer, text, question, reference, grade):
-    """A number and a letter are compared with the final answer, a text with all of what was said."""
+    """A number and a letter are compared with the final answer; a text stands in what was said as whole words."""
     assert graded(answer, text, question, reference) == grade
 
 
@@ -55,6 +79,14 @@ def test_one_reference(answer, text, question, reference, grade):
         ("It was Ada Lovelace.", ["love"], 0.0),
         ("It was Ada Lovelace.", ["lace"], 0.0),
         ("In 1815.", [1815], 1.0),
+        ("1500", [1500.0], 1.0),
+        ("1,500", ["1500"], 1.0),
+        ("5.5 apples", [5], 0.0),
+        ("It is -5 degrees", [5], 0.0),
+        ("$1,500", [500], 0.0),
+        ("It was Ada or Byron.", ["Ada", "Byron"], 1.0),
+        ("It was Ada or Lord Byron.", ["Ada"], 0.0),
+        ("I would not say Byron.", ["Byron"], 0.0),
         ("In 1815.", [181], 0.0),
         ("In 1815.", [], None),
         ("In 1815.", ["", " ", None], None),
@@ -68,14 +100,10 @@ def test_any_of_several_references(text, references, grade):
 
 
 @pytest.mark.parametrize(
-    ("text", "question", "reference", "answer"),
-    [
-        ("So there are 7 apples.", "How many?", None, "7"),
-        ("So there are 7 apples.", "How many?", 8, "7"),
-        ("The answer is B.", OPTIONS, "B", "B"),
-        ("I do not know.", "How many?", 7, None),
-    ],
+    ("reference", "text"),
+    [("Paris", "The capital of France is Paris."), ("Paris", "paris"), ("7", "It is 7."), (7, "7.0")],
 )
-def test_the_answer_in_a_text(text, question, reference, answer):
-    """Of the kind of the reference, else of the question."""
-    assert answer_in(text, question, reference) == answer
+def test_one_rule_for_one_reference_and_for_a_list(reference, text):
+    """Whether a reference stands alone or in a list."""
+    assert graded(None, text, "Capital?", reference) == graded(None, text, "Capital?", [reference]) == 1.0
+    assert graded(None, f"not {text}", "?", "Lyon") == graded(None, f"not {text}", "?", ["Lyon"]) == 0.0

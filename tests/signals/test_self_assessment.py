@@ -9,6 +9,7 @@ from confroute.asks import Evidence, Prompt
 from confroute.errors import SignalUnavailableError
 from confroute.executor import run
 from confroute.signals import Case, PTrue, Verbalised
+from confroute.signals.self_assessment import stated_confidence
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 from confroute.types import Generation, Tier
 
@@ -62,6 +63,35 @@ def test_verbalised_confidence_is_read_from_words():
     assert measure(Verbalised(), Generation(text="About 80%."))[0].uncertainty == pytest.approx(0.2)
     with pytest.raises(SignalUnavailableError):
         measure(Verbalised(), Generation(text="quite sure"))
+
+
+@pytest.mark.parametrize(
+    ("text", "confidence"),
+    [
+        ("85", 0.85),
+        ("9/10", 0.9),
+        ("9 out of 10", 0.9),
+        ("90 out of 100", 0.9),
+        ("5 out of 5", 1.0),
+        ("99,5", 0.995),
+        ("0.5%", 0.005),
+        ("Confidence: 0.7", 0.7),
+        ("<think>The user wants 0 to 100</think> 30", 0.3),
+        ("On a scale of 0 to 100: 20", None),
+        ("The answer 95 is wrong: 5", None),
+        ("Between 60 and 70", None),
+        ("80-90", None),
+        ("2 + 2 is 4, so 100", None),
+        ("100% wrong", None),
+        ("-5", None),
+        ("250", None),
+        ("3/7", None),
+        ("85 km", None),
+    ],
+)
+def test_a_stated_confidence_is_read_whole_or_not_at_all(text, confidence):
+    """Out of what is said, else out of 100; several numbers state none."""
+    assert stated_confidence(text) == (None if confidence is None else pytest.approx(confidence))
 
 
 def route(rules=()):

@@ -12,6 +12,7 @@ from confroute.certificate import Loss
 from confroute.cli.progress import replay_progress
 from confroute.cli.runs import add_run_arguments, rates_of, rows_of
 from confroute.errors import PolicyError
+from confroute.signals.answers import Kind
 
 if TYPE_CHECKING:
     from confroute.fitting import Expected, Fit, Objective
@@ -46,6 +47,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default="auto",
         metavar="NAME",
         help="a recorded signal, combined, or auto (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--kind",
+        choices=get_args(Kind),
+        help="read the answers in the recorded texts anew, by this kind, if they were recorded otherwise",
     )
     parser.add_argument(
         "--replay-only",
@@ -102,14 +108,16 @@ def run(args: argparse.Namespace) -> int:
         A goal that no threshold meets, or files that cannot be written.
     """
     from confroute.fitting import fit
+    from confroute.recording.extraction import read_anew
     from confroute.views.fit import report_html
 
     if args.out.suffix == ".html":
         msg = f"--out {args.out}: expected the policy's file, such as policy.json; its report takes the .html beside it"
         raise PolicyError(msg)
+    rows = rows_of(args.data, args.dataset)
     with replay_progress() as progress:
         fitted = fit(
-            [*rows_of(args.data, args.dataset)],
+            [row if args.kind is None else read_anew(row, args.kind) for row in rows],
             _goal(args),
             signal=args.signal,
             replay_only=args.replay_only,

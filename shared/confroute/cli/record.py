@@ -7,12 +7,13 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import quote
 
 from confroute.cli.options import add_dtype, add_model, add_price, count, model_of, price_of, resolve_model
 from confroute.errors import PolicyError
 from confroute.models.resolution import NAMES
+from confroute.signals.answers import Kind
 from confroute.views.html import counted
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_model(parser, "edge", NAMES, required=True)
     add_model(parser, "cloud", "the same; without it, a cloud in PROMPTS is kept")
     add_dtype(parser)
+    parser.add_argument(
+        "--kind",
+        choices=get_args(Kind),
+        default="auto",
+        help="by what answers are compared, here and on new calls by the policy that is fitted (default: as each question asks)",
+    )
     parser.add_argument("--system", metavar="TEXT", help="system message before each prompt")
     parser.add_argument(
         "--max-tokens", type=int, default=256, metavar="N", help="longest answer (default: %(default)s)"
@@ -212,6 +219,7 @@ def _recorder(args: argparse.Namespace) -> Recorder:
         top_logprobs=args.top_logprobs,
         hidden=tuple(args.hidden),
         states=_StateFolder(args.out, args.hidden).keep,
+        kind=args.kind,
         system=args.system,
         edge_price=price_of(args.edge_price),
         cloud_price=price_of(args.cloud_price),

@@ -21,6 +21,7 @@ from confroute.fitting.replay import Expected, Progress, expected, replay
 from confroute.fitting.table import Array, Table, table_of
 from confroute.policy import Cascade, Gate, Threshold
 from confroute.recording import Row
+from confroute.recording.extraction import check_extraction
 from confroute.signals import Combined, Recorded, Signal
 from confroute.types import JSON
 
@@ -220,6 +221,7 @@ def fit(
     else:
         combine = True if signal == "combined" else None
         choice, rest, selected = _best(table, columns, combine=combine, seed=seed)
+    check_extraction([choice.signal], rest.rows)
     uncertainty = uncertainty_of(choice, rest)
     front = front_of(rest, uncertainty, sampled=samples(choice.signal), seed=seed)
     threshold, notes = _threshold(goal, rest, uncertainty, front)

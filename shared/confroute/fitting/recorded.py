@@ -31,6 +31,7 @@ from confroute.fitting.rates import (
     bill_of_samples,
 )
 from confroute.recording import SIGNALS, Row, with_signals
+from confroute.recording.rows import content_of
 from confroute.recording.signals import OPTION, column_of
 from confroute.signals import Combined, Signal
 from confroute.signals.base import Case, Range
@@ -173,10 +174,9 @@ def request_of(row: Row) -> Request:
 
 def _messages(row: Row) -> tuple[Message, ...]:
     if row.prompt is None and row.messages:
-        recorded = ((m.get("role"), m.get("content", m.get("text"))) for m in row.messages)
         return tuple(
-            Message(role=_ROLES.get(str(role), "user"), text=text if isinstance(text, str) else "")
-            for role, text in recorded
+            Message(role=_ROLES.get(str(m.get("role")), "user"), text=content_of(m) or "")
+            for m in row.messages
         )
     return (Message(role="user", text=row.prompt or UNRECORDED),)
 

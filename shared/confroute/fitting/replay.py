@@ -16,10 +16,11 @@ from confroute.fitting.point import Calls, Interval, Point, fields_of, metrics, 
 from confroute.fitting.rates import Bill, Rates
 from confroute.fitting.recorded import RecordedCalls, replayed, request_of
 from confroute.flow import Policy, drive
-from confroute.policy import Cascade
+from confroute.policy import Cascade, Gate
 from confroute.policy.wrapper import inner_of
-from confroute.recording import RecordedSample, Row
-from confroute.recording.grade import answer_in, graded
+from confroute.recording import Row
+from confroute.recording.extraction import check_extraction
+from confroute.recording.grade import graded
 from confroute.registry import parts_of
 from confroute.state import MemoryStore, Store
 from confroute.stats.arrays import Array
@@ -113,7 +114,7 @@ def replay(
     Raises
     ------
     CalibrationError
-        The policy has more than two tiers: a row holds two.
+        The policy has more than two tiers: a row holds two. Or the rows' answers were read otherwise than the policy reads them.
 
     Notes
     -----
@@ -124,6 +125,7 @@ def replay(
     if len(tiers) != 2:
         msg = f"the policy has tiers {tiers}: a recorded run holds two, an edge and a cloud"
         raise CalibrationError(msg)
+    check_extraction((part.signal for part in parts_of(policy) if isinstance(part, Gate)), rows)
     window_s = max((part.window_s for part in parts_of(policy) if isinstance(part, Budget)), default=0.0)
     now = 0.0
     store = MemoryStore(clock=lambda: now)
@@ -167,11 +169,8 @@ def _quality(row: Row, decision: Decision, answer: Generation) -> float:
     draft = row.edge.generation()
     if draft is None or answer == draft or (answer.answer is not None and answer.answer == draft.answer):
         return math.nan if row.edge.quality is None else row.edge.quality
-    # A sample replaced the draft: right if its final answer is the reference, else graded as the recorder does.
-    found = answer.answer or answer_in(answer.text, row.question, row.reference)
-    if found is not None and found == RecordedSample(text="", answer=row.reference).generation().answer:
-        return 1.0
-    grade = graded(found, answer.text, row.question, row.reference)
+    # A sample replaced the draft.
+    grade = graded(answer.answer, answer.text, row.question, row.reference)
     return math.nan if grade is None else grade
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -124,9 +125,10 @@ def table_of(rows: Iterable[Row], *, rates: Rates | None = None) -> Table:
     Raises
     ------
     CalibrationError
-        No row is graded.
+        No row is graded, or an id occurs twice: a promise would count its row twice.
     """
     given, at = list(rows), rates or Rates()
+    _refuse_duplicates(given)
     graded = [row for row in given if row.edge.quality is not None or row.edge.error is not None]
     if any(_cloud_quality(row) is not None for row in graded):
         graded = [row for row in graded if _cloud_quality(row) is not None]
@@ -148,6 +150,16 @@ def table_of(rows: Iterable[Row], *, rates: Rates | None = None) -> Table:
         left_out=len(given) - len(graded),
         live=live_signals(measured, samples=drawn),
     )
+
+
+def _refuse_duplicates(rows: Sequence[Row]) -> None:
+    twice = [name for name, count in Counter(row.id for row in rows).items() if count > 1]
+    if twice:
+        shown = ", ".join(map(repr, twice[:5])) + (", ..." if len(twice) > 5 else "")
+        msg = (
+            f"{len(twice)} ids occur more than once among {len(rows)} rows: {shown}; expected one row per id"
+        )
+        raise CalibrationError(msg)
 
 
 def _cloud_quality(row: Row) -> float | None:

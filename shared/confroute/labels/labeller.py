@@ -21,7 +21,7 @@ from confroute.models.resilience import Limits, attempt
 from confroute.models.text_model import TextModel
 from confroute.policy.rules import KeepPrivate
 from confroute.recording import RecordedSample, Row, Side
-from confroute.recording.grade import answer_in, graded
+from confroute.recording.grade import graded
 from confroute.recording.prompts import messages_of
 from confroute.signals.equivalence import Equivalence, SameEmbedding
 from confroute.types import JSON, Generation
@@ -46,7 +46,7 @@ def quality_of(text: str, question: str, reference: JSON) -> float | None:
     ... )
     (1.0, 0.0)
     """
-    return graded(answer_in(text, question, reference), text, question, reference)
+    return graded(None, text, question, reference)
 
 
 def better(a: float, b: float) -> Winner:

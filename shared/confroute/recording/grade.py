@@ -1,17 +1,38 @@
-"""Grade an answer against a reference: a number, an option letter, or a text."""
+"""Grading an answer against a reference: a number, a date, an option letter, or a text."""
 
 from __future__ import annotations
 
 import re
 
-from confroute.signals.answers import Kind, final_answer, kind_of, normalised
+from confroute.signals.answers import (
+    Kind,
+    date_in,
+    kind_of,
+    normalised,
+    option_in,
+    options_in,
+    quantity_in,
+)
+from confroute.signals.numbers import Quantity, quantities, units_of, written
 from confroute.types import JSON
 
 _LETTER = re.compile(r"[A-J]")
+# GSM8K's references: the solution, then the number.
+_SOLUTION = re.compile(r".*####", re.DOTALL)
+_CLAUSES = re.compile(r"[.,;:!?](?=\s|$)|\n")
+_DENIED_BEFORE = re.compile(
+    r"(?:\b(?:not|never|neither|nor|no|without|except|cannot)|nt)(?: (?!but\b|only\b|just\b)\S+)? $"
+)
+_DENIED_BEHIND = re.compile(
+    r" (?:(?:is|was|are|were|would be|be) (?:not|wrong|incorrect|false)\b|(?:is|was|are|were)nt\b)"
+)
+_BOOLEANS = ("yes", "no", "true", "false")
 
 
 def kind_of_reference(reference: JSON, question: str) -> Kind:
-    r"""Tell the kind of a reference: a number, an option letter if the question lists options, else text.
+    r"""What the reference of a question is: a number or date, an option letter where the question lists options, else text.
+
+    A text that is nothing but a number or a date ("1,250", "3/4", "5 km") is one.
 
     Examples
     --------
@@ -22,69 +43,113 @@ def kind_of_reference(reference: JSON, question: str) -> Kind:
     ... )
     ('number', 'option', 'text')
     """
-    if isinstance(reference, (int, float)) and not isinstance(reference, bool):
-        return "number"
     if isinstance(reference, str) and _LETTER.fullmatch(reference) and kind_of(question) == "option":
         return "option"
-    return "text"
+    number = _number_of(reference)
+    if number is None:
+        return "text"
+    return "date" if number.sort in ("date", "time") else "number"
 
 
-def answer_in(text: str, question: str, reference: JSON = None) -> str | None:
-    """Find the final answer in a text, in the form that `graded` compares; None if there is none.
-
-    Parameters
-    ----------
-    text : str
-    question : str
-        Decides which kind of answer to look for if there is no reference.
-    reference : JSON
-        See `kind_of_reference`.
-    """
-    return final_answer(
-        text, question, kind="auto" if reference is None else kind_of_reference(reference, question)
-    )
+def _number_of(reference: JSON) -> Quantity | None:
+    """The number or date that a reference is; None where it is something else."""
+    if isinstance(reference, bool) or not isinstance(reference, (int, float, str)):
+        return None
+    text = written(reference) if not isinstance(reference, str) else _SOLUTION.sub("", reference).strip()
+    found = quantities(text)
+    if len(found) != 1 or not found[0].readable:
+        return None
+    rest = text[: found[0].start] + text[found[0].end :]
+    return None if rest.strip(" $€£¥₹.") else found[0]
 
 
 def graded(answer: str | None, text: str, question: str, reference: JSON) -> float | None:
-    r"""Return 1 if an answer equals the reference, 0 if it differs or is missing, None without a reference.
+    r"""1 if an answer is the reference, 0 if it is another or none; None without a reference.
 
     Parameters
     ----------
     answer : str or None
-        The final answer in `text`.
+        The final answer in canonical form, where it is known already; else it is read from `text`.
     text : str
-        The whole answer; compared, normalised, with a reference that is a text.
     question : str
+        The options that may be chosen, and the units of bare numbers.
     reference : str, number, list or None
-        Of a list, any item is right, anywhere in the text as whole words, since models answer in sentences. Anything else
-        cannot be graded here and gives None.
+        A number, date or option letter is right if it is the final answer, in whatever notation. A text is right if it stands
+        in the answer as whole words, since models answer in sentences; not where the answer denies it or leaves it open ("Paris
+        or Lyon"). "Yes" and "no" have to begin the answer. Of a list any is right, each by these rules. Anything else cannot be
+        graded here, and gives None.
 
     Examples
     --------
-    >>> graded("7", "So 7 apples.", "How many?", 7.0), graded(None, "No idea.", "How many?", 7)
+    >>> graded(None, "So 7 apples.", "How many?", 7.0), graded(None, "No idea.", "How many?", 7)
     (1.0, 0.0)
-    >>> graded(None, "The answer is: Paris.", "Capital?", "paris"), graded("x", "x", "?", None)
+    >>> graded(None, "The capital of France is Paris.", "Capital?", "paris"), graded("x", "x", "?", None)
     (1.0, None)
     >>> graded(None, "It was Ada Lovelace.", "Who?", ["Ada Lovelace", "Lovelace"])
     1.0
     """
-    if isinstance(reference, list):
-        return _among(text, reference)
-    if isinstance(reference, bool) or not isinstance(reference, (int, float, str)):
-        return None
-    kind = kind_of_reference(reference, question)
-    if kind == "number":
-        return float(answer == f"{float(reference):.12g}")
-    if kind == "option":
-        return float(answer == reference)
-    return float(normalised(text) == normalised(str(reference)))
-
-
-def _among(text: str, references: list[JSON]) -> float | None:
-    answer = normalised(text)
-    names = [
-        normalised(str(one)) for one in references if isinstance(one, (str, int, float)) and str(one).strip()
+    references = reference if isinstance(reference, list) else [reference]
+    known = [
+        one
+        for one in references
+        if isinstance(one, (str, int, float)) and not isinstance(one, bool) and str(one).strip()
     ]
-    if not names:
+    if not known:
         return None
-    return float(any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", answer) for name in names))
+    names = [normalised(str(one)) for one in known]
+    return float(any(_is_right(answer, text, question, one, names) for one in known))
+
+
+def _is_right(answer: str | None, text: str, question: str, reference: str | float, names: list[str]) -> bool:
+    kind = kind_of_reference(reference, question)
+    said = text if answer is None else answer
+    if kind == "option":
+        return option_in(said, options_in(question)) == reference
+    if kind == "date":
+        return date_in(said, question) == date_in(str(reference), question)
+    if kind == "number":
+        return _same_number(said, question, reference)
+    return _stands_in(text if text.strip() else said, normalised(str(reference)), names)
+
+
+def _same_number(said: str, question: str, reference: JSON) -> bool:
+    wanted, found, units = _number_of(reference), quantity_in(said), units_of(question)
+    assert wanted is not None, "the reference is a number"
+    if found is None:
+        return False
+    if found.form(units) == wanted.form(units):
+        return True
+    # Where the question sets no unit, a bare reference leaves it open: "5 km" is 5.
+    open_unit = (
+        found.unit is not None and wanted.unit is None and found.unit.dimension not in {*units, "percent"}
+    )
+    return open_unit and found.value is not None and found.value == wanted.value
+
+
+def _stands_in(text: str, name: str, names: list[str]) -> bool:
+    """Whether a normalised name stands in a text as whole words, neither denied nor left open."""
+    whole = normalised(text)
+    if whole == name or name in _BOOLEANS:
+        return whole.split(" ")[0] == name
+    mention = re.compile(rf"(?<![\w])(?<!\d[.,:/-]){re.escape(name)}(?![\w]|[.,:/-]\d)")
+    if not mention.search(whole):
+        return False
+    clauses = [normalised(clause) for clause in _CLAUSES.split(text) if clause.strip()]
+    found = [(clause, match) for clause in clauses for match in mention.finditer(clause)]
+    # A name that holds punctuation stands in no single clause.
+    return not found or any(
+        not _denied(clause, match) and not _open(clause, match, names) for clause, match in found
+    )
+
+
+def _denied(clause: str, match: re.Match[str]) -> bool:
+    before, behind = clause[: match.start()], clause[match.end() :]
+    return bool(_DENIED_BEFORE.search(before) or _DENIED_BEHIND.match(behind))
+
+
+def _open(clause: str, match: re.Match[str], names: list[str]) -> bool:
+    """Whether the text names another answer beside it, that is not right as well."""
+    before, behind = clause[: match.start()], clause[match.end() :]
+    if before.endswith(" or "):
+        return not before.removesuffix(" or ").endswith(tuple(names))
+    return behind.startswith(" or ") and not behind.removeprefix(" or ").startswith(tuple(names))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from confroute.recording.rows import RecordError, Row, read_rows, write_rows
+from confroute.recording.rows import RecordError, Row, content_of, read_rows, write_rows
 from confroute.types import JSON, Message, Role
 
 _BLOCK = 65_536
@@ -37,15 +37,10 @@ def read_prompts(path: str | os.PathLike[str]) -> list[Row]:
         A line is not a row, a row has neither prompt nor messages, or an id occurs twice.
     """
     rows = list(read_rows(path, recorded=False))
-    seen: set[str] = set()
     for row in rows:
         if row.prompt is None and not row.messages:
             msg = f"{path}: row {row.id!r} has neither a prompt nor messages: expected one of them"
             raise RecordError(msg)
-        if row.id in seen:
-            msg = f"{path}: the id {row.id!r} occurs twice: expected one row per id"
-            raise RecordError(msg)
-        seen.add(row.id)
     return rows
 
 
@@ -64,9 +59,12 @@ def messages_of(row: Row, system: str | None = None) -> tuple[Message, ...]:
 
 
 def _message(message: Mapping[str, JSON], owner: str) -> Message:
-    role, text = message.get("role"), message.get("content", message.get("text"))
-    if not isinstance(text, str) or not isinstance(role, str) or role not in _ROLES:
-        msg = f"row {owner!r} has a message of role {role!r}: expected one of {', '.join(_ROLES)}, with text as content"
+    role, text = message.get("role"), content_of(message)
+    if not isinstance(role, str) or role not in _ROLES:
+        msg = f"row {owner!r} has a message of role {role!r}: expected one of {', '.join(_ROLES)}"
+        raise RecordError(msg)
+    if text is None:
+        msg = f"row {owner!r} has a message of role {role!r} whose content is not text: expected a string, or parts of type text"
         raise RecordError(msg)
     return Message(role=_ROLES[role], text=text)
 

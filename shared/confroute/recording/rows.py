@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO, NoReturn, TypeAlias, cast, get_args
 
 from confroute.errors import ConfrouteError
+from confroute.signals.numbers import written
 from confroute.types import JSON, Alternatives, Context, Finish, Generation, Usage
 
 Fields: TypeAlias = "dict[str, JSON]"
@@ -135,15 +136,17 @@ def unknown(data: Mapping[str, JSON], known: Sequence[str]) -> Fields:
 
 
 TOP_LOGPROBS = "top_logprobs"
+KIND = "answer_kind"
+"""The field of a row that says by which kind its answers were read."""
 _FINISHES: Mapping[str, Finish] = {name: name for name in get_args(Finish)}
 
 
-def _comparable(answer: JSON) -> str | None:
+def comparable(answer: JSON) -> str | None:
     """A recorded answer in the form that `confroute.signals.answers` gives numbers and options."""
     if answer is None or isinstance(answer, str):
         return answer
     if isinstance(answer, (int, float)) and not isinstance(answer, bool):
-        return f"{float(answer):.12g}"
+        return written(answer)
     return json.dumps(answer, sort_keys=True)
 
 
@@ -212,7 +215,7 @@ class RecordedSample:
             top_logprobs=alternatives_of(self.extra.get(TOP_LOGPROBS)),
             finish=_finish(self.extra),
             model=model,
-            answer=_comparable(self.answer),
+            answer=comparable(self.answer),
         )
 
     def to_dict(self) -> dict[str, JSON]:
@@ -281,7 +284,7 @@ class Side:
             finish=_finish(self.extra),
             model=self.model,
             latency_s=self.latency_s or 0.0,
-            answer=_comparable(self.answer),
+            answer=comparable(self.answer),
         )
 
     def further(self) -> tuple[Generation, ...]:
@@ -378,8 +381,7 @@ class Row:
         if self.prompt is not None:
             return self.prompt
         for message in reversed(self.messages or ()):
-            content = message.get("content", message.get("text"))
-            if message.get("role") == "user" and isinstance(content, str):
+            if message.get("role") == "user" and (content := content_of(message)) is not None:
                 return content
         return ""
 
@@ -441,7 +443,7 @@ def row_from_dict(data: JSON) -> Row:
     messages = row.get("messages")
     signals = optional_fields(row.get("signals"), "signals") or {}
     return Row(
-        id=text(row.get("id"), "id"),
+        id=_id(row.get("id")),
         dataset=optional_text(row.get("dataset"), "dataset") or "",
         prompt=optional_text(row.get("prompt"), "prompt"),
         messages=None if messages is None else tuple(_messages(messages)),
@@ -452,6 +454,26 @@ def row_from_dict(data: JSON) -> Row:
         measured_by=optional_fields(row.get("measured_by"), "measured_by") or {},
         extra=unknown(row, _ROW),
     )
+
+
+def _id(value: JSON) -> str:
+    """The id of a row, which many data sets give as an integer."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else text(value, "id")
+
+
+def content_of(message: Mapping[str, JSON]) -> str | None:
+    """Return the text of a recorded message, whose content may be a list of parts; None if it is not text alone.
+
+    Examples
+    --------
+    >>> content_of({"role": "user", "content": [{"type": "text", "text": "What is 3 + 4?"}]})
+    'What is 3 + 4?'
+    """
+    content = message.get("content", message.get("text"))
+    if not isinstance(content, list):
+        return content if isinstance(content, str) else None
+    parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+    return "\n".join(map(str, parts)) if all(isinstance(part, str) for part in parts) else None
 
 
 def _messages(value: JSON) -> Iterator[Mapping[str, JSON]]:
@@ -489,6 +511,15 @@ def _sample(value: JSON, where: str) -> RecordedSample:
     )
 
 
+def _finite(number: str) -> float:
+    """A JSON number that a float can hold."""
+    value = float(number)
+    if math.isinf(value):
+        msg = f"{number} is larger than any number that can be recorded: expected one below 1.8e308"
+        raise RecordError(msg)
+    return value
+
+
 def _no_number(constant: str) -> NoReturn:
     msg = f"{constant} is not a JSON number: expected a finite number or null"
     raise RecordError(msg)
@@ -511,7 +542,8 @@ def read_rows(path: str | os.PathLike[str], *, recorded: bool = True) -> Iterato
     Raises
     ------
     RecordError
-        The file cannot be read, or a line is not a row; the message holds the line's number, from 1.
+        The file cannot be read, a line is not a row, or an id occurs twice: a promise would count its row twice. The message
+        holds the line's number, from 1.
 
     Examples
     --------
@@ -522,15 +554,20 @@ def read_rows(path: str | os.PathLike[str], *, recorded: bool = True) -> Iterato
     ['a']
     """
     at = 0
+    line_of: dict[str, int] = {}
     try:
         with _opened(Path(path)) as lines:
             for line in lines:
                 at += 1
                 if line.strip():
-                    data = json.loads(line, parse_constant=_no_number)
-                    yield row_from_dict(
+                    data = json.loads(line, parse_constant=_no_number, parse_float=_finite)
+                    row = row_from_dict(
                         data if recorded or not isinstance(data, dict) else {"edge": {}, **data}
                     )
+                    if (first := line_of.setdefault(row.id, at)) != at:
+                        msg = f"the id {row.id!r} is in line {first} already: expected one row per id"
+                        raise RecordError(msg)
+                    yield row
     except RecordError as error:
         msg = f"{path}, line {at}: {error}"
         raise RecordError(msg) from error

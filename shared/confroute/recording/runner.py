@@ -21,12 +21,12 @@ from confroute.models.inside import option_alternatives
 from confroute.models.prompt_cache import prompt_caching
 from confroute.models.text_model import TextModel
 from confroute.prices import Price
-from confroute.recording.grade import answer_in, graded
+from confroute.recording.grade import graded
 from confroute.recording.prompts import messages_of
-from confroute.recording.rows import TOP_LOGPROBS, RecordedSample, Row, Side
+from confroute.recording.rows import KIND, TOP_LOGPROBS, RecordedSample, Row, Side
 from confroute.recording.signals import SIGNALS, Build, with_signals
 from confroute.remediation import describe
-from confroute.signals.answers import options_in
+from confroute.signals.answers import Kind, answer_of, options_in
 from confroute.signals.base import max_top_logprobs
 from confroute.signals.option_probability import letter_logprobs
 from confroute.types import JSON, Generation, Message
@@ -58,6 +58,8 @@ class Recorder:
         Layers whose hidden states at the end of the prompt are kept by `states`.
     states : callable or None
         Stores the hidden states of one id and returns where.
+    kind : {"auto", "number", "date", "option", "text"}
+        By what answers are compared, as in the signals of a policy; the reference does not decide it, since a new call has none.
     system : str or None
         A system message before every prompt.
     edge_price, cloud_price : Price or None
@@ -72,6 +74,7 @@ class Recorder:
     top_logprobs: int | None = None
     hidden: tuple[int, ...] = ()
     states: States | None = None
+    kind: Kind = "auto"
     system: str | None = None
     edge_price: Price | None = None
     cloud_price: Price | None = None
@@ -92,7 +95,8 @@ class Recorder:
         with prompt_caching():
             asks = _RowAsks(ask=self._ask({"edge": self.edge, **self.members}, messages))
             edge = self._edge(given, messages, asks)
-            row = replace(given, edge=edge, cloud=self._cloud(given, messages))
+            kind: dict[str, JSON] = {**given.extra, KIND: self.kind}
+            row = replace(given, edge=edge, cloud=self._cloud(given, messages), extra=kind)
             if edge.error is None:
                 row = with_signals(row, signals=self.signals, work=asks.evidence, messages=messages)
                 row = self._with_states(row, asks)
@@ -107,7 +111,7 @@ class Recorder:
         side = Side(model=self.edge.name)
         try:
             draft = asks.answers(Draft(tier="edge", top_logprobs=self._wanted()))[0]
-            side = _answered(given, draft, self.edge.name, self.edge_price)
+            side = _answered(given, draft, self.edge.name, self.edge_price, self.kind)
             options = _options(self.edge, messages, draft)
             drawn: list[Generation] = []
             if self.samples:
@@ -121,7 +125,7 @@ class Recorder:
             extra["options"] = {name: round(value, 6) for name, value in options.items()}
         if drawn:
             extra["temperature"] = self.temperature
-        return replace(side, samples=tuple(_sample(given, one) for one in drawn), extra=extra)
+        return replace(side, samples=tuple(_sample(given, one, self.kind) for one in drawn), extra=extra)
 
     def _wanted(self) -> int:
         if self.top_logprobs is not None:
@@ -138,7 +142,7 @@ class Recorder:
             raise
         except Exception as error:  # noqa: BLE001  as above
             return Side(model=self.cloud.name, error=describe(error))
-        return _answered(given, answer, self.cloud.name, self.cloud_price)
+        return _answered(given, answer, self.cloud.name, self.cloud_price, self.kind)
 
     def _with_states(self, row: Row, asks: _RowAsks) -> Row:
         if not self.hidden or self.states is None:
@@ -202,16 +206,15 @@ def _options(
     return letter_logprobs(draft.top_logprobs[0], letters) or None if draft.top_logprobs else None
 
 
-def _answered(given: Row, answer: Generation, model: str, price: Price | None) -> Side:
-    found = answer.answer or answer_in(answer.text, given.question, given.reference)
+def _answered(given: Row, answer: Generation, model: str, price: Price | None, kind: Kind = "auto") -> Side:
     usage: dict[str, JSON] | None = None if answer.usage is None else answer.usage.to_dict()
     return Side(
         model=answer.model or model,
         text=answer.text,
         logprobs=_numbers(answer.logprobs),
         tokens=answer.tokens,
-        answer=found,
-        quality=graded(found, answer.text, given.question, given.reference),
+        answer=answer_of(answer, given.question, kind=kind),
+        quality=graded(answer.answer, answer.text, given.question, given.reference),
         usage=usage,
         latency_s=round(answer.latency_s, 4),
         cost_usd=None if price is None or answer.usage is None else price.of(answer.usage),
@@ -236,11 +239,11 @@ def _alternatives(answer: Generation) -> dict[str, JSON]:
     }
 
 
-def _sample(given: Row, drawn: Generation) -> RecordedSample:
+def _sample(given: Row, drawn: Generation, kind: Kind = "auto") -> RecordedSample:
     return RecordedSample(
         text=drawn.text,
         logprobs=_numbers(drawn.logprobs),
-        answer=drawn.answer or answer_in(drawn.text, given.question, given.reference),
+        answer=answer_of(drawn, given.question, kind=kind),
         extra={"finish": drawn.finish},
     )
 

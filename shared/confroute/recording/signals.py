@@ -13,6 +13,7 @@ from confroute.asks import Ask, Evidence, Sample
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.flow import drive
+from confroute.recording.extraction import kind_of_row, with_kind
 from confroute.recording.rows import Row
 from confroute.registry import (
     Entry,
@@ -276,12 +277,12 @@ def with_signals(
     """
     n = max(LEAST_SAMPLES, len(row.edge.samples) if samples is None else samples)
     values: dict[str, float | None] = {}
-    measured_by = dict(row.measured_by)
+    measured_by, kind = dict(row.measured_by), kind_of_row(row) or "auto"
     for name, build in signals.items():
         if row.signals.get(name) is not None:
             values[name] = row.signals[name]
             continue
-        signal = _drawn_at(build(n), temperature_of(row))
+        signal = with_kind(_drawn_at(build(n), temperature_of(row)), kind)
         measurement = measured(row, signal, work=work, messages=messages)
         values[name] = None if measurement is None else measurement.uncertainty
         if measurement is not None and (settings := _settings_of(name, signal, n)) is not None:

@@ -1,81 +1,246 @@
-"""Extract the final answer from a text: a number, an option letter or a short string that samples can be compared by."""
+"""Extract the final answer from a text: a number, a date, an option letter or a short string that samples can be compared by.
+
+Grades, signals and the span of tokens that counts all read an answer here. Different answers never have the same form;
+where a text cannot be read whole, it has none. Reasoning in tags ("<think>") is not read.
+"""
+
+# ruff: noqa: RUF001  it reads the characters of many scripts
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Literal, TypeAlias
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, TypeAlias, get_args
 
+from confroute.signals.numbers import (
+    Quantity,
+    Sort,
+    asking_sentence,
+    closing,
+    last_result,
+    listed_after,
+    number_in_words,
+    quantities,
+    result_at,
+    units_of,
+)
 from confroute.types import Generation
 
-Kind: TypeAlias = Literal["auto", "number", "option", "text"]
+Kind: TypeAlias = Literal["auto", "number", "date", "option", "text"]
 
-_NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?"
+# What is farther from a mark or the last digit than this does not change how the number is read.
+_NEAR = 240
+_DIGIT = re.compile(r"[\d¼-¾⅐-⅞]")
+_LETTERS = "ABCDEFGHIJ"
+_THINK = r"think|thinking|thought|reasoning"
+_REASONING_ENDS = re.compile(
+    rf"</(?:{_THINK})>|\[/THINK\]|◁/think▷|<\|channel\|>final<\|message\|>", re.IGNORECASE
+)
+_REASONING_BEGINS = re.compile(
+    rf"<(?:{_THINK})>|\[THINK\]|◁think▷|<\|channel\|>analysis<\|message\|>", re.IGNORECASE
+)
+
 # GSM8K marks its answers with "####"; maths-tuned models write \boxed{}.
-_MARKED_NUMBER = re.compile(
-    rf"(?:####|\\boxed\{{|\banswer\s*(?:is|:|=)|\bresult\s*(?:is|:|=))\s*[*$€£\\( ]*({_NUMBER})",
+_BOXED = r"\\f?boxed\s*\{"
+_MARK = re.compile(
+    rf"####|{_BOXED}|<answer>|\b(?:answer|result|antwort|ergebnis|lösung|réponse|respuesta|risposta|ответ)\b\W{{0,4}}?"
+    r"\s*(?:\b(?:is|was|be|equals|ist|lautet|est|es|è)\b|:|=)|(?:答案|答え)(?:是|は)?",
     re.IGNORECASE,
 )
-_ANY_NUMBER = re.compile(rf"(?<![\w.]){_NUMBER}")
-_LISTED_OPTION = re.compile(r"(?:^|\n)\s*\(?([A-J])[).:]\s+\S")
+_FILLER = re.compile(
+    r"(?:[\s*_$€£¥₹:({\\]|\\text|US|\b(?:approximately|about|roughly|around|nearly|therefore|thus|hence|then|exactly|just|only|simply|indeed|now|equal to"
+    r"|between|from|Rs\.?|[A-Z]{3}(?=\s?\d))(?!\w)|[a-zA-Z]\s*=)*",
+)
+
+_DATES_NAMED = re.compile(r"\b(MM|DD)\s*[/-]\s*(?:DD|MM)\s*[/-]\s*YYYY\b", re.IGNORECASE)
+_AMBIGUOUS_DATE = re.compile(r"(\d+)/(\d+)/(\d{4})")
+
+_OPENING = r"[\s>*_(\[#-]*"
+_LISTED_OPTION = re.compile(
+    rf"(?:^|\n){_OPENING}([A-J])(?:\*\*)?(?:[).:\]]+|\s+-)(?:\*\*)?[^\S\n]+\S|(?:^|\n)\s*([A-J])(?:[).](?=\w)|[。、．：])"
+)
+_LISTED_SMALL = re.compile(r"(?:^|\n)\s*\(?([a-j])\)\s+\S")
+_LISTED_INLINE = re.compile(r"(?<![^\s(])\(?([A-J])\)\s+\S")
+
+_DRESS = r"(?:[\s*_$`\"'({\[<]|\\(?:text|textbf|mathbf|mathrm|boldsymbol)\s*\{|\\\(){0,40}"
+_ONE = r"(?P<letter>[A-Ja-jＡ-Ｊ])(?![\w+#&]|['\u2019]\w|-\w|-\.)"
+_CHOICE = r"(?:answer|option|choice|pick|selection|antwort|lösung|solution|réponse|respuesta|risposta|resposta|ответ)"
 _MARKED_OPTION = re.compile(
-    r"\b(?:answer|option|choice)\s*(?:is|:|=)?\s*\**\(?([A-J])\b(?![a-z'])|\\boxed\{([A-J])\}", re.IGNORECASE
-)
-_LEADING_OPTION = re.compile(r"^\W*([A-J])(?:\W|$)")
-_ASKS_NUMBER = re.compile(
-    r"\bhow (?:many|much|old|far|long|tall|big)\b|\bcalculate\b|\bcompute\b|\d\s*[-+*/x\u00d7\u00f7^]\s*\d",
+    rf"(?:{_BOXED}|<answer>|[{{,]\s*[\"']answer[\"']\s*:|(?:答案|正解|答え)\s*(?:是|は|[:：])?"
+    rf"|\b{_CHOICE}\b(?:\W{{0,4}}\b(?:is|was|be|ist|lautet|est|es|è|é|would be|should be|must be)\b|\W{{0,4}}?[:：=]|\s+[-\u2013])\**)"
+    rf"\s{{0,40}}(?:(?:the\s+)?(?:option|choice|letter|answer)\s+|clearly\s+|therefore\s+|definitely\s+)?{_DRESS}{_ONE}",
     re.IGNORECASE,
 )
+_CUED_OPTION = re.compile(
+    rf"(?:\b(?:i['\u2019]d\s+say|i(?:\s+would)?\s+(?:say|choose|pick|select|go\s+with|think)|it['\u2019]s|it\s+is|it\s+must\s+be|must\s+be"
+    rf"|(?:is|but|so|therefore|thus|hence|choose|pick|select|final|which\s+is|that\s+is|option|choice|answer|letter)|go\s+with)\b[,:]?\s*(?:option\s+|choice\s+)?|[:：]){_DRESS}{_ONE}",
+    re.IGNORECASE,
+)
+_BRACKETED_OPTION = re.compile(r"[(\[](?P<letter>[A-J])[)\]]")
+_LEADING_OPTION = re.compile(rf"(?:\\(?:text|textbf|mathbf|mathrm|boldsymbol|f?boxed)\s?\{{|[\W_])*{_ONE}")
+_REJECTED_BEFORE = re.compile(
+    r"\b(?:not|isn['\u2019]?t|neither|nor|than|except|rule out|rules out|eliminate|unlike)\s+(?:option\s+|choice\s+|necessarily\s+)?\W*$",
+    re.IGNORECASE,
+)
+_REJECTED_BEHIND = re.compile(
+    r"\W{0,3}\s*(?:is|are|was|would be|isn['\u2019]t|can(?:not|['\u2019]t))\s+(?:also\s+|clearly\s+|definitely\s+)?(?:be\s+|not|wrong|incorrect|false|too|out|a\s+common)\b"
+    r"|\W{0,3}\s*isn['\u2019]t\b",
+    re.IGNORECASE,
+)
+_ALSO = re.compile(
+    r"[)\]*.}]*\s*(?:,?\s*\b(?:and|or|und|oder|et|ou|y|и)\b|,|/|&)\s*(?:option\s+)?[\s(\[*]*[A-J](?![\w'\u2019])",
+    re.IGNORECASE,
+)
+
+_ARITHMETIC = r"[\d(][\d.,]*(?:\s*[-+*/x×÷^]\s*[\d(][\d.,)]*)+"
+_ASKS_NUMBER = re.compile(
+    r"\bhow (?:many|much|old|far|long|tall|big|fast|heavy|deep|wide|high|often)\b|\b(?:calculate|compute|evaluate)\b"
+    r"|\bwie ?(?:viele?|lange?|weit|alt|hoch|groß)\b|\bcombien\b|\bcu[aá]nt[oa]s?\b|\bquant[oiae]\b|\bсколько\b|多少|几个"
+    r"|\b(?:what(?:['\u2019]s| is| was| are| were| will| would| does| did| do)?|find|determine)\b(?: [\w'\u2019]+){0,4}? "
+    r"(?:number|sum|total|difference|product|quotient|average|mean|median|percentage|percent|probability|likelihood|distance|cost|costs"
+    r"|price|area|volume|capacity|perimeter|amount|value|ratio|age|fraction|speed|rate|length|width|height|depth|weight|weights|profit"
+    r"|salary|pension|budget|proceeds|temperature|score|balance|bill|charge|measure|share|year)\b"
+    rf"|\bin (?:what|which) year\b|(?:\bwhat(?:['\u2019]s| is)|=|\bsolve)\s*{_ARITHMETIC}",
+    re.IGNORECASE,
+)
+_ONLY_ARITHMETIC = re.compile(rf"[^\w(]*{_ARITHMETIC}\s*=?\s*\??\s*")
+_ASKS_DATE = re.compile(
+    r"\b(?:what|which)\s+(?:(?:is|was|will be)\s+)?(?:the\s+)?(?:exact\s+)?(?:date|time|day)\b(?!\s+of\s+the\s+week)"
+    r"|\bat what time\b|^\W*when\b|\bMM/DD/YYYY\b|\bDD/MM/YYYY\b",
+    re.IGNORECASE,
+)
+
 # Matched after punctuation is removed.
 _LEAD_IN = re.compile(
     r"^(?:(?:the )?(?:final |correct )?answer(?: is)?|its|it is|thats|that is|that would be|this is)(?:\s+|$)"
 )
-# Prose punctuation only: points and commas inside numbers, stars and hyphens between symbols carry meaning.
-_PROSE = re.compile(r"[;:!?'\"()\[\]{}`~_\u2018-\u201f\u2026]|[.](?!\d)|,")
-_STARS = re.compile(r"(?<!\w)[*]+|[*]+(?!\w)")
-_DASHES = re.compile(r"[\u2013\u2014]|-(?!\d)")
-_ARTICLES = re.compile(r"(?<!\S)(?:a|an|the)(?!\S)")
-_NUMBER_WORDS = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+# Prose punctuation only: what stands inside a number, a name or an expression carries meaning.
+_PROSE = re.compile(
+    r"[;!?'\"()\[\]{}`~\u2018-\u201f\u2026]|[.](?!\d)|(?<!\d),|,(?!\d)|(?<!\d):|:(?!\d)|(?<![^\W_])_|_(?![^\W_])"
 )
+_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,]|\.\d*,)")
+_STARS = re.compile(r"(?<!\w)[*]+|[*]+(?!\w)")
+_MINUS = re.compile(r"[\u2212\u2013](?=\d)")
+_DASHES = re.compile(r"[\u2013\u2014]|-(?!\d)")
+_RAISED = re.compile(r"([⁻⁰¹²³⁴-⁹]+)")
+_VULGAR = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")
+_ARTICLES = re.compile(r"(?<!\S)(?:a|an|the)(?!\S)")
 SHORT_WORDS = 8
 
 
-def normalised(text: str) -> str:
-    """Normalise a text for comparison: no case, prose punctuation, articles, lead-ins or repeated spaces.
+def without_reasoning(text: str) -> str:
+    """The text with spaces in the place of its reasoning, so that positions stay; all of it where the reasoning never ends.
 
-    Symbols that carry meaning stay: signs and points of numbers, operators, "C++".
+    Examples
+    --------
+    >>> without_reasoning("<think>5? No.</think>7").strip(), without_reasoning("<think>5, so").strip()
+    ('7', '')
+    """
+    ends = [match.end() for match in _REASONING_ENDS.finditer(text)]
+    begun = [
+        match.start() for match in _REASONING_BEGINS.finditer(text) if not ends or match.start() >= ends[-1]
+    ]
+    start, stop = ends[-1] if ends else 0, begun[0] if begun else len(text)
+    return " " * start + text[start:stop] + " " * (len(text) - stop) if ends or begun else text
+
+
+def normalised(text: str) -> str:
+    """Normalise a text for comparison: no reasoning, case, prose punctuation, articles, lead-ins or repeated spaces.
+
+    Symbols that carry meaning stay: what stands inside numbers and names, operators, "C++".
 
     Examples
     --------
     >>> normalised("The answer is: **Paris**."), normalised("paris"), normalised("1,250.0 km")
     ('paris', 'paris', '1250.0 km')
+    >>> normalised("1,5 km"), normalised("3:2"), normalised("user_name")
+    ('1,5 km', '3:2', 'user_name')
     """
-    lowered = unicodedata.normalize("NFKC", text).lower()
-    words = " ".join(_STARS.sub("", _PROSE.sub("", _DASHES.sub(" ", lowered))).split())
+    raised = _RAISED.sub(lambda found: f"^{found[1]}", _VULGAR.sub(" ", without_reasoning(text)))
+    lowered = _MINUS.sub("-", unicodedata.normalize("NFKC", raised).lower())
+    whole = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), lowered)
+    words = " ".join(_STARS.sub("", _PROSE.sub("", _DASHES.sub(" ", whole))).split())
     while words != (shorter := _LEAD_IN.sub("", " ".join(_ARTICLES.sub(" ", words).split()))):
         words = shorter
     return words or " ".join(lowered.split())
 
 
-def number_in(text: str) -> str | None:
+def number_in(text: str, question: str = "") -> str | None:
     """The final number of a text in canonical form: the last marked one ("the answer is 7"), else the last one.
+
+    Parameters
+    ----------
+    text : str
+    question : str
+        Sets the units of bare numbers: asked for hours, "3", "3 hours" and "180 minutes" are the same.
+
+    Returns
+    -------
+    str or None
+        None where there is no number, or none that can be read whole: a part of a number never stands for it.
 
     Examples
     --------
     >>> number_in("3 + 4 = 7, so the answer is 7.0 apples"), number_in("about 1,250 km"), number_in("none")
-    ('7', '1250', None)
-    >>> number_in("Eight legs.")
-    '8'
+    ('7', '1250 km', None)
+    >>> number_in("Eight legs."), number_in("180 minutes", "How many hours?"), number_in("1, 2 or 3")
+    ('8', '3', None)
     """
-    span = number_span(text)
-    if span is None:
+    found = quantity_in(text)
+    if found is None:
         return None
-    number = text[slice(*span)]
-    if number.lower() in _NUMBER_WORDS:
-        return str(_NUMBER_WORDS.index(number.lower()))
-    return f"{float(number.replace(',', '')):.12g}"
+    return found.form(units_of(question) if found.unit is not None else {})
+
+
+def quantity_in(text: str) -> Quantity | None:
+    """The final number, date or time of a text; None where there is none that can be read."""
+    read = without_reasoning(text)
+    one = _marked(read) or _last(read)
+    if one is None:
+        return None if _DIGIT.search(read) else number_in_words(read)
+    return one if one.readable else None
+
+
+def _marked(text: str, sorts: tuple[Sort, ...] = get_args(Sort)) -> Quantity | None:
+    """The number behind the last mark ("####", "the answer is") that has one; one that cannot be read if it is not alone."""
+    for mark in reversed(list(_MARK.finditer(text))):
+        boxed = mark[0].endswith("{")
+        end = closing(text, mark.end() - 1) - 1 if boxed else mark.end() + _NEAR
+        found = [one for one in _within(text, mark.end(), end) if one.sort in sorts or not one.readable]
+        if boxed and found:
+            one = result_at(found, 0, text)
+            return one if one.end == found[-1].end else Quantity(start=found[0].start, end=found[-1].end)
+        if found and _FILLER.fullmatch(text[mark.end() : found[0].start]):
+            one = result_at(found, 0, text)
+            return Quantity(start=one.start, end=one.end) if listed_after(found, 0, text) else one
+    return None
+
+
+def _last(text: str, sorts: tuple[Sort, ...] = get_args(Sort)) -> Quantity | None:
+    digits = [match.end() for match in _DIGIT.finditer(text)]
+    if not digits:
+        return None
+    # A text of dates only is read whole: the last number in it may be another one.
+    begin = 0 if len(sorts) < len(get_args(Sort)) else max(0, digits[-1] - _NEAR)
+    begin = max(
+        text.rfind(" ", max(0, begin - _NEAR), begin),
+        text.rfind("\n", max(0, begin - _NEAR), begin),
+        begin - _NEAR,
+        0,
+    )
+    found = [one for one in _within(text, begin, len(text)) if one.sort in sorts]
+    return last_result(found, text) if found else None
+
+
+def _within(text: str, begin: int, end: int) -> list[Quantity]:
+    """The numbers between two places; what a number that begins there needs to be read is seen even behind `end`."""
+    # The mark itself is kept before the first number: it is what stands there.
+    start = max(0, begin - 1)
+    found = quantities(text[start : end + _NEAR], around=text)
+    moved = (replace(one, start=one.start + start, end=one.end + start) for one in found)
+    return [one for one in moved if begin <= one.start < end]
 
 
 def number_span(text: str) -> tuple[int, int] | None:
@@ -86,17 +251,48 @@ def number_span(text: str) -> tuple[int, int] | None:
     >>> number_span("so 7 apples"), number_span("none")
     ((3, 4), None)
     """
-    marked = [match.span(1) for match in _MARKED_NUMBER.finditer(text)]
-    spans = marked or [match.span() for match in _ANY_NUMBER.finditer(text)]
-    if spans:
-        return spans[-1]
-    words = [word.span() for word in re.finditer(r"[A-Za-z]+", text) if word[0].lower() in _NUMBER_WORDS]
-    # Several number words may form one number ("twenty one"), which is not parsed here.
-    return words[0] if len(words) == 1 else None
+    found = quantity_in(text)
+    return None if found is None else (found.start, found.end)
 
 
-def option_in(text: str) -> str | None:
-    """The option letter, A to J, that a text chooses; None where it chooses none.
+def _date_in(text: str) -> Quantity | None:
+    read = without_reasoning(text)
+    one = _marked(read, ("date", "time")) or _last(read, ("date", "time"))
+    return one if one is not None and one.readable else None
+
+
+def date_in(text: str, question: str = "") -> str | None:
+    """The final date or time of a text in canonical form: the last marked one, else the last one.
+
+    Examples
+    --------
+    >>> (
+    ...     date_in("It is May 5th, 2021."),
+    ...     date_in("5/4/2021", "Which date, in MM/DD/YYYY?"),
+    ...     date_in("at 3:55 pm"),
+    ... )
+    ('2021-05-05', '2021-05-04', '15:55')
+    """
+    found = _date_in(text)
+    if found is None:
+        return None
+    label = found.label
+    order, parts = _DATES_NAMED.search(question), _AMBIGUOUS_DATE.fullmatch(label or "")
+    if order and parts:
+        first, second = int(parts[1]), int(parts[2])
+        month, day = (first, second) if order[1].upper() == "MM" else (second, first)
+        return f"{parts[3]}-{month:02d}-{day:02d}"
+    return label
+
+
+def option_in(text: str, letters: Sequence[str] = _LETTERS) -> str | None:
+    """The option letter that a text chooses; None where it chooses none, or several.
+
+    Parameters
+    ----------
+    text : str
+    letters : sequence of str
+        Those that the question lists; by default A to J.
 
     Examples
     --------
@@ -108,32 +304,86 @@ def option_in(text: str) -> str | None:
     ... )
     ('B', 'C', None, None)
     """
-    span = option_span(text)
-    return None if span is None else text[slice(*span)].upper()
+    span = option_span(text, letters)
+    return None if span is None else _letter(text[slice(*span)])
 
 
-def option_span(text: str) -> tuple[int, int] | None:
+def option_span(text: str, letters: Sequence[str] = _LETTERS) -> tuple[int, int] | None:
     """Start and end, in characters, of the option letter that `option_in` reads.
+
+    A letter that begins the text beats mentions that follow it; one that is marked ("the answer is B") beats any other
+    mention. Articles, pronouns and letters that the text rejects are not choices.
 
     Examples
     --------
     >>> option_span("I think the answer is (c)."), option_span("Mars")
     ((23, 24), None)
     """
-    marked = [match.span(match.lastindex or 1) for match in _MARKED_OPTION.finditer(text)]
+    read = without_reasoning(text)
+    leading = _leading(read, letters)
+    marked = [match for match in _MARKED_OPTION.finditer(read) if _chosen(read, match, letters)]
+    if leading is not None and all(
+        _letter(match["letter"]) == _letter(leading["letter"]) for match in marked
+    ):
+        return _alone(read, leading)
     if marked:
-        return marked[-1]
-    leading = _LEADING_OPTION.match(text)
-    # "A planet ..." and "I think ..." begin with words, not with option letters.
-    if leading and not re.match(r"^\W*[AI]\s+[a-z]", text):
-        return leading.span(1)
+        # Two choices are none: "B ... wait, the answer is C".
+        return None if leading is not None else _alone(read, marked[-1])
+    cued = [match for match in _CUED_OPTION.finditer(read) if _chosen(read, match, letters)]
+    cued += [match for match in _BRACKETED_OPTION.finditer(read) if _chosen(read, match, letters)]
+    if len({_letter(match["letter"]) for match in cued}) == 1:
+        return _alone(read, cued[-1])
     return None
 
 
-def kind_of(question: str) -> Kind:
-    r"""What kind of answer a question asks for: "option" if it lists options, "number" if it asks for one, else "text".
+def _letter(character: str) -> str:
+    return unicodedata.normalize("NFKC", character).upper()
 
-    A question with several numbers counts as a word problem.
+
+def _leading(text: str, letters: Sequence[str]) -> re.Match[str] | None:
+    match = _LEADING_OPTION.match(text)
+    if match is None or not _chosen(text, match, letters):
+        return None
+    rest = text[match.end() :]
+    # A text that goes through the options one by one does not begin with its choice.
+    several = {_letter(found[1] or found[2]) for found in _LISTED_OPTION.finditer(text)}
+    ends = re.match(
+        r"[\s)\].:,;*_}$\"'`>]*(?:$|\n)|[)\].:,;*}]|\s+(?:is|because|since|as|-|\u2013|\u2026|\.\.|\()", rest
+    )
+    return match if ends and len(several) < 2 else None
+
+
+def _chosen(text: str, match: re.Match[str], letters: Sequence[str]) -> bool:
+    """Whether a letter is listed, is no article or pronoun, and is not rejected."""
+    character, rest = match["letter"], text[match.end("letter") :]
+    if _letter(character) not in letters:
+        return False
+    before = text[max(0, match.start("letter") - _NEAR) : match.start("letter")]
+    if _REJECTED_BEFORE.search(before) or _REJECTED_BEHIND.match(rest):
+        return False
+    if character.islower() and not re.match(r"\)|[\]}.:]*\s*(?:$|\n)|[.:]\s", rest):
+        return False
+    article = (
+        character in "aAI"
+        and re.match(r"\s+[a-z]", rest)
+        and not re.match(r"\s+(?:is|because|since)\b", rest)
+    )
+    return not (
+        article
+        or (character in "ai" and not re.match(r"\)", rest) and len(text.strip()) > 1 and before.strip())
+    )
+
+
+def _alone(text: str, match: re.Match[str]) -> tuple[int, int] | None:
+    return None if _ALSO.match(text, match.end("letter")) else match.span("letter")
+
+
+def kind_of(question: str) -> Kind:
+    r"""What kind of answer a question asks for: "option" if it lists options, "number" or "date" if it asks for one, else "text".
+
+    Only what is asked counts, which is the last sentence with a question mark, else the last one: numbers and questions in
+    a context before it say nothing. Name the kind where your prompts ask in another way: `SelfConsistency(kind=...)`,
+    `confroute record --kind`.
 
     Examples
     --------
@@ -141,13 +391,16 @@ def kind_of(question: str) -> Kind:
     ...     kind_of("How many legs has a spider?"),
     ...     kind_of("Which one?\nA. Mars\nB. Venus"),
     ...     kind_of("Capital of Peru?"),
+    ...     kind_of("Rossi raced in 1998 and 2002.\nWho won in 1998?"),
     ... )
-    ('number', 'option', 'text')
+    ('number', 'option', 'text', 'text')
     """
-    if len(set(_LISTED_OPTION.findall(question))) > 1:
+    if options_in(question):
         return "option"
-    several = len(_ANY_NUMBER.findall(question)) > 1 and "?" in question
-    return "number" if several or _ASKS_NUMBER.search(question) else "text"
+    sentence = asking_sentence(question)
+    if _ASKS_DATE.search(sentence) or re.search(r"\b(?:MM/DD|DD/MM)/YYYY\b", question):
+        return "date"
+    return "number" if _ASKS_NUMBER.search(sentence) or _ONLY_ARITHMETIC.fullmatch(sentence) else "text"
 
 
 def options_in(question: str) -> tuple[str, ...]:
@@ -158,8 +411,12 @@ def options_in(question: str) -> tuple[str, ...]:
     >>> options_in("Which one?\nA. Mars\nB. Venus"), options_in("A. Lincoln was who?")
     (('A', 'B'), ())
     """
-    letters = tuple(dict.fromkeys(_LISTED_OPTION.findall(question)))
-    return letters if len(letters) > 1 else ()
+    for pattern in (_LISTED_OPTION, _LISTED_SMALL, _LISTED_INLINE):
+        found = (next(filter(None, match.groups())).upper() for match in pattern.finditer(question))
+        letters = tuple(dict.fromkeys(found))
+        if len(letters) > 1:
+            return letters
+    return ()
 
 
 def final_answer(text: str, question: str, *, kind: Kind = "auto") -> str | None:
@@ -170,10 +427,10 @@ def final_answer(text: str, question: str, *, kind: Kind = "auto") -> str | None
     text : str
         A model's answer.
     question : str
-        The question; it decides the kind where `kind` is "auto".
-    kind : {"auto", "number", "option", "text"}
-        A "text" answer is the normalised text itself if it has at most eight words. Longer texts have no short
-        answer to compare.
+        The question; it decides the kind where `kind` is "auto", the letters that may be chosen, and the units of numbers.
+    kind : {"auto", "number", "date", "option", "text"}
+        A "date" may be a time of day. A "text" answer is the normalised text itself if it has at most eight words. Longer
+        texts have no short answer to compare.
 
     Examples
     --------
@@ -184,11 +441,48 @@ def final_answer(text: str, question: str, *, kind: Kind = "auto") -> str | None
     """
     effective = kind_of(question) if kind == "auto" else kind
     if effective == "option":
-        return option_in(text)
-    if effective == "number" and (kind == "number" or number_in(text) is not None):
-        return number_in(text)
+        return option_in(text, options_in(question) or _LETTERS)
+    found = None
+    if effective == "number":
+        found = number_in(text, question)
+    elif effective == "date":
+        found = date_in(text, question)
+    if found is not None or not _may_be_text(text, effective, kind):
+        return found
     short = normalised(text)
     return short if short and len(short.split()) <= SHORT_WORDS else None
+
+
+def _may_be_text(text: str, effective: Kind, kind: Kind) -> bool:
+    """Whether the text's words are compared: not where it holds numbers that cannot be read."""
+    if effective == "text":
+        return True
+    return (
+        kind == "auto"
+        and effective != "option"
+        and not (effective == "number" and _DIGIT.search(without_reasoning(text)))
+    )
+
+
+def final_span(text: str, question: str, *, kind: Kind = "auto") -> tuple[int, int] | None:
+    """Start and end, in characters, of what `final_answer` reads; None where it reads nothing.
+
+    Examples
+    --------
+    >>> final_span("She has 3 + 4 = 7 apples.", "How many apples?"), final_span(" Lima.", "Capital of Peru?")
+    ((16, 17), (0, 6))
+    """
+    if final_answer(text, question, kind=kind) is None:
+        return None
+    effective = kind_of(question) if kind == "auto" else kind
+    if effective == "option":
+        return option_span(text, options_in(question) or _LETTERS)
+    if effective == "number" and (span := number_span(text)) is not None:
+        return span
+    if effective == "date" and (date := _date_in(text)) is not None:
+        return date.start, date.end
+    read = without_reasoning(text)
+    return (0 if read == text else len(read) - len(read.lstrip())), len(read)
 
 
 def answer_of(generation: Generation, question: str, *, kind: Kind = "auto") -> str | None:

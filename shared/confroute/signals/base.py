@@ -15,6 +15,9 @@ from confroute.types import Context, Generation, Message, Tier
 Settled: TypeAlias = Callable[[float, float], bool]
 
 
+_ROUNDING = 1e-12
+
+
 @register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
@@ -31,7 +34,8 @@ class Range:
     unit: str = ""
 
     def __contains__(self, value: object) -> bool:
-        return isinstance(value, (int, float)) and self.low <= value <= self.high
+        # Uncertainties are rounded to 12 places, which may lift one at a bound just beyond it.
+        return isinstance(value, (int, float)) and self.low - _ROUNDING <= value <= self.high + _ROUNDING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,10 @@ from confroute.asks import AskGenerator, Prompt
 from confroute.decision import Measurement
 from confroute.errors import BadLogprobsError, SignalUnavailableError
 from confroute.registry import register
+from confroute.signals.answers import without_reasoning
 from confroute.signals.base import Case, Range
+from confroute.signals.numbers import quantities
+from confroute.signals.units import PERCENT
 from confroute.types import (
     ROUNDING_NATS,
     Alternatives,
@@ -135,28 +138,44 @@ def _word(token: str) -> str:
     return token.strip(_DECORATION).lower()
 
 
-_NUMBER = re.compile(r"(?<![\w.])(\d{1,3}(?:\.\d+)?)\s*(%|/\s*100)?(?![\w]|\.\d)")
+# What a confidence is commonly stated out of.
+_SCALES = (5, 10, 20, 100)
+# "100% wrong" is not a confidence that the answer is right.
+_DOUBT = re.compile(r"\b(?:wrong|incorrect|false|not)\b|n['\u2019]t\b", re.IGNORECASE)
+_OUT_OF = re.compile(r"(\d+(?:[.,]\d+)?)\s*(?:/|out of|of)\s*(\d+)(?![\d.,]*\d)", re.IGNORECASE)
 
 
 def stated_confidence(text: str) -> float | None:
-    """Read the confidence that a reply states, in [0, 1]; None where it states none.
+    """Read the confidence that a reply states, in [0, 1]; None where it states none, or more than one number.
 
-    The first number counts, out of 100. A decimal fraction up to 1 without "%" is read as a probability.
+    A number counts out of 100, unless the reply says out of what ("9/10"). A decimal fraction up to 1 without "%" is read as a
+    probability.
 
     Examples
     --------
-    >>> stated_confidence("85"), stated_confidence("I am 70% sure."), stated_confidence("0.9")
-    (0.85, 0.7, 0.9)
-    >>> stated_confidence("very sure") is None, stated_confidence("250") is None
-    (True, True)
+    >>> (
+    ...     stated_confidence("85"),
+    ...     stated_confidence("I am 70% sure."),
+    ...     stated_confidence("0.9"),
+    ...     stated_confidence("9/10"),
+    ... )
+    (0.85, 0.7, 0.9, 0.9)
+    >>> stated_confidence("very sure"), stated_confidence("250"), stated_confidence("60, no, 70")
+    (None, None, None)
     """
-    match = _NUMBER.search(text)
-    if match is None:
+    read = without_reasoning(text)
+    found = quantities(read)
+    if _DOUBT.search(read) or len(found) != 1 or (value := found[0].value) is None:
         return None
-    value = float(match[1])
-    if "." in match[1] and value <= 1.0 and not match[2]:
-        return value
-    return value / 100.0 if value <= 100.0 else None
+    shown, unit = read[found[0].start : found[0].end], found[0].unit
+    if unit is not None and unit.dimension != PERCENT:
+        return None
+    if match := _OUT_OF.match(shown):
+        # Over another number it is a fraction of something else.
+        return float(value) if int(match[2]) in _SCALES and 0 <= value <= 1 else None
+    if unit is None and 0 <= value <= 1 and any(mark in shown for mark in ".,"):
+        return float(value)
+    return float(value / 100) if 0 <= value <= 100 else None
 
 
 @register(
@@ -190,7 +209,7 @@ class Verbalised:
         Raises
         ------
         SignalUnavailableError
-            The reply states no number from 0 to 100.
+            The reply states no number from 0 to 100, or several.
         """
         question = (
             "How likely is it that the proposed answer is correct? Reply with one number from 0 to 100 only."

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from confroute.alignment import align, without_reasoning
 from confroute.errors import BadLogprobsError, PolicyError, SignalUnavailableError
-from confroute.signals.answers import Kind, final_answer, kind_of, number_span, option_span
+from confroute.signals.answers import Kind, final_span
 from confroute.signals.base import Case
 from confroute.types import ROUNDING_NATS, Alternatives, checked_logprobs, only_zeros
 
@@ -60,17 +60,8 @@ def answer_spans(text: str, question: str, *, kind: Kind = "auto") -> Spans:
     fields = _value_spans(text)
     if fields:
         return fields
-    effective = kind_of(question) if kind == "auto" else kind
-    span = None
-    if effective == "option":
-        span = option_span(text)
-    elif effective == "number":
-        span = number_span(text)
-    if span is not None:
-        return (span,)
-    if effective == "text" or (effective == "number" and kind == "auto"):
-        return ((0, len(text)),) if final_answer(text, question, kind="text") is not None else ()
-    return ()
+    span = final_span(text, question, kind=kind)
+    return () if span is None else (span,)
 
 
 def _value_spans(text: str) -> Spans:

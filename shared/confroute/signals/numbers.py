@@ -1,0 +1,648 @@
+r"""Reads numbers, dates and times in the notations that people and models write: whole and exactly, or not at all.
+
+A number is read to its end: with its separators, fraction, power, scale ("million") and unit. What is written like a part
+of something else (an expression, a list, a version, a variable's power) is not a number. Two different values never have
+the same form; one value has the same form in every notation.
+
+The rules where notations contradict each other: a comma before exactly three digits separates thousands ("1,250"), except
+after a zero ("0,125"); any other single comma, and any single point, separates decimals ("3,5"; "1.250" is 1.25). A date
+such as 05/01/2021 may have two meanings and keeps the form in which it stands.
+"""
+
+# ruff: noqa: RUF001  it reads the characters of many scripts
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+from typing import Literal, TypeAlias
+
+from confroute.signals.units import PERCENT, Unit, asked, rates_in, scale_after, unit_after, unit_before
+
+Sort: TypeAlias = Literal["number", "date", "time", "other"]
+
+# No one answers with longer numbers, and a short text can spell one that fills the memory ("9^9999999").
+_MOST_DIGITS = 400
+# What is farther from a number than this does not change how it is read.
+_NEAR = 48
+_SPACE = " \u00a0\u2007\u2009\u202f"
+_SEPARATOR = r"(?:\{,\}|,\\!|\\[,;! ]|[,._'\u2019\u066c])"
+_RUN = re.compile(
+    rf"\d{{1,3}}(?:[{_SPACE}]\d{{3}}(?!\d))+(?:[.,]\d+)?(?!\d)"
+    rf"|\d+(?:{_SEPARATOR}\d+)*"
+    r"|(?<![\w.])\.\d+"
+)
+_GROUPED = re.compile(
+    rf"(?P<first>\d{{1,3}})(?P<by>[{_SPACE}'_]|,)\d{{3}}(?:(?P=by)\d{{3}})*(?:\.(?P<decimals>\d+))?"
+)
+_GROUPED_BY_POINT = re.compile(r"\d{1,3}(?:\.\d{3})+,(?P<decimals>\d+)|\d{1,3}(?:\.\d{3}){2,}")
+_GROUPED_BY_SPACE = re.compile(rf"\d{{1,3}}(?:[{_SPACE}]\d{{3}})+(?:,(?P<decimals>\d+))?")
+_GROUPED_IN_INDIA = re.compile(r"\d{1,2}(?:,\d{2})+,\d{3}(?:\.(?P<decimals>\d+))?")
+_PLAIN = re.compile(r"\d*(?:[.,](?P<decimals>\d+))?")
+_DECIMAL_COMMA = re.compile(r"\d+,\d+")
+_COMMA_GROUPS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)")
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_EXPONENT = re.compile(r"[eE]([-+]?\d+)(?!\w|\.\d)")
+_TIMES_TEN = re.compile(
+    r"\s*(?:[×x*·]|\\times|\\cdot)\s*10\s*(?:(?:\^|\*\*)\s*(?:\{\s*([-+\u2212]?\d+)\s*\}|([-+\u2212]?\d+))|([⁻⁰¹²³⁴-⁹]+))(?!\d|\.\d)"
+)
+_POWER = re.compile(
+    r"\s?(?:\^|\*\*)\s?(?:\{\s*([-+\u2212]?\d+)\s*\}|([-+\u2212]?\d+))(?!\d|\.\d)|([⁻⁰¹²³⁴-⁹]+)"
+)
+_OVER = re.compile(r"\s?[/\u2044]\s?(\d+)(?![\d.,/]*\d)")
+_MIXED = re.compile(r"\s+(?:and\s+)?(\d+)\s?[/\u2044]\s?(\d+)(?![\d.,/]*\d)")
+_AND_A_HALF = re.compile(r"\s+and\s+(?:a|one)\s+half\b")
+_VULGAR = re.compile(r"\s?([¼-¾⅐-⅞])")
+_LATEX_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))", re.ASCII)
+_CLOSES_MATHS = re.compile(r"[^$\n]*[^\s$\\]\$(?!\d)")
+_SIGN = re.compile(r"(?:[-+\u2212\u2013]|\b(?:minus|negative)\s)$", re.IGNORECASE)
+_ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
+_MONTH = (
+    r"(?P<month>Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?"
+    r"|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)\b\.?"
+)
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_DATES = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"(?<![\d/.-])(?P<year>\d{4})(?P<by>[-/.])(?P<first>\d{1,2})(?P=by)(?P<second>\d{1,2})(?![\w/-]|\.\d)",
+        r"(?<![\d/.-])(?P<first>\d{1,2})(?P<by>[-/.])(?P<second>\d{1,2})(?P=by)(?P<year>\d{4}|\d{2}(?!\d))(?![\w/-]|\.\d)",
+        rf"(?<![\w/.])(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.)?\s+(?:of\s+)?{_MONTH}(?:,?\s+(?P<year>\d{{4}})\b)?",
+        rf"\b{_MONTH}\s+(?:the\s+)?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\b(?![:.,]\d)(?:,?\s+(?P<year>\d{{4}})\b)?",
+        rf"\b{_MONTH},?\s+(?P<year>\d{{4}})\b",
+    )
+)
+_TIME = re.compile(
+    r"(?<![\w:.])(?P<hour>\d{1,2}):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?(?![:\d])(?:\s?(?P<half>[AaPp])\.?[Mm]\b\.?)?"
+    r"|(?<![\w:.])(?P<only>\d{1,2})\s?(?P<side>[AaPp])\.?[Mm]\b\.?"
+)
+_RATIO = re.compile(r"(?<![\w:.])\d+(?:\.\d+)?(?:\s?:\s?\d+(?:\.\d+)?)+(?![:\w])")
+# What binds a number to what stands before or behind it, so that alone it would be a part.
+_BOUND_BEFORE = re.compile(
+    r"(?:[^\W_]|[)\]}%²³])\s*[/×÷·]\s*$"
+    r"|[\^_]\s*\{?\s*$"
+    r"|\\(?:sqrt|log|ln|sin|cos|tan|binom|pi|times|cdot|div)\b[\s{(]*$|[√π]\s*\(?\s*$"
+    r"|(?:\d|[)\]}]|\b[^\W\d_])\s*[+*]\s*\(?\s*$|[^\W_]\s+[+*]\s+\(?\s*$"
+    r"|(?:[)\]}]|\b[^\W\d_])\s*[-\u2212]\s*\(?\s*$"
+)
+_BOUND_BEHIND = re.compile(
+    r"\s?(?:\\(?:sqrt|pi|log|ln|sin|cos|tan|frac|times|cdot|div)\b|[√π×÷·^])"
+    r"|\*[\w(\\]|\s\*\s[\w(\\]|\s?/\s?[\w(\\]|\+[\w(\\]|\s\+\s[\w(\\]"
+    r"|\s?[-\u2212]\s?(?:[^\W\d_](?![^\W_])|[(\\])|\("
+)
+_OPERATOR = re.compile(
+    r"(?:\s*[$*\s(]*)?(?:\s[^\W\d_]+){0,2}\s*"
+    r"(?:[-+\u2212\u2013*/×÷·^]|\*\*|\\times|\\cdot|\\div|\bx|\bof|\btimes|\bplus|\bminus|\bdivided by|\bmultiplied by|\b(?:less|more|fewer) than)"
+    r"\s*[($€£]*\s*",
+    re.IGNORECASE,
+)
+_EQUALS = re.compile(
+    r"[)\]}$]*(?:\s[^\W\d_]+){0,3}\s*[)\]}$]*\s*(?:=|\\approx|≈|\bequals)\s*[$*({€£\\]*\s*", re.IGNORECASE
+)
+_TO = re.compile(r"\s?[-\u2212\u2013\u2014]\s?[$€£]?|\s+to\s+[$€£]?")
+_LIST = re.compile(r"\s*(?:,|;|,?\s+(?:and|or)|/|&)\s+[$€£]?", re.IGNORECASE)
+_OR = re.compile(r",?\s+(?:and|or)\s+[$€£]?", re.IGNORECASE)
+_OUT_OF = re.compile(r"\s+out\s+of\s+(?:a\s+total\s+of\s+)?")
+_JOINED = re.compile(r",?\s*(?:and\s+)?")
+_SENTENCES = re.compile(
+    r"(?<=[.!?。？])(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<![ie]\.[eg]\.)\s+|\n+"
+)
+_BETWEEN = re.compile(r"\bbetween\s+[$€£]?$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantity:
+    """A number, date or time in a text.
+
+    Attributes
+    ----------
+    start, end : int
+        Where it stands, in characters, with its sign, scale and unit.
+    value : Fraction or None
+        Exactly; None for what is not one number (a date, a ratio, a range) or cannot be read.
+    unit : Unit or None
+    label : str or None
+        The form of what is not one number; None, too, where it cannot be read.
+    sort : {"number", "date", "time", "other"}
+    """
+
+    start: int
+    end: int
+    value: Fraction | None = None
+    unit: Unit | None = None
+    label: str | None = None
+    sort: Sort = "number"
+
+    @property
+    def readable(self) -> bool:
+        """Whether there is a value or a form."""
+        return self.value is not None or self.label is not None
+
+    def form(self, units: Mapping[str, Unit]) -> str | None:
+        """The form to compare it by; None where it cannot be read.
+
+        Parameters
+        ----------
+        units : mapping of dimension to Unit
+            Units that a bare number has, as the question sets them: amounts of that dimension are converted to them.
+        """
+        if self.value is None:
+            return self.label
+        if self.unit is None:
+            return written(self.value)
+        default = units.get(self.unit.dimension)
+        if default is not None:
+            return written(self.value * self.unit.factor / default.factor)
+        if self.unit.dimension == PERCENT:
+            return written(self.value * self.unit.factor)
+        return f"{written(self.value)} {self.unit.name}"
+
+
+def written(value: Fraction | float) -> str:
+    """A number in its one form: decimal where that is exact, else as a fraction in lowest terms.
+
+    Examples
+    --------
+    >>> written(Fraction(5, 4)), written(Fraction(-1, 3)), written(1250.0), written(0.1)
+    ('1.25', '-1/3', '1250', '0.1')
+    """
+    exact = Fraction(repr(value)) if isinstance(value, float) else Fraction(value)
+    rest, places = exact.denominator, 0
+    for prime in (2, 5):
+        power = 0
+        while rest % prime == 0:
+            rest //= prime
+            power += 1
+        places = max(places, power)
+    if rest != 1:
+        return f"{exact.numerator}/{exact.denominator}"
+    digits = str(abs(exact.numerator) * 10**places // exact.denominator).rjust(places + 1, "0")
+    whole = f"{digits[: len(digits) - places]}.{digits[len(digits) - places :]}" if places else digits
+    return f"-{whole}" if exact < 0 else whole
+
+
+def quantities(text: str, *, around: str = "") -> list[Quantity]:
+    r"""All numbers, dates and times of a text in order, each whole; those that cannot be read are among them.
+
+    Parameters
+    ----------
+    text : str
+    around : str
+        The text of which it is a part, for its decimal separator.
+
+    Examples
+    --------
+    >>> [written(one.value) for one in quantities(r"1,250 or \frac{1}{3} or 3 x 10^4 or 1.2 million")]
+    ['1250', '1/3', '30000', '1200000']
+    >>> [one.label for one in quantities("3:2, on 5 May 2021, at 3:55 pm")]
+    ['3:2', '2021-05-05', '15:55']
+    """
+    return _joined(list(_atoms(text, around or text)), text)
+
+
+def _atoms(text: str, around: str) -> Iterator[Quantity]:
+    at = 0
+    for start, end, quantity in _starts(text):
+        if start >= at:
+            if quantity is not None:
+                yield quantity
+                at = quantity.end
+            else:
+                number = _number(text, start, end, around)
+                at = end if number is None else max(end, number.end)
+                if number is not None:
+                    yield number
+
+
+def _starts(text: str) -> list[tuple[int, int, Quantity | None]]:
+    """Where something begins that may be a number, with the date, time or ratio that is read already."""
+    known = [_date(match) for pattern in _DATES for match in pattern.finditer(text)]
+    known += [_time(match) for match in _TIME.finditer(text)]
+    known += [
+        Quantity(start=m.start(), end=m.end(), label="".join(m[0].split()), sort="other")
+        for m in _RATIO.finditer(text)
+    ]
+    found: list[tuple[int, int, Quantity | None]] = [(one.start, one.end, one) for one in known if one]
+    found += [(m.start(), m.end(), None) for m in _RUN.finditer(text)]
+    found += [(m.start(), m.end(), None) for m in re.finditer(r"[¼-¾⅐-⅞]|\\[dtc]?frac(?![a-z])", text)]
+    return sorted(found, key=lambda one: (one[0], one[2] is None, -one[1]))
+
+
+def _date(match: re.Match[str]) -> Quantity | None:
+    parts = match.groupdict()
+    year = parts.get("year") or ""
+    if parts.get("month"):
+        month, day = _MONTHS.index(parts["month"][:3].lower()) + 1, int(parts.get("day") or 0)
+        if day > 31:
+            return None
+        label = f"{year or '-'}-{month:02d}" + (f"-{day:02d}" if day else "")
+        return Quantity(start=match.start(), end=match.end(), label=label, sort="date")
+    first, second = int(parts["first"]), int(parts["second"])
+    if match.start("year") < match.start("first") or parts["by"] == ".":
+        month, day = (first, second) if match.start("year") < match.start("first") else (second, first)
+    elif first > 12 or second > 12 or first == second:
+        month, day = (second, first) if first > 12 else (first, second)
+    else:
+        label = f"{first}/{second}/{year}"
+        return Quantity(start=match.start(), end=match.end(), label=label, sort="date")
+    if not (1 <= month <= 12 and 1 <= day <= 31):
+        return None
+    label = f"{year}-{month:02d}-{day:02d}"
+    return Quantity(start=match.start(), end=match.end(), label=label, sort="date")
+
+
+def _time(match: re.Match[str]) -> Quantity | None:
+    hour, half = int(match["hour"] or match["only"]), (match["half"] or match["side"] or "").lower()
+    rest = f":{match['minute'] or '00'}" + (f":{match['second']}" if match["second"] else "")
+    if hour > (12 if half else 24):
+        return None
+    # Without a or p, "3:55" may be before or after noon, or a ratio; "03:55" counts 24 hours.
+    label = f"{hour % 12 + 12 * (half == 'p'):02d}{rest}" if half else f"{match['hour']}{rest}"
+    return Quantity(start=match.start(), end=match.end(), label=label, sort="time")
+
+
+def _number(text: str, start: int, end: int, around: str) -> Quantity | None:
+    """The number that begins with these digits; None where they belong to a name ("GPT-4", "H2O")."""
+    before, sign, begin, currency = _before(text, start)
+    if _names(before):
+        return None
+    digits = text[start:end]
+    value, end = _with_fraction(text, start, end)
+    if value is not None:
+        value, end = _with_powers(text, value, end)
+    behind = _Behind.of(text, end, currency)
+    decade = text[end : end + 1] == "s" and re.fullmatch(r"\d{4}", digits)
+    bound = _BOUND_BEFORE.search(before) or _BOUND_BEHIND.match(text, behind.end)
+    tuple_like = (
+        re.fullmatch(r"\d+,\d{1,2}|0,\d+", digits) and before.endswith("(") and text[end : end + 1] == ")"
+    )
+    # One text has one decimal separator; such a number was cut off ("100,00" of "100,000").
+    mixed = (
+        _DECIMAL_COMMA.fullmatch(digits) and not _GROUPED.fullmatch(digits) and _COMMA_GROUPS.search(around)
+    )
+    if value is None or bound or mixed or tuple_like or decade or behind.glued:
+        return Quantity(start=begin, end=behind.end)
+    return Quantity(start=begin, end=behind.end, value=sign * value * behind.scale, unit=behind.unit)
+
+
+def _before(text: str, start: int) -> tuple[str, int, int, Unit | None]:
+    """The text before a number, its sign, where it begins with these, and its currency."""
+    near = max(0, start - _NEAR)
+    before, sign, begin, unit = text[near:start], 1, start, None
+    signed = False
+    for _ in range(3):
+        match = None if signed else _SIGN.search(before)
+        rest = before[: match.start()] if match else before
+        if match and (match[0][0].isalpha() or not _ends_operand(rest)):
+            signed, sign, before, begin = True, 1 if match[0] == "+" else -1, rest, near + match.start()
+        elif (
+            unit is None
+            and not _opens_maths(before, text, start)
+            and (found := unit_before(before)) is not None
+        ):
+            unit, length = found
+            before = before[: len(before) - length]
+    return before, sign, begin, unit
+
+
+def _ends_operand(before: str) -> bool:
+    """Whether a hyphen behind it is no sign: "16-3", "(x)-3", "GPT-4"."""
+    last = before[-1:]
+    return last != "" and (
+        last in ")]}%" or (last.isalnum() and unicodedata.east_asian_width(last) not in "WF")
+    )
+
+
+def _opens_maths(before: str, text: str, start: int) -> bool:
+    """Whether a dollar sign before a number opens a formula ("$x$"), which one behind closes."""
+    return (
+        before.rstrip().endswith("$")
+        and not before.rstrip().endswith("\\$")
+        and bool(_CLOSES_MATHS.match(text, start))
+    )
+
+
+def _names(before: str) -> bool:
+    """Whether what stands before digits makes them a part of a name."""
+    glued = re.search(r"([^\W\d]|\\)[-\u2013]?$|[^\W\d]\.$", before)
+    if glued is None:
+        return False
+    # Chinese, Japanese and Korean set no space between a word and a number.
+    return glued[0][0] == "\\" or unicodedata.east_asian_width(glued[0][0]) not in "WF"
+
+
+def _with_fraction(text: str, start: int, end: int) -> tuple[Fraction | None, int]:
+    """The value of digits with the fraction that follows them; None where they are no number."""
+    if text[start] == "\\":
+        return _latex_fraction(text, start, end)
+    if not text[start].isdecimal() and text[start] != ".":
+        return _vulgar(text[start]), end
+    value = _digits(text[start:end])
+    if value is None:
+        return None, end
+    if match := _AND_A_HALF.match(text, end):
+        return value + Fraction(1, 2), match.end()
+    if match := _OVER.match(text, end):
+        return _ratio(value, Fraction(match[1])), match.end()
+    return _mixed(text, value, end) if text[start:end].isdigit() else (value, end)
+
+
+def _mixed(text: str, value: Fraction, end: int) -> tuple[Fraction | None, int]:
+    """A whole number with the fraction that follows it: "2 1/2", "2½"."""
+    if match := _VULGAR.match(text, end):
+        return value + _vulgar(match[1]), match.end()
+    if match := _MIXED.match(text, end):
+        part, end = _ratio(Fraction(match[1]), Fraction(match[2])), match.end()
+    elif match := _LATEX_FRACTION.match(text, end):
+        part, end = _latex_fraction(text, end, match.end())
+    else:
+        return value, end
+    return (None if part is None else value + part), end
+
+
+def _ratio(above: Fraction, below: Fraction) -> Fraction | None:
+    return above / below if below else None
+
+
+def _latex_fraction(text: str, start: int, end: int) -> tuple[Fraction | None, int]:
+    match = _LATEX_FRACTION.match(text, start)
+    if match is None:
+        # A fraction of expressions: what stands in it must not be read either.
+        return None, _behind_groups(text, end)
+    return _ratio(Fraction(match[1] or match[2]), Fraction(match[3] or match[4])), match.end()
+
+
+def _behind_groups(text: str, at: int) -> int:
+    for _ in range(2):
+        if text.startswith("{", at):
+            at = closing(text, at)
+    return at
+
+
+def closing(text: str, at: int) -> int:
+    """Behind the brace that closes the one at `at`, or the end of the text."""
+    depth = 0
+    for place in range(at, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if depth == 0:
+            return place + 1
+    return len(text)
+
+
+def _vulgar(character: str) -> Fraction:
+    above, below = unicodedata.normalize("NFKC", character).split("\u2044")
+    return Fraction(int(above), int(below))
+
+
+def _digits(run: str) -> Fraction | None:
+    """The value of digits and separators; None where they follow no notation ("1.2.3", "1,2,3")."""
+    plain = re.sub(r"\{,\}|,\\!|\\[,;! ]", ",", run).replace("\u2019", "'").replace("\u066c", ",")
+    if len(plain) > _MOST_DIGITS:
+        return None
+    if re.fullmatch(r"0,\d+", plain):
+        return Fraction(plain.replace(",", "."))
+    patterns = (_GROUPED, _GROUPED_BY_POINT, _GROUPED_BY_SPACE, _GROUPED_IN_INDIA, _PLAIN)
+    match = next((found for pattern in patterns if (found := pattern.fullmatch(plain))), None)
+    if match is None:
+        return None
+    decimals = match["decimals"] or ""
+    whole = re.sub(r"\D", "", plain[: len(plain) - len(decimals)])
+    return Fraction(int(whole + decimals or "0"), 10 ** len(decimals))
+
+
+def _with_powers(text: str, value: Fraction, end: int) -> tuple[Fraction | None, int]:
+    if match := _EXPONENT.match(text, end):
+        return _power(value, Fraction(10), int(match[1])), match.end()
+    for pattern, base in ((_TIMES_TEN, Fraction(10)), (_POWER, value)):
+        if match := pattern.match(text, end):
+            spelt = next(group for group in match.groups() if group)
+            exponent = int(spelt.translate(_SUPERSCRIPTS).replace("\u2212", "-"))
+            return _power(
+                value if base == 10 and pattern is _TIMES_TEN else Fraction(1), base, exponent
+            ), match.end()
+    return value, end
+
+
+def _power(value: Fraction, base: Fraction, exponent: int) -> Fraction | None:
+    size = max(len(str(base.numerator)), len(str(base.denominator)))
+    if size * abs(exponent) > _MOST_DIGITS or (base == 0 and exponent <= 0):
+        return None
+    return value * base**exponent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Behind:
+    """What follows a number and belongs to it; `glued` if it makes the number a part of something else."""
+
+    end: int
+    scale: Fraction
+    unit: Unit | None
+    glued: bool
+
+    @classmethod
+    def of(cls, text: str, end: int, currency: Unit | None) -> _Behind:
+        scale = Fraction(1)
+        if match := _ORDINAL.match(text, end):
+            return cls(end=match.end(), scale=scale, unit=None, glued=False)
+        if (scaled := scale_after(text, end)) is not None:
+            scale, end = scaled
+        found = unit_after(text, end, currency)
+        if found is not None:
+            unit, end = found
+            return cls(end=end, scale=scale, unit=unit, glued=False)
+        word = re.compile(r"[^\W_]+").match(text, end)
+        # A noun may be glued to its number ("7apples"), a letter or two make another thing of it ("3x", "0x1F").
+        wide = word is not None and unicodedata.east_asian_width(word[0][0]) in "WF"
+        glued = (
+            word is not None
+            and not wide
+            and (len(word[0]) < 3 or not word[0].isalpha() or text[word.end() : word.end() + 1] in set("({["))
+        )
+        return cls(end=end, scale=scale, unit=currency, glued=glued)
+
+
+def _joined(atoms: Sequence[Quantity], text: str) -> list[Quantity]:
+    """Put together what two numbers make: ranges, "9 out of 10", "2 hours 30 minutes"."""
+    done: list[Quantity] = []
+    for one in atoms:
+        if done and (whole := _pair(done[-1], one, text)) is not None:
+            done[-1] = whole
+        else:
+            done.append(one)
+    return done
+
+
+def _pair(left: Quantity, right: Quantity, text: str) -> Quantity | None:
+    gap = text[left.end : right.start]
+    whole = replace(left, end=right.end, value=None, unit=None, label=None)
+    if left.value is None or right.value is None:
+        return None
+    # Digits after a single space are neither a group of three nor a number of their own.
+    if gap == "" or (re.fullmatch(rf"[{_SPACE}]", gap) and left.unit is None and text[right.start].isdigit()):
+        return whole
+    if _OUT_OF.fullmatch(gap):
+        return replace(whole, value=left.value / right.value if right.value else None)
+    if left.unit and right.unit and left.unit.dimension == right.unit.dimension and _JOINED.fullmatch(gap):
+        if left.unit.factor > right.unit.factor and right.value >= 0:
+            total = left.value + right.value * right.unit.factor / left.unit.factor
+            return replace(whole, value=total, unit=left.unit)
+        return None
+    between = re.fullmatch(r"\s+and\s+[$€£]?", gap) and _BETWEEN.search(
+        text[max(0, left.start - _NEAR) : left.start]
+    )
+    return _range(left, right, whole, gap) if between or _TO.fullmatch(gap) else None
+
+
+def _range(left: Quantity, right: Quantity, whole: Quantity, gap: str) -> Quantity:
+    assert left.value is not None
+    assert right.value is not None
+    minus = "\u2212" in gap or " - " in gap
+    if right.value <= left.value or minus or (left.unit and right.unit and left.unit != right.unit):
+        return whole
+    unit = right.unit or left.unit
+    label = f"{written(left.value)}..{written(right.value)}" + (f" {unit.name}" if unit else "")
+    return replace(whole, label=label, sort="other")
+
+
+def result_at(found: Sequence[Quantity], at: int, text: str) -> Quantity:
+    """The number at a place, or what it is said to equal: of "3 + 4 = 7" the 7, of "3 + 4" one that cannot be read."""
+    bound = False
+    one = found[at]
+    for left, right in pairwise(found[at:]):
+        gap = text[left.end : right.start]
+        if _EQUALS.fullmatch(gap):
+            one, bound = right, False
+        elif _OPERATOR.fullmatch(gap) or (gap == "" and right.start > left.start):
+            bound = True
+        else:
+            break
+    return Quantity(start=one.start, end=one.end) if bound else one
+
+
+def listed_after(found: Sequence[Quantity], at: int, text: str) -> bool:
+    """Whether the number at a place begins a list of numbers: alone it would be a part of the answer."""
+    return at + 1 < len(found) and bool(_LIST.fullmatch(text[found[at].end : found[at + 1].start]))
+
+
+def last_result(found: Sequence[Quantity], text: str) -> Quantity:
+    """The last number, where it stands alone; one that cannot be read where it ends an expression or a list."""
+    one = found[-1]
+    if len(found) > 1:
+        gap = text[found[-2].end : one.start]
+        if _OR.fullmatch(gap) or _OPERATOR.fullmatch(gap):
+            return Quantity(start=one.start, end=one.end)
+    return one
+
+
+def units_of(question: str) -> dict[str, Unit]:
+    """The units that a bare number in an answer has: those that the question asks for, or the only one of its dimension.
+
+    Examples
+    --------
+    >>> {
+    ...     kind: unit.name
+    ...     for kind, unit in units_of("An egg costs $2. How many hours does she work for 3?").items()
+    ... }
+    {'USD': 'USD', 'time': 'h'}
+    """
+    named: dict[str, set[Unit]] = {}
+    for one in quantities(question):
+        if one.unit is not None:
+            named.setdefault(one.unit.dimension, set()).add(one.unit)
+            # Of "$5 per bag" a bare number may be the dollars, too.
+            whole = one.unit.without_rate()
+            named.setdefault(whole.dimension, set()).add(whole)
+    only = {dimension: next(iter(units)) for dimension, units in named.items() if len(units) == 1}
+    sentence = asking_sentence(question)
+    wanted = {unit.dimension: unit for unit in reversed(asked(sentence))}
+    rates = rates_in(sentence, only | wanted)
+    # Asked for hours, "6 hours a week" are hours, though the question tells of days a week.
+    return {name: unit for name, unit in only.items() if name.split("/")[0] not in wanted} | wanted | rates
+
+
+def asking_sentence(question: str) -> str:
+    """The last sentence with a question mark, else the last one: what stands before it may be context."""
+    sentences = [one for one in _SENTENCES.split(question) if one.strip()]
+    asking = [one for one in sentences if "?" in one or "\uff1f" in one] or sentences
+    return asking[-1] if asking else ""
+
+
+_ONES = (
+    *(
+        "zero",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+    ),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_SMALL = dict(zip(_ONES, range(20), strict=True)) | dict(zip(_TENS, range(20, 100, 10), strict=True))
+_LARGE = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
+_WORD = "|".join(sorted([*_SMALL, *_LARGE], key=len, reverse=True))
+_WORDS = re.compile(
+    rf"\b(?:minus\s+|negative\s+)?(?:{_WORD})(?:(?:[\s-]+(?:and\s+)?)(?:{_WORD}))*\b", re.IGNORECASE
+)
+# "No one knows" and "the one that I like" count nothing.
+_PRONOUN = re.compile(
+    r"\b(?:no|any|every|some|each|this|that|which|the|another|good|right|wrong)[\s-]$", re.IGNORECASE
+)
+
+
+def number_in_words(text: str) -> Quantity | None:
+    """The one number that a text spells in words; None where it spells none or several.
+
+    Examples
+    --------
+    >>> written(number_in_words("It has twenty-one legs.").value), number_in_words("two or three")
+    ('21', None)
+    """
+    found = [
+        match
+        for match in _WORDS.finditer(text)
+        if not (match[0].lower() == "one" and _PRONOUN.search(text[: match.start()]))
+    ]
+    if len(found) != 1:
+        return None
+    match = found[0]
+    value = _spelt(re.findall(r"[a-z]+", match[0].lower()))
+    unit = unit_after(text, match.end())
+    if value is None or re.match(
+        r"[\s-]*(?:and\s+)?(?:a\s+)?(?:half|third|quarter)s?\b", text[match.end() :], re.IGNORECASE
+    ):
+        return None
+    end = match.end() if unit is None else unit[1]
+    return Quantity(start=match.start(), end=end, value=value, unit=None if unit is None else unit[0])
+
+
+def _spelt(words: Sequence[str]) -> Fraction | None:
+    """The value of number words; None where they are not one number ("two three")."""
+    negative = words[0] in ("minus", "negative")
+    total, part, least, last = 0, 0, 10**12, None
+    for word in (word for word in words[negative:] if word != "and"):
+        if word in _SMALL:
+            if last in _ONES or (last in _TENS and not 1 <= _SMALL[word] <= 9):
+                return None
+            part += _SMALL[word]
+        elif word == "hundred":
+            part = (part or 1) * 100
+        else:
+            if _LARGE[word] >= least:
+                return None
+            least = _LARGE[word]
+            total, part = total + (part or 1) * least, 0
+        last = word
+    return Fraction(-(total + part) if negative else total + part)

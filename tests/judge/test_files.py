@@ -1,0 +1,33 @@
+"""Answers to judge from files: matched by ids, each of which stands once."""
+
+import pytest
+
+from confroute.judge.files import read_pairs, singles_to_grade
+from confroute.policy.rules import KeepPrivate
+from confroute.recording import RecordError, read_rows
+
+ONCE = '{"id": "1", "prompt": "2+2?", "response": "4"}\n{"id": 2, "prompt": "3+3?", "response": "6"}\n'
+TWICE = ONCE + '{"id": "1", "prompt": "2+2?", "response": "5"}\n'
+
+
+@pytest.mark.parametrize("double", ["a", "b"])
+def test_pairs_of_duplicate_ids_are_refused(tmp_path, double):
+    """In either file: which answer belongs to which is not known."""
+    paths = {name: tmp_path / f"{name}.jsonl" for name in "ab"}
+    for path in paths.values():
+        path.write_text(ONCE)
+    assert [(pair.id, pair.a, pair.b) for pair in read_pairs(paths["a"], paths["b"])] == [
+        ("1", "4", "4"),
+        ("2", "6", "6"),
+    ]
+    paths[double].write_text(TWICE)
+    with pytest.raises(RecordError, match=f"{double}.jsonl, line 3: the id '1' is in line 1"):
+        read_pairs(paths["a"], paths["b"])
+
+
+def test_grades_of_duplicate_ids_are_refused(tmp_path):
+    """One grade would overwrite the other."""
+    path = tmp_path / "run.jsonl"
+    path.write_text('{"id": "1", "edge": {"text": "4"}}\n{"id": 1, "edge": {"text": "5"}}\n')
+    with pytest.raises(RecordError, match="line 2: the id '1'"):
+        list(singles_to_grade(read_rows(path), ["edge"], again=False, private=KeepPrivate()))
