@@ -425,7 +425,6 @@ class Cascade(Displayable):
         on_unfinished: Literal["reject", "judge"] = "reject",
         on_edge_error: Literal["cloud", "raise"] = "cloud",
         on_cloud_error: Literal["raise", "edge"] = "raise",
-        on_unfinished: Literal["reject", "judge"] = "reject",
     ) -> Cascade:
         """Make a cascade of edge and cloud with one signal and one threshold."""
         limit = threshold if isinstance(threshold, Threshold) else Threshold(value=threshold)
@@ -436,7 +435,6 @@ class Cascade(Displayable):
             on_unfinished=on_unfinished,
             on_edge_error=on_edge_error,
             on_cloud_error=on_cloud_error,
-            on_unfinished=on_unfinished,
         )
 
     def save(self, path: str | Path) -> None:

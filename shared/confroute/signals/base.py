@@ -15,9 +15,6 @@ from confroute.types import Context, Generation, Message, Tier
 Settled: TypeAlias = Callable[[float, float], bool]
 
 
-_ROUNDING = 1e-12
-
-
 @register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
