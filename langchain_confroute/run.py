@@ -361,21 +361,23 @@ class RoutedCall(ABC, Generic[T, C]):
     def answer(self, opened: Opened | None) -> T:
         """Answer as a whole."""
         request, models = self.prepare(opened)
-        routed = None
         try:
             routed = run(self.policy, request, models.call, self.limits, call_id=self.call_id(opened))
-        finally:
-            self._release(routed)
+        except BaseException:
+            self._release(None)
+            raise
+        self._release(routed)
         return self.result(routed, announce(routed.decision, opened))
 
     async def aanswer(self, opened: Opened | None) -> T:
         """Async form of `answer`."""
         request, models = self.prepare(opened)
-        routed = None
         try:
             routed = await arun(self.policy, request, models.acall, self.limits, call_id=self.call_id(opened))
-        finally:
-            await self._arelease(routed)
+        except BaseException:
+            await self._arelease(None)
+            raise
+        await self._arelease(routed)
         return self.result(routed, await aannounce(routed.decision, opened))
 
     def _release(self, routed: Routed | None, *, streaming: bool = False) -> None:

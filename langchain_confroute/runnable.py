@@ -263,7 +263,7 @@ class HostedChain(HostedRunnable[Out]):
         if call.role != "final":
             gate = listener.gate = self._about.gate(draft=call.role == "draft", streamed=call.streamed)
             config = gate.config(config)
-        callbacks = cast("BaseCallbackManager", config["callbacks"]).copy()
+        callbacks = cast("BaseCallbackManager", config.get("callbacks")).copy()
         callbacks.add_handler(listener, inherit=True)
         config["callbacks"] = callbacks
         return chain, self._about.inputs, config, self._about.kwargs, listener
