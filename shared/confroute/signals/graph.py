@@ -26,8 +26,7 @@ def laplacian_spectrum(matrix: Matrix) -> tuple[Matrix, Matrix]:
     scale = 1.0 / np.sqrt(matrix.sum(axis=1))
     values, vectors = np.linalg.eigh(np.eye(len(matrix)) - matrix * scale[:, None] * scale[None, :])
     # Their noise would decide which of two equal eigenvalues lies below a cutoff.
-    rounded: Matrix = np.round(values, 12)
-    return rounded, vectors
+    return np.asarray(np.round(values, 12), dtype=np.float64), vectors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
