@@ -295,8 +295,15 @@ AROUND = {
         budgets=(Budget(limit=3, unit="calls", pace=Pace(signal="token_logprob", ladder=(0.1, 0.3))),),
         store="sqlite:NOWHERE/state.db",
     ),
-    "Audited": lambda: Audited(policy=Hedged(policy=plain()), test=DriftTest(level=0.1), share=1.0),
-    "LearnOnline": lambda: LearnOnline(policy=plain(), labels=100, alpha=0.2, share=1.0),
+    "Audited": lambda: Audited(
+        policy=Hedged(policy=plain()),
+        test=DriftTest(level=0.1),
+        share=1.0,
+        store="memory:test-registry-audit",
+    ),
+    "LearnOnline": lambda: LearnOnline(
+        policy=plain(), labels=100, alpha=0.2, share=1.0, store="memory:test-registry-learning"
+    ),
 }
 
 
