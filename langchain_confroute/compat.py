@@ -151,7 +151,7 @@ def shows_tokens(handler: BaseCallbackHandler) -> bool:
     if isinstance(handler, StreamingHandler):
         return True
     return any(
-        getattr(type(handler), event, None) not in [getattr(plain, event) for plain in _PLAIN_HANDLERS]
+        getattr(type(handler), event, None) not in [getattr(plain, event, None) for plain in _PLAIN_HANDLERS]
         for event in ("on_llm_new_token", "on_stream_event")
     )
 
