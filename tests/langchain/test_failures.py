@@ -255,6 +255,7 @@ def failing_once():
 
 def test_callers_that_act_by_the_class_of_an_error():
     """with_retry, with_fallbacks, a graph's retry policy: they see the cloud's error, and which tier failed."""
+    pytest.importorskip("langgraph", reason="the caller is a graph of langgraph")
     from langgraph.graph import MessagesState, StateGraph
     from langgraph.types import RetryPolicy
 
@@ -280,6 +281,8 @@ def test_callers_that_act_by_the_class_of_an_error():
 
 def test_a_wrong_key_is_not_tried_again_by_an_agent():
     """The class says that it is of no use, and each attempt would draft anew."""
+    pytest.importorskip("langchain.agents", reason="the caller is an agent of the langchain package")
+    pytest.importorskip("langchain_openai", reason="the wrong key is one of OpenAI's client")
     import httpx
     from langchain.agents import create_agent
     from langchain.agents.middleware import ModelRetryMiddleware
