@@ -23,6 +23,8 @@ from typing import Any
 import torch
 import transformers
 
+from confroute.asks import Evidence
+from confroute.flow import drive
 from confroute.models.nli import LocalNLI
 from confroute.signals.clusters import Clusters
 from confroute.signals.equivalence import SameEntailment
@@ -112,13 +114,7 @@ def ours(folder: Path) -> tuple[Any, Any, Callable[[list[str]], int]]:
     def run(answers: list[str]) -> int:
         nli = LocalNLI(encoder=encoder, name="nli", entailment=2)  # remembers nothing of an earlier repeat
         clusters = Clusters(question=QUESTION, equivalence=SameEntailment(model="nli"))
-        asking = clusters.extend(answers)
-        try:
-            ask = next(asking)
-            while True:
-                ask = asking.send(SimpleNamespace(numbers=nli(ask.pairs)))  # type: ignore[arg-type]
-        except StopIteration:
-            pass
+        drive(clusters.extend(answers), lambda ask: Evidence(numbers=nli(ask.pairs)))
         return len(clusters.representatives)
 
     return encoder.network, encoder.tokenizer, run

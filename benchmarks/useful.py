@@ -79,9 +79,7 @@ def local(path: Path) -> None:
     combined(rows, probes["wrong"])
     print("median seconds a prompt, the prompt's own reading in the draft's")
     for kind in ("draft", "sample", "score", "hidden"):
-        took = [
-            row.extra["latency_s"].get(kind) for row in rows if isinstance(row.extra.get("latency_s"), dict)
-        ]  # type: ignore[union-attr]
+        took = [seconds.get(kind) for row in rows if isinstance(seconds := row.extra.get("latency_s"), dict)]
         known = [float(str(value)) for value in took if value is not None]
         print(f"  {kind:<8} {statistics.median(known):.2f}" if known else f"  {kind:<8} -")
 

@@ -130,7 +130,7 @@ async def atogether(do: Callable[[T], Awaitable[R]], items: Sequence[T]) -> tupl
     async def one(item: T) -> R | Exception:
         try:
             return await do(item)
-        except Exception as error:  # noqa: BLE001  see above
+        except Exception as error:  # noqa: BLE001  the result of this item, for the caller to judge
             return error
 
     tasks = [asyncio.ensure_future(one(item)) for item in items]
