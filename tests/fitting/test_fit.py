@@ -133,6 +133,45 @@ def test_without_a_graded_cloud_every_wrong_answer_counts(made):
     assert (found.expected.quality, found.expected.quality_ci) == (None, None)
 
 
+@pytest.mark.parametrize("finish", ["length", "content_filter", "error"])
+def test_drafts_that_are_not_whole_go_to_the_cloud_in_the_fit_too(plain, finish):
+    """New calls reject them however certain they are: no threshold of the fit keeps them, so that fit and replay agree."""
+
+    def ended(row, how):
+        return replace(row, edge=replace(row.edge, extra={"finish": how}))
+
+    cut = [ended(row, finish if at % 4 == 0 else "stop") for at, row in enumerate(plain)]
+    found = fit(cut, CloudShare(share=0.4), signal="token_logprob.mean")
+    assert found.expected.cloud_share == pytest.approx(0.4, abs=0.01)
+    last = found.front.points[-1]
+    assert last.cloud_share == pytest.approx(0.25)
+    replayed = expected(replay(Cascade.of(TokenLogprob(), last.threshold), cut))
+    assert (last.quality, last.usd_per_1k) == pytest.approx((replayed.quality, replayed.cost_per_1k))
+    assert any("100 of 400 drafts are not whole" in note for note in found.notes)
+    promised = fit(cut, MaxLoss(alpha=0.1), signal="token_logprob.mean")
+    assert promised.certificate.observed == pytest.approx(_regret(promised.policy, cut))
+    with pytest.raises(CalibrationError, match="100 of 400 calls go to the cloud whatever the threshold"):
+        fit(cut, CloudShare(share=0.2), signal="token_logprob.mean")
+
+
+@pytest.mark.parametrize(
+    "edge",
+    [{"text": None, "extra": {"finish": "length"}}, {"text": " ", "answer": None}],
+    ids=["cut", "empty"],
+)
+def test_a_draft_that_no_threshold_keeps_is_told_by_its_end_alone(plain, edge):
+    """One that was cut off and whose text was not recorded, and one that is empty: the fit sends them, as a replay does."""
+    rows = [replace(row, edge=replace(row.edge, **edge)) if at < 100 else row for at, row in enumerate(plain)]
+    found = fit(rows, CloudShare(share=0.4), signal="token_logprob.mean")
+    assert found.front.points[-1].cloud_share == pytest.approx(0.25)
+    assert found.expected.cloud_share == pytest.approx(0.4, abs=0.01)
+
+
+def _regret(policy, rows):
+    outcomes = zip(replay(policy, rows), rows, strict=True)
+    return np.mean([max(0.0, row.cloud.quality - one.quality) for one, row in outcomes])
+
+
 def test_a_failed_edge_goes_to_the_cloud(made):
     """A row whose edge failed is answered and graded by the cloud; one whose cloud failed too has no answer."""
     rows = [*made(100, samples=False)]
@@ -153,7 +192,7 @@ def test_calls_that_were_not_measured_go_to_the_cloud(made):
     found = fit([*mute, *rows[80:]], CloudShare(share=0.5), signal="token_logprob.mean")
     assert found.expected.cloud_share == pytest.approx(0.5, abs=0.01)
     assert any("not measured on 80 of 200" in note for note in found.notes)
-    with pytest.raises(CalibrationError, match="measured on 120 of 200"):
+    with pytest.raises(CalibrationError, match="80 of 200 calls go to the cloud"):
         fit([*mute, *rows[80:]], CloudShare(share=0.2), signal="token_logprob.mean")
     promised = fit([*mute, *rows[80:]], MaxLoss(alpha=0.1), signal="token_logprob.mean")
     assert promised.certificate.n == 200

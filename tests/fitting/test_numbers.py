@@ -392,7 +392,7 @@ def uneven(share, n=10, missing=2):
 def test_a_share_counts_what_was_not_measured():
     """Half of ten: two that were not measured and three of eight; a fifth: those two alone."""
     assert [uneven(0.5), uneven(0.2)] == [4.0, 7.0]
-    with pytest.raises(CalibrationError, match="measured on 8 of 10 calls"):
+    with pytest.raises(CalibrationError, match="2 of 10 calls go to the cloud"):
         uneven(0.19)
 
 

@@ -69,6 +69,10 @@ LETTERS = ("A", "B", "C", "D")
         ("3 + 4 = 7", "7"),
         ("The answer is 3 + 4 = 7.", "7"),
         ("The answer is 42, not 43.", "42"),
+        ("5! = 120", "120"),
+        ("7!", "7"),
+        ("**7!**", "7"),
+        ("7! Great.", "7"),
         ("#### 1,234", "1234"),
     ],
 )
@@ -133,6 +137,7 @@ def test_what_is_more_than_a_number_keeps_its_form(text, form):
             "a/2",
             "The answer is 3 + 4.",
         ),
+        *(r"\boxed{5!}", "$5!$", r"\(5!\)", "5!.", "5! ways", "5! + 1", "6!/2", "3 * 5!", "10!/(3!7!)"),
         *("2 or 3", "The answer is 2 and 3.", "GPT-4", "H2O", "No one knows", "two or three", "1/0"),
     ],
 )

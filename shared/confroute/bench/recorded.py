@@ -139,7 +139,7 @@ def replay_recorded(
     routers += [*heads, *_answer_routers(table, heads, folder, used_rates, say)]
     ranking = [router for router in routers if isinstance(router, RankingRouter)]
     notes += [
-        f"{column} was measured on {known} of {table.n} calls: the others go to the cloud first"
+        f"{column} can keep {known} of {table.n} drafts: the others were not measured or are not whole, and go to the cloud first"
         for column in usable_columns(table)
         if (known := int(np.isfinite(table.signal(column)).sum())) < table.n
     ]

@@ -41,7 +41,9 @@ def left_out(table: Table, columns: tuple[str, ...]) -> list[str]:
 def about(choice: SignalChoice, table: Table, uncertainty: Array) -> list[str]:
     """Notes on the chosen signal: where it is missing, whether new calls have it, and what it was compared with."""
     notes = []
-    missing = int(np.isnan(uncertainty).sum())
+    if rejected := int(table.rejected.sum()):
+        notes.append(f"{rejected} of {table.n} drafts are not whole or empty: they go to the cloud")
+    missing = int(np.isnan(uncertainty[~table.rejected]).sum())
     if missing:
         notes.append(
             f"{choice.column} was not measured on {missing} of {table.n} calls: they go to the cloud"
@@ -308,8 +310,8 @@ def _for_share(share: float, uncertainty: Array) -> Threshold:
     missing = uncertainty.size - known.size
     if share * uncertainty.size < missing:
         msg = (
-            f"a cloud share of {share:g} is not possible: the signal was measured on {known.size} of {uncertainty.size} calls, "
-            "and the others go to the cloud"
+            f"a cloud share of {share:g} is not possible: {missing} of {uncertainty.size} calls go to the cloud whatever the "
+            "threshold, since the signal was not measured on them or their draft is not whole"
         )
         raise CalibrationError(msg)
     return Threshold.for_cloud_share(

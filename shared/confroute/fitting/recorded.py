@@ -30,7 +30,7 @@ from confroute.fitting.rates import (
     bill_of_draft,
     bill_of_samples,
 )
-from confroute.recording import SIGNALS, Row, with_signals
+from confroute.recording import SIGNALS, Row, Side, with_signals
 from confroute.recording.rows import content_of
 from confroute.recording.signals import OPTION, column_of
 from confroute.signals import Combined, Signal
@@ -139,9 +139,7 @@ class RecordedCalls:
         self.bill += bill_of_draft(side, self.rates)
         if side.error is not None:
             raise TierError(side.error)
-        # If no text was recorded, only `answer` is set: signals that read texts must not find one.
-        draft = side.generation() or Generation(text="", model=side.model, answer=UNRECORDED)
-        return Evidence(generations=(draft,), latency_s=side.latency_s or 0.0)
+        return Evidence(generations=(draft_of(side),), latency_s=side.latency_s or 0.0)
 
     def _cloud(self) -> Evidence:
         side = self.row.cloud
@@ -157,6 +155,12 @@ class RecordedCalls:
         self.bill += bill
         known = bill.latency_s if bill.latency_s == bill.latency_s else 0.0
         return Evidence(generations=drawn, latency_s=known)
+
+
+def draft_of(edge: Side) -> Generation:
+    """The draft as a policy judges it; if no text was recorded, without one, so that signals that read texts find none."""
+    unrecorded = Generation(text="", model=edge.model, answer=UNRECORDED, finish=edge.finish)
+    return edge.generation() or unrecorded
 
 
 def request_of(row: Row) -> Request:

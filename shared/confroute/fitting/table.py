@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from confroute.asks import Evidence
 from confroute.errors import CalibrationError
 from confroute.fitting.rates import (
     NAN,
@@ -18,7 +19,9 @@ from confroute.fitting.rates import (
     bill_of_draft,
     bill_of_samples,
 )
-from confroute.recording import Row, with_signals
+from confroute.fitting.recorded import draft_of
+from confroute.policy.verdict import is_empty, verdict_on_end
+from confroute.recording import Row, Side, with_signals
 from confroute.recording.signals import live_signals
 from confroute.signals import Recorded, Signal
 
@@ -43,6 +46,8 @@ class Table:
         Bill of all samples of a row.
     failed : array of bool, shape (n,)
         Rows whose edge failed: no policy can keep their draft.
+    rejected : array of bool, shape (n,)
+        Rows whose draft a cascade rejects before it measures anything: it is empty or not whole.
     drawn : int
         Number of samples from which signals are measured: the fewest of any row with 2 or more; 0 if there is none.
     left_out : int
@@ -59,6 +64,7 @@ class Table:
     cloud: dict[str, Array]
     samples: dict[str, Array]
     failed: npt.NDArray[np.bool_]
+    rejected: npt.NDArray[np.bool_]
     drawn: int
     left_out: int
     live: Mapping[str, Signal | str]
@@ -80,9 +86,10 @@ class Table:
         return tuple(name for name in names if not np.isnan(self.signal(name)).all())
 
     def signal(self, column: str) -> Array:
-        """Uncertainty of a signal by row; NaN where it was not measured or the edge failed."""
-        found = [None if row.edge.error is not None else row.signals.get(column) for row in self.rows]
-        return np.array([NAN if value is None else value for value in found], dtype=np.float64)
+        """Uncertainty of a signal by row; NaN where it was not measured, or where no threshold keeps the draft."""
+        found = _column(NAN if (u := row.signals.get(column)) is None else u for row in self.rows)
+        found[self.failed | self.rejected] = NAN
+        return found
 
     def signal_of(self, column: str) -> Signal:
         """The signal that measures a column on new calls; `Recorded` if there is none."""
@@ -107,6 +114,7 @@ class Table:
             cloud=cut(self.cloud),
             samples=cut(self.samples),
             failed=self.failed[keep],
+            rejected=self.rejected[keep],
             drawn=self.drawn,
             left_out=self.left_out,
             live=self.live,
@@ -146,6 +154,7 @@ def table_of(rows: Iterable[Row], *, rates: Rates | None = None) -> Table:
         cloud=_bills([bill_of_cloud(row.cloud, at) for row in measured]),
         samples=_bills([bill_of_samples(row.edge, row.edge.further()[:drawn], at) for row in measured]),
         failed=np.array([row.edge.error is not None for row in measured]),
+        rejected=np.array([_is_rejected(row.edge) for row in measured]),
         drawn=drawn,
         left_out=len(given) - len(graded),
         live=live_signals(measured, samples=drawn),
@@ -160,6 +169,12 @@ def _refuse_duplicates(rows: Sequence[Row]) -> None:
             f"{len(twice)} ids occur more than once among {len(rows)} rows: {shown}; expected one row per id"
         )
         raise CalibrationError(msg)
+
+
+def _is_rejected(edge: Side) -> bool:
+    """Whether `Cascade`, as a fit makes it, rejects a draft whatever it measures."""
+    draft = draft_of(edge)
+    return edge.error is None and (is_empty(draft, Evidence()) or verdict_on_end("edge", draft) is not None)
 
 
 def _cloud_quality(row: Row) -> float | None:

@@ -271,6 +271,11 @@ class Side:
     error: str | None = None
     extra: Mapping[str, JSON] = field(default_factory=dict)
 
+    @property
+    def finish(self) -> Finish:
+        """Why generation ended; "unknown" where the run does not say."""
+        return _finish(self.extra)
+
     def generation(self) -> Generation | None:
         """The draft in the form that signals read; None if no text was recorded."""
         if self.text is None:
@@ -281,7 +286,7 @@ class Side:
             tokens=self.tokens,
             top_logprobs=alternatives_of(self.extra.get(TOP_LOGPROBS)),
             usage=billed(self.usage),
-            finish=_finish(self.extra),
+            finish=self.finish,
             model=self.model,
             latency_s=self.latency_s or 0.0,
             answer=comparable(self.answer),

@@ -6,7 +6,8 @@ the same form; one value has the same form in every notation.
 
 The rules where notations contradict each other: a comma before exactly three digits separates thousands ("1,250"), except
 after a zero ("0,125"); any other single comma, and any single point, separates decimals ("3,5"; "1.250" is 1.25). A date
-such as 05/01/2021 may have two meanings and keeps the form in which it stands.
+such as 05/01/2021 may have two meanings and keeps the form in which it stands. An exclamation mark that may end its sentence
+does ("It is 7!"); any other makes a factorial, which is not read.
 """
 
 # ruff: noqa: RUF001  it reads the characters of many scripts
@@ -60,6 +61,7 @@ _VULGAR = re.compile(r"\s?([¼-¾⅐-⅞])")
 _LATEX_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))", re.ASCII)
 _CLOSES_MATHS = re.compile(r"[^$\n]*[^\s$\\]\$(?!\d)")
 _SIGN = re.compile(r"(?:[-+\u2212\u2013]|\b(?:minus|negative)\s)$", re.IGNORECASE)
+_FACTORIAL = re.compile(r"!+(?=[.,;:)}\]$\\\d]|\s?[-+/×÷·^=\\]|\s?\*\s?[\w(\\]|[^\S\n]+[a-z])")
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
 _MONTH = (
     r"(?P<month>Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?"
@@ -274,6 +276,8 @@ def _number(text: str, start: int, end: int, around: str) -> Quantity | None:
     value, end = _with_fraction(text, start, end)
     if value is not None:
         value, end = _with_powers(text, value, end)
+    if factorial := _FACTORIAL.match(text, end):
+        return Quantity(start=begin, end=factorial.end())
     behind = _Behind.of(text, end, currency)
     decade = text[end : end + 1] == "s" and re.fullmatch(r"\d{4}", digits)
     bound = _BOUND_BEFORE.search(before) or _BOUND_BEHIND.match(text, behind.end)
