@@ -17,8 +17,19 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from confroute import (
+    Cascade,
+    Gate,
+    KeepPrivate,
+    Limits,
+    Message,
+    Request,
+    SelfConsistency,
+    Threshold,
+    TokenLogprob,
+)
 from confroute.errors import ModelError
-from confroute.testing import Reply, ScriptedModel, ScriptedServer, faults
+from confroute.testing import Reply, ScriptedCalls, ScriptedModel, ScriptedServer, faults
 from confroute.types import Usage
 
 # As in the Makefile, for tests that are run without it: torch reads it once, when it is imported.
@@ -29,6 +40,32 @@ pytest_plugins = ["confroute.testing.plugin"]
 # How long one example takes says more of what else the machine does than of the code.
 settings.register_profile("confroute", deadline=None)
 settings.load_profile("confroute")
+
+
+# Requests, calls and policies of tests of the core, without a host.
+ONCE = {"edge": Limits(attempts=1), "cloud": Limits(attempts=1)}
+SURE, UNSURE = Reply(text="4", logprob=-0.01), Reply(text="5", logprob=-0.5)
+# A grey zone in which samples are drawn, and a rule that keeps private text on the edge.
+GREY = Cascade(
+    gates=(
+        Gate(signal=TokenLogprob(), threshold=Threshold(value=0.3), grey=(0.1, 0.9)),
+        Gate(signal=SelfConsistency(n=3), threshold=Threshold(value=0.4)),
+    ),
+    rules=(KeepPrivate(patterns=("secret",)),),
+    on_cloud_error="edge",
+)
+
+
+def ask(text="What is 2 + 2?", **given):
+    """A request of one user message."""
+    return Request(messages=(Message(role="user", text=text),), **given)
+
+
+def calls_of(*, edge=SURE, samples=(), cloud="four"):
+    """Calls of scripted models."""
+    return ScriptedCalls(
+        models={"edge": ScriptedModel([edge], samples=samples), "cloud": ScriptedModel([cloud])}
+    )
 
 
 class OpenAIServer(ScriptedServer):

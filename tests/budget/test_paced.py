@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from confroute import Cascade, KeepPrivate, Limits, Message, Request, TokenLogprob
+from confroute import Cascade, KeepPrivate, TokenLogprob
 from confroute.asks import Evidence, Final, Sample
 from confroute.budget import Budget, Paced
 from confroute.budget.paced import BudgetedCall
@@ -21,15 +21,9 @@ from confroute.prices import Price
 from confroute.state import MemoryStore, SQLiteStore
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 from confroute.types import Generation, Usage
-
-ONCE = {"edge": Limits(attempts=1), "cloud": Limits(attempts=1)}
-
+from tests.conftest import ONCE, ask
 
 SENDS = Cascade.of(TokenLogprob(), 0.1)
-
-
-def ask(text="What is 2 + 2?", **kwargs):
-    return Request(messages=(Message(role="user", text=text),), **kwargs)
 
 
 def calls_of(*, edge=None, cloud="four"):

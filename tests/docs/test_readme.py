@@ -24,6 +24,7 @@ def test_every_python_block_runs(tmp_path, monkeypatch, capsys):
         exec(compile(code, str(README), "exec"), namespace)
     printed = capsys.readouterr().out
     assert len(namespace["uncertainty"]) == len(namespace["edge_right"]) == 8
+    assert None not in namespace["uncertainty"], "every draft is measured and kept, whatever its length"
     assert printed.count("answer kept") + printed.count("answer not kept") == 4
     assert (tmp_path / "policy.json").exists()
 

@@ -4,18 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from confroute import (
-    Cascade,
-    Gate,
-    KeepPrivate,
-    Limits,
-    Message,
-    Request,
-    SelfConsistency,
-    Threshold,
-    TokenLogprob,
-    background,
-)
+from confroute import Cascade, Gate, Threshold, TokenLogprob, background
 from confroute.budget import Budget, Paced
 from confroute.drift import Audited, DriftTest
 from confroute.errors import PolicyError, StateError
@@ -23,35 +12,10 @@ from confroute.executor import run
 from confroute.policy import GroupThreshold
 from confroute.policy.hedge import Hedged
 from confroute.state import MemoryStore
-from confroute.testing import Reply, ScriptedCalls, ScriptedModel
-
-ONCE = {"edge": Limits(attempts=1), "cloud": Limits(attempts=1)}
-
-
-SURE, UNSURE = Reply(text="4", logprob=-0.01), Reply(text="5", logprob=-0.5)
-
+from confroute.testing import Reply
+from tests.conftest import GREY, ONCE, SURE, UNSURE, ask, calls_of
 
 TEST = DriftTest(level=0.05)
-
-
-GREY = Cascade(
-    gates=(
-        Gate(signal=TokenLogprob(), threshold=Threshold(value=0.3), grey=(0.1, 0.9)),
-        Gate(signal=SelfConsistency(n=3), threshold=Threshold(value=0.4)),
-    ),
-    rules=(KeepPrivate(patterns=("secret",)),),
-    on_cloud_error="edge",
-)
-
-
-def ask(text="What is 2 + 2?", **kwargs):
-    return Request(messages=(Message(role="user", text=text),), **kwargs)
-
-
-def calls_of(*, edge=SURE, samples=(), cloud="four"):
-    return ScriptedCalls(
-        models={"edge": ScriptedModel([edge], samples=samples), "cloud": ScriptedModel([cloud])}
-    )
 
 
 @pytest.mark.parametrize("on_alarm", ["warn", "widen", "cloud"])

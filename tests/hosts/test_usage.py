@@ -9,6 +9,7 @@ from confroute.budget import Budget, Paced
 from confroute.hosts.router import Router
 from confroute.models.provider_answers import read_usage
 from confroute.prices import Price
+from confroute.state import MemoryStore
 from confroute.testing import Reply, ScriptedModel
 from confroute.types import Usage
 
@@ -117,7 +118,7 @@ def test_a_bill_below_nothing_is_not_a_bill(host, form):
         budgets=(budget,),
         price=Price(input_usd=1, output_usd=1),
         max_output_tokens=100,
-        store=f"memory:refund-{host}-{form}",
+        store=MemoryStore(),
     )
     refund = Usage(input_tokens=-3_000_000, output_tokens=2)
     decision = decided(host, form, Reply(text="four", usage=refund), paced)

@@ -12,6 +12,7 @@ from confroute import Cascade, TokenLogprob, record
 from confroute.budget import Budget, Paced
 from confroute.hosts.router import Router
 from confroute.prices import Price
+from confroute.state import MemoryStore
 from confroute.testing import Reply, ScriptedModel
 from confroute.types import Usage
 from langchain_confroute import ChatConfRoute, ConfidenceRouter
@@ -89,7 +90,7 @@ def test_a_budget_is_not_spent_on_hits(made, unit):
         budgets=(Budget(limit=limit, unit=unit),),
         price=Price(input_usd=10, output_usd=10),
         max_output_tokens=500,
-        store=f"memory:hits-{made.__name__}-{unit}",
+        store=MemoryStore(),
     )
     ask = made(cached(), policy)
     with record() as decisions:

@@ -10,8 +10,6 @@ from confroute import (
     Cascade,
     Gate,
     KeepPrivate,
-    Message,
-    Request,
     SelfConsistency,
     Threshold,
     TokenLogprob,
@@ -27,12 +25,9 @@ from confroute.learning import LearnOnline
 from confroute.policy.files import from_json, to_json
 from confroute.state import MemoryStore, SQLiteStore
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
+from tests.conftest import ask
 
 NUMBERS = itertools.count()
-
-
-def ask(text="What is 2 + 2?", **more):
-    return Request(messages=(Message(role="user", text=text),), **more)
 
 
 def learner(policy=None, **more):

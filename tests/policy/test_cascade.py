@@ -35,17 +35,13 @@ from confroute.errors import (
 from confroute.executor import arun, arun_stream, run, run_stream
 from confroute.policy import GroupThreshold
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
+from tests.conftest import ask
 
 SURE, UNSURE = Reply(text="4", logprob=-0.01), Reply(text="5", logprob=-2.0)
 MUTE = Reply(text="4", logprob=None)
 DOWN = Reply(fault=ConnectionError("refused"))
 BROKEN = Reply(fault=ValueError("bad request"))
 FAST = {"edge": Limits(attempts=1), "cloud": Limits(attempts=1)}
-
-
-def ask(text="What is 2 + 2?", **kwargs):
-    """A request of one user message."""
-    return Request(messages=(Message(role="user", text=text),), **kwargs)
 
 
 def route(policy, request=None, *, edge=SURE, cloud="four", samples=(), limits=FAST):

@@ -5,45 +5,10 @@ import time
 
 import pytest
 
-from confroute import (
-    Cascade,
-    Gate,
-    KeepPrivate,
-    Limits,
-    Message,
-    Request,
-    SelfConsistency,
-    Threshold,
-    TokenLogprob,
-)
 from confroute.executor import arun, run
 from confroute.policy.hedge import Hedged
-from confroute.testing import Reply, ScriptedCalls, ScriptedModel
-
-ONCE = {"edge": Limits(attempts=1), "cloud": Limits(attempts=1)}
-
-
-SURE, UNSURE = Reply(text="4", logprob=-0.01), Reply(text="5", logprob=-0.5)
-
-
-GREY = Cascade(
-    gates=(
-        Gate(signal=TokenLogprob(), threshold=Threshold(value=0.3), grey=(0.1, 0.9)),
-        Gate(signal=SelfConsistency(n=3), threshold=Threshold(value=0.4)),
-    ),
-    rules=(KeepPrivate(patterns=("secret",)),),
-    on_cloud_error="edge",
-)
-
-
-def ask(text="What is 2 + 2?", **kwargs):
-    return Request(messages=(Message(role="user", text=text),), **kwargs)
-
-
-def calls_of(*, edge=SURE, samples=(), cloud="four"):
-    return ScriptedCalls(
-        models={"edge": ScriptedModel([edge], samples=samples), "cloud": ScriptedModel([cloud])}
-    )
+from confroute.testing import Reply
+from tests.conftest import GREY, ONCE, UNSURE, ask, calls_of
 
 
 @pytest.mark.parametrize(("samples", "route"), [(["5"], "edge"), (["4"], "cloud")])

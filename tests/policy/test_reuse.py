@@ -1,30 +1,9 @@
 """Draft reuse: the cloud verifies or patches the draft."""
 
-from confroute import (
-    Cascade,
-    Limits,
-    Message,
-    Request,
-    TokenLogprob,
-)
+from confroute import Cascade, TokenLogprob
 from confroute.executor import arun, run
 from confroute.policy.reuse import PATCH, DraftReuse
-from confroute.testing import Reply, ScriptedCalls, ScriptedModel
-
-ONCE = {"edge": Limits(attempts=1), "cloud": Limits(attempts=1)}
-
-
-SURE, UNSURE = Reply(text="4", logprob=-0.01), Reply(text="5", logprob=-0.5)
-
-
-def ask(text="What is 2 + 2?", **kwargs):
-    return Request(messages=(Message(role="user", text=text),), **kwargs)
-
-
-def calls_of(*, edge=SURE, samples=(), cloud="four"):
-    return ScriptedCalls(
-        models={"edge": ScriptedModel([edge], samples=samples), "cloud": ScriptedModel([cloud])}
-    )
+from tests.conftest import ONCE, SURE, UNSURE, ask, calls_of
 
 
 def test_a_verified_draft_is_returned():
