@@ -27,6 +27,7 @@ from confroute.models.provider_answers import (
     chunk_tokens,
     ends_by_reason,
     field,
+    fields,
     generation_of,
     read_answer_logprobs,
     read_finish,
@@ -92,8 +93,8 @@ def _wordless(message: ChatMessage) -> str | None:
 
 def to_generations(response: ChatResponse, *, model: str, n: int) -> list[Generation]:
     """Each answer of a call that was asked for `n`, with a response of its own; usage is the call's and stands on the first."""
-    choices = field(response.raw, "choices")
-    if n == 1 or not isinstance(choices, Sequence) or len(choices) < 2:
+    choices = field(response.raw, "choices") if n > 1 else None
+    if not isinstance(choices, Sequence) or len(choices) < 2:
         return [to_generation(response, model=model)]
     answers = read_generations(response.raw, model=model)
     return [
@@ -108,7 +109,7 @@ def usage_of(response: ChatResponse) -> Usage | None:
     if isinstance(record, Mapping):
         # A router's answer: what all its models were billed.
         return recorded_usage(record)
-    return read_usage(field(raw, "usage"), field(raw, "usage_metadata"), response.additional_kwargs)
+    return read_usage(*fields(raw, "usage", "usage_metadata"), response.additional_kwargs)
 
 
 def _alone(response: ChatResponse, choice: object, text: str, *, first: bool) -> ChatResponse:
