@@ -243,11 +243,11 @@ class ConfRouteLLM(FunctionCallingLLM):
 
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation."""
-        return to_response(self._chat_call(messages, kwargs).run())
+        return to_response(*self._chat_call(messages, kwargs).run())
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation."""
-        return to_response(await self._chat_call(messages, kwargs).arun())
+        return to_response(*await self._chat_call(messages, kwargs).arun())
 
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Answer a conversation in chunks; nothing of a rejected draft is ever among them."""
@@ -323,7 +323,7 @@ class ConfRouteLLM(FunctionCallingLLM):
     ) -> ChatResponse:
         """Answer, or ask for tools to be called; an edge's calls count only if they could be made."""
         flags = (verbose, allow_parallel_tool_calls, tool_required)
-        return to_response(self._tools_call(tools, user_msg, chat_history, flags, kwargs).run())
+        return to_response(*self._tools_call(tools, user_msg, chat_history, flags, kwargs).run())
 
     @_dispatcher.span
     async def achat_with_tools(  # noqa: PLR0917  the host's signature
@@ -338,7 +338,7 @@ class ConfRouteLLM(FunctionCallingLLM):
     ) -> ChatResponse:
         """Async form of `chat_with_tools`."""
         flags = (verbose, allow_parallel_tool_calls, tool_required)
-        return to_response(await self._tools_call(tools, user_msg, chat_history, flags, kwargs).arun())
+        return to_response(*await self._tools_call(tools, user_msg, chat_history, flags, kwargs).arun())
 
     @_dispatcher.span
     def stream_chat_with_tools(  # noqa: PLR0917  the host's signature
@@ -442,7 +442,8 @@ class ConfRouteLLM(FunctionCallingLLM):
         **prompt_args: Any,
     ) -> M:
         """Fill a template and answer it with a value; an edge's value counts only if it validates."""
-        return _value(self._value_call(output_cls, prompt, llm_kwargs, prompt_args).run(), output_cls)
+        routed, _ = self._value_call(output_cls, prompt, llm_kwargs, prompt_args).run()
+        return _value(routed, output_cls)
 
     async def astructured_predict(
         self,
@@ -452,8 +453,8 @@ class ConfRouteLLM(FunctionCallingLLM):
         **prompt_args: Any,
     ) -> M:
         """Async form of `structured_predict`."""
-        call = self._value_call(output_cls, prompt, llm_kwargs, prompt_args)
-        return _value(await call.arun(), output_cls)
+        routed, _ = await self._value_call(output_cls, prompt, llm_kwargs, prompt_args).arun()
+        return _value(routed, output_cls)
 
     def stream_structured_predict(
         self,
