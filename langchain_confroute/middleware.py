@@ -271,8 +271,9 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
         if not steps:
             return ExtendedModelResponse(model_response=response)
         state = cast("Mapping[str, Any]", request.state)
-        usages = [step["usage"] or {} for step in steps]
+        # Whatever else stands in a bill is a part of these two.
+        billed = [bill["input_tokens"] + bill["output_tokens"] for step in steps if (bill := step["usage"])]
         calls = state.get("confroute_cloud_calls", 0) + len(steps)
-        tokens = state.get("confroute_cloud_tokens", 0) + sum(sum(usage.values()) for usage in usages)
+        tokens = state.get("confroute_cloud_tokens", 0) + sum(billed)
         update = {"confroute_cloud_calls": calls, "confroute_cloud_tokens": tokens}
         return ExtendedModelResponse(model_response=response, command=Command(update=update))

@@ -8,6 +8,7 @@ from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.base import BaseEvent
 
 from confroute.decision import Decision
+from confroute.types import JSON
 
 _dispatcher = get_dispatcher(__name__)
 
@@ -31,6 +32,8 @@ class ConfRouteDecisionEvent(BaseEvent):
         return "ConfRouteDecisionEvent"
 
 
-def announce(decision: Decision, *, span_id: str | None) -> None:
-    """Send `decision` to every event handler that is set."""
-    _dispatcher.event(ConfRouteDecisionEvent(decision=decision.to_dict(), span_id=span_id))
+def announce(decision: Decision, *, span_id: str | None) -> dict[str, JSON]:
+    """Send `decision` to every event handler that is set; return its JSON form."""
+    record = decision.to_dict()
+    _dispatcher.event(ConfRouteDecisionEvent(decision=record, span_id=span_id))
+    return record

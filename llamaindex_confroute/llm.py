@@ -35,6 +35,7 @@ from confroute.errors import PolicyError, RequestError
 from confroute.flow import Policy
 from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
+from confroute.hosts.model import ModelFacts
 from confroute.hosts.options import TIERS, CallOptions, read_options, refuse_several, split_options
 from confroute.hosts.requests import advertised_window, check_policy, request_of, with_one_retry_layer
 from confroute.models.resilience import Limits
@@ -185,7 +186,7 @@ class ConfRouteLLM(FunctionCallingLLM):
             **kwargs,
         )
         self._warn_of_limiter()
-        self._tier_limits()
+        self._tier_limits({name: self._child(llm).facts for name, llm in (("edge", edge), ("cloud", cloud))})
         if callback_manager is not None and callback_manager.handlers:
             self._hand_down(callback_manager)
         compat.listen(RETRIEVAL)
@@ -243,11 +244,11 @@ class ConfRouteLLM(FunctionCallingLLM):
 
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation."""
-        return to_response(self._chat_call(messages, kwargs).run())
+        return to_response(*self._chat_call(messages, kwargs).run())
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation."""
-        return to_response(await self._chat_call(messages, kwargs).arun())
+        return to_response(*await self._chat_call(messages, kwargs).arun())
 
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Answer a conversation in chunks; nothing of a rejected draft is ever among them."""
@@ -323,7 +324,7 @@ class ConfRouteLLM(FunctionCallingLLM):
     ) -> ChatResponse:
         """Answer, or ask for tools to be called; an edge's calls count only if they could be made."""
         flags = (verbose, allow_parallel_tool_calls, tool_required)
-        return to_response(self._tools_call(tools, user_msg, chat_history, flags, kwargs).run())
+        return to_response(*self._tools_call(tools, user_msg, chat_history, flags, kwargs).run())
 
     @_dispatcher.span
     async def achat_with_tools(  # noqa: PLR0917  the host's signature
@@ -338,7 +339,7 @@ class ConfRouteLLM(FunctionCallingLLM):
     ) -> ChatResponse:
         """Async form of `chat_with_tools`."""
         flags = (verbose, allow_parallel_tool_calls, tool_required)
-        return to_response(await self._tools_call(tools, user_msg, chat_history, flags, kwargs).arun())
+        return to_response(*await self._tools_call(tools, user_msg, chat_history, flags, kwargs).arun())
 
     @_dispatcher.span
     def stream_chat_with_tools(  # noqa: PLR0917  the host's signature
@@ -442,7 +443,8 @@ class ConfRouteLLM(FunctionCallingLLM):
         **prompt_args: Any,
     ) -> M:
         """Fill a template and answer it with a value; an edge's value counts only if it validates."""
-        return _value(self._value_call(output_cls, prompt, llm_kwargs, prompt_args).run(), output_cls)
+        routed, _ = self._value_call(output_cls, prompt, llm_kwargs, prompt_args).run()
+        return _value(routed, output_cls)
 
     async def astructured_predict(
         self,
@@ -452,8 +454,8 @@ class ConfRouteLLM(FunctionCallingLLM):
         **prompt_args: Any,
     ) -> M:
         """Async form of `structured_predict`."""
-        call = self._value_call(output_cls, prompt, llm_kwargs, prompt_args)
-        return _value(await call.arun(), output_cls)
+        routed, _ = await self._value_call(output_cls, prompt, llm_kwargs, prompt_args).arun()
+        return _value(routed, output_cls)
 
     def stream_structured_predict(
         self,
@@ -559,20 +561,20 @@ class ConfRouteLLM(FunctionCallingLLM):
         """The request that the policy sees, and what its asks are answered by: each model with this call."""
         llms = {"edge": self.edge, "cloud": self.cloud, **self.members}
         models = {name: kind(child=self._child(llm)) for name, llm in llms.items()}
-        work = models["cloud"]
+        work, facts = models["cloud"], {name: models[name].facts for name in TIERS}
         sent, attachments = work.sent, has_attachments(work.messages)
         request = request_of(
             to_core(work.messages),
-            {name: models[name].facts for name in TIERS},
+            facts,
             options,
             extra=sent.text,
             max_tokens=work.kwargs.get("max_tokens"),
-            lacks=self._lacks(sent, attachments=attachments),
+            lacks=_lacks(models, sent, attachments=attachments) if attachments or sent.tools else None,
             question=parts.question,
             context=context_of(parts),
             purpose=parts.purpose,
             tools=sent.tools,
-            beside=texts_in(sent.text, work.kwargs, keys=True),
+            beside=texts_in(sent.text, work.kwargs, keys=True) if sent.text or work.kwargs else "",
             attachments=attachments,
             whole=sent.whole,
             begun_on=self._lineage.tier_of(parts.question, parts.existing_answer),
@@ -581,28 +583,27 @@ class ConfRouteLLM(FunctionCallingLLM):
             policy=self.policy,
             request=request,
             dispatcher=Dispatcher(models=models, fallback=self._fallback),
-            limits=self._tier_limits(),
+            limits=self._tier_limits(facts),
             lineage=self._lineage,
             span_id=compat.span_id(),
         )
 
-    def _tier_limits(self) -> dict[str, Limits]:
+    def _tier_limits(self, facts: Mapping[str, ModelFacts]) -> dict[str, Limits]:
         """The limits of both models; said once where one of them retries by itself."""
-        return {
-            "edge": with_one_retry_layer(self.edge_limits, self._child(self.edge).facts, "edge"),
-            "cloud": with_one_retry_layer(self.cloud_limits, self._child(self.cloud).facts, "cloud"),
-        }
+        given = {"edge": self.edge_limits, "cloud": self.cloud_limits}
+        return {tier: with_one_retry_layer(limits, facts[tier], tier) for tier, limits in given.items()}
 
-    def _lacks(self, sent: Sent, *, attachments: bool) -> dict[str, str]:
-        """What a call needs and a tier's model cannot do."""
-        lacks: dict[str, str] = {}
-        for name, llm in (("edge", self.edge), ("cloud", self.cloud)):
-            child = self._child(llm)
-            if attachments and child.reads_text_only:
-                lacks[name] = "images and files"
-            if sent.tools and not child.calls_functions:
-                lacks[name] = "tool calls"
-        return lacks
+
+def _lacks(models: Mapping[str, ChildCall[Any]], sent: Sent, *, attachments: bool) -> dict[str, str]:
+    """What a call needs and a tier's model cannot do."""
+    lacks: dict[str, str] = {}
+    for name in TIERS:
+        child = models[name].child
+        if attachments and child.reads_text_only:
+            lacks[name] = "images and files"
+        if sent.tools and not child.calls_functions:
+            lacks[name] = "tool calls"
+    return lacks
 
 
 def _options(kwargs: Mapping[str, Any]) -> tuple[CallOptions, dict[str, Any]]:

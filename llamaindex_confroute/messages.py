@@ -69,15 +69,21 @@ def user_turn(text: object) -> list[ChatMessage]:
 def to_core(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
     """Roles and all text, thoughts and tool calls included, and what else is sent with it: rules see all of it."""
     return tuple(
-        Message(
-            role=role_of(message.role.value),
-            text="\n".join([*_texts(message.blocks), *_written_calls(message)]),
-            beside=texts_in(
-                [block for block in message.blocks if not isinstance(block, TextBlock)],
-                message.additional_kwargs,
-            ),
-        )
-        for message in messages
+        [
+            Message(role=role_of(message.role.value), text=blocks[0].text)
+            if len(blocks := message.blocks) == 1
+            and type(blocks[0]) is TextBlock
+            and not message.additional_kwargs
+            else Message(
+                role=role_of(message.role.value),
+                text="\n".join([*_texts(blocks), *_written_calls(message)]),
+                beside=texts_in(
+                    [block for block in blocks if not isinstance(block, TextBlock)],
+                    message.additional_kwargs,
+                ),
+            )
+            for message in messages
+        ]
     )
 
 

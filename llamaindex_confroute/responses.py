@@ -18,7 +18,7 @@ from llama_index.core.base.llms.types import (
     ThinkingBlock,
 )
 
-from confroute.decision import Decision, Routed, recorded_usage
+from confroute.decision import Routed, recorded_usage
 from confroute.hosts.tool_calls import canonical_text
 from confroute.models.provider_answers import (
     ChunkScores,
@@ -27,6 +27,7 @@ from confroute.models.provider_answers import (
     chunk_tokens,
     ends_by_reason,
     field,
+    fields,
     generation_of,
     read_answer_logprobs,
     read_finish,
@@ -34,12 +35,13 @@ from confroute.models.provider_answers import (
     read_model,
     read_usage,
 )
-from confroute.types import Finish, Generation, Usage
+from confroute.types import JSON, Finish, Generation, Usage
 from llamaindex_confroute.messages import calls_in
 
 KEY = "confroute"
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens")
-Done: TypeAlias = Callable[[Routed], None]
+# What is done at the end of a stream; gives the decision's JSON form.
+Done: TypeAlias = "Callable[[Routed], dict[str, JSON]]"
 
 
 def extract_token_logprobs(response: ChatResponse | CompletionResponse) -> tuple[float, ...] | None:
@@ -92,8 +94,8 @@ def _wordless(message: ChatMessage) -> str | None:
 
 def to_generations(response: ChatResponse, *, model: str, n: int) -> list[Generation]:
     """Each answer of a call that was asked for `n`, with a response of its own; usage is the call's and stands on the first."""
-    choices = field(response.raw, "choices")
-    if n == 1 or not isinstance(choices, Sequence) or len(choices) < 2:
+    choices = field(response.raw, "choices") if n > 1 else None
+    if not isinstance(choices, Sequence) or len(choices) < 2:
         return [to_generation(response, model=model)]
     answers = read_generations(response.raw, model=model)
     return [
@@ -108,7 +110,7 @@ def usage_of(response: ChatResponse) -> Usage | None:
     if isinstance(record, Mapping):
         # A router's answer: what all its models were billed.
         return recorded_usage(record)
-    return read_usage(field(raw, "usage"), field(raw, "usage_metadata"), response.additional_kwargs)
+    return read_usage(*fields(raw, "usage", "usage_metadata"), response.additional_kwargs)
 
 
 def _alone(response: ChatResponse, choice: object, text: str, *, first: bool) -> ChatResponse:
@@ -206,12 +208,12 @@ class ChunkCollector:
         )
 
 
-def to_response(routed: Routed) -> ChatResponse:
-    """Return the child's response, the decision beside its own `additional_kwargs`.
+def to_response(routed: Routed, record: dict[str, JSON]) -> ChatResponse:
+    """Return the child's response, the decision's JSON form beside its own `additional_kwargs`.
 
     Not in the message: its kwargs are sent to the provider, and printed into prompts, with the next call.
     """
-    return _decided(_response(routed), routed.decision)
+    return _decided(_response(routed), record)
 
 
 def to_completion(response: ChatResponse) -> CompletionResponse:
@@ -233,8 +235,7 @@ def to_chunks(
     with closing(items):
         for item in items:
             if isinstance(item, Routed):
-                done(item)
-                yield from _ending(item, last)
+                yield from _ending(item, done(item), last)
             else:
                 last = item
                 yield item
@@ -248,8 +249,7 @@ async def to_achunks(
     async with aclosing(items):
         async for item in items:
             if isinstance(item, Routed):
-                done(item)
-                for chunk in _ending(item, last):
+                for chunk in _ending(item, done(item), last):
                     yield chunk
             else:
                 last = item
@@ -272,23 +272,20 @@ async def to_acompletions(
             yield to_completion(chunk)
 
 
-def _decided(response: ChatResponse, decision: Decision) -> ChatResponse:
-    return response.model_copy(
-        update={"additional_kwargs": {**response.additional_kwargs, KEY: decision.to_dict()}}
-    )
+def _decided(response: ChatResponse, record: dict[str, JSON]) -> ChatResponse:
+    return response.model_copy(update={"additional_kwargs": {**response.additional_kwargs, KEY: record}})
 
 
-def _ending(routed: Routed, last: ChatResponse | None) -> Iterable[ChatResponse]:
+def _ending(routed: Routed, record: dict[str, JSON], last: ChatResponse | None) -> Iterable[ChatResponse]:
     # Of an empty answer nothing that can be read was shown: the draft follows in its place.
     if last is None or (routed.decision.degraded and not last.message.content):
-        return _cut_up(routed)
+        return _cut_up(_response(routed), record)
     extra = {key: value for key, value in last.additional_kwargs.items() if key != "thinking_delta"}
-    return [_decided(last.model_copy(update={"delta": "", "additional_kwargs": extra}), routed.decision)]
+    return [_decided(last.model_copy(update={"delta": "", "additional_kwargs": extra}), record)]
 
 
-def _cut_up(routed: Routed) -> Generator[ChatResponse, None, None]:
+def _cut_up(response: ChatResponse, record: dict[str, JSON]) -> Generator[ChatResponse, None, None]:
     """Yield a whole answer word by word; the last chunk is the response itself."""
-    response = _response(routed)
     words = re.findall(r"\s*\S+\s*$|\s*\S+|\s+$", response.message.content or "")
     text = ""
     for word in words[:-1]:
@@ -297,7 +294,7 @@ def _cut_up(routed: Routed) -> Generator[ChatResponse, None, None]:
             message=ChatMessage(role=response.message.role, content=text), delta=word, raw=response.raw
         )
     end = response.model_copy(update={"delta": words[-1] if words else ""})
-    yield _decided(end, routed.decision)
+    yield _decided(end, record)
 
 
 def _response(routed: Routed) -> ChatResponse:

@@ -12,7 +12,7 @@ from confroute.flow import Policy
 from confroute.hosts.dispatch import Dispatcher
 from confroute.models.resilience import Limits
 from confroute.observe.trace import CallId
-from confroute.types import Request
+from confroute.types import JSON, Request
 from llamaindex_confroute.context import Lineage
 from llamaindex_confroute.events import announce
 from llamaindex_confroute.responses import chunk_logprobs
@@ -45,19 +45,17 @@ class RoutedCall(Generic[C_co]):
     span_id: str | None
     call_id: CallId = field(default_factory=CallId)
 
-    def run(self) -> Routed:
-        """Route the whole call."""
+    def run(self) -> tuple[Routed, dict[str, JSON]]:
+        """Route the whole call; with the answer comes its decision's JSON form."""
         routed = run(self.policy, self.request, self.dispatcher.call, self.limits, call_id=self.call_id)
-        self.finish(routed)
-        return routed
+        return routed, self.finish(routed)
 
-    async def arun(self) -> Routed:
+    async def arun(self) -> tuple[Routed, dict[str, JSON]]:
         """Async form of `run`."""
         routed = await arun(
             self.policy, self.request, self.dispatcher.acall, self.limits, call_id=self.call_id
         )
-        self.finish(routed)
-        return routed
+        return routed, self.finish(routed)
 
     def stream(self) -> Generator[C_co | Routed, None, None]:
         """Route a streamed call: chunks of the answer, if it is streamed, then the `Routed`, which is to be given to `finish`."""
@@ -73,8 +71,8 @@ class RoutedCall(Generic[C_co]):
     def _beside(self) -> dict[str, Any]:
         return {"scores": chunk_logprobs, "call_id": self.call_id}
 
-    def finish(self, routed: Routed) -> None:
-        """Announce the decision, and remember who answered."""
-        announce(routed.decision, span_id=self.span_id)
+    def finish(self, routed: Routed) -> dict[str, JSON]:
+        """Announce the decision, remember who answered, and return the decision's JSON form."""
         if self.request.question is not None:
             self.lineage.note(self.request.question, routed.generation.text, routed.decision.route)
+        return announce(routed.decision, span_id=self.span_id)

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from confroute import Cascade, KeepPrivate, TokenLogprob, record
 from confroute.errors import PolicyError
+from confroute.types import Usage
 from langchain_confroute.middleware import ConfRouteMiddleware, ThreadBudget, step_of
 from langchain_confroute.testing import ScriptedChat
 from tests.langchain.conftest import ONCE
@@ -130,6 +131,17 @@ def test_a_budget_of_tokens():
     for wrong in ({}, {"calls": -1}):
         with pytest.raises(PolicyError):
             ThreadBudget(**wrong)
+
+
+def test_cached_and_reasoning_tokens_are_spent_once():
+    """They are parts of the input and the output that stand beside them."""
+    usage = Usage(input_tokens=100, output_tokens=10, cached_tokens=80, reasoning_tokens=6)
+    cloud = ScriptedChat.of("cloud done", name="large", usage=usage)
+    routed = ConfRouteMiddleware(small(), policy=STRICT, budget=ThreadBudget(tokens=1000))
+    built = create_agent(cloud, middleware=[routed], checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "1"}}
+    built.invoke(ask(), config)
+    assert built.get_state(config).values["confroute_cloud_tokens"] == 110
 
 
 @both

@@ -116,9 +116,8 @@ def read_options(
     """
     if given is None:
         return NO_OPTIONS
-    names = ", ".join(f"{prefix}{key}" for key in KEYS)
     if not isinstance(given, Mapping):
-        msg = f"{place} is a {type(given).__name__}: expected a dictionary with some of {names}"
+        msg = f"{place} is a {type(given).__name__}: expected a dictionary with some of {_names(prefix)}"
         raise RequestError(msg)
     options = (
         {name[len(prefix) :]: value for name, value in given.items() if str(name).startswith(prefix)}
@@ -129,7 +128,7 @@ def read_options(
         return NO_OPTIONS
     unknown = [f"{prefix}{name}" for name in options if name not in KEYS]
     if unknown:
-        msg = f"{place} has {', '.join(unknown)}: expected some of {names}"
+        msg = f"{place} has {', '.join(unknown)}: expected some of {_names(prefix)}"
         raise RequestError(msg)
     where = {key: f"{prefix}{key} in {place}" for key in options}
     return CallOptions(
@@ -139,6 +138,10 @@ def read_options(
         purpose=_text(options.get("purpose"), where.get("purpose")),
         **_context(options.get("context"), where, read_document),
     )
+
+
+def _names(prefix: str) -> str:
+    return ", ".join(f"{prefix}{key}" for key in KEYS)
 
 
 def split_options(

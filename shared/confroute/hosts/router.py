@@ -84,7 +84,7 @@ class Router:
     _models: dict[str, tuple[TextModel, ModelFacts]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    _kept_limits: dict[str, Limits] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _limits: dict[str, Limits] = field(default_factory=dict, init=False, repr=False, compare=False)
     # What a model refuses once it is not asked for again.
     _fallback: LogprobFallback = field(default_factory=LogprobFallback, init=False, repr=False, compare=False)
 
@@ -97,7 +97,7 @@ class Router:
             model = resolve(given)
             self._models[name] = model, facts_of(model)
         for tier, limits in {"edge": self.edge_limits, "cloud": self.cloud_limits}.items():
-            self._kept_limits[tier] = with_one_retry_layer(limits, self._models[tier][1], tier)
+            self._limits[tier] = with_one_retry_layer(limits, self._models[tier][1], tier)
         edge, cloud = (self._models[tier][0] for tier in TIERS)
         if self.edge is self.cloud or edge == cloud:
             msg = f"edge and cloud are the same model ({edge.name}): expected two that differ, the cheaper one as edge"
@@ -213,10 +213,6 @@ class Router:
         return AsyncTextStream(
             arun_stream(self.policy, request, calls.acall, calls.astream, self._limits, scores=piece_logprobs)
         )
-
-    @property
-    def _limits(self) -> dict[str, Limits]:
-        return self._kept_limits
 
     def _opened(
         self, prompt: Prompt, question: str | None, context: Documents | None, **given: object

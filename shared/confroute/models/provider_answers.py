@@ -55,6 +55,8 @@ _FINISHES: dict[str, Finish] = {
     ),
     "cancelled": "cancelled",
 }
+# Where an answer, a choice of it or a chunk says why it ended.
+_ENDINGS = ("choices", "finish_reason", "stop_reason", "done_reason", "incomplete_details", "delta")
 _OK = 200
 _USAGE_KEYS = (
     ("prompt_tokens", "completion_tokens"),
@@ -132,6 +134,19 @@ def field(holder: object, name: str) -> Any:
     return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
 
 
+def fields(holder: object, *names: str) -> list[Any]:
+    """The values under several names, each as `field` reads it.
+
+    Examples
+    --------
+    >>> fields({"model": "small"}, "model", "usage")
+    ['small', None]
+    """
+    if isinstance(holder, Mapping):
+        return [*map(holder.get, names)]
+    return [getattr(holder, name, None) for name in names]
+
+
 def role_of(name: str | None, default: Role = "user") -> Role:
     """The role that a host or provider calls `name`.
 
@@ -189,14 +204,15 @@ def read_answer_logprobs(raw: object) -> ScoredTokens | None:
 
     All hosts read answers here: LangChain's `response_metadata`, LlamaIndex's `raw`, the reply of OpenAI's client.
     """
-    choice = _first(field(raw, "choices"))
+    choices, beside, output = fields(raw, "choices", "logprobs", "output")
     # An empty `logprobs` of a choice must not hide those beside it.
-    for holder in (raw,) if choice is None else (choice, raw):
-        found = field(holder, "logprobs")
+    for found in (field(_first(choices), "logprobs"), beside) if choices else (beside,):
         scored = read_logprobs(found) if found else None
         if scored is not None:
             return scored
-    blocks = [block for item in _items(raw, "output") for block in _items(item, "content")]
+    if not isinstance(output, (list, tuple)):
+        return None
+    blocks = [block for item in output for block in _items(item, "content")]
     return read_logprobs([one for block in blocks for one in _items(block, "logprobs")]) if blocks else None
 
 
@@ -326,18 +342,15 @@ def ends_by_reason(*holders: object) -> bool:
 
 def _reason(holders: Iterable[object]) -> Any:
     for holder in holders:
-        choice, incomplete = _first(field(holder, "choices")), field(holder, "incomplete_details")
-        for place, name in (
-            (choice, "finish_reason"),
-            (holder, "finish_reason"),
-            (holder, "stop_reason"),
-            (holder, "done_reason"),
-            (incomplete, "reason"),
-            (field(holder, "delta"), "stop_reason"),
-        ):
-            reason = field(place, name)
-            if reason:
-                return reason
+        choices, finish, stop, done, incomplete, delta = fields(holder, *_ENDINGS)
+        reason = (
+            (choices and field(_first(choices), "finish_reason"))
+            or (finish or stop or done)
+            or (incomplete and field(incomplete, "reason"))
+            or (delta and field(delta, "stop_reason"))
+        )
+        if reason:
+            return reason
     return None
 
 
@@ -355,8 +368,7 @@ def finish_of(reason: object) -> Finish:
 
 def read_model(holder: object) -> str | None:
     """The name of the model that answered, where the provider says it."""
-    for name in ("model_name", "model"):
-        value = field(holder, name)
+    for value in fields(holder, "model_name", "model"):
         if isinstance(value, str) and value:
             return value
     return None
@@ -493,7 +505,7 @@ def _scored(values: Sequence[Any], tokens: Any, alternatives: Any) -> ScoredToke
     return ScoredTokens(
         logprobs=logprobs,
         tokens=tuple(tokens) if named and len(tokens) == len(logprobs) else None,
-        alternatives=_alternatives(alternatives, len(logprobs)),
+        alternatives=_alternatives(alternatives, len(logprobs)) if alternatives else None,
     )
 
 
