@@ -501,9 +501,8 @@ def _pair(left: Quantity, right: Quantity, text: str) -> Quantity | None:
     if left.value is None or right.value is None:
         return None
     # Digits after a single space are neither a group of three nor a number of their own.
-    if gap == "" or (re.fullmatch(rf"[{_SPACE}]", gap) and left.unit is None and text[right.start].isdigit()):
-        return whole
-    if _REMAINDER.fullmatch(gap):
+    spaced = re.fullmatch(rf"[{_SPACE}]", gap) and left.unit is None and text[right.start].isdigit()
+    if gap == "" or spaced or _REMAINDER.fullmatch(gap):
         return whole
     if _OUT_OF.fullmatch(gap):
         return replace(whole, value=left.value / right.value if right.value else None)
