@@ -27,6 +27,8 @@ _FINISHES: dict[str, Finish] = {
         ("length", "max_tokens", "model_length", "max_output_tokens", "model_context_window_exceeded"),
         "length",
     ),
+    # Not at its end, and a longer call would have gone on.
+    **dict.fromkeys(("error_limit", "pause_turn", "time_limit"), "length"),
     **dict.fromkeys(("tool_calls", "tool_use", "function_call"), "tool_calls"),
     **dict.fromkeys(
         (
@@ -41,7 +43,8 @@ _FINISHES: dict[str, Finish] = {
         "content_filter",
     ),
     **dict.fromkeys(
-        ("blocklist", "prohibited_content", "spii", "image_safety", "error_toxic"), "content_filter"
+        ("blocklist", "prohibited_content", "spii", "image_safety", "error_toxic", "language"),
+        "content_filter",
     ),
     **dict.fromkeys(
         (
@@ -51,10 +54,12 @@ _FINISHES: dict[str, Finish] = {
             "network_error",
             "insufficient_system_resource",
             "malformed_function_call",
+            "unexpected_tool_call",
+            "timeout",
         ),
         "error",
     ),
-    "cancelled": "cancelled",
+    **dict.fromkeys(("cancelled", "user_cancel"), "cancelled"),
 }
 # Where an answer, a choice of it or a chunk says why it ended.
 _ENDINGS = ("choices", "finish_reason", "stop_reason", "done_reason", "incomplete_details", "delta")
