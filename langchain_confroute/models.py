@@ -237,7 +237,8 @@ def model_name(model: Model) -> str:
 
 def _refuse_several(chat: BaseChatModel | None, source: Model, tier: str) -> None:
     """Refuse a model that is set to several answers; of a rejected draft each would be paid."""
-    own = {name: getattr(chat, name) for name in SEVERAL if name in getattr(type(chat), "model_fields", {})}
+    fields = getattr(type(chat), "model_fields", {})
+    own = {name: getattr(chat, name) for name in (*SEVERAL, "extra_body") if name in fields}
     try:
         for settings in (own, getattr(chat, "model_kwargs", None) or {}, kwargs_of(source)):
             refuse_several(settings, tier)

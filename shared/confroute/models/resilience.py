@@ -177,7 +177,8 @@ def _names_logprobs(error: BaseException) -> bool:
     inner = body.get("error", body) if isinstance(body, Mapping) else None
     inner = inner if isinstance(inner, Mapping) else {}
     parameter = getattr(error, "param", None) or inner.get("param")
-    if isinstance(parameter, str):
+    # In OpenAI's Responses API "include" asks for several things, and the text says for which.
+    if isinstance(parameter, str) and not parameter.startswith("include"):
         return bool(_PARAMETER.search(parameter))
     said = (
         inner.get("message")
