@@ -33,10 +33,13 @@ class ChildModel:
     llm : LLM
     in_thread : bool
         Its async calls block, and so are to run in threads.
+    keeps_logprobs : bool
+        Its final answers are asked for log-probabilities too.
     """
 
-    def __init__(self, llm: LLM, *, in_thread: bool = False) -> None:
+    def __init__(self, llm: LLM, *, in_thread: bool = False, keeps_logprobs: bool = False) -> None:
         self.llm = llm
+        self._keeps_logprobs = keeps_logprobs
         self.in_thread = in_thread
         self.calls_functions = False
         self.system_role = MessageRole.SYSTEM
@@ -88,6 +91,7 @@ class ChildModel:
             thread_safe=getattr(type(llm), "thread_safe", not isinstance(llm, CustomLLM)),
             blocking=self.in_thread,
             retries=own_retries(llm),
+            keeps_logprobs=self._keeps_logprobs,
             asks_logprobs=self._openai_like or self._responds or isinstance(llm, LocalLLM),
             alternatives=self._own_alternatives(),
         )
@@ -133,8 +137,13 @@ class ChildModel:
     def _follower(self) -> LLM:
         """The model, or a copy that follows its call where the model's own `logprobs=True` would send its own alternatives.
 
-        Made once: each copy may open connections of its own.
+        A router keeps the log-probabilities of whichever of its models answers. Made once: each copy may open connections of
+        its own.
         """
+        if hasattr(self.llm, "keeping_logprobs"):
+            if self._following is None:
+                self._following = self.llm.keeping_logprobs()
+            return self._following
         if not self._openai_like or self._completes or getattr(self.llm, "logprobs", None) is not True:
             return self.llm
         if self._following is None:
