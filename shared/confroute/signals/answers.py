@@ -400,7 +400,13 @@ def kind_of(question: str) -> Kind:
     sentence = asking_sentence(question)
     if _ASKS_DATE.search(sentence) or re.search(r"\b(?:MM/DD|DD/MM)/YYYY\b", question):
         return "date"
-    return "number" if _ASKS_NUMBER.search(sentence) or _ONLY_ARITHMETIC.fullmatch(sentence) else "text"
+    return "number" if _asks_number(sentence, question) or _ONLY_ARITHMETIC.fullmatch(sentence) else "text"
+
+
+def _asks_number(sentence: str, question: str) -> bool:
+    """Whether a sentence asks for a number: for a difference only where there are numbers to tell apart."""
+    asked = (match[0].lower() for match in _ASKS_NUMBER.finditer(sentence))
+    return any(_DIGIT.search(question) or not words.endswith("difference") for words in asked)
 
 
 def options_in(question: str) -> tuple[str, ...]:
