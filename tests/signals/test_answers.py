@@ -386,6 +386,10 @@ def test_an_option_letter(text, letter):
             "K",
             "The answer is not A.",
             "Option A is wrong.",
+            "Everything but B",
+            "All but B.",
+            "Option B seems wrong.",
+            "The answer B looks incorrect",
         ),
         *(
             "A or B",
