@@ -40,7 +40,7 @@ def fresh(model: M, update: Mapping[str, Any]) -> M:
 
 
 # What OpenAI's Responses API is asked by, and where its answers can carry what the integration would drop: of a response it
-# keeps the user's own metadata.
+# keeps the user's own metadata. Of the parts of a stream it keeps the text alone, so these come with the end of it.
 SCORES = "message.output_text.logprobs"
 _CARRIER = "metadata"
 
@@ -88,7 +88,7 @@ def _carrying(client: Any) -> Any:
 
 
 def _written(answer: Any) -> Any:
-    """An answer of OpenAI's client, whole, raw or as a stream, with its log-probabilities in its metadata."""
+    """An answer of OpenAI's client, whole, raw or as a stream, that carries its log-probabilities."""
     parsed = answer.parse() if hasattr(answer, "parse") else answer
     if hasattr(parsed, "_iterator"):
         events = parsed._iterator
@@ -106,11 +106,11 @@ async def _awritten(events: Any) -> AsyncIterator[Any]:
 def _write(event: Any) -> Any:
     """The same response or event; that which ends a stream holds the whole response."""
     response = getattr(event, "response", event)
+    blocks = [
+        block for item in getattr(response, "output", ()) for block in getattr(item, "content", None) or ()
+    ]
     scores = [
-        one.model_dump(mode="json")
-        for item in getattr(response, "output", None) or ()
-        for block in getattr(item, "content", None) or ()
-        for one in getattr(block, "logprobs", None) or ()
+        one.model_dump(mode="json") for block in blocks for one in getattr(block, "logprobs", None) or ()
     ]
     if scores:
         response.metadata = {**(response.metadata or {}), SCORES: scores}

@@ -14,7 +14,7 @@ from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.models.provider_answers import ends_by_reason, read_answer_logprobs
 from confroute.models.text_model import OneByOne, Piece, Settings, scored_piece
 from confroute.types import Generation, Message
-from langchain_confroute.compat import fresh
+from langchain_confroute.compat import fresh, lifted
 from langchain_confroute.local import ChatLocal
 from langchain_confroute.messages import add_up, from_core, text_of, to_generation
 from langchain_confroute.models import Model, TierModel, chat_of, model_name, rebuild
@@ -63,7 +63,7 @@ class ChatTextModel(OneByOne):
         """Answer once, chunk by chunk."""
         chunks, items = [], self._copy(Settings(**settings), streamed=True).stream(from_core(messages))
         try:
-            for chunk in items:
+            for chunk in map(lifted, items):
                 chunks.append(chunk)
                 yield _piece(chunk)
         finally:
@@ -74,7 +74,8 @@ class ChatTextModel(OneByOne):
         """Async form of `stream`."""
         chunks, items = [], self._copy(Settings(**settings), streamed=True).astream(from_core(messages))
         try:
-            async for chunk in items:
+            async for item in items:
+                chunk = lifted(item)
                 chunks.append(chunk)
                 yield _piece(chunk)
         finally:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from confroute.testing import wire
 
@@ -57,9 +58,11 @@ def entry(token, value, tops):
 class Handler(wire.RequestHandler):
     """Refuses what its provider refuses, and answers the rest."""
 
+    # Keeps no connection open, which a client that is only collected would leave behind.
+    protocol_version = "HTTP/1.0"
+
     def respond(self, body):
         served = self.served
-        served.paths.append(self.path)
         refusal = served.refuses(body)
         if refusal is not None:
             self.send_json(refusal[1], code=refusal[0])
@@ -67,26 +70,21 @@ class Handler(wire.RequestHandler):
         if not served.streams(body):
             self.send_json(served.whole(body, served.said_to(body)))
             return
-        self.begin_events()
+        self.send_response(200)
+        self.send_header("content-type", served.stream_type)
+        self.end_headers()
         for name, event in served.events(body, served.said_to(body)):
-            head = f"event: {name}\ndata: " if name else ("data: " if served.server_sent else "")
-            self.piece(f"{head}{json.dumps(event)}\n" + ("\n" if served.server_sent else ""))
-        if served.marks_end:
-            self.piece("data: [DONE]\n\n")
-        self.wfile.write(b"0\r\n\r\n")
-
-    def piece(self, text):
-        sent = text.encode()
-        self.wfile.write(f"{len(sent):x}\r\n".encode() + sent + b"\r\n")
+            self.wfile.write(served.framed(name, event).encode())
+        self.wfile.write(served.last_words.encode())
 
 
 class Format(wire.LoopbackServer):
     """A provider's server. `said` is what it says from now on, `refused` what it refuses: by name, as `refusals` has them."""
 
     handler = Handler
-    server_sent = marks_end = True
+    stream_type, last_words = "text/event-stream", ""
     # Documented refusals: name -> (whether a request has it, status, body).
-    refusals = {}
+    refusals: ClassVar = {}
     # Why an answer ends, in the words of the provider.
     ends = ()
     ordinary_end = "stop"
@@ -96,7 +94,6 @@ class Format(wire.LoopbackServer):
         super().__init__()
         self.said = Said() if said is None else said
         self.refused = refused
-        self.paths = []
 
     @property
     def root(self):
@@ -104,6 +101,10 @@ class Format(wire.LoopbackServer):
 
     def streams(self, body):
         return bool(body.get("stream"))
+
+    def framed(self, name, event):
+        head = f"event: {name}\n" if name else ""
+        return f"{head}data: {json.dumps(event)}\n\n"
 
     def refuses(self, body):
         if self.refused is None:
@@ -136,12 +137,18 @@ def tool_name(body):
 class Chat(Format):
     """OpenAI's chat: https://platform.openai.com/docs/api-reference/chat/object."""
 
+    last_words = "data: [DONE]\n\n"
     ends = ("stop", "length", "tool_calls", "content_filter")
-    refusals = {
+    refusals: ClassVar = {
         "reasoning models": (
             asks,
             403,
-            {"error": {"message": "This model gives no logprobs, and you may not request them", "code": None}},
+            {
+                "error": {
+                    "message": "This model gives no logprobs, and you may not request them",
+                    "code": None,
+                }
+            },
         )
     }
 
@@ -190,7 +197,10 @@ class Chat(Format):
             delta = self.message(part, body)
             if said.calls:
                 call = {**delta["tool_calls"][0], "index": 0}
-                delta = {**delta, "tool_calls": [call if not at else {"index": 0, "function": {"arguments": one[0]}}]}
+                delta = {
+                    **delta,
+                    "tool_calls": [call if not at else {"index": 0, "function": {"arguments": one[0]}}],
+                }
             yield delta, part
 
 
@@ -202,7 +212,7 @@ class VLLM(Chat):
     """
 
     ends = ("stop", "length", "tool_calls", "abort")
-    refusals = {
+    refusals: ClassVar = {
         "more alternatives than its limit": (
             many(5),
             400,
@@ -242,7 +252,7 @@ class DeepSeek(Chat):
     """https://api-docs.deepseek.com/api/create-chat-completion and https://api-docs.deepseek.com/guides/reasoning_model."""
 
     ends = ("stop", "length", "tool_calls", "content_filter", "insufficient_system_resource")
-    refusals = {
+    refusals: ClassVar = {
         "reasoning models": (
             asks,
             400,
@@ -290,15 +300,18 @@ class DeepSeek(Chat):
 class Ollama(Format):
     """https://docs.ollama.com/api/chat. Its parts are lines; with a tool call, tokens come scored while the call is held back."""
 
-    server_sent = marks_end = False
+    stream_type = "application/x-ndjson"
     ends = ("stop", "length")
     tools_end = "stop"
-    refusals = {
+    refusals: ClassVar = {
         "more than 20 alternatives": (many(20), 400, {"error": "top_logprobs must be between 0 and 20"}),
     }
 
     def streams(self, body):
         return body.get("stream", True)
+
+    def framed(self, name, event):
+        return json.dumps(event) + "\n"
 
     def part(self, body, message, scored=(), **more):
         head = {"model": body["model"], "created_at": "2026-01-01T00:00:00Z"}
@@ -326,9 +339,7 @@ class Ollama(Format):
     def whole(self, body, said):
         message = self.called(body, said) if said.calls else {"content": said.text}
         thinking = {"thinking": said.thought} if said.thoughts else {}
-        return self.part(
-            body, {**message, **thinking}, (*said.thoughts, *said.tokens), **self.ending(said)
-        )
+        return self.part(body, {**message, **thinking}, (*said.thoughts, *said.tokens), **self.ending(said))
 
     def events(self, body, said):
         for one in said.thoughts:
@@ -343,7 +354,6 @@ class Ollama(Format):
 class Anthropic(Format):
     """https://platform.claude.com/docs/en/api/messages and https://platform.claude.com/docs/en/build-with-claude/streaming."""
 
-    marks_end = False
     ends = (
         *("end_turn", "stop_sequence", "max_tokens", "model_context_window_exceeded", "pause_turn"),
         *("tool_use", "refusal"),
@@ -360,7 +370,12 @@ class Anthropic(Format):
 
     def block(self, body, said):
         if said.calls:
-            return {"type": "tool_use", "id": "toolu_1", "name": tool_name(body), "input": json.loads(said.text)}
+            return {
+                "type": "tool_use",
+                "id": "toolu_1",
+                "name": tool_name(body),
+                "input": json.loads(said.text),
+            }
         return {"type": "text", "text": said.text}
 
     def usage(self, said):
@@ -369,7 +384,8 @@ class Anthropic(Format):
             "input_tokens": said.input_tokens - said.cached,
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": said.cached,
-            "output_tokens": said.output_tokens,
+            "output_tokens": said.output_tokens + said.reasoning,
+            "output_tokens_details": {"thinking_tokens": said.reasoning},
         }
 
     def head(self, body):
@@ -380,7 +396,11 @@ class Anthropic(Format):
         return {**self.head(body), "content": [self.block(body, said)], **ending}
 
     def events(self, body, said):
-        begun = {"stop_reason": None, "stop_sequence": None, "usage": {**self.usage(said), "output_tokens": 1}}
+        begun = {
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {**self.usage(said), "output_tokens": 1},
+        }
         events = [{"type": "message_start", "message": {**self.head(body), "content": [], **begun}}]
         block = self.block(body, said)
         empty = {**block, "input": {}} if said.calls else {**block, "text": ""}
@@ -392,7 +412,7 @@ class Anthropic(Format):
         ending = {"stop_reason": said.end, "stop_sequence": None}
         events += [
             {"type": "content_block_stop", "index": 0},
-            {"type": "message_delta", "delta": ending, "usage": {"output_tokens": said.output_tokens}},
+            {"type": "message_delta", "delta": ending, "usage": self.usage(said)},
             {"type": "message_stop"},
         ]
         return ((event["type"], event) for event in events)
@@ -401,11 +421,10 @@ class Anthropic(Format):
 class Responses(Format):
     """https://platform.openai.com/docs/api-reference/responses/object and .../responses-streaming."""
 
-    marks_end = False
     ends = ("completed", "max_output_tokens", "content_filter")
     ordinary_end = tools_end = "completed"
     asked = "message.output_text.logprobs"
-    refusals = {
+    refusals: ClassVar = {
         "reasoning models": (
             lambda body: Responses.asked in (body.get("include") or ()),
             400,
@@ -493,10 +512,19 @@ class Gemini:
     """https://ai.google.dev/api/generate-content, and the same of Vertex AI. No client of it is installed: its JSON is read as it is."""
 
     ends = (
-        *("STOP", "MAX_TOKENS", "SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII"),
+        *(
+            "STOP",
+            "MAX_TOKENS",
+            "SAFETY",
+            "RECITATION",
+            "LANGUAGE",
+            "BLOCKLIST",
+            "PROHIBITED_CONTENT",
+            "SPII",
+        ),
         *("MALFORMED_FUNCTION_CALL", "OTHER"),
     )
-    refusal = {
+    refusal: ClassVar = {
         "error": {
             "code": 400,
             "message": "Logprobs is not enabled for models/gemini-x",
@@ -517,14 +545,23 @@ class Gemini:
             candidate["logprobsResult"] = {"chosenCandidates": [Gemini.token(*one) for one in said.tokens]}
         if scored and tops:
             candidate["logprobsResult"]["topCandidates"] = [
-                {"candidates": [Gemini.token(*one), *(Gemini.token(f"{one[0]}{at}", one[1] - at) for at in range(1, tops))]}
+                {
+                    "candidates": [
+                        Gemini.token(*one),
+                        *(Gemini.token(f"{one[0]}{at}", one[1] - at) for at in range(1, tops)),
+                    ]
+                }
                 for one in said.tokens
             ]
         usage = {"promptTokenCount": said.input_tokens, "candidatesTokenCount": said.output_tokens}
         usage |= {"cachedContentTokenCount": said.cached} if said.cached else {}
         usage |= {"thoughtsTokenCount": said.reasoning} if said.reasoning else {}
         total = said.input_tokens + said.output_tokens + said.reasoning
-        return {"candidates": [candidate], "usageMetadata": {**usage, "totalTokenCount": total}, "modelVersion": "gemini-x"}
+        return {
+            "candidates": [candidate],
+            "usageMetadata": {**usage, "totalTokenCount": total},
+            "modelVersion": "gemini-x",
+        }
 
     @staticmethod
     def token(token, value):

@@ -23,7 +23,10 @@ _ROLES: dict[str, Role] = {
 _FINISHES: dict[str, Finish] = {
     **dict.fromkeys(("stop", "end_turn", "stop_sequence", "eos_token"), "stop"),
     **dict.fromkeys(
-        ("length", "max_tokens", "model_length", "max_output_tokens", "model_context_window_exceeded"),
+        (
+            *("length", "max_tokens", "model_length", "max_output_tokens"),
+            *("model_context_window_exceeded", "pause_turn"),
+        ),
         "length",
     ),
     **dict.fromkeys(("tool_calls", "tool_use", "function_call"), "tool_calls"),
@@ -82,6 +85,7 @@ _CACHED_KEYS = (
 _REASONING_KEYS = (
     "completion_tokens_details.reasoning_tokens",
     "output_tokens_details.reasoning_tokens",
+    "output_tokens_details.thinking_tokens",
     "output_token_details.reasoning",
 )
 # Counted beside the counts above, and not among them: of the prompt read from and written to a cache, of the answer thoughts.
