@@ -210,7 +210,11 @@ def _usage(metadata: Mapping[str, Any], usage: object) -> Usage | None:
     """Tokens billed: of a router's answer those of all its models."""
     record = metadata.get(KEY)
     # Of OpenAI's and its followers' bills LangChain's own has only what OpenAI puts in it: not DeepSeek's cached tokens.
-    return recorded_usage(record) if isinstance(record, Mapping) else read_usage(metadata.get("token_usage"), usage)
+    return (
+        recorded_usage(record)
+        if isinstance(record, Mapping)
+        else read_usage(metadata.get("token_usage"), usage)
+    )
 
 
 def with_wordless_answer(generation: Generation) -> Generation:

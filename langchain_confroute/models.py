@@ -393,7 +393,10 @@ class TierModel:
         update = _kept_quiet(chat) if call.streamed else {**_kept_quiet(chat), "disable_streaming": True}
         request: dict[str, Any] = {"logprobs": True} if call.logprobs and self.asks_logprobs else {}
         if request and compat.uses_responses(chat, bound_settings(self.source)):
-            request = {**compat.scored_responses(chat), "include": _with_scores(getattr(chat, "include", None))}
+            request = {
+                **compat.scored_responses(chat),
+                "include": _with_scores(getattr(chat, "include", None)),
+            }
         if call.top_logprobs and "top_logprobs" in fields and (request or getattr(chat, "logprobs", None)):
             request["top_logprobs"] = max(call.top_logprobs, getattr(chat, "top_logprobs", None) or 0)
         if request and _is(chat, _UNCACHEABLE):

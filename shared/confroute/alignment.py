@@ -26,6 +26,17 @@ _MARKS = {"\u0120": " ", "\u2581": " ", "\u010a": "\n", "\u0109": "\t"}
 _RAW_NAME = re.compile("[" + "".join(_MARKS) + "]")
 
 
+def is_numbered(token: object) -> bool:
+    """Whether a token is named by its number in the vocabulary, as vLLM does on request: nobody can tell what it spells.
+
+    Examples
+    --------
+    >>> is_numbered("token_id:22"), is_numbered("22")
+    (True, False)
+    """
+    return isinstance(token, str) and token.startswith("token_id:")
+
+
 def plain_token(token: str) -> str:
     r"""A token's text without the spaces around it, in a vocabulary's raw spelling too.
 

@@ -18,7 +18,7 @@ from confroute.models.provider_answers import (
 )
 from confroute.models.resilience import rejects_logprobs
 from confroute.prices import Price
-from confroute.signals import OptionProbability, TokenEntropy
+from confroute.signals import TokenEntropy
 from confroute.types import Usage
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.testing import ScriptedChat
@@ -72,10 +72,15 @@ def test_tokens_that_are_named_by_their_numbers(serves, way):
         assert way.decide(server, Cascade.of(TokenLogprob(span="answer"), 9)).uncertainty == pytest.approx(
             1.5
         )
-    option = Said(tokens=(("A", -0.1),))
-    with serves(option) as server:
-        decision = way.decide(server, Cascade.of(OptionProbability(), 0.9))
-    assert "option_probability" in decision.skipped
+
+
+@ways("OpenAI", "vLLM")
+def test_the_drawn_token_is_known_among_its_alternatives(serves, way):
+    """By whatever name: counted twice, it would make every answer less certain than it is."""
+    with serves() as server:
+        entropy = way.decide(server, Cascade.of(TokenEntropy(), 9)).uncertainty
+    with Chat() as other:
+        assert entropy == pytest.approx(way.decide(other, Cascade.of(TokenEntropy(), 9)).uncertainty)
 
 
 def test_a_character_of_several_tokens_is_spelt_by_their_bytes():

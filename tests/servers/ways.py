@@ -67,12 +67,12 @@ class Way:
 def langchain(edge):
     """A chat model that `edge` makes for a server, in LangChain's router."""
 
-    def decide(server, policy=POLICY, *, tools=False, streamed=False):
+    def decide(server, policy=POLICY, *, question=QUESTION, tools=False, streamed=False):
         cloud = ScriptedChat.of("cloud", name="large")
         router = ChatConfRoute(edge=edge(server), cloud=cloud, policy=policy, **ONCE)
         router = router.bind_tools([look_up]) if tools else router
         with record() as decisions:
-            list(router.stream(QUESTION)) if streamed else router.invoke(QUESTION)
+            list(router.stream(question)) if streamed else router.invoke(question)
         return decisions[0]
 
     return Way("langchain", decide, lambda server: of_langchain(edge(server).invoke(QUESTION)))
@@ -81,16 +81,16 @@ def langchain(edge):
 def llamaindex(edge):
     """An LLM that `edge` makes for a server, in LlamaIndex's router."""
 
-    def decide(server, policy=POLICY, *, tools=False, streamed=False):
+    def decide(server, policy=POLICY, *, question=QUESTION, tools=False, streamed=False):
         cloud = ScriptedLLM(model=ScriptedModel(["cloud"], name="large"))
         router = ConfRouteLLM(edge=edge(server), cloud=cloud, policy=policy, **ONCE)
-        question = ChatMessage(role="user", content=QUESTION)
+        message = ChatMessage(role="user", content=question)
         with record() as decisions:
             if tools:
                 look = FunctionTool.from_defaults(called_by_llamaindex)
-                router.chat_with_tools([look], chat_history=[question])
+                router.chat_with_tools([look], chat_history=[message])
             else:
-                list(router.stream_chat([question])) if streamed else router.chat([question])
+                list(router.stream_chat([message])) if streamed else router.chat([message])
         return decisions[0]
 
     def read(server):
@@ -102,12 +102,12 @@ def llamaindex(edge):
 def plain(edge):
     """A model that `edge` makes for a server, in the router without a framework, which has no tools."""
 
-    def decide(server, policy=POLICY, *, streamed=False):
+    def decide(server, policy=POLICY, *, question=QUESTION, streamed=False):
         router = Router(
             edge=edge(server), cloud=ScriptedModel(["cloud"], name="large"), policy=policy, **ONCE
         )
         with record() as decisions:
-            list(router.stream(QUESTION)) if streamed else router.ask(QUESTION)
+            list(router.stream(question)) if streamed else router.ask(question)
         return decisions[0]
 
     def read(server):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, TypeAlias
 
+from confroute.alignment import is_numbered
 from confroute.types import Alternatives, Finish, Generation, Role, Usage
 
 _ROLES: dict[str, Role] = {
@@ -91,8 +92,6 @@ _REASONING_KEYS = (
 # Counted beside the counts above, and not among them: of the prompt read from and written to a cache, of the answer thoughts.
 _CACHE_READ, _CACHE_WRITE = "cache_read_input_tokens", "cache_creation_input_tokens"
 _THOUGHTS = ("thoughts_token_count", "thoughtsTokenCount")
-# vLLM's name of a token that may not be spelt in JSON; its bytes stand beside it.
-_BY_NUMBER = "token_id:"
 
 
 _DETAILS: dict[str, list[str]] = {}
@@ -204,10 +203,12 @@ def read_logprobs(found: object) -> ScoredTokens | None:
         values, tokens = [one["logprob"] for one in entries], [one["token"] for one in entries]
     except (KeyError, TypeError):
         values, tokens = ([field(one, name) for one in entries] for name in ("logprob", "token"))
-    if isinstance(tokens[0], str) and tokens[0].startswith(_BY_NUMBER):
-        tokens = [_by_bytes(one, token) for one, token in zip(entries, tokens, strict=True)]
     has_alternatives = field(entries[0], "top_logprobs")
     alternatives = [field(one, "top_logprobs") for one in entries] if has_alternatives else ()
+    if is_numbered(tokens[0]):
+        spelt = [_by_bytes(one, token) for one, token in zip(entries, tokens, strict=True)]
+        alternatives = [_renamed(*one) for one in zip(alternatives, tokens, spelt, strict=False)]
+        tokens = spelt
     return _scored(values, tokens, alternatives)
 
 
@@ -524,6 +525,14 @@ def _by_bytes(entry: object, token: Any) -> Any:
         return bytes(spelt).decode()
     except UnicodeDecodeError:
         return "bytes:" + "".join(f"\\x{one:02x}" for one in spelt)
+
+
+def _renamed(place: Any, token: Any, spelt: Any) -> Any:
+    """The alternatives to a token, of which it is the only one whose bytes spell it."""
+    if not isinstance(place, (list, tuple)):
+        return place
+    pairs = [(field(one, "token"), field(one, "logprob")) for one in place]
+    return [{"token": spelt if name == token else name, "logprob": value} for name, value in pairs]
 
 
 def _read_candidate(raw: object) -> ScoredTokens | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from confroute.alignment import plain_token
+from confroute.alignment import is_numbered, plain_token
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
@@ -139,6 +139,8 @@ class OptionProbability:
             raise SignalUnavailableError("the draft's first token is not the letter of a listed option")
         tops = top_alternatives(case, (first,), at_least=2)
         top = list(tops.alternatives[0])
+        if any(is_numbered(text) for text, _ in top):
+            raise SignalUnavailableError(f"{case.tier.model} names the alternatives by numbers")
         if all(text != letter for text, _ in top):
             top.append((letter, draft_tokens(case).logprobs[first]))
         options = letter_logprobs(top, letters)
