@@ -69,17 +69,17 @@ def _carrying(client: Any) -> Any:
         return client
 
     class Carrying(Responses):
-        def create(self, **request: Any) -> Any:  # type: ignore[override]  # as it is called, whatever it is called with
+        def create(self, **request: Any) -> Any:
             return _written(super().create(**request))
 
-        def parse(self, **request: Any) -> Any:  # type: ignore[override]
+        def parse(self, **request: Any) -> Any:
             return _written(super().parse(**request))
 
     class AsyncCarrying(AsyncResponses):
-        async def create(self, **request: Any) -> Any:  # type: ignore[override]
+        async def create(self, **request: Any) -> Any:
             return _written(await super().create(**request))
 
-        async def parse(self, **request: Any) -> Any:  # type: ignore[override]
+        async def parse(self, **request: Any) -> Any:
             return _written(await super().parse(**request))
 
     copy: Any = client.copy()
@@ -119,8 +119,8 @@ def _write(event: Any) -> Any:
 
 def lifted(message: Any) -> Any:
     """An answer, or a chunk of one, with the log-probabilities that it carries where every other answer has them."""
-    metadata = getattr(message, "response_metadata", None)
-    carried = metadata.get(_CARRIER) if metadata else None
+    metadata = getattr(message, "response_metadata", None) or {}
+    carried = metadata.get(_CARRIER)
     if not isinstance(carried, Mapping) or SCORES not in carried:
         return message
     own = {name: value for name, value in carried.items() if name != SCORES}

@@ -170,6 +170,13 @@ class FinishReason(str, enum.Enum):
         ({"stop_reason": "refusal"}, "content_filter"),
         ({"incomplete_details": {"reason": "content_filter"}}, "content_filter"),
         ({"choices": [{"finish_reason": "error"}]}, "error"),
+        ({"stop_reason": "pause_turn"}, "length"),
+        ({"candidates": [{"finishReason": "MAX_TOKENS"}]}, "length"),
+        # Of OpenAI's Responses API, where a reason says more than the state.
+        ({"status": "completed"}, "stop"),
+        ({"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}, "length"),
+        ({"status": "failed", "incomplete_details": None}, "error"),
+        ({"status": "in_progress"}, "unknown"),
         ({"finish_reason": "insufficient_system_resource"}, "error"),
         ({"finish_reason": "made up"}, "unknown"),
         ({"choices": [{"finish_reason": None}]}, "unknown"),

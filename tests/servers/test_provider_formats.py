@@ -23,41 +23,47 @@ from confroute.types import Usage
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.testing import ScriptedChat
 from tests.servers.formats import CHOSEN, MEAN, VLLM, Chat, DeepSeek, Gemini, Ollama, Responses, Said
-from tests.servers.ways import KEY, ONCE, POLICY, PROVIDERS, QUESTION, WATCHED
+from tests.servers.ways import KEY, ONCE, POLICY, PROVIDERS, QUESTION, WATCHED, stop_all
 
 THOUGHTS = (("Hm", -3.0), ("?", -2.0))
 BILL = Usage(input_tokens=1000, output_tokens=9, cached_tokens=900, reasoning_tokens=6)
 ASKED = "message.output_text.logprobs"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _servers():
+    yield
+    stop_all()
+
+
 def ways(*names):
     """Every client of these providers."""
-    pairs = [(PROVIDERS[name].serves, way) for name in names for way in PROVIDERS[name].ways]
+    pairs = [(PROVIDERS[name].serving, way) for name in names for way in PROVIDERS[name].ways]
     ids = [f"{name}-{way.host}" for name in names for way in PROVIDERS[name].ways]
-    return pytest.mark.parametrize(("serves", "way"), pairs, ids=ids)
+    return pytest.mark.parametrize(("serving", "way"), pairs, ids=ids)
 
 
 @ways("DeepSeek", "Ollama")
-def test_reasoning_is_not_the_answer(serves, way):
+def test_reasoning_is_not_the_answer(serving, way):
     """DeepSeek scores it in a list of its own, Ollama before the answer's tokens: the answer's alone are measured."""
-    with serves(Said(thoughts=THOUGHTS)) as server:
+    with serving(Said(thoughts=THOUGHTS)) as server:
         decision = way.decide(server)
     assert (decision.route, decision.uncertainty) == ("edge", pytest.approx(MEAN))
 
 
 @ways("DeepSeek")
-def test_reasoning_is_not_the_answer_of_a_stream(serves, way):
+def test_reasoning_is_not_the_answer_of_a_stream(serving, way):
     """It comes first, in parts without text."""
-    with serves(Said(thoughts=THOUGHTS)) as server:
+    with serving(Said(thoughts=THOUGHTS)) as server:
         decision = way.decide(server, WATCHED, streamed=True)
     assert (decision.route, decision.stage, decision.uncertainty) == ("edge", "prefix", pytest.approx(0.02))
 
 
 @ways("OpenAI", "OpenAI Responses", "DeepSeek", "Anthropic")
-def test_a_draft_is_billed_at_the_prices_of_its_parts(serves, way):
+def test_a_draft_is_billed_at_the_prices_of_its_parts(serving, way):
     """Cached input and reasoning cost their own, wherever the provider counts them."""
     said = Said(input_tokens=1000, cached=900, reasoning=6)
-    with serves(said) as server:
+    with serving(said) as server:
         usage = way.decide(server).usage["edge"]
     assert usage == BILL
     price = Price(input_usd=10, output_usd=40, cached_usd=1, reasoning_usd=20)
@@ -65,21 +71,21 @@ def test_a_draft_is_billed_at_the_prices_of_its_parts(serves, way):
 
 
 @ways("vLLM")
-def test_tokens_that_are_named_by_their_numbers(serves, way):
+def test_tokens_that_are_named_by_their_numbers(serving, way):
     """Their bytes spell them, so that the answer's own tokens are found; alternatives have numbers, and letters no name."""
     answer = Said(tokens=(('{"apples":', -0.1), (" 42", -1.5), ("}", -0.1)))
-    with serves(answer) as server:
+    with serving(answer) as server:
         assert way.decide(server, Cascade.of(TokenLogprob(span="answer"), 9)).uncertainty == pytest.approx(
             1.5
         )
 
 
 @ways("OpenAI", "vLLM")
-def test_the_drawn_token_is_known_among_its_alternatives(serves, way):
+def test_the_drawn_token_is_known_among_its_alternatives(serving, way):
     """By whatever name: counted twice, it would make every answer less certain than it is."""
-    with serves() as server:
+    with serving() as server:
         entropy = way.decide(server, Cascade.of(TokenEntropy(), 9)).uncertainty
-    with Chat() as other:
+    with PROVIDERS["OpenAI"].serving() as other:
         assert entropy == pytest.approx(way.decide(other, Cascade.of(TokenEntropy(), 9)).uncertainty)
 
 

@@ -12,7 +12,7 @@ from confroute.models.resilience import rejects_logprobs
 from confroute.signals import OptionProbability, TokenEntropy
 from confroute.types import UNFINISHED, Usage
 from tests.servers.formats import CALLED_MEAN, CHOSEN, MEAN, Anthropic, Gemini, Said
-from tests.servers.ways import POLICY, PROVIDERS, WATCHED
+from tests.servers.ways import POLICY, PROVIDERS, WATCHED, stop_all
 
 PAGE = Path(__file__).parents[2] / "docs" / "providers.md"
 HOSTS = {"LangChain": "langchain", "LlamaIndex": "llamaindex", "plain": "plain"}
@@ -31,13 +31,19 @@ def table():
 TABLE = table()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _servers():
+    yield
+    stop_all()
+
+
 def gate(signal, value):
     return Gate(signal=signal, threshold=Threshold(value=value))
 
 
 def decided(provider, way, policy=POLICY, *, said=None, **how):
     """The decision of one call, and what was sent."""
-    with provider.serves(said) as server:
+    with provider.serving(said) as server:
         return way.decide(server, policy, **how), server.bodies
 
 
@@ -110,10 +116,10 @@ def not_of_a_call(provider, way):
     unmeasured(decided(provider, way, tools=True)[0])
 
 
-def refused(provider, way, name, *, left):
-    """Two calls; the second asks at once for what the first one was given."""
+def refused(provider, way, name):
+    """Two calls through a router each, since each router remembers by itself."""
     gates = (gate(TokenEntropy(top_logprobs=30), 9.0), *POLICY.gates)
-    with provider.serves(refused=name) as server:
+    with provider.serving(refused=name) as server:
         decisions = [way.decide(server, Cascade(gates=gates, on_no_signal="edge")) for _ in range(2)]
     requests = [(asks(body), body.get("top_logprobs") or 0) for body in server.bodies]
     assert [decision.route for decision in decisions] == ["edge", "edge"]
@@ -123,15 +129,15 @@ def refused(provider, way, name, *, left):
 
 
 def all_refused(provider, way):
-    """Routers of different calls remember apart: each asks with alternatives, without, and not at all."""
-    decisions, requests = refused(provider, way, "reasoning models", left=0)
+    """Asked with alternatives, without, and not at all."""
+    decisions, requests = refused(provider, way, "reasoning models")
     assert [decision.stage for decision in decisions] == ["no_signal"] * 2
     assert requests == [(True, 30), (True, 0), (False, 0)] * 2
 
 
 def too_many_refused(name):
     def check(provider, way):
-        decisions, requests = refused(provider, way, name, left=1)
+        decisions, requests = refused(provider, way, name)
         assert [decision.signal for decision in decisions] == ["token_logprob"] * 2
         assert requests == [(True, 30), (True, 0)] * 2
 
@@ -140,7 +146,7 @@ def too_many_refused(name):
 
 def refuses_whoever_asks(provider, way):
     """Its reference has no parameter for them, and unknown ones are refused."""
-    with provider.serves() as server:
+    with provider.serving() as server:
         body = {"model": "small", "messages": [], "logprobs": True}
         answer = httpx.post(f"{server.root}/v1/messages", json=body)
     assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
@@ -229,7 +235,7 @@ REASON_CELLS = [
 )
 def test_a_finish_reason_means_what_the_table_says(name, way, word, meaning):
     """As the host reads it; a draft that is not whole is not kept, however certain."""
-    with PROVIDERS[name].serves(Said(end=word)) as server:
+    with PROVIDERS[name].serving(Said(end=word)) as server:
         assert way.read(server).finish == meaning
         decision = way.decide(server, Cascade.of(TokenLogprob(), 9, on_no_signal="edge"))
     assert (decision.route == "cloud") is (meaning in UNFINISHED)

@@ -1,7 +1,9 @@
 """Each provider's loopback server with the clients that reach it: what a router decides on its answers, and what its host reads."""
 
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from langchain_anthropic import ChatAnthropic
 from langchain_core.tools import tool
@@ -22,7 +24,7 @@ from langchain_confroute.testing import ScriptedChat
 from llamaindex_confroute import ConfRouteLLM
 from llamaindex_confroute.responses import to_generation as of_llamaindex
 from llamaindex_confroute.testing import ScriptedLLM
-from tests.servers.formats import VLLM, Anthropic, Chat, DeepSeek, Ollama, Responses
+from tests.servers.formats import VLLM, Anthropic, Chat, DeepSeek, Format, Ollama, Responses, Said
 
 KEY = {"api_key": "none", "max_retries": 0}
 QUESTION = "Capital of France?"
@@ -66,6 +68,8 @@ class Way:
 
 def langchain(edge):
     """A chat model that `edge` makes for a server, in LangChain's router."""
+    # Each has a client of its own, whose making takes longer than a call.
+    edge = lru_cache(edge)
 
     def decide(server, policy=POLICY, *, question=QUESTION, tools=False, streamed=False):
         cloud = ScriptedChat.of("cloud", name="large")
@@ -80,6 +84,7 @@ def langchain(edge):
 
 def llamaindex(edge):
     """An LLM that `edge` makes for a server, in LlamaIndex's router."""
+    edge = lru_cache(edge)
 
     def decide(server, policy=POLICY, *, question=QUESTION, tools=False, streamed=False):
         cloud = ScriptedLLM(model=ScriptedModel(["cloud"], name="large"))
@@ -144,6 +149,25 @@ class Provider:
     serves: type
     ways: tuple[Way, ...] = field(repr=False)
 
+    @contextmanager
+    def serving(self, said=None, *, refused=None):
+        """Its server, one for all tests of a file, which says or refuses this from now on."""
+        server = _RUNNING.get(self.serves)
+        if server is None:
+            server = _RUNNING[self.serves] = self.serves()
+            server.start()
+        server.said, server.refused, server.bodies = said or Said(), refused, []
+        yield server
+
+
+_RUNNING: dict[type, Format] = {}
+
+
+def stop_all():
+    """Stop the servers of a file's tests."""
+    while _RUNNING:
+        _RUNNING.popitem()[1].stop()
+
 
 PROVIDERS = {
     "OpenAI": Provider(Chat, OPENAI),
@@ -164,5 +188,3 @@ PROVIDERS = {
         (langchain(lambda server: ChatAnthropic(model="small", base_url=server.root, max_tokens=64, **KEY)),),
     ),
 }
-WAYS = [(name, way) for name, provider in PROVIDERS.items() for way in provider.ways]
-IDS = [f"{name}-{way.host}" for name, way in WAYS]
