@@ -51,7 +51,7 @@ def uses_responses(model: object, arguments: Mapping[str, Any]) -> bool:
     return bool(callable(decides) and decides(dict(arguments)))
 
 
-def scored_responses(model: M) -> dict[str, Any]:
+def scored_responses(model: BaseChatModel) -> dict[str, Any]:
     """The fields of a copy of `model` whose answers carry their log-probabilities; see `lifted`.
 
     The integration reads no log-probabilities of the Responses API, so the copy's clients write them where it reads.

@@ -224,6 +224,19 @@ async def test_they_come_with_the_end_of_a_stream(keep):
         assert not any(ASKED in str(chunk) for chunk in chunks)
 
 
+@pytest.mark.parametrize(
+    "settings", [{"include_response_headers": True}, {"output_version": "v0"}, {"output_version": "v1"}]
+)
+async def test_every_form_of_the_integrations_answers_carries_them(settings):
+    """Raw responses, and the other ways to write content."""
+    with Responses() as server:
+        model = router(responses_edge(server, **settings), policy=WATCHED)
+        answers = [model.invoke(QUESTION), await model.ainvoke(QUESTION), [*model.stream(QUESTION)][-1]]
+        answers.append([chunk async for chunk in model.astream(QUESTION)][-1])
+    for answer in answers:
+        assert answer.response_metadata["confroute"]["uncertainty"] == pytest.approx(MEAN)
+
+
 def test_what_the_user_asked_for_is_asked_for_too():
     """The edge's own `include` and metadata stay; its alternatives are as many as the signal reads; the cloud is asked for nothing."""
     with Responses() as server:
