@@ -288,6 +288,8 @@ class TierModel:
         The model itself, inside its bindings; None for any other Runnable.
     asks_logprobs : bool
         Whether its drafts carry log-probabilities because we ask for them.
+    scored_at_end : bool
+        Whether the log-probabilities of a stream come with its end, as those of OpenAI's Responses API do through LangChain.
     place : tuple
         The provider, server and interface that its calls go to.
     sync_only : bool
@@ -305,6 +307,7 @@ class TierModel:
     chat: BaseChatModel | None = field(init=False)
     provider: str | None = field(init=False)
     asks_logprobs: bool = field(init=False)
+    scored_at_end: bool = field(init=False)
     place: tuple[Any, ...] = field(init=False)
     facts: ModelFacts = field(init=False)
     _forms: dict[tuple[Any, ...], Model] = field(default_factory=dict, init=False)
@@ -315,6 +318,7 @@ class TierModel:
         self.provider = None if chat is None else compat.provider_of(chat)
         answers = first_chat(self.source)
         self.asks_logprobs = _can_ask(answers, self.source)
+        self.scored_at_end = compat.uses_responses(answers, bound_settings(self.source))
         self.place = (self.provider, endpoint_of(chat), bool(getattr(chat, "use_responses_api", None)))
         alternatives = "top_logprobs" in getattr(type(answers), "model_fields", {})
         name = model_name(self.source)
@@ -392,7 +396,7 @@ class TierModel:
         fields = type(chat).model_fields
         update = _kept_quiet(chat) if call.streamed else {**_kept_quiet(chat), "disable_streaming": True}
         request: dict[str, Any] = {"logprobs": True} if call.logprobs and self.asks_logprobs else {}
-        if request and compat.uses_responses(chat, bound_settings(self.source)):
+        if request and self.scored_at_end:
             request = {
                 **compat.scored_responses(chat),
                 "include": _with_scores(getattr(chat, "include", None)),

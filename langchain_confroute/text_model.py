@@ -60,26 +60,36 @@ class ChatTextModel(OneByOne):
         return to_generation(await self._copy(settings).ainvoke(from_core(messages)))
 
     def stream(self, messages: Sequence[Message], **settings: Any) -> Generator[Piece, None, None]:
-        """Answer once, chunk by chunk."""
-        chunks, items = [], self._copy(Settings(**settings), streamed=True).stream(from_core(messages))
+        """Answer once, chunk by chunk; at once where the chunks' log-probabilities come with the end."""
+        asked = Settings(**settings)
+        chunks, items = [], self._copy(asked, streamed=True).stream(from_core(messages))
+        held = asked.logprobs and self.tier.scored_at_end
         try:
             for chunk in map(lifted, items):
                 chunks.append(chunk)
-                yield _piece(chunk)
+                if not held:
+                    yield _piece(chunk)
         finally:
             close(items)
+        if held and chunks:
+            yield _piece(add_up(chunks))
         yield _last(chunks)
 
     async def astream(self, messages: Sequence[Message], **settings: Any) -> AsyncGenerator[Piece, None]:
         """Async form of `stream`."""
-        chunks, items = [], self._copy(Settings(**settings), streamed=True).astream(from_core(messages))
+        asked = Settings(**settings)
+        chunks, items = [], self._copy(asked, streamed=True).astream(from_core(messages))
+        held = asked.logprobs and self.tier.scored_at_end
         try:
             async for item in items:
                 chunk = lifted(item)
                 chunks.append(chunk)
-                yield _piece(chunk)
+                if not held:
+                    yield _piece(chunk)
         finally:
             await aclose(items)
+        if held and chunks:
+            yield _piece(add_up(chunks))
         yield _last(chunks)
 
     def _copy(self, settings: Settings, *, streamed: bool = False) -> Model:

@@ -1,14 +1,17 @@
 """What is particular to one provider, through the real clients; what all are compared in is the table of docs/providers.md."""
 
+from dataclasses import replace
+
 import httpx
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
 from langchain_core.messages import HumanMessage
 from langchain_openai import ChatOpenAI
+from llama_index.llms.openai import OpenAIResponses
 from openai import OpenAI
 
-from confroute import Cascade, SelfConsistency, TokenLogprob
+from confroute import Cascade, Router, SelfConsistency, TokenLogprob, record
 from confroute.models.provider_answers import (
     ends_by_reason,
     read_answer_logprobs,
@@ -19,11 +22,12 @@ from confroute.models.provider_answers import (
 from confroute.models.resilience import rejects_logprobs
 from confroute.prices import Price
 from confroute.signals import TokenEntropy
+from confroute.testing import ScriptedModel
 from confroute.types import Usage
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.testing import ScriptedChat
 from tests.servers.formats import CHOSEN, MEAN, VLLM, Chat, DeepSeek, Gemini, Ollama, Responses, Said
-from tests.servers.ways import KEY, ONCE, POLICY, PROVIDERS, QUESTION, WATCHED, stop_all
+from tests.servers.ways import KEY, ONCE, POLICY, PROVIDERS, QUESTION, WATCHED, plain, stop_all
 
 THOUGHTS = (("Hm", -3.0), ("?", -2.0))
 BILL = Usage(input_tokens=1000, output_tokens=9, cached_tokens=900, reasoning_tokens=6)
@@ -68,6 +72,14 @@ def test_a_draft_is_billed_at_the_prices_of_its_parts(serving, way):
     assert usage == BILL
     price = Price(input_usd=10, output_usd=40, cached_usd=1, reasoning_usd=20)
     assert price.of(usage) == pytest.approx((100 * 10 + 900 * 1 + 3 * 40 + 6 * 20) / 1e6)
+
+
+@ways("DeepSeek")
+def test_cached_tokens_of_a_stream_get_lost_in_langchain(serving, way):
+    """Its bill of a stream has OpenAI's details alone; the totals are whole, so that a draft is never billed too low."""
+    with serving(Said(input_tokens=1000, cached=900, reasoning=6)) as server:
+        usage = way.decide(server, WATCHED, streamed=True).usage["edge"]
+    assert usage == (replace(BILL, cached_tokens=0) if way.host == "langchain" else BILL)
 
 
 @ways("vLLM")
@@ -176,11 +188,29 @@ def test_a_parameter_for_everything_optional_names_nothing():
     assert not rejects_logprobs(RefusedError("the value 'file_search' is not supported"))
 
 
+@pytest.mark.parametrize("host", ["langchain", "llamaindex"])
+async def test_the_router_without_a_framework_around_models_of_the_hosts(host):
+    """Whole and streamed; where the numbers come with the end of a stream, the text is held until then."""
+    edge = {"langchain": responses_edge, "llamaindex": responses_llm}[host]
+    with Responses() as server:
+        decisions = [plain(edge).decide(server), plain(edge).decide(server, WATCHED, streamed=True)]
+        streaming = Router(edge=edge(server), cloud=ScriptedModel(["cloud"]), policy=WATCHED, **ONCE)
+        with record() as recorded:
+            assert "".join([part async for part in streaming.astream(QUESTION)]) == Said().text
+    for decision in (*decisions, *recorded):
+        assert (decision.route, decision.uncertainty) == ("edge", pytest.approx(MEAN))
+        assert decision.usage["edge"] == Usage(input_tokens=50, output_tokens=3)
+
+
 # OpenAI's Responses API in LangChain.
 
 
 def responses_edge(server, **settings):
     return ChatOpenAI(model="small", base_url=server.url, use_responses_api=True, **KEY, **settings)
+
+
+def responses_llm(server):
+    return OpenAIResponses(model="gpt-4o", api_base=server.url, **KEY)
 
 
 def router(edge, **settings):
