@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from confroute.error_notes import note_usage
 from confroute.errors import MissingExtraError, ModelError, TierError
+from confroute.models.breaker import status_of
 from confroute.models.provider_answers import (
     ends_by_reason,
     field,
@@ -22,7 +23,6 @@ from confroute.models.provider_answers import (
     read_generations,
     read_usage,
 )
-from confroute.models.breaker import status_of
 from confroute.models.text_model import MAX_TOKENS, Piece, Settings, scored_piece
 from confroute.types import Generation, Message, total_usage
 
