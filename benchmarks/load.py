@@ -5,6 +5,7 @@
 An OpenAI-compatible server on loopback, in a process of its own, answers every request after 20 ms, with log-probabilities where
 they are asked for. Every variant makes all calls in every repeat, in turns of 300, so that what else the machine does falls on all
 of them alike; compare the ratios to the bare client in the same turn, not the rates. Processor time is this process's, not the server's.
+"both, by hand" asks for the scored draft and then the cloud, and decides nothing: what an escalated call cannot be cheaper than.
 `Router` takes part where this version has one and `openai` is installed. What the time limit cuts off is not counted.
 """
 
@@ -39,12 +40,15 @@ Turn: TypeAlias = "dict[str, dict[str, float]]"
 
 def completion(model: str, *, logprobs: bool) -> bytes:
     """The server's whole answer to one request."""
-    one = {"token": " word", "logprob": LOGPROBS[model], "bytes": None, "top_logprobs": []}
+    scores = [
+        {"token": token, "logprob": LOGPROBS[model], "bytes": [*token.encode()], "top_logprobs": []}
+        for token in [model, *[" word"] * (TOKENS - 1)]
+    ]
     choice: dict[str, Any] = {
         "index": 0,
         "message": {"role": "assistant", "content": f"{model}{' word' * (TOKENS - 1)}", "refusal": None},
         "finish_reason": "stop",
-        "logprobs": {"content": [one] * TOKENS, "refusal": None} if logprobs else None,
+        "logprobs": {"content": scores, "refusal": None} if logprobs else None,
     }
     usage = {"prompt_tokens": 12, "completion_tokens": TOKENS, "total_tokens": 12 + TOKENS}
     told = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": model}
@@ -104,6 +108,12 @@ def langchain_variants(url: str) -> dict[str, Variant]:
     def client(model: str) -> ChatOpenAI:
         return ChatOpenAI(model=model, base_url=url, api_key="none", max_retries=0)
 
+    scored, cloud = client("unsure").bind(logprobs=True), client("cloud")
+
+    async def by_hand() -> Any:
+        await scored.ainvoke(PROMPT)
+        return await cloud.ainvoke(PROMPT)
+
     def routed(edge: str) -> ChatConfRoute:
         policy = Cascade.of(TokenLogprob(), THRESHOLD)
         return ChatConfRoute(edge=client(edge), cloud=client("cloud"), policy=policy)
@@ -118,7 +128,8 @@ def langchain_variants(url: str) -> dict[str, Variant]:
     def variant(model: Any, answers: str) -> Variant:
         return Variant(call=lambda: model.ainvoke(PROMPT), answers=answers)
 
-    return {name: variant(*of) for name, of in models.items()}
+    made = {name: variant(*of) for name, of in models.items()}
+    return {**made, "both, by hand": Variant(call=by_hand, answers="cloud")}
 
 
 def router_variants() -> dict[str, Variant]:

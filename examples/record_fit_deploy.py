@@ -51,7 +51,7 @@ if __name__ == "__main__":
 
     Path("prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in prompts()), encoding="utf-8")
     confroute(
-        ["record", "prompts.jsonl", "--out", "run.jsonl", "--edge", f"local:{EDGE}", "--max-tokens", "9"]
+        ["record", "prompts.jsonl", "--out", "run.jsonl", "--edge", f"local:{EDGE}", "--max-tokens", "32"]
     )
 
     fitted = fit(
@@ -63,8 +63,8 @@ if __name__ == "__main__":
     print("expected:", f"{fitted.expected.cloud_share:.0%} to the cloud, {fitted.expected.quality:.2f} right")
 
     router = ChatConfRoute(
-        edge=ChatLocal(model=EDGE, max_tokens=9),
-        cloud=ChatLocal(model=args.cloud_model, dtype="auto", max_tokens=9),
+        edge=ChatLocal(model=EDGE, max_tokens=32),
+        cloud=ChatLocal(model=args.cloud_model, dtype="auto", max_tokens=32),
         policy=load_policy("policy.json"),
     )
     with record() as decisions:

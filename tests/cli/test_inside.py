@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("langchain_core")
 
-from confroute import load_policy, save_policy
+from confroute import load_policy
 from confroute.cli import main
 from confroute.recording import Row, read_rows
 
@@ -69,14 +68,14 @@ def test_recorded_fitted_saved_applied_and_deployed(
 ) -> None:
     """The router measures on each prompt the number that was recorded, and takes the route that apply says."""
     out = tmp_path / "policy.json"
-    assert main(["fit", str(run), "--out", str(out), "--signal", column, "--cloud-share", "0.5"]) == 0
-    # The tiny models never end: their drafts are cut off.
-    replace(load_policy(out), on_unfinished="judge").save(out)
+    fit = ["fit", str(run), "--out", str(out), "--signal", column, "--cloud-share", "0.5"]
+    assert main(fit) == 1
+    assert "drafts are not whole or empty" in capsys.readouterr().err
+    # Random models never end an answer: each draft is cut off after six tokens.
+    assert main([*fit, "--on-unfinished", "judge"]) == 0
     said = capsys.readouterr().out
     assert f"signal {column}" in said
     assert "replayed only" not in said
-    # Random models never end an answer: each draft is cut off after six tokens.
-    save_policy(replace(load_policy(out), on_unfinished="judge"), out)
     assert main(["apply", str(out), str(run), "--json"]) == 0
     applied = json.loads(capsys.readouterr().out)
     rows = [*read_rows(run)]

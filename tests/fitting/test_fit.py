@@ -152,6 +152,11 @@ def test_drafts_that_are_not_whole_go_to_the_cloud_in_the_fit_too(plain, finish)
     assert promised.certificate.observed == pytest.approx(_regret(promised.policy, cut))
     with pytest.raises(CalibrationError, match="100 of 400 calls go to the cloud whatever the threshold"):
         fit(cut, CloudShare(share=0.2), signal="token_logprob.mean")
+    judged = fit(cut, CloudShare(share=0.2), signal="token_logprob.mean", on_unfinished="judge")
+    assert (judged.policy.on_unfinished, judged.expected.cloud_share) == (
+        "judge",
+        pytest.approx(0.2, abs=0.01),
+    )
 
 
 @pytest.mark.parametrize(
@@ -201,7 +206,7 @@ def test_calls_that_were_not_measured_go_to_the_cloud(made):
 def test_what_cannot_be_fitted_says_why(rows):
     """Unknown signals, ungraded rows, no signal, too few rows to combine."""
     goal = CloudShare(share=0.5)
-    with pytest.raises(CalibrationError, match="no recorded row holds signal 'other'"):
+    with pytest.raises(CalibrationError, match="no draft that can be kept holds signal 'other'"):
         fit(rows, goal, signal="other")
     with pytest.raises(CalibrationError, match="none of 1 recorded rows has a graded"):
         fit([Row(id="a", edge=Side(text="7"))], goal)

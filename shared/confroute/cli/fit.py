@@ -54,6 +54,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="read the answers in the recorded texts anew, by this kind, if they were recorded otherwise",
     )
     parser.add_argument(
+        "--on-unfinished",
+        choices=("reject", "judge"),
+        default="reject",
+        help="drafts that are not whole, such as those cut off at their length limit: always to the cloud (reject, the default), or "
+        "left to the signal (judge)",
+    )
+    parser.add_argument(
         "--replay-only",
         action="store_true",
         help="let auto and combined take recorded columns that no signal measures on new calls: for replays, not to deploy",
@@ -121,6 +128,7 @@ def run(args: argparse.Namespace) -> int:
             _goal(args),
             signal=args.signal,
             replay_only=args.replay_only,
+            on_unfinished=args.on_unfinished,
             rates=rates_of(args),
             seed=args.seed,
             progress=progress,

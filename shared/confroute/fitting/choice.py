@@ -63,7 +63,15 @@ def named(table: Table, column: str) -> SignalChoice:
         The rows do not hold it; the message lists the columns that they hold.
     """
     if column not in table.columns:
-        msg = f"no recorded row holds signal {column!r}: expected one of {', '.join(table.columns) or 'none'}"
+        rejected = int(table.rejected.sum())
+        unfinished = (
+            f"; {rejected} of {table.n} drafts are not whole or empty, which no threshold keeps: record longer answers, or fit "
+            "with on_unfinished='judge' (--on-unfinished judge)"
+        )
+        msg = (
+            f"no draft that can be kept holds signal {column!r}: expected one of {', '.join(table.columns) or 'none'}"
+            f"{unfinished if rejected else ''}"
+        )
         raise CalibrationError(msg)
     return SignalChoice(column=column, signal=table.signal_of(column), scores={}, ece={})
 

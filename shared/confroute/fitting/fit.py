@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -162,6 +162,7 @@ def fit(
     signal: str = "auto",
     replay_only: bool = False,
     rates: Rates | None = None,
+    on_unfinished: Literal["reject", "judge"] = "reject",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Fit:
@@ -180,6 +181,8 @@ def fit(
         these are used anyway, with a note.
     rates : Rates, optional
         Prices and power, for costs and energy that the run did not record.
+    on_unfinished : {"reject", "judge"}
+        The policy's: whether a draft that is not whole goes to the cloud, or is left to the gate.
     seed : int
         Seed of the split, the folds and the intervals.
     progress : callable, optional
@@ -214,7 +217,7 @@ def fit(
     >>> found.certificate.method, found.expected.cloud_share < 0.4, found.expected.quality > 0.95
     ('ltt-hypergeometric', True, True)
     """
-    table = table_of(rows, rates=rates)
+    table = table_of(rows, rates=rates, on_unfinished=on_unfinished)
     given = signal not in {"auto", "combined"}
     columns = table.columns if given or replay_only else live_columns(table) or table.columns
     named_one = signal if given else columns[0] if signal == "auto" and len(columns) == 1 else None
@@ -227,7 +230,8 @@ def fit(
     uncertainty = uncertainty_of(choice, rest)
     front = front_of(rest, uncertainty, sampled=samples(choice.signal), seed=seed)
     threshold, notes = _threshold(goal, rest, uncertainty, front)
-    policy = Cascade(gates=(Gate(signal=choice.signal, threshold=threshold),), on_no_signal="cloud")
+    gate = Gate(signal=choice.signal, threshold=threshold)
+    policy = Cascade(gates=(gate,), on_no_signal="cloud", on_unfinished=on_unfinished)
     found = expected(replay(policy, rest.rows, rates=rates, progress=progress), seed=seed)
     return Fit(
         policy=policy,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -121,7 +122,12 @@ class Table:
         )
 
 
-def table_of(rows: Iterable[Row], *, rates: Rates | None = None) -> Table:
+def table_of(
+    rows: Iterable[Row],
+    *,
+    rates: Rates | None = None,
+    on_unfinished: Literal["reject", "judge"] = "reject",
+) -> Table:
     """Collect the graded rows of a recorded run.
 
     Parameters
@@ -129,6 +135,8 @@ def table_of(rows: Iterable[Row], *, rates: Rates | None = None) -> Table:
     rows : iterable of Row
         A row counts if its edge is graded or failed. If the cloud is graded on any row, only rows with a graded cloud count.
     rates : Rates, optional
+    on_unfinished : {"reject", "judge"}
+        As of the `Cascade` that the rows stand for: "judge" leaves drafts that are not whole to its gates.
 
     Raises
     ------
@@ -154,7 +162,7 @@ def table_of(rows: Iterable[Row], *, rates: Rates | None = None) -> Table:
         cloud=_bills([bill_of_cloud(row.cloud, at) for row in measured]),
         samples=_bills([bill_of_samples(row.edge, row.edge.further()[:drawn], at) for row in measured]),
         failed=np.array([row.edge.error is not None for row in measured]),
-        rejected=np.array([_is_rejected(row.edge) for row in measured]),
+        rejected=np.array([_is_rejected(row.edge, on_unfinished) for row in measured]),
         drawn=drawn,
         left_out=len(given) - len(graded),
         live=live_signals(measured, samples=drawn),
@@ -171,10 +179,14 @@ def _refuse_duplicates(rows: Sequence[Row]) -> None:
         raise CalibrationError(msg)
 
 
-def _is_rejected(edge: Side) -> bool:
+def _is_rejected(edge: Side, on_unfinished: str) -> bool:
     """Whether `Cascade`, as a fit makes it, rejects a draft whatever it measures."""
+    if edge.error is not None:
+        return False
     draft = draft_of(edge)
-    return edge.error is None and (is_empty(draft, Evidence()) or verdict_on_end("edge", draft) is not None)
+    return is_empty(draft, Evidence()) or (
+        on_unfinished == "reject" and verdict_on_end("edge", draft) is not None
+    )
 
 
 def _cloud_quality(row: Row) -> float | None:
