@@ -171,9 +171,26 @@ def answer_tokens(tokens: Sequence[str], text: str) -> range | None:
     (range(0, 3), None)
     """
     if "".join(tokens).strip() == without_reasoning(text):
-        return range(len(tokens))
+        return spelling_tokens(tokens)
     aligned = align(tokens, text)
     return None if aligned is None else aligned.tokens
+
+
+def spelling_tokens(tokens: Sequence[str]) -> range:
+    """Positions of all tokens but those at the end that have no text, as llama.cpp names the mark of the end of a turn.
+
+    Its log-probability says how sure the model is that it has ended, and streams leave it out: an answer must not be less
+    certain for being read whole.
+
+    Examples
+    --------
+    >>> spelling_tokens(["7", " apples", ""])
+    range(0, 2)
+    """
+    end = len(tokens)
+    while end and not tokens[end - 1]:
+        end -= 1
+    return range(end)
 
 
 def without_reasoning(text: str) -> str:

@@ -159,9 +159,8 @@ class OptionProbability:
 
     @staticmethod
     def _first_token(case: Case) -> tuple[int, str]:
-        """Position and text of the answer's first token; no text where tokens have none."""
-        tokens = case.draft.tokens
-        if not tokens:
-            return 0, ""
-        first = draft_tokens(case).positions[0]
+        """Position and text of the answer's first token."""
+        tokens = case.draft.tokens or ()
+        # Without any, what the model did not return is the reason, whichever letter the draft begins with.
+        first = draft_tokens(case, "all" if tokens else "answer").positions[0]
         return first, tokens[first]
