@@ -300,6 +300,45 @@ def test_the_finish_reasons_of_gemini():
     assert unchecked == ["streamed", "with tools"]
 
 
+# Of the real servers, which only `make servers-test` starts: the tests that say what a cell says.
+OF_REAL_SERVERS = {
+    "llama.cpp": {
+        ("log-probabilities", "each token"): "test_log_probabilities_spell_the_answer",
+        ("alternatives", "named"): "test_alternatives_are_read",
+        ("streamed", "with each token"): "test_one_answer_is_equally_certain_however_it_is_read",
+        ("with tools", "of the call"): "test_tools_are_called_and_measured",
+        (
+            "refuses",
+            "streams with tools",
+        ): "test_tool_calls_are_drafted_whole_where_streams_of_them_are_refused_evidence",
+        ("usage details", "cached"): "test_usage_is_the_server_s",
+        ("the router", "measures each draft"): "test_a_kept_draft_is_the_answer",
+    },
+    "`transformers serve`": {
+        ("log-probabilities", "none"): "test_log_probabilities_spell_the_answer",
+        ("alternatives", "none"): "test_alternatives_are_read",
+        ("streamed", "none"): "test_log_probabilities_spell_the_answer",
+        ("with tools", "none"): "test_a_server_that_reads_no_tool_calls_leaves_them_to_the_cloud",
+        ("refuses", "nothing: ignored"): "test_without_log_probabilities_samples_decide",
+        ("usage details", "none"): "test_usage_is_the_server_s",
+        ("the router", "samples"): "test_without_log_probabilities_samples_decide",
+    },
+}
+
+
+@pytest.mark.parametrize("name", OF_REAL_SERVERS)
+def test_what_is_said_of_a_real_server_has_its_test(name):
+    """By name: they are slow, and their server has to be installed."""
+    written = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    columns = [column for column, _ in OF_REAL_SERVERS[name]]
+    assert sorted(columns) == sorted({*TABLE[name]} - {"clients", "finish reasons"})
+    for (column, cell), test in OF_REAL_SERVERS[name].items():
+        assert TABLE[name][column] == cell
+        assert f"def {test}(" in written, test
+    for word, meaning in REASONS.findall(TABLE[name]["finish reasons"]):
+        assert finish_of(word) == meaning
+
+
 def test_the_table_has_no_other_rows():
-    """A provider is not in it without a server that these tests ask."""
-    assert set(TABLE) == {*PROVIDERS, "Gemini"}
+    """A provider is not in it without a server that tests ask."""
+    assert set(TABLE) == {*PROVIDERS, *OF_REAL_SERVERS, "Gemini"}
