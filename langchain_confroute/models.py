@@ -291,6 +291,8 @@ class TierModel:
         The model itself, inside its bindings; None for any other Runnable.
     asks_logprobs : bool
         Whether its drafts carry log-probabilities because we ask for them.
+    scored_at_end : bool
+        Whether the log-probabilities of a stream come with its end, as those of OpenAI's Responses API do through LangChain.
     place : tuple
         The provider, server and interface that its calls go to.
     sync_only : bool
@@ -308,6 +310,7 @@ class TierModel:
     chat: BaseChatModel | None = field(init=False)
     provider: str | None = field(init=False)
     asks_logprobs: bool = field(init=False)
+    scored_at_end: bool = field(init=False)
     place: tuple[Any, ...] = field(init=False)
     facts: ModelFacts = field(init=False)
     _forms: dict[tuple[Any, ...], Model] = field(default_factory=dict, init=False)
@@ -318,6 +321,7 @@ class TierModel:
         self.provider = None if chat is None else compat.provider_of(chat)
         answers = first_chat(self.source)
         self.asks_logprobs = _can_ask(answers, self.source)
+        self.scored_at_end = compat.uses_responses(answers, bound_settings(self.source))
         self.place = (self.provider, endpoint_of(chat), bool(getattr(chat, "use_responses_api", None)))
         alternatives = "top_logprobs" in getattr(type(answers), "model_fields", {})
         name = model_name(self.source)
@@ -407,6 +411,9 @@ class TierModel:
             return {}
         if "logprobs" not in type(chat).model_fields:
             return {_KEEPS: True}
+        if self.scored_at_end:
+            scores = _with_scores(getattr(chat, "include", None))
+            return {**compat.scored_responses(chat), "include": scores}
         return {"logprobs": True, "cache": False} if _is(chat, _UNCACHEABLE) else {"logprobs": True}
 
     def _asking(self, chat: BaseChatModel, call: ModelCall) -> Model:
@@ -422,6 +429,10 @@ class TierModel:
         if request and _is(chat, _BY_CALL):
             return compat.fresh(chat, update).bind(**request)
         return compat.fresh(chat, update | request)
+
+
+def _with_scores(include: Sequence[str] | None) -> list[str]:
+    return list(dict.fromkeys((*(include or ()), compat.SCORES)))
 
 
 def _kept_quiet(chat: BaseChatModel) -> dict[str, Any]:

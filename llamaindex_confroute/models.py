@@ -21,8 +21,8 @@ from llamaindex_confroute.messages import integrations_of
 # because they cannot differ are no evidence.
 _FIXED_AT_BIRTH = ("google_genai", "gemini", "vertex", "bedrock", "oci_genai", "watsonx")
 
-# How OpenAI's Responses API is asked for log-probabilities.
-_IN_RESPONSES = "message.output_text.logprobs"
+# What OpenAI's Responses API is asked for log-probabilities by.
+_SCORES = "message.output_text.logprobs"
 
 
 class ChildModel:
@@ -45,7 +45,7 @@ class ChildModel:
         self.system_role = MessageRole.SYSTEM
         # OpenAI's class and all that derive from it take these as arguments of a call.
         self._openai_like = {"logprobs", "top_logprobs", "temperature"} <= set(type(llm).model_fields)
-        self._responds = any(base.__name__ == "OpenAIResponses" for base in type(llm).__mro__)
+        self._responses = {"include", "track_previous_responses"} <= set(type(llm).model_fields)
         self._completes = getattr(llm, "is_chat_model", True) is False
         self._following: LLM | None = None
         # What refusals are remembered by: of this object, since a copy of the router keeps its own.
@@ -76,8 +76,9 @@ class ChildModel:
         if call.max_tokens is not None:
             if self._openai_like or isinstance(llm, LocalLLM):
                 extra["max_tokens"] = call.max_tokens
-            elif "max_tokens" in type(llm).model_fields:
-                llm = llm.model_copy(update={"max_tokens": call.max_tokens})
+            else:
+                names = {"max_tokens", "max_output_tokens"} & set(type(llm).model_fields)
+                llm = llm.model_copy(update=dict.fromkeys(names, call.max_tokens)) if names else llm
         return llm, extra
 
     def _read_facts(self) -> ModelFacts:
@@ -92,7 +93,7 @@ class ChildModel:
             blocking=self.in_thread,
             retries=own_retries(llm),
             keeps_logprobs=self._keeps_logprobs,
-            asks_logprobs=self._openai_like or self._responds or isinstance(llm, LocalLLM),
+            asks_logprobs=self._openai_like or self._responses or isinstance(llm, LocalLLM),
             alternatives=self._own_alternatives(),
         )
         quiet, window = llm, getattr(llm, "context_window", 1)
@@ -124,13 +125,12 @@ class ChildModel:
         """The arguments that ask for log-probabilities, where the model can be asked for them; the caller may want more."""
         if self._openai_like and self._completes:
             return {"logprobs": max(1, call.top_logprobs)}
-        if self._responds:
+        wanted: dict[str, Any] = {"logprobs": True} if self._openai_like else {}
+        if self._responses:
             # Instead of the user's own, and so with it.
             own = given.get("include") or getattr(self.llm, "include", None) or ()
-            alternatives = {"top_logprobs": call.top_logprobs} if call.top_logprobs else {}
-            return {"include": list(dict.fromkeys((*own, _IN_RESPONSES))), **alternatives}
-        wanted: dict[str, Any] = {"logprobs": True} if self._openai_like else {}
-        if call.top_logprobs and (self._openai_like or isinstance(self.llm, LocalLLM)):
+            wanted["include"] = [*dict.fromkeys((*own, _SCORES))]
+        if call.top_logprobs and self.facts.asks_logprobs:
             wanted["top_logprobs"] = max(call.top_logprobs, given.get("top_logprobs") or 0)
         return wanted
 

@@ -145,7 +145,7 @@ _ECHOES = (
 _PLACE = re.compile(r"['\"]?loc['\"]?\s*:\s*[(\[]([^)\]]*)[)\]]")
 # What a server says of a parameter that it does not take, in the same sentence as its name.
 _REFUSES = re.compile(
-    r"\b(not|un\w+|invalid|unable|cannot|can't|only|extra|forbidden|disabled|denied|without|must|maximum|exceeds?|incompatible|no)\b|n't\b",
+    r"\b(not|un\w+|invalid|unable|cannot|can't|only|extra|forbidden|disabled|denied|without|must|max|maximum|exceeds?|incompatible|no)\b|n't\b",
     re.IGNORECASE,
 )
 
@@ -177,7 +177,7 @@ def _names_logprobs(error: BaseException) -> bool:
     inner = body.get("error", body) if isinstance(body, Mapping) else None
     inner = inner if isinstance(inner, Mapping) else {}
     parameter = getattr(error, "param", None) or inner.get("param")
-    # In OpenAI's Responses API "include" asks for several things, and the text says for which.
+    # OpenAI's Responses API asks for everything optional by one parameter: only the sentence tells which was refused.
     if isinstance(parameter, str) and not parameter.startswith("include"):
         return bool(_PARAMETER.search(parameter))
     said = (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from confroute.alignment import plain_token
+from confroute.alignment import is_numbered, plain_token
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
@@ -155,6 +155,8 @@ class OptionProbability:
             raise SignalUnavailableError("the draft's first token is not the letter of a listed option")
         tops = top_alternatives(case, (first,), at_least=2)
         top = list(tops.alternatives[0])
+        if any(is_numbered(text) for text, _ in top):
+            raise SignalUnavailableError(f"{case.tier.model} names the alternatives by numbers")
         if all(text != letter for text, _ in top):
             top.append((letter, draft_tokens(case).logprobs[first]))
         options = letter_logprobs(top, letters)
@@ -173,9 +175,8 @@ class OptionProbability:
 
     @staticmethod
     def _first_token(case: Case) -> tuple[int, str]:
-        """Position and text of the answer's first token; no text where tokens have none."""
-        tokens = case.draft.tokens
-        if not tokens:
-            return 0, ""
-        first = draft_tokens(case).positions[0]
+        """Position and text of the answer's first token."""
+        tokens = case.draft.tokens or ()
+        # Without any, what the model did not return is the reason, whichever letter the draft begins with.
+        first = draft_tokens(case, "all" if tokens else "answer").positions[0]
         return first, tokens[first]
