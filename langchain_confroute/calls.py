@@ -309,6 +309,8 @@ class HostedChat(HostedRunnable[AIMessage]):
         chat, messages = tier.chat, about.messages
         if isinstance(chat, ChatLocal):
             self.facts = replace(self.facts, inside=lambda: (chat.loaded(), to_messages(messages)))
+        if about.plan.keep_logprobs:
+            self.facts = replace(self.facts, keeps_logprobs=True)
         if about.opened is None:
             self.facts = replace(self.facts, answers_per_call=False, concurrent=False)
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from confroute.error_notes import note_usage
-from confroute.errors import MissingExtraError, ModelError, TierError
+from confroute.errors import MissingExtraError, ModelError
 from confroute.models.breaker import status_of
 from confroute.models.provider_answers import (
     ends_by_reason,
     field,
+    no_answer,
     read_answer_logprobs,
-    read_error,
     read_finish,
     read_generations,
     read_usage,
@@ -165,19 +165,8 @@ class OpenAIModel:
     def _answers(self, completion: object) -> list[Generation]:
         answers = read_generations(completion, model=self.model)
         if not answers:
-            raise _no_answer(self.model, completion)
+            raise no_answer(self.model, completion)
         return answers
-
-
-def _no_answer(model: str, completion: object) -> TierError:
-    """Some servers answer 200 and put the error, with the status that it should have had, into the body."""
-    said = read_error(completion)
-    if said is None:
-        return TierError(f"{model} returned no choices")
-    error = TierError(f"{model} returned an error in place of an answer: {said[0]}")
-    if said[1] is not None:
-        error.__dict__["status_code"] = said[1]
-    return error
 
 
 def _may_be_too_many(wanted: int, error: Exception) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, TypeAlias
 
+from confroute.errors import TierError
 from confroute.types import Alternatives, Finish, Generation, Role, Usage
 
 _ROLES: dict[str, Role] = {
@@ -26,6 +27,8 @@ _FINISHES: dict[str, Finish] = {
         ("length", "max_tokens", "model_length", "max_output_tokens", "model_context_window_exceeded"),
         "length",
     ),
+    # Not at its end, and a longer call would have gone on.
+    **dict.fromkeys(("error_limit", "pause_turn", "time_limit"), "length"),
     **dict.fromkeys(("tool_calls", "tool_use", "function_call"), "tool_calls"),
     **dict.fromkeys(
         (
@@ -40,7 +43,8 @@ _FINISHES: dict[str, Finish] = {
         "content_filter",
     ),
     **dict.fromkeys(
-        ("blocklist", "prohibited_content", "spii", "image_safety", "error_toxic"), "content_filter"
+        ("blocklist", "prohibited_content", "spii", "image_safety", "error_toxic", "language"),
+        "content_filter",
     ),
     **dict.fromkeys(
         (
@@ -50,10 +54,12 @@ _FINISHES: dict[str, Finish] = {
             "network_error",
             "insufficient_system_resource",
             "malformed_function_call",
+            "unexpected_tool_call",
+            "timeout",
         ),
         "error",
     ),
-    "cancelled": "cancelled",
+    **dict.fromkeys(("cancelled", "user_cancel"), "cancelled"),
 }
 # Where an answer, a choice of it or a chunk says why it ended.
 _ENDINGS = ("choices", "finish_reason", "stop_reason", "done_reason", "incomplete_details", "delta")
@@ -393,6 +399,24 @@ def read_error(raw: object) -> tuple[str, int | None] | None:
     codes = (field(error, name) for name in ("code", "status"))
     status = next((code for code in codes if isinstance(code, int) and 400 <= code < 600), None)
     return str(text or "an error without a message"), status
+
+
+def no_answer(model: str | None, raw: object) -> TierError:
+    """The error of a reply without an answer: some servers answer 200 and put it, with the status it should have had, into the body.
+
+    Examples
+    --------
+    >>> error = no_answer("small", {"error": {"message": "overloaded", "code": 502}})
+    >>> str(error), error.status_code
+    ('small returned an error in place of an answer: overloaded', 502)
+    """
+    said = read_error(raw)
+    if said is None:
+        return TierError(f"{model} returned no choices")
+    error = TierError(f"{model} returned an error in place of an answer: {said[0]}")
+    if said[1] is not None:
+        error.__dict__["status_code"] = said[1]
+    return error
 
 
 def read_generations(raw: object, *, model: str | None = None) -> list[Generation]:

@@ -135,7 +135,7 @@ def is_transient(error: BaseException) -> bool:
 
 # Not what a wrong key, a rate limit or a server that cannot be reached answer, whatever their text.
 _REFUSALS = frozenset({400, 403, 404, 405, 422, 500, 501})
-_PARAMETER = re.compile(r"logprob", re.IGNORECASE)
+_PARAMETER = re.compile(r"log[\s_-]?prob", re.IGNORECASE)
 # Where servers repeat what they were sent: after "input", in quotes of several words, in braces.
 _ECHOES = (
     re.compile(r"['\"]?input(_value)?['\"]?\s*[:=].*", re.DOTALL | re.IGNORECASE),
@@ -177,7 +177,8 @@ def _names_logprobs(error: BaseException) -> bool:
     inner = body.get("error", body) if isinstance(body, Mapping) else None
     inner = inner if isinstance(inner, Mapping) else {}
     parameter = getattr(error, "param", None) or inner.get("param")
-    if isinstance(parameter, str):
+    # In OpenAI's Responses API "include" asks for several things, and the text says for which.
+    if isinstance(parameter, str) and not parameter.startswith("include"):
         return bool(_PARAMETER.search(parameter))
     said = (
         inner.get("message")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,21 @@ from confroute.signals.answers import answer_of, options_in
 from confroute.signals.base import Case, Range
 from confroute.signals.tokens import draft_tokens, top_alternatives
 
+# Vocabularies hold letters with the marks beside them as tokens of their own.
+_DRESSED = re.compile(r"[(\[*\"'`]*([A-Z])[)\].:,*\"'`]*")
+
+
+def letter_of(token: str) -> str | None:
+    """The option letter that a token is, with or without marks around it; None for anything else.
+
+    Examples
+    --------
+    >>> letter_of(" (A"), letter_of("B."), letter_of("A dog"), letter_of("a")
+    ('A', 'B', None, None)
+    """
+    dressed = _DRESSED.fullmatch(plain_token(token))
+    return dressed[1] if dressed else None
+
 
 def letter_logprobs(alternatives: Iterable[tuple[str, float]], letters: Sequence[str]) -> dict[str, float]:
     """Log-probability, in nats, of each option letter at one position; letters that no alternative spells are left out.
@@ -24,8 +40,8 @@ def letter_logprobs(alternatives: Iterable[tuple[str, float]], letters: Sequence
     Parameters
     ----------
     alternatives : iterable of (token, log-probability)
-        Different tokens at one position. "A" and " A" (or its raw names, as "\u2581A") are mutually exclusive, so the probabilities of all spellings of a
-        letter are added.
+        Different tokens at one position. "A", " A" (or its raw names, as "\u2581A"), "(A" and "A." are mutually exclusive, so the
+        probabilities of all spellings of a letter are added.
     letters : sequence of str
 
     Examples
@@ -38,8 +54,8 @@ def letter_logprobs(alternatives: Iterable[tuple[str, float]], letters: Sequence
     """
     spellings: dict[str, list[float]] = {}
     for token, nats in alternatives:
-        letter = plain_token(token)
-        if letter in letters:
+        letter = letter_of(token)
+        if letter is not None and letter in letters:
             spellings.setdefault(letter, []).append(nats)
     return {letter: min(0.0, float(np.logaddexp.reduce(nats))) for letter, nats in spellings.items()}
 
@@ -135,7 +151,7 @@ class OptionProbability:
             raise SignalUnavailableError("the question lists no options")
         chosen = answer_of(case.draft, case.question, kind="option")
         first, letter = self._first_token(case)
-        if chosen not in letters or plain_token(letter) != chosen:
+        if chosen not in letters or letter_of(letter) != chosen:
             raise SignalUnavailableError("the draft's first token is not the letter of a listed option")
         tops = top_alternatives(case, (first,), at_least=2)
         top = list(tops.alternatives[0])
