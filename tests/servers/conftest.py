@@ -128,10 +128,12 @@ def model_folders(gguf, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def transformers_serve(model_folders):
+def transformers_serve(request):
     """`transformers serve`, its model loaded."""
     pytest.importorskip("fastapi", reason="only `make servers-test` installs transformers[serving]")
     pytest.importorskip("uvicorn", reason="only `make servers-test` installs transformers[serving]")
+    # Not before it is known that they are needed: they take half a gigabyte.
+    model_folders = request.getfixturevalue("model_folders")
     offline = {
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_UPDATE_CHECK": "1",

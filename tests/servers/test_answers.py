@@ -218,3 +218,12 @@ async def test_characters_of_several_tokens_are_scored_by_their_last(llamacpp):
     assert answer["usage"]["completion_tokens"] > len(tokens)
     (read,) = read_generations(answer)
     assert len(answer_tokens(read.tokens, read.text)) == 3
+
+
+def test_llamacpp_counts_one_of_several_answers(llamacpp):
+    """The usage of a request for two answers is that of one: who pays by the token has to ask for each."""
+    asked = {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 3, "temperature": 0}
+    answer = llamacpp.post(n=2, logprobs=True, **asked)
+    scored = [choice["logprobs"]["content"] for choice in answer["choices"]]
+    assert [len(tokens) for tokens in scored] == [3, 3]
+    assert answer["usage"]["completion_tokens"] == 3
