@@ -295,7 +295,7 @@ def read_usage(*holders: object) -> Usage | None:
     True
     """
     for holder in holders:
-        usage = _bill(holder if isinstance(holder, Mapping) else _attributes(holder)) if holder else None
+        usage = _bill(_told(holder)) if holder else None
         if usage is not None:
             return usage if usage.input_tokens or usage.output_tokens else None
     return None
@@ -337,8 +337,10 @@ def _is_count(value: object) -> bool:
     return type(value) is int and value >= 0
 
 
-def _attributes(holder: object) -> Mapping[str, Any]:
-    """What a client's object holds. Pydantic's say no slowly: asking them for each of twenty names takes 50 microseconds."""
+def _told(holder: object) -> Mapping[str, Any]:
+    """A bill by its names. Pydantic's objects say no slowly: asking one for each of twenty takes 50 microseconds."""
+    if isinstance(holder, Mapping):
+        return holder
     extra = getattr(holder, "model_extra", _NOT_PYDANTIC)
     if extra is _NOT_PYDANTIC:
         return {name: getattr(holder, name, None) for name in _BILL}

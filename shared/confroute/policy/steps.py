@@ -32,7 +32,7 @@ def step_of(kind: str, evidence: Evidence, *, tier: str | None, model: str, grou
         attempts=evidence.attempts,
         group=group,
         cache_hits=sum([answer.from_cache for answer in answers]),
-        unfinished=any([answer.unfinished for answer in answers]),
+        unfinished=any(answer.unfinished for answer in answers),
         inner=evidence.inner,
     )
 
