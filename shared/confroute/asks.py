@@ -314,7 +314,7 @@ class Evidence:
     value : object
         For Consult what its work returned.
     lost : Usage or None
-        Billed beside what the answers report: for attempts that brought none, and by routers inside whose answers report nothing.
+        Billed beside what the answers report: for attempts that brought none, and by routers inside beyond what their answers report.
     inner : tuple of Decision
         What was decided by routers inside the call, those of failed attempts included.
     """
