@@ -384,9 +384,10 @@ def _awaited(evidence: Evidence, start: float) -> Evidence:
 
 def _result_so_far(begun: Future[Evidence] | None) -> Evidence:
     """What a thread has brought; it cannot be stopped."""
-    if begun is None or not begun.done() or begun.exception() is not None:
+    if begun is None or not begun.done():
         return Evidence()
-    return begun.result()
+    error = begun.exception()
+    return begun.result() if error is None else Evidence(value=error)
 
 
 async def _cancel(begun: asyncio.Task[Evidence] | None) -> Evidence:
@@ -394,9 +395,10 @@ async def _cancel(begun: asyncio.Task[Evidence] | None) -> Evidence:
         return Evidence()
     begun.cancel()
     await asyncio.wait({begun})
-    if begun.cancelled() or begun.exception() is not None:
+    if begun.cancelled():
         return Evidence()
-    return begun.result()
+    error = begun.exception()
+    return begun.result() if error is None else Evidence(value=error)
 
 
 def run(

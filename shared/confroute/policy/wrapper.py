@@ -57,13 +57,20 @@ def annotate(routed: Routed, wrapper: str, note: dict[str, JSON], *steps: Step, 
     **changes : object
         Other fields of the decision.
     """
-    decision: Decision = replace(
-        routed.decision,
-        layers={**routed.decision.layers, wrapper: note},
-        steps=(*routed.decision.steps, *steps),
+    return replace(routed, decision=with_layer(routed.decision, wrapper, note, *steps, **changes))
+
+
+def with_layer(
+    decision: Decision, wrapper: str, note: dict[str, JSON], *steps: Step, **changes: Any
+) -> Decision:
+    """What `annotate` does, to the decision of a call that may have failed."""
+    noted: Decision = replace(
+        decision,
+        layers={**decision.layers, wrapper: note},
+        steps=(*decision.steps, *steps),
         **changes,
     )
-    return replace(routed, decision=decision)
+    return noted
 
 
 def inner_of(policy: object) -> dict[str, Any]:
