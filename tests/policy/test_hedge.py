@@ -3,13 +3,17 @@
 import inspect
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from confroute import Cascade, Router, TokenLogprob, record
 from confroute.budget import Budget, Paced
+from confroute.drift import Audited, DriftTest
+from confroute.errors import PolicyError
 from confroute.executor import arun, run
 from confroute.policy.hedge import Hedged
+from confroute.policy.reuse import DraftReuse
 from confroute.state import MemoryStore
 from confroute.testing import Reply, ScriptedModel, faults
 from confroute.types import Usage
@@ -48,6 +52,7 @@ async def test_the_latency_of_a_hedged_call_is_the_callers(samples):
 
 
 HEDGED = Hedged(policy=replace(GREY, on_edge_error="raise"), when="draft")
+TEST = DriftTest(level=0.1)
 PAID = Usage(input_tokens=1000, output_tokens=2)
 
 
@@ -110,3 +115,21 @@ async def test_a_dropped_router_is_billed_for_its_drafts(form):
     decision = (router.ask("2 + 2?") if form == "run" else await router.aask("2 + 2?")).decision
     assert [one.route for one in decision.steps[-1].inner] == ["cloud"]
     assert decision.usage["cloud"].input_tokens == 1100
+
+
+@pytest.mark.parametrize("around", [Hedged, DraftReuse, partial(Audited, test=TEST)])
+def test_a_budget_inside_is_refused(around):
+    """It would not see what the wrapper around it has paid: a hard budget would be overspent."""
+    with pytest.raises(
+        PolicyError, match=r"a Paced inside .* would not see all that is paid: put Paced around"
+    ):
+        around(policy=Paced(policy=GREY, budgets=(Budget(limit=3, unit="calls"),)))
+
+
+@pytest.mark.parametrize("inner", [Hedged(policy=GREY), Audited(policy=Hedged(policy=GREY), test=TEST)])
+def test_a_hedge_is_neither_hedged_nor_given_drafts(inner):
+    """Two would begin the cloud's answer, and one with a draft is not the one that was begun: the other is paid without a trace."""
+    with pytest.raises(PolicyError, match="would begin and pay the same answer twice"):
+        Hedged(policy=inner, when="draft")
+    with pytest.raises(PolicyError, match="a hedge begins before there is a draft to reuse"):
+        DraftReuse(policy=inner)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from confroute.asks import (
     Ask,
@@ -23,7 +23,7 @@ from confroute.errors import BudgetSpentError, PolicyError
 from confroute.flow import Policy, intercept
 from confroute.policy.reuse import DraftReuse
 from confroute.policy.steps import failed_step, step_of
-from confroute.policy.wrapper import Wrapper, nested_policies, with_layer
+from confroute.policy.wrapper import Wrapper, nested_policies, refuse_paced, with_layer
 from confroute.registry import register
 from confroute.types import Request, Usage
 
@@ -52,7 +52,8 @@ class Hedged(Wrapper):
     Raises
     ------
     PolicyError
-        An unknown `when`, or a policy that reuses drafts: a hedge begins before there is a draft to reuse.
+        An unknown `when`, a budget inside, which would not see the hedge, a policy that is hedged already, or one that reuses drafts: a
+        hedge begins before there is a draft to reuse.
 
     Notes
     -----
@@ -62,6 +63,7 @@ class Hedged(Wrapper):
     and its answer is dropped.
     """
 
+    begins_ahead: ClassVar[bool] = True
     policy: Policy
     when: Literal["grey", "draft"] = "grey"
     tags: tuple[str, ...] = ()
@@ -69,6 +71,10 @@ class Hedged(Wrapper):
     def __post_init__(self) -> None:
         if self.when not in {"grey", "draft"}:
             msg = f"when is {self.when!r}: expected 'grey' or 'draft'"
+            raise PolicyError(msg)
+        refuse_paced(self.policy, "Hedged")
+        if any(isinstance(inner, Hedged) for inner in nested_policies(self.policy)):
+            msg = "a Hedged inside another one would begin and pay the same answer twice: give all tags to one of them"
             raise PolicyError(msg)
         if any(isinstance(inner, DraftReuse) for inner in nested_policies(self.policy)):
             msg = "a hedge begins before there is a draft to reuse: take Hedged or DraftReuse, not both"
