@@ -27,7 +27,7 @@ from confroute.types import Usage
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.testing import ScriptedChat
 from tests.servers.formats import CHOSEN, MEAN, VLLM, Chat, DeepSeek, Gemini, Ollama, Responses, Said
-from tests.servers.ways import KEY, ONCE, POLICY, PROVIDERS, QUESTION, WATCHED, plain, stop_all
+from tests.servers.ways import KEY, ONCE, POLICY, PROVIDERS, QUESTION, WATCHED, Provider, plain, stop_all
 
 THOUGHTS = (("Hm", -3.0), ("?", -2.0))
 BILL = Usage(input_tokens=1000, output_tokens=9, cached_tokens=900, reasoning_tokens=6)
@@ -337,3 +337,31 @@ def test_a_conversation_can_be_gone_on_with():
         model = router(responses_edge(server))
         model.invoke([HumanMessage(QUESTION), model.invoke(QUESTION), HumanMessage("Sure?")])
         assert "logprob" not in str(server.bodies[-1]["input"])
+
+
+class Counting(Chat):
+    """Tells with every part what was billed so far, as vLLM does with `continuous_usage_stats`."""
+
+    def events(self, body, said):
+        for at, (name, event) in enumerate(super().events(body, said)):
+            so_far = replace(said, tokens=said.tokens[: at + 1])
+            yield name, {**event, "usage": self.usage(so_far)}
+
+
+class Repeating(Chat):
+    """Tells the bill with the reason of the end, and once more after it."""
+
+    def events(self, body, said):
+        for name, event in super().events(body, said):
+            ends = event["choices"] and event["choices"][0]["finish_reason"]
+            yield name, {**event, "usage": self.usage(said)} if ends else event
+
+
+@pytest.mark.parametrize("server", [Counting, Repeating])
+@pytest.mark.parametrize("way", PROVIDERS["OpenAI"].ways, ids=lambda way: way.host)
+def test_a_bill_that_a_stream_tells_again_is_counted_once(server, way):
+    """Each is of the whole call so far; LangChain adds up what the parts of a stream tell."""
+    with Provider(server, ()).serving() as serving:
+        decision = way.decide(serving, WATCHED, streamed=True)
+    assert (decision.route, decision.stage) == ("edge", "prefix")
+    assert decision.usage["edge"] == Usage(input_tokens=50, output_tokens=3)
