@@ -42,7 +42,7 @@ from confroute.asks import (
     Tentative,
     WorkAsk,
 )
-from confroute.concurrency import atogether, together
+from confroute.concurrency import atogether, off_the_loop, together
 from confroute.decision import UNCALIBRATED, Decision, Routed, total_of, untold
 from confroute.error_notes import note_inner, note_latency, note_usage, noted_usage
 from confroute.errors import PrivacyError, SignalUnavailableError
@@ -255,10 +255,10 @@ class AsyncExecutor(_Seal):
         if isinstance(ask, (Embed, Entails)):
             # CPU-bound: on the event loop it would stop every other request.
             self.check_work(ask)
-            numbers = await asyncio.to_thread(work, ask)
+            numbers = await off_the_loop(work, ask)
             return Evidence(numbers=numbers, latency_s=time.perf_counter() - start)
         if isinstance(ask, Consult):
-            return Evidence(value=await asyncio.to_thread(ask.work) if ask.waits else ask.work())
+            return Evidence(value=await off_the_loop(ask.work) if ask.waits else ask.work())
         if isinstance(ask, Report):
             finish(ask.decision, self.id)
             return Evidence()
