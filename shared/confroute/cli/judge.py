@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from confroute import reading as read
 from confroute.cli.options import add_judging, count, panel_of, price_of
 from confroute.errors import PolicyError
 
@@ -183,15 +184,17 @@ def run_compare(args: argparse.Namespace) -> int:
 def _gold(path: Path | None) -> Mapping[str, Winner]:
     if path is None:
         return {}
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        gold = {str(row["id"]): row["winner"] for row in rows}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        msg = f"{path}: {type(error).__name__}: {error}; expected JSON lines of id and winner"
-        raise PolicyError(msg) from error
-    if unknown := {str(winner) for winner in gold.values()} - {"a", "b", "tie"}:
-        msg = f"{path} holds winners {sorted(unknown)}: expected a, b or tie"
-        raise PolicyError(msg)
+    from confroute.judge import Winner
+
+    gold: dict[str, Winner] = {}
+    for at, data in read.json_lines(path, PolicyError):
+        with read.refusing(PolicyError, f"{path}, line {at}"):
+            row = read.fields(data, "the line")
+            found = row.get("winner")
+            winner = next((one for one in get_args(Winner) if one == found), None)
+            if winner is None:
+                raise read.refused("winner", found, "a, b or tie")
+            gold[str(row.get("id"))] = winner
     return gold
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from confroute.errors import MissingExtraError, ModelError
+from confroute.reading import json_file
 
 if TYPE_CHECKING:
     import torch
@@ -314,8 +315,9 @@ def _check_complete(network: Any, tensors: dict[str, Any], path: Path) -> None:
 
 def _is_current(folder: Path, path: Path) -> bool:
     try:
-        return bool(json.loads((folder / STAMP).read_text(encoding="utf-8")) == _stamp(path))
-    except (OSError, ValueError):
+        return json_file(folder / STAMP, ModelError) == _stamp(path)
+    except ModelError:
+        # There is no copy yet, or one that was not finished.
         return False
 
 

@@ -11,9 +11,11 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import TracebackType
 
-from confroute.decision import Decision
+from confroute.decision import Decision, read_decision
 from confroute.errors import LogError
 from confroute.observe.trace import subscribe
+from confroute.reading import fields, json_lines, refused, refusing, text
+from confroute.types import JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,16 +116,21 @@ def read_log(path: str | Path) -> Iterator[Entry]:
         key=lambda p: -int(p.suffix[1:]),
     )
     for file in (*older, newest):
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield _entry(line, f"{file}, line {number}")
+        for at, data in json_lines(file, LogError):
+            with refusing(LogError, f"{file}, line {at}: not a decision"):
+                entry = _entry(data)
+            yield entry
 
 
-def _entry(line: str, where: str) -> Entry:
+def _entry(data: JSON) -> Entry:
+    given = fields(data, "the line")
+    made = text(given.get("at"), "at")
     try:
-        data = json.loads(line)
-        return Entry(at=datetime.fromisoformat(data["at"]), decision=Decision.from_dict(data))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        msg = f"{where}: not a decision ({type(error).__name__}: {error})"
-        raise LogError(msg) from error
+        at = datetime.fromisoformat(made)
+        # Near the ends of the calendar there is no such time elsewhere.
+        at.astimezone(timezone.utc)
+    except (ValueError, OverflowError) as error:
+        raise refused("at", made, "a date and time as ISO 8601 writes them") from error
+    if at.tzinfo is None:
+        raise refused("at", made, "a date and time with its offset from UTC")
+    return Entry(at=at, decision=read_decision(given))

@@ -153,7 +153,7 @@ class HeadFirst(Displayable):
             raise PolicyError(msg)
         found = encoder or _encoder_again(about)
         plain = {
-            name: from_plain(value, beside=beside)
+            name: from_plain(value, beside=beside, place=(name,))
             for name, value in given.items()
             if name not in _WRITTEN_APART
         }

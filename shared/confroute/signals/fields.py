@@ -46,9 +46,9 @@ def field_logprobs(
         return {}
     try:
         expected = json.loads(answer)
-    except ValueError:
+        return next((found for one in spellings(tokens) if (found := _fields(one, logprobs, expected))), {})
+    except (ValueError, RecursionError):  # nested so deeply that Python does not read it
         return {}
-    return next((found for one in spellings(tokens) if (found := _fields(one, logprobs, expected))), {})
 
 
 def _fields(spelling: Spelling, logprobs: Sequence[float], expected: Any) -> dict[str, tuple[float, ...]]:
