@@ -146,20 +146,21 @@ def run(args: argparse.Namespace) -> int:
     PolicyError
         A model or a number that cannot be used, or another process records into FILE.
     """
-    from confroute.recording import append_row
-    from confroute.recording.prompts import errors_of, pending, read_prompts, recorded_ids
+    from confroute.recording.going_on import RunFile, alone, errors_of
+    from confroute.recording.prompts import pending, read_prompts
     from confroute.recording.runner import recorded
 
     _check(args)
     prompts = read_prompts(args.prompts)
     errors: list[str] = []
-    with _locked(args.out):
-        done = recorded_ids(args.out, retry_errors=args.retry_errors)
+    with _writable(args.out), alone(args.out, PolicyError):
+        file = RunFile(args.out)
+        done = file.done(retry_errors=args.retry_errors)
         todo = list(pending(prompts, done, args.limit))
         if todo:
             rows = recorded(todo, _recorder(args), concurrency=args.concurrency)
             for row in _with_progress(rows, len(todo)):
-                append_row(args.out, row)
+                file.put(row)
                 errors += errors_of(row)[:1]
     again = f": `--retry-errors` does them again. The first: {errors[0]}" if errors else ""
     print(
@@ -183,17 +184,9 @@ def _check(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keep other processes from recording into the same file: they would record every prompt twice."""
-    from filelock import FileLock, Timeout
-
+def _writable(out: Path) -> Iterator[None]:
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{out}.lock", timeout=0):
-            yield
-    except Timeout as error:
-        msg = f"{out} is being recorded by another process: wait for it, or record into another file"
-        raise PolicyError(msg) from error
+        yield
     except OSError as error:
         msg = f"{out} cannot be written: {error}; give --out a file in a folder that can be written to"
         raise PolicyError(msg) from error

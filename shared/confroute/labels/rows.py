@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -139,15 +139,23 @@ def _label(data: JSON) -> Label:
     )
 
 
-def read_labels(path: str | os.PathLike[str]) -> Iterator[Label]:
+def read_labels(
+    path: str | os.PathLike[str], *, torn: Callable[[int], None] | None = None
+) -> Iterator[Label]:
     """Read a file of labels, line by line.
+
+    Parameters
+    ----------
+    path : path-like
+    torn : callable, optional
+        As in `confroute.recording.read_rows`.
 
     Raises
     ------
     RecordError
         A line is not a label; the message contains its number, counted from 1.
     """
-    for at, data in read.json_lines(path, RecordError):
+    for at, data in read.json_lines(path, RecordError, torn=torn):
         with read.refusing(RecordError, f"{path}, line {at}"):
             label = _label(data)
         yield label

@@ -18,7 +18,7 @@ import gzip
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -455,7 +455,9 @@ def _sample(value: JSON, where: str) -> RecordedSample:
     )
 
 
-def read_rows(path: str | os.PathLike[str], *, recorded: bool = True) -> Iterator[Row]:
+def read_rows(
+    path: str | os.PathLike[str], *, recorded: bool = True, torn: Callable[[int], None] | None = None
+) -> Iterator[Row]:
     """Read a recorded run row by row, without holding all of it in memory.
 
     Parameters
@@ -464,6 +466,8 @@ def read_rows(path: str | os.PathLike[str], *, recorded: bool = True) -> Iterato
         JSON lines in UTF-8, plain or gzip, told apart by content, not by name. Empty lines are skipped.
     recorded : bool
         False also accepts rows without "edge": prompts that are still to be answered.
+    torn : callable, optional
+        Called with the number of a last line that a crash left incomplete, which is skipped; by default it is an error.
 
     Yields
     ------
@@ -483,14 +487,21 @@ def read_rows(path: str | os.PathLike[str], *, recorded: bool = True) -> Iterato
     >>> [row.id for row in read_rows(path)]
     ['a']
     """
+    return (row for _, row in numbered_rows(path, recorded=recorded, torn=torn))
+
+
+def numbered_rows(
+    path: str | os.PathLike[str], *, recorded: bool = True, torn: Callable[[int], None] | None = None
+) -> Iterator[tuple[int, Row]]:
+    """As `read_rows`, each row with the number of its line, from 1."""
     line_of: dict[str, int] = {}
-    for at, data in json_lines(path, RecordError):
+    for at, data in json_lines(path, RecordError, torn=torn):
         with refusing(RecordError, f"{path}, line {at}"):
             row = _row(data if recorded or not isinstance(data, dict) else {"edge": {}, **data})
             if (first := line_of.setdefault(row.id, at)) != at:
                 msg = f"the id {row.id!r} is in line {first} already: expected one row per id"
                 raise FormatError(msg)
-        yield row
+        yield at, row
 
 
 def _line(row: Row) -> bytes:
@@ -543,19 +554,44 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[Row]) -> int:
         A row holds a value that JSON cannot hold, such as an infinity; `path` stays as it was.
     """
     path, count = Path(path), 0
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with _replacing(path) as file, _packing(file, packed=path.suffix == ".gz") as out:
+        for row in rows:
+            out.write(_line(row))
+            count += 1
+    return count
+
+
+def replace_row(path: str | os.PathLike[str], at: int, row: Row) -> None:
+    """Put a row in the place of line `at` of a run, counted from 1; all other lines stay, byte by byte.
+
+    Raises
+    ------
+    RecordError
+        The row holds a value that JSON cannot hold; the file stays as it was.
+    """
+    line = _line(row)
+    with Path(path).open("rb") as lines, _replacing(Path(path)) as out:
+        for number, before in enumerate(lines, start=1):
+            out.write(line if number == at else before)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that takes the place of `path` once it is whole and on the disk."""
+    # Through a link the file that it names is replaced, not the link.
+    real = Path(os.path.realpath(path))
+    handle, name = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}.")
     unfinished = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file, _packing(file, packed=path.suffix == ".gz") as out:
-            for row in rows:
-                out.write(_line(row))
-                count += 1
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         # Only its owner may read a temporary file; a run keeps the mode that its file had.
-        unfinished.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
-        unfinished.replace(path)
+        unfinished.chmod(real.stat().st_mode & 0o777 if real.exists() else 0o644)
+        unfinished.replace(real)
     finally:
         unfinished.unlink(missing_ok=True)
-    return count
 
 
 @contextmanager
