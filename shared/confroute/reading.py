@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, NoReturn, TypeAlias, TypeVar, cast
+from typing import IO, Any, BinaryIO, NoReturn, TypeAlias, TypeVar, cast
 
 from confroute.errors import ConfrouteError, FormatError
 from confroute.types import JSON
@@ -29,8 +29,9 @@ E = TypeVar("E", bound=ConfrouteError)
 DEPTH = 100
 """How deep lists and objects may lie in each other: far less than what Python's own stack bears."""
 _DIGITS = 308
-_GZIP = b"\x1f\x8b"
+GZIP = b"\x1f\x8b"
 _SHOWN = 60
+_BLOCK = 65_536
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _WORD = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]|[^\s\[\]{},:"]+', re.DOTALL)
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
@@ -278,6 +279,7 @@ def json_lines(
     error: Callable[[str], Exception],
     *,
     torn: Callable[[int], None] | None = None,
+    start: bytes = b"",
 ) -> Iterator[tuple[int, JSON]]:
     """Read JSON lines one by one, plain or gzip, told apart by content; empty lines are skipped.
 
@@ -289,6 +291,8 @@ def json_lines(
     torn : callable, optional
         Called with the number of a last line that was cut off in the middle, which is skipped then; without it, it is an
         error as any other line.
+    start : bytes
+        How every line begins: what does not is no torn line.
 
     Yields
     ------
@@ -305,7 +309,7 @@ def json_lines(
                 try:
                     value = read_json(line)
                 except FormatError as refusal:
-                    if torn is None or line.endswith(b"\n"):
+                    if torn is None or line.endswith(b"\n") or not _is_torn(line, start):
                         msg = f"{path}, line {at}: {refusal}"
                         raise error(msg) from refusal
                     torn(at)
@@ -321,8 +325,57 @@ def json_lines(
 
 def _opened(path: Path) -> IO[bytes]:
     with path.open("rb") as file:
-        packed = file.read(len(_GZIP)) == _GZIP
+        packed = file.read(len(GZIP)) == GZIP
     return cast("IO[bytes]", gzip.open(path, "rb")) if packed else path.open("rb")
+
+
+def end_whole(path: Path, start: bytes, error: Callable[[str], Exception]) -> None:
+    """End a file of JSON lines with a whole line, so that more can be appended to it.
+
+    Parameters
+    ----------
+    path : Path
+    start : bytes
+        How every line begins: a last line that begins so and is not whole was left by a crash, and is cut off.
+    error : callable
+        Makes the error for any other end; the file stays as it is.
+    """
+    with path.open("rb+") as file:
+        end = _end_of_lines(file)
+        file.seek(end)
+        rest = file.read()
+        if _is_json(rest):
+            file.write(b"\n")
+        elif _is_torn(rest, start):
+            file.truncate(end)
+        else:
+            msg = f"{path} ends with {shown(rest)}: expected a line that begins with {start.decode()}; name another file"
+            raise error(msg)
+
+
+def _is_torn(line: bytes, start: bytes) -> bool:
+    return line.startswith(start) or start.startswith(line)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        read_json(line)
+    except FormatError:
+        return False
+    return True
+
+
+def _end_of_lines(file: BinaryIO) -> int:
+    """Where the last complete line ends, read from the end of the file, since runs are long."""
+    at = file.seek(0, os.SEEK_END)
+    while at > 0:
+        start = max(0, at - _BLOCK)
+        file.seek(start)
+        found = file.read(at - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        at = start
+    return 0
 
 
 def refused(where: str, value: object, expected: str) -> FormatError:

@@ -248,3 +248,16 @@ def test_commands_lock_the_file_that_a_link_names(record, tmp_path, capsys):
                 label_rows([], labeller, **names)
     assert path.read_bytes() == b""
     assert os.path.realpath(link) == os.path.realpath(path)
+
+
+def test_a_killed_run_can_be_looked_at(tmp_path, capsys):
+    """Its torn last line is left out, and said to be."""
+    path = tmp_path / "run.jsonl"
+    write_rows(
+        path, [Row(id=f"{n}", edge=Side(text="5", logprobs=(-0.1 * n,), quality=n % 2)) for n in range(20)]
+    )
+    path.write_bytes(path.read_bytes()[:-30])
+    assert main(["signals", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert "19 " in out
+    assert f"{path}, line 20 is cut off in the middle: left out" in err

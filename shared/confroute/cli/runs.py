@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,9 +28,12 @@ def rows_of(path: Path, dataset: str | None) -> Iterator[Row]:
     """
     from confroute.recording import read_rows
 
+    def torn(at: int) -> None:
+        print(f"{path}, line {at} is cut off in the middle: left out", file=sys.stderr)
+
     others: set[str] = set()
     matched = False
-    for row in read_rows(path):
+    for row in read_rows(path, torn=torn):
         if dataset is None or row.dataset == dataset:
             matched = True
             yield row

@@ -13,6 +13,7 @@ from confroute import reading as read
 from confroute.errors import FormatError
 from confroute.judge.verdicts import Winner
 from confroute.recording import RecordError, Row, read_rows
+from confroute.recording.rows import START
 from confroute.types import JSON
 
 
@@ -155,7 +156,7 @@ def read_labels(
     RecordError
         A line is not a label; the message contains its number, counted from 1.
     """
-    for at, data in read.json_lines(path, RecordError, torn=torn):
+    for at, data in read.json_lines(path, RecordError, torn=torn, start=START):
         with read.refusing(RecordError, f"{path}, line {at}"):
             label = _label(data)
         yield label

@@ -6,15 +6,12 @@ import os
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
-from confroute.recording.rows import RecordError, Row, append_row, numbered_rows, replace_row
+from confroute.reading import GZIP, end_whole
+from confroute.recording.rows import START, RecordError, Row, append_row, numbered_rows, replace_row
 
 T = TypeVar("T")
-_BLOCK = 65_536
-_GZIP = b"\x1f\x8b"
-# How every line of a run or of labels begins.
-_START = b'{"id": "'
 
 
 @contextmanager
@@ -64,37 +61,13 @@ def whole_lines(path: Path, read: Callable[[Callable[[int], None]], T]) -> T:
         A line is not of this kind, or the end is not one that a crash could leave. Nothing is written then.
     """
     with path.open("rb") as file:
-        if file.read(len(_GZIP)) == _GZIP:
+        if file.read(len(GZIP)) == GZIP:
             msg = f"{path} is packed: expected a plain file, which a killed process can go on with; unpack it first"
             raise RecordError(msg)
-    torn: list[int] = []
-    # All of it before the first byte is written.
-    found = read(torn.append)
-    with path.open("rb+") as file:
-        end = _end_of_lines(file)
-        file.seek(end)
-        rest = file.read()
-        if torn and not (rest.startswith(_START) or _START.startswith(rest)):
-            msg = f"{path}, line {torn[0]}: expected a row, or the beginning of one; name another file"
-            raise RecordError(msg)
-        if torn:
-            file.truncate(end)
-        elif rest.strip():
-            file.write(b"\n")
+    # All of it before the first byte is written; a torn line is looked at below.
+    found = read(lambda _: None)
+    end_whole(path, START, RecordError)
     return found
-
-
-def _end_of_lines(file: BinaryIO) -> int:
-    """Where the last complete line ends, read from the end of the file, since runs are long."""
-    at = file.seek(0, os.SEEK_END)
-    while at > 0:
-        start = max(0, at - _BLOCK)
-        file.seek(start)
-        found = file.read(at - start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
-        at = start
-    return 0
 
 
 def errors_of(row: Row) -> list[str]:

@@ -338,6 +338,8 @@ __all__ = [
     "write_rows",
 ]
 
+START = b'{"id"'
+"""How every line of a run begins."""
 _SAMPLE = ("text", "logprobs", "answer")
 _SIDE = (
     *("model", "text", "logprobs", "tokens", "answer", "quality", "usage", "latency_s", "cost_usd"),
@@ -495,7 +497,7 @@ def numbered_rows(
 ) -> Iterator[tuple[int, Row]]:
     """As `read_rows`, each row with the number of its line, from 1."""
     line_of: dict[str, int] = {}
-    for at, data in json_lines(path, RecordError, torn=torn):
+    for at, data in json_lines(path, RecordError, torn=torn, start=START):
         with refusing(RecordError, f"{path}, line {at}"):
             row = _row(data if recorded or not isinstance(data, dict) else {"edge": {}, **data})
             if (first := line_of.setdefault(row.id, at)) != at:
