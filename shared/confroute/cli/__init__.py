@@ -25,11 +25,15 @@ from confroute.cli import (
     pull,
     record,
     report,
+    reset,
     signals,
 )
 from confroute.errors import ConfrouteError
 
-COMMANDS = (demo, doctor, pull, label, judge, models, record, signals, probe, fit, apply, bench, report)
+COMMANDS = (
+    *(demo, doctor, pull, label, judge, models, record, signals, probe, fit, apply, bench, report),
+    reset,
+)
 
 FAILED = 1
 INTERRUPTED = 128 + signal.SIGINT

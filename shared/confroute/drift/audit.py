@@ -15,7 +15,7 @@ from confroute.flow import Policy
 from confroute.policy.wrapper import Wrapper, annotate, by_chance, nested_policies
 from confroute.registry import register
 from confroute.signals.equivalence import disagreement
-from confroute.state.store import Store, open_store
+from confroute.state.store import Store, open_store, using
 from confroute.types import JSON, Generation, Request, Tier
 
 _log = logging.getLogger("confroute")
@@ -99,7 +99,7 @@ class Audited(Wrapper):
 
     def reset(self) -> None:
         """Start a new test, once the edge has been repaired or the policy fitted again."""
-        self._change(lambda state: self.test.begin())
+        open_store(self.store).remove(self._key)
 
     def flow(self, request: Request) -> AskGenerator[Routed]:
         """Route one request; see `confroute.flow.Policy`."""
@@ -178,6 +178,9 @@ class Audited(Wrapper):
         """Change the test's state in the store; return the states before and after."""
 
         def on_records(records: list[dict[str, Any] | None]) -> tuple[list[dict[str, Any]], Any]:
+            if records[0] is not None:
+                with using(self._key):
+                    self.test.check(records[0])
             before = records[0] or self.test.begin()
             after = change(before)
             return [after], (before, after)
