@@ -28,6 +28,7 @@ from confroute.cli import (
     reset,
     signals,
 )
+from confroute.cli.terminal import Parser, plain_log, say
 from confroute.errors import ConfrouteError
 
 COMMANDS = (
@@ -58,17 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     try:
         args = parser.parse_args(argv)
-        with _sigterm_as_exit():
+        with _sigterm_as_exit(), plain_log():
             code: int = args.run(args)
     except BrokenPipeError:
         # The interpreter flushes standard output once more at exit, and would complain there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
     except (ConfrouteError, OSError) as error:
-        print(f"confroute: {error}", file=sys.stderr)
+        say(f"confroute: {error}", err=True)
         return FAILED
     except KeyboardInterrupt:
-        print("confroute: interrupted", file=sys.stderr)
+        say("confroute: interrupted", err=True)
         return INTERRUPTED
     except SystemExit as stop:
         # Raised by argparse and by the handler of SIGTERM.
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="confroute",
         description="Route LLM calls between an edge and a cloud model by measured uncertainty.",
         epilog="`confroute COMMAND --help` says more. Begin with doctor (your own two models) or demo (local ones); "
@@ -95,7 +96,7 @@ class _Version(argparse.Action):
         # Reading the metadata takes longer than everything else here.
         from importlib.metadata import version
 
-        print(f"confroute {version('confroute')}")
+        say(f"confroute {version('confroute')}")
         parser.exit()
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 from urllib.parse import quote
 
+from confroute.cli import terminal
 from confroute.cli.options import add_dtype, add_model, add_price, count, model_of, price_of, resolve_model
+from confroute.cli.terminal import say
 from confroute.errors import PolicyError
 from confroute.models.resolution import NAMES
 from confroute.signals.answers import Kind
@@ -163,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
                 file.put(row)
                 errors += errors_of(row)[:1]
     again = f": `--retry-errors` does them again. The first: {errors[0]}" if errors else ""
-    print(
+    say(
         f"{args.out}: {counted(len(todo), 'row')} recorded, {len(done)} there before, {len(errors)} with an error{again}"
     )
     return 1 if todo and len(errors) == len(todo) else 0
@@ -271,11 +272,10 @@ class _StateFolder:
 
 def _with_progress(rows: Iterable[Row], total: int) -> Iterator[Row]:
     """Pass rows on and show a progress bar on standard error."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("recording"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(file=sys.stderr)
+    console = terminal.console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("recording", total=total)
         for row in rows:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from confroute.cli.terminal import say
 from confroute.errors import LogError, PolicyError
 from confroute.views.html import counted
 
@@ -70,9 +70,9 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         msg = f"the page cannot be written to {out}: {error}; give --out a file in a folder that exists"
         raise LogError(msg) from error
-    print(out)
+    say(out)
     skipped = (
         f"; skipped {counted(len(torn), 'line')} cut off in the middle: {', '.join(torn)}" if torn else ""
     )
-    print(f"{counted(len(entries), 'call')}{skipped}", file=sys.stderr)
+    say(f"{counted(len(entries), 'call')}{skipped}", err=True)
     return 0

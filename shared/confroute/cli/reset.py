@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from confroute.cli.terminal import say
 from confroute.errors import PolicyError
 
 
@@ -47,5 +48,5 @@ def run(args: argparse.Namespace) -> int:
     for key in args.keys:
         removed = store.remove(key)
         missing += not removed
-        print(f"{key}: {'removed' if removed else 'there is no such record'}")
+        say(f"{key}: {'removed' if removed else 'there is no such record'}")
     return 1 if missing else 0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from confroute.cli.options import add_price, price_of
+from confroute.cli.terminal import say
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def rows_of(path: Path, dataset: str | None) -> Iterator[Row]:
     from confroute.recording import read_rows
 
     def torn(at: int) -> None:
-        print(f"{path}, line {at} is cut off in the middle: left out", file=sys.stderr)
+        say(f"{path}, line {at} is cut off in the middle: left out", err=True)
 
     others: set[str] = set()
     matched = False
