@@ -1,32 +1,58 @@
 """Every file that anybody may have written is read, or refused by an error that names file, line and field."""
 
+import contextlib
+import copy
+import functools
 import gzip
 import json
 import math
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from confroute import Cascade, KeepPrivate, TokenLogprob
-from confroute.budget import Budget, Paced
+from confroute import Cascade, KeepPrivate, Message, Request, TokenLogprob
+from confroute.budget import Budget, Pace, Paced
 from confroute.cli.judge import _gold
 from confroute.decision import Decision, Measurement, Step
-from confroute.errors import ConfrouteError, FormatError
+from confroute.drift import Audited, DriftTest
+from confroute.errors import (
+    ConfrouteError,
+    FormatError,
+    LogError,
+    MissingExtraError,
+    ModelError,
+    PolicyError,
+    StateError,
+    TierError,
+)
+from confroute.executor import run
 from confroute.heads import WordRidge, load_head, save_head
 from confroute.judge.agreement import read_items
 from confroute.labels.rows import Label, read_labels
+from confroute.learning import LearnOnline
 from confroute.models.embed import check_modules
 from confroute.observe.log import read_log
 from confroute.policy import load_policy
-from confroute.policy.files import to_json
+from confroute.policy.files import from_json, to_json
 from confroute.prices import Price
 from confroute.reading import DEPTH, dotted, fits, json_lines, line_of, read_json
-from confroute.recording import Row, Side, read_rows
+from confroute.recording import RecordError, Row, Side, read_rows, with_signals
+from confroute.recording.grade import graded
 from confroute.recording.prompts import read_prompts
+from confroute.signals.answers import Kind, final_answer, final_span, options_in
+from confroute.signals.fields import field_logprobs
 from confroute.signals.probe import ProbeWeights
+from confroute.signals.tokens import answer_spans
+from confroute.state import MemoryStore
+from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 from confroute.types import Usage
+from confroute.views.report import log_page
 
 POLICY = Paced(
     policy=Cascade.of(TokenLogprob(), 0.3, rules=(KeepPrivate(patterns=("secret",)),)),
@@ -116,6 +142,17 @@ def weights(tmp_path_factory):
     ProbeWeights(layers=(0,), mean=one, scale=one, weights=one, bias=0.1, target="wrong").save(
         folder / "probe.safetensors"
     )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fuzz_folder(weights, tmp_path_factory):
+    """A folder in which files are changed and put back."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    for made in weights.iterdir():
+        (folder / made.name).write_bytes(made.read_bytes())
+    (folder / "p").mkdir()
+    (folder / "p" / "config.json").write_text('{"pooling_mode": "mean"}')
     return folder
 
 
@@ -351,3 +388,316 @@ def test_types_are_those_of_the_annotations():
     ]
     assert all(fits(*one) for one in good)
     assert not any(fits(*one) for one in bad)
+
+
+# What mutations put in the place of a value, besides other values of the same file.
+ODD = [
+    *(None, True, False, 0, -1, 1, 2**63, -(10**30), 10**309, 0.5, -0.0, 1e308, -1e-320),
+    *(math.nan, math.inf, -math.inf, "", "x", "edge", "-1", "1e999", "\ud800", "\x00\x1b[2J", "2026-01-01"),
+    *([], {}, [[]], [None], ["", 1], {"": {}}, {"class": "Cascade"}, {"class": ["Gate"]}, {"float": "inf"}),
+    *({"float": "x"}, {"function": "disagreement"}, {"class": "Price", "input_usd": math.nan}),
+    functools.reduce(lambda inner, _: [inner], range(150), 0),
+    functools.reduce(lambda inner, _: {"a": inner}, range(60), 0),
+]
+PIECES = [
+    b'"',
+    b"[",
+    b"]",
+    b"{",
+    b"}",
+    b",",
+    b":",
+    b"NaN",
+    b"1e999",
+    b"-",
+    b"\\",
+    b"\\ud800",
+    b"\n",
+    b"\r",
+    b"\0",
+    b"\xff",
+]
+PIECES += [
+    b"9" * 400,
+    b"[" * 1000,
+    b'{"a":' * 200,
+    b'"id":1,',
+    b"\xef\xbb\xbf",
+    b"\x1f\x8b",
+    b"null",
+    b"true",
+    b"1.0",
+    b"0e0",
+]
+VALUES = st.recursive(
+    st.sampled_from(ODD) | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def places_in(value, place=()):
+    """Every place in a JSON value."""
+    yield place
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for step, one in inner:
+        yield from places_in(one, (*place, step))
+
+
+def at(value, place):
+    """What stands at a place."""
+    return functools.reduce(lambda inner, step: inner[step], place, value)
+
+
+def with_other_bytes(draw, text):
+    """A file of which bytes were lost, added or changed."""
+    content = bytearray(text.encode())
+    for _ in range(draw(st.integers(1, 4))):
+        begin = draw(st.integers(0, len(content)))
+        end = min(len(content), begin + draw(st.integers(0, 20)))
+        content[begin:end] = draw(st.sampled_from(PIECES) | st.binary(max_size=6))
+    return bytes(content)
+
+
+def with_other_values(draw, text):
+    """A file of which values were changed, moved or taken away, and keys renamed or written twice."""
+    data = json.loads(text)
+    for _ in range(draw(st.integers(1, 3))):
+        places = [*places_in(data)][1:]
+        if not places:
+            break
+        *way, step = draw(st.sampled_from(places))
+        around = at(data, way)
+        kind = draw(st.sampled_from(["change", "change", "move", "take", "rename"]))
+        if kind == "take":
+            del around[step]
+        elif kind == "move":
+            around[step] = copy.deepcopy(at(data, draw(st.sampled_from(places))))
+        elif kind == "rename" and isinstance(around, dict):
+            around[draw(st.sampled_from(["class", "", "v", "id", "x"]))] = around.pop(step)
+        else:
+            # A copy: the next change may be inside.
+            around[step] = copy.deepcopy(draw(VALUES))
+    return json.dumps(data) + "\n"
+
+
+def mutated(draw, text):
+    """A file as nobody would write it, or only somebody who means harm."""
+    kind = draw(st.sampled_from(["bytes", "values", "values", "anything"]))
+    if kind == "anything":
+        return draw(st.binary(max_size=200) | VALUES.map(json.dumps).map(lambda one: one.encode() + b"\n"))
+    return with_other_bytes(draw, text) if kind == "bytes" else with_other_values(draw, text).encode()
+
+
+def used_policy(policy):
+    """Show it, and write and read it again."""
+    assert repr(policy)
+    assert to_json(from_json(to_json(policy))) == to_json(policy)
+
+
+def used_entries(entries):
+    """Show each, and write them as the log does; the report draws them all."""
+    for entry in entries:
+        json.dumps(entry.decision.to_dict(), allow_nan=False)
+        assert entry.decision._repr_html_()
+    assert log_page(entries)
+
+
+def used_rows(rows):
+    """Write each again, and give it to signals as `confroute signals` does."""
+    for row in rows:
+        json.dumps(row.to_dict(), allow_nan=False)
+        assert (row.context is None) == (row.extra.get("context") is None)
+        assert isinstance(row.question, str)
+        with_signals(row)
+
+
+USES = {"policy": used_policy, "log": used_entries, "run": used_rows, "prompts": used_rows}
+ERRORS = {
+    **dict.fromkeys(("run", "prompts", "labels", "pairs"), RecordError),
+    **dict.fromkeys(("policy", "gold", "head", "probe"), (PolicyError, MissingExtraError)),
+    "log": LogError,
+    "modules": ModelError,
+}
+SEEDS = [
+    to_json(POLICY),
+    *(one.read_text() for one in sorted(Path(__file__).parent.glob("policy/files/*.json"))),
+]
+
+
+def fuzzed(kind, folder, data):
+    """Read a file that was changed: it is refused by its documented error, or what was read can be used."""
+    seeds = SEEDS if kind == "policy" else [READERS[kind].text or (folder / READERS[kind].name).read_text()]
+    path = folder / READERS[kind].name
+    before = path.read_bytes() if path.exists() else None
+    path.write_bytes(mutated(data.draw, data.draw(st.sampled_from(seeds))))
+    try:
+        read = READERS[kind].read(path)
+    except ERRORS[kind]:
+        return
+    finally:
+        if before is not None:
+            path.write_bytes(before)
+    USES.get(kind, repr)(read)
+
+
+def fuzzed_record(data):
+    """Call through a store that holds a changed record: a kept draft comes back, whatever stands there."""
+    key, policy = data.draw(st.sampled_from([*RECORDED.items()]))
+    store = MemoryStore()
+    # Escalated calls are labelled at once, kept ones in another thread: those are not drawn.
+    always, never = policy(store, 1.0), policy(store, 1e-12)
+    routed(always, logprob=-2.0)
+    text = mutated(data.draw, store._records[key])
+    store._records[key] = text.decode("utf-8", "surrogateescape")
+    assert routed(never).decision.route == "edge"
+    with contextlib.suppress(StateError, TierError):
+        routed(always, logprob=-2.0)
+    assert store.remove(key)
+    assert routed(always, logprob=-2.0).decision.route == "cloud"
+
+
+def routed(policy, logprob=-0.01):
+    """One call."""
+    models = {"edge": ScriptedModel([Reply(text="4", logprob=logprob)]), "cloud": ScriptedModel(["four"])}
+    request = Request(messages=(Message(role="user", text="2 + 2?"),))
+    return run(policy, request, ScriptedCalls(models=models).call(request), {})
+
+
+PLAIN = Cascade.of(TokenLogprob(), 0.3)
+RECORDED = {
+    "budget/cloud": lambda store, _: Paced(
+        policy=PLAIN,
+        budgets=(Budget(limit=10, unit="calls", pace=Pace(signal="token_logprob", ladder=(0.1, 0.5))),),
+        store=store,
+    ),
+    "learn/edge/token_logprob": lambda store, share: LearnOnline(policy=PLAIN, share=share, store=store),
+    "learn/edge/token_logprob/rows": lambda store, share: LearnOnline(policy=PLAIN, share=share, store=store),
+    "audit/edge": lambda store, share: Audited(
+        policy=PLAIN, test=DriftTest(level=0.05), share=share, store=store
+    ),
+}
+
+WORDS = [
+    *(
+        "The answer is ",
+        "\\boxed{",
+        "}",
+        "####",
+        "<think>",
+        "</think>",
+        "42",
+        "1,234.5",
+        "1 234,5",
+        "½",
+        "3/4",
+        "10^",
+        "e9",
+    ),
+    *(
+        "-",
+        "\u2212",
+        "$",
+        "%",
+        " km",
+        "A.",
+        "(B)",
+        "\n",
+        "\\frac{1}{",
+        "\\text{",
+        "2026-01-02",
+        "3/4/2026",
+        "12:30",
+        "zwölf",
+        "三百",
+    ),
+    *(
+        "twenty-one",
+        "million",
+        "between 3 and ",
+        "not ",
+        "²",
+        "٣",
+        "\u200b",
+        "\ud800",
+        "\x00",
+        "9" * 400,
+        "{" * 50,
+        '{"a": ',
+    ),
+]
+TEXTS = st.lists(st.sampled_from(WORDS) | st.text(max_size=6), max_size=12).map("".join) | st.text(
+    max_size=60
+)
+
+
+def fuzzed_answer(text, question, reference):
+    """Read an answer in every way: nothing is raised, and a span lies in its text."""
+    assert set(options_in(question)) <= {*"ABCDEFGHIJ"}
+    for kind in get_args(Kind):
+        assert isinstance(final_answer(text, question, kind=kind), str | None)
+        span = final_span(text, question, kind=kind)
+        assert span is None or 0 <= span[0] <= span[1] <= len(text)
+        assert all(0 <= low <= high <= len(text) for low, high in answer_spans(text, question, kind=kind))
+    assert graded(None, text, question, reference) in (None, 0.0, 1.0)
+    tokens = text.split(" ")
+    assert isinstance(field_logprobs(tokens, (-0.1,) * len(tokens), text), dict)
+
+
+FAST, LONG = 40, int(os.environ.get("CONFROUTE_FUZZ", "2000"))
+LOUD = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
+
+
+def examples(count):
+    """So many, without a limit of time for each."""
+    return settings(max_examples=count, suppress_health_check=LOUD, print_blob=True)
+
+
+@EACH
+@examples(FAST)
+@given(data=st.data())
+def test_no_file_raises_what_is_not_documented(kind, data, fuzz_folder):
+    """A few changes of each kind of file; `make test-slow` makes many."""
+    fuzzed(kind, fuzz_folder, data)
+
+
+@examples(FAST)
+@given(data=st.data())
+def test_no_record_costs_a_kept_draft(data):
+    """A few changes of each kind of record."""
+    fuzzed_record(data)
+
+
+@examples(FAST)
+@given(text=TEXTS, question=TEXTS, reference=TEXTS | VALUES)
+def test_no_answer_is_an_error(text, question, reference):
+    """Models write anything."""
+    fuzzed_answer(text, question, reference)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@EACH
+@examples(LONG)
+@given(data=st.data())
+def test_no_file_raises_what_is_not_documented_for_long(kind, data, fuzz_folder):
+    """Many changes of each kind of file: CONFROUTE_FUZZ says how many."""
+    fuzzed(kind, fuzz_folder, data)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@examples(LONG)
+@given(data=st.data())
+def test_no_record_costs_a_kept_draft_for_long(data):
+    """Many changes of each kind of record."""
+    fuzzed_record(data)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@examples(LONG)
+@given(text=TEXTS, question=TEXTS, reference=TEXTS | VALUES)
+def test_no_answer_is_an_error_for_long(text, question, reference):
+    """Many answers."""
+    fuzzed_answer(text, question, reference)

@@ -14,6 +14,7 @@ does ("It is 7!"); any other makes a factorial, which is not read.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -172,6 +173,9 @@ def written(value: Fraction | float) -> str:
     >>> written(Fraction(5, 4)), written(Fraction(-1, 3)), written(1250.0), written(0.1)
     ('1.25', '-1/3', '1250', '0.1')
     """
+    if isinstance(value, float) and not math.isfinite(value):
+        # It equals no number that an answer holds.
+        return str(value)
     exact = Fraction(repr(value)) if isinstance(value, float) else Fraction(value)
     rest, places = exact.denominator, 0
     for prime in (2, 5):
