@@ -102,7 +102,8 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
     members : mapping of str to model
         Further models that an `Ensemble` in the policy asks by these names; none of their answers is ever returned.
     keep_logprobs : bool
-        Leave the draft's log-probabilities on the answer.
+        Leave the log-probabilities on the answer, and ask the cloud for them as well. An edge that is itself a router does so
+        of its own accord.
     cloud_tools : tuple of str
         Tools whose calls are never taken from the edge.
     model : str
@@ -221,6 +222,9 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
             return TierModel(name, model)
         try:
             return TierModel(name, self._shape.applied(name, model), shaped=True)
+        except PolicyError:
+            # It may well do it, in a way that this router cannot judge.
+            raise
         except (NotImplementedError, AttributeError, ValueError) as error:
             # An edge that cannot do it is passed over; a cloud that cannot leaves nobody to answer.
             if name == "cloud":
