@@ -34,6 +34,7 @@ DAMAGED = {
     "400 digits": '{"window": ' + "1" * 400 + "}",
     "a key twice": '{"window": 1, "window": 2}',
     "part of it": '{"window": 0, "audits": 0, "labels": 0}',
+    "all but one": '{"audits": 0, "lost": 0.0, "wealth": [0, 0, 0, 0, 0, 0], "window": 0, "labels": 0, "threshold": null}',
     "another version": '{"_v": 7}',
     "true for a version": '{"_v": true}',
     "other types": '{"window": "0", "audits": "0", "labels": "0"}',

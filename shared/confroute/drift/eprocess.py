@@ -74,7 +74,8 @@ class DriftTest:
         number(state.get("lost"), "lost", low=0)
         if len(numbers(state.get("wealth"), "wealth")) != len(_BETS):
             raise refused("wealth", state.get("wealth"), f"{len(_BETS)} numbers")
-        if state.get("alarm_at") is not None:
+        # None stands there before an alarm, and nothing is no None.
+        if state.get("alarm_at", 0) is not None:
             whole(state.get("alarm_at"), "alarm_at", low=1)
 
     def update(self, state: dict[str, Any], loss: float) -> dict[str, Any]:
