@@ -239,8 +239,8 @@ def _within(text: str, begin: int, end: int) -> list[Quantity]:
     # The mark itself is kept before the first number: it is what stands there.
     start = max(0, begin - 1)
     found = quantities(text[start : end + _NEAR], around=text)
-    moved = (replace(one, start=one.start + start, end=one.end + start) for one in found)
-    return [one for one in moved if begin <= one.start < end]
+    within = [one for one in found if begin <= one.start + start < end]
+    return [replace(one, start=one.start + start, end=one.end + start) for one in within] if start else within
 
 
 def number_span(text: str) -> tuple[int, int] | None:
