@@ -61,11 +61,11 @@ _AND_A_HALF = re.compile(r"\s+and\s+(?:a|one)\s+half\b")
 _VULGAR = re.compile(r"\s?([¼-¾⅐-⅞])")
 _LATEX_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))", re.ASCII)
 _CLOSES_MATHS = re.compile(r"[^$\n]*[^\s$\\]\$(?!\d)")
-_SIGN = re.compile(r"(?:[-+\u2212\u2013]|\b(?:minus|negative)\s)$", re.IGNORECASE)
+_SIGN = re.compile(r"(?:[-+\u2212\u2013]|\b(?:minus|negative)\s)\Z", re.IGNORECASE)
 # Looked for first: it is cheap, and most numbers have none.
 _MAY_SIGN = ("-", "+", "\u2212", "\u2013", "minus", "negative")
 _FACTORIAL = re.compile(r"!+(?=[.,;:)}\]$\\\d]|\s?[-+/×÷·^=\\]|\s?\*\s?[\w(\\]|[^\S\n]+[a-z])")
-_NAME = re.compile(r"([^\W\d]|\\)[-\u2013]?$|[^\W\d]\.$")
+_NAME = re.compile(r"([^\W\d]|\\)[-\u2013]?\Z|[^\W\d]\.\Z")
 _WORD_BEHIND = re.compile(r"[^\W_]+")
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
 _MONTH = (
@@ -130,13 +130,26 @@ _MEMBERS = re.compile(r"[)\]}$\\]*\s*[,;&]\s*[(\[{$€£\\]*")
 _ASSIGNED = re.compile(r"[)\]}$\\]*\s*(?:[,;]|,?\s+and\b|[,;]\s+and\b)\s*[($\\]*[^\W\d_][^\W_]?\s*=\s*[$€£]?")
 _NEXT_LINE = re.compile(r"[^\S\n]*\n\s*")
 _ENDS_LIST = re.compile(r"[)\]}$\\.*\s]*(?:$|\n)")
+# Amounts of several things: "4 apples, 6 pears", "$30 for shirts and $20 for hats".
+_THING = r"\s+(?:for\s+|of\s+)?(?:the\s+)?[^\W\d_]{2,}"
+_NEXT_THING = re.compile(rf"{_THING}\s*(?:[,;]|(?P<joined>,?\s+and\b|&|\n))\s*[$€£]?", re.IGNORECASE)
+_LAST_THING = re.compile(
+    rf"{_THING}(?:\s+(?:in total|in all|altogether|each))?[)\]}}*$]*\s*(?:[.!;](?!\w)|$|\n)", re.IGNORECASE
+)
+_BEGINS_CLAUSE = re.compile(
+    r"\b(?:in|after|for|with|at|on|by|if|of|from|since|when|as|every|per|within|during)\s+(?:\w+\s+){0,2}[$€£]?$",
+    re.IGNORECASE,
+)
 _REMAINDER = re.compile(r",?\s+(?:R|r|(?:with\s+)?(?:an?\s+)?remainder(?:\s+of)?)\s+")
 _OUT_OF = re.compile(r"\s+out\s+of\s+(?:a\s+total\s+of\s+)?")
 _JOINED = re.compile(r",?\s*(?:and\s+)?")
 _SENTENCES = re.compile(
-    r"(?<=[.!?。？])(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<![ie]\.[eg]\.)\s+|\n+"
+    r"(?<=[.!?。？])(?<!\bvs\.)(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<![ie]\.[eg]\.)\s+|\n+"
 )
 _AND = re.compile(r"\s+and\s+[$€£]?")
+_COMMANDS = re.compile(
+    r"\W*(?:please\s+)?(?:calculate|compute|evaluate|find|determine|solve)\b", re.IGNORECASE
+)
 _BETWEEN = re.compile(r"\bbetween\s+[$€£]?$", re.IGNORECASE)
 
 
@@ -377,7 +390,7 @@ def _opens_maths(before: str, text: str, start: int) -> bool:
 
 def _names(before: str) -> bool:
     """Whether what stands before digits makes them a part of a name."""
-    glued = _NAME.search(before[-3:])
+    glued = _NAME.search(before[-2:])
     if glued is None:
         return False
     # Chinese, Japanese and Korean set no space between a word and a number.
@@ -575,16 +588,38 @@ def result_at(found: Sequence[Quantity], at: int, text: str) -> Quantity:
 
 def listed_after(found: Sequence[Quantity], at: int, text: str) -> bool:
     """Whether the number at a place begins a list of numbers: alone it would be a part of the answer."""
-    gap = text[found[at].end : found[at + 1].start] if at + 1 < len(found) else ""
-    return bool(_LIST.fullmatch(gap) or _ASSIGNED.fullmatch(gap))
+    if at + 1 == len(found):
+        return False
+    one, other = found[at : at + 2]
+    gap = text[one.end : other.start]
+    if _OR.fullmatch(gap) and _same_amount(one, other):
+        return False
+    return bool(_LIST.fullmatch(gap) or _ASSIGNED.fullmatch(gap)) or _ends_things(one, other, text)
 
 
 def last_result(found: Sequence[Quantity], text: str) -> Quantity:
     """The last number, where it stands alone; one that cannot be read where it ends an expression or a list."""
     one = found[-1]
-    if len(found) > 1 and (_binds(text[found[-2].end : one.start]) or _ends_list(found[-2], one, text)):
+    if len(found) == 1:
+        return one
+    left, gap = found[-2], text[found[-2].end : one.start]
+    if _OR.fullmatch(gap) and _same_amount(left, one):
+        return one
+    if _binds(gap) or _ends_list(left, one, text) or _ends_things(left, one, text):
         return Quantity(start=one.start, end=one.end)
     return one
+
+
+def _same_amount(one: Quantity, other: Quantity) -> bool:
+    """Whether two numbers are one amount in two notations: "50%" and "1/2", "90 minutes" and "1.5 hours"."""
+    amounts = {
+        (
+            None if unit is None or unit.dimension == PERCENT else unit.dimension,
+            value if unit is None or value is None else value * unit.factor,
+        )
+        for unit, value in ((one.unit, one.value), (other.unit, other.value))
+    }
+    return one.value is not None and len(amounts) == 1
 
 
 def _binds(gap: str) -> bool:
@@ -602,6 +637,14 @@ def _ends_list(left: Quantity, last: Quantity, text: str) -> bool:
             and not text[text.rfind("\n", 0, left.start) + 1 : left.start].strip()
         )
     return bool(_MEMBERS.fullmatch(gap))
+
+
+def _ends_things(left: Quantity, last: Quantity, text: str) -> bool:
+    """Whether two numbers end a list of amounts of several things; "In 3 days, 5 people came" is none."""
+    gap = _NEXT_THING.fullmatch(text, left.end, last.start)
+    if gap is None or not _LAST_THING.match(text, last.end):
+        return False
+    return bool(gap["joined"]) or not _BEGINS_CLAUSE.search(text[max(0, left.start - _NEAR) : left.start])
 
 
 def units_of(question: str) -> dict[str, Unit]:
@@ -631,9 +674,10 @@ def units_of(question: str) -> dict[str, Unit]:
 
 
 def asking_sentence(question: str) -> str:
-    """The last sentence with a question mark, else the last one: what stands before it may be context."""
+    """The last sentence with a question mark, else the last that asks to calculate, else the last: others may be context."""
     sentences = [one for one in _SENTENCES.split(question) if one.strip()]
-    asking = [one for one in sentences if "?" in one or "\uff1f" in one] or sentences
+    asking = [one for one in sentences if "?" in one or "\uff1f" in one]
+    asking = asking or [one for one in sentences if _COMMANDS.match(one)] or sentences
     return asking[-1] if asking else ""
 
 
