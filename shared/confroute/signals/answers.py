@@ -207,7 +207,8 @@ def number_in(text: str, question: str = "") -> str | None:
     Returns
     -------
     str or None
-        None where there is no number, or none that can be read whole: a part of a number never stands for it.
+        None where there is no number, or none that can be read whole: a part of a number never stands for it. None, too,
+        where the text says that it cannot answer, unless a number is marked.
 
     Examples
     --------
