@@ -36,12 +36,13 @@ from confroute.flow import Policy
 from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelFacts
-from confroute.hosts.options import TIERS, CallOptions, read_options, refuse_several, split_options
+from confroute.hosts.options import CallOptions, read_options, refuse_several, split_options
 from confroute.hosts.requests import advertised_window, check_policy, request_of, with_one_retry_layer
 from confroute.models.resilience import Limits
 from confroute.observe.trace import is_nested
 from confroute.policy import Cascade
 from confroute.text_extraction import texts_in
+from confroute.types import TIERS
 from llamaindex_confroute import compat
 from llamaindex_confroute.context import (
     NO_PARTS,

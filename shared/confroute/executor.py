@@ -49,9 +49,9 @@ from confroute.errors import PrivacyError, SignalUnavailableError
 from confroute.flow import Policy, Return, adrive, adrive_stream, drive, drive_stream
 from confroute.models.prompt_cache import prompt_caching
 from confroute.models.resilience import Attempted, Limits, aattempt, attempt
-from confroute.observe.trace import CallId, nested_in, publish
+from confroute.observe.trace import CallId, is_nested_in_private, nested_in, publish
 from confroute.streaming import ChunkLogprobs, astream_answer, replay, stream_answer
-from confroute.types import Generation, Request, Usage, total_usage, with_sound_usage
+from confroute.types import TIERS, Generation, Request, Usage, total_usage, with_sound_usage
 
 _log = logging.getLogger("confroute")
 C = TypeVar("C")
@@ -78,7 +78,7 @@ def finish(decision: Decision, call: CallId) -> Decision:
 
     Returns it with the id of its call.
     """
-    decision = replace(decision, run_id=str(call.run_id))
+    decision = replace(decision, run_id=str(call.run_id), private=decision.private or is_nested_in_private())
     if decision.stage in {"fallback", "failed"}:
         _log.warning("%s", decision.reason)
     if decision.threshold_source == UNCALIBRATED:
@@ -146,6 +146,11 @@ class _Seal:
         """
         if self.bound_to is not None and getattr(ask, "embed", None) is not None:
             raise PrivacyError(tier="the given embedding function", bound_to=self.bound_to)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the call may not leave one tier."""
+        return self.bound_to is not None
 
     def keep_s(self, tier: str) -> float:
         """Seconds of a deadline that an ask of a tier, other than for the last answer, leaves to the tiers after it."""
@@ -218,7 +223,7 @@ class Executor(_Seal):
         plain = _draft(ask) if isinstance(ask, Tentative) else ask
         keep_s = 0.0 if isinstance(ask, Final) else self.keep_s(ask.tier)
         limits = self.limits.get(ask.tier, _ONE_CALL)
-        bill = _Bill(plain)
+        bill = _Bill(plain, private=self.is_private)
         try:
             done = attempt(limits, ask.tier, functools.partial(bill.call, self.call), keep_s=keep_s)
         except Exception as error:
@@ -279,7 +284,7 @@ class AsyncExecutor(_Seal):
         plain = _draft(ask) if isinstance(ask, Tentative) else ask
         keep_s = 0.0 if isinstance(ask, Final) else self.keep_s(ask.tier)
         limits = self.limits.get(ask.tier, _ONE_CALL)
-        bill = _Bill(plain)
+        bill = _Bill(plain, private=self.is_private)
         try:
             done = await aattempt(limits, ask.tier, functools.partial(bill.acall, self.call), keep_s=keep_s)
         except Exception as error:
@@ -303,9 +308,10 @@ class _Bill:
     `inner` holds the decisions of routers inside the calls.
     """
 
-    __slots__ = ("_ask", "inner", "lost")
+    __slots__ = ("_ask", "_private", "inner", "lost")
 
-    def __init__(self, ask: ModelAsk) -> None:
+    def __init__(self, ask: ModelAsk, *, private: bool) -> None:
+        self._private = private
         self._ask = replace(ask, arrived={}) if isinstance(ask, Sample) and ask.n > 1 else ask
         self.lost: Usage | None = None
         self.inner: list[Decision] = []
@@ -314,7 +320,7 @@ class _Bill:
         """Make one attempt."""
         inner: list[Decision] = []
         try:
-            with nested_in(inner):
+            with nested_in(inner, private=self._private):
                 return self._keep(call(self._ask), inner)
         except Exception as error:
             self._lose(total_of(inner) or noted_usage(error))
@@ -326,7 +332,7 @@ class _Bill:
         """Async form of `call`."""
         inner: list[Decision] = []
         try:
-            with nested_in(inner):
+            with nested_in(inner, private=self._private):
                 return self._keep(await call(self._ask), inner)
         except Exception as error:
             self._lose(total_of(inner) or noted_usage(error))
@@ -385,6 +391,14 @@ async def _cancel(begun: asyncio.Task[Evidence] | None) -> Evidence:
     return begun.result()
 
 
+def _sealed(policy: Policy, request: Request) -> tuple[Request, str | None]:
+    """The request of a call inside another router's, and the tier that it is bound to where that one is private."""
+    if not is_nested_in_private():
+        return request, None
+    first: str = getattr(policy, "tiers", TIERS)[0]
+    return replace(request, route=first), first
+
+
 def run(
     policy: Policy,
     request: Request,
@@ -407,10 +421,12 @@ def run(
         What the decision is tied to its call by.
     """
     call_id = call_id or CallId()
+    request, bound_to = _sealed(policy, request)
     # A local edge reads the prompt once for draft, samples, dropout and hidden states. A stream's chunks leave this context
     # in between, so streams do without.
     with prompt_caching():
-        routed = drive(policy.flow(request), Executor(call=call, limits=limits, id=call_id))
+        executor = Executor(call=call, limits=limits, bound_to=bound_to, id=call_id)
+        routed = drive(policy.flow(request), executor)
     return _finished(routed, call_id)
 
 
@@ -424,8 +440,10 @@ async def arun(
 ) -> Routed:
     """Async form of `run`."""
     call_id = call_id or CallId()
+    request, bound_to = _sealed(policy, request)
     with prompt_caching():
-        async with aclosing(AsyncExecutor(call=call, limits=limits, id=call_id)) as executor:
+        made = AsyncExecutor(call=call, limits=limits, bound_to=bound_to, id=call_id)
+        async with aclosing(made) as executor:
             routed = await adrive(policy.flow(request), executor)
     return _finished(routed, call_id)
 
@@ -454,7 +472,8 @@ def run_stream(
         no draft is streamed, and `stream` gets no `Tentative`.
     """
     call_id = call_id or CallId()
-    executor = Executor(call=call, limits=limits, id=call_id)
+    request, bound_to = _sealed(policy, request)
+    executor = Executor(call=call, limits=limits, bound_to=bound_to, id=call_id)
 
     def chunks(ask: StreamAsk) -> Generator[C | Evidence, None, None]:
         if (scores is None and isinstance(ask, Tentative)) or ask in executor.begun:
@@ -465,7 +484,9 @@ def run_stream(
         start = time.perf_counter()
         try:
             keep_s = 0.0 if isinstance(ask, Final) else executor.keep_s(ask.tier)
-            yield from stream_answer(ask, stream, limit, scores, tier, keep_s=keep_s)
+            yield from stream_answer(
+                ask, stream, limit, scores, tier, keep_s=keep_s, private=executor.is_private
+            )
         except Exception as error:
             note_latency(error, start)
             raise
@@ -490,7 +511,8 @@ async def arun_stream(
 ) -> AsyncGenerator[C | Routed, None]:
     """Async form of `run_stream`."""
     call_id = call_id or CallId()
-    executor = AsyncExecutor(call=call, limits=limits, id=call_id)
+    request, bound_to = _sealed(policy, request)
+    executor = AsyncExecutor(call=call, limits=limits, bound_to=bound_to, id=call_id)
 
     async def chunks(ask: StreamAsk) -> AsyncGenerator[C | Evidence, None]:
         if (scores is None and isinstance(ask, Tentative)) or ask in executor.begun:
@@ -501,7 +523,9 @@ async def arun_stream(
         start = time.perf_counter()
         try:
             keep_s = 0.0 if isinstance(ask, Final) else executor.keep_s(ask.tier)
-            answer = astream_answer(ask, stream, limit, scores, tier, keep_s=keep_s)
+            answer = astream_answer(
+                ask, stream, limit, scores, tier, keep_s=keep_s, private=executor.is_private
+            )
             async with aclosing(answer) as items:
                 async for item in items:
                     yield item

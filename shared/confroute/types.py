@@ -24,6 +24,8 @@ UNFINISHED: Mapping[Finish, str] = MappingProxyType(
         "error": "ends in an error of its provider",
     }
 )
+# Of a router between two models.
+TIERS = ("edge", "cloud")
 Alternatives: TypeAlias = "tuple[tuple[str, float], ...]"
 
 

@@ -20,7 +20,7 @@ from confroute.flow import Policy
 from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelFacts
-from confroute.hosts.options import TIERS, read_documents, read_options
+from confroute.hosts.options import read_documents, read_options
 from confroute.hosts.requests import check_policy, request_of, with_one_retry_layer
 from confroute.hosts.text_host import TextHost, facts_of
 from confroute.models.provider_answers import is_role, role_of
@@ -28,7 +28,7 @@ from confroute.models.resilience import Limits
 from confroute.models.resolution import resolve
 from confroute.models.text_model import Piece, TextModel, piece_logprobs
 from confroute.policy import Cascade
-from confroute.types import Context, Message, Request
+from confroute.types import TIERS, Context, Message, Request
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -45,6 +45,18 @@ class Rule(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class PrivateOnly:
+    """The rulings of a rule that keep a call private, without its others: those hold in whatever policy stands inside."""
+
+    rule: Rule
+
+    def __call__(self, request: Request) -> Ruling | None:
+        """Return the ruling if it is a private one."""
+        ruling = self.rule(request)
+        return ruling if ruling is not None and ruling.private else None
+
+
 def _check(*tuples: tuple[str, ...], patterns: tuple[str, ...], detect: Detect | None) -> None:
     """Refuse what could never match."""
     if not any((patterns, *tuples)) and detect is None:
