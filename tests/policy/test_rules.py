@@ -11,7 +11,7 @@ from confroute import (
     SendTo,
     TokenLogprob,
 )
-from confroute.errors import MissingExtraError, PolicyError
+from confroute.errors import MissingExtraError, PolicyError, RequestError
 from confroute.executor import run
 from confroute.policy import Presidio, presidio
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
@@ -141,6 +141,35 @@ def test_presidio_finds_an_account_number(monkeypatch):
     rule = KeepPrivate(detect=Presidio(entities=("IBAN_CODE",)))
     assert decided((rule,), "Pay DE89 3704 0044 0532 0130 00, please.")[0].private
     assert not decided((rule,), "Pay nobody, please.")[0].private
+
+
+@pytest.mark.parametrize(
+    "label", ["private", "Private", " PRIVATE ", "never_cloud", "private=true", "Private=Yes", "private=1", "private=1.0"]
+)
+def test_a_label_is_private_however_it_is_spelt(label):
+    """In any case, with spaces or an underscore, and as a value that says yes."""
+    assert decided((KeepPrivate(),), tags=frozenset({"user=a", label}))[0].private
+
+
+@pytest.mark.parametrize("label", ["private=false", "private=0", "private=No", "private=", "private=None", "user=private"])
+def test_a_label_that_says_no_is_not_private(label):
+    """Neither is another label with that value."""
+    assert not decided((KeepPrivate(),), tags=frozenset({label}))[0].private
+
+
+@pytest.mark.parametrize("label", ["private=maybe", "private=<list>", "Never-Cloud=2"])
+def test_a_label_that_says_neither_is_refused(label):
+    """Without its value, which may be private: which of the two was meant must not be guessed."""
+    with pytest.raises(RequestError, match="neither yes nor no: expected True or False"):
+        decided((KeepPrivate(),), tags=frozenset({label}))
+    assert not decided((KeepPrivate(tags=("confidential",)),), tags=frozenset({label}))[0].private
+
+
+def test_a_tag_with_a_value_of_its_own_matches_as_a_whole():
+    """A rule may name a tenant, whose name is neither yes nor no."""
+    rule = KeepPrivate(tags=("tenant=acme",))
+    assert decided((rule,), tags=frozenset({"Tenant=ACME"}))[0].private
+    assert not decided((rule,), tags=frozenset({"tenant=other"}))[0].private
 
 
 @pytest.mark.parametrize("given", [{"detect": "word"}, {"tools": "pay"}, {"tags": ()}])

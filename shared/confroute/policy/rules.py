@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from confroute.errors import MissingExtraError, PolicyError
+from confroute.errors import MissingExtraError, PolicyError, RequestError
 from confroute.registry import register
 from confroute.types import Request
 
@@ -86,6 +86,38 @@ def _named(kind: str, names: tuple[str, ...], present: frozenset[str]) -> str | 
     return next((f"{kind} {name!r}" for name in names if name in present), None)
 
 
+# What a label such as "private=yes" may say.
+_YES = frozenset({"true", "1", "1.0", "yes", "y", "on"})
+_NO = frozenset({"false", "0", "0.0", "no", "n", "off", "none", ""})
+
+
+def _folded(label: str) -> str:
+    return label.strip().casefold().replace("_", "-")
+
+
+def _labelled(names: tuple[str, ...], present: frozenset[str]) -> str | None:
+    """The first of `names` that a call is labelled with, however it is spelt: "Private" or "private=yes".
+
+    Raises
+    ------
+    RequestError
+        A label says neither yes nor no: which of the two was meant must not be guessed.
+    """
+    wanted = {_folded(name): name for name in names} if present else {}
+    for label in present:
+        known = wanted.get(_folded(label))
+        if known is None:
+            name, _, value = label.partition("=")
+            known = wanted.get(_folded(name))
+            if known is None or _folded(value) in _NO:
+                continue
+            if _folded(value) not in _YES:
+                msg = f"the label {known!r} has a value that is neither yes nor no: expected True or False"
+                raise RequestError(msg)
+        return f"tag {known!r}"
+    return None
+
+
 def _matching_pattern(patterns: tuple[str, ...], texts: Sequence[str]) -> str | None:
     for position, pattern in enumerate(patterns, start=1):
         if any(re.search(pattern, text) for text in texts):
@@ -115,7 +147,8 @@ class KeepPrivate:
         addresses and titles of attachments, definitions of tools, further arguments of the call. The content of images and files is not
         searched; a rule of your own can tell by `Request.attachments` that there is some.
     tags : tuple of str
-        Tags of the request.
+        Tags of the request, however they are spelt ("Private", "never_cloud"); or labels that say yes ("private=true", from the metadata
+        `{"private": "true"}`). One that says neither yes nor no is refused.
     tools : tuple of str
         Names of tools: calls that may use one of them match.
     detect : callable, optional
@@ -154,7 +187,7 @@ class KeepPrivate:
 
     def _match(self, request: Request) -> str | None:
         """The condition that the request meets, in words that do not repeat its text."""
-        match = _named("tag", self.tags, request.tags) or _named("tool", self.tools, request.tools)
+        match = _labelled(self.tags, request.tags) or _named("tool", self.tools, request.tools)
         if match is not None:
             return match
         texts = [*_conversation(request), *((request.beside,) if request.beside else ())]
