@@ -63,6 +63,7 @@ class CascadeRun:
     policy: Cascade
     request: Request
     gates: tuple[Gate, ...]
+    ruling: Ruling | None = None
     steps: list[Step] = field(default_factory=list)
     signals: dict[str, Measurement] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -81,7 +82,8 @@ class CascadeRun:
 
     def follow(self, ruling: Ruling) -> AskGenerator[Routed]:
         """Answer on the tier that a rule or the caller named, and on no other."""
-        stage: Stage = "forced" if ruling.rule == "forced" else "rule"
+        self.ruling = ruling
+        stage: Stage = "rule" if self.rule else "forced"
         try:
             answer = yield from self.ask(Final(tier=ruling.tier, private=ruling.private), "final")
         except StreamInterruptedError:
@@ -91,9 +93,8 @@ class CascadeRun:
                 msg = f"{ruling.tier} failed and the text is private, so no other tier was asked: {error}"
                 raise also_as(TierError(msg), error) from error
             raise
-        rule = None if stage == "forced" else ruling.rule
         verdict = Verdict(keep=True, stage=stage, reason=ruling.reason)
-        return self.routed(answer, ruling.tier, verdict, rule=rule, private=ruling.private)
+        return self.routed(answer, ruling.tier, verdict, rule=self.rule, private=ruling.private)
 
     def try_tier(self, name: str) -> AskGenerator[Routed | None]:
         """Draft on one tier and judge the draft; None if the next tier has to answer."""
@@ -282,7 +283,14 @@ class CascadeRun:
             skipped=dict(self.skipped),
             grey=dict(self.grey),
             steps=tuple(self.steps),
+            rule=self.rule,
+            private=self.ruling is not None and self.ruling.private,
         )
+
+    @property
+    def rule(self) -> str | None:
+        """The name of the rule that decided, if one did: a caller who forces a route is none."""
+        return None if self.ruling is None or self.ruling.rule == "forced" else self.ruling.rule
 
     def routed(
         self,
