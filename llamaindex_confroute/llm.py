@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -218,6 +218,12 @@ class ConfRouteLLM(FunctionCallingLLM):
     def _redacted(self, llm: LLM) -> dict[str, Any]:
         # Children hold keys. Names are enough to tell two routers apart in a cache of ingested nodes.
         return {"class_name": llm.class_name(), "model_name": self._child(llm).facts.model}
+
+    def __repr_args__(self) -> Iterator[tuple[str, object]]:
+        # As above, and for both `repr` and `str`.
+        for name, llm in {"edge": self.edge, "cloud": self.cloud, **self.members}.items():
+            yield name, self._child(llm).facts.model
+        yield "policy", self.policy
 
     @property
     def metadata(self) -> LLMMetadata:

@@ -38,7 +38,7 @@ Documents: TypeAlias = "Context | Sequence[str | tuple[str, float]]"
 Thresholds: TypeAlias = "float | Mapping[str, float]"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Router:
     """Answers each question by an edge or a cloud model, as a policy decides; notebooks and scripts need no framework for it.
 
@@ -102,6 +102,11 @@ class Router:
         if self.edge is self.cloud or edge == cloud:
             msg = f"edge and cloud are the same model ({edge.name}): expected two that differ, the cheaper one as edge"
             raise PolicyError(msg)
+
+    def __repr__(self) -> str:
+        # Models by their names alone: those of frameworks print keys and passwords.
+        models = ", ".join(f"{name}={model.name!r}" for name, (model, _) in self._models.items())
+        return f"Router({models}, policy={self.policy!r})"
 
     def ask(
         self,
