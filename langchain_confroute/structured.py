@@ -152,6 +152,7 @@ class Structured:
     schema: Any
     kwargs: Mapping[str, Any]
     text: str
+    form: Mapping[str, Any] = field(default_factory=dict)
     parsers: dict[str, Runnable[Any, Any]] = field(default_factory=dict)
     offered: Mapping[str, OfferedTool] = field(default_factory=dict)
     needs: str | None = None
@@ -159,7 +160,8 @@ class Structured:
     @classmethod
     def of(cls, schema: Any, kwargs: Mapping[str, Any]) -> Structured:
         """Ask for values of this schema."""
-        return cls(schema=schema, kwargs=kwargs, text=texts_in(in_openai_form(schema), kwargs, keys=True))
+        form = in_openai_form(schema)
+        return cls(schema=schema, kwargs=kwargs, text=texts_in(form, kwargs, keys=True), form=form)
 
     def applied(self, tier: str, model: Model) -> Model:
         """The model with its provider's arguments for this schema, inside the bindings that were around it.
@@ -193,7 +195,7 @@ class Structured:
             return Verdict(flaw=f"the structured value does not parse ({type(error).__name__})")
         if value is None:
             return Verdict(flaw="there is no structured value")
-        return Verdict(answer=canonical_text(value))
+        return Verdict(answer=canonical_text(value), schemas=(self.schema, self.form))
 
 
 def value_of(shape: Structured, *, include_raw: bool) -> Runnable[AIMessage, Any]:

@@ -48,7 +48,9 @@ def register(kind: type, *, text: Show | None = None, html: Show | None = None) 
         _pages[kind] = html
 
 
-_CREDENTIALS = re.compile(r"(?<=:)//.*@|(?<=[?&])(user\w*|pass\w*|\w*key|\w*token)=[^&#]*", re.IGNORECASE | re.DOTALL)
+_CREDENTIALS = re.compile(
+    r"(?<=:)//.*@|(?<=[?&])(user\w*|pass\w*|\w*key|\w*token)=[^&#]*", re.IGNORECASE | re.DOTALL
+)
 
 
 class Address(str):

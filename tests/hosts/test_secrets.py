@@ -71,7 +71,9 @@ def plain(policy=PACED):
 
 
 SHOWN = {
-    **{name: lambda made=made: [repr(made), str(made), made._repr_html_()] for name, made in POLICIES.items()},
+    **{
+        name: lambda made=made: [repr(made), str(made), made._repr_html_()] for name, made in POLICIES.items()
+    },
     "LangChain": lambda: [repr(langchain()), str(langchain()), dumps(langchain())],
     "LangChain's parameters": lambda: [str(langchain()._identifying_params)],
     "LangChain's fields": lambda: [str(langchain().model_dump(exclude={"policy"}))],
@@ -143,7 +145,9 @@ def test_an_address_is_used_saved_and_copied_as_it_is(tmp_path):
         assert (type(made), made, SECRET in repr(made)) == (Address, URL, False)
 
 
-@pytest.mark.parametrize("plain", ["memory:budgets", "sqlite:/tmp/a.db", "redis://localhost:6379/0", "http://h/v1?x=1"])
+@pytest.mark.parametrize(
+    "plain", ["memory:budgets", "sqlite:/tmp/a.db", "redis://localhost:6379/0", "http://h/v1?x=1"]
+)
 def test_an_address_without_credentials_is_printed_whole(plain):
     """There is nothing to hide."""
     assert repr(Address(plain)) == repr(plain)

@@ -34,7 +34,7 @@ def test_grades_of_duplicate_ids_are_refused(tmp_path):
         list(singles_to_grade(read_rows(path), ["edge"], again=False, private=KeepPrivate()))
 
 
-@pytest.mark.parametrize("said", ['true', '"true"', '1', '"Yes"'])
+@pytest.mark.parametrize("said", ["true", '"true"', "1", '"Yes"'])
 def test_a_row_that_says_it_is_private_is(tmp_path, said):
     """However it says so; files come from other programs."""
     path = tmp_path / "run.jsonl"

@@ -144,14 +144,26 @@ def test_presidio_finds_an_account_number(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "label", ["private", "Private", " PRIVATE ", "never_cloud", "private=true", "Private=Yes", "private=1", "private=1.0"]
+    "label",
+    [
+        "private",
+        "Private",
+        " PRIVATE ",
+        "never_cloud",
+        "private=true",
+        "Private=Yes",
+        "private=1",
+        "private=1.0",
+    ],
 )
 def test_a_label_is_private_however_it_is_spelt(label):
     """In any case, with spaces or an underscore, and as a value that says yes."""
     assert decided((KeepPrivate(),), tags=frozenset({"user=a", label}))[0].private
 
 
-@pytest.mark.parametrize("label", ["private=false", "private=0", "private=No", "private=", "private=None", "user=private"])
+@pytest.mark.parametrize(
+    "label", ["private=false", "private=0", "private=No", "private=", "private=None", "user=private"]
+)
 def test_a_label_that_says_no_is_not_private(label):
     """Neither is another label with that value."""
     assert not decided((KeepPrivate(),), tags=frozenset({label}))[0].private
