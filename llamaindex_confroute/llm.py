@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_index.core.base.llms.types import (
@@ -41,8 +41,8 @@ from confroute.hosts.requests import advertised_window, check_policy, request_of
 from confroute.models.resilience import Limits
 from confroute.observe.trace import is_nested
 from confroute.policy import Cascade
-from confroute.text_extraction import texts_in
-from confroute.types import TIERS
+from confroute.text_extraction import read
+from confroute.types import TIERS, Reading
 from llamaindex_confroute import compat
 from llamaindex_confroute.context import (
     NO_PARTS,
@@ -581,7 +581,7 @@ class ConfRouteLLM(FunctionCallingLLM):
             context=context_of(parts),
             purpose=parts.purpose,
             tools=sent.tools,
-            beside=texts_in(sent.text, work.kwargs, keys=True) if sent.text or work.kwargs else "",
+            reads=cache(partial(_reads, models)),
             attachments=attachments,
             whole=sent.whole,
             begun_on=self._lineage.tier_of(parts.question, parts.existing_answer),
@@ -599,6 +599,11 @@ class ConfRouteLLM(FunctionCallingLLM):
         """The limits of both models; said once where one of them retries by itself."""
         given = {"edge": self.edge_limits, "cloud": self.cloud_limits}
         return {tier: with_one_retry_layer(limits, facts[tier], tier) for tier, limits in given.items()}
+
+
+def _reads(models: Mapping[str, ChildCall[Any]], tier: str) -> Reading:
+    """Everything that would be sent to the models but that of `tier`."""
+    return read(*(part for name, one in models.items() if name != tier for part in one.all_sent))
 
 
 def _lacks(models: Mapping[str, ChildCall[Any]], sent: Sent, *, attachments: bool) -> dict[str, str]:

@@ -27,7 +27,7 @@ from llama_index.core.tools import BaseTool, FunctionTool
 from confroute.errors import RequestError
 from confroute.hosts.tool_calls import OfferedTool, ToolCall
 from confroute.models.provider_answers import field, role_of
-from confroute.text_extraction import texts_in
+from confroute.text_extraction import read
 from confroute.types import Message
 
 # Integrations that send cache points on.
@@ -77,10 +77,7 @@ def to_core(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
             else Message(
                 role=role_of(message.role.value),
                 text="\n".join([*_texts(blocks), *_written_calls(message)]),
-                beside=texts_in(
-                    [block for block in blocks if not isinstance(block, TextBlock)],
-                    message.additional_kwargs,
-                ),
+                beside="\n".join(read(*blocks, message.additional_kwargs).texts),
             )
             for message in messages
         ]

@@ -97,6 +97,12 @@ class ChildCall(Generic[C]):
         """What is sent beside the messages."""
         return Sent()
 
+    @property
+    def all_sent(self) -> tuple[object, ...]:
+        """Everything that is sent, for rules to read."""
+        fixed = getattr(self.child.llm, "additional_kwargs", None)
+        return (*self.messages, self.kwargs, self.sent.text, fixed)
+
     def call(self, call: ModelCall) -> list[Generation]:
         """Make a call of the child."""
         if call.messages is not None:

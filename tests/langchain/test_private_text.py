@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.runnables import RunnableLambda
@@ -87,11 +89,29 @@ def test_private_text_in_tools_schemas_and_arguments_stays():
     assert decisions[0].private
 
 
-def test_an_image_itself_is_not_read():
-    """Short patterns would be found in encoded bytes by chance."""
-    pixels = "data:image/png;base64," + "José Díaz"
-    image = HumanMessage([{"type": "image_url", "image_url": {"url": pixels}}])
-    assert route_of(routed(), image) == ("cloud", False)
+@pytest.mark.parametrize("kind", ["a data URL", "base64 beside a type", "a file"])
+def test_what_cannot_be_read_stays(kind):
+    """An image or a file may show anything; a rule that is told so lets it go, without a look at its bytes."""
+    pixels = base64.b64encode(bytes(range(256)) + b"Jane Doe" * 99).decode()
+    block = {
+        "a data URL": {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{pixels}"}},
+        "base64 beside a type": {"type": "image", "base64": pixels, "mime_type": "image/png"},
+        "a file": {"type": "file", "base64": pixels, "mime_type": "application/pdf"},
+    }[kind]
+    assert route_of(routed(rules=(KeepPrivate(patterns=("Jane",)),)), HumanMessage([block])) == ("edge", True)
+    for pattern in ("Jane", pixels[40:44]):
+        lets = (KeepPrivate(patterns=(pattern,), unread="send"),)
+        assert route_of(routed(rules=lets), HumanMessage([block])) == ("cloud", False)
+    # A rule that searches nothing has nothing to read.
+    assert route_of(routed(rules=(KeepPrivate(),)), HumanMessage([block])) == ("cloud", False)
+
+
+def test_what_only_looks_like_bytes_is_read():
+    """A text that begins like a data URL, one that encodes words, and a plain text file."""
+    words = base64.b64encode("José Díaz".encode() * 40).decode()
+    for text in ("data:image/png;base64,of José Díaz", f"data:text/plain;base64,{words}", words):
+        image = HumanMessage([{"type": "image_url", "image_url": {"url": text}}])
+        assert route_of(routed(rules=(KeepPrivate(patterns=("José",), unread="send"),)), image)[1]
 
 
 def test_send_to_reads_the_conversation_only():

@@ -78,9 +78,9 @@ def test_a_detector_is_asked_about_every_message():
     """An earlier turn is sent as well, so it counts."""
     asked = []
     rule = KeepPrivate(detect=lambda text: bool(asked.append(text)))
-    turns = tuple(Message(role=role, text=role) for role in ("system", "user", "assistant", "user"))
+    turns = tuple(Message(role=role, text=f"the {role}") for role in ("system", "user", "assistant", "tool"))
     assert rule(Request(messages=turns)) is None
-    assert asked == ["system", "user", "assistant", "user"]
+    assert asked == ["the system", "the user", "the assistant", "the tool"]
 
 
 @pytest.mark.parametrize("place", [0, 1, 2, 3])

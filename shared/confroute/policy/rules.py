@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from confroute.errors import MissingExtraError, PolicyError, RequestError
 from confroute.registry import register
-from confroute.types import Request
+from confroute.text_extraction import read
+from confroute.types import Context, Reading, Request
 
 Detect: TypeAlias = Callable[[str], bool]
 
@@ -82,6 +83,15 @@ def _conversation(request: Request) -> list[str]:
     return [*texts, request.question] if request.question else texts
 
 
+def _sent(request: Request, tier: str) -> tuple[list[str], list[str], bool]:
+    """What is said, whatever else would be sent to other models than a tier's, and whether something could not be read."""
+    context = request.context or Context()
+    given = [*filter(None, (*_conversation(request), *context.passages, context.existing_answer))]
+    own, more = read(*given), Reading() if request.reads is None else request.reads(tier)
+    said = dict.fromkeys([*given, *own.texts])
+    return [*said], [text for text in more.texts if text not in said], own.unread or more.unread
+
+
 def _named(kind: str, names: tuple[str, ...], present: frozenset[str]) -> str | None:
     return next((f"{kind} {name!r}" for name in names if name in present), None)
 
@@ -143,9 +153,9 @@ class KeepPrivate:
     Parameters
     ----------
     patterns : tuple of str
-        Regular expressions, searched in every text that would be sent: messages with the names of their speakers and their tool calls,
-        addresses and titles of attachments, definitions of tools, further arguments of the call. The content of images and files is not
-        searched; a rule of your own can tell by `Request.attachments` that there is some.
+        Regular expressions, searched in every text that would be sent to another model: messages with the names of their speakers and
+        their tool calls, addresses and titles of attachments, definitions of tools, schemas, further arguments of the call; names as well
+        as values, as they are and decoded.
     tags : tuple of str
         Tags of the request, however they are spelt ("Private", "never_cloud"); or labels that say yes ("private=true", from the metadata
         `{"private": "true"}`). One that says neither yes nor no is refused.
@@ -154,6 +164,9 @@ class KeepPrivate:
     detect : callable, optional
         `detect(text)` is true of a private text; it is called with each of these texts, after the other conditions. A call for which it
         raises counts as private. `confroute.policy.Presidio` is one.
+    unread : {"keep", "send"}
+        What happens to a call that no pattern or detector matches while something in it cannot be read, such as an image or a file: it
+        counts as private, or it does not. Without patterns and detector nothing is read.
     tier : str
         The tier that may see private text.
     name : str
@@ -171,10 +184,14 @@ class KeepPrivate:
     tags: tuple[str, ...] = ("private", "never-cloud")
     tools: tuple[str, ...] = ()
     detect: Detect | None = None
+    unread: Literal["keep", "send"] = "keep"
     tier: str = "edge"
     name: str = "keep_private"
 
     def __post_init__(self) -> None:
+        if self.unread not in ("keep", "send"):
+            msg = f"unread is {self.unread!r}: expected 'keep' or 'send'"
+            raise PolicyError(msg)
         _check(self.tags, self.tools, patterns=self.patterns, detect=self.detect)
 
     def __call__(self, request: Request) -> Ruling | None:
@@ -190,9 +207,14 @@ class KeepPrivate:
         match = _labelled(self.tags, request.tags) or _named("tool", self.tools, request.tools)
         if match is not None:
             return match
-        texts = [*_conversation(request), *((request.beside,) if request.beside else ())]
-        match = _matching_pattern(self.patterns, texts)
-        return _detected(self.detect, texts) if match is None and self.detect is not None else match
+        if not self.patterns and self.detect is None:
+            return None
+        said, beside, unread = _sent(request, self.tier)
+        match = _matching_pattern(self.patterns, [*said, *beside])
+        if match is None and self.detect is not None:
+            # A detector may take long: what is not said goes to it in one piece.
+            match = _detected(self.detect, [*said, "\n".join(beside)] if beside else said)
+        return "something that cannot be read" if match is None and unread and self.unread == "keep" else match
 
 
 @register(kind="rule")
