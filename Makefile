@@ -21,7 +21,7 @@ MIN_BIN := .venv-min/bin
 MIN_READY := .venv-min/.ready
 MAX_BIN := .venv-max/bin
 
-.PHONY: min-versions-test max-versions-test ray-test help setup demo test test-slow lint format types wheel-test docs perf results clean
+.PHONY: min-versions-test max-versions-test ray-test servers-test help setup demo test test-slow lint format types wheel-test docs perf results clean
 
 help:
 	@echo "make demo        route real questions between two small local models"
@@ -33,6 +33,7 @@ help:
 	@echo "make min-versions-test  the adapter against the oldest langchain-core"
 	@echo "make max-versions-test  the adapter against the newest"
 	@echo "make ray-test    the label pipeline on a Ray cluster of this machine"
+	@echo "make servers-test  all hosts against real servers: llama.cpp and transformers serve"
 	@echo "make docs        the documentation's pages, into build/docs"
 	@echo "make perf        benchmarks"
 	@echo "make results     the tables and plots of docs/results, from recorded data"
@@ -148,6 +149,17 @@ PEERS ?= routellm==0.2.0 cascadeflow==1.2.0 pandas==3.1.1
 ray-test: .venv-ray/.ready
 	@.venv-ray/bin/python -m pytest -p no:cacheprovider -m slow tests/labels/test_ray.py $(PYTEST_ARGS)
 
+# Servers that others wrote, for the answers that no fake of ours can promise: llama.cpp, built, in the wheel of xllamacpp,
+# and what `transformers serve` needs.
+.venv-servers/.ready: $(READY)
+	$(BORROWED)
+	$(@D)/bin/python $(PIP_INSTALL) xllamacpp 'transformers[serving]'
+	@touch $@
+
+servers-test: .venv-servers/.ready
+	@$(BIN)/confroute pull smollm2-135m >/dev/null
+	@.venv-servers/bin/python -m pytest -p no:cacheprovider -m slow tests/servers $(PYTEST_ARGS)
+
 # Needs RouteLLM's folder and the recorded training data; nothing of either is copied.
 DATA ?= $(or $(CONFROUTE_DATA),../shared/data)
 results: $(READY) $(if $(PEERS),.venv-peers/.ready)
@@ -155,4 +167,4 @@ results: $(READY) $(if $(PEERS),.venv-peers/.ready)
 	@$(if $(PEERS),.venv-peers/bin,$(BIN))/python benchmarks/results.py --data $(DATA)
 
 clean:
-	rm -rf .venv .venv-wheel .venv-min .venv-max .venv-peers .venv-ray build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .venv .venv-wheel .venv-min .venv-max .venv-peers .venv-ray .venv-servers build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

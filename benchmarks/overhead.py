@@ -31,7 +31,7 @@ from confroute import Cascade, Generation, TokenLogprob, Usage
 from confroute.testing import ScriptedModel
 from langchain_confroute import ChatConfRoute
 
-LOGPROBS = {"content": [{"token": "word", "logprob": -0.2, "bytes": None, "top_logprobs": []}] * 20}
+LOGPROBS = {"content": [{"token": "word ", "logprob": -0.2, "bytes": None, "top_logprobs": []}] * 20}
 USAGE = {"input_tokens": 12, "output_tokens": 20, "total_tokens": 32}
 TEXT = "word " * 20
 QUESTION = "What is the capital of France? Answer in one word."
@@ -136,7 +136,7 @@ def llamaindex_variants() -> dict[str, tuple[Call, Call]]:
     from llamaindex_confroute import ConfRouteLLM
     from llamaindex_confroute.testing import ScriptedLLM
 
-    logprobs = [{"token": "word", "logprob": -0.2}] * 20
+    logprobs = [{"token": "word ", "logprob": -0.2}] * 20
     raw = {"choices": [{"finish_reason": "stop", "logprobs": {"content": logprobs}}]}
     raw["usage"] = {"prompt_tokens": 12, "completion_tokens": 20}
 

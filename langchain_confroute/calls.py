@@ -125,8 +125,9 @@ class HostedRunnable(ABC, Generic[C]):
         runnable, inputs, config, kwargs, listener = self._work(call)
         start, chunks, items = time.perf_counter(), [], runnable.stream(inputs, config, **kwargs)
         try:
-            for chunk in items:
-                chunks.append(self._checked(chunk))
+            for item in items:
+                chunk = self._checked(item)
+                chunks.append(chunk)
                 yield chunk
         except compat.bubble_ups() as error:
             raise Escaped(error) from error
@@ -140,8 +141,9 @@ class HostedRunnable(ABC, Generic[C]):
         runnable, inputs, config, kwargs, listener = self._work(call)
         start, chunks, items = time.perf_counter(), [], runnable.astream(inputs, config, **kwargs)
         try:
-            async for chunk in items:
-                chunks.append(self._checked(chunk))
+            async for item in items:
+                chunk = self._checked(item)
+                chunks.append(chunk)
                 yield chunk
         except compat.bubble_ups() as error:
             raise Escaped(error) from error
@@ -316,6 +318,8 @@ class HostedChat(HostedRunnable[AIMessage]):
         chat, messages = tier.chat, about.messages
         if isinstance(chat, ChatLocal):
             self.facts = replace(self.facts, inside=lambda: (chat.loaded(), to_messages(messages)))
+        if about.plan.keep_logprobs:
+            self.facts = replace(self.facts, keeps_logprobs=True)
         if about.opened is None:
             self.facts = replace(self.facts, answers_per_call=False, concurrent=False)
 
@@ -405,7 +409,7 @@ class HostedChat(HostedRunnable[AIMessage]):
                 "of this chain, or route between whole chains with ConfidenceRouter"
             )
             raise RequestError(msg)
-        return chunk
+        return compat.lifted(chunk)
 
     def _read(
         self, answer: Any, call: ModelCall, listener: Gate | None, latency_s: float

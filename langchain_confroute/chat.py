@@ -102,7 +102,8 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
     members : mapping of str to model
         Further models that an `Ensemble` in the policy asks by these names; none of their answers is ever returned.
     keep_logprobs : bool
-        Leave the draft's log-probabilities on the answer.
+        Leave the log-probabilities on the answer, and ask the cloud for them as well. An edge that is itself a router does so
+        of its own accord.
     cloud_tools : tuple of str
         Tools whose calls are never taken from the edge.
     model : str

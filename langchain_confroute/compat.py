@@ -39,6 +39,96 @@ def fresh(model: M, update: Mapping[str, Any]) -> M:
     return copy
 
 
+# What OpenAI's Responses API is asked by, and where its answers can carry what the integration would drop: of a response it
+# keeps the user's own metadata. Of the parts of a stream it keeps the text alone, so these come with the end of it.
+SCORES = "message.output_text.logprobs"
+_CARRIER = "metadata"
+
+
+def uses_responses(model: object, arguments: Mapping[str, Any]) -> bool:
+    """Whether a call with these arguments bound goes to OpenAI's Responses API."""
+    decides = getattr(model, "_use_responses_api", None)
+    return bool(callable(decides) and decides(dict(arguments)))
+
+
+def scored_responses(model: BaseChatModel) -> dict[str, Any]:
+    """The fields of a copy of `model` whose answers carry their log-probabilities; see `lifted`.
+
+    The integration reads no log-probabilities of the Responses API, so the copy's clients write them where it reads.
+    """
+    clients = {name: getattr(model, name, None) for name in ("root_client", "root_async_client")}
+    return {name: _carrying(client) for name, client in clients.items() if client is not None}
+
+
+def _carrying(client: Any) -> Any:
+    from openai import AsyncOpenAI, OpenAI
+    from openai.resources.responses import AsyncResponses, Responses
+
+    # A client of another kind stays as it is: its answers have no evidence, as those of any model that gives none.
+    if not isinstance(client, (OpenAI, AsyncOpenAI)):
+        return client
+
+    class Carrying(Responses):
+        def create(self, **request: Any) -> Any:
+            return _written(super().create(**request))
+
+        def parse(self, **request: Any) -> Any:
+            return _written(super().parse(**request))
+
+    class AsyncCarrying(AsyncResponses):
+        async def create(self, **request: Any) -> Any:
+            return _written(await super().create(**request))
+
+        async def parse(self, **request: Any) -> Any:
+            return _written(await super().parse(**request))
+
+    copy: Any = client.copy()
+    copy.responses = (Carrying if isinstance(client, OpenAI) else AsyncCarrying)(copy)
+    return copy
+
+
+def _written(answer: Any) -> Any:
+    """An answer of OpenAI's client, whole, raw or as a stream, that carries its log-probabilities."""
+    parsed = answer.parse() if hasattr(answer, "parse") else answer
+    if hasattr(parsed, "_iterator"):
+        events = parsed._iterator
+        parsed._iterator = _awritten(events) if hasattr(events, "__anext__") else map(_write, events)
+    else:
+        _write(parsed)
+    return answer
+
+
+async def _awritten(events: Any) -> AsyncIterator[Any]:
+    async for event in events:
+        yield _write(event)
+
+
+def _write(event: Any) -> Any:
+    """The same response or event; that which ends a stream holds the whole response."""
+    response = getattr(event, "response", event)
+    blocks = [
+        block for item in getattr(response, "output", ()) for block in getattr(item, "content", None) or ()
+    ]
+    scores = [
+        one.model_dump(mode="json") for block in blocks for one in getattr(block, "logprobs", None) or ()
+    ]
+    if scores:
+        response.metadata = {**(response.metadata or {}), SCORES: scores}
+    return event
+
+
+def lifted(message: Any) -> Any:
+    """An answer, or a chunk of one, with the log-probabilities that it carries where every other answer has them."""
+    metadata = getattr(message, "response_metadata", None) or {}
+    carried = metadata.get(_CARRIER)
+    if not isinstance(carried, Mapping) or SCORES not in carried:
+        return message
+    own = {name: value for name, value in carried.items() if name != SCORES}
+    return message.model_copy(
+        update={"response_metadata": {**metadata, _CARRIER: own, "logprobs": {"content": carried[SCORES]}}}
+    )
+
+
 # Classes whose answers name another provider than their traces do.
 _PROVIDERS = {"BaseChatOpenAI": "openai", "ChatAnthropic": "anthropic", "ChatOllama": "ollama"}
 

@@ -36,6 +36,7 @@ from confroute.models.provider_answers import (
 )
 from confroute.text_extraction import read
 from confroute.types import JSON, Context, Generation, Message, Role, Usage
+from langchain_confroute import compat
 
 KEY = "confroute"
 # By type of content block: what a model must be able to read.
@@ -187,6 +188,7 @@ def _texts(value: object) -> Iterator[str]:
 
 def to_generation(message: BaseMessage, *, latency_s: float = 0.0) -> Generation:
     """One answer as the core sees it; the message itself is kept as `raw`."""
+    message = compat.lifted(message)
     metadata, content = message.response_metadata, message.content
     usage = getattr(message, "usage_metadata", None)
     scored = read_answer_logprobs(metadata)
@@ -209,7 +211,12 @@ def to_generation(message: BaseMessage, *, latency_s: float = 0.0) -> Generation
 def _usage(metadata: Mapping[str, Any], usage: object) -> Usage | None:
     """Tokens billed: of a router's answer those of all its models."""
     record = metadata.get(KEY)
-    return recorded_usage(record) if isinstance(record, Mapping) else read_usage(usage)
+    # Of OpenAI's and its followers' bills LangChain's own has only what OpenAI puts in it: not DeepSeek's cached tokens.
+    return (
+        recorded_usage(record)
+        if isinstance(record, Mapping)
+        else read_usage(metadata.get("token_usage"), usage)
+    )
 
 
 def with_wordless_answer(generation: Generation) -> Generation:

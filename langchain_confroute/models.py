@@ -33,6 +33,8 @@ Model: TypeAlias = Runnable[Any, Any]
 _UNCACHEABLE = "ChatOllama"
 # Takes log-probabilities as a call argument only; its fields of that name are not sent.
 _BY_CALL = "ChatHuggingFace"
+# A router as a model of another one: it leaves the log-probabilities of its models on its answers.
+_KEEPS = "keep_logprobs"
 PER_SAMPLE = ("temperature", "seed", "n")
 # What callers bind for their own conversation; a signal's prompt is not part of it.
 _CALLERS = (
@@ -252,7 +254,8 @@ def model_name(model: Model) -> str:
 
 def _refuse_several(chat: BaseChatModel | None, source: Model, tier: str) -> None:
     """Refuse a model that is set to several answers; of a rejected draft each would be paid."""
-    own = {name: getattr(chat, name) for name in SEVERAL if name in getattr(type(chat), "model_fields", {})}
+    fields = getattr(type(chat), "model_fields", {})
+    own = {name: getattr(chat, name) for name in (*SEVERAL, "extra_body") if name in fields}
     try:
         for settings in (own, getattr(chat, "model_kwargs", None) or {}, kwargs_of(source)):
             refuse_several(settings, tier)
@@ -270,11 +273,11 @@ def _is_retried(model: Model) -> bool:
 
 
 def _can_ask(chat: BaseChatModel | None, source: Model) -> bool:
-    if "logprobs" in bound_settings(source) or getattr(chat, "logprobs", None):
+    if "logprobs" in bound_settings(source) or getattr(chat, "logprobs", None) or getattr(chat, _KEEPS, None):
         return False  # the user decided already
     if chat is None:
         return compat.is_configurable(_innermost(source))
-    if "logprobs" not in type(chat).model_fields:
+    if {"logprobs", _KEEPS}.isdisjoint(type(chat).model_fields):
         return False
     pipeline = getattr(chat, "llm", None) if _is(chat, _BY_CALL) else None
     return not _is(pipeline, "HuggingFacePipeline")
@@ -303,6 +306,8 @@ class TierModel:
         The model itself, inside its bindings; None for any other Runnable.
     asks_logprobs : bool
         Whether its drafts carry log-probabilities because we ask for them.
+    scored_at_end : bool
+        Whether the log-probabilities of a stream come with its end, as those of OpenAI's Responses API do through LangChain.
     place : tuple
         The provider, server and interface that its calls go to.
     sync_only : bool
@@ -320,6 +325,7 @@ class TierModel:
     chat: BaseChatModel | None = field(init=False)
     provider: str | None = field(init=False)
     asks_logprobs: bool = field(init=False)
+    scored_at_end: bool = field(init=False)
     place: tuple[Any, ...] = field(init=False)
     facts: ModelFacts = field(init=False)
     _forms: dict[tuple[Any, ...], Model] = field(default_factory=dict, init=False)
@@ -331,6 +337,7 @@ class TierModel:
         self.provider = None if chat is None else compat.provider_of(chat)
         answers = first_chat(self.source)
         self.asks_logprobs = _can_ask(answers, self.source)
+        self.scored_at_end = compat.uses_responses(answers, bound_settings(self.source))
         self.place = (self.provider, endpoint_of(chat), bool(getattr(chat, "use_responses_api", None)))
         alternatives = "top_logprobs" in getattr(type(answers), "model_fields", {})
         name = model_name(self.source)
@@ -379,11 +386,13 @@ class TierModel:
         """
         if call.role == "final" and self.unable is not None:
             raise self.unable
-        if call.role == "final":
+        if call.role == "final" and not call.logprobs:
             return self.source
         key = (call.role, call.temperature, call.logprobs, call.top_logprobs, call.max_tokens, call.streamed)
         form = self._forms.get(key)
-        if form is None:
+        if form is None and call.role == "final":
+            form = self._forms[key] = rebuild(self.source, lambda inner: self._scored(inner, call))
+        elif form is None:
             change = _hot if call.role == "sample" else self._asking
             form = self._forms[key] = rebuild(
                 self.source,
@@ -410,21 +419,43 @@ class TierModel:
         more = {"top_logprobs": call.top_logprobs} if call.top_logprobs else {}
         return model.bind(logprobs=True, **more)
 
+    def _scored(self, model: Any, call: ModelCall) -> Model:
+        """The model as the user set it up, which returns log-probabilities as well."""
+        if not isinstance(model, BaseChatModel):
+            return self._bound(model, call)
+        request = self._request(model, call)
+        if not _is(model, _BY_CALL):
+            return compat.fresh(model, request)
+        return model.bind(**request)
+
+    def _request(self, chat: BaseChatModel, call: ModelCall) -> dict[str, Any]:
+        """The settings that ask for log-probabilities. A router inside a router has none, and keeps those of its models."""
+        if not (call.logprobs and self.asks_logprobs):
+            return {}
+        if "logprobs" not in type(chat).model_fields:
+            return {_KEEPS: True}
+        if self.scored_at_end:
+            scores = _with_scores(getattr(chat, "include", None))
+            return {**compat.scored_responses(chat), "include": scores}
+        return {"logprobs": True, "cache": False} if _is(chat, _UNCACHEABLE) else {"logprobs": True}
+
     def _asking(self, chat: BaseChatModel, call: ModelCall) -> Model:
         """A copy whose answer may be thrown away: with log-probabilities and alternatives if it has any."""
         fields = type(chat).model_fields
         update = _kept_quiet(chat) if call.streamed else {**_kept_quiet(chat), "disable_streaming": True}
-        request: dict[str, Any] = {"logprobs": True} if call.logprobs and self.asks_logprobs else {}
+        request = self._request(chat, call)
         if call.top_logprobs and "top_logprobs" in fields and (request or getattr(chat, "logprobs", None)):
             request["top_logprobs"] = max(call.top_logprobs, getattr(chat, "top_logprobs", None) or 0)
-        if request and _is(chat, _UNCACHEABLE):
-            update["cache"] = False
         if call.max_tokens:
             # Ollama's name for it is another one.
             update |= {name: call.max_tokens for name in ("max_tokens", "num_predict") if name in fields}
         if request and _is(chat, _BY_CALL):
             return compat.fresh(chat, update).bind(**request)
         return compat.fresh(chat, update | request)
+
+
+def _with_scores(include: Sequence[str] | None) -> list[str]:
+    return list(dict.fromkeys((*(include or ()), compat.SCORES)))
 
 
 def _kept_quiet(chat: BaseChatModel) -> dict[str, Any]:

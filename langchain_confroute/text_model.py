@@ -14,7 +14,7 @@ from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.models.provider_answers import ends_by_reason, read_answer_logprobs
 from confroute.models.text_model import OneByOne, Piece, Settings, scored_piece
 from confroute.types import Generation, Message
-from langchain_confroute.compat import fresh
+from langchain_confroute.compat import fresh, lifted
 from langchain_confroute.local import ChatLocal
 from langchain_confroute.messages import add_up, from_core, text_of, to_generation
 from langchain_confroute.models import Model, TierModel, chat_of, model_name, rebuild
@@ -60,25 +60,36 @@ class ChatTextModel(OneByOne):
         return to_generation(await self._copy(settings).ainvoke(from_core(messages)))
 
     def stream(self, messages: Sequence[Message], **settings: Any) -> Generator[Piece, None, None]:
-        """Answer once, chunk by chunk."""
-        chunks, items = [], self._copy(Settings(**settings), streamed=True).stream(from_core(messages))
+        """Answer once, chunk by chunk; at once where the chunks' log-probabilities come with the end."""
+        asked = Settings(**settings)
+        chunks, items = [], self._copy(asked, streamed=True).stream(from_core(messages))
+        held = asked.logprobs and self.tier.scored_at_end
         try:
-            for chunk in items:
+            for chunk in map(lifted, items):
                 chunks.append(chunk)
-                yield _piece(chunk)
+                if not held:
+                    yield _piece(chunk)
         finally:
             close(items)
+        if held and chunks:
+            yield _piece(add_up(chunks))
         yield _last(chunks)
 
     async def astream(self, messages: Sequence[Message], **settings: Any) -> AsyncGenerator[Piece, None]:
         """Async form of `stream`."""
-        chunks, items = [], self._copy(Settings(**settings), streamed=True).astream(from_core(messages))
+        asked = Settings(**settings)
+        chunks, items = [], self._copy(asked, streamed=True).astream(from_core(messages))
+        held = asked.logprobs and self.tier.scored_at_end
         try:
-            async for chunk in items:
+            async for item in items:
+                chunk = lifted(item)
                 chunks.append(chunk)
-                yield _piece(chunk)
+                if not held:
+                    yield _piece(chunk)
         finally:
             await aclose(items)
+        if held and chunks:
+            yield _piece(add_up(chunks))
         yield _last(chunks)
 
     def _copy(self, settings: Settings, *, streamed: bool = False) -> Model:

@@ -112,6 +112,20 @@ def _behind(stream: Any) -> tuple[list[Any], list[Any]]:
     return generators, [*responses.values()]
 
 
+def reply_behind(error: BaseException) -> Any:
+    """What the provider replied, where the host's client stumbled over it; None where it cannot be found.
+
+    The host takes the first choice of a reply without looking for one, and keeps the reply in the frame where that fails.
+    """
+    reply, at = None, error.__traceback__
+    while at is not None:
+        frame = at.tb_frame
+        if str(frame.f_globals.get("__name__")).startswith("llama_index.llms."):
+            reply = frame.f_locals.get("response", reply)
+        at = at.tb_next
+    return reply if hasattr(reply, "choices") else None
+
+
 def _response(value: Any) -> Any:
     """The HTTP response that a value is, or reads its events from."""
     httpx = sys.modules.get("httpx")

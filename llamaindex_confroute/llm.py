@@ -149,6 +149,7 @@ class ConfRouteLLM(FunctionCallingLLM):
 
     # By id; each holds its model, so that the id stays its own.
     _children: dict[int, ChildModel] = PrivateAttr(default_factory=dict)
+    _keeps_logprobs: bool = PrivateAttr(default=False)
     _lineage: Lineage = PrivateAttr(default_factory=Lineage)
     _fallback: LogprobFallback = PrivateAttr(default_factory=LogprobFallback)
 
@@ -242,11 +243,19 @@ class ConfRouteLLM(FunctionCallingLLM):
             system_role=children["cloud"].system_role,
         )
 
+    def keeping_logprobs(self) -> ConfRouteLLM:
+        """A copy whose final answers have log-probabilities as well: what another router judges it by."""
+        copy = self.model_copy()
+        copy._keeps_logprobs, copy._children = True, {}
+        return copy
+
     def _child(self, llm: LLM) -> ChildModel:
         in_thread = self.edge_in_thread and llm is self.edge
         known = self._children.get(id(llm))
         if known is None or known.llm is not llm or known.in_thread != in_thread:
-            known = self._children[id(llm)] = ChildModel(llm, in_thread=in_thread)
+            known = self._children[id(llm)] = ChildModel(
+                llm, in_thread=in_thread, keeps_logprobs=self._keeps_logprobs
+            )
         return known
 
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:

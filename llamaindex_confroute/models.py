@@ -21,6 +21,9 @@ from llamaindex_confroute.messages import integrations_of
 # because they cannot differ are no evidence.
 _FIXED_AT_BIRTH = ("google_genai", "gemini", "vertex", "bedrock", "oci_genai", "watsonx")
 
+# What OpenAI's Responses API is asked for log-probabilities by.
+_SCORES = "message.output_text.logprobs"
+
 
 class ChildModel:
     """A model of the router's user, never changed; what has to differ for one call is set on copies or in the call.
@@ -30,15 +33,19 @@ class ChildModel:
     llm : LLM
     in_thread : bool
         Its async calls block, and so are to run in threads.
+    keeps_logprobs : bool
+        Its final answers are asked for log-probabilities too.
     """
 
-    def __init__(self, llm: LLM, *, in_thread: bool = False) -> None:
+    def __init__(self, llm: LLM, *, in_thread: bool = False, keeps_logprobs: bool = False) -> None:
         self.llm = llm
+        self._keeps_logprobs = keeps_logprobs
         self.in_thread = in_thread
         self.calls_functions = False
         self.system_role = MessageRole.SYSTEM
         # OpenAI's class and all that derive from it take these as arguments of a call.
         self._openai_like = {"logprobs", "top_logprobs", "temperature"} <= set(type(llm).model_fields)
+        self._responses = {"include", "track_previous_responses"} <= set(type(llm).model_fields)
         self._completes = getattr(llm, "is_chat_model", True) is False
         self._following: LLM | None = None
         # What refusals are remembered by: of this object, since a copy of the router keeps its own.
@@ -69,8 +76,9 @@ class ChildModel:
         if call.max_tokens is not None:
             if self._openai_like or isinstance(llm, LocalLLM):
                 extra["max_tokens"] = call.max_tokens
-            elif "max_tokens" in type(llm).model_fields:
-                llm = llm.model_copy(update={"max_tokens": call.max_tokens})
+            else:
+                names = {"max_tokens", "max_output_tokens"} & set(type(llm).model_fields)
+                llm = llm.model_copy(update=dict.fromkeys(names, call.max_tokens)) if names else llm
         return llm, extra
 
     def _read_facts(self) -> ModelFacts:
@@ -84,7 +92,8 @@ class ChildModel:
             thread_safe=getattr(type(llm), "thread_safe", not isinstance(llm, CustomLLM)),
             blocking=self.in_thread,
             retries=own_retries(llm),
-            asks_logprobs=self._openai_like or isinstance(llm, LocalLLM),
+            keeps_logprobs=self._keeps_logprobs,
+            asks_logprobs=self._openai_like or self._responses or isinstance(llm, LocalLLM),
             alternatives=self._own_alternatives(),
         )
         quiet, window = llm, getattr(llm, "context_window", 1)
@@ -117,15 +126,24 @@ class ChildModel:
         if self._openai_like and self._completes:
             return {"logprobs": max(1, call.top_logprobs)}
         wanted: dict[str, Any] = {"logprobs": True} if self._openai_like else {}
-        if call.top_logprobs and (self._openai_like or isinstance(self.llm, LocalLLM)):
+        if self._responses:
+            # Instead of the user's own, and so with it.
+            own = given.get("include") or getattr(self.llm, "include", None) or ()
+            wanted["include"] = [*dict.fromkeys((*own, _SCORES))]
+        if call.top_logprobs and self.facts.asks_logprobs:
             wanted["top_logprobs"] = max(call.top_logprobs, given.get("top_logprobs") or 0)
         return wanted
 
     def _follower(self) -> LLM:
         """The model, or a copy that follows its call where the model's own `logprobs=True` would send its own alternatives.
 
-        Made once: each copy may open connections of its own.
+        A router keeps the log-probabilities of whichever of its models answers. Made once: each copy may open connections of
+        its own.
         """
+        if hasattr(self.llm, "keeping_logprobs"):
+            if self._following is None:
+                self._following = self.llm.keeping_logprobs()
+            return self._following
         if not self._openai_like or self._completes or getattr(self.llm, "logprobs", None) is not True:
             return self.llm
         if self._following is None:

@@ -77,8 +77,8 @@ def to_generation(response: ChatResponse, *, model: str) -> Generation:
         response.message.content or "",
         scored=_scored(response),
         usage=usage_of(response),
-        finish=read_finish(response.raw),
-        model=read_model(response.raw) or model,
+        finish=read_finish(_whole(response.raw)),
+        model=read_model(_whole(response.raw)) or model,
         answer=canonical_text(calls) if calls else _wordless(response.message),
         raw=response,
     )
@@ -110,7 +110,18 @@ def usage_of(response: ChatResponse) -> Usage | None:
     if isinstance(record, Mapping):
         # A router's answer: what all its models were billed.
         return recorded_usage(record)
-    return read_usage(*fields(raw, "usage", "usage_metadata"), response.additional_kwargs)
+    return read_usage(*fields(_whole(raw), "usage", "usage_metadata"), response.additional_kwargs)
+
+
+def _whole(raw: object) -> object:
+    """What tells of a whole answer: the response in the last event of a stream of OpenAI's Responses API, and else `raw`."""
+    response = field(raw, "response")
+    return raw if field(response, "output") is None else response
+
+
+def part_scores(raw: object) -> ScoredTokens | None:
+    """Those of one chunk of a stream; OpenAI's Responses API sends them once more, all together, with the end of the text."""
+    return None if field(raw, "type") == "response.output_text.done" else read_answer_logprobs(raw)
 
 
 def _alone(response: ChatResponse, choice: object, text: str, *, first: bool) -> ChatResponse:
@@ -165,7 +176,7 @@ def _start(one: LogProb, chosen: Sequence[LogProb]) -> str:
 
 def chunk_logprobs(chunk: ChatResponse) -> ChunkTokens:
     """Those of one chunk of a stream: empty if it holds no text, None if it does and they are unknown."""
-    return chunk_tokens(read_answer_logprobs(chunk.raw), has_text=_has_text(chunk))
+    return chunk_tokens(part_scores(chunk.raw), has_text=_has_text(chunk))
 
 
 def _has_text(chunk: ChatResponse) -> bool:
@@ -188,9 +199,10 @@ class ChunkCollector:
     def add(self, chunk: ChatResponse) -> None:
         """Add the next chunk."""
         self._last, self._usage = chunk, usage_of(chunk) or self._usage
-        if ends_by_reason(chunk.raw):
-            self._finish = read_finish(chunk.raw)
-        self._scores.add(read_answer_logprobs(chunk.raw), has_text=_has_text(chunk))
+        whole = _whole(chunk.raw)
+        if ends_by_reason(whole):
+            self._finish = read_finish(whole)
+        self._scores.add(part_scores(chunk.raw), has_text=_has_text(chunk))
 
     def completed(self, *, model: str) -> Generation:
         """The answer that the last chunk makes, with what came before it."""

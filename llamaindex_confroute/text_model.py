@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.llms import LLM, ChatResponse
 
 from confroute.hosts.model import ModelCall, ModelFacts
-from confroute.models.provider_answers import read_answer_logprobs
 from confroute.models.text_model import OneByOne, Piece, Settings, scored_piece
 from confroute.types import Generation, Message
 from llamaindex_confroute.local import LocalLLM
 from llamaindex_confroute.messages import from_core
 from llamaindex_confroute.models import ChildModel
+from llamaindex_confroute.responses import part_scores
 from llamaindex_confroute.work import ChatCall
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class LLMTextModel(OneByOne):
 def _piece(chunk: ChatResponse | Generation) -> Piece:
     if isinstance(chunk, Generation):
         return Piece(text="", finish=None if chunk.unfinished else chunk.finish, usage=chunk.usage)
-    return scored_piece(chunk.delta or "", read_answer_logprobs(chunk.raw))
+    return scored_piece(chunk.delta or "", part_scores(chunk.raw))
 
 
 def text_model(llm: LLM, *, remote: bool | None = None) -> LLMTextModel:

@@ -29,10 +29,10 @@ from confroute.error_notes import note_answer
 from confroute.errors import RequestError
 from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.hosts.tool_calls import Verdict, check_tool_calls, with_verdict
-from confroute.models.provider_answers import answer_behind
+from confroute.models.provider_answers import answer_behind, no_answer
 from confroute.models.resilience import is_transient
 from confroute.types import Generation, Message, Usage
-from llamaindex_confroute.compat import aclosing_all, closing_all, listen
+from llamaindex_confroute.compat import aclosing_all, closing_all, listen, reply_behind
 from llamaindex_confroute.local import LocalLLM, to_messages
 from llamaindex_confroute.messages import calls_in, from_core, offered_tools, portable
 from llamaindex_confroute.models import ChildModel
@@ -107,13 +107,17 @@ class ChildCall(Generic[C]):
         """Make a call of the child."""
         if call.messages is not None:
             return self._plain(call.messages).call(replace(call, messages=None))
-        return self._answers(self._send(call), call)
+        with _in_the_providers_words(self.facts.model):
+            response = self._send(call)
+        return self._answers(response, call)
 
     async def acall(self, call: ModelCall) -> list[Generation]:
         """Async form of `call`."""
         if call.messages is not None:
             return await self._plain(call.messages).acall(replace(call, messages=None))
-        return self._answers(await self._send(call, "a"), call)
+        with _in_the_providers_words(self.facts.model):
+            response = await self._send(call, "a")
+        return self._answers(response, call)
 
     def stream(self, call: ModelCall) -> Generator[C | Generation, None, None]:
         """Yield the child's own chunks as they come, then the whole answer."""
@@ -160,6 +164,18 @@ class ChildCall(Generic[C]):
 
     def _collector(self) -> ChunkCollector | _LastValue:
         return ChunkCollector()
+
+
+@contextmanager
+def _in_the_providers_words(model: str | None) -> Generator[None, None, None]:
+    """Raise what the provider said in place of an answer, instead of what the host's client makes of a reply without one."""
+    try:
+        yield
+    except (TypeError, IndexError) as error:
+        reply = reply_behind(error)
+        if reply is None or reply.choices:
+            raise
+        raise no_answer(model, reply) from error
 
 
 def _copied(value: Any) -> Any:
@@ -251,7 +267,8 @@ class StructuredCall(ChildCall[M | FlexibleModel], Generic[M]):
             return self._plain(call.messages).call(replace(call, messages=None))
         with _heard() as heard:
             try:
-                value = self._send(call)
+                with _in_the_providers_words(self.facts.model):
+                    value = self._send(call)
             except Exception as error:  # noqa: BLE001  any failure of a draft is a reason to escalate
                 return [self._unusable(error, heard, call)]
         return [self._usable(value, heard, call)]
@@ -262,7 +279,8 @@ class StructuredCall(ChildCall[M | FlexibleModel], Generic[M]):
             return await self._plain(call.messages).acall(replace(call, messages=None))
         with _heard() as heard:
             try:
-                value = await self._send(call, "a")
+                with _in_the_providers_words(self.facts.model):
+                    value = await self._send(call, "a")
             except Exception as error:  # noqa: BLE001  any failure of a draft is a reason to escalate
                 return [self._unusable(error, heard, call)]
         return [self._usable(value, heard, call)]

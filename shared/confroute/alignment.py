@@ -26,6 +26,17 @@ _MARKS = {"\u0120": " ", "\u2581": " ", "\u010a": "\n", "\u0109": "\t"}
 _RAW_NAME = re.compile("[" + "".join(_MARKS) + "]")
 
 
+def is_numbered(token: object) -> bool:
+    """Whether a token is named by its number in the vocabulary, as vLLM does on request: nobody can tell what it spells.
+
+    Examples
+    --------
+    >>> is_numbered("token_id:22"), is_numbered("22")
+    (True, False)
+    """
+    return isinstance(token, str) and token.startswith("token_id:")
+
+
 def plain_token(token: str) -> str:
     r"""A token's text without the spaces around it, in a vocabulary's raw spelling too.
 
@@ -160,9 +171,26 @@ def answer_tokens(tokens: Sequence[str], text: str) -> range | None:
     (range(0, 3), None)
     """
     if "".join(tokens).strip() == without_reasoning(text):
-        return range(len(tokens))
+        return spelling_tokens(tokens)
     aligned = align(tokens, text)
     return None if aligned is None else aligned.tokens
+
+
+def spelling_tokens(tokens: Sequence[str]) -> range:
+    """Positions of all tokens but those at the end that have no text, as llama.cpp names the mark of the end of a turn.
+
+    Its log-probability says how sure the model is that it has ended, and streams leave it out: an answer must not be less
+    certain for being read whole.
+
+    Examples
+    --------
+    >>> spelling_tokens(["7", " apples", ""])
+    range(0, 2)
+    """
+    end = len(tokens)
+    while end and not tokens[end - 1]:
+        end -= 1
+    return range(end)
 
 
 def without_reasoning(text: str) -> str:

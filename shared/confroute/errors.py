@@ -9,14 +9,14 @@
     ├── BadLogprobsError (ValueError)       log-probabilities that are not probabilities
     ├── SignalUnavailableError (RuntimeError)  one signal cannot be measured; the policy takes the next
     ├── NoSignalError (RuntimeError)        nothing could be measured, and the policy says "raise"
-    ├── TierError (RuntimeError)            a tier failed and no other one may answer
+    ├── TierError                           a tier failed and no other one may answer
     │   ├── TierTimeoutError (TimeoutError)
     │   ├── DeadlineError (TimeoutError)    the time for the whole call is used up
-    │   ├── BreakerOpenError                too many failures lately: not asked
-    │   ├── BudgetSpentError                the answer could cost more than is left
+    │   ├── BreakerOpenError (RuntimeError) too many failures lately: not asked
+    │   ├── BudgetSpentError (RuntimeError) the answer could cost more than is left
     │   └── AllTiersFailedError             every tier that was tried failed
     ├── PrivacyError (RuntimeError)         private text would have left its tier; nothing was sent
-    ├── StreamInterruptedError (RuntimeError)  a stream broke after its first chunk
+    ├── StreamInterruptedError              a stream broke after its first chunk
     ├── ModelError (RuntimeError)           a local model cannot be found, downloaded or loaded
     │   ├── UnknownModelError (KeyError)
     │   ├── DownloadError (OSError)
@@ -26,7 +26,8 @@
     └── MissingExtraError (ImportError)     an optional dependency is not installed
 
 Catch `ConfrouteError` for all of them. A `TierError` or `StreamInterruptedError` that tells of another error is also an instance of that
-error's class: code that retries or falls back by class, or reads `status_code`, acts on it as on a bare model's.
+error's class: code that retries or falls back by class, or reads `status_code`, acts on it as on a bare model's. So neither is a
+`RuntimeError`, which some of that code never retries.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class NoSignalError(ConfrouteError, RuntimeError):
     """No uncertainty could be measured, and the policy's `on_no_signal` is "raise"."""
 
 
-class TierError(ConfrouteError, RuntimeError):
+class TierError(ConfrouteError):
     """A tier failed, and the policy allows no other one to answer."""
 
 
@@ -114,7 +115,7 @@ class DeadlineError(TierError, TimeoutError):
         self.tier, self.left_s = tier, left_s
 
 
-class BreakerOpenError(TierError):
+class BreakerOpenError(TierError, RuntimeError):
     """A tier failed too often and is not asked until `retry_in_s` seconds have passed.
 
     `last_failure` is the class of the error that it failed with last, and what to do about it where that is known.
@@ -129,7 +130,7 @@ class BreakerOpenError(TierError):
         self.last_failure = last_failure
 
 
-class BudgetSpentError(TierError):
+class BudgetSpentError(TierError, RuntimeError):
     """An answer could cost more than a budget has left; `keeps_draft`: whether the draft is returned instead."""
 
     def __init__(
@@ -170,7 +171,7 @@ class PrivacyError(ConfrouteError, RuntimeError):
         self.tier, self.bound_to = tier, bound_to
 
 
-class StreamInterruptedError(ConfrouteError, RuntimeError):
+class StreamInterruptedError(ConfrouteError):
     """A stream broke after its first chunk, too late to change the route."""
 
 

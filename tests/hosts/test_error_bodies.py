@@ -3,13 +3,20 @@
 import httpx
 import pytest
 from langchain_openai import ChatOpenAI
+from llama_index.core.llms import ChatMessage
+from llama_index.core.prompts import PromptTemplate
+from llama_index.llms.openai_like import OpenAILike
+from pydantic import BaseModel
 
 from confroute import Router, record
+from confroute.errors import TierError
 from confroute.models.openai import OpenAIModel
 from confroute.models.resilience import Limits, is_transient
 from confroute.testing import Reply, ScriptedModel, ScriptedServer
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.testing import ScriptedChat
+from llamaindex_confroute import ConfRouteLLM
+from llamaindex_confroute.testing import ScriptedLLM
 
 ERRORS = [
     ({"message": "the model is overloaded", "code": 502}, "overloaded", True),
@@ -57,3 +64,48 @@ def test_langchain(error, words, transient):
         router = ChatConfRoute(edge=edge, cloud=ScriptedChat.of("four"), edge_limits=Limits(attempts=1))
         with pytest.raises(ValueError, match=words):
             router.invoke("q", {"configurable": {"confroute_route": "edge"}})
+
+
+class Place(BaseModel):
+    """A place."""
+
+    name: str
+
+
+USER = [ChatMessage(role="user", content="q")]
+FORMS = {
+    "chat": lambda llm, route: llm.chat(USER, **route),
+    "complete": lambda llm, route: llm.complete("q", **route),
+    "structured": lambda llm, route: llm.structured_predict(
+        Place, PromptTemplate("Where?"), llm_kwargs=route
+    ),
+}
+
+
+def on_llamaindex(server, **clients):
+    """A router whose edge is the server."""
+    edge = OpenAILike(
+        model="small", api_base=server.url, api_key="k", is_chat_model=True, max_retries=0, **clients
+    )
+    cloud = ScriptedLLM(model=ScriptedModel(["four"], name="large"))
+    return ConfRouteLLM(edge=edge, cloud=cloud, edge_limits=Limits(attempts=1))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("error", "words", "transient"), ERRORS)
+def test_llamaindex(error, words, transient, form):
+    """Its client takes the first of no choices; what stands in their place is raised."""
+    with serving(error) as server, httpx.Client() as client:
+        llm = on_llamaindex(server, http_client=client)
+        with pytest.raises(TierError, match=words) as raised:
+            FORMS[form](llm, {"confroute_route": "edge"})
+        assert is_transient(raised.value) is transient
+
+
+async def test_llamaindex_async():
+    """As in its synchronous form."""
+    with serving({"message": "overloaded", "code": 503}) as server:
+        async with httpx.AsyncClient() as client:
+            llm = on_llamaindex(server, async_http_client=client)
+            with pytest.raises(TierError, match="overloaded"):
+                await llm.achat(USER, confroute_route="edge")

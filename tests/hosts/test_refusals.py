@@ -68,6 +68,10 @@ REFUSALS = [
     (403, {"message": "You are not allowed to request logprobs from this model"}),
     (500, {"message": "logprobs is not supported with tools + stream"}),
     (422, {"message": "{'type': 'extra_forbidden', 'loc': ('body', 'logprobs'), 'msg': 'Extra inputs'}"}),
+    (400, {"message": "property 'log_probs' is unsupported"}),
+    (400, {"message": "Log probabilities are not supported"}),
+    (400, {"message": "Request rejected", "param": "log_probs"}),
+    (500, {"message": "the model was loaded without log-probs"}),
 ]
 
 

@@ -34,6 +34,7 @@ CALLS = {
     "bind": lambda: chat().bind(n=2).invoke("q"),
     "stream": lambda: list(chat().stream("q", n=3)),
     "candidates": lambda: chat().invoke("q", candidate_count=2),
+    "beside the body": lambda: chat().invoke("q", extra_body={"n": 3}),
     "complete": lambda: llm().complete("q", n=3),
     "acomplete": lambda: asyncio.run(llm().acomplete("q", n=3)),
     "stream_complete": lambda: list(llm().stream_complete("q", n=3)),
@@ -59,6 +60,7 @@ class Several(ScriptedChat):
 
     n: int | None = 3
     model_kwargs: dict[str, int] = Field(default_factory=dict)
+    extra_body: dict[str, int] | None = None
 
 
 @pytest.mark.parametrize("role", ["edge", "cloud"])
@@ -68,6 +70,7 @@ class Several(ScriptedChat):
         Several(),
         ScriptedChat.of("4", name="bound").bind(n=3),
         Several(n=None, model_kwargs={"best_of": 3}),
+        Several(n=None, extra_body={"n": 3}),
     ],
 )
 def test_a_model_set_to_several_answers_is_refused_at_build(role, model):

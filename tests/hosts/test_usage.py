@@ -162,7 +162,20 @@ def test_a_bill_below_nothing_is_not_a_bill(host, form):
             },
             (11, 5, 8, 0),
         ),
-        # Gemini counts thoughts beside the answer.
+        (
+            {"input_tokens": 9, "output_tokens": 5, "output_tokens_details": {"thinking_tokens": 4}},
+            (9, 5, 0, 4),
+        ),
+        # Gemini counts thoughts beside the answer, in the names of its JSON and of its client.
+        (
+            {
+                "promptTokenCount": 9,
+                "candidatesTokenCount": 1,
+                "cachedContentTokenCount": 8,
+                "thoughtsTokenCount": 4,
+            },
+            (9, 5, 8, 4),
+        ),
         (
             {
                 "prompt_token_count": 9,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from typing import ClassVar
 
 import pytest
@@ -144,6 +146,37 @@ def test_log_probabilities_the_user_asked_for_stay(edge, cloud):
         ChatConfRoute(edge=edge.bind(logprobs=True), cloud=cloud, policy=policy),
     ):
         assert extract_token_logprobs(model.invoke("q")) == (-0.2, -0.2, -0.2)
+
+
+@pytest.mark.parametrize("form", ["invoke", "ainvoke", "stream"])
+@pytest.mark.parametrize(
+    ("inner", "logprob", "route"), [(0.5, -0.2, "edge"), (0.1, -0.2, "edge"), (0.1, -2.0, "cloud")]
+)
+async def test_a_router_as_an_edge_has_evidence(form, inner, logprob, route):
+    """Whichever of its models answers: it is asked for log-probabilities like any other edge, and the answer holds none."""
+    small = ScriptedChat.of("small says", name="small", logprob=-0.2)
+    middle = ScriptedChat.of("middle says", name="middle", logprob=logprob)
+    nested = ChatConfRoute(edge=small, cloud=middle, policy=Cascade.of(TokenLogprob(), inner))
+    model = ChatConfRoute(
+        edge=nested, cloud=ScriptedChat.of("large says", name="large"), policy=Cascade.of(TokenLogprob(), 0.5)
+    )
+    if form == "stream":
+        answer = functools.reduce(operator.add, model.stream("q"))
+    else:
+        answer = await model.ainvoke("q") if form == "ainvoke" else model.invoke("q")
+    decision = decision_of(answer)
+    assert (decision["route"], decision["uncertainty"]) == (route, -logprob if inner == 0.1 else 0.2)
+    assert extract_token_logprobs(answer) is None
+    assert nested.keep_logprobs is False
+
+
+def test_a_cloud_that_refuses_them_is_asked_without(edge):
+    """Keeping log-probabilities costs no answer."""
+    cloud = ScriptedChat.of("four", name="large").model_copy(update={"rejects_logprobs": True})
+    model = ChatConfRoute(
+        edge=edge, cloud=cloud, policy=Cascade.of(TokenLogprob(), 0.1), keep_logprobs=True, cloud_limits=ONCE
+    )
+    assert model.invoke("q").text == "four"
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

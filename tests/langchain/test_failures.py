@@ -279,6 +279,30 @@ def test_callers_that_act_by_the_class_of_an_error():
     assert graph.compile().invoke({"messages": [("user", "q")]})["messages"][-1].text == "fine"
 
 
+@pytest.mark.parametrize(
+    ("fault", "retried"),
+    [(Overloaded("busy"), True), (ConnectionResetError(), True), (ValueError("bad"), False)],
+)
+def test_a_graph_retries_what_it_retries_of_a_bare_model(fault, retried):
+    """Its own rule goes by classes that a failed tier must not bring along."""
+    pytest.importorskip("langgraph", reason="the rule is that of langgraph's retry policy")
+    from langgraph.types import RetryPolicy
+
+    edge = ScriptedChat.of("weak", name="small", logprob=-3.0)
+    cloud = model_of(Reply(fault=fault), name="large")
+    policy = Cascade.of(TokenLogprob(), 0.25)
+    behind_a_draft = router(edge, cloud, policy=policy, cloud_limits=Limits(attempts=1))
+    down = model_of(Reply(fault=ConnectionResetError()), name="small")
+    both_failed = router(
+        down, cloud, policy=policy, edge_limits=Limits(attempts=1), cloud_limits=Limits(attempts=1)
+    )
+    retry_on = RetryPolicy().retry_on
+    for failing in (behind_a_draft, both_failed):
+        with pytest.raises(TierError) as raised:
+            failing.invoke("q")
+        assert retry_on(raised.value) is retry_on(fault) is retried
+
+
 def test_a_wrong_key_is_not_tried_again_by_an_agent():
     """The class says that it is of no use, and each attempt would draft anew."""
     pytest.importorskip("langchain.agents", reason="the caller is an agent of the langchain package")

@@ -2,17 +2,20 @@
 
 from types import SimpleNamespace
 
+import httpx
 import pytest
 from llama_index.core.base.llms.types import CompletionResponse, LogProb
 from llama_index.core.llms import ChatMessage, ChatResponse
 from llama_index.llms.openai_like import OpenAILike
 
-from confroute import Cascade, SelfConsistency, TokenLogprob
+from confroute import Cascade, SelfConsistency, TokenLogprob, record
 from confroute.hosts.model import ModelCall
+from confroute.testing import Reply, ScriptedModel, ScriptedServer
 from confroute.types import Usage
-from llamaindex_confroute import extract_token_logprobs
+from llamaindex_confroute import ConfRouteLLM, extract_token_logprobs
 from llamaindex_confroute.models import ChildModel, can_sample
 from llamaindex_confroute.responses import to_generation
+from llamaindex_confroute.testing import ScriptedLLM
 
 USER = [ChatMessage(role="user", content="Which city?")]
 ENTRIES = [{"token": "4", "logprob": -0.5}, {"token": " 2", "logprob": -1.0}]
@@ -157,3 +160,31 @@ def test_logprobs_of_a_whole_answer_count(kit):
         kit.decision(kit.router(edge, policy=Cascade.of(TokenLogprob(), 0.3)).chat(USER))["uncertainty"]
         == 0.05
     )
+
+
+@pytest.mark.parametrize(
+    ("inner", "logprob", "route"), [(0.5, -0.2, "edge"), (0.1, -0.2, "edge"), (0.1, -2.0, "cloud")]
+)
+def test_a_router_as_an_edge_has_evidence(inner, logprob, route):
+    """Whichever of its models answers is asked for log-probabilities, as any other edge is."""
+    with (
+        ScriptedServer(ScriptedModel([Reply(text="middle says", logprob=logprob)])) as server,
+        httpx.Client() as client,
+    ):
+        middle = OpenAILike(
+            model="middle",
+            api_base=server.url,
+            api_key="k",
+            is_chat_model=True,
+            max_retries=0,
+            http_client=client,
+        )
+        small = ScriptedLLM(model=ScriptedModel([Reply(text="small says", logprob=-0.2)], name="small"))
+        nested = ConfRouteLLM(edge=small, cloud=middle, policy=Cascade.of(TokenLogprob(), inner))
+        large = ScriptedLLM(model=ScriptedModel(["large says"], name="large"))
+        with record() as decisions:
+            ConfRouteLLM(edge=nested, cloud=large, policy=Cascade.of(TokenLogprob(), 0.5)).complete("q")
+        assert decisions[0].route == route
+        assert decisions[0].uncertainty == (-logprob if inner == 0.1 else 0.2)
+        nested.complete("q", confroute_route="cloud")
+        assert not server.bodies[-1].get("logprobs"), "the router's own calls are as they were"

@@ -46,6 +46,39 @@ def test_server_that_returns_one_sample_a_request_is_asked_again(openai_server):
     assert [body.get("n") for body in openai_server.bodies] == [3, 2, None]
 
 
+def refuse_several(body):
+    """As llama.cpp refuses more answers than it has slots."""
+    if body.get("n", 1) == 1:
+        return None
+    message = f"Field 'n': Value must be between 1 <= value <= 1, but got {body['n']}"
+    return 400, {"code": 400, "message": message, "type": "invalid_request_error"}
+
+
+@pytest.mark.parametrize("form", ["sync", "async"])
+async def test_server_that_refuses_several_answers_at_once_is_asked_for_each(openai_server, form):
+    """One refused request, then one for each answer."""
+    openai_server.refuse = refuse_several
+    texts = iter(["a", "b", "c"])
+    openai_server.respond = lambda body: (next(texts), -0.1)
+    model = OpenAIModel(model="small", base_url=openai_server.url)
+    drawn = model.generate if form == "sync" else model.agenerate
+    answers = drawn(ASKED, n=3, temperature=1.0)
+    answers = answers if form == "sync" else await answers
+    assert [one.text for one in answers] == ["a", "b", "c"]
+    assert [body.get("n") for body in openai_server.bodies] == [3, None, None, None]
+
+
+@pytest.mark.parametrize(("status", "requests"), [(400, 2), (401, 1), (429, 1), (500, 1)])
+def test_other_errors_of_a_request_for_several_answers_are_raised(openai_server, status, requests):
+    """What the server refuses for one answer too was not refused for their number."""
+    openai_server.status = status
+    model = OpenAIModel(model="small", base_url=openai_server.url)
+    with pytest.raises(Exception, match=str(status)) as caught:
+        model.generate(ASKED, n=3)
+    assert caught.value.status_code == status
+    assert len(openai_server.bodies) == requests
+
+
 async def test_async_openai_gives_the_same(openai_server):
     """The async form sends the same request and reads the same answer."""
     model = OpenAIModel(model="small", base_url=openai_server.url)

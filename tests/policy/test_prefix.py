@@ -22,7 +22,7 @@ from confroute import (
     record,
 )
 from confroute.asks import WatchResult
-from confroute.errors import PolicyError, StreamInterruptedError
+from confroute.errors import PolicyError, StreamInterruptedError, TierError
 from confroute.executor import arun_stream, run, run_stream
 from confroute.models.provider_answers import ScoredTokens
 from confroute.streaming import DraftMonitor, replay
@@ -194,7 +194,7 @@ def test_a_draft_that_was_cut_off_never_stands_in():
     """on_cloud_error="edge" returns rejected drafts, but not half of one."""
     policy = Cascade(gates=POLICY.gates, prefix=RULE, on_cloud_error="edge")
     made = Streams((-3.0,) * 6, cloud_fault=ConnectionError("down"))
-    with record() as decisions, pytest.raises(RuntimeError, match="after the draft was rejected"):
+    with record() as decisions, pytest.raises(TierError, match="after the draft was rejected"):
         streamed(made, policy)
     assert decisions[0].stage == "failed"
     assert [step.kind for step in decisions[0].steps] == ["draft", "final"]

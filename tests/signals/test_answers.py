@@ -138,6 +138,22 @@ def test_what_is_more_than_a_number_keeps_its_form(text, form):
             "The answer is 3 + 4.",
         ),
         *(r"\boxed{5!}", "$5!$", r"\(5!\)", "5!.", "5! ways", "5! + 1", "6!/2", "3 * 5!", "10!/(3!7!)"),
+        *("4, 6", "So 4; 6.", "(3, 2)", "[1, 2]", "1;5", "4 & 6", "3\n2", "x = 3, y = 2", "x = 3 and y = 2."),
+        *("The answer is x = 3, y = 2.", r"\(x = 3\), \(y = 2\)"),
+        *(
+            "±5",
+            "5 ± 1",
+            r"5 \pm 1",
+            "log 5",
+            "sqrt(5)",
+            "x > 5",
+            "x<5",
+            r"x \le 5",
+            "≥ 5",
+            "44 BC",
+            "Q1 2024",
+        ),
+        *("40° 26′", "3 R 2", "3 remainder 2", "0.(3)", r"\binom{5}{2}", "1~250"),
         *("2 or 3", "The answer is 2 and 3.", "GPT-4", "H2O", "No one knows", "two or three", "1/0"),
     ],
 )
@@ -165,6 +181,13 @@ def test_a_part_of_a_number_is_not_the_number(text):
         ("5-10", "6-10"),
         ("3:2", "3/2"),
         ("1.2 billion", "1.2 million"),
+        ("5‰", "5"),
+        ("x = 3, y = 2", "x = 8, y = 2"),
+        ("4, 6", "9, 6"),
+        ("x > 5", "x < 5"),
+        ("Q1 2024", "Q2 2024"),
+        ("44 BC", "44 AD"),
+        ("3 R 2", "4 R 2"),
     ],
 )
 @pytest.mark.parametrize("question", ["How much is it?", "What is it?"])
@@ -172,6 +195,31 @@ def test_different_answers_never_agree(first, second, question):
     """As numbers and as short texts."""
     one, other = final_answer(first, question), final_answer(second, question)
     assert one is None or one != other
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("In 2020, 5 people came.", "5"),
+        ("<b>5</b>", "5"),
+        ("<answer>5</answer>", "5"),
+        ("3 + 4 => 7", "7"),
+        ("3 + 4 -> 7", "7"),
+        ("> 5", "5"),
+        ("> The answer is 5", "5"),
+        ("Total: 3\n7", "7"),
+        ("7\n\n7", "7"),
+        ("It is ~250.", "250"),
+        ("a = 3, so the sum is 5", "5"),
+        ("At 3:00, 5 came", "5"),
+        ("5‰", "0.005"),
+        ("I logged 5 hours", "5 h"),
+        ("She has 3, so 4 are left: 4", "4"),
+    ],
+)
+def test_what_only_looks_like_a_part_is_read(text, number):
+    """Tags, arrows, quotes and clauses are no lists and no bounds."""
+    assert number_in(text) == number
 
 
 @pytest.mark.parametrize(
@@ -338,6 +386,10 @@ def test_an_option_letter(text, letter):
             "K",
             "The answer is not A.",
             "Option A is wrong.",
+            "Everything but B",
+            "All but B.",
+            "Option B seems wrong.",
+            "The answer B looks incorrect",
         ),
         *(
             "A or B",
@@ -407,6 +459,9 @@ def test_what_carries_meaning_stays_in_a_text(first, second):
         ("Context: how many? 3 of 5.\nQuery: Who won?\nAnswer: ", "text"),
         ("Did the war that began in 1618 end in 1648?", "text"),
         ("Is 7 prime?", "text"),
+        ("What is the difference between TCP and UDP?", "text"),
+        ("What is the difference between their ages, if he is 9 and she 4?", "number"),
+        ("What is the difference between their ages, and how old is she?", "number"),
         ("Janet has 16 eggs. She eats 3. How many are left?", "number"),
         ("What is the total cost of 3 apples?", "number"),
         ("Wie viele Äpfel?", "number"),

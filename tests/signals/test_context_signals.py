@@ -174,6 +174,8 @@ def test_abstentions_are_recognised(text):
         "The context does not say whether dogs travel free - 12 euros.",
         "Yes, although the context does not say so.",
         "The context does not say. No.",
+        "The documents don't mention it, so the answer is no.",
+        "The text does not say, therefore it must be Hansen.",
     ],
 )
 def test_a_disclaimer_before_an_answer_is_an_answer(text):

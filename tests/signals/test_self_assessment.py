@@ -51,6 +51,12 @@ def test_p_true_without_alternatives_reads_the_drawn_letter():
     assert measure(PTrue(), letter("(B", 0.9))[0].uncertainty == pytest.approx(0.9)
 
 
+def test_p_true_among_numbers_reads_the_drawn_letter():
+    """The other one may be any token that is named by its number: it is not taken to be impossible."""
+    among = [("A", 0.7), ("token_id:33", 0.2), ("token_id:34", 0.1)]
+    assert measure(PTrue(), letter("A", 0.7, among))[0].uncertainty == pytest.approx(0.3)
+
+
 def test_p_true_without_a_letter_is_refused():
     """No log-probabilities, and neither letter among the likeliest tokens, are refused."""
     for reply in (Generation(text="A"), letter("Perhaps", 0.9), letter("(", 0.9)):

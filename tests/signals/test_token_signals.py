@@ -268,6 +268,19 @@ def test_a_drawn_letter_beyond_the_alternatives_counts():
     assert measure(OptionProbability(), question=OPTIONS, **draft).uncertainty == pytest.approx(0.9)
 
 
+@pytest.mark.parametrize("spelt", ["({})", "({}", "**{}", "{}.", "{})", '"{}', "[{}]", "{}:", " ({}", "{}"])
+@pytest.mark.parametrize("drawn", ["B", "({}"])
+def test_a_letter_in_its_dress_is_the_letter(drawn, spelt):
+    """Vocabularies hold "(A" and "A." as tokens of their own, and a model writes all of its options so, or not."""
+    token = drawn.format("B")
+    probabilities = ((token, 0.4), (spelt.format("A"), 0.35), (spelt.format("C"), 0.2), ("A dog", 0.05))
+    first = tuple((text, math.log(p)) for text, p in probabilities)
+    draft = {"tokens": (token,), "logprobs": (math.log(0.4),), "top_logprobs": (first,)}
+    assert measure(OptionProbability(), question=OPTIONS, **draft).uncertainty == pytest.approx(
+        1 - 0.4 / 0.95
+    )
+
+
 @pytest.mark.parametrize(
     ("question", "draft", "why"),
     [
@@ -275,7 +288,9 @@ def test_a_drawn_letter_beyond_the_alternatives_counts():
         (OPTIONS, {"text": "The answer is B", "tokens": ("The", " answer", " is", " B")}, "first token"),
         (OPTIONS, {"text": "Mars", "tokens": ("Mars",)}, "first token"),
         (OPTIONS, {"text": "D", "tokens": ("D",)}, "first token"),
-        (OPTIONS, {"text": "B"}, "first token"),
+        # What the server left out is named, and not the letter, which is right.
+        (OPTIONS, {"text": "B"}, "no token texts"),
+        (OPTIONS, {"text": "B", "logprobs": None}, "no log-probabilities"),
         (OPTIONS, {"text": "B", "tokens": ("B",), "top_logprobs": None}, "no alternatives"),
     ],
 )

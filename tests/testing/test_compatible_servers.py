@@ -168,7 +168,15 @@ def special_end(answer):
     answer["usage"]["completion_tokens"] += 1
 
 
+def scored_end(answer):
+    """The end-of-turn token is scored, in whole answers alone, by llama.cpp: as a token without text."""
+    answer["usage"]["completion_tokens"] += 1
+    end = {"token": "", "logprob": -9.0, "bytes": [], "top_logprobs": []}
+    answer["choices"][0]["logprobs"]["content"].append(end)
+
+
 KEPT = [
+    scored_end,
     counted_with_the_stop_string,
     no_usage,
     usage_null,

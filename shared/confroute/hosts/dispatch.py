@@ -142,7 +142,7 @@ def model_calls(
     [4, 5]
     """
     if isinstance(ask, Final):
-        return [_call("final", False, 0, streamed, ask.note)]
+        return [_call("final", facts.asks_logprobs and facts.keeps_logprobs, 0, streamed, ask.note)]
     if isinstance(ask, Sample):
         if facts.answers_per_call:
             return [ModelCall(role="sample", n=ask.n, drawn=ask.drawn, temperature=ask.temperature)]

@@ -47,6 +47,8 @@ class ModelFacts:
         Whether async calls would block the event loop, and so run in threads.
     asks_logprobs : bool
         Whether log-probabilities may be asked for; False where the class has no such setting, or the user chose already.
+    keeps_logprobs : bool
+        Whether a final answer's are asked for as well, since the caller gets them.
     alternatives : int
         Alternatives per token that log-probabilities are asked for with at the least, though no signal may read them.
     retries : bool
@@ -67,6 +69,7 @@ class ModelFacts:
     thread_safe: bool = True
     blocking: bool = False
     asks_logprobs: bool = True
+    keeps_logprobs: bool = False
     alternatives: int = 0
     retries: bool = False
     streams: bool = True
@@ -80,7 +83,7 @@ class ModelCall:
     Attributes
     ----------
     role : {"draft", "sample", "final", "prompt"}
-        A "final" is asked exactly as the user set the model up; the others may be thrown away and are never shown as they come.
+        A "final" is asked exactly as the user set the model up, but for log-probabilities that the caller keeps; the others may be thrown away and are never shown as they come.
     n : int
         Answers wanted; above 1 only where `ModelFacts.answers_per_call`.
     drawn : int

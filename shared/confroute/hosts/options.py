@@ -195,6 +195,9 @@ def refuse_several(settings: Mapping[str, Any], place: str) -> None:
     --------
     >>> refuse_several({"n": 1}, "the call")
     """
+    passed_on = settings.get("extra_body")
+    if isinstance(passed_on, Mapping):
+        refuse_several(passed_on, place)
     for name in SEVERAL:
         value = settings.get(name)
         if value not in (None, 1):

@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 
 from confroute.display import Address
 from confroute.error_notes import note_usage
-from confroute.errors import MissingExtraError, ModelError, TierError
+from confroute.errors import MissingExtraError, ModelError
+from confroute.models.breaker import status_of
 from confroute.models.provider_answers import (
     ends_by_reason,
     field,
+    no_answer,
     read_answer_logprobs,
-    read_error,
     read_finish,
     read_generations,
     read_usage,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
 
 OLLAMA_URL = "http://127.0.0.1:11434/v1"
+_REFUSED = frozenset({400, 422})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -84,7 +86,7 @@ class OpenAIModel:
         return urlsplit(self.url or "").hostname not in _LOOPBACK
 
     def generate(self, messages: Sequence[Message], *, n: int = 1, **settings: Any) -> tuple[Generation, ...]:
-        """`n` answers; a server that returns fewer in one request is asked again.
+        """`n` answers; a server that returns fewer in one request is asked again, one that refuses `n` once for each.
 
         Raises
         ------
@@ -97,9 +99,16 @@ class OpenAIModel:
         """
         body = self.body(messages, Settings(**settings))
         answers: list[Generation] = []
+        at_once = n
         with _billing(answers):
             while len(answers) < n:
-                answers += self._answers(self.request({**body, "n": n - len(answers)}))
+                wanted = min(at_once, n - len(answers))
+                try:
+                    answers += self._answers(self.request({**body, "n": wanted}))
+                except Exception as error:
+                    if not _may_be_too_many(wanted, error):
+                        raise
+                    at_once = 1
         return tuple(answers[:n])
 
     async def agenerate(
@@ -109,10 +118,17 @@ class OpenAIModel:
         body = self.body(messages, Settings(**settings))
         client = await _async_client(self.url, self.timeout_s)
         answers: list[Generation] = []
+        at_once = n
         with _billing(answers):
             while len(answers) < n:
-                request = _sent({**body, "n": n - len(answers)})
-                answers += self._answers(await client.chat.completions.create(**request))
+                wanted = min(at_once, n - len(answers))
+                request = _sent({**body, "n": wanted})
+                try:
+                    answers += self._answers(await client.chat.completions.create(**request))
+                except Exception as error:
+                    if not _may_be_too_many(wanted, error):
+                        raise
+                    at_once = 1
         return tuple(answers[:n])
 
     def stream(self, messages: Sequence[Message], **settings: Any) -> Generator[Piece, None, None]:
@@ -154,19 +170,13 @@ class OpenAIModel:
     def _answers(self, completion: object) -> list[Generation]:
         answers = read_generations(completion, model=self.model)
         if not answers:
-            raise _no_answer(self.model, completion)
+            raise no_answer(self.model, completion)
         return answers
 
 
-def _no_answer(model: str, completion: object) -> TierError:
-    """Some servers answer 200 and put the error, with the status that it should have had, into the body."""
-    said = read_error(completion)
-    if said is None:
-        return TierError(f"{model} returned no choices")
-    error = TierError(f"{model} returned an error in place of an answer: {said[0]}")
-    if said[1] is not None:
-        error.__dict__["status_code"] = said[1]
-    return error
+def _may_be_too_many(wanted: int, error: Exception) -> bool:
+    """Whether a request may have been refused for the number of its answers: llama.cpp gives no more than it has slots."""
+    return wanted > 1 and status_of(error) in _REFUSED
 
 
 @contextmanager

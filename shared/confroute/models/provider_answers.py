@@ -1,7 +1,7 @@
 """Reads what providers answer with: log-probabilities, usage, finish reasons, names of models and roles.
 
-Dictionaries and clients' objects are read alike, in the shapes of OpenAI (chat, completions, Responses), Ollama and the
-servers that copy them. Nothing is repaired: numbers come back as they were sent, and where one token of an answer lacks its
+Dictionaries and clients' objects are read alike, in the shapes of OpenAI (chat, completions, Responses), Ollama, Gemini and
+the servers that copy them. Nothing is repaired: numbers come back as they were sent, and where one token of an answer lacks its
 number there is no evidence, since the rest would speak for an answer of which it saw only a part.
 """
 
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, TypeAlias
 
+from confroute.alignment import is_numbered
+from confroute.errors import TierError
 from confroute.types import Alternatives, Finish, Generation, Role, Usage
 
 _ROLES: dict[str, Role] = {
@@ -26,6 +28,8 @@ _FINISHES: dict[str, Finish] = {
         ("length", "max_tokens", "model_length", "max_output_tokens", "model_context_window_exceeded"),
         "length",
     ),
+    # Not at its end, and a longer call would have gone on.
+    **dict.fromkeys(("error_limit", "pause_turn", "time_limit"), "length"),
     **dict.fromkeys(("tool_calls", "tool_use", "function_call"), "tool_calls"),
     **dict.fromkeys(
         (
@@ -40,7 +44,8 @@ _FINISHES: dict[str, Finish] = {
         "content_filter",
     ),
     **dict.fromkeys(
-        ("blocklist", "prohibited_content", "spii", "image_safety", "error_toxic"), "content_filter"
+        ("blocklist", "prohibited_content", "spii", "image_safety", "error_toxic", "language"),
+        "content_filter",
     ),
     **dict.fromkeys(
         (
@@ -50,19 +55,25 @@ _FINISHES: dict[str, Finish] = {
             "network_error",
             "insufficient_system_resource",
             "malformed_function_call",
+            "unexpected_tool_call",
+            "timeout",
         ),
         "error",
     ),
-    "cancelled": "cancelled",
+    **dict.fromkeys(("cancelled", "user_cancel"), "cancelled"),
 }
+# The state of an answer of OpenAI's Responses API that has ended; it has no reason beside this where it is whole.
+_ENDED: dict[str, Finish] = {"completed": "stop", "failed": "error", "cancelled": "cancelled"}
 # Where an answer, a choice of it or a chunk says why it ended.
 _ENDINGS = ("choices", "finish_reason", "stop_reason", "done_reason", "incomplete_details", "delta")
+_RARE_ENDINGS = ("candidates", "finishReason", "status")
 _OK = 200
 _USAGE_KEYS = (
     ("prompt_tokens", "completion_tokens"),
     ("input_tokens", "output_tokens"),
     ("prompt_eval_count", "eval_count"),
     ("prompt_token_count", "candidates_token_count"),
+    ("promptTokenCount", "candidatesTokenCount"),
 )
 # Where providers keep parts of the counts above: in details, named "place.name" here, or beside them.
 _CACHED_KEYS = (
@@ -71,18 +82,17 @@ _CACHED_KEYS = (
     "input_token_details.cache_read",
     "prompt_cache_hit_tokens",
     "cached_content_token_count",
+    "cachedContentTokenCount",
 )
 _REASONING_KEYS = (
     "completion_tokens_details.reasoning_tokens",
     "output_tokens_details.reasoning_tokens",
+    "output_tokens_details.thinking_tokens",
     "output_token_details.reasoning",
 )
 # Counted beside the counts above, and not among them: of the prompt read from and written to a cache, of the answer thoughts.
-_CACHE_READ, _CACHE_WRITE, _THOUGHTS = (
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-    "thoughts_token_count",
-)
+_CACHE_READ, _CACHE_WRITE = "cache_read_input_tokens", "cache_creation_input_tokens"
+_THOUGHTS = ("thoughts_token_count", "thoughtsTokenCount")
 
 
 _DETAILS: dict[str, list[str]] = {}
@@ -94,7 +104,7 @@ _BILL = tuple(
         (
             *(name for pair in _USAGE_KEYS for name in pair),
             *(key.partition(".")[0] for key in (*_CACHED_KEYS, *_REASONING_KEYS)),
-            *(_CACHE_READ, _CACHE_WRITE, _THOUGHTS),
+            *(_CACHE_READ, _CACHE_WRITE, *_THOUGHTS),
         )
     )
 )
@@ -196,6 +206,10 @@ def read_logprobs(found: object) -> ScoredTokens | None:
         values, tokens = ([field(one, name) for one in entries] for name in ("logprob", "token"))
     has_alternatives = field(entries[0], "top_logprobs")
     alternatives = [field(one, "top_logprobs") for one in entries] if has_alternatives else ()
+    if is_numbered(tokens[0]):
+        spelt = [_by_bytes(one, token) for one, token in zip(entries, tokens, strict=True)]
+        alternatives = [_renamed(*one) for one in zip(alternatives, tokens, spelt, strict=False)]
+        tokens = spelt
     return _scored(values, tokens, alternatives)
 
 
@@ -211,7 +225,7 @@ def read_answer_logprobs(raw: object) -> ScoredTokens | None:
         if scored is not None:
             return scored
     if not isinstance(output, (list, tuple)):
-        return None
+        return None if choices else _read_candidate(raw)
     blocks = [block for item in output for block in _items(item, "content")]
     return read_logprobs([one for block in blocks for one in _items(block, "logprobs")]) if blocks else None
 
@@ -287,7 +301,8 @@ def read_usage(*holders: object) -> Usage | None:
         counts = _counts(holder) if holder else {}
         for prompt, answer in _USAGE_KEYS:
             if prompt in counts and answer in counts:
-                read, thoughts = counts.get(_CACHE_READ, 0), counts.get(_THOUGHTS, 0)
+                read = counts.get(_CACHE_READ, 0)
+                thoughts = next((counts[key] for key in _THOUGHTS if key in counts), 0)
                 usage = Usage(
                     input_tokens=counts[prompt] + read + counts.get(_CACHE_WRITE, 0),
                     output_tokens=counts[answer] + thoughts,
@@ -348,10 +363,22 @@ def _reason(holders: Iterable[object]) -> Any:
             or (finish or stop or done)
             or (incomplete and field(incomplete, "reason"))
             or (delta and field(delta, "stop_reason"))
+            or (None if choices else _rare_reason(holder))
         )
         if reason:
             return reason
     return None
+
+
+def _rare_reason(holder: object) -> Any:
+    """Of a whole answer of Gemini's, and the state of one of OpenAI's Responses API."""
+    candidates, finish, status = fields(holder, *_RARE_ENDINGS)
+    candidate = _first(candidates)
+    return (
+        (candidate and (field(candidate, "finishReason") or field(candidate, "finish_reason")))
+        or finish
+        or (_ENDED.get(status) if isinstance(status, str) else None)
+    )
 
 
 def finish_of(reason: object) -> Finish:
@@ -393,6 +420,24 @@ def read_error(raw: object) -> tuple[str, int | None] | None:
     codes = (field(error, name) for name in ("code", "status"))
     status = next((code for code in codes if isinstance(code, int) and 400 <= code < 600), None)
     return str(text or "an error without a message"), status
+
+
+def no_answer(model: str | None, raw: object) -> TierError:
+    """The error of a reply without an answer: some servers answer 200 and put it, with the status it should have had, into the body.
+
+    Examples
+    --------
+    >>> error = no_answer("small", {"error": {"message": "overloaded", "code": 502}})
+    >>> str(error), error.status_code
+    ('small returned an error in place of an answer: overloaded', 502)
+    """
+    said = read_error(raw)
+    if said is None:
+        return TierError(f"{model} returned no choices")
+    error = TierError(f"{model} returned an error in place of an answer: {said[0]}")
+    if said[1] is not None:
+        error.__dict__["status_code"] = said[1]
+    return error
 
 
 def read_generations(raw: object, *, model: str | None = None) -> list[Generation]:
@@ -488,6 +533,53 @@ def logprobs_content(
 
 def _written(token: str, logprob: float) -> dict[str, Any]:
     return {"token": token, "logprob": logprob, "bytes": list(token.encode("utf-8", "replace"))}
+
+
+def _by_bytes(entry: object, token: Any) -> Any:
+    r"""A token that is named by its number as its bytes spell it, as "bytes:\\xf0" where they are part of a character."""
+    spelt = field(entry, "bytes")
+    if not (isinstance(spelt, (list, tuple)) and all(type(one) is int and 0 <= one < 256 for one in spelt)):
+        return token
+    try:
+        return bytes(spelt).decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{one:02x}" for one in spelt)
+
+
+def _renamed(place: Any, token: Any, spelt: Any) -> Any:
+    """The alternatives to a token, of which it is the only one whose bytes spell it."""
+    if not isinstance(place, (list, tuple)):
+        return place
+    pairs = [(field(one, "token"), field(one, "logprob")) for one in place]
+    return [{"token": spelt if name == token else name, "logprob": value} for name, value in pairs]
+
+
+def _read_candidate(raw: object) -> ScoredTokens | None:
+    """Of Gemini's answer as it was sent, or as its client's objects; the mean of all tokens alone is no evidence of each."""
+    candidate = _first(field(raw, "candidates")) or raw
+    result = field(candidate, "logprobsResult") or field(candidate, "logprobs_result")
+    if not result:
+        return None
+    if isinstance(result, (list, tuple)):
+        return read_logprobs(result)
+    chosen = _items(result, "chosenCandidates") or _items(result, "chosen_candidates")
+    places = _items(result, "topCandidates") or _items(result, "top_candidates")
+    tops = [[_named(one) for one in _items(place, "candidates")] for place in places]
+    entries = [_named(one) for one in chosen]
+    return (
+        _scored([one["logprob"] for one in entries], [one["token"] for one in entries], tops)
+        if entries
+        else None
+    )
+
+
+def _named(candidate: object) -> dict[str, Any]:
+    """One token of Gemini's under OpenAI's names."""
+    value = field(candidate, "logProbability")
+    return {
+        "token": field(candidate, "token"),
+        "logprob": field(candidate, "log_probability") if value is None else value,
+    }
 
 
 def _read_columns(found: object) -> ScoredTokens | None:

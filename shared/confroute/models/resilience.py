@@ -135,7 +135,7 @@ def is_transient(error: BaseException) -> bool:
 
 # Not what a wrong key, a rate limit or a server that cannot be reached answer, whatever their text.
 _REFUSALS = frozenset({400, 403, 404, 405, 422, 500, 501})
-_PARAMETER = re.compile(r"logprob", re.IGNORECASE)
+_PARAMETER = re.compile(r"log[\s_-]?prob", re.IGNORECASE)
 # Where servers repeat what they were sent: after "input", in quotes of several words, in braces.
 _ECHOES = (
     re.compile(r"['\"]?input(_value)?['\"]?\s*[:=].*", re.DOTALL | re.IGNORECASE),
@@ -145,7 +145,7 @@ _ECHOES = (
 _PLACE = re.compile(r"['\"]?loc['\"]?\s*:\s*[(\[]([^)\]]*)[)\]]")
 # What a server says of a parameter that it does not take, in the same sentence as its name.
 _REFUSES = re.compile(
-    r"\b(not|un\w+|invalid|unable|cannot|can't|only|extra|forbidden|disabled|denied|without|must|maximum|exceeds?|incompatible|no)\b|n't\b",
+    r"\b(not|un\w+|invalid|unable|cannot|can't|only|extra|forbidden|disabled|denied|without|must|max|maximum|exceeds?|incompatible|no)\b|n't\b",
     re.IGNORECASE,
 )
 
@@ -177,7 +177,8 @@ def _names_logprobs(error: BaseException) -> bool:
     inner = body.get("error", body) if isinstance(body, Mapping) else None
     inner = inner if isinstance(inner, Mapping) else {}
     parameter = getattr(error, "param", None) or inner.get("param")
-    if isinstance(parameter, str):
+    # OpenAI's Responses API asks for everything optional by one parameter: only the sentence tells which was refused.
+    if isinstance(parameter, str) and not parameter.startswith("include"):
         return bool(_PARAMETER.search(parameter))
     said = (
         inner.get("message")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from confroute.alignment import is_numbered
 from confroute.asks import Ask, Draft, Evidence, Final, Hidden, Sample
 from confroute.errors import MissingExtraError, ModelError, PolicyError, SignalUnavailableError
 from confroute.executor import Executor
@@ -203,7 +204,9 @@ def _options(
     loaded = getattr(model, "loaded", None)
     if loaded is not None:
         return letter_logprobs(option_alternatives(loaded(), messages, letters), letters)
-    return letter_logprobs(draft.top_logprobs[0], letters) or None if draft.top_logprobs else None
+    first = draft.top_logprobs[0] if draft.top_logprobs else ()
+    # Letters among alternatives without names would count as impossible.
+    return None if any(is_numbered(text) for text, _ in first) else letter_logprobs(first, letters) or None
 
 
 def _answered(given: Row, answer: Generation, model: str, price: Price | None, kind: Kind = "auto") -> Side:

@@ -83,6 +83,7 @@ _APOSTROPHE = chr(0x2019)
 MOST_WORDS = 60
 _CLAUSE = re.compile(
     r"(?<=[.!?])\s+|\n+|;\s|\s[-\u2013\u2014]\s|,?\s+\b(?:but|yet|although|though|however|while|whereas|nevertheless)\b,?\s*"
+    r"|,?\s+\b(?:so|thus|therefore|hence)\b,?\s+(?=(?:the\s+answer|it|this|that)\s+(?:is|was|must|should|would)\b)"
     r"|(?:,|\band|\bso)\s+(?=(?:i\s+(?:believe|think|guess|assume|suspect)|my\s+(?:best\s+)?guess)\b)",
     re.IGNORECASE,
 )
@@ -98,6 +99,8 @@ _BESIDE = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+
+_YES_OR_NO = re.compile(r"\W*(?:(?:the\s+answer|it|this|that)\s+(?:is|was)\s+)?(?:yes|no)\b", re.IGNORECASE)
 
 
 def abstains(text: str, phrases: tuple[str, ...] = ()) -> bool:
@@ -135,7 +138,7 @@ def _claims(clause: str) -> bool:
     """Whether a clause beside an abstention says something of its own: one that neither abstains nor is a courtesy."""
     if _ABSTENTION.search(clause) or _BESIDE.search(clause.strip(" ,:*")):
         return False
-    return re.match(r"\W*(?:yes|no)\b", clause, re.IGNORECASE) is not None or bool(content_words(clause))
+    return _YES_OR_NO.match(clause) is not None or bool(content_words(clause))
 
 
 @register(

@@ -81,11 +81,11 @@ _CUED_OPTION = re.compile(
 _BRACKETED_OPTION = re.compile(r"[(\[](?P<letter>[A-J])[)\]]")
 _LEADING_OPTION = re.compile(rf"(?:\\(?:text|textbf|mathbf|mathrm|boldsymbol|f?boxed)\s?\{{|[\W_])*{_ONE}")
 _REJECTED_BEFORE = re.compile(
-    r"\b(?:not|isn['\u2019]?t|neither|nor|than|except|rule out|rules out|eliminate|unlike)\s+(?:option\s+|choice\s+|necessarily\s+)?\W*$",
+    r"\b(?:not|isn['\u2019]?t|neither|nor|than|except|(?:every|any)thing but|all but|rule out|rules out|eliminate|unlike)\s+(?:option\s+|choice\s+|necessarily\s+)?\W*$",
     re.IGNORECASE,
 )
 _REJECTED_BEHIND = re.compile(
-    r"\W{0,3}\s*(?:is|are|was|would be|isn['\u2019]t|can(?:not|['\u2019]t))\s+(?:also\s+|clearly\s+|definitely\s+)?(?:be\s+|not|wrong|incorrect|false|too|out|a\s+common)\b"
+    r"\W{0,3}\s*(?:is|are|was|would be|seems|looks|appears|isn['\u2019]t|can(?:not|['\u2019]t))\s+(?:also\s+|clearly\s+|definitely\s+)?(?:be\s+|not|wrong|incorrect|false|too|out|a\s+common)\b"
     r"|\W{0,3}\s*isn['\u2019]t\b",
     re.IGNORECASE,
 )
@@ -400,7 +400,13 @@ def kind_of(question: str) -> Kind:
     sentence = asking_sentence(question)
     if _ASKS_DATE.search(sentence) or re.search(r"\b(?:MM/DD|DD/MM)/YYYY\b", question):
         return "date"
-    return "number" if _ASKS_NUMBER.search(sentence) or _ONLY_ARITHMETIC.fullmatch(sentence) else "text"
+    return "number" if _asks_number(sentence, question) or _ONLY_ARITHMETIC.fullmatch(sentence) else "text"
+
+
+def _asks_number(sentence: str, question: str) -> bool:
+    """Whether a sentence asks for a number: for a difference only where there are numbers to tell apart."""
+    asked = (match[0].lower() for match in _ASKS_NUMBER.finditer(sentence))
+    return any(_DIGIT.search(question) or not words.endswith("difference") for words in asked)
 
 
 def options_in(question: str) -> tuple[str, ...]:

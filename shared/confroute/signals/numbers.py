@@ -87,15 +87,19 @@ _RATIO = re.compile(r"(?<![\w:.])\d+(?:\.\d+)?(?:\s?:\s?\d+(?:\.\d+)?)+(?![:\w])
 _BOUND_BEFORE = re.compile(
     r"(?:[^\W_]|[)\]}%²³])\s*[/×÷·]\s*$"
     r"|[\^_]\s*\{?\s*$"
-    r"|\\(?:sqrt|log|ln|sin|cos|tan|binom|pi|times|cdot|div)\b[\s{(]*$|[√π]\s*\(?\s*$"
+    r"|\\(?:sqrt|log|ln|sin|cos|tan|binom|pi|pm|times|cdot|div)\b[\s{(]*$|[√π±]\s*\(?\s*$|\}\s*\{\s*$"
+    r"|(?<![^\W_])(?:sqrt|log|ln|sin|cos|tan)(?:\s|\s?\()\s*$|\d(?:\.\(|~)$|\b[QH][1-4][\s,/-]+$"
     r"|(?:\d|[)\]}]|\b[^\W\d_])\s*[+*]\s*\(?\s*$|[^\W_]\s+[+*]\s+\(?\s*$"
     r"|(?:[)\]}]|\b[^\W\d_])\s*[-\u2212]\s*\(?\s*$"
 )
 _BOUND_BEHIND = re.compile(
-    r"\s?(?:\\(?:sqrt|pi|log|ln|sin|cos|tan|frac|times|cdot|div)\b|[√π×÷·^])"
+    r"\s?(?:\\(?:sqrt|pi|pm|log|ln|sin|cos|tan|frac|times|cdot|div)\b|[√π±×÷·^])|[′″]|~\d|\s?(?:BCE?\b|B\.C\.)"
     r"|\*[\w(\\]|\s\*\s[\w(\\]|\s?/\s?[\w(\\]|\+[\w(\\]|\s\+\s[\w(\\]"
     r"|\s?[-\u2212]\s?(?:[^\W\d_](?![^\W_])|[(\\])|\("
 )
+# A bound is not the number that it names. A ">" may also end a tag or an arrow, or begin a quoted line.
+_BOUND = re.compile(r"(?:(?<![<=>-])[<≤≥]=?|(?<![<=>-])>=?|\\[lg]eq?\b|\\[lg]t\b)\s*$")
+_NO_BOUND = re.compile(r"(?:<[^<>]*|(?:^|\n)\s*)>\s*$")
 _OPERATOR = re.compile(
     r"(?:\s*[$*\s(]*)?(?:\s[^\W\d_]+){0,2}\s*"
     r"(?:[-+\u2212\u2013*/×÷·^]|\*\*|\\times|\\cdot|\\div|\bx|\bof|\btimes|\bplus|\bminus|\bdivided by|\bmultiplied by|\b(?:less|more|fewer) than)"
@@ -108,6 +112,12 @@ _EQUALS = re.compile(
 _TO = re.compile(r"\s?[-\u2212\u2013\u2014]\s?[$€£]?|\s+to\s+[$€£]?")
 _LIST = re.compile(r"\s*(?:,|;|,?\s+(?:and|or)|/|&)\s+[$€£]?", re.IGNORECASE)
 _OR = re.compile(r",?\s+(?:and|or)\s+[$€£]?", re.IGNORECASE)
+# What stands between the last two members of a list that is nothing else.
+_MEMBERS = re.compile(r"[)\]}$\\]*\s*[,;&]\s*[(\[{$€£\\]*")
+_ASSIGNED = re.compile(r"[)\]}$\\]*\s*(?:[,;]|,?\s+and\b|[,;]\s+and\b)\s*[($\\]*[^\W\d_][^\W_]?\s*=\s*[$€£]?")
+_NEXT_LINE = re.compile(r"[^\S\n]*\n\s*")
+_ENDS_LIST = re.compile(r"[)\]}$\\.*\s]*(?:$|\n)")
+_REMAINDER = re.compile(r",?\s+(?:R|r|(?:with\s+)?(?:an?\s+)?remainder(?:\s+of)?)\s+")
 _OUT_OF = re.compile(r"\s+out\s+of\s+(?:a\s+total\s+of\s+)?")
 _JOINED = re.compile(r",?\s*(?:and\s+)?")
 _SENTENCES = re.compile(
@@ -280,7 +290,7 @@ def _number(text: str, start: int, end: int, around: str) -> Quantity | None:
         return Quantity(start=begin, end=factorial.end())
     behind = _Behind.of(text, end, currency)
     decade = text[end : end + 1] == "s" and re.fullmatch(r"\d{4}", digits)
-    bound = _BOUND_BEFORE.search(before) or _BOUND_BEHIND.match(text, behind.end)
+    bound = _BOUND_BEFORE.search(before) or _BOUND_BEHIND.match(text, behind.end) or _is_bound(before)
     tuple_like = (
         re.fullmatch(r"\d+,\d{1,2}|0,\d+", digits) and before.endswith("(") and text[end : end + 1] == ")"
     )
@@ -291,6 +301,11 @@ def _number(text: str, start: int, end: int, around: str) -> Quantity | None:
     if value is None or bound or mixed or tuple_like or decade or behind.glued:
         return Quantity(start=begin, end=behind.end)
     return Quantity(start=begin, end=behind.end, value=sign * value * behind.scale, unit=behind.unit)
+
+
+def _is_bound(before: str) -> bool:
+    """Whether a number is said to be the least or the most: "x > 5"."""
+    return bool(_BOUND.search(before)) and not _NO_BOUND.search(before)
 
 
 def _before(text: str, start: int) -> tuple[str, int, int, Unit | None]:
@@ -486,7 +501,8 @@ def _pair(left: Quantity, right: Quantity, text: str) -> Quantity | None:
     if left.value is None or right.value is None:
         return None
     # Digits after a single space are neither a group of three nor a number of their own.
-    if gap == "" or (re.fullmatch(rf"[{_SPACE}]", gap) and left.unit is None and text[right.start].isdigit()):
+    spaced = re.fullmatch(rf"[{_SPACE}]", gap) and left.unit is None and text[right.start].isdigit()
+    if gap == "" or spaced or _REMAINDER.fullmatch(gap):
         return whole
     if _OUT_OF.fullmatch(gap):
         return replace(whole, value=left.value / right.value if right.value else None)
@@ -529,17 +545,33 @@ def result_at(found: Sequence[Quantity], at: int, text: str) -> Quantity:
 
 def listed_after(found: Sequence[Quantity], at: int, text: str) -> bool:
     """Whether the number at a place begins a list of numbers: alone it would be a part of the answer."""
-    return at + 1 < len(found) and bool(_LIST.fullmatch(text[found[at].end : found[at + 1].start]))
+    gap = text[found[at].end : found[at + 1].start] if at + 1 < len(found) else ""
+    return bool(_LIST.fullmatch(gap) or _ASSIGNED.fullmatch(gap))
 
 
 def last_result(found: Sequence[Quantity], text: str) -> Quantity:
     """The last number, where it stands alone; one that cannot be read where it ends an expression or a list."""
     one = found[-1]
-    if len(found) > 1:
-        gap = text[found[-2].end : one.start]
-        if _OR.fullmatch(gap) or _OPERATOR.fullmatch(gap):
-            return Quantity(start=one.start, end=one.end)
+    if len(found) > 1 and (_binds(text[found[-2].end : one.start]) or _ends_list(found[-2], one, text)):
+        return Quantity(start=one.start, end=one.end)
     return one
+
+
+def _binds(gap: str) -> bool:
+    return bool(_OR.fullmatch(gap) or _OPERATOR.fullmatch(gap) or _ASSIGNED.fullmatch(gap))
+
+
+def _ends_list(left: Quantity, last: Quantity, text: str) -> bool:
+    """Whether two numbers end a list of numbers, on one line or each on its own; "In 2020, 5 came" is none."""
+    gap = text[left.end : last.start]
+    if not _ENDS_LIST.match(text, last.end):
+        return False
+    if _NEXT_LINE.fullmatch(gap):
+        return (
+            left.form({}) != last.form({})
+            and not text[text.rfind("\n", 0, left.start) + 1 : left.start].strip()
+        )
+    return bool(_MEMBERS.fullmatch(gap))
 
 
 def units_of(question: str) -> dict[str, Unit]:

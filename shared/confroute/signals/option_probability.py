@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from confroute.alignment import plain_token
+from confroute.alignment import is_numbered, plain_token
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
@@ -17,6 +18,21 @@ from confroute.signals.answers import answer_of, options_in
 from confroute.signals.base import Case, Range
 from confroute.signals.tokens import draft_tokens, top_alternatives
 
+# Vocabularies hold letters with the marks beside them as tokens of their own.
+_DRESSED = re.compile(r"[(\[*\"'`]*([A-Z])[)\].:,*\"'`]*")
+
+
+def letter_of(token: str) -> str | None:
+    """The option letter that a token is, with or without marks around it; None for anything else.
+
+    Examples
+    --------
+    >>> letter_of(" (A"), letter_of("B."), letter_of("A dog"), letter_of("a")
+    ('A', 'B', None, None)
+    """
+    dressed = _DRESSED.fullmatch(plain_token(token))
+    return dressed[1] if dressed else None
+
 
 def letter_logprobs(alternatives: Iterable[tuple[str, float]], letters: Sequence[str]) -> dict[str, float]:
     """Log-probability, in nats, of each option letter at one position; letters that no alternative spells are left out.
@@ -24,8 +40,8 @@ def letter_logprobs(alternatives: Iterable[tuple[str, float]], letters: Sequence
     Parameters
     ----------
     alternatives : iterable of (token, log-probability)
-        Different tokens at one position. "A" and " A" (or its raw names, as "\u2581A") are mutually exclusive, so the probabilities of all spellings of a
-        letter are added.
+        Different tokens at one position. "A", " A" (or its raw names, as "\u2581A"), "(A" and "A." are mutually exclusive, so the
+        probabilities of all spellings of a letter are added.
     letters : sequence of str
 
     Examples
@@ -38,8 +54,8 @@ def letter_logprobs(alternatives: Iterable[tuple[str, float]], letters: Sequence
     """
     spellings: dict[str, list[float]] = {}
     for token, nats in alternatives:
-        letter = plain_token(token)
-        if letter in letters:
+        letter = letter_of(token)
+        if letter is not None and letter in letters:
             spellings.setdefault(letter, []).append(nats)
     return {letter: min(0.0, float(np.logaddexp.reduce(nats))) for letter, nats in spellings.items()}
 
@@ -135,10 +151,12 @@ class OptionProbability:
             raise SignalUnavailableError("the question lists no options")
         chosen = answer_of(case.draft, case.question, kind="option")
         first, letter = self._first_token(case)
-        if chosen not in letters or plain_token(letter) != chosen:
+        if chosen not in letters or letter_of(letter) != chosen:
             raise SignalUnavailableError("the draft's first token is not the letter of a listed option")
         tops = top_alternatives(case, (first,), at_least=2)
         top = list(tops.alternatives[0])
+        if any(is_numbered(text) for text, _ in top):
+            raise SignalUnavailableError(f"{case.tier.model} names the alternatives by numbers")
         if all(text != letter for text, _ in top):
             top.append((letter, draft_tokens(case).logprobs[first]))
         options = letter_logprobs(top, letters)
@@ -157,9 +175,8 @@ class OptionProbability:
 
     @staticmethod
     def _first_token(case: Case) -> tuple[int, str]:
-        """Position and text of the answer's first token; no text where tokens have none."""
-        tokens = case.draft.tokens
-        if not tokens:
-            return 0, ""
-        first = draft_tokens(case).positions[0]
+        """Position and text of the answer's first token."""
+        tokens = case.draft.tokens or ()
+        # Without any, what the model did not return is the reason, whichever letter the draft begins with.
+        first = draft_tokens(case, "all" if tokens else "answer").positions[0]
         return first, tokens[first]

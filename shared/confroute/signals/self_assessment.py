@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
+from confroute.alignment import is_numbered
 from confroute.asks import AskGenerator, Prompt
 from confroute.decision import Measurement
 from confroute.errors import BadLogprobsError, SignalUnavailableError
@@ -128,7 +129,7 @@ def _masses_at(token: str, logprob: float, top: Alternatives, model: str) -> tup
     )
     if true + false == 0.0:
         raise SignalUnavailableError(f"{model} answered the question about its draft with neither letter")
-    if not top:
+    if not top or any(map(is_numbered, known)):
         # Only the drawn letter is known: the other one has at most the remaining probability.
         return (true, 1.0 - true) if true else (1.0 - false, false)
     return true, false

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from confroute.alignment import align, without_reasoning
+from confroute.alignment import align, spelling_tokens, without_reasoning
 from confroute.errors import BadLogprobsError, PolicyError, SignalUnavailableError
 from confroute.signals.answers import Kind, final_span
 from confroute.signals.base import Case
@@ -157,7 +157,7 @@ def _positions(case: Case, tokens: tuple[str, ...], span: Span) -> Sequence[int]
     # A structured value may be written in other words than its tokens, in which its fields were found.
     if case.draft.fields or spelt.strip() == without_reasoning(case.draft.text):
         if span == "all":
-            return range(len(tokens))
+            return spelling_tokens(tokens)
         return tokens_within(tokens, answer_spans(spelt, case.question))
     found = align(tokens, case.draft.text)
     if found is None or span == "all":

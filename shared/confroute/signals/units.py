@@ -36,7 +36,7 @@ def _units() -> dict[str, Unit]:
 
 # Of each unit its name, its other names, and how much of the dimension's first unit it is.
 _TABLE: dict[str, tuple[tuple[str, str], ...]] = {
-    PERCENT: (("% \\% percent per_cent", "1/100"),),
+    PERCENT: (("% \\% percent per_cent", "1/100"), ("‰ per_mille permille", "1/1000")),
     "length": (
         ("m meter meters metre metres", "1"),
         ("mm millimeter millimeters millimetre millimetres", "1/1000"),
