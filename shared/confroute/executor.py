@@ -60,6 +60,8 @@ Answers: TypeAlias = Sequence[Generation] | Evidence
 Call: TypeAlias = Callable[[ModelAsk], Answers]
 AsyncCall: TypeAlias = Callable[[ModelAsk], Coroutine[Any, Any, Answers]]
 _ONE_CALL = Limits(attempts=1)
+# What runs out of time where rules do.
+_RULES = "the rules"
 _MODEL_ASKS = (Draft, Tentative, Sample, Final, Prompt, Score, Hidden)
 
 
@@ -200,7 +202,7 @@ class Executor(_Seal):
             self.check_work(ask)
             return Evidence(numbers=work(ask), latency_s=time.perf_counter() - start)
         if isinstance(ask, Consult):
-            return Evidence(value=ask.work())
+            return Evidence(value=attempt(_ONE_CALL, _RULES, ask.work).value if ask.ends else ask.work())
         if isinstance(ask, Report):
             finish(ask.decision, self.id)
             return Evidence()
@@ -263,7 +265,7 @@ class AsyncExecutor(_Seal):
             numbers = await asyncio.to_thread(work, ask)
             return Evidence(numbers=numbers, latency_s=time.perf_counter() - start)
         if isinstance(ask, Consult):
-            return Evidence(value=await asyncio.to_thread(ask.work) if ask.waits else ask.work())
+            return Evidence(value=await _consult(ask))
         if isinstance(ask, Report):
             finish(ask.decision, self.id)
             return Evidence()
@@ -296,6 +298,14 @@ class AsyncExecutor(_Seal):
         """Cancel what was begun and never asked for."""
         while self.begun:
             await _cancel(self.begun.popitem()[1])
+
+
+async def _consult(ask: Consult) -> Any:
+    if not ask.waits:
+        return ask.work()
+    if not ask.ends:
+        return await asyncio.to_thread(ask.work)
+    return (await aattempt(_ONE_CALL, _RULES, lambda: asyncio.to_thread(ask.work))).value
 
 
 def _draft(ask: Tentative) -> Draft:

@@ -1,5 +1,7 @@
 """Rules before anything leaves the process: what they look at, what decisions call them, and that nothing overrides a private one."""
 
+import re
+
 import pytest
 
 from confroute import (
@@ -192,3 +194,23 @@ def test_rules_that_cannot_be_are_refused(given):
     if "detect" not in given:
         with pytest.raises(PolicyError, match=r"tuples|never applies"):
             SendTo(tier="cloud", **given)
+
+
+SLOW = [r"(\w+\s?)+@corp\.com", r"(a+)+", r"(?:a*)*b", r"((\d+-?)*)+x", r"(?P<n>(?:\w+|-)+)+", r"x(\s*\w*)*y", r"(a+?)+"]
+FINE = [r"(?i)salary", r"\d{3}-\d{2}-\d{4}", r"(?:\w+, )+end", r"\w+@\w+\.com", r"(ab)+", r"(a|b)*c", r"(?:\d{2,4}-)+", r"\bjane\b.*\bdoe\b"]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", SLOW)
+def test_a_pattern_that_may_take_for_ever_is_told(pattern):
+    """When the rule is made, with what to do instead; a detector of one's own is not looked at."""
+    with pytest.warns(UserWarning, match=r"takes for ever.*detect=re2"):
+        KeepPrivate(patterns=("fine", pattern))
+    with pytest.warns(UserWarning, match="takes for ever"):
+        SendTo(tier="cloud", patterns=(pattern,))
+    KeepPrivate(detect=re.compile(pattern).search)
+
+
+@pytest.mark.parametrize("pattern", FINE)
+def test_other_patterns_are_not(pattern):
+    """Repeats of what has to be there, however long. (A warning is an error here.)"""
+    assert KeepPrivate(patterns=(pattern,)).patterns == (pattern,)

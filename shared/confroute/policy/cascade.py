@@ -8,7 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from confroute.asks import Ask, AskGenerator, Draft, Evidence, Final, Report, Tentative, WatchResult
+from confroute.asks import (
+    Ask,
+    AskGenerator,
+    Consult,
+    Draft,
+    Evidence,
+    Final,
+    Report,
+    Tentative,
+    WatchResult,
+)
 from confroute.decision import UNCALIBRATED, Decision, Measurement, Routed, Stage, Step
 from confroute.display import Displayable
 from confroute.errors import (
@@ -477,7 +487,7 @@ class Cascade(Displayable):
         ----------
         request : Request
         rulings : sequence of Ruling, optional
-            What the method `rulings` returned, from a caller that asked the rules already: a detector may cost more than the draft.
+            What `ask_rules` returned, to a caller that asked the rules already: a detector may cost more than the draft.
 
         Raises
         ------
@@ -490,7 +500,9 @@ class Cascade(Displayable):
             msg = "the conversation is empty: expected at least one message with content"
             raise RequestError(msg)
         run = CascadeRun(policy=self, request=request, gates=self._gates(request))
-        ruling = self._ruling(request, self.rulings(request) if rulings is None else rulings)
+        if rulings is None:
+            rulings = yield from self.ask_rules(request)
+        ruling = self._ruling(request, rulings)
         try:
             if ruling is not None:
                 return (yield from run.follow(ruling))
@@ -503,9 +515,22 @@ class Cascade(Displayable):
             yield Report(decision=run.failed(error))
             raise
 
-    def rulings(self, request: Request) -> list[Ruling]:
-        """The rulings of those rules that apply, in order; each rule is asked once."""
-        return [ruling for rule in self.rules if (ruling := rule(request)) is not None]
+    def ask_rules(self, request: Request) -> AskGenerator[list[Ruling]]:
+        """The rulings of those rules that apply, in order; each rule is asked once, and where one `waits`, beside the event loop."""
+
+        def work() -> list[Ruling]:
+            return [ruling for rule in self.rules if (ruling := rule(request)) is not None]
+
+        try:
+            if not any(getattr(rule, "waits", False) for rule in self.rules):
+                return work()
+            rulings: list[Ruling] = (yield Consult(work=work, waits=True, ends=True)).value
+        except Exception as error:
+            # What could not be checked counts as private.
+            failed = CascadeRun(policy=self, request=request, gates=()).failed(error)
+            yield Report(decision=replace(failed, private=True))
+            raise
+        return rulings
 
     def _ruling(self, request: Request, rulings: Sequence[Ruling]) -> Ruling | None:
         for ruling in rulings:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import re
-from collections.abc import Callable, Sequence
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from confroute.errors import MissingExtraError, PolicyError, RequestError
 from confroute.registry import register
 from confroute.text_extraction import read
 from confroute.types import Context, Reading, Request
 
-Detect: TypeAlias = Callable[[str], bool]
+# Of the standard library's own expressions; the name is another one before Python 3.11.
+_parser: Any = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
+_REPEATS = (_parser.MAX_REPEAT, _parser.MIN_REPEAT)
+Detect: TypeAlias = Callable[[str], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +45,11 @@ class Ruling:
 
 @runtime_checkable
 class Rule(Protocol):
-    """Anything that can decide a call at once, such as a function of the request."""
+    """Anything that can decide a call at once, such as a function of the request.
+
+    One that takes long has an attribute `waits` that is true: it is asked in a thread beside the event loop, and no longer than until
+    the call's deadline.
+    """
 
     def __call__(self, request: Request) -> Ruling | None:
         """Return a ruling, or None to leave the call to the next rule and to the evidence."""
@@ -51,6 +61,11 @@ class PrivateOnly:
     """The rulings of a rule that keep a call private, without its others: those hold in whatever policy stands inside."""
 
     rule: Rule
+
+    @property
+    def waits(self) -> bool:
+        """As the rule does."""
+        return getattr(self.rule, "waits", False)
 
     def __call__(self, request: Request) -> Ruling | None:
         """Return the ruling if it is a private one."""
@@ -71,10 +86,45 @@ def _check(*tuples: tuple[str, ...], patterns: tuple[str, ...], detect: Detect |
         raise PolicyError(msg)
     for pattern in patterns:
         try:
-            re.compile(pattern)
+            parsed = _parser.parse(pattern)
         except re.error as error:
             msg = f"pattern {pattern!r} is not a regular expression: {error}"
             raise PolicyError(msg) from error
+        if _repeats_repeats(parsed):
+            warnings.warn(
+                f"pattern {pattern!r} repeats a part that repeats itself: on some texts its search takes for ever, and every call of this "
+                "process waits. Separate the repeats by something that has to stand between them, or search in linear time: "
+                "detect=re2.compile(...).search",
+                stacklevel=4,
+            )
+
+
+def _repeats_repeats(parsed: Any, inside: bool = False) -> bool:
+    """Whether an endless repeat consists of another one and of nothing that has to be there, as in `(a+b?)+`: exponential."""
+    for kind, given in parsed:
+        if kind in _REPEATS:
+            _, most, body = given
+            endless = most == _parser.MAXREPEAT
+            if (endless and inside) or _repeats_repeats(body, inside=endless and _is_one_repeat(body)):
+                return True
+        elif any(_repeats_repeats(part, inside) for part in _parts_of(given)):
+            return True
+    return False
+
+
+def _is_one_repeat(body: Any) -> bool:
+    """Whether all that has to be there is at most one repeat."""
+    needed = [(kind, given) for kind, given in body if not (kind in _REPEATS and given[0] == 0)]
+    return all(kind in _REPEATS or any(True for _ in _parts_of(given)) for kind, given in needed) and len(needed) <= 1
+
+
+def _parts_of(given: Any) -> Iterator[Any]:
+    """The patterns inside a group, a look around, or the branches of an alternative."""
+    if isinstance(given, _parser.SubPattern):
+        yield given
+    elif isinstance(given, (tuple, list)):
+        for part in given:
+            yield from _parts_of(part)
 
 
 def _conversation(request: Request) -> list[str]:
@@ -162,8 +212,9 @@ class KeepPrivate:
     tools : tuple of str
         Names of tools: calls that may use one of them match.
     detect : callable, optional
-        `detect(text)` is true of a private text; it is called with each of these texts, after the other conditions. A call for which it
-        raises counts as private. `confroute.policy.Presidio` is one.
+        `detect(text)` is true of a private text; it is called with the texts of the conversation, and with all others as one, after the
+        other conditions: in a thread where calls are asynchronous, and until the call's deadline. A call for which it raises counts as
+        private. `confroute.policy.Presidio` is one.
     unread : {"keep", "send"}
         What happens to a call that no pattern or detector matches while something in it cannot be read, such as an image or a file: it
         counts as private, or it does not. Without patterns and detector nothing is read.
@@ -193,6 +244,11 @@ class KeepPrivate:
             msg = f"unread is {self.unread!r}: expected 'keep' or 'send'"
             raise PolicyError(msg)
         _check(self.tags, self.tools, patterns=self.patterns, detect=self.detect)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it takes long: a detector may."""
+        return self.detect is not None
 
     def __call__(self, request: Request) -> Ruling | None:
         """Keep the call if it matches."""
