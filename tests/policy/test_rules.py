@@ -214,3 +214,45 @@ def test_a_pattern_that_may_take_for_ever_is_told(pattern):
 def test_other_patterns_are_not(pattern):
     """Repeats of what has to be there, however long. (A warning is an error here.)"""
     assert KeepPrivate(patterns=(pattern,)).patterns == (pattern,)
+
+
+DISGUISED = {
+    "full width": "\uff2a\uff41\uff4e\uff45",
+    "a ligature": "Jane \ufb01",
+    "a zero-width space": "Ja\u200bne",
+    "a joiner and a soft hyphen": "J\u2060a\u00adne",
+    "a change of direction": "Ja\u202dne\u202c",
+    "mathematical letters": "\U0001d409\U0001d41a\U0001d427\U0001d41e",
+}
+
+
+@pytest.mark.parametrize("disguise", DISGUISED)
+def test_a_folded_text_is_searched_too(disguise):
+    """Whatever looks the same; only where the rule asks for it, and beside the text as it is."""
+    text = f"my name is {DISGUISED[disguise]}"
+    pattern = "fi" if disguise == "a ligature" else "Jane"
+    assert not decided((KeepPrivate(patterns=(pattern,)),), text, route="cloud")[0].private
+    assert decided((KeepPrivate(patterns=(pattern,), fold=True),), text)[0].private
+    assert decided((KeepPrivate(detect=lambda found: pattern in found, fold=True),), text)[0].private
+    assert decided((KeepPrivate(patterns=(DISGUISED[disguise],), fold=True),), text)[0].private
+
+
+def test_private_text_stays_on_the_first_tier_unless_another_is_declared_local():
+    """A rule for the cloud would send private text there, whatever its name says."""
+    with pytest.raises(PolicyError, match="set local=True"):
+        KeepPrivate(patterns=("x",), tier="cloud")
+    three = {"tiers": ("phone", "server", "cloud")}
+    for tier in ("server", "cloud"):
+        with pytest.raises(PolicyError, match=rf"keeps calls on '{tier}', a later tier than"):
+            Cascade(rules=(KeepPrivate(patterns=("x",), tier=tier),), **three)
+        Cascade(rules=(KeepPrivate(patterns=("x",), tier=tier, local=True),), **three)
+    Cascade(rules=(KeepPrivate(patterns=("x",), tier="phone"),), **three)
+    decision, heard = decided((KeepPrivate(patterns=("secret",), tier="cloud", local=True),), "a secret")
+    assert (decision.route, decision.private, heard) == ("cloud", True, 1)
+
+
+def test_a_private_rule_of_every_setting_is_saved(tmp_path):
+    """And read back as it was."""
+    rule = KeepPrivate(patterns=("x",), unread="send", fold=True, tier="cloud", local=True)
+    Cascade(rules=(rule,)).save(tmp_path / "p.json")
+    assert Cascade.load(tmp_path / "p.json").rules == (rule,)

@@ -36,7 +36,7 @@ from confroute.flow import intercept
 from confroute.policy.files import load_policy, save_policy
 from confroute.policy.gate import Gate, check_threshold
 from confroute.policy.prefix import Prefix
-from confroute.policy.rules import Rule, Ruling
+from confroute.policy.rules import KeepPrivate, Rule, Ruling
 from confroute.policy.steps import failed_step, step_of, steps_of
 from confroute.policy.threshold import Threshold
 from confroute.policy.verdict import (
@@ -387,7 +387,8 @@ class Cascade(Displayable):
     Raises
     ------
     PolicyError
-        Fewer than two tiers, a name twice, no gate, or an unknown value of `returns` or one of the `on_` choices.
+        Fewer than two tiers, a name twice, no gate, an unknown value of `returns` or one of the `on_` choices, or a private rule for a later
+        tier that is not declared local.
 
     Notes
     -----
@@ -422,6 +423,9 @@ class Cascade(Displayable):
         if not isinstance(self.rules, tuple) or not all(callable(rule) for rule in self.rules):
             msg = f"rules are {self.rules!r}: expected a tuple of rules such as KeepPrivate(...), with a comma for a single one"
             raise PolicyError(msg)
+        for rule in self.rules:
+            if isinstance(rule, KeepPrivate):
+                rule.check_tier(self.tiers)
         names = [gate.signal.name for gate in self.gates]
         if not names or len(set(names)) < len(names):
             msg = f"gates measure {names}: expected at least one signal, each once"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 from confroute.errors import MissingExtraError, PolicyError, RequestError
 from confroute.registry import register
 from confroute.text_extraction import read
-from confroute.types import Context, Reading, Request
+from confroute.types import TIERS, Context, Reading, Request
 
 # Of the standard library's own expressions; the name is another one before Python 3.11.
 _parser: Any = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
@@ -142,10 +143,19 @@ def _sent(request: Request, tier: str) -> tuple[list[str], list[str], bool]:
     return [*said], [text for text in more.texts if text not in said], own.unread or more.unread
 
 
+def _with_folded(texts: list[str]) -> list[str]:
+    """The texts, and each that has them without other forms of its letters and without characters that have no width."""
+    folded = (unicodedata.normalize("NFKC", text) for text in texts if not text.isascii())
+    plain = ["".join(char for char in text if unicodedata.category(char) not in _NO_WIDTH) for text in folded]
+    return [*dict.fromkeys([*texts, *plain])]
+
+
 def _named(kind: str, names: tuple[str, ...], present: frozenset[str]) -> str | None:
     return next((f"{kind} {name!r}" for name in names if name in present), None)
 
 
+# Of formatting (a joiner, a soft hyphen, a change of direction), and what is drawn upon the letter before it.
+_NO_WIDTH = frozenset({"Cf", "Me"})
 # What a label such as "private=yes" may say.
 _YES = frozenset({"true", "1", "1.0", "yes", "y", "on"})
 _NO = frozenset({"false", "0", "0.0", "no", "n", "off", "none", ""})
@@ -218,8 +228,13 @@ class KeepPrivate:
     unread : {"keep", "send"}
         What happens to a call that no pattern or detector matches while something in it cannot be read, such as an image or a file: it
         counts as private, or it does not. Without patterns and detector nothing is read.
+    fold : bool
+        Whether texts are searched a second time without what changes a word's letters and not its looks: other forms of letters
+        (full-width, ligatures; Unicode's NFKC) and characters without a width.
     tier : str
         The tier that may see private text.
+    local : bool
+        Whether `tier`, which is the cloud or another than a policy's first, runs where private text may go.
     name : str
         Name of the rule in decisions.
 
@@ -236,14 +251,31 @@ class KeepPrivate:
     tools: tuple[str, ...] = ()
     detect: Detect | None = None
     unread: Literal["keep", "send"] = "keep"
+    fold: bool = False
     tier: str = "edge"
+    local: bool = False
     name: str = "keep_private"
 
     def __post_init__(self) -> None:
         if self.unread not in ("keep", "send"):
             msg = f"unread is {self.unread!r}: expected 'keep' or 'send'"
             raise PolicyError(msg)
+        self.check_tier(TIERS)
         _check(self.tags, self.tools, patterns=self.patterns, detect=self.detect)
+
+    def check_tier(self, tiers: tuple[str, ...]) -> None:
+        """Refuse to keep private text on a later tier than the first, where nobody said that it may go there.
+
+        Raises
+        ------
+        PolicyError
+        """
+        if self.tier in tiers[1:] and not self.local:
+            msg = (
+                f"a private rule keeps calls on {self.tier!r}, a later tier than {tiers[0]!r}: set local=True if private text may go to its "
+                "model"
+            )
+            raise PolicyError(msg)
 
     @property
     def waits(self) -> bool:
@@ -266,6 +298,8 @@ class KeepPrivate:
         if not self.patterns and self.detect is None:
             return None
         said, beside, unread = _sent(request, self.tier)
+        if self.fold:
+            said, beside = _with_folded(said), _with_folded(beside)
         match = _matching_pattern(self.patterns, [*said, *beside])
         if match is None and self.detect is not None:
             # A detector may take long: what is not said goes to it in one piece.
