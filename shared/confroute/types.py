@@ -107,12 +107,12 @@ class Usage:
 
     def to_dict(self) -> dict[str, JSON]:
         """JSON form; cached and reasoning tokens stand in it where there are any."""
-        parts = {"cached_tokens": self.cached_tokens, "reasoning_tokens": self.reasoning_tokens}
-        return {
-            "input_tokens": self.input_tokens,
-            "output_tokens": self.output_tokens,
-            **{name: count for name, count in parts.items() if count},
-        }
+        record: dict[str, JSON] = {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens}
+        if self.cached_tokens:
+            record["cached_tokens"] = self.cached_tokens
+        if self.reasoning_tokens:
+            record["reasoning_tokens"] = self.reasoning_tokens
+        return record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,10 @@ def step_of(kind: str, evidence: Evidence, *, tier: str | None, model: str, grou
         count = len(evidence.numbers)
     else:
         count = len(evidence.generations)
-    billed = [evidence.lost, *(answer.usage for answer in evidence.generations)]
-    usages = [usage for usage in billed if usage is not None]
+    answers = evidence.generations
+    usages = [answer.usage for answer in answers if answer.usage is not None]
+    if evidence.lost is not None:
+        usages.append(evidence.lost)
     return Step(
         kind=kind,
         tier=tier,
@@ -29,8 +31,8 @@ def step_of(kind: str, evidence: Evidence, *, tier: str | None, model: str, grou
         latency_s=evidence.latency_s,
         attempts=evidence.attempts,
         group=group,
-        cache_hits=sum(answer.from_cache for answer in evidence.generations),
-        unfinished=any(answer.unfinished for answer in evidence.generations),
+        cache_hits=sum([answer.from_cache for answer in answers]),
+        unfinished=any(answer.unfinished for answer in answers),
         inner=evidence.inner,
     )
 

@@ -31,8 +31,10 @@ class Range:
     unit: str = ""
 
     def __contains__(self, value: object) -> bool:
+        if not isinstance(value, (int, float)):
+            return False
         # Measurements are rounded; so are the bounds that they may equal, such as log(n).
-        return isinstance(value, (int, float)) and without_noise(self.low) <= without_noise(
+        return self.low <= value <= self.high or without_noise(self.low) <= without_noise(
             value
         ) <= without_noise(self.high)
 
