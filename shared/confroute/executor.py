@@ -75,12 +75,12 @@ def warn_uncalibrated() -> None:
     )
 
 
-def finish(decision: Decision, call: CallId) -> Decision:
+def finish(decision: Decision, call: CallId, *, private: bool = False) -> Decision:
     """Publish a decision, and log what its reader should know: a failure, a fallback, thresholds that are not calibrated.
 
-    Returns it with the id of its call.
+    Returns it with the id of its call; `private` says that the call was private, whatever its policy knew of it.
     """
-    decision = replace(decision, run_id=str(call.run_id), private=decision.private or is_nested_in_private())
+    decision = replace(decision, run_id=str(call.run_id), private=decision.private or private)
     if decision.stage in {"fallback", "failed"}:
         _log.warning("%s", decision.reason)
     if decision.threshold_source == UNCALIBRATED:
@@ -89,8 +89,9 @@ def finish(decision: Decision, call: CallId) -> Decision:
     return decision
 
 
-def _finished(routed: Routed, call: CallId) -> Routed:
-    return replace(routed, decision=finish(routed.decision, call))
+def _finished(routed: Routed, executor: _Seal) -> Routed:
+    decision = finish(routed.decision, executor.id, private=executor.bound_to is not None)
+    return replace(routed, decision=decision)
 
 
 def work(ask: WorkAsk) -> npt.NDArray[np.float32]:
@@ -149,11 +150,6 @@ class _Seal:
         if self.bound_to is not None and getattr(ask, "embed", None) is not None:
             raise PrivacyError(tier="the given embedding function", bound_to=self.bound_to)
 
-    @property
-    def is_private(self) -> bool:
-        """Whether the call may not leave one tier."""
-        return self.bound_to is not None
-
     def keep_s(self, tier: str) -> float:
         """Seconds of a deadline that an ask of a tier, other than for the last answer, leaves to the tiers after it."""
         names = list(self.limits)
@@ -204,7 +200,7 @@ class Executor(_Seal):
         if isinstance(ask, Consult):
             return Evidence(value=attempt(_ONE_CALL, _RULES, ask.work).value if ask.ends else ask.work())
         if isinstance(ask, Report):
-            finish(ask.decision, self.id)
+            finish(ask.decision, self.id, private=self.bound_to is not None)
             return Evidence()
         assert isinstance(ask, (Begin, Cancel, Shadow))
         return self._do_behind(ask)
@@ -225,7 +221,7 @@ class Executor(_Seal):
         plain = _draft(ask) if isinstance(ask, Tentative) else ask
         keep_s = 0.0 if isinstance(ask, Final) else self.keep_s(ask.tier)
         limits = self.limits.get(ask.tier, _ONE_CALL)
-        bill = _Bill(plain, private=self.is_private)
+        bill = _Bill(plain, private=self.bound_to is not None)
         try:
             done = attempt(limits, ask.tier, functools.partial(bill.call, self.call), keep_s=keep_s)
         except Exception as error:
@@ -267,7 +263,7 @@ class AsyncExecutor(_Seal):
         if isinstance(ask, Consult):
             return Evidence(value=await _consult(ask))
         if isinstance(ask, Report):
-            finish(ask.decision, self.id)
+            finish(ask.decision, self.id, private=self.bound_to is not None)
             return Evidence()
         assert isinstance(ask, (Begin, Cancel, Shadow))
         return await self._do_behind(ask)
@@ -286,7 +282,7 @@ class AsyncExecutor(_Seal):
         plain = _draft(ask) if isinstance(ask, Tentative) else ask
         keep_s = 0.0 if isinstance(ask, Final) else self.keep_s(ask.tier)
         limits = self.limits.get(ask.tier, _ONE_CALL)
-        bill = _Bill(plain, private=self.is_private)
+        bill = _Bill(plain, private=self.bound_to is not None)
         try:
             done = await aattempt(limits, ask.tier, functools.partial(bill.acall, self.call), keep_s=keep_s)
         except Exception as error:
@@ -437,7 +433,7 @@ def run(
     with prompt_caching():
         executor = Executor(call=call, limits=limits, bound_to=bound_to, id=call_id)
         routed = drive(policy.flow(request), executor)
-    return _finished(routed, call_id)
+    return _finished(routed, executor)
 
 
 async def arun(
@@ -455,7 +451,7 @@ async def arun(
         made = AsyncExecutor(call=call, limits=limits, bound_to=bound_to, id=call_id)
         async with aclosing(made) as executor:
             routed = await adrive(policy.flow(request), executor)
-    return _finished(routed, call_id)
+    return _finished(routed, executor)
 
 
 def run_stream(
@@ -495,7 +491,7 @@ def run_stream(
         try:
             keep_s = 0.0 if isinstance(ask, Final) else executor.keep_s(ask.tier)
             yield from stream_answer(
-                ask, stream, limit, scores, tier, keep_s=keep_s, private=executor.is_private
+                ask, stream, limit, scores, tier, keep_s=keep_s, private=executor.bound_to is not None
             )
         except Exception as error:
             note_latency(error, start)
@@ -504,7 +500,7 @@ def run_stream(
     with closing(drive_stream(policy.flow(request), executor, chunks)) as items:
         for item in items:
             if isinstance(item, Return):
-                yield _finished(item.value, call_id)
+                yield _finished(item.value, executor)
             else:
                 yield item
 
@@ -534,7 +530,7 @@ async def arun_stream(
         try:
             keep_s = 0.0 if isinstance(ask, Final) else executor.keep_s(ask.tier)
             answer = astream_answer(
-                ask, stream, limit, scores, tier, keep_s=keep_s, private=executor.is_private
+                ask, stream, limit, scores, tier, keep_s=keep_s, private=executor.bound_to is not None
             )
             async with aclosing(answer) as items:
                 async for item in items:
@@ -547,6 +543,6 @@ async def arun_stream(
     async with aclosing(executor), aclosing(driven) as items:
         async for item in items:
             if isinstance(item, Return):
-                yield _finished(item.value, call_id)
+                yield _finished(item.value, executor)
             else:
                 yield item

@@ -505,7 +505,7 @@ class Cascade(Displayable):
             raise RequestError(msg)
         run = CascadeRun(policy=self, request=request, gates=self._gates(request))
         if rulings is None:
-            rulings = yield from self.ask_rules(request)
+            rulings = (yield from self.ask_rules(request)) if self.rules else ()
         ruling = self._ruling(request, rulings)
         try:
             if ruling is not None:
