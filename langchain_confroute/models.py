@@ -42,7 +42,16 @@ _CALLERS = (
     *("ls_structured_output_format", "stop", "n", "max_tokens", "logprobs", "top_logprobs"),
 )
 # Settings that hold texts and go to no model, or only into its headers.
-_NOT_SENT = ("metadata", "tags", "callbacks", "cache", "profile", "default_headers", "default_query", "members")
+_NOT_SENT = (
+    "metadata",
+    "tags",
+    "callbacks",
+    "cache",
+    "profile",
+    "default_headers",
+    "default_query",
+    "members",
+)
 _WITHOUT = {"sample": PER_SAMPLE, "prompt": _CALLERS}
 _ENDPOINTS = (
     "base_url",

@@ -82,9 +82,7 @@ def prompt_of(inputs: object) -> tuple[Message, ...]:
         return to_core(convert_to_messages(list(inputs)))
     if isinstance(inputs, Mapping):
         return tuple(message for value in inputs.values() for message in prompt_of(value))
-    return (
-        Message(role="user", text=str(inputs)),
-    )
+    return (Message(role="user", text=str(inputs)),)
 
 
 class ConfidenceRouter(InOrder[In, Out]):

@@ -176,7 +176,9 @@ def test_what_holds_no_text_that_can_be_found_is_told(what, tmp_path):
         assert not any("PNG" in text for text in read(value).texts)
 
 
-@pytest.mark.parametrize("value", ["", None, True, {}, [], "q", {"a": [None]}, {"type": "text"}, "a b" * 2000, "x" * 255])
+@pytest.mark.parametrize(
+    "value", ["", None, True, {}, [], "q", {"a": [None]}, {"type": "text"}, "a b" * 2000, "x" * 255]
+)
 def test_plain_values_hide_nothing(value):
     """They are read whole."""
     assert not read(value).unread
@@ -184,7 +186,9 @@ def test_plain_values_hide_nothing(value):
 
 def test_words_of_the_protocols_are_no_texts():
     """They stand in every request: a pattern that is one of them would find all."""
-    assert read({"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}) == Reading(texts=("f",))
+    assert read({"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}) == Reading(
+        texts=("f",)
+    )
 
 
 def test_an_object_is_read_as_its_host_sends_it():
@@ -194,7 +198,9 @@ def test_an_object_is_read_as_its_host_sends_it():
 
 
 JSON = st.recursive(
-    st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=9
+    st.text() | st.integers() | st.none(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=9,
 )
 
 

@@ -19,12 +19,7 @@ from confroute.types import Reading
 _END = object()
 # Words of the protocols themselves, which stand in every request and say nothing of its content.
 _PROTOCOL = frozenset(
-    """
-    additional_kwargs arguments args array assistant auto base64 block_type blocks boolean call_id content description enum file
-    format function function_call human id image image_url index input input_text integer invalid_tool_calls items json_schema
-    mime_type name null number object output parameters properties required role schema source source_type string strict system
-    text title tool tool_call tool_call_id tool_calls tool_choice tool_use tools type url user
-    """.split()
+    ["additional_kwargs", "arguments", "args", "array", "assistant", "auto", "base64", "block_type", "blocks", "boolean", "call_id", "content", "description", "enum", "file", "format", "function", "function_call", "human", "id", "image", "image_url", "index", "input", "input_text", "integer", "invalid_tool_calls", "items", "json_schema", "mime_type", "name", "null", "number", "object", "output", "parameters", "properties", "required", "role", "schema", "source", "source_type", "string", "strict", "system", "text", "title", "tool", "tool_call", "tool_call_id", "tool_calls", "tool_choice", "tool_use", "tools", "type", "url", "user"]
 )
 # Encodings inside each other; whoever uses more of them hides something.
 _ROUNDS = 5
@@ -191,9 +186,7 @@ class _Reader:
 
     def _bytes(self, value: bytes) -> None:
         # Hosts keep files in base64.
-        if not value.isascii() or len(value) % 4 or not self._base64(value.decode()):
-            self._words(value)
-        elif len(value) < _LONG:
+        if not value.isascii() or len(value) % 4 or not self._base64(value.decode()) or len(value) < _LONG:
             self._words(value)
 
     def _words(self, value: bytes) -> None:

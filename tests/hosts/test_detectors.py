@@ -56,7 +56,9 @@ def calls(host, detect, policy=None):
         router = Router(edge=edge, cloud=cloud, policy=policy)
         forms = router.ask, router.stream, router.aask, router.astream
     elif host == "langchain":
-        router = ChatConfRoute(edge=ScriptedChat(script=edge, model="small"), cloud=ScriptedChat(script=cloud), policy=policy)
+        router = ChatConfRoute(
+            edge=ScriptedChat(script=edge, model="small"), cloud=ScriptedChat(script=cloud), policy=policy
+        )
         forms = router.invoke, router.stream, router.ainvoke, router.astream
     else:
         router = ConfRouteLLM(edge=ScriptedLLM(model=edge), cloud=ScriptedLLM(model=cloud), policy=policy)
@@ -67,7 +69,12 @@ def calls(host, detect, policy=None):
         items = astream(text)
         return [item async for item in (await items if asyncio.iscoroutine(items) else items)]
 
-    return {"whole": whole, "stream": lambda text: list(stream(text))}, {"whole": awhole, "stream": drained}, cloud, edge
+    return (
+        {"whole": whole, "stream": lambda text: list(stream(text))},
+        {"whole": awhole, "stream": drained},
+        cloud,
+        edge,
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -111,7 +118,9 @@ async def test_a_head_asks_rules_beside_the_loop_too(form):
     """It asks them before it reads the question."""
     detect = Held()
     cascade = Cascade.of(TokenLogprob(), 0.3, rules=(PrivateOnly(KeepPrivate(detect=detect)),))
-    _, asynchronous, cloud, _ = calls("plain", detect, HeadFirst(head=AlwaysEdge(), cascade=cascade, cloud_above=0.5))
+    _, asynchronous, cloud, _ = calls(
+        "plain", detect, HeadFirst(head=AlwaysEdge(), cascade=cascade, cloud_above=0.5)
+    )
 
     async def let_go():
         while not detect.asked.is_set():

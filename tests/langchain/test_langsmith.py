@@ -53,7 +53,9 @@ def langsmith(request):
     server.sent = []
     thread = Thread(target=server.serve_forever)
     thread.start()
-    client = Client(api_url=f"http://127.0.0.1:{server.server_port}", api_key="none", **getattr(request, "param", {}))
+    client = Client(
+        api_url=f"http://127.0.0.1:{server.server_port}", api_key="none", **getattr(request, "param", {})
+    )
 
     def runs():
         client.flush()

@@ -196,7 +196,15 @@ def test_rules_that_cannot_be_are_refused(given):
             SendTo(tier="cloud", **given)
 
 
-SLOW = [r"(\w+\s?)+@corp\.com", r"(a+)+", r"(?:a*)*b", r"((\d+-?)*)+x", r"(?P<n>(?:\w+|-)+)+", r"x(\s*\w*)*y", r"(a+?)+"]
+SLOW = [
+    r"(\w+\s?)+@corp\.com",
+    r"(a+)+",
+    r"(?:a*)*b",
+    r"((\d+-?)*)+x",
+    r"(?P<n>(?:\w+|-)+)+",
+    r"x(\s*\w*)*y",
+    r"(a+?)+",
+]
 FINE = [r"(?i)salary", r"\d{3}-\d{2}-\d{4}", r"(?:\w+, )+end", r"\w+@\w+\.com", r"(ab)+", r"(a|b)*c", r"(?:\d{2,4}-)+", r"\bjane\b.*\bdoe\b"]  # fmt: skip
 
 

@@ -16,7 +16,6 @@ from typing import Any
 from confroute.signals.fields import field_logprobs
 from confroute.types import Generation
 
-
 # How models that have no form of their own write a call.
 _CALL = frozenset({"name", "arguments", "parameters"})
 

@@ -116,7 +116,10 @@ def _repeats_repeats(parsed: Any, inside: bool = False) -> bool:
 def _is_one_repeat(body: Any) -> bool:
     """Whether all that has to be there is at most one repeat."""
     needed = [(kind, given) for kind, given in body if not (kind in _REPEATS and given[0] == 0)]
-    return all(kind in _REPEATS or any(True for _ in _parts_of(given)) for kind, given in needed) and len(needed) <= 1
+    return (
+        all(kind in _REPEATS or any(True for _ in _parts_of(given)) for kind, given in needed)
+        and len(needed) <= 1
+    )
 
 
 def _parts_of(given: Any) -> Iterator[Any]:
@@ -304,7 +307,9 @@ class KeepPrivate:
         if match is None and self.detect is not None:
             # A detector may take long: what is not said goes to it in one piece.
             match = _detected(self.detect, [*said, "\n".join(beside)] if beside else said)
-        return "something that cannot be read" if match is None and unread and self.unread == "keep" else match
+        return (
+            "something that cannot be read" if match is None and unread and self.unread == "keep" else match
+        )
 
 
 @register(kind="rule")
