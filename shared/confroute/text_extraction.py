@@ -19,7 +19,65 @@ from confroute.types import Reading
 _END = object()
 # Words of the protocols themselves, which stand in every request and say nothing of its content.
 _PROTOCOL = frozenset(
-    ["additional_kwargs", "arguments", "args", "array", "assistant", "auto", "base64", "block_type", "blocks", "boolean", "call_id", "content", "description", "enum", "file", "format", "function", "function_call", "human", "id", "image", "image_url", "index", "input", "input_text", "integer", "invalid_tool_calls", "items", "json_schema", "mime_type", "name", "null", "number", "object", "output", "parameters", "properties", "required", "role", "schema", "source", "source_type", "string", "strict", "system", "text", "title", "tool", "tool_call", "tool_call_id", "tool_calls", "tool_choice", "tool_use", "tools", "type", "url", "user"]
+    [
+        "additional_kwargs",
+        "arguments",
+        "args",
+        "array",
+        "assistant",
+        "auto",
+        "base64",
+        "block_type",
+        "blocks",
+        "boolean",
+        "call_id",
+        "content",
+        "description",
+        "enum",
+        "file",
+        "format",
+        "function",
+        "function_call",
+        "human",
+        "id",
+        "image",
+        "image_url",
+        "index",
+        "input",
+        "input_text",
+        "integer",
+        "invalid_tool_calls",
+        "items",
+        "json_schema",
+        "mime_type",
+        "name",
+        "null",
+        "number",
+        "object",
+        "output",
+        "parameters",
+        "properties",
+        "required",
+        "role",
+        "schema",
+        "source",
+        "source_type",
+        "string",
+        "strict",
+        "system",
+        "text",
+        "title",
+        "tool",
+        "tool_call",
+        "tool_call_id",
+        "tool_calls",
+        "tool_choice",
+        "tool_use",
+        "tools",
+        "type",
+        "url",
+        "user",
+    ]
 )
 # Encodings inside each other; whoever uses more of them hides something.
 _ROUNDS = 5
@@ -36,7 +94,7 @@ _JOINS = ("", "\n", " ")
 
 
 def read(*values: object, as_sent: Callable[[Any], Any] | None = None) -> Reading:
-    """Read everything inside nested values that may be sent.
+    r"""Read everything inside nested values that may be sent.
 
     Parameters
     ----------
@@ -54,11 +112,11 @@ def read(*values: object, as_sent: Callable[[Any], Any] | None = None) -> Readin
 
     Examples
     --------
-    >>> read("Ada", {"args": '{"who": "Charl\\\\u0065s"}'}, None).texts
-    ('Ada', '{"who": "Charl\\\\u0065s"}', '{"who": "Charles"}')
+    >>> read("Ada", {"args": '{"who": "Charl\\u0065s"}'}, None).texts
+    ('Ada', '{"who": "Charl\\u0065s"}', '{"who": "Charles"}')
     >>> read([{"type": "text", "text": "Ada "}, {"type": "text", "text": "Lovelace"}]).texts[2]
     'Ada Lovelace'
-    >>> read(b"\\x89PNG").unread
+    >>> read(b"\x89PNG").unread
     True
     """
     reader = _Reader(as_sent)
@@ -109,16 +167,16 @@ class _Reader:
         if value is None or isinstance(value, bool):
             return None
         if isinstance(value, str):
-            return self._text(value)
-        if isinstance(value, Number):
-            return self._text(str(value))
-        if isinstance(value, (bytes, bytearray, memoryview)):
-            return self._bytes(bytes(value))
-        if id(value) in self._seen:
-            return None
-        self._seen[id(value)] = value
-        sent = value if self._as_sent is None else self._as_sent(value)
-        return [sent] if sent is not value else self._parts(value)
+            self._text(value)
+        elif isinstance(value, Number):
+            self._text(str(value))
+        elif isinstance(value, (bytes, bytearray, memoryview)):
+            self._bytes(bytes(value))
+        elif id(value) not in self._seen:
+            self._seen[id(value)] = value
+            sent = value if self._as_sent is None else self._as_sent(value)
+            return [sent] if sent is not value else self._parts(value)
+        return None
 
     def _parts(self, value: Any) -> list[Any] | None:
         if isinstance(value, Mapping):
@@ -134,10 +192,11 @@ class _Reader:
             return [getattr(value, one.name) for one in dataclasses.fields(value)]
         # A file is not read: that would move its owner's position in it.
         closed = hasattr(value, "read") or isinstance(value, (os.PathLike, Iterator))
-        kind = type(value)
+        kind: Any = type(value)
         mute = kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
         self.unread = self.unread or closed or mute
-        return self._text(str(value))
+        self._text(str(value))
+        return None
 
     def _join(self, said: list[str] | None) -> None:
         if said is not None and len(said) > 1:

@@ -176,15 +176,18 @@ def test_a_ruled_call_that_fails_is_recorded_as_it_was(tmp_path, which, form):
     router = Router(edge=DOWN, cloud=lambda messages: "cloud", policy=Cascade(rules=rules), edge_limits=ONCE)
     given = {"tags": ["hush"], **({} if rules else {"route": "edge"})}
 
-    async def drained():
-        return [part async for part in router.astream("a secret", **given)]
+    async def awaited():
+        asked = getattr(router, form)("a secret", **given)
+        return [part async for part in asked] if form == "astream" else await asked
+
+    def call():
+        return (
+            asyncio.run(awaited())
+            if form.startswith("a") and form != "ask"
+            else list(getattr(router, form)("a secret", **given))
+        )
 
     with DecisionLog(tmp_path / "log.jsonl"), pytest.raises(ConnectionError):
-        if form == "aask":
-            asyncio.run(router.aask("a secret", **given))
-        elif form == "astream":
-            asyncio.run(drained())
-        else:
-            list(getattr(router, form)("a secret", **given))
+        call()
     (entry,) = read_log(tmp_path / "log.jsonl")
     assert (entry.decision.stage, entry.decision.rule, entry.decision.private) == ("failed", name, private)
