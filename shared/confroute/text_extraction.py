@@ -18,72 +18,18 @@ from confroute.types import Reading
 
 _END = object()
 # Words of the protocols themselves, which stand in every request and say nothing of its content.
-_PROTOCOL = frozenset(
-    [
-        "additional_kwargs",
-        "arguments",
-        "args",
-        "array",
-        "assistant",
-        "auto",
-        "base64",
-        "block_type",
-        "blocks",
-        "boolean",
-        "call_id",
-        "content",
-        "description",
-        "enum",
-        "file",
-        "format",
-        "function",
-        "function_call",
-        "human",
-        "id",
-        "image",
-        "image_url",
-        "index",
-        "input",
-        "input_text",
-        "integer",
-        "invalid_tool_calls",
-        "items",
-        "json_schema",
-        "mime_type",
-        "name",
-        "null",
-        "number",
-        "object",
-        "output",
-        "parameters",
-        "properties",
-        "required",
-        "role",
-        "schema",
-        "source",
-        "source_type",
-        "string",
-        "strict",
-        "system",
-        "text",
-        "title",
-        "tool",
-        "tool_call",
-        "tool_call_id",
-        "tool_calls",
-        "tool_choice",
-        "tool_use",
-        "tools",
-        "type",
-        "url",
-        "user",
-    ]
+_WORDS = (
+    "additional_kwargs arguments args array assistant auto base64 block_type blocks boolean call_id content description enum file "
+    "format function function_call human id image image_url index input input_text integer invalid_tool_calls items json_schema "
+    "mime_type name null number object output parameters properties required role schema source source_type string strict system "
+    "text title tool tool_call tool_call_id tool_calls tool_choice tool_use tools type url user "
 )
+_PROTOCOL = frozenset(_WORDS.split())
 # Encodings inside each other; whoever uses more of them hides something.
 _ROUNDS = 5
 _ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\\/bfnrt]))')
 _ESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-_DATA_URL = re.compile(r"data:([^,;]*)[^,]{0,200};base64,(.*)", re.DOTALL | re.IGNORECASE)
+_DATA_URL = re.compile(r"data:([^,;]{0,99})[^,]{0,200};base64,(.*)", re.DOTALL | re.IGNORECASE)
 _WORDS_INSIDE = re.compile(r"text/|.*(json|xml|yaml|csv|javascript)|\Z", re.IGNORECASE)
 # A single word of so many characters is no word.
 _LONG = 256
