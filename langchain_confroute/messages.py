@@ -22,6 +22,7 @@ from langchain_core.messages import (
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.prompt_values import PromptValue
+from langchain_core.runnables import Runnable
 
 from confroute.decision import recorded_usage
 from confroute.hosts.options import read_documents
@@ -156,11 +157,16 @@ def _beside(message: BaseMessage) -> str:
 
 
 def as_sent(value: Any) -> Any:
-    """What of a message or a document goes to a provider: not what LangChain knows of it besides, such as its own id."""
+    """What of a message or a document goes to a provider: not what LangChain knows of it besides, such as its own id.
+
+    Of a model, nothing: what it sends is read apart.
+    """
     if isinstance(value, BaseMessage):
         return {name: found for name in _SENT if (found := getattr(value, name, None))}
     if isinstance(value, Document):
         return {"content": value.page_content, "metadata": value.metadata}
+    if isinstance(value, Runnable):
+        return None
     return value.to_messages() if isinstance(value, PromptValue) else value
 
 

@@ -50,7 +50,6 @@ _NOT_SENT = (
     "profile",
     "default_headers",
     "default_query",
-    "members",
 )
 _WITHOUT = {"sample": PER_SAMPLE, "prompt": _CALLERS}
 _ENDPOINTS = (
@@ -160,11 +159,17 @@ def sent_with(model: Model) -> Iterator[object]:
     """What a model, or any of those inside it, sends with every call."""
     if isinstance(model, RunnableBindingBase):
         yield model.kwargs
+    inside: list[object] = [*models_inside(model)]
     if isinstance(model, BaseChatModel):
-        fields = (name for name in type(model).model_fields if name not in _NOT_SENT)
-        yield from (value for name in fields if isinstance(value := getattr(model, name), (Mapping, list)))
-    for inner in models_inside(model):
-        yield from sent_with(inner)
+        for name in type(model).model_fields:
+            value = None if name in _NOT_SENT else getattr(model, name)
+            # A router's own models are fields of it.
+            inside += [value] if not isinstance(value, dict) else value.values()
+            if isinstance(value, (Mapping, list)):
+                yield value
+    for inner in inside:
+        if isinstance(inner, Runnable):
+            yield from sent_with(inner)
 
 
 def kwargs_of(model: Model) -> dict[str, Any]:

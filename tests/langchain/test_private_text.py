@@ -12,7 +12,8 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import StructuredTool
 from pydantic import BaseModel, Field
 
-from confroute import Cascade, KeepPrivate, SendTo, TokenLogprob, record
+from confroute import Cascade, KeepPrivate, Router, SendTo, TokenLogprob, record
+from confroute.testing import Reply, ScriptedModel
 from langchain_confroute import ChatConfRoute, ConfidenceRouter
 from langchain_confroute.testing import ScriptedChat
 
@@ -172,6 +173,12 @@ def test_what_is_bound_to_any_model_but_the_edge_counts():
     assert kept(cloud=model.with_fallbacks([ScriptedChat.of("d", name="other").bind(**bound)]))
     assert kept(cloud=model.model_copy(update=bound))
     assert kept(third=model.bind(**bound))
+    inside = ChatConfRoute(edge=ScriptedChat.of("e"), cloud=model.bind(**bound))
+    assert kept(cloud=inside)
+    assert kept(
+        cloud=ChatConfRoute(edge=ScriptedChat.of("e"), cloud=model, members={"m": model.bind(**bound)})
+    )
+    assert not kept(cloud=ChatConfRoute(edge=ScriptedChat.of("e"), cloud=model))
     assert not kept(edge=ScriptedChat.of("e", logprob=-3.0).bind(**bound))
     assert not kept()
 
@@ -201,3 +208,17 @@ def test_ids_that_only_langchain_knows_are_not_texts():
     rules = (KeepPrivate(patterns=(r"\d{6}",)),)
     said = AIMessage("hi", id="run-123456", response_metadata={"id": "chatcmpl-123456"})
     assert not route_of(routed(rules=rules), said)[1]
+
+
+def test_a_router_without_a_framework_reads_what_its_models_send():
+    """A model of a framework may be bound to texts; the messages are what they are."""
+    policy = Cascade.of(TokenLogprob(), 0.1, rules=RULES)
+    edge, model = ScriptedModel([Reply(text="e", logprob=-3.0)]), ScriptedChat.of("c", name="large")
+    asked = {
+        True: (model.bind(stop=["of José Díaz"]), "q"),
+        False: (model, "q"),
+        None: (model, "q about &#74;osé%20Díaz"),
+    }
+    for private, (cloud, text) in asked.items():
+        routed = Router(edge=edge, cloud=cloud, policy=policy).ask(text)
+        assert routed.decision.private is (private is not False)

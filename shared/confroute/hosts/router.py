@@ -28,7 +28,8 @@ from confroute.models.resilience import Limits
 from confroute.models.resolution import resolve
 from confroute.models.text_model import Piece, TextModel, piece_logprobs
 from confroute.policy import Cascade
-from confroute.types import TIERS, Context, Message, Request
+from confroute.text_extraction import merged
+from confroute.types import TIERS, Context, Message, Reading, Request
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -219,6 +220,13 @@ class Router:
             arun_stream(self.policy, request, calls.acall, calls.astream, self._limits, scores=piece_logprobs)
         )
 
+    def _reads(self, tier: str) -> Reading:
+        """What the models but that of `tier` send besides the messages, as those of frameworks say."""
+        others = [
+            getattr(model, "reading", None) for name, (model, _) in self._models.items() if name != tier
+        ]
+        return merged(*filter(None, others))
+
     def _opened(
         self, prompt: Prompt, question: str | None, context: Documents | None, **given: object
     ) -> tuple[Request, Dispatcher[Piece]]:
@@ -227,7 +235,7 @@ class Router:
         if question is not None or context is not None:
             options = replace(options, **_retrieved(question, context))
         facts = {tier: self._models[tier][1] for tier in TIERS}
-        request = request_of(_messages(prompt), facts, options)
+        request = request_of(_messages(prompt), facts, options, reads=self._reads)
         hosts = {name: TextHost(model, request.messages, own) for name, (model, own) in self._models.items()}
         return request, Dispatcher(models=hosts, fallback=self._fallback)
 

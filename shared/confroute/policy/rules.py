@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
 import unicodedata
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from confroute.errors import MissingExtraError, PolicyError, RequestError
+from confroute.policy.patterns import check_pattern
 from confroute.registry import register
 from confroute.text_extraction import read
 from confroute.types import TIERS, Context, Reading, Request
 
-# Of the standard library's own expressions; the name is another one before Python 3.11.
-_parser: Any = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
-_REPEATS = (_parser.MAX_REPEAT, _parser.MIN_REPEAT)
 Detect: TypeAlias = Callable[[str], object]
 
 
@@ -86,49 +81,7 @@ def _check(*tuples: tuple[str, ...], patterns: tuple[str, ...], detect: Detect |
         msg = f"detect is {detect!r}: expected a function of a text"
         raise PolicyError(msg)
     for pattern in patterns:
-        try:
-            parsed = _parser.parse(pattern)
-        except re.error as error:
-            msg = f"pattern {pattern!r} is not a regular expression: {error}"
-            raise PolicyError(msg) from error
-        if _repeats_repeats(parsed):
-            warnings.warn(
-                f"pattern {pattern!r} repeats a part that repeats itself: on some texts its search takes for ever, and every call of this "
-                "process waits. Separate the repeats by something that has to stand between them, or search in linear time: "
-                "detect=re2.compile(...).search",
-                stacklevel=4,
-            )
-
-
-def _repeats_repeats(parsed: Any, inside: bool = False) -> bool:
-    """Whether an endless repeat consists of another one and of nothing that has to be there, as in `(a+b?)+`: exponential."""
-    for kind, given in parsed:
-        if kind in _REPEATS:
-            _, most, body = given
-            endless = most == _parser.MAXREPEAT
-            if (endless and inside) or _repeats_repeats(body, inside=endless and _is_one_repeat(body)):
-                return True
-        elif any(_repeats_repeats(part, inside) for part in _parts_of(given)):
-            return True
-    return False
-
-
-def _is_one_repeat(body: Any) -> bool:
-    """Whether all that has to be there is at most one repeat."""
-    needed = [(kind, given) for kind, given in body if not (kind in _REPEATS and given[0] == 0)]
-    return (
-        all(kind in _REPEATS or any(True for _ in _parts_of(given)) for kind, given in needed)
-        and len(needed) <= 1
-    )
-
-
-def _parts_of(given: Any) -> Iterator[Any]:
-    """The patterns inside a group, a look around, or the branches of an alternative."""
-    if isinstance(given, _parser.SubPattern):
-        yield given
-    elif isinstance(given, (tuple, list)):
-        for part in given:
-            yield from _parts_of(part)
+        check_pattern(pattern)
 
 
 def _conversation(request: Request) -> list[str]:
