@@ -57,7 +57,8 @@ _PROFILE_KEYS = {
 # `message.text` and `message.tool_calls` hold these.
 _READ_ELSEWHERE = ("text", "tool_use", "tool_call", "function_call", "invalid_tool_call")
 _SENT = ("content", "name", "role", "additional_kwargs", "tool_calls", "invalid_tool_calls", "tool_call_id")
-_ALONE = ("content", "tool_call_id")
+# What the text of a message holds already.
+_IN_TEXT = ("content", "tool_call_id", "tool_calls", "invalid_tool_calls")
 _TEXT_KEYS = ("title", "context", "text", "reasoning", "thinking", "summary", "content", "source")
 # Blocks of an answer that alone are not one, and what stands beside the content.
 _WORDS_OR_THOUGHTS = ("text", "thinking", "reasoning", "redacted_thinking")
@@ -149,8 +150,8 @@ def _text(message: BaseMessage) -> str:
 
 
 def _beside(message: BaseMessage) -> str:
-    """Names, addresses of attachments, arguments decoded; providers send `additional_kwargs` in part."""
-    sent = {name: value for name, value in as_sent(message).items() if name not in _ALONE}
+    """Names, addresses of attachments; providers send `additional_kwargs` in part."""
+    sent = {name: value for name, value in as_sent(message).items() if name not in _IN_TEXT}
     if not isinstance(message.content, str):
         sent["content"] = message.content
     return "\n".join(read(sent).texts) if sent else ""

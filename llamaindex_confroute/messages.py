@@ -77,7 +77,7 @@ def to_core(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
             else Message(
                 role=role_of(message.role.value),
                 text="\n".join([*_texts(blocks), *_written_calls(message)]),
-                beside="\n".join(read(*blocks, message.additional_kwargs).texts),
+                beside=_beside(blocks, message.additional_kwargs),
             )
             for message in messages
         ]
@@ -107,6 +107,12 @@ def _texts(blocks: Sequence[BaseContentBlock]) -> Iterator[str]:
             yield from _texts(block.content)
         elif isinstance(block, CitationBlock):
             yield from _texts([block.cited_content])
+
+
+def _beside(blocks: Sequence[BaseContentBlock], kwargs: Mapping[str, Any]) -> str:
+    """Addresses and titles of attachments, and what stands beside the blocks."""
+    others = [block for block in blocks if not isinstance(block, (TextBlock, ToolCallBlock))]
+    return "\n".join(read(*others, kwargs).texts) if others or kwargs else ""
 
 
 def _written_calls(message: ChatMessage) -> Iterator[str]:

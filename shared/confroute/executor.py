@@ -397,10 +397,8 @@ async def _cancel(begun: asyncio.Task[Evidence] | None) -> Evidence:
     return begun.result()
 
 
-def _sealed(policy: Policy, request: Request) -> tuple[Request, str | None]:
-    """The request of a call inside another router's, and the tier that it is bound to where that one is private."""
-    if not is_nested_in_private():
-        return request, None
+def _sealed(policy: Policy, request: Request) -> tuple[Request, str]:
+    """The request of a call inside a private one of another router, and the tier that it is bound to."""
     first: str = getattr(policy, "tiers", TIERS)[0]
     return replace(request, route=first), first
 
@@ -427,7 +425,7 @@ def run(
         What the decision is tied to its call by.
     """
     call_id = call_id or CallId()
-    request, bound_to = _sealed(policy, request)
+    request, bound_to = _sealed(policy, request) if is_nested_in_private() else (request, None)
     # A local edge reads the prompt once for draft, samples, dropout and hidden states. A stream's chunks leave this context
     # in between, so streams do without.
     with prompt_caching():
@@ -446,7 +444,7 @@ async def arun(
 ) -> Routed:
     """Async form of `run`."""
     call_id = call_id or CallId()
-    request, bound_to = _sealed(policy, request)
+    request, bound_to = _sealed(policy, request) if is_nested_in_private() else (request, None)
     with prompt_caching():
         made = AsyncExecutor(call=call, limits=limits, bound_to=bound_to, id=call_id)
         async with aclosing(made) as executor:
@@ -478,7 +476,7 @@ def run_stream(
         no draft is streamed, and `stream` gets no `Tentative`.
     """
     call_id = call_id or CallId()
-    request, bound_to = _sealed(policy, request)
+    request, bound_to = _sealed(policy, request) if is_nested_in_private() else (request, None)
     executor = Executor(call=call, limits=limits, bound_to=bound_to, id=call_id)
 
     def chunks(ask: StreamAsk) -> Generator[C | Evidence, None, None]:
@@ -517,7 +515,7 @@ async def arun_stream(
 ) -> AsyncGenerator[C | Routed, None]:
     """Async form of `run_stream`."""
     call_id = call_id or CallId()
-    request, bound_to = _sealed(policy, request)
+    request, bound_to = _sealed(policy, request) if is_nested_in_private() else (request, None)
     executor = AsyncExecutor(call=call, limits=limits, bound_to=bound_to, id=call_id)
 
     async def chunks(ask: StreamAsk) -> AsyncGenerator[C | Evidence, None]:
