@@ -234,6 +234,9 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
             return TierModel(name, model)
         try:
             return TierModel(name, self._shape.applied(name, model), shaped=True)
+        except PolicyError:
+            # It may well do it, in a way that this router cannot judge.
+            raise
         except (NotImplementedError, AttributeError, ValueError) as error:
             # An edge that cannot do it is passed over; a cloud that cannot leaves nobody to answer.
             if name == "cloud":

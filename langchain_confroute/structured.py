@@ -191,7 +191,10 @@ class Structured:
         def with_schema(inner: Any) -> Model:
             chain = inner.with_structured_output(self.schema, **self.kwargs)
             if not isinstance(chain, RunnableSequence) or chat_of(chain.steps[0]) is None:
-                msg = f"{tier} ({type(inner).__name__}) has no structured output that can be judged: give a chat model"
+                msg = (
+                    f"{tier} ({type(inner).__name__}) has no structured output that can be judged, as a model that is made anew at "
+                    "every call: give a chat model"
+                )
                 raise PolicyError(msg)
             first, *rest = chain.steps
             parsers.append(rest[0] if len(rest) == 1 else RunnableSequence(*rest))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -140,15 +140,17 @@ class ChildModel:
         A router keeps the log-probabilities of whichever of its models answers. Made once: each copy may open connections of
         its own.
         """
-        if hasattr(self.llm, "keeping_logprobs"):
-            if self._following is None:
-                self._following = self.llm.keeping_logprobs()
-            return self._following
+        if self._following is None:
+            self._following = self._made_to_follow()
+        return self._following
+
+    def _made_to_follow(self) -> LLM:
+        keeping: Callable[[], LLM] | None = getattr(self.llm, "keeping_logprobs", None)
+        if keeping is not None:
+            return keeping()
         if not self._openai_like or self._completes or getattr(self.llm, "logprobs", None) is not True:
             return self.llm
-        if self._following is None:
-            self._following = self.llm.model_copy(update={"logprobs": None})
-        return self._following
+        return self.llm.model_copy(update={"logprobs": None})
 
     def _at_temperature(
         self, temperature: float, number: int, given: Mapping[str, Any], extra: dict[str, Any]

@@ -11,6 +11,7 @@ from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
 from confroute import Cascade, KeepPrivate, SelfConsistency, TokenLogprob
+from confroute.errors import PolicyError
 from confroute.testing import Reply, ScriptedModel, ScriptedServer
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.testing import ScriptedChat
@@ -116,6 +117,15 @@ def test_models_that_are_made_at_the_call(client):
         edge = init_chat_model("openai:small", configurable_fields=("temperature",), **settings)
         router = ChatConfRoute(edge=edge, cloud=large(), policy=POLICY)
         assert decision_of(router.invoke("q"))["signal"] == "token_logprob"
+
+
+@pytest.mark.parametrize("tier", ["edge", "cloud"])
+def test_values_of_a_model_that_is_made_at_the_call_are_refused_at_build(tier):
+    """Nobody can judge them; an edge that is passed over for it would not be missed."""
+    made_at_call = init_chat_model("openai:small", configurable_fields=("temperature",), api_key="k")
+    router = ChatConfRoute(**{"edge": small(), "cloud": large(), "policy": POLICY, tier: made_at_call})
+    with pytest.raises(PolicyError, match=f"{tier} .*made anew at every call: give a chat model"):
+        router.with_structured_output(Number)
 
 
 @tool

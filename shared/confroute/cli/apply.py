@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     PolicyError
         The policy cannot be read, or no row is graded.
     """
-    from confroute.fitting import expected, replay, table_of
+    from confroute.fitting import early_stops, expected, replay, table_of
     from confroute.policy import load_policy
     from confroute.registry import parts_of
 
@@ -43,12 +43,19 @@ def run(args: argparse.Namespace) -> int:
     rates = rates_of(args)
     table = table_of(rows_of(args.data, args.dataset), rates=rates)
     with replay_progress() as progress:
-        result = expected(replay(policy, table.rows, rates=rates, progress=progress), seed=args.seed)
+        replayed = replay(policy, table.rows, rates=rates, progress=progress)
+        stops = early_stops(policy, table.rows, replayed, rates=rates, progress=progress)
+    result = expected(replayed, seed=args.seed)
     certificate = next((part.to_dict() for part in parts_of(policy) if isinstance(part, Certificate)), None)
     if args.json:
         print(
             json.dumps(
-                {"policy": str(args.policy), "certificate": certificate, "expected": result.to_dict()},
+                {
+                    "policy": str(args.policy),
+                    "certificate": certificate,
+                    "expected": result.to_dict(),
+                    **({} if stops is None else {"early_stops": stops.to_dict()}),
+                },
                 indent=2,
                 allow_nan=False,
             )
@@ -56,4 +63,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print(f"{result.n} recorded calls, {table.left_out} not graded")
     show_expected(result)
+    if stops is not None:
+        print(
+            stops.warning
+            or f"draws that stopped early changed the route of {stops.changed} of {stops.n} calls"
+        )
     return 0

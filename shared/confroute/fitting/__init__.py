@@ -1,6 +1,7 @@
 """Fit policies to recorded calls: calibration, objectives, fronts, and replays of what a policy would have done."""
 
 from confroute.fitting.combine import crossfit_combined, fit_combined, mean_rank, predicted
+from confroute.fitting.early_stops import EarlyStops, early_stops
 from confroute.fitting.fit import CloudShare, Fit, MaxLoss, fit
 from confroute.fitting.front import ParetoFront, front_of
 from confroute.fitting.objective import Limit, Objective
@@ -13,6 +14,7 @@ __all__ = [
     "Bill",
     "Calls",
     "CloudShare",
+    "EarlyStops",
     "Expected",
     "Fit",
     "Limit",
@@ -25,6 +27,7 @@ __all__ = [
     "ReplayedCall",
     "Table",
     "crossfit_combined",
+    "early_stops",
     "expected",
     "fit",
     "fit_combined",
