@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
@@ -26,7 +26,7 @@ from confroute.hosts.tool_calls import with_verdict
 from confroute.models.provider_answers import answer_behind, ends_by_reason
 from confroute.models.resilience import Limits
 from confroute.streaming import ChunkLogprobs
-from confroute.text_extraction import merged, read
+from confroute.text_extraction import ReadOnce, merged, read
 from confroute.types import JSON, Generation, Reading, Request
 from langchain_confroute import compat
 from langchain_confroute.history import portable
@@ -268,7 +268,7 @@ class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
             tags=tags_of(config, plan.tags),
             context=retrieved(messages) if options.context is None else None,
             tools=frozenset() if shape is None else frozenset(shape.offered),
-            reads=cache(self.reads),
+            reads=ReadOnce(self.reads),
             attachments=bool(kinds),
             whole=shape is not None,
         )

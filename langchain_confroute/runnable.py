@@ -12,7 +12,6 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
@@ -34,7 +33,7 @@ from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.hosts.requests import check_policy, request_of
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade
-from confroute.text_extraction import read
+from confroute.text_extraction import ReadOnce, read
 from confroute.types import JSON, Generation, Message, Reading, Request, Usage
 from langchain_confroute.calls import TAGS, HostedRunnable
 from langchain_confroute.messages import as_sent, to_core, to_generation, with_wordless_answer
@@ -215,7 +214,7 @@ class ChainCall(RoutedCall[Out, Out]):
             {name: tier.facts for name, tier in self.tiers.items()},
             options_of(opened.config),
             tags=tags_of(opened.config),
-            reads=cache(self.reads),
+            reads=ReadOnce(self.reads),
         )
         models = {name: HostedChain(tier, self, opened) for name, tier in self.tiers.items()}
         at_once = opened.config.get("max_concurrency")

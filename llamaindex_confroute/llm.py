@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_index.core.base.llms.types import (
@@ -41,7 +41,7 @@ from confroute.hosts.requests import advertised_window, check_policy, request_of
 from confroute.models.resilience import Limits
 from confroute.observe.trace import is_nested
 from confroute.policy import Cascade
-from confroute.text_extraction import read
+from confroute.text_extraction import ReadOnce, read
 from confroute.types import TIERS, Reading
 from llamaindex_confroute import compat
 from llamaindex_confroute.context import (
@@ -590,7 +590,7 @@ class ConfRouteLLM(FunctionCallingLLM):
             context=context_of(parts),
             purpose=parts.purpose,
             tools=sent.tools,
-            reads=cache(partial(_reads, models)),
+            reads=ReadOnce(partial(_reads, models)),
             attachments=attachments,
             whole=sent.whole,
             begun_on=self._lineage.tier_of(parts.question, parts.existing_answer),

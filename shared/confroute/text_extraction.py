@@ -76,6 +76,22 @@ def merged(*readings: Reading) -> Reading:
     return Reading(texts=tuple(texts), unread=any(one.unread for one in readings))
 
 
+class ReadOnce:
+    """What one call sends, read when a rule asks for it, and once for each tier."""
+
+    __slots__ = ("_known", "_read")
+
+    def __init__(self, read: Callable[[str], Reading]) -> None:
+        self._read = read
+        self._known: dict[str, Reading] = {}
+
+    def __call__(self, tier: str) -> Reading:
+        """See `Request.reads`."""
+        if tier not in self._known:
+            self._known[tier] = self._read(tier)
+        return self._known[tier]
+
+
 class _Reader:
     """Not recursive: users send values that are nested deeper than Python's stack."""
 
