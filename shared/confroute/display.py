@@ -6,6 +6,7 @@ imported here by name, when something is shown for the first time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, TypeAlias
@@ -45,6 +46,26 @@ def register(kind: type, *, text: Show | None = None, html: Show | None = None) 
         _lines[kind] = text
     if html is not None:
         _pages[kind] = html
+
+
+_CREDENTIALS = re.compile(
+    r"(?<=:)//.*@|(?<=[?&])(user\w*|pass\w*|\w*key|\w*token)=[^&#]*", re.IGNORECASE | re.DOTALL
+)
+
+
+class Address(str):
+    """The address of a server, whose credentials stand in it and not in what is printed of it.
+
+    Examples
+    --------
+    >>> Address("redis://app:s3cret@localhost/0?password=s3cret")
+    'redis://***@localhost/0?password=***'
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(_CREDENTIALS.sub(lambda found: f"{found[1]}=***" if found[1] else "//***@", str(self)))
 
 
 class Displayable:

@@ -17,7 +17,7 @@ from confroute.policy.wrapper import Wrapper, annotate, by_chance
 from confroute.registry import register
 from confroute.signals.base import Case, Range, Signal
 from confroute.signals.equivalence import disagreement
-from confroute.state.store import Store, open_store
+from confroute.state.store import Store, keep_address, open_store
 from confroute.types import JSON, Generation, Request
 
 _log = logging.getLogger("confroute")
@@ -101,6 +101,7 @@ class LearnOnline(Wrapper):
     store: Store | str = "memory:learned"
 
     def __post_init__(self) -> None:
+        keep_address(self)
         if not 0 < self.share <= 1:
             msg = f"share is {self.share}: expected the share of calls to label, in (0, 1]"
             raise PolicyError(msg)

@@ -16,6 +16,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from confroute.display import Address
 from confroute.errors import MissingExtraError, PolicyError
 from confroute.models.local import LocalModel, LocalTextModel
 from confroute.models.openai import OLLAMA_URL, OpenAIModel
@@ -61,7 +62,7 @@ def resolve(
     if isinstance(model, str):
         return _named(model, base_url, dtype, max_tokens)
     if base_url is not None:
-        msg = f"base_url={base_url!r} is for a model's name: set the URL on the {type(model).__name__} itself"
+        msg = f"base_url={Address(base_url)!r} is for a model's name: set the URL on the {type(model).__name__} itself"
         raise PolicyError(msg)
     for base in type(model).__mro__:
         adapter = _ADAPTERS.get(base.__module__.partition(".")[0])
