@@ -66,6 +66,26 @@ def _escaped(match: re.Match[str]) -> str:
     return f"\\u{ord(match[0]):04x}"
 
 
+_CREDENTIALS = re.compile(
+    r"(?<=:)//.*@|(?<=[?&])(user\w*|pass\w*|\w*key|\w*token)=[^&#]*", re.IGNORECASE | re.DOTALL
+)
+
+
+class Address(str):
+    """The address of a server, whose credentials stand in it and not in what is printed of it.
+
+    Examples
+    --------
+    >>> Address("redis://app:s3cret@localhost/0?password=s3cret")
+    'redis://***@localhost/0?password=***'
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(_CREDENTIALS.sub(lambda found: f"{found[1]}=***" if found[1] else "//***@", str(self)))
+
+
 class Displayable:
     """A value that prints as one line and that a notebook draws.
 

@@ -39,15 +39,15 @@ def likened(server, **fields):
 @pytest.fixture(scope="module")
 def server():
     """The model behind OpenAI's format."""
-    with ModelServer(NAME, max_tokens=24) as running:
+    with ModelServer(NAME, max_tokens=48) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def index():
-    """The folder of the examples, by real embeddings."""
+    """The folder of the examples, by real embeddings; without the paths of files, which the model would read."""
     Settings.tokenizer = str.split
-    documents = SimpleDirectoryReader(FOLDER).load_data()
+    documents = SimpleDirectoryReader(FOLDER, file_metadata=lambda _: {}).load_data()
     return VectorStoreIndex.from_documents(documents, embed_model=LocalEmbedding())
 
 
@@ -75,7 +75,7 @@ def asked(index, llm, steps):
 @pytest.mark.parametrize(("threshold", "route"), [(1e9, "edge"), (0.0, "cloud")])
 def test_verified(index, server, steps, threshold, route):
     """A kept answer comes at once; a rejected one is never seen, and the cloud's comes as it is written."""
-    edge = LocalLLM(model=NAME, max_tokens=24)
+    edge = LocalLLM(model=NAME, max_tokens=48)
     sent = len(server.bodies)
     router = ConfRouteLLM(edge=edge, cloud=likened(server), policy=policy(threshold))
     text, taken, decision = asked(index, router, steps)
@@ -90,7 +90,7 @@ def test_verified(index, server, steps, threshold, route):
 @pytest.mark.parametrize("edge", ["local", "served"])
 def test_committed_while_it_is_written(index, server, steps, edge):
     """The same words as the verified answer, the first of them before the last were made."""
-    llm = LocalLLM(model=NAME, max_tokens=24) if edge == "local" else likened(server)
+    llm = LocalLLM(model=NAME, max_tokens=48) if edge == "local" else likened(server)
     cloud = likened(server, max_tokens=12)
     router = ConfRouteLLM(edge=llm, cloud=cloud, policy=policy(1e9, commit=1e8))
     text, taken, decision = asked(index, router, steps)
@@ -105,7 +105,7 @@ def test_committed_while_it_is_written(index, server, steps, edge):
 @pytest.mark.parametrize("edge", ["local", "served"])
 def test_cut_off_and_answered_by_the_cloud(index, server, steps, edge):
     """The edge stops after two tokens, its connection closed; one answer is shown."""
-    llm = LocalLLM(model=NAME, max_tokens=24) if edge == "local" else likened(server)
+    llm = LocalLLM(model=NAME, max_tokens=48) if edge == "local" else likened(server)
     cloud = likened(server, max_tokens=12)
     left = server.abandoned
     router = ConfRouteLLM(edge=llm, cloud=cloud, policy=policy(1e9, commit=0.0, cut=0.0))

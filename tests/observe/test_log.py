@@ -1,12 +1,13 @@
 """The decision log: what is written, rotated and read back."""
 
+import asyncio
 import json
 import math
 import threading
 
 import pytest
 
-from confroute import Cascade, Message, Request, TokenLogprob
+from confroute import Cascade, KeepPrivate, Limits, Message, Request, Router, SendTo, TokenLogprob
 from confroute.certificate import Certificate
 from confroute.cli import main
 from confroute.decision import Decision, Measurement, Step
@@ -222,3 +223,38 @@ def test_a_file_of_another_kind_is_not_written_to(tmp_path, content):
         DecisionLog(path)
     publish(Decision(route="edge", stage="draft", reason="?"))
     assert path.read_bytes() == content
+
+
+ONCE = Limits(attempts=1)
+DOWN = ScriptedModel([Reply(fault=ConnectionError("refused"))])
+RULED = {
+    "private pattern": ((KeepPrivate(patterns=("secret",), name="mine"),), "mine", True),
+    "private tag": ((KeepPrivate(tags=("hush",)),), "keep_private", True),
+    "another rule": ((SendTo(tier="edge", patterns=("secret",)),), "send_to", False),
+    "none": ((), None, False),
+}
+
+
+@pytest.mark.parametrize("form", ["ask", "aask", "stream", "astream"])
+@pytest.mark.parametrize("which", RULED)
+def test_a_ruled_call_that_fails_is_recorded_as_it_was(tmp_path, which, form):
+    """The rule and whether the text was private: a failed call is the one that is looked up."""
+    rules, name, private = RULED[which]
+    router = Router(edge=DOWN, cloud=lambda messages: "cloud", policy=Cascade(rules=rules), edge_limits=ONCE)
+    given = {"tags": ["hush"], **({} if rules else {"route": "edge"})}
+
+    async def awaited():
+        asked = getattr(router, form)("a secret", **given)
+        return [part async for part in asked] if form == "astream" else await asked
+
+    def call():
+        return (
+            asyncio.run(awaited())
+            if form.startswith("a") and form != "ask"
+            else list(getattr(router, form)("a secret", **given))
+        )
+
+    with DecisionLog(tmp_path / "log.jsonl"), pytest.raises(ConnectionError):
+        call()
+    (entry,) = read_log(tmp_path / "log.jsonl")
+    assert (entry.decision.stage, entry.decision.rule, entry.decision.private) == ("failed", name, private)

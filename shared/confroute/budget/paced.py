@@ -32,7 +32,7 @@ from confroute.flow import Policy, intercept
 from confroute.policy.wrapper import Wrapper, annotate, nested_policies
 from confroute.prices import Price
 from confroute.registry import register
-from confroute.state.store import UNTIL, Store, open_store, using
+from confroute.state.store import UNTIL, Store, keep_address, open_store, using
 from confroute.types import JSON, Request, Usage
 
 # Chat templates wrap every message in a few tokens of their own.
@@ -323,6 +323,7 @@ class Paced(Wrapper):
     lease_s: float = 600.0
 
     def __post_init__(self) -> None:
+        keep_address(self)
         names = [budget.name for budget in self.budgets]
         if not names or len(set(names)) < len(names):
             msg = f"budgets are named {names}: expected at least one, and different names"

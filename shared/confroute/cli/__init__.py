@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = parser.parse_args(argv)
         with _sigterm_as_exit(), plain_log():
+            _import(args.modules)
             code: int = args.run(args)
     except BrokenPipeError:
         # The interpreter flushes standard output once more at exit, and would complain there.
@@ -77,6 +78,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def _import(modules: Sequence[str]) -> None:
+    if modules:
+        from confroute.models.resolution import import_module_here
+
+        for module in modules:
+            import_module_here(module)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="confroute",
@@ -88,6 +97,15 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(subparsers)
+    for subparser in subparsers.choices.values():
+        subparser.add_argument(
+            "--import",
+            dest="modules",
+            action="append",
+            default=[],
+            metavar="MODULE",
+            help="import a module first, of the current folder too: the signals, rules and models that it registers have names then",
+        )
     return parser
 
 

@@ -15,7 +15,7 @@ from confroute.flow import Policy
 from confroute.policy.wrapper import Wrapper, annotate, by_chance, nested_policies
 from confroute.registry import register
 from confroute.signals.equivalence import disagreement
-from confroute.state.store import Store, open_store, using
+from confroute.state.store import Store, keep_address, open_store, using
 from confroute.types import JSON, Generation, Request, Tier
 
 _log = logging.getLogger("confroute")
@@ -67,6 +67,7 @@ class Audited(Wrapper):
     store: Store | str = "memory:audits"
 
     def __post_init__(self) -> None:
+        keep_address(self)
         if not 0 < self.share <= 1 or not 0 < self.widen < 1:
             msg = f"share={self.share}, widen={self.widen}: expected share in (0, 1] and widen in (0, 1)"
             raise PolicyError(msg)

@@ -18,7 +18,7 @@ from confroute.reading import items, refused
 from confroute.registry import register
 from confroute.signals.base import Case, Range, Signal
 from confroute.signals.equivalence import disagreement
-from confroute.state.store import Store, open_store, using
+from confroute.state.store import Store, keep_address, open_store, using
 from confroute.types import JSON, Generation, Request
 
 _log = logging.getLogger("confroute")
@@ -103,6 +103,7 @@ class LearnOnline(Wrapper):
     store: Store | str = "memory:learned"
 
     def __post_init__(self) -> None:
+        keep_address(self)
         if not 0 < self.share <= 1:
             msg = f"share is {self.share}: expected the share of calls to label, in (0, 1]"
             raise PolicyError(msg)

@@ -164,7 +164,7 @@ class HeadFirst(Displayable):
         """Route one request; see `confroute.flow.Policy`."""
         if request.route is not None or not request.asked.strip():
             return (yield from self.cascade.flow(request))
-        rulings = self.cascade.rulings(request)
+        rulings = yield from self.cascade.ask_rules(request)
         if rulings or self._stays(request):
             return (yield from self.cascade.flow(request, rulings=rulings))
         try:

@@ -20,6 +20,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
+from confroute.display import Address
 from confroute.errors import MissingExtraError, PolicyError, StateError
 from confroute.reading import fields, is_version, read_json, refused, refusing
 
@@ -315,7 +316,12 @@ class RedisStore:
         except ImportError as error:
             raise MissingExtraError(extra="redis", needed_for="state in Redis") from error
         self.now = clock
-        self._redis: Any = redis.Redis.from_url(url)
+        try:
+            self._redis: Any = redis.Redis.from_url(url)
+        except ValueError:
+            # Not its cause: that repeats parts of the address.
+            msg = f"{Address(url)!r} is not an address of Redis: expected 'redis://HOST:PORT/DB', special characters in a password as %XX"
+            raise PolicyError(msg) from None
         self._watch_error, self._redis_error = redis.WatchError, redis.RedisError
 
     def __deepcopy__(self, memo: object) -> RedisStore:
@@ -364,6 +370,12 @@ class RedisStore:
         return max(1, math.ceil((record[UNTIL] - self.now()) * 1000)) if UNTIL in record else None
 
 
+def keep_address(owner: Any) -> None:
+    """Make the `store` of a frozen object one that prints no password, where it is an address."""
+    if isinstance(owner.store, str):
+        object.__setattr__(owner, "store", Address(owner.store))
+
+
 def open_store(where: Store | str) -> Store:
     """Return the store, or open the one with this name; within a process the same name is the same store.
 
@@ -396,5 +408,5 @@ def _open(where: str) -> Store:
         return SQLiteStore(rest)
     if kind in {"redis", "rediss", "unix"}:
         return RedisStore(where)
-    msg = f"store {where!r}: expected 'memory:NAME', 'sqlite:PATH' or 'redis://HOST:PORT/DB'"
+    msg = f"store {Address(where)!r}: expected 'memory:NAME', 'sqlite:PATH' or 'redis://HOST:PORT/DB'"
     raise PolicyError(msg)
