@@ -26,14 +26,15 @@ from confroute.hosts.tool_calls import with_verdict
 from confroute.models.provider_answers import answer_behind, ends_by_reason
 from confroute.models.resilience import Limits
 from confroute.streaming import ChunkLogprobs
-from confroute.text_extraction import texts_in
-from confroute.types import JSON, Generation, Request
+from confroute.text_extraction import ReadOnce, merged, read
+from confroute.types import JSON, Generation, Reading, Request
 from langchain_confroute import compat
 from langchain_confroute.history import portable
 from langchain_confroute.local import ChatLocal, to_messages
 from langchain_confroute.messages import (
     Ending,
     add_up,
+    as_sent,
     chunk_scores,
     from_core,
     in_chunks,
@@ -257,7 +258,6 @@ class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
         options, kinds = options_of(config), kinds_of(messages)
         lacks = plan.lacks(kinds) if kinds or shape is not None else {}
         text = "" if shape is None else shape.text
-        sent = texts_in(self.kwargs, self.stop) if self.kwargs or self.stop else ""
         request = request_of(
             to_core(messages),
             plan.facts,
@@ -269,7 +269,7 @@ class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
             tags=tags_of(config, plan.tags),
             context=retrieved(messages) if options.context is None else None,
             tools=frozenset() if shape is None else frozenset(shape.offered),
-            beside=f"{text}\n{sent}" if text and sent else text or sent,
+            reads=ReadOnce(self.reads),
             attachments=bool(kinds),
             whole=shape is not None,
         )
@@ -278,6 +278,13 @@ class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
         return request, Dispatcher(
             models=models, fallback=plan.fallback, at_once=config.get("max_concurrency")
         )
+
+    def reads(self, tier: str) -> Reading:
+        """Everything that would be sent to the models but that of `tier`."""
+        shape = self.plan.shape
+        own = read(*self.messages, self.kwargs, self.stop, shape and shape.sent, as_sent=as_sent)
+        others = [model.reading for name, model in self.plan.models.items() if name != tier]
+        return merged(own, *others)
 
     def result(self, routed: Routed, record: dict[str, JSON]) -> AIMessage:
         """See `RoutedCall`."""

@@ -17,7 +17,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult, RunInfo
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.utils import ConfigurableFieldSpec
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PrivateAttr, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PrivateAttr, SecretStr, field_serializer
 from typing_extensions import override
 
 from confroute.errors import PolicyError
@@ -164,6 +164,18 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
             super().__init__(**kwargs)
             # Not a validator: pydantic would hide a PolicyError in a ValidationError.
             self._check()
+
+    @field_serializer("edge", "cloud", "members")
+    def _named(self, given: Any) -> Any:
+        # Of the models their names alone: they hold keys, and passwords in addresses and headers.
+        if isinstance(given, dict):
+            return {name: self._named(one) for name, one in given.items()}
+        return given if isinstance(given, str) else model_name(given)
+
+    def __repr_args__(self) -> Iterator[tuple[str, object]]:
+        yield from {"edge": self._named(self.edge), "cloud": self._named(self.cloud)}.items()
+        yield from self._named(self.members).items()
+        yield "policy", self.policy
 
     def _check(self) -> None:
         for name in ("cache", "rate_limiter"):

@@ -21,6 +21,8 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.prompt_values import PromptValue
+from langchain_core.runnables import Runnable
 
 from confroute.decision import recorded_usage
 from confroute.hosts.options import read_documents
@@ -28,13 +30,12 @@ from confroute.hosts.tool_calls import canonical_text
 from confroute.models.provider_answers import (
     ChunkTokens,
     chunk_tokens,
-    is_role,
     read_answer_logprobs,
     read_finish,
     read_usage,
     role_of,
 )
-from confroute.text_extraction import texts_in
+from confroute.text_extraction import read
 from confroute.types import JSON, Context, Generation, Message, Role, Usage
 from langchain_confroute import compat
 
@@ -55,6 +56,9 @@ _PROFILE_KEYS = {
 }
 # `message.text` and `message.tool_calls` hold these.
 _READ_ELSEWHERE = ("text", "tool_use", "tool_call", "function_call", "invalid_tool_call")
+_SENT = ("content", "name", "role", "additional_kwargs", "tool_calls", "invalid_tool_calls", "tool_call_id")
+# What the text of a message holds already.
+_IN_TEXT = ("content", "tool_call_id", "tool_calls", "invalid_tool_calls")
 _TEXT_KEYS = ("title", "context", "text", "reasoning", "thinking", "summary", "content", "source")
 # Blocks of an answer that alone are not one, and what stands beside the content.
 _WORDS_OR_THOUGHTS = ("text", "thinking", "reasoning", "redacted_thinking")
@@ -146,20 +150,25 @@ def _text(message: BaseMessage) -> str:
 
 
 def _beside(message: BaseMessage) -> str:
-    """Names, addresses of attachments, arguments decoded; providers send `additional_kwargs` in part."""
-    role = getattr(message, "role", None)
-    calls = (
-        [call["args"] for call in (*message.tool_calls, *message.invalid_tool_calls)]
-        if isinstance(message, AIMessage)
-        else None
-    )
-    return texts_in(
-        message.name,
-        None if is_role(role) else role,
-        calls,
-        None if isinstance(message.content, str) else message.content,
-        message.additional_kwargs,
-    )
+    """Names, addresses of attachments; providers send `additional_kwargs` in part."""
+    sent = {name: value for name, value in as_sent(message).items() if name not in _IN_TEXT}
+    if not isinstance(message.content, str):
+        sent["content"] = message.content
+    return "\n".join(read(sent).texts) if sent else ""
+
+
+def as_sent(value: Any) -> Any:
+    """What of a message or a document goes to a provider: not what LangChain knows of it besides, such as its own id.
+
+    Of a model, nothing: what it sends is read apart.
+    """
+    if isinstance(value, BaseMessage):
+        return {name: found for name in _SENT if (found := getattr(value, name, None))}
+    if isinstance(value, Document):
+        return {"content": value.page_content, "metadata": value.metadata}
+    if isinstance(value, Runnable):
+        return None
+    return value.to_messages() if isinstance(value, PromptValue) else value
 
 
 def _further(content: str | Sequence[Any]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from confroute.errors import MissingExtraError, PolicyError
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade, Ruling
+from confroute.policy.rules import PrivateOnly
 from confroute.types import Request
 from langchain_confroute.chat import ChatConfRoute
 from langchain_confroute.messages import KEY
@@ -138,7 +139,7 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
     policy : Cascade
         The uncalibrated `Cascade()` if not given.
     steps : mapping of {"select", "digest", "final"} to Cascade, "edge" or "cloud"
-        Another policy, or a fixed route, for one kind of step; see `step_of`.
+        Another policy, or a fixed route, for one kind of step; see `step_of`. What `policy` keeps private stays private in every step.
     sticky : bool
         Whether a tool loop that the cloud has answered in stays on the cloud. Read from the messages since the user's
         last, so that it holds across processes and checkpoints and keeps no state here.
@@ -194,6 +195,12 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
                     "" if name == "policy" else ", 'edge' or 'cloud'"
                 )
                 raise PolicyError(msg)
+        private = tuple(PrivateOnly(rule) for rule in self.policy.rules)
+        self._policies = {
+            name: replace(step, rules=(*private, *step.rules))
+            for name, step in self.steps.items()
+            if isinstance(step, Cascade)
+        }
         self.sticky, self.budget = sticky, budget
         limits = {"edge_limits": edge_limits, "cloud_limits": cloud_limits}
         self._settings: dict[str, Any] = {
@@ -224,7 +231,7 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
     def _routed(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
         step = step_of(request.messages, tools=bool(request.tools))
         chosen = self.steps.get(step, self.policy)
-        policy = chosen if isinstance(chosen, Cascade) else self.policy
+        policy = self._policies.get(step, self.policy)
         ruling = self._ruling(request, step, chosen)
         if ruling is not None:
             # Before the policy's own rules; one that keeps text private still comes first.

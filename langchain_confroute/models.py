@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -19,10 +20,11 @@ from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.hosts.options import SEVERAL, refuse_several
 from confroute.hosts.requests import estimated_tokens, own_retries
 from confroute.models.resolution import in_catalogue
-from confroute.text_extraction import texts_in
+from confroute.text_extraction import read
+from confroute.types import Reading
 from langchain_confroute import compat
 from langchain_confroute.local import ChatLocal
-from langchain_confroute.messages import missing, to_core
+from langchain_confroute.messages import as_sent, missing, to_core
 from langchain_confroute.settings import MAX_TOKENS
 from langchain_confroute.withheld import Gate
 
@@ -38,6 +40,16 @@ PER_SAMPLE = ("temperature", "seed", "n")
 _CALLERS = (
     *("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "response_format"),
     *("ls_structured_output_format", "stop", "n", "max_tokens", "logprobs", "top_logprobs"),
+)
+# Settings that hold texts and go to no model, or only into its headers.
+_NOT_SENT = (
+    "metadata",
+    "tags",
+    "callbacks",
+    "cache",
+    "profile",
+    "default_headers",
+    "default_query",
 )
 _WITHOUT = {"sample": PER_SAMPLE, "prompt": _CALLERS}
 _ENDPOINTS = (
@@ -141,6 +153,23 @@ def bound_settings(model: Model) -> dict[str, Any]:
         own = model.kwargs if isinstance(model, RunnableBindingBase) else {}
         model, bound = inside[0], {**own, **bound}
     return bound
+
+
+def sent_with(model: Model) -> Iterator[object]:
+    """What a model, or any of those inside it, sends with every call."""
+    if isinstance(model, RunnableBindingBase):
+        yield model.kwargs
+    inside: list[object] = [*models_inside(model)]
+    if isinstance(model, BaseChatModel):
+        for name in type(model).model_fields:
+            value = None if name in _NOT_SENT else getattr(model, name)
+            # A router's own models are fields of it.
+            inside += [value] if not isinstance(value, dict) else value.values()
+            if isinstance(value, (Mapping, list)):
+                yield value
+    for inner in inside:
+        if isinstance(inner, Runnable):
+            yield from sent_with(inner)
 
 
 def kwargs_of(model: Model) -> dict[str, Any]:
@@ -314,6 +343,7 @@ class TierModel:
     place: tuple[Any, ...] = field(init=False)
     facts: ModelFacts = field(init=False)
     _forms: dict[tuple[Any, ...], Model] = field(default_factory=dict, init=False)
+    _reading: Reading | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         chat = self.chat = chat_of(self.source)
@@ -347,7 +377,14 @@ class TierModel:
         """Tokens of a prompt: counted by a local model, estimated for all others, whose counting may download or call."""
         if isinstance(self.chat, ChatLocal) and not tools:
             return self.chat.get_num_tokens_from_messages(list(messages))
-        return estimated_tokens(to_core(messages), extra=texts_in(tools, keys=True))
+        return estimated_tokens(to_core(messages), extra=json.dumps(tools, default=str) if tools else "")
+
+    @property
+    def reading(self) -> Reading:
+        """What it sends besides a conversation, whatever that is: arguments bound to it, and settings that hold texts."""
+        if self._reading is None:
+            self._reading = read(*sent_with(self.source), as_sent=as_sent)
+        return self._reading
 
     def lacks(self, needs: Sequence[str]) -> str | None:
         """The first of `needs` that the model is known not to do."""

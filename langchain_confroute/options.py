@@ -69,11 +69,21 @@ def refuse_misplaced(kwargs: Mapping[str, Any]) -> None:
 
 
 def tags_of(config: RunnableConfig, own: Iterable[str] = ()) -> frozenset[str]:
-    """The call's tags, the router's own, and the metadata: `{"private": True}` as "private", `{"user": "a"}` as "user=a"."""
+    """The call's tags, the router's own, and the metadata: `{"private": True}` as "private", `{"user": "a"}` as "user=a".
+
+    What is neither a text nor a number stands there by the name of its type, so that a rule can refuse it.
+    """
     labels = {*(config.get("tags") or ()), *own}
     for name, value in (config.get("metadata") or {}).items():
         if value is True:
             labels.add(name)
-        elif isinstance(value, (str, int)) and value is not False:
-            labels.add(f"{name}={value}")
+        elif value is not None and value is not False:
+            labels.add(f"{name}={_label(value)}")
     return frozenset(labels)
+
+
+def _label(value: object) -> str:
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    # NumPy's scalars are no Python numbers.
+    return str(value) if getattr(value, "shape", None) == () else f"<{type(value).__name__}>"

@@ -33,11 +33,11 @@ from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.hosts.requests import check_policy, request_of
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade
-from confroute.text_extraction import texts_in
-from confroute.types import JSON, Generation, Message, Request, Usage
+from confroute.text_extraction import ReadOnce, read
+from confroute.types import JSON, Generation, Message, Reading, Request, Usage
 from langchain_confroute.calls import TAGS, HostedRunnable
-from langchain_confroute.messages import to_core, to_generation, with_wordless_answer
-from langchain_confroute.models import same_model
+from langchain_confroute.messages import as_sent, to_core, to_generation, with_wordless_answer
+from langchain_confroute.models import same_model, sent_with
 from langchain_confroute.options import config_specs, options_of, refuse_misplaced, tags_of
 from langchain_confroute.run import (
     InOrder,
@@ -81,9 +81,7 @@ def prompt_of(inputs: object) -> tuple[Message, ...]:
         return to_core(convert_to_messages(list(inputs)))
     if isinstance(inputs, Mapping):
         return tuple(message for value in inputs.values() for message in prompt_of(value))
-    return (
-        Message(role="user", text=str(inputs), beside="" if isinstance(inputs, str) else texts_in(inputs)),
-    )
+    return (Message(role="user", text=str(inputs)),)
 
 
 class ConfidenceRouter(InOrder[In, Out]):
@@ -216,11 +214,16 @@ class ChainCall(RoutedCall[Out, Out]):
             {name: tier.facts for name, tier in self.tiers.items()},
             options_of(opened.config),
             tags=tags_of(opened.config),
-            beside=texts_in(self.kwargs),
+            reads=ReadOnce(self.reads),
         )
         models = {name: HostedChain(tier, self, opened) for name, tier in self.tiers.items()}
         at_once = opened.config.get("max_concurrency")
         return request, Dispatcher(models=models, fallback=LogprobFallback(), at_once=at_once)
+
+    def reads(self, tier: str) -> Reading:
+        """What is given to the chains; what they make of it is not known."""
+        others = [sent_with(chain.chain) for name, chain in self.tiers.items() if name != tier]
+        return read(self.inputs, self.kwargs, *map(list, others), as_sent=as_sent)
 
     def result(self, routed: Routed, record: dict[str, JSON]) -> Out:
         """See `RoutedCall`."""

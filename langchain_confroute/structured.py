@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -14,7 +15,6 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from confroute.errors import PolicyError
 from confroute.hosts.tool_calls import OfferedTool, ToolCall, Verdict, canonical_text, check_tool_calls
-from confroute.text_extraction import texts_in
 from langchain_confroute import compat
 from langchain_confroute.messages import KEY
 from langchain_confroute.models import Model, bound_settings, chat_of, rebuild
@@ -24,6 +24,11 @@ from langchain_confroute.settings import own_settings
 Tool: TypeAlias = dict[str, Any] | type | Callable[..., Any] | BaseTool
 Shape: TypeAlias = "ToolCalls | Structured"
 _FREE = (None, "auto", "none", False)
+
+
+def _written(*values: object) -> str:
+    """About as long as what providers are sent of these values."""
+    return json.dumps(values, default=str, ensure_ascii=False)
 
 
 def in_openai_form(tool: Tool) -> dict[str, Any]:
@@ -54,7 +59,7 @@ class ToolCalls:
     offered : mapping of str to OfferedTool
         Those that have a name, for checks.
     text : str
-        Of the tools' definitions and the arguments beside them, for rules.
+        Of the tools' definitions and the arguments beside them, as long as they are.
     inside : bool
         Whether the models came with these tools bound.
     """
@@ -100,8 +105,13 @@ class ToolCalls:
                 for tool, form in zip(tools, forms, strict=True)
                 if isinstance(form.get("function"), dict)
             },
-            text=texts_in(shown, keys=True),
+            text=_written(shown),
         )
+
+    @property
+    def sent(self) -> tuple[object, ...]:
+        """What goes to a model, in whatever form."""
+        return self.shown, self.more
 
     @property
     def needs(self) -> str | None:
@@ -152,14 +162,21 @@ class Structured:
     schema: Any
     kwargs: Mapping[str, Any]
     text: str
+    form: Mapping[str, Any] = field(default_factory=dict)
     parsers: dict[str, Runnable[Any, Any]] = field(default_factory=dict)
     offered: Mapping[str, OfferedTool] = field(default_factory=dict)
     needs: str | None = None
 
+    @property
+    def sent(self) -> tuple[object, ...]:
+        """What goes to a model, in whatever form."""
+        return self.schema, self.form, self.kwargs
+
     @classmethod
     def of(cls, schema: Any, kwargs: Mapping[str, Any]) -> Structured:
         """Ask for values of this schema."""
-        return cls(schema=schema, kwargs=kwargs, text=texts_in(in_openai_form(schema), kwargs, keys=True))
+        form = in_openai_form(schema)
+        return cls(schema=schema, kwargs=kwargs, text=_written(form, kwargs), form=form)
 
     def applied(self, tier: str, model: Model) -> Model:
         """The model with its provider's arguments for this schema, inside the bindings that were around it.
@@ -196,7 +213,7 @@ class Structured:
             return Verdict(flaw=f"the structured value does not parse ({type(error).__name__})")
         if value is None:
             return Verdict(flaw="there is no structured value")
-        return Verdict(answer=canonical_text(value))
+        return Verdict(answer=canonical_text(value), schemas=(self.schema, self.form))
 
 
 def value_of(shape: Structured, *, include_raw: bool) -> Runnable[AIMessage, Any]:

@@ -13,7 +13,7 @@ from confroute.errors import MissingExtraError, ModelError
 from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.models.provider_answers import ends_by_reason, read_answer_logprobs
 from confroute.models.text_model import OneByOne, Piece, Settings, scored_piece
-from confroute.types import Generation, Message
+from confroute.types import Generation, Message, Reading
 from langchain_confroute.compat import fresh, lifted
 from langchain_confroute.local import ChatLocal
 from langchain_confroute.messages import add_up, from_core, text_of, to_generation
@@ -50,6 +50,11 @@ class ChatTextModel(OneByOne):
     def facts(self) -> ModelFacts:
         """What the model says of itself."""
         return self.tier.facts
+
+    @property
+    def reading(self) -> Reading:
+        """What it sends with every call."""
+        return self.tier.reading
 
     def one(self, messages: Sequence[Message], settings: Settings, number: int) -> Generation:
         """One call of the model."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,12 +36,13 @@ from confroute.flow import Policy
 from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelFacts
-from confroute.hosts.options import TIERS, CallOptions, read_options, refuse_several, split_options
+from confroute.hosts.options import CallOptions, read_options, refuse_several, split_options
 from confroute.hosts.requests import advertised_window, check_policy, request_of, with_one_retry_layer
 from confroute.models.resilience import Limits
 from confroute.observe.trace import is_nested
 from confroute.policy import Cascade
-from confroute.text_extraction import texts_in
+from confroute.text_extraction import ReadOnce, read
+from confroute.types import TIERS, Reading
 from llamaindex_confroute import compat
 from llamaindex_confroute.context import (
     NO_PARTS,
@@ -218,6 +219,12 @@ class ConfRouteLLM(FunctionCallingLLM):
     def _redacted(self, llm: LLM) -> dict[str, Any]:
         # Children hold keys. Names are enough to tell two routers apart in a cache of ingested nodes.
         return {"class_name": llm.class_name(), "model_name": self._child(llm).facts.model}
+
+    def __repr_args__(self) -> Iterator[tuple[str, object]]:
+        # As above, and for both `repr` and `str`.
+        for name, llm in {"edge": self.edge, "cloud": self.cloud, **self.members}.items():
+            yield name, self._child(llm).facts.model
+        yield "policy", self.policy
 
     @property
     def metadata(self) -> LLMMetadata:
@@ -583,7 +590,7 @@ class ConfRouteLLM(FunctionCallingLLM):
             context=context_of(parts),
             purpose=parts.purpose,
             tools=sent.tools,
-            beside=texts_in(sent.text, work.kwargs, keys=True) if sent.text or work.kwargs else "",
+            reads=ReadOnce(partial(_reads, models)),
             attachments=attachments,
             whole=sent.whole,
             begun_on=self._lineage.tier_of(parts.question, parts.existing_answer),
@@ -601,6 +608,11 @@ class ConfRouteLLM(FunctionCallingLLM):
         """The limits of both models; said once where one of them retries by itself."""
         given = {"edge": self.edge_limits, "cloud": self.cloud_limits}
         return {tier: with_one_retry_layer(limits, facts[tier], tier) for tier, limits in given.items()}
+
+
+def _reads(models: Mapping[str, ChildCall[Any]], tier: str) -> Reading:
+    """Everything that would be sent to the models but that of `tier`."""
+    return read(*(part for name, one in models.items() if name != tier for part in one.all_sent))
 
 
 def _lacks(models: Mapping[str, ChildCall[Any]], sent: Sent, *, attachments: bool) -> dict[str, str]:

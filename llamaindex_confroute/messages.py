@@ -27,7 +27,7 @@ from llama_index.core.tools import BaseTool, FunctionTool
 from confroute.errors import RequestError
 from confroute.hosts.tool_calls import OfferedTool, ToolCall
 from confroute.models.provider_answers import field, role_of
-from confroute.text_extraction import texts_in
+from confroute.text_extraction import read
 from confroute.types import Message
 
 # Integrations that send cache points on.
@@ -77,10 +77,7 @@ def to_core(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
             else Message(
                 role=role_of(message.role.value),
                 text="\n".join([*_texts(blocks), *_written_calls(message)]),
-                beside=texts_in(
-                    [block for block in blocks if not isinstance(block, TextBlock)],
-                    message.additional_kwargs,
-                ),
+                beside=_beside(blocks, message.additional_kwargs),
             )
             for message in messages
         ]
@@ -110,6 +107,12 @@ def _texts(blocks: Sequence[BaseContentBlock]) -> Iterator[str]:
             yield from _texts(block.content)
         elif isinstance(block, CitationBlock):
             yield from _texts([block.cited_content])
+
+
+def _beside(blocks: Sequence[BaseContentBlock], kwargs: Mapping[str, Any]) -> str:
+    """Addresses and titles of attachments, and what stands beside the blocks."""
+    others = [block for block in blocks if not isinstance(block, (TextBlock, ToolCallBlock))]
+    return "\n".join(read(*others, kwargs).texts) if others or kwargs else ""
 
 
 def _written_calls(message: ChatMessage) -> Iterator[str]:
@@ -201,7 +204,7 @@ def _parsed(arguments: Any) -> dict[str, Any] | None:
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments or "{}")
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return None
     return dict(arguments) if isinstance(arguments, Mapping) else None
 

@@ -11,7 +11,8 @@ from llama_index.core.llms import LLM, ChatResponse
 
 from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.models.text_model import OneByOne, Piece, Settings, scored_piece
-from confroute.types import Generation, Message
+from confroute.text_extraction import read
+from confroute.types import Generation, Message, Reading
 from llamaindex_confroute.local import LocalLLM
 from llamaindex_confroute.messages import from_core
 from llamaindex_confroute.models import ChildModel
@@ -48,6 +49,11 @@ class LLMTextModel(OneByOne):
     def facts(self) -> ModelFacts:
         """What the model says of itself."""
         return self.child.facts
+
+    @property
+    def reading(self) -> Reading:
+        """What it sends with every call."""
+        return read(getattr(self.llm, "additional_kwargs", None))
 
     def one(self, messages: Sequence[Message], settings: Settings, number: int) -> Generation:
         """One call of the model."""

@@ -97,6 +97,12 @@ class ChildCall(Generic[C]):
         """What is sent beside the messages."""
         return Sent()
 
+    @property
+    def all_sent(self) -> tuple[object, ...]:
+        """Everything that is sent, for rules to read."""
+        fixed = getattr(self.child.llm, "additional_kwargs", None)
+        return (*self.messages, self.kwargs, self.sent.text, fixed)
+
     def call(self, call: ModelCall) -> list[Generation]:
         """Make a call of the child."""
         if call.messages is not None:
@@ -294,7 +300,8 @@ class StructuredCall(ChildCall[M | FlexibleModel], Generic[M]):
             error = TypeError(f"expected a {self.output_cls.__name__}, got a {type(value).__name__}")
             return self._unusable(error, heard, call)
         text = value.model_dump_json()
-        return replace(with_verdict(self._behind(heard), Verdict(answer=text)), text=text, raw=value)
+        verdict = Verdict(answer=text, schemas=(self.output_cls,))
+        return replace(with_verdict(self._behind(heard), verdict), text=text, raw=value)
 
     def _unusable(self, error: Exception, heard: Sequence[ChatResponse], call: ModelCall) -> Generation:
         """An answer that came and cannot be used: a rejected draft can do with it.

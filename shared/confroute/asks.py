@@ -205,13 +205,15 @@ StreamAsk: TypeAlias = Final | Tentative
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consult:
-    """A call of `work`, which reads or changes stored state (a budget, an audit); its result is the evidence's `value`.
+    """A call of `work`, which reads or changes stored state (a budget, an audit) or asks rules; its result is the evidence's `value`.
 
-    `waits`: whether it may block on a disk or a network. Then it does not run on an event loop.
+    `waits`: whether it may take long, on a disk, a network or a processor. Then it does not run on an event loop. `ends`: whether the
+    deadline of the call ends it, as it must not end what was paid for.
     """
 
     work: Callable[[], Any]
     waits: bool = False
+    ends: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from dataclasses import fields as dataclass_fields
+from functools import cache
+from typing import Any, Literal, TypeAlias, TypeVar, cast, get_type_hints
 
 from confroute.certificate import Certificate
 from confroute.display import Displayable
+from confroute.errors import FormatError, PolicyError
+from confroute.reading import fields, fits, is_version, items, optional_fields, optional_number, refused
 from confroute.types import JSON, Generation, Usage, total_usage
 
 Stage: TypeAlias = Literal[
     "rule", "forced", "head", "draft", "prefix", "evidence", "lacking", "no_signal", "fallback", "failed"
 ]
 FORMAT = 1
+T = TypeVar("T")
+_COUNTS = frozenset(
+    {
+        "latency_s",
+        "n",
+        "attempts",
+        "cache_hits",
+        "input_tokens",
+        "output_tokens",
+        "cached_tokens",
+        "reasoning_tokens",
+    }
+)
 # The `threshold_source` of the thresholds that ship with confroute; they were not fitted to any of the user's models.
 UNCALIBRATED = "uncalibrated default"
 
@@ -266,18 +283,30 @@ class Decision(Displayable):
         >>> Decision.from_dict(decision.to_dict()) == decision
         True
         """
-        if data.get("v") != FORMAT or not isinstance(data.get("route"), str):
-            msg = f"expected a decision of format {FORMAT}, found format {data.get('v')!r}"
-            raise ValueError(msg)
-        known: dict[str, Any] = _known(cls, data)
-        known["signals"] = {name: _measurement(name, one) for name, one in known["signals"].items()}
-        known["grey"] = {name: _zone(*ends) for name, ends in known.get("grey", {}).items()}
-        known["steps"] = tuple(_step(step) for step in known["steps"])
-        certificate = known.get("certificate")
-        known["certificate"] = (
-            None if certificate is None else Certificate(**_known(Certificate, certificate))
-        )
-        return cls(**known)
+        return read_decision(data)
+
+
+def read_decision(data: JSON | Mapping[str, JSON], where: str = "") -> Decision:
+    """As `Decision.from_dict`, with every field checked.
+
+    Raises
+    ------
+    FormatError
+        A field that is missing, or is not what the format says; the message names it.
+    """
+    given = fields(cast("JSON", data), where or "the decision")
+    if not is_version(given.get("v"), FORMAT):
+        msg = f"expected a decision of format {FORMAT}, found format {given.get('v')!r}"
+        raise FormatError(msg)
+    known: dict[str, Any] = _known(Decision, given)
+    measured = _objects(given.get("signals"), f"{where}signals")
+    zones = optional_fields(given.get("grey"), f"{where}grey") or {}
+    steps = items(given.get("steps"), f"{where}steps")
+    known["signals"] = {name: _measurement(name, one, where) for name, one in measured.items()}
+    known["grey"] = {name: _zone(ends, f"{where}grey.{name}") for name, ends in zones.items()}
+    known["steps"] = tuple(_step(step, f"{where}steps[{at}]") for at, step in enumerate(steps))
+    known["certificate"] = _certificate(given.get("certificate"), f"{where}certificate")
+    return _checked(Decision, known, where)
 
 
 def total_of(decisions: Iterable[Decision]) -> Usage | None:
@@ -291,7 +320,10 @@ def untold(decisions: Iterable[Decision], answers: Iterable[Generation]) -> Usag
     billed, told = total_of(decisions), total_usage(answers)
     if billed is None or told is None:
         return billed
-    rest = {one.name: max(0, getattr(billed, one.name) - getattr(told, one.name)) for one in fields(Usage)}
+    rest = {
+        one.name: max(0, getattr(billed, one.name) - getattr(told, one.name))
+        for one in dataclass_fields(Usage)
+    }
     return Usage(**rest) if any(rest.values()) else None
 
 
@@ -302,25 +334,76 @@ def recorded_usage(record: Mapping[str, Any]) -> Usage | None:
 
 
 def _known(cls: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    names = {known.name for known in fields(cls)}
+    names = {known.name for known in dataclass_fields(cls)}
     return {name: value for name, value in data.items() if name in names}
 
 
-def _measurement(name: str, data: Mapping[str, Any]) -> Measurement:
+def _checked(cls: Callable[..., T], known: Mapping[str, Any], where: str) -> T:
+    """An object of these fields, each of its type and none of them a number below 0 where it counts or measures something."""
+    hints = _hints(cls)
+    for name, value in known.items():
+        if not fits(value, hints[name]):
+            raise refused(f"{where}{name}", value, f"a value of type {_words(hints[name])}")
+        if name in _COUNTS:
+            optional_number(value, f"{where}{name}", low=0)
+    try:
+        return cls(**known)
+    except (TypeError, PolicyError) as error:  # TypeError: a field is missing
+        msg = f"{where.rstrip('.') or 'the decision'}: {error}"
+        raise FormatError(msg) from error
+
+
+@cache
+def _hints(cls: Callable[..., object]) -> Mapping[str, Any]:
+    hints = get_type_hints(cls)
+    # A later version may know more stages; nothing here depends on which they are.
+    return {**hints, "stage": str} if "stage" in hints else hints
+
+
+def _words(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+def _objects(value: JSON, where: str) -> dict[str, dict[str, JSON]]:
+    given = optional_fields(value, where) or {}
+    return {name: fields(one, f"{where}.{name}") for name, one in given.items()}
+
+
+def _measurement(name: str, data: dict[str, JSON], where: str) -> Measurement:
     details = {key: value for key, value in data.items() if key != "uncertainty"}
-    value = data["uncertainty"]
+    value = optional_number(data.get("uncertainty"), f"{where}signals.{name}.uncertainty")
     # JSON has no infinities.
     return Measurement(signal=name, uncertainty=math.inf if value is None else value, details=details)
 
 
-def _zone(low: float | None, high: float | None) -> tuple[float, float]:
+def _zone(ends: JSON, where: str) -> tuple[float, float]:
+    if len(items(ends, where)) != 2:
+        raise refused(where, ends, "two numbers, or null for an open end")
+    low, high = (optional_number(end, where) for end in items(ends, where))
     return -math.inf if low is None else low, math.inf if high is None else high
 
 
-def _step(data: Mapping[str, Any]) -> Step:
-    usage = data.get("usage")
-    known = {**_known(Step, data), "usage": None if usage is None else Usage(**_known(Usage, usage))}
-    return Step(**{**known, "inner": tuple(map(Decision.from_dict, data.get("inner", ())))})
+def _certificate(value: JSON, where: str) -> Certificate | None:
+    given = optional_fields(value, where)
+    return None if given is None else _checked(Certificate, _known(Certificate, given), f"{where}.")
+
+
+def _usage(value: JSON, where: str) -> Usage | None:
+    given = optional_fields(value, where)
+    return None if given is None else _checked(Usage, _known(Usage, given), f"{where}.")
+
+
+def _step(value: JSON, where: str) -> Step:
+    given = fields(value, where)
+    inner = items(given.get("inner"), f"{where}.inner")
+    known: dict[str, Any] = {
+        **_known(Step, given),
+        "usage": _usage(given.get("usage"), f"{where}.usage"),
+        "inner": tuple(read_decision(one, f"{where}.inner[{at}].") for at, one in enumerate(inner)),
+    }
+    # Written as null where it was not finite.
+    known["latency_s"] = known.get("latency_s") or 0.0
+    return _checked(Step, known, f"{where}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,11 +6,14 @@ imported here by name, when something is shown for the first time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, TypeAlias
 
 Show: TypeAlias = Callable[[Any], str]
+# Characters that a terminal obeys, or that turn the direction of a line; and halves of surrogate pairs, which cannot be written.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 # Which module registers the view of a class; also that of its subclasses.
 _MODULES = {
@@ -47,6 +50,42 @@ def register(kind: type, *, text: Show | None = None, html: Show | None = None) 
         _pages[kind] = html
 
 
+def plain(text: str) -> str:
+    r"""A text whose control characters print as their escapes, all but tabs and line breaks.
+
+    Examples
+    --------
+    >>> plain("edge\x1b[2J\tand\r\x9bmore")
+    'edge\\u001b[2J\tand\\u000d\\u009bmore'
+    """
+    return _OBEYED.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    # In four digits, as JSON writes it: what is printed may be JSON.
+    return f"\\u{ord(match[0]):04x}"
+
+
+_CREDENTIALS = re.compile(
+    r"(?<=:)//.*@|(?<=[?&])(user\w*|pass\w*|\w*key|\w*token)=[^&#]*", re.IGNORECASE | re.DOTALL
+)
+
+
+class Address(str):
+    """The address of a server, whose credentials stand in it and not in what is printed of it.
+
+    Examples
+    --------
+    >>> Address("redis://app:s3cret@localhost/0?password=s3cret")
+    'redis://***@localhost/0?password=***'
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(_CREDENTIALS.sub(lambda found: f"{found[1]}=***" if found[1] else "//***@", str(self)))
+
+
 class Displayable:
     """A value that prints as one line and that a notebook draws.
 
@@ -57,7 +96,7 @@ class Displayable:
 
     def __repr__(self) -> str:
         """One line."""
-        return _shown(self, _lines)
+        return plain(_shown(self, _lines))
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

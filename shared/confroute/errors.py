@@ -23,6 +23,7 @@
     │   └── ChecksumError
     ├── StateError (RuntimeError)           the store of budgets and audits cannot be read or written
     ├── LogError (ValueError)               a file that is not a decision log
+    ├── FormatError (ValueError)            a text that is not JSON, or a field that is not what its format says
     └── MissingExtraError (ImportError)     an optional dependency is not installed
 
 Catch `ConfrouteError` for all of them. A `TierError` or `StreamInterruptedError` that tells of another error is also an instance of that
@@ -207,6 +208,14 @@ class StateError(ConfrouteError, RuntimeError):
 
 class LogError(ConfrouteError, ValueError):
     """A file that is not a decision log."""
+
+
+class FormatError(ConfrouteError, ValueError):
+    """A text that is not strict JSON, or a field that is not what its format says; `line` counts from 1 within the text."""
+
+    def __init__(self, message: str, *, line: int = 1) -> None:
+        super().__init__(message)
+        self.line = line
 
 
 class MissingExtraError(ConfrouteError, ImportError):

@@ -49,9 +49,9 @@ from confroute.errors import PrivacyError, SignalUnavailableError
 from confroute.flow import Policy, Return, adrive, adrive_stream, drive, drive_stream
 from confroute.models.prompt_cache import prompt_caching
 from confroute.models.resilience import Attempted, Limits, aattempt, attempt
-from confroute.observe.trace import CallId, nested_in, publish
+from confroute.observe.trace import CallId, is_nested_in_private, nested_in, publish
 from confroute.streaming import ChunkLogprobs, astream_answer, replay, stream_answer
-from confroute.types import Generation, Request, Usage, total_usage, with_sound_usage
+from confroute.types import TIERS, Generation, Request, Usage, total_usage, with_sound_usage
 
 _log = logging.getLogger("confroute")
 C = TypeVar("C")
@@ -60,6 +60,8 @@ Answers: TypeAlias = Sequence[Generation] | Evidence
 Call: TypeAlias = Callable[[ModelAsk], Answers]
 AsyncCall: TypeAlias = Callable[[ModelAsk], Coroutine[Any, Any, Answers]]
 _ONE_CALL = Limits(attempts=1)
+# What runs out of time where rules do.
+_RULES = "the rules"
 _MODEL_ASKS = (Draft, Tentative, Sample, Final, Prompt, Score, Hidden)
 
 
@@ -73,12 +75,12 @@ def warn_uncalibrated() -> None:
     )
 
 
-def finish(decision: Decision, call: CallId) -> Decision:
+def finish(decision: Decision, call: CallId, *, private: bool = False) -> Decision:
     """Publish a decision, and log what its reader should know: a failure, a fallback, thresholds that are not calibrated.
 
-    Returns it with the id of its call.
+    Returns it with the id of its call; `private` says that the call was private, whatever its policy knew of it.
     """
-    decision = replace(decision, run_id=str(call.run_id))
+    decision = replace(decision, run_id=str(call.run_id), private=decision.private or private)
     if decision.stage in {"fallback", "failed"}:
         _log.warning("%s", decision.reason)
     if decision.threshold_source == UNCALIBRATED:
@@ -87,8 +89,9 @@ def finish(decision: Decision, call: CallId) -> Decision:
     return decision
 
 
-def _finished(routed: Routed, call: CallId) -> Routed:
-    return replace(routed, decision=finish(routed.decision, call))
+def _finished(routed: Routed, executor: _Seal) -> Routed:
+    decision = finish(routed.decision, executor.id, private=executor.bound_to is not None)
+    return replace(routed, decision=decision)
 
 
 def work(ask: WorkAsk) -> npt.NDArray[np.float32]:
@@ -195,9 +198,9 @@ class Executor(_Seal):
             self.check_work(ask)
             return Evidence(numbers=work(ask), latency_s=time.perf_counter() - start)
         if isinstance(ask, Consult):
-            return Evidence(value=ask.work())
+            return Evidence(value=attempt(_ONE_CALL, _RULES, ask.work).value if ask.ends else ask.work())
         if isinstance(ask, Report):
-            finish(ask.decision, self.id)
+            finish(ask.decision, self.id, private=self.bound_to is not None)
             return Evidence()
         assert isinstance(ask, (Begin, Cancel, Shadow))
         return self._do_behind(ask)
@@ -218,7 +221,7 @@ class Executor(_Seal):
         plain = _draft(ask) if isinstance(ask, Tentative) else ask
         keep_s = 0.0 if isinstance(ask, Final) else self.keep_s(ask.tier)
         limits = self.limits.get(ask.tier, _ONE_CALL)
-        bill = _Bill(plain)
+        bill = _Bill(plain, private=self.bound_to is not None)
         try:
             done = attempt(limits, ask.tier, functools.partial(bill.call, self.call), keep_s=keep_s)
         except Exception as error:
@@ -258,9 +261,9 @@ class AsyncExecutor(_Seal):
             numbers = await off_the_loop(work, ask)
             return Evidence(numbers=numbers, latency_s=time.perf_counter() - start)
         if isinstance(ask, Consult):
-            return Evidence(value=await off_the_loop(ask.work) if ask.waits else ask.work())
+            return Evidence(value=await _consult(ask))
         if isinstance(ask, Report):
-            finish(ask.decision, self.id)
+            finish(ask.decision, self.id, private=self.bound_to is not None)
             return Evidence()
         assert isinstance(ask, (Begin, Cancel, Shadow))
         return await self._do_behind(ask)
@@ -279,7 +282,7 @@ class AsyncExecutor(_Seal):
         plain = _draft(ask) if isinstance(ask, Tentative) else ask
         keep_s = 0.0 if isinstance(ask, Final) else self.keep_s(ask.tier)
         limits = self.limits.get(ask.tier, _ONE_CALL)
-        bill = _Bill(plain)
+        bill = _Bill(plain, private=self.bound_to is not None)
         try:
             done = await aattempt(limits, ask.tier, functools.partial(bill.acall, self.call), keep_s=keep_s)
         except Exception as error:
@@ -293,6 +296,14 @@ class AsyncExecutor(_Seal):
             await _cancel(self.begun.popitem()[1])
 
 
+async def _consult(ask: Consult) -> Any:
+    if not ask.waits:
+        return ask.work()
+    if not ask.ends:
+        return await off_the_loop(ask.work)
+    return (await aattempt(_ONE_CALL, _RULES, lambda: off_the_loop(ask.work))).value
+
+
 def _draft(ask: Tentative) -> Draft:
     return Draft(tier=ask.tier, top_logprobs=ask.top_logprobs)
 
@@ -303,9 +314,10 @@ class _Bill:
     `inner` holds the decisions of routers inside the calls.
     """
 
-    __slots__ = ("_ask", "inner", "lost")
+    __slots__ = ("_ask", "_private", "inner", "lost")
 
-    def __init__(self, ask: ModelAsk) -> None:
+    def __init__(self, ask: ModelAsk, *, private: bool) -> None:
+        self._private = private
         self._ask = replace(ask, arrived={}) if isinstance(ask, Sample) and ask.n > 1 else ask
         self.lost: Usage | None = None
         self.inner: list[Decision] = []
@@ -315,7 +327,7 @@ class _Bill:
         inner: list[Decision] = []
         before = len(self._arrived)
         try:
-            with nested_in(inner):
+            with nested_in(inner, private=self._private):
                 answers = call(self._ask)
         except Exception as error:
             self._fail(error, inner, before)
@@ -328,7 +340,7 @@ class _Bill:
         inner: list[Decision] = []
         before = len(self._arrived)
         try:
-            with nested_in(inner):
+            with nested_in(inner, private=self._private):
                 answers = await call(self._ask)
         except Exception as error:
             self._fail(error, inner, before)
@@ -401,6 +413,12 @@ async def _cancel(begun: asyncio.Task[Evidence] | None) -> Evidence:
     return begun.result() if error is None else Evidence(value=error)
 
 
+def _sealed(policy: Policy, request: Request) -> tuple[Request, str]:
+    """The request of a call inside a private one of another router, and the tier that it is bound to."""
+    first: str = getattr(policy, "tiers", TIERS)[0]
+    return replace(request, route=first), first
+
+
 def run(
     policy: Policy,
     request: Request,
@@ -423,11 +441,13 @@ def run(
         What the decision is tied to its call by.
     """
     call_id = call_id or CallId()
+    request, bound_to = _sealed(policy, request) if is_nested_in_private() else (request, None)
     # A local edge reads the prompt once for draft, samples, dropout and hidden states. A stream's chunks leave this context
     # in between, so streams do without.
     with prompt_caching():
-        routed = drive(policy.flow(request), Executor(call=call, limits=limits, id=call_id))
-    return _finished(routed, call_id)
+        executor = Executor(call=call, limits=limits, bound_to=bound_to, id=call_id)
+        routed = drive(policy.flow(request), executor)
+    return _finished(routed, executor)
 
 
 async def arun(
@@ -440,10 +460,12 @@ async def arun(
 ) -> Routed:
     """Async form of `run`."""
     call_id = call_id or CallId()
+    request, bound_to = _sealed(policy, request) if is_nested_in_private() else (request, None)
     with prompt_caching():
-        async with aclosing(AsyncExecutor(call=call, limits=limits, id=call_id)) as executor:
+        made = AsyncExecutor(call=call, limits=limits, bound_to=bound_to, id=call_id)
+        async with aclosing(made) as executor:
             routed = await adrive(policy.flow(request), executor)
-    return _finished(routed, call_id)
+    return _finished(routed, executor)
 
 
 def run_stream(
@@ -470,7 +492,8 @@ def run_stream(
         no draft is streamed, and `stream` gets no `Tentative`.
     """
     call_id = call_id or CallId()
-    executor = Executor(call=call, limits=limits, id=call_id)
+    request, bound_to = _sealed(policy, request) if is_nested_in_private() else (request, None)
+    executor = Executor(call=call, limits=limits, bound_to=bound_to, id=call_id)
 
     def chunks(ask: StreamAsk) -> Generator[C | Evidence, None, None]:
         if (scores is None and isinstance(ask, Tentative)) or ask in executor.begun:
@@ -481,7 +504,9 @@ def run_stream(
         start = time.perf_counter()
         try:
             keep_s = 0.0 if isinstance(ask, Final) else executor.keep_s(ask.tier)
-            yield from stream_answer(ask, stream, limit, scores, tier, keep_s=keep_s)
+            yield from stream_answer(
+                ask, stream, limit, scores, tier, keep_s=keep_s, private=executor.bound_to is not None
+            )
         except Exception as error:
             note_latency(error, start)
             raise
@@ -489,7 +514,7 @@ def run_stream(
     with closing(drive_stream(policy.flow(request), executor, chunks)) as items:
         for item in items:
             if isinstance(item, Return):
-                yield _finished(item.value, call_id)
+                yield _finished(item.value, executor)
             else:
                 yield item
 
@@ -506,7 +531,8 @@ async def arun_stream(
 ) -> AsyncGenerator[C | Routed, None]:
     """Async form of `run_stream`."""
     call_id = call_id or CallId()
-    executor = AsyncExecutor(call=call, limits=limits, id=call_id)
+    request, bound_to = _sealed(policy, request) if is_nested_in_private() else (request, None)
+    executor = AsyncExecutor(call=call, limits=limits, bound_to=bound_to, id=call_id)
 
     async def chunks(ask: StreamAsk) -> AsyncGenerator[C | Evidence, None]:
         if (scores is None and isinstance(ask, Tentative)) or ask in executor.begun:
@@ -517,7 +543,9 @@ async def arun_stream(
         start = time.perf_counter()
         try:
             keep_s = 0.0 if isinstance(ask, Final) else executor.keep_s(ask.tier)
-            answer = astream_answer(ask, stream, limit, scores, tier, keep_s=keep_s)
+            answer = astream_answer(
+                ask, stream, limit, scores, tier, keep_s=keep_s, private=executor.bound_to is not None
+            )
             async with aclosing(answer) as items:
                 async for item in items:
                     yield item
@@ -529,6 +557,6 @@ async def arun_stream(
     async with aclosing(executor), aclosing(driven) as items:
         async for item in items:
             if isinstance(item, Return):
-                yield _finished(item.value, call_id)
+                yield _finished(item.value, executor)
             else:
                 yield item

@@ -12,14 +12,17 @@ import dataclasses
 import functools
 import importlib
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FunctionType
-from typing import Any, Literal, TypeAlias, TypeVar, get_args, overload
+from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_type_hints, overload
 
 from confroute.errors import PolicyError
+from confroute.reading import Place, dotted, fits, shown
 
+_NAMESPACES = re.compile(r"\b(?:[a-z_]+\.)+")
 K = TypeVar("K", bound="type | Callable[..., object]")
 Kind: TypeAlias = Literal[
     "signal", "equivalence", "similarity", "rule", "policy", "wrapper", "part", "function"
@@ -311,7 +314,15 @@ def _unwritable(value: object, where: str) -> str:
     return f"{kind}: {advice or 'make it a registered frozen dataclass or a registered function'}"
 
 
-def from_plain(data: object, *, beside: Path | None = None, **given: object) -> Any:
+class PlainError(PolicyError):
+    """A value of a policy file that no object can be made of; `place` is where it stands."""
+
+    def __init__(self, place: Place, problem: str) -> None:
+        super().__init__(f"{dotted(place)}: {problem}" if place else problem)
+        self.place, self.problem = place, problem
+
+
+def from_plain(data: object, *, beside: Path | None = None, place: Place = (), **given: object) -> Any:
     """Make the object that `to_plain` converted to JSON values.
 
     Parameters
@@ -319,21 +330,25 @@ def from_plain(data: object, *, beside: Path | None = None, **given: object) -> 
     data : object
     beside : Path, optional
         The policy file that holds the data.
+    place : tuple of str and int
+        Where in the file the data stands, for error messages.
     **given
         Objects that a file cannot hold, for classes that need them.
 
     Raises
     ------
     PolicyError
-        A class is not registered, or refuses its values.
+        A class is not registered, or refuses its values, or a value is not of its field's type.
     """
     if isinstance(data, list):
-        return tuple(from_plain(item, beside=beside, **given) for item in data)
+        return tuple(
+            from_plain(item, beside=beside, place=(*place, at), **given) for at, item in enumerate(data)
+        )
     if not isinstance(data, dict):
         return data
     fields = dict(data)
     if set(fields) == {"float"}:
-        return float(str(fields["float"]))
+        return _infinity(fields["float"], place)
     function = fields.get("function") if set(fields) == {"function"} else None
     name = fields.pop("class", function)
     entry = entry_named(name) if isinstance(name, str) else None
@@ -343,22 +358,66 @@ def from_plain(data: object, *, beside: Path | None = None, **given: object) -> 
             f"unknown class {name!r} in the policy file: expected one of {names}; a class or function of your own is to be "
             "registered (confroute.policy.register) before the file is read"
         )
-        raise PolicyError(msg)
+        raise PlainError(place, msg)
     if function is not None:
         return entry.known
-    return _made(entry, fields, beside, given)
+    return _made(entry, fields, beside, place, given)
 
 
-def _made(entry: Entry, fields: dict[str, Any], beside: Path | None, given: Mapping[str, object]) -> Any:
+def _infinity(value: object, place: Place) -> float:
+    if value not in ("inf", "-inf", "nan"):
+        raise PlainError(place, f"float is {shown(value)}: expected 'inf' or '-inf'")
+    return float(str(value))
+
+
+def _made(
+    entry: Entry, fields: dict[str, Any], beside: Path | None, place: Place, given: Mapping[str, object]
+) -> Any:
     try:
         own = getattr(entry.known, "from_fields", None)
         if own is not None:
-            return own(fields, beside, **given)
-        built = {name: from_plain(item, beside=beside, **given) for name, item in fields.items()}
+            return _made_by(entry, fields, place, functools.partial(own, fields, beside, **given))
+        built = {
+            name: from_plain(item, beside=beside, place=(*place, name), **given)
+            for name, item in fields.items()
+        }
+        _check_types(entry, built, place)
         return entry.known(**built)
-    except TypeError as error:
-        msg = f"{entry.name} in the policy file: {error}"
-        raise PolicyError(msg) from error
+    except PlainError:
+        raise
+    except PolicyError as error:
+        raise PlainError(place, str(error)) from error
+    # Classes check their values by comparing and calling them: a file may hold anything.
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise PlainError(place, f"{entry.name} in the policy file: {error}") from error
+
+
+def _made_by(entry: Entry, fields: dict[str, Any], place: Place, make: Callable[[], Any]) -> Any:
+    """What a class makes of its fields itself."""
+    try:
+        made = make()
+    except PlainError as error:
+        # It knows only of its own fields.
+        raise PlainError((*place, *error.place), error.problem) from error
+    _check_types(entry, {name: getattr(made, name) for name in fields if hasattr(made, name)}, place)
+    return made
+
+
+def _check_types(entry: Entry, values: Mapping[str, object], place: Place) -> None:
+    hints = _hints(entry.known)
+    for name, value in values.items():
+        if name in hints and not fits(value, hints[name]):
+            wanted = getattr(hints[name], "__name__", "") if type(hints[name]) is type else str(hints[name])
+            raise PlainError((*place, name), f"{shown(value)}: expected {_NAMESPACES.sub('', wanted)}")
+
+
+@functools.cache
+def _hints(known: Any) -> Mapping[str, Any]:
+    """The types of a class's fields; none where they can only be read by a type checker."""
+    try:
+        return get_type_hints(known)
+    except (NameError, TypeError):
+        return {}
 
 
 def from_expression(text: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
-from contextlib import AsyncExitStack, aclosing, closing, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing, closing, contextmanager
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from confroute.alignment import ReasoningFilter, answer_tokens
@@ -97,6 +97,7 @@ def stream_answer(
     tier: Tier | None,
     *,
     keep_s: float = 0.0,
+    private: bool = False,
 ) -> Generator[C | Evidence, None, None]:
     """Yield the chunks of one answer as soon as they may be shown, and its evidence as the last item.
 
@@ -114,18 +115,19 @@ def stream_answer(
         What is known of the tier.
     keep_s : float
         Seconds of a deadline that waiting for the first chunk leaves to the tiers after it.
+    private : bool
+        Whether the call may not leave its tier.
     """
     start = time.perf_counter()
 
-    held: _HeldChunks[C] = _HeldChunks(ask, scores)
+    held: _HeldChunks[C] = _HeldChunks(ask, scores, private)
 
     def begin() -> tuple[Generator[C | Generation, None, None], C | Generation]:
         items = stream(ask)
         return items, step(items)
 
     def step(items: Generator[C | Generation, None, None]) -> C | Generation:
-        # Only while the stream works: between two chunks its context is the caller's.
-        with nested_in(held.inner):
+        with held.nested():
             return next(items)
 
     with held.noting():
@@ -148,10 +150,11 @@ async def astream_answer(
     tier: Tier | None,
     *,
     keep_s: float = 0.0,
+    private: bool = False,
 ) -> AsyncGenerator[C | Evidence, None]:
     """Async form of `stream_answer`."""
     start = time.perf_counter()
-    held: _HeldChunks[C] = _HeldChunks(ask, scores)
+    held: _HeldChunks[C] = _HeldChunks(ask, scores, private)
     # Each attempt's: a first chunk that comes just as time runs out is thrown away, and its stream must not stay open.
     async with AsyncExitStack() as opened:
 
@@ -160,7 +163,7 @@ async def astream_answer(
             return items, await step(items)
 
         async def step(items: AsyncGenerator[C | Generation, None]) -> C | Generation:
-            with nested_in(held.inner):
+            with held.nested():
                 return await anext(items)
 
         with held.noting():
@@ -178,13 +181,17 @@ async def astream_answer(
 class _HeldChunks(Generic[C]):
     """The chunks of one answer that may not be shown yet."""
 
-    __slots__ = ("_chunks", "_monitor", "_scores", "inner")
+    __slots__ = ("_chunks", "_monitor", "_private", "_scores", "inner")
 
-    def __init__(self, ask: StreamAsk, scores: ChunkLogprobs | None) -> None:
+    def __init__(self, ask: StreamAsk, scores: ChunkLogprobs | None, private: bool) -> None:
         self.inner: list[Decision] = []
         self._chunks: list[C] = []
-        self._scores = scores
+        self._scores, self._private = scores, private
         self._monitor = DraftMonitor(ask.watch) if isinstance(ask, Tentative) else None
+
+    def nested(self) -> AbstractContextManager[None]:
+        """What stands around every step of the stream; between two chunks the context is the caller's."""
+        return nested_in(self.inner, private=self._private)
 
     @contextmanager
     def noting(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ All of them are frozen and keyword-only.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
@@ -24,6 +24,8 @@ UNFINISHED: Mapping[Finish, str] = MappingProxyType(
         "error": "ends in an error of its provider",
     }
 )
+# Of a router between two models.
+TIERS = ("edge", "cloud")
 Alternatives: TypeAlias = "tuple[tuple[str, float], ...]"
 
 
@@ -294,6 +296,22 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What was found in something that is sent.
+
+    Attributes
+    ----------
+    texts : tuple of str
+        Every text in it, each once.
+    unread : bool
+        Whether there is something that could not be read: an image, a file.
+    """
+
+    texts: tuple[str, ...] = ()
+    unread: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One call, as the policy sees it.
 
@@ -313,8 +331,9 @@ class Request:
         Labels that rules may read.
     tools : frozenset of str
         Names of the tools that the model may call.
-    beside : str
-        What is sent besides the messages, one text per line: the tools' definitions, a schema, the call's own arguments.
+    reads : callable or None
+        `reads(tier)` reads everything that would be sent to any other model than that tier's, where the host knows more of it than the
+        messages. It takes time: only rules that search texts ask for it.
     attachments : bool
         Whether the conversation holds content that is not text.
     whole : bool
@@ -336,7 +355,7 @@ class Request:
     threshold_source: str = "given for this call"
     tags: frozenset[str] = frozenset()
     tools: frozenset[str] = frozenset()
-    beside: str = ""
+    reads: Callable[[str], Reading] | None = field(default=None, compare=False, repr=False)
     attachments: bool = False
     whole: bool = False
     question: str | None = None

@@ -88,7 +88,7 @@ def test_every_goal(goal, share, run, tmp_path, capsys):
         (["fit", "RUN", "--out", "none/p.json", "--cloud-share", "0.3"], "--out"),
         (["fit", "RUN", "--out", "OUT", "--max-cost-per-1k", "1"], "usd_per_1k is not known"),
         (["fit", "missing", "--out", "OUT", "--cloud-share", "0.3"], "missing"),
-        (["apply", "missing", "RUN"], "missing cannot be read"),
+        (["apply", "missing", "RUN"], "missing: no such file"),
         (["apply", "RUN", "RUN"], "policy file"),
     ],
 )

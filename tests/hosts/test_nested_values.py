@@ -6,7 +6,7 @@ from llama_index.core.llms import ChatMessage
 
 from confroute import Cascade, KeepPrivate, TokenLogprob
 from confroute.testing import Reply, ScriptedModel
-from confroute.text_extraction import texts_in
+from confroute.text_extraction import read
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.testing import ScriptedChat
 from llamaindex_confroute import ConfRouteLLM
@@ -27,23 +27,22 @@ def nested(kind, depth=DEEP):
 @pytest.mark.parametrize("kind", [list, dict])
 def test_values(kind):
     """Down to the innermost word."""
-    assert texts_in(nested(kind)) == "secret"
-    assert texts_in(f"{'[' * 300}" + '"secret"' + f"{']' * 300}") == "secret"
+    assert read(nested(kind)).texts[-1] == "secret"
+    assert "secret" in read(f"{'[' * 300}" + '"secret"' + f"{']' * 300}").texts[0]
 
 
 @pytest.mark.parametrize("text", ["[" * DEEP, "[" * DEEP + "]" * DEEP, '{"a":' * DEEP, "[" * 900 + "]" * 900])
-def test_texts_that_are_not_decoded(text):
+def test_texts(text):
     """They are searched as they are."""
-    assert texts_in(text, {"b": f"{text} secret"}).endswith("secret")
+    assert read(text, {"b": f"{text} secret"}).texts == (text, "b", f"{text} secret")
 
 
 def test_a_value_that_holds_itself():
     """Is read once."""
     value = {"a": ["secret"]}
     value["a"].append(value)
-    assert texts_in(value) == "secret"
-    twice = ["secret"]
-    assert texts_in([twice, twice]) == "secret\nsecret"
+    assert read(value).texts == ("a", "secret")
+    assert not read(value).unread
 
 
 @pytest.mark.parametrize("depth", [300, 1200, DEEP])

@@ -218,7 +218,8 @@ def test_a_schema_and_its_class_agree(arguments):
 def test_judged_answers():
     """They carry the verdict, and the log-probabilities of each field where there are any."""
     scored = Generation(text="", tokens=('{"a": ', "1", "}"), logprobs=(-0.1, -0.5, -0.1))
-    made = with_verdict(scored, Verdict(answer='{"a": 1}', flaw="y"))
+    schema = {"properties": {"a": {}}}
+    made = with_verdict(scored, Verdict(answer='{"a": 1}', flaw="y", schemas=(schema,)))
     assert (made.answer, made.flaw, made.fields) == ('{"a": 1}', "y", {"a": (-0.5,)})
     assert with_verdict(scored, Verdict()).fields == {}
     assert with_verdict(Generation(text=""), Verdict(answer="x")).fields == {}

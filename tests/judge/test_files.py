@@ -2,7 +2,8 @@
 
 import pytest
 
-from confroute.judge.files import read_pairs, singles_to_grade
+from confroute.errors import RequestError
+from confroute.judge.files import is_private, read_pairs, singles_to_grade
 from confroute.policy.rules import KeepPrivate
 from confroute.recording import RecordError, read_rows
 
@@ -31,3 +32,34 @@ def test_grades_of_duplicate_ids_are_refused(tmp_path):
     path.write_text('{"id": "1", "edge": {"text": "4"}}\n{"id": 1, "edge": {"text": "5"}}\n')
     with pytest.raises(RecordError, match="line 2: the id '1'"):
         list(singles_to_grade(read_rows(path), ["edge"], again=False, private=KeepPrivate()))
+
+
+@pytest.mark.parametrize("said", ["true", '"true"', "1", '"Yes"'])
+def test_a_row_that_says_it_is_private_is(tmp_path, said):
+    """However it says so; files come from other programs."""
+    path = tmp_path / "run.jsonl"
+    path.write_text(f'{{"id": "1", "prompt": "q", "private": {said}, "edge": {{"text": "4"}}}}\n')
+    (row,) = read_rows(path)
+    assert is_private(row, KeepPrivate())
+    assert is_private(row, KeepPrivate(tags=("confidential",)))
+
+
+@pytest.mark.parametrize("said", ["false", "null", '"no"', "0"])
+def test_a_row_that_says_it_is_not_private_is_not(tmp_path, said):
+    """And a tag alone, in any case, is enough."""
+    path = tmp_path / "run.jsonl"
+    for tags, private in (('["a"]', False), ('["Private"]', True), ('"private"', True)):
+        path.write_text(
+            f'{{"id": "1", "prompt": "q", "private": {said}, "tags": {tags}, "edge": {{"text": "4"}}}}\n'
+        )
+        (row,) = read_rows(path)
+        assert is_private(row, KeepPrivate()) is private
+
+
+def test_a_row_that_says_neither_is_refused(tmp_path):
+    """It might be meant to be private."""
+    path = tmp_path / "run.jsonl"
+    path.write_text('{"id": "1", "prompt": "q", "private": "ask me", "edge": {"text": "4"}}\n')
+    (row,) = read_rows(path)
+    with pytest.raises(RequestError, match="expected True or False"):
+        is_private(row, KeepPrivate())

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
@@ -344,6 +345,36 @@ def test_rules_see_tags_metadata_and_tool_calls(edge, cloud):
 
     history = [HumanMessage("q"), AIMessage("", tool_calls=[call]), ToolMessage("done", tool_call_id="1")]
     assert decision_of(model.invoke(history))["private"]
+
+
+@pytest.mark.parametrize("said", [True, "true", "True", "yes", 1, 1.0, np.True_, np.int64(1)])
+def test_metadata_that_says_yes_is_private(edge, cloud, said):
+    """In whatever type it says so; only the absence of a word lets the call out."""
+    model = ChatConfRoute(
+        edge=edge, cloud=cloud, policy=Cascade.of(TokenLogprob(), 0.0, rules=(KeepPrivate(),))
+    )
+    assert decision_of(model.invoke("q", {"metadata": {"private": said}}))["private"]
+
+
+@pytest.mark.parametrize("said", [None, False, "false", "no", "", 0, np.False_])
+def test_metadata_that_says_no_is_not_private(edge, cloud, said):
+    """The same the other way."""
+    model = ChatConfRoute(
+        edge=edge, cloud=cloud, policy=Cascade.of(TokenLogprob(), 0.0, rules=(KeepPrivate(),))
+    )
+    assert not decision_of(model.invoke("q", {"metadata": {"private": said}}))["private"]
+
+
+@pytest.mark.parametrize("said", ["perhaps", 2, ["yes"], {"yes": 1}, object()])
+def test_metadata_that_says_neither_is_refused(edge, cloud, said):
+    """Nothing is asked of either model; of another name, any value may stand there."""
+    model = ChatConfRoute(
+        edge=edge, cloud=cloud, policy=Cascade.of(TokenLogprob(), 0.0, rules=(KeepPrivate(),))
+    )
+    with pytest.raises(RequestError, match="expected True or False"):
+        model.invoke("q", {"metadata": {"private": said}})
+    assert edge.seen == cloud.seen == []
+    assert not decision_of(model.invoke("q", {"metadata": {"other": said}}))["private"]
 
 
 def test_import_is_light():

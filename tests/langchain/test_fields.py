@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
-from confroute import Cascade, SelfConsistency, TokenLogprob
+from confroute import Cascade, SelfConsistency, TokenLogprob, record
+from confroute.observe.log import DecisionLog
 from confroute.signals.fields import field_logprobs
 from confroute.testing import Reply, ScriptedModel
 from langchain_confroute import ChatConfRoute
@@ -129,3 +130,77 @@ def test_answers_without_usable_json_have_no_fields():
     assert field_logprobs(None, (-0.1,), '{"a": 1}') == {}
     assert field_logprobs(['{"a": ', "1}"], (-0.1,), '{"a": 1}') == {}
     assert field_logprobs(['{"a": ', "1}"], (-0.1, -0.1), "not JSON") == {}
+
+
+class Payroll(BaseModel):
+    """Salaries by name."""
+
+    salaries: dict[str, int]
+    months: list[dict[str, str]] = []
+
+
+@tool
+def pay(salaries: dict[str, int], note: str = "") -> str:
+    """Pay salaries."""
+    return note
+
+
+PAYROLL_FORM = {
+    "title": "Payroll",
+    "description": "Salaries by name.",
+    "type": "object",
+    "properties": {"salaries": {"type": "object", "additionalProperties": {"type": "integer"}}},
+}
+WRITTEN = {"salaries": {"Jane Doe": 4000, "John Roe": 5000}}
+
+
+def shaped(shape, edge):
+    model = router(edge)
+    return (
+        model.bind_tools([pay]) if shape == "tool" else model.with_structured_output(shape, include_raw=True)
+    )
+
+
+@pytest.mark.parametrize("form", ["invoke", "ainvoke", "stream"])
+@pytest.mark.parametrize(
+    ("shape", "args"),
+    [
+        ("tool", WRITTEN),
+        (Payroll, WRITTEN),
+        (PAYROLL_FORM, WRITTEN),
+        (Payroll, {"salaries": {"Jane Doe": 1}, "months": [{"Jane Doe": "May"}]}),
+    ],
+    ids=["tool", "class", "JSON schema", "lists"],
+)
+async def test_names_that_the_model_wrote_stand_in_no_record(shape, args, form, tmp_path):
+    """A decision, its log and its spans hold the names of the schema; another key may be anybody's name."""
+    name = "pay" if shape == "tool" else "Payroll"
+    edge = edge_with("4000", calls=[{"name": name, "args": args}], arguments=[args])
+    call = shaped(shape, edge)
+    with record() as decisions, DecisionLog(tmp_path / "log.jsonl"):
+        if form == "stream":
+            list(call.stream("q"))
+        else:
+            await call.ainvoke("q") if form == "ainvoke" else call.invoke("q")
+    (decision,) = decisions
+    fields = decision.signals["token_logprob"].details["fields"]
+    assert len(fields) == len(re.findall(r"\d+|May", json.dumps(args)))
+    assert all(path.startswith(("[0].salaries.*", "[0].months[0].*")) for path in fields)
+    assert max(fields.values()) == decision.uncertainty
+    for text in (
+        str(decision),
+        repr(decision.to_dict()),
+        (tmp_path / "log.jsonl").read_text(),
+        decision._repr_html_(),
+    ):
+        assert "Jane" not in text
+
+
+def test_a_flaw_names_no_word_of_the_model():
+    """Where an argument is wrong deep inside, the parameter is named, and no key below it."""
+    args = {"salaries": {"Jane Doe": "none"}, "Jane Doe": 1}
+    edge = edge_with(None, calls=[{"name": "pay", "args": args}], arguments=[args])
+    with record() as decisions:
+        router(edge).bind_tools([pay]).invoke("q")
+    assert "does not fit its schema: salaries (int_parsing)" in decisions[0].reason
+    assert "Jane" not in repr(decisions[0].to_dict())

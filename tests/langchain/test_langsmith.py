@@ -9,7 +9,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tracers import LangChainTracer
 from langsmith import Client
 
-from confroute import Cascade, TokenLogprob
+from confroute import Cascade, KeepPrivate, TokenLogprob
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.testing import ScriptedChat
 
@@ -47,13 +47,15 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def langsmith():
-    """A tracer, and a function that returns the runs that LangSmith received, by name."""
+def langsmith(request):
+    """A tracer, and a function that returns the runs that LangSmith received, by name; a test may give its client settings."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.sent = []
     thread = Thread(target=server.serve_forever)
     thread.start()
-    client = Client(api_url=f"http://127.0.0.1:{server.server_port}", api_key="none")
+    client = Client(
+        api_url=f"http://127.0.0.1:{server.server_port}", api_key="none", **getattr(request, "param", {})
+    )
 
     def runs():
         client.flush()
@@ -95,3 +97,40 @@ def test_a_stream_carries_it_too(langsmith):
     tracer, runs = langsmith
     list(router(-3.0).stream("Capital?", {"callbacks": [tracer]}))
     assert runs()["ChatConfRoute"]["extra"]["metadata"]["confroute_route"] == "cloud"
+
+
+HIDING = {
+    "inputs and outputs": {"hide_inputs": True, "hide_outputs": True},
+    "by functions": {"hide_inputs": lambda inputs: {}, "hide_outputs": lambda outputs: {}},
+}
+
+
+@pytest.mark.parametrize("langsmith", HIDING.values(), ids=HIDING, indirect=True)
+@pytest.mark.parametrize("form", ["invoke", "ainvoke", "stream", "astream"])
+async def test_a_client_that_hides_is_sent_no_private_text(langsmith, form):
+    """Neither the prompt nor the answer, of the router's run and of its models'; the decision's summary is there."""
+    tracer, runs = langsmith
+    edge = ScriptedChat.of("Jane Doe earns 4000", logprob=-3.0, name="small")
+    model = ChatConfRoute(
+        edge=edge, cloud=ScriptedChat.of("x"), policy=Cascade.of(TokenLogprob(), 0.25, rules=(KeepPrivate(),))
+    )
+    config = {"callbacks": [tracer], "tags": ["private"]}
+    call = getattr(model, form)("What does Jane Doe earn?", config)
+    if form == "astream":
+        _ = [chunk async for chunk in call]
+    else:
+        _ = await call if form == "ainvoke" else list(call)
+    sent = runs()
+    assert sent["ChatConfRoute"]["extra"]["metadata"]["confroute_route"] == "edge"
+    # Our scripted model prints its script, which is no part of a call.
+    told = json.dumps([{**run, "serialized": None} for run in sent.values()])
+    assert len(sent) >= 2
+    assert "Jane" not in told
+    assert "4000" not in told
+
+
+async def test_a_client_that_does_not_hide_is_sent_all(langsmith):
+    """Private or not: tracers are no models."""
+    tracer, runs = langsmith
+    await router(-3.0).ainvoke("What does Jane Doe earn?", {"callbacks": [tracer], "tags": ["private"]})
+    assert "Jane" in json.dumps(runs()["ChatConfRoute"]["inputs"])

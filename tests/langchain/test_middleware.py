@@ -13,7 +13,7 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
 
-from confroute import Cascade, KeepPrivate, TokenLogprob, record
+from confroute import Cascade, KeepPrivate, SendTo, TokenLogprob, record
 from confroute.errors import PolicyError
 from confroute.types import Usage
 from langchain_confroute.middleware import ConfRouteMiddleware, ThreadBudget, step_of
@@ -234,3 +234,36 @@ def test_models_of_other_middleware_are_the_cloud(monkeypatch):
     for number in range(1, 20):
         assert built.invoke(ask())["messages"][-1].text == f"cloud {number}"
     assert len(routed._routers) == 16
+
+
+KEEPS = (KeepPrivate(patterns=("Jane Doe",)),)
+LETS_OUT = Cascade.of(TokenLogprob(), 0.0)
+
+
+@pytest.mark.parametrize("form", ["invoke", "ainvoke", "stream"])
+@pytest.mark.parametrize(
+    "step",
+    [LETS_OUT, "cloud", Cascade.of(TokenLogprob(), 0.0, rules=(KeepPrivate(patterns=("other",)),))],
+    ids=["policy", "route", "policy with a private rule of its own"],
+)
+async def test_what_the_policy_keeps_private_stays_in_every_step(step, form):
+    """A step's own policy or route adds to the private rules of the middleware's policy; it takes none away."""
+    steps = dict.fromkeys(("select", "digest", "final"), step)
+    routed = agent(Cascade.of(TokenLogprob(), 0.5, rules=KEEPS), steps=steps)
+    for text, private in (("Add for Jane Doe.", True), ("Add 2 and 3.", False)):
+        given = {"messages": [HumanMessage(text)]}
+        with record() as decisions:
+            if form == "ainvoke":
+                await routed.ainvoke(given)
+            else:
+                list(routed.stream(given)) if form == "stream" else routed.invoke(given)
+        assert {(one.route, one.private) for one in decisions} == {("edge" if private else "cloud", private)}
+
+
+def test_only_the_private_rules_of_the_policy_reach_a_step():
+    """Where else the policy sends a call is its own business, and not the step's."""
+    rules = (SendTo(tier="edge", patterns=("Add",)), *KEEPS)
+    routed = agent(Cascade.of(TokenLogprob(), 0.5, rules=rules), steps={"select": LETS_OUT})
+    with record() as decisions:
+        routed.invoke(ask())
+    assert decisions[0].route == "cloud"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
+from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.prompt_values import ChatPromptValue
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import StructuredTool
 from pydantic import BaseModel, Field
 
-from confroute import Cascade, KeepPrivate, SendTo, TokenLogprob, record
+from confroute import Cascade, KeepPrivate, Router, SendTo, TokenLogprob, record
+from confroute.testing import Reply, ScriptedModel
 from langchain_confroute import ChatConfRoute, ConfidenceRouter
 from langchain_confroute.testing import ScriptedChat
 
@@ -87,11 +92,29 @@ def test_private_text_in_tools_schemas_and_arguments_stays():
     assert decisions[0].private
 
 
-def test_an_image_itself_is_not_read():
-    """Short patterns would be found in encoded bytes by chance."""
-    pixels = "data:image/png;base64," + "José Díaz"
-    image = HumanMessage([{"type": "image_url", "image_url": {"url": pixels}}])
-    assert route_of(routed(), image) == ("cloud", False)
+@pytest.mark.parametrize("kind", ["a data URL", "base64 beside a type", "a file"])
+def test_what_cannot_be_read_stays(kind):
+    """An image or a file may show anything; a rule that is told so lets it go, without a look at its bytes."""
+    pixels = base64.b64encode(bytes(range(256)) + b"Jane Doe" * 99).decode()
+    block = {
+        "a data URL": {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{pixels}"}},
+        "base64 beside a type": {"type": "image", "base64": pixels, "mime_type": "image/png"},
+        "a file": {"type": "file", "base64": pixels, "mime_type": "application/pdf"},
+    }[kind]
+    assert route_of(routed(rules=(KeepPrivate(patterns=("Jane",)),)), HumanMessage([block])) == ("edge", True)
+    for pattern in ("Jane", pixels[40:44]):
+        lets = (KeepPrivate(patterns=(pattern,), unread="send"),)
+        assert route_of(routed(rules=lets), HumanMessage([block])) == ("cloud", False)
+    # A rule that searches nothing has nothing to read.
+    assert route_of(routed(rules=(KeepPrivate(),)), HumanMessage([block])) == ("cloud", False)
+
+
+def test_what_only_looks_like_bytes_is_read():
+    """A text that begins like a data URL, one that encodes words, and a plain text file."""
+    words = base64.b64encode("José Díaz".encode() * 40).decode()
+    for text in ("data:image/png;base64,of José Díaz", f"data:text/plain;base64,{words}", words):
+        image = HumanMessage([{"type": "image_url", "image_url": {"url": text}}])
+        assert route_of(routed(rules=(KeepPrivate(patterns=("José",), unread="send"),)), image)[1]
 
 
 def test_send_to_reads_the_conversation_only():
@@ -108,3 +131,94 @@ def test_between_chains_names_and_arguments_count_too():
     assert route_of(router) == ("cloud", False)
     assert route_of(router, MESSAGES["name"]) == ("edge", True)
     assert route_of(router, who="José Díaz") == ("edge", True)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"pay": {"José Díaz": 4000}},
+        {"pay": [{"to": {"José Díaz"}}]},
+        {"José Díaz": "q"},
+        {"q": HumanMessage("hi", name="José Díaz")},
+        [("user", "q"), ("ai", "José Díaz")],
+        Document("q", metadata={"by": "José Díaz"}),
+        ChatPromptValue(
+            messages=[HumanMessage([{"type": "text", "text": "José "}, {"type": "text", "text": "Díaz"}])]
+        ),
+    ],
+    ids=["key", "deep", "name of an input", "message", "tuples", "document", "prompt"],
+)
+def test_between_chains_every_name_and_value_of_the_input_counts(inputs):
+    """A chain may write any part of what it is given into its prompt."""
+    chains = {name: RunnableLambda(lambda _, name=name: name) for name in ("edge", "cloud")}
+    router = ConfidenceRouter(**chains, policy=Cascade.of(TokenLogprob(), 0.1, rules=RULES))
+    with record() as decisions:
+        router.invoke(inputs)
+        router.invoke({"pay": {"Ada": 4000}})
+    assert [one.private for one in decisions] == [True, False]
+
+
+def test_what_is_bound_to_any_model_but_the_edge_counts():
+    """To the cloud, inside wrappers and fallbacks, and to a member of an ensemble; the edge may have its own."""
+    bound = {"stop": ["of José Díaz"]}
+    policy = Cascade.of(TokenLogprob(), 0.1, rules=RULES)
+
+    def kept(edge=None, cloud=None, **members):
+        edge, cloud = edge or ScriptedChat.of("e", logprob=-3.0), cloud or ScriptedChat.of("c", name="large")
+        return route_of(ChatConfRoute(edge=edge, cloud=cloud, members=members, policy=policy))[1]
+
+    model = ScriptedChat.of("c", name="large")
+    assert kept(cloud=model.bind(**bound))
+    assert kept(cloud=model.bind(**bound).with_retry())
+    assert kept(cloud=model.with_fallbacks([ScriptedChat.of("d", name="other").bind(**bound)]))
+    assert kept(cloud=model.model_copy(update=bound))
+    assert kept(third=model.bind(**bound))
+    inside = ChatConfRoute(edge=ScriptedChat.of("e"), cloud=model.bind(**bound))
+    assert kept(cloud=inside)
+    assert kept(
+        cloud=ChatConfRoute(edge=ScriptedChat.of("e"), cloud=model, members={"m": model.bind(**bound)})
+    )
+    assert not kept(cloud=ChatConfRoute(edge=ScriptedChat.of("e"), cloud=model))
+    assert not kept(edge=ScriptedChat.of("e", logprob=-3.0).bind(**bound))
+    assert not kept()
+
+
+def test_nothing_is_read_unless_a_rule_needs_it(monkeypatch):
+    """A rule for tags and tools, or none at all, costs no look at the texts; two rules that read cost one."""
+    from langchain_confroute import calls
+
+    read = []
+    monkeypatch.setattr(calls, "read", lambda *values, **given: read.append(values) or calls.merged())
+    for rules in (
+        (),
+        (KeepPrivate(),),
+        (KeepPrivate(tools=("pay",)),),
+        (SendTo(tier="cloud", patterns=("x",)),),
+    ):
+        route_of(routed(rules=rules), extra_body={"a": 1})
+    assert read == []
+    route_of(
+        routed(rules=(KeepPrivate(patterns=("x",)), KeepPrivate(patterns=("y",), name="second"))), user="a"
+    )
+    assert len(read) == 1
+
+
+def test_ids_that_only_langchain_knows_are_not_texts():
+    """A pattern of digits would be found in a random id by chance, and they are not sent."""
+    rules = (KeepPrivate(patterns=(r"\d{6}",)),)
+    said = AIMessage("hi", id="run-123456", response_metadata={"id": "chatcmpl-123456"})
+    assert not route_of(routed(rules=rules), said)[1]
+
+
+def test_a_router_without_a_framework_reads_what_its_models_send():
+    """A model of a framework may be bound to texts; the messages are what they are."""
+    policy = Cascade.of(TokenLogprob(), 0.1, rules=RULES)
+    edge, model = ScriptedModel([Reply(text="e", logprob=-3.0)]), ScriptedChat.of("c", name="large")
+    asked = {
+        True: (model.bind(stop=["of José Díaz"]), "q"),
+        False: (model, "q"),
+        None: (model, "q about &#74;osé%20Díaz"),
+    }
+    for private, (cloud, text) in asked.items():
+        routed = Router(edge=edge, cloud=cloud, policy=policy).ask(text)
+        assert routed.decision.private is (private is not False)

@@ -88,3 +88,48 @@ def test_private_text_in_tools_schemas_and_arguments_stays(kit):
     assert private(lambda: llm.complete("q", user="José Díaz"))
     with pytest.raises(TierError, match="the text is private"):
         llm.structured_predict(Answer, PromptTemplate("q"))
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        (TextBlock(text="José "), TextBlock(text="Díaz")),
+        (TextBlock(text="José"), TextBlock(text=" Díaz")),
+        (TextBlock(text="José Dí"), ImageBlock(url="https://example.org/a.png"), TextBlock(text="az")),
+        (CitableBlock(title="t", source="s", content=[TextBlock(text="José "), TextBlock(text="Díaz")]),),
+    ],
+    ids=["space first", "space last", "around an image", "cited"],
+)
+def test_blocks_are_read_as_they_are_joined(kit, blocks):
+    """Integrations send them side by side, in one text or in lines."""
+    llm = routed(kit)
+    assert private(lambda: llm.chat([said(*blocks)]))
+
+
+def test_a_name_is_read_wherever_it_is_one(kit):
+    """Keys of arguments, of schemas and of a provider's own body, escaped ones too."""
+    llm = routed(kit)
+    escaped = '{"Jos\\u00e9 D\\u00edaz": 4000}'
+    calls = [{"id": "1", "type": "function", "function": {"name": "s", "arguments": escaped}}]
+    assert private(lambda: llm.chat([said(TextBlock(text="q"), tool_calls=calls)]))
+    assert private(
+        lambda: llm.chat([said(TextBlock(text="q"), function_call={"name": "s", "arguments": escaped})])
+    )
+    assert private(lambda: llm.complete("q", extra_body={"José Díaz": 1}))
+    assert private(lambda: llm.complete("q", response_format={"schema": {"properties": {"José Díaz": {}}}}))
+    assert not private(lambda: llm.complete("q", extra_body={"top_k": 1}))
+
+
+def test_what_cannot_be_read_stays(kit):
+    """Pixels and a PDF; a text file is read."""
+    llm = routed(kit)
+    pixels = ImageBlock(image=bytes(range(256)), image_mimetype="image/png")
+    pdf = DocumentBlock(data=b"%PDF-1.7 \x89", title="t", document_mimetype="application/pdf")
+    for block in (
+        pixels,
+        pdf,
+        DocumentBlock(data="von José Díaz".encode(), title="t", document_mimetype="text/plain"),
+    ):
+        assert private(lambda block=block: llm.chat([said(block, TextBlock(text="q"))]))
+    words = DocumentBlock(data=b"from Ada", title="t", document_mimetype="text/plain")
+    assert not private(lambda: llm.chat([said(words, TextBlock(text="q"))]))

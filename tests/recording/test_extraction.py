@@ -142,8 +142,8 @@ def test_ids_of_data_sets_and_contents_in_parts_are_taken():
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ('{"id": "a", "edge": {}, "reference": 1e999}', "line 1: 1e999 is larger"),
-        ('{"id": "a", "edge": {"quality": NaN}}', "line 1: NaN"),
+        ('{"id": "a", "edge": {}, "reference": 1e999}', "line 1: reference: 1e999 is larger"),
+        ('{"id": "a", "edge": {"quality": NaN}}', "line 1: edge.quality: NaN"),
     ],
 )
 def test_a_number_that_cannot_be_written_is_named_at_reading(tmp_path, line, fault):

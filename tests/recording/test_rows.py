@@ -30,7 +30,6 @@ from confroute.recording import (
     with_signals,
     write_rows,
 )
-from confroute.recording.prompts import cut_torn
 from confroute.recording.runner import _answered
 from confroute.registry import columns
 from confroute.signals import token_nll
@@ -334,17 +333,6 @@ def from_x48(raw):
     return Row(
         id=raw["id"], prompt=raw["prompt"], edge=Side(text=str(majority), answer=majority, samples=drawn)
     )
-
-
-@pytest.mark.parametrize("before", [0, 1, 3])
-def test_a_torn_last_line_is_cut_off_and_a_whole_one_kept(tmp_path, before):
-    """Whatever stands before it, and however long it is."""
-    whole = b'{"id": "a"}\n' * before
-    path = tmp_path / "run.jsonl"
-    for last, kept in ((b'{"id": "' + b"x" * 200_000, b""), (b'{"id": "b"}', b'{"id": "b"}\n'), (b"", b"")):
-        path.write_bytes(whole + last)
-        cut_torn(path)
-        assert path.read_bytes() == whole + kept
 
 
 def test_a_log_probability_that_json_cannot_hold_ends_no_run(tmp_path):

@@ -215,11 +215,81 @@ def test_different_answers_never_agree(first, second, question):
         ("5‰", "0.005"),
         ("I logged 5 hours", "5 h"),
         ("She has 3, so 4 are left: 4", "4"),
+        ("The total is as follows\n7", "7"),
+        ("It follows.\n7", "7"),
+        ("In 3 days, 5 people came.", "5"),
+        ("Of 10 apples, 6 remain", "6"),
+        ("There are 3 boxes and 5 of them hold apples", "5"),
+        ("7. That is all.", "7"),
+        ("The answer is 5 apples, 3 more than Bob.", "5"),
     ],
 )
 def test_what_only_looks_like_a_part_is_read(text, number):
     """Tags, arrows, quotes and clauses are no lists and no bounds."""
     assert number_in(text) == number
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4 apples, 6 pears",
+        "So Sophia bought 3 onions and 1 potato.",
+        "The answer is 4 apples, 6 pears.",
+        "The answer is 4 apples and 6 pears",
+        "It costs $3300 for laptops and $400 for monitors.",
+        "4 apples\n6 pears",
+    ],
+)
+def test_amounts_of_several_things_are_no_number(text):
+    """One of them is a part of the answer."""
+    assert number_in(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("I cannot answer that in 2024", None),
+        ("I can\u2019t tell you who won in 1998.", None),
+        ("There were 3 of them. It is not possible to determine the amount with this.", None),
+        ("I'm unable to calculate it from 3 facts.", None),
+        ("I don't know what happened in 2024.", None),
+        ("I cannot find a mistake. So it is 5.", "5"),
+        ("I cannot say for sure, but the answer is 5.", "5"),
+        ("She cannot eat the other 5 apples", "5"),
+    ],
+)
+def test_a_number_in_a_refusal_is_no_answer(text, number):
+    """Unless it is marked as the answer or stands behind the refusal."""
+    assert number_in(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("Tips:\n1. Sleep well.\n2. Eat well.", None),
+        ("1) Add them.\n2) Take half.", None),
+        ("1. Add 3 and 4.\n2. That makes 7 apples.", "7"),
+        ("It is 42.\n1. Add them.\n2. Take half.", "42"),
+    ],
+)
+def test_numerals_of_a_list_are_no_answers(text, number):
+    """They count its lines."""
+    assert number_in(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "number"),
+    [
+        ("#### 225 minutes or 3 hours and 45 minutes", "How many minutes?", "225"),
+        ("#### 50% or 1/2", "How likely is it?", "0.5"),
+        ("It is 50% or 1/2.", "How likely is it?", "0.5"),
+        ("The answer is 2 or 3.", "How many?", None),
+        ("The answer is 2 km or 2 m.", "How far?", None),
+    ],
+)
+def test_one_amount_in_two_notations_is_one_answer(text, question, number):
+    """Two amounts are none."""
+    assert number_in(text, question) == number
 
 
 @pytest.mark.parametrize(
@@ -403,6 +473,7 @@ def test_an_option_letter(text, letter):
         ),
         *(
             "None of the above",
+            "a) Lima is the capital.\nb) Quito is.\nc) Both are.",
             "B ... The answer is C.",
             "B\nWait. The answer is C.",
             "<think>The answer is B",
@@ -462,6 +533,26 @@ def test_what_carries_meaning_stays_in_a_text(first, second):
         ("What is the difference between TCP and UDP?", "text"),
         ("What is the difference between their ages, if he is 9 and she 4?", "number"),
         ("What is the difference between their ages, and how old is she?", "number"),
+        ("What is the value of friendship?", "text"),
+        ("What is the value of f(2)?", "number"),
+        ("P is five times Q. What is the measure of angle R?", "number"),
+        (r"Find the value of $\dfrac{a}{d}.$", "number"),
+        ("What product of photosynthesis shares its name with a fruit?", "text"),
+        ("Explain what's base rate fallacy and list five examples.", "text"),
+        ("Write a program to find the nth Fibonacci number.", "text"),
+        ("Implement a function to find the median of two arrays.", "text"),
+        ("Find the 3rd prime number", "number"),
+        ("Please find the sum of 3 and 4.", "number"),
+        ("What is the total weekly production of 5 mills?", "number"),
+        ("What is the total dollar amount in a stack?", "number"),
+        ("How much more does she make from the A3 vs. the A9 a month?", "number"),
+        ("Calculate the area of the triangle. Base: 5cm; Height: 6cm", "number"),
+        ("Calculate the total cost of the following items. 3 laptops - $1100 each", "number"),
+        ("What is his current math grade, of 5 scores?", "number"),
+        ("Write a website. When a user clicks the button, it shows a joke.", "text"),
+        ("When rolling two dice, what is the probability of at least 3?", "number"),
+        ("When will it rain?", "date"),
+        ("What is the latest time of day that he can start?", "date"),
         ("Janet has 16 eggs. She eats 3. How many are left?", "number"),
         ("What is the total cost of 3 apples?", "number"),
         ("Wie viele Äpfel?", "number"),
@@ -518,6 +609,9 @@ def test_a_long_text_before_it_changes_nothing(number, length, filler):
         "<think>" * 5_000,
         "1," * 20_000,
         "5" + " " * 50_000 + "6",
+        "4 apples, " * 10_000 + "6 pears",
+        "1. a\n2. b\n" * 5_000,
+        "I can't " * 10_000 + "5",
     ],
 )
 def test_hostile_texts_are_read_in_linear_time(text):

@@ -113,3 +113,17 @@ def test_two_that_might_be_meant_are_none():
     pairs = [*certain('{"name": "', "a", '", "euros": 1} {"name": "', "b", '", "euros": 2}')]
     assert fields(pairs) == {}
     assert fields(certain("[" * 3000)) == {}
+
+
+def test_a_name_that_no_schema_declares_is_its_place():
+    """At any depth, and each on its own, so that the worst value counts as ever."""
+    text = '{"a": {"Jane": 1, "b": 2, "John": [3, {"Jane": 4}]}}'
+    tokens = [*text]
+    logprobs = [-float(token) if token.isdigit() else -0.0 for token in tokens]
+    assert field_logprobs(tokens, logprobs, text, names={"a", "b"}) == {
+        "a.*0": (-1.0,),
+        "a.b": (-2.0,),
+        "a.*2[0]": (-3.0,),
+        "a.*2[1].*0": (-4.0,),
+    }
+    assert field_logprobs(tokens, logprobs, text, names=())["*0.*1"] == (-2.0,)

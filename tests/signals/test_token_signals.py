@@ -281,6 +281,30 @@ def test_a_letter_in_its_dress_is_the_letter(drawn, spelt):
     )
 
 
+@pytest.mark.parametrize("spelt", ["{})", "\uff08{}\uff09", "({})", "{}"])
+@pytest.mark.parametrize("letters", ["bac", "\uff22\uff21\uff23"])
+def test_small_and_full_width_letters_are_letters(letters, spelt):
+    """As the draft writes its own, so are the others counted."""
+    probabilities = ((letters[0], 0.4), (spelt.format(letters[1]), 0.35), (letters[2], 0.2), ("The", 0.05))
+    first = tuple((text, math.log(p)) for text, p in probabilities)
+    draft = {
+        "text": letters[0],
+        "tokens": (letters[0],),
+        "logprobs": (math.log(0.4),),
+        "top_logprobs": (first,),
+    }
+    assert measure(OptionProbability(), question=OPTIONS, **draft).uncertainty == pytest.approx(
+        1 - 0.4 / 0.95
+    )
+
+
+def test_an_article_is_no_option():
+    """Where the draft writes capitals, "a" begins a sentence."""
+    first = tuple((text, math.log(p)) for text, p in (("B", 0.6), ("a", 0.3), ("A", 0.1)))
+    draft = {"text": "B", "tokens": ("B",), "logprobs": (math.log(0.6),), "top_logprobs": (first,)}
+    assert measure(OptionProbability(), question=OPTIONS, **draft).uncertainty == pytest.approx(1 - 0.6 / 0.7)
+
+
 @pytest.mark.parametrize(
     ("question", "draft", "why"),
     [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from confroute.errors import PolicyError
+from confroute.reading import fields, json_lines
 from confroute.stats.arrays import Array
 
 WEAK, STRONG = "mistralai/Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview"
@@ -85,8 +85,8 @@ def _is_evals(folder: Path) -> bool:
 
 
 def _lines(path: Path) -> Iterator[dict[str, object]]:
-    with path.open(encoding="utf-8") as file:
-        yield from (json.loads(line) for line in file if line.strip())
+    for _, data in json_lines(path, PolicyError):
+        yield {**fields(data, "the line")}
 
 
 def _contaminated(folder: Path) -> set[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +16,7 @@ from confroute.errors import PolicyError
 from confroute.heads.base import Vectors, unit_rows
 from confroute.heads.encoder import DEFAULT_MODEL, Encoder, encoder
 from confroute.heads.tuning import tune_encoder
+from confroute.reading import fields, json_file, json_lines, optional_texts
 from confroute.stats.arrays import Array, Flags
 
 NINE = "nine_models_mmlu_medmcqa.jsonl.gz"
@@ -175,14 +174,15 @@ def load_training_set(folder: Path) -> TrainingSet | None:
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        yield from map(json.loads, file)
+    for _, data in json_lines(path, PolicyError):
+        yield fields(data, "the line")
 
 
 def _mmlu(folder: Path) -> TrainingSet:
     rows = [row for row in _rows(folder / NINE) if row["dataset"] == "mmlu"]
     overlap_file = folder / OVERLAP
-    overlap = {*json.loads(overlap_file.read_text(encoding="utf-8"))} if overlap_file.is_file() else set()
+    listed = json_file(overlap_file, PolicyError) if overlap_file.is_file() else None
+    overlap = {*(optional_texts(listed, OVERLAP) or ())}
     kept = [row for row in rows if row["id"] not in overlap]
 
     def correctness(names: tuple[str, ...]) -> Array:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from confroute.budget.pacing import Pace, end_window, new_traffic
+from confroute.budget.pacing import PARTS, Pace, end_window, new_traffic
 from confroute.errors import BudgetSpentError, PolicyError
+from confroute.reading import refused
 from confroute.registry import register
 from confroute.types import Request
 
@@ -88,6 +89,18 @@ class Budget:
                 record["spent"] += amount
         return record
 
+    def kept_until(self, record: dict[str, Any], now: float) -> float | None:
+        """When the record of a label is dropped; None for never.
+
+        A window after its own, so that a clock that is set back brings no money back, and a label that calls once a window keeps its
+        usual traffic.
+        """
+        if self.per is None:
+            return None
+        latest = max([now, *(until for _, until in record["held"].values())])
+        window = max(record["window"], int((latest - self.offset_s) // self.window_s))
+        return float(self.offset_s + (window + 2) * self.window_s)
+
     def left(self, record: dict[str, Any]) -> float:
         """The amount that is neither spent nor reserved."""
         return float(self.limit - record["spent"] - sum(amount for amount, _ in record["held"].values()))
@@ -95,6 +108,38 @@ class Budget:
     def elapsed(self, now: float) -> float:
         """Fraction of the window that has passed, in [0, 1)."""
         return ((now - self.offset_s) % self.window_s) / self.window_s
+
+
+_NUMBERS = frozenset({int, float})
+_TYPES = {
+    **dict.fromkeys(("window", "sent", "calls"), frozenset({int})),
+    **dict.fromkeys(("spent", "spent_by_sent", "level", "trim"), _NUMBERS),
+    **dict.fromkeys(("arrivals", "usual", "shape"), frozenset({list})),
+    "held": frozenset({dict}),
+}
+
+
+def check_record(record: dict[str, Any]) -> None:
+    """Refuse a stored record that no budget wrote: the next call would fail on it in the middle.
+
+    Raises
+    ------
+    FormatError
+        The message names the field.
+    """
+    for name, types in _TYPES.items():
+        if type(record.get(name)) not in types:
+            raise refused(name, record.get(name), " or ".join(sorted(one.__name__ for one in types)))
+    for name, lengths in {"arrivals": (PARTS,), "usual": (0, PARTS), "shape": (0, PARTS)}.items():
+        _check_numbers(name, record[name], lengths)
+    for lease, held in record["held"].items():
+        _check_numbers(f"held.{lease}", held, (2,))
+
+
+def _check_numbers(where: str, value: Any, lengths: tuple[int, ...]) -> None:
+    # By their types at once: every call reads every record.
+    if type(value) is not list or len(value) not in lengths or not set(map(type, value)) <= _NUMBERS:
+        raise refused(where, value, f"{lengths[-1]} numbers")
 
 
 def _new_record(window: int, level: float) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from confroute.flow import Policy, intercept
 from confroute.policy.wrapper import Wrapper, annotate, nested_policies
 from confroute.prices import Price
 from confroute.registry import register
-from confroute.state.store import Store, open_store
+from confroute.state.store import UNTIL, Store, keep_address, open_store, using
 from confroute.types import JSON, Request, Usage
 
 # Chat templates wrap every message in a few tokens of their own.
@@ -88,9 +88,17 @@ class BudgetedCall:
         now = self.store.now()
 
         def on_records(stored: list[dict[str, Any] | None]) -> tuple[list[dict[str, Any]], Any]:
-            pairs = zip(self.paced.budgets, stored, strict=True)
-            records = [budget.current(record, now) for budget, record in pairs]
-            return records, change(records)
+            records = []
+            for budget, key, record in zip(self.paced.budgets, self.keys, stored, strict=True):
+                if record is not None:
+                    with using(key):
+                        reservations.check_record(record)
+                records.append(budget.current(record, now))
+            result = change(records)
+            for budget, record in zip(self.paced.budgets, records, strict=True):
+                if (until := budget.kept_until(record, now)) is not None:
+                    record[UNTIL] = until
+            return records, result
 
         return self.store.change(self.keys, on_records)
 
@@ -317,6 +325,7 @@ class Paced(Wrapper):
     lease_s: float = 600.0
 
     def __post_init__(self) -> None:
+        keep_address(self)
         names = [budget.name for budget in self.budgets]
         if not names or len(set(names)) < len(names):
             msg = f"budgets are named {names}: expected at least one, and different names"

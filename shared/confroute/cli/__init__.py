@@ -25,11 +25,16 @@ from confroute.cli import (
     pull,
     record,
     report,
+    reset,
     signals,
 )
+from confroute.cli.terminal import Parser, plain_log, say
 from confroute.errors import ConfrouteError
 
-COMMANDS = (demo, doctor, pull, label, judge, models, record, signals, probe, fit, apply, bench, report)
+COMMANDS = (
+    *(demo, doctor, pull, label, judge, models, record, signals, probe, fit, apply, bench, report),
+    reset,
+)
 
 FAILED = 1
 INTERRUPTED = 128 + signal.SIGINT
@@ -54,17 +59,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     try:
         args = parser.parse_args(argv)
-        with _sigterm_as_exit():
+        with _sigterm_as_exit(), plain_log():
+            _import(args.modules)
             code: int = args.run(args)
     except BrokenPipeError:
         # The interpreter flushes standard output once more at exit, and would complain there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
     except (ConfrouteError, OSError) as error:
-        print(f"confroute: {error}", file=sys.stderr)
+        say(f"confroute: {error}", err=True)
         return FAILED
     except KeyboardInterrupt:
-        print("confroute: interrupted", file=sys.stderr)
+        say("confroute: interrupted", err=True)
         return INTERRUPTED
     except SystemExit as stop:
         # Raised by argparse and by the handler of SIGTERM.
@@ -72,8 +78,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def _import(modules: Sequence[str]) -> None:
+    if modules:
+        from confroute.models.resolution import import_module_here
+
+        for module in modules:
+            import_module_here(module)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="confroute",
         description="Route LLM calls between an edge and a cloud model by measured uncertainty.",
         epilog="`confroute COMMAND --help` says more. Begin with doctor (your own two models) or demo (local ones); "
@@ -83,6 +97,15 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(subparsers)
+    for subparser in subparsers.choices.values():
+        subparser.add_argument(
+            "--import",
+            dest="modules",
+            action="append",
+            default=[],
+            metavar="MODULE",
+            help="import a module first, of the current folder too: the signals, rules and models that it registers have names then",
+        )
     return parser
 
 
@@ -91,7 +114,7 @@ class _Version(argparse.Action):
         # Reading the metadata takes longer than everything else here.
         from importlib.metadata import version
 
-        print(f"confroute {version('confroute')}")
+        say(f"confroute {version('confroute')}")
         parser.exit()
 
 

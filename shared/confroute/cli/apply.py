@@ -10,6 +10,7 @@ from confroute.certificate import Certificate
 from confroute.cli.fit import show_expected
 from confroute.cli.progress import replay_progress
 from confroute.cli.runs import add_run_arguments, rates_of, rows_of
+from confroute.cli.terminal import say
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     result = expected(replayed, seed=args.seed)
     certificate = next((part.to_dict() for part in parts_of(policy) if isinstance(part, Certificate)), None)
     if args.json:
-        print(
+        say(
             json.dumps(
                 {
                     "policy": str(args.policy),
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             )
         )
         return 0
-    print(f"{result.n} recorded calls, {table.left_out} not graded")
+    say(f"{result.n} recorded calls, {table.left_out} not graded")
     show_expected(result)
     if stops is not None:
         print(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from confroute.cli import terminal
 from confroute.cli.options import count
 from confroute.cli.runs import add_prices
+from confroute.cli.terminal import say
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _report(text: str) -> None:
     # Standard output may be JSON for a program.
-    print(text, file=sys.stderr, flush=True)
+    say(text, err=True)
 
 
 def _replay_benchmarks(args: argparse.Namespace) -> int:
@@ -120,7 +121,7 @@ def _replay_benchmarks(args: argparse.Namespace) -> int:
     if args.out is not None:
         _report(f"written: {', '.join(map(str, write(replays, args.out)))}")
     if args.json:
-        print(
+        say(
             json.dumps(
                 {"benchmarks": {name: one.to_dict() for name, one in replays.items()}}, allow_nan=False
             )
@@ -168,7 +169,7 @@ def _replay_recorded(args: argparse.Namespace) -> int:
     if args.out is not None:
         _report(f"written: {', '.join(map(str, write(replays, args.out)))}")
     if args.json:
-        print(
+        say(
             json.dumps(
                 {"benchmarks": {name: one.to_dict() for name, one in replays.items()}}, allow_nan=False
             )
@@ -185,7 +186,7 @@ def _show_costs(name: str, replay: RecordedReplay) -> None:
 
     best = sorted(replay.costs, key=lambda one: -one.area.value)
     _print_table(f"{name}, at equal total cost", COST_HEAD, map(cost_cells, best))
-    print(verdict(replay), *replay.notes, sep="\n")
+    say(verdict(replay), *replay.notes)
 
 
 def _show(title: str, results: Iterable[Result]) -> None:
@@ -195,13 +196,10 @@ def _show(title: str, results: Iterable[Result]) -> None:
 
 
 def _print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = 170
+    console = terminal.console(width=170)
     table = Table(title=title, pad_edge=False)
     for column, name in enumerate(head):
         table.add_column(name, justify="right" if column else "left")

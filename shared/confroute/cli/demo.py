@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from confroute.cli import terminal
 from confroute.cli.options import add_dtype, add_model, add_price, price_of
+from confroute.cli.terminal import say
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     summary = report.totals(results, edge_price=edge_price, cloud_price=cloud_price)
     if args.json:
         result = report.as_json(results, summary, fit, edge=edge.spec, cloud=cloud.spec)
-        print(json.dumps(result, allow_nan=False))
+        say(json.dumps(result, allow_nan=False))
     else:
         report.show(_show_models(edge, cloud, rows), results, summary, fit)
     return 0
@@ -89,11 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _show_models(edge: Backend, cloud: Backend, rows: Sequence[GradedAnswer]) -> Console:
     """Print which models are compared and return the console for the rest."""
-    from rich.console import Console
-
-    console = Console(soft_wrap=False)
-    if not console.is_terminal:
-        console.width = 110
+    console = terminal.console(width=110)
     stand_in = f" (a local STAND-IN for a cloud model: {cloud.model})" if cloud.provider == "local" else ""
     console.print(f"edge: {edge.spec}    cloud: {cloud.spec}{stand_in}")
     edge_right, cloud_right = sum(row.edge_right for row in rows), sum(row.cloud_right for row in rows)
@@ -106,17 +103,16 @@ def _show_models(edge: Backend, cloud: Backend, rows: Sequence[GradedAnswer]) ->
 @contextmanager
 def _progress(steps: int) -> Iterator[Callable[[str], None]]:
     """Show a bar on standard error, or plain lines if it is not a terminal."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     if not console.is_terminal:
         printed: list[str] = []
 
         def line(text: str) -> None:
             if text not in printed:
                 printed.append(text)
-                print(text, file=sys.stderr, flush=True)
+                say(text, err=True)
 
         yield line
         return

@@ -6,7 +6,9 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from confroute.cli import terminal
 from confroute.cli.options import add_dtype, add_model, model_of
+from confroute.cli.terminal import say
 from confroute.models.resolution import NAMES
 
 if TYPE_CHECKING:
@@ -41,20 +43,17 @@ def run(args: argparse.Namespace) -> int:
 
     diagnosis = diagnose(edge=model_of(args, "edge"), cloud=model_of(args, "cloud"))
     if args.json:
-        print(json.dumps(diagnosis.to_dict(), indent=2, allow_nan=False))
+        say(json.dumps(diagnosis.to_dict(), indent=2, allow_nan=False))
     else:
         _show(diagnosis)
     return 0 if diagnosis.ok else 1
 
 
 def _show(diagnosis: Diagnosis) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(soft_wrap=False)
-    if not console.is_terminal:
-        console.width = 110
+    console = terminal.console(width=110)
     table = Table(pad_edge=False)
     for name in ("", "check", "works"):
         table.add_column(name, no_wrap=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from confroute.certificate import Loss
 from confroute.cli.progress import replay_progress
 from confroute.cli.runs import add_run_arguments, rates_of, rows_of
+from confroute.cli.terminal import say
 from confroute.errors import PolicyError
 from confroute.signals.answers import Kind
 
@@ -141,9 +141,9 @@ def run(args: argparse.Namespace) -> int:
         msg = f"the policy cannot be written to {args.out}: {error}; give --out a file in a folder that can be written to"
         raise PolicyError(msg) from error
     if args.json:
-        print(json.dumps(fitted.to_dict(args.out), indent=2, allow_nan=False))
+        say(json.dumps(fitted.to_dict(args.out), indent=2, allow_nan=False))
         # Standard output is JSON for a program.
-        print(f"report: {report}", *fitted.notes, sep="\n", file=sys.stderr)
+        say(f"report: {report}", *fitted.notes, err=True)
         return 0
     _show(fitted, args.out, report)
     return 0
@@ -188,20 +188,20 @@ def _weights(text: str) -> Objective:
 
 def _show(fitted: Fit, out: Path, report: Path) -> None:
     gate = fitted.policy.gates[0]
-    print(
+    say(
         f"{fitted.n} recorded calls, {fitted.selected_on} more to choose the signal on, {fitted.left_out} not graded"
     )
-    print(
+    say(
         f"signal {fitted.choice.column}, threshold {gate.threshold.value:.6g} {gate.signal.range.unit}: {gate.threshold.source}"
     )
     show_expected(fitted.expected)
     for name, point in (("always edge", fitted.front.edge), ("always cloud", fitted.front.cloud)):
         cost = "not known" if point.usd_per_1k is None else f"{point.usd_per_1k:.4g} USD"
         quality = "not known" if point.quality is None else f"{point.quality:.4f}"
-        print(f"{name}: quality {quality}, 1000 calls cost {cost}")
+        say(f"{name}: quality {quality}, 1000 calls cost {cost}")
     for note in fitted.notes:
-        print(f"note: {note}")
-    print(f"policy: {out}\nreport: {report}")
+        say(f"note: {note}")
+    say(f"policy: {out}\nreport: {report}")
 
 
 def show_expected(expected: Expected) -> None:
@@ -213,6 +213,6 @@ def show_expected(expected: Expected) -> None:
     )
     quality = "not known" if expected.quality is None else f"{expected.quality:.4f}{interval}"
     cost = "not known" if expected.cost_per_1k is None else f"{expected.cost_per_1k:.4g} USD"
-    print(f"cloud share {expected.cloud_share:.1%}, quality {quality}, 1000 calls cost {cost}")
+    say(f"cloud share {expected.cloud_share:.1%}, quality {quality}, 1000 calls cost {cost}")
     if expected.samples:
-        print(f"{expected.samples:.2f} samples per call")
+        say(f"{expected.samples:.2f} samples per call")

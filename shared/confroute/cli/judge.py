@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from confroute import reading as read
+from confroute.cli import terminal
 from confroute.cli.options import add_judging, count, panel_of, price_of
+from confroute.cli.terminal import say
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -183,15 +185,17 @@ def run_compare(args: argparse.Namespace) -> int:
 def _gold(path: Path | None) -> Mapping[str, Winner]:
     if path is None:
         return {}
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        gold = {str(row["id"]): row["winner"] for row in rows}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        msg = f"{path}: {type(error).__name__}: {error}; expected JSON lines of id and winner"
-        raise PolicyError(msg) from error
-    if unknown := {str(winner) for winner in gold.values()} - {"a", "b", "tie"}:
-        msg = f"{path} holds winners {sorted(unknown)}: expected a, b or tie"
-        raise PolicyError(msg)
+    from confroute.judge import Winner
+
+    gold: dict[str, Winner] = {}
+    for at, data in read.json_lines(path, PolicyError):
+        with read.refusing(PolicyError, f"{path}, line {at}"):
+            row = read.fields(data, "the line")
+            found = row.get("winner")
+            winner = next((one for one in get_args(Winner) if one == found), None)
+            if winner is None:
+                raise read.refused("winner", found, "a, b or tie")
+            gold[str(row.get("id"))] = winner
     return gold
 
 
@@ -229,7 +233,7 @@ def run_agreement(args: argparse.Namespace) -> int:
         by_judge = {
             judge: {name: one.to_dict() for name, one in parts.items()} for judge, parts in results.items()
         }
-        print(json.dumps(by_judge, indent=2))
+        say(json.dumps(by_judge, indent=2))
     else:
         _show_agreement(results)
     return _exit_code(errors)
@@ -237,12 +241,9 @@ def run_agreement(args: argparse.Namespace) -> int:
 
 def _show_agreement(results: Mapping[str, Mapping[str, Agreement]]) -> None:
     """Print a table with one row per judge and subset."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = 170
+    console = terminal.console(width=170)
     table = Table(
         "judge", "subset", "n", "errors", "one order", "inconsistent", "decided", "agreement", "ties 1/2"
     )
@@ -294,7 +295,7 @@ def _report_cost(args: argparse.Namespace, usage: JudgeUsage) -> None:
     usd = usage.cost_usd({} if price is None else dict.fromkeys(usage.usage, price))
     cost = "cost not known (--price)" if usd is None else f"{usd:.4g} USD"
     # Standard output holds the agreement, for a program.
-    print(f"{usage.calls} replies, {usage.cached} of them from the cache, {cost}", file=sys.stderr)
+    say(f"{usage.calls} replies, {usage.cached} of them from the cache, {cost}", err=True)
 
 
 def _is_private(rule: KeepPrivate, item: Item) -> bool:
@@ -306,11 +307,11 @@ def _is_private(rule: KeepPrivate, item: Item) -> bool:
 
 def _print_summary(summary: Mapping[str, JSON], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(summary, indent=2))
+        say(json.dumps(summary, indent=2))
         return
     for key, value in summary.items():
         if value is not None and value != {}:
-            print(
+            say(
                 f"{key.replace('_', ' '):<14} {value if isinstance(value, (int, float, str)) else json.dumps(value)}"
             )
 
@@ -318,5 +319,5 @@ def _print_summary(summary: Mapping[str, JSON], *, as_json: bool) -> None:
 def _exit_code(errors: list[str | None]) -> int:
     failures = [error for error in errors if error is not None]
     if failures:
-        print(f"{len(failures)} got no verdict, the first for: {failures[0]}", file=sys.stderr)
+        say(f"{len(failures)} got no verdict, the first for: {failures[0]}", err=True)
     return FAILED if failures else 0

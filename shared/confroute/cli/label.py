@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from confroute.cli.options import add_dtype, add_judge, add_model, count, model_of, panel_of
+from confroute.cli.terminal import say
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -207,17 +208,13 @@ def _engine(args: argparse.Namespace) -> Engine:
 
 def _show(args: argparse.Namespace, summary: Summary) -> None:
     if args.json:
-        print(json.dumps(summary.to_dict(), indent=2))
+        say(json.dumps(summary.to_dict(), indent=2))
     else:
         won = summary.winners
-        print(
-            f"{summary.labelled} labelled, {summary.kept} there before, {summary.failed} failed: {args.out}"
-        )
-        print(f"edge wins {won['a']}, cloud wins {won['b']}, tie {won['tie']}")
+        say(f"{summary.labelled} labelled, {summary.kept} there before, {summary.failed} failed: {args.out}")
+        say(f"edge wins {won['a']}, cloud wins {won['b']}, tie {won['tie']}")
     if summary.failed:
-        print(
-            f"failed prompts and why: {args.out}.errors.jsonl; run again to try them again", file=sys.stderr
-        )
+        say(f"failed prompts and why: {args.out}.errors.jsonl; run again to try them again", err=True)
     for name in summary.models_with_constant_samples():
         warning = f"all samples of the {name} are letter for letter the same on every prompt: it ignores the temperature"
-        print(f"warning: {warning}, so that its entropy says nothing", file=sys.stderr)
+        say(f"warning: {warning}, so that its entropy says nothing", err=True)

@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import TypeAlias
 
+from confroute.cli.terminal import say
+
 Row: TypeAlias = "dict[str, str | int | bool | None]"
 
 
@@ -24,13 +26,13 @@ def run(args: argparse.Namespace) -> int:
     """Print the catalogue and where each pulled model lies."""
     rows = _rows()
     if args.json:
-        print(json.dumps(rows, indent=2))
+        say(json.dumps(rows, indent=2))
         return 0
     width = max(len(str(row["name"])) for row in rows)
     for row in rows:
         size = f"{int(row['size_bytes'] or 0) / 1e6:.0f} MB"
         where = row["path"] or f"not here: confroute pull {row['name']}"
-        print(f"{row['name']:<{width}}  {row['kind']:<9}  {size:>7}  {row['licence']}  {where}")
+        say(f"{row['name']:<{width}}  {row['kind']:<9}  {size:>7}  {row['licence']}  {where}")
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from confroute.cli.runs import rows_of
+from confroute.cli.terminal import say
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -75,10 +76,10 @@ def run(args: argparse.Namespace) -> int:
     fitted.weights.save(args.out)
     summary = {"probe": str(args.out), **_quality(fitted, rows, args.seed)}
     if args.json:
-        print(json.dumps(summary, indent=2, allow_nan=False))
+        say(json.dumps(summary, indent=2, allow_nan=False))
         return 0
     for name, value in summary.items():
-        print(f"{name}: {value}")
+        say(f"{name}: {value}")
     return 0
 
 

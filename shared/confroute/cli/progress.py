@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from confroute.cli import terminal
+from confroute.cli.terminal import say
+
 _EVERY_S = 60.0
 
 
@@ -19,9 +22,7 @@ def progress(total: int, *, unit: str) -> Iterator[Callable[[bool], None]]:
     callable
         To call after each piece of work with whether it succeeded.
     """
-    from rich.console import Console
-
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     with _bar(console, total, unit) if console.is_terminal else _lines(total, unit) as tick:
         yield tick
 
@@ -56,7 +57,7 @@ def _lines(total: int, unit: str) -> Iterator[Callable[[bool], None]]:
         if now - last >= _EVERY_S:
             left_s = (now - start) / done * (total - done)
             line = f"{done} of {total} {unit}, {failed} failed, about {left_s / 60:.0f} minutes left"
-            print(line, file=sys.stderr, flush=True)
+            say(line, err=True)
             last = now
 
     yield tick
@@ -71,9 +72,10 @@ def replay_progress() -> Iterator[Callable[[int, int], None]]:
     callable
         To call with the number of rows done and the number of all rows.
     """
-    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+    with Progress(
+        console=terminal.console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    ) as bar:
         task = bar.add_task("replaying", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from confroute.cli import terminal
+from confroute.cli.terminal import say
+
 if TYPE_CHECKING:
     from confroute.models.download import Progress
 
@@ -36,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
     with _progress(args.name) as progress:
         path = pull(args.name, verify=args.verify, progress=progress)
     done = ("verified" if args.verify else "here already") if here else "pulled"
-    print(f"{args.name}: {done} in {time.monotonic() - start:.1f} s", file=sys.stderr)
-    print(path)
+    say(f"{args.name}: {done} in {time.monotonic() - start:.1f} s", err=True)
+    say(path)
     return 0
 
 
@@ -46,12 +49,11 @@ def _progress(name: str) -> Iterator[Progress | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bars
 
     columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Bars(*columns, console=terminal.console(stderr=True), transient=True) as bars:
         # No bar until there is something to show: a model that is here already needs none.
         task = bars.add_task(name, total=None, visible=False)
         yield lambda done, total: bars.update(task, completed=done, total=total, visible=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 from urllib.parse import quote
 
+from confroute.cli import terminal
 from confroute.cli.options import add_dtype, add_model, add_price, count, model_of, price_of, resolve_model
+from confroute.cli.terminal import say
 from confroute.errors import PolicyError
 from confroute.models.resolution import NAMES
 from confroute.signals.answers import Kind
@@ -146,23 +147,24 @@ def run(args: argparse.Namespace) -> int:
     PolicyError
         A model or a number that cannot be used, or another process records into FILE.
     """
-    from confroute.recording import append_row
-    from confroute.recording.prompts import errors_of, pending, read_prompts, recorded_ids
+    from confroute.recording.going_on import RunFile, alone, errors_of
+    from confroute.recording.prompts import pending, read_prompts
     from confroute.recording.runner import recorded
 
     _check(args)
     prompts = read_prompts(args.prompts)
     errors: list[str] = []
-    with _locked(args.out):
-        done = recorded_ids(args.out, retry_errors=args.retry_errors)
+    with _writable(args.out), alone(args.out, PolicyError):
+        file = RunFile(args.out)
+        done = file.done(retry_errors=args.retry_errors)
         todo = list(pending(prompts, done, args.limit))
         if todo:
             rows = recorded(todo, _recorder(args), concurrency=args.concurrency)
             for row in _with_progress(rows, len(todo)):
-                append_row(args.out, row)
+                file.put(row)
                 errors += errors_of(row)[:1]
     again = f": `--retry-errors` does them again. The first: {errors[0]}" if errors else ""
-    print(
+    say(
         f"{args.out}: {counted(len(todo), 'row')} recorded, {len(done)} there before, {len(errors)} with an error{again}"
     )
     return 1 if todo and len(errors) == len(todo) else 0
@@ -183,17 +185,9 @@ def _check(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keep other processes from recording into the same file: they would record every prompt twice."""
-    from filelock import FileLock, Timeout
-
+def _writable(out: Path) -> Iterator[None]:
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{out}.lock", timeout=0):
-            yield
-    except Timeout as error:
-        msg = f"{out} is being recorded by another process: wait for it, or record into another file"
-        raise PolicyError(msg) from error
+        yield
     except OSError as error:
         msg = f"{out} cannot be written: {error}; give --out a file in a folder that can be written to"
         raise PolicyError(msg) from error
@@ -278,11 +272,10 @@ class _StateFolder:
 
 def _with_progress(rows: Iterable[Row], total: int) -> Iterator[Row]:
     """Pass rows on and show a progress bar on standard error."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("recording"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(file=sys.stderr)
+    console = terminal.console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("recording", total=total)
         for row in rows:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from confroute.cli.terminal import say
 from confroute.errors import LogError, PolicyError
 from confroute.views.html import counted
 
@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
     from confroute.observe.log import read_log
     from confroute.views.report import log_page
 
-    entries = list(read_log(args.log))
+    torn: list[str] = []
+    entries = list(read_log(args.log, torn=torn.append))
     tiers = {tier for entry in entries for tier in entry.decision.usage}
     if unknown := sorted({tier for tier, _ in args.price} - tiers - {"edge", "cloud"}):
         msg = f"--price for {', '.join(unknown)}: {args.log} has calls of {', '.join(sorted(tiers)) or 'no tier'}"
@@ -69,6 +70,9 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         msg = f"the page cannot be written to {out}: {error}; give --out a file in a folder that exists"
         raise LogError(msg) from error
-    print(out)
-    print(counted(len(entries), "call"), file=sys.stderr)
+    say(out)
+    skipped = (
+        f"; skipped {counted(len(torn), 'line')} cut off in the middle: {', '.join(torn)}" if torn else ""
+    )
+    say(f"{counted(len(entries), 'call')}{skipped}", err=True)
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from confroute.cli.options import add_price, price_of
+from confroute.cli.terminal import say
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -27,9 +28,12 @@ def rows_of(path: Path, dataset: str | None) -> Iterator[Row]:
     """
     from confroute.recording import read_rows
 
+    def torn(at: int) -> None:
+        say(f"{path}, line {at} is cut off in the middle: left out", err=True)
+
     others: set[str] = set()
     matched = False
-    for row in read_rows(path):
+    for row in read_rows(path, torn=torn):
         if dataset is None or row.dataset == dataset:
             matched = True
             yield row

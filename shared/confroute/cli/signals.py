@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from confroute.cli import terminal
+from confroute.cli.terminal import say
 from confroute.errors import PolicyError
 from confroute.views.html import counted
 
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         _draw(report, args.plot)
     if args.json:
-        print(json.dumps(report.to_dict(), indent=2, allow_nan=False))
+        say(json.dumps(report.to_dict(), indent=2, allow_nan=False))
         return 0
     _show(report)
     return 0
@@ -77,10 +78,10 @@ def _list_signals(*, as_json: bool) -> None:
 
     known = known_signals()
     if as_json:
-        print(json.dumps([asdict(one) for one in known], indent=2))
+        say(json.dumps([asdict(one) for one in known], indent=2))
         return
     for one in known:
-        print(f"{one.name}: {one.values}\n  needs     {one.needs}\n  recorded  {one.recorded}")
+        say(f"{one.name}: {one.values}\n  needs     {one.needs}\n  recorded  {one.recorded}")
 
 
 def _draw(report: RunReport, folder: Path) -> None:
@@ -94,15 +95,11 @@ def _draw(report: RunReport, folder: Path) -> None:
         msg = f"plots cannot be written to {folder}: {error}; give --plot a folder that can be written to"
         raise PolicyError(msg) from error
     # Standard output may be JSON for a program.
-    print(f"plots: {folder / 'reliability.svg'}, {folder / 'risk-coverage.svg'}", file=sys.stderr)
+    say(f"plots: {folder / 'reliability.svg'}, {folder / 'risk-coverage.svg'}", err=True)
 
 
 def _show(report: RunReport) -> None:
-    from rich.console import Console
-
-    console = Console(soft_wrap=False)
-    if not console.is_terminal:
-        console.width = 110
+    console = terminal.console(width=110)
     cloud = "not recorded" if report.cloud_quality is None else f"{report.cloud_quality:.1%}"
     console.print(
         f"{counted(report.n, 'graded row')}, edge quality {report.edge_quality:.1%}, cloud quality {cloud}"

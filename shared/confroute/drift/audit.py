@@ -15,7 +15,7 @@ from confroute.flow import Policy
 from confroute.policy.wrapper import Wrapper, annotate, by_chance, nested_policies, refuse_paced
 from confroute.registry import register
 from confroute.signals.equivalence import disagreement
-from confroute.state.store import Store, open_store
+from confroute.state.store import Store, keep_address, open_store, using
 from confroute.types import JSON, Generation, Request, Tier
 
 _log = logging.getLogger("confroute")
@@ -67,6 +67,7 @@ class Audited(Wrapper):
     store: Store | str = "memory:audits"
 
     def __post_init__(self) -> None:
+        keep_address(self)
         if not 0 < self.share <= 1 or not 0 < self.widen < 1:
             msg = f"share={self.share}, widen={self.widen}: expected share in (0, 1] and widen in (0, 1)"
             raise PolicyError(msg)
@@ -97,7 +98,7 @@ class Audited(Wrapper):
 
     def reset(self) -> None:
         """Start a new test, once the edge has been repaired or the policy fitted again."""
-        self._change(lambda state: self.test.begin())
+        open_store(self.store).remove(self._key)
 
     def flow(self, request: Request) -> AskGenerator[Routed]:
         """Route one request; see `confroute.flow.Policy`."""
@@ -176,6 +177,9 @@ class Audited(Wrapper):
         """Change the test's state in the store; return the states before and after."""
 
         def on_records(records: list[dict[str, Any] | None]) -> tuple[list[dict[str, Any]], Any]:
+            if records[0] is not None:
+                with using(self._key):
+                    self.test.check(records[0])
             before = records[0] or self.test.begin()
             after = change(before)
             return [after], (before, after)

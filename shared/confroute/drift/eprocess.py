@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from confroute.errors import PolicyError
+from confroute.reading import number, numbers, refused, whole
 from confroute.registry import register
 
 # Bets as shares of 1 / level, the largest stake that cannot lose everything.
@@ -60,6 +61,22 @@ class DriftTest:
     def begin(self) -> dict[str, Any]:
         """The state before the first audit, as JSON."""
         return {"audits": 0, "lost": 0.0, "wealth": [0.0] * len(_BETS), "alarm_at": None}
+
+    def check(self, state: dict[str, Any]) -> None:
+        """Refuse a stored state that no test wrote.
+
+        Raises
+        ------
+        FormatError
+            The message names the field.
+        """
+        whole(state.get("audits"), "audits")
+        number(state.get("lost"), "lost", low=0)
+        if len(numbers(state.get("wealth"), "wealth")) != len(_BETS):
+            raise refused("wealth", state.get("wealth"), f"{len(_BETS)} numbers")
+        # None stands there before an alarm, and nothing is no None.
+        if state.get("alarm_at", 0) is not None:
+            whole(state.get("alarm_at"), "alarm_at", low=1)
 
     def update(self, state: dict[str, Any], loss: float) -> dict[str, Any]:
         """Return the state after one more audited loss in [0, 1]; an alarm stays.

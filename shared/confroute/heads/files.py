@@ -17,6 +17,17 @@ from confroute.heads.linear import Ridge
 from confroute.heads.networks import MLP, MatrixFactorisation
 from confroute.heads.ranking import SimilarityRanking
 from confroute.heads.words import WordRidge
+from confroute.reading import (
+    Fields,
+    fields,
+    is_version,
+    json_file,
+    optional_fields,
+    optional_text,
+    refused,
+    text,
+    whole,
+)
 
 # Version 2: a network is one matrix for all its members, and heads on words exist.
 FORMAT, VERSION = "confroute-head", 2
@@ -105,11 +116,12 @@ def load_head(folder: str | Path, encoder: Encoder | EncoderId | None = None) ->
         msg = f"{path}: unknown kind {metadata.get('kind')!r}: expected one of {', '.join(sorted(_KINDS))}"
         raise PolicyError(msg)
     try:
-        stored = metadata["encoder"]
-        trained = None if stored is None else EncoderId(**stored, probe=arrays.pop("encoder.probe"))
-        head: Head | TextHead = kind.from_arrays(arrays, metadata["settings"])
+        stored = optional_fields(metadata.get("encoder"), "encoder")
+        trained = None if stored is None else _encoder_id(stored, arrays.pop("encoder.probe"))
+        settings = fields(metadata.get("settings"), "settings")
+        head: Head | TextHead = kind.from_arrays(arrays, settings)
         check_head_input(head, has_encoder=trained is not None)
-    except (KeyError, TypeError, ValueError, PolicyError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         msg = f"the head in {path} is incomplete or damaged ({type(error).__name__}: {error}): train and save it again"
         raise PolicyError(msg) from error
     current = encoder.identity() if isinstance(encoder, Encoder) else encoder
@@ -117,6 +129,19 @@ def load_head(folder: str | Path, encoder: Encoder | EncoderId | None = None) ->
     if trained is not None and current is not None:
         trained.check(current)
     return head
+
+
+def _encoder_id(stored: Fields, probe: Any) -> EncoderId:
+    features = stored.get("features")
+    if not isinstance(features, bool):
+        raise refused("encoder.features", features, "true or false")
+    return EncoderId(
+        name=text(stored.get("name"), "encoder.name"),
+        sha256=optional_text(stored.get("sha256"), "encoder.sha256"),
+        dim=whole(stored.get("dim"), "encoder.dim", low=1),
+        features=features,
+        probe=probe,
+    )
 
 
 def check_kind(head: Head | TextHead) -> None:
@@ -154,16 +179,17 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Content of head.json and head.safetensors, if they are of this version."""
     load_file = _safetensors().load_file
     try:
-        metadata = json.loads((folder / "head.json").read_text(encoding="utf-8"))
+        metadata = json_file(folder / "head.json", PolicyError)
         arrays = load_file(folder / "head.safetensors")
     # safetensors raises a type of its own, derived from Exception alone.
     except Exception as error:
-        msg = f"no head can be read from {folder} ({type(error).__name__}: {error}): expected a folder that save_head wrote"
+        kind = "" if isinstance(error, PolicyError) else f"{type(error).__name__}: "
+        msg = f"no head can be read from {folder} ({kind}{error}): expected a folder that save_head wrote"
         raise PolicyError(msg) from error
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         msg = f"{folder / 'head.json'}: expected format {FORMAT!r}: train a head and save it"
         raise PolicyError(msg)
-    if metadata.get("version") != VERSION:
+    if not is_version(metadata.get("version"), VERSION):
         msg = (
             f"{folder} holds a head of version {metadata.get('version')!r}, but this confroute reads version {VERSION}, "
             "which stores other tensors: train the head again and save it"

@@ -13,11 +13,10 @@ from numbers import Real
 from typing import Any, TypeAlias
 
 from confroute.errors import RequestError
-from confroute.types import Context
+from confroute.types import TIERS, Context
 
 PREFIX = "confroute_"
 KEYS = ("route", "threshold", "tags", "purpose", "context")
-TIERS = ("edge", "cloud")
 AUTO = "auto"
 # What providers call the number of answers to one call.
 SEVERAL = ("n", "best_of", "candidate_count")

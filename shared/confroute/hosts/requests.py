@@ -11,10 +11,10 @@ from typing import Any
 from confroute.errors import PolicyError
 from confroute.flow import Policy
 from confroute.hosts.model import ModelFacts
-from confroute.hosts.options import NO_OPTIONS, TIERS, CallOptions
+from confroute.hosts.options import NO_OPTIONS, CallOptions
 from confroute.models.resilience import Limits
 from confroute.policy.files import refuse_path
-from confroute.types import Context, Message, Request, Tier
+from confroute.types import TIERS, Context, Message, Request, Tier
 
 _log = logging.getLogger("confroute")
 # Of text without a tokenizer: a token is about 4 bytes of English, 3 of code and of Chinese.

@@ -20,7 +20,7 @@ from confroute.flow import Policy
 from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelFacts
-from confroute.hosts.options import TIERS, read_documents, read_options
+from confroute.hosts.options import read_documents, read_options
 from confroute.hosts.requests import check_policy, request_of, with_one_retry_layer
 from confroute.hosts.text_host import TextHost, facts_of
 from confroute.models.provider_answers import is_role, role_of
@@ -28,7 +28,8 @@ from confroute.models.resilience import Limits
 from confroute.models.resolution import resolve
 from confroute.models.text_model import Piece, TextModel, piece_logprobs
 from confroute.policy import Cascade
-from confroute.types import Context, Message, Request
+from confroute.text_extraction import merged
+from confroute.types import TIERS, Context, Message, Reading, Request
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,7 +39,7 @@ Documents: TypeAlias = "Context | Sequence[str | tuple[str, float]]"
 Thresholds: TypeAlias = "float | Mapping[str, float]"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Router:
     """Answers each question by an edge or a cloud model, as a policy decides; notebooks and scripts need no framework for it.
 
@@ -102,6 +103,11 @@ class Router:
         if self.edge is self.cloud or edge == cloud:
             msg = f"edge and cloud are the same model ({edge.name}): expected two that differ, the cheaper one as edge"
             raise PolicyError(msg)
+
+    def __repr__(self) -> str:
+        # Models by their names alone: those of frameworks print keys and passwords.
+        models = ", ".join(f"{name}={model.name!r}" for name, (model, _) in self._models.items())
+        return f"Router({models}, policy={self.policy!r})"
 
     def ask(
         self,
@@ -214,6 +220,13 @@ class Router:
             arun_stream(self.policy, request, calls.acall, calls.astream, self._limits, scores=piece_logprobs)
         )
 
+    def _reads(self, tier: str) -> Reading:
+        """What the models but that of `tier` send besides the messages, as those of frameworks say."""
+        others = [
+            getattr(model, "reading", None) for name, (model, _) in self._models.items() if name != tier
+        ]
+        return merged(*filter(None, others))
+
     def _opened(
         self, prompt: Prompt, question: str | None, context: Documents | None, **given: object
     ) -> tuple[Request, Dispatcher[Piece]]:
@@ -222,7 +235,7 @@ class Router:
         if question is not None or context is not None:
             options = replace(options, **_retrieved(question, context))
         facts = {tier: self._models[tier][1] for tier in TIERS}
-        request = request_of(_messages(prompt), facts, options)
+        request = request_of(_messages(prompt), facts, options, reads=self._reads)
         hosts = {name: TextHost(model, request.messages, own) for name, (model, own) in self._models.items()}
         return request, Dispatcher(models=hosts, fallback=self._fallback)
 

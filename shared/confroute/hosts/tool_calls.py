@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from confroute.signals.fields import field_logprobs
 from confroute.types import Generation
+
+# How models that have no form of their own write a call.
+_CALL = frozenset({"name", "arguments", "parameters"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +57,13 @@ class Verdict:
         Tool calls or a structured value in canonical form; None where there are none.
     flaw : str or None
         In words that do not repeat the answer; None if it can be used.
+    schemas : tuple
+        What the calls or the value have to fit, pydantic classes or JSON schemas: the names that they declare may be recorded.
     """
 
     answer: str | None = None
     flaw: str | None = None
+    schemas: tuple[Any, ...] = field(default=(), compare=False, repr=False)
 
 
 def check_tool_calls(
@@ -109,7 +116,8 @@ def check_tool_calls(
         canonical.append({"name": call.name, "arguments": arguments})
         if flaw is not None:
             flaws[flaw] = None
-    return Verdict(answer=canonical_text(canonical), flaw="; ".join(flaws) or None)
+    schemas = tuple(tools[call.name].schema for call in calls if call.name in tools)
+    return Verdict(answer=canonical_text(canonical), flaw="; ".join(flaws) or None, schemas=schemas)
 
 
 def canonical_text(value: Any) -> str:
@@ -133,10 +141,44 @@ def with_verdict(generation: Generation, verdict: Verdict) -> Generation:
     judged = replace(generation, answer=verdict.answer, flaw=verdict.flaw, fields={})
     if verdict.answer is None or generation.logprobs is None:
         return judged
-    fields = field_logprobs(generation.tokens, generation.logprobs, verdict.answer)
+    names = _CALL.union(*map(declared_names, verdict.schemas))
+    fields = field_logprobs(generation.tokens, generation.logprobs, verdict.answer, names=names)
     if not fields:
         return replace(judged, logprobs=None, tokens=None, top_logprobs=None)
     return replace(judged, fields=fields)
+
+
+def declared_names(schema: Any) -> frozenset[str]:
+    """Every name that a pydantic class or a JSON schema declares, at any depth.
+
+    Examples
+    --------
+    >>> schema = {"properties": {"salaries": {"type": "object", "additionalProperties": {"type": "integer"}}}}
+    >>> sorted(declared_names(schema))
+    ['salaries']
+    """
+    return _names_of_class(schema) if isinstance(schema, type) else frozenset(_property_names(schema))
+
+
+@lru_cache(maxsize=256)
+def _names_of_class(schema: Any) -> frozenset[str]:
+    if not hasattr(schema, "model_json_schema"):
+        return frozenset()
+    try:
+        form = schema.model_json_schema()
+    except Exception:  # noqa: BLE001  a class may hold what JSON has no form for: its own names are known all the same
+        form = {}
+    return frozenset(_property_names(form)) | _parameters(schema)
+
+
+def _property_names(schema: Any) -> Iterator[str]:
+    if isinstance(schema, Mapping):
+        properties = schema.get("properties")
+        yield from map(str, properties if isinstance(properties, Mapping) else ())
+    for inner in (
+        schema.values() if isinstance(schema, Mapping) else schema if isinstance(schema, list) else ()
+    ):
+        yield from _property_names(inner)
 
 
 def misfit(schema: Any, value: Any, *, where: str = "arguments") -> str | None:
@@ -190,8 +232,8 @@ def _by_class(tool: OfferedTool, arguments: Mapping[str, Any]) -> tuple[Mapping[
 def _parameters(schema: Any) -> set[str]:
     """The names under which a class takes values."""
     names = set(schema.model_fields)
-    for field in schema.model_fields.values():
-        for alias in (field.alias, *getattr(field.validation_alias, "choices", (field.validation_alias,))):
+    for one in schema.model_fields.values():
+        for alias in (one.alias, *getattr(one.validation_alias, "choices", (one.validation_alias,))):
             names |= {alias} if isinstance(alias, str) else set()
     return names
 

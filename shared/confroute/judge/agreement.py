@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from confroute import reading as read
 from confroute.judge.verdicts import Winner, combine_orders, majority
 from confroute.recording import RecordError
-from confroute.recording import rows as read
 from confroute.stats.metrics import bootstrap_ci
 from confroute.types import JSON
 
@@ -56,14 +53,11 @@ def read_items(path: str | os.PathLike[str]) -> list[Item]:
     RecordError
         A line is not such a pair.
     """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-        lines = (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).splitlines()
-        return [_item(json.loads(line)) for line in lines if line.strip()]
-    except (OSError, ValueError) as error:
-        msg = f"{path}: {error}; expected JSON lines of pairs with human labels"
-        raise RecordError(msg) from error
+    pairs = []
+    for at, data in read.json_lines(path, RecordError):
+        with read.refusing(RecordError, f"{path}, line {at}"):
+            pairs.append(_item(data))
+    return pairs
 
 
 def _item(data: JSON) -> Item:

@@ -16,20 +16,26 @@ from confroute.types import Message, Request
 
 SideName: TypeAlias = Literal["edge", "cloud"]
 _TEXTS = ("response", "text", "answer", "output")
+_FIELD = KeepPrivate(tags=("private",))
 
 
 def is_private(row: Row, rule: KeepPrivate, *more: str | None) -> bool:
     """Return whether a row, together with the texts `more`, must not reach a remote model.
 
-    It must not if it has `"private": true` or a private tag, or if the rule matches its conversation, its prompt or one of
+    It must not if its "private" says yes or it has a private tag, or if the rule matches its conversation, its prompt or one of
     `more`.
+
+    Raises
+    ------
+    RequestError
+        Its "private" says neither yes nor no.
     """
-    if row.extra.get("private") is True:
-        return True
     tags = row.extra.get("tags")
-    names = frozenset(str(tag) for tag in tags) if isinstance(tags, list) else frozenset[str]()
+    names = {str(tag) for tag in (tags if isinstance(tags, list) else [tags])}
     texts = tuple(Message(role="user", text=text) for text in (row.prompt, *more) if text)
-    return rule(Request(messages=(*messages_of(row), *texts), tags=names)) is not None
+    labels = frozenset({*names, f"private={row.extra.get('private')}"})
+    request = Request(messages=(*messages_of(row), *texts), tags=labels)
+    return _FIELD(request) is not None or rule(request) is not None
 
 
 def question_text(row: Row) -> str:

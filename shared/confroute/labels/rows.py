@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 
+from confroute import reading as read
+from confroute.errors import FormatError
 from confroute.judge.verdicts import Winner
 from confroute.recording import RecordError, Row, read_rows
-from confroute.recording import rows as read
+from confroute.recording.rows import START
 from confroute.types import JSON
 
 
@@ -82,6 +82,7 @@ class Label:
         }
 
 
+@read.refusing(RecordError)
 def label_from_dict(data: JSON) -> Label:
     """Read one label from its JSON form.
 
@@ -105,14 +106,18 @@ def label_from_dict(data: JSON) -> Label:
     >>> label_from_dict(label.to_dict()) == label
     True
     """
+    return _label(data)
+
+
+def _label(data: JSON) -> Label:
     row = read.fields(data, "the label")
     one_hot = {
         name: row.get(f"winner_{key}") for name, key in (("a", "model_a"), ("b", "model_b"), ("tie", "tie"))
     }
     winners: list[Winner] = [name for name in ("a", "b", "tie") if one_hot[name] == 1]
-    if len(winners) != 1 or not all(value in (0, 1) for value in one_hot.values()):
+    if len(winners) != 1 or not all(type(value) is int and value in (0, 1) for value in one_hot.values()):
         msg = f"winners are {one_hot}: expected one 1 and two 0"
-        raise RecordError(msg)
+        raise FormatError(msg)
     se_a, se_b = (read.optional_number(row.get(key), key, low=0.0) for key in ("se_a", "se_b"))
     delta = read.optional_number(row.get("delta"), "delta", low=0.0)
     if delta is None and se_a is not None and se_b is not None:
@@ -129,29 +134,32 @@ def label_from_dict(data: JSON) -> Label:
         se_a=se_a,
         se_b=se_b,
         delta=delta,
-        quality_a=read.optional_number(row.get("quality_a"), "quality_a"),
-        quality_b=read.optional_number(row.get("quality_b"), "quality_b"),
+        quality_a=read.optional_number(row.get("quality_a"), "quality_a", low=0.0, high=1.0),
+        quality_b=read.optional_number(row.get("quality_b"), "quality_b", low=0.0, high=1.0),
         run=read.optional_text(row.get("run"), "run") or "",
     )
 
 
-def read_labels(path: str | os.PathLike[str]) -> Iterator[Label]:
+def read_labels(
+    path: str | os.PathLike[str], *, torn: Callable[[int], None] | None = None
+) -> Iterator[Label]:
     """Read a file of labels, line by line.
+
+    Parameters
+    ----------
+    path : path-like
+    torn : callable, optional
+        As in `confroute.recording.read_rows`.
 
     Raises
     ------
     RecordError
         A line is not a label; the message contains its number, counted from 1.
     """
-    with Path(path).open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield label_from_dict(json.loads(line))
-            except ValueError as error:
-                msg = f"{path}, line {number}: {error}"
-                raise RecordError(msg) from error
+    for at, data in read.json_lines(path, RecordError, torn=torn, start=START):
+        with read.refusing(RecordError, f"{path}, line {at}"):
+            label = _label(data)
+        yield label
 
 
 def read_inputs(path: str | os.PathLike[str], *, limit: int | None = None) -> Iterator[Row]:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
-
-from filelock import FileLock, Timeout
 
 from confroute.concurrency import bounded
 from confroute.errors import ConfrouteError, MissingExtraError, ModelError, PolicyError
 from confroute.labels.labeller import Labeller
 from confroute.labels.rows import Label, Summary, read_labels
-from confroute.recording import RecordError, Row, append_row, read_rows
-from confroute.recording.prompts import cut_torn
+from confroute.recording import RecordError, Row, read_rows
+from confroute.recording.going_on import RunFile, alone, whole_lines
 from confroute.types import JSON
 
 Outcomes: TypeAlias = "Generator[LabelOutcome, None, None]"
@@ -139,26 +137,25 @@ def label_rows(
     """
     out, errors = Path(out), Path(f"{out}.errors.jsonl")
     kept = None if keep is None else Path(keep)
-    try:
-        with FileLock(f"{out}.lock", timeout=0):
-            summary = Summary()
-            done = _done(out, labeller, summary)
-            errors.unlink(missing_ok=True)
-            pending = _pending(rows, done, _unlabelled(kept, done))
-            files = _Files(out=out, errors=errors, keep=kept)
-            with closing((engine or LocalEngine())(labeller, pending)) as outcomes:
-                _write(outcomes, summary, files, max_failures, progress)
-            return summary
-    except Timeout as error:
-        msg = f"another process is labelling into {out} (it holds {out}.lock): wait until it ends, or name another file"
-        raise LabelRunError(msg) from error
+    with ExitStack() as locks:
+        for file in (out,) if kept is None else (out, kept):
+            locks.enter_context(alone(file, LabelRunError))
+        summary = Summary()
+        done = _done(out, labeller, summary)
+        run = None if kept is None else RunFile(kept)
+        errors.unlink(missing_ok=True)
+        pending = _pending(rows, done, _unlabelled(kept, done))
+        files = _Files(out=out, errors=errors, keep=run)
+        with closing((engine or LocalEngine())(labeller, pending)) as outcomes:
+            _write(outcomes, summary, files, max_failures, progress)
+        return summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Files:
     out: Path
     errors: Path
-    keep: Path | None
+    keep: RunFile | None
 
 
 def _write(
@@ -173,7 +170,7 @@ def _write(
         if outcome.row is not None:
             summary.add_samples(outcome.row)
             if files.keep is not None:
-                append_row(files.keep, outcome.row)
+                files.keep.put(outcome.row)
         if outcome.label is None:
             failures, summary.failed = failures + 1, summary.failed + 1
             _append(files.errors, {"id": outcome.id, "error": outcome.error})
@@ -198,9 +195,12 @@ def _done(out: Path, labeller: Labeller, summary: Summary) -> set[str]:
     """Ids of the labels in `out`, which must have this labeller's settings; they are counted in the summary."""
     if not out.exists():
         return set()
-    cut_torn(out)
+    return whole_lines(out, lambda torn: _ids(out, labeller, summary, torn))
+
+
+def _ids(out: Path, labeller: Labeller, summary: Summary, torn: Callable[[int], None]) -> set[str]:
     done = set()
-    for label in read_labels(out):
+    for label in read_labels(out, torn=torn):
         if label.run != labeller.run:
             msg = (
                 f"{out} holds labels made with other settings (run {label.run}, now {labeller.run}): name another file; with "
@@ -217,7 +217,6 @@ def _unlabelled(keep: Path | None, done: set[str]) -> dict[str, Row]:
     """Rows in `keep` that have answers but no label yet, by id."""
     if keep is None or not keep.exists():
         return {}
-    cut_torn(keep)
     return {row.id: row for row in read_rows(keep) if row.id not in done}
 
 

@@ -9,18 +9,20 @@ from typing import Any, ClassVar
 
 from confroute.asks import Ask, AskGenerator, Consult, Draft, Evidence, Shadow, Tentative
 from confroute.decision import Measurement, Routed
-from confroute.errors import PolicyError, StateError, loggable
+from confroute.errors import FormatError, PolicyError, StateError, loggable
 from confroute.flow import intercept
 from confroute.learning.sequential_certification import LearningState, SequentialCertification
 from confroute.policy.cascade import Cascade
 from confroute.policy.wrapper import Wrapper, annotate, by_chance
+from confroute.reading import items, refused
 from confroute.registry import register
 from confroute.signals.base import Case, Range, Signal
 from confroute.signals.equivalence import disagreement
-from confroute.state.store import Store, open_store
+from confroute.state.store import Store, keep_address, open_store, using
 from confroute.types import JSON, Generation, Request
 
 _log = logging.getLogger("confroute")
+_PAIRS = [[one, other] for one in (int, float) for other in (int, float)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,7 @@ class LearnOnline(Wrapper):
     store: Store | str = "memory:learned"
 
     def __post_init__(self) -> None:
+        keep_address(self)
         if not 0 < self.share <= 1:
             msg = f"share is {self.share}: expected the share of calls to label, in (0, 1]"
             raise PolicyError(msg)
@@ -122,11 +125,16 @@ class LearnOnline(Wrapper):
     def state(self) -> dict[str, LearningState]:
         """What has been learned so far, by signal."""
         names = [gate.signal.name for gate in self.policy.gates]
-        states: list[dict[str, Any]] = open_store(self.store).change(
-            [self._key(name) for name in names],
-            lambda records: (_with_initial_states(records), _with_initial_states(records)),
-        )
-        return {name: LearningState.from_dict(data) for name, data in zip(names, states, strict=True)}
+        keys = [self._key(name) for name in names]
+
+        def read(
+            records: list[dict[str, Any] | None],
+        ) -> tuple[list[dict[str, Any]], list[LearningState]]:
+            states = [*map(_state, keys, records)]
+            return [state.to_dict() for state in states], states
+
+        states: list[LearningState] = open_store(self.store).change(keys, read)
+        return dict(zip(names, states, strict=True))
 
     def current(self) -> Cascade:
         """The policy with the thresholds learned so far, to inspect or to `save`."""
@@ -135,9 +143,8 @@ class LearnOnline(Wrapper):
     def reset(self) -> None:
         """Forget all labels and thresholds, for example after a change of the edge."""
         for gate in self.policy.gates:
-            open_store(self.store).change(
-                self._keys(gate.signal.name), lambda _: ([LearningState().to_dict(), {"rows": []}], None)
-            )
+            for key in self._keys(gate.signal.name):
+                open_store(self.store).remove(key)
 
     def flow(self, request: Request) -> AskGenerator[Routed]:
         """Route one request; see `confroute.flow.Policy`."""
@@ -200,20 +207,21 @@ class LearnOnline(Wrapper):
         if not 0 <= loss <= 1:
             msg = f"the loss of a labelled call is {loss}: expected a number in [0, 1]"
             raise PolicyError(msg)
+        keys = self._keys(signal)
         own = next(gate.threshold.value for gate in self.policy.gates if gate.signal.name == signal)
 
         def change(
             records: list[dict[str, Any] | None],
         ) -> tuple[list[dict[str, Any]], tuple[LearningState, LearningState]]:
-            before = LearningState.from_dict(records[0] or LearningState().to_dict())
-            stored = records[1] or {"rows": []}
+            before = _state(keys[0], records[0])
+            stored = _rows(keys[1], records[1], before)
             if before.look >= len(self.certification.looks):
-                return [before.to_dict(), stored], (before, before)
-            rows = [*stored["rows"], [uncertainty, loss]]
+                return [before.to_dict(), {"rows": stored}], (before, before)
+            rows = [*stored, [uncertainty, loss]]
             after = self.certification.update(before, rows, own)
             return [after.to_dict(), {"rows": rows}], (before, after)
 
-        before, after = open_store(self.store).change(self._keys(signal), change)
+        before, after = open_store(self.store).change(keys, change)
         self._log_look(signal, own, before, after)
         return after
 
@@ -232,8 +240,24 @@ class LearnOnline(Wrapper):
         )
 
 
-def _with_initial_states(records: list[dict[str, Any] | None]) -> list[dict[str, Any]]:
-    return [record or LearningState().to_dict() for record in records]
+def _state(key: str, record: dict[str, Any] | None) -> LearningState:
+    if record is None:
+        return LearningState()
+    with using(key):
+        return LearningState.from_dict(record)
+
+
+def _rows(key: str, record: dict[str, Any] | None, state: LearningState) -> list[Any]:
+    """The labels behind a state, which have to be as many as it counts: fewer would prove what they do not."""
+    with using(key):
+        found = items(None if record is None else record.get("rows"), "rows")
+        if len(found) != state.labels:
+            msg = f"it holds {len(found)} labels and {key.removesuffix('/rows')!r} counts {state.labels}: reset both"
+            raise FormatError(msg)
+        for at, row in enumerate(found):
+            if type(row) is not list or [*map(type, row)] not in _PAIRS:
+                raise refused(f"rows[{at}]", row, "[uncertainty, loss]")
+    return found
 
 
 @dataclass(slots=True, kw_only=True)

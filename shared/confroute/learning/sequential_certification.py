@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from confroute.certificate import Certificate
-from confroute.errors import CalibrationError, PolicyError
+from confroute.errors import CalibrationError, FormatError, PolicyError
 from confroute.policy.guarantee.losses import LEAST_KEPT
 from confroute.policy.threshold import Threshold
+from confroute.reading import number, optional_fields, text, whole
 from confroute.stats.tails import rows_needed
 from confroute.types import JSON
 
@@ -49,12 +50,32 @@ class LearningState:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LearningState:
-        """Restore a state from the JSON of `to_dict`."""
-        threshold = None
-        if (stored := data["threshold"]) is not None:
-            certificate = None if stored["certificate"] is None else Certificate(**stored["certificate"])
-            threshold = Threshold(value=stored["value"], source=stored["source"], certificate=certificate)
-        return cls(labels=data["labels"], look=data["look"], threshold=threshold)
+        """Restore a state from the JSON of `to_dict`.
+
+        Raises
+        ------
+        FormatError
+            It is no such JSON; the message names the field.
+        """
+        stored = optional_fields(data.get("threshold"), "threshold")
+        return cls(
+            labels=whole(data.get("labels"), "labels"),
+            look=whole(data.get("look"), "look"),
+            threshold=None if stored is None else _threshold(stored),
+        )
+
+
+def _threshold(stored: dict[str, Any]) -> Threshold:
+    certificate = optional_fields(stored.get("certificate"), "threshold.certificate")
+    try:
+        return Threshold(
+            value=number(stored.get("value"), "threshold.value"),
+            source=text(stored.get("source"), "threshold.source"),
+            certificate=None if certificate is None else Certificate(**cast("dict[str, Any]", certificate)),
+        )
+    except (TypeError, PolicyError) as error:
+        msg = f"threshold: {error}"
+        raise FormatError(msg) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,13 +6,13 @@ Nothing here downloads; `confroute.models.download.pull` and ``confroute pull NA
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from confroute.errors import DownloadError, UnknownModelError
+from confroute.reading import json_file
 
 CACHE_VARIABLE = "CONFROUTE_CACHE"
 MANIFEST = "confroute-pull.json"
@@ -171,9 +171,9 @@ def is_pulled(name: str) -> bool:
     """
     entry = find(name)
     try:
-        manifest = json.loads((entry.folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json_file(entry.folder / MANIFEST, DownloadError)
         sizes = {file.path: (entry.folder / file.path).stat().st_size for file in entry.files}
-    except (OSError, ValueError):
+    except OSError:  # DownloadError is one
         return False
     # A newer release may need other files under the same name, which must be pulled again.
     return bool(manifest == entry.manifest()) and sizes == {

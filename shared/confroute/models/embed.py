@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from confroute.errors import ModelError
+from confroute.errors import FormatError, ModelError
 from confroute.models.loading import freeze, load_network, load_tokenizer, locate, once, quiet, require_torch
+from confroute.reading import fields, items, json_file, refusing, text, whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -160,27 +160,32 @@ def _load(path: Path) -> EncoderNetwork:
         network = load_network(AutoModel, str(path), "float32")
         tokenizer = load_tokenizer(str(path))
     weights = freeze(network, tokenizer)
-    limit = min(
-        _json(path / "sentence_bert_config.json").get("max_seq_length") or 512,
-        network.config.max_position_embeddings,
-    )
+    settings = path / "sentence_bert_config.json"
+    with refusing(ModelError, f"{settings}"):
+        limit = whole(_json(settings).get("max_seq_length") or 512, "max_seq_length", low=1)
+    limit = min(limit, network.config.max_position_embeddings)
     return EncoderNetwork(network=network, tokenizer=tokenizer, lock=weights.lock, max_tokens=limit)
 
 
 def check_modules(path: Path) -> None:
     """Raise ModelError for modules and poolings that `LocalEmbedder` does not compute."""
     try:
-        modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
-        kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
-        pooling = next(
-            (module["path"] for module in modules if str(module["type"]).endswith("Pooling")), None
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        modules = [
+            fields(module, f"[{at}]")
+            for at, module in enumerate(items(json_file(path / "modules.json", ModelError), "modules.json"))
+        ]
+        types = [text(module.get("type"), "type") for module in modules]
+        folders = [text(module.get("path"), "path") for module in modules]
+    except (ModelError, FormatError) as error:
         msg = f"{path}: expected a sentence-transformers folder with modules.json ({error}); copy the whole folder again"
         raise ModelError(msg) from error
+    kinds = [kind.rsplit(".", 1)[-1] for kind in types]
+    pooling = next(
+        (folder for folder, kind in zip(folders, types, strict=True) if kind.endswith("Pooling")), None
+    )
     unknown = [kind for kind in kinds if kind not in KNOWN_MODULES]
     if unknown or pooling is None:
-        msg = f"{path}: modules {kinds}: expected {list(KNOWN_MODULES)}; use sentence-transformers itself for this model"
+        msg = f"{path}: modules.json lists {kinds}: expected {list(KNOWN_MODULES)}; use sentence-transformers itself for this model"
         raise ModelError(msg)
     config = _json(path / pooling / "config.json")
     modes = [key for key, on in config.items() if key.startswith("pooling_mode_") and on]
@@ -190,11 +195,7 @@ def check_modules(path: Path) -> None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except ValueError as error:
-        msg = f"{path}: not valid JSON ({error}); copy the model folder again"
-        raise ModelError(msg) from error
-    return content if isinstance(content, dict) else {}
+    with refusing(ModelError, f"{path}"):
+        return fields(json_file(path, ModelError), "the file")

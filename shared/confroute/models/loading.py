@@ -9,13 +9,15 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from confroute.errors import MissingExtraError, ModelError
+from confroute.reading import fields, json_file, refusing, text
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +25,15 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16", "float16")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w./-]+\.gguf)?")
 STAMP = "confroute.json"
+_PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack"})
+# Without it transformers asks on the terminal whether to run code that came with the model.
+_NO_CODE: Mapping[str, bool] = MappingProxyType({"trust_remote_code": False})
+# What transformers names in that case.
+_ASKS_FOR_CODE = "trust_remote_code"
+_OWN_CODE = (
+    "needs code of its own (auto_map in its configuration), which is not run: take a model of an architecture that transformers "
+    "knows, or put this one behind a server and name it openai:MODEL with its base URL"
+)
 
 
 T = TypeVar("T")
@@ -116,15 +127,50 @@ def _hub_file(repo: str, filename: str) -> Path:
 
 
 def load_network(auto: Any, where: str, dtype: str) -> Any:
-    """Call `auto.from_pretrained` on a folder or hub name; every error becomes a ModelError that says what to do."""
+    """Call `auto.from_pretrained` on a folder or hub name, for safetensors weights and transformers' own code alone.
+
+    Raises
+    ------
+    ModelError
+        Whatever went wrong; the message says what to do.
+    """
+    is_folder = Path(where).is_dir()
+    if is_folder:
+        _check_weights(Path(where))
     try:
-        return auto.from_pretrained(where, dtype=torch_dtype(dtype), local_files_only=Path(where).is_dir())
+        return auto.from_pretrained(
+            where, dtype=torch_dtype(dtype), local_files_only=is_folder, use_safetensors=True, **_NO_CODE
+        )
     except Exception as error:
-        if Path(where).is_dir():
+        if _ASKS_FOR_CODE in str(error):
+            msg = f"{where}: {_OWN_CODE}"
+        elif is_folder:
             msg = f"{where}: expected a model folder with config.json and safetensors weights ({brief(error)}); copy the whole folder again"
         else:
-            msg = f"{where}: could not be loaded from the hub ({brief(error)}); check the name and the network, pass a local folder, or use a model of `confroute models`, which needs no hub"
+            msg = f"{where}: could not be loaded from the hub ({brief(error)}); check the name and the network, pass a local folder, or use a model of `confroute models`, which needs no hub; only safetensors weights are read"
         raise ModelError(msg) from error
+
+
+def _check_weights(folder: Path) -> None:
+    """Refuse weights that are pickles: reading one runs whatever its author wrote into it."""
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+    listed = [shard for index in folder.glob("*.safetensors.index.json") for shard in _shards(index)]
+    others = [shard for shard in listed if not shard.endswith(".safetensors")]
+    if others or (pickles and not any(folder.glob("*.safetensors"))):
+        msg = (
+            f"{folder}: its weights are in {(others or pickles)[0]}, which can run code when it is read: expected safetensors; take a "
+            "release of the model that has them, or convert it where it may do no harm (load it with transformers, then "
+            "save_pretrained)"
+        )
+        raise ModelError(msg)
+
+
+def _shards(index: Path) -> set[str]:
+    """The files that an index of weights names."""
+    with refusing(ModelError, str(index)):
+        content = fields(json_file(index, ModelError), "the index")
+        listed = fields(content.get("weight_map"), "weight_map")
+        return {text(name, f"weight_map.{weight}") for weight, name in listed.items()}
 
 
 def load_tokenizer(where: str) -> Any:
@@ -132,8 +178,11 @@ def load_tokenizer(where: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(where, local_files_only=Path(where).is_dir())
+        return AutoTokenizer.from_pretrained(where, local_files_only=Path(where).is_dir(), **_NO_CODE)
     except Exception as error:
+        if _ASKS_FOR_CODE in str(error):
+            msg = f"{where}: {_OWN_CODE}"
+            raise ModelError(msg) from error
         msg = f"{where}: the weights are there but no tokenizer could be loaded ({brief(error)}); put the model's tokenizer.json and tokenizer_config.json beside them"
         raise ModelError(msg) from error
 
@@ -267,7 +316,7 @@ def _dequantise(path: Path, dtype: str) -> tuple[Any, Any]:
     # Neither is annotated.
     causal: Any = AutoModelForCausalLM
     read_gguf: Any = modeling_gguf_pytorch_utils.load_gguf_checkpoint
-    where: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
+    where: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True, **_NO_CODE}
     try:
         with _no_bar():
             config = AutoConfig.from_pretrained(str(path.parent), **where)
@@ -314,8 +363,9 @@ def _check_complete(network: Any, tensors: dict[str, Any], path: Path) -> None:
 
 def _is_current(folder: Path, path: Path) -> bool:
     try:
-        return bool(json.loads((folder / STAMP).read_text(encoding="utf-8")) == _stamp(path))
-    except (OSError, ValueError):
+        return json_file(folder / STAMP, ModelError) == _stamp(path)
+    except ModelError:
+        # There is no copy yet, or one that was not finished.
         return False
 
 

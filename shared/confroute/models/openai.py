@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
+from confroute.display import Address
 from confroute.error_notes import note_usage
 from confroute.errors import MissingExtraError, ModelError
 from confroute.models.breaker import status_of
@@ -64,6 +65,10 @@ class OpenAIModel:
     temperature: float | None = 0.0
     max_tokens: int | None = MAX_TOKENS
     context_window: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.base_url is not None:
+            object.__setattr__(self, "base_url", Address(self.base_url))
 
     @property
     def name(self) -> str:

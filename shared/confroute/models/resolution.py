@@ -16,6 +16,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from confroute.display import Address
 from confroute.errors import MissingExtraError, PolicyError
 from confroute.models.local import LocalModel, LocalTextModel
 from confroute.models.openai import OLLAMA_URL, OpenAIModel
@@ -61,7 +62,7 @@ def resolve(
     if isinstance(model, str):
         return _named(model, base_url, dtype, max_tokens)
     if base_url is not None:
-        msg = f"base_url={base_url!r} is for a model's name: set the URL on the {type(model).__name__} itself"
+        msg = f"base_url={Address(base_url)!r} is for a model's name: set the URL on the {type(model).__name__} itself"
         raise PolicyError(msg)
     for base in type(model).__mro__:
         adapter = _ADAPTERS.get(base.__module__.partition(".")[0])
@@ -167,9 +168,7 @@ def imported(spec: str) -> object:
         No such module or object.
     """
     module, _, name = spec.partition(":")
-    # An installed script has its own folder there in its place; it stays, for what the module imports later.
-    if "" not in sys.path and (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
+    _find_here()
     try:
         target: object = importlib.import_module(module)
         for part in name.split("."):
@@ -178,3 +177,25 @@ def imported(spec: str) -> object:
         msg = f"model {spec!r} cannot be imported: {error}; expected {NAMES}{_of_langchain()}"
         raise PolicyError(msg) from error
     return target
+
+
+def import_module_here(name: str) -> None:
+    """Import a module for what it registers; one of the current folder is found as well.
+
+    Raises
+    ------
+    PolicyError
+        No such module, or one that cannot be imported.
+    """
+    _find_here()
+    try:
+        importlib.import_module(name)
+    except (ImportError, ValueError) as error:
+        msg = f"module {name!r} cannot be imported: {error}; expected a name such as my_signals or my_package.signals"
+        raise PolicyError(msg) from error
+
+
+def _find_here() -> None:
+    # An installed script has its own folder there in its place; it stays, for what the module imports later.
+    if "" not in sys.path and (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)

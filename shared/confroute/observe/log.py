@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import TracebackType
 
-from confroute.decision import Decision
+from confroute.decision import Decision, read_decision
 from confroute.errors import LogError
 from confroute.observe.trace import subscribe
+from confroute.reading import end_whole, fields, json_lines, refused, refusing, text
+from confroute.types import JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,9 @@ class _Lines(RotatingFileHandler):
         raise  # noqa: PLE0704  called by logging inside its except block
 
 
+_log = logging.getLogger("confroute")
+
+
 class DecisionLog:
     """Write every decision of this process to a file, until `close`.
 
@@ -48,6 +53,11 @@ class DecisionLog:
         The file is renamed to `path`.1 (and that to .2, ...) before it would grow beyond this. 0: never.
     backups : int
         How many renamed files are kept.
+
+    Raises
+    ------
+    LogError
+        There is another kind of file at `path`; it is left as it is.
 
     Notes
     -----
@@ -66,6 +76,7 @@ class DecisionLog:
     """
 
     def __init__(self, path: str | Path, *, max_bytes: int = 10_000_000, backups: int = 5) -> None:
+        _check(Path(path))
         self._lines = _Lines(path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8")
         self._stop = subscribe(self._write)
 
@@ -92,13 +103,36 @@ class DecisionLog:
         self.close()
 
 
-def read_log(path: str | Path) -> Iterator[Entry]:
+# How every line of a log begins.
+_START = b'{"at"'
+
+
+def _check(path: Path) -> None:
+    """See that what is to be appended to is a log, and end it with a whole line."""
+    # Not a device, such as the standard output.
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        first = file.read(len(_START))
+    if not _START.startswith(first):
+        msg = f"{path} begins with {first!r}: expected a file that DecisionLog wrote, or a new one"
+        raise LogError(msg)
+    end_whole(path, _START, LogError)
+
+
+def _warn(where: str) -> None:
+    _log.warning("%s is cut off in the middle, as by the end of a process or a full disk: skipped", where)
+
+
+def read_log(path: str | Path, *, torn: Callable[[str], None] = _warn) -> Iterator[Entry]:
     """Read a log and its renamed files, oldest entries first.
 
     Parameters
     ----------
     path : str or Path
         The newest file, as given to `DecisionLog`.
+    torn : callable
+        Called with file and line of each last line that is cut off in the middle, which is skipped; by default, a warning.
 
     Raises
     ------
@@ -114,16 +148,24 @@ def read_log(path: str | Path) -> Iterator[Entry]:
         key=lambda p: -int(p.suffix[1:]),
     )
     for file in (*older, newest):
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield _entry(line, f"{file}, line {number}")
+        cut: list[int] = []
+        for at, data in json_lines(file, LogError, torn=cut.append, start=_START):
+            with refusing(LogError, f"{file}, line {at}: not a decision"):
+                entry = _entry(data)
+            yield entry
+        for at in cut:
+            torn(f"{file}, line {at}")
 
 
-def _entry(line: str, where: str) -> Entry:
+def _entry(data: JSON) -> Entry:
+    given = fields(data, "the line")
+    made = text(given.get("at"), "at")
     try:
-        data = json.loads(line)
-        return Entry(at=datetime.fromisoformat(data["at"]), decision=Decision.from_dict(data))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        msg = f"{where}: not a decision ({type(error).__name__}: {error})"
-        raise LogError(msg) from error
+        at = datetime.fromisoformat(made)
+        # Near the ends of the calendar there is no such time elsewhere.
+        at.astimezone(timezone.utc)
+    except (ValueError, OverflowError) as error:
+        raise refused("at", made, "a date and time as ISO 8601 writes them") from error
+    if at.tzinfo is None:
+        raise refused("at", made, "a date and time with its offset from UTC")
+    return Entry(at=at, decision=read_decision(given))

@@ -87,8 +87,8 @@ def in_this_order(run_ids: Sequence[UUID]) -> Iterator[None]:
 Sink: TypeAlias = Callable[[Decision], object]
 _traces: ContextVar[tuple[Trace, ...]] = ContextVar("confroute_traces", default=())
 # Where the decisions of a call go that one of a router's models makes: it is a router itself, or holds one.
-# With the number of `record()` that stand around that call; those inside it collect too.
-_inner: ContextVar[tuple[list[Decision], int] | None] = ContextVar("confroute_inner", default=None)
+# With the number of `record()` that stand around that call, as those inside it collect too, and whether that call is private.
+_inner: ContextVar[tuple[list[Decision], int, bool] | None] = ContextVar("confroute_inner", default=None)
 _sinks: tuple[Sink, ...] = ()
 _lock = threading.Lock()
 
@@ -161,9 +161,9 @@ def subscribe(sink: Sink) -> Callable[[], None]:
 
 
 @contextmanager
-def nested_in(decisions: list[Decision]) -> Iterator[None]:
-    """Collect the decisions of calls that are part of another call."""
-    token = _inner.set((decisions, len(_traces.get())))
+def nested_in(decisions: list[Decision], *, private: bool = False) -> Iterator[None]:
+    """Collect the decisions of calls that are part of another call; whether that call is private holds for them too."""
+    token = _inner.set((decisions, len(_traces.get()), private))
     try:
         yield
     finally:
@@ -175,9 +175,15 @@ def is_nested() -> bool:
     return _inner.get() is not None
 
 
+def is_nested_in_private() -> bool:
+    """Whether this is part of a private call of another router, whose text may go no further than the first tier of this one."""
+    inner = _inner.get()
+    return inner is not None and inner[2]
+
+
 def publish(decision: Decision, call: CallId | None = None) -> None:
     """Hand `decision` to every enclosing `record()` and every subscriber, or to the call that it is part of."""
-    inner, around = _inner.get() or (None, 0)
+    inner, around, _ = _inner.get() or (None, 0, False)
     place = next(_count) if call is None else call.place
     for trace in _traces.get()[around:]:
         trace.put(decision, place)

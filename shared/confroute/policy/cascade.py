@@ -8,7 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from confroute.asks import Ask, AskGenerator, Draft, Evidence, Final, Report, Tentative, WatchResult
+from confroute.asks import (
+    Ask,
+    AskGenerator,
+    Consult,
+    Draft,
+    Evidence,
+    Final,
+    Report,
+    Tentative,
+    WatchResult,
+)
 from confroute.decision import UNCALIBRATED, Decision, Measurement, Routed, Stage, Step
 from confroute.display import Displayable
 from confroute.errors import (
@@ -26,7 +36,7 @@ from confroute.flow import intercept
 from confroute.policy.files import load_policy, save_policy
 from confroute.policy.gate import Gate, check_threshold
 from confroute.policy.prefix import Prefix
-from confroute.policy.rules import Rule, Ruling
+from confroute.policy.rules import KeepPrivate, Rule, Ruling
 from confroute.policy.steps import failed_step, step_of, steps_of
 from confroute.policy.threshold import Threshold
 from confroute.policy.verdict import (
@@ -63,6 +73,7 @@ class CascadeRun:
     policy: Cascade
     request: Request
     gates: tuple[Gate, ...]
+    ruling: Ruling | None = None
     steps: list[Step] = field(default_factory=list)
     signals: dict[str, Measurement] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -81,7 +92,8 @@ class CascadeRun:
 
     def follow(self, ruling: Ruling) -> AskGenerator[Routed]:
         """Answer on the tier that a rule or the caller named, and on no other."""
-        stage: Stage = "forced" if ruling.rule == "forced" else "rule"
+        self.ruling = ruling
+        stage: Stage = "rule" if self.rule else "forced"
         try:
             answer = yield from self.ask(Final(tier=ruling.tier, private=ruling.private), "final")
         except StreamInterruptedError:
@@ -91,9 +103,8 @@ class CascadeRun:
                 msg = f"{ruling.tier} failed and the text is private, so no other tier was asked: {error}"
                 raise also_as(TierError(msg), error) from error
             raise
-        rule = None if stage == "forced" else ruling.rule
         verdict = Verdict(keep=True, stage=stage, reason=ruling.reason)
-        return self.routed(answer, ruling.tier, verdict, rule=rule, private=ruling.private)
+        return self.routed(answer, ruling.tier, verdict, rule=self.rule, private=ruling.private)
 
     def try_tier(self, name: str) -> AskGenerator[Routed | None]:
         """Draft on one tier and judge the draft; None if the next tier has to answer."""
@@ -282,7 +293,14 @@ class CascadeRun:
             skipped=dict(self.skipped),
             grey=dict(self.grey),
             steps=tuple(self.steps),
+            rule=self.rule,
+            private=self.ruling is not None and self.ruling.private,
         )
+
+    @property
+    def rule(self) -> str | None:
+        """The name of the rule that decided, if one did: a caller who forces a route is none."""
+        return None if self.ruling is None or self.ruling.rule == "forced" else self.ruling.rule
 
     def routed(
         self,
@@ -369,7 +387,8 @@ class Cascade(Displayable):
     Raises
     ------
     PolicyError
-        Fewer than two tiers, a name twice, no gate, or an unknown value of `returns` or one of the `on_` choices.
+        Fewer than two tiers, a name twice, no gate, an unknown value of `returns` or one of the `on_` choices, or a private rule for a later
+        tier that is not declared local.
 
     Notes
     -----
@@ -404,6 +423,9 @@ class Cascade(Displayable):
         if not isinstance(self.rules, tuple) or not all(callable(rule) for rule in self.rules):
             msg = f"rules are {self.rules!r}: expected a tuple of rules such as KeepPrivate(...), with a comma for a single one"
             raise PolicyError(msg)
+        for rule in self.rules:
+            if isinstance(rule, KeepPrivate):
+                rule.check_tier(self.tiers)
         names = [gate.signal.name for gate in self.gates]
         if not names or len(set(names)) < len(names):
             msg = f"gates measure {names}: expected at least one signal, each once"
@@ -469,7 +491,7 @@ class Cascade(Displayable):
         ----------
         request : Request
         rulings : sequence of Ruling, optional
-            What the method `rulings` returned, from a caller that asked the rules already: a detector may cost more than the draft.
+            What `ask_rules` returned, to a caller that asked the rules already: a detector may cost more than the draft.
 
         Raises
         ------
@@ -482,7 +504,9 @@ class Cascade(Displayable):
             msg = "the conversation is empty: expected at least one message with content"
             raise RequestError(msg)
         run = CascadeRun(policy=self, request=request, gates=self._gates(request))
-        ruling = self._ruling(request, self.rulings(request) if rulings is None else rulings)
+        if rulings is None:
+            rulings = (yield from self.ask_rules(request)) if self.rules else ()
+        ruling = self._ruling(request, rulings)
         try:
             if ruling is not None:
                 return (yield from run.follow(ruling))
@@ -495,9 +519,22 @@ class Cascade(Displayable):
             yield Report(decision=run.failed(error))
             raise
 
-    def rulings(self, request: Request) -> list[Ruling]:
-        """The rulings of those rules that apply, in order; each rule is asked once."""
-        return [ruling for rule in self.rules if (ruling := rule(request)) is not None]
+    def ask_rules(self, request: Request) -> AskGenerator[list[Ruling]]:
+        """The rulings of those rules that apply, in order; each rule is asked once, and where one `waits`, beside the event loop."""
+
+        def work() -> list[Ruling]:
+            return [ruling for rule in self.rules if (ruling := rule(request)) is not None]
+
+        try:
+            if not any(getattr(rule, "waits", False) for rule in self.rules):
+                return work()
+            rulings: list[Ruling] = (yield Consult(work=work, waits=True, ends=True)).value
+        except Exception as error:
+            # What could not be checked counts as private.
+            failed = CascadeRun(policy=self, request=request, gates=()).failed(error)
+            yield Report(decision=replace(failed, private=True))
+            raise
+        return rulings
 
     def _ruling(self, request: Request, rulings: Sequence[Ruling]) -> Ruling | None:
         for ruling in rulings:

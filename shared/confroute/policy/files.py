@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from confroute.errors import PolicyError
-from confroute.registry import from_plain, register, to_plain
+from confroute.errors import FormatError, PolicyError
+from confroute.reading import file_text, is_version, line_of, read_json
+from confroute.registry import PlainError, from_plain, register, to_plain
 
 if TYPE_CHECKING:
     from confroute.flow import Policy
@@ -73,14 +74,11 @@ def load_policy(path: str | Path, *, encoder: object = None) -> Policy:
     """
     path = Path(path)
     try:
-        # Bytes that are not text become an error of the reader's: "not JSON".
-        policy = _policy_in(path.read_text(encoding="utf-8", errors="replace"), path, encoder)
-    except OSError as error:
-        msg = f"{path} cannot be read: {error}; expected a policy file: {_WRITTEN_BY}"
-        raise PolicyError(msg) from error
+        text = file_text(path, PolicyError)
     except PolicyError as error:
-        msg = f"{path}: {error}"
+        msg = f"{error}; expected a policy file: {_WRITTEN_BY}"
         raise PolicyError(msg) from error
+    policy = _policy_in(text, path, encoder)
     if not hasattr(policy, "flow"):
         msg = f"{path} holds a {type(policy).__name__}: expected a policy"
         raise PolicyError(msg)
@@ -127,19 +125,27 @@ def _text(plain: object) -> str:
     return json.dumps({"format": FORMAT, "version": VERSION, "policy": plain}, indent=2) + "\n"
 
 
-def _policy_in(text: str, beside: Path | None, encoder: object) -> Any:
+def _policy_in(text: str | bytes, beside: Path | None, encoder: object) -> Any:
+    where = "" if beside is None else f"{beside}, "
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        msg = f"this is not a policy file: not JSON ({error}); {_WRITTEN_BY}"
+        data = read_json(text)
+    except FormatError as error:
+        msg = f"{where}line {error.line}: this is not a policy file: {error}; {_WRITTEN_BY}"
         raise PolicyError(msg) from error
+    where = "" if beside is None else f"{beside}: "
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        msg = f'this is not a policy file: expected an object with "format": "{FORMAT}"; {_WRITTEN_BY}'
+        msg = f'{where}this is not a policy file: expected an object with "format": "{FORMAT}"; {_WRITTEN_BY}'
         raise PolicyError(msg)
-    if data.get("version") != VERSION:
+    if not is_version(data.get("version"), VERSION):
         msg = (
-            f"this policy file has version {data.get('version')!r}, this confroute reads version {VERSION}: "
+            f"{where}this policy file has version {data.get('version')!r}, this confroute reads version {VERSION}: "
             "update confroute, or fit and save the policy again"
         )
         raise PolicyError(msg)
-    return from_plain(data.get("policy"), beside=beside, encoder=encoder)
+    try:
+        return from_plain(data.get("policy"), beside=beside, place=("policy",), encoder=encoder)
+    except PlainError as error:
+        read = text.decode() if isinstance(text, bytes) else text
+        where = "" if beside is None else f"{beside}, line {line_of(read, error.place)}: "
+        msg = f"{where}{error}"
+        raise PolicyError(msg) from error

@@ -54,8 +54,11 @@ class Gate:
 
     def __post_init__(self) -> None:
         if isinstance(self.signal, type) or not isinstance(self.signal, Signal):
+            lacking = [name for name in ("name", "range", "measure") if not hasattr(self.signal, name)]
+            lacks = f", which lacks {' and '.join(lacking)}" if lacking else ""
             msg = (
-                f"signal is {self.signal!r}: expected an object with a measure method, such as TokenLogprob()"
+                f"signal is {self.signal!r}{lacks}: expected an object with a name, a range and a measure method, such as "
+                "TokenLogprob()"
             )
             raise PolicyError(msg)
         if not isinstance(self.threshold, Threshold):

@@ -153,7 +153,7 @@ class HeadFirst(Displayable):
             raise PolicyError(msg)
         found = encoder or _encoder_again(about)
         plain = {
-            name: from_plain(value, beside=beside)
+            name: from_plain(value, beside=beside, place=(name,))
             for name, value in given.items()
             if name not in _WRITTEN_APART
         }
@@ -164,7 +164,7 @@ class HeadFirst(Displayable):
         """Route one request; see `confroute.flow.Policy`."""
         if request.route is not None or not request.asked.strip():
             return (yield from self.cascade.flow(request))
-        rulings = self.cascade.rulings(request)
+        rulings = yield from self.cascade.ask_rules(request)
         if rulings or self._stays(request):
             return (yield from self.cascade.flow(request, rulings=rulings))
         try:

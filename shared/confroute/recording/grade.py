@@ -13,7 +13,8 @@ from confroute.signals.answers import (
     options_in,
     quantity_in,
 )
-from confroute.signals.numbers import Quantity, quantities, units_of, written
+from confroute.signals.numbers import Quantity, asking_sentence, quantities, units_of, written
+from confroute.signals.units import PERCENT, Unit, asked
 from confroute.types import JSON
 
 _LETTER = re.compile(r"[A-J]")
@@ -119,11 +120,20 @@ def _same_number(said: str, question: str, reference: JSON) -> bool:
         return False
     if found.form(units) == wanted.form(units):
         return True
-    # Where the question sets no unit, a bare reference leaves it open: "5 km" is 5.
-    open_unit = (
-        found.unit is not None and wanted.unit is None and found.unit.dimension not in {*units, "percent"}
-    )
+    open_unit = wanted.unit is None and found.unit is not None and _leaves_open(question, found.unit)
     return open_unit and found.value is not None and found.value == wanted.value
+
+
+def _leaves_open(question: str, unit: Unit) -> bool:
+    """Whether a bare reference may be in this unit, since the question does not ask for another: "5 km" is 5.
+
+    Of a question that tells of seconds alone and asks "how long", the reference may be minutes, too.
+    """
+    dimension = unit.dimension
+    if dimension == PERCENT or dimension in {one.dimension for one in asked(asking_sentence(question))}:
+        return False
+    told = units_of(question).get(dimension)
+    return told is None or unit.factor > told.factor
 
 
 def _stands_in(text: str, name: str, names: list[str]) -> bool:

@@ -16,128 +16,44 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 import os
 import tempfile
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, NoReturn, TypeAlias, cast, get_args
+from typing import IO, cast, get_args
 
-from confroute.errors import ConfrouteError
+from confroute.errors import ConfrouteError, FormatError
+from confroute.reading import (
+    Fields,
+    fields,
+    items,
+    json_lines,
+    number,
+    optional_fields,
+    optional_number,
+    optional_numbers,
+    optional_text,
+    optional_texts,
+    refused,
+    refusing,
+    text,
+    unknown,
+)
 from confroute.signals.numbers import written
 from confroute.types import JSON, Alternatives, Context, Finish, Generation, Usage
-
-Fields: TypeAlias = "dict[str, JSON]"
 
 
 class RecordError(ConfrouteError, ValueError):
     """A recorded run cannot be read or written; the message names file, line and field."""
 
 
-def refused(where: str, value: object, expected: str) -> RecordError:
-    """Make the error for a value that does not fit the format."""
-    shown = repr(value)
-    return RecordError(f"{where} is {shown if len(shown) <= 60 else shown[:57] + '...'}: expected {expected}")
-
-
-def fields(value: JSON, where: str) -> Fields:
-    """A JSON object, or an error.
-
-    Raises
-    ------
-    RecordError
-        Anything else.
-    """
-    if not isinstance(value, dict):
-        raise refused(where, value, "an object")
-    return value
-
-
-def optional_fields(value: JSON, where: str) -> Fields | None:
-    """A JSON object or None."""
-    return None if value is None else fields(value, where)
-
-
-def text(value: JSON, where: str) -> str:
-    """A string, or an error.
-
-    Raises
-    ------
-    RecordError
-        Anything else.
-    """
-    if not isinstance(value, str):
-        raise refused(where, value, "a string")
-    return value
-
-
-def optional_text(value: JSON, where: str) -> str | None:
-    """A string or None."""
-    return None if value is None else text(value, where)
-
-
-def number(value: JSON, where: str, *, low: float = -math.inf, high: float = math.inf) -> float:
-    """A finite number in [low, high], as it was written: an integer stays one.
-
-    Raises
-    ------
-    RecordError
-        Anything else. True and False are not numbers here.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise refused(where, value, "a finite number")
-    if not low <= value <= high:
-        raise refused(where, value, f"a number in [{low:g}, {high:g}]")
-    return value
-
-
-def optional_number(
-    value: JSON, where: str, *, low: float = -math.inf, high: float = math.inf
-) -> float | None:
-    """A finite number in [low, high], or None."""
-    return None if value is None else number(value, where, low=low, high=high)
-
-
-def items(value: JSON, where: str) -> list[JSON]:
-    """A list, or an error; None counts as an empty list.
-
-    Raises
-    ------
-    RecordError
-        Anything else.
-    """
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise refused(where, value, "a list")
-    return value
-
-
-def optional_numbers(value: JSON, where: str) -> tuple[float, ...] | None:
-    """A list of finite numbers, or None."""
-    if value is None:
-        return None
-    return tuple(number(item, f"{where}[{at}]") for at, item in enumerate(items(value, where)))
-
-
-def optional_texts(value: JSON, where: str) -> tuple[str, ...] | None:
-    """A list of strings, or None."""
-    if value is None:
-        return None
-    return tuple(text(item, f"{where}[{at}]") for at, item in enumerate(items(value, where)))
-
-
-def unknown(data: Mapping[str, JSON], known: Sequence[str]) -> Fields:
-    """The fields that the format does not name, which are kept."""
-    return {key: value for key, value in data.items() if key not in known}
-
-
 TOP_LOGPROBS = "top_logprobs"
 KIND = "answer_kind"
 """The field of a row that says by which kind its answers were read."""
+# No float tells more tokens apart.
+_MAX_TOKENS = 2**53
 _FINISHES: Mapping[str, Finish] = {name: name for name in get_args(Finish)}
 
 
@@ -154,6 +70,7 @@ def _finish(extra: Mapping[str, JSON]) -> Finish:
     return _FINISHES.get(str(extra.get("finish")), "unknown")
 
 
+@refusing(RecordError)
 def alternatives_of(recorded: JSON, where: str = TOP_LOGPROBS) -> tuple[Alternatives, ...] | None:
     """Read the likeliest tokens at each position from a row's extra fields; None if it has none.
 
@@ -167,10 +84,17 @@ def alternatives_of(recorded: JSON, where: str = TOP_LOGPROBS) -> tuple[Alternat
     >>> alternatives_of([[["A", -0.1], ["B", -2.5]]])
     ((('A', -0.1), ('B', -2.5)),)
     """
+    return _alternatives(recorded, where)
+
+
+def _alternatives(recorded: JSON, where: str) -> tuple[Alternatives, ...] | None:
     if recorded is None:
         return None
     return tuple(
-        tuple(_alternative(one, f"{where}[{at}]") for one in items(top, f"{where}[{at}]"))
+        tuple(
+            _alternative(one, f"{where}[{at}][{rank}]")
+            for rank, one in enumerate(items(top, f"{where}[{at}]"))
+        )
         for at, top in enumerate(items(recorded, where))
     )
 
@@ -315,11 +239,14 @@ class Side:
         }
 
 
-def billed(counted: Mapping[str, JSON] | None) -> Usage | None:
+def billed(counted: Mapping[str, JSON] | None, where: str = "usage") -> Usage | None:
     """Convert recorded usage to tokens; None if the generated tokens were not counted."""
     if counted is None:
         return None
-    sent, made = (optional_number(counted.get(key), key) for key in ("input_tokens", "output_tokens"))
+    sent, made = (
+        optional_number(counted.get(key), f"{where}.{key}", low=0, high=_MAX_TOKENS)
+        for key in ("input_tokens", "output_tokens")
+    )
     return Usage(input_tokens=int(sent or 0), output_tokens=int(made or 0)) if made is not None else None
 
 
@@ -359,6 +286,7 @@ class Row:
     extra: Mapping[str, JSON] = field(default_factory=dict)
 
     @property
+    @refusing(RecordError)
     def context(self) -> Context | None:
         """What was retrieved for the question, if the prompt came with a context.
 
@@ -367,14 +295,7 @@ class Row:
         RecordError
             Passages that are not texts, or scores that are not one number each.
         """
-        given = optional_fields(self.extra.get("context"), "context")
-        if given is None:
-            return None
-        passages = optional_texts(given.get("passages"), "context.passages") or ()
-        scores = optional_numbers(given.get("scores"), "context.scores")
-        if scores is not None and len(scores) != len(passages):
-            raise refused("context.scores", len(scores), f"{len(passages)} numbers, one of each passage")
-        return Context(passages=passages, scores=scores)
+        return _context(self.extra.get("context"))
 
     @property
     def question(self) -> str:
@@ -417,6 +338,8 @@ __all__ = [
     "write_rows",
 ]
 
+START = b'{"id"'
+"""How every line of a run begins."""
 _SAMPLE = ("text", "logprobs", "answer")
 _SIDE = (
     *("model", "text", "logprobs", "tokens", "answer", "quality", "usage", "latency_s", "cost_usd"),
@@ -426,9 +349,9 @@ _ROW = (
     *("id", "dataset", "prompt", "messages", "reference", "edge", "cloud", "signals"),
     "measured_by",
 )
-_GZIP = b"\x1f\x8b"
 
 
+@refusing(RecordError)
 def row_from_dict(data: JSON) -> Row:
     """Read one row from its JSON form.
 
@@ -443,9 +366,14 @@ def row_from_dict(data: JSON) -> Row:
     >>> row.edge.quality, row.cloud, row.to_dict()["mine"]
     (1.0, None, [1])
     """
+    return _row(data)
+
+
+def _row(data: JSON) -> Row:
     row = fields(data, "the row")
     cloud = optional_fields(row.get("cloud"), "cloud")
     messages = row.get("messages")
+    _context(row.get("context"))
     signals = optional_fields(row.get("signals"), "signals") or {}
     return Row(
         id=_id(row.get("id")),
@@ -481,6 +409,17 @@ def content_of(message: Mapping[str, JSON]) -> str | None:
     return "\n".join(map(str, parts)) if all(isinstance(part, str) for part in parts) else None
 
 
+def _context(value: JSON) -> Context | None:
+    given = optional_fields(value, "context")
+    if given is None:
+        return None
+    passages = optional_texts(given.get("passages"), "context.passages") or ()
+    scores = optional_numbers(given.get("scores"), "context.scores")
+    if scores is not None and len(scores) != len(passages):
+        raise refused("context.scores", len(scores), f"{len(passages)} numbers, one of each passage")
+    return Context(passages=passages, scores=scores)
+
+
 def _messages(value: JSON) -> Iterator[Mapping[str, JSON]]:
     for at, message in enumerate(items(value, "messages")):
         yield fields(message, f"messages[{at}]")
@@ -488,7 +427,8 @@ def _messages(value: JSON) -> Iterator[Mapping[str, JSON]]:
 
 def _side(data: Fields, where: str) -> Side:
     usage = optional_fields(data.get("usage"), f"{where}.usage")
-    billed(usage)
+    billed(usage, f"{where}.usage")
+    _alternatives(data.get(TOP_LOGPROBS), f"{where}.{TOP_LOGPROBS}")
     samples = items(data.get("samples"), f"{where}.samples")
     return Side(
         model=optional_text(data.get("model"), f"{where}.model"),
@@ -498,8 +438,8 @@ def _side(data: Fields, where: str) -> Side:
         answer=data.get("answer"),
         quality=optional_number(data.get("quality"), f"{where}.quality", low=0.0, high=1.0),
         usage=usage,
-        latency_s=optional_number(data.get("latency_s"), f"{where}.latency_s"),
-        cost_usd=optional_number(data.get("cost_usd"), f"{where}.cost_usd"),
+        latency_s=optional_number(data.get("latency_s"), f"{where}.latency_s", low=0),
+        cost_usd=optional_number(data.get("cost_usd"), f"{where}.cost_usd", low=0),
         samples=tuple(_sample(sample, f"{where}.samples[{at}]") for at, sample in enumerate(samples)),
         error=optional_text(data.get("error"), f"{where}.error"),
         extra=unknown(data, _SIDE),
@@ -508,6 +448,7 @@ def _side(data: Fields, where: str) -> Side:
 
 def _sample(value: JSON, where: str) -> RecordedSample:
     data = fields(value, where)
+    _alternatives(data.get(TOP_LOGPROBS), f"{where}.{TOP_LOGPROBS}")
     return RecordedSample(
         text=text(data.get("text"), f"{where}.text"),
         logprobs=optional_numbers(data.get("logprobs"), f"{where}.logprobs"),
@@ -516,21 +457,9 @@ def _sample(value: JSON, where: str) -> RecordedSample:
     )
 
 
-def _finite(number: str) -> float:
-    """A JSON number that a float can hold."""
-    value = float(number)
-    if math.isinf(value):
-        msg = f"{number} is larger than any number that can be recorded: expected one below 1.8e308"
-        raise RecordError(msg)
-    return value
-
-
-def _no_number(constant: str) -> NoReturn:
-    msg = f"{constant} is not a JSON number: expected a finite number or null"
-    raise RecordError(msg)
-
-
-def read_rows(path: str | os.PathLike[str], *, recorded: bool = True) -> Iterator[Row]:
+def read_rows(
+    path: str | os.PathLike[str], *, recorded: bool = True, torn: Callable[[int], None] | None = None
+) -> Iterator[Row]:
     """Read a recorded run row by row, without holding all of it in memory.
 
     Parameters
@@ -539,6 +468,8 @@ def read_rows(path: str | os.PathLike[str], *, recorded: bool = True) -> Iterato
         JSON lines in UTF-8, plain or gzip, told apart by content, not by name. Empty lines are skipped.
     recorded : bool
         False also accepts rows without "edge": prompts that are still to be answered.
+    torn : callable, optional
+        Called with the number of a last line that a crash left incomplete, which is skipped; by default it is an error.
 
     Yields
     ------
@@ -558,39 +489,21 @@ def read_rows(path: str | os.PathLike[str], *, recorded: bool = True) -> Iterato
     >>> [row.id for row in read_rows(path)]
     ['a']
     """
-    at = 0
+    return (row for _, row in numbered_rows(path, recorded=recorded, torn=torn))
+
+
+def numbered_rows(
+    path: str | os.PathLike[str], *, recorded: bool = True, torn: Callable[[int], None] | None = None
+) -> Iterator[tuple[int, Row]]:
+    """As `read_rows`, each row with the number of its line, from 1."""
     line_of: dict[str, int] = {}
-    try:
-        with _opened(Path(path)) as lines:
-            for line in lines:
-                at += 1
-                if line.strip():
-                    data = json.loads(line, parse_constant=_no_number, parse_float=_finite)
-                    row = row_from_dict(
-                        data if recorded or not isinstance(data, dict) else {"edge": {}, **data}
-                    )
-                    if (first := line_of.setdefault(row.id, at)) != at:
-                        msg = f"the id {row.id!r} is in line {first} already: expected one row per id"
-                        raise RecordError(msg)
-                    yield row
-    except RecordError as error:
-        msg = f"{path}, line {at}: {error}"
-        raise RecordError(msg) from error
-    except ValueError as error:
-        msg = f"{path}, line {at}: {error}; expected one JSON object in UTF-8"
-        raise RecordError(msg) from error
-    except FileNotFoundError as error:
-        msg = f"{path}: no such file"
-        raise RecordError(msg) from error
-    except (OSError, EOFError, zlib.error) as error:
-        msg = f"{path}, after line {at}: {error}; expected a readable file of JSON lines, plain or gzip"
-        raise RecordError(msg) from error
-
-
-def _opened(path: Path) -> IO[bytes]:
-    with path.open("rb") as file:
-        packed = file.read(len(_GZIP)) == _GZIP
-    return cast("IO[bytes]", gzip.open(path, "rb")) if packed else path.open("rb")
+    for at, data in json_lines(path, RecordError, torn=torn, start=START):
+        with refusing(RecordError, f"{path}, line {at}"):
+            row = _row(data if recorded or not isinstance(data, dict) else {"edge": {}, **data})
+            if (first := line_of.setdefault(row.id, at)) != at:
+                msg = f"the id {row.id!r} is in line {first} already: expected one row per id"
+                raise FormatError(msg)
+        yield at, row
 
 
 def _line(row: Row) -> bytes:
@@ -643,19 +556,44 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[Row]) -> int:
         A row holds a value that JSON cannot hold, such as an infinity; `path` stays as it was.
     """
     path, count = Path(path), 0
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with _replacing(path) as file, _packing(file, packed=path.suffix == ".gz") as out:
+        for row in rows:
+            out.write(_line(row))
+            count += 1
+    return count
+
+
+def replace_row(path: str | os.PathLike[str], at: int, row: Row) -> None:
+    """Put a row in the place of line `at` of a run, counted from 1; all other lines stay, byte by byte.
+
+    Raises
+    ------
+    RecordError
+        The row holds a value that JSON cannot hold; the file stays as it was.
+    """
+    line = _line(row)
+    with Path(path).open("rb") as lines, _replacing(Path(path)) as out:
+        for number, before in enumerate(lines, start=1):
+            out.write(line if number == at else before)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that takes the place of `path` once it is whole and on the disk."""
+    # Through a link the file that it names is replaced, not the link.
+    real = Path(os.path.realpath(path))
+    handle, name = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}.")
     unfinished = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file, _packing(file, packed=path.suffix == ".gz") as out:
-            for row in rows:
-                out.write(_line(row))
-                count += 1
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         # Only its owner may read a temporary file; a run keeps the mode that its file had.
-        unfinished.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
-        unfinished.replace(path)
+        unfinished.chmod(real.stat().st_mode & 0o777 if real.exists() else 0o644)
+        unfinished.replace(real)
     finally:
         unfinished.unlink(missing_ok=True)
-    return count
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Literal, TypeAlias, get_args
 
 from confroute.signals.numbers import (
@@ -52,6 +53,16 @@ _MARK = re.compile(
 _FILLER = re.compile(
     r"(?:[\s*_$€£¥₹:({\\]|\\text|US|\b(?:approximately|about|roughly|around|nearly|therefore|thus|hence|then|exactly|just|only|simply|indeed|now|equal to"
     r"|between|from|Rs\.?|[A-Z]{3}(?=\s?\d))(?!\w)|[a-zA-Z]\s*=)*",
+)
+
+_ITEM = re.compile(r"^[^\S\n]*(\d{1,2})[.)]\s+(?=[^\W\d]|[*_\[\"'(])", re.MULTILINE)
+_CANNOT = r"(?:cannot|can not|can['\u2019]?t|could not|couldn['\u2019]?t|(?:am |are |['\u2019]m |['\u2019]re )(?:unable|not able) to)"
+_REFUSES = re.compile(
+    rf"\b(?:I|we)\s?{_CANNOT}\s+(?:\w+\s+)?(?:answer|say|tell|determine|know|provide|give|calculate|compute|solve)\b"
+    r"|\bI\s+(?:do not|don['\u2019]?t)\s+know\b"
+    r"|\b(?:not possible|impossible) to\s+(?:\w+\s+)?(?:answer|say|tell|determine|know|calculate|compute|solve)\b"
+    r"|\b(?:cannot|can['\u2019]?t) be\s+(?:answered|determined|known|calculated|computed|solved)\b",
+    re.IGNORECASE,
 )
 
 _DATES_NAMED = re.compile(r"\b(MM|DD)\s*[/-]\s*(?:DD|MM)\s*[/-]\s*YYYY\b", re.IGNORECASE)
@@ -95,20 +106,37 @@ _ALSO = re.compile(
 )
 
 _ARITHMETIC = r"[\d(][\d.,]*(?:\s*[-+*/x×÷^]\s*[\d(][\d.,)]*)+"
+# What may follow a noun that is not a part of another: "the rate at which", not "the rate fallacy".
+_NO_NOUN = (
+    r"(?:of|in|for|per|on|at|between|among|over|that|which|is|was|are|were|be|will|would|can|could|did|does|do|has|have|had"
+    r"|should|must|he|she|it|they|we|you|the|an?|to|from|by|if|and|or|after|before|when|while|with|without|there|this|each"
+    r"|every|his|her|its|their|now|today|\w+ed|\w+ing)\b"
+)
+# These nouns are asked for as numbers only where there are numbers to reckon with: not "the value of friendship".
+_NEEDS_NUMBERS = ("difference", "product", "value", "measure", "share", "balance", "grade", "charge", "score")
+_RECKONS = re.compile(
+    r"\d|[$\\]|\b(?:two|three|four|five|six|seven|eight|nine|ten|dozen|half|twice|double|triple)\b",
+    re.IGNORECASE,
+)
+_TO_WRITE = re.compile(
+    r"\W*(?:please\s+|can you\s+|could you\s+)?(?:write|implement|create|design|develop|generate|compose|draft)\s+(?:me\s+)?an?\b",
+    re.IGNORECASE,
+)
 _ASKS_NUMBER = re.compile(
     r"\bhow (?:many|much|old|far|long|tall|big|fast|heavy|deep|wide|high|often)\b|\b(?:calculate|compute|evaluate)\b"
     r"|\bwie ?(?:viele?|lange?|weit|alt|hoch|groß)\b|\bcombien\b|\bcu[aá]nt[oa]s?\b|\bquant[oiae]\b|\bсколько\b|多少|几个"
     r"|\b(?:what(?:['\u2019]s| is| was| are| were| will| would| does| did| do)?|find|determine)\b(?: [\w'\u2019]+){0,4}? "
-    r"(?:number|sum|total|difference|product|quotient|average|mean|median|percentage|percent|probability|likelihood|distance|cost|costs"
-    r"|price|area|volume|capacity|perimeter|amount|value|ratio|age|fraction|speed|rate|length|width|height|depth|weight|weights|profit"
-    r"|salary|pension|budget|proceeds|temperature|score|balance|bill|charge|measure|share|year)\b"
+    r"(?:(?:number|sum|total|quotient|average|mean|median|percentage|percent|probability|likelihood|distance|cost|costs"
+    r"|price|area|volume|capacity|perimeter|amount|age|fraction|speed|length|width|height|depth|weight|weights|profit"
+    r"|salary|pension|budget|proceeds|temperature|year)\b"
+    rf"|(?:difference|product|value|ratio|rate|score|grade|balance|bill|charge|measure|share)\b(?!\s(?!{_NO_NOUN})(?-i:[a-z])))"
     rf"|\bin (?:what|which) year\b|(?:\bwhat(?:['\u2019]s| is)|=|\bsolve)\s*{_ARITHMETIC}",
     re.IGNORECASE,
 )
 _ONLY_ARITHMETIC = re.compile(rf"[^\w(]*{_ARITHMETIC}\s*=?\s*\??\s*")
 _ASKS_DATE = re.compile(
-    r"\b(?:what|which)\s+(?:(?:is|was|will be)\s+)?(?:the\s+)?(?:exact\s+)?(?:date|time|day)\b(?!\s+of\s+the\s+week)"
-    r"|\bat what time\b|^\W*when\b|\bMM/DD/YYYY\b|\bDD/MM/YYYY\b",
+    r"\b(?:what|which)\s+(?:(?:is|was|will be)\s+)?(?:the\s+)?(?:(?:exact|earliest|latest|first|last|next|current)\s+)?(?:date|time|day)\b(?!\s+of\s+the\s+week)"
+    r"|\bat what time\b|^\W*when\b(?!\s+(?:an?|the|i|you|he|she|it|we|they|\w+ing)\b)|\bMM/DD/YYYY\b|\bDD/MM/YYYY\b",
     re.IGNORECASE,
 )
 
@@ -179,7 +207,8 @@ def number_in(text: str, question: str = "") -> str | None:
     Returns
     -------
     str or None
-        None where there is no number, or none that can be read whole: a part of a number never stands for it.
+        None where there is no number, or none that can be read whole: a part of a number never stands for it. None, too,
+        where the text says that it cannot answer, unless a number is marked.
 
     Examples
     --------
@@ -198,9 +227,16 @@ def quantity_in(text: str) -> Quantity | None:
     """The final number, date or time of a text; None where there is none that can be read."""
     read = without_reasoning(text)
     one = _marked(read) or _last(read)
-    if one is None:
-        return None if _DIGIT.search(read) else number_in_words(read)
-    return one if one.readable else None
+    if one is None and not _DIGIT.search(read):
+        one = number_in_words(read)
+        return None if one is None or _refuses(read, one.start) else one
+    return one if one is not None and one.readable else None
+
+
+def _refuses(text: str, at: int) -> bool:
+    """Whether the sentence at a place, or what follows it, says that there is no answer."""
+    begin = max(text.rfind(mark, 0, at) for mark in (". ", "! ", "? ", "\n")) + 1
+    return bool(_REFUSES.search(text, begin))
 
 
 def _marked(text: str, sorts: tuple[Sort, ...] = get_args(Sort)) -> Quantity | None:
@@ -231,7 +267,17 @@ def _last(text: str, sorts: tuple[Sort, ...] = get_args(Sort)) -> Quantity | Non
         0,
     )
     found = [one for one in _within(text, begin, len(text)) if one.sort in sorts]
-    return last_result(found, text) if found else None
+    items = _items(text, begin)
+    while found and found[-1].start in items:
+        found.pop()
+    return last_result(found, text) if found and not _refuses(text, found[-1].start) else None
+
+
+def _items(text: str, begin: int) -> set[int]:
+    """Where the numerals of a numbered list stand, behind a place."""
+    found = list(_ITEM.finditer(text, begin))
+    follow = (pair for pair in pairwise(found) if int(pair[1][1]) == int(pair[0][1]) + 1)
+    return {one.start(1) for pair in follow for one in pair}
 
 
 def _within(text: str, begin: int, end: int) -> list[Quantity]:
@@ -239,8 +285,8 @@ def _within(text: str, begin: int, end: int) -> list[Quantity]:
     # The mark itself is kept before the first number: it is what stands there.
     start = max(0, begin - 1)
     found = quantities(text[start : end + _NEAR], around=text)
-    moved = (replace(one, start=one.start + start, end=one.end + start) for one in found)
-    return [one for one in moved if begin <= one.start < end]
+    within = [one for one in found if begin <= one.start + start < end]
+    return [replace(one, start=one.start + start, end=one.end + start) for one in within] if start else within
 
 
 def number_span(text: str) -> tuple[int, int] | None:
@@ -347,6 +393,7 @@ def _leading(text: str, letters: Sequence[str]) -> re.Match[str] | None:
     rest = text[match.end() :]
     # A text that goes through the options one by one does not begin with its choice.
     several = {_letter(found[1] or found[2]) for found in _LISTED_OPTION.finditer(text)}
+    several |= {_letter(found[1]) for found in _LISTED_SMALL.finditer(text)}
     ends = re.match(
         r"[\s)\].:,;*_}$\"'`>]*(?:$|\n)|[)\].:,;*}]|\s+(?:is|because|since|as|-|\u2013|\u2026|\.\.|\()", rest
     )
@@ -405,8 +452,10 @@ def kind_of(question: str) -> Kind:
 
 def _asks_number(sentence: str, question: str) -> bool:
     """Whether a sentence asks for a number: for a difference only where there are numbers to tell apart."""
+    if _TO_WRITE.match(sentence):
+        return False
     asked = (match[0].lower() for match in _ASKS_NUMBER.finditer(sentence))
-    return any(_DIGIT.search(question) or not words.endswith("difference") for words in asked)
+    return any(_RECKONS.search(question) or not words.endswith(_NEEDS_NUMBERS) for words in asked)
 
 
 def options_in(question: str) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from confroute.alignment import Spelling, spellings
@@ -16,7 +16,11 @@ _CALL = {"arguments", "name"}
 
 
 def field_logprobs(
-    tokens: Sequence[str] | None, logprobs: Sequence[float] | None, answer: str
+    tokens: Sequence[str] | None,
+    logprobs: Sequence[float] | None,
+    answer: str,
+    *,
+    names: Collection[str] | None = None,
 ) -> dict[str, tuple[float, ...]]:
     """Collect the token log-probabilities of each value in an answer's JSON, by path.
 
@@ -29,6 +33,9 @@ def field_logprobs(
     answer : str
         What was validated, as JSON: a value, or a list of calls with "name" and "arguments". The output's JSON is the one
         that holds its values, whatever types, names and defaults validation gave them, else the only one with its names.
+    names : collection of str, optional
+        Those that a schema declares. Any other was written by the model: it may be a private word, and its place stands in the path for
+        it ("salaries.*0"). None: all names may be shown.
 
     Returns
     -------
@@ -46,17 +53,20 @@ def field_logprobs(
         return {}
     try:
         expected = json.loads(answer)
-    except ValueError:
+        found = (_fields(one, logprobs, expected, names) for one in spellings(tokens))
+        return next(filter(None, found), {})
+    except (ValueError, RecursionError):  # nested so deeply that Python does not read it
         return {}
-    return next((found for one in spellings(tokens) if (found := _fields(one, logprobs, expected))), {})
 
 
-def _fields(spelling: Spelling, logprobs: Sequence[float], expected: Any) -> dict[str, tuple[float, ...]]:
+def _fields(
+    spelling: Spelling, logprobs: Sequence[float], expected: Any, names: Collection[str] | None
+) -> dict[str, tuple[float, ...]]:
     text = spelling.data.decode("utf-8", "surrogateescape")
     chosen = _chosen([*_values(text)], expected)
     found: dict[str, tuple[float, ...]] = {}
     for number, start in enumerate(chosen):
-        for path, (low, high) in _spans(text, start, f"[{number}]" if len(chosen) > 1 else ""):
+        for path, (low, high) in _spans(text, start, f"[{number}]" if len(chosen) > 1 else "", names):
             first, last = (len(text[:at].encode("utf-8", "surrogateescape")) for at in (low, high))
             found[path] = tuple(logprobs[position] for position in spelling.tokens_within(first, last))
     return found
@@ -127,7 +137,9 @@ def _skip_space(text: str, at: int) -> int:
     return at if match is None else match.end()
 
 
-def _spans(text: str, at: int, path: str) -> Iterator[tuple[str, tuple[int, int]]]:
+def _spans(
+    text: str, at: int, path: str, names: Collection[str] | None
+) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yield path and span of each scalar inside the JSON value at `at`; ValueError where it is not JSON."""
     _, end = _DECODER.raw_decode(text, at)
     if text[at] not in "{[":
@@ -140,8 +152,9 @@ def _spans(text: str, at: int, path: str) -> Iterator[tuple[str, tuple[int, int]
         if text[at] == "{":
             name, position = _DECODER.raw_decode(text, position)
             position = _skip_space(text, _skip_space(text, position) + 1)
-            inner = f"{path}.{name}" if path else str(name)
-        yield from _spans(text, position, inner)
+            shown = name if names is None or name in names else f"*{index}"
+            inner = f"{path}.{shown}" if path else str(shown)
+        yield from _spans(text, position, inner, names)
         position = _skip_space(text, _DECODER.raw_decode(text, position)[1])
         if text[position] == ",":
             position = _skip_space(text, position + 1)

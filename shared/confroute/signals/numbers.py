@@ -14,6 +14,7 @@ does ("It is 7!"); any other makes a factorial, which is not read.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ Sort: TypeAlias = Literal["number", "date", "time", "other"]
 
 # No one answers with longer numbers, and a short text can spell one that fills the memory ("9^9999999").
 _MOST_DIGITS = 400
+_ONE = Fraction(1)
 # What is farther from a number than this does not change how it is read.
 _NEAR = 48
 _SPACE = " \u00a0\u2007\u2009\u202f"
@@ -60,8 +62,12 @@ _AND_A_HALF = re.compile(r"\s+and\s+(?:a|one)\s+half\b")
 _VULGAR = re.compile(r"\s?([¼-¾⅐-⅞])")
 _LATEX_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))", re.ASCII)
 _CLOSES_MATHS = re.compile(r"[^$\n]*[^\s$\\]\$(?!\d)")
-_SIGN = re.compile(r"(?:[-+\u2212\u2013]|\b(?:minus|negative)\s)$", re.IGNORECASE)
+_SIGN = re.compile(r"(?:[-+\u2212\u2013]|\b(?:minus|negative)\s)\Z", re.IGNORECASE)
+# Looked for first: it is cheap, and most numbers have none.
+_MAY_SIGN = ("-", "+", "\u2212", "\u2013", "minus", "negative")
 _FACTORIAL = re.compile(r"!+(?=[.,;:)}\]$\\\d]|\s?[-+/×÷·^=\\]|\s?\*\s?[\w(\\]|[^\S\n]+[a-z])")
+_NAME = re.compile(r"([^\W\d]|\\)[-\u2013]?\Z|[^\W\d]\.\Z")
+_WORD_BEHIND = re.compile(r"[^\W_]+")
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
 _MONTH = (
     r"(?P<month>Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?"
@@ -92,13 +98,21 @@ _BOUND_BEFORE = re.compile(
     r"|(?:\d|[)\]}]|\b[^\W\d_])\s*[+*]\s*\(?\s*$|[^\W_]\s+[+*]\s+\(?\s*$"
     r"|(?:[)\]}]|\b[^\W\d_])\s*[-\u2212]\s*\(?\s*$"
 )
+# One of these ends what may bind, before its spaces and brackets.
+_MAY_BIND = (
+    *"/×÷·^_√π±+*-\u2212~.,}",
+    *("sqrt", "log", "ln", "sin", "cos", "tan", "binom", "pi", "pm", "times", "cdot", "div"),
+    *(f"{half}{part}" for half in "QH" for part in "1234"),
+)
 _BOUND_BEHIND = re.compile(
     r"\s?(?:\\(?:sqrt|pi|pm|log|ln|sin|cos|tan|frac|times|cdot|div)\b|[√π±×÷·^])|[′″]|~\d|\s?(?:BCE?\b|B\.C\.)"
     r"|\*[\w(\\]|\s\*\s[\w(\\]|\s?/\s?[\w(\\]|\+[\w(\\]|\s\+\s[\w(\\]"
     r"|\s?[-\u2212]\s?(?:[^\W\d_](?![^\W_])|[(\\])|\("
 )
 # A bound is not the number that it names. A ">" may also end a tag or an arrow, or begin a quoted line.
+_OPENS = "({ \t\n\r\v\f\u00a0\u2007\u2009\u202f\u3000"
 _BOUND = re.compile(r"(?:(?<![<=>-])[<≤≥]=?|(?<![<=>-])>=?|\\[lg]eq?\b|\\[lg]t\b)\s*$")
+_MAY_COMPARE = ("<", ">", "=", "≤", "≥", "le", "ge", "leq", "geq", "lt", "gt")
 _NO_BOUND = re.compile(r"(?:<[^<>]*|(?:^|\n)\s*)>\s*$")
 _OPERATOR = re.compile(
     r"(?:\s*[$*\s(]*)?(?:\s[^\W\d_]+){0,2}\s*"
@@ -117,11 +131,25 @@ _MEMBERS = re.compile(r"[)\]}$\\]*\s*[,;&]\s*[(\[{$€£\\]*")
 _ASSIGNED = re.compile(r"[)\]}$\\]*\s*(?:[,;]|,?\s+and\b|[,;]\s+and\b)\s*[($\\]*[^\W\d_][^\W_]?\s*=\s*[$€£]?")
 _NEXT_LINE = re.compile(r"[^\S\n]*\n\s*")
 _ENDS_LIST = re.compile(r"[)\]}$\\.*\s]*(?:$|\n)")
+# Amounts of several things: "4 apples, 6 pears", "$30 for shirts and $20 for hats".
+_THING = r"\s+(?:for\s+|of\s+)?(?:the\s+)?[^\W\d_]{2,}"
+_NEXT_THING = re.compile(rf"{_THING}\s*(?:[,;]|(?P<joined>,?\s+and\b|&|\n))\s*[$€£]?", re.IGNORECASE)
+_LAST_THING = re.compile(
+    rf"{_THING}(?:\s+(?:in total|in all|altogether|each))?[)\]}}*$]*\s*(?:[.!;](?!\w)|$|\n)", re.IGNORECASE
+)
+_BEGINS_CLAUSE = re.compile(
+    r"\b(?:in|after|for|with|at|on|by|if|of|from|since|when|as|every|per|within|during)\s+(?:\w+\s+){0,2}[$€£]?$",
+    re.IGNORECASE,
+)
 _REMAINDER = re.compile(r",?\s+(?:R|r|(?:with\s+)?(?:an?\s+)?remainder(?:\s+of)?)\s+")
 _OUT_OF = re.compile(r"\s+out\s+of\s+(?:a\s+total\s+of\s+)?")
 _JOINED = re.compile(r",?\s*(?:and\s+)?")
 _SENTENCES = re.compile(
-    r"(?<=[.!?。？])(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<![ie]\.[eg]\.)\s+|\n+"
+    r"(?<=[.!?。？])(?<!\bvs\.)(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<![ie]\.[eg]\.)\s+|\n+"
+)
+_AND = re.compile(r"\s+and\s+[$€£]?")
+_COMMANDS = re.compile(
+    r"\W*(?:please\s+)?(?:calculate|compute|evaluate|find|determine|solve)\b", re.IGNORECASE
 )
 _BETWEEN = re.compile(r"\bbetween\s+[$€£]?$", re.IGNORECASE)
 
@@ -182,6 +210,9 @@ def written(value: Fraction | float) -> str:
     >>> written(Fraction(5, 4)), written(Fraction(-1, 3)), written(1250.0), written(0.1)
     ('1.25', '-1/3', '1250', '0.1')
     """
+    if isinstance(value, float) and not math.isfinite(value):
+        # It equals no number that an answer holds.
+        return str(value)
     exact = Fraction(repr(value)) if isinstance(value, float) else Fraction(value)
     rest, places = exact.denominator, 0
     for prime in (2, 5):
@@ -236,7 +267,7 @@ def _starts(text: str) -> list[tuple[int, int, Quantity | None]]:
     known += [_time(match) for match in _TIME.finditer(text)]
     known += [
         Quantity(start=m.start(), end=m.end(), label="".join(m[0].split()), sort="other")
-        for m in _RATIO.finditer(text)
+        for m in (_RATIO.finditer(text) if ":" in text else ())
     ]
     found: list[tuple[int, int, Quantity | None]] = [(one.start, one.end, one) for one in known if one]
     found += [(m.start(), m.end(), None) for m in _RUN.finditer(text)]
@@ -290,9 +321,9 @@ def _number(text: str, start: int, end: int, around: str) -> Quantity | None:
         return Quantity(start=begin, end=factorial.end())
     behind = _Behind.of(text, end, currency)
     decade = text[end : end + 1] == "s" and re.fullmatch(r"\d{4}", digits)
-    bound = _BOUND_BEFORE.search(before) or _BOUND_BEHIND.match(text, behind.end) or _is_bound(before)
+    bound = _is_bound_before(before) or _BOUND_BEHIND.match(text, behind.end) or _is_bound(before)
     tuple_like = (
-        re.fullmatch(r"\d+,\d{1,2}|0,\d+", digits) and before.endswith("(") and text[end : end + 1] == ")"
+        before.endswith("(") and text[end : end + 1] == ")" and re.fullmatch(r"\d+,\d{1,2}|0,\d+", digits)
     )
     # One text has one decimal separator; such a number was cut off ("100,00" of "100,000").
     mixed = (
@@ -300,12 +331,26 @@ def _number(text: str, start: int, end: int, around: str) -> Quantity | None:
     )
     if value is None or bound or mixed or tuple_like or decade or behind.glued:
         return Quantity(start=begin, end=behind.end)
-    return Quantity(start=begin, end=behind.end, value=sign * value * behind.scale, unit=behind.unit)
+    return Quantity(
+        start=begin,
+        end=behind.end,
+        value=value if sign == 1 and behind.scale is _ONE else sign * value * behind.scale,
+        unit=behind.unit,
+    )
+
+
+def _is_bound_before(before: str) -> bool:
+    """Whether a number is a part of what stands before it: "3 * 5", "x^2"."""
+    return before.rstrip(_OPENS).endswith(_MAY_BIND) and bool(_BOUND_BEFORE.search(before))
 
 
 def _is_bound(before: str) -> bool:
     """Whether a number is said to be the least or the most: "x > 5"."""
-    return bool(_BOUND.search(before)) and not _NO_BOUND.search(before)
+    return (
+        before.rstrip().endswith(_MAY_COMPARE)
+        and bool(_BOUND.search(before))
+        and not _NO_BOUND.search(before)
+    )
 
 
 def _before(text: str, start: int) -> tuple[str, int, int, Unit | None]:
@@ -314,17 +359,19 @@ def _before(text: str, start: int) -> tuple[str, int, int, Unit | None]:
     before, sign, begin, unit = text[near:start], 1, start, None
     signed = False
     for _ in range(3):
-        match = None if signed else _SIGN.search(before)
+        match = _SIGN.search(before) if not signed and before.rstrip().lower().endswith(_MAY_SIGN) else None
         rest = before[: match.start()] if match else before
         if match and (match[0][0].isalpha() or not _ends_operand(rest)):
             signed, sign, before, begin = True, 1 if match[0] == "+" else -1, rest, near + match.start()
         elif (
             unit is None
-            and not _opens_maths(before, text, start)
             and (found := unit_before(before)) is not None
+            and not _opens_maths(before, text, start)
         ):
             unit, length = found
             before = before[: len(before) - length]
+        else:
+            break
     return before, sign, begin, unit
 
 
@@ -347,7 +394,7 @@ def _opens_maths(before: str, text: str, start: int) -> bool:
 
 def _names(before: str) -> bool:
     """Whether what stands before digits makes them a part of a name."""
-    glued = re.search(r"([^\W\d]|\\)[-\u2013]?$|[^\W\d]\.$", before)
+    glued = _NAME.search(before[-2:])
     if glued is None:
         return False
     # Chinese, Japanese and Korean set no space between a word and a number.
@@ -422,6 +469,8 @@ def _digits(run: str) -> Fraction | None:
     plain = re.sub(r"\{,\}|,\\!|\\[,;! ]", ",", run).replace("\u2019", "'").replace("\u066c", ",")
     if len(plain) > _MOST_DIGITS:
         return None
+    if plain.isdecimal():
+        return Fraction(int(plain))
     if re.fullmatch(r"0,\d+", plain):
         return Fraction(plain.replace(",", "."))
     patterns = (_GROUPED, _GROUPED_BY_POINT, _GROUPED_BY_SPACE, _GROUPED_IN_INDIA, _PLAIN)
@@ -464,7 +513,7 @@ class _Behind:
 
     @classmethod
     def of(cls, text: str, end: int, currency: Unit | None) -> _Behind:
-        scale = Fraction(1)
+        scale = _ONE
         if match := _ORDINAL.match(text, end):
             return cls(end=match.end(), scale=scale, unit=None, glued=False)
         if (scaled := scale_after(text, end)) is not None:
@@ -473,7 +522,7 @@ class _Behind:
         if found is not None:
             unit, end = found
             return cls(end=end, scale=scale, unit=unit, glued=False)
-        word = re.compile(r"[^\W_]+").match(text, end)
+        word = _WORD_BEHIND.match(text, end)
         # A noun may be glued to its number ("7apples"), a letter or two make another thing of it ("3x", "0x1F").
         wide = word is not None and unicodedata.east_asian_width(word[0][0]) in "WF"
         glued = (
@@ -501,7 +550,7 @@ def _pair(left: Quantity, right: Quantity, text: str) -> Quantity | None:
     if left.value is None or right.value is None:
         return None
     # Digits after a single space are neither a group of three nor a number of their own.
-    spaced = re.fullmatch(rf"[{_SPACE}]", gap) and left.unit is None and text[right.start].isdigit()
+    spaced = len(gap) == 1 and gap in _SPACE and left.unit is None and text[right.start].isdigit()
     if gap == "" or spaced or _REMAINDER.fullmatch(gap):
         return whole
     if _OUT_OF.fullmatch(gap):
@@ -511,9 +560,7 @@ def _pair(left: Quantity, right: Quantity, text: str) -> Quantity | None:
             total = left.value + right.value * right.unit.factor / left.unit.factor
             return replace(whole, value=total, unit=left.unit)
         return None
-    between = re.fullmatch(r"\s+and\s+[$€£]?", gap) and _BETWEEN.search(
-        text[max(0, left.start - _NEAR) : left.start]
-    )
+    between = _AND.fullmatch(gap) and _BETWEEN.search(text[max(0, left.start - _NEAR) : left.start])
     return _range(left, right, whole, gap) if between or _TO.fullmatch(gap) else None
 
 
@@ -545,16 +592,38 @@ def result_at(found: Sequence[Quantity], at: int, text: str) -> Quantity:
 
 def listed_after(found: Sequence[Quantity], at: int, text: str) -> bool:
     """Whether the number at a place begins a list of numbers: alone it would be a part of the answer."""
-    gap = text[found[at].end : found[at + 1].start] if at + 1 < len(found) else ""
-    return bool(_LIST.fullmatch(gap) or _ASSIGNED.fullmatch(gap))
+    if at + 1 == len(found):
+        return False
+    one, other = found[at : at + 2]
+    gap = text[one.end : other.start]
+    if _OR.fullmatch(gap) and _same_amount(one, other):
+        return False
+    return bool(_LIST.fullmatch(gap) or _ASSIGNED.fullmatch(gap)) or _ends_things(one, other, text)
 
 
 def last_result(found: Sequence[Quantity], text: str) -> Quantity:
     """The last number, where it stands alone; one that cannot be read where it ends an expression or a list."""
     one = found[-1]
-    if len(found) > 1 and (_binds(text[found[-2].end : one.start]) or _ends_list(found[-2], one, text)):
+    if len(found) == 1:
+        return one
+    left, gap = found[-2], text[found[-2].end : one.start]
+    if _OR.fullmatch(gap) and _same_amount(left, one):
+        return one
+    if _binds(gap) or _ends_list(left, one, text) or _ends_things(left, one, text):
         return Quantity(start=one.start, end=one.end)
     return one
+
+
+def _same_amount(one: Quantity, other: Quantity) -> bool:
+    """Whether two numbers are one amount in two notations: "50%" and "1/2", "90 minutes" and "1.5 hours"."""
+    amounts = {
+        (
+            None if unit is None or unit.dimension == PERCENT else unit.dimension,
+            value if unit is None or value is None else value * unit.factor,
+        )
+        for unit, value in ((one.unit, one.value), (other.unit, other.value))
+    }
+    return one.value is not None and len(amounts) == 1
 
 
 def _binds(gap: str) -> bool:
@@ -572,6 +641,14 @@ def _ends_list(left: Quantity, last: Quantity, text: str) -> bool:
             and not text[text.rfind("\n", 0, left.start) + 1 : left.start].strip()
         )
     return bool(_MEMBERS.fullmatch(gap))
+
+
+def _ends_things(left: Quantity, last: Quantity, text: str) -> bool:
+    """Whether two numbers end a list of amounts of several things; "In 3 days, 5 people came" is none."""
+    gap = _NEXT_THING.fullmatch(text, left.end, last.start)
+    if gap is None or not _LAST_THING.match(text, last.end):
+        return False
+    return bool(gap["joined"]) or not _BEGINS_CLAUSE.search(text[max(0, left.start - _NEAR) : left.start])
 
 
 def units_of(question: str) -> dict[str, Unit]:
@@ -601,9 +678,10 @@ def units_of(question: str) -> dict[str, Unit]:
 
 
 def asking_sentence(question: str) -> str:
-    """The last sentence with a question mark, else the last one: what stands before it may be context."""
+    """The last sentence with a question mark, else the last that asks to calculate, else the last: others may be context."""
     sentences = [one for one in _SENTENCES.split(question) if one.strip()]
-    asking = [one for one in sentences if "?" in one or "\uff1f" in one] or sentences
+    asking = [one for one in sentences if "?" in one or "\uff1f" in one]
+    asking = asking or [one for one in sentences if _COMMANDS.match(one)] or sentences
     return asking[-1] if asking else ""
 
 

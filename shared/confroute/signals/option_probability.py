@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,22 +20,30 @@ from confroute.signals.base import Case, Range
 from confroute.signals.tokens import draft_tokens, top_alternatives
 
 # Vocabularies hold letters with the marks beside them as tokens of their own.
-_DRESSED = re.compile(r"[(\[*\"'`]*([A-Z])[)\].:,*\"'`]*")
+_DRESSED = re.compile(r"[(\[*\"'`]*([A-Za-z])[)\].:,*\"'`]*")
 
 
-def letter_of(token: str) -> str | None:
+def letter_of(token: str, *, small: bool = False) -> str | None:
     """The option letter that a token is, with or without marks around it; None for anything else.
+
+    Parameters
+    ----------
+    token : str
+    small : bool
+        Whether small letters are options, too: they are where the answer writes its own so. Elsewhere "a" is an article.
 
     Examples
     --------
-    >>> letter_of(" (A"), letter_of("B."), letter_of("A dog"), letter_of("a")
-    ('A', 'B', None, None)
+    >>> letter_of(" (A"), letter_of("B."), letter_of("A dog"), letter_of("a"), letter_of("a)", small=True)
+    ('A', 'B', None, None, 'A')
     """
-    dressed = _DRESSED.fullmatch(plain_token(token))
-    return dressed[1] if dressed else None
+    dressed = _DRESSED.fullmatch(unicodedata.normalize("NFKC", plain_token(token)))
+    return dressed[1].upper() if dressed and (small or dressed[1].isupper()) else None
 
 
-def letter_logprobs(alternatives: Iterable[tuple[str, float]], letters: Sequence[str]) -> dict[str, float]:
+def letter_logprobs(
+    alternatives: Iterable[tuple[str, float]], letters: Sequence[str], *, small: bool = False
+) -> dict[str, float]:
     """Log-probability, in nats, of each option letter at one position; letters that no alternative spells are left out.
 
     Parameters
@@ -43,6 +52,8 @@ def letter_logprobs(alternatives: Iterable[tuple[str, float]], letters: Sequence
         Different tokens at one position. "A", " A" (or its raw names, as "\u2581A"), "(A" and "A." are mutually exclusive, so the
         probabilities of all spellings of a letter are added.
     letters : sequence of str
+    small : bool
+        Whether small letters are options, too.
 
     Examples
     --------
@@ -54,7 +65,7 @@ def letter_logprobs(alternatives: Iterable[tuple[str, float]], letters: Sequence
     """
     spellings: dict[str, list[float]] = {}
     for token, nats in alternatives:
-        letter = letter_of(token)
+        letter = letter_of(token, small=small)
         if letter is not None and letter in letters:
             spellings.setdefault(letter, []).append(nats)
     return {letter: min(0.0, float(np.logaddexp.reduce(nats))) for letter, nats in spellings.items()}
@@ -151,7 +162,8 @@ class OptionProbability:
             raise SignalUnavailableError("the question lists no options")
         chosen = answer_of(case.draft, case.question, kind="option")
         first, letter = self._first_token(case)
-        if chosen not in letters or letter_of(letter) != chosen:
+        small = letter_of(letter) is None
+        if chosen not in letters or letter_of(letter, small=small) != chosen:
             raise SignalUnavailableError("the draft's first token is not the letter of a listed option")
         tops = top_alternatives(case, (first,), at_least=2)
         top = list(tops.alternatives[0])
@@ -159,7 +171,7 @@ class OptionProbability:
             raise SignalUnavailableError(f"{case.tier.model} names the alternatives by numbers")
         if all(text != letter for text, _ in top):
             top.append((letter, draft_tokens(case).logprobs[first]))
-        options = letter_logprobs(top, letters)
+        options = letter_logprobs(top, letters, small=small)
         uncertainty = option_doubt(options, chosen)
         if uncertainty is None:
             raise SignalUnavailableError(f"{case.tier.model} gave its own answer a probability of 0")

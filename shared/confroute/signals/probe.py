@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from confroute.asks import AskGenerator, Hidden
 from confroute.decision import Measurement
-from confroute.errors import MissingExtraError, PolicyError, SignalUnavailableError
+from confroute.errors import FormatError, MissingExtraError, PolicyError, SignalUnavailableError
+from confroute.reading import fields, is_version, items, json_file, number, text, whole
 from confroute.registry import register
 from confroute.signals.base import Case, Range
 
@@ -86,21 +87,23 @@ class ProbeWeights:
             safetensors is not installed.
         """
         path, reader = Path(path), _safetensors()
+        about = path.with_suffix(".json")
         try:
-            metadata = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            if metadata["format"] != FORMAT or metadata["version"] != VERSION:
-                msg = f"format {metadata['format']!r}, version {metadata['version']!r}"
-                raise ValueError(msg)
+            metadata = fields(json_file(about, PolicyError), about.name)
+            if metadata.get("format") != FORMAT or not is_version(metadata.get("version"), VERSION):
+                msg = f"format {metadata.get('format')!r}, version {metadata.get('version')!r}"
+                raise FormatError(msg)
             arrays = {name: np.asarray(array, np.float64) for name, array in reader.load_file(path).items()}
+            layers = enumerate(items(metadata.get("layers"), "layers"))
+            fitted: Any = fields(metadata.get("about"), "about")
             return cls(
                 **arrays,
-                layers=tuple(metadata["layers"]),
-                bias=float(metadata["bias"]),
-                target=str(metadata["target"]),
-                about=metadata["about"],
+                layers=tuple(whole(layer, f"layers[{at}]") for at, layer in layers),
+                bias=number(metadata.get("bias"), "bias"),
+                target=text(metadata.get("target"), "target"),
+                about=fitted,
             )
-        except MissingExtraError:
-            raise
+        # safetensors raises a type of its own, derived from Exception alone.
         except Exception as error:
             msg = f"{path} is not a probe that this version can read ({error}): expected format {FORMAT!r}, version {VERSION}; fit and save it again"
             raise PolicyError(msg) from error

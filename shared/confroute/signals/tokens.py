@@ -70,7 +70,7 @@ def _value_spans(text: str) -> Spans:
         return ()
     try:
         _, end = json.JSONDecoder().raw_decode(text, begin.end())
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # a number of too many digits, or nested too deeply
         return ()
     scalars = _SCALAR.finditer(text, begin.end(), end)
     return tuple(match.span() for match in scalars if match.lastgroup is None)

@@ -110,6 +110,8 @@ _AFTER = re.compile(
     r"(?:\s*(?P<per>/|per\s+|an?\s+(?=hour|day|week|month|year|minute))\s*(?P<by>[^\W\d_]+))?"
 )
 _BEFORE = re.compile(rf"(?<![^\W_])(?:{_any(_CURRENCIES)})\s?$".replace(_END, ""))
+# Looked for first: it is cheap, and before most numbers there is none.
+_ENDS = {end for name in _CURRENCIES for end in (name[-1], name[-1].lower(), name[-1].upper())}
 _ASKED = re.compile(
     rf"\b(?:how\s+(?:many|much)|number\s+of)\s+(?:more\s+|total\s+)?(?:\\?\$\s*)?(?=(?:square\s|cubic\s)?(?:{_any(_UNITS)}))"
     rf"|\bin\s+(?:total\s+|US\s+)?(?=(?:square\s|cubic\s)?(?:{_any(_WORDS)}))"
@@ -146,6 +148,8 @@ def _named(name: str) -> Unit:
 
 def unit_before(text: str) -> tuple[Unit, int] | None:
     """The currency that a text ends with, and the length of what spells it."""
+    if text.rstrip()[-1:] not in _ENDS:
+        return None
     match = _BEFORE.search(text)
     return None if match is None else (_named(match[0].strip()), len(match[0]))
 

@@ -118,7 +118,15 @@ def sliced(uncertainty: Array, loss: Array, *, least: int, grid: npt.ArrayLike |
     kept = np.searchsorted(u, tried, side="right")
     tried, kept = tried[kept >= least], kept[kept >= least]
     if tried.size == 0:
-        msg = f"no threshold of the grid keeps {least} of {u.size} calibration rows: extend the grid upwards"
+        measured = int(np.isfinite(u).sum())
+        mend = "extend the grid upwards"
+        if grid is None:
+            mend = (
+                f"of {measured} the uncertainty is known, and the others, where it was not measured or the draft is not whole, go to the "
+                "cloud: record more calls, or longer answers (--max-tokens), or fit with --on-unfinished judge"
+            )
+        of = "" if grid is None else "of the grid "
+        msg = f"no threshold {of}keeps {least} of {u.size} calibration rows: {mend}"
         raise CalibrationError(msg)
     lost = np.concatenate(([0.0], np.cumsum(row)))[kept]
     return Slice(uncertainty=u, loss=row, grid=tried, kept=kept, lost=lost)
