@@ -370,6 +370,8 @@ class _Bill:
         self._lose(noted_usage(error) if total_of(inner) is None else untold(inner, self._since(before)))
 
     def _keep(self, answers: Answers, inner: Sequence[Decision], before: int) -> None:
+        if not inner:
+            return
         self.inner += inner
         if not isinstance(answers, Evidence):
             self._lose(untold(inner, self._since(before) if self._arrived else answers))
