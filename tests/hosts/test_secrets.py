@@ -39,7 +39,7 @@ POLICIES = {
     "paced": PACED,
     "audited": Audited(policy=CASCADE, test=DriftTest(level=0.05), store=URL),
     "learning": LearnOnline(policy=CASCADE, store=URL),
-    "inside another": Hedged(policy=PACED),
+    "inside another": Hedged(policy=Audited(policy=CASCADE, test=DriftTest(level=0.05), store=URL)),
 }
 KEYS = {"api_key": SECRET, "default_headers": {"Authorization": f"Bearer {SECRET}"}}
 
