@@ -22,6 +22,7 @@ from confroute.error_notes import note_attempts
 from confroute.errors import BreakerOpenError, DeadlineError, PolicyError, TierTimeoutError
 from confroute.models.breaker import Breaker, status_of
 from confroute.models.deadline import time_left
+from confroute.models.retry_after import retry_after_s
 from confroute.models.retry_budget import RetryBudget
 
 T = TypeVar("T")
@@ -55,8 +56,8 @@ class Limits:
         Calls at the most, the first included. None: three, but one where the model's client retries by itself, since retries
         multiply.
     wait_s, max_wait_s : float
-        First and longest wait between attempts: exponential with full jitter. A provider's Retry-After header
-        makes a wait longer, up to `max_wait_s`.
+        First and longest wait between attempts: exponential with full jitter. What a provider asks for, by
+        `Retry-After` (seconds or a date) or `retry-after-ms`, makes a wait longer, up to `max_wait_s`.
     expected_s : float
         Seconds that an answer of this tier usually takes. Under a `deadline`, the tiers and samples before it leave
         that much.
@@ -199,22 +200,13 @@ def _names_logprobs(error: BaseException) -> bool:
     return any(_PARAMETER.search(one) and _REFUSES.search(_PARAMETER.sub("", one)) for one in sentences)
 
 
-def _retry_after_s(error: BaseException | None) -> float:
-    """Seconds that the provider asked to wait; 0 where it did not, or named a date."""
-    headers: Any = getattr(getattr(error, "response", None), "headers", None)
-    try:
-        return max(0.0, float(headers["retry-after"]))
-    except (KeyError, TypeError, ValueError):
-        return 0.0
-
-
 def _retrying(limits: Limits, keep_s: float) -> dict[str, Any]:
     from tenacity import RetryCallState, wait_random_exponential
 
     jitter = wait_random_exponential(multiplier=limits.wait_s, max=limits.max_wait_s)
 
     def wait(state: RetryCallState) -> float:
-        asked_s = _retry_after_s(state.outcome.exception() if state.outcome else None)
+        asked_s = retry_after_s(state.outcome.exception() if state.outcome else None)
         return max(jitter(state), min(asked_s, limits.max_wait_s))
 
     def stop(state: RetryCallState) -> bool:
