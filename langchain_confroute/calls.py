@@ -165,7 +165,8 @@ class HostedRunnable(ABC, Generic[C]):
 
     def _ended(self, answer: Generation) -> Generation:
         """The answer of a stream, flagged where the stream gave no reason to end."""
-        whole = not self.facts.streams or not answer.text or ends_by_reason(answer.raw.response_metadata)
+        said = answer.text or answer.answer is not None
+        whole = not self.facts.streams or not said or ends_by_reason(answer.raw.response_metadata)
         return answer if whole else replace(answer, unfinished=True)
 
     def _checked(self, chunk: Any) -> Any:

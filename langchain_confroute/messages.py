@@ -312,11 +312,22 @@ def add_up(chunks: Sequence[Any]) -> Any:
         return chunks[0] if chunks else None
     if isinstance(chunks[0], AIMessageChunk):
         # All at once: pair by pair, a long answer would be copied as often as it has chunks.
-        return add_ai_message_chunks(chunks[0], *chunks[1:])
+        return _billed_once(add_ai_message_chunks(chunks[0], *chunks[1:]), chunks)
     try:
         return reduce(add, chunks)
     except TypeError:
         return chunks[-1]
+
+
+def _billed_once(whole: AIMessageChunk, chunks: Sequence[AIMessageChunk]) -> AIMessageChunk:
+    """The sum of chunks with the usage of the call: servers that tell it with several chunks tell all of it so far each time.
+
+    Those that tell it in parts (Anthropic: first the prompt, then the answer) tell the prompt once.
+    """
+    bills = [one for chunk in chunks if (one := chunk.usage_metadata) and one["input_tokens"] > 0]
+    if len(bills) < 2 or len({bill["input_tokens"] for bill in bills}) > 1:
+        return whole
+    return whole.model_copy(update={"usage_metadata": max(bills, key=lambda bill: bill["output_tokens"])})
 
 
 def as_chunk(message: AIMessage, *, content: Any = None) -> AIMessageChunk:

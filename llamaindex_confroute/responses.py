@@ -213,7 +213,7 @@ class ChunkCollector:
             answer,
             usage=self._usage,
             finish=self._finish or "unknown",
-            unfinished=self._finish is None and bool(answer.text),
+            unfinished=self._finish is None and bool(answer.text or answer.answer),
             logprobs=scored.logprobs if scored else None,
             tokens=scored.tokens if scored else None,
             top_logprobs=scored.alternatives if scored else None,

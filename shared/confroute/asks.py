@@ -225,7 +225,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
-    """Cancel what `Begin` began; the evidence holds its answer if it had come already."""
+    """Cancel what `Begin` began; the evidence holds its answer, or its error, if it had come already."""
 
     ask: Final
 
@@ -314,9 +314,9 @@ class Evidence:
     watch : WatchResult or None
         For Tentative.
     value : object
-        For Consult what its work returned.
+        For Consult what its work returned; for Cancel the error that the answer ended in.
     lost : Usage or None
-        Billed beside what the answers report: for attempts that brought none, and by routers inside whose answers report nothing.
+        Billed beside what the answers report: for attempts that brought none, and by routers inside beyond what their answers report.
     inner : tuple of Decision
         What was decided by routers inside the call, those of failed attempts included.
     """

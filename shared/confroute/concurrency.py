@@ -40,6 +40,23 @@ def check_concurrency(concurrency: int) -> None:
         raise PolicyError(msg)
 
 
+async def off_the_loop(do: Callable[..., R], *args: object) -> R:
+    """`asyncio.to_thread` for work that may be the user's.
+
+    A `StopIteration` becomes a `RuntimeError`, as in a coroutine: no future of the event loop takes one, and who waits for it would
+    wait for ever.
+    """
+    return await asyncio.to_thread(_without_stop_iteration, do, *args)
+
+
+def _without_stop_iteration(do: Callable[..., R], *args: object) -> R:
+    try:
+        return do(*args)
+    except StopIteration as error:
+        msg = "the function raised StopIteration: it takes the next of an iterator that has ended"
+        raise RuntimeError(msg) from error
+
+
 def bounded(do: Callable[[T], R], items: Iterable[T], *, concurrency: int) -> Generator[R, None, None]:
     """Run `map(do, items)` in at most `concurrency` threads, reading at most four items per thread ahead.
 

@@ -13,7 +13,7 @@ from confroute.certificate import Certificate
 from confroute.display import Displayable
 from confroute.errors import FormatError, PolicyError
 from confroute.reading import fields, fits, is_version, items, optional_fields, optional_number, refused
-from confroute.types import JSON, Generation, Usage
+from confroute.types import JSON, Generation, Usage, total_usage
 
 Stage: TypeAlias = Literal[
     "rule", "forced", "head", "draft", "prefix", "evidence", "lacking", "no_signal", "fallback", "failed"
@@ -313,6 +313,18 @@ def total_of(decisions: Iterable[Decision]) -> Usage | None:
     """Tokens that several calls were billed; None where no provider reported any."""
     usages = [usage for decision in decisions for usage in decision.usage.values()]
     return sum(usages, Usage()) if usages else None
+
+
+def untold(decisions: Iterable[Decision], answers: Iterable[Generation]) -> Usage | None:
+    """What routers inside a call were billed beyond what its answers report; None where that is nothing."""
+    billed, told = total_of(decisions), total_usage(answers)
+    if billed is None or told is None:
+        return billed
+    rest = {
+        one.name: max(0, getattr(billed, one.name) - getattr(told, one.name))
+        for one in dataclass_fields(Usage)
+    }
+    return Usage(**rest) if any(rest.values()) else None
 
 
 def recorded_usage(record: Mapping[str, Any]) -> Usage | None:

@@ -47,6 +47,12 @@ def noted_usage(error: Exception) -> Usage | None:
     return usage
 
 
+def forget_bill(error: Exception) -> None:
+    """Take off an error what was billed and decided, once a step holds it: the same object may be raised by another call."""
+    error.__dict__.pop(_BILL, None)
+    error.__dict__.pop(_INNER, None)
+
+
 def note_attempts(error: Exception, attempts: int) -> None:
     """Note on an error how many attempts ended in it."""
     error.__dict__[_ATTEMPTS] = attempts

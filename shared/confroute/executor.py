@@ -42,8 +42,8 @@ from confroute.asks import (
     Tentative,
     WorkAsk,
 )
-from confroute.concurrency import atogether, together
-from confroute.decision import UNCALIBRATED, Decision, Routed, total_of
+from confroute.concurrency import atogether, off_the_loop, together
+from confroute.decision import UNCALIBRATED, Decision, Routed, total_of, untold
 from confroute.error_notes import note_inner, note_latency, note_usage, noted_usage
 from confroute.errors import PrivacyError, SignalUnavailableError
 from confroute.flow import Policy, Return, adrive, adrive_stream, drive, drive_stream
@@ -258,7 +258,7 @@ class AsyncExecutor(_Seal):
         if isinstance(ask, (Embed, Entails)):
             # CPU-bound: on the event loop it would stop every other request.
             self.check_work(ask)
-            numbers = await asyncio.to_thread(work, ask)
+            numbers = await off_the_loop(work, ask)
             return Evidence(numbers=numbers, latency_s=time.perf_counter() - start)
         if isinstance(ask, Consult):
             return Evidence(value=await _consult(ask))
@@ -300,8 +300,8 @@ async def _consult(ask: Consult) -> Any:
     if not ask.waits:
         return ask.work()
     if not ask.ends:
-        return await asyncio.to_thread(ask.work)
-    return (await aattempt(_ONE_CALL, _RULES, lambda: asyncio.to_thread(ask.work))).value
+        return await off_the_loop(ask.work)
+    return (await aattempt(_ONE_CALL, _RULES, lambda: off_the_loop(ask.work))).value
 
 
 def _draft(ask: Tentative) -> Draft:
@@ -325,40 +325,56 @@ class _Bill:
     def call(self, call: Call) -> Answers:
         """Make one attempt."""
         inner: list[Decision] = []
+        before = len(self._arrived)
         try:
             with nested_in(inner, private=self._private):
-                return self._keep(call(self._ask), inner)
+                answers = call(self._ask)
         except Exception as error:
-            self._lose(total_of(inner) or noted_usage(error))
+            self._fail(error, inner, before)
             raise
-        finally:
-            self.inner += inner
+        self._keep(answers, inner, before)
+        return answers
 
     async def acall(self, call: AsyncCall) -> Answers:
         """Async form of `call`."""
         inner: list[Decision] = []
+        before = len(self._arrived)
         try:
             with nested_in(inner, private=self._private):
-                return self._keep(await call(self._ask), inner)
+                answers = await call(self._ask)
         except Exception as error:
-            self._lose(total_of(inner) or noted_usage(error))
+            self._fail(error, inner, before)
             raise
-        finally:
-            self.inner += inner
+        self._keep(answers, inner, before)
+        return answers
 
     def note(self, error: Exception) -> None:
         """Note on the error that the ask ends in what was billed all the same."""
-        arrived = self._ask.arrived if isinstance(self._ask, Sample) else None
-        # A thread that was given up may still add to them. What routers inside were billed is counted by their decisions.
-        for answers in [] if self.inner else [*(arrived or {}).values()]:
-            self._lose(total_usage(answers))
+        self._lose(total_usage(self._since(0)))
         note_usage(error, self.lost)
         note_inner(error, self.inner)
 
-    def _keep(self, answers: Answers, inner: Sequence[Decision]) -> Answers:
-        if inner and not isinstance(answers, Evidence) and total_usage(answers) is None:
-            self._lose(total_of(inner))
-        return answers
+    @property
+    def _arrived(self) -> dict[int, Sequence[Generation]]:
+        arrived = self._ask.arrived if isinstance(self._ask, Sample) else None
+        return {} if arrived is None else arrived
+
+    def _since(self, before: int) -> list[Generation]:
+        """The answers that arrived after the first `before` calls that brought any."""
+        # A list first: a thread that was given up may still add to them.
+        return [answer for answers in [*self._arrived.values()][before:] for answer in answers]
+
+    def _fail(self, error: Exception, inner: Sequence[Decision], before: int) -> None:
+        """What arrived is kept and tells its own bill; the rest of the attempt's is lost."""
+        self.inner += inner
+        self._lose(noted_usage(error) if total_of(inner) is None else untold(inner, self._since(before)))
+
+    def _keep(self, answers: Answers, inner: Sequence[Decision], before: int) -> None:
+        if not inner:
+            return
+        self.inner += inner
+        if not isinstance(answers, Evidence):
+            self._lose(untold(inner, self._since(before) if self._arrived else answers))
 
     def _lose(self, usage: Usage | None) -> None:
         if usage is not None:
@@ -382,9 +398,10 @@ def _awaited(evidence: Evidence, start: float) -> Evidence:
 
 def _result_so_far(begun: Future[Evidence] | None) -> Evidence:
     """What a thread has brought; it cannot be stopped."""
-    if begun is None or not begun.done() or begun.exception() is not None:
+    if begun is None or not begun.done():
         return Evidence()
-    return begun.result()
+    error = begun.exception()
+    return begun.result() if error is None else Evidence(value=error)
 
 
 async def _cancel(begun: asyncio.Task[Evidence] | None) -> Evidence:
@@ -392,9 +409,10 @@ async def _cancel(begun: asyncio.Task[Evidence] | None) -> Evidence:
         return Evidence()
     begun.cancel()
     await asyncio.wait({begun})
-    if begun.cancelled() or begun.exception() is not None:
+    if begun.cancelled():
         return Evidence()
-    return begun.result()
+    error = begun.exception()
+    return begun.result() if error is None else Evidence(value=error)
 
 
 def _sealed(policy: Policy, request: Request) -> tuple[Request, str]:

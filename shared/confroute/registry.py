@@ -297,6 +297,8 @@ def _fields_of(value: Any, beside: Path | None) -> dict[str, Any]:
     return {
         one.name: to_plain(getattr(value, one.name), beside=beside, where=f"{kind}.{one.name}")
         for one in dataclasses.fields(value)
+        # What a class makes itself it makes again.
+        if one.init
     }
 
 

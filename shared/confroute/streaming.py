@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from confroute.alignment import ReasoningFilter, answer_tokens
 from confroute.asks import Evidence, Outcome, StreamAsk, Tentative, Watch, WatchResult
-from confroute.decision import Decision, total_of
+from confroute.decision import Decision, total_of, untold
 from confroute.error_notes import note_inner, note_usage, noted_usage
 from confroute.errors import BadLogprobsError
 from confroute.models.provider_answers import ScoredTokens
@@ -232,6 +232,6 @@ class _HeldChunks(Generic[C]):
             latency_s=latency_s,
             attempts=attempts,
             watch=watch,
-            lost=total_of(self.inner) if answer.usage is None else None,
+            lost=untold(self.inner, [answer]),
             inner=tuple(self.inner),
         )

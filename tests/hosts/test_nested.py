@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from confroute import Cascade, KeepPrivate, SelfConsistency, TokenLogprob, record
+from confroute import Cascade, KeepPrivate, Limits, SelfConsistency, TokenLogprob, record
 from confroute.decision import Decision
 from confroute.hosts.router import Router
 from confroute.observe import subscribe
@@ -229,3 +229,74 @@ def test_a_record_inside_the_inner_call_collects():
         Router(edge=scripted("small", -3.0), cloud=cloud, policy=POLICY).ask("q")
     assert [one.route for one in seen] == ["edge"]
     assert decisions[0].steps[-1].inner == tuple(seen)
+
+
+def _large_fails_once():
+    usage = Usage(input_tokens=BILLS["large"], output_tokens=2)
+    replies = [Reply(fault=ConnectionResetError("cut")), Reply(text="large says", usage=usage)]
+    return ScriptedModel(replies, name="large")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("host", ["langchain", "llamaindex"])
+def test_an_inner_call_that_failed_and_was_made_again_is_billed_twice(host, form):
+    """Of the first attempt the inner draft was paid, whole and streamed."""
+    again, once = Limits(attempts=2, wait_s=0), Limits(attempts=1)
+    limits = {"edge_limits": once, "cloud_limits": once}
+    if host == "langchain":
+        from langchain_confroute import ChatConfRoute
+        from langchain_confroute.testing import ScriptedChat
+
+        cloud = ScriptedChat(script=_large_fails_once(), model="large")
+        inner = ChatConfRoute(edge=chat("mid", -3.0), cloud=cloud, policy=POLICY, **limits)
+        router = ChatConfRoute(edge=chat("small", -3.0), cloud=inner, policy=POLICY, cloud_limits=again)
+    else:
+        from llamaindex_confroute import ConfRouteLLM
+        from llamaindex_confroute.testing import ScriptedLLM
+
+        cloud = ScriptedLLM(model=_large_fails_once())
+        inner = ConfRouteLLM(edge=llm("mid", -3.0), cloud=cloud, policy=POLICY, **limits)
+        router = ConfRouteLLM(edge=llm("small", -3.0), cloud=inner, policy=POLICY, cloud_limits=again)
+    with record() as decisions:
+        assert ask(router, form) == "large says"
+    (outer,) = decisions
+    assert [one.stage for one in outer.steps[-1].inner] == ["failed", "draft"]
+    assert outer.usage["cloud"].input_tokens == 100 + 1100
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_samples_that_arrived_before_another_failed_are_billed_once(form):
+    """They are kept when the rest is drawn again, and count with their own bill alone."""
+    from langchain_confroute import ChatConfRoute
+    from langchain_confroute.testing import ScriptedChat
+
+    usage = Usage(input_tokens=BILLS["mid"], output_tokens=2)
+    said = Reply(text="mid says", logprob=-0.1, usage=usage)
+    # A draft, and of three samples the last fails once.
+    mid = ScriptedModel([said, said, said, Reply(fault=ConnectionResetError("cut")), said], name="mid")
+    limits = {"edge_limits": Limits(attempts=1), "cloud_limits": Limits(attempts=1)}
+    inner = ChatConfRoute(
+        edge=chat("small", -3.0), cloud=ScriptedChat(script=mid, model="mid"), policy=POLICY, **limits
+    )
+    router = ChatConfRoute(
+        edge=inner,
+        cloud=chat("large", -0.1),
+        policy=Cascade.of(SelfConsistency(n=3, step=3), 0.9),
+        edge_limits=Limits(attempts=2, wait_s=0),
+    )
+    with record() as decisions:
+        assert ask(router, form) == "mid says"
+    (outer,) = decisions
+    assert (outer.steps[-1].attempts, len(outer.steps[-1].inner)) == (2, 4)
+    # Five inner drafts, four inner answers.
+    assert outer.usage["edge"].input_tokens == 5 * 10 + 4 * 100
+
+
+def test_a_function_that_hands_on_an_inner_answer_is_billed_for_all_of_it():
+    """Such an answer tells the bill of the model that gave it, and not of the drafts before it."""
+    inner = Router(edge=scripted("mid", -3.0), cloud=scripted("large", -0.1), policy=POLICY)
+    router = Router(
+        edge=scripted("small", -3.0), cloud=lambda messages: inner.ask(messages).generation, policy=POLICY
+    )
+    decision = router.ask("q").decision
+    assert decision.usage["cloud"] == Usage(input_tokens=1100, output_tokens=4)

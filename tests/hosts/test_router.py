@@ -19,7 +19,9 @@ from confroute import (
     Prefix,
     RetrievalScore,
     Router,
+    SameEmbedding,
     SelfConsistency,
+    SemanticEntropy,
     Threshold,
     TokenLogprob,
     record,
@@ -300,3 +302,30 @@ def test_it_is_loaded_when_it_is_wanted():
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def ended(given):
+    """Take the next of an iterator that has ended."""
+    return next(iter(()))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("form", ["aask", "astream"])
+async def test_a_function_that_takes_the_next_of_nothing_does_not_hang(form):
+    """No future of an event loop takes a StopIteration: such a call would never end. The edge has failed, and the cloud answers."""
+    router = Router(edge=ended, cloud=lambda messages: "four")
+    if form == "aask":
+        assert (await router.aask("2 + 2?")).decision.steps[0].error == "RuntimeError"
+    else:
+        assert [text async for text in router.astream("2 + 2?")] == ["four"]
+
+
+@pytest.mark.timeout(20)
+async def test_an_embedding_function_that_takes_the_next_of_nothing_does_not_hang():
+    """It is the user's own, and runs in a thread."""
+    signal = SemanticEntropy(n=2, step=2, equivalence=SameEmbedding(model=ended))
+    edge = ScriptedModel(["An oak."], samples=["A tall tree.", "The beech."])
+    routed = await Router(edge=edge, cloud=lambda messages: "four", policy=Cascade.of(signal, 0.1)).aask(
+        "Which tree is the tallest?"
+    )
+    assert routed.decision.skipped == {"semantic_entropy": "RuntimeError while it was measured"}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from confroute import Cascade, Router, TokenLogprob
 from confroute.asks import Draft, Final, Hidden, Prompt, Sample
-from confroute.errors import SignalUnavailableError
+from confroute.errors import PolicyError, SignalUnavailableError, TierError
 from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelCall
@@ -111,3 +112,59 @@ def test_pieces_without_anything_are_left_out():
     *pieces, whole = TextHost(model, ASKED, facts_of(model)).stream(ModelCall(role="final", streamed=True))
     assert [piece.text for piece in pieces] == ["It", " is", " 4."]
     assert (whole.text, whole.finish, whole.usage.output_tokens) == ("It is 4.", "stop", 3)
+
+
+class Answering:
+    """A user's own model, which answers whatever it was made with."""
+
+    name, remote = "mine", False
+
+    def __init__(self, answers):
+        """Keep what it answers."""
+        self.answers = answers
+
+    def generate(self, messages, **settings):
+        """Answer."""
+        return self.answers
+
+    async def agenerate(self, messages, **settings):
+        """Answer."""
+        return self.answers
+
+
+async def asked(model, form):
+    """What a router's call ended in whose edge or cloud is such a model."""
+    router = Router(**model, policy=Cascade.of(TokenLogprob(), 0.25))
+    if form == "whole":
+        return router.ask("2 + 2?").text
+    if form == "async":
+        return (await router.aask("2 + 2?")).text
+    if form == "stream":
+        return "".join(router.stream("2 + 2?"))
+    return "".join([text async for text in router.astream("2 + 2?")])
+
+
+@pytest.mark.parametrize("form", ["whole", "async", "stream", "astream"])
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ("four", "mine returned a str: expected a tuple of Generation"),
+        (None, "mine returned a NoneType: expected a tuple of Generation"),
+        (("four",), "mine returned an answer that is a str: expected a tuple of Generation"),
+    ],
+)
+@pytest.mark.parametrize("tier", ["edge", "cloud"])
+async def test_a_model_that_answers_with_something_else_is_refused(tier, answers, said, form):
+    """As a function is: as the edge it would fail at every call, and the cloud would answer and be paid for all of them."""
+    other = ScriptedModel([Reply(text="4?", logprob=-3.0)])
+    models = {"edge": other, "cloud": other, tier: Answering(answers)}
+    with pytest.raises(PolicyError, match=said):
+        await asked(models, form)
+
+
+@pytest.mark.parametrize("form", ["whole", "async", "stream", "astream"])
+async def test_no_answer_at_all_is_an_empty_answer(form):
+    """Streamed as whole."""
+    models = {"edge": ScriptedModel([Reply(text="4?", logprob=-3.0)]), "cloud": Answering(())}
+    with pytest.raises(TierError, match="cloud returned an empty answer"):
+        await asked(models, form)

@@ -1,17 +1,18 @@
 """What an answer was billed, as the three hosts read it: cached and reasoning tokens, and bills that cannot be."""
 
 import asyncio
+import itertools
 
 import pytest
 
-from confroute import Cascade, TokenLogprob
+from confroute import Cascade, Limits, SelfConsistency, TokenLogprob
 from confroute.budget import Budget, Paced
 from confroute.hosts.router import Router
 from confroute.models.provider_answers import read_usage
 from confroute.prices import Price
 from confroute.state import MemoryStore
 from confroute.testing import Reply, ScriptedModel
-from confroute.types import Usage
+from confroute.types import Generation, Usage
 
 POLICY = Cascade.of(TokenLogprob(), 0.1)
 BILL = Usage(input_tokens=1000, output_tokens=300, cached_tokens=900, reasoning_tokens=250)
@@ -236,3 +237,19 @@ def test_list_prices_know_cached_tokens():
     """The list has a rate of cached input for this model, and none of reasoning."""
     price = Price.listed("gpt-4o-mini", provider="openai")
     assert (price.cached_usd, price.reasoning_usd) == (0.075, None)
+
+
+def test_an_error_that_is_raised_again_brings_no_bill_of_another_call():
+    """Functions raise one object time and again: what was billed beside it belongs to the call that it ended."""
+    down = ConnectionError("down")
+
+    def edge(messages, temperature):
+        if temperature and next(calls) % 3 == 2:
+            raise down
+        return Generation(text="4", usage=Usage(input_tokens=100, output_tokens=1))
+
+    calls, once = itertools.count(), Limits(attempts=1)
+    policy = Cascade.of(SelfConsistency(n=3, step=3), 0.3)
+    router = Router(edge=edge, cloud=lambda messages: "four", policy=policy, edge_limits=once)
+    bills = [router.ask("2 + 2?").decision.usage["edge"].input_tokens for _ in range(3)]
+    assert bills == [300, 300, 300]

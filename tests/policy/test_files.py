@@ -277,3 +277,27 @@ def test_a_name_belongs_to_one_class():
             register(name="other")(other)
     with pytest.raises(PolicyError, match="a lambda has no name"):
         register(lambda question: 0.0)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class MadeInside:
+    """A rule that works out a field of its own."""
+
+    word: str
+    lower: str = dataclasses.field(init=False, default="")
+
+    def __post_init__(self):
+        """Work it out."""
+        object.__setattr__(self, "lower", self.word.lower())
+
+    def __call__(self, request):
+        """No ruling."""
+        return
+
+
+def test_what_a_class_makes_itself_is_not_written(tmp_path):
+    """The file would be refused by the class that it was written from."""
+    policy = Cascade.of(TokenLogprob(), 0.3, rules=(MadeInside("Tree"),))
+    save_policy(policy, tmp_path / "policy.json")
+    assert load_policy(tmp_path / "policy.json") == policy

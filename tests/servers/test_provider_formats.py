@@ -8,7 +8,9 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
 from langchain_core.messages import HumanMessage
 from langchain_openai import ChatOpenAI
+from llama_index.core.tools import FunctionTool
 from llama_index.llms.openai import OpenAIResponses
+from llama_index.llms.openai_like import OpenAILike
 from openai import OpenAI
 
 from confroute import Cascade, Router, SelfConsistency, TokenLogprob, record
@@ -22,12 +24,26 @@ from confroute.models.provider_answers import (
 from confroute.models.resilience import rejects_logprobs
 from confroute.prices import Price
 from confroute.signals import TokenEntropy
-from confroute.testing import ScriptedModel
+from confroute.testing import Reply, ScriptedModel
 from confroute.types import Usage
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.testing import ScriptedChat
+from llamaindex_confroute import ConfRouteLLM
+from llamaindex_confroute.testing import ScriptedLLM
 from tests.servers.formats import CHOSEN, MEAN, VLLM, Chat, DeepSeek, Gemini, Ollama, Responses, Said
-from tests.servers.ways import KEY, ONCE, POLICY, PROVIDERS, QUESTION, WATCHED, plain, stop_all
+from tests.servers.ways import (
+    KEY,
+    ONCE,
+    POLICY,
+    PROVIDERS,
+    QUESTION,
+    WATCHED,
+    Provider,
+    called_by_llamaindex,
+    look_up,
+    plain,
+    stop_all,
+)
 
 THOUGHTS = (("Hm", -3.0), ("?", -2.0))
 BILL = Usage(input_tokens=1000, output_tokens=9, cached_tokens=900, reasoning_tokens=6)
@@ -337,3 +353,66 @@ def test_a_conversation_can_be_gone_on_with():
         model = router(responses_edge(server))
         model.invoke([HumanMessage(QUESTION), model.invoke(QUESTION), HumanMessage("Sure?")])
         assert "logprob" not in str(server.bodies[-1]["input"])
+
+
+class Counting(Chat):
+    """Tells with every part what was billed so far, as vLLM does with `continuous_usage_stats`."""
+
+    def events(self, body, said):
+        for at, (name, event) in enumerate(super().events(body, said)):
+            so_far = replace(said, tokens=said.tokens[: at + 1])
+            yield name, {**event, "usage": self.usage(so_far)}
+
+
+class Repeating(Chat):
+    """Tells the bill with the reason of the end, and once more after it."""
+
+    def events(self, body, said):
+        for name, event in super().events(body, said):
+            ends = event["choices"] and event["choices"][0]["finish_reason"]
+            yield name, {**event, "usage": self.usage(said)} if ends else event
+
+
+@pytest.mark.parametrize("server", [Counting, Repeating])
+@pytest.mark.parametrize("way", PROVIDERS["OpenAI"].ways, ids=lambda way: way.host)
+def test_a_bill_that_a_stream_tells_again_is_counted_once(server, way):
+    """Each is of the whole call so far; LangChain adds up what the parts of a stream tell."""
+    with Provider(server, ()).serving() as serving:
+        decision = way.decide(serving, WATCHED, streamed=True)
+    assert (decision.route, decision.stage) == ("edge", "prefix")
+    assert decision.usage["edge"] == Usage(input_tokens=50, output_tokens=3)
+
+
+class Cut(Chat):
+    """A stream whose connection ends in the middle of a tool call, as if it were whole."""
+
+    last_words = ""
+
+    def events(self, body, said):
+        yield from list(super().events(body, said))[:2]
+
+
+def _cut_in_langchain(server):
+    cloud = ChatOpenAI(model="large", base_url=server.url, **KEY)
+    router = ChatConfRoute(edge=ScriptedChat.of("hm", logprob=-9.0), cloud=cloud, policy=POLICY)
+    list(router.bind_tools([look_up]).stream(QUESTION))
+
+
+def _cut_in_llamaindex(server):
+    cloud = OpenAILike(
+        model="large", api_base=server.url, is_chat_model=True, is_function_calling_model=True, **KEY
+    )
+    edge = ScriptedLLM(model=ScriptedModel([Reply(text="hm", logprob=-9.0)]))
+    tools = [FunctionTool.from_defaults(called_by_llamaindex)]
+    list(ConfRouteLLM(edge=edge, cloud=cloud, policy=POLICY).stream_chat_with_tools(tools, QUESTION))
+
+
+@pytest.mark.parametrize("call", [_cut_in_langchain, _cut_in_llamaindex])
+def test_a_tool_call_whose_stream_gives_no_reason_is_flagged(call):
+    """As text is: its arguments may be cut off, and LangChain closes their quotes."""
+    with Provider(Cut, ()).serving() as server, record() as decisions:
+        call(server)
+    (decision,) = decisions
+    assert decision.route == "cloud"
+    assert decision.steps[-1].unfinished
+    assert "may be cut off" in decision.reason

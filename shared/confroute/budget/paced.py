@@ -140,7 +140,9 @@ class BudgetedCall:
             return (yield ask)
         if isinstance(ask, Cancel) and ask.ask in self.leases:
             evidence = yield ask
-            yield from self.settle(self.leases.pop(ask.ask), ask.ask, evidence)
+            error = evidence.value
+            outcome = error if isinstance(error, Exception) else evidence
+            yield from self.settle(self.leases.pop(ask.ask), ask.ask, outcome)
             return evidence
         if isinstance(ask, Shadow) and ask.ask.tier == self.tier:
             lease = yield from self.reserve(ask.ask)

@@ -12,7 +12,7 @@ from confroute.decision import Routed
 from confroute.drift.eprocess import DriftTest
 from confroute.errors import BudgetSpentError, PolicyError, StateError
 from confroute.flow import Policy
-from confroute.policy.wrapper import Wrapper, annotate, by_chance, nested_policies
+from confroute.policy.wrapper import Wrapper, annotate, by_chance, nested_policies, refuse_paced
 from confroute.registry import register
 from confroute.signals.equivalence import disagreement
 from confroute.state.store import Store, keep_address, open_store, using
@@ -74,9 +74,7 @@ class Audited(Wrapper):
         if self.on_alarm not in {"warn", "widen", "cloud"}:
             msg = f"on_alarm is {self.on_alarm!r}: expected 'warn', 'widen' or 'cloud'"
             raise PolicyError(msg)
-        if any(getattr(inner, "pays", False) for inner in nested_policies(self.policy)):
-            msg = "a Paced inside Audited would not see what audits cost: put Paced around Audited"
-            raise PolicyError(msg)
+        refuse_paced(self.policy, "Audited")
         if self.on_alarm == "widen" and any(
             getattr(inner, "learns", False) for inner in nested_policies(self.policy)
         ):

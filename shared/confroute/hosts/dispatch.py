@@ -23,7 +23,7 @@ from confroute.asks import (
     StreamAsk,
     Tentative,
 )
-from confroute.concurrency import atogether, together
+from confroute.concurrency import atogether, off_the_loop, together
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import HostModel, ModelCall, ModelFacts, Role
 from confroute.models.inside import elsewhere, look_inside
@@ -83,7 +83,7 @@ class Dispatcher(Generic[C_co]):
         facts = model.facts
         if isinstance(ask, (Score, Hidden)):
             # CPU-bound: on the event loop it would stop every other request.
-            return await asyncio.to_thread(_inside, ask, facts)
+            return await off_the_loop(_inside, ask, facts)
         calls = model_calls(ask, facts)
         if len(calls) == 1 and not facts.blocking:
             # As `_atimed`, less a coroutine that every turn of the event loop would go through.
@@ -125,7 +125,7 @@ class Dispatcher(Generic[C_co]):
 
     async def _atimed(self, model: HostModel[C_co], call: ModelCall) -> list[Generation]:
         if model.facts.blocking:
-            return await asyncio.to_thread(self._timed, model, call)
+            return await off_the_loop(self._timed, model, call)
         start = time.perf_counter()
         answers = await (self.fallback.acall(model, call) if call.logprobs else model.acall(call))
         return _with_latency(answers, start)

@@ -7,6 +7,7 @@ from contextlib import aclosing, closing
 from dataclasses import replace
 from typing import Any
 
+from confroute.errors import PolicyError
 from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.models.text_model import OneByOne, Piece, Pieces, StreamingTextModel, TextModel
 from confroute.types import Generation, Message
@@ -47,16 +48,16 @@ class TextHost:
 
     def call(self, call: ModelCall) -> Sequence[Generation]:
         """Make the call and return its answers."""
-        return self._model.generate(self._sent(call), n=call.n, **_settings(call))
+        return self._checked(self._model.generate(self._sent(call), n=call.n, **_settings(call)))
 
     async def acall(self, call: ModelCall) -> Sequence[Generation]:
         """Async form of `call`."""
-        return await self._model.agenerate(self._sent(call), n=call.n, **_settings(call))
+        return self._checked(await self._model.agenerate(self._sent(call), n=call.n, **_settings(call)))
 
     def stream(self, call: ModelCall) -> Generator[Piece | Generation, None, None]:
         """Yield the pieces of the answer, one where the model does not stream, and then the whole of it."""
         if not isinstance(self._model, StreamingTextModel):
-            yield from _whole(self.call(call)[0])
+            yield from _whole(self.call(call))
             return
         pieces = Pieces()
         with closing(self._model.stream(self._sent(call), **_settings(call))) as stream:
@@ -69,7 +70,7 @@ class TextHost:
     async def astream(self, call: ModelCall) -> AsyncGenerator[Piece | Generation, None]:
         """Async form of `stream`."""
         if not isinstance(self._model, StreamingTextModel):
-            for item in _whole((await self.acall(call))[0]):
+            for item in _whole(await self.acall(call)):
                 yield item
             return
         pieces = Pieces()
@@ -79,6 +80,19 @@ class TextHost:
                 if piece.text or piece.logprobs:
                     yield piece
         yield self._ended(pieces)
+
+    def _checked(self, answers: object) -> Sequence[Generation]:
+        """The answers of a model that may be the user's own; an edge that answers anything else would fail at every call."""
+        wrong = (
+            next((one for one in answers if not isinstance(one, Generation)), None)
+            if isinstance(answers, (tuple, list))
+            else answers
+        )
+        if isinstance(answers, (tuple, list)) and wrong is None:
+            return answers
+        kind = type(wrong).__name__
+        msg = f"{self.facts.model} returned {'a' if wrong is answers else 'an answer that is a'} {kind}: expected a tuple of Generation"
+        raise PolicyError(msg)
 
     def _ended(self, pieces: Pieces) -> Generation:
         answer = pieces.whole(model=self.facts.model)
@@ -101,7 +115,8 @@ def _settings(call: ModelCall) -> dict[str, Any]:
     }
 
 
-def _whole(answer: Generation) -> Generator[Piece | Generation, None, None]:
+def _whole(answers: Sequence[Generation]) -> Generator[Piece | Generation, None, None]:
+    answer = answers[0] if answers else Generation(text="")
     if answer.text:
         yield Piece(text=answer.text, logprobs=answer.logprobs or (), tokens=answer.tokens or ())
     yield answer

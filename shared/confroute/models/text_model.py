@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from confroute.concurrency import off_the_loop
 from confroute.errors import PolicyError
 from confroute.models.provider_answers import (
     ChunkScores,
@@ -230,7 +231,7 @@ class FunctionModel(OneByOne):
     async def aone(self, messages: Sequence[Message], settings: Settings, number: int) -> Generation:
         """Await an async function; a sync one runs in a thread."""
         if not self._is_async:
-            return await asyncio.to_thread(self.one, messages, settings, number)
+            return await off_the_loop(self.one, messages, settings, number)
         return self._generation(await self.function(tuple(messages), **self._filled(settings, number)))
 
     @property

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 from confroute.asks import (
     Ask,
@@ -18,11 +18,12 @@ from confroute.asks import (
     Shadow,
     Tentative,
 )
-from confroute.decision import Routed, Step
+from confroute.decision import Decision, Routed, Step
 from confroute.errors import BudgetSpentError, PolicyError
 from confroute.flow import Policy, intercept
 from confroute.policy.reuse import DraftReuse
-from confroute.policy.wrapper import Wrapper, annotate, nested_policies
+from confroute.policy.steps import failed_step, step_of
+from confroute.policy.wrapper import Wrapper, nested_policies, refuse_paced, with_layer
 from confroute.registry import register
 from confroute.types import Request, Usage
 
@@ -51,16 +52,18 @@ class Hedged(Wrapper):
     Raises
     ------
     PolicyError
-        An unknown `when`, or a policy that reuses drafts: a hedge begins before there is a draft to reuse.
+        An unknown `when`, a budget inside, which would not see the hedge, a policy that is hedged already, or one that reuses drafts: a
+        hedge begins before there is a draft to reuse.
 
     Notes
     -----
     Private and forced calls and those that a rule settles are never hedged: they have no draft to judge. The decision holds the cost
-    of a cancelled answer as a step "hedge": the provider's count if the answer had come, else the estimated prompt alone, marked as an
-    estimate (a budget charges the whole reservation then). A synchronous call cannot be cancelled: it runs to its end in its thread,
+    of a dropped answer as a step "hedge": the provider's count if the answer had come, what was billed if it had failed, else the
+    estimated prompt alone, marked as an estimate (a budget charges the whole reservation then). A synchronous call cannot be cancelled: it runs to its end in its thread,
     and its answer is dropped.
     """
 
+    begins_ahead: ClassVar[bool] = True
     policy: Policy
     when: Literal["grey", "draft"] = "grey"
     tags: tuple[str, ...] = ()
@@ -68,6 +71,10 @@ class Hedged(Wrapper):
     def __post_init__(self) -> None:
         if self.when not in {"grey", "draft"}:
             msg = f"when is {self.when!r}: expected 'grey' or 'draft'"
+            raise PolicyError(msg)
+        refuse_paced(self.policy, "Hedged")
+        if any(isinstance(inner, Hedged) for inner in nested_policies(self.policy)):
+            msg = "a Hedged inside another one would begin and pay the same answer twice: give all tags to one of them"
             raise PolicyError(msg)
         if any(isinstance(inner, DraftReuse) for inner in nested_policies(self.policy)):
             msg = "a hedge begins before there is a draft to reuse: take Hedged or DraftReuse, not both"
@@ -98,10 +105,7 @@ class _Hedge:
             raise
         if not self.begun:
             return routed
-        if self.used:
-            return annotate(routed, "hedge", {"used": True})
-        dropped = yield Cancel(ask=self.final)
-        return self.with_cost(routed, dropped)
+        return replace(routed, decision=(yield from self.ended(routed.decision)))
 
     def answer(self, ask: Ask) -> AskGenerator[Evidence]:
         """Begin before the ask that the hedge is to run beside; return what was begun when the policy asks for it."""
@@ -110,6 +114,10 @@ class _Hedge:
                 self.used = True
                 return (yield self.final)
             return (yield ask)
+        if isinstance(ask, Report) and self.begun:
+            decision = yield from self.ended(ask.decision)
+            self.begun = False
+            return (yield replace(ask, decision=decision))
         if isinstance(ask, (Draft, Tentative)):
             self.drafted = True
             if self.wrapper.when == "draft":
@@ -128,23 +136,26 @@ class _Hedge:
             return
         self.begun = True
 
-    def with_cost(self, routed: Routed, dropped: Evidence) -> Routed:
-        """Add the cost of the answer that was not needed."""
+    def ended(self, decision: Decision) -> AskGenerator[Decision]:
+        """The decision with what became of the hedge, which is cancelled if it was not needed."""
+        if self.used:
+            return with_layer(decision, "hedge", {"used": True})
+        dropped = yield Cancel(ask=self.final)
+        step, estimated = self.step_of_dropped(dropped)
+        return with_layer(decision, "hedge", {"used": False, "estimated": estimated}, step)
+
+    def step_of_dropped(self, dropped: Evidence) -> tuple[Step, bool]:
+        """The cost of the answer that was not needed, and whether it is an estimate."""
+        tier, name = self.request.tiers.get(self.final.tier), self.final.tier
+        model = tier.model if tier else name
+        # No latency: nobody waited for it.
+        if isinstance(dropped.value, Exception):
+            return replace(failed_step("hedge", dropped.value, tier=name, model=model), latency_s=0.0), False
         answer = dropped.generations[0] if dropped.generations else None
-        tier = self.request.tiers.get(self.final.tier)
-        usage = answer.usage if answer else None
-        if usage is None:
-            size = sum(len(message.text.encode("utf-8", "replace")) for message in self.request.messages)
-            known = tier.input_tokens if tier else None
-            usage = Usage(input_tokens=known or size // _BYTES_PER_TOKEN)
-        step = Step(
-            kind="hedge",
-            tier=self.final.tier,
-            model=(answer.model if answer else None) or (tier.model if tier else self.final.tier),
-            n=1 if answer else 0,
-            usage=usage,  # and no latency: nobody waited for it
-            error=None if answer else "cancelled",
-        )
-        return annotate(
-            routed, "hedge", {"used": False, "estimated": answer is None or answer.usage is None}, step
-        )
+        step = step_of("hedge", dropped, tier=name, model=(answer.model if answer else None) or model)
+        step = replace(step, latency_s=0.0, error=None if answer else "cancelled")
+        if step.usage is not None:
+            return step, False
+        size = sum(len(message.text.encode("utf-8", "replace")) for message in self.request.messages)
+        known = tier.input_tokens if tier else None
+        return replace(step, usage=Usage(input_tokens=known or size // _BYTES_PER_TOKEN)), True

@@ -9,7 +9,7 @@ from confroute.asks import Ask, AskGenerator, Draft, Evidence, Final, Tentative
 from confroute.decision import Routed
 from confroute.errors import PolicyError
 from confroute.flow import Policy, intercept
-from confroute.policy.wrapper import Wrapper, annotate
+from confroute.policy.wrapper import Wrapper, annotate, nested_policies, refuse_paced
 from confroute.registry import register
 from confroute.types import Generation, Request
 
@@ -43,7 +43,8 @@ class DraftReuse(Wrapper):
     Raises
     ------
     PolicyError
-        An unknown mode.
+        An unknown mode, a budget inside, which would not reserve for the draft, or a hedged policy: a hedge begins before there is a
+        draft to reuse.
 
     Notes
     -----
@@ -57,6 +58,11 @@ class DraftReuse(Wrapper):
     def __post_init__(self) -> None:
         if self.mode not in {"verify", "patch"}:
             msg = f"mode is {self.mode!r}: expected 'verify' or 'patch'"
+            raise PolicyError(msg)
+        refuse_paced(self.policy, "DraftReuse")
+        # By what it says of itself: the class lies above this module.
+        if any(getattr(inner, "begins_ahead", False) for inner in nested_policies(self.policy)):
+            msg = "a hedge begins before there is a draft to reuse: take Hedged or DraftReuse, not both"
             raise PolicyError(msg)
 
     def flow(self, request: Request) -> AskGenerator[Routed]:

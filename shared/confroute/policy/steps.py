@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from confroute.asks import Ask, Embed, Entails, Evidence, Gather
 from confroute.decision import Step
-from confroute.error_notes import noted_attempts, noted_inner, noted_latency_s, noted_usage
+from confroute.error_notes import forget_bill, noted_attempts, noted_inner, noted_latency_s, noted_usage
 from confroute.types import Usage
 
 
@@ -41,7 +41,7 @@ def failed_step(
     kind: str, error: Exception, *, tier: str | None, model: str | None = None, group: int | None = None
 ) -> Step:
     """The step of one ask that ended in `error`."""
-    return Step(
+    step = Step(
         kind=kind,
         tier=tier,
         model=model,
@@ -53,6 +53,8 @@ def failed_step(
         error=type(error).__name__,
         group=group,
     )
+    forget_bill(error)
+    return step
 
 
 def steps_of(ask: Ask, result: Evidence | Exception, model: str, *, before: int) -> list[Step]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from confroute.decision import Decision, Routed, Step
 from confroute.display import Displayable
+from confroute.errors import PolicyError
 from confroute.flow import Policy
 from confroute.types import JSON
 
@@ -29,11 +30,14 @@ class Wrapper(Displayable):
         Whether it sets the thresholds of the policy inside, which no other wrapper may set then.
     pays : bool
         Whether it charges the calls that it sees to budgets.
+    begins_ahead : bool
+        Whether it begins a last answer before it is asked for.
     """
 
     __slots__ = ()
     learns: ClassVar[bool] = False
     pays: ClassVar[bool] = False
+    begins_ahead: ClassVar[bool] = False
     policy: Any
 
     @property
@@ -57,13 +61,20 @@ def annotate(routed: Routed, wrapper: str, note: dict[str, JSON], *steps: Step, 
     **changes : object
         Other fields of the decision.
     """
-    decision: Decision = replace(
-        routed.decision,
-        layers={**routed.decision.layers, wrapper: note},
-        steps=(*routed.decision.steps, *steps),
+    return replace(routed, decision=with_layer(routed.decision, wrapper, note, *steps, **changes))
+
+
+def with_layer(
+    decision: Decision, wrapper: str, note: dict[str, JSON], *steps: Step, **changes: Any
+) -> Decision:
+    """What `annotate` does, to the decision of a call that may have failed."""
+    noted: Decision = replace(
+        decision,
+        layers={**decision.layers, wrapper: note},
+        steps=(*decision.steps, *steps),
         **changes,
     )
-    return replace(routed, decision=decision)
+    return noted
 
 
 def inner_of(policy: object) -> dict[str, Any]:
@@ -77,3 +88,15 @@ def nested_policies(policy: Policy) -> Iterator[Any]:
     while inner is not None:
         yield inner
         inner = getattr(inner, "policy", None)
+
+
+def refuse_paced(policy: Policy, wrapper: str) -> None:
+    """Refuse a policy inside `wrapper` that charges budgets: it would not see what the wrapper asks for.
+
+    Raises
+    ------
+    PolicyError
+    """
+    if any(getattr(inner, "pays", False) for inner in nested_policies(policy)):
+        msg = f"a Paced inside {wrapper} would not see all that is paid: put Paced around {wrapper}"
+        raise PolicyError(msg)
