@@ -271,6 +271,7 @@ class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
             tools=frozenset() if shape is None else frozenset(shape.offered),
             reads=ReadOnce(self.reads),
             attachments=bool(kinds),
+            run_id=str(self.call_id(opened).run_id),
             whole=shape is not None,
         )
         self.opened = opened

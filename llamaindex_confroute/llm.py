@@ -39,7 +39,7 @@ from confroute.hosts.model import ModelFacts
 from confroute.hosts.options import CallOptions, read_options, refuse_several, split_options
 from confroute.hosts.requests import advertised_window, check_policy, request_of, with_one_retry_layer
 from confroute.models.resilience import Limits
-from confroute.observe.trace import is_nested
+from confroute.observe.trace import CallId, is_nested
 from confroute.policy import Cascade
 from confroute.text_extraction import ReadOnce, read
 from confroute.types import TIERS, Reading
@@ -579,6 +579,7 @@ class ConfRouteLLM(FunctionCallingLLM):
         models = {name: kind(child=self._child(llm)) for name, llm in llms.items()}
         work, facts = models["cloud"], {name: models[name].facts for name in TIERS}
         sent, attachments = work.sent, has_attachments(work.messages)
+        call_id = CallId()
         request = request_of(
             to_core(work.messages),
             facts,
@@ -594,6 +595,7 @@ class ConfRouteLLM(FunctionCallingLLM):
             attachments=attachments,
             whole=sent.whole,
             begun_on=self._lineage.tier_of(parts.question, parts.existing_answer),
+            run_id=str(call_id.run_id),
         )
         return RoutedCall(
             policy=self.policy,
@@ -602,6 +604,7 @@ class ConfRouteLLM(FunctionCallingLLM):
             limits=self._tier_limits(facts),
             lineage=self._lineage,
             span_id=compat.span_id(),
+            call_id=call_id,
         )
 
     def _tier_limits(self, facts: Mapping[str, ModelFacts]) -> dict[str, Limits]:

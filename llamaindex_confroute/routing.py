@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from confroute.decision import Routed
@@ -43,7 +43,7 @@ class RoutedCall(Generic[C_co]):
     limits: Mapping[str, Limits]
     lineage: Lineage
     span_id: str | None
-    call_id: CallId = field(default_factory=CallId)
+    call_id: CallId
 
     def run(self) -> tuple[Routed, dict[str, JSON]]:
         """Route the whole call; with the answer comes its decision's JSON form."""

@@ -346,6 +346,8 @@ class Request:
         The step that the call is for, where the host names it: "text_qa", "refine", "summary", "condense".
     begun_on : str or None
         The tier whose answer this call continues, such as one to refine; None for a new call.
+    run_id : str or None
+        Of this call, for its decision; None where the host gives the id to the executor alone.
     """
 
     messages: tuple[Message, ...]
@@ -362,6 +364,7 @@ class Request:
     context: Context | None = None
     purpose: str | None = None
     begun_on: str | None = None
+    run_id: str | None = field(default=None, compare=False)
 
     @property
     def asked(self) -> str:

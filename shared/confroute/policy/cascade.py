@@ -329,6 +329,7 @@ class CascadeRun:
             degraded=degraded,
             private=private,
             sampled=sampled,
+            run_id=self.request.run_id,
         )
         return Routed(generation=answer, decision=decision)
 
