@@ -21,7 +21,7 @@ MIN_BIN := .venv-min/bin
 MIN_READY := .venv-min/.ready
 MAX_BIN := .venv-max/bin
 
-.PHONY: min-versions-test max-versions-test ray-test servers-test help setup demo test test-slow lint format types wheel-test docs perf results clean
+.PHONY: chaos min-versions-test max-versions-test ray-test servers-test help setup demo test test-slow lint format types wheel-test docs perf results clean
 
 help:
 	@echo "make demo        route real questions between two small local models"
@@ -36,6 +36,7 @@ help:
 	@echo "make servers-test  all hosts against real servers: llama.cpp and transformers serve"
 	@echo "make docs        the documentation's pages, into build/docs"
 	@echo "make perf        benchmarks"
+	@echo "make chaos       15,000 calls while edge and cloud fail, some four minutes"
 	@echo "make results     the tables and plots of docs/results, from recorded data"
 	@echo "make clean       remove environments, builds and caches, not the pulled models"
 
@@ -118,10 +119,13 @@ docs: $(READY)
 	@echo build/docs/index.html
 
 # These need an argument or data, and have a target or a page of their own.
-NOT_PERF := $(addprefix benchmarks/,real_edge.py recorded_rows.py results.py)
+NOT_PERF := $(addprefix benchmarks/,chaos.py real_edge.py recorded_rows.py results.py)
 
 perf: $(READY)
 	@for script in $(filter-out benchmarks/_% $(NOT_PERF),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+chaos: $(READY)
+	@$(BIN)/python benchmarks/chaos.py
 
 # Environments that take the rest from .venv, for packages that no user of ours needs. Not as a plain path: what is editable
 # there is found by its own .pth files.

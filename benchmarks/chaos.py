@@ -1,9 +1,10 @@
-"""Calls through both hosts while edge and cloud fail in turn: is any lost, misrecorded or indiscreet, and what does routing cost?
+"""Calls through the three hosts while edge and cloud fail in turn: is any lost, misrecorded or indiscreet, and what does routing cost?
 
-    python benchmarks/chaos.py [--calls 6000] [--workers 8] [--block 40] [--timeout-s 1] [--json]
+    python benchmarks/chaos.py [--calls 15000] [--workers 8] [--block 40] [--timeout-s 0.5] [--json]
 
 Real clients (ChatOpenAI, OpenAILike) against two OpenAI-compatible servers in a process of their own, which keep a log of every request.
-A quarter of the calls each: LangChain sync and async, LlamaIndex sync and async; every third is streamed, every fifth is private. Around
+A sixth of the calls each: LangChain, LlamaIndex and `confroute.Router` (over two ChatOpenAI), sync and async; every third is streamed,
+every fifth is private. Around
 the cascade (log-probabilities, then samples in a grey zone) stand a hedge, audits of 1 in 10 kept answers, and a budget; both tiers have a
 time limit, retries and a breaker. The faults, one block of calls after the other: none; edge cut off; cloud 429; cloud 500; cloud silent;
 cloud's answers and streams cut; both down; both flapping.
@@ -38,6 +39,7 @@ from confroute import (
     KeepPrivate,
     Limits,
     RetryBudget,
+    Router,
     SelfConsistency,
     Threshold,
     TokenLogprob,
@@ -52,10 +54,17 @@ from confroute.state import MemoryStore
 from confroute.testing import Reply, ScriptedModel, ScriptedServer, faults
 
 PHASES = ("none", "edge cut", "cloud 429", "cloud 500", "cloud silent", "cloud cut", "both down", "flapping")
-BLOCK, FLAP, TIMEOUT_S = 40, 7, 1.0
+BLOCK, FLAP, TIMEOUT_S = 40, 7, 0.5
 # After an error: callers that come back at once would spend all calls while a breaker's one probe is under way.
 PAUSE_S = 0.1
-FORMS = ("langchain sync", "langchain async", "llamaindex sync", "llamaindex async")
+FORMS = (
+    "langchain sync",
+    "langchain async",
+    "llamaindex sync",
+    "llamaindex async",
+    "router sync",
+    "router async",
+)
 MARK = re.compile(r"call (\d+)")
 
 
@@ -156,18 +165,29 @@ def limits(timeout_s):
     )
 
 
-def langchain_router(urls, timeout_s):
-    """ChatConfRoute over two ChatOpenAI."""
+def chat_models(urls):
+    """A ChatOpenAI a tier."""
     from langchain_openai import ChatOpenAI
 
-    from langchain_confroute import ChatConfRoute
-
-    models = {
+    return {
         tier: ChatOpenAI(model=f"{tier}-model", base_url=url, api_key="k", max_retries=0)
         for tier, url in urls.items()
     }
+
+
+def langchain_router(urls, timeout_s):
+    """ChatConfRoute over two ChatOpenAI."""
+    from langchain_confroute import ChatConfRoute
+
     return ChatConfRoute(
-        **models, policy=policy(), edge_limits=limits(timeout_s), cloud_limits=limits(timeout_s)
+        **chat_models(urls), policy=policy(), edge_limits=limits(timeout_s), cloud_limits=limits(timeout_s)
+    )
+
+
+def plain_router(urls, timeout_s):
+    """`confroute.Router` over the same two."""
+    return Router(
+        **chat_models(urls), policy=policy(), edge_limits=limits(timeout_s), cloud_limits=limits(timeout_s)
     )
 
 
@@ -193,14 +213,19 @@ def llamaindex_router(urls, timeout_s):
     )
 
 
+HOSTS = {"langchain": langchain_router, "llamaindex": llamaindex_router, "router": plain_router}
+
+
 def question(number):
     """The prompt of a call."""
     return f"This is call {number}." + (" It is PRIVATE." if number % 5 == 0 else "")
 
 
 def ask(router, number):
-    """One sync call of either host; the answer's text."""
+    """One sync call of any host; the answer's text."""
     streamed = number % 3 == 0
+    if isinstance(router, Router):
+        return "".join(router.stream(question(number))) if streamed else router.ask(question(number)).text
     if hasattr(router, "invoke"):
         if not streamed:
             return router.invoke(question(number)).text
@@ -211,8 +236,12 @@ def ask(router, number):
 
 
 async def aask(router, number):
-    """One async call of either host."""
+    """One async call of any host."""
     streamed = number % 3 == 0
+    if isinstance(router, Router):
+        if not streamed:
+            return (await router.aask(question(number))).text
+        return "".join([part async for part in router.astream(question(number))])
     if hasattr(router, "invoke"):
         if not streamed:
             return (await router.ainvoke(question(number))).text
@@ -284,17 +313,17 @@ async def run_async(router, form, numbers, workers):
 
 def chaos(calls, workers, *, block, timeout_s):
     """Every call's end, and the servers' log."""
-    quarter = calls // len(FORMS)
+    share = calls // len(FORMS)
+    # One for all: ChatOpenAI of one address share their client, whose connections belong to the loop that opened them.
+    loop = asyncio.new_event_loop()
     with tempfile.TemporaryDirectory() as folder:
         with servers(folder, {"block": block, "timeout_s": timeout_s}) as (urls, log):
             done = []
             for at, form in enumerate(FORMS):
-                numbers = range(at * quarter, (at + 1) * quarter)
-                router = (langchain_router if form.startswith("langchain") else llamaindex_router)(
-                    urls, timeout_s
-                )
+                numbers = range(at * share, (at + 1) * share)
+                router = HOSTS[form.split()[0]](urls, timeout_s)
                 if form.endswith("async"):
-                    done += asyncio.run(run_async(router, form, numbers, workers))
+                    done += loop.run_until_complete(run_async(router, form, numbers, workers))
                 else:
                     done += run_sync(router, form, numbers, workers)
         return done, [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
@@ -327,10 +356,40 @@ def told(end, answered):
     return said and (end["route"], end["call"]) in answered and end["decisions"] == 1
 
 
+COLUMNS = (
+    "",
+    "calls",
+    "answered",
+    "degraded",
+    "errors of ours",
+    "lost",
+    "recorded wrong",
+    "p50 ms",
+    "p99 ms",
+)
+
+
+def print_table(found):
+    """As Markdown, and below it what was lost or recorded wrong."""
+    print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
+    for form, row in found.items():
+        lost = len(row["lost"])
+        ours = sum(row["errors"].values()) - lost
+        counts = (row["calls"], row["answered"], row["degraded"], ours, lost, len(row["misrecorded"]))
+        overhead = (f"{row['overhead_p50_ms']:.1f}", f"{row['overhead_p99_ms']:.1f}")
+        print(f"| {' | '.join(map(str, (form, *counts, *overhead)))} |")
+    print()
+    kinds = sum((Counter(row["errors"]) for row in found.values()), Counter())
+    print("errors:", ", ".join(f"{name} {count}" for name, count in kinds.most_common()))
+    for form, row in found.items():
+        for end in (row["lost"] + row["misrecorded"])[:5]:
+            print("   ", form, end)
+
+
 def main():
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--calls", type=int, default=6000)
+    parser.add_argument("--calls", type=int, default=15000)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--block", type=int, default=BLOCK, help="calls that each fault holds")
     parser.add_argument("--timeout-s", type=float, default=TIMEOUT_S)
@@ -348,14 +407,7 @@ def main():
     if options.json:
         print(json.dumps({"forms": found, "indiscreet": indiscreet, "log": log}))
         return
-    for form, row in found.items():
-        print(
-            f"{form:16} {row['calls']} calls: {row['answered']} answered ({row['degraded']} degraded), errors {row['errors']}; "
-            f"lost {len(row['lost'])}, misrecorded {len(row['misrecorded'])}; overhead p50 {row['overhead_p50_ms']:.1f} ms, "
-            f"p99 {row['overhead_p99_ms']:.1f} ms"
-        )
-        for end in (row["lost"] + row["misrecorded"])[:5]:
-            print("   ", end)
+    print_table(found)
     print(f"{len(log)} requests at the servers, {len(indiscreet)} of {private} private calls at the cloud")
 
 

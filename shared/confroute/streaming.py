@@ -131,7 +131,7 @@ def stream_answer(
             return next(items)
 
     with held.noting():
-        begun = attempt(limits, ask.tier, begin, keep_s=keep_s)
+        begun = attempt(limits, ask.tier, begin, keep_s=keep_s, drop=lambda late: late[0].close())
         items, item = begun.value
         with closing(items):
             while not isinstance(item, Generation):

@@ -42,7 +42,7 @@ def test_money_and_shares_are_counted_from_all_steps():
         [entry(n, u) for n, u in enumerate((0.1, 0.1, 0.1, 0.9))],
         prices_usd={"edge": (0.0, 0.0), "cloud": (100.0, 1000.0)},
     )
-    assert "edge 75.0%, cloud 25.0%" in page
+    assert "edge 75.0% (3), cloud 25.0% (1)" in page
     assert "0.0200 USD" in page  # one cloud call: 100 tokens at 100 and 10 at 1,000 USD a million
     assert "0.0800 USD; routing saves 0.0600 USD" in page
 
@@ -120,3 +120,88 @@ def test_what_cannot_be_read_or_meant_is_refused(tmp_path, capsys):
     assert main(["report", str(tmp_path / "none.jsonl")]) == 1
     assert "does not exist" in capsys.readouterr().err
     assert main(["report", "log", "--price", "cloud"]) == 2
+
+
+def outage():
+    """Sixteen calls, one a minute: six kept, then ten whose final answer failed after the draft was rejected."""
+    usage = Usage(input_tokens=100, output_tokens=10)
+    draft = Step(kind="draft", tier="edge", usage=usage, latency_s=0.1)
+    final = Step(kind="final", tier="cloud", latency_s=20.0, error="TierTimeoutError")
+    failed = {"route": "cloud", "stage": "failed", "steps": (draft, final)}
+    return [entry(n, 0.1) if n < 6 else entry(n, 0.9, **failed) for n in range(16)]
+
+
+PRICES = {"edge": (1.0, 1.0), "cloud": (100.0, 1000.0)}
+
+
+def cells(page):
+    """The table of totals, by its first column."""
+    return dict(re.findall(r"<tr><td[^>]*>([^<]*)</td><td[^>]*>([^<]*)</td></tr>", page))
+
+
+def test_calls_that_failed_are_no_answers_of_the_tier_asked_last():
+    """They have a share of their own, and seconds of their own."""
+    told = cells(log_page(outage()))
+    assert (told["answered by"], told["failed"]) == ("edge 37.5% (6)", "62.5% (10)")
+    assert told["seconds per answered call"] == "median 0.10, 95th percentile 0.10"
+    assert told["seconds until a call failed"] == "median 20.10, 95th percentile 20.10"
+
+
+def test_an_outage_saves_nothing():
+    """Only what was answered as the policy wanted is compared: six drafts, 110 tokens each, at 1 and at 100 or 1,000 USD a million."""
+    page = log_page(outage(), prices_usd=PRICES)
+    assert "in the 6 of 16 calls that did not fail or degrade" in page
+    assert "0.1200 USD; routing saves 0.1193 USD" in page
+    assert cells(page)["of it for calls that failed"] == "0.00110 USD"
+    degraded = [entry(0, 0.1), entry(1, 0.9, route="edge", stage="fallback", degraded=True)]
+    assert "in the 1 of 2 calls that did not fail or degrade" in log_page(degraded, prices_usd=PRICES)
+
+
+def test_where_nothing_was_answered_nothing_is_said_to_be_saved():
+    """A whole log of failures has no answers to compare."""
+    page = log_page(outage()[6:], prices_usd=PRICES)
+    assert cells(page)["answered by"] == "none"
+    assert "routing saves" not in page
+
+
+def test_routing_that_costs_more_is_said_to_cost():
+    """Each draft is rejected and paid for on top."""
+    page = log_page([entry(0, 0.9)], prices_usd={"edge": (50.0, 50.0), "cloud": (100.0, 1000.0)})
+    assert "routing costs 0.00550 USD more" in page
+
+
+def test_failures_have_a_line_of_their_own():
+    """And are no part of the cloud's, which answered none of these."""
+    _, named = over_time_svg(outage()).split("share of calls", 1)
+    assert re.search(r">failed</text>", named)
+    assert not re.search(r">cloud</text>", named)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ticks"),
+    [
+        (400, ["00:00:00", "00:01:40", "00:03:20", "00:05:00", "00:06:40"]),
+        (4 * 3600, ["00:00", "01:00", "02:00", "03:00", "04:00"]),
+        (4 * 86400, ["01-01 00h", "01-02 00h", "01-03 00h", "01-04 00h", "01-05 00h"]),
+    ],
+)
+def test_the_axis_tells_the_time(seconds, ticks):
+    """As finely as the log is long; the points stand where their calls were made, however many there were before."""
+    start = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    shares = [0, 0.01, 0.02, 1]
+    entries = [
+        Entry(at=start + timedelta(seconds=share * seconds), decision=entry(0, 0.9).decision)
+        for share in shares
+    ]
+    drawn = over_time_svg(entries)
+    assert re.findall(r"text-anchor='middle'>([-0-9: h]+)</text>", drawn)[:5] == ticks
+    assert "UTC, from 2026-01-01 00:00" in drawn
+    across = [float(x) for x in re.findall(r"([\d.]+),[\d.]+", re.search(r"points='([^']*)'", drawn)[1])]
+    assert [(x - across[0]) / (across[-1] - across[0]) for x in across] == pytest.approx(shares, abs=1e-3)
+
+
+def test_a_log_of_one_moment_and_one_out_of_order_are_drawn():
+    """A clock that was set back, and calls of the same millisecond."""
+    first, second = entry(0, 0.9), entry(7, 0.9)
+    assert over_time_svg([second, first]) == over_time_svg([first, second])
+    assert "UTC, from 2026-01-01 00:00" in over_time_svg([first, first])

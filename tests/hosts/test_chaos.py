@@ -1,4 +1,4 @@
-"""A few hundred calls through both hosts while their models fail in turn: the small form of `benchmarks/chaos.py`."""
+"""A few hundred calls through the three hosts while their models fail in turn: the small form of `benchmarks/chaos.py`."""
 
 import json
 import subprocess
@@ -14,22 +14,22 @@ CHAOS = Path(__file__).parents[2] / "benchmarks" / "chaos.py"
 
 @pytest.fixture(scope="module")
 def told():
-    """What it printed of 128 calls, every fault once in each form; in a process whose end closes the clients' sockets."""
-    options = ["--calls", "128", "--block", "4", "--timeout-s", "0.7", "--json"]
+    """What it printed of 192 calls, every fault once in each form; in a process whose end closes the clients' sockets."""
+    options = ["--calls", "192", "--block", "4", "--timeout-s", "0.7", "--json"]
     done = subprocess.run([sys.executable, CHAOS, *options], capture_output=True, check=True)
     return json.loads(done.stdout)
 
 
 def test_no_call_is_lost(told):
-    """Each of 128 ends in an answer or in one of confroute's errors."""
-    assert sum(row["calls"] for row in told["forms"].values()) == 128
-    assert [row["lost"] for row in told["forms"].values()] == [[]] * 4
+    """Each of 192 ends in an answer or in one of confroute's errors."""
+    assert sum(row["calls"] for row in told["forms"].values()) == 192
+    assert [row["lost"] for row in told["forms"].values()] == [[]] * 6
     assert all(row["answered"] for row in told["forms"].values())
 
 
 def test_no_route_is_recorded_wrong(told):
     """Every answer is the one that the server of its route sent for that call, by exactly one decision."""
-    assert [row["misrecorded"] for row in told["forms"].values()] == [[]] * 4
+    assert [row["misrecorded"] for row in told["forms"].values()] == [[]] * 6
 
 
 def test_no_private_text_reaches_the_cloud(told):

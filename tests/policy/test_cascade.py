@@ -597,3 +597,34 @@ def test_a_tagged_call_has_its_groups_threshold_and_certificate():
     assert json.loads(json.dumps(decision.to_dict()))["certificate"]["n"] == 400
     plain = route(policy)[0].decision
     assert (plain.route, plain.certificate, plain.to_dict()["certificate"]) == ("cloud", None, None)
+
+
+@pytest.mark.parametrize("cloud", [DOWN, BROKEN, Reply(text="")], ids=["down", "refuses", "empty"])
+@pytest.mark.parametrize("on_cloud_error", ["raise", "edge"])
+@pytest.mark.parametrize("edge", [UNSURE, MUTE], ids=["by log-probabilities", "by samples"])
+def test_a_call_without_the_cloud_keeps_what_rejected_its_draft(cloud, on_cloud_error, edge):
+    """Failed or fallen back: the record holds the uncertainty and the threshold that its reason names."""
+    gates = (
+        Gate(signal=TokenLogprob(), threshold=Threshold(value=0.3, source="mine")),
+        Gate(signal=SelfConsistency(n=2, step=2), threshold=Threshold(value=0.1, source="mine")),
+    )
+    policy = Cascade(gates=gates, on_cloud_error=on_cloud_error)
+    with record() as decisions:
+        try:
+            route(policy, edge=edge, cloud=cloud, samples=("6", "7"))
+        except (TierError, ConnectionError, ValueError):
+            assert on_cloud_error == "raise"
+    (decision,) = decisions
+    assert decision.stage == ("failed" if on_cloud_error == "raise" else "fallback")
+    assert decision.signal == ("token_logprob" if edge is UNSURE else "self_consistency")
+    assert decision.uncertainty == decision.signals[decision.signal].uncertainty > decision.threshold
+    assert f"{decision.uncertainty:.3g}" in decision.reason
+    assert f"> {decision.threshold:g} (mine)" in decision.reason
+    assert decision.threshold_source == "mine"
+
+
+def test_a_call_that_failed_before_it_was_measured_holds_no_uncertainty():
+    """Both tiers down: there is nothing to keep."""
+    with record() as decisions, pytest.raises(AllTiersFailedError):
+        route(Cascade.of(TokenLogprob(), 0.3), edge=DOWN, cloud=DOWN)
+    assert (decisions[0].stage, decisions[0].uncertainty, decisions[0].signal) == ("failed", None, None)

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from confroute.decision import Decision
 from confroute.observe.trace import Trace
+from confroute.views.decision import decision_html, trace_html, trace_text
 
 
 def test_the_view_is_whole_html_that_loads_nothing(decision, read):
@@ -94,3 +96,13 @@ def test_a_decision_and_a_trace_look_as_stored(decision, same_as_stored):
     """Every tag and number."""
     same_as_stored("decision", decision._repr_html_())
     same_as_stored("trace", Trace([decision, decision])._repr_html_())
+
+
+def test_a_call_that_failed_was_answered_by_nobody():
+    """Neither its own view nor a trace counts it for the tier that was asked last."""
+    failed = Decision(route="cloud", stage="failed", reason="the call failed (TimeoutError)")
+    kept = Decision(route="edge", stage="draft", reason="kept")
+    assert "answered" not in decision_html(failed)
+    assert "<b>cloud</b> was asked last" in decision_html(failed)
+    assert trace_text([failed, kept, failed]) == "<3 decisions: edge 1, failed 2; 0.00 s>"
+    assert "<b>cloud</b>" not in trace_html([failed, kept])

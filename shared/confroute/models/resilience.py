@@ -22,11 +22,13 @@ from confroute.error_notes import note_attempts
 from confroute.errors import BreakerOpenError, DeadlineError, PolicyError, TierTimeoutError
 from confroute.models.breaker import Breaker, status_of
 from confroute.models.deadline import time_left
+from confroute.models.retry_after import retry_after_s
 from confroute.models.retry_budget import RetryBudget
 
 T = TypeVar("T")
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _ATTEMPTS = 3
+_THREAD = "confroute-attempt"
 # Of a tier without a breaker.
 _UNGUARDED = nullcontext()
 # httpx and requests do not derive from ConnectionError, and importing them to ask would cost every user.
@@ -50,13 +52,14 @@ class Limits:
     ----------
     timeout_s : float or None
         Seconds for one attempt; None for no limit of ours. A synchronous call that overruns is abandoned, not
-        killed: its thread ends when the provider's own time-out does.
+        killed: its thread ends when the client's own time-out does. A stream whose first chunk comes too late is closed when
+        it comes.
     attempts : int or None
         Calls at the most, the first included. None: three, but one where the model's client retries by itself, since retries
         multiply.
     wait_s, max_wait_s : float
-        First and longest wait between attempts: exponential with full jitter. A provider's Retry-After header
-        makes a wait longer, up to `max_wait_s`.
+        First and longest wait between attempts: exponential with full jitter. What a provider asks for, by
+        `Retry-After` (seconds or a date) or `retry-after-ms`, makes a wait longer, up to `max_wait_s`.
     expected_s : float
         Seconds that an answer of this tier usually takes. Under a `deadline`, the tiers and samples before it leave
         that much.
@@ -199,22 +202,13 @@ def _names_logprobs(error: BaseException) -> bool:
     return any(_PARAMETER.search(one) and _REFUSES.search(_PARAMETER.sub("", one)) for one in sentences)
 
 
-def _retry_after_s(error: BaseException | None) -> float:
-    """Seconds that the provider asked to wait; 0 where it did not, or named a date."""
-    headers: Any = getattr(getattr(error, "response", None), "headers", None)
-    try:
-        return max(0.0, float(headers["retry-after"]))
-    except (KeyError, TypeError, ValueError):
-        return 0.0
-
-
 def _retrying(limits: Limits, keep_s: float) -> dict[str, Any]:
     from tenacity import RetryCallState, wait_random_exponential
 
     jitter = wait_random_exponential(multiplier=limits.wait_s, max=limits.max_wait_s)
 
     def wait(state: RetryCallState) -> float:
-        asked_s = _retry_after_s(state.outcome.exception() if state.outcome else None)
+        asked_s = retry_after_s(state.outcome.exception() if state.outcome else None)
         return max(jitter(state), min(asked_s, limits.max_wait_s))
 
     def stop(state: RetryCallState) -> bool:
@@ -231,8 +225,13 @@ def _retrying(limits: Limits, keep_s: float) -> dict[str, Any]:
     return {"stop": stop, "wait": wait, "retry": retry, "reraise": True}
 
 
-def within(timeout_s: float, tier: str, call: Callable[[], T]) -> T:
-    """Run `call` in a thread of its own, in this context, and give up after `timeout_s` seconds."""
+def within(
+    timeout_s: float, tier: str, call: Callable[[], T], drop: Callable[[T], object] | None = None
+) -> T:
+    """Run `call` in a thread of its own, in this context, and give up after `timeout_s` seconds.
+
+    `drop` gets a result that comes when nobody waits for it any more, such as a stream that has to be closed.
+    """
     future: Future[T] = Future()
 
     def work() -> None:
@@ -244,13 +243,30 @@ def within(timeout_s: float, tier: str, call: Callable[[], T]) -> T:
             future.set_result(result)
 
     # A daemon: an abandoned call must not keep the interpreter alive at exit.
-    threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True).start()
+    run = contextvars.copy_context().run
+    threading.Thread(target=run, args=(work,), name=_THREAD, daemon=True).start()
     try:
         return future.result(timeout_s)
     except FutureTimeoutError:
         if future.done():
-            raise
+            # The call's own error, or a result that came at the last moment.
+            return future.result()
+        _drop_late(future, drop)
         raise TierTimeoutError(tier=tier, timeout_s=timeout_s) from None
+    except BaseException:
+        # Such as a KeyboardInterrupt while this thread waited.
+        _drop_late(future, drop)
+        raise
+
+
+def _drop_late(future: Future[T], drop: Callable[[T], object] | None) -> None:
+    """Have a result dropped in the thread that it comes in, or at once where it has come meanwhile."""
+
+    def dropped(done: Future[T]) -> None:
+        if drop is not None and done.exception() is None:
+            drop(done.result())
+
+    future.add_done_callback(dropped)
 
 
 async def awithin(timeout_s: float, tier: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -278,19 +294,31 @@ class Attempted(Generic[T]):
     attempts: int
 
 
-def _once(limits: Limits, tier: str, call: Callable[[], T], keep_s: float) -> T:
+def _once(
+    limits: Limits, tier: str, call: Callable[[], T], keep_s: float, drop: Callable[[T], object] | None
+) -> T:
     """One attempt, which the breaker can refuse and learns from."""
     with _UNGUARDED if limits.breaker is None else limits.breaker.watching(tier):
         limit_s = limits.limit_s(tier, keep_s)
-        return call() if limit_s is None else within(limit_s, tier, call)
+        return call() if limit_s is None else within(limit_s, tier, call, drop)
 
 
-def attempt(limits: Limits, tier: str, call: Callable[[], T], *, keep_s: float = 0.0) -> Attempted[T]:
-    """Call under `limits`, leaving `keep_s` seconds of the deadline; the last error is raised as it came."""
+def attempt(
+    limits: Limits,
+    tier: str,
+    call: Callable[[], T],
+    *,
+    keep_s: float = 0.0,
+    drop: Callable[[T], object] | None = None,
+) -> Attempted[T]:
+    """Call under `limits`, leaving `keep_s` seconds of the deadline; the last error is raised as it came.
+
+    `drop` gets the result of an attempt that was given up, should it still come.
+    """
     if limits.retries is not None:
         limits.retries.add()
     try:
-        return Attempted(value=_once(limits, tier, call, keep_s), attempts=1)
+        return Attempted(value=_once(limits, tier, call, keep_s, drop), attempts=1)
     except Exception as error:
         # An error of a router inside may have notes of its own.
         note_attempts(error, 1)
@@ -307,7 +335,7 @@ def attempt(limits: Limits, tier: str, call: Callable[[], T], *, keep_s: float =
         # The first call was made without tenacity, whose set-up costs more than most calls need; it is told now.
         if made == 1:
             raise first
-        return _once(limits, tier, call, keep_s)
+        return _once(limits, tier, call, keep_s, drop)
 
     try:
         value = Retrying(**_retrying(limits, keep_s))(again)

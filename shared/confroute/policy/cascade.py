@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from confroute.asks import (
     Ask,
@@ -289,6 +289,7 @@ class CascadeRun:
             route=next((s.tier for s in reversed(self.steps) if s.tier), self.policy.tiers[0]),
             stage="failed",
             reason="; ".join([*self.notes, f"the call failed ({type(error).__name__})"]),
+            **_settled_by(self.verdict),
             signals=dict(self.signals),
             skipped=dict(self.skipped),
             grey=dict(self.grey),
@@ -315,16 +316,11 @@ class CascadeRun:
         sampled: bool = False,
     ) -> Routed:
         """The answer with its decision."""
-        gate, measured = verdict.gate, verdict.measurement
         decision = Decision(
             route=route,
             stage=verdict.stage,
             reason=(reason or verdict.reason) + (UNFINISHED if answer.unfinished else ""),
-            uncertainty=measured.uncertainty if measured else None,
-            signal=measured.signal if measured else None,
-            threshold=gate.threshold.value if gate else None,
-            threshold_source=gate.threshold.source if gate else None,
-            certificate=gate.threshold.certificate if gate else None,
+            **_settled_by(verdict),
             signals=dict(self.signals),
             skipped=dict(self.skipped),
             grey=dict(self.grey),
@@ -336,6 +332,18 @@ class CascadeRun:
             run_id=self.request.run_id,
         )
         return Routed(generation=answer, decision=decision)
+
+
+def _settled_by(verdict: Verdict | None) -> dict[str, Any]:
+    """The fields of a decision that hold the measurement of a verdict and the threshold it was compared with."""
+    gate, measured = (None, None) if verdict is None else (verdict.gate, verdict.measurement)
+    return {
+        "uncertainty": measured.uncertainty if measured else None,
+        "signal": measured.signal if measured else None,
+        "threshold": gate.threshold.value if gate else None,
+        "threshold_source": gate.threshold.source if gate else None,
+        "certificate": gate.threshold.certificate if gate else None,
+    }
 
 
 def default_gates() -> tuple[Gate, ...]:

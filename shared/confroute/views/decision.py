@@ -12,6 +12,8 @@ from confroute.observe.trace import Trace
 from confroute.views.html import counted, fragment, heading, table, text
 from confroute.views.svg import bar, zone
 
+# The stage of a call that ended in an error.
+FAILED = "failed"
 _SHOWN = 200
 
 
@@ -52,7 +54,13 @@ def _decision_parts(decision: Decision) -> Iterable[str]:
         f" · <b>{word}</b>" for word in ("degraded", "private", "sampled") if getattr(decision, word)
     )
     rule = f" · rule {escape(decision.rule)}" if decision.rule else ""
-    yield f"<p><b>{escape(decision.route)}</b> answered · settled by {escape(decision.stage)}{rule}{marks}</p>"
+    route = f"<b>{escape(decision.route)}</b>"
+    settled = (
+        f"<b>failed</b> · {route} was asked last"
+        if decision.stage == FAILED
+        else f"{route} answered · settled by {escape(decision.stage)}"
+    )
+    yield f"<p>{settled}{rule}{marks}</p>"
     yield f"<p>{escape(decision.reason)}</p>"
     if decision.signals or decision.skipped:
         yield _signals(decision)
@@ -129,6 +137,18 @@ def _tokens(decision: Decision) -> tuple[int, int]:
     return sum(u.input_tokens for u in used), sum(u.output_tokens for u in used)
 
 
+def outcome(decision: Decision) -> str:
+    """The tier that answered, or "failed": a call that failed was answered by none, and its `route` is only the tier asked last.
+
+    Examples
+    --------
+    >>> from confroute.decision import Decision
+    >>> outcome(Decision(route="cloud", stage="failed", reason="the call failed (TimeoutError)"))
+    'failed'
+    """
+    return FAILED if decision.stage == FAILED else decision.route
+
+
 def trace_text(decisions: Sequence[Decision]) -> str:
     """Write many decisions as one line.
 
@@ -138,7 +158,7 @@ def trace_text(decisions: Sequence[Decision]) -> str:
     >>> trace_text([Decision(route="edge", stage="draft", reason="kept")])
     '<1 decision: edge 1; 0.00 s>'
     """
-    counts = Counter(decision.route for decision in decisions)
+    counts = Counter(map(outcome, decisions))
     routes = ", ".join(f"{route} {count}" for route, count in sorted(counts.items()))
     seconds = sum(decision.latency_s for decision in decisions)
     return f"<{counted(len(decisions), 'decision')}{': ' + routes if routes else ''}; {seconds:.2f} s>"
@@ -163,7 +183,7 @@ def _trace_parts(decisions: Sequence[Decision]) -> Iterable[str]:
             f" ({word})" for word in ("degraded", "private", "sampled") if getattr(decision, word)
         )
         rows.append(
-            f"<tr><td class='n'>{number}</td><td><b>{escape(decision.route)}</b>{marks}</td><td>{bar}</td>"
+            f"<tr><td class='n'>{number}</td><td><b>{escape(outcome(decision))}</b>{marks}</td><td>{bar}</td>"
             f"{text(decision.reason)}<td class='n'>{decision.latency_s:.2f}</td>"
             f"<td class='n'>{tokens_in}+{tokens_out}</td></tr>"
         )

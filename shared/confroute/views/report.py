@@ -1,4 +1,4 @@
-"""A decision log as one page: shares, savings, latency, uncertainty over time, drift, and the calls worth a look."""
+"""A decision log as one page: shares, failures, savings, latency, uncertainty over time, drift, and the calls worth a look."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from html import escape
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from confroute.decision import Decision
 from confroute.observe.log import Entry
 from confroute.types import Usage
-from confroute.views.decision import decision_html
+from confroute.views.decision import FAILED, decision_html, outcome
 from confroute.views.html import page, table
 from confroute.views.svg import COLOURS, DASHES, GREY, MARGIN, Panel, document, legend
 
@@ -108,26 +109,41 @@ def _parts(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) -> 
 
 
 def _totals(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) -> str:
-    routes = Counter(entry.decision.route for entry in entries)
+    answered = [entry for entry in entries if entry.decision.stage != FAILED]
+    failed = [entry for entry in entries if entry.decision.stage == FAILED]
+    routes = Counter(entry.decision.route for entry in answered)
     stages = Counter(entry.decision.stage for entry in entries)
-    seconds = np.array([entry.decision.latency_s for entry in entries])
+    degraded = sum(entry.decision.degraded for entry in entries)
     rows: list[tuple[str, str]] = [
-        ("routes", ", ".join(f"{name} {count / len(entries):.1%}" for name, count in routes.most_common())),
-        ("settled by", ", ".join(f"{name} {count}" for name, count in stages.most_common())),
         (
-            "seconds per call",
-            f"median {np.median(seconds):.2f}, 95th percentile {np.quantile(seconds, 0.95):.2f}",
+            "answered by",
+            ", ".join(f"{name} {_share(n, entries)}" for name, n in routes.most_common()) or "none",
         ),
-        ("degraded", str(sum(entry.decision.degraded for entry in entries))),
+        (FAILED, _share(len(failed), entries)),
+        ("settled by", ", ".join(f"{name} {count}" for name, count in stages.most_common())),
+        *_seconds("seconds per answered call", answered),
+        *_seconds("seconds until a call failed", failed),
+        ("degraded", _share(degraded, entries)),
         ("private", str(sum(entry.decision.private for entry in entries))),
     ]
     used = _used(entries)
     rows += [(f"tokens of {tier}", f"{u.input_tokens} in, {u.output_tokens} out") for tier, u in used.items()]
     if prices:
-        spent = sum(_usd(used.get(tier, Usage()), price) for tier, price in prices.items())
-        rows.append(("cost at the given prices", _money(spent)))
-        rows += _saved(entries, prices, spent)
+        rows.append(("cost at the given prices", _money(_spent(entries, prices))))
+        if failed:
+            rows.append(("of it for calls that failed", _money(_spent(failed, prices))))
+        rows += _saved([entry for entry in answered if not entry.decision.degraded], prices, len(entries))
     return table(("", ""), rows)
+
+
+def _share(count: int, entries: Sequence[Entry]) -> str:
+    return f"{count / len(entries):.1%} ({count})"
+
+
+def _seconds(name: str, entries: Sequence[Entry]) -> Iterable[tuple[str, str]]:
+    if entries:
+        seconds = np.array([entry.decision.latency_s for entry in entries])
+        yield name, f"median {np.median(seconds):.2f}, 95th percentile {np.quantile(seconds, 0.95):.2f}"
 
 
 def _used(entries: Iterable[Entry]) -> dict[str, Usage]:
@@ -142,6 +158,11 @@ def _usd(usage: Usage, price: tuple[float, float]) -> float:
     return (usage.input_tokens * price[0] + usage.output_tokens * price[1]) / 1e6
 
 
+def _spent(entries: Iterable[Entry], prices: dict[str, tuple[float, float]]) -> float:
+    used = _used(entries)
+    return sum(_usd(used.get(tier, Usage()), price) for tier, price in prices.items())
+
+
 def _money(usd: float) -> str:
     """A sum with four decimals, or as many more as three digits of a small one need."""
     decimals = 4 if usd == 0 else max(4, 2 - math.floor(math.log10(abs(usd))))
@@ -149,9 +170,14 @@ def _money(usd: float) -> str:
 
 
 def _saved(
-    entries: Sequence[Entry], prices: dict[str, tuple[float, float]], spent: float
+    entries: Sequence[Entry], prices: dict[str, tuple[float, float]], calls: int
 ) -> list[tuple[str, str]]:
-    """What routing saves, estimated: a kept answer would have cost its own tokens at the dearest tier's price."""
+    """What routing saves, estimated: a kept answer would have cost its own tokens at the dearest tier's price.
+
+    `entries` are the calls that were answered as the policy wanted: what an outage keeps from being spent is no saving.
+    """
+    if not entries:
+        return []
     dearest = max(prices, key=lambda tier: sum(prices[tier]))
     answers = Usage()
     for entry in entries:
@@ -160,24 +186,63 @@ def _saved(
         ]
         answers += steps[-1].usage if steps and steps[-1].usage else Usage()
     always = _usd(answers, prices[dearest])
+    saved = always - _spent(entries, prices)
+    where = (
+        ""
+        if len(entries) == calls
+        else f", in the {len(entries)} of {calls} calls that did not fail or degrade"
+    )
     return [
         (
-            f"{dearest} alone, estimated from the answers' tokens",
-            f"{_money(always)}; routing saves {_money(always - spent)}",
+            f"{dearest} alone, estimated from the answers' tokens{where}",
+            f"{_money(always)}; routing {'saves' if saved >= 0 else 'costs'} {_money(abs(saved))}{' more' if saved < 0 else ''}",
         )
     ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Clock:
+    """The time axis of a log."""
+
+    start: datetime
+    seconds: float
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry]) -> _Clock:
+        start = entries[0].at.astimezone(timezone.utc)
+        return cls(start=start, seconds=(entries[-1].at - start).total_seconds())
+
+    def place(self, at: datetime) -> float:
+        """From 0 to 1; calls of one and the same moment stand in the middle."""
+        return (at - self.start).total_seconds() / self.seconds if self.seconds else 0.5
+
+    @property
+    def name(self) -> str:
+        return f"UTC, from {self.start:%Y-%m-%d %H:%M}"
+
+    @property
+    def ticks(self) -> list[str]:
+        """Five times in equal distances, as fine as the log is long."""
+        form = "%H:%M:%S" if self.seconds < 1200 else "%H:%M" if self.seconds < 86_400 else "%m-%d %Hh"
+        times = [self.start + timedelta(seconds=share * self.seconds) for share in (0, 0.25, 0.5, 0.75, 1)]
+        return [f"{time:{form}}" for time in times]
+
+
 def over_time_svg(entries: Sequence[Entry]) -> str:
-    """Draw the share of calls per tier and the median uncertainty of the main signal, in equal slices of the log."""
+    """Draw the shares of calls per tier and of failed ones, and the median uncertainty of the main signal, by the clock.
+
+    Every point stands for as many calls, at the time in their middle.
+    """
+    entries = sorted(entries, key=lambda entry: entry.at)
     slices = np.array_split(np.arange(len(entries)), min(_BUCKETS, len(entries)))
-    middles = [(at + 0.5) / len(slices) for at in range(len(slices))]
+    clock = _Clock.of(entries)
+    middles = [clock.place(entries[part[len(part) // 2]].at) for part in slices]
     size = 260.0
     shares = Panel(MARGIN, 30, size)
-    parts = [*shares.axes("Not answered by the edge", "log, from start to end", "share of calls")]
-    drawn = []
-    for at, route in enumerate(sorted({entry.decision.route for entry in entries} - {"edge"})):
-        line = [float(np.mean([entries[i].decision.route == route for i in part])) for part in slices]
+    parts = [*shares.axes("Not answered by the edge", clock.name, "share of calls", times=clock.ticks)]
+    drawn, ends = [], {outcome(entry.decision) for entry in entries}
+    for at, route in enumerate(sorted(ends - {"edge", FAILED}) + [FAILED] * (FAILED in ends)):
+        line = [float(np.mean([outcome(entries[i].decision) == route for i in part])) for part in slices]
         colour, dash = COLOURS[at % len(COLOURS)], DASHES[at % len(DASHES)]
         parts.append(shares.line(zip(middles, line, strict=True), colour=colour, dash=dash))
         drawn.append((route, colour, dash))
@@ -185,7 +250,7 @@ def over_time_svg(entries: Sequence[Entry]) -> str:
     parts += legend(drawn, left=MARGIN, top=below)
     signal = Counter(e.decision.signal for e in entries if e.decision.signal).most_common(1)
     if signal and signal[0][0]:
-        parts += _uncertainty(entries, slices, middles, signal[0][0], left=2 * MARGIN + size + 20)
+        parts += _uncertainty(entries, slices, middles, signal[0][0], clock, left=2 * MARGIN + size + 20)
     return document(2 * (MARGIN + size) + 60, below + 18 * max(2, len(drawn)), parts)
 
 
@@ -194,6 +259,7 @@ def _uncertainty(
     slices: Sequence[np.ndarray[tuple[int], np.dtype[np.intp]]],
     middles: Sequence[float],
     signal: str,
+    clock: _Clock,
     *,
     left: float,
 ) -> Iterable[str]:
@@ -210,7 +276,7 @@ def _uncertainty(
     ]
     high = max([*(value for _, value in medians), *thresholds[-1:], 1e-9]) * 1.2
     panel = Panel(left, 30, 260.0, high=high)
-    yield from panel.axes(signal, "log, from start to end", "uncertainty")
+    yield from panel.axes(signal, clock.name, "uncertainty", times=clock.ticks)
     yield panel.line(medians, colour=COLOURS[0])
     words = [("median", COLOURS[0], "")]
     if thresholds:

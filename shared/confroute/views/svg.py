@@ -34,14 +34,17 @@ class Panel:
         x, y = point
         return self.left + x * self.size, self.top + (self.high - y) / (self.high - self.low) * self.size
 
-    def axes(self, title: str, x: str, y: str, *, wide: float = 1.0) -> Iterable[str]:
-        """Draw frame, ticks and labels; the ticks of x reach from 0 to `wide`."""
+    def axes(
+        self, title: str, x: str, y: str, *, wide: float = 1.0, times: Sequence[str] = ()
+    ) -> Iterable[str]:
+        """Draw frame, ticks and labels; the ticks of x reach from 0 to `wide`, or are the five `times`."""
         left, top, size = self.left, self.top, self.size
         yield f"<rect x='{left}' y='{top}' width='{size}' height='{size}' fill='none' stroke='currentColor'/>"
-        for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        for at, share in enumerate((0.0, 0.25, 0.5, 0.75, 1.0)):
             tick = self.low + share * (self.high - self.low)
             across, up = self.place((share, tick))
-            yield f"<text x='{across:.1f}' y='{top + size + 14}' text-anchor='middle'>{share * wide:.3g}</text>"
+            below = escape(times[at]) if times else f"{share * wide:.3g}"
+            yield f"<text x='{across:.1f}' y='{top + size + 14}' text-anchor='middle'>{below}</text>"
             yield f"<text x='{left - 5}' y='{up + 4:.1f}' text-anchor='end'>{tick:.{3 if self.low else 2}g}</text>"
         middle = top + size / 2
         yield f"<text x='{left + size / 2}' y='{top + size + 30}' text-anchor='middle'>{escape(x)}</text>"
