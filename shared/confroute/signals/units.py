@@ -92,24 +92,34 @@ _CURRENCIES = {
 _WORDS = {name: unit for name, unit in _UNITS.items() if len(name) > 2 and name.isalpha()}
 
 
+# Words end where they end: "5 m" is not "5 men".
 _END = r"(?![^\W_²³])"
 
 
-def _any(names: dict[str, Unit]) -> str:
-    # Words end where they end; "5 m" is not "5 men".
+def _any(names: Mapping[str, Unit], *, ends: str = _END) -> str:
     ordered = sorted(names, key=len, reverse=True)
     spelt = (f"(?i:{name})" if len(name) > 2 and name.isalpha() else re.escape(name) for name in ordered)
     return "|".join(
-        one + (_END if name[-1].isalpha() else "") for one, name in zip(spelt, ordered, strict=True)
+        one + (ends if name[-1].isalpha() else "") for one, name in zip(spelt, ordered, strict=True)
     )
 
 
 _GAP = r"(?:\s|\\[,;! ]|~|-(?=[a-z]{2}))*(?:\\(?:text|textbf|mathrm)\s*\{\s*)?"
+_ADVERBS = {
+    "hour": "hourly",
+    "day": "daily",
+    "week": "weekly",
+    "month": "monthly",
+    "year": "(?:yearly|annual(?:ly)?)",
+}
+_SPAN = rf"(?:{'|'.join(_ADVERBS)}|minute)"
+_PER = rf"(?:/|per\s+|an?\s+(?={_SPAN}))"
+_RATE_BEHIND = re.compile(rf"\s*{_PER}\s*([^\W\d_]+)")
 _AFTER = re.compile(
     rf"{_GAP}(?P<square>(?:square|cubic|sq\.?)\s+)?(?P<unit>{_any(_UNITS)})\}}?(?P<power>\^\{{?[23]\}}?|[²³])?"
-    r"(?:\s*(?P<per>/|per\s+|an?\s+(?=hour|day|week|month|year|minute))\s*(?P<by>[^\W\d_]+))?"
+    rf"(?:\s*(?P<per>{_PER})\s*(?P<by>[^\W\d_]+))?"
 )
-_BEFORE = re.compile(rf"(?<![^\W_])(?:{_any(_CURRENCIES)})\s?$".replace(_END, ""))
+_BEFORE = re.compile(rf"(?<![^\W_])(?:{_any(_CURRENCIES, ends='')})\s?$")
 # Looked for first: it is cheap, and before most numbers there is none.
 _ENDS = {end for name in _CURRENCIES for end in (name[-1], name[-1].lower(), name[-1].upper())}
 _ASKED = re.compile(
@@ -121,16 +131,7 @@ _ASKED = re.compile(
 )
 _AGE = re.compile(r"\bhow\s+old\b|\bage\b", re.IGNORECASE)
 _PERCENTAGE = re.compile(r"\bpercentage\b", re.IGNORECASE)
-_RATE = re.compile(
-    r"\b(?:per|each|every|an?(?=\s+(?:hour|day|week|month|year|minute)\b))\s+([^\W\d_]+)", re.IGNORECASE
-)
-_ADVERBS = {
-    "hour": "hourly",
-    "day": "daily",
-    "week": "weekly",
-    "month": "monthly",
-    "year": "(?:yearly|annual(?:ly)?)",
-}
+_RATE = re.compile(rf"\b(?:per|each|every|an?(?=\s+{_SPAN}\b))\s+([^\W\d_]+)", re.IGNORECASE)
 _SINGULAR = {
     "hr": "hour",
     "hrs": "hour",
@@ -184,9 +185,7 @@ def unit_after(text: str, at: int, currency: Unit | None = None) -> tuple[Unit, 
 
 
 def _per(unit: Unit, text: str, at: int) -> tuple[Unit, int] | None:
-    match = re.compile(r"\s*(?:/|per\s+|an?\s+(?=hour|day|week|month|year|minute))\s*([^\W\d_]+)").match(
-        text, at
-    )
+    match = _RATE_BEHIND.match(text, at)
     return None if match is None else (_by(unit, match[1]), match.end())
 
 
@@ -212,12 +211,8 @@ def rates_in(sentence: str, units: Mapping[str, Unit]) -> dict[str, Unit]:
     if len(words) != 1:
         return {}
     word = words.pop()
-    return {
-        one.dimension: one
-        for unit in units.values()
-        if "/" not in unit.dimension
-        for one in (_by(unit, word),)
-    }
+    rates = [_by(unit, word) for unit in units.values() if "/" not in unit.dimension]
+    return {rate.dimension: rate for rate in rates}
 
 
 _SCALES: Final = {
