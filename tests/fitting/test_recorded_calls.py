@@ -45,6 +45,11 @@ def test_a_request_is_what_the_row_recorded():
         False,
         frozenset(),
     )
+    named = ("developer", "human", "ai", "assistant", "tool")
+    other = request_of(
+        Row(id="n", messages=[{"role": name, "content": name} for name in named], edge=Side(text="7"))
+    )
+    assert [m.role for m in other.messages] == ["system", "user", "assistant", "assistant", "tool"]
     both = request_of(Row(id="c", prompt="How many?", messages=said, edge=Side(text="7")))
     assert [m.text for m in both.messages] == ["How many?"]
     assert request_of(Row(id="d", edge=Side(text="7"))).messages[0].text == UNRECORDED

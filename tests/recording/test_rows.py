@@ -186,6 +186,8 @@ def test_the_question_comes_from_prompt_or_messages():
     )
     assert Row(id="a", edge=edge, prompt="p", messages=said).question == "p"
     assert Row(id="a", edge=edge, messages=said).question == "last"
+    frameworks = ({"role": "human", "content": "why"}, {"role": "ai", "content": "x"})
+    assert Row(id="a", edge=edge, messages=frameworks).question == "why"
     assert Row(id="a", edge=edge).question == ""
 
 

@@ -31,16 +31,15 @@ from confroute.fitting.rates import (
     bill_of_samples,
 )
 from confroute.recording import SIGNALS, Row, Side, with_signals
-from confroute.recording.rows import content_of
+from confroute.recording.rows import ROLES, content_of
 from confroute.recording.signals import OPTION, column_of
 from confroute.signals import Combined, Signal
 from confroute.signals.base import Case, Range
 from confroute.streaming import replay
-from confroute.types import JSON, Generation, Message, Request, Role, Tier
+from confroute.types import JSON, Generation, Message, Request, Tier
 
 # In place of an answer that was graded, but whose text was not recorded.
 UNRECORDED = "(not recorded)"
-_ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -179,7 +178,7 @@ def request_of(row: Row) -> Request:
 def _messages(row: Row) -> tuple[Message, ...]:
     if row.prompt is None and row.messages:
         return tuple(
-            Message(role=_ROLES.get(str(m.get("role")), "user"), text=content_of(m) or "")
+            Message(role=ROLES.get(str(m.get("role")), "user"), text=content_of(m) or "")
             for m in row.messages
         )
     return (Message(role="user", text=row.prompt or UNRECORDED),)

@@ -5,18 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 
-from confroute.recording.rows import RecordError, Row, content_of, read_rows
-from confroute.types import JSON, Message, Role
-
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "ai": "assistant",
-    "tool": "tool",
-}
+from confroute.recording.rows import ROLES, RecordError, Row, content_of, read_rows
+from confroute.types import JSON, Message
 
 
 def read_prompts(path: str | os.PathLike[str]) -> list[Row]:
@@ -56,13 +46,13 @@ def messages_of(row: Row, system: str | None = None) -> tuple[Message, ...]:
 
 def _message(message: Mapping[str, JSON], owner: str) -> Message:
     role, text = message.get("role"), content_of(message)
-    if not isinstance(role, str) or role not in _ROLES:
-        msg = f"row {owner!r} has a message of role {role!r}: expected one of {', '.join(_ROLES)}"
+    if not isinstance(role, str) or role not in ROLES:
+        msg = f"row {owner!r} has a message of role {role!r}: expected one of {', '.join(ROLES)}"
         raise RecordError(msg)
     if text is None:
         msg = f"row {owner!r} has a message of role {role!r} whose content is not text: expected a string, or parts of type text"
         raise RecordError(msg)
-    return Message(role=_ROLES[role], text=text)
+    return Message(role=ROLES[role], text=text)
 
 
 def pending(rows: list[Row], done: set[str], limit: int | None) -> Iterator[Row]:

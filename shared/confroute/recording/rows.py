@@ -42,7 +42,7 @@ from confroute.reading import (
     unknown,
 )
 from confroute.signals.numbers import written
-from confroute.types import JSON, Alternatives, Context, Finish, Generation, Usage
+from confroute.types import JSON, Alternatives, Context, Finish, Generation, Role, Usage
 
 
 class RecordError(ConfrouteError, ValueError):
@@ -54,6 +54,16 @@ KIND = "answer_kind"
 """The field of a row that says by which kind its answers were read."""
 # No float tells more tokens apart.
 _MAX_TOKENS = 2**53
+ROLES: Mapping[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "ai": "assistant",
+    "tool": "tool",
+}
+"""What the roles of recorded messages stand for, by the names that providers and frameworks give them."""
 _FINISHES: Mapping[str, Finish] = {name: name for name in get_args(Finish)}
 
 
@@ -307,7 +317,8 @@ class Row:
         if self.prompt is not None:
             return self.prompt
         for message in reversed(self.messages or ()):
-            if message.get("role") == "user" and (content := content_of(message)) is not None:
+            is_user = ROLES.get(str(message.get("role"))) == "user"
+            if is_user and (content := content_of(message)) is not None:
                 return content
         return ""
 
