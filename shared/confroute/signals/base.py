@@ -34,9 +34,8 @@ class Range:
         if not isinstance(value, (int, float)):
             return False
         # Measurements are rounded; so are the bounds that they may equal, such as log(n).
-        return self.low <= value <= self.high or without_noise(self.low) <= without_noise(
-            value
-        ) <= without_noise(self.high)
+        low, rounded, high = map(without_noise, (self.low, value, self.high))
+        return low <= rounded <= high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +110,11 @@ def max_top_logprobs(signals: Iterable[Signal]) -> int:
     return max((getattr(signal, "top_logprobs", 0) for signal in signals), default=0)
 
 
+def compared_text(generation: Generation) -> str:
+    """What of an answer is compared with others: its canonical form where it came in one, else its text."""
+    return generation.answer or generation.text
+
+
 def answer_texts(case: Case, samples: Sequence[Generation]) -> list[str]:
     """The texts to compare of a draft and its samples, the draft's first: it is an answer of the same model, and costs nothing more.
 
@@ -119,7 +123,7 @@ def answer_texts(case: Case, samples: Sequence[Generation]) -> list[str]:
     SignalUnavailableError
         See `sample_texts`.
     """
-    return [case.draft.answer or case.draft.text, *sample_texts(samples, case.tier.model)]
+    return [compared_text(case.draft), *sample_texts(samples, case.tier.model)]
 
 
 def given_answers(generations: Iterable[Generation]) -> set[str]:
@@ -135,7 +139,7 @@ def sample_texts(generations: Sequence[Generation], model: str) -> list[str]:
     SignalUnavailableError
         Two samples or more, all of them empty: equal texts would look like certainty.
     """
-    texts = [sample.answer or sample.text for sample in generations]
+    texts = [compared_text(sample) for sample in generations]
     if len(texts) > 1 and not any(text.strip() for text in texts):
         raise SignalUnavailableError(f"{model} returned {len(texts)} empty samples")
     return texts

@@ -8,7 +8,7 @@ from typing import Literal
 from confroute.asks import AskGenerator
 from confroute.decision import Measurement
 from confroute.registry import register
-from confroute.signals.base import Case, Range, draw_samples, given_answers
+from confroute.signals.base import Case, Range, compared_text, draw_samples, given_answers
 from confroute.signals.graph import SampleGraph
 from confroute.signals.logprob import token_nll
 from confroute.signals.similarity import pairwise_similarities
@@ -63,9 +63,13 @@ class Cocoa(SampleGraph):
         """
         nll = token_nll(draft_tokens(case).counted)[self.statistic]
         drawn = yield from draw_samples(case, self.n, temperature=self.temperature)
-        texts = [answer.answer or answer.text for answer in (case.draft, *drawn)]
+        answers = [case.draft, *drawn]
         similarities = yield from pairwise_similarities(
-            case.question, texts, self.similarity, first=True, given=given_answers([case.draft, *drawn])
+            case.question,
+            [compared_text(answer) for answer in answers],
+            self.similarity,
+            first=True,
+            given=given_answers(answers),
         )
         dissimilarity = float(1.0 - similarities.matrix[0, 1:].mean())
         return Measurement(

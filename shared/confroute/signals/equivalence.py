@@ -20,6 +20,7 @@ from confroute.asks import AskGenerator, Embed, Entails, Evidence
 from confroute.errors import PolicyError
 from confroute.registry import register
 from confroute.signals.answers import final_answer, kind_of, normalised
+from confroute.signals.base import compared_text, given_answers
 from confroute.types import Generation
 
 Embedding: TypeAlias = "str | Callable[[Sequence[str]], npt.ArrayLike]"
@@ -116,9 +117,8 @@ def disagreement(question: str, edge: Generation, cloud: Generation) -> float:
     >>> disagreement("What is 2 + 2?", Generation(text="It is 4."), Generation(text="4"))
     0.0
     """
-    first, second = edge.answer or edge.text, cloud.answer or cloud.text
-    given = {answer for answer in (edge.answer, cloud.answer) if answer}
-    return 0.0 if settled_by_text(question, first, second, given=given) else 1.0
+    first, second = map(compared_text, (edge, cloud))
+    return 0.0 if settled_by_text(question, first, second, given=given_answers((edge, cloud))) else 1.0
 
 
 @register(kind="equivalence")
