@@ -121,3 +121,15 @@ def test_an_extracted_answer_replaces_the_text():
         with pytest.raises(StopIteration) as done:
             next(entropy)
         assert done.value.value == pytest.approx(nats)
+
+
+def test_answers_in_canonical_form_are_compared_as_they_are():
+    """As the signals do: calls that differ in nothing but the case of an argument are two meanings."""
+    calls = [
+        Generation(text="", answer=f'[{{"arguments": {{"path": "{path}"}}, "name": "open"}}]')
+        for path in ("/a/Notes", "/a/notes")
+    ]
+    entropy = label_entropy(calls, question="Open the notes.", equivalence=SameText(), estimator="discrete")
+    with pytest.raises(StopIteration) as done:
+        next(entropy)
+    assert done.value.value == pytest.approx(math.log(2))

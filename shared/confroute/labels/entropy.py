@@ -11,6 +11,7 @@ import numpy as np
 from confroute.asks import AskGenerator
 from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.judge.verdicts import Winner
+from confroute.signals.base import compared_text, given_answers
 from confroute.signals.clusters import Clusters
 from confroute.signals.equivalence import Equivalence
 from confroute.types import Generation, checked_logprobs
@@ -52,8 +53,8 @@ def label_entropy(
     if len(answers) < 2:
         msg = f"{len(answers)} answers: semantic entropy needs at least 2; draw more samples"
         raise PolicyError(msg)
-    clusters = Clusters(question=question, equivalence=equivalence)
-    yield from clusters.extend([answer.answer or answer.text for answer in answers])
+    clusters = Clusters(question=question, equivalence=equivalence, given=given_answers(answers))
+    yield from clusters.extend([compared_text(answer) for answer in answers])
     return entropy_of(answers, clusters.labels, estimator=estimator)
 
 
