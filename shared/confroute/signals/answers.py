@@ -16,6 +16,8 @@ from itertools import pairwise
 from typing import Literal, TypeAlias, get_args
 
 from confroute.signals.numbers import (
+    RAISED,
+    VULGAR,
     Quantity,
     Sort,
     asking_sentence,
@@ -33,7 +35,7 @@ Kind: TypeAlias = Literal["auto", "number", "date", "option", "text"]
 
 # What is farther from a mark or the last digit than this does not change how the number is read.
 _NEAR = 240
-_DIGIT = re.compile(r"[\d¼-¾⅐-⅞]")
+_DIGIT = re.compile(rf"\d|{VULGAR}")
 _LETTERS = "ABCDEFGHIJ"
 _THINK = r"think|thinking|thought|reasoning"
 _REASONING_ENDS = re.compile(
@@ -75,7 +77,8 @@ _LISTED_OPTION = re.compile(
 _LISTED_SMALL = re.compile(r"(?:^|\n)\s*\(?([a-j])\)\s+\S")
 _LISTED_INLINE = re.compile(r"(?<![^\s(])\(?([A-J])\)\s+\S")
 
-_DRESS = r"(?:[\s*_$`\"'({\[<]|\\(?:text|textbf|mathbf|mathrm|boldsymbol)\s*\{|\\\(){0,40}"
+_STYLES = r"text|textbf|mathbf|mathrm|boldsymbol"
+_DRESS = rf"(?:[\s*_$`\"'({{\[<]|\\(?:{_STYLES})\s*\{{|\\\(){{0,40}}"
 _ONE = r"(?P<letter>[A-Ja-jＡ-Ｊ])(?![\w+#&]|['\u2019]\w|-\w|-\.)"
 _CHOICE = r"(?:answer|option|choice|pick|selection|antwort|lösung|solution|réponse|respuesta|risposta|resposta|ответ)"
 _MARKED_OPTION = re.compile(
@@ -90,7 +93,7 @@ _CUED_OPTION = re.compile(
     re.IGNORECASE,
 )
 _BRACKETED_OPTION = re.compile(r"[(\[](?P<letter>[A-J])[)\]]")
-_LEADING_OPTION = re.compile(rf"(?:\\(?:text|textbf|mathbf|mathrm|boldsymbol|f?boxed)\s?\{{|[\W_])*{_ONE}")
+_LEADING_OPTION = re.compile(rf"(?:\\(?:{_STYLES}|f?boxed)\s?\{{|[\W_])*{_ONE}")
 _REJECTED_BEFORE = re.compile(
     r"\b(?:not|isn['\u2019]?t|neither|nor|than|except|(?:every|any)thing but|all but|rule out|rules out|eliminate|unlike)\s+(?:option\s+|choice\s+|necessarily\s+)?\W*$",
     re.IGNORECASE,
@@ -152,8 +155,8 @@ _THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,]|\.\d*,)")
 _STARS = re.compile(r"(?<!\w)[*]+|[*]+(?!\w)")
 _MINUS = re.compile(r"[\u2212\u2013](?=\d)")
 _DASHES = re.compile(r"[\u2013\u2014]|-(?!\d)")
-_RAISED = re.compile(r"([⁻⁰¹²³⁴-⁹]+)")
-_VULGAR = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")
+_RAISED = re.compile(rf"({RAISED}+)")
+_VULGAR = re.compile(rf"(?<=\d)(?={VULGAR})")
 _ARTICLES = re.compile(r"(?<!\S)(?:a|an|the)(?!\S)")
 SHORT_WORDS = 8
 

@@ -48,18 +48,22 @@ _GROUPED_IN_INDIA = re.compile(r"\d{1,2}(?:,\d{2})+,\d{3}(?:\.(?P<decimals>\d+))
 _PLAIN = re.compile(r"\d*(?:[.,](?P<decimals>\d+))?")
 _DECIMAL_COMMA = re.compile(r"\d+,\d+")
 _COMMA_GROUPS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)")
+VULGAR = "[¼-¾⅐-⅞]"
+"""A fraction that is one character."""
+RAISED = "[⁻⁰¹²³⁴-⁹]"
+"""A digit or minus of a power that is written without a mark."""
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _EXPONENT = re.compile(r"[eE]([-+]?\d+)(?!\w|\.\d)")
+_RAISED_TO = r"(?:\{\s*([-+\u2212]?\d+)\s*\}|([-+\u2212]?\d+))"
 _TIMES_TEN = re.compile(
-    r"\s*(?:[×x*·]|\\times|\\cdot)\s*10\s*(?:(?:\^|\*\*)\s*(?:\{\s*([-+\u2212]?\d+)\s*\}|([-+\u2212]?\d+))|([⁻⁰¹²³⁴-⁹]+))(?!\d|\.\d)"
+    rf"\s*(?:[×x*·]|\\times|\\cdot)\s*10\s*(?:(?:\^|\*\*)\s*{_RAISED_TO}|({RAISED}+))(?!\d|\.\d)"
 )
-_POWER = re.compile(
-    r"\s?(?:\^|\*\*)\s?(?:\{\s*([-+\u2212]?\d+)\s*\}|([-+\u2212]?\d+))(?!\d|\.\d)|([⁻⁰¹²³⁴-⁹]+)"
-)
+_POWER = re.compile(rf"\s?(?:\^|\*\*)\s?{_RAISED_TO}(?!\d|\.\d)|({RAISED}+)")
 _OVER = re.compile(r"\s?[/\u2044]\s?(\d+)(?![\d.,/]*\d)")
 _MIXED = re.compile(r"\s+(?:and\s+)?(\d+)\s?[/\u2044]\s?(\d+)(?![\d.,/]*\d)")
 _AND_A_HALF = re.compile(r"\s+and\s+(?:a|one)\s+half\b")
-_VULGAR = re.compile(r"\s?([¼-¾⅐-⅞])")
+_VULGAR = re.compile(rf"\s?({VULGAR})")
+_FRACTION = re.compile(rf"{VULGAR}|\\[dtc]?frac(?![a-z])")
 _LATEX_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))", re.ASCII)
 _CLOSES_MATHS = re.compile(r"[^$\n]*[^\s$\\]\$(?!\d)")
 _SIGN = re.compile(r"(?:[-+\u2212\u2013]|\b(?:minus|negative)\s)\Z", re.IGNORECASE)
@@ -89,23 +93,25 @@ _TIME = re.compile(
     r"|(?<![\w:.])(?P<only>\d{1,2})\s?(?P<side>[AaPp])\.?[Mm]\b\.?"
 )
 _RATIO = re.compile(r"(?<![\w:.])\d+(?:\.\d+)?(?:\s?:\s?\d+(?:\.\d+)?)+(?![:\w])")
+_FUNCTIONS = ("sqrt", "log", "ln", "sin", "cos", "tan")
+_LATEX = (*_FUNCTIONS, "binom", "pi", "pm", "times", "cdot", "div")
 # What binds a number to what stands before or behind it, so that alone it would be a part.
 _BOUND_BEFORE = re.compile(
     r"(?:[^\W_]|[)\]}%²³])\s*[/×÷·]\s*$"
     r"|[\^_]\s*\{?\s*$"
-    r"|\\(?:sqrt|log|ln|sin|cos|tan|binom|pi|pm|times|cdot|div)\b[\s{(]*$|[√π±]\s*\(?\s*$|\}\s*\{\s*$"
-    r"|(?<![^\W_])(?:sqrt|log|ln|sin|cos|tan)(?:\s|\s?\()\s*$|\d(?:\.\(|~)$|\b[QH][1-4][\s,/-]+$"
+    rf"|\\(?:{'|'.join(_LATEX)})\b[\s{{(]*$|[√π±]\s*\(?\s*$|\}}\s*\{{\s*$"
+    rf"|(?<![^\W_])(?:{'|'.join(_FUNCTIONS)})(?:\s|\s?\()\s*$|\d(?:\.\(|~)$|\b[QH][1-4][\s,/-]+$"
     r"|(?:\d|[)\]}]|\b[^\W\d_])\s*[+*]\s*\(?\s*$|[^\W_]\s+[+*]\s+\(?\s*$"
     r"|(?:[)\]}]|\b[^\W\d_])\s*[-\u2212]\s*\(?\s*$"
 )
 # One of these ends what may bind, before its spaces and brackets.
 _MAY_BIND = (
     *"/×÷·^_√π±+*-\u2212~.,}",
-    *("sqrt", "log", "ln", "sin", "cos", "tan", "binom", "pi", "pm", "times", "cdot", "div"),
+    *_LATEX,
     *(f"{half}{part}" for half in "QH" for part in "1234"),
 )
 _BOUND_BEHIND = re.compile(
-    r"\s?(?:\\(?:sqrt|pi|pm|log|ln|sin|cos|tan|frac|times|cdot|div)\b|[√π±×÷·^])|[′″]|~\d|\s?(?:BCE?\b|B\.C\.)"
+    rf"\s?(?:\\(?:frac|{'|'.join(_LATEX)})\b|[√π±×÷·^])|[′″]|~\d|\s?(?:BCE?\b|B\.C\.)"
     r"|\*[\w(\\]|\s\*\s[\w(\\]|\s?/\s?[\w(\\]|\+[\w(\\]|\s\+\s[\w(\\]"
     r"|\s?[-\u2212]\s?(?:[^\W\d_](?![^\W_])|[(\\])|\("
 )
@@ -271,31 +277,41 @@ def _starts(text: str) -> list[tuple[int, int, Quantity | None]]:
     ]
     found: list[tuple[int, int, Quantity | None]] = [(one.start, one.end, one) for one in known if one]
     found += [(m.start(), m.end(), None) for m in _RUN.finditer(text)]
-    found += [(m.start(), m.end(), None) for m in re.finditer(r"[¼-¾⅐-⅞]|\\[dtc]?frac(?![a-z])", text)]
+    found += [(m.start(), m.end(), None) for m in _FRACTION.finditer(text)]
     return sorted(found, key=lambda one: (one[0], one[2] is None, -one[1]))
 
 
 def _date(match: re.Match[str]) -> Quantity | None:
+    named = "month" in match.re.groupindex
+    label = _date_with_name(match) if named else _date_in_digits(match)
+    if label is None:
+        return None
+    return Quantity(start=match.start(), end=match.end(), label=label, sort="date")
+
+
+def _date_with_name(match: re.Match[str]) -> str | None:
+    """The form of a date whose month is a word; None where there is no such day."""
     parts = match.groupdict()
-    year = parts.get("year") or ""
-    if parts.get("month"):
-        month, day = _MONTHS.index(parts["month"][:3].lower()) + 1, int(parts.get("day") or 0)
-        if day > 31:
-            return None
-        label = f"{year or '-'}-{month:02d}" + (f"-{day:02d}" if day else "")
-        return Quantity(start=match.start(), end=match.end(), label=label, sort="date")
-    first, second = int(parts["first"]), int(parts["second"])
-    if match.start("year") < match.start("first") or parts["by"] == ".":
-        month, day = (first, second) if match.start("year") < match.start("first") else (second, first)
-    elif first > 12 or second > 12 or first == second:
-        month, day = (second, first) if first > 12 else (first, second)
+    month, day = _MONTHS.index(parts["month"][:3].lower()) + 1, int(parts.get("day") or 0)
+    if day > 31:
+        return None
+    return f"{parts['year'] or '-'}-{month:02d}" + (f"-{day:02d}" if day else "")
+
+
+def _date_in_digits(match: re.Match[str]) -> str | None:
+    """The form of a date in digits, as it stands where it may have two meanings; None where there is no such day."""
+    year, first, second = match["year"], int(match["first"]), int(match["second"])
+    if match.start("year") < match.start("first"):
+        month, day = first, second
+    elif match["by"] == "." or first > 12:
+        month, day = second, first
+    elif second > 12 or first == second:
+        month, day = first, second
     else:
-        label = f"{first}/{second}/{year}"
-        return Quantity(start=match.start(), end=match.end(), label=label, sort="date")
+        return f"{first}/{second}/{year}"
     if not (1 <= month <= 12 and 1 <= day <= 31):
         return None
-    label = f"{year}-{month:02d}-{day:02d}"
-    return Quantity(start=match.start(), end=match.end(), label=label, sort="date")
+    return f"{year}-{month:02d}-{day:02d}"
 
 
 def _time(match: re.Match[str]) -> Quantity | None:
@@ -485,21 +501,19 @@ def _digits(run: str) -> Fraction | None:
 def _with_powers(text: str, value: Fraction, end: int) -> tuple[Fraction | None, int]:
     if match := _EXPONENT.match(text, end):
         return _power(value, Fraction(10), int(match[1])), match.end()
-    for pattern, base in ((_TIMES_TEN, Fraction(10)), (_POWER, value)):
+    for pattern, factor, base in ((_TIMES_TEN, value, Fraction(10)), (_POWER, _ONE, value)):
         if match := pattern.match(text, end):
             spelt = next(group for group in match.groups() if group)
             exponent = int(spelt.translate(_SUPERSCRIPTS).replace("\u2212", "-"))
-            return _power(
-                value if base == 10 and pattern is _TIMES_TEN else Fraction(1), base, exponent
-            ), match.end()
+            return _power(factor, base, exponent), match.end()
     return value, end
 
 
-def _power(value: Fraction, base: Fraction, exponent: int) -> Fraction | None:
+def _power(factor: Fraction, base: Fraction, exponent: int) -> Fraction | None:
     size = max(len(str(base.numerator)), len(str(base.denominator)))
     if size * abs(exponent) > _MOST_DIGITS or (base == 0 and exponent <= 0):
         return None
-    return value * base**exponent
+    return factor * base**exponent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -686,22 +700,9 @@ def asking_sentence(question: str) -> str:
 
 
 _ONES = (
-    *(
-        "zero",
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-    ),
-    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
+    *("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
+    "nineteen",
 )
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _SMALL = dict(zip(_ONES, range(20), strict=True)) | dict(zip(_TENS, range(20, 100, 10), strict=True))
@@ -710,6 +711,7 @@ _WORD = "|".join(sorted([*_SMALL, *_LARGE], key=len, reverse=True))
 _WORDS = re.compile(
     rf"\b(?:minus\s+|negative\s+)?(?:{_WORD})(?:(?:[\s-]+(?:and\s+)?)(?:{_WORD}))*\b", re.IGNORECASE
 )
+_AND_A_PART = re.compile(r"[\s-]*(?:and\s+)?(?:a\s+)?(?:half|third|quarter)s?\b", re.IGNORECASE)
 # "No one knows" and "the one that I like" count nothing.
 _PRONOUN = re.compile(
     r"\b(?:no|any|every|some|each|this|that|which|the|another|good|right|wrong)[\s-]$", re.IGNORECASE
@@ -734,9 +736,7 @@ def number_in_words(text: str) -> Quantity | None:
     match = found[0]
     value = _spelt(re.findall(r"[a-z]+", match[0].lower()))
     unit = unit_after(text, match.end())
-    if value is None or re.match(
-        r"[\s-]*(?:and\s+)?(?:a\s+)?(?:half|third|quarter)s?\b", text[match.end() :], re.IGNORECASE
-    ):
+    if value is None or _AND_A_PART.match(text, match.end()):
         return None
     end = match.end() if unit is None else unit[1]
     return Quantity(start=match.start(), end=end, value=value, unit=None if unit is None else unit[0])
