@@ -585,6 +585,27 @@ def test_only_listed_letters_are_options():
     assert final_answer("The answer is F", "?", kind="option") == "F"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("5⁻", "5²⁻", "5⁻⁻²", "3 x 10⁻"),
+        *(
+            "5^{n}",
+            "3 x 10^{n}",
+            "1e{n}",
+            "5^{{-{n}}}",
+            "1/{n}",
+            "2 1/{n}",
+            r"\frac{{1}}{{{n}}}",
+            r"2\frac{{{n}}}{{3}}",
+        ),
+    ],
+)
+def test_what_is_no_number_or_longer_than_python_reads_is_not_read(text):
+    """A raised minus alone, and an exponent or denominator of 5000 digits, of which Python makes no integer."""
+    assert number_in(text.format(n="9" * 5000)) is None
+
+
 @given(
     st.sampled_from(["-7", "7 km", r"\frac{1}{2}", "1,250", "3:55 pm", "-$5"]),
     st.integers(0, 400),

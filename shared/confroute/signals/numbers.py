@@ -52,7 +52,8 @@ VULGAR = "[¼-¾⅐-⅞]"
 """A fraction that is one character."""
 RAISED = "[⁻⁰¹²³⁴-⁹]"
 """A digit or minus of a power that is written without a mark."""
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻\u2212", "0123456789--")
+_WHOLE = re.compile(r"[-+]?\d+")
 _EXPONENT = re.compile(r"[eE]([-+]?\d+)(?!\w|\.\d)")
 _RAISED_TO = r"(?:\{\s*([-+\u2212]?\d+)\s*\}|([-+\u2212]?\d+))"
 _TIMES_TEN = re.compile(
@@ -429,7 +430,7 @@ def _with_fraction(text: str, start: int, end: int) -> tuple[Fraction | None, in
     if match := _AND_A_HALF.match(text, end):
         return value + Fraction(1, 2), match.end()
     if match := _OVER.match(text, end):
-        return _ratio(value, Fraction(match[1])), match.end()
+        return _ratio(value, _whole(match[1])), match.end()
     return _mixed(text, value, end) if text[start:end].isdigit() else (value, end)
 
 
@@ -438,7 +439,7 @@ def _mixed(text: str, value: Fraction, end: int) -> tuple[Fraction | None, int]:
     if match := _VULGAR.match(text, end):
         return value + _vulgar(match[1]), match.end()
     if match := _MIXED.match(text, end):
-        part, end = _ratio(Fraction(match[1]), Fraction(match[2])), match.end()
+        part, end = _ratio(_whole(match[1]), _whole(match[2])), match.end()
     elif match := _LATEX_FRACTION.match(text, end):
         part, end = _latex_fraction(text, end, match.end())
     else:
@@ -446,8 +447,14 @@ def _mixed(text: str, value: Fraction, end: int) -> tuple[Fraction | None, int]:
     return (None if part is None else value + part), end
 
 
-def _ratio(above: Fraction, below: Fraction) -> Fraction | None:
-    return above / below if below else None
+def _whole(spelt: str) -> int | None:
+    """The value of digits, raised or not, with their sign; None where they are no number, or longer than any that one writes."""
+    plain = spelt.translate(_SUPERSCRIPTS)
+    return int(plain) if len(plain) <= _MOST_DIGITS and _WHOLE.fullmatch(plain) else None
+
+
+def _ratio(above: Fraction | int | None, below: int | None) -> Fraction | None:
+    return Fraction(above) / below if above is not None and below else None
 
 
 def _latex_fraction(text: str, start: int, end: int) -> tuple[Fraction | None, int]:
@@ -455,7 +462,7 @@ def _latex_fraction(text: str, start: int, end: int) -> tuple[Fraction | None, i
     if match is None:
         # A fraction of expressions: what stands in it must not be read either.
         return None, _behind_groups(text, end)
-    return _ratio(Fraction(match[1] or match[2]), Fraction(match[3] or match[4])), match.end()
+    return _ratio(_whole(match[1] or match[2]), _whole(match[3] or match[4])), match.end()
 
 
 def _behind_groups(text: str, at: int) -> int:
@@ -500,16 +507,17 @@ def _digits(run: str) -> Fraction | None:
 
 def _with_powers(text: str, value: Fraction, end: int) -> tuple[Fraction | None, int]:
     if match := _EXPONENT.match(text, end):
-        return _power(value, Fraction(10), int(match[1])), match.end()
+        return _power(value, Fraction(10), _whole(match[1])), match.end()
     for pattern, factor, base in ((_TIMES_TEN, value, Fraction(10)), (_POWER, _ONE, value)):
         if match := pattern.match(text, end):
             spelt = next(group for group in match.groups() if group)
-            exponent = int(spelt.translate(_SUPERSCRIPTS).replace("\u2212", "-"))
-            return _power(factor, base, exponent), match.end()
+            return _power(factor, base, _whole(spelt)), match.end()
     return value, end
 
 
-def _power(factor: Fraction, base: Fraction, exponent: int) -> Fraction | None:
+def _power(factor: Fraction, base: Fraction, exponent: int | None) -> Fraction | None:
+    if exponent is None:
+        return None
     size = max(len(str(base.numerator)), len(str(base.denominator)))
     if size * abs(exponent) > _MOST_DIGITS or (base == 0 and exponent <= 0):
         return None
