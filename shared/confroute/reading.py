@@ -28,10 +28,13 @@ E = TypeVar("E", bound=ConfrouteError)
 
 DEPTH = 100
 """How deep lists and objects may lie in each other: far less than what Python's own stack bears."""
+# A whole number of so many digits is still a float.
 _DIGITS = 308
 GZIP = b"\x1f\x8b"
 _SHOWN = 60
+_SHOWN_IDS = 5
 _BLOCK = 65_536
+_EXPECTED = "one JSON object in UTF-8"
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _WORD = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]|[^\s\[\]{},:"]+', re.DOTALL)
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
@@ -77,7 +80,7 @@ def read_json(text: str | bytes, *, infinite: bool = False) -> JSON:
             return read
     except json.JSONDecodeError as error:
         found = "nothing" if not given.strip() else f"{error.msg} at column {error.colno}"
-        msg = f"{found}; expected one JSON object in UTF-8"
+        msg = f"{found}; expected {_EXPECTED}"
         raise FormatError(msg, line=error.lineno) from error
     except (_RefusedError, RecursionError):
         # The fast reader does not know where it is.
@@ -89,7 +92,7 @@ def _decoded(text: bytes) -> str:
     try:
         return text.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        msg = f"byte {error.object[error.start]:#04x} is no text; expected one JSON object in UTF-8"
+        msg = f"byte {error.object[error.start]:#04x} is no text; expected {_EXPECTED}"
         raise FormatError(msg, line=text.count(b"\n", 0, error.start) + 1) from error
 
 
@@ -135,7 +138,7 @@ def _problem(text: str, *, infinite: bool) -> FormatError:
         what = _what_is_wrong(place, word, infinite=infinite)
         if what is not None:
             return FormatError(f"{dotted(place) or 'the value'}{what}", line=text.count("\n", 0, at) + 1)
-    return FormatError("expected one JSON object in UTF-8")
+    return FormatError(f"expected {_EXPECTED}")
 
 
 def _what_is_wrong(place: Place, word: str, *, infinite: bool) -> str | None:
@@ -383,6 +386,11 @@ def refused(where: str, value: object, expected: str) -> FormatError:
     return FormatError(f"{where} is {shown(value)}: expected {expected}")
 
 
+def shown_ids(ids: Sequence[str]) -> str:
+    """The first few ids of many, as an error message lists them."""
+    return ", ".join(map(repr, ids[:_SHOWN_IDS])) + (", ..." if len(ids) > _SHOWN_IDS else "")
+
+
 def shown(value: object) -> str:
     """A value as an error message shows it, cut to a length that one can read."""
     text = repr(value)
@@ -480,6 +488,11 @@ def numbers(value: JSON, where: str, *, low: float = -math.inf) -> list[float]:
     return [number(item, f"{where}[{at}]", low=low) for at, item in enumerate(items(value, where))]
 
 
+def texts(value: JSON, where: str) -> list[str]:
+    """A list of strings; None counts as an empty one."""
+    return [text(item, f"{where}[{at}]") for at, item in enumerate(items(value, where))]
+
+
 def optional_numbers(value: JSON, where: str) -> tuple[float, ...] | None:
     """A list of finite numbers, or None."""
     return None if value is None else tuple(numbers(value, where))
@@ -487,9 +500,7 @@ def optional_numbers(value: JSON, where: str) -> tuple[float, ...] | None:
 
 def optional_texts(value: JSON, where: str) -> tuple[str, ...] | None:
     """A list of strings, or None."""
-    if value is None:
-        return None
-    return tuple(text(item, f"{where}[{at}]") for at, item in enumerate(items(value, where)))
+    return None if value is None else tuple(texts(value, where))
 
 
 def unknown(data: Mapping[str, JSON], known: Sequence[str]) -> Fields:

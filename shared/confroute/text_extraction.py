@@ -35,6 +35,8 @@ _WORDS_INSIDE = re.compile(r"text/|.*(json|xml|yaml|csv|javascript)|\Z", re.IGNO
 _LONG = 256
 # In one piece, or in lines of one length as in mail.
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{60,100}\r?\n)*[A-Za-z0-9+/_-]*={0,2}\s*")
+# In addresses two characters stand for two others.
+_OF_ADDRESSES = str.maketrans("-_", "+/")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0e-\x1f]|\A%PDF")
 _JOINS = ("", "\n", " ")
 
@@ -194,7 +196,7 @@ class _Reader:
         word = unquote(word)
         if _BASE64.fullmatch(word) is None:
             return False
-        word = "".join(word.split()).rstrip("=").translate({45: "+", 95: "/"})
+        word = "".join(word.split()).rstrip("=").translate(_OF_ADDRESSES)
         try:
             decoded = base64.b64decode(word + "=" * (-len(word) % 4))
         except binascii.Error:

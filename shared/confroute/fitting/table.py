@@ -22,6 +22,7 @@ from confroute.fitting.rates import (
 )
 from confroute.fitting.recorded import draft_of
 from confroute.policy.verdict import is_empty, verdict_on_end
+from confroute.reading import shown_ids
 from confroute.recording import Row, Side, with_signals
 from confroute.recording.signals import live_signals
 from confroute.signals import Recorded, Signal
@@ -172,10 +173,7 @@ def table_of(
 def _refuse_duplicates(rows: Sequence[Row]) -> None:
     twice = [name for name, count in Counter(row.id for row in rows).items() if count > 1]
     if twice:
-        shown = ", ".join(map(repr, twice[:5])) + (", ..." if len(twice) > 5 else "")
-        msg = (
-            f"{len(twice)} ids occur more than once among {len(rows)} rows: {shown}; expected one row per id"
-        )
+        msg = f"{len(twice)} ids occur more than once among {len(rows)} rows: {shown_ids(twice)}; expected one row per id"
         raise CalibrationError(msg)
 
 

@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import Any, cast, get_args
 
 from confroute.errors import CalibrationError
+from confroute.reading import shown_ids
 from confroute.recording.rows import KIND, RecordedSample, RecordError, Row, Side, comparable
 from confroute.registry import columns
 from confroute.signals import Combined, Signal
 from confroute.signals.answers import Kind, final_answer
 from confroute.types import JSON
 
-_SHOWN = 5
 # Fields of signals that compare answers: all that draw samples do.
 _COMPARES = frozenset(("kind", "n"))
 
@@ -54,9 +54,8 @@ def check_extraction(signals: Iterable[Signal], rows: Sequence[Row]) -> None:
     for kind in dict.fromkeys(_kinds(signals)):
         wrong = [row.id for row in rows if not _read_alike(row, kind)]
         if wrong:
-            shown = ", ".join(map(repr, wrong[:_SHOWN])) + (", ..." if len(wrong) > _SHOWN else "")
             msg = (
-                f"the answers of {len(wrong)} of {len(rows)} rows were read otherwise than a new call's are (kind {kind!r}): {shown}; "
+                f"the answers of {len(wrong)} of {len(rows)} rows were read otherwise than a new call's are (kind {kind!r}): {shown_ids(wrong)}; "
                 f"record them again, or read the recorded texts anew with kind={kind!r} (fit --kind {kind})"
             )
             raise CalibrationError(msg)

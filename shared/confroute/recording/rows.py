@@ -39,6 +39,7 @@ from confroute.reading import (
     refused,
     refusing,
     text,
+    texts,
     unknown,
 )
 from confroute.signals.numbers import written
@@ -424,7 +425,7 @@ def _context(value: JSON) -> Context | None:
     given = optional_fields(value, "context")
     if given is None:
         return None
-    passages = optional_texts(given.get("passages"), "context.passages") or ()
+    passages = tuple(texts(given.get("passages"), "context.passages"))
     scores = optional_numbers(given.get("scores"), "context.scores")
     if scores is not None and len(scores) != len(passages):
         raise refused("context.scores", len(scores), f"{len(passages)} numbers, one of each passage")
