@@ -218,14 +218,8 @@ def fit(
     ('ltt-hypergeometric', True, True)
     """
     table = table_of(rows, rates=rates, on_unfinished=on_unfinished)
-    given = signal not in {"auto", "combined"}
-    columns = table.columns if given or replay_only else live_columns(table) or table.columns
-    named_one = signal if given else columns[0] if signal == "auto" and len(columns) == 1 else None
-    if named_one is not None:
-        choice, rest, selected = named(table, named_one), table, 0
-    else:
-        combine = True if signal == "combined" else None
-        choice, rest, selected = _best(table, columns, combine=combine, seed=seed)
+    columns = table.columns if replay_only or _is_column(signal) else live_columns(table) or table.columns
+    choice, rest, selected = _choice(table, columns, signal, seed)
     check_extraction([choice.signal], rest.rows)
     uncertainty = uncertainty_of(choice, rest)
     front = front_of(rest, uncertainty, sampled=samples(choice.signal), seed=seed)
@@ -258,11 +252,18 @@ def samples(signal: Signal) -> bool:
     return hasattr(signal, "n")
 
 
-def _best(
-    table: Table, columns: Sequence[str], *, combine: bool | None, seed: int
-) -> tuple[SignalChoice, Table, int]:
-    """The signal chosen on a part of the rows, the other rows, and the size of the part."""
+def _is_column(signal: str) -> bool:
+    return signal not in {"auto", "combined"}
+
+
+def _choice(table: Table, columns: Sequence[str], signal: str, seed: int) -> tuple[SignalChoice, Table, int]:
+    """The signal, the rows that did not choose it, and how many did: 0 where there was nothing to choose."""
+    if _is_column(signal):
+        return named(table, signal), table, 0
+    if signal == "auto" and len(columns) == 1:
+        return named(table, columns[0]), table, 0
     selection = _drawn(table.n, seed)
+    combine = True if signal == "combined" else None
     choice = chosen(table.part(selection), combine=combine, columns=columns, seed=seed)
     return choice, table.part(~selection), int(selection.sum())
 
