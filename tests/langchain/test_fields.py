@@ -193,6 +193,7 @@ async def test_names_that_the_model_wrote_stand_in_no_record(shape, args, form, 
         (tmp_path / "log.jsonl").read_text(),
         decision._repr_html_(),
     ):
+        assert re.search("token.logprob", text)
         assert "Jane" not in text
 
 
