@@ -399,14 +399,36 @@ def test_a_date_is_read_exactly(date, form):
     assert date_in(f"It was on {date.strftime(form)}, I think.") == date.isoformat()
 
 
-@given(st.text(max_size=80), st.text(max_size=40))
+_PIECES = [
+    "42",
+    "1,250",
+    "1/2",
+    "$5",
+    " km",
+    "B",
+    "(C)",
+    "Mars",
+    "1 May 2021",
+    "3:55",
+    "The answer is ",
+    "not ",
+    " or ",
+    "\n",
+    ". ",
+]
+_SAID = st.lists(st.sampled_from(_PIECES), max_size=6).map("".join) | st.text(max_size=80)
+
+
+@given(_SAID, st.sampled_from([OPTIONS, "How many?", "When was it?"]) | st.text(max_size=40))
 def test_spans_and_answers_are_one_reading(text, question):
-    """There is a span exactly where there is an answer, within the text, and what stands there reads the same."""
+    """There is a span exactly where there is an answer, within the text, and what stands there reads the same; a number's without its unit."""
     for kind in ("auto", "number", "date", "option", "text"):
-        span = final_span(text, question, kind=kind)
-        assert (span is None) == (final_answer(text, question, kind=kind) is None)
+        span, answer = final_span(text, question, kind=kind), final_answer(text, question, kind=kind)
+        assert (span is None) == (answer is None)
         if span is not None:
             assert 0 <= span[0] < span[1] <= len(text)
+            if kind in ("date", "option", "text"):
+                assert final_answer(text[slice(*span)], question, kind=kind) == answer
 
 
 @pytest.mark.parametrize(
