@@ -106,6 +106,8 @@ class HostedRunnable(ABC, Generic[C]):
 
     async def acall(self, call: ModelCall) -> list[Generation]:
         """See `HostModel`."""
+        if self.sync_only:
+            return await run_in_executor(None, self.call, call)
         runnable, inputs, config, kwargs, listener = self._work(call)
         start = time.perf_counter()
         try:
@@ -115,6 +117,8 @@ class HostedRunnable(ABC, Generic[C]):
         except compat.bubble_ups() as error:
             raise Escaped(error) from error
         except Exception as error:
+            if self._has_no_async_form(error):
+                return await run_in_executor(None, self.call, call)
             flawed = self._flawed(error, call)
             if flawed is None:
                 raise
@@ -151,6 +155,15 @@ class HostedRunnable(ABC, Generic[C]):
             await aclose(items)
         for answer in self._read(add_up(chunks), call, listener, time.perf_counter() - start):
             yield self._ended(answer)
+
+    @property
+    def sync_only(self) -> bool:
+        """Whether it is called in a thread, since it turned out to have no async form."""
+        return False
+
+    def _has_no_async_form(self, error: Exception) -> bool:
+        """Whether an error means that, and that the call is to be made again in a thread."""
+        return False
 
     def _flawed(self, error: Exception, call: ModelCall) -> Generation | None:
         """The answer behind an error of the client's: of a draft a flaw, of the last answer its bill; None where there is none."""
@@ -325,27 +338,15 @@ class HostedChat(HostedRunnable[AIMessage]):
         if about.opened is None:
             self.facts = replace(self.facts, answers_per_call=False, concurrent=False)
 
-    async def acall(self, call: ModelCall) -> list[Generation]:
-        """See `HostModel`."""
-        if not self._tier.sync_only:
-            # Not the base's: one coroutine less in every call.
-            runnable, messages, config, kwargs, gate = self._work(call)
-            start = time.perf_counter()
-            try:
-                with _shielded(call, config):
-                    answer = await runnable.ainvoke(messages, config, **kwargs)
-                return self._read(answer, call, gate, time.perf_counter() - start)
-            except NotImplementedError:
-                # ChatHuggingFace around a local pipeline has no async form and does not fall back to a thread.
-                self._tier.sync_only = True
-            except compat.bubble_ups() as error:
-                raise Escaped(error) from error
-            except Exception as error:
-                flawed = self._flawed(error, call)
-                if flawed is None:
-                    raise
-                return [flawed]
-        return await run_in_executor(None, self.call, call)
+    @property
+    def sync_only(self) -> bool:
+        """See `HostedRunnable`."""
+        return self._tier.sync_only
+
+    def _has_no_async_form(self, error: Exception) -> bool:
+        # ChatHuggingFace around a local pipeline has none, and does not fall back to a thread.
+        self._tier.sync_only = isinstance(error, NotImplementedError)
+        return self._tier.sync_only
 
     def _work(self, call: ModelCall) -> tuple[Any, Any, RunnableConfig, Mapping[str, Any], Any]:
         about, tier = self._about, self._tier

@@ -235,7 +235,7 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
         try:
             return TierModel(name, self._shape.applied(name, model), shaped=True)
         except PolicyError:
-            # It may well do it, in a way that this router cannot judge.
+            # Not that it cannot do it: this router could not judge its values.
             raise
         except (NotImplementedError, AttributeError, ValueError) as error:
             # An edge that cannot do it is passed over; a cloud that cannot leaves nobody to answer.

@@ -192,8 +192,8 @@ class Structured:
             chain = inner.with_structured_output(self.schema, **self.kwargs)
             if not isinstance(chain, RunnableSequence) or chat_of(chain.steps[0]) is None:
                 msg = (
-                    f"{tier} ({type(inner).__name__}) has no structured output that can be judged, as a model that is made anew at "
-                    "every call: give a chat model"
+                    f"the values of {tier} ({type(inner).__name__}) cannot be judged: its with_structured_output() is no call of a model "
+                    "followed by a parser, and of a model that is made anew at every call it never is; give a chat model"
                 )
                 raise PolicyError(msg)
             first, *rest = chain.steps

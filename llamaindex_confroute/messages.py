@@ -68,19 +68,18 @@ def user_turn(text: object) -> list[ChatMessage]:
 
 def to_core(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
     """Roles and all text, thoughts and tool calls included, and what else is sent with it: rules see all of it."""
-    return tuple(
-        [
-            Message(role=role_of(message.role.value), text=blocks[0].text)
-            if len(blocks := message.blocks) == 1
-            and type(blocks[0]) is TextBlock
-            and not message.additional_kwargs
-            else Message(
-                role=role_of(message.role.value),
-                text="\n".join([*_texts(blocks), *_written_calls(message)]),
-                beside=_beside(blocks, message.additional_kwargs),
-            )
-            for message in messages
-        ]
+    return tuple(map(_to_core, messages))
+
+
+def _to_core(message: ChatMessage) -> Message:
+    role, blocks = role_of(message.role.value), message.blocks
+    # Most messages: nothing has to be looked for.
+    if len(blocks) == 1 and type(blocks[0]) is TextBlock and not message.additional_kwargs:
+        return Message(role=role, text=blocks[0].text)
+    return Message(
+        role=role,
+        text="\n".join([*_texts(blocks), *_written_calls(message)]),
+        beside=_beside(blocks, message.additional_kwargs),
     )
 
 

@@ -263,9 +263,8 @@ def _both(kind: Any, other: Any) -> type[Exception] | None:
     try:
         both = type(kind.__name__, bases, own)
         _joined(both, ("",), {})
-    except (
-        TypeError
-    ):  # it may not be derived from, or not together with another one, or needs more than a message
+    # It may not be derived from, or not together with another one, or needs more than a message.
+    except TypeError:
         return None
     return both
 

@@ -80,12 +80,14 @@ def test_an_eps_of_0_allows_no_change():
 def test_apply_warns(tmp_path, capsys):
     """Through wrappers too; as JSON and in words."""
     policy = Paced(
-        policy=Cascade.of(SelfConsistency(n=10, stop=SURE), 0.5),
+        policy=Cascade.of(SelfConsistency(n=10, stop=replace(SURE, source="run\x1b[2J")), 0.5),
         budgets=(Budget(limit=1000, unit="calls"),),
     )
     save_policy(policy, tmp_path / "policy.json")
     write_rows(tmp_path / "run.jsonl", unlike())
     assert main(["apply", str(tmp_path / "policy.json"), str(tmp_path / "run.jsonl")]) == 0
-    assert "it was fitted to other data" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "it was fitted to other data" in said
+    assert "\x1b" not in said, "a file's words command the terminal"
     assert main(["apply", str(tmp_path / "policy.json"), str(tmp_path / "run.jsonl"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["early_stops"]["changed"] > 10

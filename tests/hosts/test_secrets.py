@@ -146,7 +146,7 @@ def test_an_address_is_used_saved_and_copied_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "plain", ["memory:budgets", "sqlite:/tmp/a.db", "redis://localhost:6379/0", "http://h/v1?x=1"]
+    "plain", ["memory:budgets", "sqlite:budgets.db", "redis://localhost:6379/0", "http://h/v1?x=1"]
 )
 def test_an_address_without_credentials_is_printed_whole(plain):
     """There is nothing to hide."""

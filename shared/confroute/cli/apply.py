@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     say(f"{result.n} recorded calls, {table.left_out} not graded")
     show_expected(result)
     if stops is not None:
-        print(
+        say(
             stops.warning
             or f"draws that stopped early changed the route of {stops.changed} of {stops.n} calls"
         )

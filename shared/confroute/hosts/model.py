@@ -83,7 +83,8 @@ class ModelCall:
     Attributes
     ----------
     role : {"draft", "sample", "final", "prompt"}
-        A "final" is asked exactly as the user set the model up, but for log-probabilities that the caller keeps; the others may be thrown away and are never shown as they come.
+        A "final" is asked exactly as the user set the model up, and for log-probabilities where the caller keeps them. The others
+        may be thrown away, and are never shown as they come.
     n : int
         Answers wanted; above 1 only where `ModelFacts.answers_per_call`.
     drawn : int

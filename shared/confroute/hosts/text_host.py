@@ -83,15 +83,13 @@ class TextHost:
 
     def _checked(self, answers: object) -> Sequence[Generation]:
         """The answers of a model that may be the user's own; an edge that answers anything else would fail at every call."""
-        wrong = (
-            next((one for one in answers if not isinstance(one, Generation)), None)
-            if isinstance(answers, (tuple, list))
-            else answers
-        )
-        if isinstance(answers, (tuple, list)) and wrong is None:
+        if not isinstance(answers, (tuple, list)):
+            said = f"a {type(answers).__name__}"
+        elif wrong := [one for one in answers if not isinstance(one, Generation)]:
+            said = f"an answer that is a {type(wrong[0]).__name__}"
+        else:
             return answers
-        kind = type(wrong).__name__
-        msg = f"{self.facts.model} returned {'a' if wrong is answers else 'an answer that is a'} {kind}: expected a tuple of Generation"
+        msg = f"{self.facts.model} returned {said}: expected a tuple of Generation"
         raise PolicyError(msg)
 
     def _ended(self, pieces: Pieces) -> Generation:

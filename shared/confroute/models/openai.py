@@ -97,39 +97,31 @@ class OpenAIModel:
         TierError
             A response without an answer, such as a page of a proxy. Errors of the API are passed on as OpenAI's.
         """
-        body = self.body(messages, Settings(**settings))
-        answers: list[Generation] = []
-        at_once = n
-        with _billing(answers):
-            while len(answers) < n:
-                wanted = min(at_once, n - len(answers))
+        body, drawn = self.body(messages, Settings(**settings)), _Drawn(n)
+        with _billing(drawn.answers):
+            while drawn.missing > 0:
                 try:
-                    answers += self._answers(self.request({**body, "n": wanted}))
+                    drawn.answers += self._answers(self.request({**body, "n": drawn.missing}))
                 except Exception as error:
-                    if not _may_be_too_many(wanted, error):
+                    if not drawn.goes_on_singly(error):
                         raise
-                    at_once = 1
-        return tuple(answers[:n])
+        return tuple(drawn.answers[:n])
 
     async def agenerate(
         self, messages: Sequence[Message], *, n: int = 1, **settings: Any
     ) -> tuple[Generation, ...]:
         """Async form of `generate`."""
-        body = self.body(messages, Settings(**settings))
+        body, drawn = self.body(messages, Settings(**settings)), _Drawn(n)
         client = await _async_client(self.url, self.timeout_s)
-        answers: list[Generation] = []
-        at_once = n
-        with _billing(answers):
-            while len(answers) < n:
-                wanted = min(at_once, n - len(answers))
-                request = _sent({**body, "n": wanted})
+        with _billing(drawn.answers):
+            while drawn.missing > 0:
                 try:
-                    answers += self._answers(await client.chat.completions.create(**request))
+                    completion = await client.chat.completions.create(**_sent({**body, "n": drawn.missing}))
+                    drawn.answers += self._answers(completion)
                 except Exception as error:
-                    if not _may_be_too_many(wanted, error):
+                    if not drawn.goes_on_singly(error):
                         raise
-                    at_once = 1
-        return tuple(answers[:n])
+        return tuple(drawn.answers[:n])
 
     def stream(self, messages: Sequence[Message], **settings: Any) -> Generator[Piece, None, None]:
         """Answer once, piece by piece; closing the stream closes the connection, so that the server stops writing."""
@@ -174,9 +166,23 @@ class OpenAIModel:
         return answers
 
 
-def _may_be_too_many(wanted: int, error: Exception) -> bool:
-    """Whether a request may have been refused for the number of its answers: llama.cpp gives no more than it has slots."""
-    return wanted > 1 and status_of(error) in _REFUSED
+class _Drawn:
+    """The answers of one call, in as few requests as its server makes them."""
+
+    def __init__(self, n: int) -> None:
+        self.answers: list[Generation] = []
+        self._n = self._at_once = n
+
+    @property
+    def missing(self) -> int:
+        """How many the next request asks for; 0 or less where all are there."""
+        return min(self._at_once, self._n - len(self.answers))
+
+    def goes_on_singly(self, error: Exception) -> bool:
+        """Whether a request may have been refused for the number of its answers: llama.cpp gives no more than it has slots."""
+        too_many = self.missing > 1 and status_of(error) in _REFUSED
+        self._at_once = 1
+        return too_many
 
 
 @contextmanager

@@ -87,11 +87,7 @@ def _date(value: str | None) -> datetime | None:
         return None
     try:
         date = parsedate_to_datetime(value)
-    except (
-        TypeError,
-        ValueError,
-        IndexError,
-        OverflowError,
-    ):  # 3.10 still raises TypeError for what is no date
+    # What is no date raises any of these, by version and by what is wrong with it.
+    except (TypeError, ValueError, IndexError, OverflowError):
         return None
     return date.replace(tzinfo=timezone.utc) if date.tzinfo is None else date

@@ -59,8 +59,8 @@ class Hedged(Wrapper):
     -----
     Private and forced calls and those that a rule settles are never hedged: they have no draft to judge. The decision holds the cost
     of a dropped answer as a step "hedge": the provider's count if the answer had come, what was billed if it had failed, else the
-    estimated prompt alone, marked as an estimate (a budget charges the whole reservation then). A synchronous call cannot be cancelled: it runs to its end in its thread,
-    and its answer is dropped.
+    estimated prompt alone, marked as an estimate (a budget charges the whole reservation then). A synchronous call cannot be
+    cancelled: it runs to its end in its thread, and its answer is dropped.
     """
 
     begins_ahead: ClassVar[bool] = True
