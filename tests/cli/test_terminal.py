@@ -73,7 +73,7 @@ def printed(capsys):
         ["pull", EVIL],
         ["reset", EVIL, EVIL],
         ["judge", "grade", "RUN", "--out", "OUT", "--judge", EVIL],
-        ["fit", "RUN", EVIL, "--out", "OUT"],
+        ["fit", "RUN", EVIL, "--out", "OUT", "--cloud-share", "0.3"],
         ["signals", "RUN", f"--{EVIL}"],
         [EVIL],
     ],
@@ -83,7 +83,7 @@ def test_names_are_printed_as_text(command, run, tmp_path, capsys):
     """Those of models, datasets, signals, files and arguments, on both streams; the rest of the name is there."""
     places = {"RUN": str(run), "OUT": str(tmp_path / "p.json")}
     main([places.get(part, part) for part in command])
-    assert printed(capsys)
+    assert "pwn" in printed(capsys)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +154,7 @@ def test_a_decision_prints_as_text():
     """In a console of Python's, where names of models and tags stand in its reason."""
     shown = repr(Decision(route=EVIL, stage="rule", reason=f"tag {EVIL}"))
     assert not OBEYED & {*shown}
+    assert shown.count("pwn") == 2
 
 
 def test_a_path_that_is_no_text_ends_no_command(tmp_path):

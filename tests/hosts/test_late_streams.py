@@ -7,6 +7,7 @@ import pytest
 
 from confroute import Cascade, Limits, TokenLogprob
 from confroute.hosts.router import Router
+from confroute.models.resilience import _THREAD
 from confroute.testing import Reply, ScriptedModel, ScriptedServer
 
 httpx = pytest.importorskip("httpx")
@@ -93,7 +94,7 @@ async def atext_of(router):
 
 def waiting():
     """Threads that wait for a client."""
-    return [thread for thread in threading.enumerate() if thread.name == "confroute-attempt"]
+    return [thread for thread in threading.enumerate() if thread.name == _THREAD]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])

@@ -28,7 +28,7 @@ def nested(kind, depth=DEEP):
 def test_values(kind):
     """Down to the innermost word."""
     assert read(nested(kind)).texts[-1] == "secret"
-    assert "secret" in read(f"{'[' * 300}" + '"secret"' + f"{']' * 300}").texts[0]
+    assert any("secret" in text for text in read("[" * 300 + '"\\u0073ecret"' + "]" * 300).texts)
 
 
 @pytest.mark.parametrize("text", ["[" * DEEP, "[" * DEEP + "]" * DEEP, '{"a":' * DEEP, "[" * 900 + "]" * 900])

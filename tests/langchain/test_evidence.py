@@ -177,6 +177,7 @@ def test_a_cloud_that_refuses_them_is_asked_without(edge):
         edge=edge, cloud=cloud, policy=Cascade.of(TokenLogprob(), 0.1), keep_logprobs=True, cloud_limits=ONCE
     )
     assert model.invoke("q").text == "four"
+    assert len(cloud.seen) == 2, "asked with them first, and refused"
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

@@ -173,7 +173,7 @@ def shaped(shape, edge):
     ids=["tool", "class", "JSON schema", "lists"],
 )
 async def test_names_that_the_model_wrote_stand_in_no_record(shape, args, form, tmp_path):
-    """A decision, its log and its spans hold the names of the schema; another key may be anybody's name."""
+    """A decision, its log and its view hold the names of the schema; another key may be anybody's name."""
     name = "pay" if shape == "tool" else "Payroll"
     edge = edge_with("4000", calls=[{"name": name, "args": args}], arguments=[args])
     call = shaped(shape, edge)
@@ -193,6 +193,7 @@ async def test_names_that_the_model_wrote_stand_in_no_record(shape, args, form, 
         (tmp_path / "log.jsonl").read_text(),
         decision._repr_html_(),
     ):
+        assert re.search("token.logprob", text)
         assert "Jane" not in text
 
 

@@ -259,5 +259,5 @@ def test_a_killed_run_can_be_looked_at(tmp_path, capsys):
     path.write_bytes(path.read_bytes()[:-30])
     assert main(["signals", str(path)]) == 0
     out, err = capsys.readouterr()
-    assert "19 " in out
+    assert "19 graded rows" in out
     assert f"{path}, line 20 is cut off in the middle: left out" in err

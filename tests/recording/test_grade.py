@@ -111,4 +111,5 @@ def test_any_of_several_references(text, references, grade):
 def test_one_rule_for_one_reference_and_for_a_list(reference, text):
     """Whether a reference stands alone or in a list."""
     assert graded(None, text, "Capital?", reference) == graded(None, text, "Capital?", [reference]) == 1.0
-    assert graded(None, f"not {text}", "?", "Lyon") == graded(None, f"not {text}", "?", ["Lyon"]) == 0.0
+    other = "Lyon" if reference == "Paris" else 8
+    assert graded(None, text, "Capital?", other) == graded(None, text, "Capital?", [other]) == 0.0
