@@ -56,16 +56,26 @@ def test_is_tried_again():
         assert decisions[0].steps[0].attempts == 2
 
 
-@pytest.mark.parametrize(("error", "words"), [one[:2] for one in ERRORS])
-def test_langchain(error, words):
-    """Its client raises the provider's words in an error of Python's, which has no status and is not tried again."""
+@pytest.mark.parametrize(("error", "words", "transient"), ERRORS)
+def test_langchain(error, words, transient):
+    """Its client raises the body in an error of Python's, which says as well whether to ask again."""
     with serving(error) as server, httpx.Client() as client:
         edge = ChatOpenAI(model="small", base_url=server.url, api_key="k", max_retries=0, http_client=client)
-        router = ChatConfRoute(edge=edge, cloud=ScriptedChat.of("four"), edge_limits=Limits(attempts=2))
+        on_edge = {"configurable": {"confroute_route": "edge"}}
+        once = Limits(attempts=1)
         with pytest.raises(ValueError, match=words) as raised:
-            router.invoke("q", {"configurable": {"confroute_route": "edge"}})
-        assert not is_transient(raised.value)
-        assert len(server.bodies) == 1
+            ChatConfRoute(edge=edge, cloud=ScriptedChat.of("four"), edge_limits=once).invoke("q", on_edge)
+        assert is_transient(raised.value) is transient
+
+
+def test_langchain_is_tried_again():
+    """As the other hosts are: two requests, and the second one's answer."""
+    with serving({"message": "overloaded", "code": 502}) as server, httpx.Client() as client:
+        edge = ChatOpenAI(model="small", base_url=server.url, api_key="k", max_retries=0, http_client=client)
+        limits = Limits(attempts=2, wait_s=0.001, max_wait_s=0.001)
+        router = ChatConfRoute(edge=edge, cloud=ScriptedChat.of("four"), edge_limits=limits)
+        answer = router.invoke("q", {"configurable": {"confroute_route": "edge"}})
+        assert (answer.text, len(server.bodies)) == ("4", 2)
 
 
 class Place(BaseModel):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Literal, TypeAlias
@@ -24,6 +24,7 @@ from confroute.errors import (
     RequestError,
     SignalUnavailableError,
 )
+from confroute.models.provider_answers import read_error
 from confroute.remediation import named
 
 State: TypeAlias = Literal["closed", "open", "half_open"]
@@ -189,10 +190,21 @@ class Breaker:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status of an error: its own attribute (OpenAI) or that of its response (httpx, requests)."""
+    """The HTTP status of an error: its own attribute (OpenAI), that of its response (httpx, requests), or in the body that it holds.
+
+    Examples
+    --------
+    >>> status_of(ValueError({"message": "overloaded", "code": 502})), status_of(ValueError("odd"))
+    (502, None)
+    """
     response = getattr(error, "response", None)
     status = getattr(error, "status_code", None) or getattr(response, "status_code", None)
-    return status if isinstance(status, int) else None
+    if isinstance(status, int):
+        return status
+    # So LangChain's OpenAI client raises the error of a reply whose own status is 200.
+    body = error.args[0] if error.args else None
+    said = read_error({"error": body}) if isinstance(body, Mapping) else None
+    return None if said is None else said[1]
 
 
 def _is_failure(error: Exception) -> bool:
