@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from confroute.decision import Decision, read_decision
+from confroute.display import logger
 from confroute.errors import LogError
 from confroute.observe.trace import subscribe
 from confroute.reading import end_whole, fields, json_lines, refused, refusing, text
@@ -39,7 +40,7 @@ class _Lines(RotatingFileHandler):
         raise  # noqa: PLE0704  called by logging inside its except block
 
 
-_log = logging.getLogger("confroute")
+_log = logger()
 
 
 class DecisionLog:
