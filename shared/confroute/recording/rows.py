@@ -17,7 +17,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,6 +43,7 @@ from confroute.reading import (
 )
 from confroute.signals.numbers import written
 from confroute.types import JSON, Alternatives, Context, Finish, Generation, Role, Usage
+from confroute.writing import Appending, replacing
 
 
 class RecordError(ConfrouteError, ValueError):
@@ -540,10 +540,11 @@ def append_row(path: str | os.PathLike[str], row: Row) -> None:
     ------
     RecordError
         The row holds a value that JSON cannot hold, such as an infinity; nothing is written.
+    OSError
+        The row could not be written, as on a full disk; the file ends where it did.
     """
     path, line = Path(path), _line(row)
-    # In one write: a process that is killed between two writes leaves an incomplete line.
-    with path.open("ab") as file:
+    with Appending(path) as file:
         file.write(gzip.compress(line, mtime=0) if path.suffix == ".gz" else line)
 
 
@@ -568,7 +569,7 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[Row]) -> int:
         A row holds a value that JSON cannot hold, such as an infinity; `path` stays as it was.
     """
     path, count = Path(path), 0
-    with _replacing(path) as file, _packing(file, packed=path.suffix == ".gz") as out:
+    with replacing(path) as file, _packing(file, packed=path.suffix == ".gz") as out:
         for row in rows:
             out.write(_line(row))
             count += 1
@@ -584,28 +585,9 @@ def replace_row(path: str | os.PathLike[str], at: int, row: Row) -> None:
         The row holds a value that JSON cannot hold; the file stays as it was.
     """
     line = _line(row)
-    with Path(path).open("rb") as lines, _replacing(Path(path)) as out:
+    with Path(path).open("rb") as lines, replacing(Path(path)) as out:
         for number, before in enumerate(lines, start=1):
             out.write(line if number == at else before)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that takes the place of `path` once it is whole and on the disk."""
-    # Through a link the file that it names is replaced, not the link.
-    real = Path(os.path.realpath(path))
-    handle, name = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}.")
-    unfinished = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        # Only its owner may read a temporary file; a run keeps the mode that its file had.
-        unfinished.chmod(real.stat().st_mode & 0o777 if real.exists() else 0o644)
-        unfinished.replace(real)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 @contextmanager
