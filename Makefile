@@ -38,7 +38,7 @@ help:
 	@echo "make sbom        install what users do, by hash, and list it: build/sbom.cdx.json"
 	@echo "make lock        make requirements.lock anew"
 	@echo "make perf        benchmarks"
-	@echo "make chaos       15,000 calls while edge and cloud fail, some four minutes"
+	@echo "make chaos       17,000 calls while edge and cloud fail, processes are killed and the disk is full, some six minutes"
 	@echo "make results     the tables and plots of docs/results, from recorded data"
 	@echo "make clean       remove environments, builds and caches, not the pulled models"
 
@@ -150,13 +150,14 @@ sbom: .venv-users/.ready
 		print(len(parts), "packages in build/sbom.cdx.json:", *(f"{name} {parts[name]}" for name in ("torch", "langchain-core", "llama-index-core")))'
 
 # These need an argument or data, and have a target or a page of their own.
-NOT_PERF := $(addprefix benchmarks/,chaos.py real_edge.py recorded_rows.py results.py)
+NOT_PERF := $(addprefix benchmarks/,chaos.py chaos_kills.py real_edge.py recorded_rows.py results.py)
 
 perf: $(READY)
 	@for script in $(filter-out benchmarks/_% $(NOT_PERF),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 chaos: $(READY)
 	@$(BIN)/python benchmarks/chaos.py
+	@$(BIN)/python benchmarks/chaos_kills.py
 
 # Environments that take the rest from .venv, for packages that no user of ours needs. Not as a plain path: what is editable
 # there is found by its own .pth files.
