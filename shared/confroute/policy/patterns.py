@@ -199,7 +199,8 @@ class _Automaton:
             ways = given[1] if kind is _parser.BRANCH else [one or () for one in given[1:]]
             return functools.reduce(_Part.beside, [self._sequence(one, flags) for one in ways])
         if kind in _REPEATS:
-            return self._repeat(*given, flags)
+            least, most, body = given
+            return self._repeat(least, most, body, flags)
         if kind in (_POSSESSIVE, _ATOMIC) and kind is not None:
             return self._atom(given if kind is _ATOMIC else given[2], flags, endless=kind is _POSSESSIVE)
         reads = _reader(kind, given, flags)
@@ -288,7 +289,9 @@ def _reader(kind: Any, given: Any, flags: int) -> Callable[[str], bool] | None:
 def _any_of(members: list[Any], flags: int) -> Callable[[str], bool]:
     def among(letter: str) -> bool:
         forms = {letter, letter.lower(), letter.upper()} if flags & re.IGNORECASE else {letter}
-        return any(_is_in(form, *member, flags) for member in members for form in forms if len(form) == 1)
+        return any(
+            _is_in(form, kind, given, flags) for kind, given in members for form in forms if len(form) == 1
+        )
 
     return among
 
@@ -297,7 +300,7 @@ def _is_in(letter: str, kind: Any, given: Any, flags: int) -> bool:
     if kind is _parser.RANGE:
         return bool(given[0] <= ord(letter) <= given[1])
     if kind is _parser.LITERAL:
-        return ord(letter) == given
+        return bool(ord(letter) == given)
     name = str(given).removeprefix("CATEGORY_")
     plain = name.removeprefix("NOT_")
     found = {
