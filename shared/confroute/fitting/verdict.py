@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -79,16 +80,19 @@ class Verdict:
             )
         if self.outcome == "held":
             return f"{measured}: held (n = {self.n}, p = {self.p_held:.2g})"
-        return f"{measured}: cannot be told from n = {self.n} ({self._between})"
+        return f"{measured}: cannot be told from n = {self.n} ({self._between(self.loss)})"
 
-    @property
-    def _between(self) -> str:
-        if self.certificate.delta is None and self.p_broken is not None and self.p_broken <= self.false_alarm:
+    def _between(self, loss: float) -> str:
+        alpha, delta = self.certificate.alpha, self.certificate.delta
+        if delta is None and self.p_broken is not None and self.p_broken <= self.false_alarm:
             return f"above it, p = {self.p_broken:.2g}, but it was promised as a mean over many calibrations"
-        side = "above" if (self.loss or 0.0) > self.certificate.alpha else "below"
-        return (
-            f"{side} it within chance, p = {self.p_broken:.2g} and {self.p_held:.2g}; record and grade more"
-        )
+        if loss >= alpha:
+            return f"not below it, within chance, p = {self.p_broken:.2g}"
+        # By the normal approximation: what it rests on, this loss, is an estimate too.
+        spread = (alpha + 1) * (1 - alpha) if self.certificate.loss == "net" else alpha * (1 - alpha)
+        z = NormalDist().inv_cdf(1 - (_ON_AVERAGE if delta is None else delta))
+        needed = z * z * spread / (alpha - loss) ** 2
+        return f"below it as measured, p = {self.p_held:.2g}; about {needed:.0f} calls would prove it, if the loss stays so"
 
     def to_dict(self) -> dict[str, JSON]:
         """JSON form."""
