@@ -131,3 +131,12 @@ def test_what_no_run_can_have_is_refused(make, words):
     """As from a file that somebody changed."""
     with pytest.raises(PolicyError, match=words):
         make()
+
+
+def test_a_notebook_shows_it():
+    """Both models and the day, beside the policy's signals."""
+    edge, cloud = Short([Reply(text="yes")], name="small"), ScriptedModel(["yes"], name="large")
+    policy = fit(recorded(edge, cloud), CloudShare(share=0.3), signal="mine").policy
+    shown = policy._repr_html_()
+    assert "fitted on 40 calls of small (answers up to 64 tokens" in shown
+    assert policy.provenance.date in shown

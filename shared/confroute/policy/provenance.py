@@ -166,8 +166,8 @@ class RecordedUncertainty:
 
 def as_array(uncertainties: Iterable[float | None]) -> Array:
     """Uncertainties as floats, NaN for None; rounded as a decision's JSON form is, so that those of a log are the same numbers."""
-    values = [math.nan if value is None else value for value in uncertainties]
-    return np.round(np.array(values, dtype=np.float64), 6)
+    values = [math.nan if value is None else round(value, 6) for value in uncertainties]
+    return np.array(values, dtype=np.float64)
 
 
 @register(kind="part")
