@@ -57,6 +57,16 @@ def test_the_three_outcomes(lost, n, outcome, words):
     assert found.to_dict()["outcome"] == outcome
 
 
+def test_what_is_said_of_a_near_miss():
+    """No number of calls that are there already; a confidence is not rounded to certainty."""
+    near = verdict_of(replace(PROMISE, delta=0.005), [0.0] * 102)
+    assert near.outcome == "unknown"
+    assert "promised 0.05 at 99.5%: cannot be told from n = 102" in near.words
+    graded = verdict_of(PROMISE, [0.01, 0.0] * 20)
+    assert graded.outcome == "unknown"
+    assert "a few more calls would prove it" in graded.words
+
+
 def bernoulli(generator, n, mean):
     """0 or 1."""
     return (generator.random(n) < mean).astype(float)

@@ -67,7 +67,7 @@ class Verdict:
     def words(self) -> str:
         """The verdict in one sentence."""
         promise = self.certificate
-        level = "on average" if promise.delta is None else f"at {1 - promise.delta:.0%}"
+        level = "on average" if promise.delta is None else f"at {round(100 * (1 - promise.delta), 6):g}%"
         group = "" if promise.group is None else f" of calls tagged {promise.group}"
         promised = f"promised {promise.alpha:g} {level}"
         if self.loss is None or self.p_broken is None or self.p_held is None:
@@ -92,7 +92,10 @@ class Verdict:
         spread = (alpha + 1) * (1 - alpha) if self.certificate.loss == "net" else alpha * (1 - alpha)
         z = NormalDist().inv_cdf(1 - (_ON_AVERAGE if delta is None else delta))
         needed = z * z * spread / (alpha - loss) ** 2
-        return f"below it as measured, p = {self.p_held:.2g}; about {needed:.0f} calls would prove it, if the loss stays so"
+        more = f"about {needed:.0f}" if needed > self.n else "a few more"
+        return (
+            f"below it as measured, p = {self.p_held:.2g}; {more} calls would prove it, if the loss stays so"
+        )
 
     def to_dict(self) -> dict[str, JSON]:
         """JSON form."""
