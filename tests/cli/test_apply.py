@@ -152,3 +152,12 @@ def test_an_empty_run_is_refused(policy, capsys):
     code, _, error = applied(policy, [], capsys)
     assert code == 1
     assert "none of 0 recorded rows" in error
+
+
+def test_the_rows_of_the_fit_cannot_judge_it(policy, capsys):
+    """Said loudly, and not by a verdict of "held"; the same rows without one of them are others."""
+    code, shown, _ = applied(policy, rows_of(500, 0), capsys)
+    assert code == 0
+    assert "cannot be told: these are the rows that the policy was fitted on" in shown
+    assert "WARNING: these are the rows that the policy was fitted on" in shown
+    assert "WARNING" not in applied(policy, list(rows_of(500, 0))[1:], capsys)[1]

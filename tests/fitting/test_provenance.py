@@ -138,5 +138,5 @@ def test_a_notebook_shows_it():
     edge, cloud = Short([Reply(text="yes")], name="small"), ScriptedModel(["yes"], name="large")
     policy = fit(recorded(edge, cloud), CloudShare(share=0.3), signal="mine").policy
     shown = policy._repr_html_()
-    assert "fitted on 40 calls of small (answers up to 64 tokens" in shown
+    assert "fitted on 40 calls of small (answers of up to 64 tokens" in shown
     assert policy.provenance.date in shown

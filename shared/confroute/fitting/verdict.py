@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Literal, TypeAlias
 
@@ -96,6 +96,10 @@ class Verdict:
         return (
             f"below it as measured, p = {self.p_held:.2g}; {more} calls would prove it, if the loss stays so"
         )
+
+    def untold(self, why: str) -> Verdict:
+        """The same promise, about which these calls say nothing."""
+        return replace(self, outcome="unknown", p_broken=None, p_held=None, why=why)
 
     def to_dict(self) -> dict[str, JSON]:
         """JSON form."""
