@@ -20,8 +20,8 @@ from confroute.recording.evaluation import evaluate
 from confroute.signals import SelfConsistency, TokenLogprob
 from confroute.views.fit import front_svg
 from confroute.views.html import table
+from confroute.views.scales import bar
 from confroute.views.slider import StaticSlider
-from confroute.views.svg import bar
 
 
 @pytest.fixture(scope="session")
