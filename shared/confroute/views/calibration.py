@@ -89,8 +89,9 @@ def risk_coverage_svg(report: RunReport) -> str:
     if oracle is not None:
         points = _thinned(oracle.coverage, oracle.risk)
         lines.append(Line(words="oracle", points=points, colour=GREY, dash="8 3", width=2.6))
-    for _, curve in drawn[_NAMED:]:
-        parts.append(panel.line(_thinned(curve.coverage, curve.risk), colour=GREY, width=0.7))
+    others = [_thinned(curve.coverage, curve.risk) for _, curve in drawn[_NAMED:]]
+    parts += [panel.line(points, colour=GREY, width=0.7) for points in others[1:]]
+    lines += [Line(words=f"{len(others)} more", points=one, colour=GREY, width=0.7) for one in others[:1]]
     for at, (name, curve) in enumerate(drawn[:_NAMED]):
         words = f"{name}, AURC {curve.aurc:.3f}"
         points = _thinned(curve.coverage, curve.risk)

@@ -80,7 +80,7 @@ def marks_of(decision: Decision) -> list[str]:
 
 def _tiles(decision: Decision) -> Iterable[Tile]:
     end = outcome(decision)
-    yield Tile(name="answered by", value="nobody: failed" if end == FAILED else end, outcome=end)
+    yield Tile(name="outcome" if end == FAILED else "answered by", value=end, outcome=end)
     if decision.uncertainty is not None and decision.threshold is not None:
         side = "up to" if decision.uncertainty <= decision.threshold else "above"
         limit = f"{side} the threshold {decision.threshold:.4g}"

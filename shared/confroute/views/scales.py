@@ -135,7 +135,7 @@ class Span:
 def timeline(spans: Sequence[Span]) -> str:
     """Draw steps along the seconds that they took, and beside each its tokens: those read pale, those written full."""
     left, wide, room, most = max([60, *(width_of(s.words) for s in spans)]) + 24, 320.0, 70.0, 120.0
-    end = max([s.start_s + s.seconds for s in spans] + [1e-9])
+    end = max(s.start_s + s.seconds for s in spans) or 1.0
     panel = Panel(left, 24, 30.0 * len(spans), width=wide, across=(0.0, end))
     tokens_at = left + wide + room
     scale = most / max([sum(s.tokens) for s in spans if s.tokens] + [1])

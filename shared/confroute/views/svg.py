@@ -17,9 +17,9 @@ Box: TypeAlias = "tuple[float, float, float, float]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
-    """How one outcome is drawn on every page: a colour of Okabe and Ito's kind, a shape in a square of 12 pixels, and a dash.
+    """How one outcome is drawn on every page: a colour, a shape in a square of 12 pixels, and a dash.
 
-    The shape and the word beside it say the same as the colour does.
+    Red- and green-blind readers can tell the colours apart; the shape and the word beside it say the same without any.
     """
 
     colour: str
@@ -38,11 +38,11 @@ _RING = "M6 1.5a4.5 4.5 0 1 0 0 9a4.5 4.5 0 1 0 0 -9Z"
 # A tier of another name than edge and cloud.
 _OTHER = Code(colour="#7d7d7d", shape="M2 2H10V10H2Z", dash="8 2 2 2")
 CODES: Mapping[str, Code] = {
-    "edge": Code(colour="#009e73", shape=_RING),
-    "cloud": Code(colour="#0072b2", shape="M6 1.5L11 10.5H1Z", dash="8 3"),
-    "degraded": Code(colour="#b07c00", shape=f"{_RING}M6 3a3 3 0 0 1 0 6Z", dash="2 2"),
-    "private": Code(colour="#a3569d", shape="M6 1L11 6L6 11L1 6Z", dash="4 2"),
-    "failed": Code(colour="#d55e00", shape="M2 2L10 10M10 2L2 10", dash="2 3"),
+    "edge": Code(colour="#2a9d6f", shape=_RING),
+    "cloud": Code(colour="#1f6fc2", shape="M6 1.5L11 10.5H1Z", dash="8 3"),
+    "degraded": Code(colour="#a68a00", shape=f"{_RING}M6 3a3 3 0 0 1 0 6Z", dash="2 2"),
+    "private": Code(colour="#c4699e", shape="M6 1L11 6L6 11L1 6Z", dash="4 2"),
+    "failed": Code(colour="#c8402f", shape="M2 2L10 10M10 2L2 10", dash="2 3"),
 }
 # Lines of one kind, such as routers that are compared: legible on white and on black, and told apart by their dashes alone.
 COLOURS = ("currentColor", "#3d8ec9", "#c8642b", "#2f9e7a", "#b5679c", "#a98307", "#7a7fd0")
@@ -113,7 +113,9 @@ def tick_labels(values: Sequence[float], *, percent: bool = False) -> list[str]:
     scale, end = (100, "%") if percent else (1, "")
     step = min((b - a for a, b in pairwise(values)), default=1.0) * scale
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    return [(f"{v * scale:.{decimals}f}" if v else "0") + end for v in values]
+    plain = decimals < 6 and max(map(abs, values), default=0.0) < 1e6
+    form = f".{decimals}f" if plain else ".3g"
+    return [(f"{v * scale:{form}}" if v else "0") + end for v in values]
 
 
 _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200)
