@@ -100,6 +100,8 @@ def _cascade(policy: Cascade) -> Iterable[str]:
         rows.append(("while a draft is written", f"Prefix{_settings(policy.prefix)}"))
     title = f"{counted(len(rules), 'rule')}, and what happens when something fails"
     yield folded(title, [table(("otherwise", ""), rows)])
+    if policy.provenance is not None:
+        yield f"<p class='q'>Comes from {escape(policy.provenance.words)}</p>"
 
 
 def _gate(at: int, gate: Gate) -> Iterable[str]:

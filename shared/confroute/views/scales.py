@@ -103,7 +103,7 @@ def zones(
 
 def _reach(ends: Sequence[float], value: float) -> Interval:
     """From 0 to half as much again as the last limit, or to the value; one that lies far beyond stands at the end of the scale."""
-    low = min([0.0, *ends, *([value] if math.isfinite(value) else [])])
+    low = min(0.0, *ends, value if math.isfinite(value) else 0.0)
     last = max([*ends, low]) - low or (value - low if 0 < value < math.inf else 1.0)
     times = 1.5 if math.isnan(value) else min(3.0, max(1.5, 1.15 * (value - low) / last))
     return low, low + times * last

@@ -154,7 +154,7 @@ def spread(wanted: Sequence[float], *, gap: float, low: float, high: float) -> l
     Examples
     --------
     >>> spread([10, 12, 50], gap=16, low=0, high=60)
-    [3.0, 19.0, 50.0]
+    [5.0, 21.0, 50.0]
     """
     order = sorted(range(len(wanted)), key=lambda at: wanted[at])
     up = _pushed([wanted[at] for at in order], gap, low, high)
