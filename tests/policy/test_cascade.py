@@ -161,7 +161,8 @@ def test_the_grey_zone_of_one_tier_is_not_that_of_the_next():
     }
     request = ask(tiers={name: Tier(name=name, model=name) for name in models})
     decision = run(policy, request, ScriptedCalls(models=models).call(request), FAST).decision
-    assert (decision.route, decision.grey) == ("middle", {})
+    assert (decision.route, decision.grey) == ("middle", {"edge/token_logprob": (0.1, 1.0)})
+    assert list(decision.signals) == ["edge/token_logprob", "edge/self_consistency", "token_logprob"]
 
 
 def test_a_grey_value_is_decided_by_its_own_gate_if_the_next_cannot_measure():
