@@ -329,11 +329,12 @@ def test_a_threshold_for_one_call_keeps_the_grey_zone_that_it_lies_in(given, sig
 
 def test_a_rule_that_names_no_tier_is_an_error():
     """A misspelt tier is said, with the tiers there are; it is no forced route."""
-    policy = Cascade(rules=(SendTo(tier="clouds", patterns=("sum",)),))
-    with pytest.raises(
-        RequestError, match=r"rule 'send_to' names the tier 'clouds': expected one of edge, cloud"
-    ):
-        route(policy, ask("the sum?"))
+    said = "rule 'send_to' names the tier 'clouds': expected one of edge, cloud"
+    with pytest.raises(PolicyError, match=said):
+        Cascade(rules=(SendTo(tier="clouds", patterns=("sum",)),))
+    ruling = Ruling(rule="send_to", tier="clouds", reason="mine")
+    with pytest.raises(RequestError, match=said):
+        route(Cascade(rules=(lambda request: ruling,)), ask("the sum?"))
 
 
 def test_empty_conversations_are_refused():

@@ -24,7 +24,7 @@ from confroute.hosts.options import read_documents, read_options
 from confroute.hosts.provenance import warn_of_other_models
 from confroute.hosts.requests import check_policy, request_of, with_one_retry_layer
 from confroute.hosts.text_host import TextHost, facts_of
-from confroute.hosts.tiers import check_members, limits_by_tier, models_by_tier, refuse_same
+from confroute.hosts.tiers import check_members, default_policy, limits_by_tier, models_by_tier, refuse_same
 from confroute.models.provider_answers import is_role, role_of
 from confroute.models.resilience import Limits
 from confroute.models.resolution import resolve
@@ -100,7 +100,7 @@ class Router:
     def __post_init__(self) -> None:
         tiers = models_by_tier(self.edge, self.cloud, self.tiers)
         if self.policy is _UNCALIBRATED:
-            object.__setattr__(self, "policy", Cascade(tiers=tuple(tiers)))
+            object.__setattr__(self, "policy", default_policy(self.tiers))
         check_policy(self.policy, tiers)
         check_members(self.members, tiers)
         limits = limits_by_tier(

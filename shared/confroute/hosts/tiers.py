@@ -9,6 +9,7 @@ from typing import TypeVar
 from confroute.errors import PolicyError
 from confroute.hosts.options import AUTO
 from confroute.models.resilience import Limits
+from confroute.policy import Cascade
 from confroute.types import TIERS
 
 T = TypeVar("T")
@@ -46,6 +47,11 @@ def models_by_tier(edge: T | None, cloud: T | None, tiers: Mapping[str, T] | Non
         msg = f"tiers are {', '.join(tiers)}: expected two or more names other than {AUTO!r}, cheapest first"
         raise PolicyError(msg)
     return dict(tiers)
+
+
+def default_policy(tiers: object) -> Cascade:
+    """The uncalibrated policy of a router whose caller gave none; `tiers` is what was given as such, if anything."""
+    return Cascade(tiers=tuple(tiers)) if tiers and isinstance(tiers, Mapping) else Cascade()
 
 
 def limits_by_tier(
