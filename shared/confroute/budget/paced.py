@@ -220,7 +220,9 @@ class BudgetedCall:
         lease: str = evidence.value
         return lease
 
-    def settle(self, lease: str, ask: ModelAsk | Tentative, outcome: Evidence | Exception) -> AskGenerator[None]:
+    def settle(
+        self, lease: str, ask: ModelAsk | Tentative, outcome: Evidence | Exception
+    ) -> AskGenerator[None]:
         """Charge the cost of an ask in place of its reservation."""
         amounts = self.cost(ask, outcome)
         for budget, amount in zip(self.paced.budgets, amounts, strict=True):

@@ -151,7 +151,8 @@ class CascadeRun:
         """The ask for a draft: watched while it is written where the policy and the request allow it."""
         alternatives = max_top_logprobs([gate.signal for gate in self.gates[tier]])
         prefix = self.policy.prefix
-        if prefix is None or self.request.whole or self.request.threshold is not None:
+        watched = prefix is not None and (not prefix.tiers or tier in prefix.tiers)
+        if prefix is None or not watched or self.request.whole or self.request.threshold is not None:
             return Draft(tier=tier, top_logprobs=alternatives)
         return Tentative(tier=tier, watch=prefix, top_logprobs=alternatives)
 
@@ -486,14 +487,13 @@ class Cascade(Displayable):
             if isinstance(rule, (KeepPrivate, SendTo)) and rule.tier not in self.tiers:
                 msg = f"the rule {rule.name!r} names the tier {rule.tier!r}: expected one of {', '.join(self.tiers)}"
                 raise PolicyError(msg)
-        for gate in (*self.gates, *filter(None, (self.lacking,))):
-            for own in gate.by_tier:
-                if own.tier not in self.tiers[:-1]:
-                    msg = (
-                        f"{gate.signal.name} has a threshold for drafts of {own.tier!r}: expected a tier that drafts, "
-                        f"one of {', '.join(self.tiers[:-1])}"
-                    )
-                    raise PolicyError(msg)
+        gates = (*self.gates, *filter(None, (self.lacking,)))
+        named = [(f"{gate.signal.name} has a threshold", own.tier) for gate in gates for own in gate.by_tier]
+        named += [("the prefix is", tier) for tier in (self.prefix.tiers if self.prefix else ())]
+        for what, tier in named:
+            if tier not in self.tiers[:-1]:
+                msg = f"{what} for drafts of {tier!r}: expected a tier that drafts, one of {', '.join(self.tiers[:-1])}"
+                raise PolicyError(msg)
 
     @classmethod
     def of(
@@ -626,9 +626,7 @@ class Cascade(Displayable):
             gates = with_abstention_gate(gates, self.lacking, request)
         if given is None and not request.tags and not any(gate.by_tier for gate in gates):
             return dict.fromkeys(drafting, gates)
-        by_tier = {
-            tier: tuple(gate.for_call(tier, request.tags) for gate in gates) for tier in drafting
-        }
+        by_tier = {tier: tuple(gate.for_call(tier, request.tags) for gate in gates) for tier in drafting}
         if given is None:
             return by_tier
         return {
