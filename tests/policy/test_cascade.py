@@ -33,7 +33,7 @@ from confroute.errors import (
     UnknownModelError,
 )
 from confroute.executor import arun, arun_stream, run, run_stream
-from confroute.policy import GroupThreshold
+from confroute.policy import GroupThreshold, Ruling
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 from tests.conftest import ask
 
