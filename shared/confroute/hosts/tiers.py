@@ -13,6 +13,7 @@ from confroute.policy import Cascade
 from confroute.types import TIERS
 
 T = TypeVar("T")
+_DEFAULT = Limits()
 _FORMS = "expected edge=... and cloud=..., or tiers={'edge': ..., 'mid': ..., 'cloud': ...}, cheapest first"
 
 
@@ -77,7 +78,7 @@ def limits_by_tier(
     >>> limits_by_tier(("edge", "mid"), {"mid": Limits(attempts=1)}, edge_limits=None)["mid"].attempts
     1
     """
-    given = {name.removesuffix("_limits"): own for name, own in of_two.items() if own not in (None, Limits())}
+    given = {name.removesuffix("_limits"): own for name, own in of_two.items() if own not in (None, _DEFAULT)}
     if twice := sorted(set(given) & set(limits or {})):
         msg = f"{twice[0]}_limits is given beside limits[{twice[0]!r}]: expected one of them"
         raise PolicyError(msg)
@@ -89,7 +90,7 @@ def limits_by_tier(
         if not isinstance(own, Limits):
             msg = f"the limits of {name} are a {type(own).__name__}: expected Limits(...)"
             raise PolicyError(msg)
-    return {tier: given.get(tier) or Limits() for tier in tiers}
+    return {tier: given.get(tier, _DEFAULT) for tier in tiers}
 
 
 def refuse_same(

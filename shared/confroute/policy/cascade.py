@@ -90,7 +90,7 @@ class CascadeRun:
     signals: dict[str, Measurement] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     grey: dict[str, tuple[float, float]] = field(default_factory=dict)
-    apart: dict[str, dict[str, Any]] = field(default_factory=lambda: {name: {} for name in _EVIDENCE})
+    apart: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: dict[str, Exception] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     rejected: _Rejected | None = None
@@ -220,12 +220,14 @@ class CascadeRun:
     def set_apart(self, tier: str) -> None:
         """Keep what an earlier tier's draft was judged by under names of its own: the next draft is measured anew."""
         for name in _EVIDENCE:
-            self.apart[name] |= {f"{tier}/{signal}": value for signal, value in getattr(self, name).items()}
+            own = {f"{tier}/{signal}": value for signal, value in getattr(self, name).items()}
+            self.apart[name] = {**self.apart.get(name, {}), **own}
             setattr(self, name, {})
 
     def evidence(self) -> dict[str, Any]:
         """The fields of a decision that hold what drafts were judged by, the latest under the signals' own names."""
-        return {name: {**self.apart[name], **getattr(self, name)} for name in _EVIDENCE}
+        own = {"signals": self.signals, "skipped": self.skipped, "grey": self.grey}
+        return own if not self.apart else {name: {**self.apart[name], **found} for name, found in own.items()}
 
     def verdict_before_gates(self, tier: Tier, draft: Generation) -> Verdict | None:
         """Judge a draft that needs no measurement: unusable, judged by its first tokens, not whole, or a kept answer repeated."""
