@@ -226,7 +226,7 @@ class CascadeRun:
 
     def evidence(self) -> dict[str, Any]:
         """The fields of a decision that hold what drafts were judged by, the latest under the signals' own names."""
-        own = {"signals": self.signals, "skipped": self.skipped, "grey": self.grey}
+        own: dict[str, dict[str, Any]] = {"signals": self.signals, "skipped": self.skipped, "grey": self.grey}
         return own if not self.apart else {name: {**self.apart[name], **found} for name, found in own.items()}
 
     def verdict_before_gates(self, tier: Tier, draft: Generation) -> Verdict | None:
