@@ -144,7 +144,7 @@ def schema_asked_for(texts: Sequence[str], forms: Sequence[tuple[str, str]]) -> 
 
     Examples
     --------
-    >>> schema_asked_for(["Fit this:\\n{\\"required\\": [\\"a\\"]}\\nNo more."], [("Fit this:", "No more.")])
+    >>> schema_asked_for(['Fit this: {"required": ["a"]} No more.'], [("Fit this:", "No more.")])
     {'type': 'object', 'required': ['a']}
     """
     for text in reversed(texts):
