@@ -226,10 +226,10 @@ def test_budgets_are_not_spent_and_a_router_inside_decides_for_itself():
     inner = router()
     outer = router(edge=lambda messages: inner.ask(messages[-1].text).text)
     with record() as decisions:
-        row = recorded(lambda question: outer.ask("How long is bridge 20?").text)
-    (inside,) = decisions[0].steps[0].inner if decisions[0].steps else (None,)
-    assert row.edge.text == "20 m"
-    assert inside is None or inside.route == "cloud"
+        row = recorded(lambda question: outer.ask("How long is bridge 21?").text)
+    (inside,) = decisions[0].steps[0].inner
+    assert (inside.route, row.edge.text, decisions[0].route) == ("cloud", "21 m", "edge")
+    assert [step.kind for one in decisions for step in one.steps] == ["draft", "final"]
 
 
 def test_a_pipeline_without_a_router_and_what_returns_no_text_are_told(tmp_path):

@@ -14,13 +14,15 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from confroute.asks import AskGenerator, Consult, Embed, Entails, Evidence, Final, Report
-from confroute.decision import Decision, Routed, Stage
+from confroute.asks import Ask, AskGenerator, Consult, Embed, Entails, Evidence, Final, Report
+from confroute.decision import Decision, Routed, Step
 from confroute.errors import PolicyError
-from confroute.flow import Policy, Return, advance, in_place_of_policies
+from confroute.flow import Policy, Return, advance, in_place_of_policies, intercept
+from confroute.policy.steps import steps_of
 from confroute.policy.wrapper import inner_of
 from confroute.recording.evidence import SET_UP, Gathered, Wanted
 from confroute.recording.prompts import read_prompts
@@ -88,12 +90,24 @@ class Recording:
         settled = yield from self._settled(request)
         if settled is not None:
             return settled
-        if self.side == "edge":
-            return (yield from self._draft(request))
+        steps: list[Step] = []
+        answer = self._draft(request) if self.side == "edge" else self._final()
+        generation = yield from intercept(answer, partial(_noted, steps, _tier(request, self.side).model))
+        why = (
+            "kept at the edge, to record its answer"
+            if self.side == "edge"
+            else "sent to the cloud, to record its answer"
+        )
+        decision = Decision(
+            route=self.side, stage="forced", reason=why, steps=tuple(steps), run_id=request.run_id
+        )
+        return Routed(generation=generation, decision=decision)
+
+    def _final(self) -> AskGenerator[Generation]:
         evidence = yield Final(tier="cloud")
         answer = evidence.generations[0] if evidence.generations else Generation(text="")
         self.seen.append(SeenCall(answer=answer, tier="cloud"))
-        return _routed(answer, "cloud", "sent to the cloud, to record its answer", request)
+        return answer
 
     def _settled(self, request: Request) -> AskGenerator[Routed | None]:
         """Let the policy settle the call, if it does so before it asks for any evidence; else None."""
@@ -119,24 +133,27 @@ class Recording:
         self.seen.append(SeenCall(answer=routed.generation, tier=routed.decision.route, private=private))
         return routed
 
-    def _draft(self, request: Request) -> AskGenerator[Routed]:
-        tier = request.tiers.get("edge") or Tier(name="edge", model="edge")
+    def _draft(self, request: Request) -> AskGenerator[Generation]:
         number = len(self.seen) + 1
         given = _row_of(request, self.name if number == 1 else f"{self.name}.{number}")
         gathered = yield from self.wanted.gather(
-            given, tier, request.messages, question=request.asked, context=request.context
+            given, _tier(request, "edge"), request.messages, question=request.asked, context=request.context
         )
         if gathered.draft is None:
             assert gathered.error is not None, "without a draft there is an error"
             raise gathered.error
         self.seen.append(SeenCall(answer=gathered.draft, gathered=gathered, tier="edge"))
-        return _routed(gathered.draft, "edge", "kept at the edge, to record its answer", request)
+        return gathered.draft
 
 
-def _routed(answer: Generation, route: SideName, reason: str, request: Request) -> Routed:
-    stage: Stage = "forced"
-    decision = Decision(route=route, stage=stage, reason=reason, run_id=request.run_id)
-    return Routed(generation=answer, decision=decision)
+def _tier(request: Request, name: SideName) -> Tier:
+    return request.tiers.get(name) or Tier(name=name, model=name)
+
+
+def _noted(steps: list[Step], model: str, ask: Ask) -> AskGenerator[Evidence]:
+    evidence = yield ask
+    steps += steps_of(ask, evidence, model, before=len(steps))
+    return evidence
 
 
 def _row_of(request: Request, name: str) -> Row:
