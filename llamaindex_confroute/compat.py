@@ -50,7 +50,8 @@ def with_system_prompt(llm: LLM, messages: list[ChatMessage]) -> list[ChatMessag
     return llm._extend_messages(messages)
 
 
-JSON_FORM = tuple(PYDANTIC_FORMAT_TMPL.split("{schema}"))
+_HEAD, _, _TAIL = PYDANTIC_FORMAT_TMPL.partition("{schema}")
+JSON_FORM = _HEAD, _TAIL
 """What the host's own parser of pydantic values writes before and behind their schema."""
 
 

@@ -165,8 +165,10 @@ def _row_of(request: Request, name: str) -> Row:
         context["passages"] = [*found.passages]
         context["scores"] = None if found.scores is None else [*found.scores]
         context.update({} if found.existing_answer is None else {"existing_answer": found.existing_answer})
-    messages = tuple({"role": one.role, "content": one.text} for one in request.messages)
-    tags: dict[str, JSON] = {"tags": sorted(request.tags)} if request.tags else {}
+    messages: tuple[dict[str, JSON], ...] = tuple(
+        {"role": one.role, "content": one.text} for one in request.messages
+    )
+    tags: dict[str, JSON] = {"tags": [*sorted(request.tags)]} if request.tags else {}
     return Row(
         id=name, messages=messages, edge=Side(), extra={**({"context": context} if context else {}), **tags}
     )
