@@ -370,8 +370,8 @@ def text_of(result: Any) -> str:
         result = last
     if isinstance(result, (str, Routed)) or _is_of_host(result):
         return _host_text(result)
-    if hasattr(result, "model_dump_json"):
-        return str(result.model_dump_json())
+    if (dump := getattr(result, "model_dump_json", None)) is not None:
+        return str(dump())
     try:
         return _json(result)
     except (TypeError, ValueError) as error:
