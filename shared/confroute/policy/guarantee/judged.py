@@ -14,8 +14,8 @@ from confroute.policy.guarantee.losses import LEAST_KEPT, Array, Slice, digest, 
 from confroute.stats.prediction_powered import labels_needed, prediction_powered_betting, upper_mean
 from confroute.stats.tails import check_levels, first_failure
 
-# The share of delta for the judge's mean loss: its rows are many, so that certainty about it costs least.
-_JUDGED_SHARE = 0.1
+# The share of delta for the judge's mean loss: less than half, since its rows are the many.
+_JUDGED_SHARE = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,7 +68,7 @@ def certified_judged(
     Notes
     -----
     Learn-then-Test with fixed-sequence testing (arXiv 2110.01052). A threshold is proved where two bounds hold: `upper_mean` of the
-    judge's loss over all rows, at a tenth of delta, and `prediction_powered_betting` on the rows that people graded, at the
+    judge's loss over all rows, at three tenths of delta, and `prediction_powered_betting` on the rows that people graded, at the
     rest. Both can be wrong with probability delta together (Bonferroni), whatever errors the judge makes. The promise is about the
     long run.
     """
