@@ -16,8 +16,8 @@ from confroute.recording import RecordError, Row, Side
 from confroute.recording.grade import quality_by_people
 
 GRADES = {"edge": "edge_quality", "cloud": "cloud_quality"}
-# A spreadsheet takes a cell that begins so as a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# A spreadsheet takes a cell that begins so as a formula; the quote itself, so that reading takes off exactly what writing put on.
+_GUARDED = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 def drawn(rows: Iterable[Row], n: int, *, seed: int = 0) -> list[Row]:
@@ -79,11 +79,11 @@ def write_sheet(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
 
 
 def _cell(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if text.startswith(_GUARDED) else text
 
 
 def read_sheet(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
-    """Read the grades of a sheet: by the id's cell, the qualities that were filled in by "edge" and "cloud".
+    """Read the grades of a sheet: by id, the qualities that were filled in by "edge" and "cloud".
 
     Raises
     ------
@@ -98,10 +98,11 @@ def read_sheet(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
             raise RecordError(msg)
         for line in lines:
             where = f"{path}, line {lines.line_num}"
-            if line["id"] in grades:
-                msg = f"{where}: the id {line['id']!r} stands above already: expected one line per id"
+            name = (line["id"] or "").removeprefix("'")
+            if name in grades:
+                msg = f"{where}: the id {name!r} stands above already: expected one line per id"
                 raise RecordError(msg)
-            grades[line["id"]] = {
+            grades[name] = {
                 side: _grade(cell, f"{where}, {column}")
                 for side, column in GRADES.items()
                 if (cell := (line[column] or "").strip())
@@ -131,11 +132,11 @@ def with_people(rows: Iterable[Row], grades: Mapping[str, Mapping[str, float]]) 
     """
     left = {name: {*sides} for name, sides in grades.items()}
     for row in rows:
-        given = grades.get(_cell(row.id), {})
+        given = grades.get(row.id, {})
         sides = {
             name: _by_person(side, given[name]) for name, side in _answered(row).items() if name in given
         }
-        left.get(_cell(row.id), set()).difference_update(sides)
+        left.get(row.id, set()).difference_update(sides)
         yield replace(row, **sides)
     if unknown := {name: sides for name, sides in left.items() if sides}:
         name, sides = next(iter(unknown.items()))
