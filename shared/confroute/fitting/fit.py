@@ -158,9 +158,10 @@ class Fit(Displayable):
     def to_dict(self, path: str | Path) -> dict[str, JSON]:
         """JSON form, as ``confroute fit --json`` prints it, for a policy written to `path`."""
         promise = None if self.certificate is None else self.certificate.to_dict()
-        shown: JSON = promise and {
-            name: promise[name] for name in ("loss", "alpha", "delta", "n", "labelled", "method")
-        }
+        names: tuple[str, ...] = ("loss", "alpha", "delta", "n", "method")
+        if self.certificate is not None and self.certificate.labelled is not None:
+            names = (*names, "labelled")
+        shown: JSON = promise and {name: promise[name] for name in names}
         return {"policy": str(path), "certificate": shown, "expected": self.expected.to_dict()}
 
 
