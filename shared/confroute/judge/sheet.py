@@ -137,11 +137,11 @@ def with_people(rows: Iterable[Row], grades: Mapping[str, Mapping[str, float]]) 
             name: _by_person(side, given[name]) for name, side in _answered(row).items() if name in given
         }
         left.get(row.id, set()).difference_update(sides)
-        yield replace(row, **sides)
-    if unknown := {name: sides for name, sides in left.items() if sides}:
-        name, sides = next(iter(unknown.items()))
+        yield replace(row, edge=sides.get("edge", row.edge), cloud=sides.get("cloud", row.cloud))
+    if unknown := {name: missing for name, missing in left.items() if missing}:
+        name, missing = next(iter(unknown.items()))
         msg = (
-            f"the sheet grades {len(unknown)} answers that the run does not hold, the first of id {name!r} ({', '.join(sides)}): expected "
+            f"the sheet grades {len(unknown)} answers that the run does not hold, the first of id {name!r} ({', '.join(sorted(missing))}): expected "
             "the run that it was drawn from"
         )
         raise RecordError(msg)
