@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -17,6 +17,7 @@ from confroute.fitting.choice import SignalChoice, chosen, live_columns, named, 
 from confroute.fitting.front import ParetoFront, front_of
 from confroute.fitting.judged import JudgedRows, judged_rows
 from confroute.fitting.objective import Objective
+from confroute.fitting.provenance import provenance_of
 from confroute.fitting.rates import Rates
 from confroute.fitting.replay import Expected, Progress, expected, replay
 from confroute.fitting.table import Array, Table, table_of
@@ -227,6 +228,7 @@ def fit(
     >>> found.certificate.method, found.expected.cloud_share < 0.4, found.expected.quality > 0.95
     ('ltt-hypergeometric', True, True)
     """
+    rows = list(rows)
     judged = judged_rows(rows) if isinstance(goal, MaxLoss) and goal.judged else None
     table = table_of(judged.rows if judged else rows, rates=rates, on_unfinished=on_unfinished)
     columns = table.columns if replay_only or _is_column(signal) else live_columns(table) or table.columns
@@ -237,9 +239,10 @@ def fit(
     threshold, notes = _threshold(goal, rest, uncertainty, front, judged)
     gate = Gate(signal=choice.signal, threshold=threshold)
     policy = Cascade(gates=(gate,), on_no_signal="cloud", on_unfinished=on_unfinished)
-    found = expected(replay(policy, rest.rows, rates=rates, progress=progress), seed=seed)
+    replayed = replay(policy, rest.rows, rates=rates, progress=progress)
+    found = expected(replayed, seed=seed)
     return Fit(
-        policy=policy,
+        policy=replace(policy, provenance=provenance_of(policy, rows, replayed)),
         expected=found,
         front=front,
         choice=choice,
