@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 from urllib.parse import quote
 
-from confroute.cli import terminal
 from confroute.cli.options import add_dtype, add_model, add_price, count, model_of, price_of, resolve_model
-from confroute.cli.terminal import say
+from confroute.cli.progress import progress
+from confroute.cli.terminal import one_sided, say
 from confroute.errors import PolicyError
-from confroute.models.resolution import NAMES
 from confroute.signals.answers import Kind
 from confroute.views.html import counted
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from confroute.models.text_model import TextModel
-    from confroute.recording import Row
     from confroute.recording.runner import Recorder
     from confroute.recording.signals import Build
 
@@ -42,8 +41,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "prompts", type=Path, metavar="PROMPTS", help='JSON lines: "id", "prompt" or "messages"'
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the run, a .jsonl file")
-    add_model(parser, "edge", NAMES, required=True)
-    add_model(parser, "cloud", "the same; without it, a cloud in PROMPTS is kept")
+    add_model(parser, "edge", required=True)
+    add_model(parser, "cloud", "without it, a cloud in PROMPTS is kept")
     add_dtype(parser)
     parser.add_argument(
         "--kind",
@@ -57,7 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     _add_evidence(parser)
     for tier in ("edge", "cloud"):
-        add_price(parser, f"--{tier}-price", f"price of the {tier}, to record cost_usd")
+        add_price(parser, tier, "to record cost_usd")
     parser.add_argument(
         "--concurrency", type=int, default=1, metavar="N", help="prompts at a time (default: %(default)s)"
     )
@@ -154,19 +153,25 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     prompts = read_prompts(args.prompts)
     errors: list[str] = []
+    grades: Counter[str] = Counter()
     with _writable(args.out), alone(args.out, PolicyError):
         file = RunFile(args.out)
         done = file.done(retry_errors=args.retry_errors)
         todo = list(pending(prompts, done, args.limit))
         if todo:
             rows = recorded(todo, _recorder(args), concurrency=args.concurrency)
-            for row in _with_progress(rows, len(todo)):
-                file.put(row)
-                errors += errors_of(row)[:1]
+            with progress(len(todo), unit="rows") as tick:
+                for row in rows:
+                    file.put(row)
+                    tick(not errors_of(row))
+                    errors += errors_of(row)[:1]
+                    grades.update([] if row.edge.quality is None else [f"quality {row.edge.quality:g}"])
     again = f": `--retry-errors` does them again. The first: {errors[0]}" if errors else ""
     say(
         f"{args.out}: {counted(len(todo), 'row')} recorded, {len(done)} there before, {len(errors)} with an error{again}"
     )
+    if hint := one_sided(grades, "grades of the edge"):
+        say(hint, err=True)
     return 1 if todo and len(errors) == len(todo) else 0
 
 
@@ -268,16 +273,3 @@ class _StateFolder:
         )
         unfinished.replace(path)
         return f"{self._folder.name}/{path.name}"
-
-
-def _with_progress(rows: Iterable[Row], total: int) -> Iterator[Row]:
-    """Pass rows on and show a progress bar on standard error."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("recording"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = terminal.console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("recording", total=total)
-        for row in rows:
-            yield row
-            bar.advance(task)

@@ -4,7 +4,7 @@ The format, one JSON object per line (unknown keys are kept, at any depth, and w
 
     {"id": "...", "dataset": "...", "prompt": "..." | null, "messages": [...] | null, "reference": ... | null,
      "edge":  {"model": "...", "text": "...", "logprobs": [..] | null, "tokens": [..] | null, "answer": ... | null,
-               "quality": 0..1 | null, "usage": {"input_tokens": n, "output_tokens": n} | null,
+               "quality": 0..1 | null, "judged": 0..1 (a judge's grade beside it), "usage": {"input_tokens": n, "output_tokens": n} | null,
                "latency_s": x | null, "cost_usd": x | null,
                "samples": [{"text": "...", "logprobs": [..] | null, "answer": ... | null}], "error": "..." | null},
      "cloud": {the same, without samples} | null,
@@ -202,6 +202,7 @@ class Side:
     tokens: tuple[str, ...] | None = None
     answer: JSON = None
     quality: float | None = None
+    judged: float | None = None
     usage: Mapping[str, JSON] | None = None
     latency_s: float | None = None
     cost_usd: float | None = None
@@ -244,6 +245,7 @@ class Side:
             "tokens": None if self.tokens is None else [*self.tokens],
             "answer": self.answer,
             "quality": self.quality,
+            **({} if self.judged is None else {"judged": self.judged}),
             "usage": None if self.usage is None else dict(self.usage),
             "latency_s": self.latency_s,
             "cost_usd": self.cost_usd,
@@ -357,7 +359,7 @@ START = b'{"id"'
 """How every line of a run begins."""
 _SAMPLE = ("text", "logprobs", "answer")
 _SIDE = (
-    *("model", "text", "logprobs", "tokens", "answer", "quality", "usage", "latency_s", "cost_usd"),
+    *("model", "text", "logprobs", "tokens", "answer", "quality", "judged", "usage", "latency_s", "cost_usd"),
     *("samples", "error"),
 )
 _ROW = (
@@ -452,6 +454,7 @@ def _side(data: Fields, where: str) -> Side:
         tokens=optional_texts(data.get("tokens"), f"{where}.tokens"),
         answer=data.get("answer"),
         quality=optional_number(data.get("quality"), f"{where}.quality", low=0.0, high=1.0),
+        judged=optional_number(data.get("judged"), f"{where}.judged", low=0.0, high=1.0),
         usage=usage,
         latency_s=optional_number(data.get("latency_s"), f"{where}.latency_s", low=0),
         cost_usd=optional_number(data.get("cost_usd"), f"{where}.cost_usd", low=0),
