@@ -16,8 +16,26 @@ from confroute.reading import fields, fits, is_version, items, optional_fields, 
 from confroute.types import JSON, Generation, Usage, total_usage
 
 Stage: TypeAlias = Literal[
-    "rule", "forced", "head", "draft", "prefix", "evidence", "lacking", "no_signal", "fallback", "failed"
+    "rule",
+    "forced",
+    "head",
+    "draft",
+    "prefix",
+    "evidence",
+    "lacking",
+    "no_signal",
+    "fallback",
+    "failed",
+    "cancelled",
+    "abandoned",
 ]
+UNANSWERED = ("failed", "cancelled", "abandoned")
+"""The stages of calls whose caller got no whole answer."""
+ENDED = {
+    "cancelled": "the call was cancelled",
+    "abandoned": "its stream was left before the end; tokens are counted by its chunks",
+}
+"""The reasons of calls that their caller ended."""
 FORMAT = 1
 T = TypeVar("T")
 _COUNTS = frozenset(
@@ -119,7 +137,7 @@ class Step:
         Seconds until the evidence, or the error, came.
     attempts : int
     error : str or None
-        Class of the error that it ended in.
+        Class of the error that it ended in; "cancelled" or "abandoned" where its caller ended it.
     group : int or None
         Steps of one call with the same number ran at the same time.
     cache_hits : int
@@ -168,11 +186,12 @@ class Decision(Displayable):
     Attributes
     ----------
     route : str
-        The tier whose answer was returned; of a call that failed, the tier that was asked last.
+        The tier whose answer was returned; of a call that was not answered, the tier that was asked last.
     stage : str
         What settled it: a "rule"; a "forced" route; a "head" before any draft; the "draft" itself (its log-probabilities); its "prefix"
         (those of its first tokens); further "evidence" (samples); "lacking": the draft says that the context lacks the answer, and was
-        believed or not; "no_signal": nothing could be measured; a "fallback" after a failure; or "failed": the call ended in an error.
+        believed or not; "no_signal": nothing could be measured; a "fallback" after a failure; "failed": the call ended in an error;
+        "cancelled": its caller gave it up; or "abandoned": the reader left its stream before the end.
     reason : str
         The same in words. Never holds text of the prompt or the answer.
     uncertainty, signal, threshold, threshold_source

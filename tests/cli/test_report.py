@@ -150,11 +150,13 @@ def test_calls_that_failed_are_no_answers_of_the_tier_asked_last():
 def test_an_outage_saves_nothing():
     """Only what was answered as the policy wanted is compared: six drafts, 110 tokens each, at 1 and at 100 or 1,000 USD a million."""
     page = log_page(outage(), prices_usd=PRICES)
-    assert "in the 6 of 16 calls that did not fail or degrade" in page
+    assert "in the 6 of 16 calls that were answered and did not degrade" in page
     assert "0.1200 USD; routing saves 0.1193 USD" in page
     assert cells(page)["of it for calls that failed"] == "0.00110 USD"
     degraded = [entry(0, 0.1), entry(1, 0.9, route="edge", stage="fallback", degraded=True)]
-    assert "in the 1 of 2 calls that did not fail or degrade" in log_page(degraded, prices_usd=PRICES)
+    assert "in the 1 of 2 calls that were answered and did not degrade" in log_page(
+        degraded, prices_usd=PRICES
+    )
 
 
 def test_where_nothing_was_answered_nothing_is_said_to_be_saved():

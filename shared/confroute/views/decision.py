@@ -6,14 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from confroute.decision import Decision, Measurement
+from confroute.decision import UNANSWERED, Decision, Measurement
 from confroute.display import register
 from confroute.observe.trace import Trace
 from confroute.views.html import counted, fragment, heading, table, text
 from confroute.views.svg import bar, zone
 
-# The stage of a call that ended in an error.
-FAILED = "failed"
 _SHOWN = 200
 
 
@@ -56,8 +54,8 @@ def _decision_parts(decision: Decision) -> Iterable[str]:
     rule = f" · rule {escape(decision.rule)}" if decision.rule else ""
     route = f"<b>{escape(decision.route)}</b>"
     settled = (
-        f"<b>failed</b> · {route} was asked last"
-        if decision.stage == FAILED
+        f"<b>{decision.stage}</b> · {route} was asked last"
+        if decision.stage in UNANSWERED
         else f"{route} answered · settled by {escape(decision.stage)}"
     )
     yield f"<p>{settled}{rule}{marks}</p>"
@@ -138,7 +136,7 @@ def _tokens(decision: Decision) -> tuple[int, int]:
 
 
 def outcome(decision: Decision) -> str:
-    """The tier that answered, or "failed": a call that failed was answered by none, and its `route` is only the tier asked last.
+    """The tier that answered, or how a call that got no whole answer ended: its `route` is only the tier asked last.
 
     Examples
     --------
@@ -146,7 +144,7 @@ def outcome(decision: Decision) -> str:
     >>> outcome(Decision(route="cloud", stage="failed", reason="the call failed (TimeoutError)"))
     'failed'
     """
-    return FAILED if decision.stage == FAILED else decision.route
+    return decision.stage if decision.stage in UNANSWERED else decision.route
 
 
 def trace_text(decisions: Sequence[Decision]) -> str:

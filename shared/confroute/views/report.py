@@ -11,10 +11,10 @@ from html import escape
 
 import numpy as np
 
-from confroute.decision import Decision
+from confroute.decision import UNANSWERED, Decision
 from confroute.observe.log import Entry
 from confroute.types import Usage
-from confroute.views.decision import FAILED, decision_html, outcome
+from confroute.views.decision import decision_html, outcome
 from confroute.views.html import page, table
 from confroute.views.svg import COLOURS, DASHES, GREY, MARGIN, Panel, document, legend
 
@@ -42,6 +42,8 @@ def highlights(entries: Sequence[Entry], *, count: int = 20) -> list[Highlight]:
     for why, key, most in (
         ("degraded answer", lambda d: 1.0 if d.degraded else None, 2 * quarter),
         ("failed", lambda d: 1.0 if d.stage == "failed" else None, quarter),
+        ("cancelled", lambda d: 1.0 if d.stage == "cancelled" else None, max(1, quarter // 2)),
+        ("abandoned", lambda d: 1.0 if d.stage == "abandoned" else None, max(1, quarter // 2)),
         ("after a failure", lambda d: 1.0 if d.stage == "fallback" else None, quarter),
         ("close to the threshold", _closeness, quarter),
         ("kept though doubtful", _doubt, quarter),
@@ -109,8 +111,8 @@ def _parts(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) -> 
 
 
 def _totals(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) -> str:
-    answered = [entry for entry in entries if entry.decision.stage != FAILED]
-    failed = [entry for entry in entries if entry.decision.stage == FAILED]
+    answered = [entry for entry in entries if entry.decision.stage not in UNANSWERED]
+    ended = {stage: [e for e in entries if e.decision.stage == stage] for stage in UNANSWERED}
     routes = Counter(entry.decision.route for entry in answered)
     stages = Counter(entry.decision.stage for entry in entries)
     degraded = sum(entry.decision.degraded for entry in entries)
@@ -119,10 +121,10 @@ def _totals(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) ->
             "answered by",
             ", ".join(f"{name} {_share(n, entries)}" for name, n in routes.most_common()) or "none",
         ),
-        (FAILED, _share(len(failed), entries)),
+        *((stage, _share(len(of), entries)) for stage, of in ended.items() if of or stage == "failed"),
         ("settled by", ", ".join(f"{name} {count}" for name, count in stages.most_common())),
         *_seconds("seconds per answered call", answered),
-        *_seconds("seconds until a call failed", failed),
+        *(row for stage, of in ended.items() for row in _seconds(f"seconds until a call {_was(stage)}", of)),
         ("degraded", _share(degraded, entries)),
         ("private", str(sum(entry.decision.private for entry in entries))),
     ]
@@ -130,10 +132,17 @@ def _totals(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) ->
     rows += [(f"tokens of {tier}", f"{u.input_tokens} in, {u.output_tokens} out") for tier, u in used.items()]
     if prices:
         rows.append(("cost at the given prices", _money(_spent(entries, prices))))
-        if failed:
-            rows.append(("of it for calls that failed", _money(_spent(failed, prices))))
+        rows += [
+            (f"of it for calls that {_was(stage, many=True)}", _money(_spent(of, prices)))
+            for stage, of in ended.items()
+            if of
+        ]
         rows += _saved([entry for entry in answered if not entry.decision.degraded], prices, len(entries))
     return table(("", ""), rows)
+
+
+def _was(stage: str, *, many: bool = False) -> str:
+    return stage if stage == "failed" else f"{'were' if many else 'was'} {stage}"
 
 
 def _share(count: int, entries: Sequence[Entry]) -> str:
@@ -190,7 +199,7 @@ def _saved(
     where = (
         ""
         if len(entries) == calls
-        else f", in the {len(entries)} of {calls} calls that did not fail or degrade"
+        else f", in the {len(entries)} of {calls} calls that were answered and did not degrade"
     )
     return [
         (
@@ -241,7 +250,7 @@ def over_time_svg(entries: Sequence[Entry]) -> str:
     shares = Panel(MARGIN, 30, size)
     parts = [*shares.axes("Not answered by the edge", clock.name, "share of calls", times=clock.ticks)]
     drawn, ends = [], {outcome(entry.decision) for entry in entries}
-    for at, route in enumerate(sorted(ends - {"edge", FAILED}) + [FAILED] * (FAILED in ends)):
+    for at, route in enumerate(sorted(ends - {"edge", *UNANSWERED}) + [s for s in UNANSWERED if s in ends]):
         line = [float(np.mean([outcome(entries[i].decision) == route for i in part])) for part in slices]
         colour, dash = COLOURS[at % len(COLOURS)], DASHES[at % len(DASHES)]
         parts.append(shares.line(zip(middles, line, strict=True), colour=colour, dash=dash))
