@@ -219,6 +219,9 @@ class Decision(Displayable):
         What the wrappers of the policy did (budgets, audits, hedges, draft reuse, learning), by wrapper.
     run_id : str or None
         Of this call alone; the host's own where it has one. The decision on an answer and the one in `record()` have the same.
+    question_id : str or None
+        The caller's own name of the question that the call is for, as the call's option of that name gave it. All calls that a query
+        engine or an agent makes for a question may have the same.
     """
 
     route: str
@@ -239,6 +242,7 @@ class Decision(Displayable):
     sampled: bool = False
     layers: Mapping[str, JSON] = field(default_factory=dict)
     run_id: str | None = field(default=None, compare=False)
+    question_id: str | None = field(default=None, compare=False)
 
     @property
     def latency_s(self) -> float:
@@ -283,6 +287,7 @@ class Decision(Displayable):
             "usage": {tier: usage.to_dict() for tier, usage in self.usage.items()},
             "steps": [step.to_dict() for step in self.steps],
             **({} if self.run_id is None else {"run_id": self.run_id}),
+            **({} if self.question_id is None else {"question_id": self.question_id}),
         }
 
     @classmethod

@@ -75,15 +75,17 @@ def warn_uncalibrated() -> None:
     )
 
 
-def finish(decision: Decision, call: CallId, *, private: bool = False) -> Decision:
+def finish(
+    decision: Decision, call: CallId, *, private: bool = False, question_id: str | None = None
+) -> Decision:
     """Publish a decision, and log what its reader should know: a failure, a fallback, thresholds that are not calibrated.
 
-    Returns it with the id of its call; `private` says that the call was private, whatever its policy knew of it.
+    Returns it with the id of its call and of its question; `private` says that the call was private, whatever its policy knew of it.
     """
     run_id, private = str(call.run_id), decision.private or private
     # A copy of twenty fields takes ten microseconds.
-    if (decision.run_id, decision.private) != (run_id, private):
-        decision = replace(decision, run_id=run_id, private=private)
+    if (decision.run_id, decision.private, decision.question_id) != (run_id, private, question_id):
+        decision = replace(decision, run_id=run_id, private=private, question_id=question_id)
     if decision.stage in {"fallback", "failed"}:
         _log.warning("%s", decision.reason)
     if decision.threshold_source == UNCALIBRATED:
@@ -130,12 +132,13 @@ class _Seal:
     limits: Mapping[str, Limits]
     bound_to: str | None = None
     id: CallId = field(default_factory=CallId)
+    question_id: str | None = None
     finished: bool = False
 
     def finish(self, decision: Decision) -> Decision:
         """Publish the decision on this call; see `finish`."""
         self.finished = True
-        return finish(decision, self.id, private=self.bound_to is not None)
+        return finish(decision, self.id, private=self.bound_to is not None, question_id=self.question_id)
 
     def __enter__(self) -> None:
         """Stand around the whole call, so that one that its caller ends leaves a decision even where its policy reports none."""
@@ -465,7 +468,9 @@ def run(
     # A local edge reads the prompt once for draft, samples, dropout and hidden states. A stream's chunks leave this context
     # in between, so streams do without.
     with prompt_caching():
-        executor = Executor(call=call, limits=limits, bound_to=bound_to, id=call_id)
+        executor = Executor(
+            call=call, limits=limits, bound_to=bound_to, id=call_id, question_id=request.question_id
+        )
         with executor:
             routed = drive(policy.flow(request), executor)
     return _finished(routed, executor)
@@ -483,7 +488,9 @@ async def arun(
     call_id = call_id or CallId()
     request, bound_to = _sealed(policy, request) if is_nested_in_private() else (request, None)
     with prompt_caching():
-        made = AsyncExecutor(call=call, limits=limits, bound_to=bound_to, id=call_id)
+        made = AsyncExecutor(
+            call=call, limits=limits, bound_to=bound_to, id=call_id, question_id=request.question_id
+        )
         async with aclosing(made) as executor:
             with executor:
                 routed = await adrive(policy.flow(request), executor)
@@ -515,7 +522,9 @@ def run_stream(
     """
     call_id = call_id or CallId()
     request, bound_to = _sealed(policy, request) if is_nested_in_private() else (request, None)
-    executor = Executor(call=call, limits=limits, bound_to=bound_to, id=call_id)
+    executor = Executor(
+        call=call, limits=limits, bound_to=bound_to, id=call_id, question_id=request.question_id
+    )
 
     def chunks(ask: StreamAsk) -> Generator[C | Evidence, None, None]:
         if (scores is None and isinstance(ask, Tentative)) or ask in executor.begun:
@@ -554,7 +563,9 @@ async def arun_stream(
     """Async form of `run_stream`."""
     call_id = call_id or CallId()
     request, bound_to = _sealed(policy, request) if is_nested_in_private() else (request, None)
-    executor = AsyncExecutor(call=call, limits=limits, bound_to=bound_to, id=call_id)
+    executor = AsyncExecutor(
+        call=call, limits=limits, bound_to=bound_to, id=call_id, question_id=request.question_id
+    )
 
     async def chunks(ask: StreamAsk) -> AsyncGenerator[C | Evidence, None]:
         if (scores is None and isinstance(ask, Tentative)) or ask in executor.begun:
