@@ -412,7 +412,14 @@ def _certificate(value: JSON, where: str) -> Certificate | None:
     return None if given is None else _checked(Certificate, _known(Certificate, given), f"{where}.")
 
 
-def _usage(value: JSON, where: str) -> Usage | None:
+def read_billed(value: JSON, where: str) -> Usage | None:
+    """Read the tokens that `Usage.to_dict` wrote; None where there are none.
+
+    Raises
+    ------
+    FormatError
+        The message names the field.
+    """
     given = optional_fields(value, where)
     return None if given is None else _checked(Usage, _known(Usage, given), f"{where}.")
 
@@ -422,7 +429,7 @@ def _step(value: JSON, where: str) -> Step:
     inner = items(given.get("inner"), f"{where}.inner")
     known: dict[str, Any] = {
         **_known(Step, given),
-        "usage": _usage(given.get("usage"), f"{where}.usage"),
+        "usage": read_billed(given.get("usage"), f"{where}.usage"),
         "inner": tuple(read_decision(one, f"{where}.inner[{at}].") for at, one in enumerate(inner)),
     }
     # Written as null where it was not finite.

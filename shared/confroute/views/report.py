@@ -12,9 +12,11 @@ from html import escape
 import numpy as np
 
 from confroute.decision import UNANSWERED, Decision
+from confroute.drift import Health
 from confroute.observe.log import Entry
 from confroute.types import Usage
 from confroute.views.decision import decision_html, outcome
+from confroute.views.health import health_parts
 from confroute.views.html import page, table
 from confroute.views.svg import COLOURS, DASHES, GREY, MARGIN, Panel, document, legend
 
@@ -76,7 +78,12 @@ _BUCKETS = 24
 _LEAST_FOR_DRIFT = 40
 
 
-def log_page(entries: Sequence[Entry], *, prices_usd: dict[str, tuple[float, float]] | None = None) -> str:
+def log_page(
+    entries: Sequence[Entry],
+    *,
+    prices_usd: dict[str, tuple[float, float]] | None = None,
+    health: Health | None = None,
+) -> str:
     """Write the HTML report of a log.
 
     Parameters
@@ -84,21 +91,27 @@ def log_page(entries: Sequence[Entry], *, prices_usd: dict[str, tuple[float, flo
     entries : sequence of Entry, oldest first
     prices_usd : dict, optional
         By tier, USD per million input and output tokens; without them no costs are shown.
+    health : Health, optional
+        Whether the policy that made the log keeps its promise; see `confroute.drift.health`.
 
     Returns
     -------
     str
         One self-contained document.
     """
-    return page(f"{len(entries)} routed calls", _parts(entries, prices_usd or {}))
+    return page(f"{len(entries)} routed calls", _parts(entries, prices_usd or {}, health))
 
 
-def _parts(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) -> Iterable[str]:
+def _parts(
+    entries: Sequence[Entry], prices: dict[str, tuple[float, float]], health: Health | None
+) -> Iterable[str]:
     if not entries:
         yield "<p>The log is empty.</p>"
         return
     yield f"<p>{entries[0].at:%Y-%m-%d %H:%M} to {entries[-1].at:%Y-%m-%d %H:%M} UTC</p>"
     yield _totals(entries, prices)
+    if health is not None:
+        yield from health_parts(health)
     yield "<h2>Over time</h2>"
     yield over_time_svg(entries)
     yield from _drift(entries)
