@@ -46,15 +46,15 @@ def test_rows_to_look_at_come_first():
     """Kept answers that lost most, the most certain of them first; then the other kinds."""
     found = run_rows(ROWS, POLICY)
     assert [(one.row.id, one.kind, one.right) for one in found] == [
-        ("surely-lost", "kept, the cloud was better", "cloud"),
-        ("lost", "kept, the cloud was better", "cloud"),
-        ("slightly-lost", "kept, the cloud was better", "cloud"),
+        ("surely-lost", "kept, worse", "cloud"),
+        ("lost", "kept, worse", "cloud"),
+        ("slightly-lost", "kept, worse", "cloud"),
         ("both", "kept, both wrong", "edge"),
-        ("needless", "sent without need", "edge"),
+        ("needless", "sent, no better", "edge"),
         ("down", "failed", None),
-        ("sent", "sent, rightly", "cloud"),
-        ("fine", "kept, rightly", "edge"),
-        ("cloud-ungraded", "kept, rightly", "edge"),
+        ("sent", "sent, better", "cloud"),
+        ("fine", "kept, as good", "edge"),
+        ("cloud-ungraded", "kept, as good", "edge"),
         ("ungraded", "not graded", None),
         ("half-graded", "not graded", None),
     ]
@@ -167,7 +167,7 @@ def page_of(tmp_path, rows, policy=None):
 
 def test_the_command_tells_a_run_from_a_log(tmp_path, capsys):
     """By what is in the file; packed or not."""
-    assert "kept, the cloud was better" in page_of(tmp_path, ROWS, POLICY)
+    assert "kept, worse" in page_of(tmp_path, ROWS, POLICY)
     assert "11 rows" in capsys.readouterr().err
     write_rows(tmp_path / "packed.gz", ROWS)
     assert main(["report", str(tmp_path / "packed.gz"), "--out", str(tmp_path / "p.html")]) == 0
@@ -192,7 +192,7 @@ def test_filters_and_sorting_in_a_browser(tmp_path):
     """Pressing a head sorts; ticking a kind hides the others; what is shown is counted."""
     page = page_of(tmp_path, ROWS, POLICY)
     acts = """<script>
-const shown=()=>[...document.querySelectorAll('tbody tr')].filter(r=>!r.hidden).map(r=>r.cells[0].textContent);
+const shown=()=>[...document.querySelectorAll('tbody tr')].filter(r=>!r.hidden).map(r=>r.cells[r.cells.length-2].textContent);
 const say=(name)=>{const p=document.createElement('pre');p.textContent=name+'='+shown().join(',');document.body.append(p)};
 say('first');
 [...document.querySelectorAll('th button')].find(b=>b.textContent==='uncertainty').click();say('sorted');

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 
 from confroute.drift import Health
-from confroute.views.html import table
+from confroute.views.html import Tile, counted, folded, table, tiles
 
 _HOURS = 48
 
@@ -14,6 +14,15 @@ _HOURS = 48
 def health_parts(health: Health) -> Iterable[str]:
     """Write what `confroute.drift.health` found: the promise in words and numbers, and the last 48 hours with calls."""
     yield "<h2>Promise</h2>"
+    loss, promise = health.loss, health.promise
+    if promise is not None and loss.mean is not None:
+        bounds = [f"between {loss.low:.3f} and {loss.high:.3f}", f"of {counted(loss.n, 'audited answer')}"]
+        yield tiles(
+            [
+                Tile(name=f"promise of {promise.level:g}", value=health.verdict),
+                Tile(name="audited loss", value=f"{loss.mean:.3f}", beside=bounds),
+            ]
+        )
     yield f"<p>{escape(health.words)}</p>"
     if not health.hours:
         return
@@ -23,13 +32,11 @@ def health_parts(health: Health) -> Iterable[str]:
         (
             f"{hour.start:%m-%d %H}h",
             hour.calls,
-            hour.cloud / hour.calls,
-            *(hour.unanswered[stage] / hour.calls for stage in stages),
-            *([hour.spent_usd] if priced else []),
+            *(f"{n / hour.calls:.1%}" for n in (hour.cloud, *(hour.unanswered[stage] for stage in stages))),
+            *([] if hour.spent_usd is None else [f"{hour.spent_usd:.4g}"]),
         )
         for hour in health.hours[-_HOURS:]
+        if hour.calls
     ]
-    yield "<h2>By the hour</h2>"
-    yield table(("UTC", "calls", "cloud", *stages, *priced), rows)
-    if len(health.hours) > _HOURS:
-        yield f"<p class='q'>the last {_HOURS} of {len(health.hours)} hours with calls</p>"
+    shown = f"By the hour (the last {len(rows)} with calls)"
+    yield folded(shown, [table(("UTC", "calls", "cloud", *stages, *priced), rows)])

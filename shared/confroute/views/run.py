@@ -21,14 +21,15 @@ from confroute.recording import Row, Side
 from confroute.recording.rows import comparable
 from confroute.types import Message, Request
 from confroute.views.html import Sifted, Tile, coded, counted, folded, page, sifted, tiles
+from confroute.views.html import text as cell
 
 # Kinds of rows, those to look at first before the others: by what was decided, or without a policy by the grades alone.
-LOST = "kept, the cloud was better"
+LOST = "kept, worse"
 BOTH_WRONG = "kept, both wrong"
-NEEDLESS = "sent without need"
+NEEDLESS = "sent, no better"
 FAILED = "failed"
-SENT = "sent, rightly"
-KEPT = "kept, rightly"
+SENT = "sent, better"
+KEPT = "kept, as good"
 CLOUD_BETTER = "cloud better"
 WRONG = "both wrong"
 ENOUGH = "edge enough"
@@ -36,10 +37,11 @@ UNGRADED = "not graded"
 KINDS = (LOST, BOTH_WRONG, NEEDLESS, FAILED, SENT, KEPT, CLOUD_BETTER, WRONG, ENOUGH, UNGRADED)
 # Of an answer that is more wrong than right.
 _WRONG = 0.5
-_LONG = 160
-_SHOWN = 100
-_HEAD = ("kind", "question", "edge", "grade", "cloud", "grade", "reference")
-_DECIDED = ("uncertainty", "decided", "right", "why")
+_LONG = 120
+_SHOWN = 80
+_HEAD = ("kind", "question", "edge", "grade", "cloud", "grade")
+_DECIDED = ("uncertainty", "decided", "right")
+_MORE = ("reference", "id", "why")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,10 +185,10 @@ def _parts(found: Sequence[RunRow], *, decided: bool) -> Iterator[str]:
         if counts[kind]
     )
     yield (
-        "<p>A route is right where it gives the better answer, and the edge where both are as good. An answer is wrong below a grade of "
-        f"{_WRONG:g}.{' Of private rows no text is shown.' if any(one.private for one in found) else ''}</p>"
+        "<p>Kept answers are the edge's, sent questions were answered by the cloud. The right tier is the one with the better answer, and "
+        f"the edge where both are as good. An answer is wrong below a grade of {_WRONG:g}.{' Of private rows no text is shown.' if any(one.private for one in found) else ''}</p>"
     )
-    head = ("id", *_HEAD, *(_DECIDED if decided else ()))
+    head = (*_HEAD, *(_DECIDED if decided else ()), *(_MORE if decided else _MORE[:-1]))
     yield sifted(head, [Sifted(cells=[*_cells(one)], kinds=[*_kinds(one)]) for one in found])
 
 
@@ -200,15 +202,16 @@ def _cells(one: RunRow) -> Iterator[str]:
     row, kind = one.row, one.kind
     texts = (row.question, _said(row.edge), _said(row.cloud), comparable(row.reference) or "")
     question, edge, cloud, reference = (_masked() if one.private else _prose(text) for text in texts)
-    yield _prose(row.id)
-    yield f"<td data-key='{KINDS.index(kind)}'>{coded(kind)}</td>"
-    yield from (question, edge, _number(_grade(row.edge)), cloud, _number(_grade(row.cloud)), reference)
+    yield f"<td data-key='{KINDS.index(kind)}'>{escape(kind)}</td>"
+    yield from (question, edge, _number(_grade(row.edge)), cloud, _number(_grade(row.cloud)))
     if one.call is not None:
         decision = one.decision
         yield _number(None if decision is None else decision.uncertainty)
         yield f"<td>{coded(_route(one.call))}</td>"
         yield f"<td>{coded(one.right) if one.right else '-'}</td>"
-        yield _prose("" if decision is None else decision.reason)
+    yield from (reference, _prose(row.id))
+    if one.call is not None:
+        yield _prose("" if one.decision is None else one.decision.reason)
 
 
 def _route(call: ReplayedCall) -> str:
@@ -231,7 +234,7 @@ def _prose(text: str) -> str:
     """A cell of words, folded where they are long."""
     shown = plain(text)
     if len(shown) <= _LONG:
-        return f"<td class='t'>{escape(shown)}</td>"
+        return cell(shown)
     return f"<td class='t'>{folded(shown[:_SHOWN] + ' ...', [f'<p>{escape(shown)}</p>'])}</td>"
 
 
