@@ -28,7 +28,7 @@ def health_parts(health: Health) -> Iterable[str]:
         return
     stages = [stage for stage, count in health.unanswered.items() if count]
     priced = ["USD"] if health.spent_usd is not None else []
-    rows = [
+    rows: list[tuple[str | int, ...]] = [
         (
             f"{hour.start:%m-%d %H}h",
             hour.calls,
