@@ -248,3 +248,22 @@ def test_a_log_of_one_moment_and_one_out_of_order_are_drawn():
     first, second = entry(0, 0.9), entry(7, 0.9)
     assert over_time_svg([second, first]) == over_time_svg([first, second])
     assert "UTC, from 2026-01-01 00:00" in over_time_svg([first, first])
+
+
+def test_calls_that_their_callers_ended_are_counted_apart():
+    """Neither among the answers nor among the failures; with what they cost, and a line of their own."""
+    ended = [
+        entry(n, 0.9, stage=stage)
+        for n, stage in enumerate(["cancelled", "abandoned", "abandoned", "failed"])
+    ]
+    page = log_page([*ended, *[entry(n, 0.1) for n in range(4, 8)]], prices_usd=PRICES)
+    assert "edge 100.0%" not in page
+    for words in (
+        "12.5% (1)",
+        "25.0% (2)",
+        "of it for calls that were abandoned",
+        "seconds until a call was cancelled",
+    ):
+        assert words in page, words
+    assert "in the 4 of 8 calls that were answered and did not degrade" in page
+    assert all(f">{stage}<" in over_time_svg(ended) for stage in ("cancelled", "abandoned", "failed"))

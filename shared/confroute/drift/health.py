@@ -20,7 +20,7 @@ from confroute.observe.log import Entry, LoggedLoss, read_all
 from confroute.observe.trace import AuditedLoss
 from confroute.prices import Price
 from confroute.registry import parts_of
-from confroute.types import JSON, TIERS, Usage
+from confroute.types import JSON, TIERS
 
 Verdict: TypeAlias = Literal["held", "broken", "not told", "not audited", "no promise"]
 Line: TypeAlias = Entry | LoggedLoss | Decision | AuditedLoss
@@ -346,9 +346,10 @@ def _totals(lines: Iterable[Line], last: str, prices: Mapping[str, Price] | None
 
 def _spent(one: Decision | AuditedLoss, prices: Mapping[str, Price]) -> float:
     """USD of a call or an audit."""
-    used: list[tuple[str | None, Usage | None]]
-    used = [*one.usage.items()] if isinstance(one, Decision) else [(one.tier, one.usage)]
-    return sum((prices[tier].of(usage) for tier, usage in used if tier in prices and usage), 0.0)
+    if isinstance(one, Decision):
+        return sum(prices[tier].of(usage) for tier, usage in one.usage.items() if tier in prices)
+    price = prices.get(one.tier or "")
+    return 0.0 if price is None or one.usage is None else price.of(one.usage)
 
 
 def _called(those: Health | Hour) -> str:
