@@ -56,10 +56,12 @@ class Shift:
     def words(self) -> str:
         """The finding in one sentence."""
         found = "nothing says that these calls are not" if self.like_recorded else "these calls are not"
+        # Below that, the p-value is a difference of numbers that are alike to the last digit.
+        p = f"p = {self.p_value:.2g}" if self.p_value > 1e-12 else "p < 1e-12"
         unmeasured = "" if self.measured else f"; {self.signal} was measured on none of them"
         return (
             f"{found} like the recorded ones: {self.signal} of {self.n} calls is {self.distance:.2f} from that of {self.recorded} "
-            f"recorded ones (Kolmogorov-Smirnov, p = {self.p_value:.2g}; at most {self.false_alarm:.0%} false alarms){unmeasured}"
+            f"recorded ones (Kolmogorov-Smirnov, {p}; at most {self.false_alarm:.0%} false alarms){unmeasured}"
         )
 
     def to_dict(self) -> dict[str, JSON]:

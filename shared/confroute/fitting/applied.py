@@ -11,12 +11,13 @@ from confroute.drift.shift import Shift, like_recorded, measured_by
 from confroute.fitting.early_stops import EarlyStops, early_stops
 from confroute.fitting.front import baselines, resampled
 from confroute.fitting.point import Interval, Point
+from confroute.fitting.provenance import hash_of
 from confroute.fitting.rates import Rates
 from confroute.fitting.replay import Expected, Progress, ReplayedCall, expected, replay
 from confroute.fitting.table import Array, Table, table_of
 from confroute.fitting.verdict import Verdict, verdicts_of
 from confroute.flow import Policy
-from confroute.policy import Gate
+from confroute.policy import Gate, Provenance
 from confroute.recording import Row
 from confroute.registry import parts_of
 from confroute.stats.bootstrap import bootstrap_ci
@@ -164,16 +165,24 @@ def apply(
     quality = np.array([one.quality for one in replayed])
     own_edge = np.where(table.failed, table.cloud_quality, table.edge_quality)
     decisions = [one.decision for one in replayed if one.decision is not None]
+    verdicts = verdicts_of(policy, table, replayed, seed=seed)
+    if (seen := _seen(policy, given)) is not None:
+        verdicts = tuple(verdict.untold(seen) for verdict in verdicts)
     return Applied(
         expected=found,
         edge=edge,
         cloud=cloud,
         against_edge=_gained(quality - own_edge, seed),
         against_cloud=_gained(quality - table.cloud_quality, seed),
-        verdicts=verdicts_of(policy, table, replayed, seed=seed),
+        verdicts=verdicts,
         shift=like_recorded(policy, measured_by(policy, decisions)),
         early_stops=early_stops(policy, table.rows, replayed, rates=rates, progress=progress),
-        notes=(*_unmeasured(policy, replayed), *_dearer(found, cloud), *_ungraded(table, graded)),
+        notes=(
+            *filter(None, [seen]),
+            *_unmeasured(policy, replayed),
+            *_dearer(found, cloud),
+            *_ungraded(table, graded),
+        ),
         n=table.n,
         left_out=table.left_out,
         graded=graded,
@@ -186,6 +195,14 @@ def _gained(difference: Array, seed: int) -> tuple[float, float, float] | None:
     ends = bootstrap_ci(np.mean, difference, seed=seed)
     assert ends is not None, "every difference is finite"
     return float(difference.mean()), *ends
+
+
+def _seen(policy: Policy, rows: Sequence[Row]) -> str | None:
+    """Why these rows cannot judge the policy, if it was fitted on them."""
+    known = {part.data_hash for part in parts_of(policy) if isinstance(part, Provenance)}
+    if not known or hash_of(rows) not in known:
+        return None
+    return "these are the rows that the policy was fitted on, which cannot judge it: apply it to others"
 
 
 def _unmeasured(policy: Policy, replayed: Sequence[ReplayedCall]) -> Iterator[str]:

@@ -38,13 +38,14 @@ def provenance_of(policy: Cascade, rows: Sequence[Row], replayed: Iterable[Repla
         kind=" or ".join(sorted(kinds)) or None,
         n=len(rows),
         date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        data_hash=_hash(rows),
+        data_hash=hash_of(rows),
         version=version("confroute"),
         uncertainty=(RecordedUncertainty.of(name, uncertainties),) if uncertainties else (),
     )
 
 
-def _hash(rows: Iterable[Row]) -> str:
+def hash_of(rows: Iterable[Row]) -> str:
+    """SHA-256 of rows as JSON lines."""
     whole = hashlib.sha256()
     for row in rows:
         whole.update(json_line(row))

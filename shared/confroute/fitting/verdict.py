@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -66,7 +67,7 @@ class Verdict:
     def words(self) -> str:
         """The verdict in one sentence."""
         promise = self.certificate
-        level = "on average" if promise.delta is None else f"at {1 - promise.delta:.0%}"
+        level = "on average" if promise.delta is None else f"at {round(100 * (1 - promise.delta), 6):g}%"
         group = "" if promise.group is None else f" of calls tagged {promise.group}"
         promised = f"promised {promise.alpha:g} {level}"
         if self.loss is None or self.p_broken is None or self.p_held is None:
@@ -79,16 +80,26 @@ class Verdict:
             )
         if self.outcome == "held":
             return f"{measured}: held (n = {self.n}, p = {self.p_held:.2g})"
-        return f"{measured}: cannot be told from n = {self.n} ({self._between})"
+        return f"{measured}: cannot be told from n = {self.n} ({self._between(self.loss)})"
 
-    @property
-    def _between(self) -> str:
-        if self.certificate.delta is None and self.p_broken is not None and self.p_broken <= self.false_alarm:
+    def _between(self, loss: float) -> str:
+        alpha, delta = self.certificate.alpha, self.certificate.delta
+        if delta is None and self.p_broken is not None and self.p_broken <= self.false_alarm:
             return f"above it, p = {self.p_broken:.2g}, but it was promised as a mean over many calibrations"
-        side = "above" if (self.loss or 0.0) > self.certificate.alpha else "below"
+        if loss >= alpha:
+            return f"not below it, within chance, p = {self.p_broken:.2g}"
+        # By the normal approximation: what it rests on, this loss, is an estimate too.
+        spread = (alpha + 1) * (1 - alpha) if self.certificate.loss == "net" else alpha * (1 - alpha)
+        z = NormalDist().inv_cdf(1 - (_ON_AVERAGE if delta is None else delta))
+        needed = z * z * spread / (alpha - loss) ** 2
+        more = f"about {needed:.0f}" if needed > self.n else "a few more"
         return (
-            f"{side} it within chance, p = {self.p_broken:.2g} and {self.p_held:.2g}; record and grade more"
+            f"below it as measured, p = {self.p_held:.2g}; {more} calls would prove it, if the loss stays so"
         )
+
+    def untold(self, why: str) -> Verdict:
+        """The same promise, about which these calls say nothing."""
+        return replace(self, outcome="unknown", p_broken=None, p_held=None, why=why)
 
     def to_dict(self) -> dict[str, JSON]:
         """JSON form."""

@@ -78,10 +78,12 @@ class RecordedModel:
     def words(self) -> str:
         """Name and length of answers, for a sentence."""
         name = " or ".join(self.names) or "a model without a name"
-        known = "" if self.max_tokens is None else f"up to {self.max_tokens} tokens"
-        longest = "" if self.longest is None else f"the longest {self.longest} tokens"
+        known = "" if self.max_tokens is None else f"answers of up to {self.max_tokens} tokens"
+        longest = (
+            "" if self.longest is None else f"longest answer {self.longest} token{'s' * (self.longest != 1)}"
+        )
         cut = f"{self.cut_off:.0%} cut off" if self.cut_off else ""
-        return f"{name} (answers {', '.join(filter(None, (known, longest, cut))) or 'of unknown length'})"
+        return f"{name} ({', '.join(filter(None, (known, longest, cut))) or 'answers of unknown length'})"
 
 
 def _same(one: str, other: str) -> bool:
@@ -166,8 +168,8 @@ class RecordedUncertainty:
 
 def as_array(uncertainties: Iterable[float | None]) -> Array:
     """Uncertainties as floats, NaN for None; rounded as a decision's JSON form is, so that those of a log are the same numbers."""
-    values = [math.nan if value is None else value for value in uncertainties]
-    return np.round(np.array(values, dtype=np.float64), 6)
+    values = [math.nan if value is None else round(value, 6) for value in uncertainties]
+    return np.array(values, dtype=np.float64)
 
 
 @register(kind="part")
