@@ -11,8 +11,16 @@ import numpy as np
 from confroute.bench.costs import BUDGETS, RATIOS, CostResult
 from confroute.bench.preference import Interval
 from confroute.bench.recorded import RecordedReplay, by_kind
-from confroute.bench.report import HEAD, cells, compared, markdown_table, recovery_svg, write_files
-from confroute.views.html import folded, page, table, wide
+from confroute.bench.report import (
+    HEAD,
+    REFERENCES,
+    cells,
+    compared,
+    markdown_table,
+    recovery_svg,
+    write_files,
+)
+from confroute.views.html import Tile, folded, page, table, tiles, wide
 from confroute.views.scales import ranking
 
 COST_HEAD = (
@@ -97,11 +105,14 @@ def routers_to_plot(replay: RecordedReplay) -> list[CostResult]:
 def plot(replay: RecordedReplay) -> str:
     """Plot the gap recovered over total cost, as SVG."""
     share = np.linspace(0, 1, _POINTS)
-    lines = [compared(0, "random", [(0, 0), (1, 1)], kind="random")]
-    for at, cost in enumerate(routers_to_plot(replay)):
+    ranked = routers_to_plot(replay)
+    lines = []
+    if "random" not in {cost.name for cost in ranked}:
+        lines.append(compared(0, "random", [(0, 0), (1, 1)], kind="random"))
+    for at, cost in enumerate(ranked):
         heights = np.maximum(np.interp(share, cost.curve[0], cost.curve[1], left=0.0), 0)
         points = [*zip(share.tolist(), heights.tolist(), strict=True)]
-        kind = "oracle" if cost.kind == "reference" else ""
+        kind = cost.name if cost.name in REFERENCES else "oracle" if cost.kind == "reference" else ""
         lines.append(compared(at, f"{cost.name} {cost.area.value:.3f}", points, kind=kind, main=at == 0))
     return recovery_svg(replay.bench.name, "total cost, from always-edge to always-cloud", lines)
 
@@ -117,6 +128,17 @@ def _cost_rows(costs: Sequence[CostResult]) -> list[list[str]]:
     return [cost_cells(cost) for cost in sorted(costs, key=lambda cost: -cost.area.value)]
 
 
+def _tiles(replay: RecordedReplay, best: CostResult) -> Iterator[Tile]:
+    interval = f"95% interval {best.area.low:.3f} to {best.area.high:.3f}"
+    head = by_kind(replay.costs).get("query")
+    beside = [] if head is None or head.name == best.name else [f"{head.name} {head.area.value:.3f}"]
+    shown = [f"{best.name}, reads {_READS[best.kind]}", interval, *beside]
+    yield Tile(name="area over cost of the best router", value=f"{best.area.value:.3f}", beside=shown)
+    for budget, recovered in zip(BUDGETS, best.recovered, strict=True):
+        name = f"gap recovered at {budget:.0%} of the cost"
+        yield Tile(name=name, value=f"{recovered:.0%}", beside=[f"at random {budget:.0%}"])
+
+
 def html(replays: Mapping[str, RecordedReplay]) -> str:
     """Make one page with the tables and plots of all runs."""
     parts: list[str] = []
@@ -125,11 +147,12 @@ def html(replays: Mapping[str, RecordedReplay]) -> str:
         parts += [f"<p>{escape(note)}</p>" for note in replay.notes]
         ranked = sorted(replay.costs, key=lambda cost: -cost.area.value)
         drawn = [(cost.name, cost.area.value, (cost.area.low, cost.area.high)) for cost in ranked]
-        best = next((cost.name for cost in ranked if cost.kind != "reference"), "")
+        best = next((cost for cost in ranked if cost.kind != "reference"), ranked[0])
         parts += [
-            wide(ranking("area over cost, 95 % interval", drawn[:_RANKED], main=best, chance=0.5)),
+            tiles(_tiles(replay, best)),
+            wide(ranking("area over cost, 95% interval", drawn[:_RANKED], main=best.name, chance=0.5)),
             wide(plot(replay)),
-            folded("All routers in numbers", [table(COST_HEAD, _cost_rows(replay.costs), main=best)]),
+            folded("All routers in numbers", [table(COST_HEAD, _cost_rows(replay.costs), main=best.name)]),
         ]
         if rows := _ratio_rows(replay):
             parts += ["<p>minus the best head, by the edge's price</p>", table(RATIO_HEAD, rows)]

@@ -152,11 +152,14 @@ def parts(replay: Replay) -> Iterator[str]:
         low, high = best.apgr_ci
         yield tiles(
             [
-                Tile(name="best router", value=best.name, beside=[f"of {len(own)}"]),
                 Tile(
-                    name="APGR",
+                    name="APGR of the best router",
                     value=f"{best.apgr:.3f}",
-                    beside=[f"95% interval {low:.3f} to {high:.3f}", "chance 0.5"],
+                    beside=[
+                        f"{best.name}, of {len(own)}",
+                        f"95% interval {low:.3f} to {high:.3f}",
+                        "chance 0.5",
+                    ],
                 ),
                 Tile(
                     name="cloud calls for half of the gap",
@@ -166,7 +169,7 @@ def parts(replay: Replay) -> Iterator[str]:
             ]
         )
     drawn = [(result.name, result.apgr, result.apgr_ci) for result in ranked]
-    yield wide(ranking("APGR, 95 % interval", drawn, main=own[0].name if own else "", chance=0.5))
+    yield wide(ranking("APGR, 95% interval", drawn, main=own[0].name if own else "", chance=0.5))
     yield wide(plot(replay))
     yield folded("All routers in numbers", [table(HEAD, map(cells, replay.results))])
     if replay.comparisons:

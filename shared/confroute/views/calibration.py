@@ -207,7 +207,7 @@ def _run_parts(report: RunReport) -> Iterable[str]:
     known = [(name, s.auroc, s.auroc_ci) for name, s in report.signals.items() if s.auroc is not None]
     if known:
         yield "<h2>Which signal tells wrong answers from right ones?</h2>"
-        yield wide(ranking("AUROC, 95 % interval", known[:_RANKED], main=known[0][0], chance=0.5))
+        yield wide(ranking("AUROC, 95% interval", known[:_RANKED], main=known[0][0], chance=0.5))
     yield folded(
         "All signals in numbers", [table(_HEAD, [_row(name, s) for name, s in report.signals.items()])]
     )

@@ -234,7 +234,7 @@ def _trace_parts(decisions: Sequence[Decision]) -> Iterable[str]:
             outcome=end,
             beside=[f"{count} of {len(decisions)}"],
         )
-        for end, count in sorted(counts.items())
+        for end, count in sorted(counts.items(), key=lambda item: (item[0] != "edge", item[0]))
     )
     shown = decisions[-_SHOWN:]
     first = len(decisions) - len(shown) + 1

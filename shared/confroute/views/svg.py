@@ -43,6 +43,9 @@ CODES: Mapping[str, Code] = {
     "degraded": Code(colour="#a68a00", shape=f"{_RING}M6 3a3 3 0 0 1 0 6Z", dash="2 2"),
     "private": Code(colour="#c4699e", shape="M6 1L11 6L6 11L1 6Z", dash="4 2"),
     "failed": Code(colour="#c8402f", shape="M2 2L10 10M10 2L2 10", dash="2 3"),
+    # The caller's own doing: neither an answer nor a failure.
+    "cancelled": Code(colour=_OTHER.colour, shape="M1.5 6H10.5", dash="12 3"),
+    "abandoned": Code(colour=_OTHER.colour, shape="M2 3L10 6L2 9", dash="1 3"),
 }
 # Lines of one kind, such as routers that are compared: legible on white and on black, and told apart by their dashes alone.
 COLOURS = ("currentColor", "#3d8ec9", "#c8642b", "#2f9e7a", "#b5679c", "#a98307", "#7a7fd0")
