@@ -185,7 +185,7 @@ class CallEndedError(BaseException):
 
     def __init__(self, stage: Literal["cancelled", "abandoned"]) -> None:
         super().__init__(stage)
-        self.stage = stage
+        self.stage: Literal["cancelled", "abandoned"] = stage
 
 
 class ModelError(ConfrouteError, RuntimeError):

@@ -91,7 +91,7 @@ async def _awind_up(
     evidence: Evidence | None = None
     error: BaseException | None = _ended(stop)
     with suppress(CallEndedError):
-        while isinstance(ask := advance(generator, evidence, error), asks):
+        while not isinstance(ask := advance(generator, evidence, error), Return) and isinstance(ask, asks):
             evidence, error = None, None
             try:
                 evidence = await answer(ask)

@@ -287,11 +287,11 @@ class CascadeRun:
 
     def failed(self, error: Exception | CallEndedError) -> Decision:
         """The record of a call that ends in `error`, whose text may repeat the prompt and is left out."""
-        ended = error.stage if isinstance(error, CallEndedError) else None
-        why = f"the call failed ({type(error).__name__})" if ended is None else ENDED[ended]
+        stage: Stage = error.stage if isinstance(error, CallEndedError) else "failed"
+        why = ENDED.get(stage, f"the call failed ({type(error).__name__})")
         return Decision(
             route=next((s.tier for s in reversed(self.steps) if s.tier), self.policy.tiers[0]),
-            stage=ended or "failed",
+            stage=stage,
             reason="; ".join([*self.notes, why]),
             **_settled_by(self.verdict),
             signals=dict(self.signals),
