@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from confroute.remediation import describe
 
@@ -174,6 +174,18 @@ class PrivacyError(ConfrouteError, RuntimeError):
 
 class StreamInterruptedError(ConfrouteError):
     """A stream broke after its first chunk, too late to change the route."""
+
+
+class CallEndedError(BaseException):
+    """Thrown into a policy whose answer nobody waits for any more, so that it can report and settle what was spent; it leaves no driver.
+
+    No `Exception`, since whatever judges failures must not judge it. `stage` is "cancelled", or "abandoned" where the reader of a stream
+    has left it.
+    """
+
+    def __init__(self, stage: Literal["cancelled", "abandoned"]) -> None:
+        super().__init__(stage)
+        self.stage: Literal["cancelled", "abandoned"] = stage
 
 
 class ModelError(ConfrouteError, RuntimeError):

@@ -186,3 +186,31 @@ def price_of(text: str | None) -> Price | None:
     except PolicyError as error:
         msg = f"{error}, on the command line IN,OUT"
         raise PolicyError(msg) from error
+
+
+def add_tier_prices(parser: argparse._ActionsContainer) -> None:
+    """Add `--price`, prices by tier; `tier_prices_of` reads them."""
+    parser.add_argument(
+        "--price",
+        action="append",
+        default=[],
+        type=_tier_price,
+        metavar="TIER=IN,OUT",
+        help="USD for a million input and output tokens of a tier, such as cloud=0.15,0.60; give it again for another",
+    )
+
+
+def _tier_price(text: str) -> tuple[str, Price]:
+    from confroute.prices import Price
+
+    tier, _, pair = text.partition("=")
+    try:
+        return tier, Price.parse(pair)
+    except PolicyError as error:
+        msg = f"{text!r}: expected TIER=IN,OUT such as cloud=0.15,0.60 ({error})"
+        raise argparse.ArgumentTypeError(msg) from None
+
+
+def tier_prices_of(args: argparse.Namespace) -> dict[str, Price] | None:
+    """Read the prices by tier; None where none was given."""
+    return dict(args.price) or None
