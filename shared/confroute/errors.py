@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from confroute.remediation import describe
 
@@ -176,6 +176,18 @@ class StreamInterruptedError(ConfrouteError):
     """A stream broke after its first chunk, too late to change the route."""
 
 
+class CallEndedError(BaseException):
+    """Thrown into a policy whose answer nobody waits for any more, so that it can report and settle what was spent; it leaves no driver.
+
+    No `Exception`, since whatever judges failures must not judge it. `stage` is "cancelled", or "abandoned" where the reader of a stream
+    has left it.
+    """
+
+    def __init__(self, stage: Literal["cancelled", "abandoned"]) -> None:
+        super().__init__(stage)
+        self.stage: Literal["cancelled", "abandoned"] = stage
+
+
 class ModelError(ConfrouteError, RuntimeError):
     """A local model cannot be found, downloaded, loaded or used."""
 
@@ -207,7 +219,7 @@ class StateError(ConfrouteError, RuntimeError):
 
 
 class LogError(ConfrouteError, ValueError):
-    """A file that is not a decision log."""
+    """A file that is not a decision log, or one that cannot be written."""
 
 
 class FormatError(ConfrouteError, ValueError):

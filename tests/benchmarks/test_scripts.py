@@ -13,11 +13,13 @@ ON_RECORDED_DATA = (
     *(
         "guarantee.py",
         "head_doubt.py",
+        "judged_labels.py",
         "objective.py",
         "results.py",
         "select_heads.py",
         "stopping.py",
         "useful.py",
+        "verdicts.py",
     ),
     *("real_edge.py", "recorded_rows.py"),
 )

@@ -75,7 +75,7 @@ def test_a_row_holds_both_answers_and_the_evidence_of_the_router():
     assert row.signals["token_logprob.mean"] == pytest.approx(0.08)
     assert row.signals["self_consistency"] == 1.0
     assert row.extra["calls"] == 1
-    assert row.extra["asked"] == row.question == QUESTIONS[7]
+    assert row.extra["question"] == row.question == QUESTIONS[7]
     assert own.ask(QUESTIONS[7]).decision.route == "cloud"
 
 

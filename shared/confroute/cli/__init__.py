@@ -27,12 +27,14 @@ from confroute.cli import (
     report,
     reset,
     signals,
+    watch,
 )
 from confroute.cli.terminal import Parser, plain_log, say
 from confroute.errors import ConfrouteError
 
 COMMANDS = (
     *(demo, doctor, pull, label, judge, models, record, signals, probe, fit, apply, bench, report),
+    watch,
     reset,
 )
 

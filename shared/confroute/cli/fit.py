@@ -96,6 +96,12 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
         "the same with better answers counted in favour (net), or wrong answers among those kept (selective)",
     )
     parser.add_argument(
+        "--judged",
+        action="store_true",
+        help="with --max-loss: take the grades of `confroute judge grade --into judged`, and the qualities by people or a reference, of "
+        "some rows drawn at random, to promise the loss as people grade it",
+    )
+    parser.add_argument(
         "--horizon",
         type=float,
         metavar="N",
@@ -156,9 +162,16 @@ def _goal(args: argparse.Namespace) -> Goal:
     if limited and (args.max_loss is not None or args.cloud_share is not None):
         msg = "--max-p95-latency goes with --max-cost-per-1k, --min-quality or --weights only"
         raise PolicyError(msg)
+    if args.judged and args.max_loss is None:
+        msg = "--judged goes with --max-loss only: it is about what is promised"
+        raise PolicyError(msg)
     if args.max_loss is not None:
         return MaxLoss(
-            alpha=args.max_loss, delta=round(1 - args.confidence, 12), loss=args.loss, horizon=args.horizon
+            alpha=args.max_loss,
+            delta=round(1 - args.confidence, 12),
+            loss=args.loss,
+            horizon=args.horizon,
+            judged=args.judged,
         )
     if args.cloud_share is not None:
         return CloudShare(share=args.cloud_share)

@@ -11,9 +11,8 @@ from urllib.parse import quote
 
 from confroute.cli.options import add_dtype, add_model, add_price, count, model_of, price_of, resolve_model
 from confroute.cli.progress import progress
-from confroute.cli.terminal import say
+from confroute.cli.terminal import one_sided, say
 from confroute.errors import PolicyError
-from confroute.models.resolution import NAMES
 from confroute.signals.answers import Kind
 from confroute.views.html import counted
 
@@ -46,8 +45,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="MODULE:OBJECT",
         help="instead of models: a query engine, a chain or a function of one question, with a router inside",
     )
-    add_model(parser, "edge", NAMES)
-    add_model(parser, "cloud", "the same; without it, a cloud in PROMPTS is kept")
+    add_model(parser, "edge")
+    add_model(parser, "cloud", "without it, a cloud in PROMPTS is kept")
     add_dtype(parser)
     parser.add_argument(
         "--kind",
@@ -66,7 +65,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     _add_evidence(parser)
     for tier in ("edge", "cloud"):
-        add_price(parser, f"--{tier}-price", f"price of the {tier}, to record cost_usd")
+        add_price(parser, tier, "to record cost_usd")
     parser.add_argument(
         "--concurrency", type=int, default=1, metavar="N", help="prompts at a time (default: %(default)s)"
     )
@@ -211,6 +210,8 @@ def _show(out: Path, summary: RunSummary) -> None:
             "all of them at the edge with the answer with all of them at the cloud; the deployed policy decides each call by itself. So "
             "what a fit promises holds for questions of one call, and is an estimate for these"
         )
+    if hint := one_sided(summary.grades, "grades of the edge"):
+        say(hint, err=True)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -249,7 +250,7 @@ def _writable(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        msg = f"{out} cannot be written: {error}; give --out a file in a folder that can be written to"
+        msg = f"{out} cannot be written: {error}; give --out a file that can be written to, on a disk with room; the same command goes on with the rows that are there"
         raise PolicyError(msg) from error
 
 

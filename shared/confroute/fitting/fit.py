@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -15,11 +15,14 @@ from confroute.errors import CalibrationError
 from confroute.fitting.calibrated import Calibration, calibration_of
 from confroute.fitting.choice import SignalChoice, chosen, live_columns, named, uncertainty_of
 from confroute.fitting.front import ParetoFront, front_of
+from confroute.fitting.judged import JudgedRows, judged_rows
 from confroute.fitting.objective import Objective
+from confroute.fitting.provenance import provenance_of
 from confroute.fitting.rates import Rates
 from confroute.fitting.replay import Expected, Progress, expected, replay
 from confroute.fitting.table import Array, Table, table_of
 from confroute.policy import Cascade, Gate, Threshold
+from confroute.policy.guarantee import Grades, certified_judged
 from confroute.recording import Row
 from confroute.recording.extraction import check_extraction
 from confroute.signals import Combined, Recorded, Signal
@@ -89,12 +92,17 @@ _GRID = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaxLoss:
-    """The goal of as few calls to the cloud as a promised loss allows; see `Threshold.certify`."""
+    """The goal of as few calls to the cloud as a promised loss allows; see `Threshold.certify`.
+
+    With `judged` the rows hold a judge's grades (`judged`), and people's or a reference's (`quality`) of some that were drawn at
+    random: the promise is about these people's grades, in the long run; see `confroute.policy.guarantee.certified_judged`.
+    """
 
     alpha: float
     delta: float | None = 0.1
     loss: Loss = "regret"
     horizon: float | None = None
+    judged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +159,10 @@ class Fit(Displayable):
     def to_dict(self, path: str | Path) -> dict[str, JSON]:
         """JSON form, as ``confroute fit --json`` prints it, for a policy written to `path`."""
         promise = None if self.certificate is None else self.certificate.to_dict()
-        shown: JSON = promise and {name: promise[name] for name in ("loss", "alpha", "delta", "n", "method")}
+        names: tuple[str, ...] = ("loss", "alpha", "delta", "n", "method")
+        if self.certificate is not None and self.certificate.labelled is not None:
+            names = (*names, "labelled")
+        shown: JSON = promise and {name: promise[name] for name in names}
         return {"policy": str(path), "certificate": shown, "expected": self.expected.to_dict()}
 
 
@@ -217,18 +228,21 @@ def fit(
     >>> found.certificate.method, found.expected.cloud_share < 0.4, found.expected.quality > 0.95
     ('ltt-hypergeometric', True, True)
     """
-    table = table_of(rows, rates=rates, on_unfinished=on_unfinished)
+    rows = list(rows)
+    judged = judged_rows(rows) if isinstance(goal, MaxLoss) and goal.judged else None
+    table = table_of(judged.rows if judged else rows, rates=rates, on_unfinished=on_unfinished)
     columns = table.columns if replay_only or _is_column(signal) else live_columns(table) or table.columns
-    choice, rest, selected = _choice(table, columns, signal, seed)
+    choice, rest, selected = _choice(table, columns, signal, seed, judged)
     check_extraction([choice.signal], rest.rows)
     uncertainty = uncertainty_of(choice, rest)
     front = front_of(rest, uncertainty, sampled=samples(choice.signal), seed=seed)
-    threshold, notes = _threshold(goal, rest, uncertainty, front)
+    threshold, notes = _threshold(goal, rest, uncertainty, front, judged)
     gate = Gate(signal=choice.signal, threshold=threshold)
     policy = Cascade(gates=(gate,), on_no_signal="cloud", on_unfinished=on_unfinished)
-    found = expected(replay(policy, rest.rows, rates=rates, progress=progress), seed=seed)
+    replayed = replay(policy, rest.rows, rates=rates, progress=progress)
+    found = expected(replayed, seed=seed)
     return Fit(
-        policy=policy,
+        policy=replace(policy, provenance=provenance_of(policy, rows, replayed)),
         expected=found,
         front=front,
         choice=choice,
@@ -256,13 +270,18 @@ def _is_column(signal: str) -> bool:
     return signal not in {"auto", "combined"}
 
 
-def _choice(table: Table, columns: Sequence[str], signal: str, seed: int) -> tuple[SignalChoice, Table, int]:
+def _choice(
+    table: Table, columns: Sequence[str], signal: str, seed: int, judged: JudgedRows | None
+) -> tuple[SignalChoice, Table, int]:
     """The signal, the rows that did not choose it, and how many did: 0 where there was nothing to choose."""
     if _is_column(signal):
         return named(table, signal), table, 0
     if signal == "auto" and len(columns) == 1:
         return named(table, columns[0]), table, 0
     selection = _drawn(table.n, seed)
+    if judged is not None:
+        # People's grades are dear, and a signal is chosen by the judge's.
+        selection &= ~judged.graded(table.rows)
     combine = True if signal == "combined" else None
     choice = chosen(table.part(selection), combine=combine, columns=columns, seed=seed)
     return choice, table.part(~selection), int(selection.sum())
@@ -275,10 +294,10 @@ def _drawn(n: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
 
 
 def _threshold(
-    goal: Goal, table: Table, uncertainty: Array, front: ParetoFront
+    goal: Goal, table: Table, uncertainty: Array, front: ParetoFront, judged: JudgedRows | None
 ) -> tuple[Threshold, list[str]]:
     if isinstance(goal, MaxLoss):
-        return _certified(goal, table, uncertainty), []
+        return _certified(goal, table, uncertainty, judged), [*(judged.notes if judged else ())]
     if isinstance(goal, CloudShare):
         return _for_share(goal.share, uncertainty), []
     point = goal.choose(front.points)
@@ -290,7 +309,7 @@ def _threshold(
     return Threshold(value=point.threshold, source=source), notes
 
 
-def _certified(goal: MaxLoss, table: Table, uncertainty: Array) -> Threshold:
+def _certified(goal: MaxLoss, table: Table, uncertainty: Array, judged: JudgedRows | None) -> Threshold:
     known = np.sort(uncertainty[~np.isnan(uncertainty)])
     places = np.unique(np.linspace(0, known.size - 1, _GRID).round().astype(int))
     # Calls that were not measured go to the cloud, so their uncertainty is above every threshold of the grid.
@@ -298,6 +317,17 @@ def _certified(goal: MaxLoss, table: Table, uncertainty: Array) -> Threshold:
     if not (graded := table.cloud_graded) and goal.loss == "net":
         msg = "a net loss needs the cloud's grades on every row (cloud.quality): grade them, or use loss 'error'"
         raise CalibrationError(msg)
+    if judged is not None:
+        value, promise = certified_judged(
+            filled,
+            judged=Grades(edge=table.edge_quality, cloud=table.cloud_quality if graded else np.ones(table.n)),
+            human=judged.grades_of(table.rows),
+            alpha=goal.alpha,
+            delta=goal.delta,
+            loss="error" if goal.loss == "regret" and not graded else goal.loss,
+            grid=known[places],
+        )
+        return Threshold(value=value, source=promise.words, certificate=promise)
     return Threshold.certify(
         filled.tolist(),
         table.edge_quality.tolist(),

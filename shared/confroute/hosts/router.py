@@ -21,6 +21,7 @@ from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelFacts
 from confroute.hosts.options import read_documents, read_options
+from confroute.hosts.provenance import warn_of_other_models
 from confroute.hosts.requests import check_policy, request_of, with_one_retry_layer
 from confroute.hosts.text_host import TextHost, facts_of
 from confroute.models.provider_answers import is_role, role_of
@@ -99,6 +100,7 @@ class Router:
             self._models[name] = model, facts_of(model)
         for tier, limits in {"edge": self.edge_limits, "cloud": self.cloud_limits}.items():
             self._limits[tier] = with_one_retry_layer(limits, self._models[tier][1], tier)
+        warn_of_other_models(self.policy, {tier: self._models[tier][1] for tier in TIERS})
         edge, cloud = (self._models[tier][0] for tier in TIERS)
         if self.edge is self.cloud or edge == cloud:
             msg = f"edge and cloud are the same model ({edge.name}): expected two that differ, the cheaper one as edge"
@@ -119,6 +121,7 @@ class Router:
         purpose: str | None = None,
         question: str | None = None,
         context: Documents | None = None,
+        question_id: str | None = None,
     ) -> Routed:
         """Answer a question, or go on with a conversation.
 
@@ -138,6 +141,8 @@ class Router:
             The question alone, where the prompt holds retrieved text too.
         context : Context or sequence of str or (str, float), optional
             What was retrieved: texts, or each with its score.
+        question_id : str, optional
+            Your own name of the question, which its decision keeps; not its text.
 
         Returns
         -------
@@ -152,7 +157,14 @@ class Router:
             No model answered that the policy allows to.
         """
         request, calls = self._opened(
-            prompt, question, context, route=route, threshold=threshold, tags=tags, purpose=purpose
+            prompt,
+            question,
+            context,
+            route=route,
+            threshold=threshold,
+            tags=tags,
+            purpose=purpose,
+            question_id=question_id,
         )
         return run(self.policy, request, calls.call, self._limits)
 
@@ -166,10 +178,18 @@ class Router:
         purpose: str | None = None,
         question: str | None = None,
         context: Documents | None = None,
+        question_id: str | None = None,
     ) -> Routed:
         """Async form of `ask`."""
         request, calls = self._opened(
-            prompt, question, context, route=route, threshold=threshold, tags=tags, purpose=purpose
+            prompt,
+            question,
+            context,
+            route=route,
+            threshold=threshold,
+            tags=tags,
+            purpose=purpose,
+            question_id=question_id,
         )
         return await arun(self.policy, request, calls.acall, self._limits)
 
@@ -183,6 +203,7 @@ class Router:
         purpose: str | None = None,
         question: str | None = None,
         context: Documents | None = None,
+        question_id: str | None = None,
     ) -> TextStream:
         """Answer in parts, as soon as it is settled whose answer is given: nothing is shown of a draft that is not kept.
 
@@ -195,7 +216,14 @@ class Router:
             Iterate over it for the texts; its `decision` is there once it has ended.
         """
         request, calls = self._opened(
-            prompt, question, context, route=route, threshold=threshold, tags=tags, purpose=purpose
+            prompt,
+            question,
+            context,
+            route=route,
+            threshold=threshold,
+            tags=tags,
+            purpose=purpose,
+            question_id=question_id,
         )
         return TextStream(
             run_stream(self.policy, request, calls.call, calls.stream, self._limits, scores=piece_logprobs)
@@ -211,10 +239,18 @@ class Router:
         purpose: str | None = None,
         question: str | None = None,
         context: Documents | None = None,
+        question_id: str | None = None,
     ) -> AsyncTextStream:
         """Async form of `stream`."""
         request, calls = self._opened(
-            prompt, question, context, route=route, threshold=threshold, tags=tags, purpose=purpose
+            prompt,
+            question,
+            context,
+            route=route,
+            threshold=threshold,
+            tags=tags,
+            purpose=purpose,
+            question_id=question_id,
         )
         return AsyncTextStream(
             arun_stream(self.policy, request, calls.acall, calls.astream, self._limits, scores=piece_logprobs)

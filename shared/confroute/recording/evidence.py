@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
@@ -79,6 +80,7 @@ class Wanted:
         question: str,
         context: Context | None,
         options: Options = _no_options,
+        asked: Mapping[str, JSON] = MappingProxyType({}),
     ) -> AskGenerator[Gathered]:
         """Ask for all evidence of one call of the edge; what fails is kept in the row.
 
@@ -93,6 +95,8 @@ class Wanted:
             As signals see them.
         options : callable
             The log-probability of each option letter as the first token of a draft, where it is known.
+        asked : mapping
+            What is kept of how the model was asked.
 
         Raises
         ------
@@ -100,7 +104,7 @@ class Wanted:
             A model that was never set up.
         """
         asks = _RowAsks()
-        gathered = yield from self._edge(given, tier, asks, options)
+        gathered = yield from self._edge(given, tier, asks, options, asked)
         row = replace(given, edge=gathered.row.edge, extra={**given.extra, KIND: self.kind})
         if gathered.draft is not None and gathered.error is None:
             case = Case(
@@ -112,11 +116,13 @@ class Wanted:
         row = replace(row, extra={**extra, **({"unmeasured": dict(asks.errors)} if asks.errors else {})})
         return replace(gathered, row=row)
 
-    def _edge(self, given: Row, tier: Tier, asks: _RowAsks, options: Options) -> AskGenerator[Gathered]:
-        side, draft = Side(model=tier.model), None
+    def _edge(
+        self, given: Row, tier: Tier, asks: _RowAsks, options: Options, asked: Mapping[str, JSON]
+    ) -> AskGenerator[Gathered]:
+        side, draft = Side(model=tier.model, extra=asked), None
         try:
             (draft, *_) = yield from asks.answers(Draft(tier="edge", top_logprobs=self.wanted_alternatives()))
-            side = self.answered(given, draft, tier.model, self.edge_price)
+            side = self.answered(given, draft, tier.model, self.edge_price, asked)
             letters = options(draft)
             drawn: list[Generation] = []
             if self.samples:
@@ -153,7 +159,14 @@ class Wanted:
         kept: JSON = {"file": self.states(row.id, found), "layers": [*self.hidden]}
         return replace(row, extra={**row.extra, "hidden": kept})
 
-    def answered(self, given: Row, answer: Generation, model: str, price: Price | None) -> Side:
+    def answered(
+        self,
+        given: Row,
+        answer: Generation,
+        model: str,
+        price: Price | None,
+        asked: Mapping[str, JSON] = MappingProxyType({}),
+    ) -> Side:
         """What is kept of an answer of either model, without its grade."""
         usage: dict[str, JSON] | None = None if answer.usage is None else answer.usage.to_dict()
         return Side(
@@ -167,6 +180,7 @@ class Wanted:
             cost_usd=None if price is None or answer.usage is None else price.of(answer.usage),
             extra={
                 "finish": answer.finish,
+                **asked,
                 **_alternatives(answer),
                 **({} if answer.flaw is None else {"flaw": answer.flaw}),
             },

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from confroute.asks import Ask, AskGenerator, Consult, Embed, Entails, Evidence, Final, Report
 from confroute.decision import Decision, Routed, Step
-from confroute.errors import PolicyError
+from confroute.errors import CallEndedError, PolicyError
 from confroute.flow import Policy, Return, advance, in_place_of_policies, intercept
 from confroute.policy.steps import steps_of
 from confroute.policy.wrapper import inner_of
@@ -113,7 +113,7 @@ class Recording:
         """Let the policy settle the call, if it does so before it asks for any evidence; else None."""
         own = self.policy.flow(request)
         evidence: Evidence | None = None
-        error: Exception | None = None
+        error: BaseException | None = None
         final: Final | None = None
         try:
             while not isinstance(ask := advance(own, evidence, error), Return):
@@ -124,7 +124,7 @@ class Recording:
                     return None
                 try:
                     evidence = yield ask
-                except Exception as caught:  # noqa: BLE001  the policy judges it
+                except (Exception, CallEndedError) as caught:  # noqa: BLE001  the policy judges it
                     error = caught
         finally:
             own.close()
@@ -228,7 +228,7 @@ class PipelineRecorder(Wanted):
         """Record one question; an error of the pipeline is kept in the row.
 
         The row holds the conversation and the context of the call whose answer is the pipeline's result (else of the last one), with the
-        number of calls under "calls", and the question under "asked". A row whose call is private says so, and has no cloud.
+        number of calls under "calls", and the question under "question". A row whose call is private says so, and has no cloud.
 
         Raises
         ------
@@ -240,7 +240,7 @@ class PipelineRecorder(Wanted):
         cloud = None if private else self._run(given, "cloud")
         private = private or (cloud is not None and any(call.private for call in cloud.calls))
         row = self._edge_row(given, edge)
-        extra: dict[str, JSON] = {**given.extra, **row.extra, "asked": given.question}
+        extra: dict[str, JSON] = {**given.extra, **row.extra, "question": given.question}
         extra["calls"] = len([call for call in edge.calls if call.gathered is not None])
         if private or cloud is None:
             return replace(row, extra={**extra, "private": True})

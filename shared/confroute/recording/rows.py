@@ -4,7 +4,7 @@ The format, one JSON object per line (unknown keys are kept, at any depth, and w
 
     {"id": "...", "dataset": "...", "prompt": "..." | null, "messages": [...] | null, "reference": ... | null,
      "edge":  {"model": "...", "text": "...", "logprobs": [..] | null, "tokens": [..] | null, "answer": ... | null,
-               "quality": 0..1 | null, "usage": {"input_tokens": n, "output_tokens": n} | null,
+               "quality": 0..1 | null, "judged": 0..1 (a judge's grade beside it), "usage": {"input_tokens": n, "output_tokens": n} | null,
                "latency_s": x | null, "cost_usd": x | null,
                "samples": [{"text": "...", "logprobs": [..] | null, "answer": ... | null}], "error": "..." | null},
      "cloud": {the same, without samples} | null,
@@ -17,7 +17,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,6 +43,7 @@ from confroute.reading import (
 )
 from confroute.signals.numbers import written
 from confroute.types import JSON, Alternatives, Context, Finish, Generation, Role, Usage
+from confroute.writing import Appending, replacing
 
 
 class RecordError(ConfrouteError, ValueError):
@@ -53,6 +53,8 @@ class RecordError(ConfrouteError, ValueError):
 TOP_LOGPROBS = "top_logprobs"
 KIND = "answer_kind"
 """The field of a row that says by which kind its answers were read."""
+ASKED = "asked"
+"""The field of a side that says by which name, and for answers of how many tokens, its model was asked; null where unknown."""
 # No float tells more tokens apart.
 _MAX_TOKENS = 2**53
 ROLES: Mapping[str, Role] = {
@@ -184,9 +186,10 @@ class Side:
     error : str or None
         Why there is no answer, if there is none.
     extra : mapping
-        Fields that the format does not name ("options", "finish", "temperature"; "flaw": why the answer cannot be used; "result":
-        what a pipeline made of it, where that is another text; and "top_logprobs": for each token a list of
-        [token, log-probability], the likeliest first).
+        Fields that the format does not name ("options", "finish", "temperature"; "asked": the model's own name and its
+        longest answer, as {"model": ..., "max_tokens": ...}; "flaw": why the answer cannot be used; "result": what a pipeline
+        made of it, where that is another text; and "top_logprobs": for each token a list of [token, log-probability], the
+        likeliest first).
 
     Examples
     --------
@@ -200,6 +203,7 @@ class Side:
     tokens: tuple[str, ...] | None = None
     answer: JSON = None
     quality: float | None = None
+    judged: float | None = None
     usage: Mapping[str, JSON] | None = None
     latency_s: float | None = None
     cost_usd: float | None = None
@@ -250,6 +254,7 @@ class Side:
             "tokens": None if self.tokens is None else [*self.tokens],
             "answer": self.answer,
             "quality": self.quality,
+            **({} if self.judged is None else {"judged": self.judged}),
             "usage": None if self.usage is None else dict(self.usage),
             "latency_s": self.latency_s,
             "cost_usd": self.cost_usd,
@@ -363,7 +368,7 @@ START = b'{"id"'
 """How every line of a run begins."""
 _SAMPLE = ("text", "logprobs", "answer")
 _SIDE = (
-    *("model", "text", "logprobs", "tokens", "answer", "quality", "usage", "latency_s", "cost_usd"),
+    *("model", "text", "logprobs", "tokens", "answer", "quality", "judged", "usage", "latency_s", "cost_usd"),
     *("samples", "error"),
 )
 _ROW = (
@@ -460,6 +465,7 @@ def _side(data: Fields, where: str) -> Side:
         tokens=optional_texts(data.get("tokens"), f"{where}.tokens"),
         answer=data.get("answer"),
         quality=optional_number(data.get("quality"), f"{where}.quality", low=0.0, high=1.0),
+        judged=optional_number(data.get("judged"), f"{where}.judged", low=0.0, high=1.0),
         usage=usage,
         latency_s=optional_number(data.get("latency_s"), f"{where}.latency_s", low=0),
         cost_usd=optional_number(data.get("cost_usd"), f"{where}.cost_usd", low=0),
@@ -529,7 +535,14 @@ def numbered_rows(
         yield at, row
 
 
-def _line(row: Row) -> bytes:
+def json_line(row: Row) -> bytes:
+    """A row as the line of a file.
+
+    Raises
+    ------
+    RecordError
+        It holds a value that JSON cannot hold, such as an infinity.
+    """
     try:
         # Escaped to ASCII: a model may write half a surrogate pair, which UTF-8 refuses.
         return json.dumps(row.to_dict(), allow_nan=False).encode("ascii") + b"\n"
@@ -551,10 +564,11 @@ def append_row(path: str | os.PathLike[str], row: Row) -> None:
     ------
     RecordError
         The row holds a value that JSON cannot hold, such as an infinity; nothing is written.
+    OSError
+        The row could not be written, as on a full disk; the file ends where it did.
     """
-    path, line = Path(path), _line(row)
-    # In one write: a process that is killed between two writes leaves an incomplete line.
-    with path.open("ab") as file:
+    path, line = Path(path), json_line(row)
+    with Appending(path) as file:
         file.write(gzip.compress(line, mtime=0) if path.suffix == ".gz" else line)
 
 
@@ -579,9 +593,9 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[Row]) -> int:
         A row holds a value that JSON cannot hold, such as an infinity; `path` stays as it was.
     """
     path, count = Path(path), 0
-    with _replacing(path) as file, _packing(file, packed=path.suffix == ".gz") as out:
+    with replacing(path) as file, _packing(file, packed=path.suffix == ".gz") as out:
         for row in rows:
-            out.write(_line(row))
+            out.write(json_line(row))
             count += 1
     return count
 
@@ -594,29 +608,10 @@ def replace_row(path: str | os.PathLike[str], at: int, row: Row) -> None:
     RecordError
         The row holds a value that JSON cannot hold; the file stays as it was.
     """
-    line = _line(row)
-    with Path(path).open("rb") as lines, _replacing(Path(path)) as out:
+    line = json_line(row)
+    with Path(path).open("rb") as lines, replacing(Path(path)) as out:
         for number, before in enumerate(lines, start=1):
             out.write(line if number == at else before)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that takes the place of `path` once it is whole and on the disk."""
-    # Through a link the file that it names is replaced, not the link.
-    real = Path(os.path.realpath(path))
-    handle, name = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}.")
-    unfinished = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        # Only its owner may read a temporary file; a run keeps the mode that its file had.
-        unfinished.chmod(real.stat().st_mode & 0o777 if real.exists() else 0o644)
-        unfinished.replace(real)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -23,11 +24,11 @@ from confroute.models.text_model import TextModel
 from confroute.recording.evidence import SET_UP, Wanted
 from confroute.recording.going_on import RunFile, alone, errors_of
 from confroute.recording.prompts import messages_of, pending
-from confroute.recording.rows import Row, Side
+from confroute.recording.rows import ASKED, Row, Side
 from confroute.remediation import describe
 from confroute.signals.answers import options_in
 from confroute.signals.option_probability import letter_logprobs
-from confroute.types import Generation, Message, Tier
+from confroute.types import JSON, Generation, Message, Tier
 
 
 class RowRecorder(Protocol):
@@ -80,6 +81,7 @@ class Recorder(Wanted):
                 question=given.question,
                 context=given.context,
                 options=partial(_options, self.edge, messages),
+                asked=_asked(self.edge),
             )
             gathered = drive(flow, self._ask({"edge": self.edge, **self.members}, messages))
             row = replace(gathered.row, cloud=self._cloud(given, messages))
@@ -98,8 +100,9 @@ class Recorder(Wanted):
         except SET_UP:
             raise
         except Exception as error:  # noqa: BLE001  kept in the row, so that one bad prompt does not end a run
-            return Side(model=self.cloud.name, error=describe(error))
-        return self._graded(given, self.answered(given, answer, self.cloud.name, self.cloud_price), answer)
+            return Side(model=self.cloud.name, error=describe(error), extra=_asked(self.cloud))
+        side = self.answered(given, answer, self.cloud.name, self.cloud_price, _asked(self.cloud))
+        return self._graded(given, side, answer)
 
     def _graded(self, given: Row, side: Side, answer: Generation | None) -> Side:
         return (
@@ -121,6 +124,12 @@ def _options(
     first = draft.top_logprobs[0] if draft.top_logprobs else ()
     # Letters among alternatives without names would count as impossible.
     return None if any(is_numbered(text) for text, _ in first) else letter_logprobs(first, letters) or None
+
+
+def _asked(model: TextModel) -> dict[str, JSON]:
+    """How the model was asked, which its answers do not say: a server answers by the name of a snapshot or of a file."""
+    facts = facts_of(model)
+    return {ASKED: {"model": facts.model if facts.named else None, "max_tokens": facts.answer_limit}}
 
 
 def recorded(rows: Iterable[Row], recorder: RowRecorder, *, concurrency: int = 1) -> Iterator[Row]:
@@ -161,6 +170,8 @@ class RunSummary:
         Rows that were kept from the cloud.
     several, most_calls : int
         Rows of a pipeline that took more than one routed call, and the most that one of them took.
+    grades : Counter of str
+        How often each grade was given to the edge.
     """
 
     todo: int = 0
@@ -172,6 +183,7 @@ class RunSummary:
     private: int = 0
     several: int = 0
     most_calls: int = 0
+    grades: Counter[str] = field(default_factory=Counter)
 
     def add(self, row: Row) -> None:
         """Count a row."""
@@ -179,6 +191,8 @@ class RunSummary:
         self.recorded += 1
         self.failed += bool(errors)
         self.first_error = self.first_error or (errors[0] if errors else None)
+        if row.edge.quality is not None:
+            self.grades[f"quality {row.edge.quality:g}"] += 1
         self.cut_off += row.edge.finish == "length"
         self.private += row.extra.get("private") is True
         calls = row.extra.get("calls")
