@@ -33,7 +33,7 @@ from confroute.text_extraction import merged
 from confroute.types import TIERS, Context, Message, Reading, Request
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 Prompt: TypeAlias = "str | Sequence[Message | Mapping[str, str] | tuple[str, str]]"
 Documents: TypeAlias = "Context | Sequence[str | tuple[str, float]]"

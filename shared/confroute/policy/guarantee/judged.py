@@ -104,7 +104,7 @@ def certified_judged(
         labelled=labelled,
         method="ltt-prediction-powered",
         observed=float(walk.losses(at)[0].mean()),
-        date=date or datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat(),
+        date=date or datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
         data_hash=digest(u, judged.edge, judged.cloud, human.edge, human.cloud),
     )
 
