@@ -19,6 +19,7 @@ from confroute.heads.files import check_kind, hash_of_head, load_head, save_head
 from confroute.policy.cascade import Cascade
 from confroute.policy.verdict import blocked_by, sticky_ruling
 from confroute.registry import from_plain, register, to_plain
+from confroute.remediation import failure
 from confroute.types import Request, Tier
 
 SIGNAL = "head"
@@ -233,7 +234,7 @@ class HeadFirst(Displayable):
                 raise
             other = edge if tier == cloud else cloud
             routed = yield from self.cascade.flow(replace(request, route=other), rulings=())
-            stage, reason = "fallback", f"{reason}; {tier} failed ({type(error).__name__}): {other} answers"
+            stage, reason = "fallback", f"{reason}; {failure(tier, error)}: {other} answers"
         tried = [one for decision in failed for one in decision.steps]
         estimated = _with_estimate(routed, *steps, *tried, measured=measured)
         bound = self.cloud_above if tier == cloud else self.edge_below
