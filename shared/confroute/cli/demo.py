@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from confroute.demo.backends import Backend
     from confroute.demo.calibrate import GradedAnswer
 
-EDGE, CLOUD = "local:smollm2-135m", "local:qwen2.5-coder-1.5b"
+EDGE, CLOUD = "local:qwen2.5-coder-0.5b", "local:qwen2.5-coder-1.5b"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
