@@ -83,7 +83,7 @@ def asked(router: Router, route: Literal["auto", "edge", "cloud"]) -> list[tuple
     """Ask every question; for each, whether the answer is right, and the decision."""
     answers = [router.ask(conversation(item.question), route=route) for item in QUESTIONS]
     return [
-        (is_right(answer.text, item), answer.decision)
+        (is_right(answer.text, item.accepted), answer.decision)
         for answer, item in zip(answers, QUESTIONS, strict=True)
     ]
 
