@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from confroute.cli import terminal
 from confroute.cli.terminal import say
 
 _EVERY_S = 60.0
+_REPLAY_EVERY_S = 10.0
 
 
 @contextmanager
@@ -65,17 +65,32 @@ def _lines(total: int, unit: str) -> Iterator[Callable[[bool], None]]:
 
 @contextmanager
 def replay_progress() -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on a terminal while a run is replayed, and nothing elsewhere.
+    """Show how far a replay is: a bar on a terminal, else a line where it takes longer than ten seconds, and every ten.
 
     Yields
     ------
     callable
         To call with the number of rows done and the number of all rows.
     """
+    console = terminal.console(stderr=True)
+    if not console.is_terminal:
+        yield _replay_lines()
+        return
     from rich.progress import Progress
 
-    with Progress(
-        console=terminal.console(stderr=True), transient=True, disable=not sys.stderr.isatty()
-    ) as bar:
+    with Progress(console=console, transient=True) as bar:
         task = bar.add_task("replaying", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _replay_lines() -> Callable[[int, int], None]:
+    last = time.monotonic()
+
+    def line(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _REPLAY_EVERY_S:
+            say(f"replaying: {done} of {total} rows", err=True)
+            last = now
+
+    return line
