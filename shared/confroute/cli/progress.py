@@ -64,33 +64,33 @@ def _lines(total: int, unit: str) -> Iterator[Callable[[bool], None]]:
 
 
 @contextmanager
-def replay_progress() -> Iterator[Callable[[int, int], None]]:
-    """Show how far a replay is: a bar on a terminal, else a line where it takes longer than ten seconds, and every ten.
+def replay_progress(doing: str = "replaying", unit: str = "rows") -> Iterator[Callable[[int, int], None]]:
+    """Show how far a replay, or other work without failures, is: a bar on a terminal, else a line every ten seconds.
 
     Yields
     ------
     callable
-        To call with the number of rows done and the number of all rows.
+        To call with the number of units done and the number of all.
     """
     console = terminal.console(stderr=True)
     if not console.is_terminal:
-        yield _replay_lines()
+        yield _replay_lines(doing, unit)
         return
     from rich.progress import Progress
 
     with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("replaying", total=None)
+        task = bar.add_task(doing, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _replay_lines() -> Callable[[int, int], None]:
+def _replay_lines(doing: str, unit: str) -> Callable[[int, int], None]:
     last = time.monotonic()
 
     def line(done: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= _REPLAY_EVERY_S:
-            say(f"replaying: {done} of {total} rows", err=True)
+            say(f"{doing}: {done} of {total} {unit}", err=True)
             last = now
 
     return line
