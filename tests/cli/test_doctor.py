@@ -159,6 +159,10 @@ LISTED = {
     "vLLM": ({"max_model_len": 4096}, "4096 tokens, says the server (max_model_len)"),
     "OpenRouter": ({"context_length": 131072}, "131072 tokens, says the server (context_length)"),
     "Groq": ({"context_window": 131072}, "131072 tokens, says the server (context_window)"),
+    "one model under another name": (
+        {"id": "file.gguf", "max_model_len": 4096, "alone": True},
+        "4096 tokens",
+    ),
     "Mistral": ({"max_context_length": 32768}, "32768 tokens, says the server (max_context_length)"),
 }
 
@@ -169,9 +173,9 @@ def checks_of(found, tier="edge"):
 
 @pytest.mark.parametrize(("listed", "words"), LISTED.values(), ids=LISTED)
 def test_the_context_that_a_server_names_is_told(openai_server, listed, words):
-    """By its list of models, of the model's own entry."""
-    others = {"id": "other", "max_model_len": 7}
-    openai_server.listed = [others, {"id": "small", **listed}]
+    """By its list of models: of the model's own entry, or of the only one."""
+    others = [] if "alone" in listed else [{"id": "other", "max_model_len": 7}]
+    openai_server.listed = [*others, {"id": "small", **listed}]
     found = doctor.diagnose(edge=OpenAIModel(model="small"), cloud=ScriptedModel(["4"]))
     assert checks_of(found)["context"].ok is True
     assert words in checks_of(found)["context"].detail

@@ -218,7 +218,9 @@ def served_window(model: OpenAIModel) -> ServedWindow | None:
         No key. Errors of the API are passed on as OpenAI's.
     """
     listed = list(_client(model.url, model.timeout_s).models.list())
-    entry = next((one for one in listed if one.id == model.model), None)
+    # A server with a single model may answer to any name.
+    only = listed[0] if len(listed) == 1 else None
+    entry = next((one for one in listed if one.id == model.model), only)
     for path in _WINDOW_FIELDS:
         tokens: object = entry
         for name in path.split("."):
