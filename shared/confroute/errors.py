@@ -221,7 +221,7 @@ class StateError(ConfrouteError, RuntimeError):
 
 
 class LogError(ConfrouteError, ValueError):
-    """A file that is not a decision log."""
+    """A file that is not a decision log, or one that cannot be written."""
 
 
 class FormatError(ConfrouteError, ValueError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
 from concurrent.futures import Future
@@ -44,6 +43,7 @@ from confroute.asks import (
 )
 from confroute.concurrency import atogether, off_the_loop, together
 from confroute.decision import UNCALIBRATED, Decision, Routed, total_of, untold
+from confroute.display import logger
 from confroute.error_notes import note_inner, note_latency, note_usage, noted_usage
 from confroute.errors import PrivacyError, SignalUnavailableError
 from confroute.flow import Policy, Return, adrive, adrive_stream, drive, drive_stream
@@ -53,7 +53,7 @@ from confroute.observe.trace import CallId, is_nested_in_private, nested_in, pub
 from confroute.streaming import ChunkLogprobs, astream_answer, replay, stream_answer
 from confroute.types import TIERS, Generation, Request, Usage, total_usage, with_sound_usage
 
-_log = logging.getLogger("confroute")
+_log = logger()
 C = TypeVar("C")
 # Of a Score or Hidden the evidence itself, of the others the answers.
 Answers: TypeAlias = Sequence[Generation] | Evidence

@@ -18,6 +18,7 @@ ON_RECORDED_DATA = (
         "select_heads.py",
         "stopping.py",
         "useful.py",
+        "verdicts.py",
     ),
     *("real_edge.py", "recorded_rows.py"),
 )

@@ -50,13 +50,12 @@ def test_money_and_shares_are_counted_from_all_steps():
 def test_tiers_are_told_apart_without_colour():
     """Each has a dash and a name beside its line, and so has the threshold."""
     entries = [entry(0, 0.1), entry(1, 0.9), entry(2, 0.9, route="middle"), entry(3, 0.9)]
-    _, named = over_time_svg(entries).split("share of calls", 1)
-    for dash, name in (
-        ("", "cloud"),
-        (" stroke-dasharray='8 3'", "middle"),
-        (" stroke-dasharray='4 3'", "threshold"),
-    ):
-        assert re.search(rf"stroke-width='2'{dash}/>\n<text [^>]*>{name}</text>", named), name
+    drawn = over_time_svg(entries)
+    dashes = {
+        name: re.search(rf"stroke-dasharray='([^']*)'/>\n<text [^>]*>{name}<", drawn)[1]
+        for name in ("cloud", "middle", "threshold 0.25")
+    }
+    assert len({*dashes.values()}) == 3
 
 
 def test_small_sums_keep_three_digits():
@@ -180,24 +179,66 @@ def test_failures_have_a_line_of_their_own():
 @pytest.mark.parametrize(
     ("seconds", "ticks"),
     [
-        (400, ["00:00:00", "00:01:40", "00:03:20", "00:05:00", "00:06:40"]),
-        (4 * 3600, ["00:00", "01:00", "02:00", "03:00", "04:00"]),
-        (4 * 86400, ["01-01 00h", "01-02 00h", "01-03 00h", "01-04 00h", "01-05 00h"]),
+        (300, ["09:51", "09:52", "09:53", "09:54", "09:55"]),
+        (3 * 3600, ["10:00", "10:30", "11:00", "11:30", "12:00", "12:30"]),
+        (
+            40,
+            ["09:50:10", "09:50:15", "09:50:20", "09:50:25", "09:50:30", "09:50:35", "09:50:40", "09:50:45"],
+        ),
+        (86400, ["12:00", "15:00", "18:00", "21:00", "01-02", "03:00", "06:00", "09:00"]),
+        (30 * 86400, ["01-03", "01-07", "01-11", "01-15", "01-19", "01-23", "01-27", "01-31"]),
     ],
 )
-def test_the_axis_tells_the_time(seconds, ticks):
+def test_the_axis_tells_round_times(seconds, ticks):
     """As finely as the log is long; the points stand where their calls were made, however many there were before."""
-    start = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    start = datetime(2026, 1, 1, 9, 50, 7, tzinfo=timezone.utc)
     shares = [0, 0.01, 0.02, 1]
     entries = [
         Entry(at=start + timedelta(seconds=share * seconds), decision=entry(0, 0.9).decision)
         for share in shares
     ]
     drawn = over_time_svg(entries)
-    assert re.findall(r"text-anchor='middle'>([-0-9: h]+)</text>", drawn)[:5] == ticks
-    assert "UTC, from 2026-01-01 00:00" in drawn
+    first = drawn.split("UTC, from 2026-01-01 09:50")[0]
+    assert re.findall(r"text-anchor='middle'[^>]*>([-0-9:]+)</text>", first) == ticks
     across = [float(x) for x in re.findall(r"([\d.]+),[\d.]+", re.search(r"points='([^']*)'", drawn)[1])]
     assert [(x - across[0]) / (across[-1] - across[0]) for x in across] == pytest.approx(shares, abs=1e-3)
+
+
+def test_calls_can_be_filtered_and_sorted_and_stand_there_without_scripts():
+    """A box for each outcome and mark, each row with its kinds, and its words escaped."""
+    entries = [
+        entry(0, 0.1, reason="</td><script>x</script>"),
+        entry(1, 0.9),
+        *outage()[-1:],
+        entry(3, 0.1, private=True),
+    ]
+    listed = log_page(entries).split("<h2>Calls</h2>")[1]
+    assert re.findall(r"type='checkbox' value='([^']*)'", listed) == ["edge", "cloud", "failed", "private"]
+    assert re.findall(r"<tr data-kinds='([^']*)'>", listed) == ["edge", "cloud", "failed", "edge private"]
+    assert "&lt;script&gt;x" in listed
+    assert listed.count("<script>") == 1
+    assert "<div class='sift' hidden>" in listed
+
+
+def test_the_main_numbers_have_their_intervals():
+    """One of four to the cloud: Wilson's interval by hand is 4.6 to 69.9 percent."""
+    page = log_page(
+        [entry(n, u) for n, u in enumerate((0.1, 0.1, 0.1, 0.9))],
+        prices_usd={"edge": (0.0, 0.0), "cloud": (100.0, 1000.0)},
+    )
+    tiles = re.findall(
+        r"<div class='tile'><span>([^<]*)</span><b>(?:<svg.*?</svg>)?([^<]*)</b>(.*?)</div>",
+        page.split("<h2>")[0],
+    )
+    assert [(name, value) for name, value, _ in tiles] == [
+        ("edge", "75.0%"),
+        ("cloud", "25.0%"),
+        ("seconds", "0.10"),
+        ("USD saved", "0.0600"),
+    ]
+    assert "1 of 4 calls" in tiles[1][2]
+    assert "95% interval 4.6% to 69.9%" in tiles[1][2]
+    assert "cloud alone 0.0800 USD" in tiles[3][2]
 
 
 def test_a_log_of_one_moment_and_one_out_of_order_are_drawn():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -26,6 +25,7 @@ from confroute.budget import budget as reservations
 from confroute.budget.budget import Budget
 from confroute.budget.pacing import count_call
 from confroute.decision import Routed
+from confroute.display import logger
 from confroute.error_notes import noted_usage
 from confroute.errors import DeadlineError, PolicyError, StateError, StreamInterruptedError
 from confroute.flow import Policy, intercept
@@ -37,7 +37,7 @@ from confroute.types import JSON, Request, Usage
 
 # Chat templates wrap every message in a few tokens of their own.
 _TOKENS_PER_MESSAGE = 32
-_log = logging.getLogger("confroute")
+_log = logger()
 
 
 class BudgetedCall:

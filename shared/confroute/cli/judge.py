@@ -15,6 +15,7 @@ from confroute.cli import terminal
 from confroute.cli.options import add_judging, count, panel_of, price_of
 from confroute.cli.terminal import say
 from confroute.errors import PolicyError
+from confroute.writing import write_whole
 
 if TYPE_CHECKING:
     from confroute.judge import Judge, Winner
@@ -175,7 +176,7 @@ def run_compare(args: argparse.Namespace) -> int:
         verdicts = judge.compare(pairs, progress=lambda one: tick(one.winner is not None))
     if args.out is not None:
         lines = (json.dumps(one.to_dict()) + "\n" for one in verdicts)
-        args.out.write_text("".join(lines), encoding="utf-8")
+        write_whole(args.out, "".join(lines))
     price = price_of(args.price)
     prices = {} if price is None else {model.name: price for model in judge.models}
     _print_summary(summarise(verdicts, gold=_gold(args.gold), prices=prices), as_json=args.json)

@@ -189,7 +189,7 @@ def _writable(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        msg = f"{out} cannot be written: {error}; give --out a file in a folder that can be written to"
+        msg = f"{out} cannot be written: {error}; give --out a file that can be written to, on a disk with room; the same command goes on with the rows that are there"
         raise PolicyError(msg) from error
 
 

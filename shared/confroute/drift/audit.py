@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from confroute.asks import AskGenerator, Consult, Draft, Evidence, Shadow
 from confroute.decision import Routed
+from confroute.display import logger
 from confroute.drift.eprocess import DriftTest
 from confroute.errors import BudgetSpentError, PolicyError, StateError
 from confroute.flow import Policy
@@ -18,7 +18,7 @@ from confroute.signals.equivalence import disagreement
 from confroute.state.store import Store, keep_address, open_store, using
 from confroute.types import JSON, Generation, Request, Tier
 
-_log = logging.getLogger("confroute")
+_log = logger()
 
 
 @register(kind="wrapper")

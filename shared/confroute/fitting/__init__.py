@@ -1,5 +1,6 @@
 """Fit policies to recorded calls: calibration, objectives, fronts, and replays of what a policy would have done."""
 
+from confroute.fitting.applied import Applied, apply
 from confroute.fitting.combine import crossfit_combined, fit_combined, mean_rank, predicted
 from confroute.fitting.early_stops import EarlyStops, early_stops
 from confroute.fitting.fit import CloudShare, Fit, MaxLoss, fit
@@ -9,8 +10,10 @@ from confroute.fitting.point import Calls, Metric, Point, metric, metrics
 from confroute.fitting.rates import Bill, Rates
 from confroute.fitting.replay import Expected, ReplayedCall, expected, replay
 from confroute.fitting.table import Table, table_of
+from confroute.fitting.verdict import Verdict, verdict_of
 
 __all__ = [
+    "Applied",
     "Bill",
     "Calls",
     "CloudShare",
@@ -26,6 +29,8 @@ __all__ = [
     "Rates",
     "ReplayedCall",
     "Table",
+    "Verdict",
+    "apply",
     "crossfit_combined",
     "early_stops",
     "expected",
@@ -38,4 +43,5 @@ __all__ = [
     "predicted",
     "replay",
     "table_of",
+    "verdict_of",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -16,6 +16,7 @@ from confroute.fitting.calibrated import Calibration, calibration_of
 from confroute.fitting.choice import SignalChoice, chosen, live_columns, named, uncertainty_of
 from confroute.fitting.front import ParetoFront, front_of
 from confroute.fitting.objective import Objective
+from confroute.fitting.provenance import provenance_of
 from confroute.fitting.rates import Rates
 from confroute.fitting.replay import Expected, Progress, expected, replay
 from confroute.fitting.table import Array, Table, table_of
@@ -217,6 +218,7 @@ def fit(
     >>> found.certificate.method, found.expected.cloud_share < 0.4, found.expected.quality > 0.95
     ('ltt-hypergeometric', True, True)
     """
+    rows = list(rows)
     table = table_of(rows, rates=rates, on_unfinished=on_unfinished)
     columns = table.columns if replay_only or _is_column(signal) else live_columns(table) or table.columns
     choice, rest, selected = _choice(table, columns, signal, seed)
@@ -226,9 +228,10 @@ def fit(
     threshold, notes = _threshold(goal, rest, uncertainty, front)
     gate = Gate(signal=choice.signal, threshold=threshold)
     policy = Cascade(gates=(gate,), on_no_signal="cloud", on_unfinished=on_unfinished)
-    found = expected(replay(policy, rest.rows, rates=rates, progress=progress), seed=seed)
+    replayed = replay(policy, rest.rows, rates=rates, progress=progress)
+    found = expected(replayed, seed=seed)
     return Fit(
-        policy=policy,
+        policy=replace(policy, provenance=provenance_of(policy, rows, replayed)),
         expected=found,
         front=front,
         choice=choice,

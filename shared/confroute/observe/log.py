@@ -7,15 +7,18 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import TracebackType
 
 from confroute.decision import Decision, read_decision
+from confroute.display import logger
 from confroute.errors import LogError
 from confroute.observe.trace import subscribe
 from confroute.reading import end_whole, fields, json_lines, refused, refusing, text
 from confroute.types import JSON
+from confroute.writing import Appending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +37,15 @@ class Entry:
 
 
 class _Lines(RotatingFileHandler):
+    def _open(self) -> TextIOWrapper:
+        return TextIOWrapper(Appending(self.baseFilename), encoding="utf-8", newline="\n", write_through=True)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
         """Raise the error; logging would print it and lose the line."""
         raise  # noqa: PLE0704  called by logging inside its except block
 
 
-_log = logging.getLogger("confroute")
+_log = logger()
 
 
 class DecisionLog:
@@ -58,11 +64,14 @@ class DecisionLog:
     ------
     LogError
         There is another kind of file at `path`; it is left as it is.
+    OSError
+        It cannot be opened.
 
     Notes
     -----
     Use one file per process: two processes that rotate the same file lose lines. A decision holds no text of prompts or answers, so
-    neither does the log.
+    neither does the log. Where a decision cannot be written, as on a full disk, its call ends in a LogError, and the log is as it was: one
+    that loses decisions is none.
 
     Examples
     --------
@@ -83,11 +92,12 @@ class DecisionLog:
     def _write(self, decision: Decision) -> None:
         entry = {"at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), **decision.to_dict()}
         line = json.dumps(entry, ensure_ascii=False, allow_nan=False)
-        self._lines.handle(
-            logging.LogRecord(
-                "confroute.observe.log", logging.INFO, __file__, 0, line, args=None, exc_info=None
-            )
-        )
+        record = logging.LogRecord("confroute", logging.INFO, __file__, 0, line, args=None, exc_info=None)
+        try:
+            self._lines.handle(record)
+        except OSError as error:
+            msg = f"{self._lines.baseFilename} cannot be written ({error}): this decision is not in it; make room, or close the log"
+            raise LogError(msg) from error
 
     def close(self) -> None:
         """Stop logging and close the file; a second call does nothing."""

@@ -173,8 +173,9 @@ class HeadFirst(Displayable):
         except _SET_UP:
             raise
         except Exception as error:  # noqa: BLE001  an embedding that fails is no evidence; the decision says so
-            routed = yield from self.cascade.flow(request, rulings=())
-            return _with_estimate(routed, skipped=f"{type(error).__name__} while the prompt was embedded")
+            cause = f"{type(error).__name__} while the prompt was embedded"
+            cascade = self.cascade.flow(request, rulings=())
+            return (yield from _recorded(cascade, lambda decision: _with_estimate(decision, skipped=cause)))
         # `check_head_input` has checked that the head takes this input.
         head: Any = self.head
         estimate: Estimate = head.estimate(head_input)
@@ -185,8 +186,8 @@ class HeadFirst(Displayable):
         )
         choice = self._choice(measured.uncertainty, float(estimate.spread[0]))
         if choice is None or blocked_by(_tier(request, choice[0])):
-            routed = yield from self.cascade.flow(request, rulings=())
-            return _with_estimate(routed, *steps, measured=measured)
+            cascade = self.cascade.flow(request, rulings=())
+            return (yield from _recorded(cascade, lambda one: _with_estimate(one, *steps, measured=measured)))
         return (yield from self._answer_on(request, measured, steps, *choice))
 
     def _input(self, text: str) -> AskGenerator[tuple[object, tuple[Step, ...]]]:
@@ -221,33 +222,37 @@ class HeadFirst(Displayable):
         may_fall = (
             self.cascade.on_cloud_error == "edge" if tier == cloud else self.cascade.on_edge_error == "cloud"
         )
+        bound = self.cloud_above if tier == cloud else self.edge_below
         stage: Stage = "head"
         failed: list[Decision] = []
+
+        def settled(decision: Decision) -> Decision:
+            # Of two reports of failed calls only the last is let out, with what both tried.
+            tried = [one for earlier in failed for one in earlier.steps]
+            return replace(
+                _with_estimate(decision, *steps, *tried, measured=measured),
+                signal=SIGNAL,
+                uncertainty=measured.uncertainty,
+                threshold=bound,
+                threshold_source="given",
+            )
+
         try:
             routed = yield from intercept(
                 self.cascade.flow(replace(request, route=tier), rulings=()), _hold_back(failed)
             )
+            routed = replace(routed, decision=settled(routed.decision))
         except Exception as error:
             if not may_fall or isinstance(error, (StreamInterruptedError, *_SET_UP)):
-                for decision in failed:
-                    yield Report(decision=decision)
+                while failed:
+                    yield Report(decision=settled(failed.pop()))
                 raise
             other = edge if tier == cloud else cloud
-            routed = yield from self.cascade.flow(replace(request, route=other), rulings=())
+            routed = yield from _recorded(
+                self.cascade.flow(replace(request, route=other), rulings=()), settled
+            )
             stage, reason = "fallback", f"{reason}; {failure(tier, error)}: {other} answers"
-        tried = [one for decision in failed for one in decision.steps]
-        estimated = _with_estimate(routed, *steps, *tried, measured=measured)
-        bound = self.cloud_above if tier == cloud else self.edge_below
-        decision = replace(
-            estimated.decision,
-            stage=stage,
-            reason=reason,
-            signal=SIGNAL,
-            uncertainty=measured.uncertainty,
-            threshold=bound,
-            threshold_source="given",
-        )
-        return replace(estimated, decision=decision)
+        return replace(routed, decision=replace(routed.decision, stage=stage, reason=reason))
 
 
 def _encoder_fields(given: Encoder | None) -> dict[str, Any] | None:
@@ -285,15 +290,23 @@ def _hold_back(failed: list[Decision]) -> Callable[[Ask], AskGenerator[Evidence]
     return answer
 
 
+def _recorded(flow: AskGenerator[Routed], change: Callable[[Decision], Decision]) -> AskGenerator[Routed]:
+    """Run a cascade and change its decision, whether the call is answered or fails."""
+
+    def answer(ask: Ask) -> AskGenerator[Evidence]:
+        return (yield Report(decision=change(ask.decision)) if isinstance(ask, Report) else ask)
+
+    routed = yield from intercept(flow, answer)
+    return replace(routed, decision=change(routed.decision))
+
+
 def _with_estimate(
-    routed: Routed, *steps: Step, measured: Measurement | None = None, skipped: str | None = None
-) -> Routed:
-    """Add the head's estimate, or why there is none, to the cascade's result."""
-    decision = routed.decision
-    decision = replace(
+    decision: Decision, *steps: Step, measured: Measurement | None = None, skipped: str | None = None
+) -> Decision:
+    """Add the head's estimate, or why there is none, to the cascade's decision."""
+    return replace(
         decision,
         signals=decision.signals if measured is None else {measured.signal: measured, **decision.signals},
         skipped=decision.skipped if skipped is None else {SIGNAL: skipped, **decision.skipped},
         steps=(*steps, *decision.steps),
     )
-    return replace(routed, decision=decision)

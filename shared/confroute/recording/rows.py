@@ -17,7 +17,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,6 +43,7 @@ from confroute.reading import (
 )
 from confroute.signals.numbers import written
 from confroute.types import JSON, Alternatives, Context, Finish, Generation, Role, Usage
+from confroute.writing import Appending, replacing
 
 
 class RecordError(ConfrouteError, ValueError):
@@ -53,6 +53,8 @@ class RecordError(ConfrouteError, ValueError):
 TOP_LOGPROBS = "top_logprobs"
 KIND = "answer_kind"
 """The field of a row that says by which kind its answers were read."""
+ASKED = "asked"
+"""The field of a side that says by which name, and for answers of how many tokens, its model was asked; null where unknown."""
 # No float tells more tokens apart.
 _MAX_TOKENS = 2**53
 ROLES: Mapping[str, Role] = {
@@ -184,8 +186,9 @@ class Side:
     error : str or None
         Why there is no answer, if there is none.
     extra : mapping
-        Fields that the format does not name ("options", "finish", "temperature", and "top_logprobs": for each token
-        a list of [token, log-probability], the likeliest first).
+        Fields that the format does not name ("options", "finish", "temperature", "asked": the model's own name and its
+        longest answer, as {"model": ..., "max_tokens": ...}, and "top_logprobs": for each token a list of [token,
+        log-probability], the likeliest first).
 
     Examples
     --------
@@ -518,7 +521,14 @@ def numbered_rows(
         yield at, row
 
 
-def _line(row: Row) -> bytes:
+def json_line(row: Row) -> bytes:
+    """A row as the line of a file.
+
+    Raises
+    ------
+    RecordError
+        It holds a value that JSON cannot hold, such as an infinity.
+    """
     try:
         # Escaped to ASCII: a model may write half a surrogate pair, which UTF-8 refuses.
         return json.dumps(row.to_dict(), allow_nan=False).encode("ascii") + b"\n"
@@ -540,10 +550,11 @@ def append_row(path: str | os.PathLike[str], row: Row) -> None:
     ------
     RecordError
         The row holds a value that JSON cannot hold, such as an infinity; nothing is written.
+    OSError
+        The row could not be written, as on a full disk; the file ends where it did.
     """
-    path, line = Path(path), _line(row)
-    # In one write: a process that is killed between two writes leaves an incomplete line.
-    with path.open("ab") as file:
+    path, line = Path(path), json_line(row)
+    with Appending(path) as file:
         file.write(gzip.compress(line, mtime=0) if path.suffix == ".gz" else line)
 
 
@@ -568,9 +579,9 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[Row]) -> int:
         A row holds a value that JSON cannot hold, such as an infinity; `path` stays as it was.
     """
     path, count = Path(path), 0
-    with _replacing(path) as file, _packing(file, packed=path.suffix == ".gz") as out:
+    with replacing(path) as file, _packing(file, packed=path.suffix == ".gz") as out:
         for row in rows:
-            out.write(_line(row))
+            out.write(json_line(row))
             count += 1
     return count
 
@@ -583,29 +594,10 @@ def replace_row(path: str | os.PathLike[str], at: int, row: Row) -> None:
     RecordError
         The row holds a value that JSON cannot hold; the file stays as it was.
     """
-    line = _line(row)
-    with Path(path).open("rb") as lines, _replacing(Path(path)) as out:
+    line = json_line(row)
+    with Path(path).open("rb") as lines, replacing(Path(path)) as out:
         for number, before in enumerate(lines, start=1):
             out.write(line if number == at else before)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that takes the place of `path` once it is whole and on the disk."""
-    # Through a link the file that it names is replaced, not the link.
-    real = Path(os.path.realpath(path))
-    handle, name = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}.")
-    unfinished = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        # Only its owner may read a temporary file; a run keeps the mode that its file had.
-        unfinished.chmod(real.stat().st_mode & 0o777 if real.exists() else 0o644)
-        unfinished.replace(real)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 @contextmanager
