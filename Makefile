@@ -52,7 +52,6 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	@for model in smollm2-135m all-minilm-l6-v2 qwen2.5-coder-1.5b; do $(BIN)/confroute pull $$model >/dev/null || exit 1; done
 	@$(BIN)/confroute demo
 
 test: $(READY)
@@ -60,7 +59,7 @@ test: $(READY)
 	@$(BIN)/python -m pytest $(TWO_AT_A_TIME) -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(READY)
-	@for model in smollm2-135m all-minilm-l6-v2 qwen2.5-coder-1.5b; do $(BIN)/confroute pull $$model >/dev/null || exit 1; done
+	@for model in smollm2-135m all-minilm-l6-v2 qwen2.5-coder-0.5b qwen2.5-coder-1.5b; do $(BIN)/confroute pull $$model >/dev/null || exit 1; done
 	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 lint: $(READY)

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from confroute.remediation import describe
 
@@ -92,7 +92,15 @@ class NoSignalError(ConfrouteError, RuntimeError):
 
 
 class TierError(ConfrouteError):
-    """A tier failed, and the policy allows no other one to answer."""
+    """A tier failed, and the policy allows no other one to answer.
+
+    Attributes
+    ----------
+    held_back : bool
+        Whether the tier was not asked at all: nothing of it has failed, unless the error has a cause.
+    """
+
+    held_back: ClassVar[bool] = False
 
 
 class TierTimeoutError(TierError, TimeoutError):
@@ -108,6 +116,8 @@ class TierTimeoutError(TierError, TimeoutError):
 class DeadlineError(TierError, TimeoutError):
     """The time for the whole call is used up, or reserved for the next tier."""
 
+    held_back: ClassVar[bool] = True
+
     def __init__(self, *, tier: str, left_s: float) -> None:
         super().__init__(
             f"no time is left to ask {tier!r} ({left_s:.3g} s until the deadline, less what is reserved for later tiers): "
@@ -122,6 +132,8 @@ class BreakerOpenError(TierError, RuntimeError):
     `last_failure` is the class of the error that it failed with last, and what to do about it where that is known.
     """
 
+    held_back: ClassVar[bool] = True
+
     def __init__(self, *, tier: str, failures: int, retry_in_s: float, last_failure: str = "") -> None:
         last = f", last with {last_failure}" if last_failure else ""
         super().__init__(
@@ -134,6 +146,8 @@ class BreakerOpenError(TierError, RuntimeError):
 class BudgetSpentError(TierError, RuntimeError):
     """An answer could cost more than a budget has left; `keeps_draft`: whether the draft is returned instead."""
 
+    held_back: ClassVar[bool] = True
+
     def __init__(
         self,
         *,
@@ -144,9 +158,9 @@ class BudgetSpentError(TierError, RuntimeError):
         renewed_in_s: float,
         keeps_draft: bool = False,
     ) -> None:
+        self.shortage = f"budget {budget!r} has {left:.6g} {unit} left and this call could take {wanted:.6g}"
         super().__init__(
-            f"budget {budget!r} has {left:.6g} {unit} left and this call could take {wanted:.6g}: "
-            f"raise the budget, or wait {renewed_in_s:.0f} s for the next window"
+            f"{self.shortage}: raise the budget, or wait {renewed_in_s:.0f} s for the next window"
         )
         self.budget, self.wanted, self.left, self.unit = budget, wanted, left, unit
         self.renewed_in_s, self.keeps_draft = renewed_in_s, keeps_draft

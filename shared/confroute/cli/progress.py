@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from confroute.cli import terminal
 from confroute.cli.terminal import say
 
 _EVERY_S = 60.0
+_REPLAY_EVERY_S = 10.0
 
 
 @contextmanager
@@ -65,18 +65,33 @@ def _lines(total: int, unit: str) -> Iterator[Callable[[bool], None]]:
 
 
 @contextmanager
-def replay_progress() -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on a terminal while a run is replayed, and nothing elsewhere.
+def replay_progress(doing: str = "replaying", unit: str = "rows") -> Iterator[Callable[[int, int], None]]:
+    """Show how far a replay, or other work without failures, is: a bar on a terminal, else a line every ten seconds.
 
     Yields
     ------
     callable
-        To call with the number of rows done and the number of all rows.
+        To call with the number of units done and the number of all.
     """
+    console = terminal.console(stderr=True)
+    if not console.is_terminal:
+        yield _replay_lines(doing, unit)
+        return
     from rich.progress import Progress
 
-    with Progress(
-        console=terminal.console(stderr=True), transient=True, disable=not sys.stderr.isatty()
-    ) as bar:
-        task = bar.add_task("replaying", total=None)
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(doing, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _replay_lines(doing: str, unit: str) -> Callable[[int, int], None]:
+    last = time.monotonic()
+
+    def line(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _REPLAY_EVERY_S:
+            say(f"{doing}: {done} of {total} {unit}", err=True)
+            last = now
+
+    return line

@@ -344,8 +344,8 @@ def attempt(
 
 
 def _note(error: Exception, made: int, first: Exception) -> None:
-    """Note the attempts on the error that they ended in; one that the breaker refused was not made, and has a cause."""
-    refused = isinstance(error, BreakerOpenError)
+    """Note the attempts on the error that they ended in; one that was held back was not made, and has a cause."""
+    refused = isinstance(error, (BreakerOpenError, DeadlineError))
     note_attempts(error, made - refused)
     if refused:
         error.__cause__ = first

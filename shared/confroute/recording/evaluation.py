@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -138,7 +138,13 @@ class RunReport(Displayable):
         }
 
 
-def evaluate(rows: Iterable[Row], *, resamples: int = 2000, seed: int = 0) -> RunReport:
+def evaluate(
+    rows: Iterable[Row],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    progress: Callable[[int, int], object] | None = None,
+) -> RunReport:
     """Measure every signal for which the rows hold evidence, and how well it ranks the edge's errors.
 
     Parameters
@@ -149,6 +155,8 @@ def evaluate(rows: Iterable[Row], *, resamples: int = 2000, seed: int = 0) -> Ru
         Of the bootstrap.
     seed : int
         Of the bootstrap and the folds: equal seeds give equal reports.
+    progress : callable, optional
+        Called after each signal with the number of signals done and the number of all.
 
     Raises
     ------
@@ -171,9 +179,12 @@ def evaluate(rows: Iterable[Row], *, resamples: int = 2000, seed: int = 0) -> Ru
     cloud = [other for row in graded if (other := _cloud_quality(row)) is not None]
     quality = _edge_quality(graded)
     names = dict.fromkeys(name for row in graded for name in row.signals)
-    reports = [
-        (name, report) for name in names if (report := _report(name, graded, resamples, seed)) is not None
-    ]
+    reports = []
+    for done, name in enumerate(names, start=1):
+        if (report := _report(name, graded, resamples, seed)) is not None:
+            reports.append((name, report))
+        if progress is not None:
+            progress(done, len(names))
     return RunReport(
         n=len(graded),
         ungraded=len(given) - len(graded),
