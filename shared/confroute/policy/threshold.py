@@ -173,8 +173,9 @@ class Threshold:
             The bound on the mean loss over calls; for "net" in (-1, 1).
         delta : float in (0, 1), or None
             Probability that the bound does not hold. None bounds the expected loss of the next call instead, by conformal risk control.
-        loss : {"regret", "error", "net", "selective"}
-            See `confroute.policy.guarantee.severity`. "regret" is the loss compared with always asking the cloud.
+        loss : {"regret", "error", "net", "selective", "shortfall"}
+            See `confroute.policy.guarantee.severity`. "regret" is the loss compared with always asking the cloud, "shortfall" what the
+            answers' quality lacks to 1.
         horizon : float, optional
             The bound also holds for the loss measured over so many future calls, which scatters around its mean; by default as many as
             there are rows, `math.inf` for the long run only. Exact for losses of 0 and 1 that never fall as more is kept ("regret",
@@ -182,7 +183,7 @@ class Threshold:
         grid : sequence of float, optional
             Candidate thresholds, fixed in advance. By default quantiles of the uncertainties, chosen without the qualities.
         seed : int
-            Of the order in which the betting bound takes the rows ("net").
+            Of the order in which the betting bound takes the rows (graded losses, and "net").
         date : str, optional
             Today by default.
 
@@ -193,13 +194,15 @@ class Threshold:
 
         Raises
         ------
-        CalibrationError
+        UnmetPromiseError
             Too few rows for these levels, or a target that the edge cannot meet; the message holds the numbers.
+        CalibrationError
+            Levels, a horizon or columns that mean nothing.
 
         Notes
         -----
         Learn-then-Test with fixed-sequence testing (arXiv 2110.01052): exact binomial or hypergeometric tests for losses of
-        0 and 1, Hoeffding-Bentkus in [0, 1], a betting bound in [-1, 1]. It assumes that future calls are exchangeable with the recorded
+        0 and 1, a betting bound (Waudby-Smith and Ramdas, JRSS-B 86, 2024) for graded ones. It assumes that future calls are exchangeable with the recorded
         ones, and it is about the quality as graded: mistakes of a judge are not covered.
 
         Examples

@@ -1,11 +1,10 @@
 """Thresholds with a guarantee: Learn-then-Test, conformal risk control and the bounds that they use."""
 
 from confroute.policy.guarantee.certify import certified, certified_groups, columns
-from confroute.policy.guarantee.losses import LEAST_KEPT, severity
+from confroute.policy.guarantee.losses import LEAST_KEPT, forwarded, severity
 from confroute.stats.tails import (
     betting,
     binomial_cdf,
-    hoeffding_bentkus,
     hypergeometric_cdf,
     most_failures,
     rows_needed,
@@ -18,7 +17,7 @@ __all__ = [
     "certified",
     "certified_groups",
     "columns",
-    "hoeffding_bentkus",
+    "forwarded",
     "hypergeometric_cdf",
     "most_failures",
     "rows_needed",
