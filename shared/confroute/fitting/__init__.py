@@ -2,10 +2,21 @@
 
 from confroute.fitting.combine import crossfit_combined, fit_combined, mean_rank, predicted
 from confroute.fitting.early_stops import EarlyStops, early_stops
-from confroute.fitting.fit import CloudShare, Fit, MaxLoss, fit
+from confroute.fitting.fit import CloudShare, Fit, fit
 from confroute.fitting.front import ParetoFront, front_of
 from confroute.fitting.objective import Limit, Objective
 from confroute.fitting.point import Calls, Metric, Point, metric, metrics
+from confroute.fitting.promise import (
+    GradedCalls,
+    MaxLoss,
+    Outlook,
+    PromisePoint,
+    RowsEstimate,
+    certified_threshold,
+    estimate_rows,
+    outlook,
+    promise_curve,
+)
 from confroute.fitting.rates import Bill, Rates
 from confroute.fitting.replay import Expected, ReplayedCall, expected, replay
 from confroute.fitting.table import Table, table_of
@@ -17,17 +28,23 @@ __all__ = [
     "EarlyStops",
     "Expected",
     "Fit",
+    "GradedCalls",
     "Limit",
     "MaxLoss",
     "Metric",
     "Objective",
+    "Outlook",
     "ParetoFront",
     "Point",
+    "PromisePoint",
     "Rates",
     "ReplayedCall",
+    "RowsEstimate",
     "Table",
+    "certified_threshold",
     "crossfit_combined",
     "early_stops",
+    "estimate_rows",
     "expected",
     "fit",
     "fit_combined",
@@ -35,7 +52,9 @@ __all__ = [
     "mean_rank",
     "metric",
     "metrics",
+    "outlook",
     "predicted",
+    "promise_curve",
     "replay",
     "table_of",
 ]

@@ -9,13 +9,22 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from confroute.certificate import Certificate, Loss
+from confroute.certificate import Certificate
 from confroute.display import Displayable
-from confroute.errors import CalibrationError
+from confroute.errors import CalibrationError, UnmetPromiseError
 from confroute.fitting.calibrated import Calibration, calibration_of
 from confroute.fitting.choice import SignalChoice, chosen, live_columns, named, uncertainty_of
 from confroute.fitting.front import ParetoFront, front_of
 from confroute.fitting.objective import Objective
+from confroute.fitting.promise import (
+    GradedCalls,
+    MaxLoss,
+    PromisePoint,
+    certified_threshold,
+    curve_json,
+    outlook,
+    promise_curve,
+)
 from confroute.fitting.rates import Rates
 from confroute.fitting.replay import Expected, Progress, expected, replay
 from confroute.fitting.table import Array, Table, table_of
@@ -84,17 +93,6 @@ def about_cost(found: Expected, front: ParetoFront) -> list[str]:
 
 # The share of the rows used to choose or fit a signal; the others are for the threshold.
 _SELECTION = 0.4
-_GRID = 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaxLoss:
-    """The goal of as few calls to the cloud as a promised loss allows; see `Threshold.certify`."""
-
-    alpha: float
-    delta: float | None = 0.1
-    loss: Loss = "regret"
-    horizon: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +125,8 @@ class Fit(Displayable):
         Number of rows that were not graded.
     notes : tuple of str
         What the reader should know, in sentences.
+    promise_curve : tuple of PromisePoint
+        For a promised loss: what else these rows can promise, at which cloud share. Empty for other goals.
     """
 
     policy: Cascade
@@ -138,6 +138,7 @@ class Fit(Displayable):
     n: int
     left_out: int
     notes: tuple[str, ...]
+    promise_curve: tuple[PromisePoint, ...] = field(default=(), repr=False)
 
     @property
     def certificate(self) -> Certificate | None:
@@ -152,7 +153,13 @@ class Fit(Displayable):
         """JSON form, as ``confroute fit --json`` prints it, for a policy written to `path`."""
         promise = None if self.certificate is None else self.certificate.to_dict()
         shown: JSON = promise and {name: promise[name] for name in ("loss", "alpha", "delta", "n", "method")}
-        return {"policy": str(path), "certificate": shown, "expected": self.expected.to_dict()}
+        return {
+            "policy": str(path),
+            "certificate": shown,
+            "expected": self.expected.to_dict(),
+            "promise_curve": curve_json(self.promise_curve),
+            "notes": list(self.notes),
+        }
 
 
 def fit(
@@ -194,6 +201,8 @@ def fit(
 
     Raises
     ------
+    UnmetPromiseError
+        The rows cannot promise this loss; the message says what they can, and about how many rows it takes.
     CalibrationError
         The rows cannot meet the goal, or do not hold what it needs; the message holds the numbers.
 
@@ -223,7 +232,12 @@ def fit(
     check_extraction([choice.signal], rest.rows)
     uncertainty = uncertainty_of(choice, rest)
     front = front_of(rest, uncertainty, sampled=samples(choice.signal), seed=seed)
-    threshold, notes = _threshold(goal, rest, uncertainty, front)
+    graded = GradedCalls(
+        uncertainty=uncertainty,
+        edge_quality=rest.edge_quality,
+        cloud_quality=rest.cloud_quality if rest.cloud_graded else None,
+    )
+    threshold, notes = _threshold(goal, graded, front, selected=selected, seed=seed)
     gate = Gate(signal=choice.signal, threshold=threshold)
     policy = Cascade(gates=(gate,), on_no_signal="cloud", on_unfinished=on_unfinished)
     found = expected(replay(policy, rest.rows, rates=rates, progress=progress), seed=seed)
@@ -242,6 +256,7 @@ def fit(
             *notes,
             *about_cost(found, front),
         ),
+        promise_curve=promise_curve(goal, graded) if isinstance(goal, MaxLoss) else (),
     )
 
 
@@ -275,39 +290,38 @@ def _drawn(n: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
 
 
 def _threshold(
-    goal: Goal, table: Table, uncertainty: Array, front: ParetoFront
+    goal: Goal, calls: GradedCalls, front: ParetoFront, *, selected: int, seed: int
 ) -> tuple[Threshold, list[str]]:
     if isinstance(goal, MaxLoss):
-        return _certified(goal, table, uncertainty), []
+        return _promised(goal, calls, selected=selected, seed=seed), []
     if isinstance(goal, CloudShare):
-        return _for_share(goal.share, uncertainty), []
+        return _for_share(goal.share, calls.uncertainty), []
     point = goal.choose(front.points)
     assert point.threshold is not None
     ends = [end for end in (front.edge, front.cloud) if all(limit.met(end) for limit in goal.limits)]
     better = [end.name for end in ends if goal.weights and goal.worth(end) > goal.worth(point) + 1e-12]
     notes = [f"by this objective, always asking the {name} alone does better" for name in better]
-    source = f"best of {len(front.points)} thresholds by the objective, on {table.n} recorded calls"
+    if any(limit.metric == "quality" for limit in goal.limits):
+        notes.append(
+            "the quality is an expectation, not a promise: on calls to come, chance alone takes it below the bound about every other "
+            "time; MaxLoss(alpha=1 - quality, loss='shortfall') (--min-quality with --confidence) promises it"
+        )
+    source = f"best of {len(front.points)} thresholds by the objective, on {calls.n} recorded calls"
     return Threshold(value=point.threshold, source=source), notes
 
 
-def _certified(goal: MaxLoss, table: Table, uncertainty: Array) -> Threshold:
-    known = np.sort(uncertainty[~np.isnan(uncertainty)])
-    places = np.unique(np.linspace(0, known.size - 1, _GRID).round().astype(int))
-    # Calls that were not measured go to the cloud, so their uncertainty is above every threshold of the grid.
-    filled = np.where(np.isnan(uncertainty), known[-1] + 1.0, uncertainty)
-    if not (graded := table.cloud_graded) and goal.loss == "net":
-        msg = "a net loss needs the cloud's grades on every row (cloud.quality): grade them, or use loss 'error'"
-        raise CalibrationError(msg)
-    return Threshold.certify(
-        filled.tolist(),
-        table.edge_quality.tolist(),
-        table.cloud_quality.tolist() if graded else None,
-        alpha=goal.alpha,
-        delta=goal.delta,
-        loss="error" if goal.loss == "regret" and not graded else goal.loss,
-        horizon=goal.horizon,
-        grid=known[places].tolist(),
-    )
+def _promised(goal: MaxLoss, calls: GradedCalls, *, selected: int, seed: int) -> Threshold:
+    try:
+        return certified_threshold(goal, calls)
+    except UnmetPromiseError as error:
+        instead = outlook(goal, calls, seed=seed)
+        rows = f"{calls.n} rows to calibrate on" + (
+            f", beside {selected} that chose the signal (with --signal NAME or signal= none are held back)"
+            if selected
+            else ""
+        )
+        msg = f"{rows}: {error}\n{instead.words}"
+        raise UnmetPromiseError(msg, instead=instead.to_dict()) from error
 
 
 def _for_share(share: float, uncertainty: Array) -> Threshold:
