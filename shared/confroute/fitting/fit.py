@@ -13,7 +13,15 @@ from confroute.certificate import Certificate
 from confroute.display import Displayable
 from confroute.errors import CalibrationError, UnmetPromiseError
 from confroute.fitting.calibrated import Calibration, calibration_of
-from confroute.fitting.choice import SignalChoice, chosen, live_columns, named, uncertainty_of
+from confroute.fitting.choice import (
+    LEAST_TO_COMBINE,
+    SignalChoice,
+    chosen,
+    distinct_orders,
+    live_columns,
+    named,
+    uncertainty_of,
+)
 from confroute.fitting.front import ParetoFront, front_of
 from confroute.fitting.objective import Objective
 from confroute.fitting.promise import (
@@ -29,6 +37,7 @@ from confroute.fitting.rates import Rates
 from confroute.fitting.replay import Expected, Progress, expected, replay
 from confroute.fitting.table import Array, Table, table_of
 from confroute.policy import Cascade, Gate, Threshold
+from confroute.policy.threshold import SHARE_TOLERANCE
 from confroute.recording import Row
 from confroute.recording.extraction import check_extraction
 from confroute.signals import Combined, Recorded, Signal
@@ -79,6 +88,17 @@ def about(choice: SignalChoice, table: Table, uncertainty: Array) -> list[str]:
     return notes
 
 
+def about_samples(choice: SignalChoice, found: Expected) -> list[str]:
+    """A note on how many answers a call of the chosen signal draws."""
+    n = samples_of(choice.signal)
+    if not n:
+        return []
+    return [
+        f"{choice.column} draws up to {n} samples per call beside the draft, {found.samples:.2f} on average here; each costs about "
+        "what a draft costs"
+    ]
+
+
 def about_cost(found: Expected, front: ParetoFront) -> list[str]:
     """Notes on whether routing pays, or why that is unknown."""
     if found.cost_per_1k is None:
@@ -89,10 +109,6 @@ def about_cost(found: Expected, front: ParetoFront) -> list[str]:
     return [
         f"routing costs {found.cost_per_1k:.4g} USD for 1000 calls and always asking the cloud {cloud:.4g}: it does not pay"
     ]
-
-
-# The share of the rows used to choose or fit a signal; the others are for the threshold.
-_SELECTION = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,8 +224,8 @@ def fit(
 
     Notes
     -----
-    If a signal is chosen or fitted, 4 of 10 rows, drawn at random, are used for that and nothing else: a promise made on the
-    rows that chose the signal would be void.
+    If a signal is chosen or fitted, some rows, drawn at random, are used for that and nothing else: a promise made on the
+    rows that chose the signal would be void. How many, `selection_size` says; none if all candidates order the calls alike.
 
     Examples
     --------
@@ -227,11 +243,12 @@ def fit(
     ('ltt-hypergeometric', True, True)
     """
     table = table_of(rows, rates=rates, on_unfinished=on_unfinished)
-    columns = table.columns if replay_only or _is_column(signal) else live_columns(table) or table.columns
+    candidates = table.columns if replay_only or _is_column(signal) else live_columns(table) or table.columns
+    columns, coarse = _fine_enough(goal, table, candidates) if signal == "auto" else (candidates, [])
     choice, rest, selected = _choice(table, columns, signal, seed)
     check_extraction([choice.signal], rest.rows)
     uncertainty = uncertainty_of(choice, rest)
-    front = front_of(rest, uncertainty, sampled=samples(choice.signal), seed=seed)
+    front = front_of(rest, uncertainty, sampled=samples_of(choice.signal) > 0, seed=seed)
     graded = GradedCalls(
         uncertainty=uncertainty,
         edge_quality=rest.edge_quality,
@@ -251,20 +268,22 @@ def fit(
         n=rest.n,
         left_out=table.left_out,
         notes=(
-            *left_out(table, columns),
+            *left_out(table, candidates),
+            *coarse,
             *about(choice, rest, uncertainty),
             *notes,
+            *about_samples(choice, found),
             *about_cost(found, front),
         ),
         promise_curve=promise_curve(goal, graded) if isinstance(goal, MaxLoss) else (),
     )
 
 
-def samples(signal: Signal) -> bool:
-    """Whether a signal draws samples."""
+def samples_of(signal: Signal) -> int:
+    """The most samples that a signal draws for a call; members of a combination share theirs."""
     if isinstance(signal, Combined):
-        return any(samples(member.signal) for member in signal.members)
-    return hasattr(signal, "n")
+        return max(samples_of(member.signal) for member in signal.members)
+    return int(getattr(signal, "n", 0))
 
 
 def _is_column(signal: str) -> bool:
@@ -275,18 +294,27 @@ def _choice(table: Table, columns: Sequence[str], signal: str, seed: int) -> tup
     """The signal, the rows that did not choose it, and how many did: 0 where there was nothing to choose."""
     if _is_column(signal):
         return named(table, signal), table, 0
-    if signal == "auto" and len(columns) == 1:
-        return named(table, columns[0]), table, 0
-    selection = _drawn(table.n, seed)
+    if signal == "auto" and len(orders := distinct_orders(table, columns)) == 1:
+        return named(table, orders[0]), table, 0
+    selection = np.zeros(table.n, dtype=bool)
+    selection[np.random.default_rng(seed).permutation(table.n)[: selection_size(table.n)]] = True
     combine = True if signal == "combined" else None
     choice = chosen(table.part(selection), combine=combine, columns=columns, seed=seed)
     return choice, table.part(~selection), int(selection.sum())
 
 
-def _drawn(n: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    mask = np.zeros(n, dtype=bool)
-    mask[np.random.default_rng(seed).permutation(n)[: round(_SELECTION * n)]] = True
-    return mask
+def selection_size(n: int) -> int:
+    """How many of n rows choose the signal: 4 of 10 if signals can be combined on so many, else 2 of 10.
+
+    Both numbers are measured: see "How many rows choose the signal" in docs/results.md.
+
+    Examples
+    --------
+    >>> selection_size(100), selection_size(200), selection_size(250), selection_size(1000)
+    (20, 40, 100, 400)
+    """
+    combining = round(0.4 * n)
+    return combining if combining >= LEAST_TO_COMBINE else round(0.2 * n)
 
 
 def _threshold(
@@ -295,7 +323,10 @@ def _threshold(
     if isinstance(goal, MaxLoss):
         return _promised(goal, calls, selected=selected, seed=seed), []
     if isinstance(goal, CloudShare):
-        return _for_share(goal.share, calls.uncertainty), []
+        threshold = _for_share(goal.share, calls.uncertainty)
+        got = calls.cloud_share(threshold.value)
+        told = f"a cloud share of {got:.1%} in place of {goal.share:.1%}: calls of equal uncertainty go the same way"
+        return threshold, [told] if abs(got - goal.share) > max(0.01, 0.5 / calls.n) + 1e-9 else []
     point = goal.choose(front.points)
     assert point.threshold is not None
     ends = [end for end in (front.edge, front.cloud) if all(limit.met(end) for limit in goal.limits)]
@@ -324,15 +355,29 @@ def _promised(goal: MaxLoss, calls: GradedCalls, *, selected: int, seed: int) ->
         raise UnmetPromiseError(msg, instead=instead.to_dict()) from error
 
 
-def _for_share(share: float, uncertainty: Array) -> Threshold:
+def _fine_enough(goal: Goal, table: Table, columns: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
+    """The columns whose values are fine enough for a cloud share, and a note on the others; all columns if none is."""
+    if not isinstance(goal, CloudShare):
+        return columns, []
+
+    def reaches(name: str) -> bool:
+        try:
+            # Half the tolerance, since the share is met on other rows than these.
+            _for_share(goal.share, table.signal(name), SHARE_TOLERANCE / 2)
+        except CalibrationError:
+            return False
+        return True
+
+    fine = tuple(name for name in columns if reaches(name))
+    coarse = [name for name in columns if name not in fine]
+    if not fine or not coarse:
+        return columns, []
+    return fine, [
+        f"{', '.join(coarse)} left out: too few different values to send {goal.share:.0%} of calls to the cloud"
+    ]
+
+
+def _for_share(share: float, uncertainty: Array, tolerance: float = SHARE_TOLERANCE) -> Threshold:
     known = uncertainty[~np.isnan(uncertainty)]
     missing = uncertainty.size - known.size
-    if share * uncertainty.size < missing:
-        msg = (
-            f"a cloud share of {share:g} is not possible: {missing} of {uncertainty.size} calls go to the cloud whatever the "
-            "threshold, since the signal was not measured on them or their draft is not whole"
-        )
-        raise CalibrationError(msg)
-    return Threshold.for_cloud_share(
-        known.tolist(), share=(share * uncertainty.size - missing) / max(1, known.size)
-    )
+    return Threshold.for_cloud_share(known.tolist(), share=share, always=missing, tolerance=tolerance)

@@ -10,7 +10,7 @@ import numpy as np
 from confroute.certificate import Loss
 from confroute.errors import CalibrationError, UnmetPromiseError
 from confroute.policy import Threshold
-from confroute.policy.guarantee import LEAST_KEPT, forwarded, rows_needed, severity
+from confroute.policy.guarantee import LEAST_KEPT, forwarded, is_binary, least_kept, severity
 from confroute.stats.arrays import Array
 from confroute.types import JSON
 
@@ -103,7 +103,9 @@ def certified_threshold(goal: MaxLoss, calls: GradedCalls, *, first_only: bool =
     places = np.unique(np.linspace(0, known.size - 1, _GRID).round().astype(int))
     grid = known[places]
     if first_only:
-        tried = grid[np.searchsorted(known, grid, side="right") >= _least_kept(goal)]
+        graded = not is_binary(calls.edge_quality)
+        least = least_kept(goal.loss, goal.alpha, goal.delta, graded=graded)
+        tried = grid[np.searchsorted(known, grid, side="right") >= least]
         grid = tried[:1] if tried.size else grid
     return Threshold.certify(
         # Calls that were not measured go to the cloud, so their uncertainty is above every threshold of the grid.
@@ -116,12 +118,6 @@ def certified_threshold(goal: MaxLoss, calls: GradedCalls, *, first_only: bool =
         horizon=goal.horizon,
         grid=grid.tolist(),
     )
-
-
-def _least_kept(goal: MaxLoss) -> int:
-    if goal.loss != "selective" or goal.delta is None:
-        return LEAST_KEPT
-    return max(LEAST_KEPT, rows_needed(goal.alpha, goal.delta, horizon=False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,8 @@ from confroute.policy.guarantee import certified, certified_groups
 from confroute.registry import register
 
 LEAST_ROWS = 8
+# How far the share of calls that a threshold sends on may be from the one asked for.
+SHARE_TOLERANCE = 0.05
 
 
 @register(kind="part")
@@ -46,7 +48,14 @@ class Threshold:
             raise PolicyError(msg)
 
     @classmethod
-    def for_cloud_share(cls, uncertainty: Sequence[float], *, share: float) -> Threshold:
+    def for_cloud_share(
+        cls,
+        uncertainty: Sequence[float],
+        *,
+        share: float,
+        always: int = 0,
+        tolerance: float = SHARE_TOLERANCE,
+    ) -> Threshold:
         """Find the threshold that sends about `share` of calls like the recorded ones to the next tier.
 
         Parameters
@@ -54,11 +63,16 @@ class Threshold:
         uncertainty : sequence of float
             One per recorded call.
         share : float in [0, 1]
+        always : int
+            Number of further recorded calls that go to the next tier whatever the threshold.
+        tolerance : float
+            How far the share may be from the one asked for: this and half of it at most, half a call at least.
 
         Raises
         ------
         CalibrationError
-            Fewer than 8 rows, values that are not finite, a share outside [0, 1], or one that keeps no call.
+            Fewer than 8 rows, values that are not finite, a share outside [0, 1], one that keeps no call, or one that the signal
+            cannot meet, since it takes few values: the message lists the shares that it can.
 
         Examples
         --------
@@ -69,15 +83,25 @@ class Threshold:
             msg = f"share is {share}: expected a number in [0, 1]"
             raise CalibrationError(msg)
         values = _recorded(uncertainty)
-        kept = round((1 - share) * values.size)
-        if kept == 0:
+        n = values.size + always
+        if share * n < always:
             msg = (
-                f"a cloud share of {share:g} on {values.size} calls keeps none: call the cloud model directly"
+                f"a cloud share of {share:g} is not possible: {always} of {n} calls go to the cloud whatever the threshold, since the "
+                "signal was not measured on them or their draft is not whole"
             )
             raise CalibrationError(msg)
-        value = float(values[kept - 1])
-        got = float((values > value).mean())
-        return cls(value=value, source=f"{got:.0%} cloud share on {values.size} recorded calls")
+        kept = round((1 - share) * n)
+        if kept == 0:
+            msg = f"a cloud share of {share:g} on {n} calls keeps none: call the cloud model directly"
+            raise CalibrationError(msg)
+        # Equal values are kept together or not at all.
+        ends = np.append(np.flatnonzero(values[1:] > values[:-1]) + 1, values.size)
+        at = int(ends[np.argmin(np.abs(ends - kept))])
+        got = 1 - at / n
+        allowed = max(min(tolerance, share / 2), 0.5 / n)
+        if abs(got - share) > allowed + 1e-9:
+            raise CalibrationError(_unreachable(share, 1 - ends / n, allowed))
+        return cls(value=float(values[at - 1]), source=f"{got:.0%} cloud share on {n} recorded calls")
 
     @classmethod
     def fit(
@@ -279,6 +303,17 @@ def _recorded(uncertainty: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[n
         msg = f"{values.size} recorded uncertainties, {np.isfinite(values).sum()} of them finite: expected at least {LEAST_ROWS}, all finite; record more calls"
         raise CalibrationError(msg)
     return values
+
+
+def _unreachable(
+    share: float, reached: np.ndarray[tuple[int], np.dtype[np.float64]], tolerance: float
+) -> str:
+    near = sorted(sorted(reached.tolist(), key=lambda one: abs(one - share))[:6])
+    return (
+        f"a cloud share of {share:g} cannot be met to {tolerance:g}: the signal takes {reached.size} values, and calls of equal "
+        f"uncertainty go the same way; the nearest shares that it can meet: {', '.join(f'{one:.3f}' for one in near)}; take one of "
+        "them, or a signal of more values"
+    )
 
 
 def _between(values: np.ndarray[tuple[int], np.dtype[np.float64]], kept: int) -> float:

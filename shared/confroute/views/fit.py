@@ -51,7 +51,7 @@ def front_svg(front: ParetoFront, *, chosen: Point | None = None) -> str:
     parts.append(_band(panel, front, most))
     lines = [
         ("always edge to always cloud, at random", [front.edge, front.cloud], GREY, "2 3"),
-        ("oracle, drafting first", front.oracle, GREY, "6 3"),
+        ("oracle: the better model, known beforehand", front.oracle, GREY, "6 3"),
         ("thresholds", front.points, COLOURS[0], ""),
         ("hull", front.hull, COLOURS[2], "4 2"),
     ]

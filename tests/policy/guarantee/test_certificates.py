@@ -94,14 +94,19 @@ def test_every_method_keeps_its_promise_in_two_thousand_draws(loss, kind, delta)
 def test_a_promised_quality_is_kept_where_the_cloud_fails_too(graded):
     """The cloud fails on 4 % of all calls, whatever the edge does: 2,000 draws, broken in at most 10 %."""
     generator = np.random.default_rng(4)
-    broken, scale = 0, 0.5 if graded else 1.0
+    broken, made, scale = 0, 0, 0.5 if graded else 1.0
     for _ in range(2000):
         u, right = step_rows(400, generator)
         cloud = 1.0 - scale * (generator.random(400) < 0.04)
-        t = Threshold.certify(
-            u, 1.0 - scale * (1.0 - right), cloud, alpha=0.1 * scale, loss="shortfall"
-        ).value
-        broken += scale * (0.04 * (1 - t) + step_risk(t)) > 0.1 * scale
+        try:
+            t = Threshold.certify(
+                u, 1.0 - scale * (1.0 - right), cloud, alpha=0.07 * scale, loss="shortfall"
+            ).value
+        except UnmetPromiseError:
+            continue
+        made += 1
+        broken += 0.04 * (1 - t) + step_risk(t) > 0.07
+    assert made > 1000
     assert broken / 2000 <= 0.1 + 3 * math.sqrt(0.09 / 2000)
 
 

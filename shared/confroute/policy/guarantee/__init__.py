@@ -1,7 +1,8 @@
 """Thresholds with a guarantee: Learn-then-Test, conformal risk control and the bounds that they use."""
 
 from confroute.policy.guarantee.certify import certified, certified_groups, columns
-from confroute.policy.guarantee.losses import LEAST_KEPT, forwarded, severity
+from confroute.policy.guarantee.losses import LEAST_KEPT, forwarded, is_binary, severity
+from confroute.policy.guarantee.sequence import least_kept
 from confroute.stats.tails import (
     betting,
     binomial_cdf,
@@ -19,6 +20,8 @@ __all__ = [
     "columns",
     "forwarded",
     "hypergeometric_cdf",
+    "is_binary",
+    "least_kept",
     "most_failures",
     "rows_needed",
     "severity",

@@ -16,6 +16,7 @@ from confroute.policy.guarantee.losses import (
     Array,
     digest,
     forwarded,
+    is_binary,
     severity,
     sliced,
 )
@@ -23,6 +24,7 @@ from confroute.policy.guarantee.sequence import (
     Target,
     expected_control,
     fixed_sequence,
+    least_kept,
 )
 from confroute.stats.tails import check_levels
 
@@ -75,7 +77,8 @@ def certified(
         control = expected_control(rows, loss, alpha=alpha)
     else:
         target = Target(loss=loss, alpha=alpha, delta=delta)
-        rows = sliced(u, lost, sent, least=target.least_kept, grid=grid)
+        least = least_kept(loss, alpha, delta, graded=not is_binary(lost))
+        rows = sliced(u, lost, sent, least=least, grid=grid)
         control = fixed_sequence(rows, target, horizon=horizon, seed=seed)
     return control.threshold, Certificate(
         loss=loss,

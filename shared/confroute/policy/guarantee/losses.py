@@ -63,6 +63,11 @@ def forwarded(loss: Loss, cloud: Array) -> Array:
     return 1.0 - cloud if loss == "shortfall" else np.zeros(cloud.shape)
 
 
+def is_binary(loss: Array) -> bool:
+    """Whether every loss is 0 or 1."""
+    return bool(np.isin(loss, (0.0, 1.0)).all())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Slice:
     """Calibration rows by rising uncertainty, and the candidate thresholds.
@@ -94,7 +99,7 @@ class Slice:
     @property
     def binary(self) -> bool:
         """Whether every loss is 0 or 1, so that exact tests apply."""
-        return bool(np.isin(np.concatenate([self.loss, self.forwarded]), (0.0, 1.0)).all())
+        return is_binary(self.loss) and is_binary(self.forwarded)
 
 
 def sliced(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -47,11 +48,16 @@ class Target:
     alpha: float
     delta: float
 
-    @property
-    def least_kept(self) -> int:
-        """Fewest rows that the first threshold must keep: for "selective", fewer cannot prove anything."""
-        needed = rows_needed(self.alpha, self.delta, horizon=False) if self.loss == "selective" else 0
-        return max(LEAST_KEPT, needed)
+
+@lru_cache(maxsize=64)
+def least_kept(loss: Loss, alpha: float, delta: float | None, *, graded: bool) -> int:
+    """Fewest rows that the first threshold must keep: for "selective", fewer prove nothing even if none of them loses."""
+    if loss != "selective" or delta is None:
+        return LEAST_KEPT
+    needed = rows_needed(alpha, delta, horizon=False)
+    while graded and betting(np.zeros(needed), alpha, delta) > delta:
+        needed += 1
+    return max(LEAST_KEPT, needed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
