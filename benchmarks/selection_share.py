@@ -1,6 +1,6 @@
 """How many of the rows of a run should choose the signal, where the others calibrate its threshold.
 
-    CONFROUTE_DATA=... python benchmarks/selection_share.py [--draws 60] [--shares .1 .2 .3 .4] [--json]
+    CONFROUTE_DATA=... python benchmarks/selection_share.py [--draws 30] [--first-seed 0] [--shares .1 .2 .3 .4] [--json]
 
 From each recorded run, n rows are drawn at random. A share of them chooses the signal, or fits the combination, as `confroute fit
 --signal auto` does; the others certify a threshold (regret at most alpha, confidence .9); the rows that were not drawn are the test.
@@ -8,7 +8,7 @@ From each recorded run, n rows are drawn at random. A share of them chooses the 
 promise; `lost` the mean regret. `rule` stands for `confroute.fitting.fit.selection_size`. All shares see the same draws.
 
 Signals: the answer token's negative log-probability, whether smaller models (3B, 1B) answer otherwise, the length of the prompt (nine_models);
-all signals of samples and log-probabilities (gsm8k_x48, qwen); the disagreement of one to three small models (gsm8k_17).
+all signals of samples and log-probabilities (gsm8k_x48, qwen). The rule was read from the draws of the first 30 seeds.
 """
 
 from __future__ import annotations
@@ -87,11 +87,11 @@ def tried(table, order, size, seed):
     return found
 
 
-def measured(name, table, n, shares, draws):
+def measured(name, table, n, shares, seeds):
     """One line for each alpha and share."""
     sizes = {f"{share:.0%}": round(share * n) for share in shares} | {"rule": selection_size(n)}
     results = {label: [] for label in sizes}
-    for seed in range(draws):
+    for seed in seeds:
         order = np.random.default_rng(seed).permutation(table.n)
         for label, size in sizes.items():
             results[label].append(tried(table, (order[:n], order[n:]), size, seed))
@@ -117,7 +117,8 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--draws", type=int, default=60)
+    parser.add_argument("--draws", type=int, default=30)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.4])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -130,7 +131,8 @@ def main():
         for n in SIZES:
             if n > 0.75 * table.n:
                 continue
-            for one in measured(name, table, n, options.shares, options.draws):
+            seeds = range(options.first_seed, options.first_seed + options.draws)
+            for one in measured(name, table, n, options.shares, seeds):
                 if options.json:
                     print(json.dumps(one), flush=True)
                     continue

@@ -5,6 +5,7 @@ from confroute.fitting.early_stops import EarlyStops, early_stops
 from confroute.fitting.fit import CloudShare, Fit, fit
 from confroute.fitting.front import ParetoFront, front_of
 from confroute.fitting.objective import Limit, Objective
+from confroute.fitting.plan import Guess, Planned, plan
 from confroute.fitting.point import Calls, Metric, Point, metric, metrics
 from confroute.fitting.promise import (
     GradedCalls,
@@ -29,12 +30,14 @@ __all__ = [
     "Expected",
     "Fit",
     "GradedCalls",
+    "Guess",
     "Limit",
     "MaxLoss",
     "Metric",
     "Objective",
     "Outlook",
     "ParetoFront",
+    "Planned",
     "Point",
     "PromisePoint",
     "Rates",
@@ -53,6 +56,7 @@ __all__ = [
     "metric",
     "metrics",
     "outlook",
+    "plan",
     "predicted",
     "promise_curve",
     "replay",
