@@ -5,10 +5,10 @@
 From each recorded run, n rows are drawn at random. A share of them chooses the signal, or fits the combination, as `confroute fit
 --signal auto` does; the others certify a threshold (regret at most alpha, confidence .9); the rows that were not drawn are the test.
 `cloud` is the mean cloud share there, where a refusal sends every call to the cloud; `refused` the share of draws without a
-promise; `lost` the mean regret. `rule` stands for `confroute.fitting.fit.selection_size`. All shares see the same draws.
+promise; `lost` the mean regret. `rule` is what `fit` does: `selection_size` rows, and no signal that is not `promising`. All shares see the same draws.
 
 Signals: the answer token's negative log-probability, whether smaller models (3B, 1B) answer otherwise, the length of the prompt (nine_models);
-all signals of samples and log-probabilities (gsm8k_x48, qwen). The rule was read from the draws of the first 30 seeds.
+all signals of samples and log-probabilities (gsm8k_x48, qwen). The rule was read from the draws of the seeds 0 to 29 and 1000 to 1019.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from _recorded import lines
 from confroute.errors import UnmetPromiseError
 from confroute.fitting import GradedCalls, MaxLoss, certified_threshold, table_of
 from confroute.fitting.choice import chosen, uncertainty_of
-from confroute.fitting.fit import selection_size
+from confroute.fitting.fit import promising, selection_size
 from confroute.recording import Row, Side
 from confroute.recording.extraction import read_anew
 
@@ -68,18 +68,20 @@ def calls_of(table, choice):
     )
 
 
-def tried(table, order, size, seed):
+def tried(table, order, size, seed, rule):
     """Cloud share, refusal and regret on the test, for both alphas, if the first `size` of the drawn rows choose."""
     drawn, test = order
     masks = [np.isin(np.arange(table.n), part) for part in (drawn[:size], drawn[size:], test)]
     selecting, calibrating, testing = (table.part(mask) for mask in masks)
-    choice = chosen(selecting, columns=[c for c in table.columns if np.ptp(table.signal(c)) != 0], seed=seed)
-    calibration, future = calls_of(calibrating, choice), calls_of(testing, choice)
-    regret = np.maximum(0, future.cloud_quality - future.edge_quality)
     found = []
     for alpha in ALPHAS:
+        goal = MaxLoss(alpha=alpha)
+        columns = promising(goal, selecting, table.columns) if rule else table.columns
+        choice = chosen(selecting, columns=columns, seed=seed)
+        calibration, future = calls_of(calibrating, choice), calls_of(testing, choice)
+        regret = np.maximum(0, future.cloud_quality - future.edge_quality)
         try:
-            at = certified_threshold(MaxLoss(alpha=alpha), calibration).value
+            at = certified_threshold(goal, calibration).value
         except UnmetPromiseError:
             at = -np.inf
         kept = future.uncertainty <= at
@@ -94,7 +96,7 @@ def measured(name, table, n, shares, seeds):
     for seed in seeds:
         order = np.random.default_rng(seed).permutation(table.n)
         for label, size in sizes.items():
-            results[label].append(tried(table, (order[:n], order[n:]), size, seed))
+            results[label].append(tried(table, (order[:n], order[n:]), size, seed, label == "rule"))
     lines_ = []
     for at, alpha in enumerate(ALPHAS):
         for label, of_all in results.items():
@@ -119,6 +121,7 @@ def main():
     )
     parser.add_argument("--draws", type=int, default=30)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.2, 0.3, 0.4])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -129,7 +132,7 @@ def main():
     for name, rows in runs().items():
         table = table_of(rows)
         for n in SIZES:
-            if n > 0.75 * table.n:
+            if n > 0.75 * table.n or n not in options.sizes:
                 continue
             seeds = range(options.first_seed, options.first_seed + options.draws)
             for one in measured(name, table, n, options.shares, seeds):

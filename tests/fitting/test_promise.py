@@ -14,7 +14,9 @@ from confroute.fitting import (
     fit,
     outlook,
     promise_curve,
+    table_of,
 )
+from confroute.fitting.fit import promising
 from confroute.recording import Row, Side
 from confroute.stats.tails import most_failures
 
@@ -110,12 +112,12 @@ def test_a_refused_fit_says_what_can_be_promised_and_how_many_rows_it_takes():
 
 
 def test_too_few_rows_say_how_many_there_are_and_what_chose_the_signal():
-    """Forty rows, of which eight chose between two signals."""
+    """Forty rows, of which twelve chose between two signals."""
     rows = rows_of(40)
     for at, row in enumerate(rows):
         row.signals["noise"] = at % 7 / 7
     with pytest.raises(
-        UnmetPromiseError, match="32 rows to calibrate on, beside 8 that chose the signal"
+        UnmetPromiseError, match="28 rows to calibrate on, beside 12 that chose the signal"
     ) as told:
         fit(rows, MaxLoss(alpha=0.05), replay_only=True)
     assert "you need about" in str(told.value)
@@ -137,3 +139,24 @@ def test_a_promised_quality_needs_a_graded_cloud():
     """What the cloud answers is part of it."""
     with pytest.raises(CalibrationError, match="a shortfall needs the cloud's grades"):
         certified_threshold(MaxLoss(alpha=0.2, loss="shortfall"), calls(cloud=False))
+
+
+def test_a_signal_that_cannot_make_the_promise_is_not_chosen():
+    """Two values that tell most errors, and a fine one that tells fewer: where the coarse one keeps, too much is lost."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for i in range(600):
+        coarse = float(generator.random() < 0.5)
+        fine = generator.random()
+        wrong = generator.random() < (0.9 if coarse else 0.16) * (0.4 + 0.6 * fine)
+        side = Side(quality=float(not wrong))
+        rows.append(
+            Row(id=str(i), edge=side, cloud=Side(quality=1.0), signals={"coarse": coarse, "fine": fine})
+        )
+    table = table_of(rows)
+    assert promising(MaxLoss(alpha=0.05), table, table.columns) == ["fine"]
+    assert list(promising(MaxLoss(alpha=0.3), table, table.columns)) == ["coarse", "fine"]
+    assert list(promising(MaxLoss(alpha=1e-6), table, ["coarse"])) == ["coarse"]
+    with pytest.raises(UnmetPromiseError):
+        fit(rows, MaxLoss(alpha=0.05), signal="coarse")
+    assert fit(rows, MaxLoss(alpha=0.05), replay_only=True).certificate is not None

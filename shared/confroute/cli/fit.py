@@ -25,7 +25,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "fit",
         help="fit a policy to a recorded run",
         description="Choose a signal and a threshold on recorded, graded calls, and say what the policy would have done on them. "
-        "Where the signal is chosen or combined from several, 4 of 10 rows (2 of 10 below 250) serve for that only. How many rows a "
+        "Where the signal is chosen or combined from several, 3 of 10 rows serve for that only, or the 100 that a combination takes. How many rows a "
         "promise takes, `confroute plan` says.",
     )
     add_run_arguments(parser)

@@ -30,6 +30,7 @@ from confroute.fitting.promise import (
     PromisePoint,
     certified_threshold,
     curve_json,
+    lowest_loss,
     outlook,
     promise_curve,
 )
@@ -245,15 +246,11 @@ def fit(
     table = table_of(rows, rates=rates, on_unfinished=on_unfinished)
     candidates = table.columns if replay_only or _is_column(signal) else live_columns(table) or table.columns
     columns, coarse = _fine_enough(goal, table, candidates) if signal == "auto" else (candidates, [])
-    choice, rest, selected = _choice(table, columns, signal, seed)
+    choice, rest, selected = _choice(table, columns, signal, goal, seed)
     check_extraction([choice.signal], rest.rows)
     uncertainty = uncertainty_of(choice, rest)
     front = front_of(rest, uncertainty, sampled=samples_of(choice.signal) > 0, seed=seed)
-    graded = GradedCalls(
-        uncertainty=uncertainty,
-        edge_quality=rest.edge_quality,
-        cloud_quality=rest.cloud_quality if rest.cloud_graded else None,
-    )
+    graded = _graded(rest, uncertainty)
     threshold, notes = _threshold(goal, graded, front, selected=selected, seed=seed)
     gate = Gate(signal=choice.signal, threshold=threshold)
     policy = Cascade(gates=(gate,), on_no_signal="cloud", on_unfinished=on_unfinished)
@@ -290,7 +287,9 @@ def _is_column(signal: str) -> bool:
     return signal not in {"auto", "combined"}
 
 
-def _choice(table: Table, columns: Sequence[str], signal: str, seed: int) -> tuple[SignalChoice, Table, int]:
+def _choice(
+    table: Table, columns: Sequence[str], signal: str, goal: Goal, seed: int
+) -> tuple[SignalChoice, Table, int]:
     """The signal, the rows that did not choose it, and how many did: 0 where there was nothing to choose."""
     if _is_column(signal):
         return named(table, signal), table, 0
@@ -298,23 +297,45 @@ def _choice(table: Table, columns: Sequence[str], signal: str, seed: int) -> tup
         return named(table, orders[0]), table, 0
     selection = np.zeros(table.n, dtype=bool)
     selection[np.random.default_rng(seed).permutation(table.n)[: selection_size(table.n)]] = True
-    combine = True if signal == "combined" else None
-    choice = chosen(table.part(selection), combine=combine, columns=columns, seed=seed)
+    choosing = table.part(selection)
+    if signal == "auto" and isinstance(goal, MaxLoss):
+        columns = promising(goal, choosing, columns)
+    choice = chosen(choosing, combine=True if signal == "combined" else None, columns=columns, seed=seed)
     return choice, table.part(~selection), int(selection.sum())
 
 
 def selection_size(n: int) -> int:
-    """How many of n rows choose the signal: 4 of 10 if signals can be combined on so many, else 2 of 10.
+    """How many of n rows choose the signal: 3 of 10, or the 100 that a combination takes where these are at most 4 of 10.
 
-    Both numbers are measured: see "How many rows choose the signal" in docs/results.md.
+    The numbers are measured: see "How many rows choose the signal" in docs/results.md.
 
     Examples
     --------
-    >>> selection_size(100), selection_size(200), selection_size(250), selection_size(1000)
-    (20, 40, 100, 400)
+    >>> selection_size(100), selection_size(249), selection_size(250), selection_size(1000)
+    (30, 75, 100, 300)
     """
-    combining = round(0.4 * n)
-    return combining if combining >= LEAST_TO_COMBINE else round(0.2 * n)
+    size = round(0.3 * n)
+    return LEAST_TO_COMBINE if size < LEAST_TO_COMBINE <= 0.4 * n else size
+
+
+def promising(goal: MaxLoss, table: Table, columns: Sequence[str]) -> Sequence[str]:
+    """The columns by which a loss can be promised, judged by the rows that choose the signal; all if there is none.
+
+    Calls of equal uncertainty are kept together. Where those that a signal is most certain of lose more than half of the
+    promise as it is, as with a signal of two values, not enough is left for chance on the rows that calibrate.
+    """
+    left = [
+        name for name in columns if lowest_loss(goal, _graded(table, table.signal(name))) <= goal.alpha / 2
+    ]
+    return left or columns
+
+
+def _graded(table: Table, uncertainty: Array) -> GradedCalls:
+    return GradedCalls(
+        uncertainty=uncertainty,
+        edge_quality=table.edge_quality,
+        cloud_quality=table.cloud_quality if table.cloud_graded else None,
+    )
 
 
 def _threshold(

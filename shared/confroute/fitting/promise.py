@@ -335,7 +335,7 @@ def curve_json(curve: tuple[PromisePoint, ...]) -> list[JSON]:
 
 def outlook(goal: MaxLoss, calls: GradedCalls, *, seed: int = 0) -> Outlook:
     """Find what can be promised in place of a goal that was refused, and what it would take to meet it."""
-    lowest = _lowest(goal, calls)
+    lowest = lowest_loss(goal, calls)
     return Outlook(
         goal=goal,
         n=calls.n,
@@ -345,7 +345,7 @@ def outlook(goal: MaxLoss, calls: GradedCalls, *, seed: int = 0) -> Outlook:
     )
 
 
-def _lowest(goal: MaxLoss, calls: GradedCalls) -> float:
+def lowest_loss(goal: MaxLoss, calls: GradedCalls) -> float:
     """The mean loss at the most cautious threshold, which keeps the calls tied at the lowest uncertainty.
 
     For "selective" the least over any 30 calls or more, since of a few kept calls the mean says nothing.
