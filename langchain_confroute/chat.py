@@ -25,6 +25,7 @@ from confroute.flow import Policy
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelFacts
 from confroute.hosts.options import refuse_several
+from confroute.hosts.provenance import warn_of_other_models
 from confroute.hosts.requests import advertised_window, check_policy, with_one_retry_layer
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade
@@ -216,6 +217,7 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
             name: self._tier(name, with_settings(name, model, given))
             for name, model in {"edge": edge, "cloud": cloud}.items()
         }
+        warn_of_other_models(self.policy, {name: tier.facts for name, tier in tiers.items()})
         return Plan(
             made_from=settings,
             tiers=tiers,

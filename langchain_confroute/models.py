@@ -355,11 +355,14 @@ class TierModel:
         self.place = (self.provider, endpoint_of(chat), bool(getattr(chat, "use_responses_api", None)))
         alternatives = "top_logprobs" in getattr(type(answers), "model_fields", {})
         name = model_name(self.source)
+        limit = max_tokens_of({**vars(chat), **kwargs_of(self.source)}) if chat is not None else None
         self.facts = ModelFacts(
             model=name,
+            named=chat is not None and name != type(chat).__name__,
+            answer_limit=limit,
             identity=(type(answers), name, endpoint_of(answers), self.shaped),
             context_window=self.profile.get("max_input_tokens"),
-            max_output=max_tokens_of({**vars(chat), **kwargs_of(self.source)}) if chat is not None else None,
+            max_output=limit,
             can_sample=answers is not None and self.profile.get("temperature") is not False,
             answers_per_call=isinstance(chat, ChatLocal) or getattr(type(chat), "samples_in_one_call", False),
             # Alternatives can be asked of a model that the user told to return log-probabilities.

@@ -191,7 +191,11 @@ class TierChain:
         self.chain, self.sampler = chain, sampler
         # Nothing is asked of the models inside but what the chain's author set.
         self.facts = ModelFacts(
-            model=chain.get_name(), can_sample=sampler is not None, asks_logprobs=False, streams=False
+            model=chain.get_name(),
+            named=False,
+            can_sample=sampler is not None,
+            asks_logprobs=False,
+            streams=False,
         )
 
 

@@ -37,6 +37,7 @@ from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelFacts
 from confroute.hosts.options import CallOptions, read_options, refuse_several, split_options
+from confroute.hosts.provenance import warn_of_other_models
 from confroute.hosts.requests import advertised_window, check_policy, request_of, with_one_retry_layer
 from confroute.models.resilience import Limits
 from confroute.observe.trace import CallId, is_nested
@@ -188,7 +189,9 @@ class ConfRouteLLM(FunctionCallingLLM):
             **kwargs,
         )
         self._warn_of_limiter()
-        self._tier_limits({name: self._child(llm).facts for name, llm in (("edge", edge), ("cloud", cloud))})
+        facts = {name: self._child(llm).facts for name, llm in (("edge", edge), ("cloud", cloud))}
+        self._tier_limits(facts)
+        warn_of_other_models(policy, facts)
         if callback_manager is not None and callback_manager.handlers:
             self._hand_down(callback_manager)
         compat.listen(RETRIEVAL)

@@ -85,6 +85,8 @@ class ChildModel:
         llm = self.llm
         known = ModelFacts(
             model=llm.class_name(),
+            named=False,
+            answer_limit=self._answer_limit(),
             identity=self._identity,
             can_sample=can_sample(llm),
             answers_per_call=bool(getattr(type(llm), "samples_in_one_call", False)),
@@ -104,15 +106,21 @@ class ChildModel:
             said = quiet.metadata
         except Exception:  # noqa: BLE001  what a model cannot say is unknown; its calls will tell what is wrong
             name = getattr(llm, "model", None)
-            return replace(known, model=name) if isinstance(name, str) else known
+            return replace(known, model=name, named=True) if isinstance(name, str) else known
         self.calls_functions = said.is_function_calling_model and isinstance(llm, FunctionCallingLLM)
         self.system_role = said.system_role
         return replace(
             known,
             model=said.model_name if said.model_name != "unknown" else known.model,
+            named=said.model_name not in {"unknown", known.model},
             context_window=said.context_window if _positive(said.context_window) and quiet is llm else None,
             max_output=said.num_output if _positive(said.num_output) else None,
         )
+
+    def _answer_limit(self) -> int | None:
+        # Not of its metadata: where nobody set a limit, these hold a number all the same.
+        limits = (getattr(self.llm, name, None) for name in ("max_tokens", "max_output_tokens"))
+        return next((limit for limit in limits if isinstance(limit, int) and _positive(limit)), None)
 
     def _own_alternatives(self) -> int:
         own = getattr(self.llm, "top_logprobs", 0)

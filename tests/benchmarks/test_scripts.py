@@ -20,6 +20,7 @@ ON_RECORDED_DATA = (
         "selection_share.py",
         "stopping.py",
         "useful.py",
+        "verdicts.py",
     ),
     *("real_edge.py", "recorded_rows.py"),
 )

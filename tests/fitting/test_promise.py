@@ -1,6 +1,7 @@
 """What rows can promise beside what was asked of them, and how many rows a promise takes."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from confroute.errors import CalibrationError, UnmetPromiseError
 from confroute.fitting import (
     GradedCalls,
     MaxLoss,
+    apply,
     certified_threshold,
     estimate_rows,
     fit,
@@ -160,3 +162,16 @@ def test_a_signal_that_cannot_make_the_promise_is_not_chosen():
     with pytest.raises(UnmetPromiseError):
         fit(rows, MaxLoss(alpha=0.05), signal="coarse")
     assert fit(rows, MaxLoss(alpha=0.05), replay_only=True).certificate is not None
+
+
+def test_a_promised_quality_is_judged_by_both_models_answers():
+    """On other rows: one less the quality that the policy returned, whichever model gave it."""
+    rows = [
+        replace(row, cloud=Side(quality=float(at % 25 != 0)))
+        for at, row in enumerate(rows_of(1200, slope=0.3))
+    ]
+    found = fit(rows[:600], MaxLoss(alpha=0.15, loss="shortfall"), signal="u")
+    applied = apply(found.policy, rows[600:])
+    (verdict,) = applied.verdicts
+    assert verdict.loss == pytest.approx(1 - applied.expected.quality)
+    assert verdict.n == 600

@@ -1,5 +1,6 @@
 """Fit policies to recorded calls: calibration, objectives, fronts, and replays of what a policy would have done."""
 
+from confroute.fitting.applied import Applied, apply
 from confroute.fitting.combine import crossfit_combined, fit_combined, mean_rank, predicted
 from confroute.fitting.early_stops import EarlyStops, early_stops
 from confroute.fitting.fit import CloudShare, Fit, fit
@@ -21,8 +22,10 @@ from confroute.fitting.promise import (
 from confroute.fitting.rates import Bill, Rates
 from confroute.fitting.replay import Expected, ReplayedCall, expected, replay
 from confroute.fitting.table import Table, table_of
+from confroute.fitting.verdict import Verdict, verdict_of
 
 __all__ = [
+    "Applied",
     "Bill",
     "Calls",
     "CloudShare",
@@ -44,6 +47,8 @@ __all__ = [
     "ReplayedCall",
     "RowsEstimate",
     "Table",
+    "Verdict",
+    "apply",
     "certified_threshold",
     "crossfit_combined",
     "early_stops",
@@ -61,4 +66,5 @@ __all__ = [
     "promise_curve",
     "replay",
     "table_of",
+    "verdict_of",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -34,6 +34,7 @@ from confroute.fitting.promise import (
     outlook,
     promise_curve,
 )
+from confroute.fitting.provenance import provenance_of
 from confroute.fitting.rates import Rates
 from confroute.fitting.replay import Expected, Progress, expected, replay
 from confroute.fitting.table import Array, Table, table_of
@@ -243,6 +244,7 @@ def fit(
     >>> found.certificate.method, found.expected.cloud_share < 0.4, found.expected.quality > 0.95
     ('ltt-hypergeometric', True, True)
     """
+    rows = list(rows)
     table = table_of(rows, rates=rates, on_unfinished=on_unfinished)
     candidates = table.columns if replay_only or _is_column(signal) else live_columns(table) or table.columns
     columns, coarse = _fine_enough(goal, table, candidates) if signal == "auto" else (candidates, [])
@@ -254,9 +256,10 @@ def fit(
     threshold, notes = _threshold(goal, graded, front, selected=selected, seed=seed)
     gate = Gate(signal=choice.signal, threshold=threshold)
     policy = Cascade(gates=(gate,), on_no_signal="cloud", on_unfinished=on_unfinished)
-    found = expected(replay(policy, rest.rows, rates=rates, progress=progress), seed=seed)
+    replayed = replay(policy, rest.rows, rates=rates, progress=progress)
+    found = expected(replayed, seed=seed)
     return Fit(
-        policy=policy,
+        policy=replace(policy, provenance=provenance_of(policy, rows, replayed)),
         expected=found,
         front=front,
         choice=choice,

@@ -200,26 +200,32 @@ def front_of(
         raise CalibrationError(msg)
     if known.size > _THRESHOLDS:
         known = np.unique(np.quantile(known, np.linspace(0, 1, _THRESHOLDS), method="inverted_cdf"))
-    weights = _resampled(table.n, resamples, seed)
+    weights = resampled(table.n, resamples, seed)
     ways = _Routing(
         name="threshold",
         sent=~(u[:, None] <= known[None, :]),
         thresholds=known.tolist(),
         evidence=sampled,
     )
-    all_rows = np.ones((table.n, 1), dtype=bool)
-    edge = _Routing(name="edge", sent=table.failed[:, None], thresholds=[None], evidence=False)
-    cloud = _Routing(name="cloud", sent=all_rows, thresholds=[None], evidence=False, drafts=False)
+    edge, cloud = baselines(table, weights)
     return ParetoFront(
         points=tuple(_points(table, ways, weights)),
-        edge=_points(table, edge, weights)[0],
-        cloud=replace(_points(table, cloud, weights)[0], cloud_share=1.0),
+        edge=edge,
+        cloud=cloud,
         oracle=tuple(_oracle(table)),
         n=table.n,
     )
 
 
-def _resampled(n: int, resamples: int, seed: int) -> Array | None:
+def baselines(table: Table, weights: Array | None) -> tuple[Point, Point]:
+    """Always the edge, without further evidence (calls on which it failed go to the cloud), and always the cloud, without a draft."""
+    all_rows = np.ones((table.n, 1), dtype=bool)
+    edge = _Routing(name="edge", sent=table.failed[:, None], thresholds=[None], evidence=False)
+    cloud = _Routing(name="cloud", sent=all_rows, thresholds=[None], evidence=False, drafts=False)
+    return _points(table, edge, weights)[0], replace(_points(table, cloud, weights)[0], cloud_share=1.0)
+
+
+def resampled(n: int, resamples: int, seed: int) -> Array | None:
     """How often each row is drawn in each bootstrap resample, as weights that sum to 1."""
     if resamples < 1:
         return None

@@ -128,8 +128,9 @@ def table_of(
     *,
     rates: Rates | None = None,
     on_unfinished: Literal["reject", "judge"] = "reject",
+    graded_only: bool = True,
 ) -> Table:
-    """Collect the graded rows of a recorded run.
+    """Collect the rows of a recorded run, by default the graded ones.
 
     Parameters
     ----------
@@ -138,26 +139,23 @@ def table_of(
     rates : Rates, optional
     on_unfinished : {"reject", "judge"}
         As of the `Cascade` that the rows stand for: "judge" leaves drafts that are not whole to its gates.
+    graded_only : bool
+        False takes every row; a quality is NaN where there is no grade.
 
     Raises
     ------
     CalibrationError
-        No row is graded, or an id occurs twice: a promise would count its row twice.
+        No row is graded (or there is none), or an id occurs twice: a promise would count its row twice.
     """
     given, at = list(rows), rates or Rates()
     _refuse_duplicates(given)
-    graded = [row for row in given if row.edge.quality is not None or row.edge.error is not None]
-    if any(_cloud_quality(row) is not None for row in graded):
-        graded = [row for row in graded if _cloud_quality(row) is not None]
-    if not any(row.edge.quality is not None for row in graded):
-        msg = f"none of {len(given)} recorded rows has a graded edge answer (edge.quality): grade them before fitting"
-        raise CalibrationError(msg)
+    graded = _graded(given) if graded_only or not given else given
     counts = [len(row.edge.samples) for row in graded if len(row.edge.samples) > 1]
     drawn = min(counts, default=0)
     measured = tuple(with_signals(row, samples=drawn or None) for row in graded)
     return Table(
         rows=measured,
-        edge_quality=_column(row.edge.quality or 0.0 for row in measured),
+        edge_quality=_column(_edge_quality(row.edge) for row in measured),
         cloud_quality=_column(NAN if (q := _cloud_quality(row)) is None else q for row in measured),
         draft=_bills([bill_of_draft(row.edge, at) for row in measured]),
         cloud=_bills([bill_of_cloud(row.cloud, at) for row in measured]),
@@ -168,6 +166,16 @@ def table_of(
         left_out=len(given) - len(graded),
         live=live_signals(measured, samples=drawn),
     )
+
+
+def _graded(given: Sequence[Row]) -> list[Row]:
+    graded = [row for row in given if row.edge.quality is not None or row.edge.error is not None]
+    if any(_cloud_quality(row) is not None for row in graded):
+        graded = [row for row in graded if _cloud_quality(row) is not None]
+    if not any(row.edge.quality is not None for row in graded):
+        msg = f"none of {len(given)} recorded rows has a graded edge answer (edge.quality): grade them before fitting"
+        raise CalibrationError(msg)
+    return graded
 
 
 def _refuse_duplicates(rows: Sequence[Row]) -> None:
@@ -185,6 +193,12 @@ def _is_rejected(edge: Side, on_unfinished: str) -> bool:
     return is_empty(draft, Evidence()) or (
         on_unfinished == "reject" and verdict_on_end("edge", draft) is not None
     )
+
+
+def _edge_quality(edge: Side) -> float:
+    if edge.error is not None:
+        return edge.quality or 0.0
+    return NAN if edge.quality is None else edge.quality
 
 
 def _cloud_quality(row: Row) -> float | None:

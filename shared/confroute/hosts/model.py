@@ -55,6 +55,10 @@ class ModelFacts:
         Whether the model's client repeats failed calls by itself.
     streams : bool
         Whether its streams are written while they are read; where not, an answer comes whole, and none is cut off.
+    named : bool
+        Whether `model` is the name of a model; False where it is that of a class, a function or a chain.
+    answer_limit : int or None
+        The longest answer, in tokens, that somebody set the model to; None for no limit, or an unknown one.
     inside : callable or None
         The network in this process and the conversation as it reads it; None for a model that runs elsewhere.
     """
@@ -73,6 +77,8 @@ class ModelFacts:
     alternatives: int = 0
     retries: bool = False
     streams: bool = True
+    named: bool = True
+    answer_limit: int | None = None
     inside: Callable[[], Inside] | None = field(default=None, compare=False, repr=False)
 
 

@@ -21,6 +21,7 @@ from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelFacts
 from confroute.hosts.options import read_documents, read_options
+from confroute.hosts.provenance import warn_of_other_models
 from confroute.hosts.requests import check_policy, request_of, with_one_retry_layer
 from confroute.hosts.text_host import TextHost, facts_of
 from confroute.models.provider_answers import is_role, role_of
@@ -99,6 +100,7 @@ class Router:
             self._models[name] = model, facts_of(model)
         for tier, limits in {"edge": self.edge_limits, "cloud": self.cloud_limits}.items():
             self._limits[tier] = with_one_retry_layer(limits, self._models[tier][1], tier)
+        warn_of_other_models(self.policy, {tier: self._models[tier][1] for tier in TIERS})
         edge, cloud = (self._models[tier][0] for tier in TIERS)
         if self.edge is self.cloud or edge == cloud:
             msg = f"edge and cloud are the same model ({edge.name}): expected two that differ, the cheaper one as edge"

@@ -9,7 +9,7 @@ from typing import Any
 
 from confroute.errors import PolicyError
 from confroute.hosts.model import ModelCall, ModelFacts
-from confroute.models.text_model import OneByOne, Piece, Pieces, StreamingTextModel, TextModel
+from confroute.models.text_model import FunctionModel, OneByOne, Piece, Pieces, StreamingTextModel, TextModel
 from confroute.types import Generation, Message
 
 
@@ -24,6 +24,8 @@ def facts_of(model: TextModel) -> ModelFacts:
         identity=id(model),
         context_window=getattr(model, "context_window", None),
         max_output=getattr(model, "max_tokens", None),
+        answer_limit=getattr(model, "max_tokens", None),
+        named=not isinstance(model, FunctionModel),
         answers_per_call=not isinstance(model, OneByOne),
     )
 

@@ -7,6 +7,7 @@ from confroute.policy.head_first import HeadFirst
 from confroute.policy.hedge import Hedged
 from confroute.policy.prefix import Prefix
 from confroute.policy.presidio import Presidio
+from confroute.policy.provenance import Provenance, ProvenanceWarning
 from confroute.policy.reuse import DraftReuse
 from confroute.policy.rules import KeepPrivate, Rule, Ruling, SendTo
 from confroute.policy.threshold import Threshold
@@ -21,6 +22,8 @@ __all__ = [
     "KeepPrivate",
     "Prefix",
     "Presidio",
+    "Provenance",
+    "ProvenanceWarning",
     "Rule",
     "Ruling",
     "SendTo",

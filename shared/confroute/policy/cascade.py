@@ -36,6 +36,7 @@ from confroute.flow import intercept
 from confroute.policy.files import load_policy, save_policy
 from confroute.policy.gate import Gate, check_threshold
 from confroute.policy.prefix import Prefix
+from confroute.policy.provenance import Provenance
 from confroute.policy.rules import KeepPrivate, Rule, Ruling
 from confroute.policy.steps import failed_step, step_of, steps_of
 from confroute.policy.threshold import Threshold
@@ -392,6 +393,8 @@ class Cascade(Displayable):
         any other draft. It applies only where context was retrieved.
     sticky : bool
         Whether a call that continues an answer of a later tier stays there (the next step of a synthesis).
+    provenance : Provenance or None
+        What it was fitted on; None if it was not. It decides nothing: routers warn where they are given other models.
 
     Raises
     ------
@@ -421,6 +424,7 @@ class Cascade(Displayable):
     returns: Literal["draft", "majority"] = "draft"
     lacking: Gate | None = field(default_factory=default_abstention_gate)
     sticky: bool = True
+    provenance: Provenance | None = None
 
     def __post_init__(self) -> None:
         if len(self.tiers) < 2 or len(set(self.tiers)) < len(self.tiers):

@@ -53,6 +53,8 @@ class RecordError(ConfrouteError, ValueError):
 TOP_LOGPROBS = "top_logprobs"
 KIND = "answer_kind"
 """The field of a row that says by which kind its answers were read."""
+ASKED = "asked"
+"""The field of a side that says by which name, and for answers of how many tokens, its model was asked; null where unknown."""
 # No float tells more tokens apart.
 _MAX_TOKENS = 2**53
 ROLES: Mapping[str, Role] = {
@@ -184,8 +186,9 @@ class Side:
     error : str or None
         Why there is no answer, if there is none.
     extra : mapping
-        Fields that the format does not name ("options", "finish", "temperature", and "top_logprobs": for each token
-        a list of [token, log-probability], the likeliest first).
+        Fields that the format does not name ("options", "finish", "temperature", "asked": the model's own name and its
+        longest answer, as {"model": ..., "max_tokens": ...}, and "top_logprobs": for each token a list of [token,
+        log-probability], the likeliest first).
 
     Examples
     --------
@@ -518,7 +521,14 @@ def numbered_rows(
         yield at, row
 
 
-def _line(row: Row) -> bytes:
+def json_line(row: Row) -> bytes:
+    """A row as the line of a file.
+
+    Raises
+    ------
+    RecordError
+        It holds a value that JSON cannot hold, such as an infinity.
+    """
     try:
         # Escaped to ASCII: a model may write half a surrogate pair, which UTF-8 refuses.
         return json.dumps(row.to_dict(), allow_nan=False).encode("ascii") + b"\n"
@@ -541,7 +551,7 @@ def append_row(path: str | os.PathLike[str], row: Row) -> None:
     RecordError
         The row holds a value that JSON cannot hold, such as an infinity; nothing is written.
     """
-    path, line = Path(path), _line(row)
+    path, line = Path(path), json_line(row)
     # In one write: a process that is killed between two writes leaves an incomplete line.
     with path.open("ab") as file:
         file.write(gzip.compress(line, mtime=0) if path.suffix == ".gz" else line)
@@ -570,7 +580,7 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[Row]) -> int:
     path, count = Path(path), 0
     with _replacing(path) as file, _packing(file, packed=path.suffix == ".gz") as out:
         for row in rows:
-            out.write(_line(row))
+            out.write(json_line(row))
             count += 1
     return count
 
@@ -583,7 +593,7 @@ def replace_row(path: str | os.PathLike[str], at: int, row: Row) -> None:
     RecordError
         The row holds a value that JSON cannot hold; the file stays as it was.
     """
-    line = _line(row)
+    line = json_line(row)
     with Path(path).open("rb") as lines, _replacing(Path(path)) as out:
         for number, before in enumerate(lines, start=1):
             out.write(line if number == at else before)

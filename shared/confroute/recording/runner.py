@@ -24,7 +24,7 @@ from confroute.models.text_model import TextModel
 from confroute.prices import Price
 from confroute.recording.grade import graded
 from confroute.recording.prompts import messages_of
-from confroute.recording.rows import KIND, TOP_LOGPROBS, RecordedSample, Row, Side
+from confroute.recording.rows import ASKED, KIND, TOP_LOGPROBS, RecordedSample, Row, Side
 from confroute.recording.signals import SIGNALS, Build, with_signals
 from confroute.remediation import describe
 from confroute.signals.answers import Kind, answer_of, options_in
@@ -109,10 +109,10 @@ class Recorder:
         return Executor(call=Dispatcher(models=hosts, fallback=self._fallback).call, limits={})
 
     def _edge(self, given: Row, messages: tuple[Message, ...], asks: _RowAsks) -> Side:
-        side = Side(model=self.edge.name)
+        side = Side(model=self.edge.name, extra=_asked(self.edge))
         try:
             draft = asks.answers(Draft(tier="edge", top_logprobs=self._wanted()))[0]
-            side = _answered(given, draft, self.edge.name, self.edge_price, self.kind)
+            side = _answered(given, draft, self.edge, self.edge_price, self.kind)
             options = _options(self.edge, messages, draft)
             drawn: list[Generation] = []
             if self.samples:
@@ -142,8 +142,8 @@ class Recorder:
         except _SET_UP:
             raise
         except Exception as error:  # noqa: BLE001  as above
-            return Side(model=self.cloud.name, error=describe(error))
-        return _answered(given, answer, self.cloud.name, self.cloud_price, self.kind)
+            return Side(model=self.cloud.name, error=describe(error), extra=_asked(self.cloud))
+        return _answered(given, answer, self.cloud, self.cloud_price, self.kind)
 
     def _with_states(self, row: Row, asks: _RowAsks) -> Row:
         if not self.hidden or self.states is None:
@@ -209,10 +209,16 @@ def _options(
     return None if any(is_numbered(text) for text, _ in first) else letter_logprobs(first, letters) or None
 
 
-def _answered(given: Row, answer: Generation, model: str, price: Price | None, kind: Kind = "auto") -> Side:
+def _asked(model: TextModel) -> dict[str, JSON]:
+    """How the model was asked, which its answers do not say: a server answers by the name of a snapshot or of a file."""
+    facts = facts_of(model)
+    return {ASKED: {"model": facts.model if facts.named else None, "max_tokens": facts.answer_limit}}
+
+
+def _answered(given: Row, answer: Generation, model: TextModel, price: Price | None, kind: Kind) -> Side:
     usage: dict[str, JSON] | None = None if answer.usage is None else answer.usage.to_dict()
     return Side(
-        model=answer.model or model,
+        model=answer.model or model.name,
         text=answer.text,
         logprobs=_numbers(answer.logprobs),
         tokens=answer.tokens,
@@ -221,7 +227,7 @@ def _answered(given: Row, answer: Generation, model: str, price: Price | None, k
         usage=usage,
         latency_s=round(answer.latency_s, 4),
         cost_usd=None if price is None or answer.usage is None else price.of(answer.usage),
-        extra={"finish": answer.finish, **_alternatives(answer)},
+        extra={"finish": answer.finish, **_asked(model), **_alternatives(answer)},
     )
 
 

@@ -96,6 +96,8 @@ def _cascade(policy: Cascade) -> Iterable[str]:
     rows += [(f"when {words}", str(getattr(policy, name))) for words, name in _FAILURES]
     if policy.prefix is not None:
         rows.append(("while a draft is written", f"Prefix{_settings(policy.prefix)}"))
+    if policy.provenance is not None:
+        rows.append(("comes from", policy.provenance.words))
     yield table(("otherwise", ""), rows)
 
 
