@@ -235,9 +235,8 @@ def test_a_front_with_a_failed_edge_and_a_call_that_was_not_measured():
     assert (found.cloud.latency_s, found.cloud.p95_latency_s, found.cloud.quality_ci) == (1.0, 1.0, None)
     assert found.points[0].sent_tokens == 0.75 * 90
     assert found.points[0].latency_s is None, "how long the failed edge took is not recorded"
-    # Gains are -0.25, 0.75, 0.75 and 0.25: the oracle sends up to three.
+    # Gains are -0.25, 0.75 of the failed edge, which has to go, 0.75 and 0.25: the oracle sends up to three.
     assert [(p.cloud_share, p.quality) for p in found.oracle] == [
-        (0.0, 1.5 / 4),
         (0.25, 2.25 / 4),
         (0.5, 3 / 4),
         (0.75, 3.25 / 4),

@@ -139,7 +139,7 @@ def test_a_fit_holds_its_curve_and_its_json():
 
 def test_a_promised_quality_needs_a_graded_cloud():
     """What the cloud answers is part of it."""
-    with pytest.raises(CalibrationError, match="a shortfall needs the cloud's grades"):
+    with pytest.raises(CalibrationError, match="a shortfall loss needs the cloud's grades"):
         certified_threshold(MaxLoss(alpha=0.2, loss="shortfall"), calls(cloud=False))
 
 

@@ -169,7 +169,10 @@ def plan(
 
 def _planned(goal: MaxLoss, guess: Guess, *, power: float, within: float, seed: int) -> Planned:
     known = Planned(
-        **{"guess": guess, "goal": goal, "power": power, "within": within},
+        guess=guess,
+        goal=goal,
+        power=power,
+        within=within,
         rows=None,
         cloud_share=None,
         rows_close=None,

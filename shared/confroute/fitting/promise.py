@@ -98,7 +98,7 @@ def certified_threshold(goal: MaxLoss, calls: GradedCalls, *, first_only: bool =
         msg = f"the uncertainty of none of {u.size} calibration rows is known: record another signal"
         raise UnmetPromiseError(msg)
     if calls.cloud_quality is None and goal.loss in {"net", "shortfall"}:
-        msg = f"a {goal.loss} needs the cloud's grades on every row (cloud.quality): grade them, or use loss 'error'"
+        msg = f"a {goal.loss} loss needs the cloud's grades on every row (cloud.quality): grade them, or use loss 'error'"
         raise CalibrationError(msg)
     places = np.unique(np.linspace(0, known.size - 1, _GRID).round().astype(int))
     grid = known[places]
