@@ -21,7 +21,7 @@ MIN_BIN := .venv-min/bin
 MIN_READY := .venv-min/.ready
 MAX_BIN := .venv-max/bin
 
-.PHONY: chaos min-versions-test max-versions-test ray-test servers-test help setup demo test test-slow lint format types wheel-test docs perf results clean
+.PHONY: chaos min-versions-test max-versions-test ray-test servers-test help setup demo test test-slow lint format types wheel-test docs lock sbom perf results clean
 
 help:
 	@echo "make demo        route real questions between two small local models"
@@ -35,8 +35,10 @@ help:
 	@echo "make ray-test    the label pipeline on a Ray cluster of this machine"
 	@echo "make servers-test  all hosts against real servers: llama.cpp and transformers serve"
 	@echo "make docs        the documentation's pages, into build/docs"
+	@echo "make sbom        install what users do, by hash, and list it: build/sbom.cdx.json"
+	@echo "make lock        make requirements.lock anew"
 	@echo "make perf        benchmarks"
-	@echo "make chaos       15,000 calls while edge and cloud fail, some four minutes"
+	@echo "make chaos       17,000 calls while edge and cloud fail, processes are killed and the disk is full, some six minutes"
 	@echo "make results     the tables and plots of docs/results, from recorded data"
 	@echo "make clean       remove environments, builds and caches, not the pulled models"
 
@@ -44,13 +46,12 @@ setup: $(READY)
 
 # The stamp comes last: an interrupted set-up is gone through again.
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and f"Python {v[0]}.{v[1]}: expected 3.10 or newer; run make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python {v[0]}.{v[1]}: expected 3.11 or newer; run make PYTHON=python3.12")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python $(PIP_INSTALL) --editable '.[all,dev,docs]'
 	@touch $@
 
 demo: $(READY)
-	@for model in smollm2-135m all-minilm-l6-v2 qwen2.5-coder-1.5b; do $(BIN)/confroute pull $$model >/dev/null || exit 1; done
 	@$(BIN)/confroute demo
 
 test: $(READY)
@@ -58,7 +59,7 @@ test: $(READY)
 	@$(BIN)/python -m pytest $(TWO_AT_A_TIME) -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(READY)
-	@for model in smollm2-135m all-minilm-l6-v2 qwen2.5-coder-1.5b; do $(BIN)/confroute pull $$model >/dev/null || exit 1; done
+	@for model in smollm2-135m all-minilm-l6-v2 qwen2.5-coder-0.5b qwen2.5-coder-1.5b; do $(BIN)/confroute pull $$model >/dev/null || exit 1; done
 	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 lint: $(READY)
@@ -118,14 +119,44 @@ docs: $(READY)
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo build/docs/index.html
 
+# What makes and reads lists of packages, apart from what is listed.
+.venv-tools/.ready: constraints.txt
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python $(PIP_INSTALL) cyclonedx-bom uv
+	@touch $@
+
+# Every package that `confroute[all]` brings, for Python 3.11 and newer on every platform, by hash; all but torch, which has a build a
+# device, from an index of one's own choice: constraints.txt has its version. `UPGRADE=--upgrade` takes newer releases.
+lock: .venv-tools/.ready
+	@mkdir -p build && echo 'torch; sys_platform == "none"' > build/no-torch.txt
+	@.venv-tools/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate $(UPGRADE) \
+		--constraint constraints.txt --override build/no-torch.txt --no-emit-package torch --extra all \
+		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+
+# Nothing else is in it, not even pip. The last line finds only what the lock brought: it fails where that lacks a package.
+.venv-users/.ready: .venv-tools/.ready pyproject.toml requirements.lock
+	@$(PYTHON) -m venv --clear --without-pip $(@D)
+	@rm -rf build/users && .venv-tools/bin/python -m pip wheel -qq --no-deps --wheel-dir build/users .
+	@.venv-tools/bin/python -m pip --python $(@D)/bin/python install -qq --require-hashes --requirement requirements.lock
+	@.venv-tools/bin/python -m pip --python $(@D)/bin/python install -qq --constraint constraints.txt torch
+	@.venv-tools/bin/python -m pip --python $(@D)/bin/python install -qq --no-index "$$(echo build/users/*.whl)[all]"
+	@touch $@
+
+sbom: .venv-users/.ready
+	@.venv-tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-format JSON \
+		--output-file build/sbom.cdx.json .venv-users/bin/python
+	@$(PYTHON) -c 'import json; parts = {one["name"]: one["version"] for one in json.load(open("build/sbom.cdx.json"))["components"]}; \
+		print(len(parts), "packages in build/sbom.cdx.json:", *(f"{name} {parts[name]}" for name in ("torch", "langchain-core", "llama-index-core")))'
+
 # These need an argument or data, and have a target or a page of their own.
-NOT_PERF := $(addprefix benchmarks/,chaos.py real_edge.py recorded_rows.py results.py)
+NOT_PERF := $(addprefix benchmarks/,chaos.py chaos_kills.py real_edge.py recorded_rows.py results.py)
 
 perf: $(READY)
 	@for script in $(filter-out benchmarks/_% $(NOT_PERF),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 chaos: $(READY)
 	@$(BIN)/python benchmarks/chaos.py
+	@$(BIN)/python benchmarks/chaos_kills.py
 
 # Environments that take the rest from .venv, for packages that no user of ours needs. Not as a plain path: what is editable
 # there is found by its own .pth files.
@@ -171,4 +202,4 @@ results: $(READY) $(if $(PEERS),.venv-peers/.ready)
 	@$(if $(PEERS),.venv-peers/bin,$(BIN))/python benchmarks/results.py --data $(DATA)
 
 clean:
-	rm -rf .venv .venv-wheel .venv-min .venv-max .venv-peers .venv-ray .venv-servers build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .venv .venv-wheel .venv-min .venv-max .venv-peers .venv-ray .venv-servers .venv-tools .venv-users build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

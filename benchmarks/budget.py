@@ -34,7 +34,7 @@ from confroute.executor import run
 from confroute.prices import Price
 from confroute.state import MemoryStore, SQLiteStore
 from confroute.types import Generation, Usage
-from confroute.views.svg import COLOURS, MARGIN, Panel, document, legend
+from confroute.views.svg import COLOURS, MARGIN, TOP, Line, Panel, document
 
 DAY_S, WORKERS, SHARE, LONGEST = 86_400.0, 8, 0.3, 300
 PRICE = Price(input_usd=0.15, output_usd=0.60)
@@ -166,24 +166,25 @@ def measured(days, budget, recorded):
 
 def svg_of(results):
     """For each traffic a panel: the threshold over the days, and the share of the budget that was spent."""
-    parts, size = [], 300
-    for row, (name, (days, budget)) in enumerate(results.items()):
-        panel = Panel(MARGIN, 30 + row * (size + 60), size)
+    parts, size, high = [], 300, 0.0
+    for name, (days, budget) in results.items():
+        panel = Panel(MARGIN, TOP + high, size, width=480, across=(0, len(days)))
         top = max(max(day.threshold) for day in days)
-        parts += panel.axes(name, f"{len(days)} days", f"threshold, of {top:.2g} nats")
+        parts += panel.axes(name, "days", f"threshold, of {top:.2g} nats; spent, of the budget", percent="y")
+        lines = []
         for day in days:
-            now = np.array(day.now_s) / (DAY_S * len(days))
+            now = np.array(day.now_s) / DAY_S
             pick = np.unique(np.linspace(0, now.size - 1, 800).astype(int))
-            for values, scale, colour in (
-                (day.threshold, top, COLOURS[0]),
-                (day.spent, budget.limit, COLOURS[1]),
+            for words, values, scale in (
+                ("threshold", day.threshold, top),
+                ("spent", day.spent, budget.limit),
             ):
                 points = [(float(now[at]), values[at] / scale) for at in pick]
-                parts.append(panel.line(points, colour=colour))
-    parts += legend(
-        [("threshold", COLOURS[0], ""), ("spent, of the budget", COLOURS[1], "")], left=MARGIN + size + 20
-    )
-    return document(MARGIN + size + 220, 40 + len(results) * (size + 60), parts)
+                lines.append(Line(words=words, points=points, colour=COLOURS[words == "spent"]))
+        parts += [panel.line(line.points, colour=line.colour) for line in lines[:-2]]
+        parts += panel.lines(lines[-2:])
+        high += TOP + size + 50
+    return document(MARGIN + 480 + 140, high, parts)
 
 
 def stores(names, folder):

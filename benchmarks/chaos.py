@@ -191,13 +191,11 @@ def plain_router(urls, timeout_s):
     )
 
 
-def llamaindex_router(urls, timeout_s):
-    """ConfRouteLLM over two OpenAILike."""
+def llamaindex_models(urls):
+    """An OpenAILike a tier."""
     from llama_index.llms.openai_like import OpenAILike
 
-    from llamaindex_confroute import ConfRouteLLM
-
-    models = {
+    return {
         tier: OpenAILike(
             model=f"{tier}-model",
             api_base=url,
@@ -208,8 +206,17 @@ def llamaindex_router(urls, timeout_s):
         )
         for tier, url in urls.items()
     }
+
+
+def llamaindex_router(urls, timeout_s):
+    """ConfRouteLLM over them."""
+    from llamaindex_confroute import ConfRouteLLM
+
     return ConfRouteLLM(
-        **models, policy=policy(), edge_limits=limits(timeout_s), cloud_limits=limits(timeout_s)
+        **llamaindex_models(urls),
+        policy=policy(),
+        edge_limits=limits(timeout_s),
+        cloud_limits=limits(timeout_s),
     )
 
 

@@ -82,6 +82,41 @@ def test_core_imports_no_heavy_package(module):
     assert found.stdout.strip() == "[]"
 
 
+PINNED = re.compile(r"^([\w.-]+)==([^\s;]+)", re.MULTILINE)
+
+
+def test_the_lock_is_by_hash_and_holds_the_pins():
+    """Each package with the files that it may be; where constraints.txt pins one too, the same version; torch is left out."""
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    entries = [entry for entry in re.split(r"\n(?=\w)", lock) if PINNED.match(entry)]
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", entry) for entry in entries)
+    locked = {PINNED.match(entry)[1]: PINNED.match(entry)[2] for entry in entries}
+    assert not re.search(r"^-|://", lock, re.MULTILINE)
+    pinned = dict(PINNED.findall((ROOT / "constraints.txt").read_text(encoding="utf-8")))
+    assert {name: locked[name] for name in pinned.keys() & locked} == {
+        name: pinned[name] for name in pinned.keys() & locked
+    }
+    assert "torch" in pinned
+
+
+def test_the_lock_holds_what_users_install():
+    """What the core and the extras of `all` ask for by name, in versions that they take."""
+    packaging = pytest.importorskip("packaging.requirements")
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    locked = dict(PINNED.findall(lock))
+    extras = ("", "langchain", "llamaindex", "local", "prices")
+    asked = [packaging.Requirement(line) for line in requires("confroute") or ()]
+    asked = [
+        one
+        for one in asked
+        if not one.marker or any(one.marker.evaluate({"extra": extra}) for extra in extras)
+    ]
+    assert {"numpy", "langchain-core", "llama-index-core", "torch"} <= {one.name for one in asked}
+    lacking = {one.name for one in asked if locked.get(one.name) not in one.specifier}
+    # An editable install asks for `editables` too.
+    assert lacking - {"editables"} == {"torch"}
+
+
 def test_version_is_the_distribution_s():
     """`__version__` and the metadata agree."""
     assert confroute.__version__ == version("confroute")

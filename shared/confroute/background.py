@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -12,11 +11,12 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from confroute.asks import Evidence
+from confroute.display import logger
 from confroute.errors import loggable
 from confroute.models.deadline import no_deadline
 
 T = TypeVar("T")
-_log = logging.getLogger("confroute")
+_log = logger()
 _threads: set[threading.Thread] = set()
 _tasks: set[asyncio.Task[None]] = set()
 _lock = threading.Lock()

@@ -6,9 +6,11 @@ imported here by name, when something is shown for the first time.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from importlib import import_module
+from numbers import Real
 from typing import Any, TypeAlias
 
 Show: TypeAlias = Callable[[Any], str]
@@ -64,6 +66,33 @@ def plain(text: str) -> str:
 def _escaped(match: re.Match[str]) -> str:
     # In four digits, as JSON writes it: what is printed may be JSON.
     return f"\\u{ord(match[0]):04x}"
+
+
+class _OneLine(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(one if isinstance(one, Real) else _one_line(str(one)) for one in record.args)
+        return True
+
+
+def _one_line(text: str) -> str:
+    return plain(text).replace("\n", "\\u000a")
+
+
+_ONE_LINE = _OneLine()
+
+
+def logger() -> logging.Logger:
+    """The logger of all of confroute's messages, whose names and errors of others reach every handler as `plain` text of one line.
+
+    Examples
+    --------
+    >>> logger().name
+    'confroute'
+    """
+    found = logging.getLogger("confroute")
+    found.addFilter(_ONE_LINE)
+    return found
 
 
 _CREDENTIALS = re.compile(

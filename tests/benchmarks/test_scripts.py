@@ -13,6 +13,7 @@ ON_RECORDED_DATA = (
     *(
         "guarantee.py",
         "head_doubt.py",
+        "judged_labels.py",
         "objective.py",
         "promise_halves.py",
         "results.py",

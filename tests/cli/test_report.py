@@ -2,7 +2,7 @@
 
 import json
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -31,9 +31,7 @@ def entry(number, uncertainty, **more):
         "steps": tuple(steps),
         **more,
     }
-    return Entry(
-        at=datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(minutes=number), decision=Decision(**fields)
-    )
+    return Entry(at=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=number), decision=Decision(**fields))
 
 
 def test_money_and_shares_are_counted_from_all_steps():
@@ -50,13 +48,12 @@ def test_money_and_shares_are_counted_from_all_steps():
 def test_tiers_are_told_apart_without_colour():
     """Each has a dash and a name beside its line, and so has the threshold."""
     entries = [entry(0, 0.1), entry(1, 0.9), entry(2, 0.9, route="middle"), entry(3, 0.9)]
-    _, named = over_time_svg(entries).split("share of calls", 1)
-    for dash, name in (
-        ("", "cloud"),
-        (" stroke-dasharray='8 3'", "middle"),
-        (" stroke-dasharray='4 3'", "threshold"),
-    ):
-        assert re.search(rf"stroke-width='2'{dash}/>\n<text [^>]*>{name}</text>", named), name
+    drawn = over_time_svg(entries)
+    dashes = {
+        name: re.search(rf"stroke-dasharray='([^']*)'/>\n<text [^>]*>{name}<", drawn)[1]
+        for name in ("cloud", "middle", "threshold 0.25")
+    }
+    assert len({*dashes.values()}) == 3
 
 
 def test_small_sums_keep_three_digits():
@@ -118,7 +115,7 @@ def test_an_empty_log_is_a_page_that_says_so():
 def test_what_cannot_be_read_or_meant_is_refused(tmp_path, capsys):
     """A missing log is 1, a price that is none is 2."""
     assert main(["report", str(tmp_path / "none.jsonl")]) == 1
-    assert "does not exist" in capsys.readouterr().err
+    assert "no such file" in capsys.readouterr().err
     assert main(["report", "log", "--price", "cloud"]) == 2
 
 
@@ -150,11 +147,13 @@ def test_calls_that_failed_are_no_answers_of_the_tier_asked_last():
 def test_an_outage_saves_nothing():
     """Only what was answered as the policy wanted is compared: six drafts, 110 tokens each, at 1 and at 100 or 1,000 USD a million."""
     page = log_page(outage(), prices_usd=PRICES)
-    assert "in the 6 of 16 calls that did not fail or degrade" in page
+    assert "in the 6 of 16 calls that were answered and did not degrade" in page
     assert "0.1200 USD; routing saves 0.1193 USD" in page
     assert cells(page)["of it for calls that failed"] == "0.00110 USD"
     degraded = [entry(0, 0.1), entry(1, 0.9, route="edge", stage="fallback", degraded=True)]
-    assert "in the 1 of 2 calls that did not fail or degrade" in log_page(degraded, prices_usd=PRICES)
+    assert "in the 1 of 2 calls that were answered and did not degrade" in log_page(
+        degraded, prices_usd=PRICES
+    )
 
 
 def test_where_nothing_was_answered_nothing_is_said_to_be_saved():
@@ -180,24 +179,66 @@ def test_failures_have_a_line_of_their_own():
 @pytest.mark.parametrize(
     ("seconds", "ticks"),
     [
-        (400, ["00:00:00", "00:01:40", "00:03:20", "00:05:00", "00:06:40"]),
-        (4 * 3600, ["00:00", "01:00", "02:00", "03:00", "04:00"]),
-        (4 * 86400, ["01-01 00h", "01-02 00h", "01-03 00h", "01-04 00h", "01-05 00h"]),
+        (300, ["09:51", "09:52", "09:53", "09:54", "09:55"]),
+        (3 * 3600, ["10:00", "10:30", "11:00", "11:30", "12:00", "12:30"]),
+        (
+            40,
+            ["09:50:10", "09:50:15", "09:50:20", "09:50:25", "09:50:30", "09:50:35", "09:50:40", "09:50:45"],
+        ),
+        (86400, ["12:00", "15:00", "18:00", "21:00", "01-02", "03:00", "06:00", "09:00"]),
+        (30 * 86400, ["01-03", "01-07", "01-11", "01-15", "01-19", "01-23", "01-27", "01-31"]),
     ],
 )
-def test_the_axis_tells_the_time(seconds, ticks):
+def test_the_axis_tells_round_times(seconds, ticks):
     """As finely as the log is long; the points stand where their calls were made, however many there were before."""
-    start = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    start = datetime(2026, 1, 1, 9, 50, 7, tzinfo=UTC)
     shares = [0, 0.01, 0.02, 1]
     entries = [
         Entry(at=start + timedelta(seconds=share * seconds), decision=entry(0, 0.9).decision)
         for share in shares
     ]
     drawn = over_time_svg(entries)
-    assert re.findall(r"text-anchor='middle'>([-0-9: h]+)</text>", drawn)[:5] == ticks
-    assert "UTC, from 2026-01-01 00:00" in drawn
+    first = drawn.split("UTC, from 2026-01-01 09:50")[0]
+    assert re.findall(r"text-anchor='middle'[^>]*>([-0-9:]+)</text>", first) == ticks
     across = [float(x) for x in re.findall(r"([\d.]+),[\d.]+", re.search(r"points='([^']*)'", drawn)[1])]
     assert [(x - across[0]) / (across[-1] - across[0]) for x in across] == pytest.approx(shares, abs=1e-3)
+
+
+def test_calls_can_be_filtered_and_sorted_and_stand_there_without_scripts():
+    """A box for each outcome and mark, each row with its kinds, and its words escaped."""
+    entries = [
+        entry(0, 0.1, reason="</td><script>x</script>"),
+        entry(1, 0.9),
+        *outage()[-1:],
+        entry(3, 0.1, private=True),
+    ]
+    listed = log_page(entries).split("<h2>Calls</h2>")[1]
+    assert re.findall(r"type='checkbox' value='([^']*)'", listed) == ["edge", "cloud", "failed", "private"]
+    assert re.findall(r"<tr data-kinds='([^']*)'>", listed) == ["edge", "cloud", "failed", "edge private"]
+    assert "&lt;script&gt;x" in listed
+    assert listed.count("<script>") == 1
+    assert "<div class='sift' hidden>" in listed
+
+
+def test_the_main_numbers_have_their_intervals():
+    """One of four to the cloud: Wilson's interval by hand is 4.6 to 69.9 percent."""
+    page = log_page(
+        [entry(n, u) for n, u in enumerate((0.1, 0.1, 0.1, 0.9))],
+        prices_usd={"edge": (0.0, 0.0), "cloud": (100.0, 1000.0)},
+    )
+    tiles = re.findall(
+        r"<div class='tile'><span>([^<]*)</span><b>(?:<svg.*?</svg>)?([^<]*)</b>(.*?)</div>",
+        page.split("<h2>")[0],
+    )
+    assert [(name, value) for name, value, _ in tiles] == [
+        ("edge", "75.0%"),
+        ("cloud", "25.0%"),
+        ("seconds", "0.10"),
+        ("USD saved", "0.0600"),
+    ]
+    assert "1 of 4 calls" in tiles[1][2]
+    assert "95% interval 4.6% to 69.9%" in tiles[1][2]
+    assert "cloud alone 0.0800 USD" in tiles[3][2]
 
 
 def test_a_log_of_one_moment_and_one_out_of_order_are_drawn():
@@ -205,3 +246,22 @@ def test_a_log_of_one_moment_and_one_out_of_order_are_drawn():
     first, second = entry(0, 0.9), entry(7, 0.9)
     assert over_time_svg([second, first]) == over_time_svg([first, second])
     assert "UTC, from 2026-01-01 00:00" in over_time_svg([first, first])
+
+
+def test_calls_that_their_callers_ended_are_counted_apart():
+    """Neither among the answers nor among the failures; with what they cost, and a line of their own."""
+    ended = [
+        entry(n, 0.9, stage=stage)
+        for n, stage in enumerate(["cancelled", "abandoned", "abandoned", "failed"])
+    ]
+    page = log_page([*ended, *[entry(n, 0.1) for n in range(4, 8)]], prices_usd=PRICES)
+    assert "edge 100.0%" not in page
+    for words in (
+        "12.5% (1)",
+        "25.0% (2)",
+        "of it for calls that were abandoned",
+        "seconds until a call was cancelled",
+    ):
+        assert words in page, words
+    assert "in the 4 of 8 calls that were answered and did not degrade" in page
+    assert all(f">{stage}<" in over_time_svg(ended) for stage in ("cancelled", "abandoned", "failed"))

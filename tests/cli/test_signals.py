@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -52,7 +53,7 @@ def test_json_has_the_documented_shape(tmp_path, capsys):
     write_rows(tmp_path / "run.jsonl.gz", made())
     assert confroute(tmp_path / "run.jsonl.gz", "--json") == 0
     out = json.loads(capsys.readouterr().out)
-    assert list(out) == ["n", "edge_quality", "cloud_quality", "signals"]
+    assert list(out) == ["n", "cut_off", "edge_quality", "cloud_quality", "signals"]
     assert (out["n"], out["cloud_quality"]) == (80, 1.0)
     assert {"token_logprob.mean", "self_consistency", "semantic_entropy"} <= set(out["signals"])
     assert "option_probability" not in out["signals"], "nothing to measure it by"
@@ -97,9 +98,8 @@ def test_what_is_undefined_is_null(tmp_path, capsys):
 
 
 def test_plots_are_well_formed_and_name_every_signal(tmp_path, capsys):
-    """Both files are SVG that parses, with a line or diagram a signal; JSON stays alone on standard output."""
-    rows = [*made()]
-    rows[1] = Row(id="x", edge=rows[1].edge, signals={"<odd> & 'quoted'": 0.5})
+    """Both files are SVG that parses, with a diagram for each signal and a line for each of the best; JSON stays alone on standard output."""
+    rows = [replace(row, signals={"<odd> & 'quoted'": 1 - row.edge.quality}) for row in made()]
     write_rows(tmp_path / "run.jsonl", rows)
     assert confroute(tmp_path / "run.jsonl", "--json", "--plot", tmp_path / "new" / "plots") == 0
     printed = capsys.readouterr()
@@ -108,10 +108,11 @@ def test_plots_are_well_formed_and_name_every_signal(tmp_path, capsys):
     for name in ("reliability", "risk-coverage"):
         root = ElementTree.parse(tmp_path / "new" / "plots" / f"{name}.svg").getroot()
         words = " ".join(root.itertext())
-        assert "token_logprob.mean" in words
-        assert "self_consistency" in words
         assert "nan" not in ElementTree.tostring(root, encoding="unicode").lower()
-    assert "<odd> & 'quoted'" in words
+        if name == "reliability":
+            assert "<odd> & 'quoted'" in words
+            assert {"token_logprob.mean", "self_consistency"} <= {*words.split()}
+    assert re.search(r"\b\d+ more\b", words)
 
 
 def test_plots_of_too_few_rows_say_so(tmp_path):

@@ -1,4 +1,4 @@
-"""A few hundred calls through the three hosts while their models fail in turn: the small form of `benchmarks/chaos.py`."""
+"""A few hundred calls through the three hosts while their models fail in turn, or their processes and disk: `make chaos`, small."""
 
 import json
 import subprocess
@@ -37,3 +37,20 @@ def test_no_private_text_reaches_the_cloud(told):
     assert told["indiscreet"] == []
     assert any(entry["tier"] == "cloud" for entry in told["log"])
     assert any(entry["private"] for entry in told["log"])
+
+
+@pytest.mark.slow
+def test_killed_processes_and_full_disks_lose_no_record():
+    """360 calls: each ends, in an answer or in an error of ours; logs can be read, the budget is kept, private texts stay."""
+    pytest.importorskip("resource")
+    script = CHAOS.with_name("chaos_kills.py")
+    done = subprocess.run(
+        [sys.executable, script, "--calls", "360", "--json"], capture_output=True, check=True
+    )
+    told = json.loads(done.stdout)
+    assert [row["calls"] for row in told.values()] == [120] * 3
+    assert [(row["lost"], row["unlogged"]) for row in told.values()] == [([], [])] * 3
+    assert [(row["overspent"], row["indiscreet"]) for row in told.values()] == [(0, 0)] * 3
+    assert all(row["torn"] == row["halves"] for row in told.values())
+    assert all(row["kills"] and row["full"] and row["cloud"] for row in told.values())
+    assert sum(row["errors"].get("LogError", 0) for row in told.values())

@@ -10,6 +10,7 @@ from langchain_core.tracers import LangChainTracer
 from langsmith import Client
 
 from confroute import Cascade, KeepPrivate, TokenLogprob
+from confroute.testing import Reply, ScriptedModel
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.testing import ScriptedChat
 
@@ -99,6 +100,15 @@ def test_a_stream_carries_it_too(langsmith):
     assert runs()["ChatConfRoute"]["extra"]["metadata"]["confroute_route"] == "cloud"
 
 
+async def asked(model, form, config):
+    """One call to its end."""
+    call = getattr(model, form)("What does Jane Doe earn?", config)
+    if form == "astream":
+        _ = [chunk async for chunk in call]
+    else:
+        _ = await call if form == "ainvoke" else list(call)
+
+
 HIDING = {
     "inputs and outputs": {"hide_inputs": True, "hide_outputs": True},
     "by functions": {"hide_inputs": lambda inputs: {}, "hide_outputs": lambda outputs: {}},
@@ -115,11 +125,7 @@ async def test_a_client_that_hides_is_sent_no_private_text(langsmith, form):
         edge=edge, cloud=ScriptedChat.of("x"), policy=Cascade.of(TokenLogprob(), 0.25, rules=(KeepPrivate(),))
     )
     config = {"callbacks": [tracer], "tags": ["private"]}
-    call = getattr(model, form)("What does Jane Doe earn?", config)
-    if form == "astream":
-        _ = [chunk async for chunk in call]
-    else:
-        _ = await call if form == "ainvoke" else list(call)
+    await asked(model, form, config)
     sent = runs()
     assert sent["ChatConfRoute"]["extra"]["metadata"]["confroute_route"] == "edge"
     # Our scripted model prints its script, which is no part of a call.
@@ -134,3 +140,40 @@ async def test_a_client_that_does_not_hide_is_sent_all(langsmith):
     tracer, runs = langsmith
     await router(-3.0).ainvoke("What does Jane Doe earn?", {"callbacks": [tracer], "tags": ["private"]})
     assert "Jane" in json.dumps(runs()["ChatConfRoute"]["inputs"])
+
+
+def class_alone(fields):
+    """As docs/private.md has it."""
+    return {**fields, "error": fields["error"].partition("(")[0]} if "error" in fields else fields
+
+
+async def failed(tracer, form, message="invalid prompt: What does Jane Doe earn?"):
+    """A private call whose edge fails by an error that quotes the prompt."""
+    edge = ScriptedChat(script=ScriptedModel([Reply(fault=RuntimeError(message))], name="small"))
+    model = ChatConfRoute(
+        edge=edge, cloud=ScriptedChat.of("x"), policy=Cascade.of(TokenLogprob(), 0.25, rules=(KeepPrivate(),))
+    )
+    with pytest.raises(RuntimeError):
+        await asked(model, form, {"callbacks": [tracer], "tags": ["private"]})
+
+
+@pytest.mark.parametrize(
+    "langsmith", [{"hide_inputs": True, "hide_outputs": True, "anonymizer": class_alone}], indirect=True
+)
+@pytest.mark.parametrize("form", ["invoke", "ainvoke", "stream", "astream"])
+async def test_an_anonymizer_hides_the_text_of_errors(langsmith, form):
+    """In the router's run and in its model's, which keep the error's class; nothing else tells the prompt."""
+    tracer, runs = langsmith
+    await failed(tracer, form)
+    sent = runs()
+    assert len(sent) >= 2
+    assert {run["error"] for run in sent.values()} <= {"RuntimeError", "TierError", "AllTiersFailedError"}
+    assert "Jane" not in json.dumps([{**run, "serialized": None} for run in sent.values()])
+
+
+@pytest.mark.parametrize("langsmith", [HIDING["inputs and outputs"]], indirect=True)
+async def test_without_one_errors_are_sent_as_they_are(langsmith):
+    """Hiding inputs and outputs is not enough."""
+    tracer, runs = langsmith
+    await failed(tracer, "ainvoke")
+    assert all("Jane Doe" in run["error"] for run in runs().values())

@@ -73,7 +73,17 @@ def test_a_sound_folder_is_loaded(kind: str, folder: Callable[[str], Path]) -> N
 
 
 @EACH
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "pytorch_model-00001-of-00002.bin"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pytorch_model.bin",
+        "model.pt",
+        "model.pth",
+        "last.ckpt",
+        "w.pickle",
+        "pytorch_model-00001-of-00002.bin",
+    ],
+)
 def test_pickled_weights_are_not_read(
     kind: str, name: str, folder: Callable[[str], Path], marker: Path
 ) -> None:
@@ -83,17 +93,52 @@ def test_pickled_weights_are_not_read(
         path.unlink()
     (where / name).write_bytes(pickle.dumps(Trap(marker)))
     with pytest.raises(
-        ModelError, match=rf"{name}, which can run code .*expected safetensors; take a release"
+        ModelError,
+        match=rf"expected weights as safetensors, found {name}, which can run code .*; take a release",
     ):
         LOADERS[kind](where)
     assert not marker.exists()
 
 
-def test_a_pickle_beside_safetensors_is_left_alone(folder: Callable[[str], Path], marker: Path) -> None:
-    """Many models come with both."""
+BESIDE = ["pytorch_model.bin", "training_args.bin", "optimizer.pt", "rng_state.pth", "last.ckpt"]
+
+
+@EACH
+def test_pickles_beside_safetensors_are_left_alone(
+    kind: str, folder: Callable[[str], Path], marker: Path
+) -> None:
+    """Many models come with both, and a training run leaves its own."""
+    where = folder(kind)
+    for name in BESIDE:
+        (where / name).write_bytes(pickle.dumps(Trap(marker)))
+    LOADERS[kind](where)
+    assert not marker.exists()
+
+
+@EACH
+@pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt"])
+def test_a_pickled_adapter_is_not_read(
+    kind: str, name: str, folder: Callable[[str], Path], marker: Path
+) -> None:
+    """Beside the model's own safetensors too, where `peft` would read it; one that has safetensors is not refused for it."""
+    where = folder(kind)
+    (where / name).write_bytes(pickle.dumps(Trap(marker)))
+    with pytest.raises(ModelError, match=rf"found {name}, which can run code"):
+        LOADERS[kind](where)
+    (where / "adapter_model.safetensors").write_bytes(b"")
+    if kind == "model":
+        LOADERS[kind](where)
+    assert not marker.exists()
+
+
+def test_what_training_leaves_is_no_model(folder: Callable[[str], Path], marker: Path) -> None:
+    """Every file is named: the first by its letters may be none of the weights."""
     where = folder("model")
-    (where / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(marker)))
-    LocalModel.load(where)
+    (where / "model.safetensors").unlink()
+    for name in BESIDE:
+        (where / name).write_bytes(pickle.dumps(Trap(marker)))
+    with pytest.raises(ModelError, match=f"found {', '.join(sorted(BESIDE))}, which"):
+        LocalModel.load(where)
     assert not marker.exists()
 
 

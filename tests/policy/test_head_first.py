@@ -315,6 +315,44 @@ def test_a_call_that_fails_is_recorded_once():
     assert [decision.stage for decision in decisions] == ["failed"]
 
 
+@pytest.mark.parametrize(
+    ("text", "cascade", "tried"),
+    [
+        ("0.9 0.1", {}, ["cloud"]),
+        ("0.9 0.1", {"on_cloud_error": "edge"}, ["cloud", "edge"]),
+        ("0.1 0.1", {}, ["edge", "cloud"]),
+        ("0.1 0.1", {"on_edge_error": "raise"}, ["edge"]),
+        ("0.5 0.1", {}, ["edge", "cloud"]),
+        ("0.9 0.9", {}, ["edge", "cloud"]),
+    ],
+)
+def test_a_call_that_fails_records_the_estimate_and_all_that_was_tried(text, cascade, tried):
+    """As a call that is answered: both tiers are down, whoever chose between them."""
+    with record() as decisions, pytest.raises(TierError):
+        routed(text, policy(cascade=cascade), edge=None, cloud=None)
+    (decision,) = decisions
+    wins, spread = map(float, text.split())
+    assert decision.stage == "failed"
+    assert decision.signals["head"].uncertainty == pytest.approx(wins)
+    assert decision.signals["head"].details["spread"] == pytest.approx(spread)
+    assert decision.steps[0].kind == "embed"
+    assert [step.tier for step in decision.steps[1:]] == tried
+    if wins != 0.5 and spread < 0.4:
+        bound = 0.7 if wins > 0.7 else 0.3
+        assert (decision.signal, decision.uncertainty, decision.threshold) == (
+            "head",
+            pytest.approx(wins),
+            bound,
+        )
+
+
+def test_a_call_that_fails_records_why_there_is_no_estimate():
+    """The embedding failed before both tiers did."""
+    with record() as decisions, pytest.raises(TierError):
+        routed("no number", policy(), edge=None, cloud=None)
+    assert "ValueError" in decisions[0].skipped["head"]
+
+
 def test_a_call_that_goes_on_from_the_cloud_stays_there():
     """The head would choose the edge, but a weaker model would rewrite the cloud's answer."""
     decision = routed("0.1 0.1", policy(), begun_on="cloud").decision

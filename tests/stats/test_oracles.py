@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
@@ -16,6 +16,7 @@ from confroute.stats.logistic import ridge_logistic
 from confroute.stats.metrics import auroc, bootstrap_ci, ece, risk_coverage
 from confroute.stats.tails import (
     binomial_cdf,
+    hoeffding_bentkus,
     hypergeometric_cdf,
     most_failures,
     rows_needed,
@@ -89,6 +90,17 @@ def test_rows_needed_where_none_fails(alpha, delta):
     n = rows_needed(alpha, delta, horizon=False)
     assert upper_end(0, n, delta) <= alpha * (1 + 1e-9)
     assert n == 1 or upper_end(0, n - 1, delta) > alpha * (1 - 1e-9)
+
+
+@given(st.integers(1, 2000), st.data(), LEVELS)
+def test_hoeffding_bentkus_p_values(n, data, alpha):
+    """The smaller of both bounds, by scipy's relative entropy and binomial."""
+    failures = data.draw(st.integers(0, n))
+    mean = failures / n
+    entropy = special.rel_entr(mean, alpha) + special.rel_entr(1 - mean, 1 - alpha)
+    bounds = (math.exp(-n * entropy), math.e * stats.binom.cdf(failures, n, alpha))
+    expected = 1.0 if mean >= alpha else min(1.0, *bounds)
+    assert hoeffding_bentkus(mean, n, alpha) == pytest.approx(expected, rel=1e-7, abs=1e-14)
 
 
 @given(ranked())

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from confroute.stats.tails import (
     betting,
     binomial_cdf,
+    hoeffding_bentkus,
     hypergeometric_cdf,
     most_failures,
     rows_needed,
@@ -60,6 +61,29 @@ def test_a_long_horizon_is_the_long_run():
     limits = [most_failures(400, 0.05, 0.1, horizon=m) for m in (100, 400, 4000, 400_000)]
     assert limits == sorted(limits)
     assert limits[-1] == most_failures(400, 0.05, 0.1)
+
+
+@given(st.integers(20, 400), st.floats(0.02, 0.3), st.floats(0, 1))
+def test_hoeffding_bentkus_is_never_below_the_exact_test(n, alpha, share):
+    """On losses of 0 and 1 a bound for all losses in [0, 1] may not claim more than the exact tail."""
+    failures = int(share * alpha * n)
+    assert hoeffding_bentkus(failures / n, n, alpha) >= binomial_cdf(failures, n, alpha) - 1e-12
+
+
+@pytest.mark.parametrize(
+    ("mean", "n", "p"),
+    [
+        # No loss: (1 - 0.1)**50 by Hoeffding, which Bentkus multiplies by e.
+        (0.0, 50, 0.9**50),
+        # Five failures of 100: Bentkus' e * 0.05758 is less than Hoeffding's exp(-100 * 0.016707) = 0.188.
+        (0.05, 100, math.e * 0.0575769),
+        # Three, and not four for the rounding of a mean: e * 0.007836.
+        (0.03 + 1e-12, 100, math.e * 0.0078365),
+    ],
+)
+def test_hoeffding_bentkus_by_hand(mean, n, p):
+    """The smaller of both bounds."""
+    assert hoeffding_bentkus(mean, n, 0.1) == pytest.approx(p, rel=1e-4)
 
 
 def test_betting_by_hand():

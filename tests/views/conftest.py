@@ -7,7 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from confroute.bench.data import Benchmark
+from confroute.bench.protocol import measure
+from confroute.bench.run import Replay
+from confroute.budget import Budget, Paced
 from confroute.decision import Decision, Measurement, Step
+from confroute.drift import Audited, DriftTest
 from confroute.fitting.front import front_of
 from confroute.fitting.rates import Rates
 from confroute.fitting.table import table_of
@@ -18,6 +23,7 @@ from confroute.recording.evaluation import evaluate
 from confroute.signals import SelfConsistency, TokenLogprob
 from confroute.types import Usage
 from confroute.views.html import page
+from confroute.views.slider import StaticSlider
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 VOID = ("rect", "line", "circle", "polyline", "polygon", "meta", "br", "input")
@@ -149,3 +155,39 @@ def policy(rows):
         rules=(KeepPrivate(patterns=(r"(?i)\bsalary\b", "<secret>")), SendTo(tier="cloud", tags=("legal",))),
         on_cloud_error="edge",
     )
+
+
+@pytest.fixture(scope="session")
+def replay():
+    """Two methods on a small benchmark."""
+    draw = np.random.default_rng(3)
+    weak, strong = (draw.random(120) < share for share in (0.5, 0.9))
+    bench = Benchmark(
+        name="mmlu",
+        prompts=tuple(map(str, range(120))),
+        weak=weak.astype(float),
+        strong=strong.astype(float),
+        weak_usd=np.full(120, 1e-5),
+        strong_usd=np.full(120, 1e-3),
+        dropped=3,
+    )
+    scores = {"oracle": strong - 1.0 * weak, "prompt length": draw.integers(0, 99, 120) / 1.0}
+    results = tuple(measure(name, s[None, :], bench, resamples=50) for name, s in scores.items())
+    return Replay(bench=bench, train=None, results=results)
+
+
+@pytest.fixture
+def shown(policy, front, run_report, replay):
+    """Everything that has a view, by name."""
+    return {
+        "policy": policy,
+        "layers": Paced(
+            policy=Audited(policy=policy, test=DriftTest(level=0.05), share=0.1),
+            budgets=(Budget(limit=20.0, unit="calls"),),
+        ),
+        "calibration": run_report,
+        "one-signal": run_report.signals["token_logprob.mean"],
+        "front": front,
+        "benchmark": replay,
+        "slider-static": StaticSlider(front=front),
+    }

@@ -3,61 +3,17 @@
 import math
 import re
 from dataclasses import replace
-from itertools import permutations
 
 import numpy as np
 import pytest
 
-from confroute.bench.data import Benchmark
-from confroute.bench.protocol import measure
-from confroute.bench.run import Replay
-from confroute.budget import Budget, Paced
-from confroute.drift import Audited, DriftTest
 from confroute.fitting import CloudShare, fit
 from confroute.policy import Cascade, Gate, Threshold
 from confroute.policy.hedge import Hedged
 from confroute.recording.evaluation import evaluate
 from confroute.signals import SelfConsistency, TokenLogprob
-from confroute.views.fit import front_svg
 from confroute.views.html import table
-from confroute.views.slider import StaticSlider
-from confroute.views.svg import bar
-
-
-@pytest.fixture(scope="session")
-def replay():
-    """Two methods on a small benchmark."""
-    draw = np.random.default_rng(3)
-    weak, strong = (draw.random(120) < share for share in (0.5, 0.9))
-    bench = Benchmark(
-        name="mmlu",
-        prompts=tuple(map(str, range(120))),
-        weak=weak.astype(float),
-        strong=strong.astype(float),
-        weak_usd=np.full(120, 1e-5),
-        strong_usd=np.full(120, 1e-3),
-        dropped=3,
-    )
-    scores = {"oracle": strong - 1.0 * weak, "prompt length": draw.integers(0, 99, 120) / 1.0}
-    results = tuple(measure(name, s[None, :], bench, resamples=50) for name, s in scores.items())
-    return Replay(bench=bench, train=None, results=results)
-
-
-@pytest.fixture
-def shown(policy, front, run_report, replay):
-    """Everything that has a view, by name."""
-    return {
-        "policy": policy,
-        "layers": Paced(
-            policy=Audited(policy=policy, test=DriftTest(level=0.05), share=0.1),
-            budgets=(Budget(limit=20.0, unit="calls"),),
-        ),
-        "calibration": run_report,
-        "one-signal": run_report.signals["token_logprob.mean"],
-        "front": front,
-        "benchmark": replay,
-        "slider-static": StaticSlider(front=front),
-    }
+from confroute.views.scales import bar
 
 
 def test_every_view_is_whole_html_that_loads_nothing_and_looks_as_stored(shown, read, same_as_stored):
@@ -78,7 +34,7 @@ def test_a_policy_tells_its_thresholds_and_promise_in_words(policy, read):
         "token_logprob",
         promise.words,
         f"{promise.observed:.4g}",
-        "self_consistency: no promise",
+        "no promise",
     ):
         assert expected in words
     assert "<secret>" in words
@@ -120,7 +76,9 @@ def test_signals_of_equal_worth_stand_in_one_order_everywhere(rows, read, tmp_pa
     report = evaluate(with_own, resamples=10)
     assert list(report.signals) == list(report.to_dict()["signals"]) == expected
     assert "best of 5 signals: own.best, AUROC 1.000" in repr(report)
-    assert [word for word in read(report._repr_html_()).words if word in expected][:5] == expected
+    words = read(report._repr_html_()).words
+    in_numbers = words[words.index("All signals in numbers") :]
+    assert [word for word in in_numbers if word in expected][:5] == expected
     tied = [
         replace(row, signals={k: v for k, v in row.signals.items() if k != "own.best"}) for row in with_own
     ]
@@ -175,26 +133,6 @@ def test_a_bar_reaches_past_the_mark_in_its_middle_when_it_is_over_the_threshold
     assert f"<title>uncertainty {value}</title>" in drawn
 
 
-def test_the_name_of_the_chosen_point_stands_apart_from_those_of_its_neighbours(front):
-    """At the knee, beside it, at both ends: no two names overlap, taking a letter for 7 by 12 pixels."""
-
-    def box(found):
-        x, y, anchor, name = float(found[1]), float(found[2]), found[3], found[4]
-        wide = 7 * len(name)
-        return (x - wide if anchor == "end" else x), y - 12, wide, 12
-
-    at = front.points.index(front.knee)
-    for chosen in (front.points[0], *front.points[at - 2 : at + 3], front.points[-1]):
-        drawn = front_svg(front, chosen=chosen)
-        found = re.finditer(
-            r"<text x='([\d.]+)' y='([\d.]+)' text-anchor='(\w+)'>(edge|cloud|knee|chosen)<", drawn
-        )
-        boxes = [box(one) for one in found]
-        assert len(boxes) == 4
-        for (x, y, wide, high), (u, v, *_) in permutations(boxes, 2):
-            assert not (x <= u < x + wide and y <= v < y + high)
-
-
 def test_heads_stand_over_their_numbers_and_long_words_are_folded():
     """Numbers to the right with their head; what is short keeps its line."""
     shown = table(("signal", "AUROC"), [("token_logprob.mean", 0.5), ("many words that " * 3, None)])
@@ -214,10 +152,21 @@ def test_a_group_of_calls_has_its_own_promise(policy, read):
     assert "calls tagged tenant-7" in words
 
 
-def test_a_grey_zone_is_shown(read):
-    """From and to."""
+def test_a_grey_zone_is_one_picture_of_three_zones_with_the_threshold_in_it(read):
+    """Keep, ask further, escalate, their limits, and in brackets what decides where nothing further can be measured."""
     gates = (
         Gate(signal=TokenLogprob(), threshold=Threshold(value=0.3), grey=(0.1, 0.8)),
         Gate(signal=SelfConsistency(), threshold=Threshold(value=0.4)),
     )
-    assert "0.1 and 0.8" in " ".join(read(Cascade(gates=gates)._repr_html_()).words)
+    first, second = Cascade(gates=gates)._repr_html_().split("<svg")[1:]
+    assert re.findall(r">([^<>]+)</text>", first) == ["ask further", "escalate", "0.1", "0.8", "(0.3)"]
+    assert re.findall(r">([^<>]+)</text>", second) == ["keep", "escalate", "0.4"]
+    edges = [(float(x), float(w)) for x, w in re.findall(r"<rect x='([\d.]+)' y='6' width='([\d.]+)'", first)]
+    [(keep, kept), (ask, asked), (_, _)] = edges
+    assert keep + kept == pytest.approx(ask, abs=0.1)
+    assert asked / kept == pytest.approx(7, rel=0.02)
+    words = " ".join(read(first).words)
+    assert (
+        "a further signal asked between 0.1 and 0.8, and escalated above; where none can be measured, kept up to 0.3"
+        in words
+    )

@@ -11,9 +11,17 @@ import numpy as np
 from confroute.bench.costs import BUDGETS, RATIOS, CostResult
 from confroute.bench.preference import Interval
 from confroute.bench.recorded import RecordedReplay, by_kind
-from confroute.bench.report import HEAD, cells, markdown_table, write_files
-from confroute.views.html import page, table
-from confroute.views.svg import COLOURS, GREY, MARGIN, Panel, document, legend
+from confroute.bench.report import (
+    HEAD,
+    REFERENCES,
+    cells,
+    compared,
+    markdown_table,
+    recovery_svg,
+    write_files,
+)
+from confroute.views.html import Tile, folded, page, table, tiles, wide
+from confroute.views.scales import ranking
 
 COST_HEAD = (
     "router",
@@ -26,6 +34,7 @@ COST_HEAD = (
 RATIO_HEAD = ("router", *(f"edge costs {ratio:.0%} of the cloud" for ratio in RATIOS))
 _READS = {"reference": "the grades", "query": "prompt", "answer": "the edge's answer"}
 _POINTS = 60
+_RANKED = 12
 # Number of routers of each kind in the plot and in the table by price.
 _PLOTTED = {"reference": 1, "query": 3, "answer": 5}
 
@@ -95,23 +104,17 @@ def routers_to_plot(replay: RecordedReplay) -> list[CostResult]:
 
 def plot(replay: RecordedReplay) -> str:
     """Plot the gap recovered over total cost, as SVG."""
-    size, entries = 360.0, []
     share = np.linspace(0, 1, _POINTS)
-    lines = [
-        (cost, np.interp(share, cost.curve[0], cost.curve[1], left=0.0)) for cost in routers_to_plot(replay)
-    ]
-    panel = Panel(MARGIN, 30, size, high=max(1.0, *(float(heights.max()) for _, heights in lines)))
-    parts = [*panel.axes(replay.bench.name, "total cost, from always-edge to always-cloud", "gap recovered")]
-    parts.append(panel.line([(0, 0), (1, 1)], colour=GREY, dash="2 3"))
-    for at, (cost, heights) in enumerate(lines):
-        grey = cost.kind == "reference"
-        colour = GREY if grey else COLOURS[at % len(COLOURS)]
-        dash = "2 3" if grey else "" if cost.kind == "answer" else "6 3"
-        points = zip(share.tolist(), np.maximum(heights, 0).tolist(), strict=True)
-        parts.append(panel.line(points, colour=colour, dash=dash))
-        entries.append((f"{cost.name} ({cost.area.value:.3f})", colour, dash))
-    parts += legend(entries, left=MARGIN + size + 20)
-    return document(MARGIN + size + 360, size + 80, parts)
+    ranked = routers_to_plot(replay)
+    lines = []
+    if "random" not in {cost.name for cost in ranked}:
+        lines.append(compared(0, "random", [(0, 0), (1, 1)], kind="random"))
+    for at, cost in enumerate(ranked):
+        heights = np.maximum(np.interp(share, cost.curve[0], cost.curve[1], left=0.0), 0)
+        points = [*zip(share.tolist(), heights.tolist(), strict=True)]
+        kind = cost.name if cost.name in REFERENCES else "oracle" if cost.kind == "reference" else ""
+        lines.append(compared(at, f"{cost.name} {cost.area.value:.3f}", points, kind=kind, main=at == 0))
+    return recovery_svg(replay.bench.name, "total cost, from always-edge to always-cloud", lines)
 
 
 def _ratio_rows(replay: RecordedReplay) -> list[list[str]]:
@@ -125,16 +128,35 @@ def _cost_rows(costs: Sequence[CostResult]) -> list[list[str]]:
     return [cost_cells(cost) for cost in sorted(costs, key=lambda cost: -cost.area.value)]
 
 
+def _tiles(replay: RecordedReplay, best: CostResult) -> Iterator[Tile]:
+    interval = f"95% interval {best.area.low:.3f} to {best.area.high:.3f}"
+    head = by_kind(replay.costs).get("query")
+    beside = [] if head is None or head.name == best.name else [f"{head.name} {head.area.value:.3f}"]
+    shown = [f"{best.name}, reads {_READS[best.kind]}", interval, *beside]
+    yield Tile(name="area over cost of the best router", value=f"{best.area.value:.3f}", beside=shown)
+    for budget, recovered in zip(BUDGETS, best.recovered, strict=True):
+        name = f"gap recovered at {budget:.0%} of the cost"
+        yield Tile(name=name, value=f"{recovered:.0%}", beside=[f"at random {budget:.0%}"])
+
+
 def html(replays: Mapping[str, RecordedReplay]) -> str:
     """Make one page with the tables and plots of all runs."""
     parts: list[str] = []
     for name, replay in replays.items():
         parts += [f"<h2>{escape(name)}, {replay.bench.n} calls</h2>", f"<p>{escape(verdict(replay))}</p>"]
         parts += [f"<p>{escape(note)}</p>" for note in replay.notes]
-        parts += [plot(replay), table(COST_HEAD, _cost_rows(replay.costs))]
+        ranked = sorted(replay.costs, key=lambda cost: -cost.area.value)
+        drawn = [(cost.name, cost.area.value, (cost.area.low, cost.area.high)) for cost in ranked]
+        best = next((cost for cost in ranked if cost.kind != "reference"), ranked[0])
+        parts += [
+            tiles(_tiles(replay, best)),
+            wide(ranking("area over cost, 95% interval", drawn[:_RANKED], main=best.name, chance=0.5)),
+            wide(plot(replay)),
+            folded("All routers in numbers", [table(COST_HEAD, _cost_rows(replay.costs), main=best.name)]),
+        ]
         if rows := _ratio_rows(replay):
             parts += ["<p>minus the best head, by the edge's price</p>", table(RATIO_HEAD, rows)]
-        parts += ["<p>by share of cloud calls</p>", table(HEAD, map(cells, replay.results))]
+        parts.append(folded("By share of cloud calls", [table(HEAD, map(cells, replay.results))]))
     return page("Replay of recorded runs", parts)
 
 

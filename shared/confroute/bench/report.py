@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from confroute.bench.preference import Interval, Level, RouterComparison
 from confroute.bench.protocol import Result, recovery_curve
 from confroute.bench.run import Replay
 from confroute.display import register
-from confroute.views.html import fragment, page, table
-from confroute.views.svg import COLOURS, DASHES, GREY, MARGIN, Panel, document, legend
+from confroute.views.html import Tile, folded, fragment, page, table, tiles, wide
+from confroute.views.scales import ranking
+from confroute.views.svg import COLOURS, DASHES, GREY, MARGIN, TOP, Line, Panel, document, width_of
 
 HEAD = (
     "method",
@@ -89,22 +90,49 @@ def level_cells(level: Level) -> list[str]:
 
 def plot(replay: Replay) -> str:
     """Plot the gap recovered over the share of cloud calls, as SVG."""
-    size, entries = 360.0, []
-    plotted = [result for result in replay.results if result.name in _PLOTTED]
-    curves = [recovery_curve(result.scores[0], replay.bench) for result in plotted]
-    panel = Panel(MARGIN, 30, size, high=max(1.0, *(float(curve.max()) for curve in curves)))
-    parts = [*panel.axes(replay.bench.name, "share of cloud calls", "gap recovered")]
-    for at, (result, curve) in enumerate(zip(plotted, curves, strict=True)):
-        grey = result.name in ("random", "oracle")
-        colour, dash = (GREY, "2 3") if grey else (COLOURS[at % len(COLOURS)], DASHES[at % len(DASHES)])
-        share = np.linspace(0, 1, _POINTS)
-        heights = np.interp(share, np.linspace(0, 1, curve.size), curve)
+    share = np.linspace(0, 1, _POINTS)
+    lines = []
+    for result in (result for result in replay.results if result.name in _PLOTTED):
+        curve = recovery_curve(result.scores[0], replay.bench)
         # A curve may fall below the edge alone, but the axis starts at 0.
-        points = zip(share.tolist(), np.maximum(heights, 0).tolist(), strict=True)
-        parts.append(panel.line(points, colour=colour, dash=dash))
-        entries.append((f"{result.name} (APGR {result.apgr:.3f})", colour, dash))
-    parts += legend(entries, left=MARGIN + size + 20)
-    return document(MARGIN + size + 330, size + 80, parts)
+        heights = np.maximum(np.interp(share, np.linspace(0, 1, curve.size), curve), 0)
+        lines.append(
+            (
+                result.name,
+                f"{result.name} {result.apgr:.3f}",
+                [*zip(share.tolist(), heights.tolist(), strict=True)],
+            )
+        )
+    drawn = [
+        compared(at, words, points, kind=name if name in REFERENCES else "", main=name == BEST)
+        for at, (name, words, points) in enumerate(lines)
+    ]
+    return recovery_svg(replay.bench.name, "share of cloud calls", drawn)
+
+
+REFERENCES = {"random": ("2 3", 1.4), "oracle": ("10 3 2 3", 2.2)}
+
+
+def compared(
+    at: int, words: str, points: list[tuple[float, float]], *, kind: str, main: bool = False
+) -> Line:
+    """The line of the router at place `at`; random and oracle are grey, each with a dash of its own."""
+    if kind:
+        dash, width = REFERENCES[kind]
+        return Line(words=words, points=points, colour=GREY, dash=dash, width=width)
+    colour, dash = COLOURS[at % len(COLOURS)], DASHES[at % len(DASHES)]
+    return Line(
+        words=words, points=points, colour=colour, dash="" if main else dash, width=2.8 if main else 1.6
+    )
+
+
+def recovery_svg(title: str, words: str, lines: Sequence[Line]) -> str:
+    """Draw the share of the quality gap that routers recover over what that takes, each named with its area."""
+    high = max([1.0, *(value for line in lines for _, value in line.points)])
+    panel = Panel(MARGIN, TOP, 360, high=high, width=520)
+    parts = [*panel.axes(title, words, "gap recovered", percent="xy"), *panel.lines(lines)]
+    room = max([0.0, *(width_of(line.words) for line in lines)])
+    return document(MARGIN + 520 + 50 + room, TOP + 360 + 46, parts, label=f"gap recovered on {title}")
 
 
 def html(replays: Mapping[str, Replay]) -> str:
@@ -117,8 +145,33 @@ def parts(replay: Replay) -> Iterator[str]:
     """Yield the tables and the plot of one benchmark, as HTML."""
     yield f"<h2>{escape(replay.bench.name)}, {replay.bench.n} prompts</h2>"
     yield f"<p>{escape(training_sentence(replay))}</p>"
-    yield table(HEAD, map(cells, replay.results))
-    yield plot(replay)
+    ranked = sorted(replay.results, key=lambda result: -result.apgr)
+    own = [result for result in ranked if result.name not in REFERENCES]
+    if own:
+        best = own[0]
+        low, high = best.apgr_ci
+        yield tiles(
+            [
+                Tile(
+                    name="APGR of the best router",
+                    value=f"{best.apgr:.3f}",
+                    beside=[
+                        f"{best.name}, of {len(own)}",
+                        f"95% interval {low:.3f} to {high:.3f}",
+                        "chance 0.5",
+                    ],
+                ),
+                Tile(
+                    name="cloud calls for half of the gap",
+                    value=f"{best.cpt[1]:.1f}%",
+                    beside=["at random 50%"],
+                ),
+            ]
+        )
+    drawn = [(result.name, result.apgr, result.apgr_ci) for result in ranked]
+    yield wide(ranking("APGR, 95% interval", drawn, main=own[0].name if own else "", chance=0.5))
+    yield wide(plot(replay))
+    yield folded("All routers in numbers", [table(HEAD, map(cells, replay.results))])
     if replay.comparisons:
         yield f"<p>{escape(BEST)} against others, half of the calls to the cloud</p>"
         yield table(COMPARED, map(comparison_cells, replay.comparisons))

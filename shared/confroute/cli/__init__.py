@@ -28,12 +28,14 @@ from confroute.cli import (
     report,
     reset,
     signals,
+    watch,
 )
 from confroute.cli.terminal import Parser, plain_log, say
 from confroute.errors import ConfrouteError
 
 COMMANDS = (
     *(demo, doctor, pull, label, judge, models, plan, record, signals, probe, fit, apply, bench, report),
+    watch,
     reset,
 )
 
@@ -57,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, or 1 after an error of confroute's own or of a file, 2 after wrong usage, 130 after Ctrl-C, 141 when the reader of
         the output has gone, 143 after SIGTERM.
     """
+    # Beside other busy processes torch's threads would spin while they wait for a core. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = _parser()
     try:
         args = parser.parse_args(argv)

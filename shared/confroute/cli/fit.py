@@ -15,7 +15,7 @@ from confroute.errors import PolicyError, UnmetPromiseError
 from confroute.signals.answers import Kind
 
 if TYPE_CHECKING:
-    from confroute.fitting import Expected, Fit, Objective
+    from confroute.fitting import Expected, Fit, MaxLoss, Objective
     from confroute.fitting.fit import Goal
 
 
@@ -108,6 +108,12 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
         "quality lacks to 1 (shortfall)",
     )
     parser.add_argument(
+        "--judged",
+        action="store_true",
+        help="with --max-loss: take the grades of `confroute judge grade --into judged`, and the qualities by people or a reference, of "
+        "some rows drawn at random, to promise the loss as people grade it",
+    )
+    parser.add_argument(
         "--horizon",
         type=float,
         metavar="N",
@@ -172,21 +178,14 @@ def _fitted(args: argparse.Namespace) -> Fit:
 
 
 def _goal(args: argparse.Namespace) -> Goal:
-    from confroute.fitting import CloudShare, MaxLoss, Objective
+    from confroute.fitting import CloudShare, Objective
 
     limited = args.max_p95_latency is not None
     if limited and (args.max_loss is not None or args.cloud_share is not None):
         msg = "--max-p95-latency goes with --max-cost-per-1k, --min-quality or --weights only"
         raise PolicyError(msg)
-    confidence = 0.9 if args.confidence is None else args.confidence
-    delta = round(1 - confidence, 12)
-    if args.max_loss is not None:
-        return MaxLoss(alpha=args.max_loss, delta=delta, loss=args.loss, horizon=args.horizon)
-    if args.min_quality is not None and args.confidence is not None and not limited:
-        return MaxLoss(alpha=round(1 - args.min_quality, 12), delta=delta, loss="shortfall")
-    if args.confidence is not None:
-        msg = "--confidence goes with --max-loss, or with --min-quality without --max-p95-latency"
-        raise PolicyError(msg)
+    if (promise := _promise(args)) is not None:
+        return promise
     if args.cloud_share is not None:
         return CloudShare(share=args.cloud_share)
     if args.max_cost_per_1k is not None:
@@ -196,6 +195,26 @@ def _goal(args: argparse.Namespace) -> Goal:
     else:
         objective = _weights(args.weights)
     return objective.within(p95_latency_s=args.max_p95_latency) if limited else objective
+
+
+def _promise(args: argparse.Namespace) -> MaxLoss | None:
+    """The loss to promise; None where none is asked for."""
+    from confroute.fitting import MaxLoss
+
+    if args.judged and args.max_loss is None:
+        msg = "--judged goes with --max-loss only: it is about what is promised"
+        raise PolicyError(msg)
+    delta = round(1 - (0.9 if args.confidence is None else args.confidence), 12)
+    if args.max_loss is not None:
+        return MaxLoss(
+            alpha=args.max_loss, delta=delta, loss=args.loss, horizon=args.horizon, judged=args.judged
+        )
+    if args.confidence is None:
+        return None
+    if args.min_quality is None or args.max_p95_latency is not None:
+        msg = "--confidence goes with --max-loss, or with --min-quality without --max-p95-latency"
+        raise PolicyError(msg)
+    return MaxLoss(alpha=round(1 - args.min_quality, 12), delta=delta, loss="shortfall")
 
 
 def _weights(text: str) -> Objective:

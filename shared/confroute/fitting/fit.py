@@ -23,6 +23,7 @@ from confroute.fitting.choice import (
     uncertainty_of,
 )
 from confroute.fitting.front import ParetoFront, front_of
+from confroute.fitting.judged import JudgedRows, judged_rows
 from confroute.fitting.objective import Objective
 from confroute.fitting.promise import (
     GradedCalls,
@@ -39,6 +40,7 @@ from confroute.fitting.rates import Rates
 from confroute.fitting.replay import Expected, Progress, expected, replay
 from confroute.fitting.table import Array, Table, table_of
 from confroute.policy import Cascade, Gate, Threshold
+from confroute.policy.guarantee import Grades, certified_judged
 from confroute.policy.threshold import SHARE_TOLERANCE
 from confroute.recording import Row
 from confroute.recording.extraction import check_extraction
@@ -170,7 +172,10 @@ class Fit(Displayable):
     def to_dict(self, path: str | Path) -> dict[str, JSON]:
         """JSON form, as ``confroute fit --json`` prints it, for a policy written to `path`."""
         promise = None if self.certificate is None else self.certificate.to_dict()
-        shown: JSON = promise and {name: promise[name] for name in ("loss", "alpha", "delta", "n", "method")}
+        names: tuple[str, ...] = ("loss", "alpha", "delta", "n", "method")
+        if self.certificate is not None and self.certificate.labelled is not None:
+            names = (*names, "labelled")
+        shown: JSON = promise and {name: promise[name] for name in names}
         return {
             "policy": str(path),
             "certificate": shown,
@@ -245,15 +250,15 @@ def fit(
     ('ltt-hypergeometric', True, True)
     """
     rows = list(rows)
-    table = table_of(rows, rates=rates, on_unfinished=on_unfinished)
+    judged = judged_rows(rows) if isinstance(goal, MaxLoss) and goal.judged else None
+    table = table_of(judged.rows if judged else rows, rates=rates, on_unfinished=on_unfinished)
     candidates = table.columns if replay_only or _is_column(signal) else live_columns(table) or table.columns
     columns, coarse = _fine_enough(goal, table, candidates) if signal == "auto" else (candidates, [])
-    choice, rest, selected = _choice(table, columns, signal, goal, seed)
+    choice, rest, selected = _choice(table, columns, signal, goal=goal, seed=seed, judged=judged)
     check_extraction([choice.signal], rest.rows)
     uncertainty = uncertainty_of(choice, rest)
     front = front_of(rest, uncertainty, sampled=samples_of(choice.signal) > 0, seed=seed)
-    graded = _graded(rest, uncertainty)
-    threshold, notes = _threshold(goal, graded, front, selected=selected, seed=seed)
+    threshold, notes = _threshold(goal, rest, uncertainty, front, judged, selected=selected, seed=seed)
     gate = Gate(signal=choice.signal, threshold=threshold)
     policy = Cascade(gates=(gate,), on_no_signal="cloud", on_unfinished=on_unfinished)
     replayed = replay(policy, rest.rows, rates=rates, progress=progress)
@@ -275,7 +280,7 @@ def fit(
             *about_samples(choice, found),
             *about_cost(found, front),
         ),
-        promise_curve=promise_curve(goal, graded) if isinstance(goal, MaxLoss) else (),
+        promise_curve=_curve(goal, _graded(rest, uncertainty)),
     )
 
 
@@ -291,7 +296,7 @@ def _is_column(signal: str) -> bool:
 
 
 def _choice(
-    table: Table, columns: Sequence[str], signal: str, goal: Goal, seed: int
+    table: Table, columns: Sequence[str], signal: str, *, goal: Goal, seed: int, judged: JudgedRows | None
 ) -> tuple[SignalChoice, Table, int]:
     """The signal, the rows that did not choose it, and how many did: 0 where there was nothing to choose."""
     if _is_column(signal):
@@ -300,6 +305,9 @@ def _choice(
         return named(table, orders[0]), table, 0
     selection = np.zeros(table.n, dtype=bool)
     selection[np.random.default_rng(seed).permutation(table.n)[: selection_size(table.n)]] = True
+    if judged is not None:
+        # People's grades are dear, and a signal is chosen by the judge's.
+        selection &= ~judged.graded(table.rows)
     choosing = table.part(selection)
     if signal == "auto" and isinstance(goal, MaxLoss):
         columns = promising(goal, choosing, columns)
@@ -342,8 +350,18 @@ def _graded(table: Table, uncertainty: Array) -> GradedCalls:
 
 
 def _threshold(
-    goal: Goal, calls: GradedCalls, front: ParetoFront, *, selected: int, seed: int
+    goal: Goal,
+    table: Table,
+    uncertainty: Array,
+    front: ParetoFront,
+    judged: JudgedRows | None,
+    *,
+    selected: int,
+    seed: int,
 ) -> tuple[Threshold, list[str]]:
+    calls = _graded(table, uncertainty)
+    if isinstance(goal, MaxLoss) and judged is not None:
+        return _promised_by_people(goal, table, calls, judged), [*judged.notes]
     if isinstance(goal, MaxLoss):
         return _promised(goal, calls, selected=selected, seed=seed), []
     if isinstance(goal, CloudShare):
@@ -365,6 +383,11 @@ def _threshold(
     return Threshold(value=point.threshold, source=source), notes
 
 
+def _curve(goal: Goal, calls: GradedCalls) -> tuple[PromisePoint, ...]:
+    """Other promises of these rows; none where the goal is no promise, or one by people's grades of some rows."""
+    return promise_curve(goal, calls) if isinstance(goal, MaxLoss) and not goal.judged else ()
+
+
 def _promised(goal: MaxLoss, calls: GradedCalls, *, selected: int, seed: int) -> Threshold:
     try:
         return certified_threshold(goal, calls)
@@ -377,6 +400,21 @@ def _promised(goal: MaxLoss, calls: GradedCalls, *, selected: int, seed: int) ->
         )
         msg = f"{rows}: {error}\n{instead.words}"
         raise UnmetPromiseError(msg, instead=instead.to_dict()) from error
+
+
+def _promised_by_people(goal: MaxLoss, table: Table, calls: GradedCalls, judged: JudgedRows) -> Threshold:
+    filled, grid = calls.grid()
+    cloud = np.ones(calls.n) if calls.cloud_quality is None else calls.cloud_quality
+    value, promise = certified_judged(
+        filled,
+        judged=Grades(edge=calls.edge_quality, cloud=cloud),
+        human=judged.grades_of(table.rows),
+        alpha=goal.alpha,
+        delta=goal.delta,
+        loss=goal.loss_on(calls),
+        grid=grid,
+    )
+    return Threshold(value=value, source=promise.words, certificate=promise)
 
 
 def _fine_enough(goal: Goal, table: Table, columns: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:

@@ -26,17 +26,35 @@ _PRECISION = 1.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaxLoss:
-    """The goal of as few calls to the cloud as a promised loss allows; see `Threshold.certify`."""
+    """The goal of as few calls to the cloud as a promised loss allows; see `Threshold.certify`.
+
+    With `judged` the rows hold a judge's grades (`judged`), and people's or a reference's (`quality`) of some that were drawn at
+    random: the promise is about these people's grades, in the long run; see `confroute.policy.guarantee.certified_judged`.
+    """
 
     alpha: float
     delta: float | None = 0.1
     loss: Loss = "regret"
     horizon: float | None = None
+    judged: bool = False
 
     @property
     def level(self) -> str:
         """The confidence in words."""
         return "on average" if self.delta is None else f"with confidence {1 - self.delta:g}"
+
+    def loss_on(self, calls: GradedCalls) -> Loss:
+        """The loss that these calls tell: without a graded cloud, every wrong answer counts as "regret".
+
+        Raises
+        ------
+        CalibrationError
+            A loss that needs the cloud's grades.
+        """
+        if calls.cloud_quality is None and self.loss in {"net", "shortfall"}:
+            msg = f"a {self.loss} loss needs the cloud's grades on every row (cloud.quality): grade them, or use loss 'error'"
+            raise CalibrationError(msg)
+        return "error" if self.loss == "regret" and calls.cloud_quality is None else self.loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,6 +87,22 @@ class GradedCalls:
             uncertainty=self.uncertainty[at], edge_quality=self.edge_quality[at], cloud_quality=cloud
         )
 
+    def grid(self) -> tuple[Array, Array]:
+        """The uncertainties, with those that are unknown above all others, and 200 thresholds between them.
+
+        Raises
+        ------
+        UnmetPromiseError
+            None is known.
+        """
+        u = self.uncertainty
+        known = np.sort(u[~np.isnan(u)])
+        if known.size == 0:
+            msg = f"the uncertainty of none of {u.size} calibration rows is known: record another signal"
+            raise UnmetPromiseError(msg)
+        places = np.unique(np.linspace(0, known.size - 1, _GRID).round().astype(int))
+        return np.where(np.isnan(u), known[-1] + 1.0, u), known[places]
+
     def cloud_share(self, threshold: float) -> float:
         """Share of the calls that a threshold sends to the cloud."""
         return float(1.0 - (self.uncertainty <= threshold).mean())
@@ -92,29 +126,20 @@ def certified_threshold(goal: MaxLoss, calls: GradedCalls, *, first_only: bool =
     CalibrationError
         A loss that needs the cloud's grades, or levels that mean nothing.
     """
-    u = calls.uncertainty
-    known = np.sort(u[~np.isnan(u)])
-    if known.size == 0:
-        msg = f"the uncertainty of none of {u.size} calibration rows is known: record another signal"
-        raise UnmetPromiseError(msg)
-    if calls.cloud_quality is None and goal.loss in {"net", "shortfall"}:
-        msg = f"a {goal.loss} loss needs the cloud's grades on every row (cloud.quality): grade them, or use loss 'error'"
-        raise CalibrationError(msg)
-    places = np.unique(np.linspace(0, known.size - 1, _GRID).round().astype(int))
-    grid = known[places]
+    loss = goal.loss_on(calls)
+    filled, grid = calls.grid()
     if first_only:
         graded = not is_binary(calls.edge_quality)
         least = least_kept(goal.loss, goal.alpha, goal.delta, graded=graded)
-        tried = grid[np.searchsorted(known, grid, side="right") >= least]
+        tried = grid[np.searchsorted(np.sort(filled), grid, side="right") >= least]
         grid = tried[:1] if tried.size else grid
     return Threshold.certify(
-        # Calls that were not measured go to the cloud, so their uncertainty is above every threshold of the grid.
-        np.where(np.isnan(u), known[-1] + 1.0, u).tolist(),
+        filled.tolist(),
         calls.edge_quality.tolist(),
         None if calls.cloud_quality is None else calls.cloud_quality.tolist(),
         alpha=goal.alpha,
         delta=goal.delta,
-        loss="error" if goal.loss == "regret" and calls.cloud_quality is None else goal.loss,
+        loss=loss,
         horizon=goal.horizon,
         grid=grid.tolist(),
     )

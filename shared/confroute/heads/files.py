@@ -28,6 +28,7 @@ from confroute.reading import (
     text,
     whole,
 )
+from confroute.writing import write_whole
 
 # Version 2: a network is one matrix for all its members, and heads on words exist.
 FORMAT, VERSION = "confroute-head", 2
@@ -84,7 +85,7 @@ def save_head(head: Head | TextHead, folder: str | Path, *, identity: EncoderId 
             "features": identity.features,
         }
     save_file(arrays, path / "head.safetensors")
-    (path / "head.json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
+    write_whole(path / "head.json", json.dumps(metadata, indent=2) + "\n")
     return path
 
 

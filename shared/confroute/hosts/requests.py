@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from confroute.display import logger
 from confroute.errors import PolicyError
 from confroute.flow import Policy
 from confroute.hosts.model import ModelFacts
@@ -16,7 +17,7 @@ from confroute.models.resilience import Limits
 from confroute.policy.files import refuse_path
 from confroute.types import TIERS, Context, Message, Request, Tier
 
-_log = logging.getLogger("confroute")
+_log = logger()
 # Of text without a tokenizer: a token is about 4 bytes of English, 3 of code and of Chinese.
 _BYTES_PER_TOKEN = 3.5
 # Role names and separators of chat templates.
@@ -207,5 +208,6 @@ def request_of(
         question=question if options.question is None else options.question,
         context=context if options.context is None else options.context,
         purpose=purpose if options.purpose is None else options.purpose,
+        question_id=options.question_id,
         **facts,
     )

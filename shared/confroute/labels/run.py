@@ -17,6 +17,7 @@ from confroute.labels.rows import Label, Summary, read_labels
 from confroute.recording import RecordError, Row, read_rows
 from confroute.recording.going_on import RunFile, alone, whole_lines
 from confroute.types import JSON
+from confroute.writing import Appending
 
 Outcomes: TypeAlias = "Generator[LabelOutcome, None, None]"
 _SET_UP = (MissingExtraError, ModelError, PolicyError)
@@ -186,8 +187,7 @@ def _write(
 
 
 def _append(path: Path, data: dict[str, JSON]) -> None:
-    # A single write: with two, a kill between them would leave an incomplete line far more often.
-    with path.open("ab") as file:
+    with Appending(path) as file:
         file.write(json.dumps(data, allow_nan=False).encode("ascii") + b"\n")
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from confroute.asks import Ask, AskGenerator, Consult, Draft, Evidence, Shadow, Tentative
 from confroute.decision import Measurement, Routed
+from confroute.display import logger
 from confroute.errors import FormatError, PolicyError, StateError, loggable
 from confroute.flow import intercept
 from confroute.learning.sequential_certification import LearningState, SequentialCertification
@@ -21,7 +21,7 @@ from confroute.signals.equivalence import disagreement
 from confroute.state.store import Store, keep_address, open_store, using
 from confroute.types import JSON, Generation, Request
 
-_log = logging.getLogger("confroute")
+_log = logger()
 _PAIRS = [[one, other] for one in (int, float) for other in (int, float)]
 
 

@@ -6,7 +6,6 @@ has to serve sync and async calls of every host.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Literal, TypeAlias
 
+from confroute.display import logger
 from confroute.error_notes import is_about_answer
 from confroute.errors import (
     BreakerOpenError,
@@ -38,7 +38,7 @@ _NEUTRAL_ERRORS = (
     RequestError,
     SignalUnavailableError,
 )
-_log = logging.getLogger("confroute")
+_log = logger()
 
 
 class Breaker:

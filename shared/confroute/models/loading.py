@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16", "float16")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w./-]+\.gguf)?")
 STAMP = "confroute.json"
-_PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack"})
+_PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack"})
 # Without it transformers asks on the terminal whether to run code that came with the model.
 _NO_CODE: Mapping[str, bool] = MappingProxyType({"trust_remote_code": False})
 # What transformers names in that case.
@@ -152,15 +152,19 @@ def load_network(auto: Any, where: str, dtype: str) -> Any:
 
 
 def _check_weights(folder: Path) -> None:
-    """Refuse weights that are pickles: reading one runs whatever its author wrote into it."""
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+    """Refuse weights that are pickles, the model's or its adapter's: reading one runs whatever its author wrote into it."""
+    found = sorted(path for path in folder.iterdir() if path.suffix in {*_PICKLES, ".safetensors"})
     listed = [shard for index in folder.glob("*.safetensors.index.json") for shard in _shards(index)]
-    others = [shard for shard in listed if not shard.endswith(".safetensors")]
-    if others or (pickles and not any(folder.glob("*.safetensors"))):
+    refused = sorted(shard for shard in listed if not shard.endswith(".safetensors"))
+    # The adapter is read beside the model's own weights, so each needs its own.
+    for of_adapter in (False, True):
+        own = [path for path in found if path.stem.startswith("adapter_model") == of_adapter]
+        if not any(path.suffix == ".safetensors" for path in own):
+            refused += [path.name for path in own]
+    if refused:
         msg = (
-            f"{folder}: its weights are in {(others or pickles)[0]}, which can run code when it is read: expected safetensors; take a "
-            "release of the model that has them, or convert it where it may do no harm (load it with transformers, then "
-            "save_pretrained)"
+            f"{folder}: expected weights as safetensors, found {', '.join(refused)}, which can run code when read; take a release of "
+            "the model that has safetensors, or convert it where it may do no harm (load it with transformers, then save_pretrained)"
         )
         raise ModelError(msg)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from confroute.errors import FormatError, PolicyError
 from confroute.reading import file_text, is_version, line_of, read_json
 from confroute.registry import PlainError, from_plain, register, to_plain
+from confroute.writing import write_whole
 
 if TYPE_CHECKING:
     from confroute.flow import Policy
@@ -53,7 +54,7 @@ def save_policy(policy: Policy, path: str | Path) -> None:
     path = Path(path)
     # First without writing anything, so that a policy that is refused leaves no head behind.
     to_plain(policy)
-    path.write_text(_text(to_plain(policy, beside=path)), encoding="utf-8")
+    write_whole(path, _text(to_plain(policy, beside=path)))
 
 
 def load_policy(path: str | Path, *, encoder: object = None) -> Policy:

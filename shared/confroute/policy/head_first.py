@@ -11,14 +11,21 @@ from typing import Any, Literal
 from confroute.asks import Ask, AskGenerator, Embed, Evidence, Report
 from confroute.decision import Decision, Measurement, Routed, Stage, Step
 from confroute.display import Displayable
-from confroute.errors import MissingExtraError, ModelError, PolicyError, StreamInterruptedError
+from confroute.errors import (
+    CallEndedError,
+    MissingExtraError,
+    ModelError,
+    PolicyError,
+    StreamInterruptedError,
+)
 from confroute.flow import intercept
 from confroute.heads.base import Estimate, Head, TextHead, check_head_input
 from confroute.heads.encoder import Encoder, encoder
 from confroute.heads.files import check_kind, hash_of_head, load_head, save_head
-from confroute.policy.cascade import Cascade
+from confroute.policy.cascade import Cascade, CascadeRun
 from confroute.policy.verdict import blocked_by, sticky_ruling
 from confroute.registry import from_plain, register, to_plain
+from confroute.remediation import failure
 from confroute.types import Request, Tier
 
 SIGNAL = "head"
@@ -171,9 +178,13 @@ class HeadFirst(Displayable):
             head_input, steps = yield from self._input(request.asked)
         except _SET_UP:
             raise
+        except CallEndedError as ended:
+            yield Report(decision=CascadeRun(policy=self.cascade, request=request, gates=()).failed(ended))
+            raise
         except Exception as error:  # noqa: BLE001  an embedding that fails is no evidence; the decision says so
-            routed = yield from self.cascade.flow(request, rulings=())
-            return _with_estimate(routed, skipped=f"{type(error).__name__} while the prompt was embedded")
+            cause = f"{type(error).__name__} while the prompt was embedded"
+            cascade = self.cascade.flow(request, rulings=())
+            return (yield from _recorded(cascade, lambda decision: _with_estimate(decision, skipped=cause)))
         # `check_head_input` has checked that the head takes this input.
         head: Any = self.head
         estimate: Estimate = head.estimate(head_input)
@@ -184,8 +195,8 @@ class HeadFirst(Displayable):
         )
         choice = self._choice(measured.uncertainty, float(estimate.spread[0]))
         if choice is None or blocked_by(_tier(request, choice[0])):
-            routed = yield from self.cascade.flow(request, rulings=())
-            return _with_estimate(routed, *steps, measured=measured)
+            cascade = self.cascade.flow(request, rulings=())
+            return (yield from _recorded(cascade, lambda one: _with_estimate(one, *steps, measured=measured)))
         return (yield from self._answer_on(request, measured, steps, *choice))
 
     def _input(self, text: str) -> AskGenerator[tuple[object, tuple[Step, ...]]]:
@@ -220,33 +231,37 @@ class HeadFirst(Displayable):
         may_fall = (
             self.cascade.on_cloud_error == "edge" if tier == cloud else self.cascade.on_edge_error == "cloud"
         )
+        bound = self.cloud_above if tier == cloud else self.edge_below
         stage: Stage = "head"
         failed: list[Decision] = []
+
+        def settled(decision: Decision) -> Decision:
+            # Of two reports of failed calls only the last is let out, with what both tried.
+            tried = [one for earlier in failed for one in earlier.steps]
+            return replace(
+                _with_estimate(decision, *steps, *tried, measured=measured),
+                signal=SIGNAL,
+                uncertainty=measured.uncertainty,
+                threshold=bound,
+                threshold_source="given",
+            )
+
         try:
             routed = yield from intercept(
                 self.cascade.flow(replace(request, route=tier), rulings=()), _hold_back(failed)
             )
-        except Exception as error:
-            if not may_fall or isinstance(error, (StreamInterruptedError, *_SET_UP)):
-                for decision in failed:
-                    yield Report(decision=decision)
+            routed = replace(routed, decision=settled(routed.decision))
+        except (Exception, CallEndedError) as error:
+            if not may_fall or isinstance(error, (CallEndedError, StreamInterruptedError, *_SET_UP)):
+                while failed:
+                    yield Report(decision=settled(failed.pop()))
                 raise
             other = edge if tier == cloud else cloud
-            routed = yield from self.cascade.flow(replace(request, route=other), rulings=())
-            stage, reason = "fallback", f"{reason}; {tier} failed ({type(error).__name__}): {other} answers"
-        tried = [one for decision in failed for one in decision.steps]
-        estimated = _with_estimate(routed, *steps, *tried, measured=measured)
-        bound = self.cloud_above if tier == cloud else self.edge_below
-        decision = replace(
-            estimated.decision,
-            stage=stage,
-            reason=reason,
-            signal=SIGNAL,
-            uncertainty=measured.uncertainty,
-            threshold=bound,
-            threshold_source="given",
-        )
-        return replace(estimated, decision=decision)
+            routed = yield from _recorded(
+                self.cascade.flow(replace(request, route=other), rulings=()), settled
+            )
+            stage, reason = "fallback", f"{reason}; {failure(tier, error)}: {other} answers"
+        return replace(routed, decision=replace(routed.decision, stage=stage, reason=reason))
 
 
 def _encoder_fields(given: Encoder | None) -> dict[str, Any] | None:
@@ -284,15 +299,23 @@ def _hold_back(failed: list[Decision]) -> Callable[[Ask], AskGenerator[Evidence]
     return answer
 
 
+def _recorded(flow: AskGenerator[Routed], change: Callable[[Decision], Decision]) -> AskGenerator[Routed]:
+    """Run a cascade and change its decision, whether the call is answered or fails."""
+
+    def answer(ask: Ask) -> AskGenerator[Evidence]:
+        return (yield Report(decision=change(ask.decision)) if isinstance(ask, Report) else ask)
+
+    routed = yield from intercept(flow, answer)
+    return replace(routed, decision=change(routed.decision))
+
+
 def _with_estimate(
-    routed: Routed, *steps: Step, measured: Measurement | None = None, skipped: str | None = None
-) -> Routed:
-    """Add the head's estimate, or why there is none, to the cascade's result."""
-    decision = routed.decision
-    decision = replace(
+    decision: Decision, *steps: Step, measured: Measurement | None = None, skipped: str | None = None
+) -> Decision:
+    """Add the head's estimate, or why there is none, to the cascade's decision."""
+    return replace(
         decision,
         signals=decision.signals if measured is None else {measured.signal: measured, **decision.signals},
         skipped=decision.skipped if skipped is None else {SIGNAL: skipped, **decision.skipped},
         steps=(*steps, *decision.steps),
     )
-    return replace(routed, decision=decision)

@@ -17,6 +17,7 @@ from confroute.errors import FormatError, MissingExtraError, PolicyError, Signal
 from confroute.reading import fields, is_version, items, json_file, number, text, whole
 from confroute.registry import register
 from confroute.signals.base import Case, Range
+from confroute.writing import write_whole
 
 Floats: TypeAlias = "npt.NDArray[np.float64]"
 FORMAT, VERSION = "confroute-probe", 1
@@ -73,7 +74,7 @@ class ProbeWeights:
             "target": self.target,
             "about": self.about,
         }
-        path.with_suffix(".json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
+        write_whole(path.with_suffix(".json"), json.dumps(metadata, indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> ProbeWeights:

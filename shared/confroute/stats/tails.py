@@ -123,6 +123,24 @@ def rows_needed(alpha: float, delta: float, *, horizon: bool) -> int:
     return n
 
 
+def hoeffding_bentkus(mean: float, n: int, alpha: float) -> float:
+    """P-value of "the mean loss exceeds alpha" for losses in [0, 1] (Bates et al., arXiv 2101.02703).
+
+    Examples
+    --------
+    >>> hoeffding_bentkus(0.2, 100, 0.1), hoeffding_bentkus(0.01, 500, 0.05) < 0.01
+    (1.0, True)
+    """
+    if mean >= alpha:
+        return 1.0
+    relative = (1 - mean) * math.log((1 - mean) / (1 - alpha))
+    if mean > 0:
+        relative += mean * math.log(mean / alpha)
+    # Rounding up must not turn 3.0000000001 failures into 4.
+    bentkus = math.e * binomial_cdf(math.ceil(n * mean - 1e-9), n, alpha)
+    return min(1.0, math.exp(-n * relative), bentkus)
+
+
 def betting(values: npt.NDArray[np.float64], alpha: float, delta: float, *, low: float = 0.0) -> float:
     """P-value of "the mean exceeds alpha" for values in [low, 1], by betting against it.
 

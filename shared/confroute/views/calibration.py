@@ -11,11 +11,25 @@ from confroute.display import register
 from confroute.recording.evaluation import Bin, RunReport, SignalReport
 from confroute.stats.arrays import Array
 from confroute.stats.metrics import risk_coverage
-from confroute.views.html import fragment, table
-from confroute.views.svg import BLUE, COLOURS, DASHES, GREY, MARGIN, Panel, Point, document
-from confroute.views.svg import legend as legend_lines
+from confroute.views.html import Tile, folded, fragment, table, tiles, wide
+from confroute.views.scales import ranking
+from confroute.views.svg import (
+    COLOURS,
+    DASHES,
+    GREY,
+    MARGIN,
+    TOP,
+    Line,
+    Panel,
+    Point,
+    document,
+    width_of,
+)
 
 _LINE_POINTS = 200
+# Signals that have a colour and a name in the drawing, best first, and rows of the ranking; the table holds all.
+_NAMED = 5
+_RANKED = 10
 
 
 class Judged(Protocol):
@@ -56,25 +70,39 @@ def risk_coverage_svg(report: RunReport) -> str:
         An SVG document. Lower is better; the area under a curve is the signal's AURC. A signal's curve covers the rows on which it was
         measured, the grey ones all rows.
     """
-    size = 380.0
     drawn = [(name, signal.curve) for name, signal in report.signals.items() if signal.curve is not None]
     high = max([0.05, *(float(curve.risk.max()) for _, curve in drawn)])
-    panel = Panel(MARGIN, 30, size, high=min(1.0, high))
+    panel = Panel(MARGIN, TOP, 340, width=520, high=min(1.0, high))
     base = 1.0 - report.edge_quality
     parts = [
-        *panel.axes("Risk of what is kept", "coverage: share kept, least uncertain first", "mean 1 - quality")
+        *panel.axes(
+            "Risk of what is kept",
+            "coverage: share kept, least uncertain first",
+            "mean 1 - quality",
+            percent="x",
+        )
     ]
-    legend = [("random order", GREY, "2 3"), ("oracle", GREY, "6 3")]
-    parts.append(panel.line([(0.0, base), (1.0, base)], colour=GREY, dash="2 3"))
+    lines = [
+        Line(words=f"random order {base:.3f}", points=[(0.0, base), (1.0, base)], colour=GREY, dash="2 3")
+    ]
     oracle = risk_coverage(-report.quality, report.quality)
     if oracle is not None:
-        parts.append(panel.line(_thinned(oracle.coverage, oracle.risk), colour=GREY, dash="6 3"))
-    for at, (name, curve) in enumerate(drawn):
-        colour, dash = COLOURS[at % len(COLOURS)], DASHES[at % len(DASHES)]
-        parts.append(panel.line(_thinned(curve.coverage, curve.risk), colour=colour, dash=dash))
-        legend.append((f"{name} (AURC {curve.aurc:.3f}, n = {report.signals[name].n})", colour, dash))
-    parts += legend_lines(legend, left=MARGIN + size + 20)
-    return document(MARGIN + size + 380, max(size + 80, 40 + 18 * len(legend)), parts)
+        points = _thinned(oracle.coverage, oracle.risk)
+        lines.append(Line(words="oracle", points=points, colour=GREY, dash="8 3", width=2.6))
+    others = [_thinned(curve.coverage, curve.risk) for _, curve in drawn[_NAMED:]]
+    parts += [panel.line(points, colour=GREY, width=0.7) for points in others[1:]]
+    lines += [Line(words=f"{len(others)} more", points=one, colour=GREY, width=0.7) for one in others[:1]]
+    for at, (name, curve) in enumerate(drawn[:_NAMED]):
+        words = f"{name}, AURC {curve.aurc:.3f}"
+        points = _thinned(curve.coverage, curve.risk)
+        lines.append(
+            Line(
+                words=words, points=points, colour=COLOURS[at], dash=DASHES[at], width=2.6 if at == 0 else 1.6
+            )
+        )
+    parts += panel.lines(lines)
+    right = panel.left + panel.width + 50 + max(width_of(line.words) for line in lines)
+    return document(right, TOP + 340 + 46, parts, label="risk of what is kept, by signal")
 
 
 def reliability_svg(report: RunReport, *, columns: int = 3) -> str:
@@ -96,19 +124,21 @@ def reliability_svg(report: RunReport, *, columns: int = 3) -> str:
 
 def reliability_panels(signals: Mapping[str, Judged], *, columns: int = 3) -> str:
     """Draw the reliability diagrams of some signals."""
-    size, cell_x, cell_y = 190.0, 265.0, 275.0
+    size, cell_x, cell_y = 180.0, 270.0, 290.0
     drawn = [(name, signal) for name, signal in signals.items() if signal.reliability]
     columns = max(1, min(columns, len(drawn)))
     parts: list[str] = []
     for at, (name, signal) in enumerate(drawn):
-        panel = Panel(MARGIN + cell_x * (at % columns), 30 + cell_y * (at // columns), size)
-        parts += panel.axes(name, _caption(signal), "share wrong")
+        panel = Panel(MARGIN + cell_x * (at % columns), TOP + cell_y * (at // columns), size)
+        parts += panel.axes(name, _caption(signal), "share wrong", percent="xy")
         parts.append(panel.line([(0, 0), (1, 1)], colour=GREY, dash="2 3"))
         parts += [_dot(panel, point, signal.n) for point in signal.reliability]
     if not drawn:
         parts.append(f"<text x='{MARGIN}' y='40'>too few rows for a cross-fitted probability</text>")
     rows = max(1, -(-len(drawn) // columns))
-    return document(MARGIN + cell_x * columns, 20 + cell_y * rows, parts)
+    return document(
+        MARGIN + cell_x * columns, cell_y * rows + 10, parts, label="reliability of predicted probabilities"
+    )
 
 
 def _caption(signal: Judged) -> str:
@@ -119,7 +149,7 @@ def _caption(signal: Judged) -> str:
 def _dot(panel: Panel, point: Bin, n: int) -> str:
     x, y = panel.place((point.predicted, point.wrong))
     radius = max(1.5, 16 * (point.n / n) ** 0.5)
-    return f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{radius:.1f}' fill='{BLUE}' fill-opacity='0.7' stroke='currentColor' stroke-width='0.5'/>"
+    return f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{radius:.1f}' fill='{COLOURS[1]}' fill-opacity='0.7' stroke='currentColor' stroke-width='0.5'/>"
 
 
 _HEAD = ("signal", "n", "AUROC", "95 %", "PRR", "ECE", "APGR")
@@ -156,20 +186,48 @@ def _qualities(report: RunReport) -> str:
     return f"{report.n} graded calls, quality: edge {report.edge_quality:.3f}{cloud}"
 
 
+def _tiles(report: RunReport) -> Iterable[Tile]:
+    left_out = [f"{report.ungraded} ungraded are left out"] if report.ungraded else []
+    yield Tile(name="graded calls", value=f"{report.n:,}", beside=left_out)
+    yield Tile(name="quality of the edge", value=f"{report.edge_quality:.3f}", outcome="edge")
+    if report.cloud_quality is not None:
+        yield Tile(name="quality of the cloud", value=f"{report.cloud_quality:.3f}", outcome="cloud")
+    name, best = next(iter(report.signals.items()), ("", None))
+    if best is not None and best.auroc is not None:
+        beside = [
+            f"95% interval {_interval(best)}",
+            f"{name}, the best of {len(report.signals)}",
+            "chance 0.5",
+        ]
+        yield Tile(name="AUROC", value=f"{best.auroc:.3f}", beside=beside)
+
+
 def _run_parts(report: RunReport) -> Iterable[str]:
-    left_out = f"; {report.ungraded} ungraded are left out" if report.ungraded else ""
-    yield f"<p>{_qualities(report)}{left_out}</p>"
-    yield table(_HEAD, [_row(name, signal) for name, signal in report.signals.items()])
-    yield "<p>How often answers that are wrong with a predicted probability are wrong; on the diagonal it can be believed:</p>"
-    yield reliability_svg(report)
-    yield "<p>What is kept and how bad it is; lower is better:</p>"
-    yield risk_coverage_svg(report)
+    yield tiles(_tiles(report))
+    known = [(name, s.auroc, s.auroc_ci) for name, s in report.signals.items() if s.auroc is not None]
+    if known:
+        yield "<h2>Which signal tells wrong answers from right ones?</h2>"
+        yield wide(ranking("AUROC, 95% interval", known[:_RANKED], main=known[0][0], chance=0.5))
+    yield folded(
+        "All signals in numbers", [table(_HEAD, [_row(name, s) for name, s in report.signals.items()])]
+    )
+    yield "<h2>What is kept, and how bad it is</h2><p>Lower is better.</p>"
+    yield wide(risk_coverage_svg(report))
+    yield "<h2>Can its probability be believed?</h2>"
+    yield "<p>How often answers that are wrong with a predicted probability are wrong; on the diagonal it can be believed.</p>"
+    drawn = [*report.signals.items()]
+    yield wide(reliability_panels(dict(drawn[:3])))
+    if drawn[3:]:
+        yield folded("The other signals", [wide(reliability_panels(dict(drawn[3:])))])
 
 
 def _row(name: str, report: SignalReport) -> list[str | float | int | None]:
+    return [name, report.n, report.auroc, _interval(report), report.prr, report.ece, report.apgr]
+
+
+def _interval(report: SignalReport) -> str:
     ends = report.auroc_ci
-    interval = "-" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
-    return [name, report.n, report.auroc, interval, report.prr, report.ece, report.apgr]
+    return "-" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
 
 
 def signal_html(report: SignalReport) -> str:
@@ -182,9 +240,9 @@ def _signal_parts(report: SignalReport) -> Iterable[str]:
     if not report.reliability:
         yield "<p class='q'>too few rows for a cross-fitted probability</p>"
         return
-    yield reliability_panels({"reliability": report})
+    yield wide(reliability_panels({"reliability": report}))
     rows = [(at.predicted, at.wrong, at.n) for at in report.reliability]
-    yield table(("predicted", "share wrong", "n"), rows)
+    yield folded("The same in numbers", [table(("predicted", "share wrong", "n"), rows)])
 
 
 register(RunReport, text=run_text, html=run_html)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import TypeAlias
 
-from confroute.decision import Decision, Measurement
+from confroute.decision import UNANSWERED, Decision, Measurement, Step
 from confroute.display import register
 from confroute.observe.trace import Trace
-from confroute.views.html import counted, fragment, heading, table, text
-from confroute.views.svg import bar, zone
+from confroute.views.html import Tile, coded, counted, folded, fragment, heading, table, text, tiles, wide
+from confroute.views.scales import Span, bar, timeline, zones
 
-# The stage of a call that ended in an error.
-FAILED = "failed"
+Ends: TypeAlias = "tuple[float, float]"
+
 _SHOWN = 200
 
 
@@ -50,50 +51,87 @@ def decision_html(decision: Decision) -> str:
 
 
 def _decision_parts(decision: Decision) -> Iterable[str]:
-    marks = "".join(
-        f" · <b>{word}</b>" for word in ("degraded", "private", "sampled") if getattr(decision, word)
-    )
+    marks = "".join(f" · {coded(word)}" for word in marks_of(decision))
     rule = f" · rule {escape(decision.rule)}" if decision.rule else ""
-    route = f"<b>{escape(decision.route)}</b>"
-    settled = (
-        f"<b>failed</b> · {route} was asked last"
-        if decision.stage == FAILED
-        else f"{route} answered · settled by {escape(decision.stage)}"
-    )
-    yield f"<p>{settled}{rule}{marks}</p>"
-    yield f"<p>{escape(decision.reason)}</p>"
+    end = outcome(decision)
+    asked = f" · {escape(decision.route)} was asked last" if end in UNANSWERED else ""
+    yield f"<p><b>{escape(decision.reason)}</b></p>"
+    yield tiles(_tiles(decision))
+    yield f"<p>settled by {escape(decision.stage)}{asked}{rule}{marks}</p>"
     if decision.signals or decision.skipped:
         yield _signals(decision)
     if decision.steps:
-        yield _steps(decision)
+        yield wide(timeline([*_spans(decision)]))
+        yield folded("Steps in numbers", [_steps(decision)])
+
+
+def marks_of(decision: Decision) -> list[str]:
+    """What else is to be known of a decision: whether its answer is degraded, kept private or a sample.
+
+    Examples
+    --------
+    >>> marks_of(Decision(route="edge", stage="rule", reason="private", private=True))
+    ['private']
+    """
+    return [word for word in ("degraded", "private", "sampled") if getattr(decision, word)]
+
+
+def _tiles(decision: Decision) -> Iterable[Tile]:
+    end = outcome(decision)
+    yield Tile(name="outcome" if end in UNANSWERED else "answered by", value=end, outcome=end)
+    if decision.uncertainty is not None and decision.threshold is not None:
+        side = "up to" if decision.uncertainty <= decision.threshold else "above"
+        limit = f"{side} the threshold {decision.threshold:.4g}"
+        beside = [decision.signal or "", limit, decision.threshold_source or ""]
+        yield Tile(name="uncertainty", value=f"{decision.uncertainty:.4g}", beside=[*filter(None, beside)])
+    if decision.steps:
+        tiers = dict.fromkeys(step.tier for step in decision.steps if step.tier)
+        spent = {t: sum(s.latency_s for s in decision.steps if s.tier == t) for t in tiers}
+        beside = [f"{tier} {seconds:.2f}" for tier, seconds in spent.items()]
+        yield Tile(name="seconds", value=f"{decision.latency_s:.2f}", beside=beside)
+    if decision.usage:
+        beside = [
+            f"{tier} {used.input_tokens} in, {used.output_tokens} out"
+            for tier, used in decision.usage.items()
+        ]
+        yield Tile(name="tokens", value=f"{sum(_tokens(decision)):,}", beside=beside)
 
 
 def _signals(decision: Decision) -> str:
     rows = []
     for name, measured in decision.signals.items():
         limit = decision.threshold if name == decision.signal else None
-        grey = decision.grey.get(name) if limit is None else None
-        drawn = _bar(measured, limit) if grey is None else _zone(measured, grey)
-        rows.append(
-            f"<tr>{text(name)}<td>{drawn}</td><td class='n'>{_compared(measured, limit, grey)}</td></tr>"
-        )
+        grey = (limit, limit) if limit is not None else decision.grey.get(name)
+        drawn = "" if grey is None else _zones(measured, grey)
+        rows.append(f"<tr>{text(name)}<td>{drawn}</td><td class='n'>{_compared(measured, grey)}</td></tr>")
     rows += [
         f"<tr>{text(name)}<td colspan='2' class='q t'>not measured: {escape(why)}</td></tr>"
         for name, why in decision.skipped.items()
     ]
-    marks = [f"mark: threshold, {decision.threshold_source}"] if decision.threshold_source else []
-    if decision.grey.keys() - {decision.signal}:
-        marks.append("two marks: between them a further signal is asked")
-    notes = f" ({'; '.join(marks)})" if marks else ""
-    head = heading("signal") + heading(f"uncertainty{notes}") + heading("value", right=True)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    head = heading("signal") + heading("uncertainty") + heading("value", right=True)
+    return wide(f"<table class='stack'><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>")
 
 
-def _compared(measured: Measurement, limit: float | None, grey: tuple[float, float] | None) -> str:
+def _compared(measured: Measurement, grey: Ends | None) -> str:
     value = f"{measured.uncertainty:.4g}"
-    if limit is not None:
-        return f"{value} {'&le;' if measured.uncertainty <= limit else '&gt;'} {limit:.4g}"
-    return value if grey is None else f"{grey[0]:.4g} &lt; {value} &le; {grey[1]:.4g}"
+    if grey is None:
+        return value
+    low, high = grey
+    if low == high:
+        return f"{value} {'&le;' if measured.uncertainty <= high else '&gt;'} {high:.4g}"
+    return f"{low:.4g} &lt; {value} &le; {high:.4g}"
+
+
+def _zones(measured: Measurement, grey: Ends) -> str:
+    low, high = grey
+    limits = (
+        f"threshold {high:.4g}"
+        if low == high
+        else f"a further signal is asked between {low:.4g} and {high:.4g}"
+    )
+    return zones(
+        low, high, value=measured.uncertainty, words=f"uncertainty {measured.uncertainty:.4g}, {limits}"
+    )
 
 
 def _bar(measured: Measurement, limit: float | None) -> str:
@@ -105,17 +143,32 @@ def _bar(measured: Measurement, limit: float | None) -> str:
     )
 
 
-def _zone(measured: Measurement, grey: tuple[float, float]) -> str:
-    words = f"a further signal is asked between {grey[0]:.4g} and {grey[1]:.4g}"
-    return zone(measured.uncertainty, grey, words=f"uncertainty {measured.uncertainty:.4g}, {words}")
+def _spans(decision: Decision) -> Iterable[Span]:
+    """Steps one after the other; those of a group begin together."""
+    end, starts = 0.0, dict[int, float]()
+    for step in decision.steps:
+        start = end if step.group is None else starts.setdefault(step.group, end)
+        end = max(end, start + step.latency_s)
+        used = step.usage
+        yield Span(
+            words=" · ".join(filter(None, (_kind(step), step.tier, step.error))),
+            outcome=step.tier or "",
+            start_s=start,
+            seconds=step.latency_s,
+            tokens=None if used is None else (used.input_tokens, used.output_tokens),
+            failed=step.error is not None,
+        )
+
+
+def _kind(step: Step) -> str:
+    cached = f" ({step.cache_hits} cached)" if step.cache_hits else ""
+    return step.kind + (f" x {step.n}" if step.n > 1 else "") + cached
 
 
 def _steps(decision: Decision) -> str:
     rows = [
         (
-            step.kind
-            + (f" x {step.n}" if step.n > 1 else "")
-            + (f" ({step.cache_hits} cached)" if step.cache_hits else ""),
+            _kind(step),
             step.tier or "",
             step.model or "",
             step.usage.input_tokens if step.usage else None,
@@ -138,7 +191,7 @@ def _tokens(decision: Decision) -> tuple[int, int]:
 
 
 def outcome(decision: Decision) -> str:
-    """The tier that answered, or "failed": a call that failed was answered by none, and its `route` is only the tier asked last.
+    """The tier that answered, or how a call that got no whole answer ended: its `route` is only the tier asked last.
 
     Examples
     --------
@@ -146,7 +199,7 @@ def outcome(decision: Decision) -> str:
     >>> outcome(Decision(route="cloud", stage="failed", reason="the call failed (TimeoutError)"))
     'failed'
     """
-    return FAILED if decision.stage == FAILED else decision.route
+    return decision.stage if decision.stage in UNANSWERED else decision.route
 
 
 def trace_text(decisions: Sequence[Decision]) -> str:
@@ -173,25 +226,44 @@ def _trace_parts(decisions: Sequence[Decision]) -> Iterable[str]:
     yield f"<p>{escape(trace_text(decisions)[1:-1])}</p>"
     if not decisions:
         return
+    counts = Counter(map(outcome, decisions))
+    yield tiles(
+        Tile(
+            name=end,
+            value=f"{count / len(decisions):.0%}",
+            outcome=end,
+            beside=[f"{count} of {len(decisions)}"],
+        )
+        for end, count in sorted(counts.items(), key=lambda item: (item[0] != "edge", item[0]))
+    )
     shown = decisions[-_SHOWN:]
-    rows = []
-    for number, decision in enumerate(shown, start=len(decisions) - len(shown) + 1):
-        measured = decision.signals.get(decision.signal or "")
-        bar = "" if measured is None else _bar(measured, decision.threshold)
-        tokens_in, tokens_out = _tokens(decision)
-        marks = "".join(
-            f" ({word})" for word in ("degraded", "private", "sampled") if getattr(decision, word)
-        )
-        rows.append(
-            f"<tr><td class='n'>{number}</td><td><b>{escape(outcome(decision))}</b>{marks}</td><td>{bar}</td>"
-            f"{text(decision.reason)}<td class='n'>{decision.latency_s:.2f}</td>"
-            f"<td class='n'>{tokens_in}+{tokens_out}</td></tr>"
-        )
-    names = ("#", "route", "uncertainty (mark: threshold)", "why", "seconds", "tokens")
-    head = "".join(heading(name, right=name in ("#", "seconds", "tokens")) for name in names)
-    yield f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    first = len(decisions) - len(shown) + 1
+    rows = "".join(f"<tr>{''.join(call_cells(at, one))}</tr>" for at, one in enumerate(shown, start=first))
+    head = "".join(heading(name, right=name in ("#", "seconds", "tokens")) for name in CALL_HEAD)
+    yield wide(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
     if len(shown) < len(decisions):
         yield f"<p class='q'>the first {len(decisions) - len(shown)} are not shown</p>"
+
+
+# The columns of `call_cells`.
+CALL_HEAD = ("#", "answered by", "uncertainty (mark: threshold)", "why", "seconds", "tokens")
+
+
+def call_cells(number: int, decision: Decision) -> list[str]:
+    """Write a decision as the cells of a row: its number, who answered, the bar of its uncertainty, the reason, seconds and tokens."""
+    measured = decision.signals.get(decision.signal or "")
+    drawn = "" if measured is None else _bar(measured, decision.threshold)
+    key = "" if measured is None else f"{measured.uncertainty:.6g}"
+    tokens_in, tokens_out = _tokens(decision)
+    marks = "".join(f" {coded(word)}" for word in marks_of(decision))
+    return [
+        f"<td class='n'>{number}</td>",
+        f"<td>{coded(outcome(decision))}{marks}</td>",
+        f"<td data-key='{key}'>{drawn}</td>",
+        text(decision.reason),
+        f"<td class='n'>{decision.latency_s:.2f}</td>",
+        f"<td class='n' data-key='{tokens_in + tokens_out}'>{tokens_in}+{tokens_out}</td>",
+    ]
 
 
 register(Decision, text=decision_text, html=decision_html)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from confroute.display import register
@@ -12,10 +12,14 @@ from confroute.fitting.fit import Fit
 from confroute.fitting.front import ParetoFront
 from confroute.fitting.point import Interval, Metric, Point, metrics
 from confroute.views.calibration import reliability_panels
-from confroute.views.html import fragment, page, table
-from confroute.views.svg import COLOURS, GREY, MARGIN, Panel, document, legend
+from confroute.views.html import Tile, folded, fragment, page, table, tiles, wide
+from confroute.views.policy import promise_tile
+from confroute.views.scales import ranking
+from confroute.views.svg import COLOURS, GREY, MARGIN, TOP, Line, Panel, document
 
-_SIZE = 380.0
+_WIDE, _HIGH = 560.0, 380.0
+# Signals that are drawn, best first; the table holds all.
+_RANKED = 10
 
 
 def front_svg(front: ParetoFront, *, chosen: Point | None = None) -> str:
@@ -41,27 +45,33 @@ def front_svg(front: ParetoFront, *, chosen: Point | None = None) -> str:
     every = [front.edge, *front.points, front.cloud, *front.oracle]
     most = max(map(front.cost, every)) or 1.0
     low, high = _heights(front, every)
-    panel = Panel(MARGIN, 30, _SIZE, low=low, high=high)
+    panel = Panel(MARGIN, TOP, _HIGH, low=low, high=high, width=_WIDE, across=(0.0, 1.03 * most))
 
-    def at(point: Point, value: float | None = None) -> tuple[float, float]:
-        return front.cost(point) / most, front.worth(point) if value is None else value
+    def at(points: Iterable[Point]) -> list[tuple[float, float]]:
+        return [(front.cost(point), front.worth(point)) for point in points]
 
-    words = metrics()[front.metric].words
-    parts = [*panel.axes(f"{front.n} recorded calls", words, "quality", wide=most)]
-    parts.append(_band(panel, front, most))
-    lines = [
-        ("always edge to always cloud, at random", [front.edge, front.cloud], GREY, "2 3"),
-        ("oracle: the better model, known beforehand", front.oracle, GREY, "6 3"),
-        ("thresholds", front.points, COLOURS[0], ""),
-        ("hull", front.hull, COLOURS[2], "4 2"),
+    metric = metrics()[front.metric]
+    share = "x" if front.metric == "cloud_share" else ""
+    parts = [
+        *panel.axes(f"{front.n} recorded calls", metric.words, "quality", percent=share),
+        _band(panel, front),
     ]
-    shown = [(name, points, colour, dash) for name, points, colour, dash in lines if points]
-    parts += [panel.line(map(at, points), colour=colour, dash=dash) for _, points, colour, dash in shown]
-    marks = [("edge", front.edge), ("cloud", front.cloud), ("knee", front.knee)]
-    marks += [] if chosen is None else [("chosen", chosen)]
-    parts += [_mark(panel, at(point), name) for name, point in marks]
-    parts += legend([(name, colour, dash) for name, _, colour, dash in shown], left=MARGIN + _SIZE + 20)
-    return document(MARGIN + _SIZE + 320, _SIZE + 80, parts)
+    lines = [
+        Line(words="random", points=at([front.edge, front.cloud]), colour=GREY, dash="2 3"),
+        Line(words="hull", points=at(front.hull), colour=GREY, dash="6 2", width=1.2),
+        Line(words="thresholds", points=at(front.points), width=2.6),
+    ]
+    if front.oracle:
+        lines.append(
+            Line(words="oracle", points=at(front.oracle), colour=COLOURS[4], dash="10 3 2 3", width=2.2)
+        )
+    parts += panel.lines([line for line in lines if line.points])
+    marks = [("edge", front.edge, "edge"), ("cloud", front.cloud, "cloud")]
+    marks += (
+        [("knee", front.knee, "")] if chosen is None else [("chosen", chosen, ""), ("knee", front.knee, "")]
+    )
+    parts += panel.marks([(name, at([point])[0], outcome) for name, point, outcome in marks])
+    return document(MARGIN + _WIDE + 130, TOP + _HIGH + 46, parts, label=f"quality over {metric.words}")
 
 
 def _heights(front: ParetoFront, every: Iterable[Point]) -> Interval:
@@ -72,25 +82,12 @@ def _heights(front: ParetoFront, every: Iterable[Point]) -> Interval:
     return low, max(low + 0.1, math.ceil(10 * max(values) - 1e-9) / 10)
 
 
-def _band(panel: Panel, front: ParetoFront, most: float) -> str:
-    known = [(front.cost(p) / most, p.quality_ci) for p in front.points if p.quality_ci is not None]
+def _band(panel: Panel, front: ParetoFront) -> str:
+    known = [(front.cost(p), p.quality_ci) for p in front.points if p.quality_ci is not None]
     upper = [panel.place((x, ci[1])) for x, ci in known]
     lower = [panel.place((x, ci[0])) for x, ci in reversed(known)]
     drawn = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*upper, *lower])
-    return f"<polygon points='{drawn}' fill='{COLOURS[0]}' fill-opacity='0.25' stroke='none'/>"
-
-
-def _mark(panel: Panel, place: tuple[float, float], name: str) -> str:
-    """A point and its name; the chosen one's where no other name is."""
-    x, y = panel.place(place)
-    chosen = name == "chosen"
-    left = place[0] > 0.2 if chosen else place[0] > 0.7
-    below = {"edge": 20, "knee": 20, "cloud": -12}.get(name, -24 if place[0] > 0.8 else -6)
-    return (
-        f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{5 if chosen else 3}' fill='{COLOURS[1] if chosen else 'currentColor'}'/>"
-        f"<text x='{x - 8 if left else x + 8:.1f}' y='{y + below:.1f}' "
-        f"text-anchor='{'end' if left else 'start'}'>{name}</text>"
-    )
+    return f"<polygon points='{drawn}' fill='currentColor' fill-opacity='0.12' stroke='none'/>"
 
 
 def report_html(fit: Fit) -> str:
@@ -106,31 +103,58 @@ def fit_html(fit: Fit) -> str:
 def fit_parts(fit: Fit) -> list[str]:
     """The parts of `report_html`."""
     gate = fit.policy.gates[0]
+    named = [("always edge", fit.front.edge), ("always cloud", fit.front.cloud)]
+    promised = [] if fit.certificate is None else [promise_tile(fit.certificate)]
     parts = [
-        f"<p>{fit.n} recorded calls, signal <b>{escape(fit.choice.column)}</b>, threshold "
-        f"<b>{gate.threshold.value:.6g}</b> {escape(gate.signal.range.unit)}: {escape(gate.threshold.source)}.</p>",
+        tiles([*promised, *point_tiles(fit.expected, named)]),
+        f"<p>Fitted on {fit.n} recorded calls: signal <b>{escape(fit.choice.column)}</b>, threshold "
+        f"<b>{gate.threshold.value:.6g}</b> {escape(gate.signal.range.unit)}.</p>",
         *_certificate(fit),
+        *(f"<p>Note: {escape(note)}.</p>" for note in fit.notes),
         "<h2>What it would have done</h2>",
-        table(("route", *labels()), _rows(fit)),
     ]
     if fit.front.cloud.quality is not None:
-        parts.append(front_svg(fit.front, chosen=_chosen(fit)))
-    parts += [f"<p>Note: {escape(note)}.</p>" for note in fit.notes]
+        parts.append(wide(front_svg(fit.front, chosen=_chosen(fit))))
+    parts.append(folded("In numbers", [table(("route", *labels()), _rows(fit), main="this policy")]))
     parts += _calibration(fit.calibration)
     if fit.choice.scores:
+        ranked = sorted(fit.choice.scores.items(), key=lambda item: -item[1])
+        drawn = [(name, score, None) for name, score in ranked]
         parts += [
-            "<h2>Signals</h2>",
-            f"<p>Compared on {fit.selected_on} other calls. APGR: 0.5 is chance; the combination's is out of fold. ECE: calibration "
-            "error of the probability that the edge is wrong, out of fold.</p>",
-            table(
-                ["signal", "APGR", "ECE"],
+            "<h2>Which signal?</h2>",
+            f"<p>Compared on {fit.selected_on} other calls. APGR: 0.5 is chance; the combination's is out of fold.</p>",
+            wide(ranking("APGR", drawn[:_RANKED], main=fit.choice.column, chance=0.5)),
+            folded(
+                "All signals in numbers",
                 [
-                    [name, score, fit.choice.ece.get(name)]
-                    for name, score in sorted(fit.choice.scores.items(), key=lambda item: -item[1])
+                    "<p>ECE: calibration error of the probability that the edge is wrong, out of fold.</p>",
+                    table(
+                        ["signal", "APGR", "ECE"],
+                        [[name, score, fit.choice.ece.get(name)] for name, score in ranked],
+                        main=fit.choice.column,
+                    ),
                 ],
             ),
         ]
     return parts
+
+
+def point_tiles(point: Point, others: Sequence[tuple[str, Point]]) -> Iterable[Tile]:
+    """Quality, cloud share, cost and seconds of a point, each with its interval and beside the same of other points."""
+    for name, form in (
+        ("quality", ".3f"),
+        ("cloud_share", ".1%"),
+        ("usd_per_1k", ".3g"),
+        ("latency_s", ".2f"),
+    ):
+        value = point.known(name)
+        if value is None:
+            continue
+        ends = point.intervals.get(name)
+        beside = [] if ends is None else [f"95% interval {ends[0]:{form}} to {ends[1]:{form}}"]
+        if name != "cloud_share":
+            beside += [f"{who} {told:{form}}" for who, one in others if (told := one.known(name)) is not None]
+        yield Tile(name=metrics()[name].words, value=f"{value:{form}}", beside=beside)
 
 
 def _calibration(calibration: Calibration) -> Iterable[str]:
@@ -148,11 +172,9 @@ def _calibration(calibration: Calibration) -> Iterable[str]:
     )
     if calibration.before is None:
         yield "<p>Before calibration this uncertainty is not a probability.</p>"
-    yield table(
-        ["calibration", "P(edge wrong)", "n", "ECE"],
-        [[name, one.words, one.n, one.ece] for name, one in shown.items()],
-    )
-    yield reliability_panels(shown)
+    yield wide(reliability_panels(shown))
+    rows = [[name, one.words, one.n, one.ece] for name, one in shown.items()]
+    yield table(["calibration", "P(edge wrong)", "n", "ECE"], rows)
 
 
 def labels(*, brief: bool = False) -> list[str]:

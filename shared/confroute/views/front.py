@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from confroute.display import register
 from confroute.fitting.front import ParetoFront
 from confroute.fitting.point import Point
-from confroute.views.fit import cells, front_svg, labels
-from confroute.views.html import fragment, table
+from confroute.views.fit import cells, front_svg, labels, point_tiles
+from confroute.views.html import fragment, table, tiles, wide
 
 
 def front_text(front: ParetoFront) -> str:
@@ -35,10 +35,13 @@ def front_html(front: ParetoFront) -> str:
 def front_parts(front: ParetoFront, *, chosen: Point | None = None) -> Iterable[str]:
     """The parts of `front_html`, with a chosen point marked and added to the table."""
     graded = front.cloud.quality is not None
-    if graded:
-        yield front_svg(front, chosen=chosen)
     named = _named(front) + ([] if chosen is None else [("chosen", chosen)])
-    yield table(("", "threshold", *labels(brief=True)), [_row(name, point) for name, point in named])
+    name, shown = ("chosen", chosen) if chosen is not None else ("knee", front.knee if graded else None)
+    if shown is not None:
+        yield tiles(point_tiles(shown, [("always edge", front.edge), ("always cloud", front.cloud)]))
+    if graded:
+        yield wide(front_svg(front, chosen=chosen))
+    yield table(("", "threshold", *labels(brief=True)), [_row(*one) for one in named], main=name)
     if not graded:
         yield "<p class='q'>the cloud is not graded: no quality to draw</p>"
     elif front.break_even is not None:

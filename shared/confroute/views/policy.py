@@ -13,10 +13,9 @@ from confroute.flow import Policy
 from confroute.policy.cascade import Cascade
 from confroute.policy.gate import Gate
 from confroute.policy.head_first import HeadFirst
-from confroute.policy.threshold import Threshold
 from confroute.policy.wrapper import Wrapper, nested_policies
-from confroute.views.html import fragment, table
-from confroute.views.svg import bar
+from confroute.views.html import Tile, counted, folded, fragment, table, tiles, wide
+from confroute.views.scales import zones
 
 _LONG = 120
 _FAILURES = (
@@ -87,45 +86,74 @@ def _cascade(policy: Cascade) -> Iterable[str]:
         f"<p><b>{escape(type(policy).__name__)}</b>: {' &rarr; '.join(map(escape, policy.tiers))}; the first answer that is certain "
         "enough is kept</p>"
     )
-    head = ("", "signal", "keeps up to", "unit", "asks further between", "threshold from")
-    yield table(head, [_gate(at, gate) for at, gate in enumerate(policy.gates, start=1)])
-    for gate in policy.gates:
-        yield from _promises(gate)
+    promises = [promise for gate in policy.gates for promise in _promises(gate)]
+    yield tiles(_tile(whose, promise) for whose, promise in promises)
+    for at, gate in enumerate(policy.gates, start=1):
+        yield from _gate(at, gate)
+    yield from (
+        f"<p class='q'>{escape(_certificate(whose, promise))}</p>" for whose, promise in promises if promise
+    )
     rules = [f"{type(rule).__name__}{_settings(rule)}" for rule in policy.rules]
     rows = [("rule, before any model", rule) for rule in rules]
     rows += [(f"when {words}", str(getattr(policy, name))) for words, name in _FAILURES]
     if policy.prefix is not None:
         rows.append(("while a draft is written", f"Prefix{_settings(policy.prefix)}"))
+    title = f"{counted(len(rules), 'rule')}, and what happens when something fails"
+    yield folded(title, [table(("otherwise", ""), rows)])
     if policy.provenance is not None:
-        rows.append(("comes from", policy.provenance.words))
-    yield table(("otherwise", ""), rows)
+        yield f"<p class='q'>Comes from {escape(policy.provenance.words)}</p>"
 
 
-def _gate(at: int, gate: Gate) -> tuple[str | int, ...]:
-    grey = "-" if gate.grey is None else f"{gate.grey[0]:.4g} and {gate.grey[1]:.4g}"
-    unit = gate.signal.range.unit
-    return (at, gate.signal.name, f"{gate.threshold.value:.4g}", unit, grey, gate.threshold.source)
+def _gate(at: int, gate: Gate) -> Iterable[str]:
+    """The scale of a gate in its zones, and those of calls with a tag."""
+    unit, name = escape(gate.signal.range.unit), escape(gate.signal.name)
+    source = gate.threshold.source if gate.threshold.certificate is None else "as promised"
+    yield f"<p>{at}. <b>{name}</b> ({unit}): {escape(_said(gate))}; threshold {escape(source)}</p>"
+    value = gate.threshold.value
+    low, high = gate.grey or (value, value)
+    yield wide(zones(low, high, alone=value, words=f"{gate.signal.name}: {_said(gate)}"))
+    for group in gate.by_tag:
+        value = group.threshold.value
+        words = f"calls tagged {group.tag} are kept up to {value:.4g}"
+        yield f"<p>{escape(words)}</p>{wide(zones(value, value, words=words))}"
 
 
-def _promises(gate: Gate) -> Iterable[str]:
-    thresholds: list[tuple[str, Threshold]] = [("", gate.threshold)]
-    thresholds += [(f", calls tagged {group.tag}", group.threshold) for group in gate.by_tag]
-    for whose, threshold in thresholds:
-        name = escape(gate.signal.name + whose)
-        if threshold.certificate is None:
-            yield f"<p class='q'>{name}: no promise; record your own calls and fit</p>"
-        else:
-            yield f"<p><b>Promised</b> of {name}: {_certificate(threshold.certificate)}</p>"
-
-
-def _certificate(promise: Certificate) -> str:
-    ahead = "" if promise.horizon is None else f", also over the next {promise.horizon} calls as measured"
-    words = f"{promise.loss} {promise.observed:.4g}, bound {promise.alpha:.4g}"
-    drawn = bar(promise.observed, promise.alpha, words=words)
+def _said(gate: Gate) -> str:
+    value = gate.threshold.value
+    if gate.grey is None:
+        return f"kept up to {value:.4g}"
+    low, high = gate.grey
     return (
-        f"{escape(promise.words)}{ahead}<br>{drawn} {promise.observed:.4g} on the calibration calls, bound {promise.alpha:.4g} "
-        f"<span class='q'>({escape(promise.date)}, data {escape(promise.data_hash[:12])})</span>"
+        f"kept up to {low:.4g}, a further signal asked between {low:.4g} and {high:.4g}, and escalated above; where none can be "
+        f"measured, kept up to {value:.4g}"
     )
+
+
+def _promises(gate: Gate) -> Iterable[tuple[str, Certificate | None]]:
+    yield gate.signal.name, gate.threshold.certificate
+    for group in gate.by_tag:
+        yield f"{gate.signal.name}, calls tagged {group.tag}", group.threshold.certificate
+
+
+def _tile(whose: str, promise: Certificate | None) -> Tile:
+    if promise is None:
+        return Tile(name=whose, value="no promise", beside=["record your own calls and fit"])
+    return promise_tile(promise, whose)
+
+
+def promise_tile(promise: Certificate, whose: str = "") -> Tile:
+    """The bound that a threshold promises, large, with what was observed and how sure it is."""
+    sure = "in expectation" if promise.delta is None else f"with {1 - promise.delta:.0%} confidence"
+    return Tile(
+        name=f"promised {promise.loss}{f' of {whose}' if whose else ''}",
+        value=f"\u2264 {promise.alpha:.4g}",
+        beside=[f"observed {promise.observed:.4g} on {promise.n} calls", sure],
+    )
+
+
+def _certificate(whose: str, promise: Certificate) -> str:
+    ahead = "" if promise.horizon is None else f", also over the next {promise.horizon} calls as measured"
+    return f"{whose}: {promise.words}{ahead} ({promise.date}, data {promise.data_hash[:12]})"
 
 
 def _settings(value: Any, *, without: str = "") -> str:

@@ -6,17 +6,18 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
-from html import escape
+from datetime import UTC
 
 import numpy as np
 
-from confroute.decision import Decision
+from confroute.decision import UNANSWERED, Decision
+from confroute.drift import Health
 from confroute.observe.log import Entry
 from confroute.types import Usage
-from confroute.views.decision import FAILED, decision_html, outcome
-from confroute.views.html import page, table
-from confroute.views.svg import COLOURS, DASHES, GREY, MARGIN, Panel, document, legend
+from confroute.views.decision import CALL_HEAD, call_cells, decision_html, marks_of, outcome
+from confroute.views.health import health_parts
+from confroute.views.html import Sifted, Tile, counted, folded, page, sifted, table, tiles, wide
+from confroute.views.svg import GREY, MARGIN, TOP, Line, Panel, document, time_ticks, width_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,8 @@ def highlights(entries: Sequence[Entry], *, count: int = 20) -> list[Highlight]:
     for why, key, most in (
         ("degraded answer", lambda d: 1.0 if d.degraded else None, 2 * quarter),
         ("failed", lambda d: 1.0 if d.stage == "failed" else None, quarter),
+        ("cancelled", lambda d: 1.0 if d.stage == "cancelled" else None, max(1, quarter // 2)),
+        ("abandoned", lambda d: 1.0 if d.stage == "abandoned" else None, max(1, quarter // 2)),
         ("after a failure", lambda d: 1.0 if d.stage == "fallback" else None, quarter),
         ("close to the threshold", _closeness, quarter),
         ("kept though doubtful", _doubt, quarter),
@@ -71,10 +74,17 @@ def _doubt(decision: Decision) -> float | None:
 
 
 _BUCKETS = 24
+# Calls in the table that can be filtered and sorted.
+_LISTED = 2000
 _LEAST_FOR_DRIFT = 40
 
 
-def log_page(entries: Sequence[Entry], *, prices_usd: dict[str, tuple[float, float]] | None = None) -> str:
+def log_page(
+    entries: Sequence[Entry],
+    *,
+    prices_usd: dict[str, tuple[float, float]] | None = None,
+    health: Health | None = None,
+) -> str:
     """Write the HTML report of a log.
 
     Parameters
@@ -82,35 +92,103 @@ def log_page(entries: Sequence[Entry], *, prices_usd: dict[str, tuple[float, flo
     entries : sequence of Entry, oldest first
     prices_usd : dict, optional
         By tier, USD per million input and output tokens; without them no costs are shown.
+    health : Health, optional
+        Whether the policy that made the log keeps its promise; see `confroute.drift.health`.
 
     Returns
     -------
     str
         One self-contained document.
     """
-    return page(f"{len(entries)} routed calls", _parts(entries, prices_usd or {}))
+    return page(f"{len(entries)} routed calls", _parts(entries, prices_usd or {}, health))
 
 
-def _parts(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) -> Iterable[str]:
+def _parts(
+    entries: Sequence[Entry], prices: dict[str, tuple[float, float]], health: Health | None
+) -> Iterable[str]:
     if not entries:
         yield "<p>The log is empty.</p>"
         return
     yield f"<p>{entries[0].at:%Y-%m-%d %H:%M} to {entries[-1].at:%Y-%m-%d %H:%M} UTC</p>"
-    yield _totals(entries, prices)
-    yield "<h2>Over time</h2>"
-    yield over_time_svg(entries)
+    yield tiles(_tiles(entries, prices)) + tiles(_further_tiles(entries))
+    yield folded("All totals", [_totals(entries, prices)])
+    if health is not None:
+        yield from health_parts(health)
+    yield f"<h2>Over time</h2>{wide(over_time_svg(entries))}"
     yield from _drift(entries)
     yield "<h2>Worth a look</h2>"
     for note in highlights(entries):
-        yield (
-            f"<details><summary>{escape(note.why)}, {note.entry.at:%m-%d %H:%M:%S}</summary>"
-            f"{decision_html(note.entry.decision)}</details>"
+        yield folded(
+            f"{note.why}, {note.entry.at:%m-%d %H:%M:%S}, {outcome(note.entry.decision)}",
+            [decision_html(note.entry.decision)],
         )
+    yield "<h2>Calls</h2>"
+    shown = entries[-_LISTED:]
+    if len(shown) < len(entries):
+        yield f"<p class='q'>The last {len(shown)} of {len(entries)}.</p>"
+    yield sifted(("time, UTC", *CALL_HEAD), [*_rows(shown, first=len(entries) - len(shown) + 1)])
+
+
+def _rows(entries: Sequence[Entry], *, first: int) -> Iterable[Sifted]:
+    for number, entry in enumerate(entries, start=first):
+        moment = entry.at.astimezone(UTC)
+        time = f"<td data-key='{moment.timestamp():.3f}'>{moment:%m-%d %H:%M:%S}</td>"
+        kinds = [outcome(entry.decision), *marks_of(entry.decision)]
+        yield Sifted(cells=[time, *call_cells(number, entry.decision)], kinds=kinds)
+
+
+def _tiles(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) -> Iterable[Tile]:
+    counts = Counter(outcome(entry.decision) for entry in entries)
+    yield from (_share_tile(name, counts[name], len(entries)) for name in ("edge", "cloud"))
+    answered = [entry.decision.latency_s for entry in entries if entry.decision.stage not in UNANSWERED]
+    if answered:
+        median, slow = np.quantile(answered, [0.5, 0.95])
+        beside = ["median of answered calls", f"95th percentile {slow:.2f}"]
+        yield Tile(name="seconds", value=f"{median:.2f}", beside=beside)
+    saving = _saving(entries, prices)
+    if saving is not None:
+        name = "USD saved" if saving.usd >= 0 else "USD more than without routing"
+        beside = [f"{saving.tier} alone {_money(saving.alone_usd)}", f"routing {_money(saving.spent_usd)}"]
+        value = _money(abs(saving.usd)).removesuffix(" USD")
+        yield Tile(name=name, value=value, beside=[*beside, "estimated from tokens"])
+
+
+def _further_tiles(entries: Sequence[Entry]) -> Iterable[Tile]:
+    """What not every log has: other tiers, failures, degraded and private answers."""
+    counts = Counter(outcome(entry.decision) for entry in entries)
+    counts.update(mark for entry in entries for mark in marks_of(entry.decision))
+    yield from (
+        _share_tile(name, count, len(entries))
+        for name, count in sorted(counts.items())
+        if name not in {"edge", "cloud"}
+    )
+
+
+def _share_tile(name: str, count: int, n: int) -> Tile:
+    low, high = wilson(count, n)
+    beside = [f"{count} of {counted(n, 'call')}", f"95% interval {low:.1%} to {high:.1%}"]
+    return Tile(name=name, value=f"{count / n:.1%}", outcome=name, beside=beside)
+
+
+def wilson(count: int, n: int) -> tuple[float, float]:
+    """Compute the 95 % interval of a share (Wilson 1927), for `n` of 1 or more.
+
+    Examples
+    --------
+    >>> low, high = wilson(5, 10)
+    >>> round(low, 3), round(high, 3)
+    (0.237, 0.763)
+    """
+    z = 1.959964
+    share, scale = count / n, 1 + z * z / n
+    middle = (share + z * z / (2 * n)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _totals(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) -> str:
-    answered = [entry for entry in entries if entry.decision.stage != FAILED]
-    failed = [entry for entry in entries if entry.decision.stage == FAILED]
+    answered = [entry for entry in entries if entry.decision.stage not in UNANSWERED]
+    ended = {stage: [e for e in entries if e.decision.stage == stage] for stage in UNANSWERED}
     routes = Counter(entry.decision.route for entry in answered)
     stages = Counter(entry.decision.stage for entry in entries)
     degraded = sum(entry.decision.degraded for entry in entries)
@@ -119,10 +197,10 @@ def _totals(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) ->
             "answered by",
             ", ".join(f"{name} {_share(n, entries)}" for name, n in routes.most_common()) or "none",
         ),
-        (FAILED, _share(len(failed), entries)),
+        *((stage, _share(len(of), entries)) for stage, of in ended.items() if of or stage == "failed"),
         ("settled by", ", ".join(f"{name} {count}" for name, count in stages.most_common())),
         *_seconds("seconds per answered call", answered),
-        *_seconds("seconds until a call failed", failed),
+        *(row for stage, of in ended.items() for row in _seconds(f"seconds until a call {_was(stage)}", of)),
         ("degraded", _share(degraded, entries)),
         ("private", str(sum(entry.decision.private for entry in entries))),
     ]
@@ -130,10 +208,19 @@ def _totals(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) ->
     rows += [(f"tokens of {tier}", f"{u.input_tokens} in, {u.output_tokens} out") for tier, u in used.items()]
     if prices:
         rows.append(("cost at the given prices", _money(_spent(entries, prices))))
-        if failed:
-            rows.append(("of it for calls that failed", _money(_spent(failed, prices))))
-        rows += _saved([entry for entry in answered if not entry.decision.degraded], prices, len(entries))
+        rows += [
+            (f"of it for calls that {_was(stage, many=True)}", _money(_spent(of, prices)))
+            for stage, of in ended.items()
+            if of
+        ]
+    saving = _saving(entries, prices)
+    if saving is not None:
+        rows.append(_saved(saving, len(entries)))
     return table(("", ""), rows)
+
+
+def _was(stage: str, *, many: bool = False) -> str:
+    return stage if stage == "failed" else f"{'were' if many else 'was'} {stage}"
 
 
 def _share(count: int, entries: Sequence[Entry]) -> str:
@@ -169,63 +256,51 @@ def _money(usd: float) -> str:
     return f"{usd:.{decimals}f} USD"
 
 
-def _saved(
-    entries: Sequence[Entry], prices: dict[str, tuple[float, float]], calls: int
-) -> list[tuple[str, str]]:
-    """What routing saves, estimated: a kept answer would have cost its own tokens at the dearest tier's price.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Saving:
+    """What the `calls` that were answered as the policy wanted cost, and what the dearest tier alone would have cost."""
 
-    `entries` are the calls that were answered as the policy wanted: what an outage keeps from being spent is no saving.
+    tier: str
+    alone_usd: float
+    spent_usd: float
+    calls: int
+
+    @property
+    def usd(self) -> float:
+        return self.alone_usd - self.spent_usd
+
+
+def _saving(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) -> _Saving | None:
+    """Estimate what routing saves: a kept answer would have cost its own tokens at the dearest tier's price.
+
+    What an outage keeps from being spent is no saving.
     """
-    if not entries:
-        return []
+    kept = [e for e in entries if e.decision.stage not in UNANSWERED and not e.decision.degraded]
+    if not kept or not prices:
+        return None
     dearest = max(prices, key=lambda tier: sum(prices[tier]))
     answers = Usage()
-    for entry in entries:
+    for entry in kept:
         steps = [
             s for s in entry.decision.steps if s.kind in ("draft", "final") and s.usage and s.error is None
         ]
         answers += steps[-1].usage if steps and steps[-1].usage else Usage()
-    always = _usd(answers, prices[dearest])
-    saved = always - _spent(entries, prices)
+    alone = _usd(answers, prices[dearest])
+    return _Saving(tier=dearest, alone_usd=alone, spent_usd=_spent(kept, prices), calls=len(kept))
+
+
+def _saved(saving: _Saving, calls: int) -> tuple[str, str]:
     where = (
         ""
-        if len(entries) == calls
-        else f", in the {len(entries)} of {calls} calls that did not fail or degrade"
+        if saving.calls == calls
+        else f", in the {saving.calls} of {calls} calls that were answered and did not degrade"
     )
-    return [
-        (
-            f"{dearest} alone, estimated from the answers' tokens{where}",
-            f"{_money(always)}; routing {'saves' if saved >= 0 else 'costs'} {_money(abs(saved))}{' more' if saved < 0 else ''}",
-        )
-    ]
+    told = f"saves {_money(saving.usd)}" if saving.usd >= 0 else f"costs {_money(-saving.usd)} more"
+    words = f"{saving.tier} alone, estimated from the answers' tokens{where}"
+    return words, f"{_money(saving.alone_usd)}; routing {told}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Clock:
-    """The time axis of a log."""
-
-    start: datetime
-    seconds: float
-
-    @classmethod
-    def of(cls, entries: Sequence[Entry]) -> _Clock:
-        start = entries[0].at.astimezone(timezone.utc)
-        return cls(start=start, seconds=(entries[-1].at - start).total_seconds())
-
-    def place(self, at: datetime) -> float:
-        """From 0 to 1; calls of one and the same moment stand in the middle."""
-        return (at - self.start).total_seconds() / self.seconds if self.seconds else 0.5
-
-    @property
-    def name(self) -> str:
-        return f"UTC, from {self.start:%Y-%m-%d %H:%M}"
-
-    @property
-    def ticks(self) -> list[str]:
-        """Five times in equal distances, as fine as the log is long."""
-        form = "%H:%M:%S" if self.seconds < 1200 else "%H:%M" if self.seconds < 86_400 else "%m-%d %Hh"
-        times = [self.start + timedelta(seconds=share * self.seconds) for share in (0, 0.25, 0.5, 0.75, 1)]
-        return [f"{time:{form}}" for time in times]
+_WIDE, _HIGH = 640.0, 150.0
 
 
 def over_time_svg(entries: Sequence[Entry]) -> str:
@@ -234,24 +309,37 @@ def over_time_svg(entries: Sequence[Entry]) -> str:
     Every point stands for as many calls, at the time in their middle.
     """
     entries = sorted(entries, key=lambda entry: entry.at)
+    start, end = entries[0].at, entries[-1].at
+    seconds = (end - start).total_seconds()
+    # Calls of one and the same moment stand in the middle.
+    across = (0.0, seconds) if seconds else (-1.0, 1.0)
     slices = np.array_split(np.arange(len(entries)), min(_BUCKETS, len(entries)))
-    clock = _Clock.of(entries)
-    middles = [clock.place(entries[part[len(part) // 2]].at) for part in slices]
-    size = 260.0
-    shares = Panel(MARGIN, 30, size)
-    parts = [*shares.axes("Not answered by the edge", clock.name, "share of calls", times=clock.ticks)]
-    drawn, ends = [], {outcome(entry.decision) for entry in entries}
-    for at, route in enumerate(sorted(ends - {"edge", FAILED}) + [FAILED] * (FAILED in ends)):
-        line = [float(np.mean([outcome(entries[i].decision) == route for i in part])) for part in slices]
-        colour, dash = COLOURS[at % len(COLOURS)], DASHES[at % len(DASHES)]
-        parts.append(shares.line(zip(middles, line, strict=True), colour=colour, dash=dash))
-        drawn.append((route, colour, dash))
-    below = size + 82
-    parts += legend(drawn, left=MARGIN, top=below)
-    signal = Counter(e.decision.signal for e in entries if e.decision.signal).most_common(1)
-    if signal and signal[0][0]:
-        parts += _uncertainty(entries, slices, middles, signal[0][0], clock, left=2 * MARGIN + size + 20)
-    return document(2 * (MARGIN + size) + 60, below + 18 * max(2, len(drawn)), parts)
+    middles = [(entries[part[len(part) // 2]].at - start).total_seconds() for part in slices]
+    outcomes = [outcome(entry.decision) for entry in entries]
+    ends = {*outcomes}
+    names = sorted(ends - {"edge", *UNANSWERED}) + [stage for stage in UNANSWERED if stage in ends]
+    shares = [[float(np.mean([outcomes[i] == name for i in part])) for part in slices] for name in names]
+    lines = [
+        Line.of(name, [*zip(middles, line, strict=True)]) for name, line in zip(names, shares, strict=True)
+    ]
+    high = min(1.0, 1.15 * max([0.1, *(value for line in shares for value in line)]))
+    times = time_ticks(start, end, most=round(_WIDE / 80))
+    words = f"UTC, from {start.astimezone(UTC):%Y-%m-%d %H:%M}"
+    panel = Panel(MARGIN, TOP, _HIGH, high=high, width=_WIDE, across=across)
+    parts = [*panel.axes("Not answered by the edge", words, "share of calls", percent="y", times=times)]
+    parts += panel.lines(lines)
+    bottom = TOP + _HIGH + 46
+    main = Counter(e.decision.signal for e in entries if e.decision.signal).most_common(1)
+    if main and main[0][0]:
+        found = _uncertainty(entries, slices, middles, main[0][0])
+        lines += found
+        high = 1.2 * max([1e-9, *(value for line in found for _, value in line.points)])
+        panel = Panel(MARGIN, bottom + TOP, _HIGH, high=high, width=_WIDE, across=across)
+        parts += panel.axes(main[0][0], words, "uncertainty", times=times)
+        parts += panel.lines(found)
+        bottom += TOP + _HIGH + 46
+    room = max([0.0, *(width_of(line.words) for line in lines)])
+    return document(MARGIN + _WIDE + 50 + room, bottom, parts, label="routes and uncertainty over time")
 
 
 def _uncertainty(
@@ -259,30 +347,25 @@ def _uncertainty(
     slices: Sequence[np.ndarray[tuple[int], np.dtype[np.intp]]],
     middles: Sequence[float],
     signal: str,
-    clock: _Clock,
-    *,
-    left: float,
-) -> Iterable[str]:
+) -> list[Line]:
     values = [entry.decision.signals.get(signal) for entry in entries]
     medians = [
         (x, float(np.median(measured)))
         for x, part in zip(middles, slices, strict=True)
         if (measured := [m.uncertainty for i in part if (m := values[i]) is not None])
     ]
+    lines = [Line(words="median", points=medians)] if medians else []
     thresholds = [
         e.decision.threshold
         for e in entries
         if e.decision.signal == signal and e.decision.threshold is not None
     ]
-    high = max([*(value for _, value in medians), *thresholds[-1:], 1e-9]) * 1.2
-    panel = Panel(left, 30, 260.0, high=high)
-    yield from panel.axes(signal, clock.name, "uncertainty", times=clock.ticks)
-    yield panel.line(medians, colour=COLOURS[0])
-    words = [("median", COLOURS[0], "")]
     if thresholds:
-        yield panel.line([(0, thresholds[-1]), (1, thresholds[-1])], colour=GREY, dash="4 3")
-        words.append(("threshold", GREY, "4 3"))
-    yield from legend(words, left=left, top=panel.top + panel.size + 52)
+        last = thresholds[-1]
+        seconds = (entries[-1].at - entries[0].at).total_seconds()
+        points = [(0.0, last), (seconds, last)]
+        lines.append(Line(words=f"threshold {last:.4g}", points=points, colour=GREY, dash="4 3"))
+    return lines
 
 
 def _drift(entries: Sequence[Entry]) -> Iterable[str]:

@@ -68,7 +68,7 @@ def _nearest(front: ParetoFront) -> Point:
 
 def chosen_html(front: ParetoFront, chosen: Point) -> str:
     """Draw a front with one of its thresholds marked, and describe that threshold."""
-    words = f"<p>{chosen.cloud_share:.1%} of {front.n} recorded calls go to the cloud"
+    words = f"<p>Threshold <b>{chosen.threshold:.4g}</b>: {chosen.cloud_share:.1%} of {front.n} recorded calls go to the cloud"
     words += "" if chosen.quality is None else f", quality {chosen.quality:.3f}"
     warning = None if front.cloud.quality is None else front.warning(chosen)
     end = "" if warning is None else f"<p><b>{warning}</b></p>"
@@ -89,8 +89,8 @@ class StaticSlider:
             (f"{p.threshold:.4g}", p.cloud_share, p.quality, p.usd_per_1k) for p in (points[i] for i in at)
         ]
         parts = [
-            table(("threshold", "cloud share", "quality", "USD for 1000"), rows),
             *front_parts(self.front),
+            table(("threshold", "cloud share", "quality", "USD for 1000"), rows),
             "<p class='q'>pip install 'confroute[notebook]' makes a slider of this</p>",
         ]
         return fragment(parts, label=f"thresholds on {self.front.n} calls")

@@ -1,6 +1,7 @@
 """Thresholds with a guarantee: Learn-then-Test, conformal risk control and the bounds that they use."""
 
 from confroute.policy.guarantee.certify import certified, certified_groups, columns
+from confroute.policy.guarantee.judged import Grades, certified_judged
 from confroute.policy.guarantee.losses import LEAST_KEPT, forwarded, is_binary, severity
 from confroute.policy.guarantee.sequence import least_kept
 from confroute.stats.tails import (
@@ -13,10 +14,12 @@ from confroute.stats.tails import (
 
 __all__ = [
     "LEAST_KEPT",
+    "Grades",
     "betting",
     "binomial_cdf",
     "certified",
     "certified_groups",
+    "certified_judged",
     "columns",
     "forwarded",
     "hypergeometric_cdf",

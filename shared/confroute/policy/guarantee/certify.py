@@ -88,7 +88,7 @@ def certified(
         method=control.method,
         observed=control.observed,
         horizon=control.horizon,
-        date=date or datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat(),
+        date=date or datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
         data_hash=digest(u, edge, cloud),
     )
 
