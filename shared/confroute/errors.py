@@ -5,6 +5,7 @@
     ConfrouteError
     ├── PolicyError (ValueError)            a policy, threshold or file that cannot be used
     │   └── CalibrationError                a calibration that its data cannot meet
+    │       └── UnmetPromiseError           a loss that the recorded rows cannot promise
     ├── RequestError (ValueError)           a request that no model could answer
     ├── BadLogprobsError (ValueError)       log-probabilities that are not probabilities
     ├── SignalUnavailableError (RuntimeError)  one signal cannot be measured; the policy takes the next
@@ -58,6 +59,21 @@ class PolicyError(ConfrouteError, ValueError):
 
 class CalibrationError(PolicyError):
     """A calibration target that the recorded data cannot meet; the message holds the numbers."""
+
+
+class UnmetPromiseError(CalibrationError):
+    """A loss that the recorded rows cannot promise.
+
+    Parameters
+    ----------
+    message : str
+    instead : mapping of str to JSON, optional
+        What they can promise, as `confroute.fitting.Outlook.to_dict` says it; `confroute.fitting.fit` gives it.
+    """
+
+    def __init__(self, message: str, *, instead: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.instead = instead
 
 
 class RequestError(ConfrouteError, ValueError):
