@@ -161,7 +161,7 @@ def test_one_call_is_routed_to_any_tier(name):
 
 
 def test_a_tier_that_cannot_call_tools_is_passed_over():
-    """With a note, in both hosts; the next one may keep."""
+    """With a note; where the last cannot, nobody is left to answer, whatever its name."""
 
     @tool
     def add(a: int, b: int) -> int:
@@ -180,6 +180,11 @@ def test_a_tier_that_cannot_call_tools_is_passed_over():
         router.bind_tools([add]).invoke("q")
     assert decisions[0].route == "large"
     assert "mid cannot do tools" in decisions[0].reason
+    router = ChatConfRoute(
+        tiers={"small": chat(SURE, "s"), "mid": chat(SURE, "m"), "large": wordy}, policy=POLICY
+    )
+    with pytest.raises(NotImplementedError):
+        router.bind_tools([add])
 
 
 def test_a_tier_that_reads_text_only_is_passed_over():
