@@ -9,6 +9,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.tools import tool
 from llama_index.core.base.llms.types import ImageBlock, TextBlock
 from llama_index.core.llms import ChatMessage
+from llama_index_instrumentation.dispatcher import instrument_tags
 
 from confroute import Cascade, KeepPrivate, Limits, Router, SelfConsistency, TokenLogprob, record
 from confroute.errors import PolicyError, RequestError
@@ -303,3 +304,11 @@ class TestMiddleware:
         """Not at the agent's first call."""
         with pytest.raises(PolicyError, match=says):
             ConfRouteMiddleware(**settings)
+
+
+def test_calls_inside_instrument_tags_are_routed_to_any_tier():
+    """LlamaIndex's own way to say it for all of them."""
+    router = ConfRouteLLM(tiers={name: llm(UNSURE, f"{name}-model") for name in NAMES}, policy=POLICY)
+    with record() as decisions, instrument_tags({"confroute": {"route": "mid"}}):
+        router.complete("q")
+    assert decisions[0].route == "mid"
