@@ -46,7 +46,7 @@ setup: $(READY)
 
 # The stamp comes last: an interrupted set-up is gone through again.
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and f"Python {v[0]}.{v[1]}: expected 3.10 or newer; run make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python {v[0]}.{v[1]}: expected 3.11 or newer; run make PYTHON=python3.12")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python $(PIP_INSTALL) --editable '.[all,dev,docs]'
 	@touch $@

@@ -5,6 +5,7 @@
     ConfrouteError
     ├── PolicyError (ValueError)            a policy, threshold or file that cannot be used
     │   └── CalibrationError                a calibration that its data cannot meet
+    │       └── UnmetPromiseError           a loss that the recorded rows cannot promise
     ├── RequestError (ValueError)           a request that no model could answer
     ├── BadLogprobsError (ValueError)       log-probabilities that are not probabilities
     ├── SignalUnavailableError (RuntimeError)  one signal cannot be measured; the policy takes the next
@@ -35,7 +36,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from confroute.remediation import describe
 
@@ -58,6 +59,21 @@ class PolicyError(ConfrouteError, ValueError):
 
 class CalibrationError(PolicyError):
     """A calibration target that the recorded data cannot meet; the message holds the numbers."""
+
+
+class UnmetPromiseError(CalibrationError):
+    """A loss that the recorded rows cannot promise.
+
+    Parameters
+    ----------
+    message : str
+    instead : mapping of str to JSON, optional
+        What they can promise, as `confroute.fitting.Outlook.to_dict` says it; `confroute.fitting.fit` gives it.
+    """
+
+    def __init__(self, message: str, *, instead: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.instead = instead
 
 
 class RequestError(ConfrouteError, ValueError):
@@ -188,6 +204,18 @@ class PrivacyError(ConfrouteError, RuntimeError):
 
 class StreamInterruptedError(ConfrouteError):
     """A stream broke after its first chunk, too late to change the route."""
+
+
+class CallEndedError(BaseException):
+    """Thrown into a policy whose answer nobody waits for any more, so that it can report and settle what was spent; it leaves no driver.
+
+    No `Exception`, since whatever judges failures must not judge it. `stage` is "cancelled", or "abandoned" where the reader of a stream
+    has left it.
+    """
+
+    def __init__(self, stage: Literal["cancelled", "abandoned"]) -> None:
+        super().__init__(stage)
+        self.stage: Literal["cancelled", "abandoned"] = stage
 
 
 class ModelError(ConfrouteError, RuntimeError):

@@ -21,18 +21,21 @@ from confroute.cli import (
     judge,
     label,
     models,
+    plan,
     probe,
     pull,
     record,
     report,
     reset,
     signals,
+    watch,
 )
 from confroute.cli.terminal import Parser, plain_log, say
 from confroute.errors import ConfrouteError
 
 COMMANDS = (
-    *(demo, doctor, pull, label, judge, models, record, signals, probe, fit, apply, bench, report),
+    *(demo, doctor, pull, label, judge, models, plan, record, signals, probe, fit, apply, bench, report),
+    watch,
     reset,
 )
 
@@ -93,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="confroute",
         description="Route LLM calls between an edge and a cloud model by measured uncertainty.",
         epilog="`confroute COMMAND --help` says more. Begin with doctor (your own two models) or demo (local ones); "
-        "record, signals, fit and apply make a policy of your own prompts.",
+        "plan, record, signals, fit and apply make a policy of your own prompts.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)

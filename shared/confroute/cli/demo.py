@@ -36,11 +36,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "and LlamaIndex, and print where each went, why, and what that saved.",
     )
     names = "local:NAME, openai:MODEL, ollama:MODEL or any name for LangChain's init_chat_model"
-    add_model(parser, "edge", f"{names} (default: %(default)s)", default=EDGE)
-    add_model(parser, "cloud", "the same (default: %(default)s, a stand-in)", default=CLOUD)
+    add_model(parser, "edge", "default: %(default)s", names=names, default=EDGE)
+    add_model(parser, "cloud", "default: %(default)s, a stand-in", names=names, default=CLOUD)
     add_dtype(parser)
-    add_price(parser, "--edge-price", "price of the edge (default: 0,0)")
-    add_price(parser, "--cloud-price", "price of the cloud, so that costs are shown")
+    add_price(parser, "edge", "default 0,0")
+    add_price(parser, "cloud", "so that costs are shown")
     parser.add_argument(
         "--folder",
         type=Path,

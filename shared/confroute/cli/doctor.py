@@ -12,7 +12,6 @@ from confroute.cli import terminal
 from confroute.cli.options import add_dtype, add_model, model_of
 from confroute.cli.terminal import say
 from confroute.display import plain
-from confroute.models.resolution import NAMES
 
 if TYPE_CHECKING:
     from confroute.doctor import Check, Diagnosis
@@ -27,8 +26,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "sampled, stream, call tools, fill schemas? Says which signals are possible and what to start with. "
         "Exit code 0 if both answer and the edge can be measured, else 1.",
     )
-    add_model(parser, "edge", f"{NAMES} (default: %(default)s)", default="local:qwen2.5-coder-0.5b")
-    add_model(parser, "cloud", "the same (default: %(default)s)", default="local:qwen2.5-coder-1.5b")
+    add_model(parser, "edge", "default: %(default)s", default="local:qwen2.5-coder-0.5b")
+    add_model(parser, "cloud", "default: %(default)s", default="local:qwen2.5-coder-1.5b")
     add_dtype(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)

@@ -15,7 +15,7 @@ _REPLAY_EVERY_S = 10.0
 
 @contextmanager
 def progress(total: int, *, unit: str) -> Iterator[Callable[[bool], None]]:
-    """Show a bar on a terminal, else a line per minute.
+    """Show a bar on a terminal, else a line for each tenth of the work, and one per minute where a tenth takes longer.
 
     Yields
     ------
@@ -50,11 +50,12 @@ def _bar(console: object, total: int, unit: str) -> Iterator[Callable[[bool], No
 def _lines(total: int, unit: str) -> Iterator[Callable[[bool], None]]:
     start = last = time.monotonic()
     done = failed = 0
+    tenth = max(1, -(-total // 10))
 
     def tick(ok: bool) -> None:
         nonlocal done, failed, last
         done, failed, now = done + 1, failed + (not ok), time.monotonic()
-        if now - last >= _EVERY_S:
+        if done < total and (done % tenth == 0 or now - last >= _EVERY_S):
             left_s = (now - start) / done * (total - done)
             line = f"{done} of {total} {unit}, {failed} failed, about {left_s / 60:.0f} minutes left"
             say(line, err=True)

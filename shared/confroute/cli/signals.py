@@ -108,6 +108,11 @@ def _show(report: RunReport) -> None:
     )
     if report.ungraded:
         console.print(f"left out: {counted(report.ungraded, 'row')} without a graded edge answer")
+    if report.cut_off:
+        console.print(
+            f"cut off at the length limit: {counted(report.cut_off, 'draft')}, which a policy sends to the cloud whatever "
+            "the signals say"
+        )
     if len(report.datasets) > 1:
         names = ", ".join(report.datasets)
         console.print(

@@ -35,7 +35,7 @@ from confroute.text_extraction import merged
 from confroute.types import TIERS, Context, Message, Reading, Request
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 Prompt: TypeAlias = "str | Sequence[Message | Mapping[str, str] | tuple[str, str]]"
 Documents: TypeAlias = "Context | Sequence[str | tuple[str, float]]"
@@ -123,6 +123,7 @@ class Router:
         purpose: str | None = None,
         question: str | None = None,
         context: Documents | None = None,
+        question_id: str | None = None,
     ) -> Routed:
         """Answer a question, or go on with a conversation.
 
@@ -142,6 +143,8 @@ class Router:
             The question alone, where the prompt holds retrieved text too.
         context : Context or sequence of str or (str, float), optional
             What was retrieved: texts, or each with its score.
+        question_id : str, optional
+            Your own name of the question, which its decision keeps; not its text.
 
         Returns
         -------
@@ -156,7 +159,14 @@ class Router:
             No model answered that the policy allows to.
         """
         request, calls = self._opened(
-            prompt, question, context, route=route, threshold=threshold, tags=tags, purpose=purpose
+            prompt,
+            question,
+            context,
+            route=route,
+            threshold=threshold,
+            tags=tags,
+            purpose=purpose,
+            question_id=question_id,
         )
         return run(self.policy, request, calls.call, self._limits)
 
@@ -170,10 +180,18 @@ class Router:
         purpose: str | None = None,
         question: str | None = None,
         context: Documents | None = None,
+        question_id: str | None = None,
     ) -> Routed:
         """Async form of `ask`."""
         request, calls = self._opened(
-            prompt, question, context, route=route, threshold=threshold, tags=tags, purpose=purpose
+            prompt,
+            question,
+            context,
+            route=route,
+            threshold=threshold,
+            tags=tags,
+            purpose=purpose,
+            question_id=question_id,
         )
         return await arun(self.policy, request, calls.acall, self._limits)
 
@@ -187,6 +205,7 @@ class Router:
         purpose: str | None = None,
         question: str | None = None,
         context: Documents | None = None,
+        question_id: str | None = None,
     ) -> TextStream:
         """Answer in parts, as soon as it is settled whose answer is given: nothing is shown of a draft that is not kept.
 
@@ -199,7 +218,14 @@ class Router:
             Iterate over it for the texts; its `decision` is there once it has ended.
         """
         request, calls = self._opened(
-            prompt, question, context, route=route, threshold=threshold, tags=tags, purpose=purpose
+            prompt,
+            question,
+            context,
+            route=route,
+            threshold=threshold,
+            tags=tags,
+            purpose=purpose,
+            question_id=question_id,
         )
         return TextStream(
             run_stream(self.policy, request, calls.call, calls.stream, self._limits, scores=piece_logprobs)
@@ -215,10 +241,18 @@ class Router:
         purpose: str | None = None,
         question: str | None = None,
         context: Documents | None = None,
+        question_id: str | None = None,
     ) -> AsyncTextStream:
         """Async form of `stream`."""
         request, calls = self._opened(
-            prompt, question, context, route=route, threshold=threshold, tags=tags, purpose=purpose
+            prompt,
+            question,
+            context,
+            route=route,
+            threshold=threshold,
+            tags=tags,
+            purpose=purpose,
+            question_id=question_id,
         )
         return AsyncTextStream(
             arun_stream(self.policy, request, calls.acall, calls.astream, self._limits, scores=piece_logprobs)

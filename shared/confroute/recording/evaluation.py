@@ -103,6 +103,8 @@ class RunReport(Displayable):
         Rows whose edge answer is graded; all other rows are left out.
     ungraded : int
         Rows without a graded edge answer, which are left out.
+    cut_off : int
+        Of the n, drafts that are cut off at their length limit.
     datasets : tuple of str
         In order of appearance.
     edge_quality : float in [0, 1]
@@ -118,6 +120,7 @@ class RunReport(Displayable):
 
     n: int
     ungraded: int
+    cut_off: int
     datasets: tuple[str, ...]
     edge_quality: float
     cloud_quality: float | None
@@ -128,6 +131,7 @@ class RunReport(Displayable):
         """JSON form."""
         return {
             "n": self.n,
+            "cut_off": self.cut_off,
             "edge_quality": _rounded(self.edge_quality),
             "cloud_quality": _rounded(self.cloud_quality),
             "signals": {name: report.to_dict() for name, report in self.signals.items()},
@@ -184,6 +188,7 @@ def evaluate(
     return RunReport(
         n=len(graded),
         ungraded=len(given) - len(graded),
+        cut_off=sum(row.edge.finish == "length" for row in graded),
         datasets=tuple(dict.fromkeys(row.dataset for row in graded)),
         edge_quality=float(quality.mean()),
         cloud_quality=float(np.mean(cloud)) if cloud else None,
