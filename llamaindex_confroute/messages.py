@@ -25,7 +25,7 @@ from llama_index.core.llms.utils import parse_partial_json
 from llama_index.core.tools import BaseTool, FunctionTool
 
 from confroute.errors import RequestError
-from confroute.hosts.tool_calls import OfferedTool, ToolCall
+from confroute.hosts.tool_calls import OfferedTool, ToolCall, call_digest, says_failed
 from confroute.models.provider_answers import field, role_of
 from confroute.text_extraction import read
 from confroute.types import Message
@@ -80,6 +80,8 @@ def _to_core(message: ChatMessage) -> Message:
         role=role,
         text="\n".join([*_texts(blocks), *_written_calls(message)]),
         beside=_beside(blocks, message.additional_kwargs),
+        calls=tuple(call_digest(call.name, call.arguments) for call in calls_in(message)),
+        failed=says_failed(message.additional_kwargs),
     )
 
 

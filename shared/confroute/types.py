@@ -41,11 +41,17 @@ class Message:
     beside : str
         What else is sent with it, one text per line, for rules to search: the speaker's name, addresses and titles of attachments,
         a tool call's decoded arguments.
+    calls : tuple of str
+        The tool calls in it, each by a digest of tool and arguments: equal calls have equal ones.
+    failed : bool
+        Whether it is the result of a tool call that failed, as its host says; a text may say so too.
     """
 
     role: Role
     text: str
     beside: str = ""
+    calls: tuple[str, ...] = ()
+    failed: bool = False
 
 
 def transcript(messages: Sequence[Message]) -> str:
@@ -142,6 +148,8 @@ class Generation:
         Wall time of the call, in seconds.
     answer : str or None
         The part to compare with other answers where the text does not hold it: a tool call or a structured value in canonical form.
+    calls : tuple of str
+        The tool calls of the answer, as in `Message.calls`.
     fields : mapping of str to tuple of float
         Log-probabilities of each value of a structured answer, by path; empty where the answer is text.
     flaw : str or None
@@ -164,6 +172,7 @@ class Generation:
     model: str | None = None
     latency_s: float = 0.0
     answer: str | None = None
+    calls: tuple[str, ...] = ()
     fields: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     flaw: str | None = None
     from_cache: bool = False

@@ -14,6 +14,7 @@ from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.flow import drive
 from confroute.recording.extraction import kind_of_row, with_kind
+from confroute.recording.prompts import conversation
 from confroute.recording.rows import Row
 from confroute.registry import (
     Entry,
@@ -204,7 +205,7 @@ def measured(
     work : callable, optional
         Answers all other asks; without it, a signal that asks for anything else is not measured.
     messages : tuple of Message
-        The conversation as it was sent, for signals that show it to the edge again.
+        The conversation as it was sent; by default that of the row.
 
     Returns
     -------
@@ -224,7 +225,13 @@ def measured(
     if draft is None or row.edge.error is not None:
         return None
     tier = Tier(name="edge", model=row.edge.model or "edge")
-    case = Case(tier=tier, question=row.question, draft=draft, context=row.context, messages=messages)
+    case = Case(
+        tier=tier,
+        question=row.question,
+        draft=draft,
+        context=row.context,
+        messages=messages or conversation(row),
+    )
     try:
         return drive(signal.measure(case), lambda ask: _evidence(ask, row, work))
     except SignalUnavailableError:
@@ -276,6 +283,7 @@ def with_signals(
     (0.5, 0.0, None)
     """
     n = max(LEAST_SAMPLES, len(row.edge.samples) if samples is None else samples)
+    messages = messages or conversation(row)
     values: dict[str, float | None] = {}
     measured_by, kind = dict(row.measured_by), kind_of_row(row) or "auto"
     for name, build in signals.items():
