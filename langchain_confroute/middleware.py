@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, TypeAlias, cast
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from typing_extensions import NotRequired, override
@@ -18,7 +18,10 @@ from confroute.policy.rules import PrivateOnly
 from confroute.types import Request
 from langchain_confroute.chat import ChatConfRoute
 from langchain_confroute.messages import KEY
-from langchain_confroute.models import Model
+from langchain_confroute.models import Model, chat_of
+
+if TYPE_CHECKING:
+    from langgraph.types import TracePolicy  # not in all versions
 
 try:
     from langchain.agents.middleware.types import (
@@ -80,6 +83,33 @@ class ThreadBudget:
         return None
 
 
+class _Routed(ModelRequest[Any]):
+    """A request whose model is a router; a model that another middleware puts in its place becomes the router's cloud.
+
+    Otherwise a fallback listed after this middleware would answer past its policy, private text included.
+    """
+
+    # No field: requests are traced and copied by their fields.
+    around: Callable[[Any], Any]
+
+    @classmethod
+    def of(cls, request: ModelRequest[Any], around: Callable[[Any], Any]) -> _Routed:
+        """The request, with `around` its model and around every other."""
+        given = {one.name: getattr(request, one.name) for one in fields(ModelRequest)}
+        return cls(**{**given, "model": around(request.model)})._with(around)
+
+    def _with(self, around: Callable[[Any], Any]) -> _Routed:
+        object.__setattr__(self, "around", around)  # the class warns of assignments
+        return self
+
+    @override
+    def override(self, **overrides: Any) -> ModelRequest[Any]:
+        model = overrides.get("model")
+        if model is not None and not isinstance(chat_of(model), ChatConfRoute):
+            overrides["model"] = self.around(model)
+        return cast("_Routed", super().override(**overrides))._with(self.around)
+
+
 @dataclass(frozen=True, slots=True)
 class _Steer:
     """A rule that says the same of every request."""
@@ -130,8 +160,8 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
     ``create_agent(cloud, tools, middleware=[ConfRouteMiddleware(edge, policy=...)])``: the agent's own model is the cloud.
     Every call is one of `ChatConfRoute`: tools and `response_format` are asked for in each provider's form, an edge
     call of a tool is kept only if it fits, the decision stands in the message's ``response_metadata["confroute"]``, in
-    LangGraph's custom stream and in `confroute.record()`. Put it last in the list, next to the model, so that other
-    middleware sees one model.
+    LangGraph's custom stream and in `confroute.record()`. A model that other middleware puts in the agent's place, listed before or
+    after this one, is the cloud of that call. What a run's `Runtime.context` says of routing is read; see `RoutingContext`.
 
     Parameters
     ----------
@@ -149,6 +179,9 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
         Tools whose calls are never taken from the edge.
     edge_limits, cloud_limits : Limits
     keep_logprobs : bool
+    trace_policy : TracePolicy or None
+        What the span of this middleware's hook records, such as ``TracePolicy(process_inputs=omit_payload)`` for no messages; None:
+        LangChain's own default (`configure_trace_policy`). The models' spans are the models' own.
 
     Raises
     ------
@@ -181,8 +214,11 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
         edge_limits: Limits | None = None,
         cloud_limits: Limits | None = None,
         keep_logprobs: bool = False,
+        trace_policy: TracePolicy | None = None,
     ) -> None:
         super().__init__()
+        if trace_policy is not None:
+            self.trace_policy = trace_policy
         self.policy = policy if policy is not None else Cascade()
         self.steps: dict[str, Cascade | Literal["edge", "cloud"]] = dict(steps or {})
         given: dict[str, object] = {"policy": self.policy, **self.steps}
@@ -236,7 +272,7 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
         if ruling is not None:
             # Before the policy's own rules; one that keeps text private still comes first.
             policy = replace(policy, rules=(_Steer(ruling), *policy.rules))
-        return request.override(model=self._router(request.model, policy))
+        return _Routed.of(request, lambda model: self._router(model, policy))
 
     def _ruling(self, request: ModelRequest[Any], step: Step, chosen: object) -> Ruling | None:
         spent = self.budget.spent(cast("Mapping[str, Any]", request.state)) if self.budget else None

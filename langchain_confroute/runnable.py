@@ -35,6 +35,7 @@ from confroute.models.resilience import Limits
 from confroute.policy import Cascade
 from confroute.text_extraction import ReadOnce, read
 from confroute.types import JSON, Generation, Message, Reading, Request, Usage
+from langchain_confroute import compat
 from langchain_confroute.calls import TAGS, HostedRunnable
 from langchain_confroute.messages import as_sent, to_core, to_generation, with_wordless_answer
 from langchain_confroute.models import same_model, sent_with
@@ -142,6 +143,7 @@ class ConfidenceRouter(InOrder[In, Out]):
         self.edge, self.cloud = edge, cloud
         self.limits = {"edge": edge_limits or Limits(), "cloud": cloud_limits or Limits()}
         self.edge_sampler, self.text = edge_sampler, text
+        self.metadata = compat.versions()
         self._tiers = {
             "edge": TierChain(edge, "edge", edge_sampler),
             "cloud": TierChain(cloud, "cloud", None),
