@@ -16,6 +16,7 @@ from confroute.models.resilience import Limits
 from confroute.policy import Cascade, Ruling
 from confroute.policy.rules import PrivateOnly
 from confroute.types import Request
+from langchain_confroute.agent_budget import AgentBudget, farewell, spending, told
 from langchain_confroute.chat import ChatConfRoute
 from langchain_confroute.messages import KEY
 from langchain_confroute.models import Model, chat_of
@@ -32,6 +33,7 @@ try:
         ModelResponse,
         PrivateStateAttr,
     )
+    from langgraph.channels.untracked_value import UntrackedValue
     from langgraph.types import Command
 except ImportError as error:
     raise MissingExtraError(extra="agents", needed_for="ConfRouteMiddleware") from error
@@ -42,45 +44,14 @@ _ROUTERS = 16
 
 
 class ConfRouteState(AgentState[Any]):
-    """What the agent's thread has used of the cloud so far."""
+    """What the agent's thread, and this run of it, have used of the cloud so far."""
 
     confroute_cloud_calls: NotRequired[Annotated[int, PrivateStateAttr]]
     confroute_cloud_tokens: NotRequired[Annotated[int, PrivateStateAttr]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThreadBudget:
-    """How much of the cloud one thread of an agent may use; what is spent stands in its checkpoint.
-
-    Attributes
-    ----------
-    calls : int or None
-        Model calls that the cloud answers or is asked to.
-    tokens : int or None
-        Tokens, input and output, that the cloud bills. The call that passes the limit is still made.
-
-    Raises
-    ------
-    PolicyError
-        Neither is given, or one is below 0.
-    """
-
-    calls: int | None = None
-    tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        given = [value for value in (self.calls, self.tokens) if value is not None]
-        if not given or min(given) < 0:
-            msg = f"calls is {self.calls} and tokens {self.tokens}: expected at least one of them, 0 or more"
-            raise PolicyError(msg)
-
-    def spent(self, state: Mapping[str, Any]) -> str | None:
-        """Why no more may be used, or None."""
-        for name, limit in (("calls", self.calls), ("tokens", self.tokens)):
-            used = state.get(f"confroute_cloud_{name}", 0)
-            if limit is not None and used >= limit:
-                return f"the thread has used {used} of {limit} cloud {name}"
-        return None
+    confroute_cloud_usd: NotRequired[Annotated[float, PrivateStateAttr]]
+    confroute_run_calls: NotRequired[Annotated[int, UntrackedValue, PrivateStateAttr]]
+    confroute_run_tokens: NotRequired[Annotated[int, UntrackedValue, PrivateStateAttr]]
+    confroute_run_usd: NotRequired[Annotated[float, UntrackedValue, PrivateStateAttr]]
 
 
 class _Routed(ModelRequest[Any]):
@@ -173,8 +144,8 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
     sticky : bool
         Whether a tool loop that the cloud has answered in stays on the cloud. Read from the messages since the user's
         last, so that it holds across processes and checkpoints and keeps no state here.
-    budget : ThreadBudget or None
-        When it is spent the edge answers, unless a private rule or the caller says otherwise.
+    budget : AgentBudget or None
+        What a run or a thread may use of the cloud.
     cloud_tools : tuple of str
         Tools whose calls are never taken from the edge.
     edge_limits, cloud_limits : Limits
@@ -194,7 +165,7 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
     --------
     >>> from langchain.agents import create_agent
     >>> from langchain_confroute.testing import ScriptedChat
-    >>> routed = ConfRouteMiddleware(ScriptedChat.of("4", logprob=-0.01), budget=ThreadBudget(calls=3))
+    >>> routed = ConfRouteMiddleware(ScriptedChat.of("4", logprob=-0.01), budget=AgentBudget(calls=3))
     >>> agent = create_agent(ScriptedChat.of("four"), middleware=[routed])
     >>> agent.invoke({"messages": [("user", "2 + 2?")]})["messages"][-1].text
     '4'
@@ -209,7 +180,7 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
         policy: Cascade | None = None,
         steps: Mapping[str, Cascade | Literal["edge", "cloud"]] | None = None,
         sticky: bool = True,
-        budget: ThreadBudget | None = None,
+        budget: AgentBudget | None = None,
         cloud_tools: tuple[str, ...] = (),
         edge_limits: Limits | None = None,
         cloud_limits: Limits | None = None,
@@ -253,7 +224,8 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ExtendedModelResponse[Any]:
         """Route one model call."""
-        return self._accounted(request, handler(self._routed(request)))
+        ended = self._ended(request)
+        return ended or self._accounted(request, handler(self._routed(request)))
 
     @override
     async def awrap_model_call(
@@ -262,20 +234,42 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
         handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]],
     ) -> ExtendedModelResponse[Any]:
         """Route one model call."""
-        return self._accounted(request, await handler(self._routed(request)))
+        ended = self._ended(request)
+        return ended or self._accounted(request, await handler(self._routed(request)))
+
+    def _spent(self, request: ModelRequest[Any]) -> str | None:
+        return self.budget.spent(cast("Mapping[str, Any]", request.state)) if self.budget else None
+
+    def _ended(self, request: ModelRequest[Any]) -> ExtendedModelResponse[Any] | None:
+        """What stands in the place of a call for which there is no budget; None where a model is asked.
+
+        Raises
+        ------
+        BudgetSpentError
+        """
+        budget, why = self.budget, self._spent(request)
+        if budget is None or why is None or budget.on_budget == "edge":
+            return None
+        if budget.on_budget == "raise":
+            raise budget.error(cast("Mapping[str, Any]", request.state))
+        return ExtendedModelResponse(model_response=ModelResponse(result=[farewell(why)]))
 
     def _routed(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
         step = step_of(request.messages, tools=bool(request.tools))
         chosen = self.steps.get(step, self.policy)
         policy = self._policies.get(step, self.policy)
-        ruling = self._ruling(request, step, chosen)
+        spent = self._spent(request)
+        if spent is not None:
+            request = request.override(system_message=told(request.system_message, spent))
+        ruling = self._ruling(request, step, chosen, spent)
         if ruling is not None:
             # Before the policy's own rules; one that keeps text private still comes first.
             policy = replace(policy, rules=(_Steer(ruling), *policy.rules))
         return _Routed.of(request, lambda model: self._router(model, policy))
 
-    def _ruling(self, request: ModelRequest[Any], step: Step, chosen: object) -> Ruling | None:
-        spent = self.budget.spent(cast("Mapping[str, Any]", request.state)) if self.budget else None
+    def _ruling(
+        self, request: ModelRequest[Any], step: Step, chosen: object, spent: str | None
+    ) -> Ruling | None:
         if spent is not None:
             return Ruling(rule="budget", tier="edge", reason=f"{spent}: edge answers")
         if isinstance(chosen, str):
@@ -308,15 +302,9 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
     def _accounted(
         self, request: ModelRequest[Any], response: ModelResponse[Any]
     ) -> ExtendedModelResponse[Any]:
-        """The response, with what the thread has used of the cloud by now."""
+        """The response, with what run and thread have used of the cloud by now."""
         records = [m.response_metadata.get(KEY) for m in response.result if isinstance(m, AIMessage)]
         steps = [step for record in records if record for step in record["steps"] if step["tier"] == "cloud"]
-        if not steps:
-            return ExtendedModelResponse(model_response=response)
-        state = cast("Mapping[str, Any]", request.state)
-        # Whatever else stands in a bill is a part of these two.
-        billed = [bill["input_tokens"] + bill["output_tokens"] for step in steps if (bill := step["usage"])]
-        calls = state.get("confroute_cloud_calls", 0) + len(steps)
-        tokens = state.get("confroute_cloud_tokens", 0) + sum(billed)
-        update = {"confroute_cloud_calls": calls, "confroute_cloud_tokens": tokens}
-        return ExtendedModelResponse(model_response=response, command=Command(update=update))
+        update = spending(cast("Mapping[str, Any]", request.state), steps, self.budget)
+        command = Command(update=update) if update else None
+        return ExtendedModelResponse(model_response=response, command=command)

@@ -19,7 +19,7 @@ from confroute.errors import RequestError
 from confroute.hosts.options import KEYS
 from confroute.testing import Reply, ScriptedModel
 from langchain_confroute import ChatConfRoute, ConfidenceRouter, RoutingContext
-from langchain_confroute.middleware import ConfRouteMiddleware, ThreadBudget
+from langchain_confroute.middleware import AgentBudget, ConfRouteMiddleware
 from langchain_confroute.testing import ScriptedChat
 from tests.langchain.conftest import ONCE, Watch
 
@@ -65,7 +65,7 @@ def last(result):
 async def test_a_fallback_is_the_cloud_where_the_cloud_fails(first, asynchronous):
     """In either order its answer is routed, has its decision and is counted."""
     fallback = ModelFallbackMiddleware(ScriptedChat.of("fallback done", name="other"))
-    built = agent(fallback, routed(budget=ThreadBudget(calls=9)), first=first, cloud=failing("large"))
+    built = agent(fallback, routed(budget=AgentBudget(calls=9)), first=first, cloud=failing("large"))
     result = await run(built, asynchronous)
     assert last(result) == ("fallback done", "cloud")
     kept = agent(fallback, routed(GOOD), first=first, cloud=failing("large"))
