@@ -155,6 +155,8 @@ class Generation:
     flaw : str or None
         Why this answer cannot be used, however certain it is: a call of an unknown tool, or arguments or a structured value that do
         not validate. Does not repeat the answer.
+    asks_for_help : bool
+        Whether it is a call of the tool by which a model asks for a larger one (`confroute.asks.HelpTool`).
     from_cache : bool
         Whether the host gave it from its own cache of answers: then no model was called, and `usage` holds no tokens.
     unfinished : bool
@@ -175,6 +177,7 @@ class Generation:
     calls: tuple[str, ...] = ()
     fields: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     flaw: str | None = None
+    asks_for_help: bool = False
     from_cache: bool = False
     unfinished: bool = False
     raw: Any = field(default=None, repr=False, compare=False)

@@ -35,7 +35,9 @@ def small():
 
 def failing(name, *replies):
     """A model whose first answers are errors."""
-    return ScriptedChat(script=ScriptedModel([RuntimeError("down"), *replies], name=name), model=name)
+    return ScriptedChat(
+        script=ScriptedModel([Reply(fault=RuntimeError("down")), *replies], name=name), model=name
+    )
 
 
 def routed(policy=STRICT, edge=None, **settings):
@@ -77,7 +79,9 @@ async def test_a_fallback_is_the_cloud_where_the_cloud_fails(first, asynchronous
 async def test_a_fallback_is_never_sent_what_is_private(first, asynchronous):
     """The edge fails, and nobody else is asked."""
     other = ScriptedChat.of("fallback done", name="other")
-    edge = ScriptedChat(script=ScriptedModel([RuntimeError("down")] * 4, name="small"), model="small")
+    edge = ScriptedChat(
+        script=ScriptedModel([Reply(fault=RuntimeError("down"))], name="small"), model="small"
+    )
     built = agent(ModelFallbackMiddleware(other), routed(PRIVATE, edge), first=first)
     with pytest.raises(Exception, match="private"):
         await run(built, asynchronous, "Call Jane Doe.")

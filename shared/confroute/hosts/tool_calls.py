@@ -222,6 +222,11 @@ def with_verdict(generation: Generation, verdict: Verdict) -> Generation:
     return replace(judged, fields=fields)
 
 
+def asking_for_help(generation: Generation) -> Generation:
+    """Mark an answer that calls the tool by which a model asks for a larger one: it is no answer, whatever else it holds."""
+    return replace(generation, asks_for_help=True, flaw="it asks for a larger model")
+
+
 def declared_names(schema: Any) -> frozenset[str]:
     """Every name that a pydantic class or a JSON schema declares, at any depth.
 
