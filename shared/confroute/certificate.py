@@ -9,7 +9,8 @@ from confroute.errors import PolicyError
 from confroute.registry import register
 from confroute.types import JSON
 
-Loss: TypeAlias = Literal["regret", "error", "net", "selective"]
+Loss: TypeAlias = Literal["regret", "error", "net", "selective", "shortfall"]
+# "ltt-hoeffding-bentkus" is the method of files written before graded losses were bounded by betting.
 Method: TypeAlias = Literal[
     "ltt-binomial",
     "ltt-hypergeometric",
@@ -27,7 +28,7 @@ class Certificate:
 
     Attributes
     ----------
-    loss : {"regret", "error", "net", "selective"}
+    loss : {"regret", "error", "net", "selective", "shortfall"}
         What is bounded; see `confroute.policy.guarantee.severity`.
     alpha : float
         The bound on the mean loss over calls.
@@ -36,7 +37,7 @@ class Certificate:
     n : int
         Calibration rows.
     method : str
-        "ltt-binomial", "ltt-hypergeometric", "ltt-hoeffding-bentkus", "ltt-betting", "ltt-prediction-powered" or "crc".
+        "ltt-binomial", "ltt-hypergeometric", "ltt-betting", "ltt-prediction-powered" or "crc"; "ltt-hoeffding-bentkus" in older files.
     observed : float
         Mean loss on the calibration rows at the threshold.
     horizon : int or None

@@ -46,10 +46,10 @@ from confroute.decision import ENDED, UNCALIBRATED, Decision, Routed, Stage, tot
 from confroute.display import logger
 from confroute.error_notes import note_inner, note_latency, note_usage, noted_usage
 from confroute.errors import CallEndedError, PrivacyError, SignalUnavailableError
-from confroute.flow import Policy, Return, adrive, adrive_stream, drive, drive_stream
+from confroute.flow import Policy, Return, adrive, adrive_stream, drive, drive_stream, policy_here
 from confroute.models.prompt_cache import prompt_caching
 from confroute.models.resilience import Attempted, Limits, aattempt, attempt
-from confroute.observe.trace import CallId, is_nested_in_private, nested_in, publish
+from confroute.observe.trace import CallId, is_nested, is_nested_in_private, nested_in, publish
 from confroute.streaming import ChunkLogprobs, astream_answer, replay, stream_answer
 from confroute.types import TIERS, Generation, Request, Usage, total_usage, with_sound_usage
 
@@ -436,10 +436,14 @@ async def _cancel(begun: asyncio.Task[Evidence] | None) -> Evidence:
     return begun.result() if error is None else Evidence(value=error)
 
 
-def _sealed(policy: Policy, request: Request) -> tuple[Request, str]:
-    """The request of a call inside a private one of another router, and the tier that it is bound to."""
+def _opened(policy: Policy, request: Request) -> tuple[Policy, Request, str | None]:
+    """The policy and the request of a call, and the tier that it is bound to inside a private one of another router."""
+    if not is_nested():
+        return policy_here(policy), request, None
+    if not is_nested_in_private():
+        return policy, request, None
     first: str = getattr(policy, "tiers", TIERS)[0]
-    return replace(request, route=first), first
+    return policy, replace(request, route=first), first
 
 
 def run(
@@ -464,7 +468,7 @@ def run(
         What the decision is tied to its call by.
     """
     call_id = call_id or CallId()
-    request, bound_to = _sealed(policy, request) if is_nested_in_private() else (request, None)
+    policy, request, bound_to = _opened(policy, request)
     # A local edge reads the prompt once for draft, samples, dropout and hidden states. A stream's chunks leave this context
     # in between, so streams do without.
     with prompt_caching():
@@ -486,7 +490,7 @@ async def arun(
 ) -> Routed:
     """Async form of `run`."""
     call_id = call_id or CallId()
-    request, bound_to = _sealed(policy, request) if is_nested_in_private() else (request, None)
+    policy, request, bound_to = _opened(policy, request)
     with prompt_caching():
         made = AsyncExecutor(
             call=call, limits=limits, bound_to=bound_to, id=call_id, question_id=request.question_id
@@ -521,7 +525,7 @@ def run_stream(
         no draft is streamed, and `stream` gets no `Tentative`.
     """
     call_id = call_id or CallId()
-    request, bound_to = _sealed(policy, request) if is_nested_in_private() else (request, None)
+    policy, request, bound_to = _opened(policy, request)
     executor = Executor(
         call=call, limits=limits, bound_to=bound_to, id=call_id, question_id=request.question_id
     )
@@ -562,7 +566,7 @@ async def arun_stream(
 ) -> AsyncGenerator[C | Routed, None]:
     """Async form of `run_stream`."""
     call_id = call_id or CallId()
-    request, bound_to = _sealed(policy, request) if is_nested_in_private() else (request, None)
+    policy, request, bound_to = _opened(policy, request)
     executor = AsyncExecutor(
         call=call, limits=limits, bound_to=bound_to, id=call_id, question_id=request.question_id
     )

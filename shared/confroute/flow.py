@@ -6,8 +6,9 @@ decides the same whoever runs it. The idea is that of `httpx.Auth.auth_flow`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import aclosing, closing, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from contextlib import aclosing, closing, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, Protocol, TypeVar, runtime_checkable
 
@@ -27,6 +28,29 @@ class Policy(Protocol):
     def flow(self, request: Request) -> AskGenerator[Routed]:
         """Yield asks, receive evidence, return the routed answer."""
         ...
+
+
+_instead: ContextVar[Callable[[Policy], Policy] | None] = ContextVar("confroute_instead", default=None)
+
+
+@contextmanager
+def in_place_of_policies(make: Callable[[Policy], Policy]) -> Iterator[None]:
+    """Within this context, let every router decide by the policy that `make` makes of its own; no router is changed.
+
+    It reaches the calls that `confroute.record` reaches: those of this context, its tasks and `asyncio.to_thread`. A router inside
+    another one's model keeps its own policy.
+    """
+    token = _instead.set(make)
+    try:
+        yield
+    finally:
+        _instead.reset(token)
+
+
+def policy_here(policy: Policy) -> Policy:
+    """The policy to decide by in this context, for a router whose own is `policy`."""
+    make = _instead.get()
+    return policy if make is None else make(policy)
 
 
 @dataclass(frozen=True, slots=True)

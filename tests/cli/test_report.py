@@ -2,7 +2,7 @@
 
 import json
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -31,9 +31,7 @@ def entry(number, uncertainty, **more):
         "steps": tuple(steps),
         **more,
     }
-    return Entry(
-        at=datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(minutes=number), decision=Decision(**fields)
-    )
+    return Entry(at=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=number), decision=Decision(**fields))
 
 
 def test_money_and_shares_are_counted_from_all_steps():
@@ -193,7 +191,7 @@ def test_failures_have_a_line_of_their_own():
 )
 def test_the_axis_tells_round_times(seconds, ticks):
     """As finely as the log is long; the points stand where their calls were made, however many there were before."""
-    start = datetime(2026, 1, 1, 9, 50, 7, tzinfo=timezone.utc)
+    start = datetime(2026, 1, 1, 9, 50, 7, tzinfo=UTC)
     shares = [0, 0.01, 0.02, 1]
     entries = [
         Entry(at=start + timedelta(seconds=share * seconds), decision=entry(0, 0.9).decision)

@@ -1,7 +1,7 @@
 """Whether a running policy keeps its promise: what a log proves, and what it does not."""
 
 import json
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from confroute.testing import Reply, ScriptedModel
 from confroute.types import Usage
 
 PLAIN = Cascade.of(TokenLogprob(), 0.3)
-START = datetime(2026, 1, 1, 8, tzinfo=timezone.utc)
+START = datetime(2026, 1, 1, 8, tzinfo=UTC)
 
 
 def audited(level=0.1, **more):

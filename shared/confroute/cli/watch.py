@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +73,7 @@ def _time(text: str) -> datetime:
         msg = f"{text!r}: expected a date and time such as 2026-11-30T08:00:00+00:00"
         raise argparse.ArgumentTypeError(msg)
     # A time without its offset is the reader's own.
-    return made.astimezone(timezone.utc)
+    return made.astimezone(UTC)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -320,7 +320,7 @@ def hourly(
     by_hour: dict[datetime, list[Line]] = {}
     for line in lines:
         if isinstance(line, (Entry, LoggedLoss)):
-            at = line.at.astimezone(timezone.utc)
+            at = line.at.astimezone(UTC)
             start = at - timedelta(minutes=at.minute, seconds=at.second, microseconds=at.microsecond)
             by_hour.setdefault(start, []).append(line)
     return tuple(Hour(start=start, **_totals(of, last, prices)) for start, of in sorted(by_hour.items()))

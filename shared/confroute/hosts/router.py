@@ -2,7 +2,9 @@
 
 ::
 
-    router = Router(edge="local:smollm2-135m", cloud="openai:gpt-4o-mini", policy=load_policy("policy.json"))
+    router = Router(
+        edge="local:qwen2.5-coder-0.5b", cloud="openai:gpt-4o-mini", policy=load_policy("policy.json")
+    )
     answer = router.ask("What is the capital of France?")
     answer.text, answer.decision.route
 """
@@ -34,7 +36,7 @@ from confroute.text_extraction import merged
 from confroute.types import TIERS, Context, Message, Reading, Request
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 Prompt: TypeAlias = "str | Sequence[Message | Mapping[str, str] | tuple[str, str]]"
 Documents: TypeAlias = "Context | Sequence[str | tuple[str, float]]"
@@ -48,7 +50,7 @@ class Router:
     Parameters
     ----------
     edge, cloud : str or model
-        Whatever `confroute.models.resolution.resolve` takes: a name ("local:smollm2-135m", "openai:gpt-4o-mini"), a
+        Whatever `confroute.models.resolution.resolve` takes: a name ("local:qwen2.5-coder-0.5b", "openai:gpt-4o-mini"), a
         `TextModel`, a function, a chat model of LangChain or an LLM of LlamaIndex.
     policy : Policy
         The same object decides the same in every host.

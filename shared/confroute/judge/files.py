@@ -58,8 +58,8 @@ def reference_text(row: Row) -> str | None:
 def answer_of(row: Row, side: SideName) -> str | None:
     """The answer of one side of a recorded row; any other line has a single answer, whatever the side."""
     recorded: Side | None = row.edge if side == "edge" else row.cloud
-    if recorded is not None and recorded.text is not None:
-        return recorded.text
+    if recorded is not None and recorded.shown is not None:
+        return recorded.shown
     return next((text for key in _TEXTS if isinstance(text := row.extra.get(key), str)), None)
 
 

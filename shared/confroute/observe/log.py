@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -118,7 +118,7 @@ class DecisionLog:
         )
 
     def _write(self, fields: dict[str, JSON]) -> None:
-        entry = {"at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), **fields}
+        entry = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields}
         line = json.dumps(entry, ensure_ascii=False, allow_nan=False)
         record = logging.LogRecord("confroute", logging.INFO, __file__, 0, line, args=None, exc_info=None)
         try:
@@ -223,7 +223,7 @@ def _time(given: Fields) -> datetime:
     try:
         at = datetime.fromisoformat(made)
         # Near the ends of the calendar there is no such time elsewhere.
-        at.astimezone(timezone.utc)
+        at.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise refused("at", made, "a date and time as ISO 8601 writes them") from error
     if at.tzinfo is None:

@@ -58,7 +58,7 @@ from confroute.policy.verdict import (
     with_abstention_gate,
 )
 from confroute.registry import register
-from confroute.remediation import describe, failure
+from confroute.remediation import failure, full_failure, named
 from confroute.signals import SelfConsistency, Signal, TokenLogprob
 from confroute.signals.base import Case, max_top_logprobs
 from confroute.types import Generation, Request, Tier
@@ -288,14 +288,14 @@ class CascadeRun:
         if len(self.failures) > 1:
             raise also_as(AllTiersFailedError(self.failures), error) from error
         if draft is not None:
-            msg = f"{name} failed ({describe(error)}) after the draft was rejected: {'; '.join(self.notes)}"
+            msg = f"{full_failure(name, error)} after the draft was rejected: {'; '.join(self.notes)}"
             raise also_as(TierError(msg), error) from error
         raise error
 
     def failed(self, error: Exception | CallEndedError) -> Decision:
         """The record of a call that ends in `error`, whose text may repeat the prompt and is left out."""
         stage: Stage = error.stage if isinstance(error, CallEndedError) else "failed"
-        why = ENDED.get(stage, f"the call failed ({type(error).__name__})")
+        why = ENDED.get(stage, f"the call failed ({named(error)})")
         return Decision(
             route=next((s.tier for s in reversed(self.steps) if s.tier), self.policy.tiers[0]),
             stage=stage,

@@ -25,6 +25,7 @@ from confroute.heads.files import check_kind, hash_of_head, load_head, save_head
 from confroute.policy.cascade import Cascade, CascadeRun
 from confroute.policy.verdict import blocked_by, sticky_ruling
 from confroute.registry import from_plain, register, to_plain
+from confroute.remediation import failure
 from confroute.types import Request, Tier
 
 SIGNAL = "head"
@@ -259,7 +260,7 @@ class HeadFirst(Displayable):
             routed = yield from _recorded(
                 self.cascade.flow(replace(request, route=other), rulings=()), settled
             )
-            stage, reason = "fallback", f"{reason}; {tier} failed ({type(error).__name__}): {other} answers"
+            stage, reason = "fallback", f"{reason}; {failure(tier, error)}: {other} answers"
         return replace(routed, decision=replace(routed.decision, stage=stage, reason=reason))
 
 

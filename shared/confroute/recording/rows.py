@@ -9,7 +9,7 @@ The format, one JSON object per line (unknown keys are kept, at any depth, and w
                "samples": [{"text": "...", "logprobs": [..] | null, "answer": ... | null}], "error": "..." | null},
      "cloud": {the same, without samples} | null,
      "signals": {NAME: uncertainty}, "measured_by": {NAME: {"class": "...", ...}},
-     "context": {"question": "..." | null, "passages": [".."], "scores": [..] | null}}
+     "context": {"question": "..." | null, "passages": [".."], "scores": [..] | null, "existing_answer": "..." | null}}
 """
 
 from __future__ import annotations
@@ -186,9 +186,10 @@ class Side:
     error : str or None
         Why there is no answer, if there is none.
     extra : mapping
-        Fields that the format does not name ("options", "finish", "temperature", "asked": the model's own name and its
-        longest answer, as {"model": ..., "max_tokens": ...}, and "top_logprobs": for each token a list of [token,
-        log-probability], the likeliest first).
+        Fields that the format does not name ("options", "finish", "temperature"; "asked": the model's own name and its
+        longest answer, as {"model": ..., "max_tokens": ...}; "flaw": why the answer cannot be used; "result": what a pipeline
+        made of it, where that is another text; and "top_logprobs": for each token a list of [token, log-probability], the
+        likeliest first).
 
     Examples
     --------
@@ -215,10 +216,17 @@ class Side:
         """Why generation ended; "unknown" where the run does not say."""
         return _finish(self.extra)
 
+    @property
+    def shown(self) -> str | None:
+        """What the asker gets to read: the result of a pipeline where that is another text than the answer; None if not recorded."""
+        result = self.extra.get("result")
+        return result if isinstance(result, str) else self.text
+
     def generation(self) -> Generation | None:
         """The draft in the form that signals read; None if no text was recorded."""
         if self.text is None:
             return None
+        flaw = self.extra.get("flaw")
         return Generation(
             text=self.text,
             logprobs=self.logprobs,
@@ -229,6 +237,7 @@ class Side:
             model=self.model,
             latency_s=self.latency_s or 0.0,
             answer=comparable(self.answer),
+            flaw=flaw if isinstance(flaw, str) else None,
         )
 
     def further(self) -> tuple[Generation, ...]:
@@ -428,13 +437,15 @@ def content_of(message: Mapping[str, JSON]) -> str | None:
 
 def _context(value: JSON) -> Context | None:
     given = optional_fields(value, "context")
-    if given is None:
+    # A question may stand apart from a prompt in which nothing that was retrieved is.
+    if given is None or given.get("passages") is None:
         return None
     passages = tuple(texts(given.get("passages"), "context.passages"))
     scores = optional_numbers(given.get("scores"), "context.scores")
     if scores is not None and len(scores) != len(passages):
         raise refused("context.scores", len(scores), f"{len(passages)} numbers, one of each passage")
-    return Context(passages=passages, scores=scores)
+    answer = optional_text(given.get("existing_answer"), "context.existing_answer")
+    return Context(passages=passages, scores=scores, existing_answer=answer)
 
 
 def _messages(value: JSON) -> Iterator[Mapping[str, JSON]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from confroute.types import Alternatives, Usage
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 
 class LoopbackServer:

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timezone
+from datetime import UTC
 
 import numpy as np
 
@@ -131,7 +131,7 @@ def _parts(
 
 def _rows(entries: Sequence[Entry], *, first: int) -> Iterable[Sifted]:
     for number, entry in enumerate(entries, start=first):
-        moment = entry.at.astimezone(timezone.utc)
+        moment = entry.at.astimezone(UTC)
         time = f"<td data-key='{moment.timestamp():.3f}'>{moment:%m-%d %H:%M:%S}</td>"
         kinds = [outcome(entry.decision), *marks_of(entry.decision)]
         yield Sifted(cells=[time, *call_cells(number, entry.decision)], kinds=kinds)
@@ -324,7 +324,7 @@ def over_time_svg(entries: Sequence[Entry]) -> str:
     ]
     high = min(1.0, 1.15 * max([0.1, *(value for line in shares for value in line)]))
     times = time_ticks(start, end, most=round(_WIDE / 80))
-    words = f"UTC, from {start.astimezone(timezone.utc):%Y-%m-%d %H:%M}"
+    words = f"UTC, from {start.astimezone(UTC):%Y-%m-%d %H:%M}"
     panel = Panel(MARGIN, TOP, _HIGH, high=high, width=_WIDE, across=across)
     parts = [*panel.axes("Not answered by the edge", words, "share of calls", percent="y", times=times)]
     parts += panel.lines(lines)

@@ -2,11 +2,11 @@
 
 from confroute.policy.guarantee.certify import certified, certified_groups, columns
 from confroute.policy.guarantee.judged import Grades, certified_judged
-from confroute.policy.guarantee.losses import LEAST_KEPT, severity
+from confroute.policy.guarantee.losses import LEAST_KEPT, forwarded, is_binary, severity
+from confroute.policy.guarantee.sequence import least_kept
 from confroute.stats.tails import (
     betting,
     binomial_cdf,
-    hoeffding_bentkus,
     hypergeometric_cdf,
     most_failures,
     rows_needed,
@@ -21,8 +21,10 @@ __all__ = [
     "certified_groups",
     "certified_judged",
     "columns",
-    "hoeffding_bentkus",
+    "forwarded",
     "hypergeometric_cdf",
+    "is_binary",
+    "least_kept",
     "most_failures",
     "rows_needed",
     "severity",

@@ -56,7 +56,7 @@ def certified_judged(
     alpha : float in (0, 1)
     delta : float in (0, 1)
     loss : {"regret", "error", "selective"}
-        See `severity`. A "net" loss is not offered.
+        See `severity`. "net" and "shortfall" are not offered.
     grid, seed, date
         As for `certified`; `seed` is of the order in which the betting takes the graded rows.
 
@@ -73,7 +73,7 @@ def certified_judged(
     long run.
     """
     check_levels(alpha, delta)
-    if delta is None or loss == "net":
+    if delta is None or loss in {"net", "shortfall"}:
         msg = f"loss is {loss!r} and delta {delta}: by a judge's grades only regret, error and selective can be promised, with a delta"
         raise CalibrationError(msg)
     u = np.asarray(uncertainty, dtype=np.float64)
@@ -88,7 +88,7 @@ def certified_judged(
             "draws them"
         )
         raise CalibrationError(msg)
-    rows = sliced(u, by_judge, least=LEAST_KEPT, grid=grid)
+    rows = sliced(u, by_judge, np.zeros(u.size), least=LEAST_KEPT, grid=grid)
     walk = _Walk(
         rows=rows, human=by_people[np.argsort(u, kind="stable")], loss=loss, alpha=alpha, delta=delta
     )
@@ -104,7 +104,7 @@ def certified_judged(
         labelled=labelled,
         method="ltt-prediction-powered",
         observed=float(walk.losses(at)[0].mean()),
-        date=date or datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat(),
+        date=date or datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
         data_hash=digest(u, judged.edge, judged.cloud, human.edge, human.cloud),
     )
 
