@@ -16,7 +16,7 @@ from confroute.errors import PolicyError, RequestError
 from confroute.models.breaker import Breaker
 from confroute.testing import Reply, ScriptedModel, faults
 from langchain_confroute import ChatConfRoute, ConfidenceRouter
-from langchain_confroute.middleware import ConfRouteMiddleware, ThreadBudget
+from langchain_confroute.middleware import AgentBudget, ConfRouteMiddleware
 from langchain_confroute.testing import ScriptedChat
 from llamaindex_confroute import ConfRouteLLM
 from llamaindex_confroute.testing import ScriptedLLM
@@ -276,7 +276,7 @@ class TestMiddleware:
         steps = {"select": "mid", "digest": "small"}
         routes = self.routes(self.agent(UNSURE, UNSURE, steps=steps, sticky=False))
         assert routes == [("mid", "step"), ("small", "step")]
-        routes = self.routes(self.agent(UNSURE, UNSURE, budget=ThreadBudget(calls=1)))
+        routes = self.routes(self.agent(UNSURE, UNSURE, budget=AgentBudget(calls=1)))
         assert routes == [("large", None), ("small", "budget")]
 
     def test_private_text_stays_on_its_tier(self):
