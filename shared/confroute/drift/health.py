@@ -312,7 +312,7 @@ def hourly(
 
     Examples
     --------
-    >>> at = datetime(2026, 1, 1, 10, 30, tzinfo=timezone.utc)
+    >>> at = datetime(2026, 1, 1, 10, 30, tzinfo=UTC)
     >>> (hour,) = hourly([Entry(at=at, decision=Decision(route="cloud", stage="draft", reason=""))])
     >>> hour.start.hour, hour.calls, hour.cloud
     (10, 1, 1)

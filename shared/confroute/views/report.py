@@ -35,7 +35,7 @@ def highlights(entries: Sequence[Entry], *, count: int = 20) -> list[Highlight]:
     --------
     >>> from datetime import datetime, timezone
     >>> decision = Decision(route="edge", stage="fallback", reason="cloud failed", degraded=True)
-    >>> [note.why for note in highlights([Entry(at=datetime.now(timezone.utc), decision=decision)])]
+    >>> [note.why for note in highlights([Entry(at=datetime.now(UTC), decision=decision)])]
     ['degraded answer']
     """
     quarter = max(1, count // 4)

@@ -130,7 +130,7 @@ def time_ticks(start: datetime, end: datetime, *, most: int = 6) -> list[tuple[f
 
     Examples
     --------
-    >>> start = datetime(2026, 1, 1, 9, 50, tzinfo=timezone.utc)
+    >>> start = datetime(2026, 1, 1, 9, 50, tzinfo=UTC)
     >>> time_ticks(start, start + timedelta(hours=1), most=3)
     [(600.0, '10:00'), (2400.0, '10:30')]
     """
