@@ -6,9 +6,9 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from urllib.parse import urlsplit
 
 from confroute.display import Address
@@ -58,6 +58,8 @@ class OpenAIModel:
     -----
     No seed is sent: servers that give all samples of a request one seed would return one sample n times.
     """
+
+    takes: ClassVar[frozenset[str]] = frozenset({"chat", "stop"})
 
     model: str
     base_url: str | None = None
@@ -140,10 +142,15 @@ class OpenAIModel:
 
     def body(self, messages: Sequence[Message], settings: Settings) -> dict[str, Any]:
         """The request of one answer."""
+        chat = settings.chat
+        plain = [{"role": message.role, "content": message.text} for message in messages]
         body: dict[str, Any] = {
             "model": self.model,
-            "messages": [{"role": message.role, "content": message.text} for message in messages],
+            "messages": plain if chat is None else list(chat.messages),
+            **({} if chat is None else chat.fields),
         }
+        if settings.stop:
+            body["stop"] = list(settings.stop)
         temperature = self.temperature if settings.temperature is None else settings.temperature
         if temperature is not None:
             body["temperature"] = temperature
@@ -163,7 +170,8 @@ class OpenAIModel:
         answers = read_generations(completion, model=self.model)
         if not answers:
             raise no_answer(self.model, completion)
-        return answers
+        messages = (_fields(field(choice, "message")) for choice in field(completion, "choices"))
+        return [replace(answer, raw=message) for answer, message in zip(answers, messages, strict=True)]
 
 
 class _Drawn:
@@ -208,9 +216,23 @@ def _piece(event: Any) -> Piece:
     text = (event.choices[0].delta.content or "") if event.choices else ""
     # Servers name no reason until the end.
     finish = read_finish(event) if ends_by_reason(event) else None
+    beside = _fields(event.choices[0].delta) if event.choices else {}
     return scored_piece(
-        text, read_answer_logprobs(event), finish=finish, usage=read_usage(field(event, "usage"))
+        text,
+        read_answer_logprobs(event),
+        finish=finish,
+        usage=read_usage(field(event, "usage")),
+        beside={name: value for name, value in beside.items() if name not in _IN_PIECE} or None,
     )
+
+
+# Of a delta, what `Piece` has fields of its own for.
+_IN_PIECE = frozenset({"role", "content"})
+
+
+def _fields(message: Any) -> dict[str, Any]:
+    """What a message or a delta holds, as JSON: tool calls, a refusal, and whatever its server adds."""
+    return message.model_dump(mode="json", exclude_none=True) if hasattr(message, "model_dump") else {}
 
 
 def _package() -> Any:

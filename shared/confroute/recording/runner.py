@@ -15,6 +15,7 @@ from confroute.alignment import is_numbered
 from confroute.asks import Ask, Draft, Evidence, Final, Hidden, Sample
 from confroute.errors import MissingExtraError, ModelError, PolicyError, SignalUnavailableError
 from confroute.executor import Executor
+from confroute.hosts.chat import ChatCall
 from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.text_host import TextHost, facts_of
@@ -105,7 +106,10 @@ class Recorder:
         return replace(row, extra={**extra, **({"unmeasured": dict(asks.errors)} if asks.errors else {})})
 
     def _ask(self, models: Mapping[str, TextModel], messages: tuple[Message, ...]) -> Executor:
-        hosts = {name: TextHost(model, messages, facts_of(model)) for name, model in models.items()}
+        hosts = {
+            name: TextHost(model, ChatCall(messages=messages), facts_of(model))
+            for name, model in models.items()
+        }
         return Executor(call=Dispatcher(models=hosts, fallback=self._fallback).call, limits={})
 
     def _edge(self, given: Row, messages: tuple[Message, ...], asks: _RowAsks) -> Side:
