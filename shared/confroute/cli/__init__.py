@@ -26,6 +26,7 @@ from confroute.cli import (
     record,
     report,
     reset,
+    serve,
     signals,
 )
 from confroute.cli.terminal import Parser, plain_log, say
@@ -33,7 +34,7 @@ from confroute.errors import ConfrouteError
 
 COMMANDS = (
     *(demo, doctor, pull, label, judge, models, record, signals, probe, fit, apply, bench, report),
-    reset,
+    *(serve, reset),
 )
 
 FAILED = 1

@@ -1,0 +1,101 @@
+"""``confroute serve``: an OpenAI-compatible server on two models and a policy."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from confroute.cli.options import add_dtype, add_model, count, model_of
+from confroute.cli.terminal import say
+from confroute.errors import MissingExtraError, PolicyError
+from confroute.models.resolution import NAMES
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+KEY = "CONFROUTE_KEY"
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="answer any OpenAI client by two models and a policy",
+        description="Serve /v1/chat/completions, /v1/models and /health. Callers send the key in the environment variable "
+        f"{KEY} as a bearer token; without one the server listens on this machine's loopback alone.",
+    )
+    parser.add_argument("policy", type=Path, metavar="POLICY", help="a policy file")
+    add_model(parser, "edge", NAMES, required=True)
+    add_model(parser, "cloud", "the same", required=True)
+    add_dtype(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="0 for any free one (default: %(default)s)")
+    parser.add_argument(
+        "--name", default="confroute", help="the model's name to callers (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--log", type=Path, metavar="FILE", help="append every decision, without texts, to this file"
+    )
+    for flag, default, about in (
+        ("--max-tokens", 512, "longest answer where the request says none"),
+        ("--concurrency", 64, "calls at a time; more are refused"),
+        ("--max-body", 8_000_000, "largest request, in bytes"),
+        ("--timeout", 600, "seconds from a request to the end of its answer"),
+        ("--grace", 30, "seconds that running calls have to end when the server is stopped"),
+    ):
+        parser.add_argument(
+            flag, type=count, default=default, metavar="N", help=f"{about} (default: %(default)s)"
+        )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal ends it; calls that are running are answered first.
+
+    Raises
+    ------
+    MissingExtraError
+        Starlette or uvicorn is not installed.
+    PolicyError
+        The policy or a model cannot be used, or the server would listen beyond loopback without a key.
+    """
+    try:
+        import uvicorn
+
+        from confroute.serve.app import LOOPBACK
+    except ImportError as error:
+        raise MissingExtraError(extra="serve", needed_for="confroute serve") from error
+    from confroute.observe.log import DecisionLog
+
+    key = os.environ.get(KEY) or None
+    if key is None and args.host not in LOOPBACK:
+        msg = f"--host {args.host} is reached from other machines: set {KEY} to the key that callers have to send"
+        raise PolicyError(msg)
+    app = _app(args, key)
+    with nullcontext() if args.log is None else DecisionLog(args.log):
+        say(f"serving {args.name} on http://{args.host}:{args.port}/v1", err=True)
+        # Not the access log: all that it would add to the decisions is who asked.
+        uvicorn.run(
+            app,
+            host=args.host,
+            port=args.port,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=args.grace,
+        )
+    return 0
+
+
+def _app(args: argparse.Namespace, key: str | None) -> Starlette:
+    from confroute.hosts.router import Router
+    from confroute.policy import load_policy
+    from confroute.serve.app import ServerLimits, make_app
+
+    router = Router(
+        edge=model_of(args, "edge"), cloud=model_of(args, "cloud"), policy=load_policy(args.policy)
+    )
+    limits = ServerLimits(concurrent=args.concurrency, body_bytes=args.max_body, timeout_s=args.timeout)
+    return make_app(router, name=args.name, key=key, limits=limits)
