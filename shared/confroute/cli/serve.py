@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,19 +75,24 @@ def run(args: argparse.Namespace) -> int:
     if key is None and args.host not in LOOPBACK:
         msg = f"--host {args.host} is reached from other machines: set {KEY} to the key that callers have to send"
         raise PolicyError(msg)
-    app = _app(args, key)
-    with nullcontext() if args.log is None else DecisionLog(args.log):
-        say(f"serving {args.name} on http://{args.host}:{args.port}/v1", err=True)
-        # Not the access log: all that it would add to the decisions is who asked.
-        uvicorn.run(
-            app,
-            host=args.host,
-            port=args.port,
-            log_level="warning",
-            access_log=False,
-            timeout_graceful_shutdown=args.grace,
-        )
+    settings = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": args.grace}
+    server = uvicorn.Server(uvicorn.Config(_app(args, key), lifespan="off", **settings))
+    with nullcontext() if args.log is None else DecisionLog(args.log), _listening(args) as listening:
+        say(f"{args.name} is served on http://{_address(listening)}/v1", err=True)
+        server.run(sockets=[listening])
     return 0
+
+
+def _listening(args: argparse.Namespace) -> socket.socket:
+    """Bound before the address is said: whoever reads it may ask at once."""
+    return socket.create_server(
+        (args.host, args.port), family=socket.AF_INET6 if ":" in args.host else socket.AF_INET
+    )
+
+
+def _address(listening: socket.socket) -> str:
+    host, port, *_ = listening.getsockname()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _app(args: argparse.Namespace, key: str | None) -> Starlette:
