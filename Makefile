@@ -46,13 +46,12 @@ setup: $(READY)
 
 # The stamp comes last: an interrupted set-up is gone through again.
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and f"Python {v[0]}.{v[1]}: expected 3.10 or newer; run make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python {v[0]}.{v[1]}: expected 3.11 or newer; run make PYTHON=python3.12")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python $(PIP_INSTALL) --editable '.[all,dev,docs]'
 	@touch $@
 
 demo: $(READY)
-	@for model in smollm2-135m all-minilm-l6-v2 qwen2.5-coder-1.5b; do $(BIN)/confroute pull $$model >/dev/null || exit 1; done
 	@$(BIN)/confroute demo
 
 test: $(READY)
@@ -60,7 +59,7 @@ test: $(READY)
 	@$(BIN)/python -m pytest $(TWO_AT_A_TIME) -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(READY)
-	@for model in smollm2-135m all-minilm-l6-v2 qwen2.5-coder-1.5b; do $(BIN)/confroute pull $$model >/dev/null || exit 1; done
+	@for model in smollm2-135m all-minilm-l6-v2 qwen2.5-coder-0.5b qwen2.5-coder-1.5b; do $(BIN)/confroute pull $$model >/dev/null || exit 1; done
 	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 lint: $(READY)

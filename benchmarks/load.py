@@ -185,7 +185,7 @@ async def measured(
         repeat = repeated(variants, size, at_once)
         try:
             found.append(await asyncio.wait_for(repeat, until - time.monotonic()))
-        except asyncio.TimeoutError:
+        except TimeoutError:
             break
     return found[1:]
 

@@ -48,7 +48,7 @@ def main() -> None:
             timeout=300,
             max_retries=0,
         )
-        edge = LocalLLM(model="smollm2-135m", max_tokens=256)
+        edge = LocalLLM(model="qwen2.5-coder-0.5b", max_tokens=256)
         llm = ConfRouteLLM(edge=edge, cloud=cloud, policy=policy(args.threshold, args.stream))
         engine = index.as_chat_engine(chat_mode="condense_plus_context", llm=llm, similarity_top_k=1)
         for question in args.questions:

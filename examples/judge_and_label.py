@@ -30,7 +30,7 @@ if __name__ == "__main__":
     print("asked the judge", judge_usage([comparison, grade]).calls, "times")
 
     labeller = Labeller(
-        edge=resolve("local:smollm2-135m"),
+        edge=resolve("local:qwen2.5-coder-0.5b"),
         cloud=resolve(f"local:{args.cloud_model}"),
         source="correctness",
         max_tokens=4,

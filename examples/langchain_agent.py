@@ -19,7 +19,7 @@ from confroute.decision import Decision
 from confroute.testing import ModelServer
 from langchain_confroute import ChatConfRoute, ChatLocal
 
-EDGE, CLOUD = "smollm2-135m", "qwen2.5-coder-1.5b"
+EDGE, CLOUD = "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"
 TASK = "What does a return ticket to Holm cost, and what is 12 * 15? Use a tool for each."
 SYSTEM = "Use the tools, one after another, until you have everything. Then answer in one sentence."
 QUESTIONS = ("What is the capital of France?", "What is 17 * 23?")

@@ -12,7 +12,7 @@ prompt = ChatPromptTemplate.from_messages(
     [("system", "Answer in one short sentence."), ("human", "{question}")]
 )
 large = ChatLocal(model="qwen2.5-coder-1.5b", dtype="auto", max_tokens=24)
-small = ChatLocal(model="smollm2-135m", max_tokens=256)
+small = ChatLocal(model="qwen2.5-coder-0.5b", max_tokens=256)
 
 before = prompt | large | StrOutputParser()
 

@@ -73,7 +73,7 @@ def router(cloud_url: str, where: str) -> ChatConfRoute:
         store=where,
     )
     return ChatConfRoute(
-        edge=ChatLocal(model="smollm2-135m", max_tokens=4),
+        edge=ChatLocal(model="qwen2.5-coder-0.5b", max_tokens=4),
         cloud=ChatOpenAI(model="large", base_url=cloud_url, api_key="none", max_retries=0, max_tokens=16),
         policy=policy,
         cloud_limits=Limits(

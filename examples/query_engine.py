@@ -11,7 +11,7 @@ FOLDER = Path(__file__).parent / "ferry"
 QUESTIONS = ("What does a return ticket to Holm cost?", "When does the last boat leave Holm in January?")
 
 router = ConfRouteLLM(
-    edge=LocalLLM(model="smollm2-135m", max_tokens=256),
+    edge=LocalLLM(model="qwen2.5-coder-0.5b", max_tokens=256),
     cloud=LocalLLM(model="qwen2.5-coder-1.5b", dtype="auto", max_tokens=32),
     policy=Cascade.of(TokenLogprob(), 0.3),
 )

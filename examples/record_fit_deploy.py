@@ -21,7 +21,7 @@ Germany Berlin, Greece Athens, Hungary Budapest, India New Delhi, Iran Tehran, I
 Japan Tokyo, Kenya Nairobi, Lebanon Beirut, Mexico Mexico City, Norway Oslo, Pakistan Islamabad, Peru Lima, Philippines Manila,
 Poland Warsaw, Portugal Lisbon, Romania Bucharest, Spain Madrid, Sweden Stockholm, Thailand Bangkok"""
 PAIRS = [pair.strip().split(" ", 1) for pair in CAPITALS.replace("\n", " ").split(",")]
-EDGE = "smollm2-135m"
+EDGE = "qwen2.5-coder-0.5b"
 
 
 def question(country: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import run_in_executor
+from langchain_core.utils.json import parse_json_markdown
 
 from confroute.decision import Routed
 from confroute.error_notes import note_answer
@@ -22,7 +23,7 @@ from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.hosts.requests import request_of
-from confroute.hosts.tool_calls import with_verdict
+from confroute.hosts.tool_calls import fitting, schema_asked_for, with_flaw_of, with_verdict
 from confroute.models.provider_answers import answer_behind, ends_by_reason
 from confroute.models.resilience import Limits
 from confroute.streaming import ChunkLogprobs
@@ -253,6 +254,8 @@ class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
         The router's run, whose children the models' calls are; None for calls that no handler sees.
     hides_logprobs : bool
         Whether the chunks that come now carry log-probabilities that only we asked for.
+    reader : callable or None
+        Reads an answer as the parser will whose words stand in the prompt; None where they do not.
     """
 
     plan: Plan
@@ -262,6 +265,7 @@ class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
     opened: Opened | None = None
     hides_logprobs: bool = False
     ending: Ending | None = None
+    reader: Callable[[str], object] | None = None
     scores: ChunkLogprobs | None = chunk_scores
 
     def prepare(self, opened: Opened | None) -> tuple[Request, Dispatcher[AIMessage]]:
@@ -271,8 +275,11 @@ class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
         options, kinds = options_of(config), kinds_of(messages)
         lacks = plan.lacks(kinds) if kinds or shape is not None else {}
         text = "" if shape is None else shape.text
+        shown = to_core(messages)
+        schema = None if shape else schema_asked_for([one.text for one in shown], compat.JSON_FORMS)
+        self.reader = None if schema is None else fitting(schema, parse_json_markdown)
         request = request_of(
-            to_core(messages),
+            shown,
             plan.facts,
             options,
             extra=text,
@@ -285,7 +292,7 @@ class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
             reads=ReadOnce(self.reads),
             attachments=bool(kinds),
             run_id=str(self.call_id(opened).run_id),
-            whole=shape is not None,
+            whole=shape is not None or schema is not None,
         )
         self.opened = opened
         models = {name: HostedChat(tier, self) for name, tier in plan.models.items()}
@@ -425,8 +432,11 @@ class HostedChat(HostedRunnable[AIMessage]):
         shape = self._about.plan.shape
         if call.role == "final":
             return [with_wordless_answer(generation)]
-        if shape is None or call.role == "prompt":
+        if call.role == "prompt":
             return [generation]
+        if shape is None:
+            reader = self._about.reader
+            return [generation if reader is None else with_flaw_of(generation, "JSON", reader)]
         return [with_verdict(generation, shape.judge(self._tier.name, answer))]
 
 

@@ -16,6 +16,8 @@ from langchain_core.callbacks import (
 )
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.output_parsers.format_instructions import JSON_FORMAT_INSTRUCTIONS
+from langchain_core.output_parsers.pydantic import _PYDANTIC_FORMAT_INSTRUCTIONS
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langchain_core.tracers.base import AsyncBaseTracer, BaseTracer
@@ -26,6 +28,16 @@ StreamingHandler = _StreamingCallbackHandler
 Stop: TypeAlias = list[str] | None
 Manager: TypeAlias = CallbackManagerForLLMRun | None
 AsyncManager: TypeAlias = AsyncCallbackManagerForLLMRun | None
+
+
+JSON_FORMS = tuple(
+    ("\n".join(head.rsplit("\n", 3)[1:]), tail)
+    for head, tail in (
+        text.format(schema="\0").split("\0")
+        for text in (JSON_FORMAT_INSTRUCTIONS, _PYDANTIC_FORMAT_INSTRUCTIONS)
+    )
+)
+"""The last words that the host's own JSON parsers write before the schema of an answer, and those behind it."""
 
 
 def fresh(model: M, update: Mapping[str, Any]) -> M:

@@ -44,12 +44,12 @@ class ChatLocal(BaseChatModel):
     """Chat model whose weights are in this process.
 
     Setup
-        ``pip install 'confroute[local]'``, then ``confroute pull smollm2-135m`` or a GGUF file or model folder of yours.
+        ``pip install 'confroute[local]'``, then ``confroute pull qwen2.5-coder-0.5b`` or a GGUF file or model folder of yours.
 
     Instantiate
         ::
 
-            model = ChatLocal(model="smollm2-135m", max_tokens=64, logprobs=True)
+            model = ChatLocal(model="qwen2.5-coder-0.5b", max_tokens=64, logprobs=True)
 
     Invoke, stream, async
         All of `invoke`, `batch`, `stream` and their async forms. Async calls run in threads; cancelling the task or

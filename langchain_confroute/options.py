@@ -26,6 +26,7 @@ _OPTIONS: dict[str, tuple[Any, str, Any]] = {
     ),
     "tags": (object, "Labels of this call that rules may read, beside the config's own tags.", None),
     "purpose": (object, "What this call is for: 'text_qa', 'refine', 'summary', 'condense'.", None),
+    "question_id": (object, "Your own name of the question, which its decision keeps; not its text.", None),
 }
 
 

@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage
 
 from confroute.errors import MissingExtraError, ModelError
 from confroute.hosts.model import ModelCall, ModelFacts
+from confroute.models.openai import is_loopback
 from confroute.models.provider_answers import ends_by_reason, read_answer_logprobs
 from confroute.models.text_model import OneByOne, Piece, Settings, scored_piece
 from confroute.types import Generation, Message, Reading
@@ -165,7 +166,9 @@ def chat_named(spec: str, *, base_url: str | None, max_tokens: int | None) -> Ba
         if type(error) is ValueError and "provider" in str(error):
             return None
         # A missing key or package: each provider has its own class for it.
-        msg = f"{spec} cannot be used: {error}"
+        any_key = is_loopback(base_url) and "credential" in str(error).lower()
+        hint = "; a server of this machine mostly takes any text: OPENAI_API_KEY=none" if any_key else ""
+        msg = f"{spec} cannot be used: {error}{hint}"
         raise ModelError(msg) from error
     return chat
 

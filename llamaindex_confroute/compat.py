@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.chat_engine.condense_plus_context import DEFAULT_CONDENSE_PROMPT_TEMPLATE
 from llama_index.core.llms.llm import LLM
+from llama_index.core.output_parsers.pydantic import PYDANTIC_FORMAT_TMPL
+from llama_index.core.output_parsers.utils import extract_json_str
 from llama_index.core.retrievers.fusion_retriever import QUERY_GEN_PROMPT
 from llama_index_instrumentation import root_dispatcher
 from llama_index_instrumentation.dispatcher import active_instrument_tags
@@ -45,6 +48,16 @@ def span_id() -> str | None:
 def with_system_prompt(llm: LLM, messages: list[ChatMessage]) -> list[ChatMessage]:
     """Put the LLM's own system prompt before `messages`, as its `predict` does."""
     return llm._extend_messages(messages)
+
+
+_HEAD, _, _TAIL = PYDANTIC_FORMAT_TMPL.partition("{schema}")
+JSON_FORM = _HEAD, _TAIL
+"""What the host's own parser of pydantic values writes before and behind their schema."""
+
+
+def read_json(text: str) -> Any:
+    """Read the JSON in a text as that parser does."""
+    return json.loads(extract_json_str(text))
 
 
 def completion_heads() -> Mapping[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 from llama_index.core.instrumentation.events.retrieval import RetrievalEndEvent
 from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore
+from llama_index.core.types import BaseOutputParser
 from llama_index_instrumentation.base import BaseEvent
 from llama_index_instrumentation.event_handlers import BaseEventHandler
 
@@ -36,12 +37,15 @@ class PromptParts:
     existing_answer : str or None
     purpose : str or None
         LlamaIndex's prompt type, or what the template's variables tell of it.
+    parsers : tuple of BaseOutputParser
+        By which the answer is read once it is there.
     """
 
     question: str | None = None
     context: str | None = None
     existing_answer: str | None = None
     purpose: str | None = None
+    parsers: tuple[BaseOutputParser, ...] = ()
 
 
 NO_PARTS = PromptParts()
@@ -66,8 +70,10 @@ def with_parts(parts: PromptParts) -> Generator[None, None, None]:
         _parts.reset(token)
 
 
-def parts_of(prompt: BasePromptTemplate, args: Mapping[str, Any]) -> PromptParts:
-    """The parts of a template and its arguments, partial ones included."""
+def parts_of(
+    prompt: BasePromptTemplate, args: Mapping[str, Any], parser: BaseOutputParser | None = None
+) -> PromptParts:
+    """The parts of a template and its arguments, partial ones included; `parser` is the LLM's own."""
     given = {**prompt.kwargs, **args}
     context = next((text for key in _CONTEXT_KEYS if (text := _text(given.get(key)))), None)
     return PromptParts(
@@ -75,6 +81,7 @@ def parts_of(prompt: BasePromptTemplate, args: Mapping[str, Any]) -> PromptParts
         context=context,
         existing_answer=_text(given.get("existing_answer")),
         purpose=_purpose(prompt, given),
+        parsers=tuple(one for one in (prompt.output_parser, parser) if one is not None),
     )
 
 

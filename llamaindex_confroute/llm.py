@@ -304,13 +304,13 @@ class ConfRouteLLM(FunctionCallingLLM):
     @compat.unspanned
     def predict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
         """Fill a template and answer it; the policy sees question, context and existing answer apart."""
-        with with_parts(parts_of(prompt, prompt_args)):
+        with with_parts(parts_of(prompt, prompt_args, self.output_parser)):
             return super().predict(prompt, **prompt_args)
 
     @compat.unspanned
     async def apredict(self, prompt: BasePromptTemplate, **prompt_args: Any) -> str:
         """Async form of `predict`."""
-        with with_parts(parts_of(prompt, prompt_args)):
+        with with_parts(parts_of(prompt, prompt_args, self.output_parser)):
             return await super().apredict(prompt, **prompt_args)
 
     @compat.unspanned
@@ -528,8 +528,9 @@ class ConfRouteLLM(FunctionCallingLLM):
         self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]
     ) -> RoutedCall[ChatResponse]:
         options, rest = _options(kwargs)
-        kind = partial(ChatCall, messages=checked(messages), kwargs=rest)
-        return self._routed_call(kind, options, current_parts())
+        parts = current_parts()
+        kind = partial(ChatCall, messages=checked(messages), kwargs=rest, parsers=parts.parsers)
+        return self._routed_call(kind, options, parts)
 
     def _tools_call(
         self,

@@ -49,7 +49,9 @@ class LocalLLM(LLM):
 
     ::
 
-        LocalLLM(model="smollm2-135m").chat([ChatMessage(role="user", content="Name a colour.")]).logprobs
+        LocalLLM(model="qwen2.5-coder-0.5b").chat(
+            [ChatMessage(role="user", content="Name a colour.")]
+        ).logprobs
 
     Answers carry `logprobs` (natural logarithms, one per token of the text), `raw` with "usage", "logprobs" in OpenAI's
     shape, "finish_reason" and "model", and the token counts in `additional_kwargs`. Async calls run in threads; cancelling

@@ -7,7 +7,7 @@ Each kind is one method of a LlamaIndex LLM with its arguments, its async form (
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,7 @@ from llama_index.core.llms.llm import LLM
 from llama_index.core.program.utils import FlexibleModel
 from llama_index.core.prompts import ChatPromptTemplate
 from llama_index.core.tools import BaseTool
-from llama_index.core.types import PydanticProgramMode
+from llama_index.core.types import BaseOutputParser, PydanticProgramMode
 from llama_index_instrumentation.base import BaseEvent
 from llama_index_instrumentation.event_handlers import BaseEventHandler
 from pydantic import BaseModel
@@ -28,10 +28,18 @@ from pydantic import BaseModel
 from confroute.error_notes import note_answer
 from confroute.errors import RequestError
 from confroute.hosts.model import ModelCall, ModelFacts
-from confroute.hosts.tool_calls import Verdict, check_tool_calls, with_verdict
+from confroute.hosts.tool_calls import (
+    Verdict,
+    check_tool_calls,
+    fitting,
+    schema_asked_for,
+    with_flaw_of,
+    with_verdict,
+)
 from confroute.models.provider_answers import answer_behind, no_answer
 from confroute.models.resilience import is_transient
 from confroute.types import Generation, Message, Usage
+from llamaindex_confroute import compat
 from llamaindex_confroute.compat import aclosing_all, closing_all, listen, reply_behind
 from llamaindex_confroute.local import LocalLLM, to_messages
 from llamaindex_confroute.messages import calls_in, from_core, offered_tools, portable
@@ -186,12 +194,27 @@ def _copied(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatCall(ChildCall[ChatResponse]):
-    """`chat`, and everything that comes down to it."""
+    """`chat`, and everything that comes down to it; `parsers` read the answer once it is there."""
+
+    parsers: Sequence[BaseOutputParser] = ()
 
     @property
     def sent(self) -> Sent:
-        """Whole with tools in a provider's own form: the answer may be a call."""
-        return Sent(whole=bool(self.kwargs.get("tools")))
+        """Whole with tools in a provider's own form, since the answer may be a call, and where a parser reads it."""
+        return Sent(whole=bool(self.kwargs.get("tools")) or bool(self._read_by))
+
+    @property
+    def _read_by(self) -> list[tuple[str, Callable[[str], object]]]:
+        """The parsers that read the answer, by name: what the host's own cannot read, its engines raise about."""
+        own: list[tuple[str, Callable[[str], object]]] = [
+            (type(one).__name__, one.parse) for one in self.parsers
+        ]
+        schema = (
+            None
+            if own
+            else schema_asked_for([one.content or "" for one in self.messages], [compat.JSON_FORM])
+        )
+        return own if schema is None else [("JSON", fitting(schema, compat.read_json))]
 
     def _facts(self, facts: ModelFacts) -> ModelFacts:
         llm = self.child.llm
@@ -201,7 +224,10 @@ class ChatCall(ChildCall[ChatResponse]):
         return replace(facts, inside=lambda: (llm.loaded(), to_messages(self.messages)))
 
     def _answers(self, response: ChatResponse, call: ModelCall) -> list[Generation]:
-        return to_generations(response, model=self.facts.model, n=call.n)
+        answers = to_generations(response, model=self.facts.model, n=call.n)
+        for name, parse in self._read_by:
+            answers = [with_flaw_of(answer, name, parse) for answer in answers]
+        return answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ from confroute import (
     TokenLogprob,
 )
 from confroute.errors import ModelError
-from confroute.testing import Reply, ScriptedCalls, ScriptedModel, ScriptedServer, faults
+from confroute.testing import Reply, ScriptedCalls, ScriptedModel, ScriptedServer, faults, wire
 from confroute.types import Usage
 
 # As in the Makefile, for tests that are run without it: torch reads it once, when it is imported.
@@ -68,13 +68,38 @@ def calls_of(*, edge=SURE, samples=(), cloud="four"):
     )
 
 
+class ListingHandler(ScriptedServer.handler):
+    """Lists models, where the server has a list, and gives as many answers to one request as it asks for, where that is set."""
+
+    def respond(self, body):
+        """Answer a POST."""
+        if not (self.served.several and body.get("n")):
+            super().respond(body)
+            return
+        choices = [
+            {"index": at, "message": {"role": "assistant", "content": f"Robot {at}"}, "finish_reason": "stop"}
+            for at in range(body["n"])
+        ]
+        self.send_json(wire.completion(body, choices, Usage(input_tokens=7, output_tokens=body["n"])))
+
+    def do_GET(self):  # noqa: N802  http.server's name
+        """Answer a GET."""
+        if self.served.listed is None:
+            self.fail(501, "no GET here")
+        else:
+            self.send_json({"object": "list", "data": self.served.listed})
+
+
 class OpenAIServer(ScriptedServer):
     """An OpenAI-compatible chat server on loopback that gives set answers and keeps what it was sent."""
+
+    handler = ListingHandler
 
     def __init__(self):
         """Say "Paris." until told otherwise."""
         super().__init__(ScriptedModel())
         self.answer, self.logprob, self.status, self.respond = "Paris.", -0.01, 200, None
+        self.listed, self.several = None, False
 
     def reply(self, body):
         """The set answer, or what `respond` makes of the request."""

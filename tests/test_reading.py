@@ -507,7 +507,7 @@ def used_rows(rows):
     """Write each again, and give it to signals as `confroute signals` does."""
     for row in rows:
         json.dumps(row.to_dict(), allow_nan=False)
-        assert (row.context is None) == (row.extra.get("context") is None)
+        assert (row.context is None) == ((row.extra.get("context") or {}).get("passages") is None)
         assert isinstance(row.question, str)
         with_signals(row)
 

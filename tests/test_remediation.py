@@ -12,12 +12,24 @@ import pytest
 from langchain_openai import ChatOpenAI
 from llama_index.llms.openai_like import OpenAILike
 
-from confroute import Cascade, Limits, TokenLogprob
+from confroute import Breaker, Cascade, Limits, Router, TokenLogprob
+from confroute.budget import Budget, Paced
 from confroute.cli import main
-from confroute.errors import AllTiersFailedError, ModelError, NoSignalError, TierError
+from confroute.error_notes import noted_attempts
+from confroute.errors import (
+    AllTiersFailedError,
+    BreakerOpenError,
+    BudgetSpentError,
+    DeadlineError,
+    ModelError,
+    NoSignalError,
+    TierError,
+)
+from confroute.models import resilience
 from confroute.models.catalog import find
 from confroute.models.local import LocalModel
-from confroute.remediation import next_step
+from confroute.remediation import failure, full_failure, next_step
+from confroute.state import MemoryStore
 from confroute.testing import Reply, ScriptedModel, ScriptedServer, faults
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.doctor import diagnose
@@ -200,3 +212,71 @@ def test_no_text_of_the_prompt_is_logged_with_a_failure(server, caplog):
         server.models["large"] = ScriptedModel(["fine"])
         through_langchain(DEAD, server.url)("xyzzy?")
     assert "xyzzy" not in caplog.text
+
+
+def spent(edge, cloud, cascade):
+    """A router whose budget has room for one call of the cloud."""
+    budget = Budget(limit=1, unit="calls")
+    return Router(
+        edge=edge, cloud=cloud, policy=Paced(policy=cascade, budgets=(budget,), store=MemoryStore())
+    )
+
+
+def breaker_open(edge, cloud, cascade):
+    """A router whose cloud has failed once, which opens its breaker."""
+    limits = Limits(attempts=1, breaker=Breaker(failures=1))
+    return Router(edge=edge, cloud=cloud, policy=cascade, cloud_limits=limits)
+
+
+@pytest.mark.parametrize(
+    ("made", "first", "words"),
+    [
+        (
+            spent,
+            "four",
+            "cloud was not asked (BudgetSpentError: budget 'cloud' has 0 calls left and this call",
+        ),
+        (breaker_open, Reply(fault=faults.status(503)), "cloud was not asked (BreakerOpenError after "),
+    ],
+)
+def test_a_tier_that_was_not_asked_has_not_failed(made, first, words):
+    """The decision says why nobody asked it."""
+    cloud = ScriptedModel([first, "four"], name="large")
+    edge = ScriptedModel([Reply(text="5", logprob=-3.0)], name="small")
+    router = made(edge, cloud, Cascade.of(TokenLogprob(), 0.1, on_cloud_error="edge"))
+    router.ask("2 + 2?")
+    decision = router.ask("2 + 2?").decision
+    assert len(cloud.calls) == 1
+    assert decision.degraded
+    assert words in decision.reason
+    assert "failed (" not in decision.reason
+
+
+@pytest.mark.parametrize("kind", [BudgetSpentError, DeadlineError, BreakerOpenError])
+def test_what_is_held_back_after_an_attempt_has_failed(kind):
+    """A retry that was not allowed any more: the attempt before it failed, and is the cause."""
+    numbers = {
+        BudgetSpentError: {"budget": "day", "wanted": 1, "left": 0, "unit": "calls", "renewed_in_s": 60},
+        DeadlineError: {"tier": "cloud", "left_s": 0.0},
+        BreakerOpenError: {"tier": "cloud", "failures": 3, "retry_in_s": 30},
+    }
+    error = kind(**numbers[kind])
+    assert failure("cloud", error).startswith(f"cloud was not asked ({kind.__name__}")
+    assert full_failure("cloud", error) == f"cloud was not asked ({kind.__name__}: {error})"
+    error.__cause__ = ConnectionRefusedError(111, "refused")
+    assert failure("cloud", error).startswith(f"cloud failed ({kind.__name__}")
+
+
+def test_a_retry_that_has_no_time_left_is_no_attempt(monkeypatch):
+    """It was not made: the one before it is counted, and is its cause."""
+    left = iter([10.0, 10.0, 0.0])
+    limits = Limits(attempts=3, wait_s=0.0)
+
+    def refused():
+        raise ConnectionRefusedError(111, "refused")
+
+    monkeypatch.setattr(resilience, "time_left", lambda: next(left))
+    with pytest.raises(DeadlineError) as caught:
+        resilience.attempt(limits, "cloud", refused)
+    assert noted_attempts(caught.value) == 1
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)

@@ -40,7 +40,7 @@ class Record:
     name: str
 
 
-class Kind(str, enum.Enum):
+class Kind(str, enum.Enum):  # noqa: UP042  as Google's client declares it: str() of it is the name with its class
     """A text with a name."""
 
     JANE = WORD

@@ -9,9 +9,15 @@ from confroute.errors import PolicyError
 from confroute.registry import register
 from confroute.types import JSON
 
-Loss: TypeAlias = Literal["regret", "error", "net", "selective"]
+Loss: TypeAlias = Literal["regret", "error", "net", "selective", "shortfall"]
+# "ltt-hoeffding-bentkus" is the method of files written before graded losses were bounded by betting.
 Method: TypeAlias = Literal[
-    "ltt-binomial", "ltt-hypergeometric", "ltt-hoeffding-bentkus", "ltt-betting", "crc"
+    "ltt-binomial",
+    "ltt-hypergeometric",
+    "ltt-hoeffding-bentkus",
+    "ltt-betting",
+    "ltt-prediction-powered",
+    "crc",
 ]
 
 
@@ -22,7 +28,7 @@ class Certificate:
 
     Attributes
     ----------
-    loss : {"regret", "error", "net", "selective"}
+    loss : {"regret", "error", "net", "selective", "shortfall"}
         What is bounded; see `confroute.policy.guarantee.severity`.
     alpha : float
         The bound on the mean loss over calls.
@@ -31,7 +37,7 @@ class Certificate:
     n : int
         Calibration rows.
     method : str
-        "ltt-binomial", "ltt-hypergeometric", "ltt-hoeffding-bentkus", "ltt-betting" or "crc".
+        "ltt-binomial", "ltt-hypergeometric", "ltt-betting", "ltt-prediction-powered" or "crc"; "ltt-hoeffding-bentkus" in older files.
     observed : float
         Mean loss on the calibration rows at the threshold.
     horizon : int or None
@@ -42,6 +48,8 @@ class Certificate:
         SHA-256 of the calibration columns, to prove which rows they were.
     group : str or None
         The tag of the calls that it is about; None for all calls.
+    labelled : int or None
+        Where a judge graded the `n` rows: how many of them a person or a reference graded as well. None: all grades were taken as true.
 
     Raises
     ------
@@ -59,6 +67,7 @@ class Certificate:
     data_hash: str
     horizon: int | None = None
     group: str | None = None
+    labelled: int | None = None
 
     def __post_init__(self) -> None:
         if self.n < 1 or (self.delta is not None and not 0 < self.delta < 1):
@@ -78,10 +87,12 @@ class Certificate:
             "date": self.date,
             "data_hash": self.data_hash,
             "group": self.group,
+            "labelled": self.labelled,
         }
 
     @property
     def words(self) -> str:
         """The guarantee in a few words, for a decision's reason."""
         level = "on average" if self.delta is None else f"with confidence {1 - self.delta:g}"
-        return f"{self.loss} at most {self.alpha:g} {level}, {self.method} on {self.n} calls"
+        graded = "" if self.labelled is None else f" graded by a judge, {self.labelled} of them by people too"
+        return f"{self.loss} at most {self.alpha:g} {level}, {self.method} on {self.n} calls{graded}"

@@ -16,8 +16,26 @@ from confroute.reading import fields, fits, is_version, items, optional_fields, 
 from confroute.types import JSON, Generation, Usage, total_usage
 
 Stage: TypeAlias = Literal[
-    "rule", "forced", "head", "draft", "prefix", "evidence", "lacking", "no_signal", "fallback", "failed"
+    "rule",
+    "forced",
+    "head",
+    "draft",
+    "prefix",
+    "evidence",
+    "lacking",
+    "no_signal",
+    "fallback",
+    "failed",
+    "cancelled",
+    "abandoned",
 ]
+UNANSWERED = ("failed", "cancelled", "abandoned")
+"""The stages of calls whose caller got no whole answer."""
+ENDED = {
+    "cancelled": "the call was cancelled",
+    "abandoned": "its stream was left before the end; tokens are counted by its chunks",
+}
+"""The reasons of calls that their caller ended."""
 FORMAT = 1
 T = TypeVar("T")
 _COUNTS = frozenset(
@@ -119,7 +137,7 @@ class Step:
         Seconds until the evidence, or the error, came.
     attempts : int
     error : str or None
-        Class of the error that it ended in.
+        Class of the error that it ended in; "cancelled" or "abandoned" where its caller ended it.
     group : int or None
         Steps of one call with the same number ran at the same time.
     cache_hits : int
@@ -168,11 +186,12 @@ class Decision(Displayable):
     Attributes
     ----------
     route : str
-        The tier whose answer was returned; of a call that failed, the tier that was asked last.
+        The tier whose answer was returned; of a call that was not answered, the tier that was asked last.
     stage : str
         What settled it: a "rule"; a "forced" route; a "head" before any draft; the "draft" itself (its log-probabilities); its "prefix"
         (those of its first tokens); further "evidence" (samples); "lacking": the draft says that the context lacks the answer, and was
-        believed or not; "no_signal": nothing could be measured; a "fallback" after a failure; or "failed": the call ended in an error.
+        believed or not; "no_signal": nothing could be measured; a "fallback" after a failure; "failed": the call ended in an error;
+        "cancelled": its caller gave it up; or "abandoned": the reader left its stream before the end.
     reason : str
         The same in words. Never holds text of the prompt or the answer.
     uncertainty, signal, threshold, threshold_source
@@ -200,6 +219,9 @@ class Decision(Displayable):
         What the wrappers of the policy did (budgets, audits, hedges, draft reuse, learning), by wrapper.
     run_id : str or None
         Of this call alone; the host's own where it has one. The decision on an answer and the one in `record()` have the same.
+    question_id : str or None
+        The caller's own name of the question that the call is for, as the call's option of that name gave it. All calls that a query
+        engine or an agent makes for a question may have the same.
     """
 
     route: str
@@ -220,6 +242,7 @@ class Decision(Displayable):
     sampled: bool = False
     layers: Mapping[str, JSON] = field(default_factory=dict)
     run_id: str | None = field(default=None, compare=False)
+    question_id: str | None = field(default=None, compare=False)
 
     @property
     def latency_s(self) -> float:
@@ -264,6 +287,7 @@ class Decision(Displayable):
             "usage": {tier: usage.to_dict() for tier, usage in self.usage.items()},
             "steps": [step.to_dict() for step in self.steps],
             **({} if self.run_id is None else {"run_id": self.run_id}),
+            **({} if self.question_id is None else {"question_id": self.question_id}),
         }
 
     @classmethod
@@ -388,7 +412,14 @@ def _certificate(value: JSON, where: str) -> Certificate | None:
     return None if given is None else _checked(Certificate, _known(Certificate, given), f"{where}.")
 
 
-def _usage(value: JSON, where: str) -> Usage | None:
+def read_billed(value: JSON, where: str) -> Usage | None:
+    """Read the tokens that `Usage.to_dict` wrote; None where there are none.
+
+    Raises
+    ------
+    FormatError
+        The message names the field.
+    """
     given = optional_fields(value, where)
     return None if given is None else _checked(Usage, _known(Usage, given), f"{where}.")
 
@@ -398,7 +429,7 @@ def _step(value: JSON, where: str) -> Step:
     inner = items(given.get("inner"), f"{where}.inner")
     known: dict[str, Any] = {
         **_known(Step, given),
-        "usage": _usage(given.get("usage"), f"{where}.usage"),
+        "usage": read_billed(given.get("usage"), f"{where}.usage"),
         "inner": tuple(read_decision(one, f"{where}.inner[{at}].") for at, one in enumerate(inner)),
     }
     # Written as null where it was not finite.

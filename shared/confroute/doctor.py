@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,10 +15,11 @@ from confroute.hosts.chat import ChatCall
 from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.text_host import TextHost, facts_of
-from confroute.models.local import LocalTextModel
-from confroute.models.openai import OpenAIModel
+from confroute.models.breaker import status_of
+from confroute.models.local import LocalModel, LocalTextModel
+from confroute.models.openai import REFUSED_STATUSES, OpenAIModel, ServedWindow, served_window
 from confroute.models.resolution import resolve
-from confroute.models.text_model import Settings, StreamingTextModel, TextModel
+from confroute.models.text_model import Piece, Settings, StreamingTextModel, TextModel
 from confroute.policy import Cascade
 from confroute.policy.cascade import default_gates
 from confroute.policy.files import to_json
@@ -28,6 +30,8 @@ from confroute.views.html import counted, fragment, table
 
 # Returns whether an ability works (None if that could not be found out), and what was seen.
 Trial: TypeAlias = "Callable[[], tuple[bool | None, str]]"
+# Takes a tier and one of its checks.
+Seen: TypeAlias = "Callable[[str, Check], object]"
 _MARKS = {True: "yes", False: "no", None: "unknown"}
 QUESTION = "What is 2 + 2? Reply with the number only."
 TOOL_QUESTION = "Use the tool to add 17 and 25."
@@ -49,6 +53,8 @@ _SUM, _NAME, _COUNT, _ADD = (
     )
 )
 _SAMPLES = 4
+# Small models go on and on. One that reasons first takes some of them.
+_MOST_TOKENS = 128
 _ADD_TOOL = {
     "type": "function",
     "function": {
@@ -79,6 +85,10 @@ class Check:
     name: str
     ok: bool | None
     detail: str
+
+    def row(self, owner: str) -> tuple[str, str, str, str]:
+        """The row of a table: whose check it is, its name, whether it works ("yes", "no" or "unknown"), and what was seen."""
+        return owner, self.name, _MARKS[self.ok], self.detail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,23 +141,32 @@ class Diagnosis:
         """Yield the rows of a table: tier, check, whether it works, and detail."""
         for tier, checks in self.checks.items():
             for check in checks:
-                yield tier, check.name, _MARKS[check.ok], check.detail
-        for name, state in self.signals.items():
-            possible = state == "possible"
-            yield "signal", name, _MARKS[possible], "" if possible else state
+                yield check.row(tier)
+        for check in self.possible:
+            yield check.row("signal")
+
+    @property
+    def possible(self) -> tuple[Check, ...]:
+        """Which signals are possible, as checks."""
+        return tuple(
+            Check(name=name, ok=state == "possible", detail="" if state == "possible" else state)
+            for name, state in self.signals.items()
+        )
 
     def _repr_html_(self) -> str:
         """Return the table that a notebook shows."""
         return fragment([table(("", "", "works", ""), self.rows())], label="diagnosis of two models")
 
 
-def diagnose(*, edge: object, cloud: object) -> Diagnosis:
+def diagnose(*, edge: object, cloud: object, seen: Seen | None = None) -> Diagnosis:
     """Ask both models some ten short questions and say what works.
 
     Parameters
     ----------
     edge, cloud : str or model
         Anything that `confroute.models.resolution.resolve` takes.
+    seen : callable, optional
+        Called with the tier and each of its checks as soon as it is made.
 
     Returns
     -------
@@ -156,7 +175,7 @@ def diagnose(*, edge: object, cloud: object) -> Diagnosis:
 
     Notes
     -----
-    Costs about ten calls of a few tokens per model. Nothing is set on the models. A model that fails is reported, not raised.
+    Costs about a dozen calls of a few tokens per model. Nothing is set on the models. A model that fails is reported, not raised.
 
     Examples
     --------
@@ -166,7 +185,7 @@ def diagnose(*, edge: object, cloud: object) -> Diagnosis:
     (True, True, False)
     """
     models = {"edge": resolve(edge), "cloud": resolve(cloud)}
-    checks = {tier: _checks_of(model) for tier, model in models.items()}
+    checks = {tier: _seen(tier, _checks_of(tier, model), seen) for tier, model in models.items()}
     return Diagnosis(
         models={tier: model.name for tier, model in models.items()},
         checks=checks,
@@ -174,24 +193,33 @@ def diagnose(*, edge: object, cloud: object) -> Diagnosis:
     )
 
 
-def _checks_of(model: TextModel) -> tuple[Check, ...]:
+def _seen(tier: str, checks: Iterable[Check], seen: Seen | None) -> tuple[Check, ...]:
+    made = []
+    for check in checks:
+        made.append(check)
+        if seen is not None:
+            seen(tier, check)
+    return tuple(made)
+
+
+def _checks_of(tier: str, model: TextModel) -> Iterator[Check]:
+    """Make one check after the other; nothing more is asked of a model that does not answer."""
     start = time.perf_counter()
     try:
         answer = _draft(model)
     except Exception as error:  # noqa: BLE001  whatever a provider raises is the result
         detail = str(error) if isinstance(error, ConfrouteError) else _describe(error)
-        return (Check(name="answers", ok=False, detail=detail),)
+        yield Check(name="answers", ok=False, detail=detail)
+        return
     seconds, text = time.perf_counter() - start, answer.text.strip()
+    yield Check(name="answers", ok=bool(text), detail=f"{text[:40]!r} in {seconds:.2f} s, the first call")
+    yield _logprobs(answer)
+    yield _usage(answer)
     own_trials: Callable[[], Mapping[str, Trial]] = getattr(model, "trials", dict)
-    trials = {**_trials(model), **own_trials()}
-    return (
-        Check(name="answers", ok=bool(text), detail=f"{text[:40]!r} in {seconds:.2f} s, the first call"),
-        _logprobs(answer),
-        _usage(answer),
-        *(_run_trial(name, trial) for name, trial in trials.items()),
-        _window(model),
-        _price(model),
-    )
+    for name, trial in {**_trials(model), **own_trials()}.items():
+        yield _run_trial(name, trial)
+    yield _run_trial("context", lambda: _window(model))
+    yield _price(tier, model)
 
 
 def _draft(model: TextModel) -> Generation:
@@ -249,23 +277,27 @@ def _usage(answer: Generation) -> Check:
 
 def _trials(model: TextModel) -> dict[str, Trial]:
     """The trials of every model; a model's own replace those of the same name."""
+    pieces = functools.cache(lambda: _pieces(model))
     trials: dict[str, Trial] = {
         "sampling": lambda: sampled([one.text for one in _samples(model)]),
-        "streaming": lambda: _streaming(model),
+        "streaming": lambda: streamed(sum(bool(piece.text) for piece in pieces())),
+        "usage in streams": lambda: _usage_streamed(pieces()),
     }
     if isinstance(model, OpenAIModel):
         return {
+            "several at once": lambda: _openai_several(model),
             **trials,
             "tools": lambda: _openai_tools(model),
             "structured output": lambda: _openai_structured(model),
         }
-    why = (False, "a model in this process is sent text only") if isinstance(model, LocalTextModel) else None
-    text_only: tuple[bool | None, str] = why or (None, "not tried: this model is asked for text only")
+    text_only: tuple[bool | None, str] = (None, "not tried: this model is asked for text only")
+    if isinstance(model, LocalTextModel):
+        text_only = (False, "a model in this process is sent text only")
     return {**trials, "tools": lambda: text_only, "structured output": lambda: text_only}
 
 
 def _samples(model: TextModel) -> tuple[Generation, ...]:
-    return model.generate(_NAME, n=_SAMPLES, temperature=1.0, logprobs=False)
+    return model.generate(_NAME, n=_SAMPLES, temperature=1.0, logprobs=False, max_tokens=_MOST_TOKENS)
 
 
 def sampled(texts: Iterable[str], *, hint: str = "") -> tuple[bool, str]:
@@ -280,10 +312,21 @@ def sampled(texts: Iterable[str], *, hint: str = "") -> tuple[bool, str]:
     )
 
 
-def _streaming(model: TextModel) -> tuple[bool, str]:
-    if not isinstance(model, StreamingTextModel):
-        return streamed(1)
-    return streamed(sum(bool(piece.text) for piece in model.stream(_COUNT, logprobs=False)))
+def _pieces(model: TextModel) -> tuple[Piece, ...]:
+    """A streamed answer; of a model that does not stream the whole in one piece."""
+    if isinstance(model, StreamingTextModel):
+        return tuple(model.stream(_COUNT, logprobs=False, max_tokens=_MOST_TOKENS))
+    return tuple(
+        Piece(text=answer.text, usage=answer.usage)
+        for answer in model.generate(_COUNT, logprobs=False, max_tokens=_MOST_TOKENS)
+    )
+
+
+def _usage_streamed(pieces: Iterable[Piece]) -> tuple[bool, str]:
+    usage = next((piece.usage for piece in pieces if piece.usage is not None), None)
+    if usage is None:
+        return False, "no token counts: costs of streamed calls cannot be counted"
+    return True, f"{usage.input_tokens} in, {usage.output_tokens} out"
 
 
 def streamed(chunks: int) -> tuple[bool, str]:
@@ -294,10 +337,7 @@ def streamed(chunks: int) -> tuple[bool, str]:
 def called(name: str | None, arguments: Iterable[str]) -> tuple[bool, str]:
     """Tell whether the tool was called; `name` is None if none was."""
     if name is None:
-        return (
-            False,
-            "offered, but not called when asked to: tool calls of this model would come from the other",
-        )
+        return False, "offered, and not called when asked to: it may answer in words where a call is due"
     return name == "add", f"called {name} with {sorted(arguments)}"
 
 
@@ -309,7 +349,9 @@ def filled(value: object) -> tuple[bool, str]:
 
 def _openai_tools(model: OpenAIModel) -> tuple[bool, str]:
     calls = (
-        model.request({**model.body(_ADD, Settings(logprobs=False)), "tools": [_ADD_TOOL]})
+        model.request(
+            {**model.body(_ADD, Settings(logprobs=False, max_tokens=_MOST_TOKENS)), "tools": [_ADD_TOOL]}
+        )
         .choices[0]
         .message.tool_calls
     )
@@ -318,10 +360,31 @@ def _openai_tools(model: OpenAIModel) -> tuple[bool, str]:
     return called(calls[0].function.name, json.loads(calls[0].function.arguments))
 
 
+def _openai_several(model: OpenAIModel) -> tuple[bool, str]:
+    body = model.body(_NAME, Settings(logprobs=False, temperature=1.0, max_tokens=_MOST_TOKENS))
+    try:
+        came = len(model.request({**body, "n": _SAMPLES}).choices)
+    except Exception as error:
+        if status_of(error) not in REFUSED_STATUSES:
+            raise
+        return (
+            False,
+            f"{_SAMPLES} answers to one request are refused ({status_of(error)}): samples take a request each",
+        )
+    if came < _SAMPLES:
+        return False, f"{came} of {_SAMPLES} answers to one request came: the rest is asked for again"
+    return True, f"{came} answers to one request"
+
+
 def _openai_structured(model: OpenAIModel) -> tuple[bool, str]:
     answer_format = {"type": "json_schema", "json_schema": {"name": "sum", "schema": SCHEMA}}
     answer = (
-        model.request({**model.body(_SUM, Settings(logprobs=False)), "response_format": answer_format})
+        model.request(
+            {
+                **model.body(_SUM, Settings(logprobs=False, max_tokens=_MOST_TOKENS)),
+                "response_format": answer_format,
+            }
+        )
         .choices[0]
         .message.content
     )
@@ -331,22 +394,39 @@ def _openai_structured(model: OpenAIModel) -> tuple[bool, str]:
         return filled(None)
 
 
-def _window(model: TextModel) -> Check:
-    window = facts_of(model).context_window
-    if window is None:
-        detail = "not said: a prompt that is too long is noticed only when it fails"
-        return Check(name="context", ok=None, detail=detail)
-    return Check(name="context", ok=True, detail=counted(window, "token"))
+def _window(model: TextModel) -> tuple[bool | None, str]:
+    loaded: Callable[[], LocalModel] | None = getattr(model, "loaded", None)
+    window = facts_of(model).context_window if loaded is None else loaded().context_window
+    if window is not None:
+        return True, counted(window, "token")
+    served = _served_window(model)
+    if served is None:
+        return None, "not said: a prompt that is too long is noticed only when it fails"
+    told = "" if served.is_limit else "trained on "
+    give = f"OpenAIModel(context_window={served.tokens}) makes the router keep to it"
+    return True, f"{told}{counted(served.tokens, 'token')}, says the server ({served.field}); {give}"
 
 
-def _price(model: TextModel) -> Check:
+def _served_window(model: TextModel) -> ServedWindow | None:
+    if not isinstance(model, OpenAIModel):
+        return None
+    try:
+        return served_window(model)
+    except Exception as error:
+        # It answers: a server that does not list its models says nothing of them.
+        if status_of(error) is None:
+            raise
+        return None
+
+
+def _price(tier: str, model: TextModel) -> Check:
     if getattr(model, "loaded", None) is not None:
         return Check(name="price", ok=True, detail="runs in this process: tokens cost nothing")
     try:
         price = Price.listed(model.name)
     except (MissingExtraError, PolicyError) as error:
-        give = "give Price(input_usd=..., output_usd=...), or --edge-price and --cloud-price"
-        return Check(name="price", ok=None, detail=f"not known ({error}); {give}")
+        detail = f"not known ({error}); `confroute fit` takes yours by --{tier}-price IN,OUT"
+        return Check(name="price", ok=None, detail=detail)
     detail = f"{price.input_usd:g} in, {price.output_usd:g} out: USD per million tokens, by the price list"
     return Check(name="price", ok=True, detail=detail)
 

@@ -5,6 +5,7 @@
     ConfrouteError
     ├── PolicyError (ValueError)            a policy, threshold or file that cannot be used
     │   └── CalibrationError                a calibration that its data cannot meet
+    │       └── UnmetPromiseError           a loss that the recorded rows cannot promise
     ├── RequestError (ValueError)           a request that no model could answer
     ├── BadLogprobsError (ValueError)       log-probabilities that are not probabilities
     ├── SignalUnavailableError (RuntimeError)  one signal cannot be measured; the policy takes the next
@@ -35,7 +36,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from confroute.remediation import describe
 
@@ -58,6 +59,21 @@ class PolicyError(ConfrouteError, ValueError):
 
 class CalibrationError(PolicyError):
     """A calibration target that the recorded data cannot meet; the message holds the numbers."""
+
+
+class UnmetPromiseError(CalibrationError):
+    """A loss that the recorded rows cannot promise.
+
+    Parameters
+    ----------
+    message : str
+    instead : mapping of str to JSON, optional
+        What they can promise, as `confroute.fitting.Outlook.to_dict` says it; `confroute.fitting.fit` gives it.
+    """
+
+    def __init__(self, message: str, *, instead: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.instead = instead
 
 
 class RequestError(ConfrouteError, ValueError):
@@ -92,7 +108,15 @@ class NoSignalError(ConfrouteError, RuntimeError):
 
 
 class TierError(ConfrouteError):
-    """A tier failed, and the policy allows no other one to answer."""
+    """A tier failed, and the policy allows no other one to answer.
+
+    Attributes
+    ----------
+    held_back : bool
+        Whether the tier was not asked at all: nothing of it has failed, unless the error has a cause.
+    """
+
+    held_back: ClassVar[bool] = False
 
 
 class TierTimeoutError(TierError, TimeoutError):
@@ -108,6 +132,8 @@ class TierTimeoutError(TierError, TimeoutError):
 class DeadlineError(TierError, TimeoutError):
     """The time for the whole call is used up, or reserved for the next tier."""
 
+    held_back: ClassVar[bool] = True
+
     def __init__(self, *, tier: str, left_s: float) -> None:
         super().__init__(
             f"no time is left to ask {tier!r} ({left_s:.3g} s until the deadline, less what is reserved for later tiers): "
@@ -122,6 +148,8 @@ class BreakerOpenError(TierError, RuntimeError):
     `last_failure` is the class of the error that it failed with last, and what to do about it where that is known.
     """
 
+    held_back: ClassVar[bool] = True
+
     def __init__(self, *, tier: str, failures: int, retry_in_s: float, last_failure: str = "") -> None:
         last = f", last with {last_failure}" if last_failure else ""
         super().__init__(
@@ -134,6 +162,8 @@ class BreakerOpenError(TierError, RuntimeError):
 class BudgetSpentError(TierError, RuntimeError):
     """An answer could cost more than a budget has left; `keeps_draft`: whether the draft is returned instead."""
 
+    held_back: ClassVar[bool] = True
+
     def __init__(
         self,
         *,
@@ -144,9 +174,9 @@ class BudgetSpentError(TierError, RuntimeError):
         renewed_in_s: float,
         keeps_draft: bool = False,
     ) -> None:
+        self.shortage = f"budget {budget!r} has {left:.6g} {unit} left and this call could take {wanted:.6g}"
         super().__init__(
-            f"budget {budget!r} has {left:.6g} {unit} left and this call could take {wanted:.6g}: "
-            f"raise the budget, or wait {renewed_in_s:.0f} s for the next window"
+            f"{self.shortage}: raise the budget, or wait {renewed_in_s:.0f} s for the next window"
         )
         self.budget, self.wanted, self.left, self.unit = budget, wanted, left, unit
         self.renewed_in_s, self.keeps_draft = renewed_in_s, keeps_draft
@@ -174,6 +204,18 @@ class PrivacyError(ConfrouteError, RuntimeError):
 
 class StreamInterruptedError(ConfrouteError):
     """A stream broke after its first chunk, too late to change the route."""
+
+
+class CallEndedError(BaseException):
+    """Thrown into a policy whose answer nobody waits for any more, so that it can report and settle what was spent; it leaves no driver.
+
+    No `Exception`, since whatever judges failures must not judge it. `stage` is "cancelled", or "abandoned" where the reader of a stream
+    has left it.
+    """
+
+    def __init__(self, stage: Literal["cancelled", "abandoned"]) -> None:
+        super().__init__(stage)
+        self.stage: Literal["cancelled", "abandoned"] = stage
 
 
 class ModelError(ConfrouteError, RuntimeError):

@@ -42,14 +42,14 @@ from confroute.asks import (
     WorkAsk,
 )
 from confroute.concurrency import atogether, off_the_loop, together
-from confroute.decision import UNCALIBRATED, Decision, Routed, total_of, untold
+from confroute.decision import ENDED, UNCALIBRATED, Decision, Routed, Stage, total_of, untold
 from confroute.display import logger
 from confroute.error_notes import note_inner, note_latency, note_usage, noted_usage
-from confroute.errors import PrivacyError, SignalUnavailableError
-from confroute.flow import Policy, Return, adrive, adrive_stream, drive, drive_stream
+from confroute.errors import CallEndedError, PrivacyError, SignalUnavailableError
+from confroute.flow import Policy, Return, adrive, adrive_stream, drive, drive_stream, policy_here
 from confroute.models.prompt_cache import prompt_caching
 from confroute.models.resilience import Attempted, Limits, aattempt, attempt
-from confroute.observe.trace import CallId, is_nested_in_private, nested_in, publish
+from confroute.observe.trace import CallId, is_nested, is_nested_in_private, nested_in, publish
 from confroute.streaming import ChunkLogprobs, astream_answer, replay, stream_answer
 from confroute.types import TIERS, Generation, Request, Usage, total_usage, with_sound_usage
 
@@ -75,15 +75,17 @@ def warn_uncalibrated() -> None:
     )
 
 
-def finish(decision: Decision, call: CallId, *, private: bool = False) -> Decision:
+def finish(
+    decision: Decision, call: CallId, *, private: bool = False, question_id: str | None = None
+) -> Decision:
     """Publish a decision, and log what its reader should know: a failure, a fallback, thresholds that are not calibrated.
 
-    Returns it with the id of its call; `private` says that the call was private, whatever its policy knew of it.
+    Returns it with the id of its call and of its question; `private` says that the call was private, whatever its policy knew of it.
     """
     run_id, private = str(call.run_id), decision.private or private
     # A copy of twenty fields takes ten microseconds.
-    if (decision.run_id, decision.private) != (run_id, private):
-        decision = replace(decision, run_id=run_id, private=private)
+    if (decision.run_id, decision.private, decision.question_id) != (run_id, private, question_id):
+        decision = replace(decision, run_id=run_id, private=private, question_id=question_id)
     if decision.stage in {"fallback", "failed"}:
         _log.warning("%s", decision.reason)
     if decision.threshold_source == UNCALIBRATED:
@@ -93,7 +95,7 @@ def finish(decision: Decision, call: CallId, *, private: bool = False) -> Decisi
 
 
 def _finished(routed: Routed, executor: _Seal) -> Routed:
-    decision = finish(routed.decision, executor.id, private=executor.bound_to is not None)
+    decision = executor.finish(routed.decision)
     return routed if decision is routed.decision else replace(routed, decision=decision)
 
 
@@ -130,6 +132,22 @@ class _Seal:
     limits: Mapping[str, Limits]
     bound_to: str | None = None
     id: CallId = field(default_factory=CallId)
+    question_id: str | None = None
+    finished: bool = False
+
+    def finish(self, decision: Decision) -> Decision:
+        """Publish the decision on this call; see `finish`."""
+        self.finished = True
+        return finish(decision, self.id, private=self.bound_to is not None, question_id=self.question_id)
+
+    def __enter__(self) -> None:
+        """Stand around the whole call, so that one that its caller ends leaves a decision even where its policy reports none."""
+
+    def __exit__(self, kind: type[BaseException] | None, stop: BaseException | None, _: object) -> None:
+        if stop is None or self.finished or isinstance(stop, Exception):
+            return
+        stage: Stage = "abandoned" if isinstance(stop, GeneratorExit) else "cancelled"
+        self.finish(Decision(route=next(iter(self.limits), TIERS[0]), stage=stage, reason=ENDED[stage]))
 
     def check(self, ask: ModelAsk | Tentative) -> None:
         """Refuse whatever would leave the tier that the call is bound to.
@@ -189,7 +207,7 @@ class Executor(_Seal):
                     return _awaited(self.begun.pop(ask).result(), start)
                 return self._ask_model(ask, start)
             return self._do(ask, start)
-        except Exception as error:
+        except BaseException as error:
             note_latency(error, start)
             raise
 
@@ -203,7 +221,7 @@ class Executor(_Seal):
         if isinstance(ask, Consult):
             return Evidence(value=attempt(_ONE_CALL, _RULES, ask.work).value if ask.ends else ask.work())
         if isinstance(ask, Report):
-            finish(ask.decision, self.id, private=self.bound_to is not None)
+            self.finish(ask.decision)
             return Evidence()
         assert isinstance(ask, (Begin, Cancel, Shadow))
         return self._do_behind(ask)
@@ -227,7 +245,7 @@ class Executor(_Seal):
         bill = _Bill(plain, private=self.bound_to is not None)
         try:
             done = attempt(limits, ask.tier, functools.partial(bill.call, self.call), keep_s=keep_s)
-        except Exception as error:
+        except BaseException as error:
             bill.note(error)
             raise
         return _evidence(ask, done, start, bill)
@@ -251,7 +269,7 @@ class AsyncExecutor(_Seal):
                     return _awaited(await self.begun.pop(ask), start)
                 return await self._ask_model(ask, start)
             return await self._do(ask, start)
-        except Exception as error:
+        except BaseException as error:
             note_latency(error, start)
             raise
 
@@ -266,7 +284,7 @@ class AsyncExecutor(_Seal):
         if isinstance(ask, Consult):
             return Evidence(value=await _consult(ask))
         if isinstance(ask, Report):
-            finish(ask.decision, self.id, private=self.bound_to is not None)
+            self.finish(ask.decision)
             return Evidence()
         assert isinstance(ask, (Begin, Cancel, Shadow))
         return await self._do_behind(ask)
@@ -288,7 +306,7 @@ class AsyncExecutor(_Seal):
         bill = _Bill(plain, private=self.bound_to is not None)
         try:
             done = await aattempt(limits, ask.tier, functools.partial(bill.acall, self.call), keep_s=keep_s)
-        except Exception as error:
+        except BaseException as error:
             bill.note(error)
             raise
         return _evidence(ask, done, start, bill)
@@ -332,7 +350,7 @@ class _Bill:
         try:
             with nested_in(inner, private=self._private):
                 answers = call(self._ask)
-        except Exception as error:
+        except BaseException as error:
             self._fail(error, inner, before)
             raise
         self._keep(answers, inner, before)
@@ -345,13 +363,13 @@ class _Bill:
         try:
             with nested_in(inner, private=self._private):
                 answers = await call(self._ask)
-        except Exception as error:
+        except BaseException as error:
             self._fail(error, inner, before)
             raise
         self._keep(answers, inner, before)
         return answers
 
-    def note(self, error: Exception) -> None:
+    def note(self, error: BaseException) -> None:
         """Note on the error that the ask ends in what was billed all the same."""
         self._lose(total_usage(self._since(0)))
         note_usage(error, self.lost)
@@ -367,7 +385,7 @@ class _Bill:
         # A list first: a thread that was given up may still add to them.
         return [answer for answers in [*self._arrived.values()][before:] for answer in answers]
 
-    def _fail(self, error: Exception, inner: Sequence[Decision], before: int) -> None:
+    def _fail(self, error: BaseException, inner: Sequence[Decision], before: int) -> None:
         """What arrived is kept and tells its own bill; the rest of the attempt's is lost."""
         self.inner += inner
         self._lose(noted_usage(error) if total_of(inner) is None else untold(inner, self._since(before)))
@@ -418,10 +436,14 @@ async def _cancel(begun: asyncio.Task[Evidence] | None) -> Evidence:
     return begun.result() if error is None else Evidence(value=error)
 
 
-def _sealed(policy: Policy, request: Request) -> tuple[Request, str]:
-    """The request of a call inside a private one of another router, and the tier that it is bound to."""
+def _opened(policy: Policy, request: Request) -> tuple[Policy, Request, str | None]:
+    """The policy and the request of a call, and the tier that it is bound to inside a private one of another router."""
+    if not is_nested():
+        return policy_here(policy), request, None
+    if not is_nested_in_private():
+        return policy, request, None
     first: str = getattr(policy, "tiers", TIERS)[0]
-    return replace(request, route=first), first
+    return policy, replace(request, route=first), first
 
 
 def run(
@@ -446,12 +468,15 @@ def run(
         What the decision is tied to its call by.
     """
     call_id = call_id or CallId()
-    request, bound_to = _sealed(policy, request) if is_nested_in_private() else (request, None)
+    policy, request, bound_to = _opened(policy, request)
     # A local edge reads the prompt once for draft, samples, dropout and hidden states. A stream's chunks leave this context
     # in between, so streams do without.
     with prompt_caching():
-        executor = Executor(call=call, limits=limits, bound_to=bound_to, id=call_id)
-        routed = drive(policy.flow(request), executor)
+        executor = Executor(
+            call=call, limits=limits, bound_to=bound_to, id=call_id, question_id=request.question_id
+        )
+        with executor:
+            routed = drive(policy.flow(request), executor)
     return _finished(routed, executor)
 
 
@@ -465,11 +490,14 @@ async def arun(
 ) -> Routed:
     """Async form of `run`."""
     call_id = call_id or CallId()
-    request, bound_to = _sealed(policy, request) if is_nested_in_private() else (request, None)
+    policy, request, bound_to = _opened(policy, request)
     with prompt_caching():
-        made = AsyncExecutor(call=call, limits=limits, bound_to=bound_to, id=call_id)
+        made = AsyncExecutor(
+            call=call, limits=limits, bound_to=bound_to, id=call_id, question_id=request.question_id
+        )
         async with aclosing(made) as executor:
-            routed = await adrive(policy.flow(request), executor)
+            with executor:
+                routed = await adrive(policy.flow(request), executor)
     return _finished(routed, executor)
 
 
@@ -497,8 +525,10 @@ def run_stream(
         no draft is streamed, and `stream` gets no `Tentative`.
     """
     call_id = call_id or CallId()
-    request, bound_to = _sealed(policy, request) if is_nested_in_private() else (request, None)
-    executor = Executor(call=call, limits=limits, bound_to=bound_to, id=call_id)
+    policy, request, bound_to = _opened(policy, request)
+    executor = Executor(
+        call=call, limits=limits, bound_to=bound_to, id=call_id, question_id=request.question_id
+    )
 
     def chunks(ask: StreamAsk) -> Generator[C | Evidence, None, None]:
         if (scores is None and isinstance(ask, Tentative)) or ask in executor.begun:
@@ -512,11 +542,11 @@ def run_stream(
             yield from stream_answer(
                 ask, stream, limit, scores, tier, keep_s=keep_s, private=executor.bound_to is not None
             )
-        except Exception as error:
+        except BaseException as error:
             note_latency(error, start)
             raise
 
-    with closing(drive_stream(policy.flow(request), executor, chunks)) as items:
+    with executor, closing(drive_stream(policy.flow(request), executor, chunks)) as items:
         for item in items:
             if isinstance(item, Return):
                 yield _finished(item.value, executor)
@@ -536,8 +566,10 @@ async def arun_stream(
 ) -> AsyncGenerator[C | Routed, None]:
     """Async form of `run_stream`."""
     call_id = call_id or CallId()
-    request, bound_to = _sealed(policy, request) if is_nested_in_private() else (request, None)
-    executor = AsyncExecutor(call=call, limits=limits, bound_to=bound_to, id=call_id)
+    policy, request, bound_to = _opened(policy, request)
+    executor = AsyncExecutor(
+        call=call, limits=limits, bound_to=bound_to, id=call_id, question_id=request.question_id
+    )
 
     async def chunks(ask: StreamAsk) -> AsyncGenerator[C | Evidence, None]:
         if (scores is None and isinstance(ask, Tentative)) or ask in executor.begun:
@@ -553,15 +585,19 @@ async def arun_stream(
             )
             async with aclosing(answer) as items:
                 async for item in items:
-                    yield item
-        except Exception as error:
+                    try:
+                        yield item
+                    except CallEndedError as ended:
+                        await items.athrow(ended)
+        except BaseException as error:
             note_latency(error, start)
             raise
 
     driven = adrive_stream(policy.flow(request), executor, chunks)
-    async with aclosing(executor), aclosing(driven) as items:
-        async for item in items:
-            if isinstance(item, Return):
-                yield _finished(item.value, executor)
-            else:
-                yield item
+    with executor:
+        async with aclosing(executor), aclosing(driven) as items:
+            async for item in items:
+                if isinstance(item, Return):
+                    yield _finished(item.value, executor)
+                else:
+                    yield item

@@ -6,14 +6,15 @@ decides the same whoever runs it. The idea is that of `httpx.Auth.auth_flow`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from contextlib import aclosing, closing, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, NoReturn, Protocol, TypeVar, runtime_checkable
 
-from confroute.asks import Ask, AskGenerator, Evidence, Final, StreamAsk, Tentative
+from confroute.asks import Ask, AskGenerator, Cancel, Consult, Evidence, Final, Report, StreamAsk, Tentative
 from confroute.decision import Routed
-from confroute.errors import StreamInterruptedError, also_as
+from confroute.errors import CallEndedError, StreamInterruptedError, also_as
 from confroute.types import Request
 
 T = TypeVar("T")
@@ -29,6 +30,29 @@ class Policy(Protocol):
         ...
 
 
+_instead: ContextVar[Callable[[Policy], Policy] | None] = ContextVar("confroute_instead", default=None)
+
+
+@contextmanager
+def in_place_of_policies(make: Callable[[Policy], Policy]) -> Iterator[None]:
+    """Within this context, let every router decide by the policy that `make` makes of its own; no router is changed.
+
+    It reaches the calls that `confroute.record` reaches: those of this context, its tasks and `asyncio.to_thread`. A router inside
+    another one's model keeps its own policy.
+    """
+    token = _instead.set(make)
+    try:
+        yield
+    finally:
+        _instead.reset(token)
+
+
+def policy_here(policy: Policy) -> Policy:
+    """The policy to decide by in this context, for a router whose own is `policy`."""
+    make = _instead.get()
+    return policy if make is None else make(policy)
+
+
 @dataclass(frozen=True, slots=True)
 class Return(Generic[T]):
     """What a generator returned."""
@@ -37,7 +61,7 @@ class Return(Generic[T]):
 
 
 def advance(
-    generator: AskGenerator[T], evidence: Evidence | None, error: Exception | None
+    generator: AskGenerator[T], evidence: Evidence | None, error: BaseException | None
 ) -> Ask | Return[T]:
     """Resume a generator with what its last ask brought, neither for the first, and get its next ask or what it returned."""
     try:
@@ -47,6 +71,57 @@ def advance(
         return next(generator) if evidence is None else generator.send(evidence)
     except StopIteration as end:
         return Return(end.value)
+
+
+# What a policy may still ask for when its call has ended: what it needs to report and to settle.
+_LAST = (Report, Consult, Cancel)
+
+
+def _ended(stop: BaseException) -> CallEndedError:
+    """What a policy is told of the end of its call, with what is noted of the ask that it came in."""
+    if isinstance(stop, CallEndedError):
+        return stop
+    ended = CallEndedError("cancelled")
+    ended.__dict__.update({**stop.__dict__, **ended.__dict__})
+    return ended
+
+
+def _out(stop: BaseException) -> BaseException:
+    """What leaves a driver: of a stream that is closed, its end as Python knows it."""
+    return GeneratorExit() if isinstance(stop, CallEndedError) else stop
+
+
+def _wind_up(generator: AskGenerator[T], stop: BaseException, answer: Callable[[Ask], Evidence]) -> NoReturn:
+    """Tell a policy that its call has ended, do what it asks for then, and end too."""
+    evidence: Evidence | None = None
+    error: BaseException | None = _ended(stop)
+    with suppress(CallEndedError):
+        while isinstance(ask := advance(generator, evidence, error), _LAST):
+            evidence, error = None, None
+            try:
+                evidence = answer(ask)
+            except Exception as caught:  # noqa: BLE001  the generator judges it
+                error = caught
+    raise _out(stop)
+
+
+async def _awind_up(
+    generator: AskGenerator[T],
+    stop: BaseException,
+    answer: Callable[[Ask], Awaitable[Evidence]],
+    asks: tuple[type[Any], ...] = _LAST,
+) -> NoReturn:
+    """Async form of `_wind_up`."""
+    evidence: Evidence | None = None
+    error: BaseException | None = _ended(stop)
+    with suppress(CallEndedError):
+        while not isinstance(ask := advance(generator, evidence, error), Return) and isinstance(ask, asks):
+            evidence, error = None, None
+            try:
+                evidence = await answer(ask)
+            except Exception as caught:  # noqa: BLE001  the generator judges it
+                error = caught
+    raise _out(stop)
 
 
 def drive(generator: AskGenerator[T], answer: Callable[[Ask], Evidence]) -> T:
@@ -80,6 +155,8 @@ def drive(generator: AskGenerator[T], answer: Callable[[Ask], Evidence]) -> T:
                 evidence = answer(ask)
             except Exception as caught:  # noqa: BLE001  every failure is the generator's to judge
                 error = caught
+            except BaseException as stop:  # noqa: BLE001  it goes on once the policy knows
+                _wind_up(generator, stop, answer)
         return ask.value
     finally:
         generator.close()
@@ -96,6 +173,10 @@ async def adrive(generator: AskGenerator[T], answer: Callable[[Ask], Awaitable[E
                 evidence = await answer(ask)
             except Exception as caught:  # noqa: BLE001  every failure is the generator's to judge
                 error = caught
+            except BaseException as stop:  # noqa: BLE001  it goes on once the policy knows
+                # A coroutine that is closed cannot wait any more.
+                asks = (Report,) if isinstance(stop, GeneratorExit) else _LAST
+                await _awind_up(generator, stop, answer, asks)
         return ask.value
     finally:
         generator.close()
@@ -112,13 +193,13 @@ def intercept(generator: AskGenerator[T], answer: Callable[[Ask], AskGenerator[E
         the ask itself had failed.
     """
     evidence: Evidence | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
     try:
         while not isinstance(ask := advance(generator, evidence, error), Return):
             evidence, error = None, None
             try:
                 evidence = yield from answer(ask)
-            except Exception as caught:  # noqa: BLE001  the generator judges it
+            except (Exception, CallEndedError) as caught:  # noqa: BLE001  the generator judges it
                 error = caught
         return ask.value
     finally:
@@ -167,9 +248,15 @@ def drive_stream(
                             evidence = item
                         else:
                             begun = True
-                            yield item
+                            try:
+                                yield item
+                            except GeneratorExit:
+                                # The stream notes on it what was spent, and raises it again.
+                                items.throw(CallEndedError("abandoned"))
             except Exception as caught:  # noqa: BLE001  every failure is the generator's to judge
                 error = _interrupted(caught, begun=begun)
+            except BaseException as stop:  # noqa: BLE001  it goes on once the policy knows
+                _wind_up(generator, stop, answer)
         yield ask
     finally:
         generator.close()
@@ -197,9 +284,14 @@ async def adrive_stream(
                             evidence = item
                         else:
                             begun = True
-                            yield item
+                            try:
+                                yield item
+                            except GeneratorExit:
+                                await items.athrow(CallEndedError("abandoned"))
             except Exception as caught:  # noqa: BLE001  every failure is the generator's to judge
                 error = _interrupted(caught, begun=begun)
+            except BaseException as stop:  # noqa: BLE001  it goes on once the policy knows
+                await _awind_up(generator, stop, answer)
         yield ask
     finally:
         generator.close()

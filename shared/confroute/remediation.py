@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 _BY_STATUS = {
-    401: "the key is missing or wrong: give it to the model, or set its environment variable",
+    401: "the key is missing or wrong: give it to the model, or set its environment variable (a server of your own mostly takes any "
+    "text as key)",
     403: "the key may not do this: check its rights, and the model's name",
     404: "no such model or path there: check the model's name and the base URL",
     429: "the provider's rate limit is reached: wait, or have it raised",
@@ -38,24 +39,43 @@ def next_step(error: BaseException) -> str:
 
 
 def failure(tier: str, error: BaseException) -> str:
-    """Describe a failure for a decision, without the error's text, which may repeat the prompt.
+    """Describe for a decision why a tier gave no answer, without the error's text, which may repeat the prompt.
 
     Examples
     --------
     >>> failure("edge", ValueError("?"))
     'edge failed (ValueError)'
     """
-    return f"{tier} failed ({named(error)})"
+    return f"{_what_happened(tier, error)} ({named(error)})"
+
+
+def full_failure(tier: str, error: BaseException) -> str:
+    """`failure` with the error's text, for an exception's message.
+
+    Examples
+    --------
+    >>> full_failure("edge", ValueError("no"))
+    'edge failed (ValueError: no)'
+    """
+    return f"{_what_happened(tier, error)} ({describe(error)})"
+
+
+def _what_happened(tier: str, error: BaseException) -> str:
+    # One that comes after an attempt has that attempt's error as its cause.
+    held_back = getattr(error, "held_back", False) and error.__cause__ is None
+    return f"{tier} was not asked" if held_back else f"{tier} failed"
 
 
 def named(error: BaseException) -> str:
-    """Name an error's class, the failure that a breaker opened for, and what to do about it.
+    """Name an error's class, the budget that was short, the failure that a breaker opened for, and what to do about it.
 
     Examples
     --------
     >>> named(ConnectionRefusedError(111, "refused"))
     'ConnectionRefusedError; nothing answers there: is the server running, and is the base URL right?'
     """
+    if shortage := getattr(error, "shortage", ""):
+        return f"{type(error).__name__}: {shortage}"
     last = getattr(error, "last_failure", "")
     return f"{type(error).__name__}{f' after {last}' if last else _after(error)}"
 

@@ -120,7 +120,7 @@ def stream_answer(
     """
     start = time.perf_counter()
 
-    held: _HeldChunks[C] = _HeldChunks(ask, scores, private)
+    held: _HeldChunks[C] = _HeldChunks(ask, scores, tier, private)
 
     def begin() -> tuple[Generator[C | Generation, None, None], C | Generation]:
         items = stream(ask)
@@ -139,7 +139,7 @@ def stream_answer(
                 if held.outcome == "cut":
                     break
                 item = step(items)
-    yield held.evidence(item, tier, latency_s=time.perf_counter() - start, attempts=begun.attempts)
+    yield held.evidence(item, latency_s=time.perf_counter() - start, attempts=begun.attempts)
 
 
 async def astream_answer(
@@ -154,7 +154,7 @@ async def astream_answer(
 ) -> AsyncGenerator[C | Evidence, None]:
     """Async form of `stream_answer`."""
     start = time.perf_counter()
-    held: _HeldChunks[C] = _HeldChunks(ask, scores, private)
+    held: _HeldChunks[C] = _HeldChunks(ask, scores, tier, private)
     # Each attempt's: a first chunk that comes just as time runs out is thrown away, and its stream must not stay open.
     async with AsyncExitStack() as opened:
 
@@ -175,18 +175,21 @@ async def astream_answer(
                 if held.outcome == "cut":
                     break
                 item = await step(items)
-    yield held.evidence(item, tier, latency_s=time.perf_counter() - start, attempts=begun.attempts)
+    yield held.evidence(item, latency_s=time.perf_counter() - start, attempts=begun.attempts)
 
 
 class _HeldChunks(Generic[C]):
     """The chunks of one answer that may not be shown yet."""
 
-    __slots__ = ("_chunks", "_monitor", "_private", "_scores", "inner")
+    __slots__ = ("_chunks", "_count", "_monitor", "_private", "_scores", "_tier", "inner")
 
-    def __init__(self, ask: StreamAsk, scores: ChunkLogprobs | None, private: bool) -> None:
+    def __init__(
+        self, ask: StreamAsk, scores: ChunkLogprobs | None, tier: Tier | None, private: bool
+    ) -> None:
         self.inner: list[Decision] = []
         self._chunks: list[C] = []
-        self._scores, self._private = scores, private
+        self._count = 0
+        self._scores, self._tier, self._private = scores, tier, private
         self._monitor = DraftMonitor(ask.watch) if isinstance(ask, Tentative) else None
 
     def nested(self) -> AbstractContextManager[None]:
@@ -195,12 +198,16 @@ class _HeldChunks(Generic[C]):
 
     @contextmanager
     def noting(self) -> Iterator[None]:
-        """Note on an error what routers inside the stream decided, and were billed."""
+        """Note on what ends a stream early what it was billed, and what routers inside it decided.
+
+        Where nobody told the bill, a token is counted for each chunk that came: the provider's own count comes with the last one.
+        """
         try:
             yield
-        except Exception as error:
+        except BaseException as error:
             note_inner(error, self.inner)
-            note_usage(error, total_of(self.inner) or noted_usage(error))
+            seen = self._usage(self._count) if self._count else None
+            note_usage(error, total_of(self.inner) or noted_usage(error) or seen)
             raise
 
     @property
@@ -209,6 +216,7 @@ class _HeldChunks(Generic[C]):
 
     def release(self, chunk: C) -> list[C]:
         """Take the next chunk, and return those that may be shown now."""
+        self._count += 1
         if self._monitor is None or self._monitor.outcome == "commit":
             return [chunk]
         self._chunks.append(chunk)
@@ -217,14 +225,16 @@ class _HeldChunks(Generic[C]):
         chunks, self._chunks = self._chunks, []
         return chunks
 
-    def evidence(self, last: object, tier: Tier | None, *, latency_s: float, attempts: int) -> Evidence:
+    def _usage(self, tokens: int) -> Usage:
+        sent = (self._tier.input_tokens if self._tier is not None else None) or 0
+        return Usage(input_tokens=sent, output_tokens=tokens)
+
+    def evidence(self, last: object, *, latency_s: float, attempts: int) -> Evidence:
         """What the ask brought; a draft that was cut off has no text, and tokens that we counted ourselves."""
         if isinstance(last, Generation):
             answer = with_sound_usage(last)
         else:
-            prompt = (tier.input_tokens if tier is not None else None) or 0
-            tokens = self._monitor.tokens if self._monitor is not None else 0
-            usage = Usage(input_tokens=prompt, output_tokens=tokens)
+            usage = self._usage(self._monitor.tokens if self._monitor is not None else 0)
             answer = Generation(text="", usage=usage, finish="cancelled")
         watch = None if self._monitor is None else self._monitor.result
         return Evidence(

@@ -348,6 +348,8 @@ class Request:
         The tier whose answer this call continues, such as one to refine; None for a new call.
     run_id : str or None
         Of this call, for its decision; None where the host gives the id to the executor alone.
+    question_id : str or None
+        The caller's own name of the question, for its decision.
     """
 
     messages: tuple[Message, ...]
@@ -365,6 +367,7 @@ class Request:
     purpose: str | None = None
     begun_on: str | None = None
     run_id: str | None = field(default=None, compare=False)
+    question_id: str | None = field(default=None, compare=False)
 
     @property
     def asked(self) -> str:

@@ -13,9 +13,12 @@ ON_RECORDED_DATA = (
     *(
         "guarantee.py",
         "head_doubt.py",
+        "judged_labels.py",
         "objective.py",
+        "promise_halves.py",
         "results.py",
         "select_heads.py",
+        "selection_share.py",
         "stopping.py",
         "useful.py",
         "verdicts.py",

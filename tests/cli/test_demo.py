@@ -66,19 +66,31 @@ def test_the_cloud_that_is_off_is_off(openai_server, capsys):
     assert "ConnectionRefusedError" in row["reason"]
 
 
-def test_table(openai_server, capsys):
-    """The table names the models, what was calibrated, each request and the totals."""
+def test_words_then_table(openai_server, capsys):
+    """Three sentences, then each request in the table; meanwhile every question, and where it went, a line each."""
     openai_server.respond = respond
     code, printed = run(capsys)
     assert code == 0
+    shown = printed.out.splitlines()
+    sentences = [line.partition(":")[0] for line in shown if line.startswith(("Stayed:", "Saved:", "Wrong:"))]
+    assert sentences == ["Stayed", "Saved", "Wrong"]
+    assert printed.out.index("Wrong:") < printed.out.index("why, and the answer")
     for words in (
         "edge: openai:small",
         "calibrated on 18 questions",
         "ferry-dogs",
         "threshold of token_logprob",
-        "cloud share",
     ):
         assert words in printed.out
+    told = printed.err.splitlines()
+    for number, asked in enumerate(CALIBRATION, start=1):
+        at = told.index(f"calibrating, {number} of 18: {asked.question.splitlines()[0]}")
+        assert told[at + 1] == f"  edge {'right' if number % 2 else 'wrong'}, cloud right"
+    for number, asked in enumerate(REQUESTS, start=1):
+        question = asked.turns[-1].text.splitlines()[0]
+        at = told.index(f"{number} of 14, {asked.host}: {question}")
+        # A warning of the log, where the cloud is off, comes between the two.
+        assert any(line.startswith(("  -> edge, ", "  -> cloud, ")) for line in told[at + 1 : at + 3])
 
 
 def test_an_edge_that_is_never_right_is_an_error_with_numbers(openai_server, capsys):

@@ -38,7 +38,8 @@ def test_fit_writes_a_policy_and_its_report_and_prints_the_documented_json(run, 
     command = ["fit", str(run), "--out", str(out), "--max-loss", "0.02", "--confidence", "0.9", "--json"]
     assert main(command) == 0
     told = json.loads(capsys.readouterr().out)
-    assert list(told) == ["policy", "certificate", "expected"]
+    assert list(told) == ["policy", "certificate", "expected", "promise_curve", "notes"]
+    assert told["promise_curve"][0]["alpha"] < 0.02
     assert told["certificate"] == {
         **{"loss": "regret", "alpha": 0.02, "delta": 0.1},
         **{"n": 500, "method": "ltt-hypergeometric"},
@@ -72,6 +73,37 @@ def test_every_goal(goal, share, run, tmp_path, capsys):
     # `mine` is uniform: shares are known up to the scatter of 500 draws.
     assert got == pytest.approx(share, abs=0.05)
     assert "always cloud: quality 1.0000" in shown
+
+
+def test_a_refused_promise_says_in_json_what_could_be_promised(run, tmp_path, capsys):
+    """The least loss with its curve, and the rows that the goal takes; the exit code is that of any error."""
+    goal = ["--max-loss", "0.004", "--dataset", "a", "--json"]
+    assert main(["fit", str(run), "--out", str(tmp_path / "p.json"), *goal]) == 1
+    told = capsys.readouterr()
+    refused = json.loads(told.out)["refused"]
+    assert (refused["alpha"], refused["n"]) == (0.004, 250)
+    assert refused["promise_curve"][0]["alpha"] > 0.004
+    assert refused["needed"]["rows"] > 250
+    assert f"you need about {refused['needed']['rows']} rows" in told.err
+    assert not (tmp_path / "p.json").exists()
+
+
+def test_a_quality_is_expected_or_promised(run, tmp_path, capsys):
+    """With a confidence it is certified; without one the note says that it is not. A confidence without a promise is refused."""
+    fit = ["fit", str(run), "--out", str(tmp_path / "p.json"), "--edge-price", "0,0"]
+    assert main([*fit, "--min-quality", "0.9", "--confidence", "0.9", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["certificate"] == {
+        **{"loss": "shortfall", "alpha": 0.1, "delta": 0.1},
+        **{"n": 500, "method": "ltt-binomial"},
+    }
+    assert main([*fit, "--min-quality", "0.9", "--json"]) == 0
+    expected = json.loads(capsys.readouterr().out)
+    assert expected["certificate"] is None
+    assert any("an expectation, not a promise" in note for note in expected["notes"])
+    assert expected["expected"]["cloud_share"] < told["expected"]["cloud_share"]
+    assert main([*fit, "--cloud-share", "0.3", "--confidence", "0.9"]) == 1
+    assert "--confidence goes with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -107,3 +107,51 @@ def test_members_that_are_named_wrong_are_refused(run: Path, models: dict[str, P
         assert "expected NAME=VALUE, each NAME once" in capsys.readouterr().err
     assert main([*command, "--member-base-url", "a=http://127.0.0.1"]) == 1
     assert "--member-base-url a: expected a name that --member gives" in capsys.readouterr().err
+
+
+APP = """
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.output_parsers import StrOutputParser
+from langchain_confroute import ChatConfRoute, ChatLocal
+from langchain_confroute.testing import ScriptedChat
+from confroute import Cascade, TokenLogprob, load_policy
+
+edge = ChatLocal(model={edge!r}, max_tokens=6)
+members = {{"flat": ChatLocal(model={flat!r}, max_tokens=6)}}
+
+def chain_with(policy):
+    router = ChatConfRoute(edge=edge, cloud=ScriptedChat.of("B"), members=members, policy=policy)
+    return ChatPromptTemplate.from_template("Where did {{cat}} sit?") | router | StrOutputParser()
+
+chain = chain_with(Cascade.of(TokenLogprob(), 0.1))
+"""
+
+
+def test_a_pipeline_on_local_weights(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Dropout and an ensemble of the router's own members, recorded in a chain, are measured again by the deployed chain."""
+    from confroute import record
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folders = {name: str(path) for name, path in models.items()}
+    Path("cat_app.py").write_text(APP.format(**folders))
+    rows = [{"id": str(i), "prompt": f"cat {i}", "reference": "B"} for i in range(COUNT)]
+    Path("cats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["record", "cats.jsonl", "--out", "run.jsonl", "--pipeline", "cat_app:chain", "--signals"]
+    score = "ensemble=Ensemble(members=('flat',), statistic='score_variance')"
+    assert main([*command, score, "--dropout", "3", "--dropout-rates", "0.1"]) == 0
+    assert f"{COUNT} drafts cut off at the length limit" in capsys.readouterr().out
+    from cat_app import chain_with  # type: ignore[import-not-found]
+
+    for column in ("mc_dropout@0.1.token_variance", "ensemble"):
+        fit = ["fit", "run.jsonl", "--out", "policy.json", "--signal", column, "--cloud-share", "0.5"]
+        assert main([*fit, "--on-unfinished", "judge"]) == 0
+        assert "replayed only" not in capsys.readouterr().out
+        with record() as decisions:
+            for row in rows:
+                chain_with(load_policy("policy.json")).invoke(row["prompt"])
+        assert [one.uncertainty for one in decisions] == pytest.approx(
+            [row.signals[column] for row in read_rows("run.jsonl")], abs=1e-6
+        )

@@ -92,3 +92,49 @@ def test_every_command_and_argument_says_what_it_is():
             assert words or isinstance(action, argparse._SubParsersAction), (name, action.dest)
             if action.option_strings and action.default not in (None, False, argparse.SUPPRESS, [], ()):
                 assert "default" in words, (name, action.dest)
+
+
+ENDINGS = {"-base-url": "server of the {0}, where it is behind one", "-price": "price of the {0}, "}
+TIERS = ("edge", "cloud", "judge")
+
+
+def test_every_option_of_a_model_has_the_same_words_everywhere():
+    """Server, price and cache of edge, cloud and judge: one name, one help; older names are known and shown nowhere."""
+    seen = {}
+    for name, parser in commands(_parser()):
+        shown = [action for action in parser._actions if action.help != argparse.SUPPRESS]
+        options = {word: action for action in shown for word in action.option_strings}
+        for tier in TIERS:
+            model = options.get(f"--{tier}")
+            assert (model is not None) == (f"--{tier}-base-url" in options), (name, tier)
+            if model is not None:
+                assert (model.metavar, "--dtype" in options) == ("MODEL", True), name
+                assert model.help.startswith("local:NAME, openai:MODEL"), (name, tier)
+        for word, action in options.items():
+            for ending, words in ENDINGS.items():
+                tier = word.removesuffix(ending).removeprefix("--")
+                if word.endswith(ending) and tier not in {"-", "member"}:
+                    assert tier in TIERS, (name, word)
+                    assert action.help.startswith(words.format(tier)), (name, word)
+                    seen.setdefault((tier, ending), set()).add((action.metavar, action.option_strings[0]))
+            # `report` takes prices of tiers by any name, `bench` keeps embeddings and no replies.
+            if word in {"--url", "--base-url", "--price", "--cache"}:
+                assert name in {"confroute report", "confroute bench replay"}, (name, word)
+    assert {(tier, "-base-url") for tier in TIERS} | {(tier, "-price") for tier in TIERS} == seen.keys()
+    assert all(len(forms) == 1 for forms in seen.values())
+
+
+@pytest.mark.parametrize(
+    ("command", "older", "name", "value"),
+    [
+        (["doctor"], "--edge-url", "edge_base_url", "u"),
+        (["label", "p", "--out", "o"], "--base-url", "judge_base_url", "u"),
+        (["judge", "grade", "p", "--out", "o", "--judge", "j"], "--base-url", "judge_base_url", "u"),
+        (["judge", "grade", "p", "--out", "o", "--judge", "j"], "--judge-url", "judge_base_url", "u"),
+        (["judge", "grade", "p", "--out", "o", "--judge", "j"], "--price", "judge_price", "1,2"),
+        (["judge", "agreement", "p"], "--cache", "judge_cache", "c"),
+    ],
+)
+def test_older_names_of_options_still_work(command, older, name, value):
+    """In scripts of before."""
+    assert str(getattr(_parser().parse_args([*command, older, value]), name)) == value

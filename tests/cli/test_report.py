@@ -2,7 +2,7 @@
 
 import json
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -31,9 +31,7 @@ def entry(number, uncertainty, **more):
         "steps": tuple(steps),
         **more,
     }
-    return Entry(
-        at=datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(minutes=number), decision=Decision(**fields)
-    )
+    return Entry(at=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=number), decision=Decision(**fields))
 
 
 def test_money_and_shares_are_counted_from_all_steps():
@@ -117,7 +115,7 @@ def test_an_empty_log_is_a_page_that_says_so():
 def test_what_cannot_be_read_or_meant_is_refused(tmp_path, capsys):
     """A missing log is 1, a price that is none is 2."""
     assert main(["report", str(tmp_path / "none.jsonl")]) == 1
-    assert "does not exist" in capsys.readouterr().err
+    assert "no such file" in capsys.readouterr().err
     assert main(["report", "log", "--price", "cloud"]) == 2
 
 
@@ -149,11 +147,13 @@ def test_calls_that_failed_are_no_answers_of_the_tier_asked_last():
 def test_an_outage_saves_nothing():
     """Only what was answered as the policy wanted is compared: six drafts, 110 tokens each, at 1 and at 100 or 1,000 USD a million."""
     page = log_page(outage(), prices_usd=PRICES)
-    assert "in the 6 of 16 calls that did not fail or degrade" in page
+    assert "in the 6 of 16 calls that were answered and did not degrade" in page
     assert "0.1200 USD; routing saves 0.1193 USD" in page
     assert cells(page)["of it for calls that failed"] == "0.00110 USD"
     degraded = [entry(0, 0.1), entry(1, 0.9, route="edge", stage="fallback", degraded=True)]
-    assert "in the 1 of 2 calls that did not fail or degrade" in log_page(degraded, prices_usd=PRICES)
+    assert "in the 1 of 2 calls that were answered and did not degrade" in log_page(
+        degraded, prices_usd=PRICES
+    )
 
 
 def test_where_nothing_was_answered_nothing_is_said_to_be_saved():
@@ -191,7 +191,7 @@ def test_failures_have_a_line_of_their_own():
 )
 def test_the_axis_tells_round_times(seconds, ticks):
     """As finely as the log is long; the points stand where their calls were made, however many there were before."""
-    start = datetime(2026, 1, 1, 9, 50, 7, tzinfo=timezone.utc)
+    start = datetime(2026, 1, 1, 9, 50, 7, tzinfo=UTC)
     shares = [0, 0.01, 0.02, 1]
     entries = [
         Entry(at=start + timedelta(seconds=share * seconds), decision=entry(0, 0.9).decision)
@@ -246,3 +246,22 @@ def test_a_log_of_one_moment_and_one_out_of_order_are_drawn():
     first, second = entry(0, 0.9), entry(7, 0.9)
     assert over_time_svg([second, first]) == over_time_svg([first, second])
     assert "UTC, from 2026-01-01 00:00" in over_time_svg([first, first])
+
+
+def test_calls_that_their_callers_ended_are_counted_apart():
+    """Neither among the answers nor among the failures; with what they cost, and a line of their own."""
+    ended = [
+        entry(n, 0.9, stage=stage)
+        for n, stage in enumerate(["cancelled", "abandoned", "abandoned", "failed"])
+    ]
+    page = log_page([*ended, *[entry(n, 0.1) for n in range(4, 8)]], prices_usd=PRICES)
+    assert "edge 100.0%" not in page
+    for words in (
+        "12.5% (1)",
+        "25.0% (2)",
+        "of it for calls that were abandoned",
+        "seconds until a call was cancelled",
+    ):
+        assert words in page, words
+    assert "in the 4 of 8 calls that were answered and did not degrade" in page
+    assert all(f">{stage}<" in over_time_svg(ended) for stage in ("cancelled", "abandoned", "failed"))

@@ -76,6 +76,9 @@ def test_it_answers_logs_and_ends_after_what_runs(folder):
     """A signal stops it; the call that runs then is answered first, and its decision is in the log."""
     with started(folder, "--log", "decisions.jsonl") as (process, url):
         assert answer(url)["choices"][0]["message"]["content"] == "Bern"
+        with urllib.request.urlopen(url.removesuffix("/v1") + "/health") as response:
+            health = json.load(response)
+        assert (health["status"], health["promise"], health["watched"]["calls"]) == ("ok", "no promise", 1)
         answers = []
         running = threading.Thread(target=lambda: answers.append(answer(url, "slow")))
         running.start()

@@ -53,7 +53,7 @@ def test_json_has_the_documented_shape(tmp_path, capsys):
     write_rows(tmp_path / "run.jsonl.gz", made())
     assert confroute(tmp_path / "run.jsonl.gz", "--json") == 0
     out = json.loads(capsys.readouterr().out)
-    assert list(out) == ["n", "edge_quality", "cloud_quality", "signals"]
+    assert list(out) == ["n", "cut_off", "edge_quality", "cloud_quality", "signals"]
     assert (out["n"], out["cloud_quality"]) == (80, 1.0)
     assert {"token_logprob.mean", "self_consistency", "semantic_entropy"} <= set(out["signals"])
     assert "option_probability" not in out["signals"], "nothing to measure it by"

@@ -1,8 +1,13 @@
 """What an error tells people to install exists."""
 
+import ast
+import functools
 import re
-from importlib.metadata import metadata
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, metadata, packages_distributions, requires
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,3 +23,94 @@ def test_every_extra_that_is_named_exists():
         named |= set(re.findall(r'MissingExtraError\(\s*extra="(\w+)"', text))
     assert {"langchain", "llamaindex", "local"} <= named
     assert named <= known
+
+
+def sites():
+    """(place, arguments, modules that the `try` before it imports) of every error of a missing package."""
+    sources = [*ROOT.glob("*_confroute/**/*.py"), *(ROOT / "shared").rglob("*.py")]
+    for path in sources:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tries = [node for node in ast.walk(tree) if isinstance(node, ast.Try)]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "MissingExtraError":
+                around = [one for one in tries if any(node in ast.walk(handler) for handler in one.handlers)]
+                modules = {
+                    module for one in around[-1:] for statement in one.body for module in imported(statement)
+                }
+                given = {keyword.arg: keyword.value for keyword in node.keywords}
+                yield pytest.param(given, modules, id=f"{path.relative_to(ROOT)}:{node.lineno}")
+
+
+def imported(statement):
+    """The modules that a statement imports."""
+    if isinstance(statement, ast.Import):
+        return [alias.name for alias in statement.names]
+    if isinstance(statement, ast.ImportFrom):
+        return [f"{statement.module}.{alias.name}" for alias in statement.names]
+    return []
+
+
+def normal(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def installed_by(requirements):
+    """What a list of requirements installs, as far as it is installed here."""
+    names, waiting = set(), list(requirements)
+    while waiting:
+        requirement, _, marker = waiting.pop().partition(";")
+        name = normal(re.match(r"[\w.-]+", requirement)[0])
+        if "extra ==" not in marker and name not in names:
+            names.add(name)
+            with suppress(PackageNotFoundError):
+                waiting += requires(name) or ()
+    return names
+
+
+@functools.cache
+def extras():
+    """What each extra installs."""
+    return dict(_extras())
+
+
+def _extras():
+    lines = [line.partition(";") for line in requires("confroute") or ()]
+    for extra in set(metadata("confroute").get_all("Provides-Extra")) - {"dev", "docs"}:
+        of = [line for line, _, marker in lines if re.search(rf"extra == ['\"]{extra}['\"]", marker)]
+        own = {line for line in of if not line.startswith("confroute[")}
+        inner = [name for line in of for name in re.findall(r"confroute\[([\w,]+)\]", line)]
+        for name in ",".join(inner).split(","):
+            own |= {
+                line for line, _, marker in lines if name and re.search(rf"extra == ['\"]{name}['\"]", marker)
+            }
+        yield extra, installed_by(line for line in own if not line.startswith("confroute["))
+
+
+@functools.cache
+def holders():
+    """The packages that hold each module, of those that are installed."""
+    return packages_distributions()
+
+
+def distributions(module):
+    """The packages that hold a module; by its name where it is not installed."""
+    top = module.partition(".")[0]
+    if top == "llama_index":
+        return {normal("-".join(["llama_index", *module.split(".")[1:-1]])), "llama-index-core"}
+    return {normal(name) for name in holders().get(top, [top])}
+
+
+@pytest.mark.parametrize(("given", "modules"), [*sites()])
+def test_an_error_names_the_smallest_install(given, modules):
+    """One extra or one package, which installs what could not be imported; no smaller extra does."""
+    assert ("extra" in given) != ("package" in given)
+    if "package" in given or not modules:
+        return
+    named = given["extra"].value
+    sizes = {
+        extra: len(names)
+        for extra, names in extras().items()
+        if all(distributions(module) & names for module in modules)
+    }
+    assert named in sizes, f"{named} does not install {sorted(modules)}"
+    assert sizes[named] == min(sizes.values()), sizes

@@ -50,7 +50,7 @@ class Unreachable(MemoryStore):
     [
         (SURE, MemoryStore, {"propensity": 1.0, "audited": True}),
         # An answer of the cloud could not have been audited.
-        (UNSURE, MemoryStore, {"propensity": 0.0, "audited": False}),
+        (UNSURE, MemoryStore, {"propensity": 0.0, "audited": False, "drawn": True}),
         (SURE, Unreachable, {"propensity": 0.0, "audited": False}),
     ],
 )

@@ -10,20 +10,20 @@ import pytest
 from confroute import Cascade, SelfConsistency, Threshold, TokenLogprob
 from confroute.errors import CalibrationError
 from confroute.fitting import CloudShare, MaxLoss, Objective, Rates, expected, fit, replay
-from confroute.fitting.fit import samples
+from confroute.fitting.fit import samples_of
 from confroute.prices import Price
 from confroute.recording import Row, Side
 from confroute.signals import Cocoa, Combined, Degree, EigenvalueSum, Recorded, TokenMargin
 
 
 def test_a_promise_is_made_on_rows_that_did_not_choose_the_signal(rows):
-    """Four of ten rows choose; the certificate counts the rest, and the policy file carries it."""
+    """Three of ten rows choose; the certificate counts the rest, and the policy file carries it."""
     found = fit(rows, MaxLoss(alpha=0.1))
-    assert (found.selected_on, found.n, found.certificate.n) == (160, 240, 240)
+    assert (found.selected_on, found.n, found.certificate.n) == (120, 280, 280)
     assert found.certificate.observed <= 0.1
     assert found.to_dict("p.json")["certificate"] == {
         **{"loss": "regret", "alpha": 0.1, "delta": 0.1},
-        **{"n": 240, "method": "ltt-hypergeometric"},
+        **{"n": 280, "method": "ltt-hypergeometric"},
     }
     named = fit(rows, MaxLoss(alpha=0.1), signal="token_logprob.mean")
     assert (named.selected_on, named.n) == (0, 400)
@@ -245,9 +245,64 @@ def test_a_column_that_no_signal_measures_live_is_left_out(made):
     found = fit(oracle, CloudShare(share=0.3))
     assert "oracle" not in found.choice.scores
     assert any(note.startswith("oracle left out") for note in found.notes)
-    replayed = fit(oracle, CloudShare(share=0.3), replay_only=True)
+    wrong = float(np.mean([row.signals["oracle"] for row in oracle]))
+    replayed = fit(oracle, CloudShare(share=wrong), replay_only=True)
     assert "oracle" in replayed.choice.scores
     assert any("can be replayed only" in note for note in replayed.notes)
+
+
+def test_a_signal_of_few_values_is_no_candidate_for_a_share_that_it_cannot_meet(made):
+    """It tells every error, and could send 0 or 40 % of the calls: another signal meets the share; named, it is refused."""
+    coarse = [replace(row, signals={"coarse": 1 - row.edge.quality}) for row in made(300, samples=False)]
+    found = fit(coarse, CloudShare(share=0.7), replay_only=True)
+    assert found.expected.cloud_share == pytest.approx(0.7, abs=0.05)
+    assert "coarse" not in found.choice.scores
+    assert any(note.startswith("coarse left out: too few different values") for note in found.notes)
+    with pytest.raises(CalibrationError, match="the signal takes 2 values"):
+        fit(coarse, CloudShare(share=0.7), signal="coarse")
+
+
+def test_a_share_that_is_met_nearly_is_told():
+    """Ten values of 20 calls each: 47 % is met by 50 %, and said."""
+    rows = [
+        Row(id=str(i), edge=Side(quality=1.0), cloud=Side(quality=1.0), signals={"tenths": i % 10 / 10})
+        for i in range(200)
+    ]
+    found = fit(rows, CloudShare(share=0.47), signal="tenths")
+    assert found.expected.cloud_share == pytest.approx(0.5)
+    assert any("a cloud share of 50.0% in place of 47.0%" in note for note in found.notes)
+    exact = fit(rows, CloudShare(share=0.5), signal="tenths")
+    assert not any("in place of" in note for note in exact.notes)
+
+
+def test_nothing_is_set_aside_where_all_candidates_order_the_calls_alike(made):
+    """A column, its square and one of a single value: there is nothing to choose, so all rows calibrate."""
+    rows = [
+        replace(
+            row, edge=replace(row.edge, logprobs=None), signals={"u": u, "squared": u * u, "constant": 1.0}
+        )
+        for row in made(300, samples=False)
+        for u in [-row.edge.logprobs[0]]
+    ]
+    found = fit(rows, MaxLoss(alpha=0.15), replay_only=True)
+    assert (found.choice.column, found.selected_on, found.n) == ("u", 0, 300)
+    noisy = [replace(row, signals={**row.signals, "noise": i % 7}) for i, row in enumerate(rows)]
+    assert fit(noisy, MaxLoss(alpha=0.15), replay_only=True).selected_on == 100
+
+
+@pytest.mark.parametrize(("n", "selected"), [(200, 60), (248, 74), (250, 100), (400, 120)])
+def test_three_of_ten_choose_or_as_many_as_a_combination_takes(made, n, selected):
+    """The hundred of a combination, where they are at most four of ten."""
+    rows = [replace(row, signals={"noise": i % 97}) for i, row in enumerate(made(n, samples=False))]
+    found = fit(rows, CloudShare(share=0.5), replay_only=True, signal="auto")
+    assert (found.selected_on, found.n) == (selected, n - selected)
+
+
+def test_what_a_combination_draws_is_told(rows):
+    """Samples cost as much as drafts."""
+    found = fit(rows, CloudShare(share=0.3), signal="combined")
+    drawn = samples_of(found.choice.signal)
+    assert any(f"combined draws up to {drawn} samples per call" in note for note in found.notes)
 
 
 def test_a_combination_asks_for_the_alternatives_that_a_member_reads(rows):
@@ -269,8 +324,6 @@ def test_a_signal_of_a_few_rows_does_not_stop_a_fit(made):
 
 def test_signals_that_draw_samples_are_billed_for_them():
     """CoCoA and the graph signals as much as consistency; also inside a combination; log-probabilities are not."""
-    assert all(
-        samples(signal) for signal in (SelfConsistency(n=3), Cocoa(n=3), Degree(n=3), EigenvalueSum(n=3))
-    )
-    assert not samples(TokenLogprob())
-    assert not samples(TokenMargin())
+    drawing = (SelfConsistency(n=3), Cocoa(n=3), Degree(n=3), EigenvalueSum(n=3))
+    assert [samples_of(signal) for signal in drawing] == [3] * 4
+    assert samples_of(TokenLogprob()) == samples_of(TokenMargin()) == 0

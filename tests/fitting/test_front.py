@@ -1,14 +1,17 @@
 """Objectives and the Pareto front, by hand and by trying everything."""
 
+import math
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from confroute.errors import CalibrationError, PolicyError
 from confroute.fitting import Objective, Rates, fit, front_of, table_of
 from confroute.fitting.fit import CloudShare
-from confroute.recording import Row, Side
+from confroute.recording import RecordedSample, Row, Side
 from confroute.views.fit import front_svg, report_html
 
 EDGE, CLOUD = 0.5, 2.0  # USD for 1000 calls
@@ -35,9 +38,49 @@ def test_points_by_hand():
     ]
     assert (found.edge.quality, found.edge.usd_per_1k) == (0.5, 0.5)
     assert (found.cloud.quality, found.cloud.usd_per_1k, found.cloud.cloud_share) == (0.5, 2.0, 1.0)
-    assert [(p.cloud_share, p.quality) for p in found.oracle] == [(0.0, 0.5), (0.25, 0.75)]
+    # Known beforehand, the call that goes on needs no draft: (3 * 0.5 + 2) / 4.
+    assert [(p.cloud_share, p.quality, p.usd_per_1k) for p in found.oracle] == [
+        (0.0, 0.5, 0.5),
+        (0.25, 0.75, 0.875),
+    ]
     assert [(p.usd_per_1k, p.quality) for p in found.hull] == [(0.5, 0.5), (1.5, 0.75)]
     assert found.break_even == pytest.approx(1 - EDGE / CLOUD)
+
+
+QUARTERS = st.integers(0, 4).map(lambda k: k / 4)
+CENTS = st.integers(0, 20).map(lambda k: k / 100)
+CALLS = st.lists(
+    st.tuples(QUARTERS, QUARTERS, CENTS, CENTS, st.none() | st.integers(0, 9), st.integers(0, 9)),
+    min_size=2,
+    max_size=25,
+)
+
+
+@given(CALLS, st.booleans(), st.booleans())
+def test_the_oracle_is_above_every_policy_at_equal_cost(calls, priced, sampled):
+    """Graded answers, costs in any order, calls that were not measured and edges that failed: no routing is above it."""
+    rows = [
+        Row(
+            id=str(at),
+            edge=Side(
+                text="7",
+                answer="7",
+                **({"error": "timeout"} if failed == 9 else {"quality": e}),
+                cost_usd=draft if priced else None,
+                samples=(RecordedSample(text="7", answer="7"),) * 2,
+            ),
+            cloud=Side(quality=c, cost_usd=price if priced else None),
+        )
+        for at, (e, c, draft, price, _, failed) in enumerate(calls)
+    ]
+    assume(any(u is not None and failed != 9 for *_, u, failed in calls))
+    u = [math.nan if u is None or failed == 9 else float(u) for *_, u, failed in calls]
+    found = front_of(table_of(rows), u, sampled=sampled, resamples=0)
+    costs, worths = zip(*((found.cost(p), p.quality) for p in found.oracle), strict=True)
+    assert list(costs) == sorted(costs)
+    for point in (*found.points, found.edge, found.cloud):
+        assert found.cost(point) >= costs[0] - 1e-9
+        assert point.quality <= np.interp(found.cost(point), costs, worths) + 1e-9
 
 
 def test_at_is_the_best_within_a_bound():

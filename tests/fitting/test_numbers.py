@@ -21,7 +21,7 @@ from confroute.fitting import (
     table_of,
 )
 from confroute.fitting.choice import chosen, uncertainty_of
-from confroute.fitting.fit import samples
+from confroute.fitting.fit import samples_of
 from confroute.fitting.objective import Limit, Point
 from confroute.fitting.rates import Bill, bill_of_cloud, bill_of_draft, bill_of_samples
 from confroute.fitting.replay import ReplayedCall
@@ -235,9 +235,8 @@ def test_a_front_with_a_failed_edge_and_a_call_that_was_not_measured():
     assert (found.cloud.latency_s, found.cloud.p95_latency_s, found.cloud.quality_ci) == (1.0, 1.0, None)
     assert found.points[0].sent_tokens == 0.75 * 90
     assert found.points[0].latency_s is None, "how long the failed edge took is not recorded"
-    # Gains are -0.25, 0.75, 0.75 and 0.25: the oracle sends up to three.
+    # Gains are -0.25, 0.75 of the failed edge, which has to go, 0.75 and 0.25: the oracle sends up to three.
     assert [(p.cloud_share, p.quality) for p in found.oracle] == [
-        (0.0, 1.5 / 4),
         (0.25, 2.25 / 4),
         (0.5, 3 / 4),
         (0.75, 3.25 / 4),
@@ -445,8 +444,8 @@ def test_a_net_loss_needs_the_clouds_grades():
 def test_a_combination_draws_samples_where_a_member_does():
     """So that its front is billed for them."""
     values, right = np.linspace(0, 1, 60)[:, None], np.arange(60) % 2
-    for signal, drawn in ((SelfConsistency(n=5), True), (TokenLogprob(), False)):
-        assert samples(fit_combined({"a": signal}, values, right)) is drawn
+    for signal, drawn in ((SelfConsistency(n=5), 5), (TokenLogprob(), 0)):
+        assert samples_of(fit_combined({"a": signal}, values, right)) == drawn
 
 
 def separable(n=200, *, right=None):
@@ -500,7 +499,7 @@ def test_members_are_the_best_of_each_family(rows):
     names = [member.name for member in signal.members]
     assert 2 <= len(names) <= 4
     assert len({name.split(".")[0] for name in names}) == len(names)
-    drawn = [samples(member.signal) for member in signal.members]
+    drawn = [samples_of(member.signal) for member in signal.members]
     assert drawn == sorted(drawn)
     assert any(drawn)
     assert not all(drawn)

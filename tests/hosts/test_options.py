@@ -113,7 +113,7 @@ def test_what_cannot_be_meant_is_refused(options, name):
 @pytest.mark.parametrize("given", ["edge", ["route"], 3])
 def test_options_that_are_no_mapping_are_refused(given):
     """With the names that there are."""
-    with pytest.raises(RequestError, match="route, threshold, tags, purpose, context"):
+    with pytest.raises(RequestError, match="route, threshold, tags, purpose, context, question_id"):
         read_options(given, place="the tag")
 
 

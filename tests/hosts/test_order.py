@@ -7,7 +7,9 @@ import pytest
 from langchain_core.runnables import RunnableLambda
 
 from confroute import Cascade, Decision, TokenLogprob, record
+from confroute.errors import TierError
 from confroute.hosts.router import Router
+from confroute.observe.log import DecisionLog, read_log
 from confroute.testing import Reply, ScriptedModel
 from langchain_confroute import ChatConfRoute, ConfidenceRouter
 from langchain_confroute.testing import ScriptedChat
@@ -137,3 +139,59 @@ def test_a_failed_call_of_a_batch_keeps_its_place():
         router.batch(QUESTIONS[:3], return_exceptions=True)
     assert [decision.stage for decision in decisions] == ["draft", "failed", "draft"]
     assert all(decision.run_id for decision in decisions)
+
+
+def named(host):
+    """Each question's id, as the user of this host gives it; and the decisions."""
+    if host == "langchain":
+        configs = [{"configurable": {"confroute_question_id": f"q{number}"}} for number in range(COUNT)]
+        chat_router().batch(QUESTIONS, configs)
+        asyncio.run(chains().abatch(QUESTIONS, configs))
+        (RunnableLambda(str) | chat_router()).batch(QUESTIONS, configs)
+    elif host == "llamaindex":
+        from llama_index.core import Document, SummaryIndex
+        from llama_index.core.instrumentation.dispatcher import instrument_tags
+
+        llm = ConfRouteLLM(
+            edge=ScriptedLLM(model=ScriptedModel(["small"])),
+            cloud=ScriptedLLM(model=ScriptedModel()),
+            policy=POLICY,
+        )
+        engine = SummaryIndex.from_documents([Document(text="A fact.")]).as_query_engine(llm=llm)
+
+        async def one(number):
+            with instrument_tags({"confroute": {"question_id": f"q{number}"}}):
+                await engine.aquery(QUESTIONS[number])
+
+        async def all_of_them():
+            await asyncio.gather(*map(one, range(COUNT)))
+
+        asyncio.run(all_of_them())
+    else:
+        router = Router(edge=script(), cloud=lambda messages: "c", policy=POLICY)
+        for number, question in enumerate(QUESTIONS):
+            router.ask(question, question_id=f"q{number}")
+            list(router.stream(question, question_id=f"q{number}"))
+
+
+@pytest.mark.parametrize("host", ["langchain", "llamaindex", "plain"])
+def test_a_decision_has_the_users_own_name_of_its_question(host, tmp_path):
+    """In `record()`, and in a log, which is read much later."""
+    with DecisionLog(tmp_path / "log.jsonl"), record() as decisions:
+        named(host)
+    ids = {f"q{number}" for number in range(COUNT)}
+    assert {decision.question_id for decision in decisions} == ids
+    logged = [entry.decision for entry in read_log(tmp_path / "log.jsonl")]
+    assert sorted(one.question_id for one in logged) == sorted(one.question_id for one in decisions)
+    if host != "llamaindex":
+        known = {f"q{number}": number for number in range(COUNT)}
+        assert [known[one.question_id] for one in logged] == numbers(logged)
+
+
+def test_a_failed_call_has_the_name_of_its_question():
+    """A decision is wanted there most of all."""
+    edge, cloud = (ScriptedModel([Reply(fault=ConnectionResetError())], name=name) for name in "ec")
+    router = Router(edge=edge, cloud=cloud, policy=POLICY)
+    with record() as decisions, pytest.raises(TierError):
+        router.ask("?", question_id="q1")
+    assert [decision.question_id for decision in decisions] == ["q1"]

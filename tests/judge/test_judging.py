@@ -243,7 +243,7 @@ def test_the_command_closes_its_cache(tmp_path, monkeypatch, capsys, openai_serv
     monkeypatch.setattr(ReplyCache, "close", lambda self: closed.append(real(self)))
     (tmp_path / "a").write_text('{"id": "1", "question": "2 + 2?", "answer": "4"}\n')
     command = ["judge", "compare", *[str(tmp_path / "a")] * 2, "--judge", "openai:j"]
-    command += ["--base-url", openai_server.url, "--cache"]
+    command += ["--judge-base-url", openai_server.url, "--judge-cache"]
     main([*command, str(tmp_path / "c.sqlite")])
     assert closed == [None]
     (tmp_path / "notes.txt").write_text("notes " * 200)
@@ -326,7 +326,7 @@ def test_command_grades_recorded_rows(tmp_path, capsys, openai_server):
         "--judge",
         "openai:j",
     ]
-    command += ["--base-url", openai_server.url, "--json", "--price", "1,1"]
+    command += ["--judge-base-url", openai_server.url, "--json", "--judge-price", "1,1"]
     assert main(command) == 0
     summary = json.loads(capsys.readouterr().out)
     assert (summary["graded"], summary["errors"], summary["mean_score"], summary["calls"]) == (2, 0, 10.0, 2)
@@ -351,7 +351,7 @@ def test_command_compares_two_files(tmp_path, capsys, openai_server):
     (tmp_path / "gold").write_text('{"id": "0", "winner": "b"}\n{"id": "1", "winner": "a"}\n')
     command = ["judge", "compare", str(tmp_path / "a"), str(tmp_path / "b"), "--judge", "openai:j", "--json"]
     command += [
-        "--base-url",
+        "--judge-base-url",
         openai_server.url,
         "--out",
         str(tmp_path / "out"),
@@ -381,7 +381,7 @@ def test_commands_do_not_send_answers_that_match_a_private_pattern(tmp_path, cap
     data.write_text(json.dumps(line) + "\n")
     files = [str(data), str(data)] if command == "compare" else [str(data)]
     out = [] if command == "agreement" else ["--out", str(tmp_path / "out.jsonl")]
-    line = ["judge", command, *files, *out, "--judge", "openai:j", "--base-url", "http://192.0.2.1/v1"]
+    line = ["judge", command, *files, *out, "--judge", "openai:j", "--judge-base-url", "http://192.0.2.1/v1"]
     assert main([*line, "--private", "salary"]) == 1
     assert "private: not sent to a remote judge" in capsys.readouterr().err
     assert main([*line[:-1], openai_server.url, "--private", "salary"]) == 0, "loopback is this machine"

@@ -418,3 +418,56 @@ def test_an_equivalence_may_ask_a_model():
     label = by_vector.label(Row(id="1", prompt="Name a colour", edge=edge, cloud=cloud))
     assert (label.winner, label.se_a, label.delta) == ("a", 0.0, 1.0)
     assert label.se_b == pytest.approx(math.log(3) - 2 / 3 * math.log(2))
+
+
+def test_relabelling_reads_the_number_of_samples_from_the_file(tmp_path, capsys):
+    """No `--samples` again: as many as the file holds of each model, where no model is named."""
+    data, kept = file_of(tmp_path / "prompts.jsonl"), tmp_path / "kept.jsonl"
+    first = ["label", str(data), "--out", str(tmp_path / "a"), "--keep", str(kept), *COMMAND[:-1], "3"]
+    assert main(first) == 0
+    again = ["label", str(kept), "--same", "text", "--tau", "0.5"]
+    assert main([*again, "--out", str(tmp_path / "b")]) == 0
+    assert main([*again, "--out", str(tmp_path / "c"), "--samples", "3"]) == 0
+    assert (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
+    assert main([*again, "--out", str(tmp_path / "d"), "--samples", "4"]) == 1
+    assert "3 samples of the edge are recorded, 4 are needed" in (tmp_path / "d.errors.jsonl").read_text()
+
+
+def test_a_server_of_one_slot_is_asked_once_for_each_sample(tmp_path, capsys, openai_server):
+    """llama.cpp refuses an `n` above its number of slots with 400."""
+    data, asked = file_of(tmp_path / "prompts.jsonl", 3), []
+
+    def one_slot(body):
+        asked.append(body.get("n", 1))
+        openai_server.status = 400 if body.get("n", 1) > 1 else 200
+        return f"answer {len(asked) % 2}", -0.1
+
+    openai_server.respond = one_slot
+    command = [
+        "label",
+        str(data),
+        "--out",
+        str(tmp_path / "out"),
+        "--same",
+        "text",
+        "--samples",
+        "3",
+        "--json",
+    ]
+    for side in ("edge", "cloud"):
+        command += [f"--{side}", f"openai:{side}", f"--{side}-base-url", openai_server.url]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["labelled"] == 3
+    assert sorted(set(asked)) == [1, 3]
+
+
+def test_mixed_with_a_judge_asks_for_no_log_probabilities(tmp_path, openai_server):
+    """Entropy never decides there, and some servers refuse the request."""
+    openai_server.answer = "Fine."
+    data = file_of(tmp_path / "prompts.jsonl", 2)
+    command = ["label", str(data), "--out", str(tmp_path / "out"), "--source", "mixed"]
+    for side in ("edge", "cloud", "judge"):
+        command += [f"--{side}", f"openai:{side}", f"--{side}-base-url", openai_server.url]
+    main(command)
+    assert openai_server.bodies
+    assert not any(body.get("logprobs") for body in openai_server.bodies)

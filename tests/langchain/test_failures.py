@@ -174,7 +174,7 @@ async def test_a_broken_stream_is_not_patched_up(edge):
 
 @pytest.mark.parametrize("streaming", [False, True])
 async def test_cancellation_closes_every_run(edge, watch, until, streaming):
-    """A cancelled task leaves no open run, and no decision."""
+    """A cancelled task leaves no open run, and a decision that says so."""
     slow = model_of(Reply(text="late", latency_s=5), name="large")
     model = router(edge, slow, policy=Cascade.of(TokenLogprob(), 0.1))
 
@@ -189,7 +189,7 @@ async def test_cancellation_closes_every_run(edge, watch, until, streaming):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert decisions == []
+    assert [decision.stage for decision in decisions] == ["cancelled"]
     ends = {(run["kind"], run["end"]) for run in watch.runs.values()}
     assert ("chain", "error") in ends
     assert not any(end is None for kind, end in ends if kind == "chain")

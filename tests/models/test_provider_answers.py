@@ -150,7 +150,7 @@ def test_usage():
     assert read_usage({"prompt_tokens": 3, "completion_tokens": None}) is None
 
 
-class FinishReason(str, enum.Enum):
+class FinishReason(str, enum.Enum):  # noqa: UP042  as Google's client declares it: str() of it is the name with its class
     """As in Google's client."""
 
     MAX_TOKENS = "MAX_TOKENS"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import sys
 import warnings
 
 import pytest
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from confroute.errors import PolicyError
 from confroute.policy.patterns import check_pattern
 
-parser = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
+parser = importlib.import_module("re._parser")
 LENGTH = 5_000
 
 
@@ -186,8 +185,7 @@ REAL = {
     r"a{20}a{20,}b": False,
     "|".join(f"name{number} .*x" for number in range(150)): False,
 }
-if sys.version_info >= (3, 11):
-    REAL |= {r"(?>a+)+b": False, r"(?:a++)+b": False, r"(?>(a|a)*)b": True}
+REAL |= {r"(?>a+)+b": False, r"(?:a++)+b": False, r"(?>(a|a)*)b": True}
 
 
 @pytest.mark.parametrize(("pattern", "slow"), REAL.items(), ids=lambda value: str(value)[:40])

@@ -148,6 +148,8 @@ MORE = (
     "own.cosine=Degree(similarity=EmbeddingCosine(model=letters_of_tests))",
     "own.degree=KernelEntropy(similarity=EntailmentDegree(model='nli'))",
     "own.overlap=Eccentricity(similarity=WordOverlap())",
+    "own.support=ContextSupport(by='embedding', model=letters_of_tests)",
+    "own.entailed=ContextSupport(by='entailment', model='nli')",
 )
 
 

@@ -37,14 +37,31 @@ def test_the_fitted_threshold_keeps_what_it_was_chosen_for(doubt):
     [
         (range(1, 9), 0.0, 8.0, "0% cloud share on 8 recorded calls"),
         (range(1, 9), 0.25, 6.0, "25% cloud share on 8 recorded calls"),
-        # The sixth of eight ties with the last: all four are kept, and the source says what came of it.
-        ([1, 1, 1, 1, 2, 2, 2, 2], 0.25, 2.0, "0% cloud share on 8 recorded calls"),
+        # Of what these values can meet, a half is the nearest.
+        ([1, 1, 1, 1, 2, 2, 2, 3], 0.45, 1.0, "50% cloud share on 8 recorded calls"),
     ],
 )
 def test_a_share_by_hand(values, share, value, told):
     """The value of the last call that is kept, and the share that it really gives."""
     found = Threshold.for_cloud_share(list(values), share=share)
     assert (found.value, found.source) == (value, told)
+
+
+def test_calls_that_go_on_whatever_the_threshold_are_part_of_the_share():
+    """Two of ten were not measured: the other three of a half come from the threshold, and less than two cannot be."""
+    found = Threshold.for_cloud_share(range(8), share=0.5, always=2)
+    assert (found.value, found.source) == (4.0, "50% cloud share on 10 recorded calls")
+    with pytest.raises(CalibrationError, match="2 of 10 calls go to the cloud whatever the threshold"):
+        Threshold.for_cloud_share(range(8), share=0.1, always=2)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6])
+def test_a_share_that_a_coarse_signal_cannot_meet_is_refused_with_those_that_it_can(share):
+    """Eleven values, of which the lowest holds half of the calls and the highest a sixth."""
+    values = [0.0] * 50 + [0.1 * k for k in range(1, 10) for _ in range(2)] + [1.0] * 32
+    with pytest.raises(CalibrationError, match=r"11 values.*: 0\.000, 0\.320|0\.320, 0\.340|0\.480, 0\.500"):
+        Threshold.for_cloud_share(values, share=share if share != 0.3 else 0.2)
+    assert Threshold.for_cloud_share(values, share=0.32).value == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize(

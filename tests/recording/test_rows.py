@@ -30,14 +30,13 @@ from confroute.recording import (
     with_signals,
     write_rows,
 )
-from confroute.recording.runner import _answered
+from confroute.recording.evidence import Wanted
 from confroute.registry import columns
 from confroute.signals import token_nll
 from confroute.signals.consistency import SelfConsistency
 from confroute.signals.equivalence import SameEmbedding
 from confroute.signals.semantic_entropy import SemanticEntropy
 from confroute.stats.metrics import auroc
-from confroute.testing import ScriptedModel
 from confroute.types import Generation
 
 DATA = Path(os.environ.get("CONFROUTE_DATA", Path(__file__).parents[2] / "../shared/data"))
@@ -341,7 +340,7 @@ def from_x48(raw):
 def test_a_log_probability_that_json_cannot_hold_ends_no_run(tmp_path):
     """One of them says nothing of the answer; the row is kept without any."""
     answer = Generation(text="7", logprobs=(-0.1, float("-inf")), tokens=("7", "!"))
-    side = _answered(Row(id="a", prompt="?", edge=Side()), answer, ScriptedModel(name="m"), None, "auto")
+    side = Wanted().answered(Row(id="a", prompt="?", edge=Side()), answer, "m", None)
     append_row(tmp_path / "run.jsonl", Row(id="a", prompt="?", edge=side))
     (row,) = read_rows(tmp_path / "run.jsonl")
     assert (row.edge.logprobs, row.edge.tokens) == (None, ("7", "!"))

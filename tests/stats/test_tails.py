@@ -93,8 +93,36 @@ def test_betting_by_hand():
     sqrt(0.21072 / 3 / variance): 0.53006, 0.67048, 0.78693. The capital is the product of 1 + 0.525 stake: 2.44226.
     At a delta of 0.1 every stake of one value is the most that is allowed, 0.75 / 0.475: 1 + 0.525 * 1.57895.
     """
-    assert betting(np.full(3, -1.0), 0.05, 0.9) == pytest.approx(1 / 2.44226, rel=1e-5)
-    assert betting(np.full(1, -1.0), 0.05, 0.1) == pytest.approx(1 / 1.82895, rel=1e-5)
+    assert betting(np.full(3, -1.0), 0.05, 0.9, low=-1.0) == pytest.approx(1 / 2.44226, rel=1e-5)
+    assert betting(np.full(1, -1.0), 0.05, 0.1, low=-1.0) == pytest.approx(1 / 1.82895, rel=1e-5)
     # What is lost after the largest capital does not count, nor does a capital that never grew.
-    assert betting(np.array([-1.0, 1.0]), 0.05, 0.1) == pytest.approx(1 / 1.82895, rel=1e-5)
-    assert betting(np.array([1.0, -1.0]), 0.05, 0.1) == 1.0
+    assert betting(np.array([-1.0, 1.0]), 0.05, 0.1, low=-1.0) == pytest.approx(1 / 1.82895, rel=1e-5)
+    assert betting(np.array([1.0, -1.0]), 0.05, 0.1, low=-1.0) == 1.0
+
+
+def test_a_bet_on_a_range_is_a_bet_on_the_unit_interval():
+    """Differences in [-1, 1] and the same numbers moved to [0, 1] give one p-value."""
+    values = np.random.default_rng(0).uniform(-1, 0.3, 50)
+    assert betting(values, 0.05, 0.1, low=-1.0) == pytest.approx(betting((values + 1) / 2, 0.525, 0.1))
+
+
+LOSSES = {
+    "bernoulli": lambda generator, size: generator.random(size) < 0.05,
+    "beta": lambda generator, size: generator.beta(0.2, 3.8, size),
+    "eleven values": lambda generator, size: np.where(
+        generator.random(size) < 0.1, generator.integers(0, 11, size) / 10, 0.0
+    ),
+    "mass at the ends": lambda generator, size: generator.choice([0.0, 0.5, 1.0], size, p=[0.93, 0.04, 0.03]),
+    "constant": lambda generator, size: np.full(size, 0.05),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [50, 300])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_bet_that_is_not_warranted_is_won_as_rarely_as_promised(name, n):
+    """Mean losses of exactly alpha, 2,000 draws: a p-value of delta or less in at most delta, up to three standard errors."""
+    generator = np.random.default_rng(5)
+    drawn = np.asarray(LOSSES[name](generator, (2000, n)), dtype=np.float64)
+    false = np.mean([betting(row, 0.05, 0.1) <= 0.1 for row in drawn])
+    assert false <= 0.1 + 3 * math.sqrt(0.09 / 2000)

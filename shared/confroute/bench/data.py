@@ -147,7 +147,7 @@ def _mt_bench(name: str, folder: Path) -> Benchmark:
         sizes[key] = max(sizes.get(key, 0), len(str(row["user_prompt"])))
 
     def quality(model: str) -> Array:
-        return np.array([np.mean(scores[key, model]) for key in kept])
+        return np.array([float(np.mean(scores[key, model])) for key in kept])
 
     def usd(model: str) -> Array:
         return USD[model] * np.array([sizes[key, model] for key in kept]) / _CHARACTERS_PER_TOKEN

@@ -27,7 +27,7 @@ from confroute.budget.pacing import count_call
 from confroute.decision import Routed
 from confroute.display import logger
 from confroute.error_notes import noted_usage
-from confroute.errors import DeadlineError, PolicyError, StateError, StreamInterruptedError
+from confroute.errors import CallEndedError, DeadlineError, PolicyError, StateError, StreamInterruptedError
 from confroute.flow import Policy, intercept
 from confroute.policy.wrapper import Wrapper, annotate, nested_policies
 from confroute.prices import Price
@@ -156,7 +156,7 @@ class BudgetedCall:
         lease = lease_of_begin or (yield from self.reserve(ask))
         try:
             evidence = yield ask
-        except Exception as error:
+        except (Exception, CallEndedError) as error:
             yield from self.settle(lease, ask, error)
             raise
         yield from self.settle(lease, ask, evidence)
@@ -170,7 +170,7 @@ class BudgetedCall:
                 if isinstance(part, (Draft, Sample, Final, Prompt)) and part.tier == self.tier:
                     leases.append((index, part, (yield from self.reserve(part))))
             evidence = yield ask
-        except Exception as error:
+        except (Exception, CallEndedError) as error:
             # The error of a part is in the evidence: what is raised here comes before any part was asked.
             for _, part, lease in leases:
                 yield from self.settle(lease, part, error)
@@ -201,7 +201,7 @@ class BudgetedCall:
         lease: str = evidence.value
         return lease
 
-    def settle(self, lease: str, ask: ModelAsk, outcome: Evidence | Exception) -> AskGenerator[None]:
+    def settle(self, lease: str, ask: ModelAsk, outcome: Evidence | BaseException) -> AskGenerator[None]:
         """Charge the cost of an ask in place of its reservation."""
         amounts = self.cost(ask, outcome)
         for budget, amount in zip(self.paced.budgets, amounts, strict=True):
@@ -241,9 +241,9 @@ class BudgetedCall:
         usage = Usage(input_tokens=size * count, output_tokens=self.paced.max_output_tokens * count)
         return self.amounts(usage, count)
 
-    def cost(self, ask: ModelAsk, outcome: Evidence | Exception) -> list[float]:
+    def cost(self, ask: ModelAsk, outcome: Evidence | BaseException) -> list[float]:
         """The cost of an ask: as reported, nothing if no answer came, the worst case if it is unknown."""
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):
             if _may_be_billed(outcome):
                 return self.worst_case(ask)
             return self.amounts(noted_usage(outcome) or Usage(), 1 if noted_usage(outcome) else 0)
@@ -261,11 +261,11 @@ class BudgetedCall:
         return [by_unit[budget.unit] for budget in self.paced.budgets]
 
 
-def _may_be_billed(error: Exception) -> bool:
+def _may_be_billed(error: BaseException) -> bool:
     """Whether a call may have been under way when it failed, so that the provider may bill it."""
     if isinstance(error, DeadlineError):
         return False
-    under_way = isinstance(error, (TimeoutError, StreamInterruptedError))
+    under_way = isinstance(error, (TimeoutError, StreamInterruptedError, CallEndedError))
     return under_way or any("Timeout" in base.__name__ for base in type(error).__mro__)
 
 

@@ -21,6 +21,7 @@ from confroute.cli import (
     judge,
     label,
     models,
+    plan,
     probe,
     pull,
     record,
@@ -28,13 +29,15 @@ from confroute.cli import (
     reset,
     serve,
     signals,
+    watch,
 )
 from confroute.cli.terminal import Parser, plain_log, say
 from confroute.errors import ConfrouteError
 
 COMMANDS = (
-    *(demo, doctor, pull, label, judge, models, record, signals, probe, fit, apply, bench, report),
-    *(serve, reset),
+    *(demo, doctor, pull, label, judge, models, plan, record, signals, probe, fit, apply, bench, report),
+    *(serve, watch),
+    reset,
 )
 
 FAILED = 1
@@ -57,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, or 1 after an error of confroute's own or of a file, 2 after wrong usage, 130 after Ctrl-C, 141 when the reader of
         the output has gone, 143 after SIGTERM.
     """
+    # Beside other busy processes torch's threads would spin while they wait for a core. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = _parser()
     try:
         args = parser.parse_args(argv)
@@ -92,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="confroute",
         description="Route LLM calls between an edge and a cloud model by measured uncertainty.",
         epilog="`confroute COMMAND --help` says more. Begin with doctor (your own two models) or demo (local ones); "
-        "record, signals, fit and apply make a policy of your own prompts.",
+        "plan, record, signals, fit and apply make a policy of your own prompts.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 from confroute.cli import terminal
 from confroute.cli.options import add_dtype, add_model, model_of
 from confroute.cli.terminal import say
-from confroute.models.resolution import NAMES
+from confroute.display import plain
 
 if TYPE_CHECKING:
-    from confroute.doctor import Diagnosis
+    from confroute.doctor import Check, Diagnosis
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -24,8 +26,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "sampled, stream, call tools, fill schemas? Says which signals are possible and what to start with. "
         "Exit code 0 if both answer and the edge can be measured, else 1.",
     )
-    add_model(parser, "edge", f"{NAMES} (default: %(default)s)", default="local:smollm2-135m")
-    add_model(parser, "cloud", "the same (default: %(default)s)", default="local:qwen2.5-coder-1.5b")
+    add_model(parser, "edge", "default: %(default)s", default="local:qwen2.5-coder-0.5b")
+    add_model(parser, "cloud", "default: %(default)s", default="local:qwen2.5-coder-1.5b")
     add_dtype(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -41,7 +43,13 @@ def run(args: argparse.Namespace) -> int:
     """
     from confroute.doctor import diagnose
 
-    diagnosis = diagnose(edge=model_of(args, "edge"), cloud=model_of(args, "cloud"))
+    def seen(owner: str, check: Check) -> None:
+        # Standard output is JSON for a program.
+        _show_check(check.row(owner), err=args.json)
+
+    diagnosis = diagnose(edge=model_of(args, "edge"), cloud=model_of(args, "cloud"), seen=seen)
+    for check in diagnosis.possible:
+        seen("signal", check)
     if args.json:
         say(json.dumps(diagnosis.to_dict(), indent=2, allow_nan=False))
     else:
@@ -49,18 +57,19 @@ def run(args: argparse.Namespace) -> int:
     return 0 if diagnosis.ok else 1
 
 
-def _show(diagnosis: Diagnosis) -> None:
-    from rich.markup import escape
-    from rich.table import Table
+def _show_check(row: tuple[str, str, str, str], *, err: bool) -> None:
+    """One row as soon as it is known; a table would hold all of them back."""
+    owner, name, works, detail = row
+    head = f"{owner:<7}{name:<18}{works:<8}"
+    width = max(terminal.console(stderr=err, width=110).width - len(head), 20)
+    lines = textwrap.wrap(plain(detail), width, break_on_hyphens=False) or [""]
+    say(f"\n{' ' * len(head)}".join([f"{head}{lines[0]}", *lines[1:]]).rstrip(), err=err)
+    sys.stdout.flush()
 
+
+def _show(diagnosis: Diagnosis) -> None:
     console = terminal.console(width=110)
-    table = Table(pad_edge=False)
-    for name in ("", "check", "works"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("seen", overflow="fold")
-    for row in diagnosis.rows():
-        table.add_row(*map(escape, row))
-    console.print(table)
+    console.print()
     for tier, model in diagnosis.models.items():
         console.print(f"{tier}: {model}", markup=False)
     if not diagnosis.works("edge", "answers"):

@@ -11,11 +11,11 @@ from confroute.certificate import Loss
 from confroute.cli.progress import replay_progress
 from confroute.cli.runs import add_run_arguments, rates_of, rows_of
 from confroute.cli.terminal import say
-from confroute.errors import PolicyError
+from confroute.errors import PolicyError, UnmetPromiseError
 from confroute.signals.answers import Kind
 
 if TYPE_CHECKING:
-    from confroute.fitting import Expected, Fit, Objective
+    from confroute.fitting import Expected, Fit, MaxLoss, Objective
     from confroute.fitting.fit import Goal
 
 
@@ -25,7 +25,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "fit",
         help="fit a policy to a recorded run",
         description="Choose a signal and a threshold on recorded, graded calls, and say what the policy would have done on them. "
-        "Where the signal is chosen or combined from several, 4 of 10 rows serve for that only.",
+        "Where the signal is chosen or combined from several, 3 of 10 rows serve for that only, or the 100 that a combination takes. How many rows a "
+        "promise takes, `confroute plan` says.",
     )
     add_run_arguments(parser)
     parser.add_argument(
@@ -73,9 +74,20 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
     goal.add_argument(
         "--max-loss", type=float, metavar="A", help="promise a mean loss of at most A; see --loss"
     )
-    goal.add_argument("--cloud-share", type=float, metavar="S", help="about this share of calls to the cloud")
+    goal.add_argument(
+        "--cloud-share",
+        type=float,
+        metavar="S",
+        help="this share of calls to the cloud, to .05; refused if no signal can",
+    )
     goal.add_argument("--max-cost-per-1k", type=float, metavar="USD", help="best quality within this cost")
-    goal.add_argument("--min-quality", type=float, metavar="Q", help="least cost with at least this quality")
+    goal.add_argument(
+        "--min-quality",
+        type=float,
+        metavar="Q",
+        help="least cost with at least this quality on the recorded calls, which chance misses about every other time on others; with "
+        "--confidence: fewest calls to the cloud with this quality promised",
+    )
     goal.add_argument(
         "--weights",
         metavar="NAME=W,...",
@@ -84,16 +96,22 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--confidence",
         type=float,
-        default=0.9,
         metavar="C",
-        help="with which --max-loss is promised (default: %(default)s)",
+        help="with which --max-loss (default: 0.9) or --min-quality (default: no promise) is promised",
     )
     parser.add_argument(
         "--loss",
         choices=get_args(Loss),
         default="regret",
         help="what --max-loss bounds: quality lost to always asking the cloud (regret, the default), wrong answers kept (error), "
-        "the same with better answers counted in favour (net), or wrong answers among those kept (selective)",
+        "the same with better answers counted in favour (net), wrong answers among those kept (selective), or what the returned answers' "
+        "quality lacks to 1 (shortfall)",
+    )
+    parser.add_argument(
+        "--judged",
+        action="store_true",
+        help="with --max-loss: take the grades of `confroute judge grade --into judged`, and the qualities by people or a reference, of "
+        "some rows drawn at random, to promise the loss as people grade it",
     )
     parser.add_argument(
         "--horizon",
@@ -114,25 +132,17 @@ def run(args: argparse.Namespace) -> int:
     PolicyError
         A goal that no threshold meets, or files that cannot be written.
     """
-    from confroute.fitting import fit
-    from confroute.recording.extraction import read_anew
     from confroute.views.fit import report_html
 
     if args.out.suffix == ".html":
         msg = f"--out {args.out}: expected the policy's file, such as policy.json; its report takes the .html beside it"
         raise PolicyError(msg)
-    rows = rows_of(args.data, args.dataset)
-    with replay_progress() as progress:
-        fitted = fit(
-            [row if args.kind is None else read_anew(row, args.kind) for row in rows],
-            _goal(args),
-            signal=args.signal,
-            replay_only=args.replay_only,
-            on_unfinished=args.on_unfinished,
-            rates=rates_of(args),
-            seed=args.seed,
-            progress=progress,
-        )
+    try:
+        fitted = _fitted(args)
+    except UnmetPromiseError as error:
+        if args.json:
+            say(json.dumps({"policy": None, "refused": error.instead}, indent=2, allow_nan=False))
+        raise
     report = args.out.with_suffix(".html")
     try:
         fitted.save(args.out)
@@ -149,17 +159,33 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _fitted(args: argparse.Namespace) -> Fit:
+    from confroute.fitting import fit
+    from confroute.recording.extraction import read_anew
+
+    rows = rows_of(args.data, args.dataset)
+    with replay_progress() as progress:
+        return fit(
+            [row if args.kind is None else read_anew(row, args.kind) for row in rows],
+            _goal(args),
+            signal=args.signal,
+            replay_only=args.replay_only,
+            on_unfinished=args.on_unfinished,
+            rates=rates_of(args),
+            seed=args.seed,
+            progress=progress,
+        )
+
+
 def _goal(args: argparse.Namespace) -> Goal:
-    from confroute.fitting import CloudShare, MaxLoss, Objective
+    from confroute.fitting import CloudShare, Objective
 
     limited = args.max_p95_latency is not None
     if limited and (args.max_loss is not None or args.cloud_share is not None):
         msg = "--max-p95-latency goes with --max-cost-per-1k, --min-quality or --weights only"
         raise PolicyError(msg)
-    if args.max_loss is not None:
-        return MaxLoss(
-            alpha=args.max_loss, delta=round(1 - args.confidence, 12), loss=args.loss, horizon=args.horizon
-        )
+    if (promise := _promise(args)) is not None:
+        return promise
     if args.cloud_share is not None:
         return CloudShare(share=args.cloud_share)
     if args.max_cost_per_1k is not None:
@@ -169,6 +195,26 @@ def _goal(args: argparse.Namespace) -> Goal:
     else:
         objective = _weights(args.weights)
     return objective.within(p95_latency_s=args.max_p95_latency) if limited else objective
+
+
+def _promise(args: argparse.Namespace) -> MaxLoss | None:
+    """The loss to promise; None where none is asked for."""
+    from confroute.fitting import MaxLoss
+
+    if args.judged and args.max_loss is None:
+        msg = "--judged goes with --max-loss only: it is about what is promised"
+        raise PolicyError(msg)
+    delta = round(1 - (0.9 if args.confidence is None else args.confidence), 12)
+    if args.max_loss is not None:
+        return MaxLoss(
+            alpha=args.max_loss, delta=delta, loss=args.loss, horizon=args.horizon, judged=args.judged
+        )
+    if args.confidence is None:
+        return None
+    if args.min_quality is None or args.max_p95_latency is not None:
+        msg = "--confidence goes with --max-loss, or with --min-quality without --max-p95-latency"
+        raise PolicyError(msg)
+    return MaxLoss(alpha=round(1 - args.min_quality, 12), delta=delta, loss="shortfall")
 
 
 def _weights(text: str) -> Objective:

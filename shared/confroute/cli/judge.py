@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatch
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from confroute import reading as read
 from confroute.cli import terminal
 from confroute.cli.options import add_judging, count, panel_of, price_of
-from confroute.cli.terminal import say
+from confroute.cli.terminal import one_sided, say
 from confroute.errors import PolicyError
 from confroute.writing import write_whole
 
@@ -38,6 +39,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parts = parser.add_subparsers(metavar="WHAT", required=True)
     _add_grade(parts)
+    _add_sheet(parts)
+    _add_enter(parts)
     _add_compare(parts)
     _add_agreement(parts)
 
@@ -56,9 +59,48 @@ def _add_grade(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         default="both",
         help="whose answers (default: %(default)s)",
     )
-    grade.add_argument("--again", action="store_true", help="grade answers that have a quality too")
+    grade.add_argument(
+        "--into",
+        choices=("quality", "judged"),
+        default="quality",
+        help="fill qualities that are missing, or write the grades beside all qualities, as judged, for `confroute fit --judged` "
+        "(default: %(default)s)",
+    )
+    grade.add_argument(
+        "--again",
+        action="store_true",
+        help="grade answers that have such a grade too; one in quality is replaced",
+    )
     add_judging(grade, required=True)
     grade.set_defaults(run=run_grade)
+
+
+def _add_sheet(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    sheet = parts.add_parser(
+        "sheet",
+        help="draw answers at random for a person to grade",
+        description="Draw rows at random and write their answers as CSV, for a person to fill in edge_quality and cloud_quality from 0 "
+        "(wrong) to 1 (right); `confroute judge enter` reads them back.",
+    )
+    sheet.add_argument("data", type=Path, metavar="DATA", help="JSON lines of `confroute record`")
+    sheet.add_argument("--out", type=Path, required=True, metavar="FILE", help="the sheet, a new .csv file")
+    sheet.add_argument("--rows", type=count, required=True, metavar="N", help="how many to draw")
+    sheet.add_argument("--seed", type=int, default=0, help="seed of the draw (default: %(default)s)")
+    sheet.set_defaults(run=run_sheet)
+
+
+def _add_enter(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    enter = parts.add_parser(
+        "enter",
+        help="enter a person's grades into a run",
+        description="Enter the grades of a sheet as the qualities of the run that it was drawn from.",
+    )
+    enter.add_argument("data", type=Path, metavar="DATA", help="JSON lines of `confroute record`")
+    enter.add_argument("sheet", type=Path, metavar="SHEET", help="the sheet, filled in")
+    enter.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the same rows, with the grades"
+    )
+    enter.set_defaults(run=run_enter)
 
 
 def _add_compare(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -136,18 +178,21 @@ def run_grade(args: argparse.Namespace) -> int:
     from confroute.judge.files import singles_to_grade, with_grades
     from confroute.recording import read_rows, write_rows
 
+    _refuse_other_kind(args.out)
     sides: tuple[SideName, ...] = ("edge", "cloud") if args.side == "both" else (args.side,)
     answers = list(
-        singles_to_grade(read_rows(args.data), sides, again=args.again, private=_privacy_rule(args))
+        singles_to_grade(
+            read_rows(args.data), sides, again=args.again, private=_privacy_rule(args), into=args.into
+        )
     )[: args.limit]
     # A run that dies keeps in its cache what it has paid for.
-    cache = args.cache or Path(f"{args.out}.replies.sqlite")
+    cache = args.judge_cache or Path(f"{args.out}.replies.sqlite")
     with _judge(args, cache) as judge, progress(len(answers), unit="answers") as tick:
         graded = judge.grade(answers, progress=lambda one: tick(one.score is not None))
     by_id = {one.id: one for one in graded}
-    write_rows(args.out, (with_grades(row, by_id) for row in read_rows(args.data)))
+    write_rows(args.out, (with_grades(row, by_id, into=args.into) for row in read_rows(args.data)))
     usage, scores = judge_usage(graded), [one.score for one in graded if one.score is not None]
-    price = price_of(args.price)
+    price = price_of(args.judge_price)
     prices: dict[str, Any] = {} if price is None else dict.fromkeys(usage.usage, price)
     summary: dict[str, JSON] = {
         "graded": len(scores),
@@ -159,7 +204,58 @@ def run_grade(args: argparse.Namespace) -> int:
         "cost_usd": usage.cost_usd(prices),
     }
     _print_summary(summary, as_json=args.json)
+    if hint := one_sided(Counter(f"score {score:g}" for score in scores), "grades"):
+        say(hint, err=True)
     return _exit_code([one.error for one in graded])
+
+
+def _refuse_other_kind(out: Path) -> None:
+    """Before anything is paid for: a file that holds no run is not replaced by one."""
+    from confroute.recording import RecordError, read_rows
+
+    if not out.exists():
+        return
+    try:
+        for _ in read_rows(out):
+            pass
+    except RecordError as error:
+        msg = f"--out {out} is there and holds no recorded run: {error}; name another file"
+        raise PolicyError(msg) from error
+
+
+def run_sheet(args: argparse.Namespace) -> int:
+    """Draw rows and write a sheet of their answers."""
+    from confroute.judge.sheet import drawn, write_sheet
+    from confroute.recording import read_rows
+
+    if args.out.exists():
+        msg = f"--out {args.out} is there: it may hold grades; name another file"
+        raise PolicyError(msg)
+    rows = drawn(read_rows(args.data), args.rows, seed=args.seed)
+    write_sheet(args.out, rows)
+    say(
+        f"{len(rows)} rows: fill in edge_quality and cloud_quality in {args.out}, of every row, or the grades are a selection; then "
+        f"`confroute judge enter {args.data} {args.out} --out graded.jsonl`"
+    )
+    return 0
+
+
+def run_enter(args: argparse.Namespace) -> int:
+    """Enter a sheet's grades; exit code 1 if lines of it are not filled in."""
+    from confroute.judge.sheet import read_sheet, with_people
+    from confroute.recording import read_rows, write_rows
+
+    _refuse_other_kind(args.out)
+    grades = read_sheet(args.sheet)
+    write_rows(args.out, with_people(read_rows(args.data), grades))
+    empty = sum(not sides for sides in grades.values())
+    say(f"{len(grades) - empty} rows graded by a person: {args.out}")
+    if empty:
+        say(
+            f"{empty} of {len(grades)} rows that were drawn are not graded: a promise holds only if none is left out for its answer",
+            err=True,
+        )
+    return FAILED if empty else 0
 
 
 def run_compare(args: argparse.Namespace) -> int:
@@ -168,19 +264,32 @@ def run_compare(args: argparse.Namespace) -> int:
     from confroute.judge.files import read_pairs
     from confroute.judge.summary import summarise
 
+    _refuse_no_verdicts(args.out)
     pairs = read_pairs(args.a, args.b, side_a=args.side_a, side_b=args.side_b, private=_privacy_rule(args))[
         : args.limit
     ]
-    cache = args.cache or (None if args.out is None else Path(f"{args.out}.replies.sqlite"))
+    cache = args.judge_cache or (None if args.out is None else Path(f"{args.out}.replies.sqlite"))
     with _judge(args, cache) as judge, progress(len(pairs), unit="pairs") as tick:
         verdicts = judge.compare(pairs, progress=lambda one: tick(one.winner is not None))
     if args.out is not None:
         lines = (json.dumps(one.to_dict()) + "\n" for one in verdicts)
         write_whole(args.out, "".join(lines))
-    price = price_of(args.price)
+    price = price_of(args.judge_price)
     prices = {} if price is None else {model.name: price for model in judge.models}
     _print_summary(summarise(verdicts, gold=_gold(args.gold), prices=prices), as_json=args.json)
+    if hint := one_sided(Counter(f"{one.winner} wins" for one in verdicts if one.winner), "verdicts"):
+        say(hint, err=True)
     return _exit_code([one.error for one in verdicts])
+
+
+def _refuse_no_verdicts(out: Path | None) -> None:
+    """Before anything is paid for: a file of another kind is not replaced by verdicts."""
+    if out is None or not out.exists():
+        return
+    for at, data in read.json_lines(out, PolicyError):
+        if not isinstance(data, dict) or not {"id", "winner", "votes"} <= data.keys():
+            msg = f"--out {out} is there, and line {at} of it is no verdict of `confroute judge compare`: name another file"
+            raise PolicyError(msg)
 
 
 def _gold(path: Path | None) -> Mapping[str, Winner]:
@@ -281,7 +390,7 @@ def _ask_judges(args: argparse.Namespace, items: list[Item]) -> tuple[list[Item]
         Pair(id=item.id, question=item.question, a=item.a, b=item.b, private=_is_private(rule, item))
         for item in items
     ]
-    with _judge(args, args.cache) as judge, progress(len(pairs), unit="pairs") as tick:
+    with _judge(args, args.judge_cache) as judge, progress(len(pairs), unit="pairs") as tick:
         verdicts = judge.compare(pairs, progress=lambda one: tick(one.winner is not None))
     _report_cost(args, judge_usage(verdicts))
     judged = [
@@ -292,9 +401,9 @@ def _ask_judges(args: argparse.Namespace, items: list[Item]) -> tuple[list[Item]
 
 
 def _report_cost(args: argparse.Namespace, usage: JudgeUsage) -> None:
-    price = price_of(args.price)
+    price = price_of(args.judge_price)
     usd = usage.cost_usd({} if price is None else dict.fromkeys(usage.usage, price))
-    cost = "cost not known (--price)" if usd is None else f"{usd:.4g} USD"
+    cost = "cost not known (--judge-price)" if usd is None else f"{usd:.4g} USD"
     # Standard output holds the agreement, for a program.
     say(f"{usage.calls} replies, {usage.cached} of them from the cache, {cost}", err=True)
 

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from confroute.cli.options import add_dtype, add_judge, add_model, count, model_of, panel_of
-from confroute.cli.terminal import say
+from confroute.cli.options import add_dtype, add_judge, add_model, add_private, count, model_of, panel_of
+from confroute.cli.terminal import one_sided, say
 from confroute.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -56,7 +56,10 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         help="what says which answer is better; mixed: the first of correctness, a judge and entropy that can (default: %(default)s)",
     )
     group.add_argument(
-        "--samples", type=int, default=5, metavar="N", help="answers of each model (default: %(default)s)"
+        "--samples",
+        type=int,
+        metavar="N",
+        help="answers of each model (default: as many as DATA holds of a model that is not named, else 5)",
     )
     group.add_argument(
         "--temperature", type=float, default=1.0, help="temperature of the samples (default: %(default)s)"
@@ -84,11 +87,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_judging(group: argparse._ArgumentGroup) -> None:
-    add_judge(group, "for --source judge and mixed; give it again for a panel")
-    group.add_argument("--judge-cache", type=Path, metavar="FILE", help="keep judges' replies here")
-    group.add_argument(
-        "--private", action="append", metavar="REGEX", help="matching prompts stay on this machine"
-    )
+    add_judge(group, "for --source judge and mixed")
+    add_private(group)
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
@@ -161,7 +161,7 @@ def _labeller(args: argparse.Namespace) -> Labeller:
         edge=model_of(args, "edge"),
         cloud=model_of(args, "cloud"),
         source=args.source,
-        samples=args.samples,
+        samples=_samples(args),
         temperature=args.temperature,
         max_tokens=args.max_tokens,
         tau=args.tau,
@@ -170,6 +170,23 @@ def _labeller(args: argparse.Namespace) -> Labeller:
         judge=_judge(args),
         private=KeepPrivate(patterns=tuple(args.private or ())),
     )
+
+
+def _samples(args: argparse.Namespace) -> int:
+    """How many answers of each model are compared: as asked for, else the fewest that every row holds of a model without a name."""
+    from confroute.labels import read_inputs
+
+    if args.samples is not None:
+        return int(args.samples)
+    recorded = [name for name in ("edge", "cloud") if getattr(args, name) is None]
+    counts = [
+        len(side.samples)
+        for row in (read_inputs(args.data, limit=args.limit) if recorded else ())
+        for name, side in (("edge", row.edge), ("cloud", row.cloud))
+        if name in recorded and side is not None
+    ]
+    # A row with fewer cannot be labelled, and is no reason to look at less of the others.
+    return min((count for count in counts if count > 1), default=5)
 
 
 def _equivalence(name: str) -> Equivalence:
@@ -213,6 +230,9 @@ def _show(args: argparse.Namespace, summary: Summary) -> None:
         won = summary.winners
         say(f"{summary.labelled} labelled, {summary.kept} there before, {summary.failed} failed: {args.out}")
         say(f"edge wins {won['a']}, cloud wins {won['b']}, tie {won['tie']}")
+    names = {"edge wins": "a", "cloud wins": "b", "ties": "tie"}
+    if hint := one_sided({words: summary.winners[name] for words, name in names.items()}, "labels"):
+        say(hint, err=True)
     if summary.failed:
         say(f"failed prompts and why: {args.out}.errors.jsonl; run again to try them again", err=True)
     for name in summary.models_with_constant_samples():

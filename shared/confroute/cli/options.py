@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from confroute.errors import PolicyError
 from confroute.models.resolution import NAMES
@@ -35,14 +35,33 @@ def count(text: str) -> int:
 def add_model(
     parser: argparse._ActionsContainer,
     tier: str,
-    about: str,
+    about: str = "",
     *,
+    names: str = NAMES,
     default: str | None = None,
     required: bool = False,
 ) -> None:
-    """Add `--TIER` and `--TIER-base-url`, a tier's model and its server; `model_of` reads them."""
-    parser.add_argument(f"--{tier}", default=default, required=required, metavar="MODEL", help=about)
-    _add_url(parser, tier, f"server of the {tier}, where it is behind one")
+    """Add `--TIER` and `--TIER-base-url`, a tier's model and its server; `model_of` reads them.
+
+    Parameters
+    ----------
+    parser : argparse container
+    tier : str
+    about : str
+        What else the help says of the model.
+    names : str
+        The names that a model may have here.
+    default : str, optional
+    required : bool
+    """
+    parser.add_argument(
+        f"--{tier}",
+        default=default,
+        required=required,
+        metavar="MODEL",
+        help=f"{names}{about and '; '}{about}",
+    )
+    _add_url(parser, tier)
 
 
 def add_dtype(parser: argparse._ActionsContainer) -> None:
@@ -54,16 +73,37 @@ def add_dtype(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def add_judge(parser: argparse._ActionsContainer, about: str, *, required: bool = False) -> None:
-    """Add `--judge` and `--judge-base-url`, the judges' models and their server; `panel_of` reads them."""
-    parser.add_argument("--judge", action="append", metavar="MODEL", required=required, help=about)
-    _add_url(parser, "judge", "server of the judges, where they are behind one")
+def add_judge(parser: argparse._ActionsContainer, about: str = "", *, required: bool = False) -> None:
+    """Add `--judge`, `--judge-base-url` and `--judge-cache`; `panel_of` reads the first two."""
+    again = f"{NAMES}; give it again for a panel{about and '; '}{about}"
+    parser.add_argument("--judge", action="append", metavar="MODEL", required=required, help=again)
+    # The second name is older, from when the judges were the only models of `confroute judge`.
+    _add_url(parser, "judge", "--base-url")
+    add_renamed(
+        parser,
+        "--judge-cache",
+        "--cache",
+        type=Path,
+        metavar="FILE",
+        help="keep the judges' replies here and pay for none twice",
+    )
 
 
-def _add_url(parser: argparse._ActionsContainer, owner: str, about: str) -> None:
-    # `--base-url` is the older name, from when the judges were the only models of `confroute judge`.
-    short = f"--{owner}-url", *(("--base-url",) if owner == "judge" else ())
-    parser.add_argument(f"--{owner}-base-url", *short, metavar="URL", help=about)
+def _add_url(parser: argparse._ActionsContainer, owner: str, *older: str) -> None:
+    add_renamed(
+        parser,
+        f"--{owner}-base-url",
+        *(f"--{owner}-url", *older),
+        metavar="URL",
+        help=f"server of the {owner}, where it is behind one",
+    )
+
+
+def add_renamed(parser: argparse._ActionsContainer, name: str, *older: str, **settings: Any) -> None:
+    """Add an option, and its older names, which no help shows."""
+    option = parser.add_argument(name, **settings)
+    if older:
+        parser.add_argument(*older, dest=option.dest, **{**settings, "help": argparse.SUPPRESS})
 
 
 def model_of(args: argparse.Namespace, tier: str) -> TextModel | None:
@@ -86,30 +126,43 @@ def panel_of(args: argparse.Namespace) -> list[TextModel]:
     return [resolve(name, base_url=args.judge_base_url, dtype=args.dtype) for name in args.judge]
 
 
-def add_price(parser: argparse.ArgumentParser, flag: str, about: str) -> None:
-    """Add a price; `price_of` reads it."""
-    parser.add_argument(
-        flag, metavar="IN,OUT|MODEL", help=f"{about}: USD for a million tokens, or a listed model"
-    )
+def add_price(parser: argparse._ActionsContainer, tier: str, about: str, *older: str) -> None:
+    """Add `--TIER-price`; `price_of` reads it.
+
+    Parameters
+    ----------
+    parser : argparse container
+    tier : str
+    about : str
+        What it is for.
+    *older : str
+        Names that the option had before.
+    """
+    words = f"price of the {tier}, {about}: USD for a million tokens, or a listed model"
+    add_renamed(parser, f"--{tier}-price", *older, metavar="IN,OUT|MODEL", help=words)
 
 
 def add_judging(parser: argparse.ArgumentParser, *, required: bool) -> None:
     """Add the arguments of every command that asks judges."""
-    add_judge(parser, f"{NAMES}; give it again for a panel", required=required)
+    add_judge(parser, required=required)
     add_dtype(parser)
-    parser.add_argument("--cache", type=Path, metavar="FILE", help="keep replies here and ask nothing twice")
     parser.add_argument(
         "--max-tokens", type=int, default=1024, metavar="N", help="longest reply (default: %(default)s)"
     )
     parser.add_argument(
         "--concurrency", type=int, default=8, metavar="N", help="requests at a time (default: %(default)s)"
     )
-    add_price(parser, "--price", "price of the judges")
+    add_price(parser, "judge", "to print what they cost", "--price")
+    add_private(parser)
+    parser.add_argument("--limit", type=count, metavar="N", help="judge only N of them")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_private(parser: argparse._ActionsContainer) -> None:
+    """Add `--private`, whose patterns name what no remote model may see."""
     parser.add_argument(
         "--private", action="append", metavar="REGEX", help="matching text stays on this machine"
     )
-    parser.add_argument("--limit", type=count, metavar="N", help="judge only N of them")
-    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def price_of(text: str | None) -> Price | None:
@@ -133,3 +186,31 @@ def price_of(text: str | None) -> Price | None:
     except PolicyError as error:
         msg = f"{error}, on the command line IN,OUT"
         raise PolicyError(msg) from error
+
+
+def add_tier_prices(parser: argparse._ActionsContainer) -> None:
+    """Add `--price`, prices by tier; `tier_prices_of` reads them."""
+    parser.add_argument(
+        "--price",
+        action="append",
+        default=[],
+        type=_tier_price,
+        metavar="TIER=IN,OUT",
+        help="USD for a million input and output tokens of a tier, such as cloud=0.15,0.60; give it again for another",
+    )
+
+
+def _tier_price(text: str) -> tuple[str, Price]:
+    from confroute.prices import Price
+
+    tier, _, pair = text.partition("=")
+    try:
+        return tier, Price.parse(pair)
+    except PolicyError as error:
+        msg = f"{text!r}: expected TIER=IN,OUT such as cloud=0.15,0.60 ({error})"
+        raise argparse.ArgumentTypeError(msg) from None
+
+
+def tier_prices_of(args: argparse.Namespace) -> dict[str, Price] | None:
+    """Read the prices by tier; None where none was given."""
+    return dict(args.price) or None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,11 +10,12 @@ from confroute.cli import terminal
 from confroute.cli.terminal import say
 
 _EVERY_S = 60.0
+_REPLAY_EVERY_S = 10.0
 
 
 @contextmanager
 def progress(total: int, *, unit: str) -> Iterator[Callable[[bool], None]]:
-    """Show a bar on a terminal, else a line per minute.
+    """Show a bar on a terminal, else a line for each tenth of the work, and one per minute where a tenth takes longer.
 
     Yields
     ------
@@ -50,11 +50,12 @@ def _bar(console: object, total: int, unit: str) -> Iterator[Callable[[bool], No
 def _lines(total: int, unit: str) -> Iterator[Callable[[bool], None]]:
     start = last = time.monotonic()
     done = failed = 0
+    tenth = max(1, -(-total // 10))
 
     def tick(ok: bool) -> None:
         nonlocal done, failed, last
         done, failed, now = done + 1, failed + (not ok), time.monotonic()
-        if now - last >= _EVERY_S:
+        if done < total and (done % tenth == 0 or now - last >= _EVERY_S):
             left_s = (now - start) / done * (total - done)
             line = f"{done} of {total} {unit}, {failed} failed, about {left_s / 60:.0f} minutes left"
             say(line, err=True)
@@ -64,18 +65,33 @@ def _lines(total: int, unit: str) -> Iterator[Callable[[bool], None]]:
 
 
 @contextmanager
-def replay_progress() -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on a terminal while a run is replayed, and nothing elsewhere.
+def replay_progress(doing: str = "replaying", unit: str = "rows") -> Iterator[Callable[[int, int], None]]:
+    """Show how far a replay, or other work without failures, is: a bar on a terminal, else a line every ten seconds.
 
     Yields
     ------
     callable
-        To call with the number of rows done and the number of all rows.
+        To call with the number of units done and the number of all.
     """
+    console = terminal.console(stderr=True)
+    if not console.is_terminal:
+        yield _replay_lines(doing, unit)
+        return
     from rich.progress import Progress
 
-    with Progress(
-        console=terminal.console(stderr=True), transient=True, disable=not sys.stderr.isatty()
-    ) as bar:
-        task = bar.add_task("replaying", total=None)
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(doing, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _replay_lines(doing: str, unit: str) -> Callable[[int, int], None]:
+    last = time.monotonic()
+
+    def line(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _REPLAY_EVERY_S:
+            say(f"{doing}: {done} of {total} {unit}", err=True)
+            last = now
+
+    return line

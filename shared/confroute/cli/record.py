@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import quote
 
-from confroute.cli import terminal
 from confroute.cli.options import add_dtype, add_model, add_price, count, model_of, price_of, resolve_model
-from confroute.cli.terminal import say
+from confroute.cli.progress import progress
+from confroute.cli.terminal import one_sided, say
 from confroute.errors import PolicyError
-from confroute.models.resolution import NAMES
 from confroute.signals.answers import Kind
 from confroute.views.html import counted
 
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from confroute.models.text_model import TextModel
-    from confroute.recording import Row
-    from confroute.recording.runner import Recorder
+    from confroute.recording.runner import RowRecorder, RunSummary
     from confroute.recording.signals import Build
 
 RATES = (0.01, 0.03, 0.1)
@@ -42,8 +40,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "prompts", type=Path, metavar="PROMPTS", help='JSON lines: "id", "prompt" or "messages"'
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the run, a .jsonl file")
-    add_model(parser, "edge", NAMES, required=True)
-    add_model(parser, "cloud", "the same; without it, a cloud in PROMPTS is kept")
+    parser.add_argument(
+        "--pipeline",
+        metavar="MODULE:OBJECT",
+        help="instead of models: a query engine, a chain or a function of one question, with a router inside",
+    )
+    add_model(parser, "edge")
+    add_model(parser, "cloud", "without it, a cloud in PROMPTS is kept")
     add_dtype(parser)
     parser.add_argument(
         "--kind",
@@ -55,9 +58,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--max-tokens", type=int, default=256, metavar="N", help="longest answer (default: %(default)s)"
     )
+    parser.add_argument(
+        "--grade",
+        metavar="MODULE:FUNCTION",
+        help="grade(question, answer, reference) returns the quality of an answer, from 0 to 1 (default: by the reference)",
+    )
     _add_evidence(parser)
     for tier in ("edge", "cloud"):
-        add_price(parser, f"--{tier}-price", f"price of the {tier}, to record cost_usd")
+        add_price(parser, tier, "to record cost_usd")
     parser.add_argument(
         "--concurrency", type=int, default=1, metavar="N", help="prompts at a time (default: %(default)s)"
     )
@@ -147,30 +155,67 @@ def run(args: argparse.Namespace) -> int:
     PolicyError
         A model or a number that cannot be used, or another process records into FILE.
     """
-    from confroute.recording.going_on import RunFile, alone, errors_of
-    from confroute.recording.prompts import pending, read_prompts
-    from confroute.recording.runner import recorded
+    from confroute.recording.prompts import read_prompts
+    from confroute.recording.runner import record_into
 
     _check(args)
     prompts = read_prompts(args.prompts)
-    errors: list[str] = []
-    with _writable(args.out), alone(args.out, PolicyError):
-        file = RunFile(args.out)
-        done = file.done(retry_errors=args.retry_errors)
-        todo = list(pending(prompts, done, args.limit))
-        if todo:
-            rows = recorded(todo, _recorder(args), concurrency=args.concurrency)
-            for row in _with_progress(rows, len(todo)):
-                file.put(row)
-                errors += errors_of(row)[:1]
-    again = f": `--retry-errors` does them again. The first: {errors[0]}" if errors else ""
+    with _writable(args.out), ExitStack() as shown:
+        summary = record_into(
+            args.out,
+            prompts,
+            lambda: _recorder(args),
+            limit=args.limit,
+            retry_errors=args.retry_errors,
+            concurrency=args.concurrency,
+            tick=_shown_on(shown),
+        )
+    _show(args.out, summary)
+    return 1 if summary.todo and summary.failed == summary.todo else 0
+
+
+def _shown_on(stack: ExitStack) -> Callable[[RunSummary], None]:
+    """Show the progress of a run until the stack is closed: how many rows are to be done is known once it begins."""
+    ticks: list[Callable[[bool], None]] = []
+    failed = 0
+
+    def told(summary: RunSummary) -> None:
+        nonlocal failed
+        if not ticks:
+            ticks.append(stack.enter_context(progress(summary.todo, unit="rows")))
+        else:
+            ticks[0](summary.failed == failed)
+        failed = summary.failed
+
+    return told
+
+
+def _show(out: Path, summary: RunSummary) -> None:
+    again = f": `--retry-errors` does them again. The first: {summary.first_error}" if summary.failed else ""
     say(
-        f"{args.out}: {counted(len(todo), 'row')} recorded, {len(done)} there before, {len(errors)} with an error{again}"
+        f"{out}: {counted(summary.recorded, 'row')} recorded, {summary.before} there before, {summary.failed} with an error{again}"
     )
-    return 1 if todo and len(errors) == len(todo) else 0
+    if summary.cut_off:
+        say(
+            f"{counted(summary.cut_off, 'draft')} cut off at the length limit: a policy sends such calls to the cloud; a longer limit "
+            "(--max-tokens, or that of the pipeline's edge) may keep them"
+        )
+    if summary.private:
+        say(
+            f"{counted(summary.private, 'row')} private: kept from the cloud, so without its answer, and left out by a fit"
+        )
+    if summary.several:
+        say(
+            f"{counted(summary.several, 'question')} took several routed calls, up to {summary.most_calls}. A row compares the answer with "
+            "all of them at the edge with the answer with all of them at the cloud; the deployed policy decides each call by itself. So "
+            "what a fit promises holds for questions of one call, and is an estimate for these"
+        )
+    if hint := one_sided(summary.grades, "grades of the edge"):
+        say(hint, err=True)
 
 
 def _check(args: argparse.Namespace) -> None:
+    _check_models(args)
     if args.out.suffix == ".gz":
         msg = f"--out {args.out}: expected a plain file, which a killed run can go on with; pack it when it is done"
         raise PolicyError(msg)
@@ -184,6 +229,22 @@ def _check(args: argparse.Namespace) -> None:
         raise PolicyError(msg)
 
 
+def _check_models(args: argparse.Namespace) -> None:
+    """Refuse a pipeline beside models, and neither."""
+    if args.pipeline is None:
+        if args.edge is None:
+            msg = "neither --edge nor --pipeline is given: expected a model, or a pipeline around a router"
+            raise PolicyError(msg)
+        return
+    own = ("edge", "cloud", "edge_base_url", "cloud_base_url", "member", "member_base_url", "system", "dtype")
+    if beside := [f"--{name.replace('_', '-')}" for name in own if getattr(args, name)]:
+        msg = (
+            f"{', '.join(beside)} beside --pipeline: expected one of them; the router inside the pipeline has its models (an ensemble of "
+            "its members is a signal: --signals 'Ensemble(members=(\"NAME\",))')"
+        )
+        raise PolicyError(msg)
+
+
 @contextmanager
 def _writable(out: Path) -> Iterator[None]:
     try:
@@ -193,31 +254,32 @@ def _writable(out: Path) -> Iterator[None]:
         raise PolicyError(msg) from error
 
 
-def _recorder(args: argparse.Namespace) -> Recorder:
+def _recorder(args: argparse.Namespace) -> RowRecorder:
+    from confroute.models.resolution import imported
+    from confroute.recording.pipeline import PipelineRecorder
     from confroute.recording.runner import Recorder
 
-    edge, cloud = model_of(args, "edge"), model_of(args, "cloud")
-    assert edge is not None, "--edge is required"
-    members = _members(args)
+    wanted: dict[str, Any] = {
+        "samples": args.samples,
+        "temperature": args.temperature,
+        "signals": _signals(args),
+        "top_logprobs": args.top_logprobs,
+        "hidden": tuple(args.hidden),
+        "states": _StateFolder(args.out, args.hidden).keep,
+        "kind": args.kind,
+        "grade": None if args.grade is None else imported(args.grade, "--grade", "MODULE:FUNCTION"),
+        "edge_price": price_of(args.edge_price),
+        "cloud_price": price_of(args.cloud_price),
+    }
+    if args.pipeline is not None:
+        return PipelineRecorder(pipeline=imported(args.pipeline, "--pipeline", "MODULE:OBJECT"), **wanted)
+    edge, cloud, members = model_of(args, "edge"), model_of(args, "cloud"), _members(args)
+    assert edge is not None, "checked before"
     for model in (edge, cloud, *members.values()):
         # A missing model ends the command here, not in the first row.
         if (loaded := getattr(model, "loaded", None)) is not None:
             loaded()
-    return Recorder(
-        edge=edge,
-        cloud=cloud,
-        samples=args.samples,
-        temperature=args.temperature,
-        signals=_signals(args),
-        members=members,
-        top_logprobs=args.top_logprobs,
-        hidden=tuple(args.hidden),
-        states=_StateFolder(args.out, args.hidden).keep,
-        kind=args.kind,
-        system=args.system,
-        edge_price=price_of(args.edge_price),
-        cloud_price=price_of(args.cloud_price),
-    )
+    return Recorder(edge=edge, cloud=cloud, members=members, system=args.system, **wanted)
 
 
 def _signals(args: argparse.Namespace) -> Mapping[str, Build]:
@@ -268,16 +330,3 @@ class _StateFolder:
         )
         unfinished.replace(path)
         return f"{self._folder.name}/{path.name}"
-
-
-def _with_progress(rows: Iterable[Row], total: int) -> Iterator[Row]:
-    """Pass rows on and show a progress bar on standard error."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("recording"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = terminal.console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("recording", total=total)
-        for row in rows:
-            yield row
-            bar.advance(task)

@@ -60,7 +60,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def add_prices(parser: argparse.ArgumentParser) -> None:
     """Add what each tier's tokens and seconds cost; `rates_of` reads it."""
     for tier in ("edge", "cloud"):
-        add_price(parser, f"--{tier}-price", f"price of the {tier}, where the run records no cost_usd")
+        add_price(parser, tier, "where the run records no cost_usd")
         parser.add_argument(
             f"--{tier}-watts", type=float, metavar="W", help=f"watts that the {tier} draws while it works"
         )

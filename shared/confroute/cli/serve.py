@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,11 @@ from confroute.models.resolution import NAMES
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+    from confroute.flow import Policy
+    from confroute.types import JSON
+
 KEY = "CONFROUTE_KEY"
+_AGAIN_S = 10.0
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -100,8 +105,26 @@ def _app(args: argparse.Namespace, key: str | None) -> Starlette:
     from confroute.policy import load_policy
     from confroute.serve.app import ServerLimits, make_app
 
-    router = Router(
-        edge=model_of(args, "edge"), cloud=model_of(args, "cloud"), policy=load_policy(args.policy)
-    )
+    policy = load_policy(args.policy)
+    router = Router(edge=model_of(args, "edge"), cloud=model_of(args, "cloud"), policy=policy)
     limits = ServerLimits(concurrent=args.concurrency, body_bytes=args.max_body, timeout_s=args.timeout)
-    return make_app(router, name=args.name, key=key, limits=limits)
+    watched = None if args.log is None else _Watched(args.log, policy)
+    return make_app(router, name=args.name, key=key, limits=limits, health=watched)
+
+
+class _Watched:
+    """What the log says of the policy's promise, read again after 10 s at the earliest: monitors ask more often."""
+
+    def __init__(self, log: Path, policy: Policy) -> None:
+        self._log, self._policy = log, policy
+        self._told: dict[str, JSON] = {}
+        self._until = 0.0
+
+    def __call__(self) -> dict[str, JSON]:
+        from confroute.drift import health
+
+        if time.monotonic() >= self._until:
+            found = health(self._log, self._policy)
+            self._told = {"promise": found.verdict, "watched": found.to_dict() | {"hours": len(found.hours)}}
+            self._until = time.monotonic() + _AGAIN_S
+        return self._told

@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     PolicyError
         No row is of the dataset, or the plots cannot be written.
     """
+    from confroute.cli.progress import replay_progress
     from confroute.cli.runs import rows_of
     from confroute.recording.evaluation import evaluate
 
@@ -63,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     if args.data is None:
         msg = "DATA is missing: give a run of `confroute record`, or --list for the signals that there are"
         raise PolicyError(msg)
-    report = evaluate(rows_of(args.data, args.dataset))
+    with replay_progress("measuring", "signals") as progress:
+        report = evaluate(rows_of(args.data, args.dataset), progress=progress)
     if args.plot is not None:
         _draw(report, args.plot)
     if args.json:
@@ -106,6 +108,11 @@ def _show(report: RunReport) -> None:
     )
     if report.ungraded:
         console.print(f"left out: {counted(report.ungraded, 'row')} without a graded edge answer")
+    if report.cut_off:
+        console.print(
+            f"cut off at the length limit: {counted(report.cut_off, 'draft')}, which a policy sends to the cloud whatever "
+            "the signals say"
+        )
     if len(report.datasets) > 1:
         names = ", ".join(report.datasets)
         console.print(

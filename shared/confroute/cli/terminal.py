@@ -6,7 +6,7 @@ import argparse
 import functools
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,31 @@ if TYPE_CHECKING:
 def say(*values: object, sep: str = "\n", err: bool = False) -> None:
     """Print values, a line for each unless `sep` says otherwise, on standard error if asked for."""
     print(plain(sep.join(map(str, values))), file=sys.stderr if err else sys.stdout, flush=err)
+
+
+# Of fewer labels all may well be the same.
+_ENOUGH = 10
+
+
+def one_sided(counts: Mapping[str, int], what: str) -> str | None:
+    """What to say of labels or grades that are all the same, with what to do; None where they are not, or are few.
+
+    Examples
+    --------
+    >>> one_sided({"edge wins": 3, "cloud wins": 9}, "labels") is None
+    True
+    >>> print(one_sided({"edge wins": 0, "cloud wins": 40}, "labels"))
+    warning: all 40 labels are "cloud wins": nothing can be learned or chosen from them; look at some answers (is an answer cut off, a
+    reference in another notation, a model not the one that was meant?), and take other prompts, models or settings
+    """
+    found = [name for name, count in counts.items() if count]
+    total = sum(counts.values())
+    if len(found) != 1 or total < _ENOUGH:
+        return None
+    return (
+        f'warning: all {total} {what} are "{found[0]}": nothing can be learned or chosen from them; look at some answers (is an answer '
+        "cut off, a\nreference in another notation, a model not the one that was meant?), and take other prompts, models or settings"
+    )
 
 
 def console(*, stderr: bool = False, width: int | None = None) -> Console:

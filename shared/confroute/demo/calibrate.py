@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from confroute.decision import Decision
@@ -29,17 +29,16 @@ class GradedAnswer:
     cloud_right: bool
 
 
-def is_right(answer: str, question: GradedQuestion) -> bool:
+def is_right(answer: str, accepted: Sequence[str]) -> bool:
     """Tell whether an answer contains one of the accepted words.
 
     Examples
     --------
-    >>> rome = GradedQuestion(question="?", accepted=("rome",))
-    >>> is_right("It is Rome.", rome), is_right("Romes", rome)
-    (True, False)
+    >>> is_right("It is Rome.", ["rome"]), is_right("Romes", ["rome"]), is_right("187,863", ["187863"])
+    (True, False, True)
     """
-    words = set(re.findall(r"\w+", answer.lower()))
-    return any(accepted in words for accepted in question.accepted)
+    words = set(re.findall(r"\w+", re.sub(r"(?<=\d),(?=\d{3})", "", answer.lower())))
+    return not words.isdisjoint(accepted)
 
 
 def consistency_signal() -> SelfConsistency:
@@ -64,30 +63,26 @@ def conversation(question: str) -> list[tuple[str, str]]:
     return [("system", SYSTEM), ("user", question)]
 
 
-def measure(
-    edge: TextModel, cloud: TextModel, graded: Sequence[GradedQuestion], tick: Callable[[str], None]
-) -> list[GradedAnswer]:
-    """Ask both models every question, grade both answers and measure the edge's.
+def measuring_router(edge: TextModel, cloud: TextModel) -> Router:
+    """Make a router that measures every draft and keeps it."""
+    return Router(edge=edge, cloud=cloud, policy=measuring_policy())
+
+
+def measure(router: Router, item: GradedQuestion) -> GradedAnswer:
+    """Ask both models a question, grade both answers and measure the edge's.
 
     Parameters
     ----------
-    tick : callable
-        Called after each question with what was done.
+    router : Router
+        That of `measuring_router`.
     """
-    router = Router(edge=edge, cloud=cloud, policy=measuring_policy())
-    rows = []
-    for item in graded:
-        messages = conversation(item.question)
-        edge_answer, cloud_answer = router.ask(messages), router.ask(messages, route="cloud")
-        rows.append(
-            GradedAnswer(
-                signals=_signals(edge_answer.decision),
-                edge_right=is_right(edge_answer.text, item),
-                cloud_right=is_right(cloud_answer.text, item),
-            )
-        )
-        tick(f"calibrating on {len(graded)} questions")
-    return rows
+    messages = conversation(item.question)
+    edge_answer, cloud_answer = router.ask(messages), router.ask(messages, route="cloud")
+    return GradedAnswer(
+        signals=_signals(edge_answer.decision),
+        edge_right=is_right(edge_answer.text, item.accepted),
+        cloud_right=is_right(cloud_answer.text, item.accepted),
+    )
 
 
 def _signals(decision: Decision) -> dict[str, float]:

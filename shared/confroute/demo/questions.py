@@ -33,12 +33,15 @@ class DemoRequest:
     host : {"langchain", "llamaindex"}
     turns : tuple of Message
         The conversation; for "documents" its only message is the question to the query engine.
+    accepted : tuple of str
+        Words of which a right answer contains one; empty where no word tells.
     """
 
     id: str
     kind: Kind
     host: Host
     turns: tuple[Message, ...]
+    accepted: tuple[str, ...] = ()
 
 
 CALIBRATION: tuple[GradedQuestion, ...] = (
@@ -78,23 +81,46 @@ def _user(text: str) -> tuple[Message, ...]:
 
 
 REQUESTS: tuple[DemoRequest, ...] = (
-    DemoRequest(id="capital", kind="fact", host="langchain", turns=_user("What is the capital of France?")),
     DemoRequest(
-        id="planet", kind="fact", host="langchain", turns=_user("Which planet is known as the red planet?")
+        id="capital",
+        kind="fact",
+        host="langchain",
+        turns=_user("What is the capital of France?"),
+        accepted=("paris",),
     ),
     DemoRequest(
-        id="author", kind="fact", host="llamaindex", turns=_user("Who wrote the play Romeo and Juliet?")
+        id="planet",
+        kind="fact",
+        host="langchain",
+        turns=_user("Which planet is known as the red planet?"),
+        accepted=("mars",),
     ),
     DemoRequest(
-        id="symbol", kind="fact", host="llamaindex", turns=_user("What is the chemical symbol for tungsten?")
+        id="author",
+        kind="fact",
+        host="llamaindex",
+        turns=_user("Who wrote the play Romeo and Juliet?"),
+        accepted=("shakespeare",),
     ),
-    DemoRequest(id="sum", kind="arithmetic", host="langchain", turns=_user("What is 2 + 2?")),
-    DemoRequest(id="product", kind="arithmetic", host="langchain", turns=_user("What is 17 * 23?")),
+    DemoRequest(
+        id="symbol",
+        kind="fact",
+        host="llamaindex",
+        turns=_user("What is the chemical symbol for tungsten?"),
+        accepted=("w",),
+    ),
+    DemoRequest(
+        id="sum", kind="arithmetic", host="langchain", turns=_user("What is 2 + 2?"), accepted=("4", "four")
+    ),
+    DemoRequest(
+        id="product", kind="arithmetic", host="langchain", turns=_user("What is 17 * 23?"), accepted=("391",)
+    ),
     DemoRequest(
         id="apples",
         kind="arithmetic",
         host="llamaindex",
         turns=_user("A box holds 8 apples. How many apples do 6 boxes hold?"),
+        accepted=("48",),
     ),
     DemoRequest(
         id="option",
@@ -103,6 +129,7 @@ REQUESTS: tuple[DemoRequest, ...] = (
         turns=_user(
             "Which of these is a mammal?\nA. Trout\nB. Eagle\nC. Whale\nD. Frog\nAnswer with the letter."
         ),
+        accepted=("c", "whale"),
     ),
     DemoRequest(
         id="chat",
@@ -113,6 +140,7 @@ REQUESTS: tuple[DemoRequest, ...] = (
             Message(role="assistant", text="Nice to meet you, Ada."),
             Message(role="user", text="In which country is my city?"),
         ),
+        accepted=("portugal",),
     ),
     DemoRequest(
         id="code",
@@ -131,9 +159,20 @@ REQUESTS: tuple[DemoRequest, ...] = (
         kind="documents",
         host="llamaindex",
         turns=_user("How much does a return ticket to Holm cost?"),
+        accepted=("15", "fifteen"),
     ),
     DemoRequest(
-        id="ferry-dogs", kind="documents", host="llamaindex", turns=_user("Where do dogs stay on board?")
+        id="ferry-dogs",
+        kind="documents",
+        host="llamaindex",
+        turns=_user("Where do dogs stay on board?"),
+        accepted=("deck", "outside"),
     ),
-    DemoRequest(id="outage", kind="cloud off", host="langchain", turns=_user("What is 4817 * 39?")),
+    DemoRequest(
+        id="outage",
+        kind="cloud off",
+        host="langchain",
+        turns=_user("What is 4817 * 39?"),
+        accepted=("187863",),
+    ),
 )

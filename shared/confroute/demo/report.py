@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from confroute.decision import Decision
 from confroute.demo.calibrate import DemoFit
 from confroute.demo.routes import DemoResult
 from confroute.prices import Price
@@ -95,6 +96,7 @@ def as_json(
                 "kind": item.request.kind,
                 "host": item.request.host,
                 "answer": item.answer,
+                "right": item.right,
                 **{
                     key: decision[key]
                     for key in ("route", "stage", "uncertainty", "signals", "reason", "usage")
@@ -123,8 +125,91 @@ def as_json(
     }
 
 
+def outcome(result: DemoResult) -> str:
+    """Say in one line where a request went, and why.
+
+    Parameters
+    ----------
+    result : DemoResult
+    """
+    decision = result.decision
+    answer = " ".join(result.answer.split())
+    return f"{decision.route}, {result.latency_s:.1f} s: {shortened(answer)} | {_why(decision)}"
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """The text, or its beginning if it is longer than `most` characters.
+
+    Examples
+    --------
+    >>> shortened("It is Rome."), shortened("It is Rome.", 5)
+    ('It is Rome.', 'It is…')
+    """
+    return text if len(text) <= most else f"{text[:most].rstrip()}…"
+
+
+def in_words(results: Sequence[DemoResult], summary: Totals) -> tuple[str, str, str]:
+    """Say in three sentences what stayed at the edge, what that saved, and which answers are wrong and why."""
+    return _stayed(results), _saved(summary), _wrong(results)
+
+
+def _stayed(results: Sequence[DemoResult]) -> str:
+    kept = [item.decision for item in results if item.decision.route == "edge"]
+    private, degraded = sum(d.private for d in kept), sum(d.degraded for d in kept)
+    reasons = {
+        "because it was certain enough": len(kept) - private - degraded,
+        "because the text is private": private,
+        "because the cloud was switched off": degraded,
+    }
+    why = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
+    return (
+        f"Stayed: the edge answered {len(kept)} of {len(results)} requests{f' ({why})' if why else ''}; "
+        f"the other {len(results) - len(kept)} went to the cloud."
+    )
+
+
+def _saved(summary: Totals) -> str:
+    sent = summary.cloud.total_tokens
+    always = sent + summary.not_sent.total_tokens
+    share = f", {1 - sent / always:.0%} less" if always else ""
+    cost = (
+        ""
+        if summary.cost_usd is None or summary.always_cloud_usd is None
+        else f", and {summary.cost_usd:.6f} USD in place of {summary.always_cloud_usd:.6f}"
+    )
+    return (
+        f"Saved: the cloud read and wrote {sent} tokens in place of some {always} for all requests{share}{cost}; "
+        f"the edge took {summary.edge.total_tokens}, samples included."
+    )
+
+
+def _wrong(results: Sequence[DemoResult]) -> str:
+    graded = [item for item in results if item.right is not None]
+    wrong = [item for item in graded if not item.right]
+    told = "; ".join(f"{item.request.id} ({_blame(item.decision)})" for item in wrong)
+    return f"Wrong: {len(wrong)} of {len(graded)} answers that a word can grade{f': {told}' if told else ''}."
+
+
+def _blame(decision: Decision) -> str:
+    if decision.degraded:
+        return "the edge doubted it, and the cloud was switched off"
+    if decision.route == "cloud":
+        return "the cloud's own mistake"
+    if decision.uncertainty is None or decision.threshold is None:
+        return "the edge had to answer"
+    return f"the edge was sure of it: {decision.uncertainty:.3g}, kept up to {decision.threshold:.3g}"
+
+
+def _why(decision: Decision) -> str:
+    """The reason without the origin of thresholds, which is printed once, below the table."""
+    return decision.reason.replace(f" ({decision.threshold_source})", "")
+
+
 def show(console: Console, results: Sequence[DemoResult], summary: Totals, fit: DemoFit) -> None:
-    """Print the table, the thresholds and the totals."""
+    """Print what came of it in three sentences, then the table, the thresholds and the totals."""
+    for line in in_words(results, summary):
+        console.print(line, markup=False)
+    console.print()
     console.print(_table(results))
     for gate in fit.policy.gates:
         zone = (
@@ -136,15 +221,6 @@ def show(console: Console, results: Sequence[DemoResult], summary: Totals, fit: 
         )
     for name, reason in fit.left_out.items():
         console.print(f"{name} is left out: {reason}")
-    console.print(
-        f"\n{summary.requests} requests, cloud share {summary.cloud_share:.0%}, {summary.degraded} degraded; "
-        f"{summary.not_sent.total_tokens} tokens not sent to the cloud, {summary.cloud.total_tokens} sent; "
-        f"{summary.edge.total_tokens} on the edge, samples and discarded drafts included"
-    )
-    if summary.cost_usd is not None:
-        console.print(
-            f"cost at your prices: {summary.cost_usd:.6f} USD; the cloud alone, estimated: {summary.always_cloud_usd:.6f} USD"
-        )
 
 
 def _table(results: Sequence[DemoResult]) -> Table:
@@ -160,8 +236,7 @@ def _table(results: Sequence[DemoResult]) -> Table:
         table.add_column(name, justify="right")
     for item in results:
         decision, usage = item.decision, item.decision.usage
-        # The origin of thresholds is printed once, below the table.
-        why = escape(decision.reason.replace(f" ({decision.threshold_source})", ""))
+        why = escape(_why(decision))
         table.add_row(
             f"{item.request.id}\n{item.request.host}",
             f"{decision.route}\n{'degraded' if decision.degraded else decision.stage}",

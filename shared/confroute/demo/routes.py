@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from confroute.decision import Decision
 from confroute.demo.backends import Backend, switched_off
-from confroute.demo.questions import REQUESTS, SYSTEM, DemoRequest
+from confroute.demo.calibrate import is_right
+from confroute.demo.questions import SYSTEM, DemoRequest
 from confroute.errors import PolicyError
 from confroute.models.resilience import Limits
 from confroute.observe.trace import record
@@ -32,6 +33,11 @@ class DemoResult:
     decision: Decision
     latency_s: float
 
+    @property
+    def right(self) -> bool | None:
+        """Whether the answer is right; None where no word tells."""
+        return is_right(self.answer, self.request.accepted) if self.request.accepted else None
+
 
 @dataclass(slots=True, kw_only=True)
 class Session:
@@ -43,24 +49,15 @@ class Session:
     folder: Path
     _built: dict[str, Any] = field(default_factory=dict)
 
-    def run(self, tick: Callable[[str], None]) -> list[DemoResult]:
-        """Send every request; `tick` is called after each."""
-        results = []
-        for request in REQUESTS:
-            start = time.perf_counter()
-            with record() as decisions:
-                answer = self._send(request)
-            # A query engine may call more than once; the last call gave the answer.
-            results.append(
-                DemoResult(
-                    request=request,
-                    answer=answer,
-                    decision=decisions[-1],
-                    latency_s=time.perf_counter() - start,
-                )
-            )
-            tick(f"{request.kind}: {request.id}")
-        return results
+    def send(self, request: DemoRequest) -> DemoResult:
+        """Send one request."""
+        start = time.perf_counter()
+        with record() as decisions:
+            answer = self._send(request)
+        # A query engine may call more than once; the last call gave the answer.
+        return DemoResult(
+            request=request, answer=answer, decision=decisions[-1], latency_s=time.perf_counter() - start
+        )
 
     def _send(self, request: DemoRequest) -> str:
         if request.kind == "documents":

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from confroute.asks import AskGenerator, Consult, Draft, Evidence, Shadow
-from confroute.decision import Routed
+from confroute.decision import Decision, Routed
 from confroute.display import logger
 from confroute.drift.eprocess import DriftTest
 from confroute.errors import BudgetSpentError, PolicyError, StateError
 from confroute.flow import Policy
+from confroute.observe.trace import AuditedLoss, publish_loss
 from confroute.policy.wrapper import Wrapper, annotate, by_chance, nested_policies, refuse_paced
 from confroute.registry import register
 from confroute.signals.equivalence import disagreement
@@ -19,6 +20,12 @@ from confroute.state.store import Store, keep_address, open_store, using
 from confroute.types import JSON, Generation, Request, Tier
 
 _log = logger()
+
+
+def _judged(decision: Decision) -> bool:
+    """Whether a draft was kept or not on its own evidence."""
+    judged = decision.stage in {"draft", "evidence", "no_signal"}
+    return judged and not decision.private and not decision.degraded
 
 
 @register(kind="wrapper")
@@ -54,7 +61,8 @@ class Audited(Wrapper):
     -----
     Only calls whose draft was kept on its own evidence are audited: no private calls, no calls settled by a forced route
     or a rule, no degraded answers. The calls to audit are drawn beforehand, without looking at them, so that the audited
-    losses are a random sample.
+    losses are a random sample. Each is published (`confroute.observe.subscribe_losses`), and a decision log keeps it; a call that was
+    drawn and that the last tier answered anyway is marked "drawn" in its decision, since it lost nothing.
     """
 
     policy: Policy
@@ -121,6 +129,8 @@ class Audited(Wrapper):
             note |= {"alarm_at": alarm_at, "on_alarm": self.on_alarm}
         if not self._can_audit(routed):
             note["propensity"] = 0.0
+            if audit and self._escalated(routed):
+                note["drawn"] = True
         elif audit:
             try:
                 yield Shadow(ask=Draft(tier=self.tiers[-1]), then=self._recorder(request, routed.generation))
@@ -131,9 +141,11 @@ class Audited(Wrapper):
         return annotate(routed, "audit", note)
 
     def _can_audit(self, routed: Routed) -> bool:
-        decision = routed.decision
-        kept = decision.route != self.tiers[-1] and decision.stage in {"draft", "evidence", "no_signal"}
-        return kept and not decision.private and not decision.degraded
+        return routed.decision.route != self.tiers[-1] and _judged(routed.decision)
+
+    def _escalated(self, routed: Routed) -> bool:
+        """Whether a call would have been audited, had its draft been kept: among all calls it is one that lost nothing."""
+        return routed.decision.route == self.tiers[-1] and _judged(routed.decision)
 
     def _under_alarm(self, request: Request, alarm_at: int) -> Request:
         """The request with the edge closed or its thresholds narrowed."""
@@ -156,8 +168,10 @@ class Audited(Wrapper):
             if isinstance(outcome, Exception):
                 _log.warning("an audit of %s failed: %s", self.name, type(outcome).__name__)
                 return
-            loss = (self.loss or disagreement)(request.asked, edge, outcome.generations[0])
+            answer = outcome.generations[0]
+            loss = float((self.loss or disagreement)(request.asked, edge, answer))
             before, after = self._transition(lambda state: self.test.update(state, loss))
+            publish_loss(AuditedLoss(name=self.name, loss=loss, tier=self.tiers[-1], usage=answer.usage))
             if before["alarm_at"] is None and after["alarm_at"] is not None:
                 _log.warning(
                     "drift alarm of %s: mean loss %.3g in %d audits, promised %.3g; on_alarm=%r",

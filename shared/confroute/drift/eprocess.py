@@ -12,7 +12,7 @@ from confroute.reading import number, numbers, refused, whole
 from confroute.registry import register
 
 # Bets as shares of 1 / level, the largest stake that cannot lose everything.
-_BETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+BETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 @register(kind="part")
@@ -60,7 +60,7 @@ class DriftTest:
 
     def begin(self) -> dict[str, Any]:
         """The state before the first audit, as JSON."""
-        return {"audits": 0, "lost": 0.0, "wealth": [0.0] * len(_BETS), "alarm_at": None}
+        return {"audits": 0, "lost": 0.0, "wealth": [0.0] * len(BETS), "alarm_at": None}
 
     def check(self, state: dict[str, Any]) -> None:
         """Refuse a stored state that no test wrote.
@@ -72,8 +72,8 @@ class DriftTest:
         """
         whole(state.get("audits"), "audits")
         number(state.get("lost"), "lost", low=0)
-        if len(numbers(state.get("wealth"), "wealth")) != len(_BETS):
-            raise refused("wealth", state.get("wealth"), f"{len(_BETS)} numbers")
+        if len(numbers(state.get("wealth"), "wealth")) != len(BETS):
+            raise refused("wealth", state.get("wealth"), f"{len(BETS)} numbers")
         # None stands there before an alarm, and nothing is no None.
         if state.get("alarm_at", 0) is not None:
             whole(state.get("alarm_at"), "alarm_at", low=1)
@@ -90,10 +90,10 @@ class DriftTest:
             msg = f"the audited loss is {loss}: expected a number in [0, 1]"
             raise ValueError(msg)
         audits = state["audits"] + 1
-        weight = _unspent(audits - 1) - _unspent(audits)
+        weight = unspent(audits - 1) - unspent(audits)
         wealth = [
             (held + weight) * (1 + bet / self.level * (loss - self.level))
-            for held, bet in zip(state["wealth"], _BETS, strict=True)
+            for held, bet in zip(state["wealth"], BETS, strict=True)
         ]
         alarm_at = state["alarm_at"]
         if alarm_at is None and self._evidence(wealth, audits) >= 1 / self.false_alarm:
@@ -114,9 +114,9 @@ class DriftTest:
         return None
 
     def _evidence(self, wealth: Sequence[float], audits: int) -> float:
-        return sum(wealth) / len(wealth) + _unspent(audits)
+        return sum(wealth) / len(wealth) + unspent(audits)
 
 
-def _unspent(audits: int) -> float:
+def unspent(audits: int) -> float:
     """Prior weight of all change points after this many audits."""
     return 1 / (1 + math.log(audits + 1))

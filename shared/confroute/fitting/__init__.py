@@ -3,10 +3,22 @@
 from confroute.fitting.applied import Applied, apply
 from confroute.fitting.combine import crossfit_combined, fit_combined, mean_rank, predicted
 from confroute.fitting.early_stops import EarlyStops, early_stops
-from confroute.fitting.fit import CloudShare, Fit, MaxLoss, fit
+from confroute.fitting.fit import CloudShare, Fit, fit
 from confroute.fitting.front import ParetoFront, front_of
 from confroute.fitting.objective import Limit, Objective
+from confroute.fitting.plan import Guess, Planned, plan
 from confroute.fitting.point import Calls, Metric, Point, metric, metrics
+from confroute.fitting.promise import (
+    GradedCalls,
+    MaxLoss,
+    Outlook,
+    PromisePoint,
+    RowsEstimate,
+    certified_threshold,
+    estimate_rows,
+    outlook,
+    promise_curve,
+)
 from confroute.fitting.rates import Bill, Rates
 from confroute.fitting.replay import Expected, ReplayedCall, expected, replay
 from confroute.fitting.table import Table, table_of
@@ -20,19 +32,27 @@ __all__ = [
     "EarlyStops",
     "Expected",
     "Fit",
+    "GradedCalls",
+    "Guess",
     "Limit",
     "MaxLoss",
     "Metric",
     "Objective",
+    "Outlook",
     "ParetoFront",
+    "Planned",
     "Point",
+    "PromisePoint",
     "Rates",
     "ReplayedCall",
+    "RowsEstimate",
     "Table",
     "Verdict",
     "apply",
+    "certified_threshold",
     "crossfit_combined",
     "early_stops",
+    "estimate_rows",
     "expected",
     "fit",
     "fit_combined",
@@ -40,7 +60,10 @@ __all__ = [
     "mean_rank",
     "metric",
     "metrics",
+    "outlook",
+    "plan",
     "predicted",
+    "promise_curve",
     "replay",
     "table_of",
     "verdict_of",

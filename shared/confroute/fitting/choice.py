@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +79,17 @@ def named(table: Table, column: str) -> SignalChoice:
 def live_columns(table: Table) -> tuple[str, ...]:
     """The recorded columns that some signal can measure on new calls too."""
     return tuple(name for name in table.columns if not isinstance(table.signal_of(name), Recorded))
+
+
+def distinct_orders(table: Table, columns: Sequence[str]) -> tuple[str, ...]:
+    """The first column of each order that some of these give the calls; a column of one value gives none, unless all do."""
+    first: list[str] = []
+    for name in columns:
+        values = table.signal(name)
+        varies = np.unique(values[~np.isnan(values)]).size > 1
+        if varies and not any(_same_order(values, table.signal(other)) for other in first):
+            first.append(name)
+    return tuple(first or columns[:1])
 
 
 def chosen(

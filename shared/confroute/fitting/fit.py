@@ -9,18 +9,39 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from confroute.certificate import Certificate, Loss
+from confroute.certificate import Certificate
 from confroute.display import Displayable
-from confroute.errors import CalibrationError
+from confroute.errors import CalibrationError, UnmetPromiseError
 from confroute.fitting.calibrated import Calibration, calibration_of
-from confroute.fitting.choice import SignalChoice, chosen, live_columns, named, uncertainty_of
+from confroute.fitting.choice import (
+    LEAST_TO_COMBINE,
+    SignalChoice,
+    chosen,
+    distinct_orders,
+    live_columns,
+    named,
+    uncertainty_of,
+)
 from confroute.fitting.front import ParetoFront, front_of
+from confroute.fitting.judged import JudgedRows, judged_rows
 from confroute.fitting.objective import Objective
+from confroute.fitting.promise import (
+    GradedCalls,
+    MaxLoss,
+    PromisePoint,
+    certified_threshold,
+    curve_json,
+    lowest_loss,
+    outlook,
+    promise_curve,
+)
 from confroute.fitting.provenance import provenance_of
 from confroute.fitting.rates import Rates
 from confroute.fitting.replay import Expected, Progress, expected, replay
 from confroute.fitting.table import Array, Table, table_of
 from confroute.policy import Cascade, Gate, Threshold
+from confroute.policy.guarantee import Grades, certified_judged
+from confroute.policy.threshold import SHARE_TOLERANCE
 from confroute.recording import Row
 from confroute.recording.extraction import check_extraction
 from confroute.signals import Combined, Recorded, Signal
@@ -71,6 +92,17 @@ def about(choice: SignalChoice, table: Table, uncertainty: Array) -> list[str]:
     return notes
 
 
+def about_samples(choice: SignalChoice, found: Expected) -> list[str]:
+    """A note on how many answers a call of the chosen signal draws."""
+    n = samples_of(choice.signal)
+    if not n:
+        return []
+    return [
+        f"{choice.column} draws up to {n} samples per call beside the draft, {found.samples:.2f} on average here; each costs about "
+        "what a draft costs"
+    ]
+
+
 def about_cost(found: Expected, front: ParetoFront) -> list[str]:
     """Notes on whether routing pays, or why that is unknown."""
     if found.cost_per_1k is None:
@@ -81,21 +113,6 @@ def about_cost(found: Expected, front: ParetoFront) -> list[str]:
     return [
         f"routing costs {found.cost_per_1k:.4g} USD for 1000 calls and always asking the cloud {cloud:.4g}: it does not pay"
     ]
-
-
-# The share of the rows used to choose or fit a signal; the others are for the threshold.
-_SELECTION = 0.4
-_GRID = 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaxLoss:
-    """The goal of as few calls to the cloud as a promised loss allows; see `Threshold.certify`."""
-
-    alpha: float
-    delta: float | None = 0.1
-    loss: Loss = "regret"
-    horizon: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +145,8 @@ class Fit(Displayable):
         Number of rows that were not graded.
     notes : tuple of str
         What the reader should know, in sentences.
+    promise_curve : tuple of PromisePoint
+        For a promised loss: what else these rows can promise, at which cloud share. Empty for other goals.
     """
 
     policy: Cascade
@@ -139,6 +158,7 @@ class Fit(Displayable):
     n: int
     left_out: int
     notes: tuple[str, ...]
+    promise_curve: tuple[PromisePoint, ...] = field(default=(), repr=False)
 
     @property
     def certificate(self) -> Certificate | None:
@@ -152,8 +172,17 @@ class Fit(Displayable):
     def to_dict(self, path: str | Path) -> dict[str, JSON]:
         """JSON form, as ``confroute fit --json`` prints it, for a policy written to `path`."""
         promise = None if self.certificate is None else self.certificate.to_dict()
-        shown: JSON = promise and {name: promise[name] for name in ("loss", "alpha", "delta", "n", "method")}
-        return {"policy": str(path), "certificate": shown, "expected": self.expected.to_dict()}
+        names: tuple[str, ...] = ("loss", "alpha", "delta", "n", "method")
+        if self.certificate is not None and self.certificate.labelled is not None:
+            names = (*names, "labelled")
+        shown: JSON = promise and {name: promise[name] for name in names}
+        return {
+            "policy": str(path),
+            "certificate": shown,
+            "expected": self.expected.to_dict(),
+            "promise_curve": curve_json(self.promise_curve),
+            "notes": list(self.notes),
+        }
 
 
 def fit(
@@ -195,13 +224,15 @@ def fit(
 
     Raises
     ------
+    UnmetPromiseError
+        The rows cannot promise this loss; the message says what they can, and about how many rows it takes.
     CalibrationError
         The rows cannot meet the goal, or do not hold what it needs; the message holds the numbers.
 
     Notes
     -----
-    If a signal is chosen or fitted, 4 of 10 rows, drawn at random, are used for that and nothing else: a promise made on the
-    rows that chose the signal would be void.
+    If a signal is chosen or fitted, some rows, drawn at random, are used for that and nothing else: a promise made on the
+    rows that chose the signal would be void. How many, `selection_size` says; none if all candidates order the calls alike.
 
     Examples
     --------
@@ -219,13 +250,15 @@ def fit(
     ('ltt-hypergeometric', True, True)
     """
     rows = list(rows)
-    table = table_of(rows, rates=rates, on_unfinished=on_unfinished)
-    columns = table.columns if replay_only or _is_column(signal) else live_columns(table) or table.columns
-    choice, rest, selected = _choice(table, columns, signal, seed)
+    judged = judged_rows(rows) if isinstance(goal, MaxLoss) and goal.judged else None
+    table = table_of(judged.rows if judged else rows, rates=rates, on_unfinished=on_unfinished)
+    candidates = table.columns if replay_only or _is_column(signal) else live_columns(table) or table.columns
+    columns, coarse = _fine_enough(goal, table, candidates) if signal == "auto" else (candidates, [])
+    choice, rest, selected = _choice(table, columns, signal, goal=goal, seed=seed, judged=judged)
     check_extraction([choice.signal], rest.rows)
     uncertainty = uncertainty_of(choice, rest)
-    front = front_of(rest, uncertainty, sampled=samples(choice.signal), seed=seed)
-    threshold, notes = _threshold(goal, rest, uncertainty, front)
+    front = front_of(rest, uncertainty, sampled=samples_of(choice.signal) > 0, seed=seed)
+    threshold, notes = _threshold(goal, rest, uncertainty, front, judged, selected=selected, seed=seed)
     gate = Gate(signal=choice.signal, threshold=threshold)
     policy = Cascade(gates=(gate,), on_no_signal="cloud", on_unfinished=on_unfinished)
     replayed = replay(policy, rest.rows, rates=rates, progress=progress)
@@ -240,88 +273,173 @@ def fit(
         n=rest.n,
         left_out=table.left_out,
         notes=(
-            *left_out(table, columns),
+            *left_out(table, candidates),
+            *coarse,
             *about(choice, rest, uncertainty),
             *notes,
+            *about_samples(choice, found),
             *about_cost(found, front),
         ),
+        promise_curve=_curve(goal, _graded(rest, uncertainty)),
     )
 
 
-def samples(signal: Signal) -> bool:
-    """Whether a signal draws samples."""
+def samples_of(signal: Signal) -> int:
+    """The most samples that a signal draws for a call; members of a combination share theirs."""
     if isinstance(signal, Combined):
-        return any(samples(member.signal) for member in signal.members)
-    return hasattr(signal, "n")
+        return max(samples_of(member.signal) for member in signal.members)
+    return int(getattr(signal, "n", 0))
 
 
 def _is_column(signal: str) -> bool:
     return signal not in {"auto", "combined"}
 
 
-def _choice(table: Table, columns: Sequence[str], signal: str, seed: int) -> tuple[SignalChoice, Table, int]:
+def _choice(
+    table: Table, columns: Sequence[str], signal: str, *, goal: Goal, seed: int, judged: JudgedRows | None
+) -> tuple[SignalChoice, Table, int]:
     """The signal, the rows that did not choose it, and how many did: 0 where there was nothing to choose."""
     if _is_column(signal):
         return named(table, signal), table, 0
-    if signal == "auto" and len(columns) == 1:
-        return named(table, columns[0]), table, 0
-    selection = _drawn(table.n, seed)
-    combine = True if signal == "combined" else None
-    choice = chosen(table.part(selection), combine=combine, columns=columns, seed=seed)
+    if signal == "auto" and len(orders := distinct_orders(table, columns)) == 1:
+        return named(table, orders[0]), table, 0
+    selection = np.zeros(table.n, dtype=bool)
+    selection[np.random.default_rng(seed).permutation(table.n)[: selection_size(table.n)]] = True
+    if judged is not None:
+        # People's grades are dear, and a signal is chosen by the judge's.
+        selection &= ~judged.graded(table.rows)
+    choosing = table.part(selection)
+    if signal == "auto" and isinstance(goal, MaxLoss):
+        columns = promising(goal, choosing, columns)
+    choice = chosen(choosing, combine=True if signal == "combined" else None, columns=columns, seed=seed)
     return choice, table.part(~selection), int(selection.sum())
 
 
-def _drawn(n: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    mask = np.zeros(n, dtype=bool)
-    mask[np.random.default_rng(seed).permutation(n)[: round(_SELECTION * n)]] = True
-    return mask
+def selection_size(n: int) -> int:
+    """How many of n rows choose the signal: 3 of 10, or the 100 that a combination takes where these are at most 4 of 10.
+
+    The numbers are measured: see "How many rows choose the signal" in docs/results.md.
+
+    Examples
+    --------
+    >>> selection_size(100), selection_size(249), selection_size(250), selection_size(1000)
+    (30, 75, 100, 300)
+    """
+    size = round(0.3 * n)
+    return LEAST_TO_COMBINE if size < LEAST_TO_COMBINE <= 0.4 * n else size
+
+
+def promising(goal: MaxLoss, table: Table, columns: Sequence[str]) -> Sequence[str]:
+    """The columns by which a loss can be promised, judged by the rows that choose the signal; all if there is none.
+
+    Calls of equal uncertainty are kept together. Where those that a signal is most certain of lose more than half of the
+    promise as it is, as with a signal of two values, not enough is left for chance on the rows that calibrate.
+    """
+    left = [
+        name for name in columns if lowest_loss(goal, _graded(table, table.signal(name))) <= goal.alpha / 2
+    ]
+    return left or columns
+
+
+def _graded(table: Table, uncertainty: Array) -> GradedCalls:
+    return GradedCalls(
+        uncertainty=uncertainty,
+        edge_quality=table.edge_quality,
+        cloud_quality=table.cloud_quality if table.cloud_graded else None,
+    )
 
 
 def _threshold(
-    goal: Goal, table: Table, uncertainty: Array, front: ParetoFront
+    goal: Goal,
+    table: Table,
+    uncertainty: Array,
+    front: ParetoFront,
+    judged: JudgedRows | None,
+    *,
+    selected: int,
+    seed: int,
 ) -> tuple[Threshold, list[str]]:
+    calls = _graded(table, uncertainty)
+    if isinstance(goal, MaxLoss) and judged is not None:
+        return _promised_by_people(goal, table, calls, judged), [*judged.notes]
     if isinstance(goal, MaxLoss):
-        return _certified(goal, table, uncertainty), []
+        return _promised(goal, calls, selected=selected, seed=seed), []
     if isinstance(goal, CloudShare):
-        return _for_share(goal.share, uncertainty), []
+        threshold = _for_share(goal.share, calls.uncertainty)
+        got = calls.cloud_share(threshold.value)
+        told = f"a cloud share of {got:.1%} in place of {goal.share:.1%}: calls of equal uncertainty go the same way"
+        return threshold, [told] if abs(got - goal.share) > max(0.01, 0.5 / calls.n) + 1e-9 else []
     point = goal.choose(front.points)
     assert point.threshold is not None
     ends = [end for end in (front.edge, front.cloud) if all(limit.met(end) for limit in goal.limits)]
     better = [end.name for end in ends if goal.weights and goal.worth(end) > goal.worth(point) + 1e-12]
     notes = [f"by this objective, always asking the {name} alone does better" for name in better]
-    source = f"best of {len(front.points)} thresholds by the objective, on {table.n} recorded calls"
+    if any(limit.metric == "quality" for limit in goal.limits):
+        notes.append(
+            "the quality is an expectation, not a promise: on calls to come, chance alone takes it below the bound about every other "
+            "time; MaxLoss(alpha=1 - quality, loss='shortfall') (--min-quality with --confidence) promises it"
+        )
+    source = f"best of {len(front.points)} thresholds by the objective, on {calls.n} recorded calls"
     return Threshold(value=point.threshold, source=source), notes
 
 
-def _certified(goal: MaxLoss, table: Table, uncertainty: Array) -> Threshold:
-    known = np.sort(uncertainty[~np.isnan(uncertainty)])
-    places = np.unique(np.linspace(0, known.size - 1, _GRID).round().astype(int))
-    # Calls that were not measured go to the cloud, so their uncertainty is above every threshold of the grid.
-    filled = np.where(np.isnan(uncertainty), known[-1] + 1.0, uncertainty)
-    if not (graded := table.cloud_graded) and goal.loss == "net":
-        msg = "a net loss needs the cloud's grades on every row (cloud.quality): grade them, or use loss 'error'"
-        raise CalibrationError(msg)
-    return Threshold.certify(
-        filled.tolist(),
-        table.edge_quality.tolist(),
-        table.cloud_quality.tolist() if graded else None,
+def _curve(goal: Goal, calls: GradedCalls) -> tuple[PromisePoint, ...]:
+    """Other promises of these rows; none where the goal is no promise, or one by people's grades of some rows."""
+    return promise_curve(goal, calls) if isinstance(goal, MaxLoss) and not goal.judged else ()
+
+
+def _promised(goal: MaxLoss, calls: GradedCalls, *, selected: int, seed: int) -> Threshold:
+    try:
+        return certified_threshold(goal, calls)
+    except UnmetPromiseError as error:
+        instead = outlook(goal, calls, seed=seed)
+        rows = f"{calls.n} rows to calibrate on" + (
+            f", beside {selected} that chose the signal (with --signal NAME or signal= none are held back)"
+            if selected
+            else ""
+        )
+        msg = f"{rows}: {error}\n{instead.words}"
+        raise UnmetPromiseError(msg, instead=instead.to_dict()) from error
+
+
+def _promised_by_people(goal: MaxLoss, table: Table, calls: GradedCalls, judged: JudgedRows) -> Threshold:
+    filled, grid = calls.grid()
+    cloud = np.ones(calls.n) if calls.cloud_quality is None else calls.cloud_quality
+    value, promise = certified_judged(
+        filled,
+        judged=Grades(edge=calls.edge_quality, cloud=cloud),
+        human=judged.grades_of(table.rows),
         alpha=goal.alpha,
         delta=goal.delta,
-        loss="error" if goal.loss == "regret" and not graded else goal.loss,
-        horizon=goal.horizon,
-        grid=known[places].tolist(),
+        loss=goal.loss_on(calls),
+        grid=grid,
     )
+    return Threshold(value=value, source=promise.words, certificate=promise)
 
 
-def _for_share(share: float, uncertainty: Array) -> Threshold:
+def _fine_enough(goal: Goal, table: Table, columns: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
+    """The columns whose values are fine enough for a cloud share, and a note on the others; all columns if none is."""
+    if not isinstance(goal, CloudShare):
+        return columns, []
+
+    def reaches(name: str) -> bool:
+        try:
+            # Half the tolerance, since the share is met on other rows than these.
+            _for_share(goal.share, table.signal(name), SHARE_TOLERANCE / 2)
+        except CalibrationError:
+            return False
+        return True
+
+    fine = tuple(name for name in columns if reaches(name))
+    coarse = [name for name in columns if name not in fine]
+    if not fine or not coarse:
+        return columns, []
+    return fine, [
+        f"{', '.join(coarse)} left out: too few different values to send {goal.share:.0%} of calls to the cloud"
+    ]
+
+
+def _for_share(share: float, uncertainty: Array, tolerance: float = SHARE_TOLERANCE) -> Threshold:
     known = uncertainty[~np.isnan(uncertainty)]
     missing = uncertainty.size - known.size
-    if share * uncertainty.size < missing:
-        msg = (
-            f"a cloud share of {share:g} is not possible: {missing} of {uncertainty.size} calls go to the cloud whatever the "
-            "threshold, since the signal was not measured on them or their draft is not whole"
-        )
-        raise CalibrationError(msg)
-    return Threshold.for_cloud_share(
-        known.tolist(), share=(share * uncertainty.size - missing) / max(1, known.size)
-    )
+    return Threshold.for_cloud_share(known.tolist(), share=share, always=missing, tolerance=tolerance)

@@ -29,7 +29,8 @@ class ParetoFront(Displayable):
     edge, cloud : Point
         Always the edge, without further evidence; always the cloud, without a draft.
     oracle : tuple of Point
-        Always drafting, and sending exactly the calls that gain most, by rising cloud share.
+        The best that any routing could do at each cost: which model answers better is known beforehand, so that only kept answers
+        are drafted and no evidence is paid for. Up to about a hundred points by rising cost, with straight lines between them.
     n : int
         Number of calls.
     """
@@ -163,7 +164,7 @@ def _share(point: Point) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Routing:
-    """Several ways to route the rows: which calls each sends to the cloud, and whether it drafts first."""
+    """Several ways to route the rows: which calls each sends to the cloud, and whether it drafts these too before it does."""
 
     name: str
     sent: npt.NDArray[np.bool_]
@@ -233,15 +234,23 @@ def resampled(n: int, resamples: int, seed: int) -> Array | None:
 
 
 def _oracle(table: Table) -> list[Point]:
+    """Each call begins with the cheaper model, and the best gains per cost are bought first: no routing does better at equal cost."""
     if not table.cloud_graded:
         return []
-    gain = table.cloud_quality - table.edge_quality
-    order = np.argsort(-gain, kind="stable")
-    best = int((gain > 0).sum())
+    extra, gain = table.cloud["usd"] - table.draft["usd"], table.cloud_quality - table.edge_quality
+    if np.isnan(extra).any():
+        extra = np.ones(table.n)
+    begin = table.failed | (extra < 0) | ((extra == 0) & (gain > 0))
+    better = np.where(begin, -gain, gain)
+    worth = np.where(~table.failed & (better > 0), better / np.maximum(np.abs(extra), 1e-300), 0.0)
+    best = int((worth > 0).sum())
     counts = np.unique(np.linspace(0, best, min(best + 1, _THRESHOLDS)).round().astype(int))
-    place = np.argsort(order, kind="stable")
-    sent = place[:, None] < counts[None, :]
-    return _points(table, _Routing(name="oracle", sent=sent, thresholds=[None] * counts.size), None)
+    place = np.argsort(np.argsort(-worth, kind="stable"), kind="stable")
+    sent = (place[:, None] < counts[None, :]) ^ begin[:, None]
+    routing = _Routing(
+        name="oracle", sent=sent, thresholds=[None] * counts.size, evidence=False, drafts=False
+    )
+    return _points(table, routing, None)
 
 
 def _points(table: Table, choice: _Routing, weights: Array | None) -> list[Point]:
@@ -269,8 +278,8 @@ def _points(table: Table, choice: _Routing, weights: Array | None) -> list[Point
 
 def _spent(table: Table, choice: _Routing, name: str) -> Array:
     total = np.where(choice.sent, table.cloud[name][:, None], 0.0)
-    if choice.drafts:
-        total = total + table.draft[name][:, None]
+    draft = table.draft[name][:, None]
+    total = total + (draft if choice.drafts else np.where(choice.sent, 0.0, draft))
     if choice.evidence:
         total = total + table.samples[name][:, None]
     return total

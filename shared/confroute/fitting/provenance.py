@@ -37,7 +37,7 @@ def provenance_of(policy: Cascade, rows: Sequence[Row], replayed: Iterable[Repla
         cloud=_model(clouds) if clouds else None,
         kind=" or ".join(sorted(kinds)) or None,
         n=len(rows),
-        date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         data_hash=hash_of(rows),
         version=version("confroute"),
         uncertainty=(RecordedUncertainty.of(name, uncertainties),) if uncertainties else (),

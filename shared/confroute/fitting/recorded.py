@@ -165,13 +165,12 @@ def draft_of(edge: Side) -> Generation:
 def request_of(row: Row) -> Request:
     """The request that led to a recorded row."""
     edge = Tier(name="edge", model=row.edge.model or "edge", can_sample=bool(row.edge.samples))
-    context = row.context
     return Request(
         messages=_messages(row),
         tiers={"edge": edge},
         tags=_tags(row.extra),
-        question=None if context is None else row.question,
-        context=context,
+        question=row.question if isinstance(row.extra.get("context"), dict) else None,
+        context=row.context,
     )
 
 

@@ -190,8 +190,10 @@ def _is_rejected(edge: Side, on_unfinished: str) -> bool:
     if edge.error is not None:
         return False
     draft = draft_of(edge)
-    return is_empty(draft, Evidence()) or (
-        on_unfinished == "reject" and verdict_on_end("edge", draft) is not None
+    return (
+        is_empty(draft, Evidence())
+        or draft.flaw is not None
+        or (on_unfinished == "reject" and verdict_on_end("edge", draft) is not None)
     )
 
 

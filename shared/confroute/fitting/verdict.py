@@ -15,7 +15,7 @@ from confroute.fitting.recorded import request_of
 from confroute.fitting.replay import ReplayedCall
 from confroute.fitting.table import Array, Table
 from confroute.policy import Gate
-from confroute.policy.guarantee import severity
+from confroute.policy.guarantee import forwarded, severity
 from confroute.recording.rows import Row
 from confroute.registry import parts_of
 from confroute.stats.arrays import Flags
@@ -124,7 +124,7 @@ def verdict_of(
     ----------
     certificate : Certificate
     losses : array of float, shape (n,)
-        One per call, as `confroute.policy.guarantee.severity` defines them, 0 where the cloud answered; in [-1, 1] for the loss
+        One per call, as `confroute.policy.guarantee.severity` defines them, `forwarded` where the cloud answered; in [-1, 1] for the loss
         "net", else in [0, 1]; for "selective", of the kept calls only.
     false_alarm : float in (0, 1)
     seed : int
@@ -189,11 +189,11 @@ def _p_values(
     if certificate.loss != "net" and np.isin(losses, (0.0, 1.0)).all():
         lost = int(losses.sum())
         return binomial_cdf(n - lost, n, 1 - alpha), binomial_cdf(lost, n, alpha)
-    # The bound takes values in [-1, 1], and them in an order that does not depend on them.
     low = -1.0 if certificate.loss == "net" else 0.0
-    scaled = 2 * (np.random.default_rng(seed).permutation(losses) - low) / (1 - low) - 1
-    bound = 2 * (alpha - low) / (1 - low) - 1
-    return betting(-scaled, -bound, false_alarm), betting(scaled, bound, level)
+    # The bound takes values in an order that does not depend on them.
+    drawn = np.random.default_rng(seed).permutation(losses)
+    turned, bound = 1 + low - drawn, 1 + low - alpha
+    return betting(turned, bound, false_alarm, low=low), betting(drawn, alpha, level, low=low)
 
 
 def verdicts_of(
@@ -255,5 +255,8 @@ def _losses(
         return "the cloud's answers, against which it is measured, are not graded"
     if np.isnan(quality[kept]).any():
         return f"{int(np.isnan(quality[kept]).sum())} of {int(kept.sum())} kept answers are not graded"
-    lost = np.where(kept, severity(certificate.loss, quality, table.cloud_quality), 0.0)
+    if certificate.loss == "shortfall" and np.isnan(table.cloud_quality[among & ~kept]).any():
+        return "the cloud's answers, which are part of it, are not graded"
+    cloud = table.cloud_quality
+    lost = np.where(kept, severity(certificate.loss, quality, cloud), forwarded(certificate.loss, cloud))
     return lost[kept if certificate.loss == "selective" else among]

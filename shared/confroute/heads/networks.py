@@ -26,8 +26,9 @@ from confroute.heads.base import (
 from confroute.types import JSON
 
 if TYPE_CHECKING:
+    from typing import Self
+
     import torch
-    from typing_extensions import Self
 
     Tensors: TypeAlias = "dict[str, torch.Tensor]"
     # Draws the initial weights.

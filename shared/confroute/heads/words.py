@@ -167,6 +167,11 @@ def _terms(text: str) -> Counter[str]:
     return Counter([*words, *map(" ".join, pairwise(words))])
 
 
+def _sums(places: npt.NDArray[np.int64], values: Numbers, n: int) -> Numbers:
+    """Sum values by their place, one of n."""
+    return np.bincount(places, values, minlength=n).astype(np.float64, copy=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _SparseMatrix:
     """A sparse matrix as three arrays: the row, the column and the value of each entry."""
@@ -195,7 +200,7 @@ class _SparseMatrix:
 
     def row_sums(self, entries: Numbers) -> Numbers:
         """Sum values, one per entry, by row."""
-        return np.bincount(self.rows, entries, minlength=self.height).astype(np.float64)
+        return _sums(self.rows, entries, self.height)
 
     def times(self, weights: Numbers) -> Numbers:
         """Multiply the matrix by a vector."""
@@ -203,14 +208,14 @@ class _SparseMatrix:
 
     def ridge(self, y: Numbers, penalty: float) -> Numbers:
         """Minimise the squared error plus `penalty` times the squared weights, by conjugate gradients."""
-        right = np.bincount(self.columns, self.values * y[self.rows], minlength=self.width)
+        right = _sums(self.columns, self.values * y[self.rows], self.width)
         weights, residual = np.zeros(self.width), right.copy()
         direction, size = residual.copy(), float(residual @ residual)
         for _ in range(_MAX_STEPS):
             if size <= _TOLERANCE**2 * float(right @ right):
                 break
             image = self.times(direction)
-            curvature = np.bincount(self.columns, self.values * image[self.rows], minlength=self.width)
+            curvature = _sums(self.columns, self.values * image[self.rows], self.width)
             curvature += penalty * direction
             step = size / float(direction @ curvature)
             weights, residual = weights + step * direction, residual - step * curvature

@@ -16,7 +16,7 @@ from confroute.errors import RequestError
 from confroute.types import TIERS, Context
 
 PREFIX = "confroute_"
-KEYS = ("route", "threshold", "tags", "purpose", "context")
+KEYS = ("route", "threshold", "tags", "purpose", "context", "question_id")
 AUTO = "auto"
 # What providers call the number of answers to one call.
 SEVERAL = ("n", "best_of", "candidate_count")
@@ -42,6 +42,8 @@ class CallOptions:
         The question without retrieved text.
     context : Context or None
         What was retrieved for it.
+    question_id : str or None
+        The caller's own name of the question, for its decisions.
     """
 
     route: str | None = None
@@ -50,6 +52,7 @@ class CallOptions:
     purpose: str | None = None
     question: str | None = None
     context: Context | None = None
+    question_id: str | None = None
 
     @property
     def forced(self) -> str | None:
@@ -68,7 +71,7 @@ class CallOptions:
         """
         if around is NO_OPTIONS:
             return self
-        names = ("route", "threshold", "purpose", "question", "context")
+        names = ("route", "threshold", "purpose", "question", "context", "question_id")
         missing = {name: getattr(around, name) for name in names if getattr(self, name) is None}
         return replace(self, tags=self.tags | around.tags, **missing)
 
@@ -111,7 +114,7 @@ def read_options(
     >>> read_options({"rout": "edge"}, place="the tag 'confroute'")
     Traceback (most recent call last):
     ...
-    confroute.errors.RequestError: the tag 'confroute' has rout: expected some of route, threshold, tags, purpose, context
+    confroute.errors.RequestError: the tag 'confroute' has rout: expected some of route, threshold, tags, purpose, context, question_id
     """
     if given is None:
         return NO_OPTIONS
@@ -135,6 +138,7 @@ def read_options(
         threshold=_threshold(options.get("threshold"), where),
         tags=_tags(options.get("tags"), where),
         purpose=_text(options.get("purpose"), where.get("purpose")),
+        question_id=_text(options.get("question_id"), where.get("question_id")),
         **_context(options.get("context"), where, read_document),
     )
 

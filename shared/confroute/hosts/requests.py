@@ -208,5 +208,6 @@ def request_of(
         question=question if options.question is None else options.question,
         context=context if options.context is None else options.context,
         purpose=purpose if options.purpose is None else options.purpose,
+        question_id=options.question_id,
         **facts,
     )

@@ -2,7 +2,9 @@
 
 ::
 
-    router = Router(edge="local:smollm2-135m", cloud="openai:gpt-4o-mini", policy=load_policy("policy.json"))
+    router = Router(
+        edge="local:qwen2.5-coder-0.5b", cloud="openai:gpt-4o-mini", policy=load_policy("policy.json")
+    )
     answer = router.ask("What is the capital of France?")
     answer.text, answer.decision.route
 """
@@ -34,7 +36,7 @@ from confroute.text_extraction import ReadOnce, merged
 from confroute.types import TIERS, Context, Message, Reading, Request
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 Prompt: TypeAlias = "str | Sequence[Message | Mapping[str, str] | tuple[str, str]]"
 Documents: TypeAlias = "Context | Sequence[str | tuple[str, float]]"
@@ -48,7 +50,7 @@ class Router:
     Parameters
     ----------
     edge, cloud : str or model
-        Whatever `confroute.models.resolution.resolve` takes: a name ("local:smollm2-135m", "openai:gpt-4o-mini"), a
+        Whatever `confroute.models.resolution.resolve` takes: a name ("local:qwen2.5-coder-0.5b", "openai:gpt-4o-mini"), a
         `TextModel`, a function, a chat model of LangChain or an LLM of LlamaIndex.
     policy : Policy
         The same object decides the same in every host.
@@ -122,6 +124,7 @@ class Router:
         purpose: str | None = None,
         question: str | None = None,
         context: Documents | None = None,
+        question_id: str | None = None,
     ) -> Routed:
         """Answer a question, or go on with a conversation.
 
@@ -141,6 +144,8 @@ class Router:
             The question alone, where the prompt holds retrieved text too.
         context : Context or sequence of str or (str, float), optional
             What was retrieved: texts, or each with its score.
+        question_id : str, optional
+            Your own name of the question, which its decision keeps; not its text.
 
         Returns
         -------
@@ -155,7 +160,14 @@ class Router:
             No model answered that the policy allows to.
         """
         request, calls = self._opened(
-            prompt, question, context, route=route, threshold=threshold, tags=tags, purpose=purpose
+            prompt,
+            question,
+            context,
+            route=route,
+            threshold=threshold,
+            tags=tags,
+            purpose=purpose,
+            question_id=question_id,
         )
         return run(self.policy, request, calls.call, self._limits)
 
@@ -169,10 +181,18 @@ class Router:
         purpose: str | None = None,
         question: str | None = None,
         context: Documents | None = None,
+        question_id: str | None = None,
     ) -> Routed:
         """Async form of `ask`."""
         request, calls = self._opened(
-            prompt, question, context, route=route, threshold=threshold, tags=tags, purpose=purpose
+            prompt,
+            question,
+            context,
+            route=route,
+            threshold=threshold,
+            tags=tags,
+            purpose=purpose,
+            question_id=question_id,
         )
         return await arun(self.policy, request, calls.acall, self._limits)
 
@@ -186,6 +206,7 @@ class Router:
         purpose: str | None = None,
         question: str | None = None,
         context: Documents | None = None,
+        question_id: str | None = None,
     ) -> TextStream:
         """Answer in parts, as soon as it is settled whose answer is given: nothing is shown of a draft that is not kept.
 
@@ -198,7 +219,14 @@ class Router:
             Iterate over it for the texts; its `decision` is there once it has ended.
         """
         request, calls = self._opened(
-            prompt, question, context, route=route, threshold=threshold, tags=tags, purpose=purpose
+            prompt,
+            question,
+            context,
+            route=route,
+            threshold=threshold,
+            tags=tags,
+            purpose=purpose,
+            question_id=question_id,
         )
         return TextStream(
             run_stream(self.policy, request, calls.call, calls.stream, self._limits, scores=piece_logprobs)
@@ -214,10 +242,18 @@ class Router:
         purpose: str | None = None,
         question: str | None = None,
         context: Documents | None = None,
+        question_id: str | None = None,
     ) -> AsyncTextStream:
         """Async form of `stream`."""
         request, calls = self._opened(
-            prompt, question, context, route=route, threshold=threshold, tags=tags, purpose=purpose
+            prompt,
+            question,
+            context,
+            route=route,
+            threshold=threshold,
+            tags=tags,
+            purpose=purpose,
+            question_id=question_id,
         )
         return AsyncTextStream(
             arun_stream(self.policy, request, calls.acall, calls.astream, self._limits, scores=piece_logprobs)

@@ -8,7 +8,7 @@ arguments of a call: those may be private.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -130,6 +130,71 @@ def canonical_text(value: Any) -> str:
     """
     plain = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
     return json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
+
+
+def schema_asked_for(texts: Sequence[str], forms: Sequence[tuple[str, str]]) -> Mapping[str, Any] | None:
+    """Read the JSON schema that a framework's parser has put into a prompt, for answers to fit; None where there is none.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        The prompt's texts, oldest first; the last schema counts.
+    forms : sequence of pairs of str
+        What the framework writes before and behind the schema.
+
+    Examples
+    --------
+    >>> schema_asked_for(['Fit this: {"required": ["a"]} No more.'], [("Fit this:", "No more.")])
+    {'type': 'object', 'required': ['a']}
+    """
+    for text in reversed(texts):
+        for head, tail in forms:
+            _, found, rest = text.rpartition(head)
+            schema, ended, _ = rest.partition(tail)
+            value = _schema(schema) if found and ended else None
+            if value is not None:
+                # Some leave the type of the outermost value out.
+                return {"type": "object", **value}
+    return None
+
+
+def _schema(text: str) -> Mapping[str, Any] | None:
+    # Braces that a template would have undone stay doubled where the schema came behind it.
+    for written in (text, text.replace("{{", "{").replace("}}", "}")):
+        try:
+            value = json.loads(written)
+        except ValueError:
+            continue
+        return value if isinstance(value, dict) else None
+    return None
+
+
+def with_flaw_of(answer: Generation, parser: str, read: Callable[[str], object]) -> Generation:
+    """Return the answer, flawed where the caller's parser cannot read it.
+
+    Examples
+    --------
+    >>> with_flaw_of(Generation(text='{"a": '), "JSON", json.loads).flaw
+    'the JSON parser cannot read it (JSONDecodeError)'
+    """
+    try:
+        read(answer.text)
+    except Exception as error:  # noqa: BLE001  parsers may be the user's: whatever they raise, the caller would get
+        return replace(answer, flaw=f"the {parser} parser cannot read it ({type(error).__name__})")
+    return answer
+
+
+def fitting(schema: Mapping[str, Any], read: Callable[[str], object]) -> Callable[[str], object]:
+    """Return a parser that refuses, too, what does not fit a JSON schema."""
+
+    def parse(text: str) -> object:
+        value = read(text)
+        wrong = misfit(schema, value, where="the value")
+        if wrong is not None:
+            raise ValueError(wrong)
+        return value
+
+    return parse
 
 
 def with_verdict(generation: Generation, verdict: Verdict) -> Generation:

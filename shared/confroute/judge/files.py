@@ -12,9 +12,11 @@ from confroute.judge.verdicts import Grading, Pair, Single
 from confroute.policy.rules import KeepPrivate
 from confroute.recording import RecordError, Row, Side, read_rows
 from confroute.recording.prompts import messages_of
-from confroute.types import Message, Request
+from confroute.types import JSON, Message, Request
 
 SideName: TypeAlias = Literal["edge", "cloud"]
+Field: TypeAlias = Literal["quality", "judged"]
+"""Where a judge's grade goes: in place of a quality that is missing, or beside the quality."""
 _TEXTS = ("response", "text", "answer", "output")
 _FIELD = KeepPrivate(tags=("private",))
 
@@ -56,8 +58,8 @@ def reference_text(row: Row) -> str | None:
 def answer_of(row: Row, side: SideName) -> str | None:
     """The answer of one side of a recorded row; any other line has a single answer, whatever the side."""
     recorded: Side | None = row.edge if side == "edge" else row.cloud
-    if recorded is not None and recorded.text is not None:
-        return recorded.text
+    if recorded is not None and recorded.shown is not None:
+        return recorded.shown
     return next((text for key in _TEXTS if isinstance(text := row.extra.get(key), str)), None)
 
 
@@ -116,7 +118,12 @@ def read_pairs(
 
 
 def singles_to_grade(
-    rows: Iterable[Row], sides: Sequence[SideName], *, again: bool, private: KeepPrivate
+    rows: Iterable[Row],
+    sides: Sequence[SideName],
+    *,
+    again: bool,
+    private: KeepPrivate,
+    into: Field = "quality",
 ) -> Iterator[Single]:
     """Yield the answers of recorded rows that need a grade, with ids "ID|SIDE".
 
@@ -125,14 +132,16 @@ def singles_to_grade(
     rows : iterable of Row
     sides : sequence of {"edge", "cloud"}
     again : bool
-        Include answers that have a quality already.
+        Include answers that have a grade there already.
     private : KeepPrivate
         Rule that marks answers that no remote judge may see.
+    into : {"quality", "judged"}
+        Where the grade is to go.
     """
     for row in rows:
         for name in sides:
             side = row.edge if name == "edge" else row.cloud
-            if side is not None and side.text is not None and (again or side.quality is None):
+            if side is not None and side.text is not None and (again or getattr(side, into) is None):
                 reference = reference_text(row)
                 yield Single(
                     id=f"{row.id}|{name}",
@@ -143,16 +152,21 @@ def singles_to_grade(
                 )
 
 
-def with_grades(row: Row, gradings: dict[str, Grading]) -> Row:
-    """Return the row with `quality` taken from its gradings and their details under "judge"; errors set no quality."""
-    edge = _with_grade(row.edge, gradings.get(f"{row.id}|edge"))
-    cloud = None if row.cloud is None else _with_grade(row.cloud, gradings.get(f"{row.id}|cloud"))
+def with_grades(row: Row, gradings: dict[str, Grading], *, into: Field = "quality") -> Row:
+    """Return the row with the grades of its gradings; errors set none.
+
+    The details stand under "judge" beside a `quality`, which marks it as a judge's, and under "judged_by" beside `judged`.
+    """
+    edge = _with_grade(row.edge, gradings.get(f"{row.id}|edge"), into)
+    cloud = None if row.cloud is None else _with_grade(row.cloud, gradings.get(f"{row.id}|cloud"), into)
     return replace(row, edge=edge, cloud=cloud)
 
 
-def _with_grade(side: Side, grading: Grading | None) -> Side:
+def _with_grade(side: Side, grading: Grading | None, into: Field) -> Side:
     if grading is None:
         return side
-    details = {key: value for key, value in grading.to_dict().items() if key != "id"}
-    quality = side.quality if grading.quality is None else round(grading.quality, 6)
-    return replace(side, quality=quality, extra={**side.extra, "judge": details})
+    details: JSON = {key: value for key, value in grading.to_dict().items() if key != "id"}
+    grade = getattr(side, into) if grading.quality is None else round(grading.quality, 6)
+    if into == "judged":
+        return replace(side, judged=grade, extra={**side.extra, "judged_by": details})
+    return replace(side, quality=grade, extra={**side.extra, "judge": details})

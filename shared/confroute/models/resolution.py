@@ -157,10 +157,16 @@ def _of_langchain() -> str:
     return "; a name for LangChain's init_chat_model needs pip install 'confroute[agents]'"
 
 
-def imported(spec: str) -> object:
+def imported(spec: str, what: str = "model", expected: str | None = None) -> object:
     """The object of a name such as "my_package.models:judge"; dots behind the colon name attributes.
 
     Modules of the current folder are found as well, as other command lines do: the folder is put first on `sys.path`.
+
+    Parameters
+    ----------
+    spec : str
+    what, expected : str
+        What it is the name of, and how such names look, for the error.
 
     Raises
     ------
@@ -174,7 +180,8 @@ def imported(spec: str) -> object:
         for part in name.split("."):
             target = getattr(target, part)
     except (ImportError, AttributeError, ValueError) as error:
-        msg = f"model {spec!r} cannot be imported: {error}; expected {NAMES}{_of_langchain()}"
+        names = f"{NAMES}{_of_langchain()}" if expected is None else expected
+        msg = f"{what} {spec!r} cannot be imported: {error}; expected {names}"
         raise PolicyError(msg) from error
     return target
 

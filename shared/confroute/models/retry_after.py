@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -90,4 +90,4 @@ def _date(value: str | None) -> datetime | None:
     # What is no date raises any of these, by version and by what is wrong with it.
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
-    return date.replace(tzinfo=timezone.utc) if date.tzinfo is None else date
+    return date.replace(tzinfo=UTC) if date.tzinfo is None else date

@@ -1,5 +1,5 @@
 """Observing decisions: `record()`, the decision log, OpenTelemetry."""
 
-from confroute.observe.trace import Trace, publish, record, subscribe
+from confroute.observe.trace import AuditedLoss, Trace, publish, record, subscribe, subscribe_losses
 
-__all__ = ["Trace", "publish", "record", "subscribe"]
+__all__ = ["AuditedLoss", "Trace", "publish", "record", "subscribe", "subscribe_losses"]

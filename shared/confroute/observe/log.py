@@ -1,4 +1,4 @@
-"""The decision log: one JSON line per call, without any text of prompts or answers; rotated, and read back."""
+"""The decision log: one JSON line per call and per audit, without any text of prompts or answers; rotated, and read back."""
 
 from __future__ import annotations
 
@@ -6,17 +6,27 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import TracebackType
 
-from confroute.decision import Decision, read_decision
+from confroute.decision import Decision, read_billed, read_decision
 from confroute.display import logger
 from confroute.errors import LogError
-from confroute.observe.trace import subscribe
-from confroute.reading import end_whole, fields, json_lines, refused, refusing, text
+from confroute.observe.trace import AuditedLoss, subscribe, subscribe_losses
+from confroute.reading import (
+    Fields,
+    end_whole,
+    fields,
+    json_lines,
+    number,
+    optional_text,
+    refused,
+    refusing,
+    text,
+)
 from confroute.types import JSON
 from confroute.writing import Appending
 
@@ -36,6 +46,21 @@ class Entry:
     decision: Decision
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedLoss:
+    """A line of a log that holds what an audit found.
+
+    Attributes
+    ----------
+    at : datetime
+        When the audit ended, UTC.
+    loss : AuditedLoss
+    """
+
+    at: datetime
+    loss: AuditedLoss
+
+
 class _Lines(RotatingFileHandler):
     def _open(self) -> TextIOWrapper:
         return TextIOWrapper(Appending(self.baseFilename), encoding="utf-8", newline="\n", write_through=True)
@@ -49,7 +74,7 @@ _log = logger()
 
 
 class DecisionLog:
-    """Write every decision of this process to a file, until `close`.
+    """Write every decision and every audited loss of this process to a file, until `close`.
 
     Parameters
     ----------
@@ -87,10 +112,13 @@ class DecisionLog:
     def __init__(self, path: str | Path, *, max_bytes: int = 10_000_000, backups: int = 5) -> None:
         _check(Path(path))
         self._lines = _Lines(path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8")
-        self._stop = subscribe(self._write)
+        self._stops = (
+            subscribe(lambda decision: self._write(decision.to_dict())),
+            subscribe_losses(lambda loss: self._write({_LOSS: loss.to_dict()})),
+        )
 
-    def _write(self, decision: Decision) -> None:
-        entry = {"at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), **decision.to_dict()}
+    def _write(self, fields: dict[str, JSON]) -> None:
+        entry = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields}
         line = json.dumps(entry, ensure_ascii=False, allow_nan=False)
         record = logging.LogRecord("confroute", logging.INFO, __file__, 0, line, args=None, exc_info=None)
         try:
@@ -101,7 +129,8 @@ class DecisionLog:
 
     def close(self) -> None:
         """Stop logging and close the file; a second call does nothing."""
-        self._stop()
+        for stop in self._stops:
+            stop()
         self._lines.close()
 
     def __enter__(self) -> DecisionLog:
@@ -115,6 +144,8 @@ class DecisionLog:
 
 # How every line of a log begins.
 _START = b'{"at"'
+# What a line holds that is no decision.
+_LOSS = "audited"
 
 
 def _check(path: Path) -> None:
@@ -135,7 +166,12 @@ def _warn(where: str) -> None:
 
 
 def read_log(path: str | Path, *, torn: Callable[[str], None] = _warn) -> Iterator[Entry]:
-    """Read a log and its renamed files, oldest entries first.
+    """Read the decisions of a log and its renamed files, oldest first; see `read_all`."""
+    return (line for line in read_all(path, torn=torn) if isinstance(line, Entry))
+
+
+def read_all(path: str | Path, *, torn: Callable[[str], None] = _warn) -> Iterator[Entry | LoggedLoss]:
+    """Read the decisions and the audited losses of a log and its renamed files, oldest first.
 
     Parameters
     ----------
@@ -147,7 +183,7 @@ def read_log(path: str | Path, *, torn: Callable[[str], None] = _warn) -> Iterat
     Raises
     ------
     LogError
-        No such file, or a line that is not a decision; the message names file and line.
+        No such file, or a line that is neither; the message names file and line.
     """
     newest = Path(path)
     if not newest.exists():
@@ -161,21 +197,35 @@ def read_log(path: str | Path, *, torn: Callable[[str], None] = _warn) -> Iterat
         cut: list[int] = []
         for at, data in json_lines(file, LogError, torn=cut.append, start=_START):
             with refusing(LogError, f"{file}, line {at}: not a decision"):
-                entry = _entry(data)
-            yield entry
+                line = _line(data)
+            yield line
         for at in cut:
             torn(f"{file}, line {at}")
 
 
-def _entry(data: JSON) -> Entry:
+def _line(data: JSON) -> Entry | LoggedLoss:
     given = fields(data, "the line")
+    at = _time(given)
+    if _LOSS not in given:
+        return Entry(at=at, decision=read_decision(given))
+    audited = fields(given[_LOSS], _LOSS)
+    loss = AuditedLoss(
+        name=text(audited.get("name"), f"{_LOSS}.name"),
+        loss=number(audited.get("loss"), f"{_LOSS}.loss", low=0.0, high=1.0),
+        tier=optional_text(audited.get("tier"), f"{_LOSS}.tier"),
+        usage=read_billed(audited.get("usage"), f"{_LOSS}.usage"),
+    )
+    return LoggedLoss(at=at, loss=loss)
+
+
+def _time(given: Fields) -> datetime:
     made = text(given.get("at"), "at")
     try:
         at = datetime.fromisoformat(made)
         # Near the ends of the calendar there is no such time elsewhere.
-        at.astimezone(timezone.utc)
+        at.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise refused("at", made, "a date and time as ISO 8601 writes them") from error
     if at.tzinfo is None:
         raise refused("at", made, "a date and time with its offset from UTC")
-    return Entry(at=at, decision=read_decision(given))
+    return at

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 from uuid import UUID, uuid4
 
 from confroute.decision import Decision
 from confroute.display import Displayable
+from confroute.types import JSON, Usage
 
 
 class Trace(Displayable, list[Decision]):
@@ -85,12 +86,67 @@ def in_this_order(run_ids: Sequence[UUID]) -> Iterator[None]:
 
 
 Sink: TypeAlias = Callable[[Decision], object]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditedLoss:
+    """What the audit of one kept answer found; it comes after the decision on that answer was published.
+
+    Attributes
+    ----------
+    name : str
+        The audits that it belongs to, as `confroute.drift.Audited` names them.
+    loss : float in [0, 1]
+    tier : str or None
+        The tier whose answer was compared with the kept one.
+    usage : Usage or None
+        What that answer was billed; None when the provider reported nothing.
+    """
+
+    name: str
+    loss: float
+    tier: str | None = None
+    usage: Usage | None = None
+
+    def to_dict(self) -> dict[str, JSON]:
+        """JSON form."""
+        usage = None if self.usage is None else self.usage.to_dict()
+        return {"name": self.name, "loss": self.loss, "tier": self.tier, "usage": usage}
+
+
+class _Sinks(Generic[T]):
+    """Functions that get every value of a kind."""
+
+    def __init__(self) -> None:
+        # Replaced as a whole: readers need no lock.
+        self._sinks: tuple[Callable[[T], object], ...] = ()
+
+    def add(self, sink: Callable[[T], object]) -> Callable[[], None]:
+        """Add a function, and return what takes it away again."""
+        # An object of its own: the same sink may be subscribed twice, and each `stop` ends one subscription.
+        entry = partial(sink)
+        with _lock:
+            self._sinks = (*self._sinks, entry)
+
+        def stop() -> None:
+            with _lock:
+                self._sinks = tuple(other for other in self._sinks if other is not entry)
+
+        return stop
+
+    def hand(self, value: T) -> None:
+        for sink in self._sinks:
+            sink(value)
+
+
+_lock = threading.Lock()
+_decisions: _Sinks[Decision] = _Sinks()
+_losses: _Sinks[AuditedLoss] = _Sinks()
 _traces: ContextVar[tuple[Trace, ...]] = ContextVar("confroute_traces", default=())
 # Where the decisions of a call go that one of a router's models makes: it is a router itself, or holds one.
 # With the number of `record()` that stand around that call, as those inside it collect too, and whether that call is private.
 _inner: ContextVar[tuple[list[Decision], int, bool] | None] = ContextVar("confroute_inner", default=None)
-_sinks: tuple[Sink, ...] = ()
-_lock = threading.Lock()
 
 
 @contextmanager
@@ -146,18 +202,27 @@ def subscribe(sink: Sink) -> Callable[[], None]:
     >>> len(seen)
     1
     """
-    global _sinks  # noqa: PLW0603  replaced as a whole: readers need no lock
-    # An object of its own: the same sink may be subscribed twice, and each `stop` ends one subscription.
-    entry = partial(sink)
-    with _lock:
-        _sinks = (*_sinks, entry)
+    return _decisions.add(sink)
 
-    def stop() -> None:
-        global _sinks  # noqa: PLW0603  as above
-        with _lock:
-            _sinks = tuple(other for other in _sinks if other is not entry)
 
-    return stop
+def subscribe_losses(sink: Callable[[AuditedLoss], object]) -> Callable[[], None]:
+    """Hand every audited loss of this process to `sink`, in the thread of the audit; returns what ends the subscription.
+
+    Examples
+    --------
+    >>> seen = []
+    >>> stop = subscribe_losses(seen.append)
+    >>> publish_loss(AuditedLoss(name="edge", loss=0.0))
+    >>> stop()
+    >>> seen
+    [AuditedLoss(name='edge', loss=0.0, tier=None, usage=None)]
+    """
+    return _losses.add(sink)
+
+
+def publish_loss(loss: AuditedLoss) -> None:
+    """Hand an audited loss to every subscriber."""
+    _losses.hand(loss)
 
 
 class nested_in:  # noqa: N801  used as a function; a generator's context takes three times as long
@@ -195,5 +260,4 @@ def publish(decision: Decision, call: CallId | None = None) -> None:
     if inner is not None:
         inner.append(decision)
         return
-    for sink in _sinks:
-        sink(decision)
+    _decisions.hand(decision)

@@ -19,10 +19,11 @@ from confroute.asks import (
     Tentative,
     WatchResult,
 )
-from confroute.decision import UNCALIBRATED, Decision, Measurement, Routed, Stage, Step
+from confroute.decision import ENDED, UNCALIBRATED, Decision, Measurement, Routed, Stage, Step
 from confroute.display import Displayable
 from confroute.errors import (
     AllTiersFailedError,
+    CallEndedError,
     MissingExtraError,
     ModelError,
     PolicyError,
@@ -56,7 +57,7 @@ from confroute.policy.verdict import (
     with_abstention_gate,
 )
 from confroute.registry import register
-from confroute.remediation import describe, failure
+from confroute.remediation import failure, full_failure, named
 from confroute.signals import SelfConsistency, Signal, TokenLogprob
 from confroute.signals.base import Case, max_top_logprobs
 from confroute.types import Generation, Request, Tier
@@ -145,7 +146,7 @@ class CascadeRun:
         try:
             evidence = yield ask
             answer = evidence.generations[0] if evidence.generations else Generation(text="")
-        except Exception as error:
+        except BaseException as error:
             self.steps.append(failed_step(kind, error, tier=ask.tier, model=self.tier(ask.tier).model))
             raise
         model = answer.model or self.tier(ask.tier).model
@@ -236,7 +237,7 @@ class CascadeRun:
         """Pass a signal's ask on and add its steps; `model` is the judged tier's."""
         try:
             evidence = yield ask
-        except Exception as error:
+        except BaseException as error:
             self.steps += steps_of(ask, error, model, before=len(self.steps))
             raise
         self.steps += steps_of(ask, evidence, model, before=len(self.steps))
@@ -280,16 +281,18 @@ class CascadeRun:
         if len(self.failures) > 1:
             raise also_as(AllTiersFailedError(self.failures), error) from error
         if draft is not None:
-            msg = f"{name} failed ({describe(error)}) after the draft was rejected: {'; '.join(self.notes)}"
+            msg = f"{full_failure(name, error)} after the draft was rejected: {'; '.join(self.notes)}"
             raise also_as(TierError(msg), error) from error
         raise error
 
-    def failed(self, error: Exception) -> Decision:
+    def failed(self, error: Exception | CallEndedError) -> Decision:
         """The record of a call that ends in `error`, whose text may repeat the prompt and is left out."""
+        stage: Stage = error.stage if isinstance(error, CallEndedError) else "failed"
+        why = ENDED.get(stage, f"the call failed ({named(error)})")
         return Decision(
             route=next((s.tier for s in reversed(self.steps) if s.tier), self.policy.tiers[0]),
-            stage="failed",
-            reason="; ".join([*self.notes, f"the call failed ({type(error).__name__})"]),
+            stage=stage,
+            reason="; ".join([*self.notes, why]),
             **_settled_by(self.verdict),
             signals=dict(self.signals),
             skipped=dict(self.skipped),
@@ -528,7 +531,7 @@ class Cascade(Displayable):
                 if routed is not None:
                     return routed
             return (yield from run.ask_last_tier(self.tiers[-1]))
-        except Exception as error:
+        except (Exception, CallEndedError) as error:
             yield Report(decision=run.failed(error))
             raise
 
@@ -542,7 +545,7 @@ class Cascade(Displayable):
             if not any(getattr(rule, "waits", False) for rule in self.rules):
                 return work()
             rulings: list[Ruling] = (yield Consult(work=work, waits=True, ends=True)).value
-        except Exception as error:
+        except (Exception, CallEndedError) as error:
             # What could not be checked counts as private.
             failed = CascadeRun(policy=self, request=request, gates=()).failed(error)
             yield Report(decision=replace(failed, private=True))

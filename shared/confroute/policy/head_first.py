@@ -11,14 +11,21 @@ from typing import Any, Literal
 from confroute.asks import Ask, AskGenerator, Embed, Evidence, Report
 from confroute.decision import Decision, Measurement, Routed, Stage, Step
 from confroute.display import Displayable
-from confroute.errors import MissingExtraError, ModelError, PolicyError, StreamInterruptedError
+from confroute.errors import (
+    CallEndedError,
+    MissingExtraError,
+    ModelError,
+    PolicyError,
+    StreamInterruptedError,
+)
 from confroute.flow import intercept
 from confroute.heads.base import Estimate, Head, TextHead, check_head_input
 from confroute.heads.encoder import Encoder, encoder
 from confroute.heads.files import check_kind, hash_of_head, load_head, save_head
-from confroute.policy.cascade import Cascade
+from confroute.policy.cascade import Cascade, CascadeRun
 from confroute.policy.verdict import blocked_by, sticky_ruling
 from confroute.registry import from_plain, register, to_plain
+from confroute.remediation import failure
 from confroute.types import Request, Tier
 
 SIGNAL = "head"
@@ -171,6 +178,9 @@ class HeadFirst(Displayable):
             head_input, steps = yield from self._input(request.asked)
         except _SET_UP:
             raise
+        except CallEndedError as ended:
+            yield Report(decision=CascadeRun(policy=self.cascade, request=request, gates=()).failed(ended))
+            raise
         except Exception as error:  # noqa: BLE001  an embedding that fails is no evidence; the decision says so
             cause = f"{type(error).__name__} while the prompt was embedded"
             cascade = self.cascade.flow(request, rulings=())
@@ -241,8 +251,8 @@ class HeadFirst(Displayable):
                 self.cascade.flow(replace(request, route=tier), rulings=()), _hold_back(failed)
             )
             routed = replace(routed, decision=settled(routed.decision))
-        except Exception as error:
-            if not may_fall or isinstance(error, (StreamInterruptedError, *_SET_UP)):
+        except (Exception, CallEndedError) as error:
+            if not may_fall or isinstance(error, (CallEndedError, StreamInterruptedError, *_SET_UP)):
                 while failed:
                     yield Report(decision=settled(failed.pop()))
                 raise
@@ -250,7 +260,7 @@ class HeadFirst(Displayable):
             routed = yield from _recorded(
                 self.cascade.flow(replace(request, route=other), rulings=()), settled
             )
-            stage, reason = "fallback", f"{reason}; {tier} failed ({type(error).__name__}): {other} answers"
+            stage, reason = "fallback", f"{reason}; {failure(tier, error)}: {other} answers"
         return replace(routed, decision=replace(routed.decision, stage=stage, reason=reason))
 
 

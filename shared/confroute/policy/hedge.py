@@ -19,7 +19,7 @@ from confroute.asks import (
     Tentative,
 )
 from confroute.decision import Decision, Routed, Step
-from confroute.errors import BudgetSpentError, PolicyError
+from confroute.errors import BudgetSpentError, CallEndedError, PolicyError
 from confroute.flow import Policy, intercept
 from confroute.policy.reuse import DraftReuse
 from confroute.policy.steps import failed_step, step_of
@@ -99,7 +99,7 @@ class _Hedge:
         """Run the policy and begin the last tier's answer where it may be needed."""
         try:
             routed = yield from intercept(self.wrapper.policy.flow(self.request), self.answer)
-        except Exception:
+        except (Exception, CallEndedError):
             if self.begun and not self.used:
                 yield Cancel(ask=self.final)
             raise

@@ -28,7 +28,7 @@ from typing import Any
 from confroute.errors import PolicyError
 
 # The standard library's own reader of expressions; its name is another one before Python 3.11.
-_parser: Any = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
+_parser: Any = importlib.import_module("re._parser")
 _REPEATS = (_parser.MAX_REPEAT, _parser.MIN_REPEAT)
 # There are none before Python 3.11.
 _POSSESSIVE, _ATOMIC = getattr(_parser, "POSSESSIVE_REPEAT", None), getattr(_parser, "ATOMIC_GROUP", None)

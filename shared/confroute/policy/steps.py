@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from confroute.asks import Ask, Embed, Entails, Evidence, Gather
 from confroute.decision import Step
 from confroute.error_notes import forget_bill, noted_attempts, noted_inner, noted_latency_s, noted_usage
+from confroute.errors import CallEndedError
 from confroute.types import Usage
 
 
@@ -38,7 +39,7 @@ def step_of(kind: str, evidence: Evidence, *, tier: str | None, model: str, grou
 
 
 def failed_step(
-    kind: str, error: Exception, *, tier: str | None, model: str | None = None, group: int | None = None
+    kind: str, error: BaseException, *, tier: str | None, model: str | None = None, group: int | None = None
 ) -> Step:
     """The step of one ask that ended in `error`."""
     step = Step(
@@ -50,20 +51,20 @@ def failed_step(
         inner=noted_inner(error),
         latency_s=noted_latency_s(error),
         attempts=noted_attempts(error),
-        error=type(error).__name__,
+        error=error.stage if isinstance(error, CallEndedError) else type(error).__name__,
         group=group,
     )
     forget_bill(error)
     return step
 
 
-def steps_of(ask: Ask, result: Evidence | Exception, model: str, *, before: int) -> list[Step]:
+def steps_of(ask: Ask, result: Evidence | BaseException, model: str, *, before: int) -> list[Step]:
     """The steps of one ask of a signal: one, or one for each part of a `Gather`.
 
     Parameters
     ----------
     ask : Ask
-    result : Evidence or Exception
+    result : Evidence or BaseException
     model : str
         The judged tier's, where the answers do not name theirs.
     before : int
@@ -72,14 +73,16 @@ def steps_of(ask: Ask, result: Evidence | Exception, model: str, *, before: int)
     return [*_steps(ask, result, model, group=before if isinstance(ask, Gather) else None)]
 
 
-def _steps(ask: Ask, result: Evidence | Exception, model: str, group: int | None = None) -> Iterator[Step]:
+def _steps(
+    ask: Ask, result: Evidence | BaseException, model: str, group: int | None = None
+) -> Iterator[Step]:
     if isinstance(ask, Gather):
-        parts = (result,) * len(ask.asks) if isinstance(result, Exception) else result.parts
+        parts = (result,) * len(ask.asks) if isinstance(result, BaseException) else result.parts
         for part, its_result in zip(ask.asks, parts, strict=True):
             yield from _steps(part, its_result, model, group=group)
         return
     kind, tier = type(ask).__name__.lower(), getattr(ask, "tier", None)
-    if isinstance(result, Exception):
+    if isinstance(result, BaseException):
         yield failed_step(kind, result, tier=tier, group=group)
         return
     named = next((answer.model for answer in result.generations if answer.model), None)

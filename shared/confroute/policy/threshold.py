@@ -14,6 +14,8 @@ from confroute.policy.guarantee import certified, certified_groups
 from confroute.registry import register
 
 LEAST_ROWS = 8
+# How far the share of calls that a threshold sends on may be from the one asked for.
+SHARE_TOLERANCE = 0.05
 
 
 @register(kind="part")
@@ -46,7 +48,14 @@ class Threshold:
             raise PolicyError(msg)
 
     @classmethod
-    def for_cloud_share(cls, uncertainty: Sequence[float], *, share: float) -> Threshold:
+    def for_cloud_share(
+        cls,
+        uncertainty: Sequence[float],
+        *,
+        share: float,
+        always: int = 0,
+        tolerance: float = SHARE_TOLERANCE,
+    ) -> Threshold:
         """Find the threshold that sends about `share` of calls like the recorded ones to the next tier.
 
         Parameters
@@ -54,11 +63,16 @@ class Threshold:
         uncertainty : sequence of float
             One per recorded call.
         share : float in [0, 1]
+        always : int
+            Number of further recorded calls that go to the next tier whatever the threshold.
+        tolerance : float
+            How far the share may be from the one asked for: this and half of it at most, half a call at least.
 
         Raises
         ------
         CalibrationError
-            Fewer than 8 rows, values that are not finite, a share outside [0, 1], or one that keeps no call.
+            Fewer than 8 rows, values that are not finite, a share outside [0, 1], one that keeps no call, or one that the signal
+            cannot meet, since it takes few values: the message lists the shares that it can.
 
         Examples
         --------
@@ -69,15 +83,25 @@ class Threshold:
             msg = f"share is {share}: expected a number in [0, 1]"
             raise CalibrationError(msg)
         values = _recorded(uncertainty)
-        kept = round((1 - share) * values.size)
-        if kept == 0:
+        n = values.size + always
+        if share * n < always:
             msg = (
-                f"a cloud share of {share:g} on {values.size} calls keeps none: call the cloud model directly"
+                f"a cloud share of {share:g} is not possible: {always} of {n} calls go to the cloud whatever the threshold, since the "
+                "signal was not measured on them or their draft is not whole"
             )
             raise CalibrationError(msg)
-        value = float(values[kept - 1])
-        got = float((values > value).mean())
-        return cls(value=value, source=f"{got:.0%} cloud share on {values.size} recorded calls")
+        kept = round((1 - share) * n)
+        if kept == 0:
+            msg = f"a cloud share of {share:g} on {n} calls keeps none: call the cloud model directly"
+            raise CalibrationError(msg)
+        # Equal values are kept together or not at all.
+        ends = np.append(np.flatnonzero(values[1:] > values[:-1]) + 1, values.size)
+        at = int(ends[np.argmin(np.abs(ends - kept))])
+        got = 1 - at / n
+        allowed = max(min(tolerance, share / 2), 0.5 / n)
+        if abs(got - share) > allowed + 1e-9:
+            raise CalibrationError(_unreachable(share, 1 - ends / n, allowed))
+        return cls(value=float(values[at - 1]), source=f"{got:.0%} cloud share on {n} recorded calls")
 
     @classmethod
     def fit(
@@ -173,8 +197,9 @@ class Threshold:
             The bound on the mean loss over calls; for "net" in (-1, 1).
         delta : float in (0, 1), or None
             Probability that the bound does not hold. None bounds the expected loss of the next call instead, by conformal risk control.
-        loss : {"regret", "error", "net", "selective"}
-            See `confroute.policy.guarantee.severity`. "regret" is the loss compared with always asking the cloud.
+        loss : {"regret", "error", "net", "selective", "shortfall"}
+            See `confroute.policy.guarantee.severity`. "regret" is the loss compared with always asking the cloud, "shortfall" what the
+            answers' quality lacks to 1.
         horizon : float, optional
             The bound also holds for the loss measured over so many future calls, which scatters around its mean; by default as many as
             there are rows, `math.inf` for the long run only. Exact for losses of 0 and 1 that never fall as more is kept ("regret",
@@ -182,7 +207,7 @@ class Threshold:
         grid : sequence of float, optional
             Candidate thresholds, fixed in advance. By default quantiles of the uncertainties, chosen without the qualities.
         seed : int
-            Of the order in which the betting bound takes the rows ("net").
+            Of the order in which the betting bound takes the rows (graded losses, and "net").
         date : str, optional
             Today by default.
 
@@ -193,13 +218,15 @@ class Threshold:
 
         Raises
         ------
-        CalibrationError
+        UnmetPromiseError
             Too few rows for these levels, or a target that the edge cannot meet; the message holds the numbers.
+        CalibrationError
+            Levels, a horizon or columns that mean nothing.
 
         Notes
         -----
         Learn-then-Test with fixed-sequence testing (arXiv 2110.01052): exact binomial or hypergeometric tests for losses of
-        0 and 1, Hoeffding-Bentkus in [0, 1], a betting bound in [-1, 1]. It assumes that future calls are exchangeable with the recorded
+        0 and 1, a betting bound (Waudby-Smith and Ramdas, JRSS-B 86, 2024) for graded ones. It assumes that future calls are exchangeable with the recorded
         ones, and it is about the quality as graded: mistakes of a judge are not covered.
 
         Examples
@@ -276,6 +303,17 @@ def _recorded(uncertainty: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[n
         msg = f"{values.size} recorded uncertainties, {np.isfinite(values).sum()} of them finite: expected at least {LEAST_ROWS}, all finite; record more calls"
         raise CalibrationError(msg)
     return values
+
+
+def _unreachable(
+    share: float, reached: np.ndarray[tuple[int], np.dtype[np.float64]], tolerance: float
+) -> str:
+    near = sorted(sorted(reached.tolist(), key=lambda one: abs(one - share))[:6])
+    return (
+        f"a cloud share of {share:g} cannot be met to {tolerance:g}: the signal takes {reached.size} values, and calls of equal "
+        f"uncertainty go the same way; the nearest shares that it can meet: {', '.join(f'{one:.3f}' for one in near)}; take one of "
+        "them, or a signal of more values"
+    )
 
 
 def _between(values: np.ndarray[tuple[int], np.dtype[np.float64]], kept: int) -> float:

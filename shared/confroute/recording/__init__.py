@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from confroute.recording.pipeline import record_pipeline
 from confroute.recording.rows import (
     RecordedSample,
     RecordError,
@@ -25,6 +26,7 @@ __all__ = [
     "measured",
     "option_doubt",
     "read_rows",
+    "record_pipeline",
     "row_from_dict",
     "with_signals",
     "write_rows",

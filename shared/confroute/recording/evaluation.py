@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -103,6 +103,8 @@ class RunReport(Displayable):
         Rows whose edge answer is graded; all other rows are left out.
     ungraded : int
         Rows without a graded edge answer, which are left out.
+    cut_off : int
+        Of the n, drafts that are cut off at their length limit.
     datasets : tuple of str
         In order of appearance.
     edge_quality : float in [0, 1]
@@ -118,6 +120,7 @@ class RunReport(Displayable):
 
     n: int
     ungraded: int
+    cut_off: int
     datasets: tuple[str, ...]
     edge_quality: float
     cloud_quality: float | None
@@ -128,13 +131,20 @@ class RunReport(Displayable):
         """JSON form."""
         return {
             "n": self.n,
+            "cut_off": self.cut_off,
             "edge_quality": _rounded(self.edge_quality),
             "cloud_quality": _rounded(self.cloud_quality),
             "signals": {name: report.to_dict() for name, report in self.signals.items()},
         }
 
 
-def evaluate(rows: Iterable[Row], *, resamples: int = 2000, seed: int = 0) -> RunReport:
+def evaluate(
+    rows: Iterable[Row],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    progress: Callable[[int, int], object] | None = None,
+) -> RunReport:
     """Measure every signal for which the rows hold evidence, and how well it ranks the edge's errors.
 
     Parameters
@@ -145,6 +155,8 @@ def evaluate(rows: Iterable[Row], *, resamples: int = 2000, seed: int = 0) -> Ru
         Of the bootstrap.
     seed : int
         Of the bootstrap and the folds: equal seeds give equal reports.
+    progress : callable, optional
+        Called after each signal with the number of signals done and the number of all.
 
     Raises
     ------
@@ -167,12 +179,16 @@ def evaluate(rows: Iterable[Row], *, resamples: int = 2000, seed: int = 0) -> Ru
     cloud = [other for row in graded if (other := _cloud_quality(row)) is not None]
     quality = _edge_quality(graded)
     names = dict.fromkeys(name for row in graded for name in row.signals)
-    reports = [
-        (name, report) for name in names if (report := _report(name, graded, resamples, seed)) is not None
-    ]
+    reports = []
+    for done, name in enumerate(names, start=1):
+        if (report := _report(name, graded, resamples, seed)) is not None:
+            reports.append((name, report))
+        if progress is not None:
+            progress(done, len(names))
     return RunReport(
         n=len(graded),
         ungraded=len(given) - len(graded),
+        cut_off=sum(row.edge.finish == "length" for row in graded),
         datasets=tuple(dict.fromkeys(row.dataset for row in graded)),
         edge_quality=float(quality.mean()),
         cloud_quality=float(np.mean(cloud)) if cloud else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from confroute.recording.rows import Side
 from confroute.signals.answers import (
     Kind,
     date_in,
@@ -163,3 +164,19 @@ def _open(clause: str, match: re.Match[str], names: list[str]) -> bool:
     if before.endswith(" or "):
         return not before.removesuffix(" or ").endswith(tuple(names))
     return behind.startswith(" or ") and not behind.removeprefix(" or ").startswith(tuple(names))
+
+
+def quality_by_people(side: Side) -> float | None:
+    """The quality by a person or a reference; None where there is none, or a judge wrote it.
+
+    Examples
+    --------
+    >>> (
+    ...     quality_by_people(Side(quality=1.0)),
+    ...     quality_by_people(Side(quality=1.0, extra={"judge": {"quality": 1.0}})),
+    ... )
+    (1.0, None)
+    """
+    details = side.extra.get("judge")
+    by_judge = isinstance(details, dict) and details.get("quality") is not None
+    return None if by_judge else side.quality

@@ -4,12 +4,12 @@ The format, one JSON object per line (unknown keys are kept, at any depth, and w
 
     {"id": "...", "dataset": "...", "prompt": "..." | null, "messages": [...] | null, "reference": ... | null,
      "edge":  {"model": "...", "text": "...", "logprobs": [..] | null, "tokens": [..] | null, "answer": ... | null,
-               "quality": 0..1 | null, "usage": {"input_tokens": n, "output_tokens": n} | null,
+               "quality": 0..1 | null, "judged": 0..1 (a judge's grade beside it), "usage": {"input_tokens": n, "output_tokens": n} | null,
                "latency_s": x | null, "cost_usd": x | null,
                "samples": [{"text": "...", "logprobs": [..] | null, "answer": ... | null}], "error": "..." | null},
      "cloud": {the same, without samples} | null,
      "signals": {NAME: uncertainty}, "measured_by": {NAME: {"class": "...", ...}},
-     "context": {"question": "..." | null, "passages": [".."], "scores": [..] | null}}
+     "context": {"question": "..." | null, "passages": [".."], "scores": [..] | null, "existing_answer": "..." | null}}
 """
 
 from __future__ import annotations
@@ -186,9 +186,10 @@ class Side:
     error : str or None
         Why there is no answer, if there is none.
     extra : mapping
-        Fields that the format does not name ("options", "finish", "temperature", "asked": the model's own name and its
-        longest answer, as {"model": ..., "max_tokens": ...}, and "top_logprobs": for each token a list of [token,
-        log-probability], the likeliest first).
+        Fields that the format does not name ("options", "finish", "temperature"; "asked": the model's own name and its
+        longest answer, as {"model": ..., "max_tokens": ...}; "flaw": why the answer cannot be used; "result": what a pipeline
+        made of it, where that is another text; and "top_logprobs": for each token a list of [token, log-probability], the
+        likeliest first).
 
     Examples
     --------
@@ -202,6 +203,7 @@ class Side:
     tokens: tuple[str, ...] | None = None
     answer: JSON = None
     quality: float | None = None
+    judged: float | None = None
     usage: Mapping[str, JSON] | None = None
     latency_s: float | None = None
     cost_usd: float | None = None
@@ -214,10 +216,17 @@ class Side:
         """Why generation ended; "unknown" where the run does not say."""
         return _finish(self.extra)
 
+    @property
+    def shown(self) -> str | None:
+        """What the asker gets to read: the result of a pipeline where that is another text than the answer; None if not recorded."""
+        result = self.extra.get("result")
+        return result if isinstance(result, str) else self.text
+
     def generation(self) -> Generation | None:
         """The draft in the form that signals read; None if no text was recorded."""
         if self.text is None:
             return None
+        flaw = self.extra.get("flaw")
         return Generation(
             text=self.text,
             logprobs=self.logprobs,
@@ -228,6 +237,7 @@ class Side:
             model=self.model,
             latency_s=self.latency_s or 0.0,
             answer=comparable(self.answer),
+            flaw=flaw if isinstance(flaw, str) else None,
         )
 
     def further(self) -> tuple[Generation, ...]:
@@ -244,6 +254,7 @@ class Side:
             "tokens": None if self.tokens is None else [*self.tokens],
             "answer": self.answer,
             "quality": self.quality,
+            **({} if self.judged is None else {"judged": self.judged}),
             "usage": None if self.usage is None else dict(self.usage),
             "latency_s": self.latency_s,
             "cost_usd": self.cost_usd,
@@ -357,7 +368,7 @@ START = b'{"id"'
 """How every line of a run begins."""
 _SAMPLE = ("text", "logprobs", "answer")
 _SIDE = (
-    *("model", "text", "logprobs", "tokens", "answer", "quality", "usage", "latency_s", "cost_usd"),
+    *("model", "text", "logprobs", "tokens", "answer", "quality", "judged", "usage", "latency_s", "cost_usd"),
     *("samples", "error"),
 )
 _ROW = (
@@ -426,13 +437,15 @@ def content_of(message: Mapping[str, JSON]) -> str | None:
 
 def _context(value: JSON) -> Context | None:
     given = optional_fields(value, "context")
-    if given is None:
+    # A question may stand apart from a prompt in which nothing that was retrieved is.
+    if given is None or given.get("passages") is None:
         return None
     passages = tuple(texts(given.get("passages"), "context.passages"))
     scores = optional_numbers(given.get("scores"), "context.scores")
     if scores is not None and len(scores) != len(passages):
         raise refused("context.scores", len(scores), f"{len(passages)} numbers, one of each passage")
-    return Context(passages=passages, scores=scores)
+    answer = optional_text(given.get("existing_answer"), "context.existing_answer")
+    return Context(passages=passages, scores=scores, existing_answer=answer)
 
 
 def _messages(value: JSON) -> Iterator[Mapping[str, JSON]]:
@@ -452,6 +465,7 @@ def _side(data: Fields, where: str) -> Side:
         tokens=optional_texts(data.get("tokens"), f"{where}.tokens"),
         answer=data.get("answer"),
         quality=optional_number(data.get("quality"), f"{where}.quality", low=0.0, high=1.0),
+        judged=optional_number(data.get("judged"), f"{where}.judged", low=0.0, high=1.0),
         usage=usage,
         latency_s=optional_number(data.get("latency_s"), f"{where}.latency_s", low=0),
         cost_usd=optional_number(data.get("cost_usd"), f"{where}.cost_usd", low=0),

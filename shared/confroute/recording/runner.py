@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-
-import numpy as np
-import numpy.typing as npt
+from functools import partial
+from pathlib import Path
+from typing import Protocol
 
 from confroute.alignment import is_numbered
-from confroute.asks import Ask, Draft, Evidence, Final, Hidden, Sample
-from confroute.errors import MissingExtraError, ModelError, PolicyError, SignalUnavailableError
+from confroute.asks import Final
+from confroute.errors import PolicyError
 from confroute.executor import Executor
+from confroute.flow import drive
 from confroute.hosts.chat import ChatCall
 from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
@@ -22,24 +22,26 @@ from confroute.hosts.text_host import TextHost, facts_of
 from confroute.models.inside import option_alternatives
 from confroute.models.prompt_cache import prompt_caching
 from confroute.models.text_model import TextModel
-from confroute.prices import Price
-from confroute.recording.grade import graded
-from confroute.recording.prompts import messages_of
-from confroute.recording.rows import ASKED, KIND, TOP_LOGPROBS, RecordedSample, Row, Side
-from confroute.recording.signals import SIGNALS, Build, with_signals
+from confroute.recording.evidence import SET_UP, Wanted
+from confroute.recording.going_on import RunFile, alone, errors_of
+from confroute.recording.prompts import messages_of, pending
+from confroute.recording.rows import ASKED, Row, Side
 from confroute.remediation import describe
-from confroute.signals.answers import Kind, answer_of, options_in
-from confroute.signals.base import max_top_logprobs
+from confroute.signals.answers import options_in
 from confroute.signals.option_probability import letter_logprobs
-from confroute.types import JSON, Generation, Message
+from confroute.types import JSON, Generation, Message, Tier
 
-# These errors hold for every row: kept per row, they would fill a run of a thousand rows with one error.
-_SET_UP = (MissingExtraError, ModelError, PolicyError)
-States = Callable[[str, npt.NDArray[np.float32]], str]
+
+class RowRecorder(Protocol):
+    """Anything that turns prompts into rows."""
+
+    def row(self, given: Row) -> Row:
+        """Record one prompt."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recorder:
+class Recorder(Wanted):
     """Turns prompts into recorded rows.
 
     Attributes
@@ -47,39 +49,16 @@ class Recorder:
     edge : TextModel
     cloud : TextModel or None
         None keeps the cloud's answers that the input rows hold.
-    samples : int
-        Further answers of the edge, at `temperature`.
-    temperature : float
-    signals : mapping of str to callable
-        By column, the function that makes the signal for n samples; the edge answers its asks.
     members : mapping of str to TextModel
         Further models, by the names under which an `Ensemble` among the signals asks them.
-    top_logprobs : int or None
-        Alternatives per token to request with the draft and to keep in the row; None for as many as `signals` read.
-    hidden : tuple of int
-        Layers whose hidden states at the end of the prompt are kept by `states`.
-    states : callable or None
-        Stores the hidden states of one id and returns where.
-    kind : {"auto", "number", "date", "option", "text"}
-        By what answers are compared, as in the signals of a policy; the reference does not decide it, since a new call has none.
     system : str or None
         A system message before every prompt.
-    edge_price, cloud_price : Price or None
     """
 
     edge: TextModel
     cloud: TextModel | None = None
-    samples: int = 0
-    temperature: float = 1.0
-    signals: Mapping[str, Build] = field(default_factory=lambda: SIGNALS)
     members: Mapping[str, TextModel] = field(default_factory=dict)
-    top_logprobs: int | None = None
-    hidden: tuple[int, ...] = ()
-    states: States | None = None
-    kind: Kind = "auto"
     system: str | None = None
-    edge_price: Price | None = None
-    cloud_price: Price | None = None
     # What a model refuses once it is not asked for again.
     _fallback: LogprobFallback = field(default_factory=LogprobFallback, init=False, repr=False, compare=False)
 
@@ -91,19 +70,23 @@ class Recorder:
         RecordError
             Messages that cannot be sent.
         MissingExtraError, ModelError, PolicyError
-            A model that was never set up.
+            A model that was never set up, or a grade that is none.
         """
         messages = messages_of(given, self.system)
+        tier = Tier(name="edge", model=self.edge.name)
         with prompt_caching():
-            asks = _RowAsks(ask=self._ask({"edge": self.edge, **self.members}, messages))
-            edge = self._edge(given, messages, asks)
-            kind: dict[str, JSON] = {**given.extra, KIND: self.kind}
-            row = replace(given, edge=edge, cloud=self._cloud(given, messages), extra=kind)
-            if edge.error is None:
-                row = with_signals(row, signals=self.signals, work=asks.evidence, messages=messages)
-                row = self._with_states(row, asks)
-        extra: dict[str, JSON] = {**row.extra, "latency_s": dict(asks.latency_s)}
-        return replace(row, extra={**extra, **({"unmeasured": dict(asks.errors)} if asks.errors else {})})
+            flow = self.gather(
+                given,
+                tier,
+                messages,
+                question=given.question,
+                context=given.context,
+                options=partial(_options, self.edge, messages),
+                asked=_asked(self.edge),
+            )
+            gathered = drive(flow, self._ask({"edge": self.edge, **self.members}, messages))
+            row = replace(gathered.row, cloud=self._cloud(given, messages))
+        return replace(row, edge=self._graded(given, row.edge, gathered.draft))
 
     def _ask(self, models: Mapping[str, TextModel], messages: tuple[Message, ...]) -> Executor:
         hosts = {
@@ -112,89 +95,23 @@ class Recorder:
         }
         return Executor(call=Dispatcher(models=hosts, fallback=self._fallback).call, limits={})
 
-    def _edge(self, given: Row, messages: tuple[Message, ...], asks: _RowAsks) -> Side:
-        side = Side(model=self.edge.name, extra=_asked(self.edge))
-        try:
-            draft = asks.answers(Draft(tier="edge", top_logprobs=self._wanted()))[0]
-            side = _answered(given, draft, self.edge, self.edge_price, self.kind)
-            options = _options(self.edge, messages, draft)
-            drawn: list[Generation] = []
-            if self.samples:
-                drawn = asks.answers(Sample(tier="edge", n=self.samples, temperature=self.temperature))
-        except _SET_UP:
-            raise
-        except Exception as error:  # noqa: BLE001  kept in the row, so that one bad prompt does not end a run
-            return replace(side, error=describe(error))
-        extra: dict[str, JSON] = dict(side.extra)
-        if options is not None:
-            extra["options"] = {name: round(value, 6) for name, value in options.items()}
-        if drawn:
-            extra["temperature"] = self.temperature
-        return replace(side, samples=tuple(_sample(given, one, self.kind) for one in drawn), extra=extra)
-
-    def _wanted(self) -> int:
-        if self.top_logprobs is not None:
-            return self.top_logprobs
-        return max_top_logprobs(build(max(2, self.samples)) for build in self.signals.values())
-
     def _cloud(self, given: Row, messages: tuple[Message, ...]) -> Side | None:
         if self.cloud is None:
             return given.cloud
         ask = self._ask({"cloud": self.cloud}, messages)
         try:
             answer = ask(Final(tier="cloud")).generations[0]
-        except _SET_UP:
+        except SET_UP:
             raise
-        except Exception as error:  # noqa: BLE001  as above
+        except Exception as error:  # noqa: BLE001  kept in the row, so that one bad prompt does not end a run
             return Side(model=self.cloud.name, error=describe(error), extra=_asked(self.cloud))
-        return _answered(given, answer, self.cloud, self.cloud_price, self.kind)
+        side = self.answered(given, answer, self.cloud.name, self.cloud_price, _asked(self.cloud))
+        return self._graded(given, side, answer)
 
-    def _with_states(self, row: Row, asks: _RowAsks) -> Row:
-        if not self.hidden or self.states is None:
-            return row
-        try:
-            found = asks.evidence(Hidden(tier="edge", layers=self.hidden)).numbers
-        except SignalUnavailableError:
-            return row
-        assert found is not None, "a Hidden ask brings numbers"
-        kept: JSON = {"file": self.states(row.id, found), "layers": [*self.hidden]}
-        return replace(row, extra={**row.extra, "hidden": kept})
-
-
-@dataclass(slots=True, kw_only=True)
-class _RowAsks:
-    """The asks of one row: each distinct one is done once, and timed."""
-
-    ask: Callable[[Ask], Evidence]
-    latency_s: dict[str, float] = field(default_factory=dict)
-    errors: dict[str, str] = field(default_factory=dict)
-    done: dict[Ask, Evidence] = field(default_factory=dict)
-
-    def answers(self, ask: Draft | Sample) -> list[Generation]:
-        """Get at least one answer."""
-        found = self._timed(ask).generations
-        if not found:
-            msg = f"{type(ask).__name__.lower()}: the model returned no answer"
-            raise ValueError(msg)
-        return list(found)
-
-    def evidence(self, ask: Ask) -> Evidence:
-        """Get the evidence that a signal asks for; a failure makes the signal unavailable and keeps the reason."""
-        try:
-            return self._timed(ask)
-        except _SET_UP:
-            raise
-        except Exception as error:
-            self.errors[type(ask).__name__.lower()] = f"{type(error).__name__}: {error}"
-            raise SignalUnavailableError(str(error)) from error
-
-    def _timed(self, ask: Ask) -> Evidence:
-        if ask not in self.done:
-            kind, start = type(ask).__name__.lower(), time.perf_counter()
-            self.done[ask] = self.ask(ask)
-            took = time.perf_counter() - start
-            self.latency_s[kind] = round(self.latency_s.get(kind, 0.0) + took, 4)
-        return self.done[ask]
+    def _graded(self, given: Row, side: Side, answer: Generation | None) -> Side:
+        return (
+            side if answer is None else replace(side, quality=self.quality(given, answer.answer, answer.text))
+        )
 
 
 def _options(
@@ -219,49 +136,7 @@ def _asked(model: TextModel) -> dict[str, JSON]:
     return {ASKED: {"model": facts.model if facts.named else None, "max_tokens": facts.answer_limit}}
 
 
-def _answered(given: Row, answer: Generation, model: TextModel, price: Price | None, kind: Kind) -> Side:
-    usage: dict[str, JSON] | None = None if answer.usage is None else answer.usage.to_dict()
-    return Side(
-        model=answer.model or model.name,
-        text=answer.text,
-        logprobs=_numbers(answer.logprobs),
-        tokens=answer.tokens,
-        answer=answer_of(answer, given.question, kind=kind),
-        quality=graded(answer.answer, answer.text, given.question, given.reference),
-        usage=usage,
-        latency_s=round(answer.latency_s, 4),
-        cost_usd=None if price is None or answer.usage is None else price.of(answer.usage),
-        extra={"finish": answer.finish, **_asked(model), **_alternatives(answer)},
-    )
-
-
-def _numbers(logprobs: tuple[float, ...] | None) -> tuple[float, ...] | None:
-    """The log-probabilities, or None if one is not finite: JSON cannot hold it, and signals would refuse the rest."""
-    return None if logprobs is None or not all(map(math.isfinite, logprobs)) else logprobs
-
-
-def _alternatives(answer: Generation) -> dict[str, JSON]:
-    if not answer.top_logprobs:
-        return {}
-    # Some servers send minus infinity for a probability of 0, which JSON cannot hold.
-    return {
-        TOP_LOGPROBS: [
-            [[token, round(nats, 6)] for token, nats in top if nats > -math.inf]
-            for top in answer.top_logprobs
-        ]
-    }
-
-
-def _sample(given: Row, drawn: Generation, kind: Kind = "auto") -> RecordedSample:
-    return RecordedSample(
-        text=drawn.text,
-        logprobs=_numbers(drawn.logprobs),
-        answer=answer_of(drawn, given.question, kind=kind),
-        extra={"finish": drawn.finish},
-    )
-
-
-def recorded(rows: Iterable[Row], recorder: Recorder, *, concurrency: int = 1) -> Iterator[Row]:
+def recorded(rows: Iterable[Row], recorder: RowRecorder, *, concurrency: int = 1) -> Iterator[Row]:
     """Record rows, `concurrency` at a time, and yield each as soon as it is done.
 
     Rows in progress are finished before an error is raised. Rows are started one by one as others end, so a caller that
@@ -281,3 +156,100 @@ def recorded(rows: Iterable[Row], recorder: Recorder, *, concurrency: int = 1) -
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 yield future.result()
+
+
+@dataclass(slots=True, kw_only=True)
+class RunSummary:
+    """What recording a run came to; of the rows that were there before, only their number.
+
+    Attributes
+    ----------
+    todo, before : int
+        Rows to record, and rows that were there.
+    recorded, failed : int
+    first_error : str or None
+    cut_off : int
+        Drafts that their length limit cut off: a policy sends such calls to the cloud.
+    private : int
+        Rows that were kept from the cloud.
+    several, most_calls : int
+        Rows of a pipeline that took more than one routed call, and the most that one of them took.
+    grades : Counter of str
+        How often each grade was given to the edge.
+    """
+
+    todo: int = 0
+    before: int = 0
+    recorded: int = 0
+    failed: int = 0
+    first_error: str | None = None
+    cut_off: int = 0
+    private: int = 0
+    several: int = 0
+    most_calls: int = 0
+    grades: Counter[str] = field(default_factory=Counter)
+
+    def add(self, row: Row) -> None:
+        """Count a row."""
+        errors = errors_of(row)
+        self.recorded += 1
+        self.failed += bool(errors)
+        self.first_error = self.first_error or (errors[0] if errors else None)
+        if row.edge.quality is not None:
+            self.grades[f"quality {row.edge.quality:g}"] += 1
+        self.cut_off += row.edge.finish == "length"
+        self.private += row.extra.get("private") is True
+        calls = row.extra.get("calls")
+        self.several += isinstance(calls, int) and calls > 1
+        self.most_calls = max(self.most_calls, calls if isinstance(calls, int) else 0)
+
+
+def record_into(
+    out: Path,
+    prompts: list[Row],
+    make: Callable[[], RowRecorder],
+    *,
+    limit: int | None = None,
+    retry_errors: bool = False,
+    concurrency: int = 1,
+    tick: Callable[[RunSummary], object] | None = None,
+) -> RunSummary:
+    """Record the prompts that a file does not hold yet, and append each row as soon as it is done.
+
+    Parameters
+    ----------
+    out : Path
+    prompts : list of Row
+    make : callable
+        Makes the recorder, once and only if there is anything to record.
+    limit : int, optional
+        Only the first so many prompts.
+    retry_errors : bool
+        Record rows again that ended in an error.
+    concurrency : int
+        Prompts at a time.
+    tick : callable, optional
+        Called with the summary so far, before the first row and after each.
+
+    Raises
+    ------
+    RecordError
+        `out` is not a run.
+    PolicyError
+        Another process records into it.
+    """
+    with alone(out, PolicyError):
+        file = RunFile(out)
+        done = file.done(retry_errors=retry_errors)
+        todo = list(pending(prompts, done, limit))
+        summary = RunSummary(todo=len(todo), before=len(done))
+        if not todo:
+            return summary
+        tell = tick or (lambda _: None)
+        rows = recorded(todo, make(), concurrency=concurrency)
+        tell(summary)
+        for row in rows:
+            file.put(row)
+            summary.add(row)
+            tell(summary)
+    return summary

@@ -9,10 +9,10 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from confroute.asks import Ask, Evidence, Sample
+from confroute.asks import Ask, AskGenerator, Evidence, Sample
 from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
-from confroute.flow import drive
+from confroute.flow import drive, intercept
 from confroute.recording.extraction import kind_of_row, with_kind
 from confroute.recording.rows import Row
 from confroute.registry import (
@@ -220,20 +220,34 @@ def measured(
     >>> measured(row, SelfConsistency(n=2)).uncertainty, measured(row, TokenLogprob())
     (0.5, None)
     """
+    case = case_of(row, messages)
+    return None if case is None else drive(measuring(row, signal, case), partial(_worked, work))
+
+
+def case_of(row: Row, messages: tuple[Message, ...] = ()) -> Case | None:
+    """A row's draft as signals judge it; None where none was recorded."""
     draft = row.edge.generation()
     if draft is None or row.edge.error is not None:
         return None
     tier = Tier(name="edge", model=row.edge.model or "edge")
-    case = Case(tier=tier, question=row.question, draft=draft, context=row.context, messages=messages)
+    return Case(tier=tier, question=row.question, draft=draft, context=row.context, messages=messages)
+
+
+def measuring(row: Row, signal: Signal, case: Case) -> AskGenerator[Measurement | None]:
+    """Measure one signal, as `measured` does, on a case: samples of the edge are the row's, and all else is asked for."""
     try:
-        return drive(signal.measure(case), lambda ask: _evidence(ask, row, work))
+        return (yield from intercept(signal.measure(replace(case, pools={})), partial(_evidence, row)))
     except SignalUnavailableError:
         return None
 
 
-def _evidence(ask: Ask, row: Row, work: Work | None) -> Evidence:
+def _evidence(row: Row, ask: Ask) -> AskGenerator[Evidence]:
     if isinstance(ask, Sample) and ask.tier == "edge":
         return Evidence(generations=row.edge.further()[ask.drawn : ask.drawn + ask.n])
+    return (yield ask)
+
+
+def _worked(work: Work | None, ask: Ask) -> Evidence:
     if work is None:
         raise SignalUnavailableError("the recorded run does not hold what was asked for")
     return work(ask)
@@ -275,6 +289,14 @@ def with_signals(
     >>> found["token_logprob.mean"], found["option_probability"], found["self_consistency"]
     (0.5, 0.0, None)
     """
+    case = case_of(row, messages)
+    return drive(adding_signals(row, case, signals=signals, samples=samples), partial(_worked, work))
+
+
+def adding_signals(
+    row: Row, case: Case | None, *, signals: Mapping[str, Build] = SIGNALS, samples: int | None = None
+) -> AskGenerator[Row]:
+    """Add signals, as `with_signals` does, that are measured on a case, or none of them without one."""
     n = max(LEAST_SAMPLES, len(row.edge.samples) if samples is None else samples)
     values: dict[str, float | None] = {}
     measured_by, kind = dict(row.measured_by), kind_of_row(row) or "auto"
@@ -283,7 +305,7 @@ def with_signals(
             values[name] = row.signals[name]
             continue
         signal = with_kind(_drawn_at(build(n), temperature_of(row)), kind)
-        measurement = measured(row, signal, work=work, messages=messages)
+        measurement = None if case is None else (yield from measuring(row, signal, case))
         values[name] = None if measurement is None else measurement.uncertainty
         if measurement is not None and (settings := _settings_of(name, signal, n)) is not None:
             measured_by[name] = settings

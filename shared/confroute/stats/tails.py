@@ -141,16 +141,18 @@ def hoeffding_bentkus(mean: float, n: int, alpha: float) -> float:
     return min(1.0, math.exp(-n * relative), bentkus)
 
 
-def betting(values: npt.NDArray[np.float64], alpha: float, delta: float) -> float:
-    """P-value of "the mean exceeds alpha" for values in [-1, 1], by betting against it.
+def betting(values: npt.NDArray[np.float64], alpha: float, delta: float, *, low: float = 0.0) -> float:
+    """P-value of "the mean exceeds alpha" for values in [low, 1], by betting against it.
 
     Parameters
     ----------
-    values : array of float in [-1, 1], shape (n,)
+    values : array of float in [low, 1], shape (n,)
         In an order that does not depend on them.
-    alpha : float in (-1, 1)
+    alpha : float in (low, 1)
     delta : float in (0, 1)
         The level that the stakes are tuned for; the p-value is valid whatever it is.
+    low : float
+        The least possible value: 0 for losses, -1 for differences. The narrower the range, the smaller the p-value.
 
     Returns
     -------
@@ -160,10 +162,10 @@ def betting(values: npt.NDArray[np.float64], alpha: float, delta: float) -> floa
 
     Examples
     --------
-    >>> betting(np.zeros(2000), 0.05, 0.1) < 0.1, betting(np.full(2000, 0.06), 0.05, 0.1)
+    >>> betting(np.zeros(200), 0.05, 0.1) < 0.1, betting(np.full(2000, 0.06), 0.05, 0.1)
     (True, 1.0)
     """
-    x, m, n = (values + 1) / 2, (alpha + 1) / 2, values.size
+    x, m, n = (values - low) / (1 - low), (alpha - low) / (1 - low), values.size
     seen = np.arange(1, n + 1)
     means = (0.5 + np.cumsum(x)) / (seen + 1)
     variances = (_PRIOR_VARIANCE + np.cumsum((x - means) ** 2)) / (seen + 1)

@@ -135,5 +135,5 @@ def _clients() -> tuple[Any, Any]:
         import httpx
         import openai
     except ImportError as error:
-        raise MissingExtraError(extra="demo", needed_for="faults of OpenAI's client") from error
+        raise MissingExtraError(extra="openai", needed_for="faults of OpenAI's client") from error
     return httpx, openai

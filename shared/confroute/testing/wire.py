@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from confroute.types import Alternatives
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 
 class LoopbackServer:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TypeAlias
 
-from confroute.decision import Decision, Measurement, Step
+from confroute.decision import UNANSWERED, Decision, Measurement, Step
 from confroute.display import register
 from confroute.observe.trace import Trace
 from confroute.views.html import Tile, coded, counted, folded, fragment, heading, table, text, tiles, wide
@@ -15,8 +15,6 @@ from confroute.views.scales import Span, bar, timeline, zones
 
 Ends: TypeAlias = "tuple[float, float]"
 
-# The stage of a call that ended in an error.
-FAILED = "failed"
 _SHOWN = 200
 
 
@@ -56,7 +54,7 @@ def _decision_parts(decision: Decision) -> Iterable[str]:
     marks = "".join(f" · {coded(word)}" for word in marks_of(decision))
     rule = f" · rule {escape(decision.rule)}" if decision.rule else ""
     end = outcome(decision)
-    asked = f" · {escape(decision.route)} was asked last" if end == FAILED else ""
+    asked = f" · {escape(decision.route)} was asked last" if end in UNANSWERED else ""
     yield f"<p><b>{escape(decision.reason)}</b></p>"
     yield tiles(_tiles(decision))
     yield f"<p>settled by {escape(decision.stage)}{asked}{rule}{marks}</p>"
@@ -80,7 +78,7 @@ def marks_of(decision: Decision) -> list[str]:
 
 def _tiles(decision: Decision) -> Iterable[Tile]:
     end = outcome(decision)
-    yield Tile(name="outcome" if end == FAILED else "answered by", value=end, outcome=end)
+    yield Tile(name="outcome" if end in UNANSWERED else "answered by", value=end, outcome=end)
     if decision.uncertainty is not None and decision.threshold is not None:
         side = "up to" if decision.uncertainty <= decision.threshold else "above"
         limit = f"{side} the threshold {decision.threshold:.4g}"
@@ -193,7 +191,7 @@ def _tokens(decision: Decision) -> tuple[int, int]:
 
 
 def outcome(decision: Decision) -> str:
-    """The tier that answered, or "failed": a call that failed was answered by none, and its `route` is only the tier asked last.
+    """The tier that answered, or how a call that got no whole answer ended: its `route` is only the tier asked last.
 
     Examples
     --------
@@ -201,7 +199,7 @@ def outcome(decision: Decision) -> str:
     >>> outcome(Decision(route="cloud", stage="failed", reason="the call failed (TimeoutError)"))
     'failed'
     """
-    return FAILED if decision.stage == FAILED else decision.route
+    return decision.stage if decision.stage in UNANSWERED else decision.route
 
 
 def trace_text(decisions: Sequence[Decision]) -> str:

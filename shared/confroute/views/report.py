@@ -6,14 +6,16 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timezone
+from datetime import UTC
 
 import numpy as np
 
-from confroute.decision import Decision
+from confroute.decision import UNANSWERED, Decision
+from confroute.drift import Health
 from confroute.observe.log import Entry
 from confroute.types import Usage
-from confroute.views.decision import CALL_HEAD, FAILED, call_cells, decision_html, marks_of, outcome
+from confroute.views.decision import CALL_HEAD, call_cells, decision_html, marks_of, outcome
+from confroute.views.health import health_parts
 from confroute.views.html import Sifted, Tile, counted, folded, page, sifted, table, tiles, wide
 from confroute.views.svg import GREY, MARGIN, TOP, Line, Panel, document, time_ticks, width_of
 
@@ -41,6 +43,8 @@ def highlights(entries: Sequence[Entry], *, count: int = 20) -> list[Highlight]:
     for why, key, most in (
         ("degraded answer", lambda d: 1.0 if d.degraded else None, 2 * quarter),
         ("failed", lambda d: 1.0 if d.stage == "failed" else None, quarter),
+        ("cancelled", lambda d: 1.0 if d.stage == "cancelled" else None, max(1, quarter // 2)),
+        ("abandoned", lambda d: 1.0 if d.stage == "abandoned" else None, max(1, quarter // 2)),
         ("after a failure", lambda d: 1.0 if d.stage == "fallback" else None, quarter),
         ("close to the threshold", _closeness, quarter),
         ("kept though doubtful", _doubt, quarter),
@@ -75,7 +79,12 @@ _LISTED = 2000
 _LEAST_FOR_DRIFT = 40
 
 
-def log_page(entries: Sequence[Entry], *, prices_usd: dict[str, tuple[float, float]] | None = None) -> str:
+def log_page(
+    entries: Sequence[Entry],
+    *,
+    prices_usd: dict[str, tuple[float, float]] | None = None,
+    health: Health | None = None,
+) -> str:
     """Write the HTML report of a log.
 
     Parameters
@@ -83,22 +92,28 @@ def log_page(entries: Sequence[Entry], *, prices_usd: dict[str, tuple[float, flo
     entries : sequence of Entry, oldest first
     prices_usd : dict, optional
         By tier, USD per million input and output tokens; without them no costs are shown.
+    health : Health, optional
+        Whether the policy that made the log keeps its promise; see `confroute.drift.health`.
 
     Returns
     -------
     str
         One self-contained document.
     """
-    return page(f"{len(entries)} routed calls", _parts(entries, prices_usd or {}))
+    return page(f"{len(entries)} routed calls", _parts(entries, prices_usd or {}, health))
 
 
-def _parts(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) -> Iterable[str]:
+def _parts(
+    entries: Sequence[Entry], prices: dict[str, tuple[float, float]], health: Health | None
+) -> Iterable[str]:
     if not entries:
         yield "<p>The log is empty.</p>"
         return
     yield f"<p>{entries[0].at:%Y-%m-%d %H:%M} to {entries[-1].at:%Y-%m-%d %H:%M} UTC</p>"
     yield tiles(_tiles(entries, prices)) + tiles(_further_tiles(entries))
     yield folded("All totals", [_totals(entries, prices)])
+    if health is not None:
+        yield from health_parts(health)
     yield f"<h2>Over time</h2>{wide(over_time_svg(entries))}"
     yield from _drift(entries)
     yield "<h2>Worth a look</h2>"
@@ -116,7 +131,7 @@ def _parts(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) -> 
 
 def _rows(entries: Sequence[Entry], *, first: int) -> Iterable[Sifted]:
     for number, entry in enumerate(entries, start=first):
-        moment = entry.at.astimezone(timezone.utc)
+        moment = entry.at.astimezone(UTC)
         time = f"<td data-key='{moment.timestamp():.3f}'>{moment:%m-%d %H:%M:%S}</td>"
         kinds = [outcome(entry.decision), *marks_of(entry.decision)]
         yield Sifted(cells=[time, *call_cells(number, entry.decision)], kinds=kinds)
@@ -125,7 +140,7 @@ def _rows(entries: Sequence[Entry], *, first: int) -> Iterable[Sifted]:
 def _tiles(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) -> Iterable[Tile]:
     counts = Counter(outcome(entry.decision) for entry in entries)
     yield from (_share_tile(name, counts[name], len(entries)) for name in ("edge", "cloud"))
-    answered = [entry.decision.latency_s for entry in entries if entry.decision.stage != FAILED]
+    answered = [entry.decision.latency_s for entry in entries if entry.decision.stage not in UNANSWERED]
     if answered:
         median, slow = np.quantile(answered, [0.5, 0.95])
         beside = ["median of answered calls", f"95th percentile {slow:.2f}"]
@@ -172,8 +187,8 @@ def wilson(count: int, n: int) -> tuple[float, float]:
 
 
 def _totals(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) -> str:
-    answered = [entry for entry in entries if entry.decision.stage != FAILED]
-    failed = [entry for entry in entries if entry.decision.stage == FAILED]
+    answered = [entry for entry in entries if entry.decision.stage not in UNANSWERED]
+    ended = {stage: [e for e in entries if e.decision.stage == stage] for stage in UNANSWERED}
     routes = Counter(entry.decision.route for entry in answered)
     stages = Counter(entry.decision.stage for entry in entries)
     degraded = sum(entry.decision.degraded for entry in entries)
@@ -182,10 +197,10 @@ def _totals(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) ->
             "answered by",
             ", ".join(f"{name} {_share(n, entries)}" for name, n in routes.most_common()) or "none",
         ),
-        (FAILED, _share(len(failed), entries)),
+        *((stage, _share(len(of), entries)) for stage, of in ended.items() if of or stage == "failed"),
         ("settled by", ", ".join(f"{name} {count}" for name, count in stages.most_common())),
         *_seconds("seconds per answered call", answered),
-        *_seconds("seconds until a call failed", failed),
+        *(row for stage, of in ended.items() for row in _seconds(f"seconds until a call {_was(stage)}", of)),
         ("degraded", _share(degraded, entries)),
         ("private", str(sum(entry.decision.private for entry in entries))),
     ]
@@ -193,12 +208,19 @@ def _totals(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) ->
     rows += [(f"tokens of {tier}", f"{u.input_tokens} in, {u.output_tokens} out") for tier, u in used.items()]
     if prices:
         rows.append(("cost at the given prices", _money(_spent(entries, prices))))
-        if failed:
-            rows.append(("of it for calls that failed", _money(_spent(failed, prices))))
+        rows += [
+            (f"of it for calls that {_was(stage, many=True)}", _money(_spent(of, prices)))
+            for stage, of in ended.items()
+            if of
+        ]
     saving = _saving(entries, prices)
     if saving is not None:
         rows.append(_saved(saving, len(entries)))
     return table(("", ""), rows)
+
+
+def _was(stage: str, *, many: bool = False) -> str:
+    return stage if stage == "failed" else f"{'were' if many else 'was'} {stage}"
 
 
 def _share(count: int, entries: Sequence[Entry]) -> str:
@@ -253,7 +275,7 @@ def _saving(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) ->
 
     What an outage keeps from being spent is no saving.
     """
-    kept = [e for e in entries if e.decision.stage != FAILED and not e.decision.degraded]
+    kept = [e for e in entries if e.decision.stage not in UNANSWERED and not e.decision.degraded]
     if not kept or not prices:
         return None
     dearest = max(prices, key=lambda tier: sum(prices[tier]))
@@ -271,7 +293,7 @@ def _saved(saving: _Saving, calls: int) -> tuple[str, str]:
     where = (
         ""
         if saving.calls == calls
-        else f", in the {saving.calls} of {calls} calls that did not fail or degrade"
+        else f", in the {saving.calls} of {calls} calls that were answered and did not degrade"
     )
     told = f"saves {_money(saving.usd)}" if saving.usd >= 0 else f"costs {_money(-saving.usd)} more"
     words = f"{saving.tier} alone, estimated from the answers' tokens{where}"
@@ -295,14 +317,14 @@ def over_time_svg(entries: Sequence[Entry]) -> str:
     middles = [(entries[part[len(part) // 2]].at - start).total_seconds() for part in slices]
     outcomes = [outcome(entry.decision) for entry in entries]
     ends = {*outcomes}
-    names = sorted(ends - {"edge", FAILED}) + [FAILED] * (FAILED in ends)
+    names = sorted(ends - {"edge", *UNANSWERED}) + [stage for stage in UNANSWERED if stage in ends]
     shares = [[float(np.mean([outcomes[i] == name for i in part])) for part in slices] for name in names]
     lines = [
         Line.of(name, [*zip(middles, line, strict=True)]) for name, line in zip(names, shares, strict=True)
     ]
     high = min(1.0, 1.15 * max([0.1, *(value for line in shares for value in line)]))
     times = time_ticks(start, end, most=round(_WIDE / 80))
-    words = f"UTC, from {start.astimezone(timezone.utc):%Y-%m-%d %H:%M}"
+    words = f"UTC, from {start.astimezone(UTC):%Y-%m-%d %H:%M}"
     panel = Panel(MARGIN, TOP, _HIGH, high=high, width=_WIDE, across=across)
     parts = [*panel.axes("Not answered by the edge", words, "share of calls", percent="y", times=times)]
     parts += panel.lines(lines)

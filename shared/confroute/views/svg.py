@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from html import escape
 from itertools import pairwise
 from typing import TypeAlias
@@ -144,7 +144,7 @@ def time_ticks(start: datetime, end: datetime, *, most: int = 6) -> list[tuple[f
 
 
 def _told(moment: datetime, form: str) -> str:
-    utc = moment.astimezone(timezone.utc)
+    utc = moment.astimezone(UTC)
     return f"{utc:%m-%d}" if f"{utc:%H%M%S}" == "000000" else f"{utc:{form}}"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from confroute import Threshold
 from confroute.certificate import Certificate
-from confroute.errors import CalibrationError, PolicyError
+from confroute.errors import CalibrationError, PolicyError, UnmetPromiseError
 from confroute.policy.guarantee import most_failures
 
 
@@ -71,20 +71,17 @@ def test_graded_answers_are_bounded_without_a_horizon():
     """A loss that is neither 0 nor 1 has no exact test, and no measured mean is promised."""
     u, edge = failing_from(400, 400)
     told = Threshold.certify(u, edge - 0.01, alpha=0.1).certificate
-    assert (told.method, told.horizon, told.observed) == ("ltt-hoeffding-bentkus", None, pytest.approx(0.01))
+    assert (told.method, told.horizon, told.observed) == ("ltt-betting", None, pytest.approx(0.01))
 
 
 def test_a_graded_loss_is_a_mean_over_kept_or_over_all_rows():
-    """45 of 100 rows are kept and lose 0.01 each, by Hoeffding at 0.05: exp(-45 * 0.02474) = 0.33 over the kept ones.
-
-    Over all rows the mean is 0.0045, and exp(-100 * 0.03574) = 0.028.
-    """
-    u = np.arange(100, dtype=float)
-    edge = np.where(u < 45, 0.99, 1.0)
-    found = Threshold.certify(u, edge, alpha=0.05, delta=0.1, grid=[44.0])
-    assert (found.value, found.certificate.observed) == (44.0, pytest.approx(0.0045))
-    with pytest.raises(CalibrationError, match=r"45 most certain of 100 rows lose 0\.45"):
-        Threshold.certify(u, edge, alpha=0.05, delta=0.1, loss="selective", grid=[44.0])
+    """70 of 200 rows are kept and lose 0.04 each: 0.014 over all, and the same 0.04 over the kept, which 70 rows cannot prove."""
+    u = np.arange(200, dtype=float)
+    edge = np.where(u < 70, 0.96, 1.0)
+    found = Threshold.certify(u, edge, alpha=0.05, delta=0.1, grid=[69.0])
+    assert (found.value, found.certificate.observed) == (69.0, pytest.approx(0.014))
+    with pytest.raises(UnmetPromiseError, match=r"70 most certain answers kept, 200 rows lose 2\.8"):
+        Threshold.certify(u, edge, alpha=0.05, delta=0.1, loss="selective", grid=[69.0])
 
 
 def test_a_bet_leaves_out_what_is_not_kept():
@@ -159,6 +156,12 @@ def test_selective_risk_starts_where_something_can_be_proved():
     assert found.value == 44.0
     with pytest.raises(CalibrationError, match="at least 45 are needed"):
         Threshold.certify(*failing_from(44, 44), alpha=0.05, delta=0.1, loss="selective")
+    # Half an answer is lost at the end: a bet on nothing lost needs 61 rows to be won, (1 + 0.75 * 0.05 / 0.95)**60 being 9.8... .
+    u, edge = failing_from(100, 100)
+    edge[-1] = 0.5
+    found = Threshold.certify(u, edge, alpha=0.05, delta=0.1, loss="selective")
+    assert found.certificate.method == "ltt-betting"
+    assert found.value >= 98.0
 
 
 @pytest.mark.parametrize("n", [30, 400, 401])

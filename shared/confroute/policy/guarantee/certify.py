@@ -15,6 +15,8 @@ from confroute.policy.guarantee.losses import (
     LEAST_KEPT,
     Array,
     digest,
+    forwarded,
+    is_binary,
     severity,
     sliced,
 )
@@ -22,6 +24,7 @@ from confroute.policy.guarantee.sequence import (
     Target,
     expected_control,
     fixed_sequence,
+    least_kept,
 )
 from confroute.stats.tails import check_levels
 
@@ -68,13 +71,14 @@ def certified(
     """Find the highest threshold that can be certified, and its certificate; see `Threshold.certify`."""
     check_levels(alpha, delta, low=-1.0 if loss == "net" else 0.0)
     u, edge, cloud = columns(uncertainty, edge_quality, cloud_quality)
-    lost = severity(loss, edge, cloud)
+    lost, sent = severity(loss, edge, cloud), forwarded(loss, cloud)
     if delta is None:
-        rows = sliced(u, lost, least=LEAST_KEPT, grid=grid)
+        rows = sliced(u, lost, sent, least=LEAST_KEPT, grid=grid)
         control = expected_control(rows, loss, alpha=alpha)
     else:
         target = Target(loss=loss, alpha=alpha, delta=delta)
-        rows = sliced(u, lost, least=target.least_kept, grid=grid)
+        least = least_kept(loss, alpha, delta, graded=not is_binary(lost))
+        rows = sliced(u, lost, sent, least=least, grid=grid)
         control = fixed_sequence(rows, target, horizon=horizon, seed=seed)
     return control.threshold, Certificate(
         loss=loss,
@@ -84,7 +88,7 @@ def certified(
         method=control.method,
         observed=control.observed,
         horizon=control.horizon,
-        date=date or datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat(),
+        date=date or datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
         data_hash=digest(u, edge, cloud),
     )
 
@@ -122,6 +126,6 @@ def certified_groups(
             )
         except CalibrationError as error:
             msg = f"group {name!r}, one of {len(distinct)} that share delta {delta:g}: {error}"
-            raise CalibrationError(msg) from error
+            raise type(error)(msg) from error
         thresholds[name] = value, replace(promise, group=name)
     return thresholds

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from confroute.certificate import Loss
-from confroute.errors import CalibrationError
+from confroute.errors import CalibrationError, UnmetPromiseError
 
 Array = npt.NDArray[np.float64]
 LEAST_KEPT = 30
@@ -17,14 +17,14 @@ _GRID = 200
 
 
 def severity(loss: Loss, edge: Array, cloud: Array) -> Array:
-    """Compute the loss of keeping each answer; an escalated answer loses nothing.
+    """Compute the loss of keeping each answer; `forwarded` is that of sending the call on.
 
     Parameters
     ----------
-    loss : {"regret", "error", "net", "selective"}
+    loss : {"regret", "error", "net", "selective", "shortfall"}
         "regret": max(0, cloud - edge), the loss compared with always asking the cloud. "error": 1 - edge, whatever the cloud answers.
         "net": cloud - edge, where kept answers that are better than the cloud's compensate for worse ones. "selective": 1 - edge, averaged
-        over the kept answers instead of over all calls.
+        over the kept answers instead of over all calls. "shortfall": 1 - quality of the answer that is returned, whichever model gave it.
     edge, cloud : array of float in [0, 1], shape (n,)
 
     Returns
@@ -46,10 +46,26 @@ def severity(loss: Loss, edge: Array, cloud: Array) -> Array:
         return np.maximum(0.0, cloud - edge)
     if loss == "net":
         return cloud - edge
-    if loss in {"error", "selective"}:
+    if loss in {"error", "selective", "shortfall"}:
         return 1.0 - edge
-    msg = f"loss is {loss!r}: expected 'regret', 'error', 'net' or 'selective'"
+    msg = f"loss is {loss!r}: expected 'regret', 'error', 'net', 'selective' or 'shortfall'"
     raise CalibrationError(msg)
+
+
+def forwarded(loss: Loss, cloud: Array) -> Array:
+    """Compute the loss of sending each call to the cloud: 1 - cloud for "shortfall", else 0.
+
+    Examples
+    --------
+    >>> forwarded("shortfall", np.array([1.0, 0.25])).tolist(), forwarded("net", np.array([0.25])).tolist()
+    ([0.0, 0.75], [0.0])
+    """
+    return 1.0 - cloud if loss == "shortfall" else np.zeros(cloud.shape)
+
+
+def is_binary(loss: Array) -> bool:
+    """Whether every loss is 0 or 1."""
+    return bool(np.isin(loss, (0.0, 1.0)).all())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,17 +74,19 @@ class Slice:
 
     Attributes
     ----------
-    uncertainty, loss : array of float, shape (n,)
+    uncertainty, loss, forwarded : array of float, shape (n,)
+        `loss` is that of keeping the answer, `forwarded` that of sending the call on.
     grid : array of float, shape (m,)
         Thresholds, rising; chosen without the losses.
     kept : array of int, shape (m,)
         Rows that each threshold keeps.
     lost : array of float, shape (m,)
-        Sum of their losses.
+        Sum of all rows' losses at each threshold.
     """
 
     uncertainty: Array
     loss: Array
+    forwarded: Array
     grid: Array
     kept: npt.NDArray[np.int64]
     lost: Array
@@ -81,15 +99,18 @@ class Slice:
     @property
     def binary(self) -> bool:
         """Whether every loss is 0 or 1, so that exact tests apply."""
-        return bool(np.isin(self.loss, (0.0, 1.0)).all())
+        return is_binary(self.loss) and is_binary(self.forwarded)
 
 
-def sliced(uncertainty: Array, loss: Array, *, least: int, grid: npt.ArrayLike | None = None) -> Slice:
+def sliced(
+    uncertainty: Array, loss: Array, sent: Array, *, least: int, grid: npt.ArrayLike | None = None
+) -> Slice:
     """Sort the rows and choose the candidate thresholds.
 
     Parameters
     ----------
-    uncertainty, loss : array of float, shape (n,)
+    uncertainty, loss, sent : array of float, shape (n,)
+        `loss` and `sent` are the losses of keeping each answer and of sending each call on.
     least : int
         Fewest rows that a threshold may keep: one that keeps hardly any row proves nothing, and the sequence of tests would end at it.
     grid : array of float, optional
@@ -98,18 +119,14 @@ def sliced(uncertainty: Array, loss: Array, *, least: int, grid: npt.ArrayLike |
 
     Raises
     ------
-    CalibrationError
+    UnmetPromiseError
         Fewer than `least` rows, or a grid that leaves no threshold.
     """
     order = np.argsort(uncertainty, kind="stable")
-    u, row = uncertainty[order], loss[order]
+    u, row, base = uncertainty[order], loss[order], sent[order]
     if u.size < least:
-        msg = (
-            f"{u.size} calibration rows: at least {least} are needed before the first threshold can be tried; record more calls "
-            "(where a fit chooses the signal, 4 of 10 rows of the run serve for that only: name it, with --signal or signal=, "
-            "to use them all)"
-        )
-        raise CalibrationError(msg)
+        msg = f"{u.size} calibration rows: at least {least} are needed before the first threshold can be tried; record more calls"
+        raise UnmetPromiseError(msg)
     if grid is None:
         places = np.append(np.arange(least - 1, u.size, max(1, u.size // _GRID)), u.size - 1)
         tried = np.unique(u[places])
@@ -127,9 +144,9 @@ def sliced(uncertainty: Array, loss: Array, *, least: int, grid: npt.ArrayLike |
             )
         of = "" if grid is None else "of the grid "
         msg = f"no threshold {of}keeps {least} of {u.size} calibration rows: {mend}"
-        raise CalibrationError(msg)
-    lost = np.concatenate(([0.0], np.cumsum(row)))[kept]
-    return Slice(uncertainty=u, loss=row, grid=tried, kept=kept, lost=lost)
+        raise UnmetPromiseError(msg)
+    lost = np.concatenate(([0.0], np.cumsum(row - base)))[kept] + base.sum()
+    return Slice(uncertainty=u, loss=row, forwarded=base, grid=tried, kept=kept, lost=lost)
 
 
 def digest(*columns: Array) -> str:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from confroute.certificate import Loss, Method
-from confroute.errors import CalibrationError
+from confroute.errors import CalibrationError, UnmetPromiseError
 from confroute.policy.guarantee.losses import LEAST_KEPT, Slice
 from confroute.stats.tails import (
     betting,
     binomial_cdf,
     first_failure,
-    hoeffding_bentkus,
     most_failures,
     rows_needed,
 )
@@ -48,11 +48,16 @@ class Target:
     alpha: float
     delta: float
 
-    @property
-    def least_kept(self) -> int:
-        """Fewest rows that the first threshold must keep: for "selective", fewer cannot prove anything."""
-        needed = rows_needed(self.alpha, self.delta, horizon=False) if self.loss == "selective" else 0
-        return max(LEAST_KEPT, needed)
+
+@lru_cache(maxsize=64)
+def least_kept(loss: Loss, alpha: float, delta: float | None, *, graded: bool) -> int:
+    """Fewest rows that the first threshold must keep: for "selective", fewer prove nothing even if none of them loses."""
+    if loss != "selective" or delta is None:
+        return LEAST_KEPT
+    needed = rows_needed(alpha, delta, horizon=False)
+    while graded and betting(np.zeros(needed), alpha, delta) > delta:
+        needed += 1
+    return max(LEAST_KEPT, needed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,26 +75,26 @@ def fixed_sequence(rows: Slice, target: Target, *, horizon: float | None, seed: 
 
     Raises
     ------
-    CalibrationError
+    UnmetPromiseError
         Too few rows for these levels, or the first threshold is not proved; the message holds the numbers.
+    CalibrationError
+        A horizon that is not a number of calls.
     """
     ahead = _horizon(rows, target.loss, horizon)
-    if target.loss == "net":
-        test = _net_test(rows, target, seed)
-    elif not rows.binary:
-        test = _graded_test(rows, target)
-    elif target.loss == "selective":
-        test = _selective_test(rows, target)
+    if not rows.binary or target.loss == "net":
+        test = _betting_test(rows, target, seed)
+    elif target.loss in {"selective", "shortfall"}:
+        test = _binomial_test(rows, target)
     else:
-        test = _binary_test(rows, target, ahead)
+        test = _monotone_test(rows, target, ahead)
     passed = first_failure(test.proves, rows.grid.size)
     if passed == 0:
         msg = (
-            f"a {target.loss} of {target.alpha:g} with confidence {1 - target.delta:g} cannot be guaranteed: the {rows.kept[0]} most "
-            f"certain of {rows.n} rows lose {rows.lost[0]:g}, {test.method} allows {test.allows}; use a better edge or signal, "
+            f"a {target.loss} of {target.alpha:g} with confidence {1 - target.delta:g} cannot be guaranteed: with the "
+            f"{rows.kept[0]} most certain answers kept, {rows.n} rows lose {rows.lost[0]:g}, and {test.method} allows {test.allows}; use a better edge or signal, "
             "record more rows, or allow more loss or less confidence"
         )
-        raise CalibrationError(msg)
+        raise UnmetPromiseError(msg)
     return TestedThreshold(
         threshold=float(rows.grid[passed - 1]),
         method=test.method,
@@ -104,7 +109,9 @@ def expected_control(rows: Slice, loss: Loss, *, alpha: float) -> TestedThreshol
     Raises
     ------
     CalibrationError
-        A loss that may fall as the threshold rises, or no threshold that meets the bound.
+        A loss that may fall as the threshold rises.
+    UnmetPromiseError
+        No threshold meets the bound.
     """
     if loss not in {"regret", "error"}:
         msg = f"conformal risk control needs a loss that never falls as more is kept: 'regret' or 'error', not {loss!r}"
@@ -115,7 +122,7 @@ def expected_control(rows: Slice, loss: Loss, *, alpha: float) -> TestedThreshol
             f"an expected {loss} of {alpha:g} cannot be met: the {rows.kept[0]} most certain of {rows.n} rows lose "
             f"{rows.lost[0]:g}, which bounds it at {(rows.lost[0] + 1) / (rows.n + 1):.4f}; allow more or record more rows"
         )
-        raise CalibrationError(msg)
+        raise UnmetPromiseError(msg)
     at = int(fits[-1])
     return TestedThreshold(threshold=float(rows.grid[at]), method="crc", observed=_mean(rows, loss, at))
 
@@ -136,36 +143,32 @@ def _horizon(rows: Slice, loss: Loss, horizon: float | None) -> int | None:
     return int(horizon)
 
 
-def _net_test(rows: Slice, target: Target, seed: int) -> _Test:
+def _betting_test(rows: Slice, target: Target, seed: int) -> _Test:
     # Rows may be sorted by topic, and the bets need an order that does not depend on the losses.
     place = np.random.default_rng(seed).permutation(rows.n)
-    values = rows.loss[place]
-    return _Test(
-        method="ltt-betting",
-        proves=lambda at: (
-            betting(np.where(place < rows.kept[at], values, 0.0), target.alpha, target.delta) <= target.delta
-        ),
-        allows=f"a p-value of {target.delta:g}",
-    )
+    kept, sent = rows.loss[place], rows.forwarded[place]
+    low = -1.0 if target.loss == "net" else 0.0
 
-
-def _graded_test(rows: Slice, target: Target) -> _Test:
     def proves(at: int) -> bool:
-        n = int(rows.kept[at]) if target.loss == "selective" else rows.n
-        return hoeffding_bentkus(_mean(rows, target.loss, at), n, target.alpha) <= target.delta
+        below = place < rows.kept[at]
+        values = kept[below] if target.loss == "selective" else np.where(below, kept, sent)
+        return betting(values, target.alpha, target.delta, low=low) <= target.delta
 
-    return _Test(method="ltt-hoeffding-bentkus", proves=proves, allows=f"a p-value of {target.delta:g}")
+    return _Test(method="ltt-betting", proves=proves, allows=f"a p-value of {target.delta:g}")
 
 
-def _selective_test(rows: Slice, target: Target) -> _Test:
+def _binomial_test(rows: Slice, target: Target) -> _Test:
+    def of(at: int) -> int:
+        return int(rows.kept[at]) if target.loss == "selective" else rows.n
+
     def proves(at: int) -> bool:
-        return binomial_cdf(round(rows.lost[at]), int(rows.kept[at]), target.alpha) <= target.delta
+        return binomial_cdf(round(rows.lost[at]), of(at), target.alpha) <= target.delta
 
-    most = most_failures(int(rows.kept[0]), target.alpha, target.delta)
+    most = most_failures(of(0), target.alpha, target.delta)
     return _Test(method="ltt-binomial", proves=proves, allows=f"at most {most} there")
 
 
-def _binary_test(rows: Slice, target: Target, horizon: int | None) -> _Test:
+def _monotone_test(rows: Slice, target: Target, horizon: int | None) -> _Test:
     most = most_failures(rows.n, target.alpha, target.delta, horizon=horizon)
     if most < 0:
         needed = rows_needed(target.alpha, target.delta, horizon=horizon is not None)
@@ -173,7 +176,7 @@ def _binary_test(rows: Slice, target: Target, horizon: int | None) -> _Test:
             f"{rows.n} calibration rows cannot guarantee a {target.loss} of {target.alpha:g} with confidence {1 - target.delta:g}, "
             f"even if none fails: at least {needed} rows are needed; record more, or allow more loss or less confidence"
         )
-        raise CalibrationError(msg)
+        raise UnmetPromiseError(msg)
     return _Test(
         method="ltt-binomial" if horizon is None else "ltt-hypergeometric",
         proves=lambda at: bool(rows.lost[at] <= most),

@@ -1,0 +1,362 @@
+"""Whether a running policy keeps its promise, and what its calls came to, from a decision log alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from confroute.certificate import Certificate
+from confroute.decision import UNANSWERED, Decision
+from confroute.drift.audit import Audited
+from confroute.drift.bounds import LossBounds, loss_bounds
+from confroute.drift.eprocess import DriftTest
+from confroute.drift.shift import Shift, like_recorded, measured_by
+from confroute.errors import PolicyError
+from confroute.observe.log import Entry, LoggedLoss, read_all
+from confroute.observe.trace import AuditedLoss
+from confroute.prices import Price
+from confroute.registry import parts_of
+from confroute.types import JSON, TIERS
+
+Verdict: TypeAlias = Literal["held", "broken", "not told", "not audited", "no promise"]
+Line: TypeAlias = Entry | LoggedLoss | Decision | AuditedLoss
+Log: TypeAlias = "str | Path | Iterable[Line]"
+# Losses of the same sign as a certificate's: an audit cannot see answers of the edge that are better than the cloud's.
+_BOUNDED = ("regret", "error", "selective")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """What a policy promises.
+
+    Attributes
+    ----------
+    level : float in (0, 1)
+        The highest mean loss.
+    of : {"kept answers", "calls"}
+        What the mean is over; a call that the cloud answered loses nothing.
+    """
+
+    level: float
+    of: Literal["kept answers", "calls"]
+
+
+def promise_of(policy: object) -> Promise | None:
+    """Read the promise of a policy: its certificate's for all calls, else the level of its audits; None where it has neither."""
+    for part in parts_of(policy):
+        if (
+            isinstance(part, Certificate)
+            and part.group is None
+            and part.loss in _BOUNDED
+            and 0 < part.alpha < 1
+        ):
+            return Promise(level=part.alpha, of="kept answers" if part.loss == "selective" else "calls")
+    audits = next((part for part in parts_of(policy) if isinstance(part, Audited)), None)
+    return None if audits is None else Promise(level=audits.test.level, of="kept answers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hour:
+    """The calls of one hour.
+
+    Attributes
+    ----------
+    start : datetime
+        UTC.
+    calls, cloud : int
+        All calls, and those that the policy's last tier answered.
+    unanswered : mapping of str to int
+        Calls by the stage in which they ended without a whole answer: "failed", "cancelled", "abandoned".
+    spent_usd : float or None
+        Audits included; None without prices.
+    """
+
+    start: datetime
+    calls: int
+    cloud: int
+    unanswered: Mapping[str, int]
+    spent_usd: float | None
+
+    @property
+    def words(self) -> str:
+        """The hour in one line."""
+        return f"{self.start:%Y-%m-%d %H}h  {_called(self)}"
+
+    def to_dict(self) -> dict[str, JSON]:
+        """JSON form."""
+        return {
+            "start": self.start.isoformat(),
+            "calls": self.calls,
+            "cloud": self.cloud,
+            "unanswered": dict(self.unanswered),
+            "spent_usd": self.spent_usd,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What a decision log says of the policy that made it.
+
+    Attributes
+    ----------
+    verdict : {"held", "broken", "not told", "not audited", "no promise"}
+        "held" and "broken" are proved; "not told" needs more audits.
+    promise : Promise or None
+    loss : LossBounds
+        Of what the promise is about.
+    broken_at : int or None
+        The number of losses after which the promise was proved broken.
+    calls, cloud : int
+        All calls, and those that the last tier answered.
+    unanswered : mapping of str to int
+        As in `Hour`.
+    spent_usd : float or None
+        Audits included; None without prices.
+    shift : Shift or None
+        Whether the calls are like the recorded ones; None where the policy does not hold what they were like.
+    hours : tuple of Hour
+        Those with a call, oldest first; empty where decisions have no time.
+    """
+
+    verdict: Verdict
+    promise: Promise | None
+    loss: LossBounds
+    broken_at: int | None
+    calls: int
+    cloud: int
+    unanswered: Mapping[str, int]
+    spent_usd: float | None
+    shift: Shift | None
+    hours: tuple[Hour, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the promise is not proved broken."""
+        return self.verdict != "broken"
+
+    @property
+    def words(self) -> str:
+        """All of it in one line."""
+        told = [self._promised, _called(self)]
+        if self.shift is not None and not self.shift.like_recorded:
+            told.append(self.shift.words)
+        return "; ".join(told)
+
+    @property
+    def _promised(self) -> str:
+        if self.promise is None:
+            return "the policy promises nothing"
+        promised = f"promised {self.promise.level:g} of {self.promise.of}"
+        if self.loss.mean is None:
+            return f"not audited yet: {promised}; audits come from a policy inside confroute.drift.Audited"
+        level = f"each bound holds at {self.loss.confidence:.0%} at all times"
+        since = "" if self.broken_at is None else f", proved by loss {self.broken_at}"
+        return (
+            f"{self.verdict}: audited loss {self.loss.mean:.3f} (n = {self.loss.n}, between {self.loss.low:.3f} and {self.loss.high:.3f}; "
+            f"{level}), {promised}{since}"
+        )
+
+    def to_dict(self) -> dict[str, JSON]:
+        """JSON form."""
+        return {
+            "ok": self.ok,
+            "verdict": self.verdict,
+            "words": self.words,
+            "promised": None if self.promise is None else self.promise.level,
+            "promised_of": None if self.promise is None else self.promise.of,
+            "audits": self.loss.n,
+            "loss": self.loss.mean,
+            "loss_low": self.loss.low,
+            "loss_high": self.loss.high,
+            "confidence": self.loss.confidence,
+            "broken_at": self.broken_at,
+            "calls": self.calls,
+            "cloud": self.cloud,
+            "unanswered": dict(self.unanswered),
+            "spent_usd": self.spent_usd,
+            "shift": None if self.shift is None else self.shift.to_dict(),
+            "hours": [hour.to_dict() for hour in self.hours],
+        }
+
+
+def health(
+    log: Log,
+    policy: object,
+    *,
+    prices: Mapping[str, Price] | None = None,
+    since: datetime | None = None,
+    confidence: float = 0.95,
+) -> Health:
+    """Say whether a policy keeps its promise in use, and what its calls came to.
+
+    Parameters
+    ----------
+    log : str or Path, or iterable
+        A log that `confroute.observe.log.DecisionLog` wrote; or its lines, as `read_all` gives them; or decisions and audited losses.
+    policy : Policy
+        The one that made the log.
+    prices : mapping of str to Price, optional
+        By tier.
+    since : datetime, optional
+        Leave out what is older, such as calls before the policy was fitted again.
+    confidence : float in (0, 1)
+        Of each bound on the loss, at all times together: a promise that is kept is called broken with probability 1 - confidence at
+        most, however often this is asked while the log grows.
+
+    Returns
+    -------
+    Health
+        Put `to_dict()` behind a health check: it holds no text of prompts or answers.
+
+    Raises
+    ------
+    LogError
+        The log cannot be read.
+    PolicyError
+        A confidence outside (0, 1), or a `since` without its offset from UTC.
+
+    Notes
+    -----
+    The audited losses are those of kept answers, drawn without looking at them. Where the promise is about all calls, calls that were
+    drawn for an audit and that the cloud answered anyway are among the losses with 0. The loss is what `Audited(loss=...)` computes: by
+    default whether both answers disagree, which is no less than the loss against the cloud's right answers. `ok` is about the promise
+    alone: a shift, which the words tell, says that it may not hold, not that it is broken.
+
+    Examples
+    --------
+    >>> from confroute import Cascade, TokenLogprob
+    >>> from confroute.drift import DriftTest
+    >>> policy = Audited(policy=Cascade.of(TokenLogprob(), 0.3), test=DriftTest(level=0.05))
+    >>> found = health([AuditedLoss(name="edge", loss=0.0)] * 100, policy)
+    >>> found.ok, found.verdict, found.loss.n
+    (True, 'held', 100)
+    """
+    lines = [*read_all(log)] if isinstance(log, (str, Path)) else [*log]
+    if since is not None:
+        lines = _since(lines, since)
+    decisions = [one for one in map(_content, lines) if isinstance(one, Decision)]
+    promise = promise_of(policy)
+    losses = _losses(lines, policy, promise)
+    bounds = loss_bounds(losses, confidence=confidence)
+    broken_at = None
+    if promise is not None:
+        broken_at = DriftTest(level=promise.level, false_alarm=1 - confidence).first_alarm(losses)
+    last = _tiers(policy)[-1]
+    return Health(
+        verdict=_verdict(promise, bounds, broken_at),
+        promise=promise,
+        loss=bounds,
+        broken_at=broken_at,
+        **_totals(lines, last, prices),
+        shift=like_recorded(policy, measured_by(policy, decisions)),
+        hours=hourly(lines, last=last, prices=prices),
+    )
+
+
+def _verdict(promise: Promise | None, bounds: LossBounds, broken_at: int | None) -> Verdict:
+    if promise is None:
+        return "no promise"
+    if not bounds.n:
+        return "not audited"
+    if broken_at is not None:
+        return "broken"
+    return "held" if bounds.high <= promise.level else "not told"
+
+
+def _since(lines: Sequence[Line], since: datetime) -> list[Line]:
+    if since.tzinfo is None:
+        msg = f"since is {since}: expected a time with its offset from UTC"
+        raise PolicyError(msg)
+    return [line for line in lines if isinstance(line, (Entry, LoggedLoss)) and line.at >= since]
+
+
+def _losses(lines: Iterable[Line], policy: object, promise: Promise | None) -> list[float]:
+    """The losses that the promise is about, in the order in which they came to be known."""
+    names = {part.name for part in parts_of(policy) if isinstance(part, Audited)}
+    losses = []
+    for one in map(_content, lines):
+        if isinstance(one, AuditedLoss):
+            losses += [one.loss] if not names or one.name in names else []
+        elif promise is not None and promise.of == "calls" and _lost_nothing(one):
+            losses.append(0.0)
+    return losses
+
+
+def _lost_nothing(decision: Decision) -> bool:
+    note = decision.layers.get("audit")
+    return isinstance(note, dict) and note.get("drawn") is True
+
+
+def _tiers(policy: object) -> tuple[str, ...]:
+    tiers: tuple[str, ...] = getattr(policy, "tiers", TIERS)
+    return tiers
+
+
+def hourly(
+    lines: Iterable[Line], *, last: str = TIERS[-1], prices: Mapping[str, Price] | None = None
+) -> tuple[Hour, ...]:
+    """Add up calls by the hour; what has no time is left out.
+
+    Parameters
+    ----------
+    lines : iterable
+        As `confroute.observe.log.read_all` gives them.
+    last : str
+        The tier whose answers count as the cloud's.
+    prices : mapping of str to Price, optional
+        By tier.
+
+    Examples
+    --------
+    >>> at = datetime(2026, 1, 1, 10, 30, tzinfo=timezone.utc)
+    >>> (hour,) = hourly([Entry(at=at, decision=Decision(route="cloud", stage="draft", reason=""))])
+    >>> hour.start.hour, hour.calls, hour.cloud
+    (10, 1, 1)
+    """
+    by_hour: dict[datetime, list[Line]] = {}
+    for line in lines:
+        if isinstance(line, (Entry, LoggedLoss)):
+            at = line.at.astimezone(UTC)
+            start = at - timedelta(minutes=at.minute, seconds=at.second, microseconds=at.microsecond)
+            by_hour.setdefault(start, []).append(line)
+    return tuple(Hour(start=start, **_totals(of, last, prices)) for start, of in sorted(by_hour.items()))
+
+
+def _content(line: Line) -> Decision | AuditedLoss:
+    if isinstance(line, Entry):
+        return line.decision
+    return line.loss if isinstance(line, LoggedLoss) else line
+
+
+def _totals(lines: Iterable[Line], last: str, prices: Mapping[str, Price] | None) -> dict[str, Any]:
+    found = [*map(_content, lines)]
+    decisions = [one for one in found if isinstance(one, Decision)]
+    ended: Counter[str] = Counter(one.stage for one in decisions)
+    return {
+        "calls": len(decisions),
+        "cloud": sum(one.route == last and one.stage not in UNANSWERED for one in decisions),
+        "unanswered": {stage: ended[stage] for stage in UNANSWERED},
+        "spent_usd": None if prices is None else sum(_spent(one, prices) for one in found),
+    }
+
+
+def _spent(one: Decision | AuditedLoss, prices: Mapping[str, Price]) -> float:
+    """USD of a call or an audit."""
+    if isinstance(one, Decision):
+        return sum(prices[tier].of(usage) for tier, usage in one.usage.items() if tier in prices)
+    price = prices.get(one.tier or "")
+    return 0.0 if price is None or one.usage is None else price.of(one.usage)
+
+
+def _called(those: Health | Hour) -> str:
+    """Calls, shares and costs in words."""
+    calls = those.calls
+    if not calls:
+        return "no calls"
+    told = ["1 call" if calls == 1 else f"{calls} calls", f"{those.cloud / calls:.1%} by the cloud"]
+    told += [f"{n / calls:.1%} {stage}" for stage, n in those.unanswered.items() if n]
+    return ", ".join(told if those.spent_usd is None else [*told, f"{those.spent_usd:.4g} USD"])
