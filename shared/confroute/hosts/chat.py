@@ -66,6 +66,7 @@ _NEUTRAL: Mapping[str, JSON] = {
 }
 _FREE_CHOICES = (None, "auto", "none")
 _TOP_LOGPROBS = 20
+HEADER_PREFIX = "x-confroute-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +223,29 @@ def read_chat(body: Mapping[str, Any], *, around: CallOptions = NO_OPTIONS) -> C
     }
     extra |= {"metadata": rest} if rest else {}
     return replace(call, needs=_needs(call, turns, extra), sent=ChatRequest(messages=turns, fields=extra))
+
+
+def options_in_headers(headers: Mapping[str, str]) -> CallOptions:
+    """Options of one call as HTTP headers: `x-confroute-route` and so on; no other header may begin so.
+
+    Raises
+    ------
+    RequestError
+
+    Examples
+    --------
+    >>> options_in_headers(
+    ...     {"accept": "*/*", "x-confroute-route": "edge", "x-confroute-tags": "math, hard"}
+    ... ).route
+    'edge'
+    """
+    given = {
+        f"{PREFIX}{name[len(HEADER_PREFIX) :]}": value
+        for name, value in headers.items()
+        if name.startswith(HEADER_PREFIX)
+    }
+    options = {name.removeprefix(PREFIX): value for name, value in options_of_texts(given).items()}
+    return read_options(options, place=f"the headers {HEADER_PREFIX}...")
 
 
 def options_of_texts(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,10 +18,9 @@ from starlette.routing import Route
 
 from confroute.decision import Routed
 from confroute.display import logger
-from confroute.errors import RequestError, loggable
-from confroute.hosts.chat import ChatCall, options_of_texts, read_chat
+from confroute.errors import RequestError
+from confroute.hosts.chat import ChatCall, options_in_headers, read_chat
 from confroute.hosts.chat_answers import END, Answer, event, header_of
-from confroute.hosts.options import NO_OPTIONS, PREFIX, CallOptions, read_options
 from confroute.hosts.router import Router
 from confroute.models.text_model import Piece
 from confroute.observe.trace import Trace, record
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _log = logger()
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_HEADER_PREFIX = "x-confroute-"
 _CLIENT_GONE = 499
 
 
@@ -135,28 +133,24 @@ class _Server:
         trace: Trace | None = None
         try:
             self._admit(request)
-            body = await self._body(request)
-            chat = read_chat(body, around=_options(request))
-            self._check_model(body)
             if self._running >= self._limits.concurrent:
                 msg = f"{self._running} calls are running, and this server takes no more at a time: try again"
                 raise RefusedError(503, "busy", msg, wait_s=1.0)
-            with record() as trace:
-                answer = Answer(body, chat)
-                return await (self._stream if body.get("stream") else self._whole)(request, chat, answer)
+            with self._counted(), record() as trace:
+                body = await asyncio.wait_for(self._body(request), self._limits.timeout_s)
+                chat = read_chat(body, around=options_in_headers(request.headers))
+                return await (self._stream if body.get("stream") else self._whole)(
+                    request, chat, Answer(body, chat)
+                )
         except ClientDisconnect:
             return Response(status_code=_CLIENT_GONE)
         except Exception as error:  # noqa: BLE001  a provider's client raises what it likes
-            _log.info(
-                "a call over HTTP failed: %s",
-                loggable(error) if isinstance(error, RefusedError) else type(error).__name__,
-            )
+            _log.info("a call over HTTP failed: %s", type(error).__name__)
             # No decision: nobody said that the call was not private.
             return failed(error, private=not trace or any(decision.private for decision in trace))
 
     async def _whole(self, request: Request, chat: ChatCall, answer: Answer) -> Response:
-        with self._counted():
-            routed = await _unless_gone(request, self._router.achat(chat), self._limits.timeout_s)
+        routed = await _unless_gone(request, self._router.achat(chat), self._limits.timeout_s)
         return JSONResponse(answer.whole(routed), headers=header_of(routed.decision))
 
     async def _stream(self, request: Request, chat: ChatCall, answer: Answer) -> Response:
@@ -164,8 +158,7 @@ class _Server:
         deadline = time.monotonic() + self._limits.timeout_s
         items = self._router.astream_chat(chat)
         try:
-            with self._counted():
-                first = await _unless_gone(request, anext(items), self._limits.timeout_s)
+            first = await _unless_gone(request, anext(items), self._limits.timeout_s)
         except BaseException:
             await items.aclose()
             raise
@@ -191,29 +184,25 @@ class _Server:
             msg = "this server has no key and answers on this machine's loopback alone: ask it as 127.0.0.1 or localhost, or start it with a key"
             raise RefusedError(403, "not_loopback", msg)
 
-    def _check_model(self, body: Mapping[str, Any]) -> None:
-        if body.get("model") != self._name:
-            msg = f"this server has no model {body.get('model')!r}: ask for {self._name!r}"
-            raise RefusedError(404, "model_not_found", msg)
-
     async def _body(self, request: Request) -> dict[str, Any]:
+        """The JSON of a request; of a larger one no more is read than may be kept."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             # Browsers send other types to any server without asking it first.
-            raise RefusedError(
-                415, "not_json", "the request is not declared as JSON: send 'Content-Type: application/json'"
-            )
+            msg = f"the request is declared as {kind or 'nothing'!r}: send 'Content-Type: application/json'"
+            raise RefusedError(415, "not_json", msg)
         most, content = self._limits.body_bytes, bytearray()
         async for chunk in request.stream():
             content += chunk
             if len(content) > most:
-                raise RefusedError(
-                    413,
-                    "too_large",
-                    f"the request is larger than {most} bytes, which is all that this server takes",
-                )
+                msg = f"the request is larger than {most} bytes, which is all that this server takes"
+                raise RefusedError(413, "too_large", msg)
         with refusing(RequestError, "the request"):
-            return fields(read_json(bytes(content)), "the request")
+            body = fields(read_json(bytes(content)), "the request")
+        if body.get("model") != self._name:
+            msg = f"this server has no model {body.get('model')!r}: ask for {self._name!r}"
+            raise RefusedError(404, "model_not_found", msg)
+        return body
 
 
 class _Events(StreamingResponse):
@@ -278,19 +267,6 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T], timeout_s
 async def _gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _options(request: Request) -> CallOptions:
-    """Options in headers, `x-confroute-route` and so on; those in the body go before them."""
-    given = {
-        f"{PREFIX}{name[len(_HEADER_PREFIX) :]}": value
-        for name, value in request.headers.items()
-        if name.startswith(_HEADER_PREFIX)
-    }
-    if not given:
-        return NO_OPTIONS
-    options = {name.removeprefix(PREFIX): value for name, value in options_of_texts(given).items()}
-    return read_options(options, place="the headers x-confroute-...")
 
 
 async def _no_such_page(request: Request, error: Exception) -> Response:
