@@ -20,8 +20,6 @@ from confroute.cli import main
 from confroute.observe.log import read_log
 from confroute.policy import save_policy
 
-pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
-
 MODELS = """
 import time
 from confroute import Generation

@@ -6,10 +6,7 @@ import asyncio
 import threading
 from contextlib import contextmanager
 
-import pytest
-
-uvicorn = pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
-pytest.importorskip("starlette", reason="the extra `serve` is not installed")
+import uvicorn
 
 PATIENCE_S = 20
 
@@ -39,10 +36,3 @@ def serving(app):
         server.should_exit = True
         thread.join(PATIENCE_S)
         assert not thread.is_alive()
-
-
-def policy_of(*, rules=(), **settings):
-    """Keeps answers whose tokens have at most 0.3 nats."""
-    from confroute import Cascade, TokenLogprob
-
-    return Cascade.of(TokenLogprob(), 0.3, rules=rules, **settings)

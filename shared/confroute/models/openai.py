@@ -181,8 +181,10 @@ class OpenAIModel:
         answers = read_generations(completion, model=self.model)
         if not answers:
             raise no_answer(self.model, completion)
-        messages = (_fields(field(choice, "message")) for choice in field(completion, "choices"))
-        return [replace(answer, raw=message) for answer, message in zip(answers, messages, strict=True)]
+        beside = [_beside(field(choice, "message")) for choice in field(completion, "choices")]
+        if not any(beside):
+            return answers
+        return [replace(answer, raw=more) for answer, more in zip(answers, beside, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,23 +282,27 @@ def _piece(event: Any) -> Piece:
     text = (event.choices[0].delta.content or "") if event.choices else ""
     # Servers name no reason until the end.
     finish = read_finish(event) if ends_by_reason(event) else None
-    beside = _fields(event.choices[0].delta) if event.choices else {}
     return scored_piece(
         text,
         read_answer_logprobs(event),
         finish=finish,
         usage=read_usage(field(event, "usage")),
-        beside={name: value for name, value in beside.items() if name not in _IN_PIECE} or None,
+        beside=_beside(event.choices[0].delta) if event.choices else None,
     )
 
 
-# Of a delta, what `Piece` has fields of its own for.
-_IN_PIECE = frozenset({"role", "content"})
+# Of a message or a delta, what our own values have fields for.
+_READ = frozenset({"role", "content"})
 
 
-def _fields(message: Any) -> dict[str, Any]:
-    """What a message or a delta holds, as JSON: tool calls, a refusal, and whatever its server adds."""
-    return message.model_dump(mode="json", exclude_none=True) if hasattr(message, "model_dump") else {}
+def _beside(message: Any) -> dict[str, Any] | None:
+    """What else a message or a delta holds, as JSON: tool calls, a refusal, whatever its server adds; None where that is nothing."""
+    names = getattr(message, "model_fields_set", frozenset()) - _READ
+    # Writing the whole of it would cost more than reading the event.
+    if all(getattr(message, name, None) is None for name in names):
+        return None
+    written: dict[str, Any] = message.model_dump(mode="json", exclude_none=True)
+    return {name: value for name, value in written.items() if name not in _READ}
 
 
 def _package() -> Any:
