@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from confroute import Cascade, Limits, Router, SelfConsistency, TokenLogprob
+from confroute import Cascade, KeepPrivate, Limits, Router, SelfConsistency, TokenLogprob
 from confroute.errors import RequestError
 from confroute.hosts.chat import read_chat
 from confroute.models.openai import OpenAIModel
@@ -237,3 +237,28 @@ def test_everything_that_is_sent_is_read_for_private_text():
         *call.reading.texts,
         *call.messages[0].beside.split('"'),
     }
+
+
+def test_private_text_stays_wherever_it_stands_in_the_request():
+    """In a tool's description, in an argument of an earlier call, in a setting that only some servers know."""
+    policy = Cascade.of(TokenLogprob(), 0.3, rules=(KeepPrivate(patterns=("Charles",)),))
+    tool = {"type": "function", "function": {"name": "f", "description": "about Charles"}}
+    past = {
+        "role": "assistant",
+        "tool_calls": [{"function": {"name": "f", "arguments": '{"who": "Charl\\u0065s"}'}}],
+    }
+    question = {"role": "user", "content": "Who?"}
+    with ScriptedServer(ScriptedModel([UNSURE])) as server, ScriptedServer(ScriptedModel()) as other:
+        edge = OpenAIModel(model="small", base_url=server.url)
+        cloud = OpenAIModel(model="large", base_url=other.url)
+        router = Router(edge=edge, cloud=cloud, policy=policy)
+        for more in (
+            {"tools": [tool]},
+            {"messages": [past, question]},
+            {"messages": [{**question, "name": "Charles"}]},
+            {"prediction": {"type": "content", "content": "Charles"}},
+            {"metadata": {"author": "Charles"}},
+            {"stop": "Charles"},
+        ):
+            assert answered(router, confroute_route="cloud", **more).decision.private, more
+    assert not other.bodies
