@@ -297,7 +297,7 @@ _READ = frozenset({"role", "content"})
 
 def _beside(message: Any) -> dict[str, Any] | None:
     """What else a message or a delta holds, as JSON: tool calls, a refusal, whatever its server adds; None where that is nothing."""
-    names = getattr(message, "model_fields_set", frozenset()) - _READ
+    names: frozenset[str] = getattr(message, "model_fields_set", frozenset()) - _READ
     # Writing the whole of it would cost more than reading the event.
     if all(getattr(message, name, None) is None for name in names):
         return None
