@@ -196,7 +196,7 @@ class Plan:
     made_from : tuple
         The router's settings: another tuple needs another plan.
     tiers, models : mapping of str to TierModel
-        Edge and cloud, and both with what an ensemble asks beside them.
+        Those of the policy, cheapest first, and these with what an ensemble asks beside them.
     fallback : LogprobFallback
     shape : ToolCalls, Structured or None
         What answers have to be, where that is more than text.
@@ -215,7 +215,7 @@ class Plan:
 
     @cached_property
     def facts(self) -> Mapping[str, ModelFacts]:
-        """What is known of edge and cloud."""
+        """What is known of each tier."""
         return {name: tier.facts for name, tier in self.tiers.items()}
 
     @cached_property
@@ -272,7 +272,7 @@ class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
         """See `RoutedCall`."""
         plan, shape, messages = self.plan, self.plan.shape, self.messages
         config = ensure_config() if opened is None else opened.config
-        options, kinds = options_of(config), kinds_of(messages)
+        options, kinds = options_of(config, plan.tiers), kinds_of(messages)
         lacks = plan.lacks(kinds) if kinds or shape is not None else {}
         text = "" if shape is None else shape.text
         shown = to_core(messages)

@@ -1,4 +1,4 @@
-"""`ChatConfRoute`: two chat models behind the interface of one."""
+"""`ChatConfRoute`: two or more chat models behind the interface of one."""
 
 from __future__ import annotations
 
@@ -27,6 +27,13 @@ from confroute.hosts.model import ModelFacts
 from confroute.hosts.options import refuse_several
 from confroute.hosts.provenance import warn_of_other_models
 from confroute.hosts.requests import advertised_window, check_policy, with_one_retry_layer
+from confroute.hosts.tiers import (
+    check_members,
+    default_policy,
+    limits_by_tier,
+    models_by_tier,
+    refuse_same,
+)
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade
 from confroute.policy.files import refuse_path
@@ -57,7 +64,7 @@ from langchain_confroute.structured import Shape, Structured, Tool, ToolCalls, v
 
 
 class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
-    """A chat model that answers on its edge model where that can be trusted, and on its cloud model where not.
+    """A chat model that answers on its cheapest model where that can be trusted, and on its next one where not.
 
     Setup
         ``pip install 'confroute[langchain]'`` and whatever the two models need.
@@ -73,14 +80,16 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
                 policy=Cascade.of(TokenLogprob(), 0.25),
             )
 
+        Or any number of models, cheapest first: ``tiers={"edge": ..., "mid": ..., "cloud": ...}`` with a policy that names the same.
+
     Invoke, stream, batch, async
         As any chat model. A stream carries one answer: a draft is shown only once it is accepted, a forced or
         escalated call streams as its model does. Its own run is a chain run with the models' runs below it, so that
         every token is counted once; drafts and samples are tagged "confroute:draft" and "confroute:sample".
 
     Per call
-        ``config={"configurable": {"confroute_route": "cloud", "confroute_threshold": 0.4}}``; route "edge", "cloud"
-        or "auto", threshold a number or numbers by signal. Rules see the tags and metadata of the config. What was
+        ``config={"configurable": {"confroute_route": "cloud", "confroute_threshold": 0.4}}``; route a tier or "auto", threshold a
+        number or numbers by signal, either also under the name of a tier. Rules see the tags and metadata of the config. What was
         retrieved is given as ``"confroute_context": {"question": str, "documents": [...]}``, for signals that look at it.
 
     Response metadata
@@ -96,33 +105,37 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
     Attributes
     ----------
     edge, cloud : chat model, bound chat model, Runnable ending in a message, or name for `init_chat_model`
+    tiers : mapping of str to such a model
+        In place of `edge` and `cloud`: two or more by name, cheapest first.
     policy : Policy
-        The uncalibrated `Cascade()` if not given: calibrate a threshold before relying on it.
+        The uncalibrated `Cascade` of these tiers if not given: calibrate a threshold before relying on it.
     edge_limits, cloud_limits : Limits
         Time limit and retries of each tier.
+    limits : mapping of str to Limits
+        By tier, in place of `edge_limits` and `cloud_limits`.
     members : mapping of str to model
         Further models that an `Ensemble` in the policy asks by these names; none of their answers is ever returned.
     keep_logprobs : bool
-        Leave the log-probabilities on the answer, and ask the cloud for them as well. An edge that is itself a router does so
+        Leave the log-probabilities on the answer, and ask the last tier for them as well. An edge that is itself a router does so
         of its own accord.
     cloud_tools : tuple of str
-        Tools whose calls are never taken from the edge.
+        Tools whose calls are taken from the last tier alone.
     model : str
         The router's own name in traces.
     temperature, max_tokens : optional
-        Set on both models, on copies; PolicyError if one of them has no such setting.
+        Set on all models, on copies; PolicyError if one of them has no such setting.
     stop : list of str, optional
         For calls that name none.
     timeout, max_retries : optional
         For tiers without limits of their own: seconds, and retries after the first attempt.
     api_key, streaming : optional
-        Accepted, since code that builds chat models passes them; keys belong to the two models.
+        Accepted, since code that builds chat models passes them; keys belong to the models.
 
     Raises
     ------
     PolicyError
-        Edge and cloud are the same model or one is a chain that ends in an output parser, the policy names other tiers, or `cache` or `rate_limiter` is set here
-        and not on the two models.
+        Two tiers are the same model or one is a chain that ends in an output parser, the policy names other tiers, both forms of tiers or
+        limits are given, or `cache` or `rate_limiter` is set here and not on the models.
 
     Examples
     --------
@@ -136,11 +149,13 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
     # A misspelt `policy` must not leave the default one in its place.
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    edge: InstanceOf[Runnable[Any, Any]] | str
-    cloud: InstanceOf[Runnable[Any, Any]] | str
+    edge: InstanceOf[Runnable[Any, Any]] | str | None = None
+    cloud: InstanceOf[Runnable[Any, Any]] | str | None = None
+    tiers: dict[str, InstanceOf[Runnable[Any, Any]] | str] = Field(default_factory=dict)
     policy: InstanceOf[Policy] = Field(default_factory=Cascade)
     edge_limits: InstanceOf[Limits] = Limits()
     cloud_limits: InstanceOf[Limits] = Limits()
+    limits: dict[str, InstanceOf[Limits]] = Field(default_factory=dict)
     members: dict[str, InstanceOf[Runnable[Any, Any]] | str] = Field(default_factory=dict)
     keep_logprobs: bool = False
     model: str = "confroute"
@@ -162,28 +177,35 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
 
         def __init__(self, **kwargs: Any) -> None:
             refuse_path(kwargs.get("policy"))
+            if "policy" not in kwargs:
+                kwargs["policy"] = default_policy(kwargs.get("tiers"))
             super().__init__(**kwargs)
             # Not a validator: pydantic would hide a PolicyError in a ValidationError.
             self._check()
 
-    @field_serializer("edge", "cloud", "members")
+    @field_serializer("edge", "cloud", "tiers", "members")
     def _named(self, given: Any) -> Any:
         # Of the models their names alone: they hold keys, and passwords in addresses and headers.
         if isinstance(given, dict):
             return {name: self._named(one) for name, one in given.items()}
-        return given if isinstance(given, str) else model_name(given)
+        return given if given is None or isinstance(given, str) else model_name(given)
 
     def __repr_args__(self) -> Iterator[tuple[str, object]]:
-        yield from {"edge": self._named(self.edge), "cloud": self._named(self.cloud)}.items()
-        yield from self._named(self.members).items()
+        yield from self._named({**self._by_tier, **self.members}).items()
         yield "policy", self.policy
+
+    @property
+    def _by_tier(self) -> dict[str, Model | str]:
+        return models_by_tier(self.edge, self.cloud, self.tiers)
 
     def _check(self) -> None:
         for name in ("cache", "rate_limiter"):
             if getattr(self, name):
-                msg = f"{name} is set on the router: set it on edge and cloud, whose calls it is about"
+                msg = f"{name} is set on the router: set it on its models, whose calls it is about"
                 raise PolicyError(msg)
-        check_policy(self.policy)
+        tiers = self._by_tier
+        check_policy(self.policy, tiers)
+        check_members(self.members, tiers)
         self._plan_made = self._plan_of(self._settings())
         if self.profile is None:
             self.profile = common_profile(self._plan_made.tiers)
@@ -193,6 +215,8 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
             *(self.edge, self.cloud, self.policy, self.edge_limits, self.cloud_limits, self.keep_logprobs),
             *(self.temperature, self.max_tokens, self.stop, self.timeout, self.max_retries, self.tags),
             *(self.output_version, len(self.members), *self.members, *self.members.values()),
+            *(len(self.tiers), *self.tiers, *self.tiers.values()),
+            *(len(self.limits), *self.limits, *self.limits.values()),
         )
 
     @property
@@ -204,34 +228,36 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
         return plan
 
     def _plan_of(self, settings: tuple[Any, ...]) -> Plan:
-        edge, cloud = resolve_model(self.edge, "edge"), resolve_model(self.cloud, "cloud")
-        if same_model(edge, cloud):
-            msg = f"edge and cloud are the same model ({model_name(edge)}): routing between them decides nothing"
-            raise PolicyError(msg)
+        models = {name: resolve_model(model, name) for name, model in self._by_tier.items()}
+        refuse_same(models, same_model, model_name)
+        last = [*models][-1]
         own: dict[str, Any] = {"temperature": self.temperature, "max_tokens": self.max_tokens}
         given = {name: value for name, value in own.items() if value is not None}
         # Not by whether it was set: LangChain's configurable models are made anew with every field set.
         if self.output_version is not None and "output_version" in self.model_fields_set:
             given["output_version"] = self.output_version
         tiers = {
-            name: self._tier(name, with_settings(name, model, given))
-            for name, model in {"edge": edge, "cloud": cloud}.items()
+            name: self._tier(name, with_settings(name, model, given), last=name == last)
+            for name, model in models.items()
         }
+        limits = limits_by_tier(
+            tiers, self.limits, edge_limits=self.edge_limits, cloud_limits=self.cloud_limits
+        )
         warn_of_other_models(self.policy, {name: tier.facts for name, tier in tiers.items()})
         return Plan(
             made_from=settings,
             tiers=tiers,
             models={**tiers, **{name: self._member(name, model) for name, model in self.members.items()}},
             fallback=self._fallback,
-            shape=self._shape or ToolCalls.bound_inside({"edge": edge, "cloud": cloud}, self.cloud_tools),
+            shape=self._shape or ToolCalls.bound_inside(models, self.cloud_tools),
             policy=self.policy,
-            limits={name: self._limits(f"{name}_limits", tier.facts) for name, tier in tiers.items()},
+            limits={name: self._limits(name, limits[name], tier.facts) for name, tier in tiers.items()},
             stop=self.stop or None,
             tags=tuple(self.tags or ()),
             keep_logprobs=self.keep_logprobs,
         )
 
-    def _tier(self, name: str, model: Model) -> TierModel:
+    def _tier(self, name: str, model: Model, *, last: bool = False) -> TierModel:
         if self._shape is None:
             return TierModel(name, model)
         try:
@@ -240,24 +266,20 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
             # Not that it cannot do it: this router could not judge its values.
             raise
         except (NotImplementedError, AttributeError, ValueError) as error:
-            # An edge that cannot do it is passed over; a cloud that cannot leaves nobody to answer.
-            if name == "cloud":
+            # A tier that cannot do it is passed over; where the last cannot, nobody is left to answer.
+            if last:
                 raise
             return TierModel(name, model, error, self._shape.needs or "structured output")
 
     def _member(self, name: str, model: Model | str) -> TierModel:
-        if name in {"edge", "cloud"}:
-            msg = f"a member is named {name!r}: expected a name that is not a tier's"
-            raise PolicyError(msg)
         return self._tier(name, resolve_model(model, name))
 
-    def _limits(self, name: str, facts: ModelFacts) -> Limits:
-        limits: Limits = getattr(self, name)
+    def _limits(self, tier: str, limits: Limits, facts: ModelFacts) -> Limits:
         # Not by whether they were set: LangChain's configurable models are made anew with every field set.
         if limits == Limits():
             attempts = limits.attempts if self.max_retries is None else self.max_retries + 1
             limits = replace(limits, timeout_s=self.timeout, attempts=attempts)
-        return with_one_retry_layer(limits, facts, name.removesuffix("_limits"))
+        return with_one_retry_layer(limits, facts, tier)
 
     def remember_with(self, fallback: LogprobFallback) -> None:
         """Share what models refuse with other routers."""
@@ -317,10 +339,10 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
     def bind_tools(
         self, tools: Sequence[Tool], *, tool_choice: str | None = None, **kwargs: Any
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Bind tools to both models, each in its provider's own form.
+        """Bind tools to all models, each in its provider's own form.
 
         A draft that calls tools is kept only if every tool was offered, its arguments fit the schema, none is in
-        `cloud_tools`, and the evidence is good. An edge that cannot bind tools is passed over.
+        `cloud_tools`, and the evidence is good. A tier before the last that cannot bind tools is passed over.
         """
         self._refuse_unknown(kwargs)
         shape = ToolCalls.of(tools, tool_choice, kwargs, self.cloud_tools)
@@ -332,7 +354,7 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
     ) -> Runnable[LanguageModelInput, builtins.dict[str, Any] | BaseModel]:
         """Structured values, by each provider's own method.
 
-        A draft whose value does not parse goes to the cloud, as does one without good evidence; samples are compared
+        A draft whose value does not parse goes to the next tier, as does one without good evidence; samples are compared
         by their values.
         """
         shape = Structured.of(schema, kwargs)
@@ -428,7 +450,7 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
         return _result(await asyncio.gather(*answers), configs)
 
     # LangChain calls these four only inside a run of ours that is a model run (`stream_events(version="v3")`):
-    # the two models' calls then stay without runs, or every token would count twice.
+    # the models' calls then stay without runs, or every token would count twice.
 
     @override
     def _generate(
@@ -474,25 +496,25 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
     @property
     @override
     def config_specs(self) -> list[ConfigurableFieldSpec]:
-        return config_specs()
+        return config_specs(self._plan.tiers)
 
     @override
     def get_num_tokens(self, text: str) -> int:
-        """The larger of the two models' counts; an estimate where neither has a tokenizer of its own."""
+        """The largest of the models' counts; an estimate where none has a tokenizer of its own."""
         return self.get_num_tokens_from_messages([HumanMessage(text)])
 
     @override
     def get_num_tokens_from_messages(
         self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
     ) -> int:
-        """The larger of the two models' counts; an estimate where neither has a tokenizer of its own."""
+        """The largest of the models' counts; an estimate where none has a tokenizer of its own."""
         return max(tier.count(messages, tools) for tier in self._plan.tiers.values())
 
 
 def common_profile(tiers: Mapping[str, TierModel]) -> ModelProfile | None:
-    """What holds whichever model answers: abilities that both have, the smaller of their limits, and the cloud's window.
+    """What holds whichever model answers: abilities that all have, the smallest of their limits, and the last tier's window.
 
-    A prompt that the edge cannot hold is the cloud's, and whatever the edge drafts may be escalated to it.
+    A prompt that an earlier tier cannot hold is the last one's, and whatever is drafted may be escalated to it.
     """
     profiles = [tier.profile for tier in tiers.values()]
     shared: set[str] = set.intersection(*map(set, profiles)) if all(profiles) else set()

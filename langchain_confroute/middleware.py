@@ -1,4 +1,4 @@
-"""`ConfRouteMiddleware`: the model calls of an agent, routed between an edge model and the agent's own."""
+"""`ConfRouteMiddleware`: the model calls of an agent, routed between cheaper models and the agent's own."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from typing_extensions import override
 
 from confroute.errors import MissingExtraError, PolicyError
 from confroute.hosts.logprob_fallback import LogprobFallback
+from confroute.hosts.requests import check_policy
+from confroute.hosts.tiers import limits_by_tier
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade, Ruling
 from confroute.policy.rules import PrivateOnly
-from confroute.types import Request
+from confroute.types import TIERS, Request
 from langchain_confroute.chat import ChatConfRoute
 from langchain_confroute.messages import KEY
 from langchain_confroute.models import Model
@@ -80,6 +82,14 @@ class ThreadBudget:
         return None
 
 
+def _cheaper(edge: Model | str | None, tiers: Mapping[str, Model | str] | None) -> dict[str, Model | str]:
+    """The models before the agent's own by tier, from whichever of the two forms was given."""
+    if (edge is None) is not bool(tiers):
+        msg = "expected either edge or tiers={'edge': ..., 'mid': ...}, the models before the agent's own, cheapest first"
+        raise PolicyError(msg)
+    return {TIERS[0]: edge} if edge is not None else dict(tiers or {})
+
+
 @dataclass(frozen=True, slots=True)
 class _Steer:
     """A rule that says the same of every request."""
@@ -118,16 +128,18 @@ def _turn(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     return since
 
 
-def _on_cloud(messages: Sequence[BaseMessage]) -> bool:
-    """Whether an answer of this tool loop came from the cloud."""
-    records = (m.response_metadata.get(KEY) for m in _turn(messages) if isinstance(m, AIMessage))
-    return any(record.get("route") == "cloud" for record in records if isinstance(record, dict))
+def _furthest(messages: Sequence[BaseMessage], tiers: Sequence[str]) -> str:
+    """The latest of the tiers that answered in this tool loop; the first where none did."""
+    records = [m.response_metadata.get(KEY) for m in _turn(messages) if isinstance(m, AIMessage)]
+    routes = {record.get("route") for record in records if isinstance(record, dict)}
+    return next((tier for tier in reversed(tiers) if tier in routes), tiers[0])
 
 
 class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
-    """Sends the model calls of an agent to an edge model where its answer can be trusted.
+    """Sends the model calls of an agent to a cheaper model where its answer can be trusted.
 
-    ``create_agent(cloud, tools, middleware=[ConfRouteMiddleware(edge, policy=...)])``: the agent's own model is the cloud.
+    ``create_agent(cloud, tools, middleware=[ConfRouteMiddleware(edge, policy=...)])``: the agent's own model is the last tier,
+    which is named as in the policy: "cloud" by default.
     Every call is one of `ChatConfRoute`: tools and `response_format` are asked for in each provider's form, an edge
     call of a tool is kept only if it fits, the decision stands in the message's ``response_metadata["confroute"]``, in
     LangGraph's custom stream and in `confroute.record()`. Put it last in the list, next to the model, so that other
@@ -136,24 +148,28 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
     Parameters
     ----------
     edge : chat model, bound chat model, or name for `init_chat_model`
+    tiers : mapping of str to such a model
+        In place of `edge`: the tiers before the agent's own model, one or more by name, cheapest first.
     policy : Cascade
-        The uncalibrated `Cascade()` if not given.
-    steps : mapping of {"select", "digest", "final"} to Cascade, "edge" or "cloud"
-        Another policy, or a fixed route, for one kind of step; see `step_of`. What `policy` keeps private stays private in every step.
+        The uncalibrated `Cascade` of these tiers if not given.
+    steps : mapping of {"select", "digest", "final"} to Cascade or str
+        Another policy, or a tier, for one kind of step; see `step_of`. What `policy` keeps private stays private in every step.
     sticky : bool
-        Whether a tool loop that the cloud has answered in stays on the cloud. Read from the messages since the user's
+        Whether a tool loop in which a later tier than the first has answered stays there. Read from the messages since the user's
         last, so that it holds across processes and checkpoints and keeps no state here.
     budget : ThreadBudget or None
-        When it is spent the edge answers, unless a private rule or the caller says otherwise.
+        What the last tier may be used. When it is spent the first tier answers, unless a private rule or the caller says otherwise.
     cloud_tools : tuple of str
-        Tools whose calls are never taken from the edge.
+        Tools whose calls are taken from the agent's own model alone.
     edge_limits, cloud_limits : Limits
+    limits : mapping of str to Limits
+        By tier, in place of `edge_limits` and `cloud_limits`.
     keep_logprobs : bool
 
     Raises
     ------
     PolicyError
-        A step that does not exist, or a policy that is no `Cascade`.
+        A step or a tier that does not exist, a policy that is no `Cascade` or is for other tiers, or both of `edge` and `tiers`.
     MissingExtraError
         `langchain` is not installed.
 
@@ -171,30 +187,24 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
 
     def __init__(
         self,
-        edge: Model | str,
+        edge: Model | str | None = None,
         *,
+        tiers: Mapping[str, Model | str] | None = None,
         policy: Cascade | None = None,
-        steps: Mapping[str, Cascade | Literal["edge", "cloud"]] | None = None,
+        steps: Mapping[str, Cascade | str] | None = None,
         sticky: bool = True,
         budget: ThreadBudget | None = None,
         cloud_tools: tuple[str, ...] = (),
         edge_limits: Limits | None = None,
         cloud_limits: Limits | None = None,
+        limits: Mapping[str, Limits] | None = None,
         keep_logprobs: bool = False,
     ) -> None:
         super().__init__()
-        self.policy = policy if policy is not None else Cascade()
-        self.steps: dict[str, Cascade | Literal["edge", "cloud"]] = dict(steps or {})
-        given: dict[str, object] = {"policy": self.policy, **self.steps}
-        for name, value in given.items():
-            if name not in (*STEPS, "policy"):
-                msg = f"steps has {name!r}: expected some of {', '.join(STEPS)}"
-                raise PolicyError(msg)
-            if not isinstance(value, Cascade) and (name == "policy" or value not in ("edge", "cloud")):
-                msg = f"{name} is {value!r}: expected a Cascade" + (
-                    "" if name == "policy" else ", 'edge' or 'cloud'"
-                )
-                raise PolicyError(msg)
+        self._cheaper = _cheaper(edge, tiers)
+        self.policy = policy if policy is not None else Cascade(tiers=(*self._cheaper, TIERS[-1]))
+        self.steps: dict[str, Cascade | str] = dict(steps or {})
+        self._check()
         private = tuple(PrivateOnly(rule) for rule in self.policy.rules)
         self._policies = {
             name: replace(step, rules=(*private, *step.rules))
@@ -202,15 +212,28 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
             if isinstance(step, Cascade)
         }
         self.sticky, self.budget = sticky, budget
-        limits = {"edge_limits": edge_limits, "cloud_limits": cloud_limits}
         self._settings: dict[str, Any] = {
-            "edge": edge,
             "cloud_tools": cloud_tools,
             "keep_logprobs": keep_logprobs,
-            **{name: value for name, value in limits.items() if value is not None},
+            "limits": limits_by_tier(
+                self.policy.tiers, limits, edge_limits=edge_limits, cloud_limits=cloud_limits
+            ),
         }
         self._routers: OrderedDict[tuple[int, Cascade], ChatConfRoute] = OrderedDict()
         self._fallback = LogprobFallback()
+
+    def _check(self) -> None:
+        """Refuse steps and policies that could not route a call."""
+        for name, value in [("policy", self.policy), *self.steps.items()]:
+            if name not in (*STEPS, "policy"):
+                msg = f"steps has {name!r}: expected some of {', '.join(STEPS)}"
+                raise PolicyError(msg)
+            if isinstance(value, Cascade):
+                check_policy(value, (*self._cheaper, self.policy.tiers[-1]))
+            elif name == "policy" or value not in self.policy.tiers:
+                or_tier = "" if name == "policy" else f", or one of {', '.join(self.policy.tiers)}"
+                msg = f"{name} is {value!r}: expected a Cascade{or_tier}"
+                raise PolicyError(msg)
 
     @override
     def wrap_model_call(
@@ -240,41 +263,42 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
 
     def _ruling(self, request: ModelRequest[Any], step: Step, chosen: object) -> Ruling | None:
         spent = self.budget.spent(cast("Mapping[str, Any]", request.state)) if self.budget else None
+        tiers = self.policy.tiers
         if spent is not None:
-            return Ruling(rule="budget", tier="edge", reason=f"{spent}: edge answers")
+            return Ruling(rule="budget", tier=tiers[0], reason=f"{spent}: {tiers[0]} answers")
         if isinstance(chosen, str):
             return Ruling(rule="step", tier=chosen, reason=f"step {step!r} goes to {chosen}")
-        if self.sticky and _on_cloud(request.messages):
-            return Ruling(
-                rule="sticky", tier="cloud", reason="this tool loop was answered by the cloud before"
-            )
+        if self.sticky and (tier := _furthest(request.messages, tiers)) != tiers[0]:
+            return Ruling(rule="sticky", tier=tier, reason=f"this tool loop was answered by {tier} before")
         return None
 
-    def _router(self, cloud: Any, policy: Cascade) -> ChatConfRoute:
+    def _router(self, last: Any, policy: Cascade) -> ChatConfRoute:
         """The router around the agent's model; those that were used last are kept, since making one costs."""
-        key = (id(cloud), policy)
+        key = (id(last), policy)
         try:
             found = self._routers.get(key)
         except TypeError:  # a rule or signal of the user's own that cannot be hashed
-            return self._made(cloud, policy)
+            return self._made(last, policy)
         # An id may be given to another object once its first owner is gone.
-        if found is None or found.cloud is not cloud:
-            found = self._routers[key] = self._made(cloud, policy)
+        if found is None or found.tiers[policy.tiers[-1]] is not last:
+            found = self._routers[key] = self._made(last, policy)
             while len(self._routers) > _ROUTERS:
                 self._routers.popitem(last=False)
         return found
 
-    def _made(self, cloud: Any, policy: Cascade) -> ChatConfRoute:
-        router = ChatConfRoute(cloud=cloud, policy=policy, **self._settings)
+    def _made(self, last: Any, policy: Cascade) -> ChatConfRoute:
+        tiers = {**self._cheaper, policy.tiers[-1]: last}
+        router = ChatConfRoute(tiers=tiers, policy=policy, **self._settings)
         router.remember_with(self._fallback)
         return router
 
     def _accounted(
         self, request: ModelRequest[Any], response: ModelResponse[Any]
     ) -> ExtendedModelResponse[Any]:
-        """The response, with what the thread has used of the cloud by now."""
+        """The response, with what the thread has used of the last tier by now."""
+        last = self.policy.tiers[-1]
         records = [m.response_metadata.get(KEY) for m in response.result if isinstance(m, AIMessage)]
-        steps = [step for record in records if record for step in record["steps"] if step["tier"] == "cloud"]
+        steps = [step for record in records if record for step in record["steps"] if step["tier"] == last]
         if not steps:
             return ExtendedModelResponse(model_response=response)
         state = cast("Mapping[str, Any]", request.state)

@@ -13,15 +13,15 @@ from confroute.hosts.options import NO_OPTIONS, PREFIX, CallOptions, read_option
 from langchain_confroute.messages import read_document
 
 _OPTIONS: dict[str, tuple[Any, str, Any]] = {
-    "route": (str, "Tier of this call: 'edge', 'cloud', or 'auto' to let the policy decide.", "auto"),
+    "route": (str, "Tier of this call: {tiers}, or 'auto' to let the policy decide.", "auto"),
     "threshold": (
         object,
-        "Threshold of this call: a number, or numbers by signal; None for the policy's own.",
+        "Threshold of this call: a number, or numbers by signal, also by tier; None for the policy's own.",
         None,
     ),
     "context": (
         object,
-        "What was retrieved: {'question': str, 'documents': [...]}, for signals that look at it.",
+        "What was retrieved: {{'question': str, 'documents': [...]}}, for signals that look at it.",
         None,
     ),
     "tags": (object, "Labels of this call that rules may read, beside the config's own tags.", None),
@@ -30,18 +30,23 @@ _OPTIONS: dict[str, tuple[Any, str, Any]] = {
 }
 
 
-def config_specs() -> list[ConfigurableFieldSpec]:
-    """What a call may override through `config["configurable"]`."""
+def config_specs(tiers: Iterable[str]) -> list[ConfigurableFieldSpec]:
+    """What a call of a router of these tiers may override through `config["configurable"]`."""
+    names = ", ".join(map(repr, tiers))
     return [
         ConfigurableFieldSpec(
-            id=f"{PREFIX}{name}", annotation=kind, name=name.title(), description=description, default=default
+            id=f"{PREFIX}{name}",
+            annotation=kind,
+            name=name.title(),
+            description=description.format(tiers=names),
+            default=default,
         )
         for name, (kind, description, default) in _OPTIONS.items()
     ]
 
 
-def options_of(config: RunnableConfig) -> CallOptions:
-    """Read what the caller set for this call.
+def options_of(config: RunnableConfig, tiers: Iterable[str]) -> CallOptions:
+    """Read what the caller set for this call of a router of these tiers.
 
     Raises
     ------
@@ -51,7 +56,13 @@ def options_of(config: RunnableConfig) -> CallOptions:
     given = config.get("configurable")
     if not given:
         return NO_OPTIONS
-    return read_options(given, place="config['configurable']", prefix=PREFIX, read_document=read_document)
+    return read_options(
+        given,
+        place="config['configurable']",
+        prefix=PREFIX,
+        tiers=tuple(tiers),
+        read_document=read_document,
+    )
 
 
 def refuse_misplaced(kwargs: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`ConfidenceRouter`: two whole chains behind the interface of one."""
+"""`ConfidenceRouter`: two or more whole chains behind the interface of one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 from collections.abc import (
     AsyncIterator,
     Callable,
+    Collection,
     Iterable,
     Iterator,
     Mapping,
@@ -31,8 +32,8 @@ from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.hosts.requests import check_policy, request_of
+from confroute.hosts.tiers import default_policy, limits_by_tier, models_by_tier, refuse_same
 from confroute.models.resilience import Limits
-from confroute.policy import Cascade
 from confroute.text_extraction import ReadOnce, read
 from confroute.types import JSON, Generation, Message, Reading, Request, Usage
 from langchain_confroute.calls import TAGS, HostedRunnable
@@ -85,24 +86,31 @@ def prompt_of(inputs: object) -> tuple[Message, ...]:
 
 
 class ConfidenceRouter(InOrder[In, Out]):
-    """Answers with one of two chains: the edge's where it can be trusted, the cloud's where not.
+    """Answers with one of its chains: the cheapest one's where it can be trusted, the next one's where not.
 
     Parameters
     ----------
     edge, cloud : Runnable
         Any chains of the same input: prompt, model, parser and whatever else.
     policy : Policy
-        The same object that serves `ChatConfRoute`.
+        The same object that serves `ChatConfRoute`; the uncalibrated `Cascade` of these tiers if not given.
     edge_limits, cloud_limits : Limits
     edge_sampler : callable, optional
         The edge chain at a given temperature, for policies that draw samples. Without it there are none.
+    tiers : mapping of str to Runnable, optional
+        In place of `edge` and `cloud`: two or more chains by name, cheapest first.
+    limits : mapping of str to Limits, optional
+        By tier, in place of `edge_limits` and `cloud_limits`.
+    samplers : mapping of str to callable, optional
+        By tier, in place of `edge_sampler`.
     text : callable
         The text of a chain's output, by which answers are compared.
 
     Raises
     ------
     PolicyError
-        Edge and cloud are the same chain, or the policy names other tiers.
+        Two tiers are the same chain, the policy names other tiers, there is a sampler for no tier, or both forms of tiers, limits or
+        samplers are given.
 
     Notes
     -----
@@ -126,31 +134,30 @@ class ConfidenceRouter(InOrder[In, Out]):
     def __init__(
         self,
         *,
-        edge: Runnable[In, Out],
-        cloud: Runnable[In, Out],
+        edge: Runnable[In, Out] | None = None,
+        cloud: Runnable[In, Out] | None = None,
+        tiers: Mapping[str, Runnable[In, Out]] | None = None,
         policy: Policy | None = None,
         edge_limits: Limits | None = None,
         cloud_limits: Limits | None = None,
+        limits: Mapping[str, Limits] | None = None,
         edge_sampler: Callable[[float], Runnable[In, Out]] | None = None,
+        samplers: Mapping[str, Callable[[float], Runnable[In, Out]]] | None = None,
         text: Callable[[Any], str] = text_of,
     ) -> None:
-        if same_model(edge, cloud):
-            msg = "edge and cloud are the same chain: routing between them decides nothing"
-            raise PolicyError(msg)
-        self.policy = Cascade() if policy is None else policy
-        check_policy(self.policy)
-        self.edge, self.cloud = edge, cloud
-        self.limits = {"edge": edge_limits or Limits(), "cloud": cloud_limits or Limits()}
-        self.edge_sampler, self.text = edge_sampler, text
-        self._tiers = {
-            "edge": TierChain(edge, "edge", edge_sampler),
-            "cloud": TierChain(cloud, "cloud", None),
-        }
+        chains = models_by_tier(edge, cloud, tiers)
+        refuse_same(chains, same_model, lambda chain: chain.get_name(), kind="chain")
+        self.policy = default_policy(tiers) if policy is None else policy
+        check_policy(self.policy, chains)
+        self.limits = limits_by_tier(chains, limits, edge_limits=edge_limits, cloud_limits=cloud_limits)
+        self.text = text
+        drawn = _samplers(chains, samplers, edge_sampler)
+        self._tiers = {name: TierChain(chain, drawn.get(name)) for name, chain in chains.items()}
 
     @property
     @override
     def config_specs(self) -> list[ConfigurableFieldSpec]:
-        return config_specs()
+        return config_specs(self._tiers)
 
     @override
     def invoke(self, input: In, config: RunnableConfig | None = None, **kwargs: Any) -> Out:
@@ -184,10 +191,27 @@ class ConfidenceRouter(InOrder[In, Out]):
         )
 
 
+def _samplers(
+    tiers: Collection[str],
+    samplers: Mapping[str, Callable[[float], Chain]] | None,
+    edge_sampler: Callable[[float], Chain] | None,
+) -> dict[str, Callable[[float], Chain]]:
+    """The samplers by tier."""
+    given = {} if edge_sampler is None else {"edge": edge_sampler}
+    if edge_sampler is not None and samplers:
+        msg = "edge_sampler is given beside samplers: expected one of them"
+        raise PolicyError(msg)
+    given |= samplers or {}
+    if unknown := sorted(set(given) - set(tiers)):
+        msg = f"a sampler for {', '.join(unknown)}: expected some of {', '.join(tiers)}, as samplers={{...}}"
+        raise PolicyError(msg)
+    return given
+
+
 class TierChain:
     """A tier's chain, and the same chain at a temperature if it can be sampled."""
 
-    def __init__(self, chain: Chain, name: str, sampler: Callable[[float], Chain] | None) -> None:
+    def __init__(self, chain: Chain, sampler: Callable[[float], Chain] | None) -> None:
         self.chain, self.sampler = chain, sampler
         # Nothing is asked of the models inside but what the chain's author set.
         self.facts = ModelFacts(
@@ -216,7 +240,7 @@ class ChainCall(RoutedCall[Out, Out]):
         request = request_of(
             prompt_of(self.inputs),
             {name: tier.facts for name, tier in self.tiers.items()},
-            options_of(opened.config),
+            options_of(opened.config, self.tiers),
             tags=tags_of(opened.config),
             reads=ReadOnce(self.reads),
         )

@@ -43,7 +43,7 @@ def in_openai_form(tool: Tool) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCalls:
-    """Tools bound to both models; the original objects are kept and bound again by each provider.
+    """Tools bound to all models; the original objects are kept and bound again by each provider.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class ToolCalls:
     shown : mapping
         The same in OpenAI's form, as agents look for it in the router's binding.
     always_cloud : tuple of str
-        Tools whose calls are never taken from the edge.
+        Tools whose calls are taken from the last tier alone.
     offered : mapping of str to OfferedTool
         Those that have a name, for checks.
     text : str
@@ -82,9 +82,10 @@ class ToolCalls:
         tools = [tool for given in settings.values() for tool in given.get("tools") or ()]
         if not tools:
             return None
-        edge = settings["edge"] if settings["edge"].get("tools") else {}
-        more = {name: edge[name] for name in ("parallel_tool_calls",) if name in edge}
-        return replace(cls.of(tools, edge.get("tool_choice"), more, always_cloud), inside=True)
+        # Drafts are what is judged by them, and the last tier writes none.
+        drafting = next((given for given in [*settings.values()][:-1] if given.get("tools")), {})
+        more = {name: drafting[name] for name in ("parallel_tool_calls",) if name in drafting}
+        return replace(cls.of(tools, drafting.get("tool_choice"), more, always_cloud), inside=True)
 
     @classmethod
     def of(

@@ -1,9 +1,18 @@
-"""`ConfRouteLLM`: an edge and a cloud model as one LlamaIndex LLM."""
+"""`ConfRouteLLM`: an edge and a cloud model, or more, as one LlamaIndex LLM."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,11 +48,18 @@ from confroute.hosts.model import ModelFacts
 from confroute.hosts.options import CallOptions, read_options, refuse_several, split_options
 from confroute.hosts.provenance import warn_of_other_models
 from confroute.hosts.requests import advertised_window, check_policy, request_of, with_one_retry_layer
+from confroute.hosts.tiers import (
+    check_members,
+    default_policy,
+    limits_by_tier,
+    models_by_tier,
+    refuse_same,
+)
 from confroute.models.resilience import Limits
 from confroute.observe.trace import CallId, is_nested
 from confroute.policy import Cascade
 from confroute.text_extraction import ReadOnce, read
-from confroute.types import TIERS, Reading
+from confroute.types import Reading
 from llamaindex_confroute import compat
 from llamaindex_confroute.context import (
     NO_PARTS,
@@ -82,7 +98,7 @@ _EXPECTED = "confroute_calls_expected"
 
 
 class ConfRouteLLM(FunctionCallingLLM):
-    """Answers each call on `edge` when its answer can be trusted, and on `cloud` when it cannot.
+    """Answers each call on its cheapest model when its answer can be trusted, and on the next one when it cannot.
 
     Stands wherever an LLM of LlamaIndex stands: `Settings.llm`, query engines, chat engines, agents.
 
@@ -92,16 +108,22 @@ class ConfRouteLLM(FunctionCallingLLM):
         Two different models of any kind. Never changed, but for `callback_manager`: what is set on this object, as
         `Settings` and query engines do, is set on them, since the calls and their events are theirs. Rate limiters
         and retries of a provider belong to them as well.
+    tiers : mapping of str to LLM, optional
+        In place of `edge` and `cloud`: two or more by name, cheapest first. The policy names the same.
     policy : Policy
-        Decides; `Cascade()` if not given. Use a `Cascade` with a threshold fitted to your models.
+        Decides; the uncalibrated `Cascade` of these tiers if not given. Use a `Cascade` with a threshold fitted to your models.
     edge_limits, cloud_limits : Limits
         Time limit and retries of each. Give the edge model itself `max_retries=0` and a short time-out.
+    limits : mapping of str to Limits, optional
+        By tier, in place of `edge_limits` and `cloud_limits`.
     members : mapping of str to LLM, optional
         Further models that an `Ensemble` in the policy asks by these names; none of their answers is ever returned.
     edge_in_thread : bool
-        Run the edge's async calls in threads, for models whose `achat` blocks (`CustomLLM`, HuggingFaceLLM).
+        Run the first tier's async calls in threads, for models whose `achat` blocks (`CustomLLM`, HuggingFaceLLM).
+    in_thread : tuple of str
+        Further tiers of which that holds.
     system_prompt : str, optional
-        For both; LlamaIndex reads it from the outermost LLM only.
+        For all; LlamaIndex reads it from the outermost LLM only.
     callback_manager : CallbackManager, optional
     **kwargs
         The other fields of a LlamaIndex `LLM`, such as `output_parser`.
@@ -109,7 +131,7 @@ class ConfRouteLLM(FunctionCallingLLM):
     Raises
     ------
     PolicyError
-        A child that is not an LLM, two children that are the same model, or a policy that cannot be used.
+        A child that is not an LLM, two children that are the same model, a policy that cannot be used, or both forms of tiers or limits.
 
     Notes
     -----
@@ -140,13 +162,16 @@ class ConfRouteLLM(FunctionCallingLLM):
     ('Paris', 'cloud')
     """
 
-    edge: LLM = Field(description="The cheap model, asked first.")
-    cloud: LLM = Field(description="The model that answers what the edge may not.")
+    edge: LLM | None = Field(default=None, description="The cheap model, asked first.")
+    cloud: LLM | None = Field(default=None, description="The model that answers what the edge may not.")
+    tiers: dict[str, LLM] = Field(default_factory=dict, description="In their place, models by tier.")
     policy: Policy = Field(default_factory=Cascade, exclude=True)
     edge_limits: Limits = Field(default_factory=Limits, exclude=True)
     cloud_limits: Limits = Field(default_factory=Limits, exclude=True)
+    limits: dict[str, Limits] = Field(default_factory=dict, exclude=True)
     members: dict[str, LLM] = Field(default_factory=dict, exclude=True, description="Models of an ensemble.")
     edge_in_thread: bool = Field(default=False, description="Run async calls of a blocking edge in threads.")
+    in_thread: tuple[str, ...] = Field(default=(), description="Further tiers with such models.")
 
     # By id; each holds its model, so that the id stays its own.
     _children: dict[int, ChildModel] = PrivateAttr(default_factory=dict)
@@ -156,14 +181,17 @@ class ConfRouteLLM(FunctionCallingLLM):
 
     def __init__(
         self,
-        edge: LLM,
-        cloud: LLM,
+        edge: LLM | None = None,
+        cloud: LLM | None = None,
         *,
+        tiers: Mapping[str, LLM] | None = None,
         policy: Policy | None = None,
         edge_limits: Limits | None = None,
         cloud_limits: Limits | None = None,
+        limits: Mapping[str, Limits] | None = None,
         members: Mapping[str, LLM] | None = None,
         edge_in_thread: bool = False,
+        in_thread: Sequence[str] = (),
         system_prompt: str | None = None,
         callback_manager: CallbackManager | None = None,
         **kwargs: Any,
@@ -171,25 +199,33 @@ class ConfRouteLLM(FunctionCallingLLM):
         unknown = sorted(set(kwargs) - set(type(self).model_fields))
         if unknown:
             # pydantic would drop it: a misspelt `policy` must not leave the default one in its place.
-            msg = f"{', '.join(unknown)}: expected edge, cloud, policy, edge_limits, cloud_limits or a field of LLM"
+            msg = f"{', '.join(unknown)}: expected edge, cloud, tiers, policy, limits or a field of LLM"
             raise TypeError(msg)
-        policy = Cascade() if policy is None else policy
-        _check(edge, cloud, policy)
-        _check_members(members or {})
+        policy = default_policy(tiers) if policy is None else policy
+        llms = models_by_tier(edge, cloud, tiers)
+        _check(llms, policy)
+        _check_members(members or {}, llms)
+        limits_by_tier(llms, limits, edge_limits=edge_limits, cloud_limits=cloud_limits)
+        if unknown := sorted(set(in_thread) - set(llms)):
+            msg = f"in_thread has {', '.join(unknown)}: expected some of {', '.join(llms)}"
+            raise PolicyError(msg)
         super().__init__(
             edge=edge,
             cloud=cloud,
+            tiers=dict(tiers or {}),
             policy=policy,
             edge_limits=edge_limits or Limits(),
             cloud_limits=cloud_limits or Limits(),
+            limits=dict(limits or {}),
             members=dict(members or {}),
             edge_in_thread=edge_in_thread,
+            in_thread=tuple(in_thread),
             system_prompt=system_prompt,
             callback_manager=callback_manager or CallbackManager([]),
             **kwargs,
         )
         self._warn_of_limiter()
-        facts = {name: self._child(llm).facts for name, llm in (("edge", edge), ("cloud", cloud))}
+        facts = {name: self._child(llm).facts for name, llm in llms.items()}
         self._tier_limits(facts)
         warn_of_other_models(policy, facts)
         if callback_manager is not None and callback_manager.handlers:
@@ -199,7 +235,7 @@ class ConfRouteLLM(FunctionCallingLLM):
     def _warn_of_limiter(self) -> None:
         if self.rate_limiter is not None:
             warnings.warn(
-                "rate_limiter is read by the models, and this object makes no call itself: give one to edge and to cloud",
+                "rate_limiter is read by the models, and this object makes no call itself: give one to each of them",
                 stacklevel=3,
             )
 
@@ -215,35 +251,44 @@ class ConfRouteLLM(FunctionCallingLLM):
             self._hand_down(value)
 
     def _hand_down(self, manager: CallbackManager) -> None:
-        for llm in (self.edge, self.cloud, *self.members.values()):
+        for llm in (*self._llms.values(), *self.members.values()):
             llm.callback_manager = manager
 
-    @field_serializer("edge", "cloud")
-    def _redacted(self, llm: LLM) -> dict[str, Any]:
+    @property
+    def _llms(self) -> dict[str, LLM]:
+        """By tier, cheapest first."""
+        return models_by_tier(self.edge, self.cloud, self.tiers)
+
+    @field_serializer("edge", "cloud", "tiers")
+    def _redacted(self, llm: LLM | dict[str, LLM] | None) -> dict[str, Any] | None:
         # Children hold keys. Names are enough to tell two routers apart in a cache of ingested nodes.
+        if isinstance(llm, dict):
+            return {name: self._redacted(one) for name, one in llm.items()}
+        if llm is None:
+            return None
         return {"class_name": llm.class_name(), "model_name": self._child(llm).facts.model}
 
     def __repr_args__(self) -> Iterator[tuple[str, object]]:
         # As above, and for both `repr` and `str`.
-        for name, llm in {"edge": self.edge, "cloud": self.cloud, **self.members}.items():
+        for name, llm in {**self._llms, **self.members}.items():
             yield name, self._child(llm).facts.model
         yield "policy", self.policy
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What holds for both models, without I/O and before any route is known.
+        """What holds for all models, without I/O and before any route is known.
 
-        The context window is the cloud's: what the edge cannot hold is sent there, and what it can hold may be escalated.
+        The context window is the last tier's: what an earlier one cannot hold is sent there, and what it can hold may be escalated.
         """
-        children = {"edge": self._child(self.edge), "cloud": self._child(self.cloud)}
+        children = {name: self._child(llm) for name, llm in self._llms.items()}
         facts = {name: child.facts for name, child in children.items()}
         return LLMMetadata(
             context_window=advertised_window(facts) or DEFAULT_CONTEXT_WINDOW,
             num_output=max((one.max_output for one in facts.values() if one.max_output), default=-1),
             is_chat_model=True,
             is_function_calling_model=any(child.calls_functions for child in children.values()),
-            model_name=f"confroute({facts['edge'].model}->{facts['cloud'].model})",
-            system_role=children["cloud"].system_role,
+            model_name=f"confroute({'->'.join(one.model for one in facts.values())})",
+            system_role=[*children.values()][-1].system_role,
         )
 
     def keeping_logprobs(self) -> ConfRouteLLM:
@@ -253,13 +298,18 @@ class ConfRouteLLM(FunctionCallingLLM):
         return copy
 
     def _child(self, llm: LLM) -> ChildModel:
-        in_thread = self.edge_in_thread and llm is self.edge
+        in_thread = (self.edge_in_thread or bool(self.in_thread)) and self._in_thread(llm)
         known = self._children.get(id(llm))
         if known is None or known.llm is not llm or known.in_thread != in_thread:
             known = self._children[id(llm)] = ChildModel(
                 llm, in_thread=in_thread, keeps_logprobs=self._keeps_logprobs
             )
         return known
+
+    def _in_thread(self, llm: LLM) -> bool:
+        llms = self._llms
+        blocking = {*self.in_thread, *[*llms][: int(self.edge_in_thread)]}
+        return any(one is llm for name, one in llms.items() if name in blocking)
 
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation."""
@@ -442,7 +492,7 @@ class ConfRouteLLM(FunctionCallingLLM):
             There are none and `error_on_no_tool_call` is set.
         """
         decision = response.additional_kwargs.get(KEY)
-        llm = {"edge": self.edge, "cloud": self.cloud}.get(decision["route"]) if decision else None
+        llm = self._llms.get(decision["route"]) if decision else None
         if isinstance(llm, FunctionCallingLLM) and self._child(llm).calls_functions:
             return llm.get_tool_calls_from_response(response, error_on_no_tool_call=error_on_no_tool_call)
         # A chunk of a stream that still runs carries no decision yet.
@@ -524,10 +574,26 @@ class ConfRouteLLM(FunctionCallingLLM):
 
         return values()
 
+    def _options(self, kwargs: Mapping[str, Any]) -> tuple[CallOptions, dict[str, Any]]:
+        """The caller's options, which win over those of `instrument_tags`, and the arguments that are left for the models."""
+        tiers = (*self._llms,)
+        own, rest = split_options(kwargs, tiers=tiers, read_document=read_node)
+        refuse_several(rest, "the call")
+        if is_nested():
+            # Around the outer router's call, and meant for it.
+            return own, rest
+        around = read_options(
+            compat.tags().get("confroute"),
+            place="instrument_tags' 'confroute'",
+            tiers=tiers,
+            read_document=read_node,
+        )
+        return own.over(around), rest
+
     def _chat_call(
         self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]
     ) -> RoutedCall[ChatResponse]:
-        options, rest = _options(kwargs)
+        options, rest = self._options(kwargs)
         parts = current_parts()
         kind = partial(ChatCall, messages=checked(messages), kwargs=rest, parsers=parts.parsers)
         return self._routed_call(kind, options, parts)
@@ -541,7 +607,7 @@ class ConfRouteLLM(FunctionCallingLLM):
         kwargs: dict[str, Any],
     ) -> RoutedCall[ChatResponse]:
         expected = bool(kwargs.pop(_EXPECTED, False))
-        options, rest = _options(kwargs)
+        options, rest = self._options(kwargs)
         last = user_turn(user_msg) if isinstance(user_msg, str) else [] if user_msg is None else [user_msg]
         verbose, parallel, required = flags
         kind = partial(
@@ -563,7 +629,7 @@ class ConfRouteLLM(FunctionCallingLLM):
         llm_kwargs: Mapping[str, Any] | None,
         args: Mapping[str, Any],
     ) -> RoutedCall[M | FlexibleModel]:
-        options, rest = _options(llm_kwargs or {})
+        options, rest = self._options(llm_kwargs or {})
         # The router's system prompt, since the host applies only that of the LLM it was called on.
         messages = checked(compat.with_system_prompt(self, prompt.format_messages(llm=self, **args)))
         kind = partial(
@@ -579,9 +645,10 @@ class ConfRouteLLM(FunctionCallingLLM):
         self, kind: Callable[..., ChildCall[C]], options: CallOptions, parts: PromptParts = NO_PARTS
     ) -> RoutedCall[C]:
         """The request that the policy sees, and what its asks are answered by: each model with this call."""
-        llms = {"edge": self.edge, "cloud": self.cloud, **self.members}
-        models = {name: kind(child=self._child(llm)) for name, llm in llms.items()}
-        work, facts = models["cloud"], {name: models[name].facts for name in TIERS}
+        tiers = self._llms
+        models = {name: kind(child=self._child(llm)) for name, llm in {**tiers, **self.members}.items()}
+        facts = {name: models[name].facts for name in tiers}
+        work = models[[*tiers][-1]]
         sent, attachments = work.sent, has_attachments(work.messages)
         call_id = CallId()
         request = request_of(
@@ -590,7 +657,7 @@ class ConfRouteLLM(FunctionCallingLLM):
             options,
             extra=sent.text,
             max_tokens=work.kwargs.get("max_tokens"),
-            lacks=_lacks(models, sent, attachments=attachments) if attachments or sent.tools else None,
+            lacks=_lacks(tiers, models, sent, attachments=attachments) if attachments or sent.tools else None,
             question=parts.question,
             context=context_of(parts),
             purpose=parts.purpose,
@@ -612,8 +679,10 @@ class ConfRouteLLM(FunctionCallingLLM):
         )
 
     def _tier_limits(self, facts: Mapping[str, ModelFacts]) -> dict[str, Limits]:
-        """The limits of both models; said once where one of them retries by itself."""
-        given = {"edge": self.edge_limits, "cloud": self.cloud_limits}
+        """The limits of all models; said once where one of them retries by itself."""
+        given = limits_by_tier(
+            facts, self.limits, edge_limits=self.edge_limits, cloud_limits=self.cloud_limits
+        )
         return {tier: with_one_retry_layer(limits, facts[tier], tier) for tier, limits in given.items()}
 
 
@@ -622,29 +691,18 @@ def _reads(models: Mapping[str, ChildCall[Any]], tier: str) -> Reading:
     return read(*(part for name, one in models.items() if name != tier for part in one.all_sent))
 
 
-def _lacks(models: Mapping[str, ChildCall[Any]], sent: Sent, *, attachments: bool) -> dict[str, str]:
+def _lacks(
+    tiers: Iterable[str], models: Mapping[str, ChildCall[Any]], sent: Sent, *, attachments: bool
+) -> dict[str, str]:
     """What a call needs and a tier's model cannot do."""
     lacks: dict[str, str] = {}
-    for name in TIERS:
+    for name in tiers:
         child = models[name].child
         if attachments and child.reads_text_only:
             lacks[name] = "images and files"
         if sent.tools and not child.calls_functions:
             lacks[name] = "tool calls"
     return lacks
-
-
-def _options(kwargs: Mapping[str, Any]) -> tuple[CallOptions, dict[str, Any]]:
-    """The caller's options, which win over those of `instrument_tags`, and the arguments that are left for the models."""
-    own, rest = split_options(kwargs, read_document=read_node)
-    refuse_several(rest, "the call")
-    if is_nested():
-        # Around the outer router's call, and meant for it.
-        return own, rest
-    around = read_options(
-        compat.tags().get("confroute"), place="instrument_tags' 'confroute'", read_document=read_node
-    )
-    return own.over(around), rest
 
 
 def _value(routed: Routed, output_cls: type[M]) -> M:
@@ -664,15 +722,16 @@ def _refuse_several(name: str, llm: LLM) -> None:
         raise PolicyError(str(error)) from error
 
 
-def _check_members(members: Mapping[str, object]) -> None:
+def _check_members(members: Mapping[str, object], tiers: Collection[str]) -> None:
+    check_members(members, tiers)
     for name, member in members.items():
-        if name in TIERS or not isinstance(member, LLM):
-            msg = f"member {name!r} is a {type(member).__name__}: expected an LLM object under a name that is not a tier's"
+        if not isinstance(member, LLM):
+            msg = f"member {name!r} is a {type(member).__name__}: expected an LLM object"
             raise PolicyError(msg)
 
 
-def _check(edge: object, cloud: object, policy: object) -> None:
-    for name, llm in (("edge", edge), ("cloud", cloud)):
+def _check(llms: Mapping[str, LLM], policy: object) -> None:
+    for name, llm in llms.items():
         if not isinstance(llm, LLM):
             msg = f"{name} is a {type(llm).__name__}: expected a LlamaIndex LLM object, such as OpenAILike(model=...)"
             raise PolicyError(msg)
@@ -683,7 +742,5 @@ def _check(edge: object, cloud: object, policy: object) -> None:
                 "give it to ConfRouteLLM(system_prompt=...)",
                 stacklevel=3,
             )
-    if isinstance(edge, LLM) and isinstance(cloud, LLM) and same_model(edge, cloud):
-        msg = f"edge and cloud are the same model ({edge.class_name()}): expected two that differ, the cheaper one as edge"
-        raise PolicyError(msg)
-    check_policy(policy)
+    refuse_same(llms, same_model, lambda llm: llm.class_name())
+    check_policy(policy, llms)

@@ -199,7 +199,8 @@ class Decision(Displayable):
     certificate : Certificate or None
         The guarantee of that threshold.
     signals : mapping of str to Measurement
-        All measurements, by signal.
+        All measurements, by signal; those of an earlier tier's draft, once a later one was judged, by "TIER/SIGNAL", here and in the two
+        that follow.
     skipped : mapping of str to str
         Signals that could not be measured, and why.
     grey : mapping of str to tuple of two floats

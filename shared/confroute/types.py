@@ -26,6 +26,8 @@ UNFINISHED: Mapping[Finish, str] = MappingProxyType(
 )
 # Of a router between two models.
 TIERS = ("edge", "cloud")
+# Of one call: a number, numbers by signal, or either of these under the name of a tier.
+Thresholds: TypeAlias = "float | Mapping[str, float | Mapping[str, float]]"
 Alternatives: TypeAlias = "tuple[tuple[str, float], ...]"
 
 
@@ -323,8 +325,9 @@ class Request:
         Facts about each tier for this request.
     route : str or None
         A tier forced by the caller.
-    threshold : float or mapping of str to float, or None
-        The threshold for this call: a number for a policy of one signal, else numbers by signal name.
+    threshold : float or mapping of str to float or to such a mapping, or None
+        The threshold for this call: a number for a policy of one signal, else numbers by signal name. Under the name of a tier stands what
+        holds for its drafts alone.
     threshold_source : str
         Where that threshold comes from, for the decision.
     tags : frozenset of str
@@ -355,7 +358,7 @@ class Request:
     messages: tuple[Message, ...]
     tiers: Mapping[str, Tier] = field(default_factory=dict)
     route: str | None = None
-    threshold: float | Mapping[str, float] | None = None
+    threshold: Thresholds | None = None
     threshold_source: str = "given for this call"
     tags: frozenset[str] = frozenset()
     tools: frozenset[str] = frozenset()

@@ -77,14 +77,14 @@ def test_words_then_table(openai_server, capsys):
     assert printed.out.index("Wrong:") < printed.out.index("why, and the answer")
     for words in (
         "edge: openai:small",
-        "calibrated on 18 questions",
+        f"calibrated on {len(CALIBRATION)} questions",
         "ferry-dogs",
         "threshold of token_logprob",
     ):
         assert words in printed.out
     told = printed.err.splitlines()
     for number, asked in enumerate(CALIBRATION, start=1):
-        at = told.index(f"calibrating, {number} of 18: {asked.question.splitlines()[0]}")
+        at = told.index(f"calibrating, {number} of {len(CALIBRATION)}: {asked.question.splitlines()[0]}")
         assert told[at + 1] == f"  edge {'right' if number % 2 else 'wrong'}, cloud right"
     for number, asked in enumerate(REQUESTS, start=1):
         question = asked.turns[-1].text.splitlines()[0]
@@ -101,7 +101,7 @@ def test_an_edge_that_is_never_right_is_an_error_with_numbers(openai_server, cap
     code, printed = run(capsys, "--json")
     assert (code, printed.out) == (1, "")
     assert (
-        "token_logprob: no threshold beats the cloud alone on 18 calls (mean quality: edge 0.00, cloud 1.00"
+        f"token_logprob: no threshold beats the cloud alone on {len(CALIBRATION)} calls (mean quality: edge 0.00, cloud 1.00"
         in printed.err
     )
 

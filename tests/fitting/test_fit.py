@@ -252,14 +252,18 @@ def test_a_column_that_no_signal_measures_live_is_left_out(made):
 
 
 def test_a_signal_of_few_values_is_no_candidate_for_a_share_that_it_cannot_meet(made):
-    """It tells every error, and could send 0 or 40 % of the calls: another signal meets the share; named, it is refused."""
+    """It tells every error, and could send 0 or 40 % of the calls: another signal meets the share; alone it is refused, named it is told."""
     coarse = [replace(row, signals={"coarse": 1 - row.edge.quality}) for row in made(300, samples=False)]
     found = fit(coarse, CloudShare(share=0.7), replay_only=True)
     assert found.expected.cloud_share == pytest.approx(0.7, abs=0.05)
     assert "coarse" not in found.choice.scores
     assert any(note.startswith("coarse left out: too few different values") for note in found.notes)
+    named = fit(coarse, CloudShare(share=0.7), signal="coarse")
+    assert named.expected.cloud_share < 0.5
+    assert any("in place of 70.0%: calls of equal uncertainty" in note for note in named.notes)
+    alone = [replace(row, edge=replace(row.edge, logprobs=None)) for row in coarse]
     with pytest.raises(CalibrationError, match="the signal takes 2 values"):
-        fit(coarse, CloudShare(share=0.7), signal="coarse")
+        fit(alone, CloudShare(share=0.7), replay_only=True)
 
 
 def test_a_share_that_is_met_nearly_is_told():

@@ -25,6 +25,7 @@ from confroute import (
     record,
 )
 from confroute.executor import arun, arun_stream, run, run_stream
+from confroute.policy import TierThreshold
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.testing import ScriptedChat
@@ -32,7 +33,7 @@ from llamaindex_confroute import ConfRouteLLM
 from llamaindex_confroute.testing import ScriptedLLM
 
 ONCE = Limits(attempts=1)
-NONE = {"edge": ONCE, "cloud": ONCE}
+NONE = {"edge": ONCE, "mid": ONCE, "cloud": ONCE}
 TEXTS = ("4", "5", "four", "It is 4.", "the private salary is 4")
 
 logprob = st.one_of(st.none(), st.sampled_from([-0.01, -0.2, -0.8, -3.0, float("nan"), 0.5]))
@@ -45,8 +46,8 @@ questions = st.sampled_from(["What is 2 + 2?", "Name a tree.", "What is my salar
 
 
 @st.composite
-def policies(draw):
-    """Any cascade: one to three gates with thresholds and grey zones, rules, and every choice of words."""
+def policies(draw, tiers=("edge", "cloud")):
+    """Any cascade: one to three gates with thresholds, grey zones and thresholds by tier, rules, and every choice of words."""
     kinds = draw(st.permutations(["logprob", "consistency", "entropy"]))[: draw(st.integers(1, 3))]
     step = draw(st.integers(1, 3))
     made = {
@@ -60,8 +61,11 @@ def policies(draw):
             draw(st.lists(st.sampled_from([0.0, 0.1, 0.34, 0.5, 0.9, 1.0]), min_size=3, max_size=3))
         )
         grey = draw(st.sampled_from([None, (low, high)]))
-        gates.append(Gate(signal=made[kind](), threshold=Threshold(value=value), grey=grey))
+        own = [TierThreshold(tier=tier, threshold=Threshold(value=high)) for tier in tiers[1:-1]]
+        by_tier = tuple(draw(st.sampled_from([(), own])))
+        gates.append(Gate(signal=made[kind](), threshold=Threshold(value=value), grey=grey, by_tier=by_tier))
     return Cascade(
+        tiers=tiers,
         gates=tuple(gates),
         rules=draw(st.sampled_from([(), (KeepPrivate(patterns=("salary",)),)])),
         on_no_signal=draw(st.sampled_from(["cloud", "edge", "raise"])),
@@ -104,14 +108,25 @@ def outcome(send):
 class Ways:
     """Every way to send one question under one policy between the same scripts."""
 
-    def __init__(self, policy, question, edge, drawn, cloud):
+    def __init__(self, policy, question, replies, drawn):
         """Keep what each way builds its own models from."""
-        self.policy, self.question, self.edge, self.drawn, self.cloud = policy, question, edge, drawn, cloud
+        self.policy, self.question, self.replies, self.drawn = policy, question, replies, drawn
 
     def models(self):
         """Fresh scripts: they move on with each call."""
-        edge = ScriptedModel([self.edge], samples=self.drawn, name="small")
-        return {"edge": edge, "cloud": ScriptedModel([self.cloud], name="large")}
+        return {
+            tier: ScriptedModel([reply], samples=self.drawn if tier != "cloud" else (), name=f"{tier}-model")
+            for tier, reply in self.replies.items()
+        }
+
+    def settings(self, models):
+        """Two models by their own arguments, more of them as tiers."""
+        limits = dict.fromkeys(models, ONCE)
+        return {
+            **(models if len(models) == 2 else {"tiers": models}),
+            "limits": limits,
+            "policy": self.policy,
+        }
 
     def core(self):
         """The core without a host: its request and calls."""
@@ -150,16 +165,16 @@ class Ways:
     def chat(self):
         """LangChain's router."""
         models = {name: ScriptedChat(script=model, model=model.name) for name, model in self.models().items()}
-        return ChatConfRoute(**models, policy=self.policy, edge_limits=ONCE, cloud_limits=ONCE)
+        return ChatConfRoute(**self.settings(models))
 
     def llm(self):
         """LlamaIndex's router."""
         models = {name: ScriptedLLM(model=model) for name, model in self.models().items()}
-        return ConfRouteLLM(**models, policy=self.policy, edge_limits=ONCE, cloud_limits=ONCE)
+        return ConfRouteLLM(**self.settings(models))
 
     def router(self):
         """The router without a host."""
-        return Router(**self.models(), policy=self.policy, edge_limits=ONCE, cloud_limits=ONCE)
+        return Router(**self.settings(self.models()))
 
     def plain(self):
         """`ask`."""
@@ -211,12 +226,23 @@ class Ways:
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_hosts_agree(policy, question, edge, drawn, cloud):
     """Sixteen ways, one decision: route, stage, evidence, reason, steps and answer, or the same error."""
-    ways = Ways(policy, question, edge, drawn, cloud)
+    agree(Ways(policy, question, {"edge": edge, "cloud": cloud}, drawn))
+
+
+@given(policies(("edge", "mid", "cloud")), questions, replies, replies, samples, replies)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+def test_hosts_agree_on_three_tiers(policy, question, edge, middle, drawn, cloud):
+    """The same with a tier between them, and with thresholds of its own."""
+    agree(Ways(policy, question, {"edge": edge, "mid": middle, "cloud": cloud}, drawn))
+
+
+def agree(ways):
+    """Every way leads to what the first one leads to."""
     expected = outcome(ways.sync)
     whole = ("aio", "plain", "plain_async", "langchain", "langchain_async", "llamaindex", "llamaindex_async")
     for name in whole:
         assert outcome(getattr(ways, name)) == expected, name
-    if not isinstance(expected, str) and cloud.fault is None and edge.fault is None:
+    if not isinstance(expected, str) and all(reply.fault is None for reply in ways.replies.values()):
         streams = ("streamed", "astreamed", "plain_stream", "plain_astream")
         for name in (*streams, "langchain_stream", "llamaindex_stream"):
             assert outcome(getattr(ways, name)) == expected, name

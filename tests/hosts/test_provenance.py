@@ -1,6 +1,7 @@
 """A policy that was fitted on other models, or longer answers, than a router has: said once, alike in every host."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 from langchain_openai import ChatOpenAI
@@ -102,6 +103,19 @@ def test_what_differs_is_said_once_per_policy(router, models, limits, words, fit
 def test_the_recorded_models_are_not_warned_of(router, models, limits, fitted):
     """Whatever the case, the folder, and a date that only one of them names; nor of longer answers."""
     router(*models, fitted, **limits)
+
+
+def test_a_tier_between_the_recorded_ones_is_compared_with_neither(fitted):
+    """The first was recorded as edge and the last as cloud, whatever their names."""
+    policy = replace(fitted, tiers=("a", "b", "c"))
+
+    def made(*names):
+        models = [OpenAIModel(model=name, base_url=URL) for name in names]
+        return Router(tiers=dict(zip(policy.tiers, models, strict=True)), policy=policy)
+
+    made("small", "middle", "large")
+    with pytest.warns(ProvenanceWarning, match="its edge is tiny.*; its cloud is huge"):
+        made("tiny", "middle", "huge")
 
 
 @pytest.mark.parametrize("router", HOSTS)

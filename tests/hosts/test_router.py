@@ -28,7 +28,14 @@ from confroute import (
 )
 from confroute.errors import AllTiersFailedError, PolicyError, RequestError
 from confroute.models.openai import OpenAIModel
-from confroute.testing import AdapterAnswer, AdapterContract, Reply, ScriptedModel, ScriptedServer, faults
+from confroute.testing import (
+    AdapterAnswer,
+    Reply,
+    ScriptedModel,
+    ScriptedServer,
+    TieredAdapterContract,
+    faults,
+)
 
 ONCE = Limits(attempts=1)
 QUESTION = "Capital of France?"
@@ -44,14 +51,16 @@ async def gathered(stream):
     return [text async for text in stream], stream
 
 
-class TestRouter(AdapterContract):
+class TestRouter(TieredAdapterContract):
     """The same promises as of the other hosts."""
 
     forms = ("ask", "aask", "stream", "astream")
 
-    def send(self, form, question, *, edge, cloud, policy, route=None):
+    def send_tiers(self, form, question, *, models, policy, route=None):
         """Through `Router`."""
-        router = Router(edge=edge, cloud=cloud, policy=policy, edge_limits=ONCE, cloud_limits=ONCE)
+        limits = dict.fromkeys(models, ONCE)
+        given = models if len(models) == 2 else {"tiers": models}
+        router = Router(**given, policy=policy, limits=limits)
         called = getattr(router, form)(question, route=route)
         if form in ("ask", "aask"):
             routed, chunks = (called if form == "ask" else finished(called)), []

@@ -164,7 +164,7 @@ def test_a_rate_limiter_of_the_router_is_told_to_be_useless(kit):
     """The models make the calls."""
     from llama_index.core.rate_limiter import TokenBucketRateLimiter
 
-    with pytest.warns(UserWarning, match="give one to edge and to cloud"):
+    with pytest.warns(UserWarning, match="give one to each of them"):
         kit.router(rate_limiter=TokenBucketRateLimiter(requests_per_minute=60))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -33,7 +33,7 @@ from confroute.errors import (
     UnknownModelError,
 )
 from confroute.executor import arun, arun_stream, run, run_stream
-from confroute.policy import GroupThreshold
+from confroute.policy import GroupThreshold, Ruling
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 from tests.conftest import ask
 
@@ -161,7 +161,8 @@ def test_the_grey_zone_of_one_tier_is_not_that_of_the_next():
     }
     request = ask(tiers={name: Tier(name=name, model=name) for name in models})
     decision = run(policy, request, ScriptedCalls(models=models).call(request), FAST).decision
-    assert (decision.route, decision.grey) == ("middle", {})
+    assert (decision.route, decision.grey) == ("middle", {"edge/token_logprob": (0.1, 1.0)})
+    assert list(decision.signals) == ["edge/token_logprob", "edge/self_consistency", "token_logprob"]
 
 
 def test_a_grey_value_is_decided_by_its_own_gate_if_the_next_cannot_measure():
@@ -328,11 +329,12 @@ def test_a_threshold_for_one_call_keeps_the_grey_zone_that_it_lies_in(given, sig
 
 def test_a_rule_that_names_no_tier_is_an_error():
     """A misspelt tier is said, with the tiers there are; it is no forced route."""
-    policy = Cascade(rules=(SendTo(tier="clouds", patterns=("sum",)),))
-    with pytest.raises(
-        RequestError, match=r"rule 'send_to' names the tier 'clouds': expected one of edge, cloud"
-    ):
-        route(policy, ask("the sum?"))
+    said = "rule 'send_to' names the tier 'clouds': expected one of edge, cloud"
+    with pytest.raises(PolicyError, match=said):
+        Cascade(rules=(SendTo(tier="clouds", patterns=("sum",)),))
+    ruling = Ruling(rule="send_to", tier="clouds", reason="mine")
+    with pytest.raises(RequestError, match=said):
+        route(Cascade(rules=(lambda request: ruling,)), ask("the sum?"))
 
 
 def test_empty_conversations_are_refused():

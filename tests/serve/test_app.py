@@ -397,3 +397,21 @@ def test_tool_calls_reach_the_caller(monkeypatch, stream, route):
             response.json()["choices"][0]["finish_reason"],
         )
     assert (whole["tool_calls"], finish) == ([CALL], "tool_calls")
+
+
+def test_any_number_of_tiers():
+    """Each is a route of its own, and no other name is one."""
+    tiers = {
+        "small": ScriptedModel([UNSURE]),
+        "mid": ScriptedModel(["Bern"], name="mid"),
+        "large": ScriptedModel(["Geneva"], name="large"),
+    }
+    policy = Cascade(gates=POLICY.gates, tiers=tuple(tiers))
+    with (
+        serving(make_app(Router(tiers=tiers, policy=policy))) as url,
+        httpx.Client(base_url=url, timeout=PATIENCE_S) as client,
+    ):
+        assert posted(client).json()["metadata"]["confroute"]["route"] == "mid"
+        for way in ({"headers": {"x-confroute-route": "large"}}, {"confroute_route": "large"}):
+            assert posted(client, **way).json()["choices"][0]["message"]["content"] == "Geneva"
+        assert posted(client, confroute_route="cloud").status_code == 400

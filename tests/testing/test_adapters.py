@@ -7,14 +7,21 @@ from llama_index.core.llms import ChatMessage
 
 from confroute import Limits, Message, Request, Tier, record
 from confroute.executor import arun, arun_stream, run, run_stream
-from confroute.testing import AdapterAnswer, AdapterContract, ScriptedCalls
+from confroute.testing import AdapterAnswer, ScriptedCalls, TieredAdapterContract
 from langchain_confroute import ChatConfRoute
 from langchain_confroute.testing import ScriptedChat
 from llamaindex_confroute import ConfRouteLLM
 from llamaindex_confroute.testing import ScriptedLLM
 
 ONCE = Limits(attempts=1)
-NONE = {"edge": ONCE, "cloud": ONCE}
+NONE = {"edge": ONCE, "mid": ONCE, "cloud": ONCE}
+
+
+def settings(models):
+    """Two models by their own arguments, more of them as tiers; one attempt for each."""
+    if len(models) == 2:
+        return {**models, "edge_limits": ONCE, "cloud_limits": ONCE}
+    return {"tiers": models, "limits": dict.fromkeys(models, ONCE)}
 
 
 def run_async(awaitable):
@@ -33,14 +40,13 @@ async def to_list(items):
     return [item async for item in items]
 
 
-class TestCore(AdapterContract):
+class TestCore(TieredAdapterContract):
     """The core itself, without an adapter."""
 
     forms = ("call", "acall", "stream", "astream")
 
-    def send(self, form, question, *, edge, cloud, policy, route=None):
+    def send_tiers(self, form, question, *, models, policy, route=None):
         """Call `confroute.executor`."""
-        models = {"edge": edge, "cloud": cloud}
         tiers = {name: Tier(name=name, model=model.name) for name, model in models.items()}
         request = Request(messages=(Message(role="user", text=question),), tiers=tiers, route=route)
         calls = ScriptedCalls(models=models)
@@ -56,18 +62,15 @@ class TestCore(AdapterContract):
         return AdapterAnswer(text=routed.generation.text, decision=routed.decision.to_dict(), chunks=chunks)
 
 
-class TestLangChain(AdapterContract):
+class TestLangChain(TieredAdapterContract):
     """`ChatConfRoute`."""
 
     forms = ("invoke", "ainvoke", "stream", "astream", "batch")
 
-    def send(self, form, question, *, edge, cloud, policy, route=None):
+    def send_tiers(self, form, question, *, models, policy, route=None):
         """Call it as a chat model."""
-        models = {
-            name: ScriptedChat(script=model, model=model.name)
-            for name, model in (("edge", edge), ("cloud", cloud))
-        }
-        router = ChatConfRoute(**models, policy=policy, edge_limits=ONCE, cloud_limits=ONCE)
+        chats = {name: ScriptedChat(script=model, model=model.name) for name, model in models.items()}
+        router = ChatConfRoute(**settings(chats), policy=policy)
         config = {"configurable": {"confroute_route": route}} if route else {}
         messages = [HumanMessage(question)]
         if form in {"stream", "astream"}:
@@ -86,7 +89,7 @@ class TestLangChain(AdapterContract):
         return AdapterAnswer(text=answer.text, decision=answer.response_metadata["confroute"])
 
 
-class TestLlamaIndex(AdapterContract):
+class TestLlamaIndex(TieredAdapterContract):
     """`ConfRouteLLM`."""
 
     forms = (
@@ -95,10 +98,10 @@ class TestLlamaIndex(AdapterContract):
         *("chat_with_tools", "achat_with_tools"),
     )
 
-    def send(self, form, question, *, edge, cloud, policy, route=None):
+    def send_tiers(self, form, question, *, models, policy, route=None):
         """Call it as a function-calling LLM."""
-        models = {"edge": ScriptedLLM(model=edge), "cloud": ScriptedLLM(model=cloud)}
-        llm = ConfRouteLLM(**models, policy=policy, edge_limits=ONCE, cloud_limits=ONCE)
+        llms = {name: ScriptedLLM(model=model) for name, model in models.items()}
+        llm = ConfRouteLLM(**settings(llms), policy=policy)
         options = {} if route is None else {"confroute_route": route}
         prompt = question if "complete" in form else [ChatMessage(role="user", content=question)]
         if "tools" in form:

@@ -152,6 +152,20 @@ def test_a_group_of_calls_has_its_own_promise(policy, read):
     assert "calls tagged tenant-7" in words
 
 
+def test_a_tier_has_its_own_scale_and_promise(policy, read):
+    """Thresholds by tier are shown with the tier, and theirs by tag with both."""
+    from confroute.policy import GroupThreshold, TierThreshold
+
+    promised = policy.gates[0].threshold
+    by_tag = (GroupThreshold(tag="maths", threshold=Threshold(value=0.7)),)
+    own = TierThreshold(tier="mid", threshold=promised, by_tag=by_tag)
+    gate = Gate(signal=TokenLogprob(), threshold=Threshold(value=0.2), by_tier=(own,))
+    words = " ".join(read(Cascade(gates=(gate,), tiers=("edge", "mid", "cloud"))._repr_html_()).words)
+    assert f"drafts of mid are kept up to {promised.value:.4g}" in words
+    assert "calls tagged maths are kept up to 0.7" in words
+    assert "token_logprob, drafts of mid" in words
+
+
 def test_a_grey_zone_is_one_picture_of_three_zones_with_the_threshold_in_it(read):
     """Keep, ask further, escalate, their limits, and in brackets what decides where nothing further can be measured."""
     gates = (

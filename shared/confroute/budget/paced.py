@@ -20,6 +20,7 @@ from confroute.asks import (
     Prompt,
     Sample,
     Shadow,
+    Tentative,
 )
 from confroute.budget import budget as reservations
 from confroute.budget.budget import Budget
@@ -33,10 +34,12 @@ from confroute.policy.wrapper import Wrapper, annotate, nested_policies
 from confroute.prices import Price
 from confroute.registry import register
 from confroute.state.store import UNTIL, Store, keep_address, open_store, using
-from confroute.types import JSON, Request, Usage
+from confroute.types import JSON, TIERS, Request, Usage
 
 # Chat templates wrap every message in a few tokens of their own.
 _TOKENS_PER_MESSAGE = 32
+_PAID = (Draft, Tentative, Sample, Final, Prompt)
+_NOTHING = {"charged": 0.0}
 _log = logger()
 
 
@@ -47,7 +50,7 @@ class BudgetedCall:
         self.paced, self.request = paced, request
         self.store = open_store(paced.store)
         self.keys = [budget.key(request) for budget in paced.budgets]
-        self.tier = paced.tiers[-1]
+        self.tier = paced.paid_tier
         self.charged = dict.fromkeys((budget.name for budget in paced.budgets), 0.0)
         self.leases: dict[Final, str] = {}
 
@@ -61,14 +64,16 @@ class BudgetedCall:
         routed = yield from intercept(self.paced.policy.flow(request), self.answer)
         counts = routed.decision.signal is not None or any(self.charged.values())
         left = yield from self.attempt(lambda: self.record_call(counts=counts), "this call is not counted")
+        # Of a Paced inside, for another tier, whose budgets may be the same.
+        inside: Any = routed.decision.layers.get("budget", {})
         note: dict[str, JSON] = {
             name: {
-                "charged": round(self.charged[name], 9),
+                "charged": round(self.charged[name] + inside.get(name, _NOTHING)["charged"], 9),
                 "left": None if left is None else round(left[name], 9),
             }
             for name in self.charged
         }
-        return annotate(routed, "budget", note)
+        return annotate(routed, "budget", {**inside, **note})
 
     def attempt(self, work: Callable[[], Any], consequence: str) -> AskGenerator[Any]:
         """Do work on the store; None and a line in the log if it cannot be reached, which must not cost the answer."""
@@ -110,11 +115,25 @@ class BudgetedCall:
                 value = budget.pace.threshold(level)
                 thresholds[budget.pace.signal] = max(value, thresholds.get(budget.pace.signal, value))
         override = self.request.threshold
-        if isinstance(override, Mapping):
-            thresholds |= override
         if not thresholds or isinstance(override, (int, float)):
             return self.request
-        return replace(self.request, threshold=thresholds, threshold_source="paced by the budget")
+        return replace(
+            self.request,
+            threshold=self.merged(thresholds, override or {}),
+            threshold_source="paced by the budget",
+        )
+
+    def merged(self, paced: dict[str, float], override: Mapping[str, Any]) -> dict[str, Any]:
+        """The thresholds of the paces, of the tier whose drafts the paid one stands in for, under those that the caller set."""
+        tiers = self.paced.tiers
+        if len(tiers) == len(TIERS):
+            return {**paced, **override}
+        before = tiers[tiers.index(self.tier) - 1]
+        own = override.get(before, {})
+        if isinstance(own, (int, float)):
+            return dict(override)
+        free = {signal: value for signal, value in paced.items() if signal not in override}
+        return {**override, before: {**free, **own}}
 
     def record_call(self, *, counts: bool) -> dict[str, float]:
         """Count the call and move the levels, if it counts; return what each budget has left."""
@@ -134,7 +153,7 @@ class BudgetedCall:
         return left
 
     def answer(self, ask: Ask) -> AskGenerator[Evidence]:
-        """Pass an ask on; if it is for the last tier, reserve its worst case before and settle it after."""
+        """Pass an ask on; if it is for the paid tier, reserve its worst case before and settle it after."""
         if isinstance(ask, Begin) and ask.ask.tier == self.tier:
             self.leases[ask.ask] = yield from self.reserve(ask.ask)
             return (yield ask)
@@ -149,7 +168,7 @@ class BudgetedCall:
             return (yield replace(ask, then=self.settle_shadow(ask, lease)))
         if isinstance(ask, Gather):
             return (yield from self.answer_gather(ask))
-        if not isinstance(ask, (Draft, Sample, Final, Prompt)) or ask.tier != self.tier:
+        if not isinstance(ask, _PAID) or ask.tier != self.tier:
             return (yield ask)
         # A `Begin` of this answer has reserved it already.
         lease_of_begin = self.leases.pop(ask, None) if isinstance(ask, Final) else None
@@ -164,10 +183,10 @@ class BudgetedCall:
 
     def answer_gather(self, ask: Gather) -> AskGenerator[Evidence]:
         """Reserve every part before any is asked, and settle each by its outcome."""
-        leases: list[tuple[int, ModelAsk, str]] = []
+        leases: list[tuple[int, ModelAsk | Tentative, str]] = []
         try:
             for index, part in enumerate(ask.asks):
-                if isinstance(part, (Draft, Sample, Final, Prompt)) and part.tier == self.tier:
+                if isinstance(part, _PAID) and part.tier == self.tier:
                     leases.append((index, part, (yield from self.reserve(part))))
             evidence = yield ask
         except (Exception, CallEndedError) as error:
@@ -179,7 +198,7 @@ class BudgetedCall:
             yield from self.settle(lease, part, evidence.parts[index])
         return evidence
 
-    def reserve(self, ask: ModelAsk) -> AskGenerator[str]:
+    def reserve(self, ask: ModelAsk | Tentative) -> AskGenerator[str]:
         """Reserve the worst case of an ask; return its lease."""
         amounts = self.worst_case(ask)
         paced, now = self.paced, self.store.now
@@ -201,7 +220,9 @@ class BudgetedCall:
         lease: str = evidence.value
         return lease
 
-    def settle(self, lease: str, ask: ModelAsk, outcome: Evidence | BaseException) -> AskGenerator[None]:
+    def settle(
+        self, lease: str, ask: ModelAsk | Tentative, outcome: Evidence | BaseException
+    ) -> AskGenerator[None]:
         """Charge the cost of an ask in place of its reservation."""
         amounts = self.cost(ask, outcome)
         for budget, amount in zip(self.paced.budgets, amounts, strict=True):
@@ -231,7 +252,7 @@ class BudgetedCall:
                     *(budget.name, amount, budget.unit),
                 )
 
-    def worst_case(self, ask: ModelAsk) -> list[float]:
+    def worst_case(self, ask: ModelAsk | Tentative) -> list[float]:
         """The most that an ask can cost, in each budget's unit."""
         request, count = self.request, ask.n if isinstance(ask, Sample) else 1
         note = getattr(ask, "note", None) or ""
@@ -241,7 +262,7 @@ class BudgetedCall:
         usage = Usage(input_tokens=size * count, output_tokens=self.paced.max_output_tokens * count)
         return self.amounts(usage, count)
 
-    def cost(self, ask: ModelAsk, outcome: Evidence | BaseException) -> list[float]:
+    def cost(self, ask: ModelAsk | Tentative, outcome: Evidence | BaseException) -> list[float]:
         """The cost of an ask: as reported, nothing if no answer came, the worst case if it is unknown."""
         if isinstance(outcome, BaseException):
             if _may_be_billed(outcome):
@@ -272,7 +293,7 @@ def _may_be_billed(error: BaseException) -> bool:
 @register(kind="wrapper")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paced(Wrapper):
-    """Keeps a policy's calls to the last tier within budgets. Must be outermost, so that it sees everything that is paid.
+    """Keeps a policy's calls to a tier, by default the last one, within budgets. Must be outermost, so that it sees everything that is paid.
 
     Before a call to that tier its worst case is reserved: the bytes of the prompt (no tokenizer makes more tokens of
     it) and `max_output_tokens`, at `price`. A call that does not fit into a hard budget is not made. Afterwards the
@@ -285,9 +306,9 @@ class Paced(Wrapper):
     budgets : tuple of Budget
         All of them apply; a call is reserved in all or in none.
     price : Price or None
-        Price of the last tier; needed for budgets in USD.
+        Price of the tier; needed for budgets in USD.
     max_output_tokens : int
-        The longest answer of the last tier.
+        The longest answer of the tier.
     extra_input_tokens : int
         Reserve for input that the messages do not contain: tool descriptions, images.
     store : Store or str
@@ -297,11 +318,15 @@ class Paced(Wrapper):
         (a forced or ruled call, a failed edge) it is raised in both cases.
     lease_s : float
         A reservation that is never settled (the process died, the stream was abandoned) is charged in full after this.
+    tier : str or None
+        The tier whose calls are paid; None for the last one. Where its budget is spent, a tier that drafts is passed over as one that
+        failed. For several tiers put one `Paced` around another: budgets of the same name in one store are one purse.
 
     Raises
     ------
     PolicyError
-        No budget, two of the same name, a missing price, or an order of wrappers that would leave calls unpaid.
+        No budget, two of the same name, a missing price, a tier that does not exist or is paid already, a pace for the first tier, or an
+        order of wrappers that would leave calls unpaid.
 
     Notes
     -----
@@ -323,6 +348,7 @@ class Paced(Wrapper):
     store: Store | str = "memory:budgets"
     on_spent: Literal["edge", "raise"] = "edge"
     lease_s: float = 600.0
+    tier: str | None = None
 
     def __post_init__(self) -> None:
         keep_address(self)
@@ -333,16 +359,28 @@ class Paced(Wrapper):
         if self.price is None and any(budget.unit == "usd" for budget in self.budgets):
             msg = "a budget in USD needs the price of the last tier: pass price=Price(input_usd=..., output_usd=...)"
             raise PolicyError(msg)
-        if any(isinstance(inner, Paced) for inner in nested_policies(self.policy)):
-            msg = "a Paced inside another one would charge calls twice: give all budgets to one of them"
+        if self.tier is not None and self.tier not in self.tiers:
+            msg = f"tier is {self.tier!r}: expected one of {', '.join(self.tiers)}"
+            raise PolicyError(msg)
+        inside = [inner for inner in nested_policies(self.policy) if isinstance(inner, Paced)]
+        if any(inner.paid_tier == self.paid_tier for inner in inside):
+            msg = "a Paced inside another one would charge calls twice: give all budgets of a tier to one of them"
             raise PolicyError(msg)
         paces = any(budget.pace is not None for budget in self.budgets)
+        if paces and self.paid_tier == self.tiers[0]:
+            msg = f"a pace decides which drafts go on to a tier, and {self.paid_tier} is the first: use budgets without pace"
+            raise PolicyError(msg)
         if paces and any(getattr(inner, "learns", False) for inner in nested_policies(self.policy)):
             msg = "a pace would override the thresholds that the policy learns: use budgets without pace, or another policy"
             raise PolicyError(msg)
         if self.on_spent not in {"edge", "raise"}:
             msg = f"on_spent is {self.on_spent!r}: expected 'edge' or 'raise'"
             raise PolicyError(msg)
+
+    @property
+    def paid_tier(self) -> str:
+        """The tier whose calls are paid from the budgets."""
+        return self.tiers[-1] if self.tier is None else self.tier
 
     def flow(self, request: Request) -> AskGenerator[Routed]:
         """Route one request; see `confroute.flow.Policy`."""

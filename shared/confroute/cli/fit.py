@@ -78,7 +78,7 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
         "--cloud-share",
         type=float,
         metavar="S",
-        help="this share of calls to the cloud, to .05; refused if no signal can",
+        help="this share of calls to the cloud, to .05; refused if no signal can; with --signal the nearest that it can",
     )
     goal.add_argument("--max-cost-per-1k", type=float, metavar="USD", help="best quality within this cost")
     goal.add_argument(

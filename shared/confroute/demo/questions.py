@@ -44,23 +44,18 @@ class DemoRequest:
     accepted: tuple[str, ...] = ()
 
 
+# Two of each kind: each of them is asked of both models, which is most of what the demo takes.
 CALIBRATION: tuple[GradedQuestion, ...] = (
     GradedQuestion(question="What is the capital of Italy?", accepted=("rome",)),
     GradedQuestion(question="What is the capital of Australia?", accepted=("canberra",)),
-    GradedQuestion(question="What is the capital of Kenya?", accepted=("nairobi",)),
     GradedQuestion(question="What is the chemical symbol for oxygen?", accepted=("o", "o2")),
     GradedQuestion(question="What is the chemical symbol for potassium?", accepted=("k",)),
     GradedQuestion(question="Who painted the Mona Lisa?", accepted=("vinci", "leonardo")),
     GradedQuestion(question="Who discovered penicillin?", accepted=("fleming",)),
     GradedQuestion(question="Which planet is the largest in the solar system?", accepted=("jupiter",)),
     GradedQuestion(question="Which ocean is the largest?", accepted=("pacific",)),
-    GradedQuestion(
-        question="At what temperature in Celsius does water boil at sea level?", accepted=("100",)
-    ),
     GradedQuestion(question="What is 6 + 3?", accepted=("9", "nine")),
     GradedQuestion(question="What is 14 + 19?", accepted=("33",)),
-    GradedQuestion(question="What is 12 * 11?", accepted=("132",)),
-    GradedQuestion(question="What is 91 - 46?", accepted=("45",)),
     GradedQuestion(question="A pen costs 3 euros. How many euros do 7 pens cost?", accepted=("21",)),
     GradedQuestion(
         question="Tom has 15 sweets and gives away 6. How many sweets has he left?", accepted=("9", "nine")

@@ -148,15 +148,21 @@ class Audited(Wrapper):
         return routed.decision.route == self.tiers[-1] and _judged(routed.decision)
 
     def _under_alarm(self, request: Request, alarm_at: int) -> Request:
-        """The request with the edge closed or its thresholds narrowed."""
+        """The request with the tiers that draft closed, or their thresholds narrowed."""
+        drafting = self.tiers[:-1]
         if self.on_alarm == "cloud":
-            first = self.tiers[0]
-            tier = request.tiers.get(first) or Tier(name=first, model=first)
-            closed = replace(tier, closed=f"drift alarm after {alarm_at} audits")
-            return replace(request, tiers={**request.tiers, first: closed})
+            known = {name: request.tiers.get(name) or Tier(name=name, model=name) for name in drafting}
+            why = f"drift alarm after {alarm_at} audits"
+            closed = {name: replace(tier, closed=why) for name, tier in known.items()}
+            return replace(request, tiers={**request.tiers, **closed})
         if self.on_alarm == "widen" and request.threshold is None:
-            gates = [gate.for_tags(request.tags) for gate in self._gates]
-            thresholds = {gate.signal.name: gate.threshold.value * self.widen for gate in gates}
+            thresholds = {
+                tier: {
+                    gate.signal.name: gate.for_call(tier, request.tags).threshold.value * self.widen
+                    for gate in self._gates
+                }
+                for tier in drafting
+            }
             source = f"times {self.widen:g} after a drift alarm"
             return replace(request, threshold=thresholds, threshold_source=source)
         return request

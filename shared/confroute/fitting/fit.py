@@ -258,7 +258,9 @@ def fit(
     check_extraction([choice.signal], rest.rows)
     uncertainty = uncertainty_of(choice, rest)
     front = front_of(rest, uncertainty, sampled=samples_of(choice.signal) > 0, seed=seed)
-    threshold, notes = _threshold(goal, rest, uncertainty, front, judged, selected=selected, seed=seed)
+    threshold, notes = _threshold(
+        goal, rest, uncertainty, front, judged, chosen_freely=signal == "auto", selected=selected, seed=seed
+    )
     gate = Gate(signal=choice.signal, threshold=threshold)
     policy = Cascade(gates=(gate,), on_no_signal="cloud", on_unfinished=on_unfinished)
     replayed = replay(policy, rest.rows, rates=rates, progress=progress)
@@ -356,6 +358,7 @@ def _threshold(
     front: ParetoFront,
     judged: JudgedRows | None,
     *,
+    chosen_freely: bool,
     selected: int,
     seed: int,
 ) -> tuple[Threshold, list[str]]:
@@ -365,9 +368,13 @@ def _threshold(
     if isinstance(goal, MaxLoss):
         return _promised(goal, calls, selected=selected, seed=seed), []
     if isinstance(goal, CloudShare):
-        threshold = _for_share(goal.share, calls.uncertainty)
+        # A signal that was named is taken as it is; one that is chosen has to do what was asked.
+        threshold = _for_share(goal.share, calls.uncertainty, SHARE_TOLERANCE if chosen_freely else None)
         got = calls.cloud_share(threshold.value)
-        told = f"a cloud share of {got:.1%} in place of {goal.share:.1%}: calls of equal uncertainty go the same way"
+        told = (
+            f"a cloud share of {got:.1%} in place of {goal.share:.1%}: calls of equal uncertainty go the same way, and the signal takes "
+            f"{np.unique(calls.uncertainty[~np.isnan(calls.uncertainty)]).size} values"
+        )
         return threshold, [told] if abs(got - goal.share) > max(0.01, 0.5 / calls.n) + 1e-9 else []
     point = goal.choose(front.points)
     assert point.threshold is not None
@@ -439,7 +446,7 @@ def _fine_enough(goal: Goal, table: Table, columns: tuple[str, ...]) -> tuple[tu
     ]
 
 
-def _for_share(share: float, uncertainty: Array, tolerance: float = SHARE_TOLERANCE) -> Threshold:
+def _for_share(share: float, uncertainty: Array, tolerance: float | None) -> Threshold:
     known = uncertainty[~np.isnan(uncertainty)]
     missing = uncertainty.size - known.size
     return Threshold.for_cloud_share(known.tolist(), share=share, always=missing, tolerance=tolerance)

@@ -20,7 +20,7 @@ from confroute.recording.rows import Row
 from confroute.registry import parts_of
 from confroute.stats.arrays import Flags
 from confroute.stats.tails import betting, binomial_cdf
-from confroute.types import JSON
+from confroute.types import JSON, TIERS
 
 Outcome: TypeAlias = Literal["held", "broken", "unknown"]
 # One promise in a hundred that holds is called broken.
@@ -238,10 +238,12 @@ def verdicts_of(
 def _promises(policy: object, rows: Sequence[Row]) -> Iterator[tuple[Certificate, Flags]]:
     """Each certificate with the rows that it is about."""
     tags = [request_of(row).tags for row in rows]
+    # Of a row's two models the first wrote the draft.
+    first: str = getattr(policy, "tiers", TIERS)[0]
     for gate in (part for part in parts_of(policy) if isinstance(part, Gate)):
-        mine = [gate.for_tags(one).threshold.certificate for one in tags]
-        thresholds = (gate.threshold, *(group.threshold for group in gate.by_tag))
-        for certificate in (one.certificate for one in thresholds if one.certificate is not None):
+        mine = [gate.for_call(first, one).threshold.certificate for one in tags]
+        promised = [one.certificate for _, one in gate.thresholds()]
+        for certificate in filter(None, promised):
             yield certificate, np.array([own is certificate for own in mine], dtype=bool)
 
 

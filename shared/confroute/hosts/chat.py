@@ -26,7 +26,7 @@ from confroute.models.chat_format import ChatRequest, text_of
 from confroute.models.provider_answers import is_role, role_of
 from confroute.reading import fields, items, number, refusing, text, whole
 from confroute.text_extraction import read
-from confroute.types import JSON, Generation, Message, Reading
+from confroute.types import JSON, TIERS, Generation, Message, Reading
 
 # What this layer reads itself; everything else is for models that take the request as it is.
 _READ = frozenset(
@@ -167,7 +167,9 @@ class ChatCall:
         return check_tool_calls(calls, self.tools, parallel=self.parallel, required=self.must_call)
 
 
-def read_chat(body: Mapping[str, Any], *, around: CallOptions = NO_OPTIONS) -> ChatCall:
+def read_chat(
+    body: Mapping[str, Any], *, around: CallOptions = NO_OPTIONS, tiers: Sequence[str] = TIERS
+) -> ChatCall:
     """Read a request of OpenAI's chat format.
 
     Options of the router stand in it, or in its `metadata`, as `confroute_route`, `confroute_threshold` and so on.
@@ -178,6 +180,8 @@ def read_chat(body: Mapping[str, Any], *, around: CallOptions = NO_OPTIONS) -> C
         The JSON of the request; `model`, `stream` and `stream_options` are the caller's own business.
     around : CallOptions
         Set around the request; those in it go before them.
+    tiers : sequence of str
+        Routes that exist beside "auto".
 
     Raises
     ------
@@ -207,10 +211,16 @@ def read_chat(body: Mapping[str, Any], *, around: CallOptions = NO_OPTIONS) -> C
         call = ChatCall(
             messages=tuple(_message(turn, f"messages[{at}]") for at, turn in enumerate(turns)),
             options=read_options(
-                options_of_texts(given), place="the request", prefix=PREFIX, read_document=_pair
+                options_of_texts(given), place="the request", prefix=PREFIX, tiers=tiers, read_document=_pair
             )
             .over(
-                read_options(options_of_texts(metadata), place="metadata", prefix=PREFIX, read_document=_pair)
+                read_options(
+                    options_of_texts(metadata),
+                    place="metadata",
+                    prefix=PREFIX,
+                    tiers=tiers,
+                    read_document=_pair,
+                )
             )
             .over(around),
             attachments=any(map(_has_attachment, turns)),
@@ -225,7 +235,7 @@ def read_chat(body: Mapping[str, Any], *, around: CallOptions = NO_OPTIONS) -> C
     return replace(call, needs=_needs(call, turns, extra), sent=ChatRequest(messages=turns, fields=extra))
 
 
-def options_in_headers(headers: Mapping[str, str]) -> CallOptions:
+def options_in_headers(headers: Mapping[str, str], *, tiers: Sequence[str] = TIERS) -> CallOptions:
     """Options of one call as HTTP headers: `x-confroute-route` and so on; no other header may begin so.
 
     Raises
@@ -245,7 +255,7 @@ def options_in_headers(headers: Mapping[str, str]) -> CallOptions:
         if name.startswith(HEADER_PREFIX)
     }
     options = {name.removeprefix(PREFIX): value for name, value in options_of_texts(given).items()}
-    return read_options(options, place=f"the headers {HEADER_PREFIX}...")
+    return read_options(options, place=f"the headers {HEADER_PREFIX}...", tiers=tiers)
 
 
 def options_of_texts(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from numbers import Real
 from typing import Any, TypeAlias
 
 from confroute.errors import RequestError
-from confroute.types import TIERS, Context
+from confroute.types import TIERS, Context, Thresholds
 
 PREFIX = "confroute_"
 KEYS = ("route", "threshold", "tags", "purpose", "context", "question_id")
@@ -32,8 +32,8 @@ class CallOptions:
     ----------
     route : str or None
         A tier, or "auto" to let the policy decide although something around the call names a tier.
-    threshold : float or mapping of str to float, or None
-        A number for a policy of one signal, else numbers by signal name.
+    threshold : float or mapping, or None
+        See `confroute.types.Request`.
     tags : frozenset of str
         Labels that rules may read.
     purpose : str or None
@@ -47,7 +47,7 @@ class CallOptions:
     """
 
     route: str | None = None
-    threshold: float | Mapping[str, float] | None = None
+    threshold: Thresholds | None = None
     tags: frozenset[str] = frozenset()
     purpose: str | None = None
     question: str | None = None
@@ -148,7 +148,11 @@ def _names(prefix: str) -> str:
 
 
 def split_options(
-    kwargs: Mapping[str, Any], *, place: str = "the call", read_document: DocumentReader | None = None
+    kwargs: Mapping[str, Any],
+    *,
+    place: str = "the call",
+    tiers: Sequence[str] = TIERS,
+    read_document: DocumentReader | None = None,
 ) -> tuple[CallOptions, dict[str, Any]]:
     """Read the `confroute_*` keyword arguments of a call, and return the others too: those are the model's.
 
@@ -158,7 +162,7 @@ def split_options(
     >>> options.threshold, rest
     (0.1, {'stop': ['.']})
     """
-    options = read_options(kwargs, place=place, prefix=PREFIX, read_document=read_document)
+    options = read_options(kwargs, place=place, prefix=PREFIX, tiers=tiers, read_document=read_document)
     if options is NO_OPTIONS:
         return options, dict(kwargs)
     return options, {name: value for name, value in kwargs.items() if not name.startswith(PREFIX)}
@@ -219,17 +223,29 @@ def _route(value: object, where: Mapping[str, str], tiers: Sequence[str]) -> str
     raise RequestError(msg)
 
 
-def _threshold(value: Any, where: Mapping[str, str]) -> float | dict[str, float] | None:
+def _threshold(value: Any, where: Mapping[str, str]) -> Thresholds | None:
     if value is None:
         return None
     if _is_number(value):
         return float(value)
-    if isinstance(value, Mapping) and all(
-        isinstance(name, str) and _is_number(number) for name, number in value.items()
-    ):
-        return {name: float(number) for name, number in value.items()}
-    msg = f"{where['threshold']} is {value!r}: expected a number, or a dictionary of numbers by signal"
+    if isinstance(value, Mapping):
+        numbers = {name: _numbers_by_signal(one) for name, one in value.items() if isinstance(name, str)}
+        if len(numbers) == len(value) and None not in numbers.values():
+            return {name: one for name, one in numbers.items() if one is not None}
+    msg = (
+        f"{where['threshold']} is {value!r}: expected a number, or a dictionary of numbers by signal; under the name of a tier such a "
+        "dictionary or a number"
+    )
     raise RequestError(msg)
+
+
+def _numbers_by_signal(value: Any) -> float | dict[str, float] | None:
+    """A number, or numbers by signal; None for anything else."""
+    if _is_number(value):
+        return float(value)
+    if isinstance(value, Mapping) and all(isinstance(k, str) and _is_number(v) for k, v in value.items()):
+        return {name: float(number) for name, number in value.items()}
+    return None
 
 
 def _is_number(value: object) -> bool:

@@ -18,17 +18,18 @@ def warn_of_other_models(policy: object, models: Mapping[str, ModelFacts]) -> No
     ----------
     policy : Policy
     models : mapping of str to ModelFacts
-        By tier. A model without a name of its own, or without a limit, is not compared by it.
+        By tier, cheapest first; the first was recorded as edge and the last as cloud. A model without a name of its own, or without a limit, is not compared by it.
 
     Warns
     -----
     ProvenanceWarning
         Its thresholds, and what it promises, are about the recorded models. As any Python warning it can be filtered by its category.
     """
+    first, *_, last = models.values()
     for recorded in (part for part in parts_of(policy) if isinstance(part, Provenance)):
         found = (
-            recorded.differs(tier, facts.model if facts.named else None, facts.answer_limit)
-            for tier, facts in models.items()
+            recorded.differs(side, facts.model if facts.named else None, facts.answer_limit)
+            for side, facts in (("edge", first), ("cloud", last))
         )
         if different := tuple(filter(None, found)):
             _warn(recorded, different)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -126,13 +126,13 @@ def advertised_window(models: Mapping[str, ModelFacts]) -> int | None:
     return list(models.values())[-1].context_window
 
 
-def check_policy(policy: object) -> None:
-    """Refuse what cannot decide between an edge and a cloud model.
+def check_policy(policy: object, tiers: Collection[str] = TIERS) -> None:
+    """Refuse what cannot decide between the tiers of a router, named cheapest first.
 
     Raises
     ------
     PolicyError
-        The path of a file, an object without a `flow` method, or a policy for other tiers.
+        The path of a file, an object without a `flow` method, or a policy for other tiers, or for these in another order.
 
     Examples
     --------
@@ -145,9 +145,10 @@ def check_policy(policy: object) -> None:
     if not isinstance(policy, Policy):
         msg = f"policy is a {type(policy).__name__}: expected Cascade(...) or an object with a flow(request) method"
         raise PolicyError(msg)
-    tiers = getattr(policy, "tiers", TIERS)
-    if set(tiers) != set(TIERS):
-        msg = f"the policy's tiers are {', '.join(tiers)}: expected {' and '.join(TIERS)}, the two of this router"
+    names, expected = tuple(getattr(policy, "tiers", tiers)), tuple(tiers)
+    if names != expected:
+        given, wanted = (f"{', '.join(all_of[:-1])} and {all_of[-1]}" for all_of in (names, expected))
+        msg = f"the policy's tiers are {given}: expected {wanted}, those of this router, cheapest first"
         raise PolicyError(msg)
 
 

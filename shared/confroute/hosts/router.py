@@ -1,4 +1,4 @@
-"""`Router`: two models and a policy, without a host framework.
+"""`Router`: two or more models and a policy, without a host framework.
 
 ::
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from confroute.decision import Decision, Routed
-from confroute.errors import PolicyError, RequestError
+from confroute.errors import RequestError
 from confroute.executor import arun, arun_stream, run, run_stream
 from confroute.flow import Policy
 from confroute.hosts.chat import ChatCall
@@ -27,25 +27,26 @@ from confroute.hosts.options import read_documents, read_options
 from confroute.hosts.provenance import warn_of_other_models
 from confroute.hosts.requests import check_policy, request_of, with_one_retry_layer
 from confroute.hosts.text_host import TextHost, facts_of, lacking
+from confroute.hosts.tiers import check_members, default_policy, limits_by_tier, models_by_tier, refuse_same
 from confroute.models.provider_answers import is_role, role_of
 from confroute.models.resilience import Limits
 from confroute.models.resolution import resolve
 from confroute.models.text_model import Piece, TextModel, piece_logprobs
 from confroute.policy import Cascade
 from confroute.text_extraction import ReadOnce, merged
-from confroute.types import TIERS, Context, Message, Reading, Request
+from confroute.types import Context, Message, Reading, Request, Thresholds
 
 if TYPE_CHECKING:
     from typing import Self
 
 Prompt: TypeAlias = "str | Sequence[Message | Mapping[str, str] | tuple[str, str]]"
 Documents: TypeAlias = "Context | Sequence[str | tuple[str, float]]"
-Thresholds: TypeAlias = "float | Mapping[str, float]"
+_UNCALIBRATED: Policy = Cascade()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Router:
-    """Answers each question by an edge or a cloud model, as a policy decides; notebooks and scripts need no framework for it.
+    """Answers each question by one of its models, as a policy decides; notebooks and scripts need no framework for it.
 
     Parameters
     ----------
@@ -53,16 +54,20 @@ class Router:
         Whatever `confroute.models.resolution.resolve` takes: a name ("local:qwen2.5-coder-0.5b", "openai:gpt-4o-mini"), a
         `TextModel`, a function, a chat model of LangChain or an LLM of LlamaIndex.
     policy : Policy
-        The same object decides the same in every host.
+        The same object decides the same in every host. The uncalibrated `Cascade` of these tiers if not given.
     edge_limits, cloud_limits : Limits
         Time, attempts and breaker of each model's calls.
+    tiers : mapping of str to model
+        In place of `edge` and `cloud`: two or more models by name, cheapest first. The policy names the same.
+    limits : mapping of str to Limits
+        By tier, in place of `edge_limits` and `cloud_limits`.
     members : mapping of str to model
         Further models that an ensemble asks, by name.
 
     Raises
     ------
     PolicyError
-        Edge and cloud are one model, something is not a model, or the policy is for other tiers.
+        Two tiers are one model, something is not a model, the policy is for other tiers, or both forms of tiers or limits are given.
     MissingExtraError
         A package that a model needs is not installed.
 
@@ -80,12 +85,14 @@ class Router:
     ('Paris', 'cloud', 2.0)
     """
 
-    edge: object
-    cloud: object
-    policy: Policy = field(default_factory=Cascade)
+    edge: object = None
+    cloud: object = None
+    policy: Policy = _UNCALIBRATED
     edge_limits: Limits = field(default_factory=Limits)
     cloud_limits: Limits = field(default_factory=Limits)
     members: Mapping[str, object] = field(default_factory=dict)
+    tiers: Mapping[str, object] = field(default_factory=dict)
+    limits: Mapping[str, Limits] = field(default_factory=dict)
     _models: dict[str, tuple[TextModel, ModelFacts]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -94,20 +101,34 @@ class Router:
     _fallback: LogprobFallback = field(default_factory=LogprobFallback, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_policy(self.policy)
-        if taken := sorted(set(self.members) & set(TIERS)):
-            msg = f"a member is named {taken[0]!r}: expected a name that is not a tier's"
-            raise PolicyError(msg)
-        for name, given in {"edge": self.edge, "cloud": self.cloud, **self.members}.items():
+        tiers = models_by_tier(self.edge, self.cloud, self.tiers)
+        if self.policy is _UNCALIBRATED:
+            object.__setattr__(self, "policy", default_policy(self.tiers))
+        check_policy(self.policy, tiers)
+        check_members(self.members, tiers)
+        limits = limits_by_tier(
+            tiers, self.limits, edge_limits=self.edge_limits, cloud_limits=self.cloud_limits
+        )
+        for name, given in {**tiers, **self.members}.items():
             model = resolve(given)
             self._models[name] = model, facts_of(model)
-        for tier, limits in {"edge": self.edge_limits, "cloud": self.cloud_limits}.items():
-            self._limits[tier] = with_one_retry_layer(limits, self._models[tier][1], tier)
-        warn_of_other_models(self.policy, {tier: self._models[tier][1] for tier in TIERS})
-        edge, cloud = (self._models[tier][0] for tier in TIERS)
-        if self.edge is self.cloud or edge == cloud:
-            msg = f"edge and cloud are the same model ({edge.name}): expected two that differ, the cheaper one as edge"
-            raise PolicyError(msg)
+        for tier, own in limits.items():
+            self._limits[tier] = with_one_retry_layer(own, self._models[tier][1], tier)
+        warn_of_other_models(self.policy, self._facts())
+        refuse_same(
+            {tier: (given, self._models[tier][0]) for tier, given in tiers.items()},
+            lambda one, other: one[0] is other[0] or one[1] == other[1],
+            lambda one: one[1].name,
+        )
+
+    @property
+    def tier_names(self) -> tuple[str, ...]:
+        """The tiers, cheapest first."""
+        return tuple(self._limits)
+
+    def _facts(self) -> dict[str, ModelFacts]:
+        """What is known of each tier's model, cheapest first."""
+        return {tier: self._models[tier][1] for tier in self._limits}
 
     def __repr__(self) -> str:
         # Models by their names alone: those of frameworks print keys and passwords.
@@ -132,10 +153,11 @@ class Router:
         ----------
         prompt : str or sequence of messages
             A question; or a conversation of `Message`, `{"role": ..., "content": ...}` or `(role, text)`, oldest first.
-        route : {"edge", "cloud", "auto"}, optional
-            Which model has to answer; by default the policy decides.
-        threshold : float or mapping of str to float, optional
-            In place of the policy's: a number for a policy of one signal, else by signal name.
+        route : str, optional
+            The tier that has to answer; by default, and by "auto", the policy decides.
+        threshold : float or mapping, optional
+            In place of the policy's: a number for a policy of one signal, else by signal name; either under the name of a tier, for its
+            drafts alone.
         tags : collection of str
             Labels that the policy's rules read.
         purpose : str, optional
@@ -292,18 +314,18 @@ class Router:
     def _opened(
         self, prompt: Prompt, question: str | None, context: Documents | None, **given: object
     ) -> tuple[Request, Dispatcher[Piece]]:
-        options = read_options(given, place="the call")
+        options = read_options(given, place="the call", tiers=self.tier_names)
         if question is not None or context is not None:
             options = replace(options, **_retrieved(question, context))
         return self._asked(ChatCall(messages=_messages(prompt), options=options))
 
     def _asked(self, chat: ChatCall) -> tuple[Request, Dispatcher[Piece]]:
         """What the policy sees of a call, and what makes the calls that it asks for."""
-        facts = {tier: self._models[tier][1] for tier in TIERS}
+        facts = self._facts()
         if chat.sent is None:
             request = request_of(chat.messages, facts, chat.options, reads=self._reads)
         else:
-            lacks = {tier: lacking(self._models[tier][0], chat) for tier in TIERS}
+            lacks = {tier: lacking(self._models[tier][0], chat) for tier in facts}
             request = request_of(
                 chat.messages,
                 facts,

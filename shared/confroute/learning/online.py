@@ -110,7 +110,11 @@ class LearnOnline(Wrapper):
         if not isinstance(self.policy, Cascade) or len(self.policy.tiers) != 2:
             msg = f"policy is {self.policy!r}: expected a Cascade of two tiers; put other wrappers around LearnOnline"
             raise PolicyError(msg)
-        tied = [gate.signal.name for gate in self.policy.gates if gate.grey is not None or gate.by_tag]
+        tied = [
+            gate.signal.name
+            for gate in self.policy.gates
+            if gate.grey is not None or gate.by_tag or gate.by_tier
+        ]
         if tied:
             msg = f"{', '.join(tied)} has a grey zone or thresholds by tag: expected gates whose thresholds can move alone"
             raise PolicyError(msg)

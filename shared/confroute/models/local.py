@@ -312,7 +312,7 @@ class LocalTextModel:
     model : str, Path or LocalModel
         A catalogue name, a file, a folder, or a model that is loaded already.
     dtype : str, optional
-        Of the weights: as `LocalModel.load`; by default float32, and "auto" for catalogue models over 1 B.
+        Of the weights: as `LocalModel.load`; by default float32, and "auto" for the catalogue's Qwen models.
     temperature : float
         Of answers whose caller says none; 0 takes the likeliest token each time.
     max_tokens : int
@@ -379,5 +379,5 @@ class LocalTextModel:
 
 
 def local_dtype(model: str) -> str:
-    """What suits a model of the catalogue: for one that is large for two cores, what this processor is fast in."""
+    """What suits a model of the catalogue: for one that is large for two cores, what this processor is fast in and half as large."""
     return "auto" if model.startswith("qwen") else "float32"

@@ -2,7 +2,7 @@
 
 from confroute.policy.cascade import Cascade, default_gates
 from confroute.policy.files import load_policy, register, save_policy
-from confroute.policy.gate import Gate, GroupThreshold
+from confroute.policy.gate import Gate, GroupThreshold, TierThreshold
 from confroute.policy.head_first import HeadFirst
 from confroute.policy.hedge import Hedged
 from confroute.policy.prefix import Prefix
@@ -28,6 +28,7 @@ __all__ = [
     "Ruling",
     "SendTo",
     "Threshold",
+    "TierThreshold",
     "default_gates",
     "load_policy",
     "register",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,7 @@ from confroute.policy.files import load_policy, save_policy
 from confroute.policy.gate import Gate, check_threshold
 from confroute.policy.prefix import Prefix
 from confroute.policy.provenance import Provenance
-from confroute.policy.rules import KeepPrivate, Rule, Ruling
+from confroute.policy.rules import KeepPrivate, Rule, Ruling, SendTo
 from confroute.policy.steps import failed_step, step_of, steps_of
 from confroute.policy.threshold import Threshold
 from confroute.policy.verdict import (
@@ -60,12 +60,23 @@ from confroute.registry import register
 from confroute.remediation import failure, full_failure, named
 from confroute.signals import SelfConsistency, Signal, TokenLogprob
 from confroute.signals.base import Case, max_top_logprobs
-from confroute.types import Generation, Request, Tier
+from confroute.types import TIERS, Generation, Request, Thresholds, Tier
 
 # Said of an answer whose stream may have broken off.
 UNFINISHED = "; its stream ended without a reason, so the answer may be cut off"
+# The fields of a decision that hold what was measured.
+_EVIDENCE = ("signals", "skipped", "grey")
 # Set-up errors: hiding them would send every call to the paid tier, or leave a policy without evidence, for ever.
 _SET_UP = (MissingExtraError, ModelError, PolicyError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rejected:
+    """A draft that was not kept: its tier, and why."""
+
+    draft: Generation
+    tier: str
+    verdict: Verdict
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,17 +85,18 @@ class CascadeRun:
 
     policy: Cascade
     request: Request
-    gates: tuple[Gate, ...]
+    gates: Mapping[str, tuple[Gate, ...]]
     ruling: Ruling | None = None
     steps: list[Step] = field(default_factory=list)
     signals: dict[str, Measurement] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     grey: dict[str, tuple[float, float]] = field(default_factory=dict)
+    apart: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: dict[str, Exception] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    rejected: Generation | None = None
-    rejected_by: str = ""
+    rejected: _Rejected | None = None
     verdict: Verdict | None = None
+    judged: str | None = None
     watch: WatchResult | None = None
     pools: dict[float, list[Generation]] = field(default_factory=dict)
 
@@ -129,15 +141,19 @@ class CascadeRun:
         if self.verdict.keep:
             return self.keep(draft, name, self.verdict)
         cut = self.watch is not None and self.watch.outcome == "cut"
-        self.rejected, self.rejected_by = replace(draft, flaw="cut off") if cut else draft, name
+        rejected = _Rejected(replace(draft, flaw="cut off") if cut else draft, name, self.verdict)
+        # What cannot be shown is no better than an earlier tier's draft that can.
+        if self.rejected is None or rejected.draft.flaw is None:
+            self.rejected = rejected
         self.notes.append(self.verdict.reason)
         return None
 
     def draft_ask(self, tier: str) -> Draft | Tentative:
         """The ask for a draft: watched while it is written where the policy and the request allow it."""
-        alternatives = max_top_logprobs([gate.signal for gate in self.gates])
+        alternatives = max_top_logprobs([gate.signal for gate in self.gates[tier]])
         prefix = self.policy.prefix
-        if prefix is None or self.request.whole or self.request.threshold is not None:
+        watched = prefix is not None and (not prefix.tiers or tier in prefix.tiers)
+        if prefix is None or not watched or self.request.whole or self.request.threshold is not None:
             return Draft(tier=tier, top_logprobs=alternatives)
         return Tentative(tier=tier, watch=prefix, top_logprobs=alternatives)
 
@@ -169,13 +185,18 @@ class CascadeRun:
     def judge(self, tier: Tier, draft: Generation) -> AskGenerator[Verdict]:
         """Measure gate after gate until one decides."""
         self.pools = {}
+        if self.judged is not None:
+            self.set_apart(self.judged)
+        self.judged = tier.name
         early = self.verdict_before_gates(tier, draft)
         if early is not None:
             return early
         last: Verdict | None = None
-        question = self.request.asked
-        for position, gate in enumerate(self.gates, start=1):
-            more = position < len(self.gates)
+        question, gates = self.request.asked, self.gates[tier.name]
+        # With more than one, a reason without a name could be any tier's.
+        whose = f"{tier.name} " if len(self.gates) > 1 else ""
+        for position, gate in enumerate(gates, start=1):
+            more = position < len(gates)
             case = Case(
                 tier=tier,
                 question=question,
@@ -190,12 +211,24 @@ class CascadeRun:
             if measured is None:
                 continue
             self.signals[measured.signal] = measured
-            self.grey.pop(measured.signal, None)  # of an earlier tier
-            last = verdict_of(gate, measured, stage="evidence" if len(self.steps) > before else "draft")
+            stage: Stage = "evidence" if len(self.steps) > before else "draft"
+            last = verdict_of(gate, measured, stage=stage, whose=whose)
             if not (more and gate.grey and is_grey(gate, measured.uncertainty)):
                 return last
             self.grey[measured.signal] = gate.grey
         return last or verdict_without_signal(tier, self.skipped, self.policy.on_no_signal)
+
+    def set_apart(self, tier: str) -> None:
+        """Keep what an earlier tier's draft was judged by under names of its own: the next draft is measured anew."""
+        for name in _EVIDENCE:
+            own = {f"{tier}/{signal}": value for signal, value in getattr(self, name).items()}
+            self.apart[name] = {**self.apart.get(name, {}), **own}
+            setattr(self, name, {})
+
+    def evidence(self) -> dict[str, Any]:
+        """The fields of a decision that hold what drafts were judged by, the latest under the signals' own names."""
+        own: dict[str, dict[str, Any]] = {"signals": self.signals, "skipped": self.skipped, "grey": self.grey}
+        return own if not self.apart else {name: {**self.apart[name], **found} for name, found in own.items()}
 
     def verdict_before_gates(self, tier: Tier, draft: Generation) -> Verdict | None:
         """Judge a draft that needs no measurement: unusable, judged by its first tokens, not whole, or a kept answer repeated."""
@@ -248,10 +281,10 @@ class CascadeRun:
         winner = None
         if self.policy.returns == "majority" and verdict.stage in ("draft", "evidence"):
             winner = replacement(self.request.asked, draft, self.pools.values())
+        reason = "; ".join([*self.notes, verdict.reason])
         if winner is None:
-            return self.routed(draft, name, verdict)
-        reason = f"{verdict.reason}; {winner.reason}"
-        return self.routed(winner.answer, name, verdict, reason=reason, sampled=True)
+            return self.routed(draft, name, verdict, reason=reason)
+        return self.routed(winner.answer, name, verdict, reason=f"{reason}; {winner.reason}", sampled=True)
 
     def ask_last_tier(self, name: str) -> AskGenerator[Routed]:
         """Answer on the last tier, or do without it if it fails."""
@@ -273,14 +306,14 @@ class CascadeRun:
     def without_last_tier(self, name: str, error: Exception) -> Routed:
         """The last tier failed: return the rejected draft, flagged, or raise an error that names every cause."""
         keeps = self.policy.on_cloud_error == "edge" or getattr(error, "keeps_draft", False)
-        draft, verdict = self.rejected, self.verdict
-        if keeps and draft is not None and draft.flaw is None and verdict is not None:
+        rejected = self.rejected
+        if keeps and rejected is not None and rejected.draft.flaw is None:
             reason = f"{'; '.join(self.notes)}; {failure(name, error)}: the rejected draft is returned"
-            kept = replace(verdict, keep=True, stage="fallback", reason=reason)
-            return self.routed(draft, self.rejected_by, kept, degraded=True)
+            kept = replace(rejected.verdict, keep=True, stage="fallback", reason=reason)
+            return self.routed(rejected.draft, rejected.tier, kept, degraded=True)
         if len(self.failures) > 1:
             raise also_as(AllTiersFailedError(self.failures), error) from error
-        if draft is not None:
+        if rejected is not None:
             msg = f"{full_failure(name, error)} after the draft was rejected: {'; '.join(self.notes)}"
             raise also_as(TierError(msg), error) from error
         raise error
@@ -294,9 +327,7 @@ class CascadeRun:
             stage=stage,
             reason="; ".join([*self.notes, why]),
             **_settled_by(self.verdict),
-            signals=dict(self.signals),
-            skipped=dict(self.skipped),
-            grey=dict(self.grey),
+            **self.evidence(),
             steps=tuple(self.steps),
             rule=self.rule,
             private=self.ruling is not None and self.ruling.private,
@@ -325,9 +356,7 @@ class CascadeRun:
             stage=verdict.stage,
             reason=(reason or verdict.reason) + (UNFINISHED if answer.unfinished else ""),
             **_settled_by(verdict),
-            signals=dict(self.signals),
-            skipped=dict(self.skipped),
-            grey=dict(self.grey),
+            **self.evidence(),
             steps=tuple(self.steps),
             rule=rule,
             degraded=degraded,
@@ -376,7 +405,8 @@ class Cascade(Displayable):
         Asked in order before any model; the first ruling counts, but one that keeps text private overrides everything else, a forced
         route included.
     tiers : tuple of str
-        Two or more names, cheapest first. The last one answers when no other may.
+        Two or more names, cheapest first. The last one answers when no other may. Each of the others may have thresholds of its own
+        (`Gate.by_tier`).
     prefix : Prefix or None
         Commits to a draft, or cuts it off, by its first tokens. None: the gates judge the complete draft.
     on_no_signal : {"cloud", "edge", "raise"}
@@ -387,7 +417,8 @@ class Cascade(Displayable):
     on_edge_error : {"cloud", "raise"}
         When another tier than the last fails: go to the next one, or raise.
     on_cloud_error : {"raise", "edge"}
-        When the last tier fails after a draft was rejected: raise, or return that draft flagged `degraded`.
+        When the last tier fails after a draft was rejected: raise, or return that draft, the latest that can be shown, flagged
+        `degraded`.
     returns : {"draft", "majority"}
         What is returned where a tier is kept after samples were drawn: its draft, or the answer that most of draft and samples give
         (`confroute.policy.verdict`), the draft in a tie. The decision says where a sample replaced the draft.
@@ -402,8 +433,8 @@ class Cascade(Displayable):
     Raises
     ------
     PolicyError
-        Fewer than two tiers, a name twice, no gate, an unknown value of `returns` or one of the `on_` choices, or a private rule for a later
-        tier that is not declared local.
+        Fewer than two tiers, a name twice or of a signal, no gate, an unknown value of `returns` or one of the `on_` choices, a rule or
+        threshold for a tier that does not exist, or a private rule for a later tier that is not declared local.
 
     Notes
     -----
@@ -418,7 +449,7 @@ class Cascade(Displayable):
 
     gates: tuple[Gate, ...] = field(default_factory=default_gates)
     rules: tuple[Rule, ...] = ()
-    tiers: tuple[str, ...] = ("edge", "cloud")
+    tiers: tuple[str, ...] = TIERS
     prefix: Prefix | None = None
     on_no_signal: Literal["cloud", "edge", "raise"] = "cloud"
     on_unfinished: Literal["reject", "judge"] = "reject"
@@ -439,18 +470,35 @@ class Cascade(Displayable):
         if not isinstance(self.rules, tuple) or not all(callable(rule) for rule in self.rules):
             msg = f"rules are {self.rules!r}: expected a tuple of rules such as KeepPrivate(...), with a comma for a single one"
             raise PolicyError(msg)
-        for rule in self.rules:
-            if isinstance(rule, KeepPrivate):
-                rule.check_tier(self.tiers)
         names = [gate.signal.name for gate in self.gates]
         if not names or len(set(names)) < len(names):
             msg = f"gates measure {names}: expected at least one signal, each once"
             raise PolicyError(msg)
+        self._check_tiers(names)
         _one_of("on_no_signal", self.on_no_signal, ("cloud", "edge", "raise"))
         _one_of("on_unfinished", self.on_unfinished, ("reject", "judge"))
         _one_of("on_edge_error", self.on_edge_error, ("cloud", "raise"))
         _one_of("on_cloud_error", self.on_cloud_error, ("raise", "edge"))
         _one_of("returns", self.returns, ("draft", "majority"))
+
+    def _check_tiers(self, signals: Sequence[str]) -> None:
+        """Refuse names of tiers that could not be told from signals, and whatever is for a tier that does not exist."""
+        if both := sorted(set(self.tiers) & set(signals)):
+            msg = f"{both[0]!r} is a tier and a signal: thresholds for one call could not tell them apart; name the tier otherwise"
+            raise PolicyError(msg)
+        for rule in self.rules:
+            if isinstance(rule, KeepPrivate):
+                rule.check_tier(self.tiers)
+            if isinstance(rule, (KeepPrivate, SendTo)) and rule.tier not in self.tiers:
+                msg = f"the rule {rule.name!r} names the tier {rule.tier!r}: expected one of {', '.join(self.tiers)}"
+                raise PolicyError(msg)
+        gates = (*self.gates, *filter(None, (self.lacking,)))
+        named = [(f"{gate.signal.name} has a threshold", own.tier) for gate in gates for own in gate.by_tier]
+        named += [("the prefix is", tier) for tier in (self.prefix.tiers if self.prefix else ())]
+        for what, tier in named:
+            if tier not in self.tiers[:-1]:
+                msg = f"{what} for drafts of {tier!r}: expected a tier that drafts, one of {', '.join(self.tiers[:-1])}"
+                raise PolicyError(msg)
 
     @classmethod
     def of(
@@ -547,7 +595,7 @@ class Cascade(Displayable):
             rulings: list[Ruling] = (yield Consult(work=work, waits=True, ends=True)).value
         except (Exception, CallEndedError) as error:
             # What could not be checked counts as private.
-            failed = CascadeRun(policy=self, request=request, gates=()).failed(error)
+            failed = CascadeRun(policy=self, request=request, gates={}).failed(error)
             yield Report(decision=replace(failed, private=True))
             raise
         return rulings
@@ -571,28 +619,50 @@ class Cascade(Displayable):
             msg = f"{who} names the tier {tier!r}: expected one of {', '.join(self.tiers)}"
             raise RequestError(msg)
 
-    def _gates(self, request: Request) -> tuple[Gate, ...]:
-        """The gates of one call: with its own thresholds, those of its tags, and the abstention gate where context was retrieved."""
-        thresholds = request.threshold
-        if thresholds is None:
-            gates = tuple(gate.for_tags(request.tags) for gate in self.gates) if request.tags else self.gates
-            return gates if request.context is None else with_abstention_gate(gates, self.lacking, request)
-        names = [gate.signal.name for gate in self.gates]
-        if isinstance(thresholds, (int, float)):
-            if len(names) > 1:
-                msg = f"threshold {thresholds:g} for a policy of several signals: name the one it is for, as {{{names[0]!r}: {thresholds:g}}}"
-                raise PolicyError(msg)
-            thresholds = {names[0]: float(thresholds)}
-        unknown = set(thresholds) - set(names)
-        if unknown:
-            msg = f"threshold for {', '.join(sorted(unknown))}: this policy measures {', '.join(names)}"
-            raise PolicyError(msg)
-        return tuple(
-            _with_threshold(
-                gate.for_tags(request.tags), thresholds.get(gate.signal.name), request.threshold_source
+    def _gates(self, request: Request) -> dict[str, tuple[Gate, ...]]:
+        """The gates of one call by the tier whose draft they judge, with the thresholds of the call, of its tags and of the tier.
+
+        The abstention gate comes first where context was retrieved.
+        """
+        drafting = self.tiers[:-1]
+        given = None if request.threshold is None else self._given(request.threshold)
+        gates = self.gates
+        if given is None and request.context is not None:
+            gates = with_abstention_gate(gates, self.lacking, request)
+        if given is None and not request.tags and not any(gate.by_tier for gate in gates):
+            return dict.fromkeys(drafting, gates)
+        by_tier = {tier: tuple(gate.for_call(tier, request.tags) for gate in gates) for tier in drafting}
+        if given is None:
+            return by_tier
+        return {
+            tier: tuple(
+                _with_threshold(gate, given[tier].get(gate.signal.name), request.threshold_source)
+                for gate in own
             )
-            for gate in self.gates
-        )
+            for tier, own in by_tier.items()
+        }
+
+    def _given(self, thresholds: Thresholds) -> dict[str, dict[str, Any]]:
+        """The thresholds of one call by tier and signal: what is given for a tier goes before what is given for all."""
+        names, drafting = [gate.signal.name for gate in self.gates], self.tiers[:-1]
+        given = _by_signal(thresholds, names)
+        of_tiers = {tier: _by_signal(given.pop(tier), names) for tier in drafting if tier in given}
+        unknown = sorted(name for own in (given, *of_tiers.values()) for name in own if name not in names)
+        if unknown:
+            tiers = f", and drafts are those of {', '.join(drafting)}" if len(drafting) > 1 else ""
+            msg = f"threshold for {', '.join(unknown)}: this policy measures {', '.join(names)}{tiers}"
+            raise PolicyError(msg)
+        return {tier: {**given, **of_tiers.get(tier, {})} for tier in drafting}
+
+
+def _by_signal(thresholds: Thresholds, names: Sequence[str]) -> dict[str, Any]:
+    """Thresholds by name; a number is for a policy of one signal."""
+    if not isinstance(thresholds, (int, float)):
+        return dict(thresholds)
+    if len(names) > 1:
+        msg = f"threshold {thresholds:g} for a policy of several signals: name the one it is for, as {{{names[0]!r}: {thresholds:g}}}"
+        raise PolicyError(msg)
+    return {names[0]: float(thresholds)}
 
 
 def _with_threshold(gate: Gate, value: float | None, source: str) -> Gate:

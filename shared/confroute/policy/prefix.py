@@ -36,6 +36,8 @@ class Prefix:
         Tokens before the first commitment.
     least : int
         Tokens before the first cut; at most `tokens`.
+    tiers : tuple of str
+        The tiers whose drafts are judged so; all that draft where empty. What the numbers mean differs from model to model.
 
     Raises
     ------
@@ -59,6 +61,7 @@ class Prefix:
     cut: Threshold
     tokens: int = 16
     least: int = 4
+    tiers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.commit.value <= self.cut.value:

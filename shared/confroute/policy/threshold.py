@@ -54,7 +54,7 @@ class Threshold:
         *,
         share: float,
         always: int = 0,
-        tolerance: float = SHARE_TOLERANCE,
+        tolerance: float | None = None,
     ) -> Threshold:
         """Find the threshold that sends about `share` of calls like the recorded ones to the next tier.
 
@@ -65,14 +65,15 @@ class Threshold:
         share : float in [0, 1]
         always : int
             Number of further recorded calls that go to the next tier whatever the threshold.
-        tolerance : float
-            How far the share may be from the one asked for: this and half of it at most, half a call at least.
+        tolerance : float, optional
+            How far the share may be from the one asked for: this and half of it at most, half a call at least. By default the
+            nearest share that can be met is taken, however far; `source` names it.
 
         Raises
         ------
         CalibrationError
             Fewer than 8 rows, values that are not finite, a share outside [0, 1], one that keeps no call, or one that the signal
-            cannot meet, since it takes few values: the message lists the shares that it can.
+            cannot meet to `tolerance`, since it takes few values: the message lists the shares that it can.
 
         Examples
         --------
@@ -98,9 +99,10 @@ class Threshold:
         ends = np.append(np.flatnonzero(values[1:] > values[:-1]) + 1, values.size)
         at = int(ends[np.argmin(np.abs(ends - kept))])
         got = 1 - at / n
-        allowed = max(min(tolerance, share / 2), 0.5 / n)
-        if abs(got - share) > allowed + 1e-9:
-            raise CalibrationError(_unreachable(share, 1 - ends / n, allowed))
+        if tolerance is not None:
+            allowed = max(min(tolerance, share / 2), 0.5 / n)
+            if abs(got - share) > allowed + 1e-9:
+                raise CalibrationError(_unreachable(share, 1 - ends / n, allowed))
         return cls(value=float(values[at - 1]), source=f"{got:.0%} cloud share on {n} recorded calls")
 
     @classmethod

@@ -60,8 +60,8 @@ def settled_test(gate: Gate, *, more: bool) -> Settled:
     return lambda low, high: not any(low <= edge < high for edge in edges)
 
 
-def verdict_of(gate: Gate, measured: Measurement, *, stage: Stage) -> Verdict:
-    """Compare a measurement with its gate's threshold."""
+def verdict_of(gate: Gate, measured: Measurement, *, stage: Stage, whose: str = "") -> Verdict:
+    """Compare a measurement with its gate's threshold; `whose` answer it is, where the reason has to say it."""
     about = ""
     if measured.abstention:
         stage, about = "lacking", "the draft says that the context lacks the answer; "
@@ -70,7 +70,7 @@ def verdict_of(gate: Gate, measured: Measurement, *, stage: Stage) -> Verdict:
     unit = gate.signal.range.unit
     reason = (
         f"{about}{measured.signal.replace('_', ' ')} {measured.uncertainty:.3g} {unit} {sign} {gate.threshold.value:.3g} "
-        f"({gate.threshold.source}): answer {then}"
+        f"({gate.threshold.source}): {whose}answer {then}"
     )
     return Verdict(keep=keep, stage=stage, reason=reason, gate=gate, measurement=measured)
 

@@ -11,7 +11,7 @@ from confroute.decision import Decision, Routed, Step
 from confroute.display import Displayable
 from confroute.errors import PolicyError
 from confroute.flow import Policy
-from confroute.types import JSON
+from confroute.types import JSON, TIERS
 
 _coin = random.Random()  # noqa: S311  no secret: the calls need only be chosen without looking at them
 
@@ -43,7 +43,7 @@ class Wrapper(Displayable):
     @property
     def tiers(self) -> tuple[str, ...]:
         """Those of the policy inside, cheapest first."""
-        tiers: tuple[str, ...] = getattr(self.policy, "tiers", ("edge", "cloud"))
+        tiers: tuple[str, ...] = getattr(self.policy, "tiers", TIERS)
         return tiers
 
 

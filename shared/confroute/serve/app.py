@@ -138,7 +138,8 @@ class _Server:
                 raise RefusedError(503, "busy", msg, wait_s=1.0)
             with self._counted(), record() as trace:
                 body = await asyncio.wait_for(self._body(request), self._limits.timeout_s)
-                chat = read_chat(body, around=options_in_headers(request.headers))
+                tiers = self._router.tier_names
+                chat = read_chat(body, around=options_in_headers(request.headers, tiers=tiers), tiers=tiers)
                 return await (self._stream if body.get("stream") else self._whole)(
                     request, chat, Answer(body, chat)
                 )

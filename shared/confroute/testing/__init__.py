@@ -4,7 +4,7 @@ The rest of the library imports nothing from here. The pytest plugin is `confrou
 """
 
 from confroute.testing import faults
-from confroute.testing.contract import AdapterAnswer, AdapterContract
+from confroute.testing.contract import AdapterAnswer, AdapterContract, TieredAdapterContract
 from confroute.testing.model_server import ModelServer
 from confroute.testing.scripted import (
     ModelCall,
@@ -25,6 +25,7 @@ __all__ = [
     "ScriptedCalls",
     "ScriptedModel",
     "ScriptedServer",
+    "TieredAdapterContract",
     "faults",
     "stream_tokens",
     "token_at",

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,7 +24,7 @@ from confroute.errors import (
     TierError,
 )
 from confroute.flow import Policy
-from confroute.policy import Cascade, KeepPrivate, Prefix, Threshold
+from confroute.policy import Cascade, Gate, KeepPrivate, Prefix, Threshold, TierThreshold
 from confroute.signals import SelfConsistency, TokenLogprob
 from confroute.testing import faults
 from confroute.testing.scripted import Reply, ScriptedModel
@@ -231,6 +231,136 @@ class AdapterContract:
         assert len([chunk for chunk in answer.chunks if chunk]) > 1
 
 
+class TieredAdapterContract(AdapterContract):
+    """The contract of an adapter that takes any number of tiers: define `send_tiers` in place of `send`."""
+
+    def send_tiers(
+        self,
+        form: str,
+        question: str,
+        *,
+        models: Mapping[str, ScriptedModel],
+        policy: Policy,
+        route: str | None = None,
+    ) -> AdapterAnswer:
+        """Do what `send` does, with two or three models by tier, cheapest first."""
+        raise NotImplementedError
+
+    def send(
+        self,
+        form: str,
+        question: str,
+        *,
+        edge: ScriptedModel,
+        cloud: ScriptedModel,
+        policy: Policy,
+        route: str | None = None,
+    ) -> AdapterAnswer:
+        """See `AdapterContract`."""
+        models = {"edge": edge, "cloud": cloud}
+        return self.send_tiers(form, question, models=models, policy=policy, route=route)
+
+    def _three(
+        self, form: str, edge: Reply, middle: Reply, cloud: Reply | str = "Bern", **options: Any
+    ) -> _PreparedCall:
+        """A call of three tiers; `options` are fields of the cascade, and `route`."""
+        route = options.pop("route", None)
+        replies: dict[str, Reply | str] = {"edge": edge, "mid": middle, "cloud": cloud}
+        models = {name: ScriptedModel([reply], name=f"{name}-model") for name, reply in replies.items()}
+        options.setdefault("gates", Cascade.of(TokenLogprob(), 0.3).gates)
+        policy = Cascade(tiers=tuple(models), **options)
+        return _PreparedCall(
+            models=models,
+            send=lambda: self.send_tiers(form, QUESTION, models=models, policy=policy, route=route),
+        )
+
+    def test_the_middle_tier_may_keep_the_answer(self, form: str) -> None:
+        """Each tier is asked in turn, and the first answer that is certain enough is shown; every token is counted."""
+        call = self._three(form, UNSURE, SURE)
+        answer = call.send()
+        assert (answer.text, answer.decision["route"], answer.decision["stage"]) == (
+            "Bern it is",
+            "mid",
+            "draft",
+        )
+        assert call.counts == (1, 1, 0)
+        assert {tier: used["output_tokens"] for tier, used in answer.decision["usage"].items()} == {
+            "edge": 2,
+            "mid": 3,
+        }
+        assert "edge answer not kept" in answer.decision["reason"]
+        measured = answer.decision["signals"]
+        assert (measured["edge/token_logprob"]["uncertainty"], measured["token_logprob"]["uncertainty"]) == (
+            1.0,
+            0.05,
+        )
+
+    def test_two_rejected_drafts_are_never_shown(self, form: str) -> None:
+        """The last tier's answer replaces both."""
+        call = self._three(form, UNSURE, Reply(text="Milan perhaps", logprob=-0.9))
+        answer = call.send()
+        assert (answer.text, answer.decision["route"]) == ("Bern", "cloud")
+        assert call.counts == (1, 1, 1)
+        assert not any(word in chunk for chunk in answer.chunks for word in ("Rome", "Milan", "perhaps"))
+        decision = json.dumps(answer.decision)
+        assert not any(word in decision for word in ("Aare", "Rome", "Milan", "Bern"))
+
+    def test_each_tier_has_its_own_threshold(self, form: str) -> None:
+        """The same uncertainty is too much for the one and not for the other."""
+        own = TierThreshold(tier="mid", threshold=Threshold(value=1.5, source="fitted to mid"))
+        gate = Gate(signal=TokenLogprob(), threshold=Threshold(value=0.3), by_tier=(own,))
+        answer = self._three(form, UNSURE, UNSURE, gates=(gate,)).send()
+        found = answer.decision
+        assert (found["route"], found["threshold"], found["threshold_source"]) == (
+            "mid",
+            1.5,
+            "fitted to mid",
+        )
+
+    def test_the_middle_tier_is_forced(self, form: str) -> None:
+        """A caller may name any tier."""
+        call = self._three(form, SURE, UNSURE, route="mid")
+        assert call.send().decision["stage"] == "forced"
+        assert call.counts == (0, 1, 0)
+
+    def test_private_text_stays_on_one_of_three(self, form: str) -> None:
+        """The tier that the rule names is the only one asked, whoever is forced and whatever fails."""
+        on_mid = KeepPrivate(patterns=("Aare",), tier="mid", local=True)
+        for rule, counts in ((KeepPrivate(patterns=("Aare",)), (1, 0, 0)), (on_mid, (0, 1, 0))):
+            call = self._three(form, UNSURE, UNSURE, rules=(rule,), route="cloud")
+            assert call.send().decision["private"]
+            assert call.counts == counts
+            failed = self._three(form, DOWN, DOWN, rules=(rule,))
+            _raises(TierError, failed)
+            assert [count > 0 for count in failed.counts] == [count > 0 for count in counts]
+
+    def test_the_middle_tier_is_down(self, form: str) -> None:
+        """The next one answers, and the decision names the fault."""
+        answer = self._three(form, UNSURE, DOWN).send()
+        assert (answer.text, answer.decision["route"]) == ("Bern", "cloud")
+        assert "mid failed" in answer.decision["reason"]
+
+    def test_the_last_of_three_is_down(self, form: str) -> None:
+        """The middle tier's draft is returned, flagged, where the policy allows it; where all fail, all are named."""
+        answer = self._three(
+            form, UNSURE, Reply(text="Milan?", logprob=-0.9), DOWN, on_cloud_error="edge"
+        ).send()
+        assert (answer.text, answer.decision["route"], answer.decision["degraded"]) == ("Milan?", "mid", True)
+        _raises(AllTiersFailedError, self._three(form, DOWN, DOWN, DOWN))
+
+    def test_stream_of_three_judged_while_it_is_written(self, form: str) -> None:
+        """Two drafts are cut off, and nothing of them is shown; a good one of the middle tier is shown as it is written."""
+        bad = Reply(text="Milan perhaps", logprob=-2.0)
+        for middle, text, route in ((SURE, "Bern it is", "mid"), (bad, "Bern", "cloud")):
+            answer = self._three(form, UNSURE, middle, prefix=_PREFIX).send()
+            assert (answer.text, answer.decision["route"], answer.decision["stage"]) == (
+                text,
+                route,
+                "prefix",
+            )
+            assert not any(word in chunk for chunk in answer.chunks for word in ("Rome", "Milan", "perhaps"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _PreparedCall:
     """A call that is ready to be sent, and its models."""
@@ -239,9 +369,9 @@ class _PreparedCall:
     send: Any
 
     @property
-    def counts(self) -> tuple[int, int]:
-        """Number of calls that the edge and the cloud received."""
-        return len(self.models["edge"].calls), len(self.models["cloud"].calls)
+    def counts(self) -> tuple[int, ...]:
+        """Number of calls that each tier received, cheapest first."""
+        return tuple(len(model.calls) for model in self.models.values())
 
 
 def _raises(kind: type[Exception], call: _PreparedCall) -> None:

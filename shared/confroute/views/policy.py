@@ -11,7 +11,7 @@ from confroute.certificate import Certificate
 from confroute.display import register
 from confroute.flow import Policy
 from confroute.policy.cascade import Cascade
-from confroute.policy.gate import Gate
+from confroute.policy.gate import Gate, TierThreshold
 from confroute.policy.head_first import HeadFirst
 from confroute.policy.wrapper import Wrapper, nested_policies
 from confroute.views.html import Tile, counted, folded, fragment, table, tiles, wide
@@ -36,20 +36,19 @@ def policy_text(policy: Cascade) -> str:
     >>> policy_text(Cascade.of(TokenLogprob(), 0.25))
     '<Cascade edge > cloud: token_logprob <= 0.25 nats (given)>'
     """
-    gates = ", then ".join(
-        " ".join(
-            [
-                g.signal.name,
-                "<=",
-                f"{g.threshold.value:.4g}",
-                *g.signal.range.unit.split(),
-                f"({g.threshold.source})",
-            ]
-        )
-        for g in policy.gates
-    )
+    gates = ", then ".join(f"{gate.signal.name} {_compared(gate)}" for gate in policy.gates)
     rules = f"; {len(policy.rules)} rule{'s' * (len(policy.rules) > 1)}" if policy.rules else ""
     return f"<Cascade {' > '.join(policy.tiers)}: {gates}{rules}>"
+
+
+def _compared(gate: Gate) -> str:
+    """The thresholds of a gate, the tiers' own behind that of all others."""
+    limits = {f"for {own.tier} ": own.threshold for own in gate.by_tier}
+    unit = gate.signal.range.unit.split()
+    return ", ".join(
+        " ".join([f"{whose}<=", f"{limit.value:.4g}", *unit, f"({limit.source})"])
+        for whose, limit in {"": gate.threshold, **limits}.items()
+    )
 
 
 def policy_html(policy: Policy) -> str:
@@ -105,20 +104,28 @@ def _cascade(policy: Cascade) -> Iterable[str]:
 
 
 def _gate(at: int, gate: Gate) -> Iterable[str]:
-    """The scale of a gate in its zones, and those of calls with a tag."""
+    """The scale of a gate in its zones, and those of calls with a tag and of tiers with thresholds of their own."""
     unit, name = escape(gate.signal.range.unit), escape(gate.signal.name)
     source = gate.threshold.source if gate.threshold.certificate is None else "as promised"
     yield f"<p>{at}. <b>{name}</b> ({unit}): {escape(_said(gate))}; threshold {escape(source)}</p>"
-    value = gate.threshold.value
-    low, high = gate.grey or (value, value)
-    yield wide(zones(low, high, alone=value, words=f"{gate.signal.name}: {_said(gate)}"))
-    for group in gate.by_tag:
+    yield from _zones(gate, gate.signal.name)
+    for own in gate.by_tier:
+        words = f"drafts of {own.tier} are {_said(own)}"
+        yield f"<p>{escape(words)}; threshold {escape(own.threshold.source)}</p>"
+        yield from _zones(own, f"{gate.signal.name} of {own.tier}")
+
+
+def _zones(limits: Gate | TierThreshold, name: str) -> Iterable[str]:
+    value = limits.threshold.value
+    low, high = limits.grey or (value, value)
+    yield wide(zones(low, high, alone=value, words=f"{name}: {_said(limits)}"))
+    for group in limits.by_tag:
         value = group.threshold.value
         words = f"calls tagged {group.tag} are kept up to {value:.4g}"
         yield f"<p>{escape(words)}</p>{wide(zones(value, value, words=words))}"
 
 
-def _said(gate: Gate) -> str:
+def _said(gate: Gate | TierThreshold) -> str:
     value = gate.threshold.value
     if gate.grey is None:
         return f"kept up to {value:.4g}"
@@ -130,9 +137,8 @@ def _said(gate: Gate) -> str:
 
 
 def _promises(gate: Gate) -> Iterable[tuple[str, Certificate | None]]:
-    yield gate.signal.name, gate.threshold.certificate
-    for group in gate.by_tag:
-        yield f"{gate.signal.name}, calls tagged {group.tag}", group.threshold.certificate
+    for whose, threshold in gate.thresholds():
+        yield f"{gate.signal.name}{', ' if whose else ''}{whose}", threshold.certificate
 
 
 def _tile(whose: str, promise: Certificate | None) -> Tile:
