@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ import pytest
 
 from confroute import Cascade, TokenLogprob
 from confroute.cli import main
+from confroute.cli.serve import _listening
 from confroute.observe.log import read_log
 from confroute.policy import save_policy
 
@@ -108,3 +111,9 @@ def test_it_does_not_listen_beyond_this_machine_without_a_key(folder, monkeypatc
     models = ["--edge", "my_models:small", "--cloud", "my_models:large"]
     assert main(["serve", "policy.json", *models, "--host", "0.0.0.0"]) == 1
     assert "CONFROUTE_KEY" in capsys.readouterr().err
+
+
+def test_answers_are_not_held_back():
+    """asyncio switches the delay of small packets off where a socket knows that it is TCP's."""
+    with _listening(argparse.Namespace(host="127.0.0.1", port=0)) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
