@@ -23,7 +23,7 @@ from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.hosts.requests import request_of
-from confroute.hosts.tool_calls import fitting, schema_asked_for, with_flaw_of, with_verdict
+from confroute.hosts.tool_calls import asking_for_help, fitting, schema_asked_for, with_flaw_of, with_verdict
 from confroute.models.provider_answers import answer_behind, ends_by_reason
 from confroute.models.resilience import Limits
 from confroute.streaming import ChunkLogprobs
@@ -378,14 +378,14 @@ class HostedChat(HostedRunnable[AIMessage]):
             form = rebuild(form, lambda chat: compat.fresh(chat, fields))
         if call.role == "sample":
             form, kwargs = self._sampling(form, kwargs, call)
+        return form, self._given(call), config, self._arguments(kwargs, call), gate
+
+    def _arguments(self, kwargs: Mapping[str, Any], call: ModelCall) -> Mapping[str, Any]:
+        """The call's own, with the tool that asks for help and the stop strings where there are any."""
+        if call.help is not None:
+            kwargs = {**kwargs, **self._tier.with_help(call.help)}
         # Some models refuse a `stop` at all when they have one of their own.
-        return (
-            form,
-            self._given(call),
-            config,
-            kwargs if about.stop is None else {**kwargs, "stop": about.stop},
-            gate,
-        )
+        return kwargs if self._about.stop is None else {**kwargs, "stop": self._about.stop}
 
     def _given(self, call: ModelCall) -> list[BaseMessage]:
         """The conversation as this provider reads it."""
@@ -437,7 +437,13 @@ class HostedChat(HostedRunnable[AIMessage]):
         if shape is None:
             reader = self._about.reader
             return [generation if reader is None else with_flaw_of(generation, "JSON", reader)]
+        if call.help is not None and call.help.name in {one["name"] for one in _written(answer)}:
+            return [asking_for_help(generation)]
         return [with_verdict(generation, shape.judge(self._tier.name, answer))]
+
+
+def _written(message: AIMessage) -> list[Any]:
+    return [*message.tool_calls, *message.invalid_tool_calls]
 
 
 class _Answers(list[AIMessage]):

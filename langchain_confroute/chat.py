@@ -17,7 +17,16 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult, RunInfo
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.utils import ConfigurableFieldSpec
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PrivateAttr, SecretStr, field_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PrivateAttr,
+    SecretStr,
+    field_serializer,
+    model_validator,
+)
 from typing_extensions import override
 
 from confroute.errors import PolicyError
@@ -37,6 +46,7 @@ from confroute.hosts.tiers import (
 from confroute.models.resilience import Limits
 from confroute.policy import Cascade
 from confroute.policy.files import refuse_path
+from langchain_confroute import compat
 from langchain_confroute.calls import ChatCall, Plan
 from langchain_confroute.compat import AsyncManager, Manager, Stop
 from langchain_confroute.messages import (
@@ -182,6 +192,11 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
             super().__init__(**kwargs)
             # Not a validator: pydantic would hide a PolicyError in a ValidationError.
             self._check()
+
+    @model_validator(mode="after")
+    def _set_confroute_version(self) -> ChatConfRoute:
+        compat.add_version(self)
+        return self
 
     @field_serializer("edge", "cloud", "tiers", "members")
     def _named(self, given: Any) -> Any:

@@ -22,6 +22,8 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langchain_core.tracers.base import AsyncBaseTracer, BaseTracer
 
+import confroute
+
 M = TypeVar("M", bound=BaseChatModel)
 StreamingHandler = _StreamingCallbackHandler
 # The host's signatures are long, and overridden often.
@@ -49,6 +51,40 @@ def fresh(model: M, update: Mapping[str, Any]) -> M:
     copy = model.model_copy(update=dict(update))
     vars(copy).pop("_serialized", None)
     return copy
+
+
+# Where LangGraph keeps the `Runtime` of a run; `langgraph.runtime.get_runtime` fails outside of one.
+_RUNTIME = "__pregel_runtime"
+# Says to routers inside a router that the run's context is about the outer one. LangChain copies no name that begins like this.
+_INSIDE = "__confroute_inside"
+
+
+def runtime_context(configurable: Mapping[str, Any]) -> Any:
+    """The context that a LangGraph run was given (`Runtime.context`), unless it is about a router around this call; None without."""
+    return None if _INSIDE in configurable else getattr(configurable.get(_RUNTIME), "context", None)
+
+
+def used_up(configurable: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for calls below a router that has read it."""
+    inside = {_INSIDE: True} if _RUNTIME in configurable else {}
+    return {**configurable, **inside}
+
+
+@lru_cache(maxsize=1)
+def _version() -> str:
+    return str(confroute.__version__)
+
+
+def versions() -> dict[str, Any]:
+    """What stands in the metadata of traces."""
+    return {"lc_versions": {"confroute": _version()}}
+
+
+def add_version(model: BaseChatModel) -> None:
+    """Add it to a chat model's, where this version of LangChain has a place for it."""
+    add = getattr(model, "_add_version", None)
+    if add is not None:
+        add("confroute", _version())
 
 
 # What OpenAI's Responses API is asked by, and where its answers can carry what the integration would drop: of a response it

@@ -26,7 +26,7 @@ from langchain_core.runnables import Runnable
 
 from confroute.decision import recorded_usage
 from confroute.hosts.options import read_documents
-from confroute.hosts.tool_calls import canonical_text
+from confroute.hosts.tool_calls import call_digest, canonical_text
 from confroute.models.provider_answers import (
     ChunkTokens,
     chunk_tokens,
@@ -81,6 +81,8 @@ def to_core(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
                 role=role_of(getattr(message, "role", message.type)),
                 text=_text(message),
                 beside=_beside(message),
+                calls=_calls(message),
+                failed=isinstance(message, ToolMessage) and message.status == "error",
             )
             for message in messages
         ]
@@ -147,6 +149,13 @@ def _text(message: BaseMessage) -> str:
         # Providers are sent these as well.
         parts += [f"{call['name']}({call['args']})" for call in message.invalid_tool_calls]
     return "\n".join(filter(None, parts))
+
+
+def _calls(message: BaseMessage) -> tuple[str, ...]:
+    if not isinstance(message, AIMessage):
+        return ()
+    written = [*message.tool_calls, *message.invalid_tool_calls]
+    return tuple(call_digest(call["name"] or "", call["args"]) for call in written)
 
 
 def _beside(message: BaseMessage) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, NotRequired, TypeAlias, cast
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypeAlias, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from typing_extensions import override
@@ -18,9 +18,13 @@ from confroute.models.resilience import Limits
 from confroute.policy import Cascade, Ruling
 from confroute.policy.rules import PrivateOnly
 from confroute.types import TIERS, Request
+from langchain_confroute.agent_budget import AgentBudget, farewell, spending, told
 from langchain_confroute.chat import ChatConfRoute
 from langchain_confroute.messages import KEY
-from langchain_confroute.models import Model
+from langchain_confroute.models import Model, chat_of
+
+if TYPE_CHECKING:
+    from langgraph.types import TracePolicy  # not in all versions
 
 try:
     from langchain.agents.middleware.types import (
@@ -31,6 +35,7 @@ try:
         ModelResponse,
         PrivateStateAttr,
     )
+    from langgraph.channels.untracked_value import UntrackedValue
     from langgraph.types import Command
 except ImportError as error:
     raise MissingExtraError(extra="agents", needed_for="ConfRouteMiddleware") from error
@@ -41,45 +46,41 @@ _ROUTERS = 16
 
 
 class ConfRouteState(AgentState[Any]):
-    """What the agent's thread has used of the cloud so far."""
+    """What the agent's thread, and this run of it, have used of the cloud so far."""
 
     confroute_cloud_calls: NotRequired[Annotated[int, PrivateStateAttr]]
     confroute_cloud_tokens: NotRequired[Annotated[int, PrivateStateAttr]]
+    confroute_cloud_usd: NotRequired[Annotated[float, PrivateStateAttr]]
+    confroute_run_calls: NotRequired[Annotated[int, UntrackedValue, PrivateStateAttr]]
+    confroute_run_tokens: NotRequired[Annotated[int, UntrackedValue, PrivateStateAttr]]
+    confroute_run_usd: NotRequired[Annotated[float, UntrackedValue, PrivateStateAttr]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThreadBudget:
-    """How much of the cloud one thread of an agent may use; what is spent stands in its checkpoint.
+class _Routed(ModelRequest[Any]):
+    """A request whose model is a router; a model that another middleware puts in its place becomes the router's cloud.
 
-    Attributes
-    ----------
-    calls : int or None
-        Model calls that the cloud answers or is asked to.
-    tokens : int or None
-        Tokens, input and output, that the cloud bills. The call that passes the limit is still made.
-
-    Raises
-    ------
-    PolicyError
-        Neither is given, or one is below 0.
+    Otherwise a fallback listed after this middleware would answer past its policy, private text included.
     """
 
-    calls: int | None = None
-    tokens: int | None = None
+    # No field: requests are traced and copied by their fields.
+    around: Callable[[Any], Any]
 
-    def __post_init__(self) -> None:
-        given = [value for value in (self.calls, self.tokens) if value is not None]
-        if not given or min(given) < 0:
-            msg = f"calls is {self.calls} and tokens {self.tokens}: expected at least one of them, 0 or more"
-            raise PolicyError(msg)
+    @classmethod
+    def of(cls, request: ModelRequest[Any], around: Callable[[Any], Any]) -> _Routed:
+        """The request, with `around` its model and around every other."""
+        given = {one.name: getattr(request, one.name) for one in fields(ModelRequest)}
+        return cls(**{**given, "model": around(request.model)})._with(around)
 
-    def spent(self, state: Mapping[str, Any]) -> str | None:
-        """Why no more may be used, or None."""
-        for name, limit in (("calls", self.calls), ("tokens", self.tokens)):
-            used = state.get(f"confroute_cloud_{name}", 0)
-            if limit is not None and used >= limit:
-                return f"the thread has used {used} of {limit} cloud {name}"
-        return None
+    def _with(self, around: Callable[[Any], Any]) -> _Routed:
+        object.__setattr__(self, "around", around)  # the class warns of assignments
+        return self
+
+    @override
+    def override(self, **overrides: Any) -> ModelRequest[Any]:
+        model = overrides.get("model")
+        if model is not None and not isinstance(chat_of(model), ChatConfRoute):
+            overrides["model"] = self.around(model)
+        return cast("_Routed", super().override(**overrides))._with(self.around)
 
 
 def _cheaper(edge: Model | str | None, tiers: Mapping[str, Model | str] | None) -> dict[str, Model | str]:
@@ -142,8 +143,8 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
     which is named as in the policy: "cloud" by default.
     Every call is one of `ChatConfRoute`: tools and `response_format` are asked for in each provider's form, an edge
     call of a tool is kept only if it fits, the decision stands in the message's ``response_metadata["confroute"]``, in
-    LangGraph's custom stream and in `confroute.record()`. Put it last in the list, next to the model, so that other
-    middleware sees one model.
+    LangGraph's custom stream and in `confroute.record()`. A model that other middleware puts in the agent's place, listed before or
+    after this one, is the cloud of that call. What a run's `Runtime.context` says of routing is read; see `RoutingContext`.
 
     Parameters
     ----------
@@ -157,14 +158,17 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
     sticky : bool
         Whether a tool loop in which a later tier than the first has answered stays there. Read from the messages since the user's
         last, so that it holds across processes and checkpoints and keeps no state here.
-    budget : ThreadBudget or None
-        What the last tier may be used. When it is spent the first tier answers, unless a private rule or the caller says otherwise.
+    budget : AgentBudget or None
+        What a run or a thread may use of the last tier.
     cloud_tools : tuple of str
         Tools whose calls are taken from the agent's own model alone.
     edge_limits, cloud_limits : Limits
     limits : mapping of str to Limits
         By tier, in place of `edge_limits` and `cloud_limits`.
     keep_logprobs : bool
+    trace_policy : TracePolicy or None
+        What the span of this middleware's hook records, such as ``TracePolicy(process_inputs=omit_payload)`` for no messages; None:
+        LangChain's own default (`configure_trace_policy`). The models' spans are the models' own.
 
     Raises
     ------
@@ -177,7 +181,7 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
     --------
     >>> from langchain.agents import create_agent
     >>> from langchain_confroute.testing import ScriptedChat
-    >>> routed = ConfRouteMiddleware(ScriptedChat.of("4", logprob=-0.01), budget=ThreadBudget(calls=3))
+    >>> routed = ConfRouteMiddleware(ScriptedChat.of("4", logprob=-0.01), budget=AgentBudget(calls=3))
     >>> agent = create_agent(ScriptedChat.of("four"), middleware=[routed])
     >>> agent.invoke({"messages": [("user", "2 + 2?")]})["messages"][-1].text
     '4'
@@ -193,14 +197,17 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
         policy: Cascade | None = None,
         steps: Mapping[str, Cascade | str] | None = None,
         sticky: bool = True,
-        budget: ThreadBudget | None = None,
+        budget: AgentBudget | None = None,
         cloud_tools: tuple[str, ...] = (),
         edge_limits: Limits | None = None,
         cloud_limits: Limits | None = None,
         limits: Mapping[str, Limits] | None = None,
         keep_logprobs: bool = False,
+        trace_policy: TracePolicy | None = None,
     ) -> None:
         super().__init__()
+        if trace_policy is not None:
+            self.trace_policy = trace_policy
         self._cheaper = _cheaper(edge, tiers)
         self.policy = policy if policy is not None else Cascade(tiers=(*self._cheaper, TIERS[-1]))
         self.steps: dict[str, Cascade | str] = dict(steps or {})
@@ -240,7 +247,8 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ExtendedModelResponse[Any]:
         """Route one model call."""
-        return self._accounted(request, handler(self._routed(request)))
+        ended = self._ended(request)
+        return ended or self._accounted(request, handler(self._routed(request)))
 
     @override
     async def awrap_model_call(
@@ -249,20 +257,42 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
         handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]],
     ) -> ExtendedModelResponse[Any]:
         """Route one model call."""
-        return self._accounted(request, await handler(self._routed(request)))
+        ended = self._ended(request)
+        return ended or self._accounted(request, await handler(self._routed(request)))
+
+    def _spent(self, request: ModelRequest[Any]) -> str | None:
+        return self.budget.spent(cast("Mapping[str, Any]", request.state)) if self.budget else None
+
+    def _ended(self, request: ModelRequest[Any]) -> ExtendedModelResponse[Any] | None:
+        """What stands in the place of a call for which there is no budget; None where a model is asked.
+
+        Raises
+        ------
+        BudgetSpentError
+        """
+        budget, why = self.budget, self._spent(request)
+        if budget is None or why is None or budget.on_budget == "edge":
+            return None
+        if budget.on_budget == "raise":
+            raise budget.error(cast("Mapping[str, Any]", request.state))
+        return ExtendedModelResponse(model_response=ModelResponse(result=[farewell(why)]))
 
     def _routed(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
         step = step_of(request.messages, tools=bool(request.tools))
         chosen = self.steps.get(step, self.policy)
         policy = self._policies.get(step, self.policy)
-        ruling = self._ruling(request, step, chosen)
+        spent = self._spent(request)
+        if spent is not None:
+            request = request.override(system_message=told(request.system_message, spent))
+        ruling = self._ruling(request, step, chosen, spent)
         if ruling is not None:
             # Before the policy's own rules; one that keeps text private still comes first.
             policy = replace(policy, rules=(_Steer(ruling), *policy.rules))
-        return request.override(model=self._router(request.model, policy))
+        return _Routed.of(request, lambda model: self._router(model, policy))
 
-    def _ruling(self, request: ModelRequest[Any], step: Step, chosen: object) -> Ruling | None:
-        spent = self.budget.spent(cast("Mapping[str, Any]", request.state)) if self.budget else None
+    def _ruling(
+        self, request: ModelRequest[Any], step: Step, chosen: object, spent: str | None
+    ) -> Ruling | None:
         tiers = self.policy.tiers
         if spent is not None:
             return Ruling(rule="budget", tier=tiers[0], reason=f"{spent}: {tiers[0]} answers")
@@ -295,16 +325,15 @@ class ConfRouteMiddleware(AgentMiddleware[ConfRouteState, Any, Any]):
     def _accounted(
         self, request: ModelRequest[Any], response: ModelResponse[Any]
     ) -> ExtendedModelResponse[Any]:
-        """The response, with what the thread has used of the last tier by now."""
-        last = self.policy.tiers[-1]
+        """The response, with what run and thread have used of the last tier by now."""
         records = [m.response_metadata.get(KEY) for m in response.result if isinstance(m, AIMessage)]
-        steps = [step for record in records if record for step in record["steps"] if step["tier"] == last]
-        if not steps:
-            return ExtendedModelResponse(model_response=response)
-        state = cast("Mapping[str, Any]", request.state)
-        # Whatever else stands in a bill is a part of these two.
-        billed = [bill["input_tokens"] + bill["output_tokens"] for step in steps if (bill := step["usage"])]
-        calls = state.get("confroute_cloud_calls", 0) + len(steps)
-        tokens = state.get("confroute_cloud_tokens", 0) + sum(billed)
-        update = {"confroute_cloud_calls": calls, "confroute_cloud_tokens": tokens}
-        return ExtendedModelResponse(model_response=response, command=Command(update=update))
+        steps = [
+            step
+            for record in records
+            if record
+            for step in record["steps"]
+            if step["tier"] == self.policy.tiers[-1]
+        ]
+        update = spending(cast("Mapping[str, Any]", request.state), steps, self.budget)
+        command: Command[Any] | None = Command(update=update) if update else None
+        return ExtendedModelResponse(model_response=response, command=command)

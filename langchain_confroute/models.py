@@ -15,6 +15,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.configurable import DynamicRunnable, RunnableConfigurableAlternatives
 from langchain_core.runnables.retry import RunnableRetry
 
+from confroute.asks import HelpTool
 from confroute.errors import MissingExtraError, PolicyError, RequestError
 from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.hosts.options import SEVERAL, refuse_several
@@ -420,6 +421,16 @@ class TierModel:
                 quiet=True,
             )
         return form
+
+    def with_help(self, help_: HelpTool) -> dict[str, Any]:
+        """The tools bound to it with another one after them; nothing where several models may answer, each in its provider's form."""
+        bound = kwargs_of(self.source).get("tools")
+        if self.chat is None or not isinstance(bound, list):
+            return {}
+        key = ("help", help_)
+        if key not in self._forms:
+            self._forms[key] = self.chat.bind_tools([help_.form])
+        return {"tools": [*bound, *kwargs_of(self._forms[key])["tools"]]}
 
     def draft(self, top_logprobs: int = 0) -> Model:
         """The model as it drafts, with so many alternatives per token."""

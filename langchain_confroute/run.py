@@ -41,6 +41,7 @@ from confroute.models.resilience import Limits
 from confroute.observe.trace import CallId, in_this_order, next_place
 from confroute.streaming import ChunkLogprobs
 from confroute.types import JSON, Request
+from langchain_confroute import compat
 from langchain_confroute.compat import StreamingHandler, graph_writer
 from langchain_confroute.messages import add_up
 from langchain_confroute.withheld import Gate
@@ -89,7 +90,7 @@ class Opened:
         given = self.config.get("configurable") or {}
         below = {name: value for name, value in given.items() if not name.startswith(PREFIX)}
         tagged = [*(self.config.get("tags") or ()), *tags]
-        return cast("RunnableConfig", {**self.config, "tags": tagged, "configurable": below})
+        return cast("RunnableConfig", {**self.config, "tags": tagged, "configurable": compat.used_up(below)})
 
 
 def _settings(runnable: Runnable[Any, Any], config: RunnableConfig) -> tuple[Any, ...]:

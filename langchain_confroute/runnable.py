@@ -36,6 +36,7 @@ from confroute.hosts.tiers import default_policy, limits_by_tier, models_by_tier
 from confroute.models.resilience import Limits
 from confroute.text_extraction import ReadOnce, read
 from confroute.types import JSON, Generation, Message, Reading, Request, Usage
+from langchain_confroute import compat
 from langchain_confroute.calls import TAGS, HostedRunnable
 from langchain_confroute.messages import as_sent, to_core, to_generation, with_wordless_answer
 from langchain_confroute.models import same_model, sent_with
@@ -151,6 +152,7 @@ class ConfidenceRouter(InOrder[In, Out]):
         check_policy(self.policy, chains)
         self.limits = limits_by_tier(chains, limits, edge_limits=edge_limits, cloud_limits=cloud_limits)
         self.text = text
+        self.metadata = compat.versions()
         drawn = _samplers(chains, samplers, edge_sampler)
         self._tiers = {name: TierChain(chain, drawn.get(name)) for name, chain in chains.items()}
 

@@ -203,12 +203,8 @@ class ConfRouteLLM(FunctionCallingLLM):
             raise TypeError(msg)
         policy = default_policy(tiers) if policy is None else policy
         llms = models_by_tier(edge, cloud, tiers)
-        _check(llms, policy)
+        _check(llms, policy, in_thread)
         _check_members(members or {}, llms)
-        limits_by_tier(llms, limits, edge_limits=edge_limits, cloud_limits=cloud_limits)
-        if unknown := sorted(set(in_thread) - set(llms)):
-            msg = f"in_thread has {', '.join(unknown)}: expected some of {', '.join(llms)}"
-            raise PolicyError(msg)
         super().__init__(
             edge=edge,
             cloud=cloud,
@@ -730,7 +726,10 @@ def _check_members(members: Mapping[str, object], tiers: Collection[str]) -> Non
             raise PolicyError(msg)
 
 
-def _check(llms: Mapping[str, LLM], policy: object) -> None:
+def _check(llms: Mapping[str, LLM], policy: object, in_thread: Sequence[str]) -> None:
+    if unknown := sorted(set(in_thread) - set(llms)):
+        msg = f"in_thread has {', '.join(unknown)}: expected some of {', '.join(llms)}"
+        raise PolicyError(msg)
     for name, llm in llms.items():
         if not isinstance(llm, LLM):
             msg = f"{name} is a {type(llm).__name__}: expected a LlamaIndex LLM object, such as OpenAILike(model=...)"

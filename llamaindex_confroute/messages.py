@@ -23,9 +23,11 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.llms.llm import LLM, ToolSelection
 from llama_index.core.llms.utils import parse_partial_json
 from llama_index.core.tools import BaseTool, FunctionTool
+from pydantic import BaseModel
 
+from confroute.asks import HelpTool
 from confroute.errors import RequestError
-from confroute.hosts.tool_calls import OfferedTool, ToolCall
+from confroute.hosts.tool_calls import OfferedTool, ToolCall, call_digest, says_failed
 from confroute.models.provider_answers import field, role_of
 from confroute.text_extraction import read
 from confroute.types import Message
@@ -80,6 +82,8 @@ def _to_core(message: ChatMessage) -> Message:
         role=role,
         text="\n".join([*_texts(blocks), *_written_calls(message)]),
         beside=_beside(blocks, message.additional_kwargs),
+        calls=tuple(call_digest(call.name, call.arguments) for call in calls_in(message)),
+        failed=says_failed(message.additional_kwargs),
     )
 
 
@@ -190,6 +194,22 @@ def offered_tools(tools: Sequence[BaseTool]) -> dict[str, OfferedTool]:
             allowed = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in name)
             offered |= {allowed: one, name: one}
     return offered
+
+
+class _NoArguments(BaseModel):
+    """What a tool without arguments takes."""
+
+
+def help_tool(given: HelpTool) -> BaseTool:
+    """The tool by which a model asks for a larger one. It is offered, and never executed."""
+
+    def never() -> str:
+        msg = f"{given.name} was executed, and is only a sign to the router"
+        raise RuntimeError(msg)
+
+    return FunctionTool.from_defaults(
+        fn=never, name=given.name, description=given.words, fn_schema=_NoArguments
+    )
 
 
 def _takes_any(tool: BaseTool) -> bool:

@@ -30,6 +30,7 @@ from confroute.errors import RequestError
 from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.hosts.tool_calls import (
     Verdict,
+    asking_for_help,
     check_tool_calls,
     fitting,
     schema_asked_for,
@@ -42,7 +43,7 @@ from confroute.types import Generation, Message, Usage
 from llamaindex_confroute import compat
 from llamaindex_confroute.compat import aclosing_all, closing_all, listen, reply_behind
 from llamaindex_confroute.local import LocalLLM, to_messages
-from llamaindex_confroute.messages import calls_in, from_core, offered_tools, portable
+from llamaindex_confroute.messages import calls_in, from_core, help_tool, offered_tools, portable
 from llamaindex_confroute.models import ChildModel
 from llamaindex_confroute.responses import ChunkCollector, to_generation, to_generations, usage_of
 
@@ -265,9 +266,18 @@ class ToolsCall(ChildCall[ChatResponse]):
         given = {"tools": list(self.tools), "chat_history": messages, **flags, **kwargs}
         return Method(llm, "chat_with_tools", (), given)
 
+    def _send(self, call: ModelCall, form: str = "") -> Any:
+        if call.help is None:
+            return ChildCall._send(self, call, form)
+        offered = replace(self, tools=(*self.tools, help_tool(call.help)))
+        return ChildCall._send(offered, call, form)
+
     def _answers(self, response: ChatResponse, call: ModelCall) -> list[Generation]:
+        calls = calls_in(response.message)
+        if call.help is not None and any(one.name == call.help.name for one in calls):
+            return [asking_for_help(to_generation(response, model=self.facts.model))]
         verdict = check_tool_calls(
-            calls_in(response.message),
+            calls,
             offered_tools(self.tools),
             parallel=self.parallel,
             required=self.required or self.expected,

@@ -6,6 +6,7 @@ throws the error that the work ended in.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, Union, runtime_checkable
@@ -14,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from confroute.decision import Decision
-from confroute.errors import SignalUnavailableError
+from confroute.errors import PolicyError, SignalUnavailableError
+from confroute.registry import register
 from confroute.types import Generation, Message, Usage
 
 T = TypeVar("T")
@@ -40,6 +42,43 @@ class Watch(Protocol):
         ...
 
 
+@register(kind="part")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HelpTool:
+    """A tool by which a model says that a larger one should answer: offered beside the caller's, never executed and never shown.
+
+    Parameters
+    ----------
+    name : str
+        As the model sees it; no tool of the caller may have the same.
+    words : str
+        What the model is told of it.
+
+    Raises
+    ------
+    PolicyError
+        A name that providers refuse: anything but 1 to 64 letters of ASCII, digits, "_" and "-".
+    """
+
+    name: str = "ask_larger_model"
+    words: str = (
+        "Hand this step to a larger, slower and more expensive model. Call it when you are not sure which tool or which "
+        "arguments are right, or when no tool fits. It takes no arguments."
+    )
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.name, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.name)):
+            msg = f"name is {self.name!r}: expected 1 to 64 letters of ASCII, digits, '_' or '-'"
+            raise PolicyError(msg)
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """The tool in OpenAI's form."""
+        parameters = {"type": "object", "properties": {}}
+        function = {"name": self.name, "description": self.words, "parameters": parameters}
+        return {"type": "function", "function": function}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
     """One answer of `tier` that may still be thrown away: never shown before the policy keeps it.
@@ -51,11 +90,14 @@ class Draft:
         Alternatives per token that the policy's signals read; a provider that returns none is asked all the same.
     note : str or None
         A message to the model after the conversation, in the user's role.
+    help : HelpTool or None
+        Offered beside the caller's tools.
     """
 
     tier: str
     top_logprobs: int = 0
     note: str | None = None
+    help: HelpTool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ Stage: TypeAlias = Literal[
     "head",
     "draft",
     "prefix",
+    "asked",
     "evidence",
     "lacking",
     "no_signal",
@@ -189,7 +190,7 @@ class Decision(Displayable):
         The tier whose answer was returned; of a call that was not answered, the tier that was asked last.
     stage : str
         What settled it: a "rule"; a "forced" route; a "head" before any draft; the "draft" itself (its log-probabilities); its "prefix"
-        (those of its first tokens); further "evidence" (samples); "lacking": the draft says that the context lacks the answer, and was
+        (those of its first tokens); "asked": the model asked for a larger one; further "evidence" (samples); "lacking": the draft says that the context lacks the answer, and was
         believed or not; "no_signal": nothing could be measured; a "fallback" after a failure; "failed": the call ended in an error;
         "cancelled": its caller gave it up; or "abandoned": the reader left its stream before the end.
     reason : str

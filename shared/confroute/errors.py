@@ -160,7 +160,10 @@ class BreakerOpenError(TierError, RuntimeError):
 
 
 class BudgetSpentError(TierError, RuntimeError):
-    """An answer could cost more than a budget has left; `keeps_draft`: whether the draft is returned instead."""
+    """An answer could cost more than a budget has left; `keeps_draft`: whether the draft is returned instead.
+
+    `wanted` is None where nothing is left for any answer, `renewed_in_s` where no new window begins.
+    """
 
     held_back: ClassVar[bool] = True
 
@@ -168,16 +171,16 @@ class BudgetSpentError(TierError, RuntimeError):
         self,
         *,
         budget: str,
-        wanted: float,
         left: float,
         unit: str,
-        renewed_in_s: float,
+        wanted: float | None = None,
+        renewed_in_s: float | None = None,
         keeps_draft: bool = False,
     ) -> None:
-        self.shortage = f"budget {budget!r} has {left:.6g} {unit} left and this call could take {wanted:.6g}"
-        super().__init__(
-            f"{self.shortage}: raise the budget, or wait {renewed_in_s:.0f} s for the next window"
-        )
+        takes = "" if wanted is None else f" and this call could take {wanted:.6g}"
+        wait = "" if renewed_in_s is None else f", or wait {renewed_in_s:.0f} s for the next window"
+        self.shortage = f"budget {budget!r} has {left:.6g} {unit} left{takes}"
+        super().__init__(f"{self.shortage}: raise the budget{wait}")
         self.budget, self.wanted, self.left, self.unit = budget, wanted, left, unit
         self.renewed_in_s, self.keeps_draft = renewed_in_s, keeps_draft
 

@@ -43,11 +43,17 @@ class Message:
     beside : str
         What else is sent with it, one text per line, for rules to search: the speaker's name, addresses and titles of attachments,
         a tool call's decoded arguments.
+    calls : tuple of str
+        The tool calls in it, each by a digest of tool and arguments: equal calls have equal ones.
+    failed : bool
+        Whether it is the result of a tool call that failed, as its host says; a text may say so too.
     """
 
     role: Role
     text: str
     beside: str = ""
+    calls: tuple[str, ...] = ()
+    failed: bool = False
 
 
 def transcript(messages: Sequence[Message]) -> str:
@@ -144,11 +150,15 @@ class Generation:
         Wall time of the call, in seconds.
     answer : str or None
         The part to compare with other answers where the text does not hold it: a tool call or a structured value in canonical form.
+    calls : tuple of str
+        The tool calls of the answer, as in `Message.calls`.
     fields : mapping of str to tuple of float
         Log-probabilities of each value of a structured answer, by path; empty where the answer is text.
     flaw : str or None
         Why this answer cannot be used, however certain it is: a call of an unknown tool, or arguments or a structured value that do
         not validate. Does not repeat the answer.
+    asks_for_help : bool
+        Whether it is a call of the tool by which a model asks for a larger one (`confroute.asks.HelpTool`).
     from_cache : bool
         Whether the host gave it from its own cache of answers: then no model was called, and `usage` holds no tokens.
     unfinished : bool
@@ -166,8 +176,10 @@ class Generation:
     model: str | None = None
     latency_s: float = 0.0
     answer: str | None = None
+    calls: tuple[str, ...] = ()
     fields: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     flaw: str | None = None
+    asks_for_help: bool = False
     from_cache: bool = False
     unfinished: bool = False
     raw: Any = field(default=None, repr=False, compare=False)

@@ -30,8 +30,9 @@ PROMISES = {
     ),
     "query_engine.py": ("edge", "token logprob"),
     "record_fit_deploy.py": ("36 rows recorded", "promised: regret at most", "deployed: ", "token logprob"),
+    "subagents.py": ("tool: At 19:10.", "  edge: token logprob 0.02", "  cloud: token logprob 1.4"),
 }
-WITHOUT_MODELS = {"own_signal.py"}
+WITHOUT_MODELS = {"own_signal.py", "subagents.py"}
 SMALL = ["--cloud-model", "smollm2-135m"]
 ARGUMENTS = {
     "folder_chat.py": ["What does a bicycle cost?", *SMALL],

@@ -9,13 +9,14 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.tools import tool
 from llama_index.core.base.llms.types import ImageBlock, TextBlock
 from llama_index.core.llms import ChatMessage
+from llama_index_instrumentation.dispatcher import instrument_tags
 
 from confroute import Cascade, KeepPrivate, Limits, Router, SelfConsistency, TokenLogprob, record
 from confroute.errors import PolicyError, RequestError
 from confroute.models.breaker import Breaker
 from confroute.testing import Reply, ScriptedModel, faults
 from langchain_confroute import ChatConfRoute, ConfidenceRouter
-from langchain_confroute.middleware import ConfRouteMiddleware, ThreadBudget
+from langchain_confroute.middleware import AgentBudget, ConfRouteMiddleware
 from langchain_confroute.testing import ScriptedChat
 from llamaindex_confroute import ConfRouteLLM
 from llamaindex_confroute.testing import ScriptedLLM
@@ -161,7 +162,7 @@ def test_one_call_is_routed_to_any_tier(name):
 
 
 def test_a_tier_that_cannot_call_tools_is_passed_over():
-    """With a note, in both hosts; the next one may keep."""
+    """With a note; where the last cannot, nobody is left to answer, whatever its name."""
 
     @tool
     def add(a: int, b: int) -> int:
@@ -180,6 +181,11 @@ def test_a_tier_that_cannot_call_tools_is_passed_over():
         router.bind_tools([add]).invoke("q")
     assert decisions[0].route == "large"
     assert "mid cannot do tools" in decisions[0].reason
+    router = ChatConfRoute(
+        tiers={"small": chat(SURE, "s"), "mid": chat(SURE, "m"), "large": wordy}, policy=POLICY
+    )
+    with pytest.raises(NotImplementedError):
+        router.bind_tools([add])
 
 
 def test_a_tier_that_reads_text_only_is_passed_over():
@@ -270,7 +276,7 @@ class TestMiddleware:
         steps = {"select": "mid", "digest": "small"}
         routes = self.routes(self.agent(UNSURE, UNSURE, steps=steps, sticky=False))
         assert routes == [("mid", "step"), ("small", "step")]
-        routes = self.routes(self.agent(UNSURE, UNSURE, budget=ThreadBudget(calls=1)))
+        routes = self.routes(self.agent(UNSURE, UNSURE, budget=AgentBudget(calls=1)))
         assert routes == [("large", None), ("small", "budget")]
 
     def test_private_text_stays_on_its_tier(self):
@@ -298,3 +304,11 @@ class TestMiddleware:
         """Not at the agent's first call."""
         with pytest.raises(PolicyError, match=says):
             ConfRouteMiddleware(**settings)
+
+
+def test_calls_inside_instrument_tags_are_routed_to_any_tier():
+    """LlamaIndex's own way to say it for all of them."""
+    router = ConfRouteLLM(tiers={name: llm(UNSURE, f"{name}-model") for name in NAMES}, policy=POLICY)
+    with record() as decisions, instrument_tags({"confroute": {"route": "mid"}}):
+        router.complete("q")
+    assert decisions[0].route == "mid"

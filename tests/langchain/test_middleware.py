@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from confroute import Cascade, KeepPrivate, SendTo, TokenLogprob, record
 from confroute.errors import PolicyError
 from confroute.types import Usage
-from langchain_confroute.middleware import ConfRouteMiddleware, ThreadBudget, step_of
+from langchain_confroute.middleware import AgentBudget, ConfRouteMiddleware, step_of
 from langchain_confroute.testing import ScriptedChat
 from tests.langchain.conftest import ONCE
 
@@ -111,7 +111,7 @@ def test_stickiness_is_read_from_the_messages():
 @both
 async def test_a_budget_is_a_threads_own(asynchronous):
     """Spent calls stand in the checkpoint: the thread goes on with the edge, another thread has its own."""
-    built = agent(STRICT, budget=ThreadBudget(calls=3), checkpointer=InMemorySaver())
+    built = agent(STRICT, budget=AgentBudget(calls=3), checkpointer=InMemorySaver())
     config = {"configurable": {"thread_id": "1"}}
     first = await run(built, ask(), asynchronous, config)
     second = await run(built, ask(), asynchronous, config)
@@ -121,23 +121,23 @@ async def test_a_budget_is_a_threads_own(asynchronous):
     other = await run(built, ask(), asynchronous, {"configurable": {"thread_id": "2"}})
     assert routes(other) == [("cloud", None), ("cloud", "sticky")]
     why = second["messages"][-1].response_metadata["confroute"]["reason"]
-    assert why == "the thread has used 3 of 3 cloud calls: edge answers"
+    assert why == "the thread has used 3 of 3 calls of the cloud: edge answers"
 
 
 def test_a_budget_of_tokens():
     """The call that passes the limit is made, the next one is the edge's."""
-    result = agent(STRICT, budget=ThreadBudget(tokens=1)).invoke(ask())
+    result = agent(STRICT, budget=AgentBudget(tokens=1)).invoke(ask())
     assert routes(result) == [("cloud", None), ("edge", "budget")]
     for wrong in ({}, {"calls": -1}):
         with pytest.raises(PolicyError):
-            ThreadBudget(**wrong)
+            AgentBudget(**wrong)
 
 
 def test_cached_and_reasoning_tokens_are_spent_once():
     """They are parts of the input and the output that stand beside them."""
     usage = Usage(input_tokens=100, output_tokens=10, cached_tokens=80, reasoning_tokens=6)
     cloud = ScriptedChat.of("cloud done", name="large", usage=usage)
-    routed = ConfRouteMiddleware(small(), policy=STRICT, budget=ThreadBudget(tokens=1000))
+    routed = ConfRouteMiddleware(small(), policy=STRICT, budget=AgentBudget(tokens=1000))
     built = create_agent(cloud, middleware=[routed], checkpointer=InMemorySaver())
     config = {"configurable": {"thread_id": "1"}}
     built.invoke(ask(), config)
@@ -174,7 +174,7 @@ def test_private_text_and_the_caller_come_first():
     private = Cascade.of(TokenLogprob(), 0.01, rules=(KeepPrivate(patterns=("Add",)),))
     assert routes(agent(private, steps={"select": "cloud"}).invoke(ask())) == [("edge", "keep_private")] * 2
     forced = {"configurable": {"confroute_route": "cloud"}}
-    result = agent(budget=ThreadBudget(calls=0)).invoke(ask(), forced)
+    result = agent(budget=AgentBudget(calls=0)).invoke(ask(), forced)
     assert routes(result) == [("cloud", None)] * 2
 
 

@@ -60,7 +60,8 @@ def drawn(kind, i, n):
 
 def draft_of(kind, i):
     doubt = (1 + i) / 80
-    text = {"options": "AB"[i % 2], "search": f"It is {10 * (1 + i % 3)} m long.", "nothing": NOTHING}[kind]
+    found = f"It is {10 * (1 + i % 3)} m long."
+    text = {"options": "AB"[i % 2], "nothing": NOTHING}.get(kind, found)
     other = "BA"[i % 2] if kind == "options" else "x"
     return Generation(
         text=text,
@@ -166,6 +167,18 @@ def builds(probe):
     }
 
 
+def tool_turn(i):
+    """A question, and three calls of a tool of which up to three fail."""
+    calls = [{"name": "measure", "arguments": {"bridge": i, "by": by}} for by in range(3)]
+    said = [
+        {"role": "tool", "content": "Error: no signal" if by < i % 4 else f"{by} m", "tool_call_id": "1"}
+        for by in range(3)
+    ]
+    told = [{"role": "assistant", "content": None, "tool_calls": [call]} for call in calls]
+    turn = [message for pair in zip(told, said, strict=True) for message in pair]
+    return ({"role": "user", "content": SEARCH.format(i=i)}, *turn)
+
+
 def row_of(kind, i):
     answer = draft_of(kind, i)
     context = {
@@ -175,7 +188,8 @@ def row_of(kind, i):
     }
     return Row(
         id=f"{kind}/{i}",
-        prompt=(OPTIONS if kind == "options" else SEARCH).format(i=i),
+        prompt=None if kind == "tools" else (OPTIONS if kind == "options" else SEARCH).format(i=i),
+        messages=tool_turn(i) if kind == "tools" else None,
         edge=Side(
             model="tiny",
             text=answer.text,
@@ -198,15 +212,15 @@ def row_of(kind, i):
             cost_usd=0.01,
             usage={"input_tokens": 10, "output_tokens": 5},
         ),
-        extra={} if kind == "options" else {"context": context},
+        extra={} if kind in ("options", "tools") else {"context": context},
     )
 
 
 @pytest.fixture(scope="module")
 def rows(probe):
-    """Recorded rows with every signal: questions with options, questions on passages, drafts that find nothing there."""
+    """Recorded rows with every signal: questions with options, on passages, drafts that find nothing there, agents' steps."""
     found = []
-    for kind, count in (("options", 24), ("search", 16), ("nothing", 12)):
+    for kind, count in (("options", 24), ("search", 16), ("nothing", 12), ("tools", 12)):
         for i in range(count):
             row = row_of(kind, i)
             work = Executor(call=TinyModels(kind, i), limits={})

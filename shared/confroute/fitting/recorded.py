@@ -31,7 +31,7 @@ from confroute.fitting.rates import (
     bill_of_samples,
 )
 from confroute.recording import SIGNALS, Row, Side, with_signals
-from confroute.recording.rows import ROLES, content_of
+from confroute.recording.prompts import conversation
 from confroute.recording.signals import OPTION, column_of
 from confroute.signals import Combined, Signal
 from confroute.signals.base import Case, Range
@@ -166,21 +166,12 @@ def request_of(row: Row) -> Request:
     """The request that led to a recorded row."""
     edge = Tier(name="edge", model=row.edge.model or "edge", can_sample=bool(row.edge.samples))
     return Request(
-        messages=_messages(row),
+        messages=conversation(row) or (Message(role="user", text=UNRECORDED),),
         tiers={"edge": edge},
         tags=_tags(row.extra),
         question=row.question if isinstance(row.extra.get("context"), dict) else None,
         context=row.context,
     )
-
-
-def _messages(row: Row) -> tuple[Message, ...]:
-    if row.prompt is None and row.messages:
-        return tuple(
-            Message(role=ROLES.get(str(m.get("role")), "user"), text=content_of(m) or "")
-            for m in row.messages
-        )
-    return (Message(role="user", text=row.prompt or UNRECORDED),)
 
 
 def _tags(extra: Mapping[str, JSON]) -> frozenset[str]:

@@ -160,7 +160,9 @@ def model_calls(
             )
         ]
     note = ask.note if isinstance(ask, Draft) else None
-    return [_call("draft", facts.asks_logprobs, alternatives, streamed, note)]
+    call = _call("draft", facts.asks_logprobs, alternatives, streamed, note)
+    help_ = ask.help if isinstance(ask, Draft) else None
+    return [call if help_ is None else replace(call, help=help_)]
 
 
 def _call(role: Role, logprobs: bool, top_logprobs: int, streamed: bool, note: str | None) -> ModelCall:

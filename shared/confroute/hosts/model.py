@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
 
+from confroute.asks import HelpTool
 from confroute.types import Generation, Message
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ class ModelCall:
         A signal's own prompt in place of the conversation, sent without the caller's tools and stop strings.
     note : str or None
         Said to the model after the conversation, as the user.
+    help : HelpTool or None
+        A tool to offer beside the caller's; an answer that calls it is marked by `confroute.hosts.tool_calls.asking_for_help`.
     streamed : bool
         Whether the answer is read in chunks.
     """
@@ -120,6 +123,7 @@ class ModelCall:
     max_tokens: int | None = None
     messages: tuple[Message, ...] | None = None
     note: str | None = None
+    help: HelpTool | None = None
     streamed: bool = False
 
 

@@ -28,6 +28,7 @@ from confroute.hosts.provenance import warn_of_other_models
 from confroute.hosts.requests import check_policy, request_of, with_one_retry_layer
 from confroute.hosts.text_host import TextHost, facts_of, lacking
 from confroute.hosts.tiers import check_members, default_policy, limits_by_tier, models_by_tier, refuse_same
+from confroute.hosts.tool_calls import tool_facts
 from confroute.models.provider_answers import is_role, role_of
 from confroute.models.resilience import Limits
 from confroute.models.resolution import resolve
@@ -445,12 +446,14 @@ def _message(given: object) -> Message:
     if isinstance(given, Message):
         return given
     role, text = None, None
+    more: dict[str, Any] = {}
     if isinstance(given, Mapping):
+        more = tool_facts(given)
         role, text = given.get("role"), given.get("content")
     elif isinstance(given, tuple) and len(given) == 2:
         role, text = given
     if isinstance(role, str) and is_role(role) and isinstance(text, str):
-        return Message(role=role_of(role), text=text)
+        return Message(role=role_of(role), text=text, **more)
     # Without its words, which may be private.
     msg = (
         f"a message is a {type(given).__name__}: expected a Message, {{'role': 'user', 'content': a text}} or ('user', a text), "

@@ -7,12 +7,15 @@ arguments of a call: those may be private.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
+from confroute.models.provider_answers import field as part_of
 from confroute.signals.fields import field_logprobs
 from confroute.types import Generation
 
@@ -57,12 +60,15 @@ class Verdict:
         Tool calls or a structured value in canonical form; None where there are none.
     flaw : str or None
         In words that do not repeat the answer; None if it can be used.
+    calls : tuple of str
+        The digests of the calls as they were written; see `call_digest`.
     schemas : tuple
         What the calls or the value have to fit, pydantic classes or JSON schemas: the names that they declare may be recorded.
     """
 
     answer: str | None = None
     flaw: str | None = None
+    calls: tuple[str, ...] = field(default=(), compare=False, repr=False)
     schemas: tuple[Any, ...] = field(default=(), compare=False, repr=False)
 
 
@@ -117,7 +123,75 @@ def check_tool_calls(
         if flaw is not None:
             flaws[flaw] = None
     schemas = tuple(tools[call.name].schema for call in calls if call.name in tools)
-    return Verdict(answer=canonical_text(canonical), flaw="; ".join(flaws) or None, schemas=schemas)
+    return Verdict(
+        answer=canonical_text(canonical),
+        flaw="; ".join(flaws) or None,
+        calls=tuple(call_digest(call.name, call.arguments) for call in calls),
+        schemas=schemas,
+    )
+
+
+def call_digest(name: str, arguments: object) -> str:
+    """A digest of a tool call, equal for equal calls: evidence of repetition that holds no arguments.
+
+    Parameters
+    ----------
+    name : str
+    arguments : object
+        A mapping, or JSON text of one.
+
+    Examples
+    --------
+    >>> call_digest("add", {"a": 1, "b": 2}) == call_digest("add", '{"b": 2, "a": 1}')
+    True
+    """
+    if isinstance(arguments, str):
+        with contextlib.suppress(ValueError, RecursionError):  # then it is compared as it was written
+            arguments = json.loads(arguments)
+    return hashlib.sha256(canonical_text([name, arguments]).encode()).hexdigest()[:16]
+
+
+def written_calls(message: Mapping[str, Any]) -> list[ToolCall]:
+    """The tool calls of a message in the form of OpenAI's API, or with name and arguments side by side.
+
+    Examples
+    --------
+    >>> call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    >>> written_calls({"role": "assistant", "content": None, "tool_calls": [call]})
+    [ToolCall(name='add', arguments={'a': 1})]
+    """
+    found = message.get("tool_calls")
+    parts = [part_of(call, "function") or call for call in found] if isinstance(found, list) else []
+    return [
+        ToolCall(
+            name=str(part_of(part, "name") or ""),
+            arguments=_object(part_of(part, "arguments") or part_of(part, "args") or {}),
+        )
+        for part in parts
+    ]
+
+
+def tool_facts(message: Mapping[str, Any]) -> dict[str, Any]:
+    """What a `Message` holds of a written message beside its words: `calls` and `failed`."""
+    calls = written_calls(message)
+    return {
+        "calls": tuple(call_digest(call.name, call.arguments) for call in calls),
+        "failed": says_failed(message),
+    }
+
+
+def says_failed(message: Mapping[str, Any]) -> bool:
+    """Whether a tool's result is marked as failed: LangChain's `status`, Anthropic's and LlamaIndex's `is_error`."""
+    return message.get("status") == "error" or message.get("is_error") is True
+
+
+def _object(arguments: object) -> Mapping[str, Any] | None:
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError):
+            return None
+    return arguments if isinstance(arguments, Mapping) else None
 
 
 def canonical_text(value: Any) -> str:
@@ -203,7 +277,7 @@ def with_verdict(generation: Generation, verdict: Verdict) -> Generation:
     Where those of the fields are not known, those of other tokens are left out: words before a call and braces say nothing
     about its arguments.
     """
-    judged = replace(generation, answer=verdict.answer, flaw=verdict.flaw, fields={})
+    judged = replace(generation, answer=verdict.answer, flaw=verdict.flaw, calls=verdict.calls, fields={})
     if verdict.answer is None or generation.logprobs is None:
         return judged
     names = _CALL.union(*map(declared_names, verdict.schemas))
@@ -211,6 +285,11 @@ def with_verdict(generation: Generation, verdict: Verdict) -> Generation:
     if not fields:
         return replace(judged, logprobs=None, tokens=None, top_logprobs=None)
     return replace(judged, fields=fields)
+
+
+def asking_for_help(generation: Generation) -> Generation:
+    """Mark an answer that calls the tool by which a model asks for a larger one: it is no answer, whatever else it holds."""
+    return replace(generation, asks_for_help=True, flaw="it asks for a larger model")
 
 
 def declared_names(schema: Any) -> frozenset[str]:

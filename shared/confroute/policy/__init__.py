@@ -1,5 +1,6 @@
 """Policies: the cascade, its gates, thresholds and rules, the policies around it, and the files of all."""
 
+from confroute.asks import HelpTool
 from confroute.policy.cascade import Cascade, default_gates
 from confroute.policy.files import load_policy, register, save_policy
 from confroute.policy.gate import Gate, GroupThreshold, TierThreshold
@@ -19,6 +20,7 @@ __all__ = [
     "GroupThreshold",
     "HeadFirst",
     "Hedged",
+    "HelpTool",
     "KeepPrivate",
     "Prefix",
     "Presidio",

@@ -15,6 +15,7 @@ from confroute.asks import (
     Draft,
     Evidence,
     Final,
+    HelpTool,
     Report,
     Tentative,
     WatchResult,
@@ -151,10 +152,14 @@ class CascadeRun:
     def draft_ask(self, tier: str) -> Draft | Tentative:
         """The ask for a draft: watched while it is written where the policy and the request allow it."""
         alternatives = max_top_logprobs([gate.signal for gate in self.gates[tier]])
-        prefix = self.policy.prefix
+        prefix, tools = self.policy.prefix, self.request.tools
+        help_ = self.policy.ask_for_help if tools else None
+        if help_ is not None and help_.name in tools:
+            msg = f"the tool {help_.name!r} is the caller's and the policy's: give ask_for_help=HelpTool(name=...) another name"
+            raise PolicyError(msg)
         watched = prefix is not None and (not prefix.tiers or tier in prefix.tiers)
         if prefix is None or not watched or self.request.whole or self.request.threshold is not None:
-            return Draft(tier=tier, top_logprobs=alternatives)
+            return Draft(tier=tier, top_logprobs=alternatives, help=help_)
         return Tentative(tier=tier, watch=prefix, top_logprobs=alternatives)
 
     def ask(self, ask: Draft | Tentative | Final, kind: str) -> AskGenerator[Generation]:
@@ -232,6 +237,8 @@ class CascadeRun:
 
     def verdict_before_gates(self, tier: Tier, draft: Generation) -> Verdict | None:
         """Judge a draft that needs no measurement: unusable, judged by its first tokens, not whole, or a kept answer repeated."""
+        if draft.asks_for_help:
+            return Verdict(keep=False, stage="asked", reason=f"{tier.name} asked for a larger model")
         if draft.flaw is not None:
             reason = f"{tier.name} answer cannot be used: {draft.flaw}"
             return Verdict(keep=False, stage="draft", reason=reason)
@@ -425,6 +432,9 @@ class Cascade(Displayable):
     lacking : Gate or None
         Judges abstentions, drafts that say that the retrieved context lacks the answer, before the other gates; None treats them like
         any other draft. It applies only where context was retrieved.
+    ask_for_help : HelpTool or None
+        A tool offered to every tier but the last beside the caller's tools, where there are any: a draft that calls it goes to the
+        next tier, whatever else it holds. None: it is not offered.
     sticky : bool
         Whether a call that continues an answer of a later tier stays there (the next step of a synthesis).
     provenance : Provenance or None
@@ -457,6 +467,7 @@ class Cascade(Displayable):
     on_cloud_error: Literal["raise", "edge"] = "raise"
     returns: Literal["draft", "majority"] = "draft"
     lacking: Gate | None = field(default_factory=default_abstention_gate)
+    ask_for_help: HelpTool | None = None
     sticky: bool = True
     provenance: Provenance | None = None
 
@@ -475,6 +486,9 @@ class Cascade(Displayable):
             msg = f"gates measure {names}: expected at least one signal, each once"
             raise PolicyError(msg)
         self._check_tiers(names)
+        if self.ask_for_help is not None and not isinstance(self.ask_for_help, HelpTool):
+            msg = f"ask_for_help is {self.ask_for_help!r}: expected HelpTool()"
+            raise PolicyError(msg)
         _one_of("on_no_signal", self.on_no_signal, ("cloud", "edge", "raise"))
         _one_of("on_unfinished", self.on_unfinished, ("reject", "judge"))
         _one_of("on_edge_error", self.on_edge_error, ("cloud", "raise"))

@@ -179,7 +179,7 @@ class HeadFirst(Displayable):
         except _SET_UP:
             raise
         except CallEndedError as ended:
-            yield Report(decision=CascadeRun(policy=self.cascade, request=request, gates=()).failed(ended))
+            yield Report(decision=CascadeRun(policy=self.cascade, request=request, gates={}).failed(ended))
             raise
         except Exception as error:  # noqa: BLE001  an embedding that fails is no evidence; the decision says so
             cause = f"{type(error).__name__} while the prompt was embedded"

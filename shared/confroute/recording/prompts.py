@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 
+from confroute.hosts.tool_calls import canonical_text, tool_facts, written_calls
 from confroute.recording.rows import ROLES, RecordError, Row, content_of, read_rows
-from confroute.types import JSON, Message
+from confroute.types import JSON, Message, Role
 
 
 def read_prompts(path: str | os.PathLike[str]) -> list[Row]:
@@ -46,13 +47,32 @@ def messages_of(row: Row, system: str | None = None) -> tuple[Message, ...]:
 
 def _message(message: Mapping[str, JSON], owner: str) -> Message:
     role, text = message.get("role"), content_of(message)
+    calls = written_calls(message)
+    if text is None and message.get("content") is None and calls:
+        text = ""  # an answer that is a call of a tool, and no words
     if not isinstance(role, str) or role not in ROLES:
         msg = f"row {owner!r} has a message of role {role!r}: expected one of {', '.join(ROLES)}"
         raise RecordError(msg)
     if text is None:
         msg = f"row {owner!r} has a message of role {role!r} whose content is not text: expected a string, or parts of type text"
         raise RecordError(msg)
-    return Message(role=ROLES[role], text=text)
+    return _with_calls(message, ROLES[role], text)
+
+
+def _with_calls(message: Mapping[str, JSON], role: Role, text: str) -> Message:
+    """The message with its calls written into its text, as the hosts do: a text model is sent nothing else of them."""
+    written = [f"{call.name}({canonical_text(call.arguments)})" for call in written_calls(message)]
+    return Message(role=role, text="\n".join(filter(None, (text, *written))), **tool_facts(message))
+
+
+def conversation(row: Row) -> tuple[Message, ...]:
+    """The conversation of a row of any run, for signals and rules: unlike `messages_of`, nothing in it is refused."""
+    if row.prompt is None and row.messages:
+        return tuple(
+            _with_calls(message, ROLES.get(str(message.get("role")), "user"), content_of(message) or "")
+            for message in row.messages
+        )
+    return (Message(role="user", text=row.prompt),) if row.prompt else ()
 
 
 def pending(rows: list[Row], done: set[str], limit: int | None) -> Iterator[Row]:

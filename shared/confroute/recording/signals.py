@@ -14,6 +14,7 @@ from confroute.decision import Measurement
 from confroute.errors import PolicyError, SignalUnavailableError
 from confroute.flow import drive, intercept
 from confroute.recording.extraction import kind_of_row, with_kind
+from confroute.recording.prompts import conversation
 from confroute.recording.rows import Row
 from confroute.registry import (
     Entry,
@@ -204,7 +205,7 @@ def measured(
     work : callable, optional
         Answers all other asks; without it, a signal that asks for anything else is not measured.
     messages : tuple of Message
-        The conversation as it was sent, for signals that show it to the edge again.
+        The conversation as it was sent; by default that of the row.
 
     Returns
     -------
@@ -230,7 +231,13 @@ def case_of(row: Row, messages: tuple[Message, ...] = ()) -> Case | None:
     if draft is None or row.edge.error is not None:
         return None
     tier = Tier(name="edge", model=row.edge.model or "edge")
-    return Case(tier=tier, question=row.question, draft=draft, context=row.context, messages=messages)
+    return Case(
+        tier=tier,
+        question=row.question,
+        draft=draft,
+        context=row.context,
+        messages=messages or conversation(row),
+    )
 
 
 def measuring(row: Row, signal: Signal, case: Case) -> AskGenerator[Measurement | None]:

@@ -15,6 +15,9 @@ from confroute.signals.retrieval import RetrievalScore
 from confroute.signals.abstention import ContextLacks, abstains
 from confroute.signals.support import ContextSupport
 
+# What an agent's tools brought.
+from confroute.signals.tool_trouble import ToolTrouble
+
 # Samples.
 from confroute.signals.consistency import SelfConsistency
 from confroute.signals.semantic_entropy import SemanticEntropy, semantic_entropy
@@ -78,6 +81,7 @@ __all__ = [
     "TokenEntropy",
     "TokenLogprob",
     "TokenMargin",
+    "ToolTrouble",
     "Verbalised",
     "WordOverlap",
     "abstains",
