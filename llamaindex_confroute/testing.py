@@ -27,7 +27,8 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from pydantic_core import core_schema
 
-from confroute.testing import Reply, ScriptedModel, stream_tokens, token_at, wire
+from confroute.models import chat_format
+from confroute.testing import Reply, ScriptedModel, stream_tokens, token_at
 from confroute.types import Generation
 from llamaindex_confroute.messages import selections, to_core, user_turn
 from llamaindex_confroute.responses import to_acompletions, to_completion, to_completions
@@ -262,7 +263,7 @@ class ScriptedLLM(FunctionCallingLLM):
         return {
             "model": self.model.name,
             "choices": [choice],
-            "usage": None if usage is None else wire.usage_of(usage),
+            "usage": None if usage is None else chat_format.usage_of(usage),
         }
 
 

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from confroute.asks import Draft, Evidence
 from confroute.errors import BadLogprobsError, ConfrouteError, MissingExtraError, PolicyError
+from confroute.hosts.chat import ChatCall
 from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.text_host import TextHost, facts_of
@@ -223,7 +224,7 @@ def _checks_of(tier: str, model: TextModel) -> Iterator[Check]:
 
 def _draft(model: TextModel) -> Generation:
     """Ask for an answer with log-probabilities, or without them if the model refuses them."""
-    host = TextHost(model, _SUM, facts_of(model))
+    host = TextHost(model, ChatCall(messages=_SUM), facts_of(model))
     answers = Dispatcher(models={"edge": host}, fallback=LogprobFallback()).call(Draft(tier="edge"))
     assert not isinstance(answers, Evidence), "a Draft brings answers"
     return answers[0]

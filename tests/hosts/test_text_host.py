@@ -7,6 +7,7 @@ import pytest
 from confroute import Cascade, Router, TokenLogprob
 from confroute.asks import Draft, Final, Hidden, Prompt, Sample
 from confroute.errors import PolicyError, SignalUnavailableError, TierError
+from confroute.hosts.chat import ChatCall
 from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelCall
@@ -23,7 +24,10 @@ ASKED = (Message(role="user", text="2 + 2?"),)
 
 def dispatcher(model):
     """Asks of "edge" go to the model."""
-    return Dispatcher(models={"edge": TextHost(model, ASKED, facts_of(model))}, fallback=LogprobFallback())
+    return Dispatcher(
+        models={"edge": TextHost(model, ChatCall(messages=ASKED), facts_of(model))},
+        fallback=LogprobFallback(),
+    )
 
 
 @pytest.fixture
@@ -93,7 +97,7 @@ def test_a_model_elsewhere_has_no_hidden_states():
 
 async def test_a_model_that_does_not_stream_gives_one_piece():
     """Then the whole answer, as every stream does."""
-    host = TextHost(resolve(lambda messages: "It is 4."), ASKED, facts_of(ScriptedModel()))
+    host = TextHost(resolve(lambda messages: "It is 4."), ChatCall(messages=ASKED), facts_of(ScriptedModel()))
     call = ModelCall(role="final", streamed=True)
     for items in ([*host.stream(call)], [item async for item in host.astream(call)]):
         piece, whole = items
@@ -109,7 +113,9 @@ def test_pieces_without_anything_are_left_out():
             yield from super().stream(messages, **settings)
 
     model = Hesitant([Reply(text="It is 4.")])
-    *pieces, whole = TextHost(model, ASKED, facts_of(model)).stream(ModelCall(role="final", streamed=True))
+    *pieces, whole = TextHost(model, ChatCall(messages=ASKED), facts_of(model)).stream(
+        ModelCall(role="final", streamed=True)
+    )
     assert [piece.text for piece in pieces] == ["It", " is", " 4."]
     assert (whole.text, whole.finish, whole.usage.output_tokens) == ("It is 4.", "stop", 3)
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from confroute.models import chat_format
 from confroute.testing import wire
 
 CHOSEN = (("Paris", -0.03), (" it", -0.01), (" is", -0.02))
@@ -182,13 +183,16 @@ class Chat(Format):
             "finish_reason": said.end,
             "logprobs": self.scored(said, body),
         }
-        return {**wire.base(body, "chat.completion"), "choices": [choice], "usage": self.usage(said)}
+        return {**chat_format.base(body, "chat.completion"), "choices": [choice], "usage": self.usage(said)}
 
     def events(self, body, said):
         for delta, part in self.deltas(said, body):
-            yield None, wire.delta(body, delta, logprobs=self.scored(part, body))
-        yield None, wire.delta(body, {}, finish=said.end)
-        yield None, {**wire.base(body, "chat.completion.chunk"), "choices": [], "usage": self.usage(said)}
+            yield None, chat_format.delta(body, delta, logprobs=self.scored(part, body))
+        yield None, chat_format.delta(body, {}, finish=said.end)
+        yield (
+            None,
+            {**chat_format.base(body, "chat.completion.chunk"), "choices": [], "usage": self.usage(said)},
+        )
 
     def deltas(self, said, body):
         """Each part of a stream: its delta, and what was said in it."""

@@ -27,6 +27,7 @@ from confroute.cli import (
     record,
     report,
     reset,
+    serve,
     signals,
     watch,
 )
@@ -35,7 +36,7 @@ from confroute.errors import ConfrouteError
 
 COMMANDS = (
     *(demo, doctor, pull, label, judge, models, plan, record, signals, probe, fit, apply, bench, report),
-    watch,
+    *(serve, watch),
     reset,
 )
 

@@ -19,13 +19,14 @@ from confroute.decision import Decision, Routed
 from confroute.errors import RequestError
 from confroute.executor import arun, arun_stream, run, run_stream
 from confroute.flow import Policy
+from confroute.hosts.chat import ChatCall
 from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import ModelFacts
 from confroute.hosts.options import read_documents, read_options
 from confroute.hosts.provenance import warn_of_other_models
 from confroute.hosts.requests import check_policy, request_of, with_one_retry_layer
-from confroute.hosts.text_host import TextHost, facts_of
+from confroute.hosts.text_host import TextHost, facts_of, lacking
 from confroute.hosts.tiers import check_members, default_policy, limits_by_tier, models_by_tier, refuse_same
 from confroute.hosts.tool_calls import tool_facts
 from confroute.models.provider_answers import is_role, role_of
@@ -33,7 +34,7 @@ from confroute.models.resilience import Limits
 from confroute.models.resolution import resolve
 from confroute.models.text_model import Piece, TextModel, piece_logprobs
 from confroute.policy import Cascade
-from confroute.text_extraction import merged
+from confroute.text_extraction import ReadOnce, merged
 from confroute.types import Context, Message, Reading, Request, Thresholds
 
 if TYPE_CHECKING:
@@ -120,6 +121,11 @@ class Router:
             lambda one, other: one[0] is other[0] or one[1] == other[1],
             lambda one: one[1].name,
         )
+
+    @property
+    def tier_names(self) -> tuple[str, ...]:
+        """The tiers, cheapest first."""
+        return tuple(self._limits)
 
     def _facts(self) -> dict[str, ModelFacts]:
         """What is known of each tier's model, cheapest first."""
@@ -276,6 +282,29 @@ class Router:
             arun_stream(self.policy, request, calls.acall, calls.astream, self._limits, scores=piece_logprobs)
         )
 
+    async def achat(self, chat: ChatCall) -> Routed:
+        """Answer a call in OpenAI's chat format, with its tools and settings; `confroute.hosts.chat.read_chat` reads one.
+
+        Raises
+        ------
+        RequestError
+            An empty question, or something that no model which may answer takes.
+        TierError
+            No model answered that the policy allows to.
+        """
+        request, calls = self._asked(chat)
+        return await arun(self.policy, request, calls.acall, self._limits)
+
+    def astream_chat(self, chat: ChatCall) -> AsyncGenerator[Piece | Routed, None]:
+        """Answer such a call in parts as they come; the last item is the whole answer with its decision.
+
+        An answer that was drafted as a whole comes in that item alone.
+        """
+        request, calls = self._asked(chat)
+        return arun_stream(
+            self.policy, request, calls.acall, calls.astream, self._limits, scores=piece_logprobs
+        )
+
     def _reads(self, tier: str) -> Reading:
         """What the models but that of `tier` send besides the messages, as those of frameworks say."""
         others = [
@@ -286,12 +315,31 @@ class Router:
     def _opened(
         self, prompt: Prompt, question: str | None, context: Documents | None, **given: object
     ) -> tuple[Request, Dispatcher[Piece]]:
-        """What the policy sees of a call, and what makes the calls that it asks for."""
-        options = read_options(given, place="the call", tiers=[*self._limits])
+        options = read_options(given, place="the call", tiers=self.tier_names)
         if question is not None or context is not None:
             options = replace(options, **_retrieved(question, context))
-        request = request_of(_messages(prompt), self._facts(), options, reads=self._reads)
-        hosts = {name: TextHost(model, request.messages, own) for name, (model, own) in self._models.items()}
+        return self._asked(ChatCall(messages=_messages(prompt), options=options))
+
+    def _asked(self, chat: ChatCall) -> tuple[Request, Dispatcher[Piece]]:
+        """What the policy sees of a call, and what makes the calls that it asks for."""
+        facts = self._facts()
+        if chat.sent is None:
+            request = request_of(chat.messages, facts, chat.options, reads=self._reads)
+        else:
+            lacks = {tier: lacking(self._models[tier][0], chat) for tier in facts}
+            request = request_of(
+                chat.messages,
+                facts,
+                chat.options,
+                extra=chat.extra,
+                max_tokens=chat.max_tokens,
+                lacks={tier: what for tier, what in lacks.items() if what is not None},
+                reads=ReadOnce(lambda tier: merged(chat.reading, self._reads(tier))),
+                tools=frozenset(chat.tools),
+                attachments=chat.attachments,
+                whole=chat.whole,
+            )
+        hosts = {name: TextHost(model, chat, own) for name, (model, own) in self._models.items()}
         return request, Dispatcher(models=hosts, fallback=self._fallback)
 
 

@@ -7,7 +7,8 @@ from contextlib import aclosing, closing
 from dataclasses import replace
 from typing import Any
 
-from confroute.errors import PolicyError
+from confroute.errors import PolicyError, RequestError
+from confroute.hosts.chat import ChatCall
 from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.models.text_model import FunctionModel, OneByOne, Piece, Pieces, StreamingTextModel, TextModel
 from confroute.types import Generation, Message
@@ -30,31 +31,48 @@ def facts_of(model: TextModel) -> ModelFacts:
     )
 
 
+def lacking(model: TextModel, chat: ChatCall) -> str | None:
+    """What a call needs that a model does not take, in words; None where it takes all of it."""
+    return chat.lacking(getattr(model, "takes", frozenset()))
+
+
 class TextHost:
     """One model with the conversation of one call.
 
     Parameters
     ----------
     model : TextModel
-    messages : sequence of Message
+    chat : ChatCall
     facts : ModelFacts
         Those of `facts_of`.
     """
 
-    __slots__ = ("_messages", "_model", "facts")
+    __slots__ = ("_chat", "_model", "facts")
 
-    def __init__(self, model: TextModel, messages: tuple[Message, ...], facts: ModelFacts) -> None:
-        self._model, self._messages = model, messages
+    def __init__(self, model: TextModel, chat: ChatCall, facts: ModelFacts) -> None:
+        self._model, self._chat = model, chat
         loaded = getattr(model, "loaded", None)
-        self.facts = facts if loaded is None else replace(facts, inside=lambda: (loaded(), messages))
+        if loaded is not None:
+            facts = replace(facts, inside=lambda: (loaded(), chat.messages))
+        if chat.logprobs:
+            alternatives = max(facts.alternatives, chat.top_logprobs)
+            facts = replace(facts, keeps_logprobs=True, alternatives=alternatives)
+        self.facts = facts
 
     def call(self, call: ModelCall) -> Sequence[Generation]:
-        """Make the call and return its answers."""
-        return self._checked(self._model.generate(self._sent(call), n=call.n, **_settings(call)))
+        """Make the call and return its answers.
+
+        Raises
+        ------
+        RequestError
+            The call needs something that the model does not take, such as tools.
+        """
+        return self._checked(self._model.generate(self._sent(call), n=call.n, **self._settings(call)), call)
 
     async def acall(self, call: ModelCall) -> Sequence[Generation]:
         """Async form of `call`."""
-        return self._checked(await self._model.agenerate(self._sent(call), n=call.n, **_settings(call)))
+        answers = await self._model.agenerate(self._sent(call), n=call.n, **self._settings(call))
+        return self._checked(answers, call)
 
     def stream(self, call: ModelCall) -> Generator[Piece | Generation, None, None]:
         """Yield the pieces of the answer, one where the model does not stream, and then the whole of it."""
@@ -62,10 +80,10 @@ class TextHost:
             yield from _whole(self.call(call))
             return
         pieces = Pieces()
-        with closing(self._model.stream(self._sent(call), **_settings(call))) as stream:
+        with closing(self._model.stream(self._sent(call), **self._settings(call))) as stream:
             for piece in stream:
                 pieces.add(piece)
-                if piece.text or piece.logprobs:
+                if piece.text or piece.logprobs or piece.beside:
                     yield piece
         yield self._ended(pieces)
 
@@ -76,43 +94,64 @@ class TextHost:
                 yield item
             return
         pieces = Pieces()
-        async with aclosing(self._model.astream(self._sent(call), **_settings(call))) as stream:
+        async with aclosing(self._model.astream(self._sent(call), **self._settings(call))) as stream:
             async for piece in stream:
                 pieces.add(piece)
-                if piece.text or piece.logprobs:
+                if piece.text or piece.logprobs or piece.beside:
                     yield piece
         yield self._ended(pieces)
 
-    def _checked(self, answers: object) -> Sequence[Generation]:
+    def _checked(self, answers: object, call: ModelCall) -> Sequence[Generation]:
         """The answers of a model that may be the user's own; an edge that answers anything else would fail at every call."""
         if not isinstance(answers, (tuple, list)):
             said = f"a {type(answers).__name__}"
         elif wrong := [one for one in answers if not isinstance(one, Generation)]:
             said = f"an answer that is a {type(wrong[0]).__name__}"
-        else:
+        elif call.messages is not None or not self._chat.whole:
             return answers
+        else:
+            return [self._chat.judged(answer) for answer in answers]
         msg = f"{self.facts.model} returned {said}: expected a tuple of Generation"
         raise PolicyError(msg)
 
     def _ended(self, pieces: Pieces) -> Generation:
-        answer = pieces.whole(model=self.facts.model)
+        answer = self._chat.judged(pieces.whole(model=self.facts.model))
         return answer if self.facts.streams else replace(answer, unfinished=False)
 
     def _sent(self, call: ModelCall) -> tuple[Message, ...]:
         if call.messages is not None:
             return call.messages
-        return (
-            self._messages if call.note is None else (*self._messages, Message(role="user", text=call.note))
-        )
+        messages = self._chat.messages
+        return messages if call.note is None else (*messages, Message(role="user", text=call.note))
 
-
-def _settings(call: ModelCall) -> dict[str, Any]:
-    return {
-        "temperature": call.temperature,
-        "max_tokens": call.max_tokens,
-        "logprobs": call.logprobs,
-        "top_logprobs": call.top_logprobs,
-    }
+    def _settings(self, call: ModelCall) -> dict[str, Any]:
+        """How the answer is wanted: as the call says, else as the caller of the router does."""
+        settings = {
+            "temperature": call.temperature,
+            "max_tokens": call.max_tokens,
+            "logprobs": call.logprobs,
+            "top_logprobs": call.top_logprobs,
+        }
+        chat = self._chat
+        if call.messages is not None or chat.sent is None:
+            return settings
+        if lacks := lacking(self._model, chat):
+            msg = f"{self.facts.model} cannot be given {lacks}: leave it out, or take a model behind a server (openai:MODEL, ollama:MODEL)"
+            raise RequestError(msg)
+        sampled = call.role == "sample"
+        own = {
+            "temperature": chat.temperature,
+            "max_tokens": chat.max_tokens,
+            # A sample with the draft's own seed would be the draft.
+            "seed": None if chat.seed is None else chat.seed + call.drawn + sampled,
+            "stop": chat.stop or None,
+            "chat": chat.sent if "chat" in getattr(self._model, "takes", ()) else None,
+        }
+        if own["chat"] is not None:
+            own["chat"] = chat.sent.made_for(note=call.note, seeded=not sampled)
+        return settings | {
+            name: value for name, value in own.items() if value is not None and settings.get(name) is None
+        }
 
 
 def _whole(answers: Sequence[Generation]) -> Generator[Piece | Generation, None, None]:

@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from confroute.concurrency import in_thread, stream_in_thread
 from confroute.errors import ModelError, RequestError
@@ -327,6 +327,7 @@ class LocalTextModel:
     max_tokens: int = MAX_TOKENS
     context_window: int | None = None
     remote: bool = field(default=False, init=False)
+    takes: ClassVar[frozenset[str]] = frozenset({"stop"})
 
     @property
     def name(self) -> str:
@@ -372,6 +373,7 @@ class LocalTextModel:
             "temperature": self.temperature if asked.temperature is None else asked.temperature,
             "max_tokens": asked.max_tokens or self.max_tokens,
             "seed": asked.seed,
+            "stop": asked.stop,
             "top_logprobs": asked.top_logprobs if asked.logprobs else 0,
         }
 

@@ -6,9 +6,9 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from urllib.parse import urlsplit
 
 from confroute.display import Address
@@ -69,6 +69,8 @@ class OpenAIModel:
     -----
     No seed is sent: servers that give all samples of a request one seed would return one sample n times.
     """
+
+    takes: ClassVar[frozenset[str]] = frozenset({"chat", "stop"})
 
     model: str
     base_url: str | None = None
@@ -151,10 +153,15 @@ class OpenAIModel:
 
     def body(self, messages: Sequence[Message], settings: Settings) -> dict[str, Any]:
         """The request of one answer."""
+        chat = settings.chat
+        plain = [{"role": message.role, "content": message.text} for message in messages]
         body: dict[str, Any] = {
             "model": self.model,
-            "messages": [{"role": message.role, "content": message.text} for message in messages],
+            "messages": plain if chat is None else list(chat.messages),
+            **({} if chat is None else chat.fields),
         }
+        if settings.stop:
+            body["stop"] = list(settings.stop)
         temperature = self.temperature if settings.temperature is None else settings.temperature
         if temperature is not None:
             body["temperature"] = temperature
@@ -174,7 +181,10 @@ class OpenAIModel:
         answers = read_generations(completion, model=self.model)
         if not answers:
             raise no_answer(self.model, completion)
-        return answers
+        beside = [_beside(field(choice, "message")) for choice in field(completion, "choices")]
+        if not any(beside):
+            return answers
+        return [replace(answer, raw=more) for answer, more in zip(answers, beside, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,8 +283,26 @@ def _piece(event: Any) -> Piece:
     # Servers name no reason until the end.
     finish = read_finish(event) if ends_by_reason(event) else None
     return scored_piece(
-        text, read_answer_logprobs(event), finish=finish, usage=read_usage(field(event, "usage"))
+        text,
+        read_answer_logprobs(event),
+        finish=finish,
+        usage=read_usage(field(event, "usage")),
+        beside=_beside(event.choices[0].delta) if event.choices else None,
     )
+
+
+# Of a message or a delta, what our own values have fields for.
+_READ = frozenset({"role", "content"})
+
+
+def _beside(message: Any) -> dict[str, Any] | None:
+    """What else a message or a delta holds, as JSON: tool calls, a refusal, whatever its server adds; None where that is nothing."""
+    names: frozenset[str] = getattr(message, "model_fields_set", frozenset()) - _READ
+    # Writing the whole of it would cost more than reading the event.
+    if all(getattr(message, name, None) is None for name in names):
+        return None
+    written: dict[str, Any] = message.model_dump(mode="json", exclude_none=True)
+    return {name: value for name, value in written.items() if name not in _READ}
 
 
 def _package() -> Any:

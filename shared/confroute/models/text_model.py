@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from confroute.concurrency import off_the_loop
 from confroute.errors import PolicyError
+from confroute.models.chat_format import ChatRequest, GrowingMessage
 from confroute.models.provider_answers import (
     ChunkScores,
     ChunkTokens,
@@ -43,6 +44,8 @@ class Piece:
         Why the answer ended; on the last piece only.
     usage : Usage or None
         Tokens of the whole call; on the last piece only.
+    beside : mapping or None
+        What else a server sent with it, in OpenAI's chat format: parts of tool calls, of a refusal, of reasoning.
     """
 
     text: str
@@ -51,6 +54,7 @@ class Piece:
     top_logprobs: tuple[Alternatives, ...] | None = None
     finish: Finish | None = None
     usage: Usage | None = None
+    beside: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
 @runtime_checkable
@@ -154,13 +158,19 @@ class StreamingTextModel(TextModel, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How answers are wanted: the parameters of `TextModel.generate` and their defaults."""
+    """How answers are wanted: the parameters of `TextModel.generate` and their defaults, and two that not every model takes.
+
+    `stop`, strings that the answer ends before, is given to models whose `takes` has "stop", and `chat`, the request in OpenAI's format that
+    the conversation comes from, to those whose `takes` has "chat".
+    """
 
     temperature: float | None = 0.0
     max_tokens: int | None = MAX_TOKENS
     seed: int | None = None
     logprobs: bool = True
     top_logprobs: int = 0
+    stop: tuple[str, ...] = ()
+    chat: ChatRequest | None = None
 
     def seed_of(self, number: int) -> int | None:
         """The seed of answer `number`, 0 for the first: with one seed for all they would be one answer."""
@@ -295,10 +305,11 @@ class Pieces:
     'It is 4.'
     """
 
-    __slots__ = ("_finish", "_scores", "_texts", "_usage")
+    __slots__ = ("_beside", "_finish", "_scores", "_texts", "_usage")
 
     def __init__(self) -> None:
         self._texts: list[str] = []
+        self._beside: GrowingMessage | None = None
         self._scores = ChunkScores()
         self._finish: Finish | None = None
         self._usage: Usage | None = None
@@ -309,6 +320,9 @@ class Pieces:
         self._scores.add(_scored(piece), has_text=bool(piece.text))
         self._finish = piece.finish or self._finish
         self._usage = piece.usage or self._usage
+        if piece.beside:
+            self._beside = self._beside or GrowingMessage()
+            self._beside.add(piece.beside)
 
     def whole(self, *, model: str) -> Generation:
         """The answer that the pieces make; log-probabilities only if every piece with text had its own."""
@@ -319,4 +333,5 @@ class Pieces:
             finish=self._finish or "unknown",
             unfinished=self._finish is None and any(self._texts),
             model=model,
+            raw=None if self._beside is None else self._beside.whole,
         )

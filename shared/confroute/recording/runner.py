@@ -15,6 +15,7 @@ from confroute.asks import Final
 from confroute.errors import PolicyError
 from confroute.executor import Executor
 from confroute.flow import drive
+from confroute.hosts.chat import ChatCall
 from confroute.hosts.dispatch import Dispatcher
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.text_host import TextHost, facts_of
@@ -88,7 +89,10 @@ class Recorder(Wanted):
         return replace(row, edge=self._graded(given, row.edge, gathered.draft))
 
     def _ask(self, models: Mapping[str, TextModel], messages: tuple[Message, ...]) -> Executor:
-        hosts = {name: TextHost(model, messages, facts_of(model)) for name, model in models.items()}
+        hosts = {
+            name: TextHost(model, ChatCall(messages=messages), facts_of(model))
+            for name, model in models.items()
+        }
         return Executor(call=Dispatcher(models=hosts, fallback=self._fallback).call, limits={})
 
     def _cloud(self, given: Row, messages: tuple[Message, ...]) -> Side | None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from confroute.errors import RequestError
+from confroute.models import chat_format
+from confroute.models.chat_format import text_of
 from confroute.models.local import local_dtype
 from confroute.testing import wire
-from confroute.testing.wire import text_of
 from confroute.types import Generation, Message, Role, Usage
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class _ModelHandler(wire.RequestHandler):
             self._stream_whole(body, answers[0])
         else:
             choices = [_choice(body, answer, index) for index, answer in enumerate(answers)]
-            self.send_json(wire.completion(body, choices, _total_usage(answers)))
+            self.send_json(chat_format.completion(body, choices, _total_usage(answers)))
 
     def _settings(self, body: Mapping[str, Any]) -> dict[str, Any]:
         if (body.get("response_format") or {"type": "text"})["type"] != "text":
@@ -152,10 +153,10 @@ class _ModelHandler(wire.RequestHandler):
             logprobs = wire.logprobs_of(body, piece.tokens, piece.logprobs, piece.top_logprobs)
             content = {"role": "assistant", "content": piece.text}
             # Leaving the loop ends the decoding.
-            if not self.event(wire.delta(body, content, finish=piece.finish, logprobs=logprobs)):
+            if not self.event(chat_format.delta(body, content, finish=piece.finish, logprobs=logprobs)):
                 return
             if piece.usage is not None:
-                self.event(wire.usage_delta(body, piece.usage))
+                self.event(chat_format.usage_delta(body, piece.usage))
         self.end_events()
 
     def _stream_whole(self, body: dict[str, Any], answer: Generation) -> None:
@@ -166,9 +167,9 @@ class _ModelHandler(wire.RequestHandler):
             calls = content["tool_calls"]
             content["tool_calls"] = [{**call, "index": index} for index, call in enumerate(calls)]
         self.begin_events()
-        self.event(wire.delta(body, content, logprobs=choice["logprobs"]))
-        self.event(wire.delta(body, {}, finish=choice["finish_reason"]))
-        self.event(wire.usage_delta(body, answer.usage or Usage()))
+        self.event(chat_format.delta(body, content, logprobs=choice["logprobs"]))
+        self.event(chat_format.delta(body, {}, finish=choice["finish_reason"]))
+        self.event(chat_format.usage_delta(body, answer.usage or Usage()))
         self.end_events()
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from confroute.models import chat_format
 from confroute.testing import wire
 from confroute.testing.faults import MALFORMED
 from confroute.testing.scripted import Reply, ScriptedModel, token_at
@@ -139,23 +140,25 @@ class ScriptedServer(wire.LoopbackServer):
 
 
 def _prompt(body: Mapping[str, Any]) -> str:
-    return "\n".join(f"{m.get('role')}: {wire.text_of(m.get('content'))}" for m in body.get("messages", ()))
+    return "\n".join(
+        f"{m.get('role')}: {chat_format.text_of(m.get('content'))}" for m in body.get("messages", ())
+    )
 
 
 def _completion(body: Mapping[str, Any], answer: Generation) -> dict[str, Any]:
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": answer.text},
-        "finish_reason": wire.reason_of(answer.finish),
+        "finish_reason": chat_format.reason_of(answer.finish),
         "logprobs": wire.logprobs_of(body, answer.tokens or (), answer.logprobs, answer.top_logprobs),
     }
-    return wire.completion(body, [choice], answer.usage or Usage())
+    return chat_format.completion(body, [choice], answer.usage or Usage())
 
 
 def _events(body: Mapping[str, Any], answer: Generation) -> Iterator[dict[str, Any]]:
     for position, token in enumerate(answer.tokens or ()):
         part = token_at(answer, position)
         logprobs = wire.logprobs_of(body, (token,), part.logprobs, part.top_logprobs)
-        yield wire.delta(body, {"role": "assistant", "content": token}, logprobs=logprobs)
-    yield wire.delta(body, {}, finish=answer.finish)
-    yield wire.usage_delta(body, answer.usage or Usage())
+        yield chat_format.delta(body, {"role": "assistant", "content": token}, logprobs=logprobs)
+    yield chat_format.delta(body, {}, finish=answer.finish)
+    yield chat_format.usage_delta(body, answer.usage or Usage())

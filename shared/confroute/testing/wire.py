@@ -1,17 +1,16 @@
-"""The base of loopback servers that speak OpenAI's chat format: listening, framing, and the JSON of answers."""
+"""The base of loopback servers that speak OpenAI's chat format: listening, framing, and the JSON of log-probabilities."""
 
 from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from confroute.types import Alternatives, Usage
+from confroute.types import Alternatives
 
 if TYPE_CHECKING:
     from typing import Self
@@ -72,6 +71,8 @@ class RequestHandler(BaseHTTPRequestHandler):
     """Handles one connection: reads a request's JSON, and writes a whole answer or events."""
 
     protocol_version = "HTTP/1.1"
+    # Headers and body are written one after the other: the second would wait 40 ms for the client's delayed acknowledgement.
+    disable_nagle_algorithm = True
     served: Any
 
     def handle(self) -> None:
@@ -138,52 +139,6 @@ class RequestHandler(BaseHTTPRequestHandler):
             self.wfile.write(b"0\r\n\r\n")
 
 
-def base(body: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """The fields that every object of the format has."""
-    return {"id": "loopback", "object": kind, "created": int(time.time()), "model": body.get("model")}
-
-
-def completion(body: Mapping[str, Any], choices: Sequence[Mapping[str, Any]], usage: Usage) -> dict[str, Any]:
-    """The JSON of a whole answer."""
-    return {**base(body, "chat.completion"), "choices": list(choices), "usage": usage_of(usage)}
-
-
-def delta(
-    body: Mapping[str, Any],
-    content: Mapping[str, Any],
-    *,
-    finish: str | None = None,
-    logprobs: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The JSON of one event of a streamed answer."""
-    choice = {"index": 0, "delta": content, "finish_reason": reason_of(finish), "logprobs": logprobs}
-    return {**base(body, "chat.completion.chunk"), "choices": [choice]}
-
-
-def usage_delta(body: Mapping[str, Any], usage: Usage) -> dict[str, Any]:
-    """The JSON of the event with the usage."""
-    return {**base(body, "chat.completion.chunk"), "choices": [], "usage": usage_of(usage)}
-
-
-def reason_of(finish: str | None) -> str | None:
-    """What a server writes of the end of an answer; nothing of one that it does not know."""
-    return None if finish == "unknown" else finish
-
-
-def usage_of(usage: Usage) -> dict[str, Any]:
-    """The JSON of a usage, with OpenAI's names."""
-    counts: dict[str, Any] = {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.total_tokens,
-    }
-    if usage.cached_tokens:
-        counts["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
-    if usage.reasoning_tokens:
-        counts["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
-    return counts
-
-
 def logprobs_of(
     body: Mapping[str, Any],
     tokens: Iterable[str],
@@ -205,10 +160,3 @@ def logprobs_of(
 
 def _logprob(token: str, value: float) -> dict[str, Any]:
     return {"token": token, "logprob": value, "bytes": None}
-
-
-def text_of(content: Any) -> str:
-    """The text of a message, whose content may be a list of parts."""
-    if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content if isinstance(part, Mapping))
-    return content or ""
