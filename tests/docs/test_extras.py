@@ -104,6 +104,7 @@ def distributions(module):
 def test_an_error_names_the_smallest_install(given, modules):
     """One extra or one package, which installs what could not be imported; no smaller extra does."""
     assert ("extra" in given) != ("package" in given)
+    modules = [module for module in modules if module.partition(".")[0] != "confroute"]
     if "package" in given or not modules:
         return
     named = given["extra"].value

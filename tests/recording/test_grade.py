@@ -1,8 +1,12 @@
 """Grading: a number, an option letter, a text, any of several; and what cannot be graded."""
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from confroute.recording.grade import graded, kind_of_reference
+from confroute.signals.answers import answer_of, normalised
+from confroute.types import Generation
 
 OPTIONS = "Which colour?\nA. red\nB. blue"
 
@@ -113,3 +117,47 @@ def test_one_rule_for_one_reference_and_for_a_list(reference, text):
     assert graded(None, text, "Capital?", reference) == graded(None, text, "Capital?", [reference]) == 1.0
     other = "Lyon" if reference == "Paris" else 8
     assert graded(None, text, "Capital?", other) == graded(None, text, "Capital?", [other]) == 0.0
+
+
+WORDS = st.text(st.characters(codec="utf-8", categories=("L", "Nd")), min_size=1, max_size=8)
+
+
+@given(words=st.lists(WORDS, min_size=1, max_size=4), others=st.lists(st.text(max_size=12), max_size=2))
+def test_the_reference_itself_is_right(words, others):
+    """Whatever it is and however many words it has, alone, with a full stop, and among others."""
+    name = " ".join(words)
+    assume(normalised(name))
+    for text in (name, f"{name}.", f"  {name}\n"):
+        assert graded(None, text, "Which?", name) == 1.0
+        assert graded(None, text, "Which?", [*others, name]) == 1.0
+
+
+@pytest.mark.parametrize(
+    "name", ["New York", "fish pie", "carbon dioxide", "Leonardo da Vinci", "Otto Brandt"]
+)
+@pytest.mark.parametrize(
+    "form", ["{}", "{}!", "the {}", "It is {}.", "**{}**", "Answer: {}", "{}, of course"]
+)
+def test_a_name_of_several_words_is_right_at_the_end_of_an_answer(name, form):
+    """As at its beginning and in its middle."""
+    assert graded(None, form.format(name), "Which?", name) == 1.0
+    assert (
+        graded(answer_of(Generation(text=form.format(name)), "Which?"), form.format(name), "Which?", name)
+        == 1.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "grade"),
+    [
+        ("The text does not mention a ferry on Christmas Day.", "Christmas Day", 0.0),
+        ("I don't know when the Heron leaves.", "Heron", 0.0),
+        ("The text does not mention a ferry on Christmas Day.", "not mentioned", 1.0),
+        ("The context does not say.", ["not mentioned", "unknown"], 1.0),
+        ("It leaves at ten.", "not mentioned", 0.0),
+        ("The text does not name her. However, it is Ada Lovelace.", "Ada Lovelace", 1.0),
+    ],
+)
+def test_an_answer_that_says_that_there_is_none(text, reference, grade):
+    """It is right where the reference says so too, and never for a name that it holds."""
+    assert graded(None, text, "Which day?", reference) == grade

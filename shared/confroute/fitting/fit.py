@@ -106,7 +106,9 @@ def about_samples(choice: SignalChoice, found: Expected) -> list[str]:
 def about_cost(found: Expected, front: ParetoFront) -> list[str]:
     """Notes on whether routing pays, or why that is unknown."""
     if found.cost_per_1k is None:
-        return ["cost is not known of every call: record cost_usd or usage, and give prices"]
+        return [
+            "cost is not known of every call: give prices (rates=, --edge-price and --cloud-price) and record usage, or record cost_usd"
+        ]
     cloud = front.cloud.usd_per_1k
     if cloud is None or found.cost_per_1k < cloud:
         return []
@@ -262,7 +264,8 @@ def fit(
         goal, rest, uncertainty, front, judged, chosen_freely=signal == "auto", selected=selected, seed=seed
     )
     gate = Gate(signal=choice.signal, threshold=threshold)
-    policy = Cascade(gates=(gate,), on_no_signal="cloud", on_unfinished=on_unfinished)
+    # The threshold is fitted to all drafts, abstentions among them: a gate of their own would decide some calls past it.
+    policy = Cascade(gates=(gate,), on_no_signal="cloud", on_unfinished=on_unfinished, lacking=None)
     replayed = replay(policy, rest.rows, rates=rates, progress=progress)
     found = expected(replayed, seed=seed)
     return Fit(
@@ -279,11 +282,25 @@ def fit(
             *coarse,
             *about(choice, rest, uncertainty),
             *notes,
+            *_about_name(signal, goal, table),
             *about_samples(choice, found),
             *about_cost(found, front),
         ),
         promise_curve=_curve(goal, _graded(rest, uncertainty)),
     )
+
+
+def _about_name(signal: str, goal: Goal, table: Table) -> list[str]:
+    """What a promise about a signal that the caller named takes for granted."""
+    if (
+        not _is_column(signal)
+        or not isinstance(goal, MaxLoss)
+        or len(distinct_orders(table, table.columns)) == 1
+    ):
+        return []
+    return [
+        f"the promise holds if {signal} was chosen before these rows were looked at; else let 'auto' choose, which sets rows aside for it"
+    ]
 
 
 def samples_of(signal: Signal) -> int:
@@ -401,7 +418,8 @@ def _promised(goal: MaxLoss, calls: GradedCalls, *, selected: int, seed: int) ->
     except UnmetPromiseError as error:
         instead = outlook(goal, calls, seed=seed)
         rows = f"{calls.n} rows to calibrate on" + (
-            f", beside {selected} that chose the signal (with --signal NAME or signal= none are held back)"
+            f", beside {selected} that chose the signal (none are held back with --signal NAME or signal=, for a signal that was chosen "
+            "before these rows were looked at)"
             if selected
             else ""
         )

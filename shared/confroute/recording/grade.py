@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from confroute.recording.rows import Side
+from confroute.signals.abstention import abstains
 from confroute.signals.answers import (
     Kind,
     date_in,
@@ -78,7 +79,8 @@ def graded(answer: str | None, text: str, question: str, reference: JSON) -> flo
     reference : str, number, list or None
         A number, date or option letter is right if it is the final answer, in whatever notation. A text is right if it stands
         in the answer as whole words, since models answer in sentences; not where the answer denies it or leaves it open ("Paris
-        or Lyon"). "Yes" and "no" have to begin the answer. Of a list any is right, each by these rules. Anything else cannot be
+        or Lyon"). "Yes" and "no" have to begin the answer. An answer that says that it cannot be given (`abstains`) is right if the
+        reference says so too ("not mentioned"), else wrong. Of a list any is right, each by these rules. Anything else cannot be
         graded here, and gives None.
 
     Examples
@@ -88,6 +90,8 @@ def graded(answer: str | None, text: str, question: str, reference: JSON) -> flo
     >>> graded(None, "The capital of France is Paris.", "Capital?", "paris"), graded("x", "x", "?", None)
     (1.0, None)
     >>> graded(None, "It was Ada Lovelace.", "Who?", ["Ada Lovelace", "Lovelace"])
+    1.0
+    >>> graded(None, "The text does not say who it was.", "Who?", "The text does not say.")
     1.0
     """
     references = reference if isinstance(reference, list) else [reference]
@@ -111,7 +115,11 @@ def _is_right(answer: str | None, text: str, question: str, reference: str | flo
         return date_in(said, question) == date_in(str(reference), question)
     if kind == "number":
         return _same_number(said, question, reference)
-    return _stands_in(text if text.strip() else said, normalised(str(reference)), names)
+    written_out = text if text.strip() else said
+    if abstains(written_out):
+        # "No ferry on Christmas Day is mentioned" holds the name and does not answer.
+        return abstains(str(reference))
+    return _stands_in(written_out, normalised(str(reference)), names)
 
 
 def _same_number(said: str, question: str, reference: JSON) -> bool:
@@ -140,7 +148,9 @@ def _leaves_open(question: str, unit: Unit) -> bool:
 def _stands_in(text: str, name: str, names: list[str]) -> bool:
     """Whether a normalised name stands in a text as whole words, neither denied nor left open."""
     whole = normalised(text)
-    if whole == name or name in _BOOLEANS:
+    if whole == name:
+        return True
+    if name in _BOOLEANS:
         return whole.split(" ")[0] == name
     mention = re.compile(rf"(?<![\w])(?<!\d[.,:/-]){re.escape(name)}(?![\w]|[.,:/-]\d)")
     if not mention.search(whole):

@@ -125,7 +125,7 @@ def sliced(
     order = np.argsort(uncertainty, kind="stable")
     u, row, base = uncertainty[order], loss[order], sent[order]
     if u.size < least:
-        msg = f"{u.size} calibration rows: at least {least} are needed before the first threshold can be tried; record more calls"
+        msg = f"{u.size} calibration rows: at least {least} are needed, as many answers as the most cautious threshold keeps; record more calls"
         raise UnmetPromiseError(msg)
     if grid is None:
         places = np.append(np.arange(least - 1, u.size, max(1, u.size // _GRID)), u.size - 1)

@@ -90,8 +90,9 @@ def fixed_sequence(rows: Slice, target: Target, *, horizon: float | None, seed: 
     passed = first_failure(test.proves, rows.grid.size)
     if passed == 0:
         msg = (
-            f"a {target.loss} of {target.alpha:g} with confidence {1 - target.delta:g} cannot be guaranteed: with the "
-            f"{rows.kept[0]} most certain answers kept, {rows.n} rows lose {rows.lost[0]:g}, and {test.method} allows {test.allows}; use a better edge or signal, "
+            f"a {target.loss} of {target.alpha:g} with confidence {1 - target.delta:g} cannot be guaranteed: the "
+            f"most cautious threshold that is tried keeps the {rows.kept[0]} most certain answers; with them {rows.n} rows lose {rows.lost[0]:g}, and "
+            f"{test.method} allows {test.allows}; use a better edge or signal, "
             "record more rows, or allow more loss or less confidence"
         )
         raise UnmetPromiseError(msg)
