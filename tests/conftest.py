@@ -29,7 +29,8 @@ from confroute import (
     TokenLogprob,
 )
 from confroute.errors import ModelError
-from confroute.testing import Reply, ScriptedCalls, ScriptedModel, ScriptedServer, faults, wire
+from confroute.models import chat_format
+from confroute.testing import Reply, ScriptedCalls, ScriptedModel, ScriptedServer, faults
 from confroute.types import Usage
 
 # As in the Makefile, for tests that are run without it: torch reads it once, when it is imported.
@@ -80,7 +81,7 @@ class ListingHandler(ScriptedServer.handler):
             {"index": at, "message": {"role": "assistant", "content": f"Robot {at}"}, "finish_reason": "stop"}
             for at in range(body["n"])
         ]
-        self.send_json(wire.completion(body, choices, Usage(input_tokens=7, output_tokens=body["n"])))
+        self.send_json(chat_format.completion(body, choices, Usage(input_tokens=7, output_tokens=body["n"])))
 
     def do_GET(self):  # noqa: N802  http.server's name
         """Answer a GET."""

@@ -80,7 +80,9 @@ def test_a_graded_loss_is_a_mean_over_kept_or_over_all_rows():
     edge = np.where(u < 70, 0.96, 1.0)
     found = Threshold.certify(u, edge, alpha=0.05, delta=0.1, grid=[69.0])
     assert (found.value, found.certificate.observed) == (69.0, pytest.approx(0.014))
-    with pytest.raises(UnmetPromiseError, match=r"70 most certain answers kept, 200 rows lose 2\.8"):
+    with pytest.raises(
+        UnmetPromiseError, match=r"keeps the 70 most certain answers; with them 200 rows lose 2\.8"
+    ):
         Threshold.certify(u, edge, alpha=0.05, delta=0.1, loss="selective", grid=[69.0])
 
 
