@@ -85,8 +85,8 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
         "--min-quality",
         type=float,
         metavar="Q",
-        help="least cost with at least this quality on the recorded calls, which chance misses about every other time on others; with "
-        "--confidence: fewest calls to the cloud with this quality promised",
+        help="least cost, which needs prices, with at least this quality on the recorded calls, which chance misses about every other time "
+        "on others; with --confidence: fewest calls to the cloud with this quality promised",
     )
     goal.add_argument(
         "--weights",

@@ -150,13 +150,13 @@ class Health:
     def _promised(self) -> str:
         if self.promise is None:
             return "the policy promises nothing"
-        promised = f"promised {self.promise.level:g} of {self.promise.of}"
+        promised = f"promised at most {self.promise.level:g} over all {self.promise.of}"
         if self.loss.mean is None:
             return f"not audited yet: {promised}; audits come from a policy inside confroute.drift.Audited"
         level = f"each bound holds at {self.loss.confidence:.0%} at all times"
         since = "" if self.broken_at is None else f", proved by loss {self.broken_at}"
         return (
-            f"{self.verdict}: audited loss {self.loss.mean:.3f} (n = {self.loss.n}, between {self.loss.low:.3f} and {self.loss.high:.3f}; "
+            f"{self.verdict}: audited loss {self.loss.mean:.3f} (n = {self.loss.n} calls drawn for an audit, between {self.loss.low:.3f} and {self.loss.high:.3f}; "
             f"{level}), {promised}{since}"
         )
 

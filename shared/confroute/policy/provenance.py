@@ -241,7 +241,7 @@ class Provenance:
         """All of it in one sentence."""
         cloud = "" if self.cloud is None else f" and {self.cloud.words} as cloud"
         return (
-            f"fitted on {self.n} calls of {self.edge.words} as edge{cloud}, {self.date}, by confroute {self.version}, data "
+            f"fitted on {self.n} calls of {self.edge.words} as edge{cloud}, {self.date}, by confroute {self.version}, run "
             f"{self.data_hash[:12]}"
         )
 

@@ -395,6 +395,18 @@ def row_from_dict(data: JSON) -> Row:
     return _row(data)
 
 
+def _asked_edge(row: Fields) -> Fields:
+    """The edge's side of a row; the commonest mistake is a file of prompts in a run's place."""
+    edge = row.get("edge")
+    if edge is None and (row.get("prompt") or row.get("messages")):
+        raise refused(
+            "edge",
+            edge,
+            "an object: this is a prompt without an answer, and `confroute record` makes a run of such a file",
+        )
+    return fields(edge, "edge")
+
+
 def _row(data: JSON) -> Row:
     row = fields(data, "the row")
     cloud = optional_fields(row.get("cloud"), "cloud")
@@ -407,7 +419,7 @@ def _row(data: JSON) -> Row:
         prompt=optional_text(row.get("prompt"), "prompt"),
         messages=None if messages is None else tuple(_messages(messages)),
         reference=row.get("reference"),
-        edge=_side(fields(row.get("edge"), "edge"), "edge"),
+        edge=_side(_asked_edge(row), "edge"),
         cloud=None if cloud is None else _side(cloud, "cloud"),
         signals={name: optional_number(value, f"signals.{name}") for name, value in signals.items()},
         measured_by=optional_fields(row.get("measured_by"), "measured_by") or {},

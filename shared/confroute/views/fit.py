@@ -213,7 +213,7 @@ def _certificate(fit: Fit) -> Iterable[str]:
     ahead = "" if promise.horizon is None else f", also as measured over the next {promise.horizon} calls"
     yield (
         f"<p><b>Promised</b>: {escape(promise.words)}{ahead}; {promise.observed:.4f} on these calls. Calls to come must be like the "
-        f"recorded ones. {promise.date}, data {promise.data_hash[:12]}.</p>"
+        f"recorded ones. {promise.date}, calibration columns {promise.data_hash[:12]}.</p>"
     )
 
 

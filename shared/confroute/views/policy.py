@@ -159,7 +159,7 @@ def promise_tile(promise: Certificate, whose: str = "") -> Tile:
 
 def _certificate(whose: str, promise: Certificate) -> str:
     ahead = "" if promise.horizon is None else f", also over the next {promise.horizon} calls as measured"
-    return f"{whose}: {promise.words}{ahead} ({promise.date}, data {promise.data_hash[:12]})"
+    return f"{whose}: {promise.words}{ahead} ({promise.date}, calibration columns {promise.data_hash[:12]})"
 
 
 def _settings(value: Any, *, without: str = "") -> str:
