@@ -116,7 +116,7 @@ def test_rows_that_people_graded_throughout_leave_none_to_choose_by(tmp_path, si
     ]
     right = {row.id: {"edge": float(row.edge.text == "yes"), "cloud": 1.0} for row in rows}
     with pytest.raises(
-        CalibrationError, match="of 600 judged rows people or a reference graded 600.* name a signal"
+        CalibrationError, match=r"of 600 judged rows people or a reference graded 600.* name a signal"
     ):
         fit(with_people(rows, right), MaxLoss(alpha=0.15, judged=True), signal=signal, replay_only=True)
 
