@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -106,6 +107,20 @@ def test_peoples_grades_choose_no_signal(tmp_path):
     assert found.certificate.labelled == 200
 
 
+@pytest.mark.parametrize("signal", ["auto", "combined"])
+def test_rows_that_people_graded_throughout_leave_none_to_choose_by(tmp_path, signal):
+    """As where a reference graded all of them: said with the numbers, and what to do."""
+    rows = [
+        replace(row, signals={"one": at % 7, "other": at % 5})
+        for at, row in enumerate(read_rows(run_of(tmp_path / "run.jsonl")))
+    ]
+    right = {row.id: {"edge": float(row.edge.text == "yes"), "cloud": 1.0} for row in rows}
+    with pytest.raises(
+        CalibrationError, match=r"of 600 judged rows people or a reference graded 600.* name a signal"
+    ):
+        fit(with_people(rows, right), MaxLoss(alpha=0.15, judged=True), signal=signal, replay_only=True)
+
+
 @pytest.mark.parametrize(
     ("cells", "words"),
     [
@@ -162,6 +177,50 @@ def test_a_judge_grades_beside_the_qualities(tmp_path, capsys, openai_server):
     assert len(openai_server.bodies) == sent
     assert main(["fit", str(out), "--out", str(tmp_path / "p"), "--cloud-share", "0.5", "--judged"]) == 1
     assert "--judged goes with --max-loss only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("left", "told"), [("cloud_quality", "1 of 5 rows"), (None, None)])
+def test_a_row_that_is_half_filled_in_is_told(tmp_path, capsys, left, told):
+    """A promise would leave it out, as one that is empty; not where no answer of that model was graded."""
+    run, sheet, out = run_of(tmp_path / "run.jsonl", 20), tmp_path / "s.csv", tmp_path / "out"
+    assert main(["judge", "sheet", str(run), "--rows", "5", "--out", str(sheet)]) == 0
+    lines = fill(sheet)
+    for line in lines if left is None else lines[:1]:
+        line["cloud_quality"] = ""
+    with sheet.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, lines[0])
+        writer.writeheader()
+        writer.writerows(lines)
+    capsys.readouterr()
+    assert main(["judge", "enter", str(run), str(sheet), "--out", str(out)]) == (0 if told is None else 1)
+    err = capsys.readouterr().err
+    assert (told in err) if told else not err
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_sheet_is_read_as_spreadsheets_write_it(tmp_path, delimiter):
+    """Where a comma stands in numbers, they separate cells by semicolons."""
+    sheet = tmp_path / "s.csv"
+    with sheet.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerow(["id", "question", "edge_quality", "cloud_quality"])
+        writer.writerow(["1", "a, b; c", "0,5", "1"])
+    assert read_sheet(sheet) == {"1": {"edge": 0.5, "cloud": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("id,edge_quality,cloud_quality\n1,\u00e9,1\n".encode("latin-1"), "UTF-8"),
+        (b"id,edge_quality,cloud_quality\n1," + b"x" * 140_000, "field larger"),
+    ],
+)
+def test_a_sheet_that_cannot_be_read_says_so(tmp_path, content, words):
+    """With what to do, in place of a reader's own error."""
+    sheet = tmp_path / "s.csv"
+    sheet.write_bytes(content)
+    with pytest.raises(RecordError, match=f"s.csv cannot be read.*{words}"):
+        read_sheet(sheet)
 
 
 @pytest.mark.parametrize("command", ["grade", "compare", "enter"])

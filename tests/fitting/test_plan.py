@@ -5,6 +5,7 @@ import pytest
 
 from confroute.errors import CalibrationError, UnmetPromiseError
 from confroute.fitting import Guess, MaxLoss, fit, plan
+from confroute.fitting.plan import _fewest
 from confroute.recording import Row, Side
 from confroute.stats.metrics import auroc
 
@@ -36,6 +37,17 @@ def test_guesses_out_of_range_are_refused(bad):
         Guess(**bad)
     with pytest.raises(CalibrationError, match="power is 0"):
         plan(MaxLoss(alpha=0.1), [], power=0)
+    with pytest.raises(CalibrationError, match=r"within 1: expected numbers in \(0, 1\] and \(0, 1\)"):
+        plan(MaxLoss(alpha=0.1), [], within=1)
+
+
+def test_every_number_of_rows_up_to_the_most_is_tried():
+    """Doubled from 30, 15,360 would be the last; 20,000 are said to be not enough only if they are not."""
+    tried = []
+    found = _fewest(lambda n: tried.append(n) or n >= 18_000, 30)
+    assert 18_000 <= found <= 18_000 * 1.05
+    assert max(tried) == 20_000
+    assert _fewest(lambda n: n > 20_000, 30) is None
 
 
 @pytest.mark.slow

@@ -53,6 +53,8 @@ def test_calls_that_go_on_whatever_the_threshold_are_part_of_the_share():
     assert (found.value, found.source) == (4.0, "50% cloud share on 10 recorded calls")
     with pytest.raises(CalibrationError, match="2 of 10 calls go to the cloud whatever the threshold"):
         Threshold.for_cloud_share(range(8), share=0.1, always=2)
+    # 0.29 * 100 is below 29 by rounding.
+    assert Threshold.for_cloud_share(range(71), share=0.29, always=29).value == 70
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.6])

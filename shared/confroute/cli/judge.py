@@ -242,20 +242,21 @@ def run_sheet(args: argparse.Namespace) -> int:
 
 def run_enter(args: argparse.Namespace) -> int:
     """Enter a sheet's grades; exit code 1 if lines of it are not filled in."""
-    from confroute.judge.sheet import read_sheet, with_people
+    from confroute.judge.sheet import incomplete, read_sheet, with_people
     from confroute.recording import read_rows, write_rows
 
     _refuse_other_kind(args.out)
     grades = read_sheet(args.sheet)
     write_rows(args.out, with_people(read_rows(args.data), grades))
-    empty = sum(not sides for sides in grades.values())
-    say(f"{len(grades) - empty} rows graded by a person: {args.out}")
-    if empty:
+    left = incomplete(read_rows(args.out), grades)
+    say(f"{len(grades) - left} rows graded by a person: {args.out}")
+    if left:
         say(
-            f"{empty} of {len(grades)} rows that were drawn are not graded: a promise holds only if none is left out for its answer",
+            f"{left} of {len(grades)} rows that were drawn are not graded, or not both of their answers: a promise holds only if none is "
+            "left out for its answers",
             err=True,
         )
-    return FAILED if empty else 0
+    return FAILED if left else 0
 
 
 def run_compare(args: argparse.Namespace) -> int:

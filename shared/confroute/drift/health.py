@@ -204,8 +204,8 @@ def health(
     since : datetime, optional
         Leave out what is older, such as calls before the policy was fitted again.
     confidence : float in (0, 1)
-        Of each bound on the loss, at all times together: a promise that is kept is called broken with probability 1 - confidence at
-        most, however often this is asked while the log grows.
+        Of each bound on the audited loss, at all times together: where that is the promised loss, a promise that is kept is called
+        broken with probability 1 - confidence at most, however often this is asked while the log grows.
 
     Returns
     -------
@@ -221,10 +221,12 @@ def health(
 
     Notes
     -----
-    The audited losses are those of kept answers, drawn without looking at them. Where the promise is about all calls, calls that were
-    drawn for an audit and that the cloud answered anyway are among the losses with 0. The loss is what `Audited(loss=...)` computes: by
-    default whether both answers disagree, which is no less than the loss against the cloud's right answers. `ok` is about the promise
-    alone: a shift, which the words tell, says that it may not hold, not that it is broken.
+    The audited losses are those of kept answers, drawn without looking at them. Where the promise is about all calls, calls that were drawn
+    for an audit and that the cloud answered anyway are among the losses with 0. The loss is what `Audited(loss=...)` computes: by default
+    whether both answers disagree, which is no less than the regret. So by default "held" is proved of a regret alone, since both models may
+    give one wrong answer; and "broken" may be said of a promise that is kept, where answers that disagree are both right or both wrong.
+    Both are proved where the `loss` is the promised one, by a grader. `ok` is about the promise alone: a shift, which the words tell, says
+    that it may not hold, not that it is broken.
 
     Examples
     --------

@@ -327,6 +327,13 @@ def _choice(
     if judged is not None:
         # People's grades are dear, and a signal is chosen by the judge's.
         selection &= ~judged.graded(table.rows)
+        if not selection.any():
+            graded = int(judged.graded(table.rows).sum())
+            msg = (
+                f"of {table.n} judged rows people or a reference graded {graded}, and the others are too few to choose a signal by: name a "
+                "signal (--signal NAME or signal=) that was chosen before these rows were looked at, or fit without the judge's grades"
+            )
+            raise CalibrationError(msg)
     choosing = table.part(selection)
     if signal == "auto" and isinstance(goal, MaxLoss):
         columns = promising(goal, choosing, columns)

@@ -157,7 +157,7 @@ def plan(
     True
     """
     if not 0 < power <= 1 or not 0 < within < 1:
-        msg = f"power is {power:g} and within {within:g}: expected numbers in (0, 1]"
+        msg = f"power is {power:g} and within {within:g}: expected numbers in (0, 1] and (0, 1)"
         raise CalibrationError(msg)
     found = []
     for at, guess in enumerate(guesses):
@@ -222,12 +222,12 @@ def _at_least(power: float, held: Iterator[bool]) -> bool:
 
 
 def _fewest(holds: Callable[[int], bool], low: int) -> int | None:
-    """The fewest rows, to 5 %, from `low` on."""
+    """The fewest rows, to 5 %, from `low` on; None where the most that are tried are not enough."""
     high = low
     while not holds(high):
-        low, high = high, 2 * high
-        if high > _MOST_ROWS:
+        if high >= _MOST_ROWS:
             return None
+        low, high = high, min(2 * high, _MOST_ROWS)
     while high > low * _PRECISION and high - low > 1:
         middle = round(math.sqrt(low * high))
         low, high = (low, middle) if holds(middle) else (middle, high)

@@ -263,11 +263,12 @@ def estimate_rows(
         tried = (calls.drawn(n, generator) for _ in range(_RESAMPLES))
         return sum(_or_none(goal, one, first_only=True) is not None for one in tried) >= power * _RESAMPLES
 
+    most = _MOST_TIMES * calls.n
     low = high = least or calls.n
     while not met(high):
-        low, high = high, 2 * high
-        if high > _MOST_TIMES * calls.n:
+        if high >= most:
             return None
+        low, high = high, min(2 * high, most)
     while high > low * _PRECISION and high - low > 1:
         middle = round((low * high) ** 0.5)
         low, high = (low, middle) if met(middle) else (middle, high)

@@ -88,25 +88,37 @@ def read_sheet(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
     Raises
     ------
     RecordError
-        No such columns, a grade that is no number from 0 to 1, or an id twice.
+        A file that is no CSV in UTF-8, no such columns, a grade that is no number from 0 to 1, or an id twice.
     """
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            # Where a comma stands in numbers, spreadsheets separate cells by something else.
+            head = file.readline()
+            file.seek(0)
+            return _grades(csv.DictReader(file, delimiter=max(",;\t", key=head.count)), path)
+    except (UnicodeDecodeError, csv.Error) as error:
+        msg = f"{path} cannot be read: {error}; expected a sheet of `confroute judge sheet`, saved as CSV in UTF-8"
+        raise RecordError(msg) from error
+
+
+def _grades(lines: csv.DictReader[str], path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
+    if missing := {"id", *GRADES.values()} - {*(lines.fieldnames or ())}:
+        msg = (
+            f"{path} has no column {', '.join(sorted(missing))}: expected a sheet of `confroute judge sheet`"
+        )
+        raise RecordError(msg)
     grades: dict[str, dict[str, float]] = {}
-    with Path(path).open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.DictReader(file)
-        if missing := {"id", *GRADES.values()} - {*(lines.fieldnames or ())}:
-            msg = f"{path} has no column {', '.join(sorted(missing))}: expected a sheet of `confroute judge sheet`"
+    for line in lines:
+        where = f"{path}, line {lines.line_num}"
+        name = (line["id"] or "").removeprefix("'")
+        if name in grades:
+            msg = f"{where}: the id {name!r} stands above already: expected one line per id"
             raise RecordError(msg)
-        for line in lines:
-            where = f"{path}, line {lines.line_num}"
-            name = (line["id"] or "").removeprefix("'")
-            if name in grades:
-                msg = f"{where}: the id {name!r} stands above already: expected one line per id"
-                raise RecordError(msg)
-            grades[name] = {
-                side: _grade(cell, f"{where}, {column}")
-                for side, column in GRADES.items()
-                if (cell := (line[column] or "").strip())
-            }
+        grades[name] = {
+            side: _grade(cell, f"{where}, {column}")
+            for side, column in GRADES.items()
+            if (cell := (line[column] or "").strip())
+        }
     return grades
 
 
@@ -145,6 +157,24 @@ def with_people(rows: Iterable[Row], grades: Mapping[str, Mapping[str, float]]) 
             "the run that it was drawn from"
         )
         raise RecordError(msg)
+
+
+def incomplete(rows: Iterable[Row], grades: Mapping[str, Mapping[str, float]]) -> int:
+    """Count the rows of a sheet that a promise leaves out: an answer is not graded, though others of its model are.
+
+    Parameters
+    ----------
+    rows : iterable of Row
+        With the grades; see `with_people`.
+    grades : mapping
+        As of `read_sheet`.
+    """
+    graded = {side for sides in grades.values() for side in sides} or {*GRADES}
+    return sum(
+        any(name in graded and quality_by_people(side) is None for name, side in _answered(row).items())
+        for row in rows
+        if row.id in grades
+    )
 
 
 def _by_person(side: Side, quality: float) -> Side:

@@ -85,7 +85,8 @@ class Threshold:
             raise CalibrationError(msg)
         values = _recorded(uncertainty)
         n = values.size + always
-        if share * n < always:
+        # Not below the exact product by rounding: 0.29 * 100 must count as 29.
+        if share * n < always - 1e-9:
             msg = (
                 f"a cloud share of {share:g} is not possible: {always} of {n} calls go to the cloud whatever the threshold, since the "
                 "signal was not measured on them or their draft is not whole"

@@ -88,7 +88,8 @@ def certified_judged(
             "draws them"
         )
         raise CalibrationError(msg)
-    rows = sliced(u, by_judge, np.zeros(u.size), least=LEAST_KEPT, grid=grid)
+    kept = _first_kept(u, u[~np.isnan(by_people)], loss, least)
+    rows = sliced(u, by_judge, np.zeros(u.size), least=kept, grid=grid)
     walk = _Walk(
         rows=rows, human=by_people[np.argsort(u, kind="stable")], loss=loss, alpha=alpha, delta=delta
     )
@@ -107,6 +108,16 @@ def certified_judged(
         date=date or datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
         data_hash=digest(u, judged.edge, judged.cloud, human.edge, human.cloud),
     )
+
+
+def _first_kept(u: Array, graded: Array, loss: Loss, least: int) -> int:
+    """Fewest rows that the first threshold must keep: for "selective", as many as hold `least` rows that people graded.
+
+    Fewer prove nothing even if none of them loses, and the sequence of tests would end there.
+    """
+    if loss != "selective":
+        return LEAST_KEPT
+    return int(np.searchsorted(np.sort(u), np.sort(graded)[least - 1], side="right"))
 
 
 def _check(u: Array, judged: Grades, human: Grades) -> None:
