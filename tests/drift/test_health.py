@@ -198,3 +198,23 @@ def test_a_log_from_before_audits_were_logged_reads(tmp_path):
         file.write(json.dumps({"at": START.isoformat(), "audited": {"name": "edge", "loss": 2}}) + "\n")
     with pytest.raises(LogError, match=r"line 2.*audited\.loss"):
         health(path, audited())
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        {"propensity": 0.0, "audited": False, "skipped": "BudgetSpentError"},
+        {"propensity": 0.5, "audited": True},
+    ],
+)
+def test_audits_that_are_missing_prove_nothing(note):
+    """Skipped for a spent budget, or failed: what is not known of a kept answer may be the worst."""
+    drawn = decision("cloud", layers={"audit": {"propensity": 0.0, "audited": False, "drawn": True}})
+    kept = decision(layers={"audit": note})
+    policy = Audited(policy=certified(loss="error"), test=DriftTest(level=0.1), store=MemoryStore())
+    some = losses(0.0) if note["audited"] else []
+    assert health([drawn] * 150, policy).verdict == "held"
+    found = health([*[drawn] * 150, *some, *[kept] * 150], policy)
+    assert (found.verdict, found.missing, found.loss.mean) == ("not told", 150 - len(some), 0.0)
+    assert "audits are missing" in found.words
+    assert found.to_dict()["missing"] == found.missing

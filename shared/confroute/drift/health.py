@@ -104,10 +104,12 @@ class Health:
     Attributes
     ----------
     verdict : {"held", "broken", "not told", "not audited", "no promise"}
-        "held" and "broken" are proved; "not told" needs more audits.
+        "held" and "broken" are proved; "not told" needs more audits. For "held" each missing audit counts as a loss of 1.
     promise : Promise or None
     loss : LossBounds
         Of what the promise is about.
+    missing : int
+        Kept calls that were drawn for an audit whose loss is not known: it was skipped, failed, or has not ended yet.
     broken_at : int or None
         The number of losses after which the promise was proved broken.
     calls, cloud : int
@@ -125,6 +127,7 @@ class Health:
     verdict: Verdict
     promise: Promise | None
     loss: LossBounds
+    missing: int
     broken_at: int | None
     calls: int
     cloud: int
@@ -155,6 +158,7 @@ class Health:
             return f"not audited yet: {promised}; audits come from a policy inside confroute.drift.Audited"
         level = f"each bound holds at {self.loss.confidence:.0%} at all times"
         since = "" if self.broken_at is None else f", proved by loss {self.broken_at}"
+        since += f"; {self.missing} audits are missing" if self.missing else ""
         return (
             f"{self.verdict}: audited loss {self.loss.mean:.3f} (n = {self.loss.n} calls drawn for an audit, between {self.loss.low:.3f} and {self.loss.high:.3f}; "
             f"{level}), {promised}{since}"
@@ -169,6 +173,7 @@ class Health:
             "promised": None if self.promise is None else self.promise.level,
             "promised_of": None if self.promise is None else self.promise.of,
             "audits": self.loss.n,
+            "missing": self.missing,
             "loss": self.loss.mean,
             "loss_low": self.loss.low,
             "loss_high": self.loss.high,
@@ -243,15 +248,18 @@ def health(
     decisions = [one for one in map(_content, lines) if isinstance(one, Decision)]
     promise = promise_of(policy)
     losses = _losses(lines, policy, promise)
-    bounds = loss_bounds(losses, confidence=confidence)
+    bounds, missing = loss_bounds(losses, confidence=confidence), _missing(lines)
+    # Which audits fail may depend on the answer, so the worst is assumed of them; first, since the upper bound never rises again.
+    worst = loss_bounds([*[1.0] * missing, *losses], confidence=confidence)
     broken_at = None
     if promise is not None:
         broken_at = DriftTest(level=promise.level, false_alarm=1 - confidence).first_alarm(losses)
     last = _tiers(policy)[-1]
     return Health(
-        verdict=_verdict(promise, bounds, broken_at),
+        verdict=_verdict(promise, worst if losses else bounds, broken_at),
         promise=promise,
         loss=bounds,
+        missing=missing,
         broken_at=broken_at,
         **_totals(lines, last, prices),
         shift=like_recorded(policy, measured_by(policy, decisions)),
@@ -286,6 +294,17 @@ def _losses(lines: Iterable[Line], policy: object, promise: Promise | None) -> l
         elif promise is not None and promise.of == "calls" and _lost_nothing(one):
             losses.append(0.0)
     return losses
+
+
+def _missing(lines: Iterable[Line]) -> int:
+    """The kept calls that were drawn for an audit and have no loss."""
+    known, begun, skipped = 0, 0, 0
+    for one in map(_content, lines):
+        note = one.layers.get("audit") if isinstance(one, Decision) else None
+        known += isinstance(one, AuditedLoss)
+        begun += isinstance(note, dict) and note.get("audited") is True
+        skipped += isinstance(note, dict) and "skipped" in note
+    return skipped + max(0, begun - known)
 
 
 def _lost_nothing(decision: Decision) -> bool:
