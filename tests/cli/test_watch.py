@@ -41,7 +41,9 @@ def test_a_kept_promise(policy, log, capsys):
     """One line, and no failure."""
     assert main(["watch", log(*[0.0] * 100), "--policy", policy, "--fail-on-broken"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("held: audited loss 0.000 (n = 100 calls drawn for an audit, between 0.000 and 0.0")
+    assert line.startswith(
+        "held: audited loss 0.000 (n = 100 calls drawn for an audit, between 0.000 and 0.0"
+    )
     assert "promised at most 0.1 over all kept answers; 100 calls, 0.0% by the cloud" in line
 
 

@@ -396,10 +396,14 @@ def test_context_support_of_retrieved_passages_is_recorded():
 @pytest.mark.parametrize("left", [False, True])
 def test_a_private_call_that_fails_or_is_left_is_private_all_the_same(left):
     """Whatever the pipeline makes of it goes to no cloud, and no judge is to get the row."""
+
+    def edge_down(prompt):
+        if "bridge" in prompt:
+            raise ValueError("down")
+        return "It is long"
+
     keep = KeepPrivate(patterns=("bridge",))
-    own = router(
-        Cascade.of(TokenLogprob(), 0.1, rules=(keep,)), edge=ScriptedModel([ValueError("down"), "It is long"])
-    )
+    own = router(Cascade.of(TokenLogprob(), 0.1, rules=(keep,)), edge=ScriptedModel(edge_down))
 
     def pipeline(question):
         try:

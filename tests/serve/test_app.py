@@ -142,6 +142,20 @@ def test_options_come_by_header_metadata_or_body():
             assert refused.json()["error"]["type"] == "invalid_request_error"
 
 
+def test_headers_that_stand_twice_lose_no_tag():
+    """A proxy that adds its own tags takes none of the caller's; what cannot add up is refused, and so are headers of other spellings."""
+    policy = Cascade.of(TokenLogprob(), 0.3, rules=(KeepPrivate(),))
+    with client_of(UNSURE, policy=policy) as client:
+        for name in ("x-confroute-tags", "X-Confroute_Tags"):
+            twice = [(name, "private"), ("x-confroute-tags", "math")]
+            assert posted(client, headers=twice).json()["metadata"]["confroute"]["private"]
+        for headers in (
+            [("x-confroute-route", "edge"), ("x-confroute-route", "cloud")],
+            [("confroute-tags", "private")],
+        ):
+            assert posted(client, headers=headers).status_code == 400
+
+
 def test_a_key_is_asked_for():
     """Of everything but `/health`."""
     with client_of(key="k") as client:
