@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
 from confroute import Cascade, KeepPrivate, Limits, Router, SelfConsistency, TokenLogprob
+from confroute.asks import HelpTool
 from confroute.errors import RequestError
 from confroute.hosts.chat import read_chat
 from confroute.models.openai import OpenAIModel
@@ -323,3 +325,38 @@ def test_values_of_other_types_are_refused_before_anything_is_paid(settings):
     """A server would find them out while it writes the answer."""
     with pytest.raises(RequestError, match="expected"):
         read_chat({**request(), **settings})
+
+
+@pytest.mark.parametrize("choice", ["auto", "none"])
+def test_a_draft_may_ask_for_help(calling, choice):
+    """By the policy's tool, which only a draft is offered, beside the caller's and where calls are allowed."""
+    call = {"id": "1", "type": "function", "function": {"name": HelpTool().name, "arguments": "{}"}}
+    calling({"role": "assistant", "content": None, "tool_calls": [call]})
+    policy = replace(POLICY, ask_for_help=HelpTool())
+    with ScriptedServer(ScriptedModel([SURE])) as server, ScriptedServer(ScriptedModel([SURE])) as other:
+        edge = OpenAIModel(model="small", base_url=server.url)
+        cloud = OpenAIModel(model="large", base_url=other.url)
+        routed = answered(Router(edge=edge, cloud=cloud, policy=policy), tools=[WEATHER], tool_choice=choice)
+    offered = [[tool["function"]["name"] for tool in one.bodies[0]["tools"]] for one in (server, other)]
+    if choice == "auto":
+        assert (routed.decision.stage, routed.decision.route) == ("asked", "cloud")
+    assert offered == [["weather", *([HelpTool().name] if choice == "auto" else [])], ["weather"]]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"tool_calls": [{"id": "1", "type": "custom", "custom": {"name": "f", "input": "x"}}]},
+        {"function_call": {"name": "f", "arguments": "{}"}},
+        {"refusal": "No."},
+        {"audio": {"id": "a", "data": "AA=="}},
+    ],
+)
+def test_an_answer_without_words_is_an_answer(calling, message):
+    """It is paid for; what it holds reaches the caller."""
+    calling({"role": "assistant", "content": None, **message})
+    with ScriptedServer(ScriptedModel([SURE])) as server:
+        cloud = OpenAIModel(model="large", base_url=server.url)
+        router = Router(edge=ScriptedModel(), cloud=cloud, policy=POLICY, cloud_limits=ONCE)
+        routed = answered(router, confroute_route="cloud")
+    assert message.items() <= routed.generation.raw.items()

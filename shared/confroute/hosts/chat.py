@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from confroute.asks import HelpTool
 from confroute.errors import RequestError
 from confroute.hosts.options import NO_OPTIONS, PREFIX, CallOptions, labels_of, read_options, refuse_several
 from confroute.hosts.tool_calls import (
     OfferedTool,
     ToolCall,
     Verdict,
+    asking_for_help,
     canonical_text,
     check_tool_calls,
     misfit,
@@ -76,6 +78,7 @@ _NEUTRAL: Mapping[str, JSON] = {
 }
 _FREE_CHOICES = (None, "auto", "none")
 _TOP_LOGPROBS = 20
+_WORDLESS = ("tool_calls", "function_call", "audio", "refusal")
 HEADER_PREFIX = "x-confroute-"
 
 
@@ -166,19 +169,29 @@ class ChatCall:
         )
         return " and ".join(needs) or None
 
-    def judged(self, answer: Generation) -> Generation:
-        """An answer with what is wrong with its tool calls or its value, where it has to be more than text."""
+    def judged(self, answer: Generation, helped: HelpTool | None = None) -> Generation:
+        """An answer with what is wrong with its tool calls or its value, where it has to be more than text; `helped` was offered too."""
         if not self.whole:
             return answer
+        if helped is not None and any(call.name == helped.name for call in _calls_in(answer)):
+            return asking_for_help(answer)
         verdict = self._of_calls(answer)
         if verdict.answer is None and verdict.flaw is None and self.schema is not None:
             verdict = _of_value(answer.text, self.schema)
         return with_verdict(answer, verdict)
 
+    @staticmethod
+    def with_wordless_answer(answer: Generation) -> Generation:
+        """An answer without words as one that can be told from no answer: calls of tools of any kind, audio or a refusal."""
+        if answer.text.strip() or answer.answer is not None or not isinstance(answer.raw, Mapping):
+            return answer
+        held = [one for name in _WORDLESS if (one := answer.raw.get(name))]
+        return replace(answer, answer=canonical_text(held)) if held else answer
+
     def _of_calls(self, answer: Generation) -> Verdict:
-        made = answer.raw.get("tool_calls") if isinstance(answer.raw, Mapping) else None
-        calls = [_tool_call(call.get("function") or {}) for call in made or ()]
-        return check_tool_calls(calls, self.tools, parallel=self.parallel, required=self.must_call)
+        return check_tool_calls(
+            _calls_in(answer), self.tools, parallel=self.parallel, required=self.must_call
+        )
 
 
 def read_chat(
@@ -450,6 +463,11 @@ def _has_attachment(turn: Mapping[str, Any]) -> bool:
     content = turn.get("content")
     parts = content if isinstance(content, list) else ()
     return any(not isinstance(part, Mapping) or part.get("type") not in {"text", "refusal"} for part in parts)
+
+
+def _calls_in(answer: Generation) -> list[ToolCall]:
+    made = answer.raw.get("tool_calls") if isinstance(answer.raw, Mapping) else None
+    return [_tool_call(call.get("function") or {}) for call in made or ()]
 
 
 def _tool_call(function: Mapping[str, Any]) -> ToolCall:
