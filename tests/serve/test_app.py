@@ -17,6 +17,7 @@ from confroute.errors import (
     BudgetSpentError,
     DeadlineError,
     NoSignalError,
+    PolicyError,
     PrivacyError,
     RequestError,
     TierError,
@@ -165,6 +166,13 @@ def test_a_key_is_asked_for():
         right = {"authorization": "Bearer k", "host": "router.example"}
         assert posted(client, right).status_code == client.get("/v1/models", headers=right).status_code == 200
         assert client.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize("key", ["", " ", "two words", "Schlüssel", "a\nb"])
+def test_a_key_that_no_header_holds_is_refused(key):
+    """An unset variable read as "" would let everybody in."""
+    with pytest.raises(PolicyError, match="the key is empty or holds"):
+        make_app(router_of(), key=key)
 
 
 def test_pages_of_other_sites_cannot_ask_a_server_without_a_key():
