@@ -60,7 +60,7 @@ test: $(READY)
 
 test-slow: $(READY)
 	@for model in smollm2-135m all-minilm-l6-v2 qwen2.5-coder-0.5b qwen2.5-coder-1.5b; do $(BIN)/confroute pull $$model >/dev/null || exit 1; done
-	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(TWO_AT_A_TIME) -m slow --ignore=tests/servers --durations=15 $(PYTEST_ARGS)
 
 lint: $(READY)
 	@$(BIN)/python -m ruff check .
