@@ -11,7 +11,7 @@ from langchain_core.runnables.utils import ConfigurableFieldSpec
 from typing_extensions import TypedDict
 
 from confroute.errors import RequestError
-from confroute.hosts.options import NO_OPTIONS, PREFIX, CallOptions, read_options
+from confroute.hosts.options import NO_OPTIONS, PREFIX, CallOptions, labels_of, read_options
 from langchain_confroute import compat
 from langchain_confroute.messages import read_document
 
@@ -126,21 +126,5 @@ def refuse_misplaced(kwargs: Mapping[str, Any]) -> None:
 
 
 def tags_of(config: RunnableConfig, own: Iterable[str] = ()) -> frozenset[str]:
-    """The call's tags, the router's own, and the metadata: `{"private": True}` as "private", `{"user": "a"}` as "user=a".
-
-    What is neither a text nor a number stands there by the name of its type, so that a rule can refuse it.
-    """
-    labels = {*(config.get("tags") or ()), *own}
-    for name, value in (config.get("metadata") or {}).items():
-        if value is True:
-            labels.add(name)
-        elif value is not None and value is not False:
-            labels.add(f"{name}={_label(value)}")
-    return frozenset(labels)
-
-
-def _label(value: object) -> str:
-    if isinstance(value, (str, int, float)):
-        return str(value)
-    # NumPy's scalars are no Python numbers.
-    return str(value) if getattr(value, "shape", None) == () else f"<{type(value).__name__}>"
+    """The call's tags, the router's own, and the labels of its metadata."""
+    return frozenset((*(config.get("tags") or ()), *own)) | labels_of(config.get("metadata") or {})

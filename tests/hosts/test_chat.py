@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
 from confroute import Cascade, KeepPrivate, Limits, Router, SelfConsistency, TokenLogprob
+from confroute.asks import HelpTool
 from confroute.errors import RequestError
 from confroute.hosts.chat import read_chat
 from confroute.models.openai import OpenAIModel
@@ -218,7 +220,11 @@ def test_options_of_the_request_go_before_those_around_it():
     }
     context = {"question": "?", "documents": [["Bern is the capital.", 0.5], "Rome is not."]}
     call = read_chat(request(metadata=metadata, confroute_context=context), around=around)
-    assert (call.options.route, call.options.threshold, call.options.tags) == ("edge", 0.5, {"a", "b", "c"})
+    assert (call.options.route, call.options.threshold, call.options.tags) == (
+        "edge",
+        0.5,
+        {"a", "b", "c", "team=x"},
+    )
     assert call.options.context.passages == ("Bern is the capital.", "Rome is not.")
     assert call.sent.fields == {"metadata": {"team": "x"}}
 
@@ -262,3 +268,95 @@ def test_private_text_stays_wherever_it_stands_in_the_request():
         ):
             assert answered(router, confroute_route="cloud", **more).decision.private, more
     assert not other.bodies
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"metadata": {"private": "true"}},
+        {"tools": [{"type": "custom", "custom": {"name": "records"}}]},
+        {"tools": [{"type": "function", "function": {"name": "records"}}], "tool_choice": "none"},
+        {"functions": [{"name": "records"}]},
+    ],
+)
+def test_labels_and_tools_of_every_form_are_seen_by_rules(settings):
+    """As in LangChain, where metadata are labels; the older form of tools and those of other kinds are tools too."""
+    policy = Cascade.of(TokenLogprob(), 0.3, rules=(KeepPrivate(tools=("records",)),))
+    with ScriptedServer(ScriptedModel([UNSURE])) as server, ScriptedServer(ScriptedModel()) as other:
+        edge = OpenAIModel(model="small", base_url=server.url)
+        cloud = OpenAIModel(model="large", base_url=other.url)
+        assert answered(Router(edge=edge, cloud=cloud, policy=policy), **settings).decision.private
+    assert not other.bodies
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"Confroute_Tags": ["private"]},
+        {"confroute-tags": ["private"]},
+        {"confroute": {"tags": ["private"]}},
+        {"extra_body": {"confroute_tags": ["private"]}},
+        {"extra_headers": {"x-confroute-tags": "private"}},
+        {"metadata": {"confroute-tags": "private"}},
+    ],
+)
+def test_an_option_in_another_place_or_spelling_is_no_setting_of_the_model(settings):
+    """It would be sent to a model that ignores it, and the call go where its caller forbade."""
+    with pytest.raises(RequestError, match="is no option: expected confroute_route"):
+        read_chat(request(**settings))
+
+
+def test_a_tool_of_another_kind_is_not_dropped():
+    """A model of texts alone would answer without it."""
+    needs = read_chat(request(tools=[{"type": "custom", "custom": {"name": "f"}}])).needs
+    assert needs == ("tool calls",)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"stream": "false"},
+        {"stream_options": "include_usage"},
+        {"logprobs": "no"},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]},
+    ],
+)
+def test_values_of_other_types_are_refused_before_anything_is_paid(settings):
+    """A server would find them out while it writes the answer."""
+    with pytest.raises(RequestError, match="expected"):
+        read_chat({**request(), **settings})
+
+
+@pytest.mark.parametrize("choice", ["auto", "none"])
+def test_a_draft_may_ask_for_help(calling, choice):
+    """By the policy's tool, which only a draft is offered, beside the caller's and where calls are allowed."""
+    call = {"id": "1", "type": "function", "function": {"name": HelpTool().name, "arguments": "{}"}}
+    calling({"role": "assistant", "content": None, "tool_calls": [call]})
+    policy = replace(POLICY, ask_for_help=HelpTool())
+    with ScriptedServer(ScriptedModel([SURE])) as server, ScriptedServer(ScriptedModel([SURE])) as other:
+        edge = OpenAIModel(model="small", base_url=server.url)
+        cloud = OpenAIModel(model="large", base_url=other.url)
+        routed = answered(Router(edge=edge, cloud=cloud, policy=policy), tools=[WEATHER], tool_choice=choice)
+    offered = [[tool["function"]["name"] for tool in one.bodies[0]["tools"]] for one in (server, other)]
+    if choice == "auto":
+        assert (routed.decision.stage, routed.decision.route) == ("asked", "cloud")
+    assert offered == [["weather", *([HelpTool().name] if choice == "auto" else [])], ["weather"]]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"tool_calls": [{"id": "1", "type": "custom", "custom": {"name": "f", "input": "x"}}]},
+        {"function_call": {"name": "f", "arguments": "{}"}},
+        {"refusal": "No."},
+        {"audio": {"id": "a", "data": "AA=="}},
+    ],
+)
+def test_an_answer_without_words_is_an_answer(calling, message):
+    """It is paid for; what it holds reaches the caller."""
+    calling({"role": "assistant", "content": None, **message})
+    with ScriptedServer(ScriptedModel([SURE])) as server:
+        cloud = OpenAIModel(model="large", base_url=server.url)
+        router = Router(edge=ScriptedModel(), cloud=cloud, policy=POLICY, cloud_limits=ONCE)
+        routed = answered(router, confroute_route="cloud")
+    assert message.items() <= routed.generation.raw.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass
 
 import pytest
 
@@ -41,8 +42,8 @@ def edge_reply(prompt):
     return Reply(text=f"{n if n % 3 else n + 1} m", logprob=-0.01 * (n + 1))
 
 
-def edge(**settings):
-    return ScriptedModel(edge_reply, samples=["4 m", "5 m"], name="small", **settings)
+def edge(name="small", **settings):
+    return ScriptedModel(edge_reply, samples=["4 m", "5 m"], name=name, **settings)
 
 
 def cloud():
@@ -390,3 +391,56 @@ def test_context_support_of_retrieved_passages_is_recorded():
     assert row.signals["context_support"] == 0.0
     assert row.signals["retrieval_score"] == pytest.approx(0.2)
     assert ContextSupport().name == "context_support"
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_private_call_that_fails_or_is_left_is_private_all_the_same(left):
+    """Whatever the pipeline makes of it goes to no cloud, and no judge is to get the row."""
+
+    def edge_down(prompt):
+        if "bridge" in prompt:
+            raise ValueError("down")
+        return "It is long"
+
+    keep = KeepPrivate(patterns=("bridge",))
+    own = router(Cascade.of(TokenLogprob(), 0.1, rules=(keep,)), edge=ScriptedModel(edge_down))
+
+    def pipeline(question):
+        try:
+            return next(own.stream(question)) if left else own.ask(question).text
+        except ValueError:
+            return own.ask("Which are long?").text
+
+    if left:
+        own = router(own.policy)
+    row = recorded(pipeline)
+    assert (row.extra["private"], row.cloud) == (True, None)
+
+
+def test_a_policy_of_one_s_own_around_another_keeps_private_what_it_keeps():
+    """Only the wrappers that ship are passed over."""
+
+    @dataclass(frozen=True)
+    class Own:
+        policy: Cascade
+
+        def flow(self, request):
+            keep = Cascade.of(TokenLogprob(), 0.1, rules=(KeepPrivate(patterns=("bridge",)),))
+            return (yield from keep.flow(request))
+
+    own = router(Own(Cascade.of(TokenLogprob(), 0.1)))
+    row = recorded(lambda question: own.ask(question).text)
+    assert (row.extra["private"], row.cloud) == (True, None)
+
+
+def test_tiers_of_other_names_are_recorded_as_the_first_and_the_last():
+    """A row's two sides are the cheapest model and the dearest, however they are called."""
+    tiers = {"small": edge(), "mid": edge(name="mid"), "large": cloud()}
+    own = Router(tiers=tiers, policy=Cascade(tiers=tuple(tiers)))
+    row = recorded(lambda question: own.ask(question).text)
+    assert (row.edge.model, row.edge.error, row.cloud.model, row.cloud.error) == (
+        "small",
+        None,
+        "large",
+        None,
+    )

@@ -17,6 +17,7 @@ from confroute.errors import (
     BudgetSpentError,
     DeadlineError,
     NoSignalError,
+    PolicyError,
     PrivacyError,
     RequestError,
     TierError,
@@ -142,6 +143,20 @@ def test_options_come_by_header_metadata_or_body():
             assert refused.json()["error"]["type"] == "invalid_request_error"
 
 
+def test_headers_that_stand_twice_lose_no_tag():
+    """A proxy that adds its own tags takes none of the caller's; what cannot add up is refused, and so are headers of other spellings."""
+    policy = Cascade.of(TokenLogprob(), 0.3, rules=(KeepPrivate(),))
+    with client_of(UNSURE, policy=policy) as client:
+        for name in ("x-confroute-tags", "X-Confroute_Tags"):
+            twice = [(name, "private"), ("x-confroute-tags", "math")]
+            assert posted(client, headers=twice).json()["metadata"]["confroute"]["private"]
+        for headers in (
+            [("x-confroute-route", "edge"), ("x-confroute-route", "cloud")],
+            [("confroute-tags", "private")],
+        ):
+            assert posted(client, headers=headers).status_code == 400
+
+
 def test_a_key_is_asked_for():
     """Of everything but `/health`."""
     with client_of(key="k") as client:
@@ -151,6 +166,13 @@ def test_a_key_is_asked_for():
         right = {"authorization": "Bearer k", "host": "router.example"}
         assert posted(client, right).status_code == client.get("/v1/models", headers=right).status_code == 200
         assert client.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize("key", ["", " ", "two words", "Schlüssel", "a\nb"])
+def test_a_key_that_no_header_holds_is_refused(key):
+    """An unset variable read as "" would let everybody in."""
+    with pytest.raises(PolicyError, match="the key is empty or holds"):
+        make_app(router_of(), key=key)
 
 
 def test_pages_of_other_sites_cannot_ask_a_server_without_a_key():

@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from confroute.asks import HelpTool
 from confroute.errors import RequestError
-from confroute.hosts.options import NO_OPTIONS, PREFIX, CallOptions, read_options, refuse_several
+from confroute.hosts.options import NO_OPTIONS, PREFIX, CallOptions, labels_of, read_options, refuse_several
 from confroute.hosts.tool_calls import (
     OfferedTool,
     ToolCall,
     Verdict,
+    asking_for_help,
     canonical_text,
     check_tool_calls,
     misfit,
@@ -24,7 +26,17 @@ from confroute.hosts.tool_calls import (
 )
 from confroute.models.chat_format import ChatRequest, text_of
 from confroute.models.provider_answers import is_role, role_of
-from confroute.reading import fields, items, number, refusing, text, whole
+from confroute.reading import (
+    fields,
+    items,
+    number,
+    optional_fields,
+    optional_text,
+    refused,
+    refusing,
+    text,
+    whole,
+)
 from confroute.text_extraction import read
 from confroute.types import JSON, TIERS, Generation, Message, Reading
 
@@ -66,6 +78,7 @@ _NEUTRAL: Mapping[str, JSON] = {
 }
 _FREE_CHOICES = (None, "auto", "none")
 _TOP_LOGPROBS = 20
+_WORDLESS = ("tool_calls", "function_call", "audio", "refusal")
 HEADER_PREFIX = "x-confroute-"
 
 
@@ -90,6 +103,9 @@ class ChatCall:
     top_logprobs : int
         Alternatives per token that the caller gets, 0 to 20.
     tools : mapping of str to OfferedTool
+        Functions that the answer may call.
+    named : frozenset of str
+        Names of all tools that are sent, of any kind, for rules.
     must_call, parallel : bool
         Whether an answer without a tool call is useless, and whether one may hold several.
     schema : mapping or None
@@ -111,6 +127,7 @@ class ChatCall:
     logprobs: bool = False
     top_logprobs: int = 0
     tools: Mapping[str, OfferedTool] = field(default_factory=dict, repr=False)
+    named: frozenset[str] = frozenset()
     must_call: bool = False
     parallel: bool = True
     schema: Mapping[str, Any] | None = field(default=None, repr=False)
@@ -152,19 +169,29 @@ class ChatCall:
         )
         return " and ".join(needs) or None
 
-    def judged(self, answer: Generation) -> Generation:
-        """An answer with what is wrong with its tool calls or its value, where it has to be more than text."""
+    def judged(self, answer: Generation, helped: HelpTool | None = None) -> Generation:
+        """An answer with what is wrong with its tool calls or its value, where it has to be more than text; `helped` was offered too."""
         if not self.whole:
             return answer
+        if helped is not None and any(call.name == helped.name for call in _calls_in(answer)):
+            return asking_for_help(answer)
         verdict = self._of_calls(answer)
         if verdict.answer is None and verdict.flaw is None and self.schema is not None:
             verdict = _of_value(answer.text, self.schema)
         return with_verdict(answer, verdict)
 
+    @staticmethod
+    def with_wordless_answer(answer: Generation) -> Generation:
+        """An answer without words as one that can be told from no answer: calls of tools of any kind, audio or a refusal."""
+        if answer.text.strip() or answer.answer is not None or not isinstance(answer.raw, Mapping):
+            return answer
+        held = [one for name in _WORDLESS if (one := answer.raw.get(name))]
+        return replace(answer, answer=canonical_text(held)) if held else answer
+
     def _of_calls(self, answer: Generation) -> Verdict:
-        made = answer.raw.get("tool_calls") if isinstance(answer.raw, Mapping) else None
-        calls = [_tool_call(call.get("function") or {}) for call in made or ()]
-        return check_tool_calls(calls, self.tools, parallel=self.parallel, required=self.must_call)
+        return check_tool_calls(
+            _calls_in(answer), self.tools, parallel=self.parallel, required=self.must_call
+        )
 
 
 def read_chat(
@@ -172,7 +199,8 @@ def read_chat(
 ) -> ChatCall:
     """Read a request of OpenAI's chat format.
 
-    Options of the router stand in it, or in its `metadata`, as `confroute_route`, `confroute_threshold` and so on.
+    Options of the router stand in it, or in its `metadata`, as `confroute_route`, `confroute_threshold` and so on. Whatever else stands
+    in `metadata` is a label for rules too: {"private": "true"} is "private=true".
 
     Parameters
     ----------
@@ -202,12 +230,14 @@ def read_chat(
     """
     given = {name: value for name, value in body.items() if value is not None}
     refuse_several(given, "the request")
+    _refuse_misspelt(given)
     with refusing(RequestError):
         turns = [
             fields(turn, f"messages[{at}]")
             for at, turn in enumerate(items(given.get("messages"), "messages"))
         ]
         metadata = fields(given.get("metadata", {}), "metadata")
+        rest = {name: value for name, value in metadata.items() if not name.startswith(PREFIX)}
         call = ChatCall(
             messages=tuple(_message(turn, f"messages[{at}]") for at, turn in enumerate(turns)),
             options=read_options(
@@ -222,17 +252,29 @@ def read_chat(
                     read_document=_pair,
                 )
             )
-            .over(around),
+            .over(around)
+            .over(CallOptions(tags=labels_of(rest))),
             attachments=any(map(_has_attachment, turns)),
             **_settings(given),
             **_shape(given),
         )
-    rest = {name: value for name, value in metadata.items() if not name.startswith(PREFIX)}
     extra = {
         name: value for name, value in given.items() if name not in _READ and not name.startswith(PREFIX)
     }
     extra |= {"metadata": rest} if rest else {}
     return replace(call, needs=_needs(call, turns, extra), sent=ChatRequest(messages=turns, fields=extra))
+
+
+def _refuse_misspelt(given: Mapping[str, Any]) -> None:
+    """Refuse what is meant for the router and would go on to a model, while the policy's own setting stayed in force."""
+    places = {"the request": given, **{name: one for name, one in given.items() if isinstance(one, Mapping)}}
+    for place, inside in places.items():
+        prefix = PREFIX if place in ("the request", "metadata") else None
+        for name in inside:
+            ours = name.casefold().replace("-", "_").removeprefix("x_").startswith(PREFIX.removesuffix("_"))
+            if ours and (prefix is None or not name.startswith(prefix)):
+                msg = f"{name!r} in {place} is no option: expected {PREFIX}route, {PREFIX}tags and so on, beside the messages or in metadata"
+                raise RequestError(msg)
 
 
 def options_in_headers(headers: Mapping[str, str], *, tiers: Sequence[str] = TIERS) -> CallOptions:
@@ -249,13 +291,25 @@ def options_in_headers(headers: Mapping[str, str], *, tiers: Sequence[str] = TIE
     ... ).route
     'edge'
     """
-    given = {
-        f"{PREFIX}{name[len(HEADER_PREFIX) :]}": value
-        for name, value in headers.items()
-        if name.startswith(HEADER_PREFIX)
-    }
-    options = {name.removeprefix(PREFIX): value for name, value in options_of_texts(given).items()}
-    return read_options(options, place=f"the headers {HEADER_PREFIX}...", tiers=tiers)
+    options, seen = NO_OPTIONS, set[str]()
+    for header, value in headers.items():
+        # Some clients and proxies write the one for the other.
+        name = header.lower().replace("_", "-")
+        if not name.startswith((HEADER_PREFIX, HEADER_PREFIX.removeprefix("x-"))):
+            continue
+        if not name.startswith(HEADER_PREFIX):
+            msg = f"the header {header} is no option: expected {HEADER_PREFIX}{name.removeprefix(HEADER_PREFIX[2:])}"
+            raise RequestError(msg)
+        key = name.removeprefix(HEADER_PREFIX).replace("-", "_")
+        if key in seen and key != "tags":
+            msg = f"the header {header} stands twice: expected it once"
+            raise RequestError(msg)
+        seen.add(key)
+        # Each by itself, as a proxy may have added one: tags add up.
+        given = options_of_texts({f"{PREFIX}{key}": value})
+        own = {name.removeprefix(PREFIX): one for name, one in given.items()}
+        options = read_options(own, place=f"the headers {HEADER_PREFIX}...", tiers=tiers).over(options)
+    return options
 
 
 def options_of_texts(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -296,6 +350,9 @@ def _pair(document: object) -> tuple[str, float | None] | None:
 
 def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
     """What every model is told of how the answer is wanted."""
+    # Both are read where the answer is written, when it is paid.
+    _flag(given.get("stream"), "stream")
+    optional_fields(given.get("stream_options"), "stream_options")
     limit = given.get("max_completion_tokens", given.get("max_tokens"))
     stop = given.get("stop", [])
     alternatives = whole(given.get("top_logprobs", 0), "top_logprobs")
@@ -311,19 +368,25 @@ def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
         "stop": tuple(
             text(one, "stop") for one in ([stop] if isinstance(stop, str) else items(stop, "stop"))
         ),
-        "logprobs": bool(given.get("logprobs")),
+        "logprobs": _flag(given.get("logprobs"), "logprobs"),
         "top_logprobs": alternatives,
     }
+
+
+def _flag(value: JSON, where: str) -> bool:
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise refused(where, value, "true or false")
 
 
 def _shape(given: Mapping[str, Any]) -> dict[str, Any]:
     """What the answer has to be, where that is more than text."""
     choice = given.get("tool_choice")
-    forms = (
-        [] if choice == "none" else [fields(tool, "tools") for tool in items(given.get("tools", []), "tools")]
-    )
+    forms = [fields(tool, "tools") for tool in items(given.get("tools", []), "tools")]
     functions = [
-        fields(form.get("function"), "tools.function") for form in forms if form.get("type") == "function"
+        fields(form.get("function"), "tools.function")
+        for form in forms
+        if form.get("type") == "function" and choice != "none"
     ]
     form = fields(given.get("response_format", {}), "response_format")
     schema: Any = None
@@ -340,16 +403,25 @@ def _shape(given: Mapping[str, Any]) -> dict[str, Any]:
     ]
     return {
         "tools": {tool.name: tool for tool in named},
+        "named": _names([*forms, *items(given.get("functions", []), "functions")]),
         "must_call": bool(named) and choice not in _FREE_CHOICES,
         "parallel": given.get("parallel_tool_calls") is not False,
         "schema": schema,
     }
 
 
+def _names(forms: Sequence[Any]) -> frozenset[str]:
+    """Names of tools: each stands in the form itself or under its kind."""
+    inside = [one for form in forms if isinstance(form, dict) for one in (form, *form.values())]
+    names = [one.get("name") for one in inside if isinstance(one, dict)]
+    return frozenset(name for name in names if isinstance(name, str))
+
+
 def _needs(call: ChatCall, turns: Sequence[Mapping[str, Any]], extra: Mapping[str, Any]) -> tuple[str, ...]:
     """What a model has to take that knows only texts, lengths and temperatures."""
     needs = []
-    if call.tools or any(turn.get("tool_calls") for turn in turns):
+    others = [tool for tool in extra.get("tools", ()) if tool.get("type") != "function"]
+    if call.tools or others or any(turn.get("tool_calls") for turn in turns):
         needs.append("tool calls")
     if call.schema is not None:
         needs.append("a response format")
@@ -379,6 +451,8 @@ def _message(turn: Mapping[str, Any], where: str) -> Message:
         raise RequestError(msg)
     beside = {name: value for name, value in turn.items() if name not in {"role", "content"}}
     if isinstance(content, list):
+        for at, part in enumerate(content):
+            optional_text(part.get("text") if isinstance(part, dict) else None, f"{where}.content[{at}].text")
         beside["content"] = content
     return Message(
         role=role_of(role), text=text_of(content), beside="\n".join(read(beside).texts) if beside else ""
@@ -389,6 +463,11 @@ def _has_attachment(turn: Mapping[str, Any]) -> bool:
     content = turn.get("content")
     parts = content if isinstance(content, list) else ()
     return any(not isinstance(part, Mapping) or part.get("type") not in {"text", "refusal"} for part in parts)
+
+
+def _calls_in(answer: Generation) -> list[ToolCall]:
+    made = answer.raw.get("tool_calls") if isinstance(answer.raw, Mapping) else None
+    return [_tool_call(call.get("function") or {}) for call in made or ()]
 
 
 def _tool_call(function: Mapping[str, Any]) -> ToolCall:

@@ -147,6 +147,25 @@ def _names(prefix: str) -> str:
     return ", ".join(f"{prefix}{key}" for key in KEYS)
 
 
+def labels_of(metadata: Mapping[str, Any]) -> frozenset[str]:
+    """Metadata as labels that rules read; what is neither a text nor a number by the name of its type, so that a rule can refuse it.
+
+    Examples
+    --------
+    >>> sorted(labels_of({"private": True, "user": "a", "cached": False}))
+    ['private', 'user=a']
+    """
+    given = {name: value for name, value in metadata.items() if value is not None and value is not False}
+    return frozenset(name if value is True else f"{name}={_label(value)}" for name, value in given.items())
+
+
+def _label(value: object) -> str:
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    # NumPy's scalars are no Python numbers.
+    return str(value) if getattr(value, "shape", None) == () else f"<{type(value).__name__}>"
+
+
 def split_options(
     kwargs: Mapping[str, Any],
     *,

@@ -335,7 +335,7 @@ class Router:
                 max_tokens=chat.max_tokens,
                 lacks={tier: what for tier, what in lacks.items() if what is not None},
                 reads=ReadOnce(lambda tier: merged(chat.reading, self._reads(tier))),
-                tools=frozenset(chat.tools),
+                tools=chat.named,
                 attachments=chat.attachments,
                 whole=chat.whole,
             )

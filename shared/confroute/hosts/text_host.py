@@ -85,7 +85,7 @@ class TextHost:
                 pieces.add(piece)
                 if piece.text or piece.logprobs or piece.beside:
                     yield piece
-        yield self._ended(pieces)
+        yield self._ended(pieces, call)
 
     async def astream(self, call: ModelCall) -> AsyncGenerator[Piece | Generation, None]:
         """Async form of `stream`."""
@@ -99,7 +99,7 @@ class TextHost:
                 pieces.add(piece)
                 if piece.text or piece.logprobs or piece.beside:
                     yield piece
-        yield self._ended(pieces)
+        yield self._ended(pieces, call)
 
     def _checked(self, answers: object, call: ModelCall) -> Sequence[Generation]:
         """The answers of a model that may be the user's own; an edge that answers anything else would fail at every call."""
@@ -107,15 +107,20 @@ class TextHost:
             said = f"a {type(answers).__name__}"
         elif wrong := [one for one in answers if not isinstance(one, Generation)]:
             said = f"an answer that is a {type(wrong[0]).__name__}"
-        elif call.messages is not None or not self._chat.whole:
+        elif call.messages is not None or self._chat.sent is None:
             return answers
         else:
-            return [self._chat.judged(answer) for answer in answers]
+            return [self._judged(answer, call) for answer in answers]
         msg = f"{self.facts.model} returned {said}: expected a tuple of Generation"
         raise PolicyError(msg)
 
-    def _ended(self, pieces: Pieces) -> Generation:
-        answer = self._chat.judged(pieces.whole(model=self.facts.model))
+    def _judged(self, answer: Generation, call: ModelCall) -> Generation:
+        judged = self._chat.judged(answer, call.help)
+        # What was paid for and says nothing in words is an answer all the same.
+        return self._chat.with_wordless_answer(judged) if call.role == "final" else judged
+
+    def _ended(self, pieces: Pieces, call: ModelCall) -> Generation:
+        answer = self._judged(pieces.whole(model=self.facts.model), call)
         return answer if self.facts.streams else replace(answer, unfinished=False)
 
     def _sent(self, call: ModelCall) -> tuple[Message, ...]:
@@ -148,7 +153,9 @@ class TextHost:
             "chat": chat.sent if "chat" in getattr(self._model, "takes", ()) else None,
         }
         if own["chat"] is not None:
-            own["chat"] = chat.sent.made_for(note=call.note, seeded=not sampled)
+            # Where the caller forbids calls, or has no functions, there is nothing to hand on.
+            tool = None if call.help is None or not chat.tools else call.help.form
+            own["chat"] = chat.sent.made_for(note=call.note, seeded=not sampled, tool=tool)
         return settings | {
             name: value for name, value in own.items() if value is not None and settings.get(name) is None
         }

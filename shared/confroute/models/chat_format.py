@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from confroute.types import Usage
+from confroute.types import JSON, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +25,14 @@ class ChatRequest:
     messages: Sequence[Mapping[str, Any]] = field(repr=False)
     fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
-    def made_for(self, *, note: str | None, seeded: bool) -> ChatRequest:
-        """The same with a further word of the user's, and without its seed: servers give all samples of a request one."""
-        if note is None and (seeded or "seed" not in self.fields):
+    def made_for(self, *, note: str | None, seeded: bool, tool: JSON = None) -> ChatRequest:
+        """The same with a further word of the user's, a further tool, and without its seed: servers give all samples of a request one."""
+        if note is None and tool is None and (seeded or "seed" not in self.fields):
             return self
         said = () if note is None else ({"role": "user", "content": note},)
         kept = {name: value for name, value in self.fields.items() if seeded or name != "seed"}
+        if tool is not None:
+            kept["tools"] = [*kept.get("tools", ()), tool]
         return ChatRequest(messages=[*self.messages, *said], fields=kept)
 
 

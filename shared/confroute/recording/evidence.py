@@ -111,7 +111,7 @@ class Wanted:
                 tier=tier, question=question, draft=gathered.draft, context=context, messages=messages
             )
             row = yield from intercept(adding_signals(row, case, signals=self.signals), asks.evidence)
-            row = yield from self._with_states(row, asks)
+            row = yield from self._with_states(row, tier, asks)
         extra: dict[str, JSON] = {**row.extra, "latency_s": dict(asks.latency_s)}
         row = replace(row, extra={**extra, **({"unmeasured": dict(asks.errors)} if asks.errors else {})})
         return replace(gathered, row=row)
@@ -121,12 +121,14 @@ class Wanted:
     ) -> AskGenerator[Gathered]:
         side, draft = Side(model=tier.model, extra=asked), None
         try:
-            (draft, *_) = yield from asks.answers(Draft(tier="edge", top_logprobs=self.wanted_alternatives()))
+            (draft, *_) = yield from asks.answers(
+                Draft(tier=tier.name, top_logprobs=self.wanted_alternatives())
+            )
             side = self.answered(given, draft, tier.model, self.edge_price, asked)
             letters = options(draft)
             drawn: list[Generation] = []
             if self.samples:
-                ask = Sample(tier="edge", n=self.samples, temperature=self.temperature)
+                ask = Sample(tier=tier.name, n=self.samples, temperature=self.temperature)
                 drawn = yield from asks.answers(ask)
         except SET_UP:
             raise
@@ -148,11 +150,11 @@ class Wanted:
             return self.top_logprobs
         return max_top_logprobs(build(max(2, self.samples)) for build in self.signals.values())
 
-    def _with_states(self, row: Row, asks: _RowAsks) -> AskGenerator[Row]:
+    def _with_states(self, row: Row, tier: Tier, asks: _RowAsks) -> AskGenerator[Row]:
         if not self.hidden or self.states is None:
             return row
         try:
-            found = (yield from asks.evidence(Hidden(tier="edge", layers=self.hidden))).numbers
+            found = (yield from asks.evidence(Hidden(tier=tier.name, layers=self.hidden))).numbers
         except SignalUnavailableError:
             return row
         assert found is not None, "a Hidden ask brings numbers"

@@ -22,14 +22,15 @@ from confroute.asks import Ask, AskGenerator, Consult, Embed, Entails, Evidence,
 from confroute.decision import Decision, Routed, Step
 from confroute.errors import CallEndedError, PolicyError
 from confroute.flow import Policy, Return, advance, in_place_of_policies, intercept
+from confroute.policy.head_first import HeadFirst
 from confroute.policy.steps import steps_of
-from confroute.policy.wrapper import inner_of
+from confroute.policy.wrapper import Wrapper, inner_of
 from confroute.recording.evidence import SET_UP, Gathered, Wanted
 from confroute.recording.prompts import read_prompts
 from confroute.recording.rows import Row, Side
 from confroute.recording.runner import RunSummary, record_into
 from confroute.remediation import describe
-from confroute.types import JSON, Generation, Request, Tier
+from confroute.types import JSON, TIERS, Generation, Request, Tier
 
 SideName = Literal["edge", "cloud"]
 _HOSTS = frozenset({"langchain_core", "llama_index", "langgraph"})
@@ -70,8 +71,9 @@ class Recording:
     Attributes
     ----------
     policy : Policy
-        The router's own, without wrappers: recording spends none of their budgets.
+        The router's own, without the wrappers that ship: recording spends none of their budgets.
     side : {"edge", "cloud"}
+        The first of the policy's tiers answers, or the last.
     name : str
         Id of the row.
     wanted : Wanted
@@ -91,22 +93,24 @@ class Recording:
         if settled is not None:
             return settled
         steps: list[Step] = []
-        answer = self._draft(request) if self.side == "edge" else self._final()
-        generation = yield from intercept(answer, partial(_noted, steps, _tier(request, self.side).model))
+        tiers: tuple[str, ...] = getattr(self.policy, "tiers", TIERS)
+        tier = _tier(request, tiers[0] if self.side == "edge" else tiers[-1])
+        answer = self._draft(request, tier) if self.side == "edge" else self._final(tier)
+        generation = yield from intercept(answer, partial(_noted, steps, tier.model))
         why = (
             "kept at the edge, to record its answer"
             if self.side == "edge"
             else "sent to the cloud, to record its answer"
         )
         decision = Decision(
-            route=self.side, stage="forced", reason=why, steps=tuple(steps), run_id=request.run_id
+            route=tier.name, stage="forced", reason=why, steps=tuple(steps), run_id=request.run_id
         )
         return Routed(generation=generation, decision=decision)
 
-    def _final(self) -> AskGenerator[Generation]:
-        evidence = yield Final(tier="cloud")
+    def _final(self, tier: Tier) -> AskGenerator[Generation]:
+        evidence = yield Final(tier=tier.name)
         answer = evidence.generations[0] if evidence.generations else Generation(text="")
-        self.seen.append(SeenCall(answer=answer, tier="cloud"))
+        self.seen.append(SeenCall(answer=answer, tier=tier.name))
         return answer
 
     def _settled(self, request: Request) -> AskGenerator[Routed | None]:
@@ -126,6 +130,11 @@ class Recording:
                     evidence = yield ask
                 except (Exception, CallEndedError) as caught:  # noqa: BLE001  the policy judges it
                     error = caught
+        except BaseException:
+            if final is not None and final.private:
+                # What failed is private all the same, and so is its row.
+                self.seen.append(SeenCall(answer=Generation(text=""), tier=final.tier, private=True))
+            raise
         finally:
             own.close()
         routed = ask.value
@@ -133,20 +142,20 @@ class Recording:
         self.seen.append(SeenCall(answer=routed.generation, tier=routed.decision.route, private=private))
         return routed
 
-    def _draft(self, request: Request) -> AskGenerator[Generation]:
+    def _draft(self, request: Request, tier: Tier) -> AskGenerator[Generation]:
         number = len(self.seen) + 1
         given = _row_of(request, self.name if number == 1 else f"{self.name}.{number}")
         gathered = yield from self.wanted.gather(
-            given, _tier(request, "edge"), request.messages, question=request.asked, context=request.context
+            given, tier, request.messages, question=request.asked, context=request.context
         )
         if gathered.draft is None:
             assert gathered.error is not None, "without a draft there is an error"
             raise gathered.error
-        self.seen.append(SeenCall(answer=gathered.draft, gathered=gathered, tier="edge"))
+        self.seen.append(SeenCall(answer=gathered.draft, gathered=gathered, tier=tier.name))
         return gathered.draft
 
 
-def _tier(request: Request, name: SideName) -> Tier:
+def _tier(request: Request, name: str) -> Tier:
     return request.tiers.get(name) or Tier(name=name, model=name)
 
 
@@ -306,8 +315,9 @@ def _together(sides: Sequence[Side]) -> dict[str, Any]:
 
 
 def _innermost(policy: Policy) -> Policy:
-    while inner := inner_of(policy):
-        (policy,) = inner.values()
+    """The policy inside the wrappers that ship; one of the user's own stays, since it may be what keeps text private."""
+    while isinstance(policy, (Wrapper, HeadFirst)):
+        (policy,) = inner_of(policy).values()
     return policy
 
 

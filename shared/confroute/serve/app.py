@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager, aclosing, contextmanager
@@ -18,7 +19,7 @@ from starlette.routing import Route
 
 from confroute.decision import Routed
 from confroute.display import logger
-from confroute.errors import RequestError
+from confroute.errors import PolicyError, RequestError
 from confroute.hosts.chat import ChatCall, options_in_headers, read_chat
 from confroute.hosts.chat_answers import END, Answer, event, header_of
 from confroute.hosts.router import Router
@@ -80,6 +81,11 @@ def make_app(
     health : callable, optional
         What `/health` tells beside that the server runs. It is called in a thread.
 
+    Raises
+    ------
+    PolicyError
+        A key that no header can hold, such as an empty one, which everybody would send.
+
     Examples
     --------
     >>> from confroute import Cascade, TokenLogprob
@@ -90,6 +96,9 @@ def make_app(
     >>> [route.path for route in make_app(router).routes]
     ['/v1/chat/completions', '/v1/models', '/health']
     """
+    if key is not None and re.fullmatch(r"[!-~]+", key) is None:
+        msg = "the key is empty or holds other signs than letters, digits and punctuation of ASCII: give another one, or None for loopback alone"
+        raise PolicyError(msg)
     server = _Server(router, name, key, limits or ServerLimits(), health)
     return Starlette(
         routes=[
