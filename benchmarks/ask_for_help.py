@@ -19,19 +19,19 @@ from langchain_confroute.testing import ScriptedChat
 @tool
 def weather(city: str) -> str:
     """The weather in a city now."""
-    raise NotImplementedError
+    raise NotImplementedError  # offered to the model, and never executed here
 
 
 @tool
 def departures(station: str, line: str) -> str:
     """The next departures of a bus or tram line from a station."""
-    raise NotImplementedError
+    raise NotImplementedError  # offered to the model, and never executed here
 
 
 @tool
 def convert(amount: float, source: str, target: str) -> float:
     """Convert an amount of money from one currency to another, each as its three letters."""
-    raise NotImplementedError
+    raise NotImplementedError  # offered to the model, and never executed here
 
 
 TOOLS: Sequence[BaseTool] = (weather, departures, convert)
