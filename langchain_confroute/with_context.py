@@ -33,8 +33,8 @@ class WithContext(Runnable[dict[str, Any], Out]):
     then : Runnable, function or mapping of those
         What comes after retrieval; every `ChatConfRoute` and `ConfidenceRouter` in it is told.
     question, documents : str
-        Keys of the input: a text, a message or messages, whose last human one counts; and the documents: `Document`s, texts, pairs of
-        one of these and its score, or all of them in one text.
+        Keys of the input: a text, a message or messages, whose last human one counts; and the documents: each a `Document`, a text, or a
+        pair of one of these and its score; or all of them in one text.
 
     Notes
     -----
