@@ -196,15 +196,10 @@ class ConfRouteLLM(FunctionCallingLLM):
         callback_manager: CallbackManager | None = None,
         **kwargs: Any,
     ) -> None:
-        unknown = sorted(set(kwargs) - set(type(self).model_fields))
-        if unknown:
-            # pydantic would drop it: a misspelt `policy` must not leave the default one in its place.
-            msg = f"{', '.join(unknown)}: expected edge, cloud, tiers, policy, limits or a field of LLM"
-            raise TypeError(msg)
+        _refuse_unknown(kwargs, type(self).model_fields)
         policy = default_policy(tiers) if policy is None else policy
         llms = models_by_tier(edge, cloud, tiers)
-        _check(llms, policy, in_thread)
-        _check_members(members or {}, llms)
+        _check(llms, policy, in_thread, members or {})
         super().__init__(
             edge=edge,
             cloud=cloud,
@@ -221,12 +216,16 @@ class ConfRouteLLM(FunctionCallingLLM):
             **kwargs,
         )
         self._warn_of_limiter()
-        facts = {name: self._child(llm).facts for name, llm in llms.items()}
-        self._tier_limits(facts)
-        warn_of_other_models(policy, facts)
+        self._start(llms)
         if callback_manager is not None and callback_manager.handlers:
             self._hand_down(callback_manager)
+
+    def _start(self, llms: Mapping[str, LLM]) -> None:
+        """Hold what the models say of themselves against policy and limits, and listen for what is retrieved."""
         compat.listen(RETRIEVAL)
+        facts = {name: self._child(llm).facts for name, llm in llms.items()}
+        self._tier_limits(facts)
+        warn_of_other_models(self.policy, facts)
 
     def _warn_of_limiter(self) -> None:
         if self.rate_limiter is not None:
@@ -726,7 +725,17 @@ def _check_members(members: Mapping[str, object], tiers: Collection[str]) -> Non
             raise PolicyError(msg)
 
 
-def _check(llms: Mapping[str, LLM], policy: object, in_thread: Sequence[str]) -> None:
+def _refuse_unknown(given: Mapping[str, object], known: Collection[str]) -> None:
+    # pydantic would drop it: a misspelt `policy` must not leave the default one in its place.
+    if unknown := sorted(set(given) - set(known)):
+        msg = f"{', '.join(unknown)}: expected edge, cloud, tiers, policy, limits or a field of LLM"
+        raise TypeError(msg)
+
+
+def _check(
+    llms: Mapping[str, LLM], policy: object, in_thread: Sequence[str], members: Mapping[str, LLM]
+) -> None:
+    _check_members(members, llms)
     if unknown := sorted(set(in_thread) - set(llms)):
         msg = f"in_thread has {', '.join(unknown)}: expected some of {', '.join(llms)}"
         raise PolicyError(msg)
@@ -743,3 +752,4 @@ def _check(llms: Mapping[str, LLM], policy: object, in_thread: Sequence[str]) ->
             )
     refuse_same(llms, same_model, lambda llm: llm.class_name())
     check_policy(policy, llms)
+    _check_members(members, llms)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -171,11 +171,16 @@ class _Seal:
         if self.bound_to is not None and getattr(ask, "embed", None) is not None:
             raise PrivacyError(tier="the given embedding function", bound_to=self.bound_to)
 
-    def keep_s(self, tier: str) -> float:
-        """Seconds of a deadline that an ask of a tier, other than for the last answer, leaves to the tiers after it."""
-        names = list(self.limits)
-        later = names[names.index(tier) + 1 :] if tier in names else []
+    def keep_s(self, ask: ModelAsk | Tentative) -> float:
+        """Seconds of a deadline that an ask leaves to the tiers after its own; a last answer leaves none."""
+        names = [] if isinstance(ask, Final) else list(self.limits)
+        later = names[names.index(ask.tier) + 1 :] if ask.tier in names else []
         return sum([self.limits[name].expected_s for name in later])
+
+    def streaming(self, ask: StreamAsk) -> dict[str, Any]:
+        """How an answer of this call is streamed."""
+        limits = self.limits.get(ask.tier, _ONE_CALL)
+        return {"limits": limits, "keep_s": self.keep_s(ask), "private": self.bound_to is not None}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -240,7 +245,7 @@ class Executor(_Seal):
     def _ask_model(self, ask: ModelAsk | Tentative, start: float) -> Evidence:
         # Where nothing is streamed, a draft is watched once it is there.
         plain = _draft(ask) if isinstance(ask, Tentative) else ask
-        keep_s = 0.0 if isinstance(ask, Final) else self.keep_s(ask.tier)
+        keep_s = self.keep_s(ask)
         limits = self.limits.get(ask.tier, _ONE_CALL)
         bill = _Bill(plain, private=self.bound_to is not None)
         try:
@@ -301,7 +306,7 @@ class AsyncExecutor(_Seal):
 
     async def _ask_model(self, ask: ModelAsk | Tentative, start: float) -> Evidence:
         plain = _draft(ask) if isinstance(ask, Tentative) else ask
-        keep_s = 0.0 if isinstance(ask, Final) else self.keep_s(ask.tier)
+        keep_s = self.keep_s(ask)
         limits = self.limits.get(ask.tier, _ONE_CALL)
         bill = _Bill(plain, private=self.bound_to is not None)
         try:
@@ -436,14 +441,17 @@ async def _cancel(begun: asyncio.Task[Evidence] | None) -> Evidence:
     return begun.result() if error is None else Evidence(value=error)
 
 
-def _opened(policy: Policy, request: Request) -> tuple[Policy, Request, str | None]:
-    """The policy and the request of a call, and the tier that it is bound to inside a private one of another router."""
+def _opened(
+    policy: Policy, request: Request, limits: Mapping[str, Limits], call_id: CallId | None
+) -> tuple[Policy, Request, dict[str, Any]]:
+    """The policy and the request of a call, and the settings of its executor; inside a private call of another router it is bound."""
+    own = {"limits": limits, "id": call_id or CallId(), "question_id": request.question_id}
     if not is_nested():
-        return policy_here(policy), request, None
+        return policy_here(policy), request, {**own, "bound_to": None}
     if not is_nested_in_private():
-        return policy, request, None
+        return policy, request, {**own, "bound_to": None}
     first: str = getattr(policy, "tiers", TIERS)[0]
-    return policy, replace(request, route=first), first
+    return policy, replace(request, route=first), {**own, "bound_to": first}
 
 
 def run(
@@ -467,14 +475,11 @@ def run(
     call_id : CallId, optional
         What the decision is tied to its call by.
     """
-    call_id = call_id or CallId()
-    policy, request, bound_to = _opened(policy, request)
+    policy, request, own = _opened(policy, request, limits, call_id)
     # A local edge reads the prompt once for draft, samples, dropout and hidden states. A stream's chunks leave this context
     # in between, so streams do without.
     with prompt_caching():
-        executor = Executor(
-            call=call, limits=limits, bound_to=bound_to, id=call_id, question_id=request.question_id
-        )
+        executor = Executor(call=call, **own)
         with executor:
             routed = drive(policy.flow(request), executor)
     return _finished(routed, executor)
@@ -489,12 +494,9 @@ async def arun(
     call_id: CallId | None = None,
 ) -> Routed:
     """Async form of `run`."""
-    call_id = call_id or CallId()
-    policy, request, bound_to = _opened(policy, request)
+    policy, request, own = _opened(policy, request, limits, call_id)
     with prompt_caching():
-        made = AsyncExecutor(
-            call=call, limits=limits, bound_to=bound_to, id=call_id, question_id=request.question_id
-        )
+        made = AsyncExecutor(call=call, **own)
         async with aclosing(made) as executor:
             with executor:
                 routed = await adrive(policy.flow(request), executor)
@@ -524,27 +526,17 @@ def run_stream(
         Log-probabilities of the tokens in one chunk: empty if it holds no token, None if they are unknown. Without it
         no draft is streamed, and `stream` gets no `Tentative`.
     """
-    call_id = call_id or CallId()
-    policy, request, bound_to = _opened(policy, request)
-    executor = Executor(
-        call=call, limits=limits, bound_to=bound_to, id=call_id, question_id=request.question_id
-    )
+    policy, request, own = _opened(policy, request, limits, call_id)
+    executor = Executor(call=call, **own)
 
     def chunks(ask: StreamAsk) -> Generator[C | Evidence, None, None]:
         if (scores is None and isinstance(ask, Tentative)) or ask in executor.begun:
             yield executor(ask)
             return
         executor.check(ask)
-        limit, tier = limits.get(ask.tier, _ONE_CALL), request.tiers.get(ask.tier)
-        start = time.perf_counter()
-        try:
-            keep_s = 0.0 if isinstance(ask, Final) else executor.keep_s(ask.tier)
-            yield from stream_answer(
-                ask, stream, limit, scores, tier, keep_s=keep_s, private=executor.bound_to is not None
-            )
-        except BaseException as error:
-            note_latency(error, start)
-            raise
+        tier, settings = request.tiers.get(ask.tier), executor.streaming(ask)
+        with _noting_latency():
+            yield from stream_answer(ask, stream, scores=scores, tier=tier, **settings)
 
     with executor, closing(drive_stream(policy.flow(request), executor, chunks)) as items:
         for item in items:
@@ -552,6 +544,17 @@ def run_stream(
                 yield _finished(item.value, executor)
             else:
                 yield item
+
+
+@contextmanager
+def _noting_latency() -> Iterator[None]:
+    """Note on an error how long its answer had taken."""
+    start = time.perf_counter()
+    try:
+        yield
+    except BaseException as error:
+        note_latency(error, start)
+        raise
 
 
 async def arun_stream(
@@ -565,33 +568,23 @@ async def arun_stream(
     call_id: CallId | None = None,
 ) -> AsyncGenerator[C | Routed, None]:
     """Async form of `run_stream`."""
-    call_id = call_id or CallId()
-    policy, request, bound_to = _opened(policy, request)
-    executor = AsyncExecutor(
-        call=call, limits=limits, bound_to=bound_to, id=call_id, question_id=request.question_id
-    )
+    policy, request, own = _opened(policy, request, limits, call_id)
+    executor = AsyncExecutor(call=call, **own)
 
     async def chunks(ask: StreamAsk) -> AsyncGenerator[C | Evidence, None]:
         if (scores is None and isinstance(ask, Tentative)) or ask in executor.begun:
             yield await executor(ask)
             return
         executor.check(ask)
-        limit, tier = limits.get(ask.tier, _ONE_CALL), request.tiers.get(ask.tier)
-        start = time.perf_counter()
-        try:
-            keep_s = 0.0 if isinstance(ask, Final) else executor.keep_s(ask.tier)
-            answer = astream_answer(
-                ask, stream, limit, scores, tier, keep_s=keep_s, private=executor.bound_to is not None
-            )
+        tier, settings = request.tiers.get(ask.tier), executor.streaming(ask)
+        answer = astream_answer(ask, stream, scores=scores, tier=tier, **settings)
+        with _noting_latency():
             async with aclosing(answer) as items:
                 async for item in items:
                     try:
                         yield item
                     except CallEndedError as ended:
                         await items.athrow(ended)
-        except BaseException as error:
-            note_latency(error, start)
-            raise
 
     driven = adrive_stream(policy.flow(request), executor, chunks)
     with executor:

@@ -37,18 +37,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="the policy file; its report stands beside it as .html",
     )
     _add_goal(parser)
-    parser.add_argument(
-        "--max-p95-latency",
-        type=float,
-        metavar="S",
-        help="a further limit, with a cost, quality or weight goal",
-    )
-    parser.add_argument(
-        "--signal",
-        default="auto",
-        metavar="NAME",
-        help="a recorded signal, combined, or auto (default: %(default)s)",
-    )
+    _add_promise(parser)
+    _add_signal(parser)
     parser.add_argument(
         "--kind",
         choices=get_args(Kind),
@@ -61,12 +51,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="drafts that are not whole, such as those cut off at their length limit: always to the cloud (reject, the default), or "
         "left to the signal (judge)",
     )
+    parser.set_defaults(run=run)
+
+
+def _add_signal(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--signal",
+        default="auto",
+        metavar="NAME",
+        help="a recorded signal, combined, or auto (default: %(default)s)",
+    )
     parser.add_argument(
         "--replay-only",
         action="store_true",
         help="let auto and combined take recorded columns that no signal measures on new calls: for replays, not to deploy",
     )
-    parser.set_defaults(run=run)
 
 
 def _add_goal(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +92,15 @@ def _add_goal(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=W,...",
         help="best weighted sum of metrics, as quality=1,cost=0.05,latency=0.01; an unknown NAME prints all that there are",
     )
+    parser.add_argument(
+        "--max-p95-latency",
+        type=float,
+        metavar="S",
+        help="a further limit, with a cost, quality or weight goal",
+    )
+
+
+def _add_promise(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--confidence",
         type=float,

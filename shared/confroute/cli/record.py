@@ -45,18 +45,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="MODULE:OBJECT",
         help="instead of models: a query engine, a chain or a function of one question, with a router inside",
     )
-    add_model(parser, "edge")
-    add_model(parser, "cloud", "without it, a cloud in PROMPTS is kept")
-    add_dtype(parser)
+    _add_models(parser)
     parser.add_argument(
         "--kind",
         choices=get_args(Kind),
         default="auto",
         help="by what answers are compared, here and on new calls by the policy that is fitted (default: as each question asks)",
-    )
-    parser.add_argument("--system", metavar="TEXT", help="system message before each prompt")
-    parser.add_argument(
-        "--max-tokens", type=int, default=256, metavar="N", help="longest answer (default: %(default)s)"
     )
     parser.add_argument(
         "--grade",
@@ -64,8 +58,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="grade(question, answer, reference) returns the quality of an answer, from 0 to 1 (default: by the reference)",
     )
     _add_evidence(parser)
-    for tier in ("edge", "cloud"):
-        add_price(parser, tier, "to record cost_usd")
     parser.add_argument(
         "--concurrency", type=int, default=1, metavar="N", help="prompts at a time (default: %(default)s)"
     )
@@ -74,6 +66,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--retry-errors", action="store_true", help="record rows again that ended in an error"
     )
     parser.set_defaults(run=run)
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    add_model(parser, "edge")
+    add_model(parser, "cloud", "without it, a cloud in PROMPTS is kept")
+    add_dtype(parser)
+    for tier in ("edge", "cloud"):
+        add_price(parser, tier, "to record cost_usd")
+    parser.add_argument("--system", metavar="TEXT", help="system message before each prompt")
+    parser.add_argument(
+        "--max-tokens", type=int, default=256, metavar="N", help="longest answer (default: %(default)s)"
+    )
 
 
 def _add_evidence(parser: argparse.ArgumentParser) -> None:

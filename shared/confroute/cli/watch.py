@@ -44,6 +44,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="of each bound, at all times together (default: %(default)s)",
     )
     add_tier_prices(parser)
+    _add_printing(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_printing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hours", type=count, default=0, metavar="N", help="print the last N hours with calls too"
     )
@@ -61,7 +66,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="SECONDS",
         help="go on, and print whatever has changed after so many seconds (default: %(const)s)",
     )
-    parser.set_defaults(run=run)
 
 
 def _time(text: str) -> datetime:

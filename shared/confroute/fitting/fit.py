@@ -103,6 +103,11 @@ def about_samples(choice: SignalChoice, found: Expected) -> list[str]:
     ]
 
 
+def about_replay(choice: SignalChoice, found: Expected, front: ParetoFront) -> list[str]:
+    """Notes on what the policy drew and cost."""
+    return [*about_samples(choice, found), *about_cost(found, front)]
+
+
 def about_cost(found: Expected, front: ParetoFront) -> list[str]:
     """Notes on whether routing pays, or why that is unknown."""
     if found.cost_per_1k is None:
@@ -254,8 +259,7 @@ def fit(
     rows = list(rows)
     judged = judged_rows(rows) if isinstance(goal, MaxLoss) and goal.judged else None
     table = table_of(judged.rows if judged else rows, rates=rates, on_unfinished=on_unfinished)
-    candidates = table.columns if replay_only or _is_column(signal) else live_columns(table) or table.columns
-    columns, coarse = _fine_enough(goal, table, candidates) if signal == "auto" else (candidates, [])
+    columns, told = _candidates(table, signal, goal, replay_only=replay_only)
     choice, rest, selected = _choice(table, columns, signal, goal=goal, seed=seed, judged=judged)
     check_extraction([choice.signal], rest.rows)
     uncertainty = uncertainty_of(choice, rest)
@@ -263,9 +267,7 @@ def fit(
     threshold, notes = _threshold(
         goal, rest, uncertainty, front, judged, chosen_freely=signal == "auto", selected=selected, seed=seed
     )
-    gate = Gate(signal=choice.signal, threshold=threshold)
-    # The threshold is fitted to all drafts, abstentions among them: a gate of their own would decide some calls past it.
-    policy = Cascade(gates=(gate,), on_no_signal="cloud", on_unfinished=on_unfinished, lacking=None)
+    policy = _policy(choice.signal, threshold, on_unfinished)
     replayed = replay(policy, rest.rows, rates=rates, progress=progress)
     found = expected(replayed, seed=seed)
     return Fit(
@@ -277,26 +279,31 @@ def fit(
         selected_on=selected,
         n=rest.n,
         left_out=table.left_out,
-        notes=(
-            *left_out(table, candidates),
-            *coarse,
-            *about(choice, rest, uncertainty),
-            *notes,
-            *_about_name(signal, goal, table),
-            *about_samples(choice, found),
-            *about_cost(found, front),
-        ),
+        notes=(*told, *about(choice, rest, uncertainty), *notes, *about_replay(choice, found, front)),
         promise_curve=_curve(goal, _graded(rest, uncertainty)),
     )
 
 
+def _policy(signal: Signal, threshold: Threshold, on_unfinished: Literal["reject", "judge"]) -> Cascade:
+    gate = Gate(signal=signal, threshold=threshold)
+    # The threshold is fitted to all drafts, abstentions among them: a gate of their own would decide some calls past it.
+    return Cascade(gates=(gate,), on_no_signal="cloud", on_unfinished=on_unfinished, lacking=None)
+
+
+def _candidates(
+    table: Table, signal: str, goal: Goal, *, replay_only: bool
+) -> tuple[tuple[str, ...], list[str]]:
+    """The columns that a signal may be chosen from, and what is to be said of that."""
+    if _is_column(signal):
+        return table.columns, _about_name(signal, goal, table)
+    candidates = table.columns if replay_only else live_columns(table) or table.columns
+    columns, coarse = _fine_enough(goal, table, candidates) if signal == "auto" else (candidates, [])
+    return columns, [*left_out(table, candidates), *coarse]
+
+
 def _about_name(signal: str, goal: Goal, table: Table) -> list[str]:
     """What a promise about a signal that the caller named takes for granted."""
-    if (
-        not _is_column(signal)
-        or not isinstance(goal, MaxLoss)
-        or len(distinct_orders(table, table.columns)) == 1
-    ):
+    if not isinstance(goal, MaxLoss) or len(distinct_orders(table, table.columns)) == 1:
         return []
     return [
         f"the promise holds if {signal} was chosen before these rows were looked at; else let 'auto' choose, which sets rows aside for it"

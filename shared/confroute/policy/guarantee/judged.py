@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from confroute.certificate import Certificate, Loss
-from confroute.errors import CalibrationError
+from confroute.errors import CalibrationError, UnmetPromiseError
 from confroute.policy.guarantee.losses import LEAST_KEPT, Array, Slice, digest, severity, sliced
 from confroute.stats.prediction_powered import labels_needed, prediction_powered_betting, upper_mean
 from confroute.stats.tails import check_levels, first_failure
@@ -62,8 +62,10 @@ def certified_judged(
 
     Raises
     ------
+    UnmetPromiseError
+        Too few rows that people graded, or a target that cannot be proved; with the numbers.
     CalibrationError
-        Rows that the judge did not grade, too few that people did, or a target that cannot be proved; with the numbers.
+        Rows that the judge did not grade, or a loss that is not offered.
 
     Notes
     -----
@@ -79,35 +81,40 @@ def certified_judged(
     u = np.asarray(uncertainty, dtype=np.float64)
     _check(u, judged, human)
     by_judge, by_people = (severity(loss, grades.edge, grades.cloud) for grades in (judged, human))
-    labelled = int((~np.isnan(by_people)).sum())
-    least = max(LEAST_KEPT, labels_needed(alpha, (1 - _JUDGED_SHARE) * delta))
-    if labelled < least:
-        msg = (
-            f"{labelled} of {u.size} judged rows hold a grade by a person or a reference as well: the judge's error is not known; for a "
-            f"{loss} of {alpha:g} with confidence {1 - delta:g} at least {least} are needed, drawn at random: `confroute judge sheet` "
-            "draws them"
-        )
-        raise CalibrationError(msg)
-    kept = _first_kept(u, u[~np.isnan(by_people)], loss, least)
-    rows = sliced(u, by_judge, np.zeros(u.size), least=kept, grid=grid)
+    graded = u[~np.isnan(by_people)]
+    least = _check_labels(graded.size, u.size, loss, alpha, delta)
+    rows = sliced(u, by_judge, np.zeros(u.size), least=_first_kept(u, graded, loss, least), grid=grid)
     walk = _Walk(
         rows=rows, human=by_people[np.argsort(u, kind="stable")], loss=loss, alpha=alpha, delta=delta
     )
     passed = first_failure(lambda at: walk.p_value(at, seed) <= walk.level, rows.grid.size)
     if passed == 0:
-        raise CalibrationError(walk.refusal(seed))
+        raise UnmetPromiseError(walk.refusal(seed))
     at = passed - 1
     return float(rows.grid[at]), Certificate(
         loss=loss,
         alpha=alpha,
         delta=delta,
         n=rows.n,
-        labelled=labelled,
+        labelled=graded.size,
         method="ltt-prediction-powered",
         observed=float(walk.losses(at)[0].mean()),
         date=date or datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
         data_hash=digest(u, judged.edge, judged.cloud, human.edge, human.cloud),
     )
+
+
+def _check_labels(labelled: int, n: int, loss: Loss, alpha: float, delta: float) -> int:
+    """The fewest rows that people have to grade, where they graded as many."""
+    least = max(LEAST_KEPT, labels_needed(alpha, (1 - _JUDGED_SHARE) * delta))
+    if labelled < least:
+        msg = (
+            f"{labelled} of {n} judged rows hold a grade by a person or a reference as well: the judge's error is not known; for a "
+            f"{loss} of {alpha:g} with confidence {1 - delta:g} at least {least} are needed, drawn at random: `confroute judge sheet` "
+            "draws them"
+        )
+        raise UnmetPromiseError(msg)
+    return least
 
 
 def _first_kept(u: Array, graded: Array, loss: Loss, least: int) -> int:
