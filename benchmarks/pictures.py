@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from confroute import Decision, Router
 from confroute.bench.methods import BEST
 from confroute.views.decision import spans
 from confroute.views.scales import ranking, timeline, zones
-from confroute.views.svg import GREY, code_of, document, words_at
+from confroute.views.svg import GREY, code_of, document, width_of, words_at
 
 DOCS = Path(__file__).parents[1] / "docs"
 KEPT = DOCS / "pictures" / "decisions.jsonl"
@@ -30,6 +31,7 @@ EDGE, CLOUD = "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"
 QUESTIONS = ("What is the capital of France?", "What is 17 * 23? Answer with the number only.")
 INK, PAPER = {"light": "#1f2328", "dark": "#e6e8eb"}, {"light": "#ffffff", "dark": "#15181c"}
 WIDTH = 760
+PACKAGES = ("shared/confroute", "langchain_confroute", "llamaindex_confroute")
 
 
 class Asked(NamedTuple):
@@ -48,9 +50,7 @@ def ask() -> None:
     lines = []
     for question in QUESTIONS:
         answer = router.ask(question)
-        lines.append(
-            {"question": question, "answer": answer.text, "decision": answer.decision.to_dict()}
-        )
+        lines.append({"question": question, "answer": answer.text, "decision": answer.decision.to_dict()})
         print(question, "|", answer.text, "|", answer.decision.route, "because", answer.decision.reason)
     KEPT.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
@@ -58,9 +58,7 @@ def ask() -> None:
 def kept() -> list[Asked]:
     """The decisions of the front picture."""
     lines = map(json.loads, KEPT.read_text(encoding="utf-8").splitlines())
-    return [
-        Asked(line["question"], line["answer"], Decision.from_dict(line["decision"])) for line in lines
-    ]
+    return [Asked(line["question"], line["answer"], Decision.from_dict(line["decision"])) for line in lines]
 
 
 def front(asked: Sequence[Asked], theme: str) -> str:
@@ -113,10 +111,9 @@ def journey(theme: str) -> str:
     parts = []
     for at, (name, typed, *words) in enumerate(STEPS):
         x = 4 + at * (wide + gap)
-        colour = code_of("cloud" if at > 2 else "edge").colour
         tip = f"L{x + wide + 10:g} 60L{x + wide:g} 116" if at + 1 < len(STEPS) else f"L{x + wide:g} 116"
         parts.append(
-            f"<path d='M{x:g} 4L{x + wide:g} 4{tip}L{x:g} 116Z' fill='{colour}' fill-opacity='.14' stroke='{colour}' "
+            f"<path d='M{x:g} 4L{x + wide:g} 4{tip}L{x:g} 116Z' fill='currentColor' fill-opacity='.06' stroke='{GREY}' "
             "stroke-linejoin='round'/>"
         )
         parts.append(f"<text x='{x + 12:g}' y='29' font-size='17' font-weight='650'>{at + 1} {name}</text>")
@@ -127,12 +124,42 @@ def journey(theme: str) -> str:
         f"<path d='M{last:g} 120V134H{first:g}V124M{first - 5:g} 129L{first:g} 121L{first + 5:g} 129' fill='none' stroke='{GREY}' "
         "stroke-width='1.6'/>"
     )
-    parts.append(words_at((first + last) / 2, 150, "when calls or models change", anchor="middle", quiet=True))
+    parts.append(
+        words_at((first + last) / 2, 150, "when calls or models change", anchor="middle", quiet=True)
+    )
     label = "; ".join(f"{name}: {typed}" for name, typed, *_ in STEPS)
     return _themed(document(width, 160, parts, label=label), theme)
 
 
-ROW = re.compile(r"^\| (?P<name>[^|]+) \| [\d.]+ \| (?P<apgr>[\d.]+) \| (?P<low>[\d.]+) to (?P<high>[\d.]+) \|", re.M)
+def badge(name: str, value: str) -> str:
+    """A badge that no service has to serve."""
+    left, right = width_of(name) * 1.05 + 14, width_of(value) * 1.05 + 14
+    parts = [
+        f"<rect width='{left + right:.0f}' height='22' rx='4' fill='#2f5f9e'/><rect width='{left:.0f}' height='22' rx='4' fill='#4a4f57'/>",
+        f"<g fill='#fefefe'>{words_at(7, 15, name)}{words_at(left + 7, 15, value)}</g>",
+    ]
+    return document(round(left + right), 22, parts, label=f"{name} {value}").replace("#ffffff", "none")
+
+
+def badges() -> dict[str, str]:
+    """What pyproject.toml says of Python and the licence, and that the packages have types."""
+    root = DOCS.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = "Programming Language :: Python :: 3."
+    minors = sorted(
+        int(line.removeprefix(named)) for line in project["classifiers"] if line.startswith(named)
+    )
+    assert all((root / folder / "py.typed").is_file() for folder in PACKAGES)
+    return {
+        "python": badge("python", f"3.{minors[0]} to 3.{minors[-1]}"),
+        "licence": badge("licence", project["license"]),
+        "typed": badge("types", "included"),
+    }
+
+
+ROW = re.compile(
+    r"^\| (?P<name>[^|]+) \| [\d.]+ \| (?P<apgr>[\d.]+) \| (?P<low>[\d.]+) to (?P<high>[\d.]+) \|", re.M
+)
 
 
 def tables() -> dict[str, list[tuple[str, float, tuple[float, float]]]]:
@@ -191,6 +218,7 @@ def _themed(drawn: str, theme: str) -> str:
 def pictures() -> dict[str, str]:
     """Every picture by its path in docs/."""
     asked, drawn = kept(), {"results/overview.svg": overview()}
+    drawn |= {f"pictures/badge-{name}.svg": badge for name, badge in badges().items()}
     for theme in INK:
         drawn[f"pictures/decision-{theme}.svg"] = front(asked, theme)
         drawn[f"pictures/journey-{theme}.svg"] = journey(theme)

@@ -15,7 +15,12 @@ for name in (
 project = "confroute"
 author = "The confroute authors"
 copyright = "The confroute authors, Apache-2.0"  # noqa: A001  Sphinx's name
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.apidoc"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.apidoc",
+]
 html_theme = "furo"
 html_title = "confroute"
 html_static_path = ["_static"]
@@ -57,4 +62,9 @@ WIDE = {"comparison", "providers", "results", "results/replay", "results/recorde
 
 
 def setup(app):  # noqa: ANN001, ANN201, D103  Sphinx's own hook
-    app.connect("env-updated", lambda _, env: [env.metadata[name].update({"hide-toc": ""}) for name in WIDE] and [])
+    app.connect(
+        "env-updated",
+        lambda _, env: (
+            [env.metadata[name].update({"hide-toc": ""}) for name in WIDE] and []
+        ),
+    )
