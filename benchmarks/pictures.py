@@ -162,9 +162,9 @@ ROW = re.compile(
 )
 
 
-def tables() -> dict[str, list[tuple[str, float, tuple[float, float]]]]:
-    """Each benchmark's routers with APGR and interval, by the tables of docs/results/replay.md."""
-    text = (DOCS / "results" / "replay.md").read_text(encoding="utf-8")
+def tables(docs: Path = DOCS) -> dict[str, list[tuple[str, float, tuple[float, float]]]]:
+    """Each benchmark's routers with APGR and interval, best first, by the tables of results/replay.md."""
+    text = (docs / "results" / "replay.md").read_text(encoding="utf-8")
     found = {}
     for section in text.split("\n## ")[1:]:
         rows = [
@@ -178,10 +178,10 @@ def tables() -> dict[str, list[tuple[str, float, tuple[float, float]]]]:
 OVERVIEW = (BEST, "prompt length", "RouteLLM SW", "RouteLLM MF", "random")
 
 
-def overview() -> str:
+def overview(docs: Path = DOCS) -> str:
     """Our best router beside the best published one, RouteLLM's code, the length of the prompt and chance."""
     parts, top, width = [], 0.0, 0.0
-    for bench, rows in tables().items():
+    for bench, rows in tables(docs).items():
         best = next(value for name, _, which, value in AIMS if name == bench and "published best" in _)
         chosen = [row for row in rows if row[0] in OVERVIEW]
         shown = sorted([*chosen, ("best published", best, None)], key=lambda row: -row[1])

@@ -55,3 +55,13 @@ def test_the_shown_decision_has_the_fields_of_a_real_one():
     page = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
     shown = json.loads(blocks("json", page)[0])
     assert set(shown) <= set(Decision(route="edge", stage="draft", reason="").to_dict())
+
+
+def test_the_limits_say_what_the_results_say():
+    """Counts of runs and benchmarks, against the opening of the page that `make results` writes."""
+    opening = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").partition("<!-- /opening -->")[0]
+    (runs,) = re.findall(r"(\d+ of \d+) recorded runs", README)
+    assert f"{runs} recorded runs" in opening
+    ours = [(float(a), float(b)) for a, b in re.findall(r"([\d.]+) on \S+ \(published: ([\d.]+)\)", opening)]
+    above = sum(published > mine for mine, published in ours)
+    assert f"above ours on {above} of {len(ours)} benchmarks" in README

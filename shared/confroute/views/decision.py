@@ -148,7 +148,12 @@ def spans(decision: Decision) -> Iterable[Span]:
 
     Examples
     --------
-    >>> decision = Decision(route="edge", stage="draft", reason="kept", steps=(Step(kind="draft", tier="edge", latency_s=0.5),))
+    >>> decision = Decision(
+    ...     route="edge",
+    ...     stage="draft",
+    ...     reason="kept",
+    ...     steps=(Step(kind="draft", tier="edge", latency_s=0.5),),
+    ... )
     >>> [(span.words, span.seconds) for span in spans(decision)]
     [('draft · edge', 0.5)]
     """
