@@ -31,6 +31,8 @@ EDGE, CLOUD = "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"
 QUESTIONS = ("What is the capital of France?", "What is 17 * 23? Answer with the number only.")
 INK, PAPER = {"light": "#1f2328", "dark": "#e6e8eb"}, {"light": "#ffffff", "dark": "#15181c"}
 WIDTH = 760
+# Where the kept decisions were made; seconds are worth as much as this says.
+MADE = f"{EDGE} as edge, {CLOUD} as cloud, on two CPU cores that had other work too"
 PACKAGES = ("shared/confroute", "langchain_confroute", "llamaindex_confroute")
 
 
@@ -68,7 +70,8 @@ def front(asked: Sequence[Asked], theme: str) -> str:
         drawn, high = _call(one, top)
         parts += drawn
         top += high
-    return _themed(document(WIDTH, top - 16, parts, label=_in_words(asked)), theme)
+    parts.append(words_at(16, top, MADE, quiet=True))
+    return _themed(document(WIDTH, top + 12, parts, label=_in_words(asked)), theme)
 
 
 def _call(one: Asked, top: float) -> tuple[list[str], float]:
