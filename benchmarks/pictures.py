@@ -53,7 +53,7 @@ def ask() -> None:
     for question in QUESTIONS:
         answer = router.ask(question)
         lines.append({"question": question, "answer": answer.text, "decision": answer.decision.to_dict()})
-        print(question, "|", answer.text, "|", answer.decision.route, "because", answer.decision.reason)
+        print(f"{answer.text}\n    {answer.decision.route}: {answer.decision.reason}")
     KEPT.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
