@@ -9,7 +9,7 @@ import numpy as np
 
 from confroute.drift.shift import Shift, like_recorded, measured_by
 from confroute.fitting.early_stops import EarlyStops, early_stops
-from confroute.fitting.front import baselines, resampled
+from confroute.fitting.front import baselines
 from confroute.fitting.point import Interval, Point
 from confroute.fitting.provenance import hash_of
 from confroute.fitting.rates import Rates
@@ -22,8 +22,6 @@ from confroute.recording import Row
 from confroute.registry import parts_of
 from confroute.stats.bootstrap import bootstrap_ci
 from confroute.types import JSON
-
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +159,7 @@ def apply(
     table = table_of(given, rates=rates, graded_only=graded)
     replayed = replay(policy, table.rows, rates=rates, progress=progress)
     found = expected(replayed, seed=seed)
-    edge, cloud = baselines(table, resampled(table.n, _RESAMPLES, seed))
+    edge, cloud = baselines(table, seed=seed)
     quality = np.array([one.quality for one in replayed])
     own_edge = np.where(table.failed, table.cloud_quality, table.edge_quality)
     decisions = [one.decision for one in replayed if one.decision is not None]

@@ -23,8 +23,8 @@ from confroute.fitting.rates import (
 from confroute.fitting.recorded import draft_of
 from confroute.policy.verdict import is_empty, verdict_on_end
 from confroute.reading import shown_ids
-from confroute.recording import Row, Side, with_signals
-from confroute.recording.signals import live_signals
+from confroute.recording import Row, Side
+from confroute.recording.signals import live_signals, rows_with_signals
 from confroute.signals import Recorded, Signal
 
 Array = npt.NDArray[np.float64]
@@ -54,6 +54,8 @@ class Table:
         Number of samples from which signals are measured: the fewest of any row with 2 or more; 0 if there is none.
     left_out : int
         Number of rows that were not graded.
+    signals : mapping of str to array, shape (n,)
+        Uncertainty by column, in the order of the rows' columns; NaN where it was not measured.
     live : mapping of str to Signal or str
         The signal that measures each column on new calls, or why there is none; see
         `confroute.recording.signals.live_signals`.
@@ -69,6 +71,7 @@ class Table:
     rejected: npt.NDArray[np.bool_]
     drawn: int
     left_out: int
+    signals: Mapping[str, Array]
     live: Mapping[str, Signal | str]
 
     @property
@@ -84,14 +87,13 @@ class Table:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns with a value on at least one row, in the order of the rows."""
-        names = dict.fromkeys(name for row in self.rows for name in row.signals)
-        return tuple(name for name in names if not np.isnan(self.signal(name)).all())
+        return tuple(name for name in self.signals if not np.isnan(self.signal(name)).all())
 
     def signal(self, column: str) -> Array:
         """Uncertainty of a signal by row; NaN where it was not measured, or where no threshold keeps the draft."""
-        found = _column(NAN if (u := row.signals.get(column)) is None else u for row in self.rows)
-        found[self.failed | self.rejected] = NAN
-        return found
+        if column not in self.signals:
+            return np.full(self.n, NAN)
+        return np.where(self.failed | self.rejected, NAN, self.signals[column])
 
     def signal_of(self, column: str) -> Signal:
         """The signal that measures a column on new calls; `Recorded` if there is none."""
@@ -105,7 +107,7 @@ class Table:
     def part(self, keep: npt.NDArray[np.bool_]) -> Table:
         """The rows where `keep` is True."""
 
-        def cut(columns: dict[str, Array]) -> dict[str, Array]:
+        def cut(columns: Mapping[str, Array]) -> dict[str, Array]:
             return {name: values[keep] for name, values in columns.items()}
 
         return Table(
@@ -119,6 +121,7 @@ class Table:
             rejected=self.rejected[keep],
             drawn=self.drawn,
             left_out=self.left_out,
+            signals=cut(self.signals),
             live=self.live,
         )
 
@@ -152,18 +155,19 @@ def table_of(
     graded = _graded(given) if graded_only or not given else given
     counts = [len(row.edge.samples) for row in graded if len(row.edge.samples) > 1]
     drawn = min(counts, default=0)
-    measured = tuple(with_signals(row, samples=drawn or None) for row in graded)
+    measured = tuple(rows_with_signals(graded, samples=drawn or None))
     return Table(
         rows=measured,
         edge_quality=_column(_edge_quality(row.edge) for row in measured),
         cloud_quality=_column(NAN if (q := _cloud_quality(row)) is None else q for row in measured),
         draft=_bills([bill_of_draft(row.edge, at) for row in measured]),
         cloud=_bills([bill_of_cloud(row.cloud, at) for row in measured]),
-        samples=_bills([bill_of_samples(row.edge, row.edge.further()[:drawn], at) for row in measured]),
+        samples=_bills([bill_of_samples(row.edge, row.edge.samples[:drawn], at) for row in measured]),
         failed=np.array([row.edge.error is not None for row in measured]),
         rejected=np.array([_is_rejected(row.edge, on_unfinished) for row in measured]),
         drawn=drawn,
         left_out=len(given) - len(graded),
+        signals=_signals(measured),
         live=live_signals(measured, samples=drawn),
     )
 
@@ -207,8 +211,15 @@ def _cloud_quality(row: Row) -> float | None:
     return None if row.cloud is None else row.cloud.quality
 
 
+def _signals(rows: Sequence[Row]) -> dict[str, Array]:
+    names = dict.fromkeys(name for row in rows for name in row.signals)
+    return {
+        name: _column(NAN if (u := row.signals.get(name)) is None else u for row in rows) for name in names
+    }
+
+
 def _column(values: Iterable[float]) -> Array:
-    return np.array(list(values), dtype=np.float64)
+    return np.fromiter(values, dtype=np.float64)
 
 
 def _bills(bills: Sequence[Bill]) -> dict[str, Array]:
