@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 
-from confroute.drift.shift import measured_by
 from confroute.fitting.rates import tokens
-from confroute.fitting.replay import ReplayedCall
 from confroute.policy import Cascade
 from confroute.policy.provenance import Provenance, RecordedModel, RecordedUncertainty
 from confroute.recording import Row, Side
-from confroute.recording.rows import ASKED, KIND, json_line
+from confroute.recording.packed import hash_of
+from confroute.recording.rows import ASKED, KIND
 
 
-def provenance_of(policy: Cascade, rows: Sequence[Row], replayed: Iterable[ReplayedCall]) -> Provenance:
+def provenance_of(policy: Cascade, rows: Sequence[Row], uncertainties: Sequence[float | None]) -> Provenance:
     """Say what a policy was fitted on.
 
     Parameters
@@ -24,17 +23,21 @@ def provenance_of(policy: Cascade, rows: Sequence[Row], replayed: Iterable[Repla
     policy : Cascade
     rows : sequence of Row
         The whole run, as it was read.
-    replayed : iterable of ReplayedCall
-        What the policy does on those calls that gave its threshold: their uncertainties are compared with those of new calls, and
-        so are taken as the policy measures them, with draws that stop early.
+    uncertainties : sequence of float or None
+        Of those calls that gave its threshold, as the policy measures them, with draws that stop early, since those of new calls are
+        compared with them; see `confroute.drift.shift.measured_by`.
     """
-    clouds = [row.cloud for row in rows if row.cloud is not None]
-    kinds = {kind for row in rows if isinstance(kind := row.extra.get(KIND), str)}
-    uncertainties = measured_by(policy, (one.decision for one in replayed if one.decision is not None))
+    edge, cloud, kinds = _Answers(), _Answers(), set[str]()
+    for row in rows:
+        edge.add(row.edge)
+        if row.cloud is not None:
+            cloud.add(row.cloud)
+        if isinstance(kind := row.extra.get(KIND), str):
+            kinds.add(kind)
     name = policy.gates[0].signal.name
     return Provenance(
-        edge=_model([row.edge for row in rows]),
-        cloud=_model(clouds) if clouds else None,
+        edge=edge.model,
+        cloud=cloud.model if cloud.n else None,
         kind=" or ".join(sorted(kinds)) or None,
         n=len(rows),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -44,25 +47,37 @@ def provenance_of(policy: Cascade, rows: Sequence[Row], replayed: Iterable[Repla
     )
 
 
-def hash_of(rows: Iterable[Row]) -> str:
-    """SHA-256 of rows as JSON lines."""
-    whole = hashlib.sha256()
-    for row in rows:
-        whole.update(json_line(row))
-    return whole.hexdigest()
+@dataclass(slots=True, kw_only=True)
+class _Answers:
+    """What is kept of the answers of one tier's model, answer by answer."""
 
+    n: int = 0
+    answered: int = 0
+    cut: int = 0
+    longest: int | None = None
+    most: int | None = None
+    names: dict[str, None] = field(default_factory=dict)
 
-def _model(sides: Sequence[Side]) -> RecordedModel:
-    answered = [side for side in sides if side.text is not None]
-    lengths = [used.output_tokens for side in answered if (used := tokens(side)) is not None]
-    limits = [limit for side in sides if isinstance(limit := _asked(side).get("max_tokens"), int)]
-    cut = sum(side.finish == "length" for side in answered)
-    return RecordedModel(
-        names=tuple(dict.fromkeys(name for side in sides for name in _names(side))),
-        max_tokens=max(limits, default=None),
-        longest=max(lengths, default=None),
-        cut_off=cut / len(answered) if answered else 0.0,
-    )
+    def add(self, side: Side) -> None:
+        self.n += 1
+        self.names.update(dict.fromkeys(_names(side)))
+        if isinstance(limit := _asked(side).get("max_tokens"), int):
+            self.most = max(limit, self.most or limit)
+        if side.text is None:
+            return
+        self.answered += 1
+        self.cut += side.finish == "length"
+        if (used := tokens(side)) is not None:
+            self.longest = max(used.output_tokens, self.longest or 0)
+
+    @property
+    def model(self) -> RecordedModel:
+        return RecordedModel(
+            names=tuple(self.names),
+            max_tokens=self.most,
+            longest=self.longest,
+            cut_off=self.cut / self.answered if self.answered else 0.0,
+        )
 
 
 def _asked(side: Side) -> Mapping[str, object]:

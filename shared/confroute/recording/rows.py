@@ -83,7 +83,6 @@ def _finish(extra: Mapping[str, JSON]) -> Finish:
     return _FINISHES.get(str(extra.get("finish")), "unknown")
 
 
-@refusing(RecordError)
 def alternatives_of(recorded: JSON, where: str = TOP_LOGPROBS) -> tuple[Alternatives, ...] | None:
     """Read the likeliest tokens at each position from a row's extra fields; None if it has none.
 
@@ -97,7 +96,11 @@ def alternatives_of(recorded: JSON, where: str = TOP_LOGPROBS) -> tuple[Alternat
     >>> alternatives_of([[["A", -0.1], ["B", -2.5]]])
     ((('A', -0.1), ('B', -2.5)),)
     """
-    return _alternatives(recorded, where)
+    # Most answers have none.
+    if recorded is None:
+        return None
+    with refusing(RecordError):
+        return _alternatives(recorded, where)
 
 
 def _alternatives(recorded: JSON, where: str) -> tuple[Alternatives, ...] | None:
@@ -240,9 +243,10 @@ class Side:
             flaw=flaw if isinstance(flaw, str) else None,
         )
 
-    def further(self) -> tuple[Generation, ...]:
-        """The samples in the form that signals read, in the order in which they were drawn."""
-        return tuple(sample.generation(model=self.model) for sample in self.samples)
+    def further(self, drawn: int = 0, n: int | None = None) -> tuple[Generation, ...]:
+        """The samples, or n of them behind the first `drawn`, in the form that signals read, in the order in which they were drawn."""
+        end = None if n is None else drawn + n
+        return tuple(sample.generation(model=self.model) for sample in self.samples[drawn:end])
 
     def to_dict(self, *, samples: bool = True) -> dict[str, JSON]:
         """JSON form; `samples=False` for a cloud, which has none."""
@@ -311,7 +315,6 @@ class Row:
     extra: Mapping[str, JSON] = field(default_factory=dict)
 
     @property
-    @refusing(RecordError)
     def context(self) -> Context | None:
         """What was retrieved for the question, if the prompt came with a context.
 
@@ -320,7 +323,10 @@ class Row:
         RecordError
             Passages that are not texts, or scores that are not one number each.
         """
-        return _context(self.extra.get("context"))
+        if self.extra.get("context") is None:
+            return None
+        with refusing(RecordError):
+            return _context(self.extra["context"])
 
     @property
     def question(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -247,7 +247,7 @@ def measuring(row: Row, signal: Signal, case: Case) -> AskGenerator[Measurement 
 
 def _evidence(row: Row, ask: Ask) -> AskGenerator[Evidence]:
     if isinstance(ask, Sample) and ask.tier == "edge":
-        return Evidence(generations=row.edge.further()[ask.drawn : ask.drawn + ask.n])
+        return Evidence(generations=row.edge.further(ask.drawn, ask.n))
     return (yield ask)
 
 
@@ -417,15 +417,43 @@ def live_signals(rows: Sequence[Row], *, samples: int) -> dict[str, Signal | str
     >>> live_signals([row], samples=0)
     {'token_entropy': TokenEntropy(...), 'mine': 'no signal is known that measures it on new calls'}
     """
-    settings: dict[str, list[JSON]] = {}
+    found = Measured()
     for row in rows:
+        found.add(row)
+    return found.live_signals(samples=samples)
+
+
+@dataclass(slots=True, kw_only=True)
+class Measured:
+    """How the columns of rows were measured; see `live_signals`.
+
+    Attributes
+    ----------
+    names : mapping of str
+        The columns, in the order of the rows.
+    settings : mapping of str to list
+        The different settings that a column was measured with, in the form of policy files.
+    temperatures : set
+        Of the samples.
+    """
+
+    names: dict[str, None] = field(default_factory=dict)
+    settings: dict[str, list[JSON]] = field(default_factory=dict)
+    temperatures: set[float | None] = field(default_factory=set)
+
+    def add(self, row: Row) -> None:
+        """Take a row."""
+        self.names.update(dict.fromkeys(row.signals))
         for name, plain in row.measured_by.items():
-            if plain not in settings.setdefault(name, []):
-                settings[name].append(plain)
-    temperatures = {temperature_of(row) for row in rows if row.edge.samples}
-    temperature = temperatures.pop() if len(temperatures) == 1 else None
-    names = dict.fromkeys(name for row in rows for name in row.signals)
-    return {name: _live(name, settings.get(name, []), samples, temperature) for name in names}
+            if plain not in self.settings.setdefault(name, []):
+                self.settings[name].append(plain)
+        if row.edge.samples:
+            self.temperatures.add(temperature_of(row))
+
+    def live_signals(self, *, samples: int) -> dict[str, Signal | str]:
+        """See the function of this name."""
+        temperature = next(iter(self.temperatures)) if len(self.temperatures) == 1 else None
+        return {name: _live(name, self.settings.get(name, []), samples, temperature) for name in self.names}
 
 
 def _live(name: str, settings: Sequence[JSON], samples: int, temperature: float | None) -> Signal | str:
