@@ -122,18 +122,21 @@ def replay(
     Runs do not record when their calls were made. For budgets, they are spread evenly over the longest window. Which calls
     are audited or labelled is drawn at random in each replay.
     """
+    check_extraction((part.signal for part in parts_of(policy) if isinstance(part, Gate)), rows)
     return [*replaying(policy, rows, rates=rates, progress=progress)]
 
 
 def replaying(
     policy: Policy, rows: Sequence[Row], *, rates: Rates | None = None, progress: Progress | None = None
 ) -> Iterator[ReplayedCall]:
-    """Route every recorded call by `policy`, as `replay` does, one by one, so that none need be held."""
+    """Route every recorded call by `policy`, as `replay` does, one by one, so that none need be held.
+
+    How the rows' answers were read is the caller's to check; see `confroute.recording.extraction.check_extraction`.
+    """
     tiers: tuple[str, ...] = getattr(policy, "tiers", ("edge", "cloud"))
     if len(tiers) != 2:
         msg = f"the policy has tiers {tiers}: a recorded run holds two, an edge and a cloud"
         raise CalibrationError(msg)
-    check_extraction((part.signal for part in parts_of(policy) if isinstance(part, Gate)), rows)
     window_s = max((part.window_s for part in parts_of(policy) if isinstance(part, Budget)), default=0.0)
     now = 0.0
     store = MemoryStore(clock=lambda: now)

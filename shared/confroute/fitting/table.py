@@ -251,7 +251,7 @@ def _graded(outlines: Sequence[Outline]) -> npt.NDArray[np.intp]:
     if any(one.cloud_graded for one, counted in zip(outlines, counts, strict=True) if counted):
         counts = [one.cloud_graded and counted for one, counted in zip(outlines, counts, strict=True)]
     places = np.flatnonzero(counts)
-    if not any(outlines[at].edge_graded for at in places):
+    if not any(outlines[at].edge_graded for at in places.tolist()):
         msg = f"none of {len(outlines)} recorded rows has a graded edge answer (edge.quality): grade them before fitting"
         raise CalibrationError(msg)
     return places

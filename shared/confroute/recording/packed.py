@@ -13,6 +13,7 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
+from confroute.recording.models import Models
 from confroute.recording.rows import Row, json_line, row_from_dict
 from confroute.types import JSON
 
@@ -92,6 +93,7 @@ class PackedRows(RowView):
     data_hash : str
         SHA-256 of the rows as JSON lines.
     outlines : tuple of Outline
+    models : Models
 
     Raises
     ------
@@ -110,10 +112,13 @@ class PackedRows(RowView):
         whole, size = hashlib.sha256(), 0
         self._blocks: list[bytes] = []
         outlines: list[Outline] = []
+        self.models = Models()
         rows = iter(rows)
         while block := [*islice(rows, _BLOCK)]:
             size += len(block)
-            outlines += map(Outline.of, block)
+            for row in block:
+                outlines.append(Outline.of(row))
+                self.models.add(row)
             joined = b"".join(map(json_line, block))
             whole.update(joined)
             self._blocks.append(zlib.compress(joined, 1))
@@ -133,6 +138,16 @@ class PackedRows(RowView):
 def outlines_of(rows: Sequence[Row]) -> Sequence[Outline]:
     """The outline of each row; of packed ones, as it was when they were packed."""
     return rows.outlines if isinstance(rows, PackedRows) else [*map(Outline.of, rows)]
+
+
+def models_of(rows: Sequence[Row]) -> Models:
+    """The models of the rows; of packed ones, as they were when they were packed."""
+    if isinstance(rows, PackedRows):
+        return rows.models
+    found = Models()
+    for row in rows:
+        found.add(row)
+    return found
 
 
 def hash_of(rows: Sequence[Row]) -> str:

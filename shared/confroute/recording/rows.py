@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -427,10 +428,17 @@ def _row(data: JSON) -> Row:
         reference=row.get("reference"),
         edge=_side(_asked_edge(row), "edge"),
         cloud=None if cloud is None else _side(cloud, "cloud"),
-        signals={name: optional_number(value, f"signals.{name}") for name, value in signals.items()},
+        signals=_uncertainties(signals),
         measured_by=optional_fields(row.get("measured_by"), "measured_by") or {},
         extra=unknown(row, _ROW),
     )
+
+
+def _uncertainties(signals: Fields) -> dict[str, float | None]:
+    values = [value for value in signals.values() if value is not None]
+    if set(map(type, values)) <= {float} and all(map(math.isfinite, cast("list[float]", values))):
+        return cast("dict[str, float | None]", signals)
+    return {name: optional_number(value, f"signals.{name}") for name, value in signals.items()}
 
 
 def _id(value: JSON) -> str:
