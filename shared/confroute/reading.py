@@ -488,9 +488,9 @@ def numbers(value: JSON, where: str, *, low: float = -math.inf) -> list[float]:
     found = items(value, where)
     # Most lists are long and flawless: the place of a fault is only named where there is one.
     plain = cast("list[float]", found)
-    if set(map(type, found)) <= {float, int} and all(map(math.isfinite, plain)):
-        if low == -math.inf or min(plain, default=low) >= low:
-            return plain.copy()
+    finite = set(map(type, found)) <= {float, int} and all(map(math.isfinite, plain))
+    if finite and (low == -math.inf or min(plain, default=low) >= low):
+        return plain.copy()
     return [number(item, f"{where}[{at}]", low=low) for at, item in enumerate(found)]
 
 
