@@ -230,6 +230,7 @@ def number_in(text: str, question: str = "") -> str | None:
     return found.form(units_of(question) if found.unit is not None else {})
 
 
+@lru_cache(maxsize=_RECENT)
 def quantity_in(text: str) -> Quantity | None:
     """The final number, date or time of a text; None where there is none that can be read."""
     read = without_reasoning(text)
