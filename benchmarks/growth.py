@@ -188,7 +188,7 @@ def write_log(path: Path, n: int) -> None:
             doubt = float(generator.random())
             decision = Decision(
                 route="edge" if doubt < 0.5 else "cloud",
-                stage="gate",
+                stage="evidence",
                 reason="synthetic",
                 signals={"token_logprob": Measurement(signal="token_logprob", uncertainty=doubt)},
                 steps=(Step(kind="draft", tier="edge", model="small", n=1, latency_s=0.1),),
@@ -228,7 +228,7 @@ def summary(kind, n, command, runs):
 
 def main():
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--commands", nargs="+", default=["signals", "fit", "apply"])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))

@@ -205,7 +205,7 @@ def expected(outcomes: Iterable[ReplayedCall], *, seed: int = 0) -> Expected:
         raise CalibrationError(msg)
     calls = Calls(**{name: np.array([values]) for name, values in columns.items()})
     (values,) = values_of(calls)
-    known = {name for name, one in metrics().items() if one.interval and values[name] is not None}
+    known = [name for name, one in metrics().items() if one.interval and values[name] is not None]
     return Expected(
         n=n,
         samples=drawn / n,
