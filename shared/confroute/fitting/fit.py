@@ -209,7 +209,7 @@ def fit(
     Parameters
     ----------
     rows : iterable of Row
-        Graded; see `confroute.recording`.
+        Graded; see `confroute.recording`. Many of them take a small part of the memory in `confroute.recording.packed.PackedRows`.
     goal : MaxLoss, CloudShare or Objective
     signal : str
         A column of the rows, "combined", or "auto": the best column, or the combination if it is better out of fold.

@@ -17,8 +17,11 @@ from confroute.recording.models import Models
 from confroute.recording.rows import Row, json_line, row_from_dict
 from confroute.types import JSON
 
+# Rows that are packed and unpacked together: more of them take less memory, and longer where one is wanted alone.
+_BLOCK = 64
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outline:
     """What tells which rows of a run count, without their texts.
 
@@ -39,16 +42,12 @@ class Outline:
     def of(cls, row: Row) -> Outline:
         """The outline of a row."""
         return cls(
-            row.id,
-            row.edge.quality is not None,
-            row.edge.error is not None,
-            row.cloud is not None and row.cloud.quality is not None,
-            len(row.edge.samples),
+            id=row.id,
+            edge_graded=row.edge.quality is not None,
+            edge_failed=row.edge.error is not None,
+            cloud_graded=row.cloud is not None and row.cloud.quality is not None,
+            samples=len(row.edge.samples),
         )
-
-
-# Rows that are packed and unpacked together: more of them take less memory, and longer where one is wanted alone.
-_BLOCK = 64
 
 
 class RowView(Sequence[Row]):
