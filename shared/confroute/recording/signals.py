@@ -314,8 +314,8 @@ def adding_signals(
 def _adding(row: Row, case: Case | None, made: _Made, samples: int | None) -> AskGenerator[Row]:
     n = max(LEAST_SAMPLES, len(row.edge.samples) if samples is None else samples)
     values: dict[str, float | None] = {}
-    kind: Kind = kind_of_row(row) or "auto"
-    measured_by, how = dict(row.measured_by), (n, temperature_of(row), kind)
+    measured_by = dict(row.measured_by)
+    how: tuple[int, float | None, Kind] = (n, temperature_of(row), kind_of_row(row) or "auto")
     for name in made.builds:
         if row.signals.get(name) is not None:
             values[name] = row.signals[name]
