@@ -71,14 +71,19 @@ class Price:
 
     @property
     def cache_discount_usd(self) -> float:
-        """What a million input tokens cost less where the provider reads them from its cache; 0 without a discount.
+        """What a million input tokens cost less where the provider reads them from its cache than where it does not hold them.
+
+        A provider that charges for what it writes to its cache writes them anew then. 0 without a discount.
 
         Examples
         --------
         >>> Price(input_usd=2.0, cached_usd=0.5).cache_discount_usd, Price(input_usd=2.0).cache_discount_usd
         (1.5, 0.0)
+        >>> Price(input_usd=2.0, cached_usd=0.5, cache_write_usd=2.5).cache_discount_usd
+        2.0
         """
-        return 0.0 if self.cached_usd is None else max(0.0, self.input_usd - self.cached_usd)
+        anew = self.input_usd if self.cache_write_usd is None else self.cache_write_usd
+        return 0.0 if self.cached_usd is None else max(0.0, anew - self.cached_usd)
 
     @classmethod
     def parse(cls, text: str) -> Price:
