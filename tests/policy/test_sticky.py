@@ -78,6 +78,8 @@ def test_the_decision_says_why_in_words():
         "tier": "cloud",
         "cached_tokens": 800,
         "worth_usd": 0.00072,
+        "need": 0.666667,
+        "turn_usd": 0.00009,
         "cost_usd": 0.00009,
     }
     assert "the prompt cache of cloud, 800 tokens, is worth 0.00072 USD" in stays.reason
@@ -122,6 +124,27 @@ def test_tokens_written_to_a_cache_are_in_it():
     talk = Talk(cloud=Usage(input_tokens=1000, output_tokens=1, cached_tokens=100, cache_write_tokens=700))
     talk.turn(UNSURE)
     assert talk.turn(SURE).layers["sticky"]["cached_tokens"] == 800
+
+
+def test_a_tier_that_is_seldom_needed_is_not_stayed_on():
+    """A turn of 90 millionths is not worth staying for 720 with 1 in 12."""
+    talk = Talk()
+    routes(talk, [SURE] * 10, after_s=1)
+    talk.turn(UNSURE, after_s=1)
+    routes(talk, [SURE] * 10, after_s=1)
+    talk.now += 160
+    decision = talk.turn(SURE, after_s=0)
+    note = decision.layers["sticky"]
+    assert (decision.route, note["need"]) == ("edge", pytest.approx(2 / 23, abs=1e-6))
+    assert note["turn_usd"] > note["need"] * note["worth_usd"]
+
+
+def test_a_provider_that_charges_for_writing_writes_anew_what_it_has_lost():
+    """So its cache is worth more than the discount on what it reads."""
+    price = replace(PRICE, cache_write_usd=1.25)
+    talk = Talk(prices=(TierPrice(tier="cloud", price=price),))
+    talk.turn(UNSURE)
+    assert talk.turn(SURE).layers["sticky"]["worth_usd"] == pytest.approx(800 * 1.15e-6)
 
 
 def test_a_turn_that_needs_the_tier_starts_the_count_again():
@@ -364,7 +387,7 @@ def test_nothing_of_the_text_is_stored_and_what_is_stored_ends(tmp_path):
         rows = cursor.execute("SELECT key, value FROM state").fetchall()
     assert [key for key, _ in rows] == ["sticky/conversations/thread_id=7"]
     assert "unusual" not in rows[0][1]
-    assert set(json.loads(rows[0][1])) == {"_v", "at", "caches", "_until"}
+    assert set(json.loads(rows[0][1])) == {"_v", "at", "decided", "caches", "_until"}
     now[0] += 900
     store.change([], lambda records: ([], None))
     with store._transaction() as cursor:
@@ -373,7 +396,12 @@ def test_nothing_of_the_text_is_stored_and_what_is_stored_ends(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"at": "x"}, {"at": 1.0, "caches": {"cloud": [1, 2]}}, {"at": 1.0, "caches": 3}]
+    "bad",
+    [
+        {"at": "x"},
+        {"at": 1.0, "decided": 1, "caches": {"cloud": [1, 2]}},
+        {"at": 1.0, "decided": 1, "caches": 3},
+    ],
 )
 def test_a_record_that_cannot_be_read_costs_no_answer(bad, caplog):
     """The log names it, and the call is routed as without."""

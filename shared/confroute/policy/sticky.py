@@ -22,7 +22,7 @@ from confroute.policy.wrapper import (
     with_closed_tiers,
 )
 from confroute.prices import Price
-from confroute.reading import fields, number, numbers, refused
+from confroute.reading import fields, number, numbers, refused, whole
 from confroute.registry import register
 from confroute.signals.combined import Combined
 from confroute.state.store import UNTIL, Record, Store, keep_address, open_store, using
@@ -54,8 +54,8 @@ class Sticky(Wrapper):
     """Keep a conversation on the tier whose prompt cache holds it, unless that costs more than the discount is worth.
 
     A cache that is not used ends after `ttl_s`, and the next call of its tier pays the whole prompt again. So where a tier's cache
-    would end before the next turn, that tier is asked this turn too, which renews it, until staying has cost as much as the
-    discount is worth.
+    would end before the next turn, that tier is asked this turn too, which renews it, as long as a turn costs no more than the
+    discount is worth times the probability that the next turn needs it, and until all has cost as much as the discount is worth.
 
     Parameters
     ----------
@@ -89,11 +89,12 @@ class Sticky(Wrapper):
     The cache holds at least what the provider reported of the tier's last answer, tokens read and written; it is worth nothing
     where none are reported. It is worth those tokens times the discount. Staying costs a turn those tokens at the cached price and
     as much output as last time; what the tier has not read yet costs the same now or later and is left out. The next turn is
-    expected as long after this one as this one came after the last.
+    expected as long after this one as this one came after the last, and to need the tier as often as the turns that the policy has
+    decided: (needed + 1) / (decided + 2). If turns need it independently, that is the best rule on average.
 
-    To stay until that has cost the discount is the deterministic strategy for renting or buying: whenever the tier is needed again,
-    or never, it costs at most twice what the best choice in hindsight would have (Karlin et al., Competitive snoopy caching,
-    Algorithmica 3, 1988). A turn that stays is answered by the later tier, so no answer is kept that the policy would not have
+    To stop once it has cost the discount bounds the loss where they do not: whenever the tier is needed again, or never, to stay until
+    then costs at most twice what the best choice in hindsight would have (renting or buying: Karlin et al., Competitive snoopy
+    caching, Algorithmica 3, 1988). A turn that stays is answered by the later tier, so no answer is kept that the policy would not have
     kept, and what its thresholds promise of the loss against the last tier stays true. If that tier fails, the call is routed anew.
     With `value_usd` the thresholds are this wrapper's own, and promise nothing.
 
@@ -164,19 +165,33 @@ class Sticky(Wrapper):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cache:
-    """What is known of a tier's cache: tokens in it, output of its last answer, when that was, and USD that renewing has cost."""
+    """What is known of a tier's cache.
+
+    Attributes
+    ----------
+    tokens, output_tokens : int
+        In it, and of its last answer.
+    at : float
+        When that was.
+    needed : int
+        Turns that needed the tier.
+    paid_usd : float
+        What renewing it has cost since the last of them.
+    """
 
     tokens: int
     output_tokens: int
     at: float
-    paid_usd: float = 0.0
+    needed: int
+    paid_usd: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Thread:
-    """A conversation: when its last turn was, and its caches by tier."""
+    """A conversation: when its last turn was, how many turns the policy has decided, and its caches by tier."""
 
     at: float
+    decided: int
     caches: Mapping[str, _Cache]
 
     @classmethod
@@ -185,19 +200,25 @@ class _Thread:
         caches = {}
         for tier, value in fields(record.get("caches"), "caches").items():
             found = numbers(value, f"caches.{tier}", low=0)
-            if len(found) != 4:
-                raise refused(f"caches.{tier}", value, "4 numbers")
+            if len(found) != 5:
+                raise refused(f"caches.{tier}", value, "5 numbers")
             caches[tier] = _Cache(
-                tokens=int(found[0]), output_tokens=int(found[1]), at=found[2], paid_usd=found[3]
+                tokens=int(found[0]),
+                output_tokens=int(found[1]),
+                at=found[2],
+                needed=int(found[3]),
+                paid_usd=found[4],
             )
-        return cls(at=number(record.get("at"), "at"), caches=caches)
+        decided = whole(record.get("decided"), "decided")
+        return cls(at=number(record.get("at"), "at"), decided=decided, caches=caches)
 
     def written(self) -> Record:
         """As the store keeps it."""
         return {
             "at": self.at,
+            "decided": self.decided,
             "caches": {
-                tier: [one.tokens, one.output_tokens, one.at, one.paid_usd]
+                tier: [one.tokens, one.output_tokens, one.at, one.needed, one.paid_usd]
                 for tier, one in self.caches.items()
             },
         }
@@ -205,22 +226,30 @@ class _Thread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Stake:
-    """A cache that would end before the next turn: what it is worth, and what staying has cost with this turn."""
+    """A cache that would end before the next turn: what it is worth, how likely a turn is to need it, and what staying costs.
+
+    Attributes
+    ----------
+    turn_usd, cost_usd : float
+        Of staying this turn, and of all since the tier was needed with this one.
+    """
 
     tier: str
     tokens: int
     worth_usd: float
+    need: float
+    turn_usd: float
     cost_usd: float
 
     @property
     def stays(self) -> bool:
-        return self.cost_usd <= self.worth_usd
+        return self.turn_usd <= self.need * self.worth_usd and self.cost_usd <= self.worth_usd
 
     @property
     def words(self) -> str:
         return (
             f"the prompt cache of {self.tier}, {self.tokens} tokens, is worth {self.worth_usd:.2g} USD and would end before the next "
-            f"turn; staying has cost {self.cost_usd:.2g} with this one"
+            f"turn, which needs it with {self.need:.0%}; staying costs {self.turn_usd:.2g} a turn and {self.cost_usd:.2g} so far"
         )
 
     def note(self) -> dict[str, JSON]:
@@ -230,6 +259,8 @@ class _Stake:
             "tier": self.tier,
             "cached_tokens": self.tokens,
             "worth_usd": round(self.worth_usd, 9),
+            "need": round(self.need, 6),
+            "turn_usd": round(self.turn_usd, 9),
             "cost_usd": round(self.cost_usd, 9),
         }
 
@@ -273,7 +304,9 @@ class _Turn:
 
         def on_records(records: list[Record | None]) -> tuple[list[Record], tuple[float, _Thread]]:
             with using(self.key):
-                thread = _Thread(at=now, caches={}) if records[0] is None else _Thread.read(records[0])
+                thread = (
+                    _Thread(at=now, decided=0, caches={}) if records[0] is None else _Thread.read(records[0])
+                )
             changed = change(now, thread).written()
             # Records end together, so that the store need not look for ended ones at every change.
             until = (math.floor(now / self.sticky.ttl_s) + 2) * self.sticky.ttl_s
@@ -300,16 +333,18 @@ class _Turn:
         }
 
         def change(now: float, thread: _Thread) -> _Thread:
+            stayed = stake.tier if stake is not None and stake.stays else None
             caches = dict(thread.caches)
             for tier, usage in used.items():
-                paid = stake.cost_usd if stake is not None and stake.stays and stake.tier == tier else 0.0
+                known = caches.get(tier)
                 caches[tier] = _Cache(
                     tokens=min(usage.input_tokens, usage.cached_tokens + usage.cache_write_tokens),
                     output_tokens=usage.output_tokens,
                     at=now,
-                    paid_usd=paid,
+                    needed=(known.needed if known else 0) + (tier != stayed),
+                    paid_usd=stake.cost_usd if stake is not None and tier == stayed else 0.0,
                 )
-            return _Thread(at=now, caches=caches)
+            return _Thread(at=now, decided=thread.decided + (stayed is None), caches=caches)
 
         self.change(change)
 
@@ -325,8 +360,16 @@ class _Turn:
                 again = Usage(
                     input_tokens=cache.tokens, cached_tokens=cache.tokens, output_tokens=cache.output_tokens
                 )
-                cost = cache.paid_usd + price.of(again)
-                return _Stake(tier=tier, tokens=cache.tokens, worth_usd=worth, cost_usd=cost)
+                turn = price.of(again)
+                return _Stake(
+                    tier=tier,
+                    tokens=cache.tokens,
+                    worth_usd=worth,
+                    # The mean of its posterior under a uniform prior.
+                    need=(cache.needed + 1) / (thread.decided + 2),
+                    turn_usd=turn,
+                    cost_usd=cache.paid_usd + turn,
+                )
         return None
 
     def stay(self, stake: _Stake) -> AskGenerator[Routed]:
