@@ -78,7 +78,7 @@ def test_the_decision_says_why_in_words():
         "tier": "cloud",
         "cached_tokens": 800,
         "worth_usd": 0.00072,
-        "need": 0.666667,
+        "need": 0.666667,  # of one turn, since the next but one would come too late
         "turn_usd": 0.00009,
         "cost_usd": 0.00009,
     }

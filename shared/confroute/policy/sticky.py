@@ -54,8 +54,8 @@ class Sticky(Wrapper):
     """Keep a conversation on the tier whose prompt cache holds it, unless that costs more than the discount is worth.
 
     A cache that is not used ends after `ttl_s`, and the next call of its tier pays the whole prompt again. So where a tier's cache
-    would end before the next turn, that tier is asked this turn too, which renews it, as long as a turn costs no more than the
-    discount is worth times the probability that the next turn needs it, and until all has cost as much as the discount is worth.
+    would end before the next turn, that tier is asked this turn too, which renews it, as long as that costs no more than the
+    discount is worth times the probability that a turn needs it in time, and until all has cost as much as the discount is worth.
 
     Parameters
     ----------
@@ -90,7 +90,8 @@ class Sticky(Wrapper):
     where none are reported. It is worth those tokens times the discount. Staying costs a turn those tokens at the cached price and
     as much output as last time; what the tier has not read yet costs the same now or later and is left out. The next turn is
     expected as long after this one as this one came after the last, and to need the tier as often as the turns that the policy has
-    decided: (needed + 1) / (decided + 2). If turns need it independently, that is the best rule on average.
+    decided, p = (needed + 1) / (decided + 2), so that one of the n turns for which a renewed cache lasts needs it with 1 - (1 - p)^n. If
+    turns need it independently, to compare this is the best rule on average.
 
     To stop once it has cost the discount bounds the loss where they do not: whenever the tier is needed again, or never, to stay until
     then costs at most twice what the best choice in hindsight would have (renting or buying: Karlin et al., Competitive snoopy
@@ -226,7 +227,7 @@ class _Thread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Stake:
-    """A cache that would end before the next turn: what it is worth, how likely a turn is to need it, and what staying costs.
+    """A cache that would end before the next turn: what it is worth, how likely it is to be needed in time once it is renewed, and what staying costs.
 
     Attributes
     ----------
@@ -249,7 +250,7 @@ class _Stake:
     def words(self) -> str:
         return (
             f"the prompt cache of {self.tier}, {self.tokens} tokens, is worth {self.worth_usd:.2g} USD and would end before the next "
-            f"turn, which needs it with {self.need:.0%}; staying costs {self.turn_usd:.2g} a turn and {self.cost_usd:.2g} so far"
+            f"turn; renewed, it is needed in time with {self.need:.0%}; that costs {self.turn_usd:.2g}, {self.cost_usd:.2g} so far"
         )
 
     def note(self) -> dict[str, JSON]:
@@ -361,12 +362,13 @@ class _Turn:
                     input_tokens=cache.tokens, cached_tokens=cache.tokens, output_tokens=cache.output_tokens
                 )
                 turn = price.of(again)
+                # The mean of its posterior under a uniform prior.
+                rate = (cache.needed + 1) / (thread.decided + 2)
                 return _Stake(
                     tier=tier,
                     tokens=cache.tokens,
                     worth_usd=worth,
-                    # The mean of its posterior under a uniform prior.
-                    need=(cache.needed + 1) / (thread.decided + 2),
+                    need=1 - (1 - rate) ** (self.sticky.ttl_s // gap_s),
                     turn_usd=turn,
                     cost_usd=cache.paid_usd + turn,
                 )
