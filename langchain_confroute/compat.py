@@ -165,8 +165,8 @@ def _billing(client: Any) -> Any:
 def _write_bill(event: Any) -> Any:
     """The same chunk; cached tokens stand in its bill under OpenAI's name as well."""
     bill: Any = getattr(event, "usage", None)
-    billed = None if bill is None else read_answer_usage(event)
-    if billed is not None and billed.cached_tokens:
+    billed = read_answer_usage(event)
+    if bill is not None and billed is not None and billed.cached_tokens:
         from openai.types.completion_usage import PromptTokensDetails
 
         details = bill.prompt_tokens_details or PromptTokensDetails()

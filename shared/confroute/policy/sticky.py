@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from confroute.asks import AskGenerator, Consult, Report
+from confroute.asks import AskGenerator, Report
 from confroute.decision import Decision, Routed
-from confroute.display import logger
-from confroute.errors import CallEndedError, PolicyError, StateError, StreamInterruptedError
+from confroute.errors import CallEndedError, PolicyError, StreamInterruptedError
 from confroute.flow import Policy, intercept
 from confroute.policy.wrapper import (
     Wrapper,
     annotate,
+    consulted,
     hold_back,
     nested_policies,
     refuse_paced,
@@ -28,7 +28,6 @@ from confroute.signals.combined import Combined
 from confroute.state.store import UNTIL, Record, Store, keep_address, open_store, using
 from confroute.types import JSON, Request, Usage
 
-_log = logger()
 # The answers whose prompt is the conversation's: samples have the same, prompts of signals another.
 _CONVERSATION = ("draft", "final")
 
@@ -275,7 +274,7 @@ class _Turn:
 
     def run(self) -> AskGenerator[Routed]:
         """The policy's own flow, with earlier tiers closed where the conversation stays."""
-        seen = yield from self.attempt(self.read, "this turn is routed as if nothing were cached")
+        seen = yield from consulted(self.store, self.read, "this turn is routed as if nothing were cached")
         if seen is None:
             return (yield from self.sticky.policy.flow(self.request))
         now, thread = seen
@@ -285,19 +284,10 @@ class _Turn:
         else:
             routed = yield from self.sticky.policy.flow(self.with_value(now, thread))
         routed = _noted(routed, stake)
-        yield from self.attempt(
-            lambda: self.write(routed.decision, stake), "what this turn cached is not known"
+        yield from consulted(
+            self.store, lambda: self.write(routed.decision, stake), "what this turn cached is not known"
         )
         return routed
-
-    def attempt(self, work: Callable[[], Any], consequence: str) -> AskGenerator[Any]:
-        """Do work on the store; None and a line in the log if it cannot be reached, which must not cost the answer."""
-        try:
-            evidence = yield Consult(work=work, waits=self.store.waits)
-        except StateError as error:
-            _log.warning("%s: %s", error, consequence)
-            return None
-        return evidence.value
 
     def change(self, change: Callable[[float, _Thread], _Thread]) -> tuple[float, _Thread]:
         """Change the record of this conversation; returns the time, and the conversation as it was."""
