@@ -272,3 +272,14 @@ def test_calls_that_their_callers_ended_are_counted_apart():
         assert words in page, words
     assert "in the 4 of 8 calls that were answered and did not degrade" in page
     assert all(f">{stage}<" in over_time_svg(ended) for stage in ("cancelled", "abandoned", "failed"))
+
+
+def test_cached_tokens_are_told_and_cost_their_own_price():
+    """And not that of other input."""
+    usage = Usage(input_tokens=1_000_000, output_tokens=0, cached_tokens=900_000)
+    step = Step(kind="final", tier="cloud", model="large", usage=usage)
+    decision = Decision(route="cloud", stage="draft", reason="not kept", steps=(step,))
+    logged = Entry(at=datetime(2026, 1, 1, tzinfo=UTC), decision=decision)
+    page = log_page([logged], prices={"cloud": Price(input_usd=10, cached_usd=1)})
+    assert "1000000 in (900000 from the cache), 0 out" in page
+    assert "1.9000 USD" in page
