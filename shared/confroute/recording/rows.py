@@ -273,11 +273,13 @@ def billed(counted: Mapping[str, JSON] | None, where: str = "usage") -> Usage | 
     """Convert recorded usage to tokens; None if the generated tokens were not counted."""
     if counted is None:
         return None
-    sent, made = (
-        optional_number(counted.get(key), f"{where}.{key}", low=0, high=_MAX_TOKENS)
-        for key in ("input_tokens", "output_tokens")
-    )
-    return Usage(input_tokens=int(sent or 0), output_tokens=int(made or 0)) if made is not None else None
+    counts = {
+        name: optional_number(counted.get(name), f"{where}.{name}", low=0, high=_MAX_TOKENS)
+        for name in Usage.__slots__
+    }
+    if counts["output_tokens"] is None:
+        return None
+    return Usage(**{name: int(count or 0) for name, count in counts.items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
