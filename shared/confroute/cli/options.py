@@ -271,6 +271,13 @@ def _tier_price(text: str) -> tuple[str, Price]:
         raise argparse.ArgumentTypeError(msg) from None
 
 
+def all_prices_of(args: argparse.Namespace) -> tuple[Price | None, Price | None, dict[str, Price]]:
+    """Read the prices of the edge, the cloud and the tiers between, from `--edge-price`, `--cloud-price` and `--price`."""
+    by_tier: dict[str, Price] = dict(args.price)
+    edge, cloud = (price_of(getattr(args, f"{tier}_price")) or by_tier.pop(tier, None) for tier in TIERS)
+    return edge, cloud, by_tier
+
+
 def tier_prices_of(args: argparse.Namespace) -> dict[str, Price] | None:
     """Read the prices by tier; None where none was given."""
     return dict(args.price) or None

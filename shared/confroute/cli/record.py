@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -15,12 +15,11 @@ from confroute.cli.options import (
     add_price,
     add_tier_prices,
     add_tiers,
+    all_prices_of,
     count,
     model_of,
     named_models,
     pairs_of,
-    price_of,
-    tier_prices_of,
     tiers_of,
 )
 from confroute.cli.progress import progress
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from confroute.prices import Price
     from confroute.recording.runner import RowRecorder, RunSummary
     from confroute.recording.signals import Build
 
@@ -256,7 +254,7 @@ def _check_models(args: argparse.Namespace) -> None:
             raise PolicyError(msg)
         return
     models = ("edge", "tier", "cloud", "member")
-    own = (*models, *(f"{name}_base_url" for name in models), "price", "system", "dtype")
+    own = (*models, *(f"{name}_base_url" for name in models), "system", "dtype")
     if beside := [f"--{name.replace('_', '-')}" for name in own if getattr(args, name)]:
         msg = (
             f"{', '.join(beside)} beside --pipeline: expected one of them; the router inside the pipeline has its models (an ensemble of "
@@ -279,6 +277,7 @@ def _recorder(args: argparse.Namespace) -> RowRecorder:
     from confroute.recording.pipeline import PipelineRecorder
     from confroute.recording.runner import Recorder
 
+    edge_price, cloud_price, between = all_prices_of(args)
     wanted: dict[str, Any] = {
         "samples": args.samples,
         "temperature": args.temperature,
@@ -288,8 +287,8 @@ def _recorder(args: argparse.Namespace) -> RowRecorder:
         "states": _StateFolder(args.out, args.hidden).keep,
         "kind": args.kind,
         "grade": None if args.grade is None else imported(args.grade, "--grade", "MODULE:FUNCTION"),
-        "edge_price": price_of(args.edge_price),
-        "cloud_price": price_of(args.cloud_price),
+        "edge_price": edge_price,
+        "cloud_price": cloud_price,
     }
     if args.pipeline is not None:
         return PipelineRecorder(pipeline=imported(args.pipeline, "--pipeline", "MODULE:OBJECT"), **wanted)
@@ -304,20 +303,11 @@ def _recorder(args: argparse.Namespace) -> RowRecorder:
         edge=edge,
         tiers=tiers,
         cloud=cloud,
-        tier_prices=_tier_prices(args, tiers),
+        tier_prices=between,
         members=members,
         system=args.system,
         **wanted,
     )
-
-
-def _tier_prices(args: argparse.Namespace, tiers: Collection[str]) -> dict[str, Price]:
-    """The prices of the models between edge and cloud."""
-    prices = tier_prices_of(args) or {}
-    if unknown := [name for name in prices if name not in tiers]:
-        msg = f"--price {unknown[0]}=...: expected a name that --tier gives, and --edge-price and --cloud-price for the other two"
-        raise PolicyError(msg)
-    return prices
 
 
 def _signals(args: argparse.Namespace) -> Mapping[str, Build]:

@@ -81,6 +81,13 @@ def live_columns(table: Table) -> tuple[str, ...]:
     return tuple(name for name in table.columns if not isinstance(table.signal_of(name), Recorded))
 
 
+def samples_of(signal: Signal) -> int:
+    """The most samples that a signal draws for a call; members of a combination share theirs."""
+    if isinstance(signal, Combined):
+        return max(samples_of(member.signal) for member in signal.members)
+    return int(getattr(signal, "n", 0))
+
+
 def distinct_orders(table: Table, columns: Sequence[str]) -> tuple[str, ...]:
     """The first column of each order that some of these give the calls; a column of one value gives none, unless all do."""
     first: list[str] = []

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 
 from confroute.certificate import Certificate
 from confroute.display import Displayable
 from confroute.errors import CalibrationError, UnmetPromiseError
+from confroute.fitting.adverse import AdverseSelection, adverse_selection
 from confroute.fitting.calibrated import Calibration, calibration_of
+from confroute.fitting.chain_choice import ChainResult
+from confroute.fitting.chain_fit import ChainFit, fit_chain
 from confroute.fitting.choice import (
     LEAST_TO_COMBINE,
     SignalChoice,
@@ -20,11 +23,12 @@ from confroute.fitting.choice import (
     distinct_orders,
     live_columns,
     named,
+    samples_of,
     uncertainty_of,
 )
 from confroute.fitting.front import ParetoFront, front_of
+from confroute.fitting.goal import CloudShare, Goal
 from confroute.fitting.judged import JudgedRows, judged_rows
-from confroute.fitting.objective import Objective
 from confroute.fitting.promise import (
     GradedCalls,
     MaxLoss,
@@ -123,16 +127,6 @@ def about_cost(found: Expected, front: ParetoFront) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CloudShare:
-    """The goal of sending about this share of calls to the cloud, in [0, 1]."""
-
-    share: float
-
-
-Goal: TypeAlias = MaxLoss | CloudShare | Objective
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Fit(Displayable):
     """A fitted policy, and what is known about it.
 
@@ -154,6 +148,11 @@ class Fit(Displayable):
         What the reader should know, in sentences.
     promise_curve : tuple of PromisePoint
         For a promised loss: what else these rows can promise, at which cloud share. Empty for other goals.
+    adverse_selection : tuple of AdverseSelection
+        For each tier that drafts: how the cloud does on the calls that it is most uncertain of. Empty where the cloud is not graded.
+    chains : tuple of ChainResult
+        For a run of several models: each alone, each pair, and so on to the whole, at the total cost of the deployed one, on calls that
+        gave none of them its thresholds. Empty for two.
     """
 
     policy: Cascade
@@ -166,6 +165,8 @@ class Fit(Displayable):
     left_out: int
     notes: tuple[str, ...]
     promise_curve: tuple[PromisePoint, ...] = field(default=(), repr=False)
+    adverse_selection: tuple[AdverseSelection, ...] = ()
+    chains: tuple[ChainResult, ...] = ()
 
     @property
     def certificate(self) -> Certificate | None:
@@ -188,6 +189,8 @@ class Fit(Displayable):
             "certificate": shown,
             "expected": self.expected.to_dict(),
             "promise_curve": curve_json(self.promise_curve),
+            "adverse_selection": [one.to_dict() for one in self.adverse_selection],
+            **({"chains": [one.to_dict() for one in self.chains]} if self.chains else {}),
             "notes": list(self.notes),
         }
 
@@ -208,7 +211,7 @@ def fit(
     Parameters
     ----------
     rows : iterable of Row
-        Graded; see `confroute.recording`.
+        Graded; see `confroute.recording`. Of more than two models, if they hold them: see `confroute.fitting.chain_fit.fit_chain`.
     goal : MaxLoss, CloudShare or Objective
     signal : str
         A column of the rows, "combined", or "auto": the best column, or the combination if it is better out of fold.
@@ -257,6 +260,17 @@ def fit(
     ('ltt-hypergeometric', True, True)
     """
     rows = list(rows)
+    if any(row.tiers for row in rows):
+        found_chain = fit_chain(
+            rows,
+            goal,
+            signal=signal,
+            replay_only=replay_only,
+            rates=rates,
+            on_unfinished=on_unfinished,
+            seed=seed,
+        )
+        return _of_chain(found_chain, rows, rates=rates, seed=seed, progress=progress)
     judged = judged_rows(rows) if isinstance(goal, MaxLoss) and goal.judged else None
     table = table_of(judged.rows if judged else rows, rates=rates, on_unfinished=on_unfinished)
     columns, told = _candidates(table, signal, goal, replay_only=replay_only)
@@ -281,6 +295,31 @@ def fit(
         left_out=table.left_out,
         notes=(*told, *about(choice, rest, uncertainty), *notes, *about_replay(choice, found, front)),
         promise_curve=_curve(goal, _graded(rest, uncertainty)),
+        adverse_selection=tuple(
+            filter(None, [adverse_selection(uncertainty, rest.cloud_quality, seed=seed)])
+        ),
+    )
+
+
+def _of_chain(
+    chain: ChainFit, rows: Sequence[Row], *, rates: Rates | None, seed: int, progress: Progress | None
+) -> Fit:
+    """A chain's policy with what a replay says of it."""
+    replayed = replay(chain.policy, chain.rows, rates=rates, progress=progress)
+    found = expected(replayed, seed=seed)
+    return Fit(
+        policy=replace(chain.policy, provenance=provenance_of(chain.policy, rows, replayed)),
+        expected=found,
+        front=chain.front,
+        choice=chain.choice,
+        calibration=calibration_of(chain.choice, chain.table, chain.uncertainty, seed=seed),
+        selected_on=chain.selected_on,
+        n=chain.table.n,
+        left_out=chain.table.left_out,
+        notes=(*chain.notes, *about_replay(chain.choice, found, chain.front)),
+        promise_curve=chain.promise_curve,
+        adverse_selection=chain.adverse_selection,
+        chains=chain.chains,
     )
 
 
@@ -308,13 +347,6 @@ def _about_name(signal: str, goal: Goal, table: Table) -> list[str]:
     return [
         f"the promise holds if {signal} was chosen before these rows were looked at; else let 'auto' choose, which sets rows aside for it"
     ]
-
-
-def samples_of(signal: Signal) -> int:
-    """The most samples that a signal draws for a call; members of a combination share theirs."""
-    if isinstance(signal, Combined):
-        return max(samples_of(member.signal) for member in signal.members)
-    return int(getattr(signal, "n", 0))
 
 
 def _is_column(signal: str) -> bool:

@@ -28,13 +28,18 @@ def provenance_of(policy: Cascade, rows: Sequence[Row], replayed: Iterable[Repla
         What the policy does on those calls that gave its threshold: their uncertainties are compared with those of new calls, and
         so are taken as the policy measures them, with draws that stop early.
     """
-    clouds = [row.cloud for row in rows if row.cloud is not None]
+    first, *between, last = policy.tiers
+    sides = {
+        tier: [side for row in rows if tier in row.models and (side := row.side(tier)) is not None]
+        for tier in policy.tiers
+    }
     kinds = {kind for row in rows if isinstance(kind := row.extra.get(KIND), str)}
     uncertainties = measured_by(policy, (one.decision for one in replayed if one.decision is not None))
     name = policy.gates[0].signal.name
     return Provenance(
-        edge=_model([row.edge for row in rows]),
-        cloud=_model(clouds) if clouds else None,
+        edge=_model(sides[first]),
+        between=tuple(_model(sides[tier]) for tier in between),
+        cloud=_model(sides[last]) if sides[last] else None,
         kind=" or ".join(sorted(kinds)) or None,
         n=len(rows),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -388,7 +388,9 @@ class Row:
 
     def _middle(self, tier: str) -> Middle:
         if tier not in self.tiers:
-            msg = f"row {self.id!r} holds no drafts of {tier!r}: expected one of {', '.join(self.models[:-1])}"
+            msg = (
+                f"row {self.id!r} holds no drafts of {tier!r}: expected one of {', '.join(self.models[:-1])}"
+            )
             raise RecordError(msg)
         return self.tiers[tier]
 

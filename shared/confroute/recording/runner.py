@@ -76,7 +76,7 @@ class Recorder(Wanted):
             msg = f"a tier between edge and cloud is named {min(taken)!r}: expected another name than theirs or a member's"
             raise PolicyError(msg)
         if unknown := set(self.tier_prices) - set(self.tiers):
-            msg = f"tier_prices for {min(unknown)!r}: expected one of {', '.join(self.tiers) or 'none'}"
+            msg = f"a price of {min(unknown)!r}: the tiers between edge and cloud are {', '.join(self.tiers) or 'none'}"
             raise PolicyError(msg)
         between = {
             name: replace(
