@@ -13,6 +13,7 @@ from confroute.fitting.front import baselines, resampled
 from confroute.fitting.point import Interval, Point
 from confroute.fitting.provenance import hash_of
 from confroute.fitting.rates import Rates
+from confroute.fitting.recorded import models_of
 from confroute.fitting.replay import Expected, Progress, ReplayedCall, expected, replay
 from confroute.fitting.table import Array, Table, table_of
 from confroute.fitting.verdict import Verdict, verdicts_of
@@ -21,7 +22,7 @@ from confroute.policy import Gate, Provenance
 from confroute.recording import Row
 from confroute.registry import parts_of
 from confroute.stats.bootstrap import bootstrap_ci
-from confroute.types import JSON
+from confroute.types import JSON, TIERS
 
 _RESAMPLES = 1000
 
@@ -125,7 +126,7 @@ def apply(
     Parameters
     ----------
     policy : Policy
-        With two tiers; see `replay`.
+        Of tiers that the rows hold; see `replay`.
     rows : iterable of Row
         If some are graded, only those count; if none is, quality and promises are not known, and all else is.
     rates : Rates, optional
@@ -138,7 +139,7 @@ def apply(
     Raises
     ------
     CalibrationError
-        No rows, more than two tiers, or answers that were read otherwise than the policy reads them.
+        No rows, tiers that they do not hold, or answers that were read otherwise than the policy reads them.
 
     Examples
     --------
@@ -158,7 +159,8 @@ def apply(
     """
     given = list(rows)
     graded = any(row.edge.quality is not None for row in given)
-    table = table_of(given, rates=rates, graded_only=graded)
+    told = [row for row in given if not graded or _is_graded(policy, row)]
+    table = table_of(told, rates=rates, graded_only=graded)
     replayed = replay(policy, table.rows, rates=rates, progress=progress)
     found = expected(replayed, seed=seed)
     edge, cloud = baselines(table, resampled(table.n, _RESAMPLES, seed))
@@ -184,9 +186,16 @@ def apply(
             *_ungraded(table, graded),
         ),
         n=table.n,
-        left_out=table.left_out,
+        left_out=table.left_out + len(given) - len(told),
         graded=graded,
     )
+
+
+def _is_graded(policy: Policy, row: Row) -> bool:
+    """Whether the drafts of the policy's tiers between edge and cloud are graded, or failed; of the others a table takes care."""
+    models = models_of(getattr(policy, "tiers", TIERS), row).values()
+    between = [row.tiers[name].side for name in models if name in row.tiers]
+    return all(side.quality is not None or side.error is not None for side in between)
 
 
 def _gained(difference: Array, seed: int) -> tuple[float, float, float] | None:

@@ -18,6 +18,7 @@ from confroute.fitting.table import Table, table_of
 from confroute.policy.guarantee import forwarded, severity
 from confroute.recording import Row
 from confroute.stats.arrays import Array, Flags
+from confroute.types import TIERS
 
 Routes: TypeAlias = npt.NDArray[np.int64]
 Thresholds: TypeAlias = tuple[float, ...]
@@ -63,7 +64,7 @@ def tables_of(
         raise CalibrationError(msg)
     found = {
         tier: table_of(
-            [row.between(tier, "cloud") for row in graded],
+            [row.between(tier, TIERS[-1]) for row in graded],
             rates=at.drafting(tier),
             on_unfinished=on_unfinished,
             graded_only=False,
@@ -146,7 +147,6 @@ class Chain:
 
     def routes(self, thresholds: Thresholds) -> Routes:
         """Which tier answers each call: the first whose uncertainty is at most its threshold, else the last."""
-        # A column of False at the end: argmax finds the first True.
         keeps = self.uncertainty <= np.reshape(thresholds, (-1, 1))
         return (
             np.where(keeps.any(axis=0), keeps.argmax(axis=0), len(self.tiers) - 1)
@@ -158,28 +158,34 @@ class Chain:
         """What calls give and take by several routings, arrays of shape (routings, n)."""
         of_all = np.stack(list(routes))
         at = np.arange(self.n)
-        last = len(self.tiers) - 1
-        ends_at_cloud = self.tiers[-1] == "cloud"
         return Calls(
-            cloud=((of_all == last) & ends_at_cloud).astype(np.float64),
+            cloud=((of_all == len(self.tiers) - 1) & self._to_cloud).astype(np.float64),
             quality=self.quality[of_all, at],
             **{name: self._spent(name)[of_all, at] for name in self.answers},
         )
 
     def _spent(self, name: str) -> Array:
         """What a call takes that ends at each tier: all drafts and all evidence up to there."""
+        # The last answer is not measured.
         evidence = np.concatenate([self.evidence[name], np.zeros((1, self.n))])
-        evidence[-1] = 0.0
         return np.cumsum(self.answers[name] + evidence, axis=0)
 
     def losses(self, loss: Loss, routes: Routes) -> Array:
         """The loss of each call against the run's last model; for "selective" of those alone that it does not answer."""
-        quality = self.quality[routes, np.arange(self.n)]
-        kept = (routes < len(self.tiers) - 1) | (self.tiers[-1] != "cloud")
-        lost = np.where(
-            kept, severity(loss, quality, self.cloud_quality), forwarded(loss, self.cloud_quality)
-        )
-        return lost[kept] if loss == "selective" else lost
+        return self._chosen(loss, self._lost(loss), routes)
+
+    def _lost(self, loss: Loss) -> Array:
+        """The loss of each call that ends at each tier, shape (k, n)."""
+        lost = severity(loss, self.quality, self.cloud_quality)
+        return np.concatenate([lost[:-1], [forwarded(loss, self.cloud_quality)]]) if self._to_cloud else lost
+
+    def _chosen(self, loss: Loss, lost: Array, routes: Routes) -> Array:
+        found = lost[routes, np.arange(self.n)]
+        return found[routes < len(self.tiers) - 1] if loss == "selective" and self._to_cloud else found
+
+    @property
+    def _to_cloud(self) -> bool:
+        return self.tiers[-1] == TIERS[-1]
 
     def front(self, loss: Loss) -> tuple[Thresholds, ...]:
         """Thresholds for every step, the most cautious first: each next one costs less, and none costs and loses less than another.
@@ -201,10 +207,10 @@ class Chain:
                 "--edge-price, --price TIER=IN,OUT, --cloud-price) and record usage, or record cost_usd"
             )
             raise CalibrationError(msg)
-        at, found = np.arange(self.n), []
+        at, of_all, found = np.arange(self.n), self._lost(loss), []
         for thresholds in tried:
             routes = self.routes(thresholds)
-            lost = self.losses(loss, routes)
+            lost = self._chosen(loss, of_all, routes)
             found.append(
                 (float(lost.mean()) if lost.size else 0.0, float(usd[routes, at].mean()), thresholds)
             )
@@ -240,12 +246,12 @@ def chain_of(tables: Mapping[str, Table], column: str, *, sampled: bool) -> Chai
     last = steps[0]
     names = list(last.draft)
     return Chain(
-        tiers=(*tables, "cloud"),
+        tiers=(*tables, TIERS[-1]),
         quality=np.stack([*(one.edge_quality for one in steps), last.cloud_quality]),
         uncertainty=np.stack([one.signal(column) for one in steps]),
         answers={name: np.stack([*(one.draft[name] for one in steps), last.cloud[name]]) for name in names},
         evidence={
-            name: np.stack([one.samples[name] * sampled if sampled else np.zeros(one.n) for one in steps])
+            name: np.stack([one.samples[name] if sampled else np.zeros(one.n) for one in steps])
             for name in names
         },
         cloud_quality=last.cloud_quality,

@@ -124,7 +124,11 @@ def fit_chain(
         adverse_selection=tuple(_adverse(rest, choice.column, seed)),
         promise_curve=promise_curve_of(goal, chain, front, seed=seed) if isinstance(goal, MaxLoss) else (),
         selected_on=int(choosing.sum()),
-        notes=(*_about_drafts(rest, choice.column), *_about_chains(results, whole.tiers)),
+        notes=(
+            *_about_drafts(rest, choice.column),
+            *_about_chains(results, whole.tiers),
+            *_about_alone(goal, fronts, _points(chain, front)[at]),
+        ),
     )
 
 
@@ -362,6 +366,22 @@ def _about_chains(results: Sequence[ChainResult], tiers: Sequence[str]) -> Itera
     if len(tiers) > 2 and pairs:
         best = max(pairs, key=lambda one: one.quality or 0.0)
         yield f"the best pair at this cost is {best.name}{_by(best, deployed.name)}"
+
+
+def _about_alone(
+    goal: Goal, fronts: Sequence[tuple[Chain, Sequence[Thresholds]]], point: Point
+) -> Iterator[str]:
+    """Which model alone does better by an objective."""
+    if not isinstance(goal, Objective) or not goal.weights:
+        return
+    for model, front in fronts:
+        if len(model.tiers) == 1:
+            (alone,) = _points(model, front)
+            if (
+                all(limit.met(alone) for limit in goal.limits)
+                and goal.worth(alone) > goal.worth(point) + 1e-12
+            ):
+                yield f"by this objective, always asking the {model.tiers[0]} alone does better"
 
 
 def _by(other: ChainResult, name: str) -> str:

@@ -53,9 +53,14 @@ class ReplayedCall:
     failed: bool = False
 
     @property
+    def route(self) -> str | None:
+        """The tier of the row that answered; None where none did."""
+        return None if self.failed or self.decision is None else self.decision.route
+
+    @property
     def cloud(self) -> bool:
         """Whether the cloud was needed, the last model of the row."""
-        return self.failed or self.decision is None or self.decision.route == "cloud"
+        return self.route in (None, TIERS[-1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
