@@ -105,7 +105,7 @@ def chosen_chain(
 
     Notes
     -----
-    A longer chain is taken only where it loses less by .002 at least.
+    A longer chain is taken only where each further model saves a loss of .002.
     """
     front = chain.front(loss)
     usd, _ = _curve(chain, front, loss)
@@ -120,8 +120,9 @@ def chosen_chain(
         for mine in (fold, ~fold):
             fitted = option.part(mine).front(loss)
             lost.append(_at(*_curve(option.part(~mine), fitted, loss), cost))
-        if -np.mean(lost) > best + _WORTH_IT:
-            best, tiers = -float(np.mean(lost)), option.tiers
+        worth = -float(np.mean(lost)) - _WORTH_IT * len(option.tiers)
+        if worth > best:
+            best, tiers = worth, option.tiers
     return tiers
 
 
@@ -145,26 +146,23 @@ def compared(
     -----
     Between two neighbours of a front, calls are divided at random so that the cost is met, in each resample anew.
     """
-    n = options[0][0].n
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES) / n
-    weights = np.concatenate([np.full((1, n), 1 / n), drawn])
-    curves = [_curves(chain, front, weights) for chain, front in options]
+    curves = curves_of(options, seed=seed)
     own = curves[deployed]
     cost = own[0][:, at]
     results = []
     for place, ((chain, _), (usd, quality)) in enumerate(zip(options, curves, strict=True)):
         mine = usd[:, 0] if len(chain.tiers) == 1 else cost
-        of_option = _along(usd, quality, mine)
-        gain = _along(*own, mine) - of_option
+        of_option = quality_at(usd, quality, mine)
+        gain = quality_at(*own, mine) - of_option
         results.append(
             ChainResult(
                 tiers=chain.tiers,
                 deployed=place == deployed,
                 usd_per_1k=float(mine[0]),
                 quality=_known(of_option[0]),
-                quality_ci=_interval(of_option),
+                quality_ci=interval_of(of_option),
                 gain=None if place == deployed else _known(gain[0]),
-                gain_ci=None if place == deployed else _interval(gain),
+                gain_ci=None if place == deployed else interval_of(gain),
             )
         )
     return tuple(results)
@@ -177,18 +175,32 @@ def _curve(chain: Chain, front: Sequence[Thresholds], loss: Loss) -> tuple[Array
     return 1000 * chain.calls(routes).usd.mean(axis=1), np.array(lost)
 
 
-def _curves(chain: Chain, front: Sequence[Thresholds], weights: Array) -> tuple[Array, Array]:
-    """Cost of a thousand calls and quality at each point of a front, by weights of the calls, each of shape (weights, points)."""
-    calls = chain.calls([chain.routes(thresholds) for thresholds in front])
-    return 1000 * weights @ calls.usd.T, weights @ calls.quality.T
+def curves_of(
+    options: Sequence[tuple[Chain, Sequence[Thresholds]]], *, resamples: int = _RESAMPLES, seed: int = 0
+) -> list[tuple[Array, Array]]:
+    """Cost of a thousand calls and quality of each chain along its front, on the calls themselves and in resamples of them.
+
+    Returns
+    -------
+    list of two arrays of float, shape (1 + resamples, points)
+        The first row is that of the calls themselves. All chains see the same resamples.
+    """
+    n = options[0][0].n
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples) / n
+    weights = np.concatenate([np.full((1, n), 1 / n), drawn])
+    of_all = (chain.calls([chain.routes(thresholds) for thresholds in front]) for chain, front in options)
+    return [(1000 * weights @ calls.usd.T, weights @ calls.quality.T) for calls in of_all]
 
 
-def _along(usd: Array, values: Array, costs: Array) -> Array:
-    return np.array([_at(*one) for one in zip(usd, values, costs, strict=True)])
+def quality_at(usd: Array, quality: Array, costs: Array) -> Array:
+    """Quality at one cost in each row of a curve: calls are divided between two neighbours of a front so that the cost is met.
+
+    Beyond the dearest point it is that point's, and below the cheapest NaN.
+    """
+    return np.array([_at(*one) for one in zip(usd, quality, costs, strict=True)])
 
 
 def _at(usd: Array, values: Array, cost: float) -> float:
-    """A curve's value at a cost: beyond its dearest point that point's, below its cheapest none."""
     order = np.argsort(usd, kind="stable")
     # As products of weights and prices, equal costs may differ in their last digit.
     if cost < usd[order[0]] * (1 - 1e-9):
@@ -200,8 +212,8 @@ def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _interval(values: Array) -> Interval | None:
-    """The 95 % interval of resamples; the first value is that of the calls themselves."""
+def interval_of(values: Array) -> Interval | None:
+    """The 95 % interval of resamples; the first value is that of the calls themselves. None where too many are not known."""
     known = values[1:][~np.isnan(values[1:])]
     if np.isnan(values[0]) or known.size < _LEAST_DEFINED * (values.size - 1):
         return None
