@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -20,7 +21,7 @@ _WORTH_IT = 0.002
 # With fewer, the resamples where both can be had at one cost are a biased selection.
 _LEAST_DEFINED = 0.9
 
-Operate = Callable[[Chain, Sequence[Thresholds]], int]
+Worth = Callable[[Chain, Sequence[Thresholds]], float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,44 +87,69 @@ def _ends(interval: Interval | None, form: str) -> str:
 
 
 def chosen_chain(
-    chain: Chain, loss: Loss, operate: Operate, *, to_cloud: bool = False, seed: int = 0
+    chain: Chain, loss: Loss, worth: Worth, *, to_cloud: bool = False, seed: int = 0
 ) -> tuple[str, ...]:
-    """Choose the tiers that lose least at the total cost of the whole chain, judged on calls that gave no thresholds.
+    """Choose the tiers that are worth most, judged on calls that gave no thresholds.
 
     Parameters
     ----------
     chain : Chain
         Calls that are used for nothing else.
     loss : str
-        See `confroute.policy.guarantee.severity`.
-    operate : callable
-        From a chain and its front to the place of the thresholds that a goal takes.
+        Of the fronts; see `confroute.policy.guarantee.severity`.
+    worth : callable
+        From a chain and a front that was found on other calls to a number, higher is better; minus infinity where it cannot do what is
+        wanted. See `least_loss` and `least_cost`.
     to_cloud : bool
         Whether only chains that end at the cloud are candidates.
     seed : int
         Of the two folds: each is judged by thresholds of the other.
 
-    Notes
-    -----
-    A longer chain is taken only where each further model saves a loss of .002.
+    Returns
+    -------
+    tuple of str
+        All tiers where no chain can do it. A longer chain is taken only where each further model is worth .002.
     """
-    front = chain.front(loss)
-    usd, _ = _curve(chain, front, loss)
-    cost = usd[operate(chain, front)]
     fold = np.zeros(chain.n, dtype=bool)
     fold[np.random.default_rng(seed).permutation(chain.n)[: chain.n // 2]] = True
-    best, tiers = -np.inf, chain.tiers
+    best, tiers = -math.inf, chain.tiers
     for option in chain.subsets():
         if len(option.tiers) < 2 or (to_cloud and option.tiers[-1] != chain.tiers[-1]):
             continue
-        lost = []
-        for mine in (fold, ~fold):
-            fitted = option.part(mine).front(loss)
-            lost.append(_at(*_curve(option.part(~mine), fitted, loss), cost))
-        worth = -float(np.mean(lost)) - _WORTH_IT * len(option.tiers)
-        if worth > best:
-            best, tiers = worth, option.tiers
+        found = [worth(option.part(~mine), option.part(mine).front(loss)) for mine in (fold, ~fold)]
+        score = sum(found) / 2 - _WORTH_IT * len(option.tiers)
+        if score > best:
+            best, tiers = score, option.tiers
     return tiers
+
+
+def least_loss(loss: Loss, usd_per_1k: float) -> Worth:
+    """What a chain is worth where it loses least at a given total cost."""
+
+    def worth(chain: Chain, front: Sequence[Thresholds]) -> float:
+        found = _at(*_curve(chain, front, loss), usd_per_1k)
+        return -math.inf if math.isnan(found) else -found
+
+    return worth
+
+
+def least_cost(loss: Loss, *, alpha: float, delta: float, n: int, unit: float) -> Worth:
+    """What a chain is worth where it costs least, in units of `unit` USD for a thousand calls, at a loss that may be proved on n calls.
+
+    Whether it may is told by the normal approximation: the proof itself takes other calls.
+    """
+    z = NormalDist().inv_cdf(1 - delta)
+
+    def worth(chain: Chain, front: Sequence[Thresholds]) -> float:
+        costs = []
+        for thresholds in front:
+            routes = chain.routes(thresholds)
+            lost = chain.losses(loss, routes)
+            if lost.size and lost.mean() + z * lost.std() / math.sqrt(n * lost.size / chain.n) <= alpha:
+                costs.append(1000 * chain.calls([routes]).usd.mean() / unit)
+        return -float(min(costs, default=math.inf))
+
+    return worth
 
 
 def compared(

@@ -12,7 +12,7 @@ from confroute.certificate import Certificate, Loss
 from confroute.errors import CalibrationError, UnmetPromiseError
 from confroute.fitting.adverse import AdverseSelection, adverse_selection
 from confroute.fitting.chain import Chain, Thresholds, chain_of, tables_of
-from confroute.fitting.chain_choice import ChainResult, chosen_chain, compared
+from confroute.fitting.chain_choice import ChainResult, Worth, chosen_chain, compared, least_cost, least_loss
 from confroute.fitting.choice import SignalChoice, chosen, live_columns, named, samples_of
 from confroute.fitting.front import ParetoFront
 from confroute.fitting.goal import CloudShare, Goal
@@ -97,16 +97,17 @@ def fit_chain(
         check_extraction([choice.signal], table.rows)
     whole = chain_of(tables, choice.column, sampled=samples_of(choice.signal) > 0)
 
-    def operate(chain: Chain, front: Sequence[Thresholds]) -> int:
-        return _place(goal, chain, front, loss)
-
     tiers = chosen_chain(
-        whole.part(choosing), loss, operate, to_cloud=isinstance(goal, CloudShare), seed=seed
+        whole.part(choosing),
+        loss,
+        _worth(goal, whole.part(choosing), loss, n=n - int(choosing.sum())),
+        to_cloud=isinstance(goal, CloudShare),
+        seed=seed,
     )
     fronts = [(one.part(~choosing), one.part(choosing).front(loss)) for one in whole.subsets()]
     deployed = next(at for at, (one, _) in enumerate(fronts) if one.tiers == tiers)
     chain, front = fronts[deployed]
-    at, source, promise = _threshold(goal, chain, front, loss, seed=seed)
+    at, source, promise = _threshold(goal, chain, front, seed=seed)
     results = compared(fronts, deployed=deployed, at=at, seed=seed)
     thresholds = [Threshold(value=value, source=source, certificate=promise) for value in front[at]]
     policy = _policy(choice, chain.tiers, thresholds, on_unfinished)
@@ -186,12 +187,20 @@ def _signal(tables: Mapping[str, Table], signal: str, *, replay_only: bool, seed
     return SignalChoice(column=best, signal=first.signal_of(best), scores=scores, ece={})
 
 
-def _place(goal: Goal, chain: Chain, front: Sequence[Thresholds], loss: Loss) -> int:
-    """Where a goal stands on a front, by what these calls show; for a promise without any test."""
-    routes = [chain.routes(thresholds) for thresholds in front]
+def _worth(goal: Goal, whole: Chain, loss: Loss, *, n: int) -> Worth:
+    """By what chains are compared: the cost of a promise, or what is lost at the total cost that the goal takes of the whole chain."""
     if isinstance(goal, MaxLoss):
-        lost = [float(values.mean()) if (values := chain.losses(loss, one)).size else 0.0 for one in routes]
-        return max((at for at, one in enumerate(lost) if one <= goal.alpha), default=0)
+        assert goal.delta is not None, "checked before"
+        unit = 1000 * float(whole.answers["usd"][-1].mean())
+        return least_cost(loss, alpha=goal.alpha, delta=goal.delta, n=n, unit=unit or 1.0)
+    front = whole.front(loss)
+    calls = whole.calls([whole.routes(front[_place(goal, whole, front)])])
+    return least_loss(loss, 1000 * float(calls.usd.mean()))
+
+
+def _place(goal: CloudShare | Objective, chain: Chain, front: Sequence[Thresholds]) -> int:
+    """Where a goal without a promise stands on a front."""
+    routes = [chain.routes(thresholds) for thresholds in front]
     if isinstance(goal, CloudShare):
         shares = chain.calls(routes).cloud.mean(axis=1)
         return int(np.abs(shares - goal.share).argmin())
@@ -201,14 +210,14 @@ def _place(goal: Goal, chain: Chain, front: Sequence[Thresholds], loss: Loss) ->
 
 
 def _threshold(
-    goal: Goal, chain: Chain, front: Sequence[Thresholds], loss: Loss, *, seed: int
+    goal: Goal, chain: Chain, front: Sequence[Thresholds], *, seed: int
 ) -> tuple[int, str, Certificate | None]:
     """The place of the goal's thresholds on a front, where they come from, and what is promised."""
     of_chain = f" of {chain.words}"
     if isinstance(goal, MaxLoss):
         at, promise = _promised(goal, chain, front, seed=seed)
         return at, promise.words + of_chain, promise
-    at = _place(goal, chain, front, loss)
+    at = _place(goal, chain, front)
     if isinstance(goal, Objective):
         return at, f"best of {len(front)} by the objective, on {chain.n} recorded calls{of_chain}", None
     got = float(chain.calls([chain.routes(front[at])]).cloud.mean())
