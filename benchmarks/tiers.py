@@ -29,7 +29,7 @@ from _recorded import DATA, lines
 
 from confroute import Cascade, Gate, Router, Threshold, TokenLogprob
 from confroute.fitting.chain import chain_of, tables_of
-from confroute.fitting.chain_choice import curves_of, interval_of, quality_at
+from confroute.fitting.chain_choice import curves_of, half, interval_of, quality_at
 from confroute.recording import Middle, Row, Side
 from confroute.testing import Reply, ScriptedModel
 
@@ -62,8 +62,7 @@ def rows_of(dataset, options):
 
 def at_costs(whole, seed, resamples):
     """At each cost: the best pair by the half that gives the thresholds, and the qualities of all chains on the other."""
-    choosing = np.zeros(whole.n, dtype=bool)
-    choosing[np.random.default_rng(seed).permutation(whole.n)[: whole.n // 2]] = True
+    choosing = half(whole.n, seed)
     chains = list(whole.subsets())
     fronts = [one.part(choosing).front("shortfall") for one in chains]
 

@@ -12,7 +12,7 @@ import numpy as np
 from confroute.certificate import Loss
 from confroute.fitting.chain import Chain, Thresholds
 from confroute.fitting.point import Interval
-from confroute.stats.arrays import Array
+from confroute.stats.arrays import Array, Flags
 from confroute.types import JSON
 
 _RESAMPLES = 1000
@@ -86,6 +86,13 @@ def _ends(interval: Interval | None, form: str) -> str:
     return "" if interval is None else f" [{interval[0]:{form}}, {interval[1]:{form}}]"
 
 
+def half(n: int, seed: int) -> Flags:
+    """Half of n calls, drawn at random."""
+    drawn = np.zeros(n, dtype=bool)
+    drawn[np.random.default_rng(seed).permutation(n)[: n // 2]] = True
+    return drawn
+
+
 def chosen_chain(
     chain: Chain, loss: Loss, worth: Worth, *, to_cloud: bool = False, seed: int = 0
 ) -> tuple[str, ...]:
@@ -110,8 +117,7 @@ def chosen_chain(
     tuple of str
         All tiers where no chain can do it. A longer chain is taken only where each further model is worth .002.
     """
-    fold = np.zeros(chain.n, dtype=bool)
-    fold[np.random.default_rng(seed).permutation(chain.n)[: chain.n // 2]] = True
+    fold = half(chain.n, seed)
     best, tiers = -math.inf, chain.tiers
     for option in chain.subsets():
         if len(option.tiers) < 2 or (to_cloud and option.tiers[-1] != chain.tiers[-1]):

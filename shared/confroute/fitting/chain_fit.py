@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -12,8 +12,23 @@ from confroute.certificate import Certificate, Loss
 from confroute.errors import CalibrationError, UnmetPromiseError
 from confroute.fitting.adverse import AdverseSelection, adverse_selection
 from confroute.fitting.chain import Chain, Thresholds, chain_of, tables_of
-from confroute.fitting.chain_choice import ChainResult, Worth, chosen_chain, compared, least_cost, least_loss
-from confroute.fitting.choice import SignalChoice, chosen, live_columns, named, samples_of
+from confroute.fitting.chain_choice import (
+    ChainResult,
+    Worth,
+    chosen_chain,
+    compared,
+    half,
+    least_cost,
+    least_loss,
+)
+from confroute.fitting.choice import (
+    SignalChoice,
+    chosen,
+    live_columns,
+    named,
+    replay_only_notes,
+    samples_of,
+)
 from confroute.fitting.front import ParetoFront
 from confroute.fitting.goal import CloudShare, Goal
 from confroute.fitting.objective import Objective
@@ -34,6 +49,7 @@ from confroute.types import JSON, TIERS
 # Promises are sought in steps of a thousandth, as they are given on the command line.
 _STEPS = 1000
 _CURVE = 100
+Fronts: TypeAlias = Sequence[tuple[Chain, Sequence[Thresholds]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,48 +105,47 @@ def fit_chain(
     _check(goal, signal)
     loss: Loss = goal.loss if isinstance(goal, MaxLoss) else "shortfall"
     tables = tables_of(rows, rates=rates, on_unfinished=on_unfinished)
-    n = next(iter(tables.values())).n
-    choosing = np.zeros(n, dtype=bool)
-    choosing[np.random.default_rng(seed).permutation(n)[: n // 2]] = True
+    choosing = half(next(iter(tables.values())).n, seed)
     choice = _signal(_parts(tables, choosing), signal, replay_only=replay_only, seed=seed)
     for table in tables.values():
         check_extraction([choice.signal], table.rows)
     whole = chain_of(tables, choice.column, sampled=samples_of(choice.signal) > 0)
-
-    tiers = chosen_chain(
-        whole.part(choosing),
-        loss,
-        _worth(goal, whole.part(choosing), loss, n=n - int(choosing.sum())),
-        to_cloud=isinstance(goal, CloudShare),
-        seed=seed,
-    )
+    mine = whole.part(choosing)
+    worth = _worth(goal, mine, loss, n=whole.n - mine.n)
+    tiers = chosen_chain(mine, loss, worth, to_cloud=isinstance(goal, CloudShare), seed=seed)
     fronts = [(one.part(~choosing), one.part(choosing).front(loss)) for one in whole.subsets()]
-    deployed = next(at for at, (one, _) in enumerate(fronts) if one.tiers == tiers)
-    chain, front = fronts[deployed]
-    at, source, promise = _threshold(goal, chain, front, seed=seed)
-    results = compared(fronts, deployed=deployed, at=at, seed=seed)
-    thresholds = [Threshold(value=value, source=source, certificate=promise) for value in front[at]]
-    policy = _policy(choice, chain.tiers, thresholds, on_unfinished)
+    place = next(at for at, (one, _) in enumerate(fronts) if one.tiers == tiers)
+    at, thresholds = _thresholds(goal, *fronts[place], seed=seed)
     rest = _parts(tables, ~choosing)
-    first = rest[chain.tiers[0]]
-    of_run = {row.id: row for row in rows}
+    results = compared(fronts, deployed=place, at=at, seed=seed)
     return ChainFit(
-        policy=policy,
+        policy=_policy(choice, tiers, thresholds, on_unfinished),
         choice=choice,
-        table=first,
-        uncertainty=first.signal(choice.column),
-        rows=tuple(of_run[row.id] for row in first.rows),
-        front=_front(chain, front, whole.part(~choosing), seed),
+        table=rest[tiers[0]],
+        uncertainty=rest[tiers[0]].signal(choice.column),
+        rows=_rows_of(rows, rest[tiers[0]]),
+        front=_front(fronts, place, seed),
         chains=results,
         adverse_selection=tuple(_adverse(rest, choice.column, seed)),
-        promise_curve=promise_curve_of(goal, chain, front, seed=seed) if isinstance(goal, MaxLoss) else (),
-        selected_on=int(choosing.sum()),
+        promise_curve=promise_curve_of(goal, *fronts[place], seed=seed) if isinstance(goal, MaxLoss) else (),
+        selected_on=mine.n,
         notes=(
             *_about_drafts(rest, choice.column),
+            *replay_only_notes(choice.signal, rest[tiers[0]]),
             *_about_chains(results, whole.tiers),
-            *_about_alone(goal, fronts, _points(chain, front)[at]),
+            *_about_alone(goal, fronts, place, at),
         ),
     )
+
+
+def _parts(tables: Mapping[str, Table], keep: Flags) -> dict[str, Table]:
+    return {tier: table.part(keep) for tier, table in tables.items()}
+
+
+def _rows_of(rows: Sequence[Row], table: Table) -> tuple[Row, ...]:
+    """The whole rows of which a table holds two models."""
+    by_id = {row.id: row for row in rows}
+    return tuple(by_id[row.id] for row in table.rows)
 
 
 def _check(goal: Goal, signal: str) -> None:
@@ -153,17 +168,15 @@ def _check(goal: Goal, signal: str) -> None:
         raise CalibrationError(msg)
 
 
-def _parts(tables: Mapping[str, Table], keep: Flags) -> dict[str, Table]:
-    return {tier: table.part(keep) for tier, table in tables.items()}
-
-
 def _signal(tables: Mapping[str, Table], signal: str, *, replay_only: bool, seed: int) -> SignalChoice:
     """One signal for all steps: the one that was named, or the best on average over them."""
     first, *others = tables.values()
     if signal != "auto":
-        for table in others:
-            named(table, signal)
-        return named(first, signal)
+        found = named(first, signal)
+        if any(named(table, signal).signal != found.signal for table in others):
+            msg = f"{signal} was measured otherwise on other tiers' drafts: expected one signal for all, of as many samples"
+            raise CalibrationError(msg)
+        return found
     lives = [
         table.columns if replay_only else live_columns(table) or table.columns for table in tables.values()
     ]
@@ -209,25 +222,33 @@ def _place(goal: CloudShare | Objective, chain: Chain, front: Sequence[Threshold
     return next(at for at, point in enumerate(points) if point is best)
 
 
-def _threshold(
+def _thresholds(
     goal: Goal, chain: Chain, front: Sequence[Thresholds], *, seed: int
-) -> tuple[int, str, Certificate | None]:
-    """The place of the goal's thresholds on a front, where they come from, and what is promised."""
-    of_chain = f" of {chain.words}"
+) -> tuple[int, list[Threshold]]:
+    """The place of the goal's thresholds on a front, and they, with where they come from and what is promised."""
+    promise = None
     if isinstance(goal, MaxLoss):
         at, promise = _promised(goal, chain, front, seed=seed)
-        return at, promise.words + of_chain, promise
-    at = _place(goal, chain, front)
-    if isinstance(goal, Objective):
-        return at, f"best of {len(front)} by the objective, on {chain.n} recorded calls{of_chain}", None
-    got = float(chain.calls([chain.routes(front[at])]).cloud.mean())
+        source = promise.words
+    else:
+        at = _place(goal, chain, front)
+        source = f"best of {len(front)} by the objective, on {chain.n} recorded calls"
+    if isinstance(goal, CloudShare):
+        source = _share_words(goal, chain, front[at])
+    source = f"{source} of {chain.words}"
+    return at, [Threshold(value=value, source=source, certificate=promise) for value in front[at]]
+
+
+def _share_words(goal: CloudShare, chain: Chain, thresholds: Thresholds) -> str:
+    """Where the thresholds of a cloud share come from; one that is too far from the goal is refused."""
+    got = float(chain.calls([chain.routes(thresholds)]).cloud.mean())
     if abs(got - goal.share) > SHARE_TOLERANCE:
         msg = (
             f"a cloud share of {goal.share:g} cannot be met to {SHARE_TOLERANCE:g} by {chain.words}: the nearest is {got:.3f}; calls of equal "
             "uncertainty go the same way, and those without any to the next tier"
         )
         raise CalibrationError(msg)
-    return at, f"{got:.0%} cloud share on {chain.n} recorded calls{of_chain}", None
+    return f"{got:.0%} cloud share on {chain.n} recorded calls"
 
 
 def _promised(
@@ -324,16 +345,15 @@ def _points(chain: Chain, front: Sequence[Thresholds], *, name: str = "threshold
     ]
 
 
-def _front(chain: Chain, front: Sequence[Thresholds], whole: Chain, seed: int) -> ParetoFront:
+def _front(fronts: Fronts, place: int, seed: int) -> ParetoFront:
     """The deployed chain's front with both ends of the whole chain."""
+    chain, front = fronts[place]
+    whole = fronts[-1][0]
     edge, cloud = (
-        _alone(whole.of([tier]), name, seed) for tier, name in zip(_ends(whole.tiers), TIERS, strict=True)
+        _alone(whole.of([tier]), name, seed)
+        for tier, name in zip((whole.tiers[0], whole.tiers[-1]), TIERS, strict=True)
     )
     return ParetoFront(points=tuple(_points(chain, front)), edge=edge, cloud=cloud, oracle=(), n=chain.n)
-
-
-def _ends(tiers: Sequence[str]) -> tuple[str, str]:
-    return tiers[0], tiers[-1]
 
 
 def _alone(model: Chain, name: str, seed: int) -> Point:
@@ -377,19 +397,15 @@ def _about_chains(results: Sequence[ChainResult], tiers: Sequence[str]) -> Itera
         yield f"the best pair at this cost is {best.name}{_by(best, deployed.name)}"
 
 
-def _about_alone(
-    goal: Goal, fronts: Sequence[tuple[Chain, Sequence[Thresholds]]], point: Point
-) -> Iterator[str]:
+def _about_alone(goal: Goal, fronts: Fronts, place: int, at: int) -> Iterator[str]:
     """Which model alone does better by an objective."""
     if not isinstance(goal, Objective) or not goal.weights:
         return
+    worth = goal.worth(_points(*fronts[place])[at])
     for model, front in fronts:
         if len(model.tiers) == 1:
             (alone,) = _points(model, front)
-            if (
-                all(limit.met(alone) for limit in goal.limits)
-                and goal.worth(alone) > goal.worth(point) + 1e-12
-            ):
+            if all(limit.met(alone) for limit in goal.limits) and goal.worth(alone) > worth + 1e-12:
                 yield f"by this objective, always asking the {model.tiers[0]} alone does better"
 
 

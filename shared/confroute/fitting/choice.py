@@ -88,6 +88,17 @@ def samples_of(signal: Signal) -> int:
     return int(getattr(signal, "n", 0))
 
 
+def replay_only_notes(signal: Signal, table: Table) -> list[str]:
+    """What is to be said of a signal, or members of it, that nothing measures on new calls."""
+    members = [member.signal for member in signal.members] if isinstance(signal, Combined) else []
+    return [
+        f"{one.column} can be replayed only, since {table.live[one.column]}: put a signal that measures it in its place before the "
+        "policy is deployed"
+        for one in (signal, *members)
+        if isinstance(one, Recorded)
+    ]
+
+
 def distinct_orders(table: Table, columns: Sequence[str]) -> tuple[str, ...]:
     """The first column of each order that some of these give the calls; a column of one value gives none, unless all do."""
     first: list[str] = []

@@ -23,6 +23,7 @@ from confroute.fitting.choice import (
     distinct_orders,
     live_columns,
     named,
+    replay_only_notes,
     samples_of,
     uncertainty_of,
 )
@@ -48,7 +49,7 @@ from confroute.policy.guarantee import Grades, certified_judged
 from confroute.policy.threshold import SHARE_TOLERANCE
 from confroute.recording import Row
 from confroute.recording.extraction import check_extraction
-from confroute.signals import Combined, Recorded, Signal
+from confroute.signals import Signal
 from confroute.types import JSON
 
 
@@ -74,13 +75,7 @@ def about(choice: SignalChoice, table: Table, uncertainty: Array) -> list[str]:
         notes.append(
             f"{choice.column} was not measured on {missing} of {table.n} calls: they go to the cloud"
         )
-    members = [m.signal for m in choice.signal.members] if isinstance(choice.signal, Combined) else []
-    notes += [
-        f"{s.column} can be replayed only, since {table.live[s.column]}: put a signal that measures it in its place before the "
-        "policy is deployed"
-        for s in (choice.signal, *members)
-        if isinstance(s, Recorded)
-    ]
+    notes += replay_only_notes(choice.signal, table)
     if "combined" in choice.scores:
         single = {name: score for name, score in choice.scores.items() if name != "combined"}
         best = max(single, key=lambda name: single[name])
@@ -261,7 +256,7 @@ def fit(
     """
     rows = list(rows)
     if any(row.tiers for row in rows):
-        found_chain = fit_chain(
+        chain = fit_chain(
             rows,
             goal,
             signal=signal,
@@ -270,7 +265,31 @@ def fit(
             on_unfinished=on_unfinished,
             seed=seed,
         )
-        return _of_chain(found_chain, rows, rates=rates, seed=seed, progress=progress)
+        return _of_chain(chain, rows, rates=rates, seed=seed, progress=progress)
+    return _of_pair(
+        rows,
+        goal,
+        signal=signal,
+        replay_only=replay_only,
+        rates=rates,
+        on_unfinished=on_unfinished,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def _of_pair(
+    rows: Sequence[Row],
+    goal: Goal,
+    *,
+    signal: str,
+    replay_only: bool,
+    rates: Rates | None,
+    on_unfinished: Literal["reject", "judge"],
+    seed: int,
+    progress: Progress | None,
+) -> Fit:
+    """Fit two models: see `fit`."""
     judged = judged_rows(rows) if isinstance(goal, MaxLoss) and goal.judged else None
     table = table_of(judged.rows if judged else rows, rates=rates, on_unfinished=on_unfinished)
     columns, told = _candidates(table, signal, goal, replay_only=replay_only)
@@ -295,10 +314,13 @@ def fit(
         left_out=table.left_out,
         notes=(*told, *about(choice, rest, uncertainty), *notes, *about_replay(choice, found, front)),
         promise_curve=_curve(goal, _graded(rest, uncertainty)),
-        adverse_selection=tuple(
-            filter(None, [adverse_selection(uncertainty, rest.cloud_quality, seed=seed)])
-        ),
+        adverse_selection=_adverse(rest, uncertainty, seed),
     )
+
+
+def _adverse(table: Table, uncertainty: Array, seed: int) -> tuple[AdverseSelection, ...]:
+    found = adverse_selection(uncertainty, table.cloud_quality, seed=seed)
+    return () if found is None else (found,)
 
 
 def _of_chain(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from confroute.certificate import Certificate, Loss, Method
+from confroute.certificate import Certificate, Loss
 from confroute.errors import UnmetPromiseError
 from confroute.policy.guarantee.losses import LEAST_KEPT, Array, digest, is_binary
 from confroute.stats.tails import betting, binomial_cdf, check_levels, first_failure
@@ -64,16 +64,14 @@ def certified_policies(
     (1, 'ltt-binomial', 0.02)
     """
     check_levels(alpha, delta, low=-1.0 if loss == "net" else 0.0)
-    method: Method = "ltt-binomial"
-    if loss == "net" or not all(map(is_binary, losses)):
-        method = "ltt-betting"
+    exact = loss != "net" and all(map(is_binary, losses))
     generator = np.random.default_rng(seed)
 
     def proves(at: int) -> bool:
         values = losses[at]
         if values.size < LEAST_KEPT:
             return False
-        if method == "ltt-binomial":
+        if exact:
             return binomial_cdf(round(values.sum()), values.size, alpha) <= delta
         # Rows may be sorted by topic, and the bets need an order that does not depend on the losses.
         low = -1.0 if loss == "net" else 0.0
@@ -81,19 +79,21 @@ def certified_policies(
 
     proved = first_failure(proves, len(losses))
     if proved == 0:
-        msg = (
-            f"a {loss} of {alpha:g} with confidence {1 - delta:g} cannot be guaranteed: the most cautious thresholds that are tried lose "
-            f"{losses[0].sum():g} on {losses[0].size} calls; use better models or another signal, record more rows, or allow more loss or less "
-            "confidence"
-        )
-        raise UnmetPromiseError(msg)
+        raise UnmetPromiseError(_unproved(losses[0], loss, alpha, delta))
     return proved - 1, Certificate(
         loss=loss,
         alpha=alpha,
         delta=delta,
         n=columns[0].size,
-        method=method,
+        method="ltt-binomial" if exact else "ltt-betting",
         observed=float(losses[proved - 1].mean()),
         date=date or datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
         data_hash=digest(*columns),
+    )
+
+
+def _unproved(first: Array, loss: Loss, alpha: float, delta: float) -> str:
+    return (
+        f"a {loss} of {alpha:g} with confidence {1 - delta:g} cannot be guaranteed: the most cautious thresholds that are tried lose "
+        f"{first.sum():g} on {first.size} calls; use better models or another signal, record more rows, or allow more loss or less confidence"
     )
