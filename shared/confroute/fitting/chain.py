@@ -31,6 +31,17 @@ def tiers_of(rows: Iterable[Row]) -> tuple[str, ...]:
     return max((row.models for row in rows), key=len, default=())
 
 
+def words_of(tiers: Sequence[str]) -> str:
+    """The tiers of a chain in order, for a sentence.
+
+    Examples
+    --------
+    >>> words_of(["edge", "mid"]), words_of(["edge"])
+    ('edge > mid', 'edge alone')
+    """
+    return " > ".join(tiers) + " alone" * (len(tiers) == 1)
+
+
 def tables_of(
     rows: Sequence[Row],
     *,
@@ -115,7 +126,7 @@ class Chain:
     @property
     def words(self) -> str:
         """Its tiers in order."""
-        return " > ".join(self.tiers) if len(self.tiers) > 1 else f"{self.tiers[0]} alone"
+        return words_of(self.tiers)
 
     def part(self, keep: Flags) -> Chain:
         """The calls where `keep` is True."""

@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy as np
 
 from confroute.certificate import Loss
-from confroute.fitting.chain import Chain, Thresholds
+from confroute.fitting.chain import Chain, Thresholds, words_of
 from confroute.fitting.point import Interval
 from confroute.stats.arrays import Array, Flags
 from confroute.types import JSON
@@ -54,7 +54,7 @@ class ChainResult:
     @property
     def name(self) -> str:
         """Its tiers in order."""
-        return " > ".join(self.tiers) if len(self.tiers) > 1 else f"{self.tiers[0]} alone"
+        return words_of(self.tiers)
 
     @property
     def words(self) -> str:
