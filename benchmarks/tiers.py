@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from _recorded import DATA, lines
 
 from confroute import Cascade, Gate, Router, Threshold, TokenLogprob
+from confroute.fitting import adverse_selection
 from confroute.fitting.chain import chain_of, tables_of
 from confroute.fitting.chain_choice import curves_of, half, interval_of, quality_at
 from confroute.recording import Middle, Row, Side
@@ -80,10 +81,15 @@ def at_costs(whole, seed, resamples):
         yield share, float(costs[0]), best, found, found[whole.words] - found[best]
 
 
-def measured(dataset, options):
+def adverse(whole):
+    """How the last model does on the calls that the others are most uncertain of, on the held-out half of the first split."""
+    part = whole.part(~half(whole.n, 0))
+    for tier, doubt in zip(whole.tiers, part.uncertainty, strict=False):
+        yield adverse_selection(doubt, part.cloud_quality, tier=tier)
+
+
+def measured(dataset, whole, options):
     """One line for each cost."""
-    tables = tables_of(list(rows_of(dataset, options)))
-    whole = chain_of(tables, SIGNAL, sampled=False)
     splits = [[float(one[-1][0]) for one in at_costs(whole, seed, 0)] for seed in range(options.splits)]
     for at, (share, usd, best, found, gain) in enumerate(at_costs(whole, 0, 1000)):
         of_splits = [one[at] for one in splits]
@@ -140,7 +146,11 @@ def main():
         print_calls(options.json)
         return
     for dataset in ("mmlu", "medmcqa"):
-        for one in measured(dataset, options):
+        whole = chain_of(tables_of(list(rows_of(dataset, options))), SIGNAL, sampled=False)
+        for found in adverse(whole):
+            told = {"dataset": dataset, **found.to_dict()}
+            print(json.dumps(told) if options.json else f"{dataset:8} {found.words}", flush=True)
+        for one in measured(dataset, whole, options):
             if options.json:
                 print(json.dumps(one), flush=True)
                 continue
