@@ -163,6 +163,6 @@ def measured_by(policy: object, decisions: Iterable[Decision]) -> list[float | N
 
 def _of_first(decision: Decision, signal: str, first: str) -> Measurement | None:
     """What the first tier's draft was measured at: where a later one was judged too, that has the signal's own name."""
-    drafted = [step.tier for step in decision.steps if step.kind == "draft" and step.error is None]
-    only = drafted in ([first], [])
+    drafted = {step.tier for step in decision.steps if step.kind == "draft" and step.error is None}
+    only = drafted <= {first, None}
     return decision.signals.get(signal if only else f"{first}/{signal}")

@@ -67,7 +67,7 @@ class ChainResult:
             return f"{found}: deployed"
         if self.gain is None:
             return f"{found}: cheaper than the deployed chain can be"
-        return f"{found}; the deployed chain at that cost {self.gain:+.4f}{_ends(self.gain_ci, '+.4f')}"
+        return f"{found}; the deployed chain at that cost: {self.gain:+.4f}{_ends(self.gain_ci, '+.4f')}"
 
     def to_dict(self) -> dict[str, JSON]:
         """JSON form."""
