@@ -29,7 +29,7 @@ from _recorded import DATA, lines
 
 from confroute import Cascade, Gate, Router, Threshold, TokenLogprob
 from confroute.fitting import adverse_selection
-from confroute.fitting.chain import chain_of, tables_of
+from confroute.fitting.chain import chain_of, comparable, tables_of
 from confroute.fitting.chain_choice import curves_of, half, interval_of, quality_at
 from confroute.recording import Middle, Row, Side
 from confroute.testing import Reply, ScriptedModel
@@ -146,7 +146,7 @@ def main():
         print_calls(options.json)
         return
     for dataset in ("mmlu", "medmcqa"):
-        whole = chain_of(tables_of(list(rows_of(dataset, options))), SIGNAL, sampled=False)
+        whole = chain_of(tables_of(comparable(list(rows_of(dataset, options)))), SIGNAL, sampled=False)
         for found in adverse(whole):
             told = {"dataset": dataset, **found.to_dict()}
             print(json.dumps(told) if options.json else f"{dataset:8} {found.words}", flush=True)

@@ -22,7 +22,7 @@ from confroute.fitting import (
     fit,
     replay,
 )
-from confroute.fitting.chain import Chain, chain_of, tables_of
+from confroute.fitting.chain import Chain, chain_of, comparable, tables_of
 from confroute.fitting.chain_choice import compared
 from confroute.policy import TierThreshold
 from confroute.policy.guarantee import certified_policies
@@ -87,7 +87,7 @@ def near(value):
 
 def chain(rows, column=LOGPROB, **given):
     """The rows as a chain."""
-    return chain_of(tables_of(rows, **given), column, sampled=column == "self_consistency")
+    return chain_of(tables_of(comparable(rows), **given), column, sampled=column == "self_consistency")
 
 
 def policy_of(tiers, thresholds):

@@ -9,9 +9,8 @@ import numpy as np
 
 from confroute.drift.shift import Shift, like_recorded, measured_by
 from confroute.fitting.early_stops import EarlyStops, early_stops
-from confroute.fitting.front import baselines, resampled
+from confroute.fitting.front import baselines
 from confroute.fitting.point import Interval, Point
-from confroute.fitting.provenance import hash_of
 from confroute.fitting.rates import Rates
 from confroute.fitting.recorded import models_of
 from confroute.fitting.replay import Expected, Progress, ReplayedCall, expected, replay
@@ -20,11 +19,10 @@ from confroute.fitting.verdict import Verdict, verdicts_of
 from confroute.flow import Policy
 from confroute.policy import Gate, Provenance
 from confroute.recording import Row
+from confroute.recording.packed import hash_of, outlines_of, picked
 from confroute.registry import parts_of
 from confroute.stats.bootstrap import bootstrap_ci
 from confroute.types import JSON, TIERS
-
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,13 +155,14 @@ def apply(
     >>> applied.edge.quality, applied.expected.quality, applied.cloud.quality, applied.verdicts
     (0.6, 0.948, 1.0, ())
     """
-    given = list(rows)
-    graded = any(row.edge.quality is not None for row in given)
-    told = [row for row in given if not graded or _is_graded(policy, row)]
+    given = rows if isinstance(rows, Sequence) else tuple(rows)
+    outlines = outlines_of(given)
+    graded = any(one.edge_graded for one in outlines)
+    told = _judged(policy, given) if graded and any(one.tiers for one in outlines) else given
     table = table_of(told, rates=rates, graded_only=graded)
     replayed = replay(policy, table.rows, rates=rates, progress=progress)
     found = expected(replayed, seed=seed)
-    edge, cloud = baselines(table, resampled(table.n, _RESAMPLES, seed))
+    edge, cloud = baselines(table, seed=seed)
     quality = np.array([one.quality for one in replayed])
     own_edge = np.where(table.failed, table.cloud_quality, table.edge_quality)
     decisions = [one.decision for one in replayed if one.decision is not None]
@@ -191,11 +190,15 @@ def apply(
     )
 
 
-def _is_graded(policy: Policy, row: Row) -> bool:
-    """Whether the drafts of the policy's tiers between edge and cloud are graded, or failed; of the others a table takes care."""
-    models = models_of(getattr(policy, "tiers", TIERS), row).values()
-    between = [row.tiers[name].side for name in models if name in row.tiers]
-    return all(side.quality is not None or side.error is not None for side in between)
+def _judged(policy: Policy, rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows whose drafts of the policy's tiers between edge and cloud are graded, or failed; of the others a table takes care."""
+    tiers: tuple[str, ...] = getattr(policy, "tiers", TIERS)
+
+    def is_graded(row: Row) -> bool:
+        between = (row.tiers[name].side for name in models_of(tiers, row).values() if name in row.tiers)
+        return all(side.quality is not None or side.error is not None for side in between)
+
+    return picked(rows, np.flatnonzero([is_graded(row) for row in rows]))
 
 
 def _gained(difference: Array, seed: int) -> tuple[float, float, float] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -17,6 +17,7 @@ from confroute.fitting.rates import Rates
 from confroute.fitting.table import Table, table_of
 from confroute.policy.guarantee import forwarded, severity
 from confroute.recording import Row
+from confroute.recording.packed import RowView, outlines_of, picked
 from confroute.stats.arrays import Array, Flags
 from confroute.types import TIERS
 
@@ -24,11 +25,6 @@ Routes: TypeAlias = npt.NDArray[np.int64]
 Thresholds: TypeAlias = tuple[float, ...]
 # Of a single step, and of all steps together.
 _LEVELS, _COMBINED = 40, 1000
-
-
-def tiers_of(rows: Iterable[Row]) -> tuple[str, ...]:
-    """The tiers of a run, cheapest first: those of the row that has most."""
-    return max((row.models for row in rows), key=len, default=())
 
 
 def words_of(tiers: Sequence[str]) -> str:
@@ -42,6 +38,27 @@ def words_of(tiers: Sequence[str]) -> str:
     return " > ".join(tiers) + " alone" * (len(tiers) == 1)
 
 
+def comparable(rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows of a run that hold every model of it, each draft graded, or failed, and the cloud graded.
+
+    Raises
+    ------
+    CalibrationError
+        There are none.
+    """
+    outlines = outlines_of(rows)
+    tiers = max((one.tiers for one in outlines), key=len, default=())
+    places = np.flatnonzero([one.tiers == tiers and one.comparable for one in outlines])
+    if not places.size:
+        names = ", ".join((TIERS[0], *tiers, TIERS[1]))
+        msg = (
+            f"none of {len(outlines)} rows holds graded answers of {names} (quality of each): grade them all before fitting, since the "
+            "models are compared on the same calls"
+        )
+        raise CalibrationError(msg)
+    return picked(rows, places)
+
+
 def tables_of(
     rows: Sequence[Row],
     *,
@@ -53,42 +70,29 @@ def tables_of(
     Parameters
     ----------
     rows : sequence of Row
-        Those count whose drafts are all graded, or failed, and whose cloud is graded.
+        As `comparable` returns them.
     rates, on_unfinished
         See `confroute.fitting.table_of`.
 
     Raises
     ------
     CalibrationError
-        No row counts, a price is of a tier that the rows do not hold, or an id occurs twice.
+        A price is of a tier that the rows do not hold, or an id occurs twice.
     """
-    tiers, at = tiers_of(rows), rates or Rates()
+    tiers, at = rows[0].models, rates or Rates()
     if unknown := sorted({*at.tiers, *at.tier_watts} - set(tiers)):
         msg = f"a price of {unknown[0]!r}: the run holds {', '.join(tiers)}"
         raise CalibrationError(msg)
-    graded = [row for row in rows if row.models == tiers and _is_graded(row)]
-    if not graded:
-        msg = (
-            f"none of {len(rows)} rows holds graded answers of {', '.join(tiers)} (quality of each): grade them all before fitting, since the "
-            "models are compared on the same calls"
-        )
-        raise CalibrationError(msg)
-    found = {
+    return {
         tier: table_of(
-            [row.between(tier, TIERS[-1]) for row in graded],
-            rates=at.drafting(tier),
-            on_unfinished=on_unfinished,
-            graded_only=False,
+            _pairs(rows, tier), rates=at.drafting(tier), on_unfinished=on_unfinished, graded_only=False
         )
         for tier in tiers[:-1]
     }
-    return {tier: replace(table, left_out=len(rows) - len(graded)) for tier, table in found.items()}
 
 
-def _is_graded(row: Row) -> bool:
-    *drafts, cloud = (row.side(tier) for tier in row.models)
-    answered = all(one is not None and (one.quality is not None or one.error is not None) for one in drafts)
-    return answered and cloud is not None and cloud.quality is not None
+def _pairs(rows: Sequence[Row], tier: str) -> RowView:
+    return RowView(len(rows), lambda at: rows[at].between(tier, TIERS[-1]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

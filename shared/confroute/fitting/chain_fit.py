@@ -11,7 +11,7 @@ import numpy as np
 from confroute.certificate import Certificate, Loss
 from confroute.errors import CalibrationError, UnmetPromiseError
 from confroute.fitting.adverse import AdverseSelection, adverse_selection
-from confroute.fitting.chain import Chain, Thresholds, chain_of, tables_of
+from confroute.fitting.chain import Chain, Thresholds, chain_of, comparable, tables_of
 from confroute.fitting.chain_choice import (
     ChainResult,
     Worth,
@@ -42,6 +42,7 @@ from confroute.policy.guarantee import certified_policies
 from confroute.policy.threshold import SHARE_TOLERANCE
 from confroute.recording import Row
 from confroute.recording.extraction import check_extraction
+from confroute.recording.packed import picked
 from confroute.stats.arrays import Array, Flags
 from confroute.stats.bootstrap import bootstrap_ci
 from confroute.types import JSON, TIERS
@@ -60,7 +61,7 @@ class ChainFit:
     ----------
     table, uncertainty : Table and array of float, shape (n,)
         Of the first tier's drafts, on the calls that gave the thresholds.
-    rows : tuple of Row
+    rows : sequence of Row
         These calls.
     """
 
@@ -68,7 +69,8 @@ class ChainFit:
     choice: SignalChoice
     table: Table
     uncertainty: Array
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
+    left_out: int
     front: ParetoFront
     chains: tuple[ChainResult, ...]
     adverse_selection: tuple[AdverseSelection, ...]
@@ -104,8 +106,9 @@ def fit_chain(
     """
     _check(goal, signal)
     loss: Loss = goal.loss if isinstance(goal, MaxLoss) else "shortfall"
-    tables = tables_of(rows, rates=rates, on_unfinished=on_unfinished)
-    choosing = half(next(iter(tables.values())).n, seed)
+    graded = comparable(rows)
+    tables = tables_of(graded, rates=rates, on_unfinished=on_unfinished)
+    choosing = half(len(graded), seed)
     choice = _signal(_parts(tables, choosing), signal, replay_only=replay_only, seed=seed)
     for table in tables.values():
         check_extraction([choice.signal], table.rows)
@@ -123,7 +126,8 @@ def fit_chain(
         choice=choice,
         table=rest[tiers[0]],
         uncertainty=rest[tiers[0]].signal(choice.column),
-        rows=_rows_of(rows, rest[tiers[0]]),
+        rows=picked(graded, np.flatnonzero(~choosing)),
+        left_out=len(rows) - len(graded),
         front=_front(fronts, place, seed),
         chains=results,
         adverse_selection=tuple(_adverse(rest, choice.column, seed)),
@@ -140,12 +144,6 @@ def fit_chain(
 
 def _parts(tables: Mapping[str, Table], keep: Flags) -> dict[str, Table]:
     return {tier: table.part(keep) for tier, table in tables.items()}
-
-
-def _rows_of(rows: Sequence[Row], table: Table) -> tuple[Row, ...]:
-    """The whole rows of which a table holds two models."""
-    by_id = {row.id: row for row in rows}
-    return tuple(by_id[row.id] for row in table.rows)
 
 
 def _check(goal: Goal, signal: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -11,6 +11,7 @@ import numpy as np
 
 from confroute.certificate import Certificate
 from confroute.display import Displayable
+from confroute.drift.shift import measured_by
 from confroute.errors import CalibrationError, UnmetPromiseError
 from confroute.fitting.adverse import AdverseSelection, adverse_selection
 from confroute.fitting.calibrated import Calibration, calibration_of
@@ -42,13 +43,14 @@ from confroute.fitting.promise import (
 )
 from confroute.fitting.provenance import provenance_of
 from confroute.fitting.rates import Rates
-from confroute.fitting.replay import Expected, Progress, expected, replay
+from confroute.fitting.replay import Expected, Progress, ReplayedCall, expected, replaying
 from confroute.fitting.table import Array, Table, table_of
 from confroute.policy import Cascade, Gate, Threshold
 from confroute.policy.guarantee import Grades, certified_judged
 from confroute.policy.threshold import SHARE_TOLERANCE
 from confroute.recording import Row
 from confroute.recording.extraction import check_extraction
+from confroute.recording.packed import outlines_of
 from confroute.signals import Signal
 from confroute.types import JSON
 
@@ -206,7 +208,8 @@ def fit(
     Parameters
     ----------
     rows : iterable of Row
-        Graded; see `confroute.recording`. Of more than two models, if they hold them: see `confroute.fitting.chain_fit.fit_chain`.
+        Graded; see `confroute.recording`. Many of them take a small part of the memory in `confroute.recording.packed.PackedRows`.
+        Of more than two models, if they hold them: see `confroute.fitting.chain_fit.fit_chain`.
     goal : MaxLoss, CloudShare or Objective
     signal : str
         A column of the rows, "combined", or "auto": the best column, or the combination if it is better out of fold.
@@ -254,8 +257,8 @@ def fit(
     >>> found.certificate.method, found.expected.cloud_share < 0.4, found.expected.quality > 0.95
     ('ltt-hypergeometric', True, True)
     """
-    rows = list(rows)
-    if any(row.tiers for row in rows):
+    rows = rows if isinstance(rows, Sequence) else tuple(rows)
+    if any(one.tiers for one in outlines_of(rows)):
         chain = fit_chain(
             rows,
             goal,
@@ -301,10 +304,11 @@ def _of_pair(
         goal, rest, uncertainty, front, judged, chosen_freely=signal == "auto", selected=selected, seed=seed
     )
     policy = _policy(choice.signal, threshold, on_unfinished)
-    replayed = replay(policy, rest.rows, rates=rates, progress=progress)
+    uncertainties: list[float | None] = []
+    replayed = _noting(policy, replaying(policy, rest.rows, rates=rates, progress=progress), uncertainties)
     found = expected(replayed, seed=seed)
     return Fit(
-        policy=replace(policy, provenance=provenance_of(policy, rows, replayed)),
+        policy=replace(policy, provenance=provenance_of(policy, rows, uncertainties)),
         expected=found,
         front=front,
         choice=choice,
@@ -327,22 +331,32 @@ def _of_chain(
     chain: ChainFit, rows: Sequence[Row], *, rates: Rates | None, seed: int, progress: Progress | None
 ) -> Fit:
     """A chain's policy with what a replay says of it."""
-    replayed = replay(chain.policy, chain.rows, rates=rates, progress=progress)
+    policy, uncertainties = chain.policy, list[float | None]()
+    replayed = _noting(policy, replaying(policy, chain.rows, rates=rates, progress=progress), uncertainties)
     found = expected(replayed, seed=seed)
     return Fit(
-        policy=replace(chain.policy, provenance=provenance_of(chain.policy, rows, replayed)),
+        policy=replace(policy, provenance=provenance_of(policy, rows, uncertainties)),
         expected=found,
         front=chain.front,
         choice=chain.choice,
         calibration=calibration_of(chain.choice, chain.table, chain.uncertainty, seed=seed),
         selected_on=chain.selected_on,
         n=chain.table.n,
-        left_out=chain.table.left_out,
+        left_out=chain.left_out,
         notes=(*chain.notes, *about_replay(chain.choice, found, chain.front)),
         promise_curve=chain.promise_curve,
         adverse_selection=chain.adverse_selection,
         chains=chain.chains,
     )
+
+
+def _noting(
+    policy: Cascade, replayed: Iterable[ReplayedCall], into: list[float | None]
+) -> Iterator[ReplayedCall]:
+    """Note the uncertainty that a policy decides each call by."""
+    for one in replayed:
+        into += measured_by(policy, filter(None, [one.decision]))
+        yield one
 
 
 def _policy(signal: Signal, threshold: Threshold, on_unfinished: Literal["reject", "judge"]) -> Cascade:

@@ -158,7 +158,7 @@ class RecordedCalls:
     def _samples(self, ask: Sample) -> Evidence:
         name = self._of_row(ask.tier)
         side = self.row.side(name) or Side()
-        drawn = side.further()[ask.drawn : ask.drawn + ask.n]
+        drawn = side.further(ask.drawn, ask.n)
         bill = bill_of_samples(side, drawn, self.rates.drafting(name))
         self.bill += bill
         known = bill.latency_s if bill.latency_s == bill.latency_s else 0.0
