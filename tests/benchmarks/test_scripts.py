@@ -21,6 +21,7 @@ ON_RECORDED_DATA = (
         "select_heads.py",
         "selection_share.py",
         "stopping.py",
+        "tiers.py",
         "useful.py",
         "verdicts.py",
     ),

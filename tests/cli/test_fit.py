@@ -38,7 +38,7 @@ def test_fit_writes_a_policy_and_its_report_and_prints_the_documented_json(run, 
     command = ["fit", str(run), "--out", str(out), "--max-loss", "0.02", "--confidence", "0.9", "--json"]
     assert main(command) == 0
     told = json.loads(capsys.readouterr().out)
-    assert list(told) == ["policy", "certificate", "expected", "promise_curve", "notes"]
+    assert list(told) == ["policy", "certificate", "expected", "promise_curve", "adverse_selection", "notes"]
     assert told["promise_curve"][0]["alpha"] < 0.02
     assert told["certificate"] == {
         **{"loss": "regret", "alpha": 0.02, "delta": 0.1},
@@ -115,7 +115,7 @@ def test_a_quality_is_expected_or_promised(run, tmp_path, capsys):
         (["fit", "RUN", "--out", "OUT", "--cloud-share", "0.3", "--max-p95-latency", "1"], "goes with"),
         (
             ["fit", "RUN", "--out", "OUT", "--cloud-share", "0.3", "--cloud-price", "1,"],
-            "expected two numbers",
+            "expected two to four numbers",
         ),
         (["fit", "RUN", "--out", "none/p.json", "--cloud-share", "0.3"], "--out"),
         (["fit", "RUN", "--out", "OUT", "--max-cost-per-1k", "1"], "usd_per_1k is not known"),

@@ -113,13 +113,14 @@ def test_every_option_of_a_model_has_the_same_words_everywhere():
         for word, action in options.items():
             for ending, words in ENDINGS.items():
                 tier = word.removesuffix(ending).removeprefix("--")
-                if word.endswith(ending) and tier not in {"-", "member"}:
+                if word.endswith(ending) and tier not in {"-", "member", "tier"}:
                     assert tier in TIERS, (name, word)
                     assert action.help.startswith(words.format(tier)), (name, word)
                     seen.setdefault((tier, ending), set()).add((action.metavar, action.option_strings[0]))
-            # `report` and `watch` take prices of tiers by any name, `bench` keeps embeddings and no replies.
+            # These take prices of tiers by any name, and `bench` keeps embeddings and no replies.
             if word in {"--url", "--base-url", "--price", "--cache"}:
-                assert name in {"confroute report", "confroute watch", "confroute bench replay"}, (name, word)
+                by_tier = {"report", "watch", "bench replay", "record", "fit", "apply"}
+                assert name.removeprefix("confroute ") in by_tier, (name, word)
     assert {(tier, "-base-url") for tier in TIERS} | {(tier, "-price") for tier in TIERS} == seen.keys()
     assert all(len(forms) == 1 for forms in seen.values())
 

@@ -217,7 +217,7 @@ def test_a_server_is_recorded(tmp_path: Path, openai_server: Any, monkeypatch: p
         (["--edge", "json:__doc__"], "is a string: expected a chat model, a TextModel or a function"),
         (["--edge", "os:environ"], "is not a model: expected"),
         (["--samples", "-1"], "--samples is -1: expected 0 or more"),
-        (["--edge-price", "3"], "expected two numbers, IN,OUT"),
+        (["--edge-price", "3"], "expected two to four numbers, IN,OUT"),
         (["--edge-price", "no-such-model"], "no list price of model 'no-such-model'"),
         (["--out", "x.jsonl.gz"], "expected a plain file"),
         (["--edge", "local:not-a-model"], "not-a-model"),

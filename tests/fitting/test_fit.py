@@ -214,7 +214,9 @@ def test_what_cannot_be_fitted_says_why(rows):
         fit([Row(id=str(i), edge=Side(text="7", quality=1.0)) for i in range(40)], goal)
     with pytest.raises(CalibrationError, match="at least 100"):
         fit(rows[:100], goal, signal="combined")
-    with pytest.raises(CalibrationError, match="a recorded run holds two"):
+    with pytest.raises(
+        CalibrationError, match="the policy has tiers a, b, c and row '0' those of edge, cloud"
+    ):
         replay(Cascade(tiers=("a", "b", "c")), rows)
 
 

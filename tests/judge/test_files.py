@@ -3,9 +3,10 @@
 import pytest
 
 from confroute.errors import RequestError
-from confroute.judge.files import is_private, read_pairs, singles_to_grade
+from confroute.judge.files import is_private, read_pairs, singles_to_grade, with_grades
+from confroute.judge.verdicts import Grading, Mark
 from confroute.policy.rules import KeepPrivate
-from confroute.recording import RecordError, read_rows
+from confroute.recording import RecordError, read_rows, row_from_dict
 
 ONCE = '{"id": "1", "prompt": "2+2?", "response": "4"}\n{"id": 2, "prompt": "3+3?", "response": "6"}\n'
 TWICE = ONCE + '{"id": "1", "prompt": "2+2?", "response": "5"}\n'
@@ -32,6 +33,27 @@ def test_grades_of_duplicate_ids_are_refused(tmp_path):
     path.write_text('{"id": "1", "edge": {"text": "4"}}\n{"id": 1, "edge": {"text": "5"}}\n')
     with pytest.raises(RecordError, match="line 2: the id '1'"):
         list(singles_to_grade(read_rows(path), ["edge"], again=False, private=KeepPrivate()))
+
+
+def test_the_answers_of_every_model_are_graded():
+    """Of those that stand between edge and cloud too; one side alone where it is asked for."""
+    row = row_from_dict(
+        {
+            "id": "1",
+            "prompt": "2+2?",
+            "edge": {"text": "4"},
+            "tiers": {"mid": {"text": "5"}},
+            "cloud": {"text": "6"},
+        }
+    )
+    asked = [one.id for one in singles_to_grade([row], None, again=False, private=KeepPrivate())]
+    assert asked == ["1|edge", "1|mid", "1|cloud"]
+    assert [one.answer for one in singles_to_grade([row], ["mid"], again=False, private=KeepPrivate())] == [
+        "5"
+    ]
+    mark = Mark(judge="j", score=10.0)
+    graded = with_grades(row, {"1|mid": Grading(id="1|mid", marks=(mark,), words=1)})
+    assert (graded.edge.quality, graded.tiers["mid"].side.quality, graded.cloud.quality) == (None, 1.0, None)
 
 
 @pytest.mark.parametrize("said", ["true", '"true"', "1", '"Yes"'])

@@ -16,7 +16,7 @@ from confroute.signals.answers import Kind
 
 if TYPE_CHECKING:
     from confroute.fitting import Expected, Fit, MaxLoss, Objective
-    from confroute.fitting.fit import Goal
+    from confroute.fitting.goal import Goal
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -243,17 +243,28 @@ def _weights(text: str) -> Objective:
 
 def _show(fitted: Fit, out: Path, report: Path) -> None:
     gate = fitted.policy.gates[0]
-    say(
-        f"{fitted.n} recorded calls, {fitted.selected_on} more to choose the signal on, {fitted.left_out} not graded"
+    chosen = (
+        "the signal on" if not fitted.chains else "the signal, the tiers and their order of thresholds on"
     )
     say(
-        f"signal {fitted.choice.column}, threshold {gate.threshold.value:.6g} {gate.signal.range.unit}: {gate.threshold.source}"
+        f"{fitted.n} recorded calls, {fitted.selected_on} more to choose {chosen}, {fitted.left_out} not graded"
     )
+    for tier in fitted.policy.tiers[:-1]:
+        threshold = gate.for_call(tier, frozenset()).threshold
+        whose = "" if not fitted.chains else f" for drafts of {tier}"
+        say(
+            f"signal {fitted.choice.column}, threshold{whose} {threshold.value:.6g} {gate.signal.range.unit}: {threshold.source}"
+        )
     show_expected(fitted.expected)
     for name, point in (("always edge", fitted.front.edge), ("always cloud", fitted.front.cloud)):
         cost = "not known" if point.usd_per_1k is None else f"{point.usd_per_1k:.4g} USD"
         quality = "not known" if point.quality is None else f"{point.quality:.4f}"
         say(f"{name}: quality {quality}, 1000 calls cost {cost}")
+    if fitted.chains:
+        say("chains at equal total cost, on calls that gave them no thresholds:")
+        say(*(f"  {one.words}" for one in fitted.chains))
+    for adverse in fitted.adverse_selection:
+        say(adverse.words)
     for note in fitted.notes:
         say(f"note: {note}")
     say(f"policy: {out}\nreport: {report}")

@@ -21,7 +21,6 @@ from confroute.writing import write_whole
 if TYPE_CHECKING:
     from confroute.judge import Judge, Winner
     from confroute.judge.agreement import Agreement, Item
-    from confroute.judge.files import SideName
     from confroute.judge.judging import JudgeUsage
     from confroute.policy.rules import KeepPrivate
     from confroute.types import JSON
@@ -57,7 +56,7 @@ def _add_grade(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--side",
         choices=("edge", "cloud", "both"),
         default="both",
-        help="whose answers (default: %(default)s)",
+        help="whose answers; both are those of every tier between as well (default: %(default)s)",
     )
     grade.add_argument(
         "--into",
@@ -179,7 +178,7 @@ def run_grade(args: argparse.Namespace) -> int:
     from confroute.recording import read_rows, write_rows
 
     _refuse_other_kind(args.out)
-    sides: tuple[SideName, ...] = ("edge", "cloud") if args.side == "both" else (args.side,)
+    sides = None if args.side == "both" else (args.side,)
     answers = list(
         singles_to_grade(
             read_rows(args.data), sides, again=args.again, private=_privacy_rule(args), into=args.into

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from confroute.errors import PolicyError
 from confroute.models.resolution import NAMES
+from confroute.types import TIERS
 
 if TYPE_CHECKING:
     from confroute.models.text_model import TextModel
@@ -188,6 +190,64 @@ def price_of(text: str | None) -> Price | None:
         raise PolicyError(msg) from error
 
 
+def add_tiers(parser: argparse._ActionsContainer, about: str) -> None:
+    """Add `--tier` and `--tier-base-url`, models between edge and cloud and their servers; `tiers_of` reads them."""
+    parser.add_argument(
+        "--tier",
+        action="append",
+        default=[],
+        metavar="NAME=MODEL",
+        help=f"a model between edge and cloud, by the name of its tier, {about}; give it again for more, the cheapest first",
+    )
+    parser.add_argument(
+        "--tier-base-url",
+        action="append",
+        default=[],
+        metavar="NAME=URL",
+        help="server of such a model, where it is behind one",
+    )
+
+
+def tiers_of(args: argparse.Namespace) -> dict[str, TextModel]:
+    """Resolve the models between edge and cloud, by the names of their tiers."""
+    return named_models(args, "--tier", args.tier, args.tier_base_url)
+
+
+def named_models(
+    args: argparse.Namespace, flag: str, models: Sequence[str], urls: Sequence[str]
+) -> dict[str, TextModel]:
+    """Resolve models given as NAME=MODEL, with their servers as NAME=URL.
+
+    Raises
+    ------
+    PolicyError
+        A name twice, one that is a tier's, or a server of a name that was not given.
+    """
+    named, servers = pairs_of(flag, models), pairs_of(f"{flag}-base-url", urls)
+    if unknown := sorted({*servers} - {*named}):
+        msg = f"{flag}-base-url {', '.join(unknown)}: expected a name that {flag} gives"
+        raise PolicyError(msg)
+    return {name: resolve_model(args, model, servers.get(name)) for name, model in named.items()}
+
+
+def pairs_of(flag: str, arguments: Sequence[str]) -> dict[str, str]:
+    """Read NAME=VALUE arguments.
+
+    Raises
+    ------
+    PolicyError
+        Anything else, a name twice, or one of edge and cloud.
+    """
+    pairs: dict[str, str] = {}
+    for text in arguments:
+        name, _, value = text.partition("=")
+        if not name or not value or name in {*TIERS, *pairs}:
+            msg = f"{flag} {text}: expected NAME=VALUE, each NAME once and none of them edge or cloud"
+            raise PolicyError(msg)
+        pairs[name] = value
+    return pairs
+
+
 def add_tier_prices(parser: argparse._ActionsContainer) -> None:
     """Add `--price`, prices by tier; `tier_prices_of` reads them."""
     parser.add_argument(
@@ -210,6 +270,13 @@ def _tier_price(text: str) -> tuple[str, Price]:
     except PolicyError as error:
         msg = f"{text!r}: expected TIER=IN,OUT such as cloud=0.15,0.60 ({error})"
         raise argparse.ArgumentTypeError(msg) from None
+
+
+def all_prices_of(args: argparse.Namespace) -> tuple[Price | None, Price | None, dict[str, Price]]:
+    """Read the prices of the edge, the cloud and the tiers between, from `--edge-price`, `--cloud-price` and `--price`."""
+    by_tier: dict[str, Price] = dict(args.price)
+    edge, cloud = (price_of(getattr(args, f"{tier}_price")) or by_tier.pop(tier, None) for tier in TIERS)
+    return edge, cloud, by_tier
 
 
 def tier_prices_of(args: argparse.Namespace) -> dict[str, Price] | None:

@@ -1,15 +1,27 @@
-"""``confroute record``: run an edge, and a cloud if given, over a file of prompts; one JSON line per prompt."""
+"""``confroute record``: run an edge, and further models if given, over a file of prompts; one JSON line per prompt."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import quote
 
-from confroute.cli.options import add_dtype, add_model, add_price, count, model_of, price_of, resolve_model
+from confroute.cli.options import (
+    add_dtype,
+    add_model,
+    add_price,
+    add_tier_prices,
+    add_tiers,
+    all_prices_of,
+    count,
+    model_of,
+    named_models,
+    pairs_of,
+    tiers_of,
+)
 from confroute.cli.progress import progress
 from confroute.cli.terminal import one_sided, say
 from confroute.errors import PolicyError
@@ -20,7 +32,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from confroute.models.text_model import TextModel
     from confroute.recording.runner import RowRecorder, RunSummary
     from confroute.recording.signals import Build
 
@@ -32,7 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "record",
         help="run models over a file of prompts and keep all evidence",
-        description="Answer each prompt with the edge (and the cloud), draw samples, measure signals, grade against "
+        description="Answer each prompt with the edge (and further tiers, and the cloud), draw samples, measure signals, grade against "
         "the reference, and append one JSON line per prompt. Started again, it goes on where it was stopped. Exit code 1 if "
         "every row ended in an error.",
     )
@@ -70,10 +81,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
     add_model(parser, "edge")
+    add_tiers(parser, "which drafts as the edge does")
     add_model(parser, "cloud", "without it, a cloud in PROMPTS is kept")
     add_dtype(parser)
     for tier in ("edge", "cloud"):
         add_price(parser, tier, "to record cost_usd")
+    add_tier_prices(parser)
     parser.add_argument("--system", metavar="TEXT", help="system message before each prompt")
     parser.add_argument(
         "--max-tokens", type=int, default=256, metavar="N", help="longest answer (default: %(default)s)"
@@ -86,7 +99,7 @@ def _add_evidence(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="further answers of the edge (default: %(default)s)",
+        help="further answers of each model that drafts (default: %(default)s)",
     )
     parser.add_argument(
         "--temperature", type=float, default=1.0, help="temperature of the samples (default: %(default)s)"
@@ -240,7 +253,8 @@ def _check_models(args: argparse.Namespace) -> None:
             msg = "neither --edge nor --pipeline is given: expected a model, or a pipeline around a router"
             raise PolicyError(msg)
         return
-    own = ("edge", "cloud", "edge_base_url", "cloud_base_url", "member", "member_base_url", "system", "dtype")
+    models = ("edge", "tier", "cloud", "member")
+    own = (*models, *(f"{name}_base_url" for name in models), "system", "dtype")
     if beside := [f"--{name.replace('_', '-')}" for name in own if getattr(args, name)]:
         msg = (
             f"{', '.join(beside)} beside --pipeline: expected one of them; the router inside the pipeline has its models (an ensemble of "
@@ -263,6 +277,7 @@ def _recorder(args: argparse.Namespace) -> RowRecorder:
     from confroute.recording.pipeline import PipelineRecorder
     from confroute.recording.runner import Recorder
 
+    edge_price, cloud_price, between = all_prices_of(args)
     wanted: dict[str, Any] = {
         "samples": args.samples,
         "temperature": args.temperature,
@@ -272,18 +287,27 @@ def _recorder(args: argparse.Namespace) -> RowRecorder:
         "states": _StateFolder(args.out, args.hidden).keep,
         "kind": args.kind,
         "grade": None if args.grade is None else imported(args.grade, "--grade", "MODULE:FUNCTION"),
-        "edge_price": price_of(args.edge_price),
-        "cloud_price": price_of(args.cloud_price),
+        "edge_price": edge_price,
+        "cloud_price": cloud_price,
     }
     if args.pipeline is not None:
         return PipelineRecorder(pipeline=imported(args.pipeline, "--pipeline", "MODULE:OBJECT"), **wanted)
-    edge, cloud, members = model_of(args, "edge"), model_of(args, "cloud"), _members(args)
+    edge, cloud, tiers = model_of(args, "edge"), model_of(args, "cloud"), tiers_of(args)
+    members = named_models(args, "--member", args.member, args.member_base_url)
     assert edge is not None, "checked before"
-    for model in (edge, cloud, *members.values()):
+    for model in (edge, *tiers.values(), cloud, *members.values()):
         # A missing model ends the command here, not in the first row.
         if (loaded := getattr(model, "loaded", None)) is not None:
             loaded()
-    return Recorder(edge=edge, cloud=cloud, members=members, system=args.system, **wanted)
+    return Recorder(
+        edge=edge,
+        tiers=tiers,
+        cloud=cloud,
+        tier_prices=between,
+        members=members,
+        system=args.system,
+        **wanted,
+    )
 
 
 def _signals(args: argparse.Namespace) -> Mapping[str, Build]:
@@ -292,28 +316,8 @@ def _signals(args: argparse.Namespace) -> Mapping[str, Build]:
     return {
         **(SIGNALS if args.signals is None else builds_of(args.signals)),
         **dropout_builds(args.dropout, args.dropout_rates),
-        **ensemble_builds([*_pairs("--member", args.member)]),
+        **ensemble_builds([*pairs_of("--member", args.member)]),
     }
-
-
-def _members(args: argparse.Namespace) -> Mapping[str, TextModel]:
-    names, urls = _pairs("--member", args.member), _pairs("--member-base-url", args.member_base_url)
-    if unknown := sorted({*urls} - {*names}):
-        msg = f"--member-base-url {', '.join(unknown)}: expected a name that --member gives"
-        raise PolicyError(msg)
-    return {name: resolve_model(args, model, urls.get(name)) for name, model in names.items()}
-
-
-def _pairs(flag: str, arguments: Sequence[str]) -> dict[str, str]:
-    """Read NAME=VALUE arguments; a tier's name is refused."""
-    pairs: dict[str, str] = {}
-    for text in arguments:
-        name, _, value = text.partition("=")
-        if not name or not value or name in {"edge", "cloud", *pairs}:
-            msg = f"{flag} {text}: expected NAME=VALUE, each NAME once and none of them edge or cloud"
-            raise PolicyError(msg)
-        pairs[name] = value
-    return pairs
 
 
 class _StateFolder:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from confroute.cli.options import add_price, price_of
+from confroute.cli.options import add_price, add_tier_prices, all_prices_of
 from confroute.cli.terminal import say
 from confroute.errors import PolicyError
 
@@ -64,10 +64,11 @@ def add_prices(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{tier}-watts", type=float, metavar="W", help=f"watts that the {tier} draws while it works"
         )
+    add_tier_prices(parser)
 
 
 def rates_of(args: argparse.Namespace) -> Rates:
-    """Read the prices and the power of both tiers.
+    """Read the prices of all tiers and the power of edge and cloud.
 
     Raises
     ------
@@ -78,9 +79,11 @@ def rates_of(args: argparse.Namespace) -> Rates:
     """
     from confroute.fitting import Rates
 
+    edge, cloud, between = all_prices_of(args)
     return Rates(
-        edge=price_of(args.edge_price),
-        cloud=price_of(args.cloud_price),
+        edge=edge,
+        cloud=cloud,
+        tiers=between,
         edge_watts=args.edge_watts,
         cloud_watts=args.cloud_watts,
     )

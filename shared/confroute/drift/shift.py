@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from confroute.decision import Decision
+from confroute.decision import Decision, Measurement
 from confroute.errors import PolicyError
 from confroute.policy.gate import Gate
 from confroute.policy.provenance import Provenance, as_array
 from confroute.registry import parts_of
 from confroute.stats.two_sample import ks_p_value
-from confroute.types import JSON
+from confroute.types import JSON, TIERS
 
 # One false alarm in a hundred tests of calls that are like the recorded ones.
 FALSE_ALARM = 0.01
@@ -139,7 +139,7 @@ def like_recorded(
 
 
 def measured_by(policy: object, decisions: Iterable[Decision]) -> list[float | None]:
-    """Take the uncertainties of a policy's first signal from decisions, for `like_recorded`.
+    """Take the uncertainties of the first tier's drafts by a policy's first signal from decisions, for `like_recorded`.
 
     Parameters
     ----------
@@ -156,5 +156,13 @@ def measured_by(policy: object, decisions: Iterable[Decision]) -> list[float | N
     if gate is None:
         return []
     judged = (one for one in decisions if any(step.kind == "draft" for step in one.steps))
-    found = (one.signals.get(gate.signal.name) for one in judged)
+    tiers: tuple[str, ...] = getattr(policy, "tiers", TIERS)
+    found = (_of_first(one, gate.signal.name, tiers[0]) for one in judged)
     return [None if measurement is None else measurement.uncertainty for measurement in found]
+
+
+def _of_first(decision: Decision, signal: str, first: str) -> Measurement | None:
+    """What the first tier's draft was measured at: where a later one was judged too, that has the signal's own name."""
+    drafted = {step.tier for step in decision.steps if step.kind == "draft" and step.error is None}
+    only = drafted <= {first, None}
+    return decision.signals.get(signal if only else f"{first}/{signal}")

@@ -12,16 +12,17 @@ from confroute.fitting.early_stops import EarlyStops, early_stops
 from confroute.fitting.front import baselines
 from confroute.fitting.point import Interval, Point
 from confroute.fitting.rates import Rates
+from confroute.fitting.recorded import models_of
 from confroute.fitting.replay import Expected, Progress, ReplayedCall, expected, replay
 from confroute.fitting.table import Array, Table, table_of
 from confroute.fitting.verdict import Verdict, verdicts_of
 from confroute.flow import Policy
 from confroute.policy import Gate, Provenance
 from confroute.recording import Row
-from confroute.recording.packed import hash_of, outlines_of
+from confroute.recording.packed import hash_of, outlines_of, picked
 from confroute.registry import parts_of
 from confroute.stats.bootstrap import bootstrap_ci
-from confroute.types import JSON
+from confroute.types import JSON, TIERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +124,7 @@ def apply(
     Parameters
     ----------
     policy : Policy
-        With two tiers; see `replay`.
+        Of tiers that the rows hold; see `replay`.
     rows : iterable of Row
         If some are graded, only those count; if none is, quality and promises are not known, and all else is.
     rates : Rates, optional
@@ -136,7 +137,7 @@ def apply(
     Raises
     ------
     CalibrationError
-        No rows, more than two tiers, or answers that were read otherwise than the policy reads them.
+        No rows, tiers that they do not hold, or answers that were read otherwise than the policy reads them.
 
     Examples
     --------
@@ -155,8 +156,10 @@ def apply(
     (0.6, 0.948, 1.0, ())
     """
     given = rows if isinstance(rows, Sequence) else tuple(rows)
-    graded = any(one.edge_graded for one in outlines_of(given))
-    table = table_of(given, rates=rates, graded_only=graded)
+    outlines = outlines_of(given)
+    graded = any(one.edge_graded for one in outlines)
+    told = _judged(policy, given) if graded and any(one.tiers for one in outlines) else given
+    table = table_of(told, rates=rates, graded_only=graded)
     replayed = replay(policy, table.rows, rates=rates, progress=progress)
     found = expected(replayed, seed=seed)
     edge, cloud = baselines(table, seed=seed)
@@ -182,9 +185,20 @@ def apply(
             *_ungraded(table, graded),
         ),
         n=table.n,
-        left_out=table.left_out,
+        left_out=table.left_out + len(given) - len(told),
         graded=graded,
     )
+
+
+def _judged(policy: Policy, rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows whose drafts of the policy's tiers between edge and cloud are graded, or failed; of the others a table takes care."""
+    tiers: tuple[str, ...] = getattr(policy, "tiers", TIERS)
+
+    def is_graded(row: Row) -> bool:
+        between = (row.tiers[name].side for name in models_of(tiers, row).values() if name in row.tiers)
+        return all(side.quality is not None or side.error is not None for side in between)
+
+    return picked(rows, np.flatnonzero([is_graded(row) for row in rows]))
 
 
 def _gained(difference: Array, seed: int) -> tuple[float, float, float] | None:

@@ -83,6 +83,24 @@ def live_columns(table: Table) -> tuple[str, ...]:
     return tuple(name for name in table.columns if not isinstance(table.signal_of(name), Recorded))
 
 
+def samples_of(signal: Signal) -> int:
+    """The most samples that a signal draws for a call; members of a combination share theirs."""
+    if isinstance(signal, Combined):
+        return max(samples_of(member.signal) for member in signal.members)
+    return int(getattr(signal, "n", 0))
+
+
+def replay_only_notes(signal: Signal, table: Table) -> list[str]:
+    """What is to be said of a signal, or members of it, that nothing measures on new calls."""
+    members = [member.signal for member in signal.members] if isinstance(signal, Combined) else []
+    return [
+        f"{one.column} can be replayed only, since {table.live[one.column]}: put a signal that measures it in its place before the "
+        "policy is deployed"
+        for one in (signal, *members)
+        if isinstance(one, Recorded)
+    ]
+
+
 def distinct_orders(table: Table, columns: Sequence[str]) -> tuple[str, ...]:
     """The first column of each order that some of these give the calls; a column of one value gives none, unless all do."""
     first: dict[str, Order] = {}

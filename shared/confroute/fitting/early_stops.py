@@ -99,7 +99,7 @@ def early_stops(
     if not priors:
         return None
     whole = replay(_drawing_all(policy), rows, rates=rates, progress=progress)
-    changed = sum(one.cloud != other.cloud for one, other in zip(replayed, whole, strict=True))
+    changed = sum(one.route != other.route for one, other in zip(replayed, whole, strict=True))
     return EarlyStops(changed=changed, n=len(rows), priors=priors)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 
@@ -13,7 +13,10 @@ from confroute.certificate import Certificate
 from confroute.display import Displayable
 from confroute.drift.shift import measured_by
 from confroute.errors import CalibrationError, UnmetPromiseError
+from confroute.fitting.adverse import AdverseSelection, adverse_selection
 from confroute.fitting.calibrated import Calibration, calibration_of
+from confroute.fitting.chain_choice import ChainResult
+from confroute.fitting.chain_fit import ChainFit, fit_chain
 from confroute.fitting.choice import (
     LEAST_TO_COMBINE,
     SignalChoice,
@@ -21,11 +24,13 @@ from confroute.fitting.choice import (
     distinct_orders,
     live_columns,
     named,
+    replay_only_notes,
+    samples_of,
     uncertainty_of,
 )
 from confroute.fitting.front import ParetoFront, front_of
+from confroute.fitting.goal import CloudShare, Goal
 from confroute.fitting.judged import JudgedRows, judged_rows
-from confroute.fitting.objective import Objective
 from confroute.fitting.promise import (
     GradedCalls,
     MaxLoss,
@@ -45,7 +50,8 @@ from confroute.policy.guarantee import Grades, certified_judged
 from confroute.policy.threshold import SHARE_TOLERANCE
 from confroute.recording import Row
 from confroute.recording.extraction import check_extraction
-from confroute.signals import Combined, Recorded, Signal
+from confroute.recording.packed import outlines_of
+from confroute.signals import Signal
 from confroute.types import JSON
 
 
@@ -71,13 +77,7 @@ def about(choice: SignalChoice, table: Table, uncertainty: Array) -> list[str]:
         notes.append(
             f"{choice.column} was not measured on {missing} of {table.n} calls: they go to the cloud"
         )
-    members = [m.signal for m in choice.signal.members] if isinstance(choice.signal, Combined) else []
-    notes += [
-        f"{s.column} can be replayed only, since {table.live[s.column]}: put a signal that measures it in its place before the "
-        "policy is deployed"
-        for s in (choice.signal, *members)
-        if isinstance(s, Recorded)
-    ]
+    notes += replay_only_notes(choice.signal, table)
     if "combined" in choice.scores:
         single = {name: score for name, score in choice.scores.items() if name != "combined"}
         best = max(single, key=lambda name: single[name])
@@ -124,16 +124,6 @@ def about_cost(found: Expected, front: ParetoFront) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CloudShare:
-    """The goal of sending about this share of calls to the cloud, in [0, 1]."""
-
-    share: float
-
-
-Goal: TypeAlias = MaxLoss | CloudShare | Objective
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Fit(Displayable):
     """A fitted policy, and what is known about it.
 
@@ -155,6 +145,11 @@ class Fit(Displayable):
         What the reader should know, in sentences.
     promise_curve : tuple of PromisePoint
         For a promised loss: what else these rows can promise, at which cloud share. Empty for other goals.
+    adverse_selection : tuple of AdverseSelection
+        For each tier that drafts: how the cloud does on the calls that it is most uncertain of. Empty where the cloud is not graded.
+    chains : tuple of ChainResult
+        For a run of several models: each alone, each pair, and so on to the whole, at the total cost of the deployed one, on calls that
+        gave none of them its thresholds. Empty for two.
     """
 
     policy: Cascade
@@ -167,6 +162,8 @@ class Fit(Displayable):
     left_out: int
     notes: tuple[str, ...]
     promise_curve: tuple[PromisePoint, ...] = field(default=(), repr=False)
+    adverse_selection: tuple[AdverseSelection, ...] = ()
+    chains: tuple[ChainResult, ...] = ()
 
     @property
     def certificate(self) -> Certificate | None:
@@ -189,6 +186,8 @@ class Fit(Displayable):
             "certificate": shown,
             "expected": self.expected.to_dict(),
             "promise_curve": curve_json(self.promise_curve),
+            "adverse_selection": [one.to_dict() for one in self.adverse_selection],
+            **({"chains": [one.to_dict() for one in self.chains]} if self.chains else {}),
             "notes": list(self.notes),
         }
 
@@ -210,6 +209,7 @@ def fit(
     ----------
     rows : iterable of Row
         Graded; see `confroute.recording`. Many of them take a small part of the memory in `confroute.recording.packed.PackedRows`.
+        Of more than two models, if they hold them: see `confroute.fitting.chain_fit.fit_chain`.
     goal : MaxLoss, CloudShare or Objective
     signal : str
         A column of the rows, "combined", or "auto": the best column, or the combination if it is better out of fold.
@@ -258,6 +258,41 @@ def fit(
     ('ltt-hypergeometric', True, True)
     """
     rows = rows if isinstance(rows, Sequence) else tuple(rows)
+    if any(one.tiers for one in outlines_of(rows)):
+        chain = fit_chain(
+            rows,
+            goal,
+            signal=signal,
+            replay_only=replay_only,
+            rates=rates,
+            on_unfinished=on_unfinished,
+            seed=seed,
+        )
+        return _of_chain(chain, rows, rates=rates, seed=seed, progress=progress)
+    return _of_pair(
+        rows,
+        goal,
+        signal=signal,
+        replay_only=replay_only,
+        rates=rates,
+        on_unfinished=on_unfinished,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def _of_pair(
+    rows: Sequence[Row],
+    goal: Goal,
+    *,
+    signal: str,
+    replay_only: bool,
+    rates: Rates | None,
+    on_unfinished: Literal["reject", "judge"],
+    seed: int,
+    progress: Progress | None,
+) -> Fit:
+    """Fit two models: see `fit`."""
     judged = judged_rows(rows) if isinstance(goal, MaxLoss) and goal.judged else None
     table = table_of(judged.rows if judged else rows, rates=rates, on_unfinished=on_unfinished)
     columns, told = _candidates(table, signal, goal, replay_only=replay_only)
@@ -283,6 +318,35 @@ def fit(
         left_out=table.left_out,
         notes=(*told, *about(choice, rest, uncertainty), *notes, *about_replay(choice, found, front)),
         promise_curve=_curve(goal, _graded(rest, uncertainty)),
+        adverse_selection=_adverse(rest, uncertainty, seed),
+    )
+
+
+def _adverse(table: Table, uncertainty: Array, seed: int) -> tuple[AdverseSelection, ...]:
+    found = adverse_selection(uncertainty, table.cloud_quality, seed=seed)
+    return () if found is None else (found,)
+
+
+def _of_chain(
+    chain: ChainFit, rows: Sequence[Row], *, rates: Rates | None, seed: int, progress: Progress | None
+) -> Fit:
+    """A chain's policy with what a replay says of it."""
+    policy, uncertainties = chain.policy, list[float | None]()
+    replayed = _noting(policy, replaying(policy, chain.rows, rates=rates, progress=progress), uncertainties)
+    found = expected(replayed, seed=seed)
+    return Fit(
+        policy=replace(policy, provenance=provenance_of(policy, rows, uncertainties)),
+        expected=found,
+        front=chain.front,
+        choice=chain.choice,
+        calibration=calibration_of(chain.choice, chain.table, chain.uncertainty, seed=seed),
+        selected_on=chain.selected_on,
+        n=chain.table.n,
+        left_out=chain.left_out,
+        notes=(*chain.notes, *about_replay(chain.choice, found, chain.front)),
+        promise_curve=chain.promise_curve,
+        adverse_selection=chain.adverse_selection,
+        chains=chain.chains,
     )
 
 
@@ -319,13 +383,6 @@ def _about_name(signal: str, goal: Goal, table: Table) -> list[str]:
     return [
         f"the promise holds if {signal} was chosen before these rows were looked at; else let 'auto' choose, which sets rows aside for it"
     ]
-
-
-def samples_of(signal: Signal) -> int:
-    """The most samples that a signal draws for a call; members of a combination share theirs."""
-    if isinstance(signal, Combined):
-        return max(samples_of(member.signal) for member in signal.members)
-    return int(getattr(signal, "n", 0))
 
 
 def _is_column(signal: str) -> bool:

@@ -25,10 +25,12 @@ def provenance_of(policy: Cascade, rows: Sequence[Row], uncertainties: Sequence[
         compared with them; see `confroute.drift.shift.measured_by`.
     """
     models = models_of(rows)
+    first, *between, last = (models.of(tier) for tier in policy.tiers)
     name = policy.gates[0].signal.name
     return Provenance(
-        edge=models.edge.recorded,
-        cloud=models.cloud.recorded if models.cloud.n else None,
+        edge=first.recorded,
+        between=tuple(one.recorded for one in between),
+        cloud=last.recorded if last.n else None,
         kind=" or ".join(sorted(models.kinds)) or None,
         n=len(rows),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from confroute.errors import PolicyError
 from confroute.prices import Price
 from confroute.recording import RecordedSample, Side
 from confroute.recording.rows import billed
-from confroute.types import Generation, Usage
+from confroute.types import TIERS, Generation, Usage
 
 NAN = math.nan
 
@@ -25,6 +25,9 @@ class Rates:
         If None, the cost of a call is known only if its `cost_usd` was recorded.
     edge_watts, cloud_watts : float or None
         Power while a tier works on a call; energy is power times recorded latency. None if unknown.
+    tiers : mapping of str to Price
+        Of models between edge and cloud, by the names of their tiers.
+    tier_watts : mapping of str to float
 
     Raises
     ------
@@ -36,12 +39,20 @@ class Rates:
     cloud: Price | None = None
     edge_watts: float | None = None
     cloud_watts: float | None = None
+    tiers: Mapping[str, Price] = field(default_factory=dict)
+    tier_watts: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for watts in (self.edge_watts, self.cloud_watts):
+        for watts in (self.edge_watts, self.cloud_watts, *self.tier_watts.values()):
             if watts is not None and not watts >= 0:
                 msg = f"power is {watts}: expected watts, 0 or more"
                 raise PolicyError(msg)
+
+    def drafting(self, tier: str) -> Rates:
+        """The same with a tier between edge and cloud in the edge's place; `confroute.recording.Row.between` does so to a row."""
+        if tier == TIERS[0]:
+            return self
+        return replace(self, edge=self.tiers.get(tier), edge_watts=self.tier_watts.get(tier))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +77,7 @@ class Bill:
 
 
 def bill_of_draft(side: Side, rates: Rates) -> Bill:
-    """Bill the edge's answer to a prompt."""
+    """Bill the edge's answer to a prompt; that of another tier by `Rates.drafting`."""
     seconds = NAN if side.latency_s is None else side.latency_s
     return Bill(usd=_usd(side, rates.edge), latency_s=seconds, energy_j=_energy(seconds, rates.edge_watts))
 

@@ -1,10 +1,11 @@
-"""A recorded row in place of both models: it answers what a policy asks for, and bills it."""
+"""A recorded row in place of the models: it answers what a policy asks for, and bills it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from confroute.asks import (
     Ask,
@@ -22,7 +23,7 @@ from confroute.asks import (
     Tentative,
 )
 from confroute.decision import Decision, Measurement
-from confroute.errors import SignalUnavailableError, TierError
+from confroute.errors import CalibrationError, SignalUnavailableError, TierError
 from confroute.fitting.rates import (
     Bill,
     Rates,
@@ -36,7 +37,7 @@ from confroute.recording.signals import OPTION, column_of
 from confroute.signals import Combined, Signal
 from confroute.signals.base import Case, Range
 from confroute.streaming import replay
-from confroute.types import JSON, Generation, Message, Request, Tier
+from confroute.types import JSON, TIERS, Generation, Message, Request, Tier
 
 # In place of an answer that was graded, but whose text was not recorded.
 UNRECORDED = "(not recorded)"
@@ -50,8 +51,8 @@ class RecordedCalls:
     ----------
     row : Row
     rates : Rates
-    edge : str
-        The tier that the row's edge stands for; every other tier is its cloud.
+    tiers : mapping of str to str
+        By tier of the policy, the tier of the row that stands for it (`models_of`); every other is its cloud.
     bill : Bill
     failure : Decision or None
         The decision of a call that ended in an error.
@@ -61,7 +62,7 @@ class RecordedCalls:
 
     row: Row
     rates: Rates
-    edge: str = "edge"
+    tiers: Mapping[str, str] = field(default_factory=lambda: {"edge": "edge"})
     bill: Bill = field(default_factory=Bill)
     failure: Decision | None = None
     begun: dict[Final, float] = field(default_factory=dict)
@@ -81,7 +82,7 @@ class RecordedCalls:
         if isinstance(ask, Final) and ask in self.begun:
             return self._awaited(ask)
         if isinstance(ask, (Draft, Final, Tentative)):
-            found = self._edge() if ask.tier == self.edge else self._cloud()
+            found = self._answered(ask.tier)
             watch = ask.watch if isinstance(ask, Tentative) else None
             return found if watch is None else replace(found, watch=replay(watch, found.generations[0]))
         if isinstance(ask, Embed) and ask.embed is not None:
@@ -101,7 +102,7 @@ class RecordedCalls:
         if isinstance(ask, Cancel):
             return self._cancelled(ask.ask)
         if isinstance(ask, Shadow):
-            ask.then(self._unseen())
+            ask.then(self._unseen(ask.ask.tier))
             return Evidence()
         msg = f"a recorded row does not answer {type(ask).__name__}"
         raise SignalUnavailableError(msg)
@@ -111,7 +112,7 @@ class RecordedCalls:
         before = self.bill.latency_s
         beside = before - self.begun.pop(ask)
         try:
-            return self._cloud()
+            return self._answered(ask.tier)
         finally:
             left = self.bill.latency_s - before - beside
             # Not max(): what is unknown has to stay so.
@@ -120,22 +121,28 @@ class RecordedCalls:
     def _cancelled(self, ask: Final) -> Evidence:
         """Give up an answer that was begun: it is paid for, and returned only if it was complete by now."""
         beside = self.bill.latency_s - self.begun.pop(ask)
-        outcome = self._unseen()
+        outcome = self._unseen(ask.tier)
         return outcome if isinstance(outcome, Evidence) and outcome.latency_s <= beside else Evidence()
 
-    def _unseen(self) -> Evidence | Exception:
-        """The cloud's answer or its error, paid for without waiting for it."""
+    def _unseen(self, tier: str) -> Evidence | Exception:
+        """An answer or its error, paid for without waiting for it."""
         waited = self.bill.latency_s
         try:
-            return self._cloud()
+            return self._answered(tier)
         except TierError as error:
             return error
         finally:
             self.bill = replace(self.bill, latency_s=waited)
 
-    def _edge(self) -> Evidence:
-        side = self.row.edge
-        self.bill += bill_of_draft(side, self.rates)
+    def _of_row(self, tier: str) -> str:
+        return self.tiers.get(tier, "cloud")
+
+    def _answered(self, tier: str) -> Evidence:
+        name = self._of_row(tier)
+        side = self.row.side(name)
+        if name == "cloud" or side is None:
+            return self._cloud()
+        self.bill += bill_of_draft(side, self.rates.drafting(name))
         if side.error is not None:
             raise TierError(side.error)
         return Evidence(generations=(draft_of(side),), latency_s=side.latency_s or 0.0)
@@ -149,8 +156,10 @@ class RecordedCalls:
         return Evidence(generations=(answer,), latency_s=(side.latency_s or 0.0) if side else 0.0)
 
     def _samples(self, ask: Sample) -> Evidence:
-        drawn = self.row.edge.further(ask.drawn, ask.n)
-        bill = bill_of_samples(self.row.edge, drawn, self.rates)
+        name = self._of_row(ask.tier)
+        side = self.row.side(name) or Side()
+        drawn = side.further(ask.drawn, ask.n)
+        bill = bill_of_samples(side, drawn, self.rates.drafting(name))
         self.bill += bill
         known = bill.latency_s if bill.latency_s == bill.latency_s else 0.0
         return Evidence(generations=drawn, latency_s=known)
@@ -162,12 +171,43 @@ def draft_of(edge: Side) -> Generation:
     return edge.generation() or unrecorded
 
 
-def request_of(row: Row) -> Request:
-    """The request that led to a recorded row."""
-    edge = Tier(name="edge", model=row.edge.model or "edge", can_sample=bool(row.edge.samples))
+def models_of(tiers: Sequence[str], row: Row) -> dict[str, str]:
+    """By tier of a policy, the tier of a row that stands for it: that of its name, else the one in its place.
+
+    Raises
+    ------
+    CalibrationError
+        Neither the names nor the number of the tiers are those of the row.
+
+    Examples
+    --------
+    >>> from confroute.recording import Middle
+    >>> row = Row(id="a", edge=Side(), tiers={"mid": Middle(side=Side())}, cloud=Side())
+    >>> models_of(("mid", "cloud"), row), models_of(("small", "large"), row)
+    ({'mid': 'mid', 'cloud': 'cloud'}, {'small': 'edge', 'large': 'cloud'})
+    """
+    if set(tiers) <= set(row.models):
+        return {tier: tier for tier in tiers}
+    if len(tiers) == len(row.models):
+        return dict(zip(tiers, row.models, strict=True))
+    if len(tiers) == len(TIERS):
+        return dict(zip(tiers, TIERS, strict=True))
+    msg = (
+        f"the policy has tiers {', '.join(tiers)} and row {row.id!r} those of {', '.join(row.models)}: expected some of the row's names, or as "
+        "many tiers; `confroute record --tier` records further models"
+    )
+    raise CalibrationError(msg)
+
+
+def request_of(row: Row, tiers: Mapping[str, str] = MappingProxyType({"edge": "edge"})) -> Request:
+    """The request that led to a recorded row; `tiers` as `models_of` returns them."""
+    sides = {tier: side for tier, name in tiers.items() if name != "cloud" and (side := row.side(name))}
     return Request(
         messages=conversation(row) or (Message(role="user", text=UNRECORDED),),
-        tiers={"edge": edge},
+        tiers={
+            tier: Tier(name=tier, model=side.model or tier, can_sample=bool(side.samples))
+            for tier, side in sides.items()
+        },
         tags=_tags(row.extra),
         question=row.question if isinstance(row.extra.get("context"), dict) else None,
         context=row.context,
@@ -220,6 +260,48 @@ class Replayed:
             if self.value is None:
                 raise
             return Measurement(signal=self.name, uncertainty=self.value, details={"recorded": True})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayedByTier:
+    """A signal that measures each tier's draft by what the row holds of it."""
+
+    by_tier: Mapping[str, Signal]
+
+    @property
+    def name(self) -> str:
+        """Key in the decision."""
+        return self._any.name
+
+    @property
+    def range(self) -> Range:
+        """That of the signal."""
+        return self._any.range
+
+    @property
+    def _any(self) -> Signal:
+        return next(iter(self.by_tier.values()))
+
+    def measure(self, case: Case) -> AskGenerator[Measurement]:
+        """Measure the draft of the case's tier."""
+        return (yield from self.by_tier[case.tier.name].measure(case))
+
+
+def replayed_by_tier(signal: Signal, row: Row, tiers: Mapping[str, str]) -> Signal:
+    """Make the signal that measures what `signal` does on the drafts in a row.
+
+    Parameters
+    ----------
+    signal : Signal
+    row : Row
+    tiers : mapping of str to str
+        As `models_of` returns them; the last one's answer is not measured.
+    """
+    *drafting, _ = tiers.items()
+    if len(drafting) == 1:
+        return replayed(signal, row if row.models == TIERS else row.between(drafting[0][1], "cloud"))
+    by_tier = {tier: replayed(signal, row.between(name, "cloud")) for tier, name in drafting}
+    return ReplayedByTier(by_tier=by_tier)
 
 
 def replayed(signal: Signal, row: Row, *, column: str | None = None) -> Signal:

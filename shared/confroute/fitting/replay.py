@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from confroute.decision import Decision
 from confroute.errors import AllTiersFailedError, CalibrationError, TierError
 from confroute.fitting.point import Calls, Interval, Point, fields_of, metrics, values_of
 from confroute.fitting.rates import Bill, Rates
-from confroute.fitting.recorded import RecordedCalls, replayed, request_of
+from confroute.fitting.recorded import RecordedCalls, models_of, replayed_by_tier, request_of
 from confroute.flow import Policy, drive
 from confroute.policy import Cascade, Gate
 from confroute.policy.wrapper import inner_of
@@ -26,7 +26,7 @@ from confroute.registry import parts_of
 from confroute.state import MemoryStore, Store
 from confroute.stats.arrays import Array
 from confroute.stats.metrics import bootstrap_ci
-from confroute.types import JSON, Generation
+from confroute.types import JSON, TIERS, Generation
 
 Progress = Callable[[int, int], None]
 
@@ -54,9 +54,14 @@ class ReplayedCall:
     failed: bool = False
 
     @property
+    def route(self) -> str | None:
+        """The tier of the row that answered; None where none did."""
+        return None if self.failed or self.decision is None else self.decision.route
+
+    @property
     def cloud(self) -> bool:
-        """Whether the cloud was needed."""
-        return self.failed or self.decision is None or self.decision.route != "edge"
+        """Whether the cloud was needed, the last model of the row."""
+        return self.route in (None, TIERS[-1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +104,8 @@ def replay(
     Parameters
     ----------
     policy : Policy
-        With two tiers; wrappers are replayed as well. What they remember (budgets, audits, labels) starts empty and is
+        Its tiers are models of the rows, by their names or in their order (`confroute.fitting.recorded.models_of`). Wrappers are replayed
+        as well. What they remember (budgets, audits, labels) starts empty and is
         dropped afterwards: their own stores are not touched.
     rows : sequence of Row
     rates : Rates, optional
@@ -110,12 +116,12 @@ def replay(
     Returns
     -------
     list of ReplayedCall
-        One per row, in order.
+        One per row, in order. Routes have the names of the rows' tiers.
 
     Raises
     ------
     CalibrationError
-        The policy has more than two tiers: a row holds two. Or the rows' answers were read otherwise than the policy reads them.
+        The rows do not hold the policy's tiers, or their answers were read otherwise than the policy reads them.
 
     Notes
     -----
@@ -133,51 +139,52 @@ def replaying(
 
     How the rows' answers were read is the caller's to check; see `confroute.recording.extraction.check_extraction`.
     """
-    tiers: tuple[str, ...] = getattr(policy, "tiers", ("edge", "cloud"))
-    if len(tiers) != 2:
-        msg = f"the policy has tiers {tiers}: a recorded run holds two, an edge and a cloud"
-        raise CalibrationError(msg)
+    tiers: tuple[str, ...] = getattr(policy, "tiers", TIERS)
     window_s = max((part.window_s for part in parts_of(policy) if isinstance(part, Budget)), default=0.0)
     now = 0.0
     store = MemoryStore(clock=lambda: now)
     for at, row in enumerate(rows):
         now = window_s * at / len(rows)
-        yield _routed(on_row(policy, row, store), row, rates or Rates(), edge=tiers[0])
+        models = models_of(tiers, row)
+        yield _routed(on_row(policy, row, store, models), row, rates or Rates(), models)
         if progress is not None:
             progress(at + 1, len(rows))
 
 
-def on_row(policy: Any, row: Row, store: Store) -> Any:
+def on_row(policy: Any, row: Row, store: Store, models: Mapping[str, str]) -> Any:
     """Make the policy that routes one recorded row: its signals read the row, and its wrappers remember in `store`."""
-    changes: dict[str, Any] = {name: on_row(inner, row, store) for name, inner in inner_of(policy).items()}
+    changes: dict[str, Any] = {
+        name: on_row(inner, row, store, models) for name, inner in inner_of(policy).items()
+    }
     if isinstance(policy, Cascade):
-        changes["gates"] = tuple(replace(gate, signal=replayed(gate.signal, row)) for gate in policy.gates)
+        changes["gates"] = tuple(
+            replace(gate, signal=replayed_by_tier(gate.signal, row, models)) for gate in policy.gates
+        )
     if hasattr(policy, "store"):
         changes["store"] = store
     # A policy of your own need not be a dataclass.
     return replace(policy, **changes) if changes else policy
 
 
-def _routed(policy: Policy, row: Row, rates: Rates, *, edge: str) -> ReplayedCall:
-    calls = RecordedCalls(row=row, rates=rates, edge=edge)
-    request = request_of(row)
+def _routed(policy: Policy, row: Row, rates: Rates, models: Mapping[str, str]) -> ReplayedCall:
+    calls = RecordedCalls(row=row, rates=rates, tiers=models)
+    request = request_of(row, models)
     try:
         routed = drive(policy.flow(request), calls)
     except (TierError, AllTiersFailedError):
         return ReplayedCall(id=row.id, decision=calls.failure, failed=True, quality=0.0, bill=calls.bill)
-    decision = replace(routed.decision, route="edge" if routed.decision.route == edge else "cloud")
+    decision = replace(routed.decision, route=models.get(routed.decision.route, "cloud"))
     return ReplayedCall(
         id=row.id, decision=decision, quality=_quality(row, decision, routed.generation), bill=calls.bill
     )
 
 
 def _quality(row: Row, decision: Decision, answer: Generation) -> float:
-    if decision.route == "cloud":
-        grade = None if row.cloud is None else row.cloud.quality
-        return math.nan if grade is None else grade
-    draft = row.edge.generation()
+    side = row.side(decision.route)
+    recorded = None if side is None else side.quality
+    draft = None if side is None or decision.route == "cloud" else side.generation()
     if draft is None or answer == draft or (answer.answer is not None and answer.answer == draft.answer):
-        return math.nan if row.edge.quality is None else row.edge.quality
+        return math.nan if recorded is None else recorded
     # A sample replaced the draft.
     grade = graded(answer.answer, answer.text, row.question, row.reference)
     return math.nan if grade is None else grade

@@ -238,13 +238,13 @@ def verdicts_of(
 def _promises(policy: object, rows: Sequence[Row]) -> Iterator[tuple[Certificate, Flags]]:
     """Each certificate with the rows that it is about."""
     tags = [request_of(row).tags for row in rows]
-    # Of a row's two models the first wrote the draft.
     first: str = getattr(policy, "tiers", TIERS)[0]
     for gate in (part for part in parts_of(policy) if isinstance(part, Gate)):
         mine = [gate.for_call(first, one).threshold.certificate for one in tags]
-        promised = [one.certificate for _, one in gate.thresholds()]
+        # A promise of the whole chain stands at every step.
+        promised = dict.fromkeys(one.certificate for _, one in gate.thresholds())
         for certificate in filter(None, promised):
-            yield certificate, np.array([own is certificate for own in mine], dtype=bool)
+            yield certificate, np.array([own == certificate for own in mine], dtype=bool)
 
 
 def _losses(

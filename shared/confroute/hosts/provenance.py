@@ -18,18 +18,26 @@ def warn_of_other_models(policy: object, models: Mapping[str, ModelFacts]) -> No
     ----------
     policy : Policy
     models : mapping of str to ModelFacts
-        By tier, cheapest first; the first was recorded as edge and the last as cloud. A model without a name of its own, or without a limit, is not compared by it.
+        By tier, cheapest first; those between the first and the last are compared where as many were recorded. A model without a name of
+        its own, or without a limit, is not compared by it.
 
     Warns
     -----
     ProvenanceWarning
         Its thresholds, and what it promises, are about the recorded models. As any Python warning it can be filtered by its category.
     """
-    first, *_, last = models.values()
+    first, *between, last = models.items()
     for recorded in (part for part in parts_of(policy) if isinstance(part, Provenance)):
+        # Their number is that of another chain where it differs.
+        middle = between if len(between) == len(recorded.between) else []
+        places = [
+            ("edge", first[1], None),
+            *((*one, at) for at, one in enumerate(middle)),
+            ("cloud", last[1], None),
+        ]
         found = (
-            recorded.differs(side, facts.model if facts.named else None, facts.answer_limit)
-            for side, facts in (("edge", first), ("cloud", last))
+            recorded.differs(tier, facts.model if facts.named else None, facts.answer_limit, between=at)
+            for tier, facts, at in places
         )
         if different := tuple(filter(None, found)):
             _warn(recorded, different)

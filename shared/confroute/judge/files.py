@@ -119,7 +119,7 @@ def read_pairs(
 
 def singles_to_grade(
     rows: Iterable[Row],
-    sides: Sequence[SideName],
+    sides: Sequence[str] | None,
     *,
     again: bool,
     private: KeepPrivate,
@@ -130,7 +130,8 @@ def singles_to_grade(
     Parameters
     ----------
     rows : iterable of Row
-    sides : sequence of {"edge", "cloud"}
+    sides : sequence of str, or None
+        Tiers whose answers are taken; None takes those of every model of a row.
     again : bool
         Include answers that have a grade there already.
     private : KeepPrivate
@@ -139,8 +140,8 @@ def singles_to_grade(
         Where the grade is to go.
     """
     for row in rows:
-        for name in sides:
-            side = row.edge if name == "edge" else row.cloud
+        for name in row.models if sides is None else sides:
+            side = row.side(name)
             if side is not None and side.text is not None and (again or getattr(side, into) is None):
                 reference = reference_text(row)
                 yield Single(
@@ -158,8 +159,12 @@ def with_grades(row: Row, gradings: dict[str, Grading], *, into: Field = "qualit
     The details stand under "judge" beside a `quality`, which marks it as a judge's, and under "judged_by" beside `judged`.
     """
     edge = _with_grade(row.edge, gradings.get(f"{row.id}|edge"), into)
+    tiers = {
+        name: replace(one, side=_with_grade(one.side, gradings.get(f"{row.id}|{name}"), into))
+        for name, one in row.tiers.items()
+    }
     cloud = None if row.cloud is None else _with_grade(row.cloud, gradings.get(f"{row.id}|cloud"), into)
-    return replace(row, edge=edge, cloud=cloud)
+    return replace(row, edge=edge, tiers=tiers, cloud=cloud)
 
 
 def _with_grade(side: Side, grading: Grading | None, into: Field) -> Side:

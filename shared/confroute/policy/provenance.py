@@ -180,8 +180,11 @@ class Provenance:
     Attributes
     ----------
     edge : RecordedModel
+        Of the policy's first tier.
+    between : tuple of RecordedModel
+        Of the tiers between the first and the last.
     cloud : RecordedModel or None
-        None if no answers of it were recorded.
+        Of the last; None if no answers of it were recorded.
     kind : str or None
         By which kind the answers were read (`confroute record --kind`); None if the run does not say.
     n : int
@@ -209,24 +212,28 @@ class Provenance:
     data_hash: str
     version: str
     uncertainty: tuple[RecordedUncertainty, ...]
+    between: tuple[RecordedModel, ...] = ()
 
     def __post_init__(self) -> None:
         if self.n < 1:
             msg = f"a provenance of {self.n} rows: expected one at least"
             raise PolicyError(msg)
 
-    def differs(self, tier: str, name: str | None, max_tokens: int | None) -> str | None:
+    def differs(
+        self, tier: str, name: str | None, max_tokens: int | None, *, between: int | None = None
+    ) -> str | None:
         """Say what is different about the model that a tier is given; None if nothing is known to be.
 
         Parameters
         ----------
-        tier : {"edge", "cloud"}
+        tier : str
+            "edge" or "cloud"; for a tier between them its own name.
         name : str or None
             The model's name; None if it has none of its own.
         max_tokens : int or None
             The longest answer that it is asked for; None for no limit, or an unknown one.
         """
-        recorded = self.edge if tier == "edge" else self.cloud
+        recorded = self.edge if tier == "edge" else self.cloud if between is None else self.between[between]
         if recorded is None:
             return None
         if name is not None and not recorded.is_called(name):
@@ -239,30 +246,32 @@ class Provenance:
     @property
     def words(self) -> str:
         """All of it in one sentence."""
+        between = "".join(f", {one.words}" for one in self.between)
         cloud = "" if self.cloud is None else f" and {self.cloud.words} as cloud"
         return (
-            f"fitted on {self.n} calls of {self.edge.words} as edge{cloud}, {self.date}, by confroute {self.version}, run "
+            f"fitted on {self.n} calls of {self.edge.words} as edge{between}{cloud}, {self.date}, by confroute {self.version}, run "
             f"{self.data_hash[:12]}"
         )
 
     def to_dict(self) -> dict[str, JSON]:
         """JSON form, without the distributions."""
-        sides: dict[str, JSON] = {
-            name: None
-            if side is None
-            else {
-                "names": [*side.names],
-                "max_tokens": side.max_tokens,
-                "longest": side.longest,
-                "cut_off": round(side.cut_off, 6),
-            }
-            for name, side in (("edge", self.edge), ("cloud", self.cloud))
-        }
+        between: list[JSON] = [_plain(one) for one in self.between]
         return {
-            **sides,
+            "edge": _plain(self.edge),
+            **({"between": between} if between else {}),
+            "cloud": None if self.cloud is None else _plain(self.cloud),
             "kind": self.kind,
             "n": self.n,
             "date": self.date,
             "data_hash": self.data_hash,
             "version": self.version,
         }
+
+
+def _plain(model: RecordedModel) -> dict[str, JSON]:
+    return {
+        "names": [*model.names],
+        "max_tokens": model.max_tokens,
+        "longest": model.longest,
+        "cut_off": round(model.cut_off, 6),
+    }

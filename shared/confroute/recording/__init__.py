@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from confroute.recording.pipeline import record_pipeline
 from confroute.recording.rows import (
+    Middle,
     RecordedSample,
     RecordError,
     Row,
@@ -18,6 +19,7 @@ from confroute.signals.option_probability import option_doubt
 
 __all__ = [
     "SIGNALS",
+    "Middle",
     "RecordError",
     "RecordedSample",
     "Row",

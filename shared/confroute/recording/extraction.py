@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, cast, get_args
+from typing import Any, TypeVar, cast, get_args
 
 from confroute.errors import CalibrationError
 from confroute.reading import shown_ids
-from confroute.recording.rows import KIND, RecordedSample, RecordError, Row, Side, comparable
+from confroute.recording.rows import KIND, Middle, RecordedSample, RecordError, Row, Side, comparable
 from confroute.registry import columns
 from confroute.signals import Combined, Signal
 from confroute.signals.answers import Kind, final_answer
@@ -20,6 +20,7 @@ from confroute.types import JSON
 
 # Fields of signals that compare answers: all that draw samples do.
 _COMPARES = frozenset(("kind", "n"))
+Drafted = TypeVar("Drafted", Row, Middle)
 
 
 def kind_of_row(row: Row) -> Kind | None:
@@ -89,16 +90,24 @@ def read_anew(row: Row, kind: Kind) -> Row:
 
     Answers whose text was not recorded stay.
     """
-    compared = {name for name in row.signals if _compares(name, row.measured_by.get(name))}
-    cloud = None if row.cloud is None else _side(row.cloud, row.question, kind)
     return replace(
-        row,
+        _without_compared(row),
         edge=_side(row.edge, row.question, kind),
-        cloud=cloud,
-        signals={name: value for name, value in row.signals.items() if name not in compared},
-        measured_by={name: plain for name, plain in row.measured_by.items() if name not in compared},
+        tiers={
+            name: replace(_without_compared(one), side=_side(one.side, row.question, kind))
+            for name, one in row.tiers.items()
+        },
+        cloud=None if row.cloud is None else _side(row.cloud, row.question, kind),
         extra={**row.extra, KIND: kind},
     )
+
+
+def _without_compared(drafted: Drafted) -> Drafted:
+    """Without the signals that compared answers."""
+    compared = {name for name in drafted.signals if _compares(name, drafted.measured_by.get(name))}
+    kept = {name: value for name, value in drafted.signals.items() if name not in compared}
+    settings = {name: plain for name, plain in drafted.measured_by.items() if name not in compared}
+    return replace(drafted, signals=kept, measured_by=settings)
 
 
 def _compares(name: str, measured_by: JSON) -> bool:

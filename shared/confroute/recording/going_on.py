@@ -71,12 +71,12 @@ def whole_lines(path: Path, read: Callable[[Callable[[int], None]], T]) -> T:
 
 
 def errors_of(row: Row) -> list[str]:
-    """The errors of the edge and the cloud, if they failed."""
+    """The errors of the models that failed."""
     return [*_failed(row).values()]
 
 
 def _failed(row: Row) -> dict[str, str]:
-    sides = {"edge": row.edge, "cloud": row.cloud}
+    sides = {name: row.side(name) for name in row.models}
     return {name: side.error for name, side in sides.items() if side is not None and side.error is not None}
 
 
@@ -113,7 +113,7 @@ class RunFile:
         Parameters
         ----------
         retry_errors : bool
-            Whether rows whose edge or cloud failed are to be.
+            Whether rows of which a model failed are to be.
         """
         return {name for name, (_, failed) in self._known.items() if not (retry_errors and failed)}
 

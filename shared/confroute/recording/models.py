@@ -46,19 +46,26 @@ class Answers:
 
 @dataclass(slots=True, kw_only=True)
 class Models:
-    """Both tiers' models, and the kinds by which their answers were read, row by row."""
+    """The tiers' models, and the kinds by which their answers were read, row by row."""
 
     edge: Answers = field(default_factory=Answers)
+    between: dict[str, Answers] = field(default_factory=dict)
     cloud: Answers = field(default_factory=Answers)
     kinds: set[str] = field(default_factory=set)
 
     def add(self, row: Row) -> None:
         """Take a row."""
         self.edge.add(row.edge)
+        for name, one in row.tiers.items():
+            self.between.setdefault(name, Answers()).add(one.side)
         if row.cloud is not None:
             self.cloud.add(row.cloud)
         if isinstance(kind := row.extra.get(KIND), str):
             self.kinds.add(kind)
+
+    def of(self, tier: str) -> Answers:
+        """Those of a tier of the rows."""
+        return {"edge": self.edge, **self.between, "cloud": self.cloud}[tier]
 
 
 def _asked(side: Side) -> Mapping[str, object]:

@@ -30,6 +30,10 @@ class Outline:
     id : str
     edge_graded, edge_failed, cloud_graded : bool
     samples : int
+    tiers : tuple of str
+        Those between edge and cloud.
+    comparable : bool
+        Whether every draft is graded, or failed, and the cloud is graded.
     """
 
     id: str
@@ -37,16 +41,23 @@ class Outline:
     edge_failed: bool
     cloud_graded: bool
     samples: int
+    tiers: tuple[str, ...] = ()
+    comparable: bool = False
 
     @classmethod
     def of(cls, row: Row) -> Outline:
         """The outline of a row."""
+        drafts = (row.edge, *(one.side for one in row.tiers.values()))
+        told = all(one.quality is not None or one.error is not None for one in drafts)
+        cloud_graded = row.cloud is not None and row.cloud.quality is not None
         return cls(
             id=row.id,
             edge_graded=row.edge.quality is not None,
             edge_failed=row.edge.error is not None,
-            cloud_graded=row.cloud is not None and row.cloud.quality is not None,
+            cloud_graded=cloud_graded,
             samples=len(row.edge.samples),
+            tiers=tuple(row.tiers),
+            comparable=told and cloud_graded,
         )
 
 

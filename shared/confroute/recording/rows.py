@@ -7,6 +7,7 @@ The format, one JSON object per line (unknown keys are kept, at any depth, and w
                "quality": 0..1 | null, "judged": 0..1 (a judge's grade beside it), "usage": {"input_tokens": n, "output_tokens": n} | null,
                "latency_s": x | null, "cost_usd": x | null,
                "samples": [{"text": "...", "logprobs": [..] | null, "answer": ... | null}], "error": "..." | null},
+     "tiers": {TIER: {the same, with "signals" and "measured_by" of its own}, ...} (models between edge and cloud, cheapest first),
      "cloud": {the same, without samples} | null,
      "signals": {NAME: uncertainty}, "measured_by": {NAME: {"class": "...", ...}},
      "context": {"question": "..." | null, "passages": [".."], "scores": [..] | null, "existing_answer": "..." | null}}
@@ -20,9 +21,9 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, cast, get_args
+from typing import IO, Any, cast, get_args
 
 from confroute.errors import ConfrouteError, FormatError
 from confroute.reading import (
@@ -43,7 +44,7 @@ from confroute.reading import (
     unknown,
 )
 from confroute.signals.numbers import written
-from confroute.types import JSON, Alternatives, Context, Finish, Generation, Role, Usage
+from confroute.types import JSON, TIERS, Alternatives, Context, Finish, Generation, Role, Usage
 from confroute.writing import Appending, replacing
 
 
@@ -283,6 +284,27 @@ def billed(counted: Mapping[str, JSON] | None, where: str = "usage") -> Usage | 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Middle:
+    """What a model between edge and cloud did with one prompt, and how its draft was measured.
+
+    Attributes
+    ----------
+    side : Side
+    signals, measured_by : mapping
+        Of its own draft, as those that a `Row` has of the edge's.
+    """
+
+    side: Side
+    signals: Mapping[str, float | None] = field(default_factory=dict)
+    measured_by: Mapping[str, JSON] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, JSON]:
+        """JSON form."""
+        settings: dict[str, JSON] = {"measured_by": dict(self.measured_by)} if self.measured_by else {}
+        return {**self.side.to_dict(), "signals": dict(self.signals), **settings}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One prompt of a recorded run.
 
@@ -296,9 +318,11 @@ class Row:
     reference : JSON
         The right answer, if one is known.
     edge : Side
+    tiers : mapping of str to Middle
+        Models between edge and cloud by the names of their tiers, cheapest first; none in a run of two models.
     cloud : Side or None
     signals : mapping of str to float or None
-        Uncertainty by signal; higher is less reliable. None where it could not be measured.
+        Uncertainty of the edge's draft by signal; higher is less reliable. None where it could not be measured.
     measured_by : mapping of str to JSON
         The signal with its settings, in the form of policy files, for columns whose name alone does not determine it: a
         fitted policy then measures the same on new calls.
@@ -312,10 +336,70 @@ class Row:
     messages: tuple[Mapping[str, JSON], ...] | None = None
     reference: JSON = None
     edge: Side
+    tiers: Mapping[str, Middle] = field(default_factory=dict)
     cloud: Side | None = None
     signals: Mapping[str, float | None] = field(default_factory=dict)
     measured_by: Mapping[str, JSON] = field(default_factory=dict)
     extra: Mapping[str, JSON] = field(default_factory=dict)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The tiers of its models, cheapest first."""
+        return (TIERS[0], *self.tiers, TIERS[1])
+
+    def side(self, tier: str) -> Side | None:
+        """What the model of a tier did; None for a cloud that was not recorded.
+
+        Raises
+        ------
+        RecordError
+            The row holds no such tier.
+        """
+        if tier in TIERS:
+            return self.edge if tier == TIERS[0] else self.cloud
+        return self._middle(tier).side
+
+    def between(self, edge: str, cloud: str) -> Row:
+        """The row of two of its models alone: one drafts and is measured, and the other answers what it does not.
+
+        Parameters
+        ----------
+        edge, cloud : str
+            Tiers; the first is not the last of the row.
+
+        Raises
+        ------
+        RecordError
+            The row holds no such tier.
+
+        Examples
+        --------
+        >>> mid = Middle(side=Side(text="8", quality=0.0), signals={"mine": 0.4})
+        >>> row = Row(id="a", edge=Side(text="7"), tiers={"mid": mid}, cloud=Side(text="9"))
+        >>> pair = row.between("mid", "cloud")
+        >>> row.models, pair.models, pair.edge.text, pair.signals
+        (('edge', 'mid', 'cloud'), ('edge', 'cloud'), '8', {'mine': 0.4})
+        """
+        answers = self.side(cloud)
+        if edge == TIERS[0]:
+            return replace(self, tiers={}, cloud=answers)
+        own = self._middle(edge)
+        return replace(
+            self,
+            edge=own.side,
+            tiers={},
+            cloud=answers,
+            signals=own.signals,
+            measured_by=own.measured_by,
+        )
+
+    def _middle(self, tier: str) -> Middle:
+        if tier not in self.tiers:
+            msg = (
+                f"row {self.id!r} holds no drafts of {tier!r}: expected one of {', '.join(self.models[:-1])}"
+            )
+            raise RecordError(msg)
+        return self.tiers[tier]
 
     @property
     def context(self) -> Context | None:
@@ -355,6 +439,7 @@ class Row:
             "messages": None if self.messages is None else [dict(message) for message in self.messages],
             "reference": self.reference,
             "edge": self.edge.to_dict(),
+            **({"tiers": {name: one.to_dict() for name, one in self.tiers.items()}} if self.tiers else {}),
             "cloud": None if self.cloud is None else self.cloud.to_dict(samples=False),
             "signals": dict(self.signals),
             **({"measured_by": dict(self.measured_by)} if self.measured_by else {}),
@@ -363,6 +448,7 @@ class Row:
 
 
 __all__ = [
+    "Middle",
     "RecordError",
     "RecordedSample",
     "Row",
@@ -381,7 +467,7 @@ _SIDE = (
     *("samples", "error"),
 )
 _ROW = (
-    *("id", "dataset", "prompt", "messages", "reference", "edge", "cloud", "signals"),
+    *("id", "dataset", "prompt", "messages", "reference", "edge", "tiers", "cloud", "signals"),
     "measured_by",
 )
 
@@ -421,7 +507,6 @@ def _row(data: JSON) -> Row:
     cloud = optional_fields(row.get("cloud"), "cloud")
     messages = row.get("messages")
     _context(row.get("context"))
-    signals = optional_fields(row.get("signals"), "signals") or {}
     return Row(
         id=_id(row.get("id")),
         dataset=optional_text(row.get("dataset"), "dataset") or "",
@@ -429,18 +514,40 @@ def _row(data: JSON) -> Row:
         messages=None if messages is None else tuple(_messages(messages)),
         reference=row.get("reference"),
         edge=_side(_asked_edge(row), "edge"),
+        tiers=_middles(row.get("tiers")),
         cloud=None if cloud is None else _side(cloud, "cloud"),
-        signals=_uncertainties(signals),
-        measured_by=optional_fields(row.get("measured_by"), "measured_by") or {},
+        **_measured(row, ""),
         extra=unknown(row, _ROW),
     )
 
 
-def _uncertainties(signals: Fields) -> dict[str, float | None]:
+def _measured(data: Fields, where: str) -> dict[str, Any]:
+    """The signals of a draft and what measured them."""
+    signals = optional_fields(data.get("signals"), f"{where}signals") or {}
+    return {
+        "signals": _uncertainties(signals, f"{where}signals"),
+        "measured_by": optional_fields(data.get("measured_by"), f"{where}measured_by") or {},
+    }
+
+
+def _middles(value: JSON) -> dict[str, Middle]:
+    """The models between edge and cloud, in the order in which they stand in the row."""
+    given = optional_fields(value, "tiers") or {}
+    if taken := {"", *TIERS} & set(given):
+        raise refused("tiers", min(taken), "names of tiers between edge and cloud")
+    return {name: _middle(fields(one, f"tiers.{name}"), f"tiers.{name}") for name, one in given.items()}
+
+
+def _middle(data: Fields, where: str) -> Middle:
+    side = {name: value for name, value in data.items() if name not in ("signals", "measured_by")}
+    return Middle(side=_side(side, where), **_measured(data, f"{where}."))
+
+
+def _uncertainties(signals: Fields, where: str) -> dict[str, float | None]:
     values = [value for value in signals.values() if value is not None]
     if set(map(type, values)) <= {float} and all(map(math.isfinite, cast("list[float]", values))):
         return cast("dict[str, float | None]", signals)
-    return {name: optional_number(value, f"signals.{name}") for name, value in signals.items()}
+    return {name: optional_number(value, f"{where}.{name}") for name, value in signals.items()}
 
 
 def _id(value: JSON) -> str:

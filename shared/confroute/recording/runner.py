@@ -1,4 +1,4 @@
-"""Recording: from one prompt to one row, with the answers of edge and cloud and the chosen signals."""
+"""Recording: from one prompt to one row, with the answers of all models and the chosen signals."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from confroute.hosts.text_host import TextHost, facts_of
 from confroute.models.inside import option_alternatives
 from confroute.models.prompt_cache import prompt_caching
 from confroute.models.text_model import TextModel
+from confroute.prices import Price
 from confroute.recording.evidence import SET_UP, Wanted
 from confroute.recording.going_on import RunFile, alone, errors_of
 from confroute.recording.prompts import messages_of, pending
-from confroute.recording.rows import ASKED, Row, Side
+from confroute.recording.rows import ASKED, Middle, Row, Side
 from confroute.remediation import describe
 from confroute.signals.answers import options_in
 from confroute.signals.option_probability import letter_logprobs
-from confroute.types import JSON, Generation, Message, Tier
+from confroute.types import JSON, TIERS, Generation, Message, Tier
 
 
 class RowRecorder(Protocol):
@@ -47,8 +48,13 @@ class Recorder(Wanted):
     Attributes
     ----------
     edge : TextModel
+    tiers : mapping of str to TextModel
+        Models between edge and cloud by the names of their tiers, cheapest first. Each drafts, and is measured, as the edge is, but for
+        its hidden states.
     cloud : TextModel or None
         None keeps the cloud's answers that the input rows hold.
+    tier_prices : mapping of str to Price
+        Of the models in `tiers`.
     members : mapping of str to TextModel
         Further models, by the names under which an `Ensemble` among the signals asks them.
     system : str or None
@@ -56,11 +62,35 @@ class Recorder(Wanted):
     """
 
     edge: TextModel
+    tiers: Mapping[str, TextModel] = field(default_factory=dict)
     cloud: TextModel | None = None
+    tier_prices: Mapping[str, Price] = field(default_factory=dict)
     members: Mapping[str, TextModel] = field(default_factory=dict)
     system: str | None = None
     # What a model refuses once it is not asked for again.
     _fallback: LogprobFallback = field(default_factory=LogprobFallback, init=False, repr=False, compare=False)
+    _between: Mapping[str, Recorder] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if taken := set(self.tiers) & {"", *TIERS, *self.members}:
+            msg = f"a tier between edge and cloud is named {min(taken)!r}: expected another name than theirs or a member's"
+            raise PolicyError(msg)
+        if unknown := set(self.tier_prices) - set(self.tiers):
+            msg = f"a price of {min(unknown)!r}: the tiers between edge and cloud are {', '.join(self.tiers) or 'none'}"
+            raise PolicyError(msg)
+        between = {
+            name: replace(
+                self,
+                edge=model,
+                edge_price=self.tier_prices.get(name),
+                tiers={},
+                tier_prices={},
+                cloud=None,
+                hidden=(),
+            )
+            for name, model in self.tiers.items()
+        }
+        object.__setattr__(self, "_between", between)
 
     def row(self, given: Row) -> Row:
         """Record one prompt; a model that fails leaves its error in the row.
@@ -73,7 +103,18 @@ class Recorder(Wanted):
             A model that was never set up, or a grade that is none.
         """
         messages = messages_of(given, self.system)
+        row = self._drafted(given, messages)
+        drafts = {
+            name: _middle_of(recorder._drafted(given, messages)) for name, recorder in self._between.items()
+        }
+        return replace(row, tiers=drafts or given.tiers, cloud=self._cloud(given, messages))
+
+    def _drafted(self, given: Row, messages: tuple[Message, ...]) -> Row:
+        """The row with the graded draft of the edge and all that is measured of it."""
         tier = Tier(name="edge", model=self.edge.name)
+        # A run may be recorded again with other models: what is measured here is of this draft.
+        others = {name: value for name, value in given.signals.items() if name not in self.signals}
+        given = replace(given, signals=others)
         with prompt_caching():
             flow = self.gather(
                 given,
@@ -85,8 +126,8 @@ class Recorder(Wanted):
                 asked=_asked(self.edge),
             )
             gathered = drive(flow, self._ask({"edge": self.edge, **self.members}, messages))
-            row = replace(gathered.row, cloud=self._cloud(given, messages))
-        return replace(row, edge=self._graded(given, row.edge, gathered.draft))
+        edge = self._graded(given, gathered.row.edge, gathered.draft)
+        return replace(gathered.row, edge=edge)
 
     def _ask(self, models: Mapping[str, TextModel], messages: tuple[Message, ...]) -> Executor:
         hosts = {
@@ -112,6 +153,13 @@ class Recorder(Wanted):
         return (
             side if answer is None else replace(side, quality=self.quality(given, answer.answer, answer.text))
         )
+
+
+def _middle_of(row: Row) -> Middle:
+    """What a further model drafted, where it stands beside the edge's."""
+    missing = {name: row.extra[name] for name in ("unmeasured",) if name in row.extra}
+    side = replace(row.edge, extra={**row.edge.extra, **missing})
+    return Middle(side=side, signals=row.signals, measured_by=row.measured_by)
 
 
 def _options(

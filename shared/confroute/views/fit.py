@@ -107,10 +107,11 @@ def fit_parts(fit: Fit) -> list[str]:
     promised = [] if fit.certificate is None else [promise_tile(fit.certificate)]
     parts = [
         tiles([*promised, *point_tiles(fit.expected, named)]),
-        f"<p>Fitted on {fit.n} recorded calls: signal <b>{escape(fit.choice.column)}</b>, threshold "
-        f"<b>{gate.threshold.value:.6g}</b> {escape(gate.signal.range.unit)}.</p>",
+        f"<p>Fitted on {fit.n} recorded calls: signal <b>{escape(fit.choice.column)}</b>, "
+        f"{' and '.join(_thresholds(fit))} {escape(gate.signal.range.unit)}.</p>",
         *_certificate(fit),
         *(f"<p>Note: {escape(note)}.</p>" for note in fit.notes),
+        *_chains(fit),
         "<h2>What it would have done</h2>",
     ]
     if fit.front.cloud.quality is not None:
@@ -137,6 +138,38 @@ def fit_parts(fit: Fit) -> list[str]:
             ),
         ]
     return parts
+
+
+def _thresholds(fit: Fit) -> Iterable[str]:
+    gate, (*drafting, _) = fit.policy.gates[0], fit.policy.tiers
+    for tier in drafting:
+        value = gate.for_call(tier, frozenset()).threshold.value
+        yield f"threshold{'' if len(drafting) == 1 else f' of {escape(tier)}'} <b>{value:.6g}</b>"
+
+
+def _chains(fit: Fit) -> Iterable[str]:
+    """Which chain to deploy, and adverse selection."""
+    if fit.chains:
+        yield "<h2>Which models?</h2>"
+        yield (
+            "<p>At the total cost of the deployed chain, a model alone at its own, on calls that gave no chain its thresholds. Gain: quality "
+            "of the deployed chain at that cost minus the other's, with its paired interval.</p>"
+        )
+        rows = [
+            [
+                one.name,
+                one.quality,
+                _interval(one.quality_ci),
+                one.usd_per_1k,
+                one.gain,
+                _interval(one.gain_ci),
+            ]
+            for one in fit.chains
+        ]
+        deployed = next(one.name for one in fit.chains if one.deployed)
+        heads = ["models", "quality", "95 %", "USD for 1000", "gain", "95 %"]
+        yield table(heads, rows, main=deployed)
+    yield from (f"<p>{escape(one.words[0].upper() + one.words[1:])}.</p>" for one in fit.adverse_selection)
 
 
 def point_tiles(point: Point, others: Sequence[tuple[str, Point]]) -> Iterable[Tile]:
@@ -218,6 +251,9 @@ def _certificate(fit: Fit) -> Iterable[str]:
 
 
 def _chosen(fit: Fit) -> Point | None:
+    if fit.chains:
+        # Thresholds of one step do not order those of all.
+        return fit.expected
     value = fit.policy.gates[0].threshold.value
     below = [p for p in fit.front.points if p.threshold is not None and p.threshold <= value]
     return below[-1] if below else None

@@ -3,6 +3,7 @@
 from confroute.policy.guarantee.certify import certified, certified_groups, columns
 from confroute.policy.guarantee.judged import Grades, certified_judged
 from confroute.policy.guarantee.losses import LEAST_KEPT, forwarded, is_binary, severity
+from confroute.policy.guarantee.policies import certified_policies
 from confroute.policy.guarantee.sequence import least_kept
 from confroute.stats.tails import (
     betting,
@@ -20,6 +21,7 @@ __all__ = [
     "certified",
     "certified_groups",
     "certified_judged",
+    "certified_policies",
     "columns",
     "forwarded",
     "hypergeometric_cdf",
