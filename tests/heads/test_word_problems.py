@@ -9,7 +9,10 @@ from confroute.heads import WORD_PROBLEM_FEATURES, Ridge, encoder, word_problem_
 def counted(text):
     """Features of one text as counts."""
     row = np.expm1(word_problem_features([text])[0])
-    return {name.removeprefix("log_"): round(float(count)) for name, count in zip(WORD_PROBLEM_FEATURES, row)}
+    return {
+        name.removeprefix("log_"): round(float(count))
+        for name, count in zip(WORD_PROBLEM_FEATURES, row, strict=True)
+    }
 
 
 @pytest.mark.parametrize(
@@ -41,7 +44,7 @@ def test_any_text_gives_finite_numbers():
     """No texts, other scripts, and a number beyond every float."""
     assert word_problem_features([]).shape == (0, 20)
     assert len(WORD_PROBLEM_FEATURES) == 20
-    assert np.isfinite(word_problem_features(["9" * 400, "多少？", "1,,,2.", "\x00"])).all()
+    assert np.isfinite(word_problem_features(["9" * 400, "多少", "1,,,2.", "\x00"])).all()
 
 
 def test_a_head_learns_from_them_as_from_an_embedding():
