@@ -24,7 +24,7 @@ variants having been measured, and that rows of other tasks changed MMLU by +.01
 are those of the earlier list. No value of the features of word problems, of mpnet or of a blend with them had been measured on a test set;
 on the stand-in of GSM8K this script had been run once, to see that it works, with MiniLM in the place of the other encoders.
 
-`--measure` prints what the choices give on the benchmarks, and each member by itself. `--ceilings` prints what a benchmark's own labels
+`--measure` prints what the choices give on the benchmarks, and each of their members by itself. `--ceilings` prints what a benchmark's own labels
 would give. Both are told and never chosen by.
 """
 
@@ -151,18 +151,22 @@ def select(bench, runs, embed, cache):
     )
 
 
-def measured(benches, runs, cache):
-    """Print what the choices and the members give on the benchmarks."""
-    others = {TUNED: lambda train: tuned_encoder(train, cache=cache, say=say)}
-    if any("mpnet" in HEAD_CHOICES[name].members for name in benches):
-        others[LARGER] = lambda _: local_encoder(LARGER)
-    material = materials(benches, runs, local_encoder(DEFAULT_MODEL), others, cache=cache, say=say)
-    for name, one in material.items():
-        known = [member for member in MEMBERS if member != "mpnet" or LARGER in others]
-        for choice in (HEAD_CHOICES[name], *(HeadChoice(members=(member,)) for member in known)):
-            result = measure("", learn_and_score(choice, one.runs, one.tests), one.bench, resamples=400)
+def measured(benches, only, runs, cache):
+    """Print what the choices and each of their members give on the benchmarks."""
+    further = {
+        "tuned": (TUNED, lambda train: tuned_encoder(train, cache=cache, say=say)),
+        "mpnet": (LARGER, lambda _: local_encoder(LARGER)),
+    }
+    members = {name for bench in only for name in HEAD_CHOICES[bench].members}
+    others = dict(further[name] for name in further if name in members)
+    plain = local_encoder(DEFAULT_MODEL)
+    for name, one in materials(benches, runs, plain, others, only=only, cache=cache, say=say).items():
+        choice = HEAD_CHOICES[name]
+        alone = [HeadChoice(members=(member,), wide=choice.wide) for member in choice.members]
+        for shown in dict.fromkeys((choice, *alone, HeadChoice(members=("length",)))):
+            result = measure("", learn_and_score(shown, one.runs, one.tests), one.bench, resamples=400)
             low, high = result.apgr_ci
-            say(f"{name:8s} {choice!s:52s} {result.apgr:.3f} ({low:.3f} to {high:.3f})")
+            say(f"{name:8s} {shown!s:52s} {result.apgr:.3f} ({low:.3f} to {high:.3f})")
 
 
 def solutions(bench):
@@ -237,7 +241,7 @@ def main():
     runs = {"mmlu": load_training_set(folder), **load_tasks(folder)}
     wanted = {name: bench for name, bench in benches.items() if given.only in (None, name)}
     if given.measure:
-        measured(wanted, runs, given.cache)
+        measured(benches, wanted, runs, given.cache)
         return
     keep = distinct(runs, benches, lambda prompts: vectors(prompts)[:, : -len(FEATURES)], say=say)
     larger = local_encoder(LARGER)

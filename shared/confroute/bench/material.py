@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -183,6 +183,7 @@ def materials(
     encoder: Encoder,
     others: Mapping[str, Callable[[TrainingSet], Encoder]],
     *,
+    only: Collection[str] | None = None,
     cache: Path,
     say: Callable[[str], None],
 ) -> dict[str, Material]:
@@ -197,6 +198,8 @@ def materials(
         With features.
     others : mapping of str to callable
         Makes each further encoder, given the first run without test prompts.
+    only : collection of str, optional
+        Benchmarks to prepare; near-duplicates of the others' prompts are removed all the same.
     cache : Path
         Folder of embeddings.
     say : callable
@@ -220,6 +223,8 @@ def materials(
     known = {name: (texts(run.prompts).subset(keep[name]), kept[name].gain()) for name, run in runs.items()}
     found = {}
     for name, bench in benches.items():
+        if only is not None and name not in only:
+            continue
         own = own_run(name, [*known])
         rest = (pair for run, pair in known.items() if run != own)
         found[name] = Material(
