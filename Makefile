@@ -21,7 +21,7 @@ MIN_BIN := .venv-min/bin
 MIN_READY := .venv-min/.ready
 MAX_BIN := .venv-max/bin
 
-.PHONY: chaos min-versions-test max-versions-test ray-test servers-test help setup demo test test-slow lint format types wheel-test docs lock sbom perf results clean
+.PHONY: chaos min-versions-test max-versions-test ray-test servers-test help setup demo test test-slow lint format types wheel-test release docs lock sbom perf results clean
 
 help:
 	@echo "make demo        route real questions between two small local models"
@@ -34,6 +34,7 @@ help:
 	@echo "make max-versions-test  the adapter against the newest"
 	@echo "make ray-test    the label pipeline on a Ray cluster of this machine"
 	@echo "make servers-test  all hosts against real servers: llama.cpp and transformers serve"
+	@echo "make release     wheel and source archive into build/release, checked and tested"
 	@echo "make docs        the documentation's pages, into build/docs"
 	@echo "make sbom        install what users do, by hash, and list it: build/sbom.cdx.json"
 	@echo "make lock        make requirements.lock anew"
@@ -119,11 +120,23 @@ docs: $(READY)
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo build/docs/index.html
 
-# What makes and reads lists of packages, apart from what is listed.
-.venv-tools/.ready: constraints.txt
+# What makes, checks and lists packages, apart from what is listed.
+.venv-tools/.ready: constraints.txt Makefile
 	@$(PYTHON) -m venv --clear $(@D)
-	@$(@D)/bin/python $(PIP_INSTALL) cyclonedx-bom uv
+	@$(@D)/bin/python $(PIP_INSTALL) build check-wheel-contents cyclonedx-bom twine uv
 	@touch $@
+
+# The wheel is built from the source archive, as packagers of distributions do, and tested by the archive's own tests.
+release: $(WHEEL_READY) .venv-tools/.ready
+	@rm -rf build/release && .venv-tools/bin/python -m build --outdir build/release . >/dev/null
+	@.venv-tools/bin/twine check --strict build/release/*
+	@.venv-tools/bin/check-wheel-contents --toplevel confroute,langchain_confroute,llama_index,llamaindex_confroute build/release/*.whl
+	@tar -xzf build/release/*.tar.gz -C build/release
+	@$(WHEEL_BIN)/python $(PIP_INSTALL) --no-deps --force-reinstall build/release/*.whl
+	@mkdir build/release/empty && mv build/release/confroute-*/ build/release/source && cd build/release/empty && CONFROUTE_TEST_WHEEL=1 \
+		../../../$(WHEEL_BIN)/python -m pytest -c ../source/pyproject.toml -p no:cacheprovider $(TWO_AT_A_TIME) -m "not slow and not local" \
+		$(addprefix ../source/tests/,policy test_packaging.py llamaindex/test_llamahub.py langchain/test_chat.py) $(PYTEST_ARGS)
+	@ls build/release/*.whl build/release/*.gz
 
 # Every package that `confroute[all]` brings, for Python 3.11 and newer on every platform, by hash; all but torch, which has a build a
 # device, from an index of one's own choice: constraints.txt has its version. `UPGRADE=--upgrade` takes newer releases.

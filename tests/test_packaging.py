@@ -31,7 +31,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 def test_wheel_holds_the_three_packages_only(wheel):
     """Neither `shared` nor tests nor examples are shipped."""
     tops = {name.split("/")[0] for name in wheel.namelist()}
-    assert tops == {*PACKAGES, f"confroute-{version('confroute')}.dist-info"}
+    assert tops == {*PACKAGES, "llama_index", f"confroute-{version('confroute')}.dist-info"}
+    shim = {name for name in wheel.namelist() if name.startswith("llama_index/")}
+    assert shim == {"llama_index/llms/confroute/__init__.py"}
+
+
+def test_the_long_description_holds_what_an_index_can_show(wheel):
+    """The README's words, without pictures and links that only this folder has."""
+    info = f"confroute-{version('confroute')}.dist-info"
+    told = wheel.read(f"{info}/METADATA").decode().partition("\n\n")[2]
+    assert "# confroute" in told
+    assert "<picture>" not in told
+    targets = re.findall(r"\]\(([^)]+)\)", told)
+    assert [target for target in targets if not target.startswith("https://")] == []
 
 
 def test_wheel_is_typed_licensed_and_has_the_command(wheel):

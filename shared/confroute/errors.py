@@ -80,6 +80,10 @@ class RequestError(ConfrouteError, ValueError):
     """A request that no model could answer, such as an empty conversation."""
 
 
+class CallThresholdError(PolicyError, RequestError):
+    """A threshold that was given for one call and that no gate of the policy can use."""
+
+
 class BadLogprobsError(ConfrouteError, ValueError):
     """Log-probabilities that cannot be probabilities of the answer's tokens."""
 

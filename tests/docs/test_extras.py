@@ -2,7 +2,11 @@
 
 import ast
 import functools
+import json
 import re
+import shlex
+import subprocess
+import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, metadata, packages_distributions, requires
 from pathlib import Path
@@ -115,3 +119,63 @@ def test_an_error_names_the_smallest_install(given, modules):
     }
     assert named in sizes, f"{named} does not install {sorted(modules)}"
     assert sizes[named] == min(sizes.values()), sizes
+
+
+# What is large, and who may bring it.
+LARGE = {
+    "torch": "local",
+    "transformers": "local",
+    "langchain-core": "langchain",
+    "llama-index-core": "llamaindex",
+}
+BRINGS = {
+    "agents": "langchain",
+    "all": "langchain llamaindex local",
+    "demo": "langchain llamaindex local",
+    "ollama": "langchain llamaindex",
+}
+
+
+def commands():
+    """Every `pip install` of the pages and the sources, and every extra, as words; `.` is our own package."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.ipynb")]
+    sources = [*ROOT.glob("*_confroute/**/*.py"), *(ROOT / "shared").rglob("*.py")]
+    users = set(metadata("confroute").get_all("Provides-Extra")) - {"dev", "docs"}
+    wanted = {(f"confroute[{extra}]",) for extra in users}
+    for path in [*pages, *sources]:
+        text = path.read_text(encoding="utf-8")
+        # Words of the sentence around it hold no hyphen.
+        for found in re.findall(r"pip install ((?:'[^'\n]+'|\w[\w.-]*)(?: \w+-[\w-]+)*)", text):
+            words = shlex.split(found)
+            wanted |= {tuple(re.sub(r"^\.", "confroute", word) for word in words if "..." not in word)}
+        wanted |= {(package,) for package in re.findall(r'package = "([\w-]+)"', text)}
+    return wanted - {()}
+
+
+def test_the_commands_are_found():
+    """Those of a page, of an error and of a variable."""
+    found = commands()
+    assert {
+        ("confroute[redis]",),
+        ("confroute[langchain]",),
+        ("confroute[langchain]", "langchain-openai"),
+        ("llama-index-llms-ollama",),
+    } <= found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("command", sorted(commands()), ids=" ".join)
+def test_what_one_is_told_to_install_can_be_installed(command, tmp_path):
+    """As if nothing were installed yet; and no host and no torch come with what does not ask for them."""
+    here = [re.sub(r"^confroute(?=\[|$)", str(ROOT), one) for one in command]
+    report = tmp_path / "report.json"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
+    done = subprocess.run([*pip, "--report", report, *here], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = {normal(one["metadata"]["name"]) for one in json.loads(report.read_text())["install"]}
+    assert told
+    if all("[" in word for word in command):
+        extras = {name for word in command for name in re.findall(r"[\w-]+", word.partition("[")[2])}
+        allowed = extras | {part for name in extras for part in BRINGS.get(name, "").split()}
+        assert not told & {package for package, extra in LARGE.items() if extra not in allowed}

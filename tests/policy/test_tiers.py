@@ -18,7 +18,7 @@ from confroute import (
 )
 from confroute.budget import Budget, Pace, Paced
 from confroute.drift import Audited, DriftTest
-from confroute.errors import BudgetSpentError, PolicyError
+from confroute.errors import BudgetSpentError, CallThresholdError, PolicyError
 from confroute.executor import run
 from confroute.learning import LearnOnline
 from confroute.policy import DraftReuse, GroupThreshold, Hedged, Prefix, TierThreshold
@@ -123,13 +123,14 @@ def test_a_call_may_have_thresholds_of_its_own_by_tier(threshold, route):
         ),
         ({"mid": {"margin": 0.3}}, "threshold for margin"),
         ({"mid": -1.0}, r"outside its range \[0, inf\]"),
+        (float("inf"), "expected a finite number"),
     ],
 )
 def test_a_threshold_that_no_draft_could_have_is_refused(threshold, says):
     """The last tier is not judged; before any model is asked."""
     models = {name: ScriptedModel() for name in NAMES}
     request = ask(threshold=threshold)
-    with pytest.raises(PolicyError, match=says):
+    with pytest.raises(CallThresholdError, match=says):
         run(cascade(), request, ScriptedCalls(models=models).call(request), {})
     assert not any(model.calls for model in models.values())
 

@@ -137,6 +137,8 @@ def test_options_come_by_header_metadata_or_body():
             {"metadata": {"confroute_rout": "edge"}},
             {"confroute_rout": "edge"},
             {"headers": {"x-confroute-threshold": "low"}},
+            {"headers": {"x-confroute-threshold": "-1"}},
+            {"confroute_threshold": {"self_consistency": 0.3}},
         ):
             refused = posted(client, **way)
             assert refused.status_code == 400

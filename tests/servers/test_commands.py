@@ -33,7 +33,7 @@ def abilities(found):
 
 
 def test_the_doctor_finds_what_a_server_can_do(server, doctor):
-    """The small model calls no tool that it was shown no call of; a schema binds llama.cpp alone."""
+    """The small model calls no tool that it was shown no call of; llama.cpp alone is bound by a schema and says its context."""
     code, found = doctor(server, server.model)
     assert code == 0
     assert abilities(found) == {
@@ -44,7 +44,9 @@ def test_the_doctor_finds_what_a_server_can_do(server, doctor):
         "streaming": True,
         "tools": False,
         "structured output": server.scores,
-    }
+        "several at once": False,
+        "usage in streams": True,
+    } | ({"context": True} if server.scores else {})
     assert (found["signals"]["token_logprob"] == "possible") is server.scores
     assert found["signals"]["self_consistency"] == "possible"
     signals = [gate["signal"]["class"] for gate in found["policy"]["policy"]["gates"]]

@@ -25,6 +25,7 @@ from confroute.display import Displayable
 from confroute.errors import (
     AllTiersFailedError,
     CallEndedError,
+    CallThresholdError,
     MissingExtraError,
     ModelError,
     PolicyError,
@@ -575,7 +576,7 @@ class Cascade(Displayable):
         ------
         RequestError
             An empty conversation, or a forced route to a tier that does not exist.
-        PolicyError
+        CallThresholdError
             A threshold for this call that no gate of this policy can use.
         """
         if not request.attachments and not any(message.text.strip() for message in request.messages):
@@ -665,7 +666,7 @@ class Cascade(Displayable):
         if unknown:
             tiers = f", and drafts are those of {', '.join(drafting)}" if len(drafting) > 1 else ""
             msg = f"threshold for {', '.join(unknown)}: this policy measures {', '.join(names)}{tiers}"
-            raise PolicyError(msg)
+            raise CallThresholdError(msg)
         return {tier: {**given, **of_tiers.get(tier, {})} for tier in drafting}
 
 
@@ -675,20 +676,20 @@ def _by_signal(thresholds: Thresholds, names: Sequence[str]) -> dict[str, Any]:
         return dict(thresholds)
     if len(names) > 1:
         msg = f"threshold {thresholds:g} for a policy of several signals: name the one it is for, as {{{names[0]!r}: {thresholds:g}}}"
-        raise PolicyError(msg)
+        raise CallThresholdError(msg)
     return {names[0]: float(thresholds)}
 
 
 def _with_threshold(gate: Gate, value: float | None, source: str) -> Gate:
     if value is None:
         return gate
-    check_threshold(gate.signal, value)
+    try:
+        check_threshold(gate.signal, value)
+        threshold = Threshold(value=value, source=source)
+    except PolicyError as error:
+        raise CallThresholdError(str(error)) from None
     keep_grey = gate.grey is not None and gate.grey[0] <= value <= gate.grey[1]
-    return replace(
-        gate,
-        threshold=Threshold(value=value, source=source),
-        grey=gate.grey if keep_grey else None,
-    )
+    return replace(gate, threshold=threshold, grey=gate.grey if keep_grey else None)
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Mapping
 
@@ -30,8 +29,6 @@ _BY_CLASS: tuple[tuple[type[BaseException], int], ...] = (
     (BudgetSpentError, 429),
     (BreakerOpenError, 503),
     (TimeoutError, 504),
-    # 3.10 still has two classes of that name.
-    (asyncio.TimeoutError, 504),
     (RequestError, 400),
     (TierError, 502),
     (StreamInterruptedError, 502),
