@@ -186,10 +186,11 @@ def test_options_are_read_as_routellm_writes_them(tmp_path):
             row = {"task": task, "prompt": "Which?", "choices": "['x', 'y']", "scores": scores}
             file.write(json.dumps(row) + "\n")
     assert load_tasks(tmp_path)["math"].prompts[0] == "Which?\nA. x\nB. y\nAnswer:"
-    with gzip.open(tmp_path / "llmrouter_9models.jsonl.gz", "at") as file:
-        file.write(json.dumps({**row, "choices": "print(1)"}) + "\n")
-    with pytest.raises(PolicyError, match="expected the recorded files, unchanged"):
-        load_tasks(tmp_path)
+    for broken in ("print(1)", "print("):
+        with gzip.open(tmp_path / "llmrouter_9models.jsonl.gz", "wt") as file:
+            file.write(json.dumps({**row, "task": "gsm8k", "choices": broken}) + "\n")
+        with pytest.raises(PolicyError, match="expected the recorded files, unchanged"):
+            load_tasks(tmp_path)
 
 
 def test_a_choice_blends_its_members_and_takes_off_their_disagreement():

@@ -241,7 +241,7 @@ def load_tasks(folder: Path) -> dict[str, TrainingSet]:
     try:
         rows = [*_rows(folder / LLMROUTER)]
         return {task: _task(task, [row for row in rows if row["task"] == task]) for task in TASKS}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SyntaxError) as error:
         msg = f"{folder}: {type(error).__name__}: {error}: expected the recorded files, unchanged"
         raise PolicyError(msg) from error
 
