@@ -51,7 +51,7 @@ from confroute.bench.candidates import (
     words,
 )
 from confroute.bench.material import Texts, distinct, embed_cached, materials, own_run
-from confroute.bench.protocol import measure
+from confroute.bench.protocol import measure, resampled_apgr
 from confroute.bench.training import load_tasks, load_training_set, local_encoder, tuned_encoder
 from confroute.heads import FEATURES
 from confroute.heads.encoder import DEFAULT_MODEL
@@ -163,10 +163,23 @@ def measured(benches, only, runs, cache):
     for name, one in materials(benches, runs, plain, others, only=only, cache=cache, say=say).items():
         choice = HEAD_CHOICES[name]
         alone = [HeadChoice(members=(member,), wide=choice.wide) for member in choice.members]
-        for shown in dict.fromkeys((choice, *alone, HeadChoice(members=("length",)))):
-            result = measure("", learn_and_score(shown, one.runs, one.tests), one.bench, resamples=400)
-            low, high = result.apgr_ci
-            say(f"{name:8s} {shown!s:52s} {result.apgr:.3f} ({low:.3f} to {high:.3f})")
+        length = HeadChoice(members=("length",))
+        results = {}
+        for shown in dict.fromkeys((length, choice, *alone)):
+            results[shown] = measure(
+                "", learn_and_score(shown, one.runs, one.tests), one.bench, resamples=400
+            )
+        drawn = {
+            shown: resampled_apgr(result.scores, one.bench, resamples=400)
+            for shown, result in results.items()
+        }
+        for shown, result in results.items():
+            (low, high), (_, half, most) = result.apgr_ci, result.cpt
+            least, largest = np.nanquantile(drawn[shown] - drawn[length], [0.025, 0.975])
+            say(
+                f"{name:8s} {shown!s:32s} CPT 50 {half:.1f} CPT 80 {most:.1f} APGR {result.apgr:.3f} ({low:.3f} to {high:.3f}), "
+                f"minus length {result.apgr - results[length].apgr:+.3f} ({least:+.3f} to {largest:+.3f})"
+            )
 
 
 def solutions(bench):
