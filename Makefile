@@ -161,8 +161,8 @@ sbom: .venv-users/.ready
 	@$(PYTHON) -c 'import json; parts = {one["name"]: one["version"] for one in json.load(open("build/sbom.cdx.json"))["components"]}; \
 		print(len(parts), "packages in build/sbom.cdx.json:", *(f"{name} {parts[name]}" for name in ("torch", "langchain-core", "llama-index-core")))'
 
-# These need an argument or data, and have a target or a page of their own.
-NOT_PERF := $(addprefix benchmarks/,chaos.py chaos_kills.py real_edge.py recorded_rows.py results.py)
+# These need an argument, data or hours, and have a target or a page of their own.
+NOT_PERF := $(addprefix benchmarks/,chaos.py chaos_kills.py growth.py real_edge.py recorded_rows.py results.py)
 
 perf: $(READY)
 	@for script in $(filter-out benchmarks/_% $(NOT_PERF),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done

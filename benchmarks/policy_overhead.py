@@ -9,17 +9,22 @@ median and extremes over rounds, in microseconds.
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
+from dataclasses import replace
 
 import numpy as np
 
 from confroute import Cascade, Gate, KeepPrivate, Message, Request, Threshold, TokenLogprob
-from confroute.asks import Evidence
+from confroute.asks import Consult, Evidence
 from confroute.flow import drive
+from confroute.policy import Sticky, TierPrice
 from confroute.policy.verdict import verdict_of
+from confroute.prices import Price
 from confroute.signals import Measurement, Range
-from confroute.types import Generation
+from confroute.state import MemoryStore
+from confroute.types import Generation, Usage
 
 MEASURED = Measurement(signal="instant", uncertainty=0.5)
 
@@ -49,6 +54,33 @@ def timed(work, calls, rounds):
     return found[1:]
 
 
+def conversation(request, ready):
+    """A turn without and with `Sticky`, whose store is this process' memory: on a tier whose cache is not at stake, and on one it is."""
+    price = Price(input_usd=1.0, cached_usd=0.1)
+    billed = replace(
+        ready.generations[0], usage=Usage(input_tokens=1000, output_tokens=10, cached_tokens=900)
+    )
+    clock = itertools.count(0, 200.0)
+    turn = replace(request, tags=frozenset({"thread_id=7"}))
+
+    def under(threshold, store):
+        policy = Sticky(
+            policy=Cascade.of(Instant(), threshold),
+            prices=(TierPrice(tier="cloud", price=price),),
+            store=store,
+        )
+
+        def answer(ask):
+            return Evidence(value=ask.work()) if isinstance(ask, Consult) else Evidence(generations=(billed,))
+
+        return lambda: drive(policy.flow(turn), answer)
+
+    return {
+        "kept, in a conversation": under(0.6, MemoryStore()),
+        "stayed or not, in a conversation": under(0.4, MemoryStore(clock=lambda: next(clock))),
+    }
+
+
 def main():
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -71,6 +103,7 @@ def main():
     gate = policies["kept"].gates[0]
     works = {"the comparison alone": lambda: verdict_of(gate, MEASURED, stage="draft")}
     works |= {name: (lambda p=p: drive(p.flow(request), lambda _ask: ready)) for name, p in policies.items()}
+    works |= conversation(request, ready)
     print(f"{'decision':32} {'p50 us':>7} {'min to max':>15}")
     for name, work in works.items():
         found = timed(work, options.calls, options.rounds)

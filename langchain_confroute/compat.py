@@ -23,6 +23,7 @@ from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langchain_core.tracers.base import AsyncBaseTracer, BaseTracer
 
 import confroute
+from confroute.models.provider_answers import read_answer_usage
 
 M = TypeVar("M", bound=BaseChatModel)
 StreamingHandler = _StreamingCallbackHandler
@@ -108,6 +109,71 @@ def scored_responses(model: BaseChatModel) -> dict[str, Any]:
     return {name: _carrying(client) for name, client in clients.items() if client is not None}
 
 
+_OPENAI = "https://api.openai.com/"
+
+
+_CHATS = (("root_client", "client"), ("root_async_client", "async_client"))
+
+
+def bills_apart(model: object) -> bool:
+    """Whether a model's server may tell cached tokens where the integration does not read them.
+
+    Of a stream's bill it reads OpenAI's own names alone; other servers of OpenAI's format have names of their own.
+    """
+    at = [str(client.base_url) for client, _ in _clients(model)]
+    return any(not url.startswith(_OPENAI) for url in at)
+
+
+def _clients(model: object) -> Iterator[tuple[Any, tuple[str, str]]]:
+    """OpenAI's own clients of a model, each with the names of the fields that hold it and its chat.
+
+    One of another kind is left as it is, and so is whatever the user put in the place of a client's chat.
+    """
+    for names in _CHATS:
+        client, chat = (getattr(model, name, None) for name in names)
+        own = getattr(getattr(client, "chat", None), "completions", None)
+        if own is not None and chat is own and type(client).__module__.startswith("openai"):
+            yield client, names
+
+
+def with_whole_bills(model: M, update: Mapping[str, Any]) -> M:
+    """A `fresh` copy whose answers tell their cached tokens where the integration reads them."""
+    clients: dict[str, Any] = {}
+    for client, (root, chat) in _clients(model) if bills_apart(model) else ():
+        clients[root] = copy = _billing(client)
+        clients[chat] = copy.chat.completions
+    return fresh(model, {**clients, **update})
+
+
+def _billing(client: Any) -> Any:
+    from openai import OpenAI
+    from openai.resources.chat.completions import AsyncCompletions, Completions
+
+    class Billing(Completions):
+        def create(self, **request: Any) -> Any:
+            return _written(super().create(**request), _write_bill)
+
+    class AsyncBilling(AsyncCompletions):
+        async def create(self, **request: Any) -> Any:
+            return _written(await super().create(**request), _write_bill)
+
+    copy: Any = client.copy()
+    copy.chat.completions = (Billing if isinstance(client, OpenAI) else AsyncBilling)(copy)
+    return copy
+
+
+def _write_bill(event: Any) -> Any:
+    """The same chunk; cached tokens stand in its bill under OpenAI's name as well."""
+    bill: Any = getattr(event, "usage", None)
+    billed = read_answer_usage(event)
+    if bill is not None and billed is not None and billed.cached_tokens:
+        from openai.types.completion_usage import PromptTokensDetails
+
+        details = bill.prompt_tokens_details or PromptTokensDetails()
+        bill.prompt_tokens_details = details.model_copy(update={"cached_tokens": billed.cached_tokens})
+    return event
+
+
 def _carrying(client: Any) -> Any:
     from openai import AsyncOpenAI, OpenAI
     from openai.resources.responses import AsyncResponses, Responses
@@ -118,40 +184,40 @@ def _carrying(client: Any) -> Any:
 
     class Carrying(Responses):
         def create(self, **request: Any) -> Any:
-            return _written(super().create(**request))
+            return _written(super().create(**request), _write_scores)
 
         def parse(self, **request: Any) -> Any:
-            return _written(super().parse(**request))
+            return _written(super().parse(**request), _write_scores)
 
     class AsyncCarrying(AsyncResponses):
         async def create(self, **request: Any) -> Any:
-            return _written(await super().create(**request))
+            return _written(await super().create(**request), _write_scores)
 
         async def parse(self, **request: Any) -> Any:
-            return _written(await super().parse(**request))
+            return _written(await super().parse(**request), _write_scores)
 
     copy: Any = client.copy()
     copy.responses = (Carrying if isinstance(client, OpenAI) else AsyncCarrying)(copy)
     return copy
 
 
-def _written(answer: Any) -> Any:
-    """An answer of OpenAI's client, whole, raw or as a stream, that carries its log-probabilities."""
+def _written(answer: Any, write: Callable[[Any], Any]) -> Any:
+    """An answer of OpenAI's client, whole, raw or as a stream, with what `write` adds to it or to each event."""
     parsed = answer.parse() if hasattr(answer, "parse") else answer
     if hasattr(parsed, "_iterator"):
         events = parsed._iterator
-        parsed._iterator = _awritten(events) if hasattr(events, "__anext__") else map(_write, events)
+        parsed._iterator = _awritten(events, write) if hasattr(events, "__anext__") else map(write, events)
     else:
-        _write(parsed)
+        write(parsed)
     return answer
 
 
-async def _awritten(events: Any) -> AsyncIterator[Any]:
+async def _awritten(events: Any, write: Callable[[Any], Any]) -> AsyncIterator[Any]:
     async for event in events:
-        yield _write(event)
+        yield write(event)
 
 
-def _write(event: Any) -> Any:
+def _write_scores(event: Any) -> Any:
     """The same response or event; that which ends a stream holds the whole response."""
     response = getattr(event, "response", event)
     blocks = [

@@ -147,6 +147,14 @@ def _innermost(model: Model) -> Model:
     return model
 
 
+def every_chat(model: Model) -> Iterator[BaseChatModel]:
+    """All chat models that may answer, inside whatever wrappers."""
+    if isinstance(model, BaseChatModel):
+        yield model
+    for inner in models_inside(model):
+        yield from every_chat(inner)
+
+
 def bound_settings(model: Model) -> dict[str, Any]:
     """The arguments bound in any place around the model that answers as a rule."""
     bound: dict[str, Any] = {}
@@ -323,6 +331,8 @@ class TierModel:
         Whether its drafts carry log-probabilities because we ask for them.
     scored_at_end : bool
         Whether the log-probabilities of a stream come with its end, as those of OpenAI's Responses API do through LangChain.
+    bills_apart : bool
+        Whether cached tokens of its streams have to be carried past the integration.
     place : tuple
         The provider, server and interface that its calls go to.
     sync_only : bool
@@ -341,6 +351,7 @@ class TierModel:
     provider: str | None = field(init=False)
     asks_logprobs: bool = field(init=False)
     scored_at_end: bool = field(init=False)
+    bills_apart: bool = field(init=False)
     place: tuple[Any, ...] = field(init=False)
     facts: ModelFacts = field(init=False)
     _forms: dict[tuple[Any, ...], Model] = field(default_factory=dict, init=False)
@@ -353,6 +364,7 @@ class TierModel:
         answers = first_chat(self.source)
         self.asks_logprobs = _can_ask(answers, self.source)
         self.scored_at_end = compat.uses_responses(answers, bound_settings(self.source))
+        self.bills_apart = any(map(compat.bills_apart, every_chat(self.source)))
         self.place = (self.provider, endpoint_of(chat), bool(getattr(chat, "use_responses_api", None)))
         alternatives = "top_logprobs" in getattr(type(answers), "model_fields", {})
         name = model_name(self.source)
@@ -404,7 +416,7 @@ class TierModel:
         """
         if call.role == "final" and self.unable is not None:
             raise self.unable
-        if call.role == "final" and not call.logprobs:
+        if call.role == "final" and not (call.logprobs or self.bills_apart):
             return self.source
         key = (call.role, call.temperature, call.logprobs, call.top_logprobs, call.max_tokens, call.streamed)
         form = self._forms.get(key)
@@ -453,7 +465,7 @@ class TierModel:
             return self._bound(model, call)
         request = self._request(model, call)
         if not _is(model, _BY_CALL):
-            return compat.fresh(model, request)
+            return compat.with_whole_bills(model, request)
         return model.bind(**request)
 
     def _request(self, chat: BaseChatModel, call: ModelCall) -> dict[str, Any]:
@@ -479,7 +491,7 @@ class TierModel:
             update |= {name: call.max_tokens for name in ("max_tokens", "num_predict") if name in fields}
         if request and _is(chat, _BY_CALL):
             return compat.fresh(chat, update).bind(**request)
-        return compat.fresh(chat, update | request)
+        return compat.with_whole_bills(chat, update | request)
 
 
 def _with_scores(include: Sequence[str] | None) -> list[str]:

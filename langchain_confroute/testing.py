@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
-from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
@@ -254,8 +254,10 @@ def _usage(usage: Usage) -> UsageMetadata:
     metadata = UsageMetadata(
         input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, total_tokens=usage.total_tokens
     )
-    if usage.cached_tokens:
-        metadata["input_token_details"] = {"cache_read": usage.cached_tokens}
+    if usage.cached_tokens or usage.cache_write_tokens:
+        metadata["input_token_details"] = InputTokenDetails(
+            cache_read=usage.cached_tokens, cache_creation=usage.cache_write_tokens
+        )
     if usage.reasoning_tokens:
         metadata["output_token_details"] = {"reasoning": usage.reasoning_tokens}
     return metadata

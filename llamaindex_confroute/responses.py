@@ -27,9 +27,9 @@ from confroute.models.provider_answers import (
     chunk_tokens,
     ends_by_reason,
     field,
-    fields,
     generation_of,
     read_answer_logprobs,
+    read_answer_usage,
     read_finish,
     read_generations,
     read_model,
@@ -110,7 +110,7 @@ def usage_of(response: ChatResponse) -> Usage | None:
     if isinstance(record, Mapping):
         # A router's answer: what all its models were billed.
         return recorded_usage(record)
-    return read_usage(*fields(_whole(raw), "usage", "usage_metadata"), response.additional_kwargs)
+    return read_answer_usage(_whole(raw)) or read_usage(response.additional_kwargs)
 
 
 def _whole(raw: object) -> object:

@@ -21,9 +21,9 @@ def test_list_prices_are_a_millions(monkeypatch):
         Price.listed("gpt-4o-mini")
 
 
-@pytest.mark.parametrize("text", ["", "1", "1,x", "-1,2", "nan,1"])
+@pytest.mark.parametrize("text", ["", "1", "1,x", "-1,2", "nan,1", "1,2,3,4,5", "1,2,-3"])
 def test_what_is_no_price_is_refused(text):
-    """Two numbers, neither below 0."""
+    """Two to four numbers, none below 0."""
     with pytest.raises(PolicyError, match=r"expected"):
         Price.parse(text)
 
@@ -40,3 +40,20 @@ def test_prices_are_finite(bad):
     """An infinite price would make a call without tokens cost no number at all."""
     with pytest.raises(PolicyError, match="0 or more"):
         Price.parse(bad)
+
+
+def test_the_caches_prices_stand_behind_the_others():
+    """As many of them as there are."""
+    assert Price.parse("3,15,0.3") == Price(input_usd=3, output_usd=15, cached_usd=0.3)
+    assert Price.parse("3,15,0.3,3.75") == Price(
+        input_usd=3, output_usd=15, cached_usd=0.3, cache_write_usd=3.75
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "discount"),
+    [({}, 0), ({"cached_usd": 1}, 2), ({"cached_usd": 1, "cache_write_usd": 4}, 3), ({"cached_usd": 5}, 0)],
+)
+def test_the_discount_is_what_the_cache_saves(given, discount):
+    """Against a prompt that it does not hold, which may be written anew; never below 0."""
+    assert Price(input_usd=3, **given).cache_discount_usd == discount

@@ -41,7 +41,7 @@ from confroute.observe.log import read_log
 from confroute.policy import load_policy
 from confroute.policy.files import from_json, to_json
 from confroute.prices import Price
-from confroute.reading import DEPTH, dotted, fits, json_lines, line_of, read_json
+from confroute.reading import DEPTH, dotted, fits, json_lines, line_of, number, numbers, read_json, texts
 from confroute.recording import RecordError, Row, Side, read_rows, with_signals
 from confroute.recording.grade import graded
 from confroute.recording.prompts import read_prompts
@@ -701,3 +701,29 @@ def test_no_record_costs_a_kept_draft_for_long(data):
 def test_no_answer_is_an_error_for_long(text, question, reference):
     """Many answers."""
     fuzzed_answer(text, question, reference)
+
+
+@given(
+    st.lists(st.one_of(st.floats(), st.integers(-3, 3), st.booleans(), st.none(), st.just("1")), max_size=6),
+    st.sampled_from([-math.inf, 0.0]),
+)
+def test_lists_of_numbers_are_read_as_their_numbers_are(values, low):
+    """A flawless list is taken as a whole; the first fault is named by its place, as `number` names it."""
+
+    def outcome(read):
+        try:
+            return read()
+        except FormatError as error:
+            return str(error)
+
+    one_by_one = outcome(lambda: [number(value, f"x[{at}]", low=low) for at, value in enumerate(values)])
+    found = outcome(lambda: numbers(values, "x", low=low))
+    assert found == one_by_one
+    assert found is not values
+
+
+def test_a_list_that_is_read_is_a_copy():
+    """What is read does not change with what it was read from."""
+    names = ["a", "b"]
+    assert texts(names, "x") == names
+    assert texts(names, "x") is not names

@@ -49,6 +49,7 @@ _COUNTS = frozenset(
         "output_tokens",
         "cached_tokens",
         "reasoning_tokens",
+        "cache_write_tokens",
     }
 )
 # The `threshold_source` of the thresholds that ship with confroute; they were not fitted to any of the user's models.

@@ -485,12 +485,21 @@ def items(value: JSON, where: str) -> list[JSON]:
 
 def numbers(value: JSON, where: str, *, low: float = -math.inf) -> list[float]:
     """A list of finite numbers of at least `low`; None counts as an empty one."""
-    return [number(item, f"{where}[{at}]", low=low) for at, item in enumerate(items(value, where))]
+    found = items(value, where)
+    # Most lists are long and flawless: the place of a fault is only named where there is one.
+    plain = cast("list[float]", found)
+    finite = set(map(type, found)) <= {float, int} and all(map(math.isfinite, plain))
+    if finite and (low == -math.inf or min(plain, default=low) >= low):
+        return plain.copy()
+    return [number(item, f"{where}[{at}]", low=low) for at, item in enumerate(found)]
 
 
 def texts(value: JSON, where: str) -> list[str]:
     """A list of strings; None counts as an empty one."""
-    return [text(item, f"{where}[{at}]") for at, item in enumerate(items(value, where))]
+    found = items(value, where)
+    if set(map(type, found)) <= {str}:
+        return cast("list[str]", found.copy())
+    return [text(item, f"{where}[{at}]") for at, item in enumerate(found)]
 
 
 def optional_numbers(value: JSON, where: str) -> tuple[float, ...] | None:

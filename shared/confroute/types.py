@@ -78,6 +78,8 @@ class Usage:
         All of them, those below included.
     cached_tokens : int
         Input tokens that the provider read from its prompt cache, which most sell for less.
+    cache_write_tokens : int
+        Input tokens that the provider wrote to its prompt cache and charges for as such; none of them is among `cached_tokens`.
     reasoning_tokens : int
         Output tokens that the model spent on reasoning before its answer.
 
@@ -91,6 +93,7 @@ class Usage:
     output_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
 
     def __repr__(self) -> str:
         return f"Usage({', '.join(f'{name}={value}' for name, value in self.to_dict().items())})"
@@ -101,12 +104,14 @@ class Usage:
             output_tokens=self.output_tokens + other.output_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
         )
 
     @property
     def is_sound(self) -> bool:
         """False where a count is below 0: such a bill would give money back."""
-        return min(self.input_tokens, self.output_tokens, self.cached_tokens, self.reasoning_tokens) >= 0
+        parts = (self.cached_tokens, self.reasoning_tokens, self.cache_write_tokens)
+        return min(self.input_tokens, self.output_tokens, *parts) >= 0
 
     @property
     def total_tokens(self) -> int:
@@ -114,12 +119,14 @@ class Usage:
         return self.input_tokens + self.output_tokens
 
     def to_dict(self) -> dict[str, JSON]:
-        """JSON form; cached and reasoning tokens stand in it where there are any."""
+        """JSON form; the last three counts stand in it where there are any."""
         record: dict[str, JSON] = {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens}
         if self.cached_tokens:
             record["cached_tokens"] = self.cached_tokens
         if self.reasoning_tokens:
             record["reasoning_tokens"] = self.reasoning_tokens
+        if self.cache_write_tokens:
+            record["cache_write_tokens"] = self.cache_write_tokens
         return record
 
 
@@ -383,6 +390,16 @@ class Request:
     begun_on: str | None = None
     run_id: str | None = field(default=None, compare=False)
     question_id: str | None = field(default=None, compare=False)
+
+    def label(self, name: str) -> str | None:
+        """The tag "name=value" of this call, such as the thread that a host names; None where it has none.
+
+        Examples
+        --------
+        >>> Request(messages=(), tags=frozenset({"hard", "thread_id=7"})).label("thread_id")
+        'thread_id=7'
+        """
+        return min((tag for tag in self.tags if tag.startswith(f"{name}=")), default=None)
 
     @property
     def asked(self) -> str:

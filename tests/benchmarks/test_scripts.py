@@ -11,6 +11,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 SCRIPTS = sorted(path.name for path in FOLDER.glob("[!_]*.py"))
 ON_RECORDED_DATA = (
     *(
+        "cache.py",
         "guarantee.py",
         "head_doubt.py",
         "judged_labels.py",

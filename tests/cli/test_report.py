@@ -9,6 +9,7 @@ import pytest
 from confroute.cli import main
 from confroute.decision import Decision, Measurement, Step
 from confroute.observe.log import Entry
+from confroute.prices import Price
 from confroute.types import Usage
 from confroute.views.report import highlights, largest_gap, log_page, over_time_svg
 
@@ -38,7 +39,7 @@ def test_money_and_shares_are_counted_from_all_steps():
     """Four calls, one escalated: by hand."""
     page = log_page(
         [entry(n, u) for n, u in enumerate((0.1, 0.1, 0.1, 0.9))],
-        prices_usd={"edge": (0.0, 0.0), "cloud": (100.0, 1000.0)},
+        prices={"edge": Price(), "cloud": Price(input_usd=100, output_usd=1000)},
     )
     assert "edge 75.0% (3), cloud 25.0% (1)" in page
     assert "0.0200 USD" in page  # one cloud call: 100 tokens at 100 and 10 at 1,000 USD a million
@@ -58,10 +59,15 @@ def test_tiers_are_told_apart_without_colour():
 
 def test_small_sums_keep_three_digits():
     """A few small calls cost less than four decimals show."""
-    page = log_page([entry(0, 0.1), entry(1, 0.9)], prices_usd={"edge": (0.0, 0.0), "cloud": (0.1, 0.4)})
+    page = log_page(
+        [entry(0, 0.1), entry(1, 0.9)],
+        prices={"edge": Price(), "cloud": Price(input_usd=0.1, output_usd=0.4)},
+    )
     assert "0.0000140 USD" in page  # 100 tokens at 0.1 and 10 at 0.4 USD a million
     assert "0.0000280 USD; routing saves 0.0000140 USD" in page
-    assert "0.0000 USD" in log_page([entry(0, 0.1)], prices_usd={"edge": (0.0, 0.0), "cloud": (0.1, 0.4)})
+    assert "0.0000 USD" in log_page(
+        [entry(0, 0.1)], prices={"edge": Price(), "cloud": Price(input_usd=0.1, output_usd=0.4)}
+    )
 
 
 def test_a_change_of_the_signal_is_named():
@@ -128,7 +134,7 @@ def outage():
     return [entry(n, 0.1) if n < 6 else entry(n, 0.9, **failed) for n in range(16)]
 
 
-PRICES = {"edge": (1.0, 1.0), "cloud": (100.0, 1000.0)}
+PRICES = {"edge": Price(input_usd=1, output_usd=1), "cloud": Price(input_usd=100, output_usd=1000)}
 
 
 def cells(page):
@@ -146,26 +152,27 @@ def test_calls_that_failed_are_no_answers_of_the_tier_asked_last():
 
 def test_an_outage_saves_nothing():
     """Only what was answered as the policy wanted is compared: six drafts, 110 tokens each, at 1 and at 100 or 1,000 USD a million."""
-    page = log_page(outage(), prices_usd=PRICES)
+    page = log_page(outage(), prices=PRICES)
     assert "in the 6 of 16 calls that were answered and did not degrade" in page
     assert "0.1200 USD; routing saves 0.1193 USD" in page
     assert cells(page)["of it for calls that failed"] == "0.00110 USD"
     degraded = [entry(0, 0.1), entry(1, 0.9, route="edge", stage="fallback", degraded=True)]
-    assert "in the 1 of 2 calls that were answered and did not degrade" in log_page(
-        degraded, prices_usd=PRICES
-    )
+    assert "in the 1 of 2 calls that were answered and did not degrade" in log_page(degraded, prices=PRICES)
 
 
 def test_where_nothing_was_answered_nothing_is_said_to_be_saved():
     """A whole log of failures has no answers to compare."""
-    page = log_page(outage()[6:], prices_usd=PRICES)
+    page = log_page(outage()[6:], prices=PRICES)
     assert cells(page)["answered by"] == "none"
     assert "routing saves" not in page
 
 
 def test_routing_that_costs_more_is_said_to_cost():
     """Each draft is rejected and paid for on top."""
-    page = log_page([entry(0, 0.9)], prices_usd={"edge": (50.0, 50.0), "cloud": (100.0, 1000.0)})
+    page = log_page(
+        [entry(0, 0.9)],
+        prices={"edge": Price(input_usd=50, output_usd=50), "cloud": Price(input_usd=100, output_usd=1000)},
+    )
     assert "routing costs 0.00550 USD more" in page
 
 
@@ -224,7 +231,7 @@ def test_the_main_numbers_have_their_intervals():
     """One of four to the cloud: Wilson's interval by hand is 4.6 to 69.9 percent."""
     page = log_page(
         [entry(n, u) for n, u in enumerate((0.1, 0.1, 0.1, 0.9))],
-        prices_usd={"edge": (0.0, 0.0), "cloud": (100.0, 1000.0)},
+        prices={"edge": Price(), "cloud": Price(input_usd=100, output_usd=1000)},
     )
     tiles = re.findall(
         r"<div class='tile'><span>([^<]*)</span><b>(?:<svg.*?</svg>)?([^<]*)</b>(.*?)</div>",
@@ -254,7 +261,7 @@ def test_calls_that_their_callers_ended_are_counted_apart():
         entry(n, 0.9, stage=stage)
         for n, stage in enumerate(["cancelled", "abandoned", "abandoned", "failed"])
     ]
-    page = log_page([*ended, *[entry(n, 0.1) for n in range(4, 8)]], prices_usd=PRICES)
+    page = log_page([*ended, *[entry(n, 0.1) for n in range(4, 8)]], prices=PRICES)
     assert "edge 100.0%" not in page
     for words in (
         "12.5% (1)",
@@ -265,3 +272,14 @@ def test_calls_that_their_callers_ended_are_counted_apart():
         assert words in page, words
     assert "in the 4 of 8 calls that were answered and did not degrade" in page
     assert all(f">{stage}<" in over_time_svg(ended) for stage in ("cancelled", "abandoned", "failed"))
+
+
+def test_cached_tokens_are_told_and_cost_their_own_price():
+    """And not that of other input."""
+    usage = Usage(input_tokens=1_000_000, output_tokens=0, cached_tokens=900_000)
+    step = Step(kind="final", tier="cloud", model="large", usage=usage)
+    decision = Decision(route="cloud", stage="draft", reason="not kept", steps=(step,))
+    logged = Entry(at=datetime(2026, 1, 1, tzinfo=UTC), decision=decision)
+    page = log_page([logged], prices={"cloud": Price(input_usd=10, cached_usd=1)})
+    assert "1000000 in (900000 from the cache), 0 out" in page
+    assert "1.9000 USD" in page

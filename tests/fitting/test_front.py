@@ -174,3 +174,51 @@ def test_objectives_that_mean_nothing_are_refused(make):
     """No metric, an unknown one, a negative weight, a budget without an amount."""
     with pytest.raises(PolicyError, match=r"expected|needed"):
         make()
+
+
+@given(CALLS, st.booleans(), st.booleans(), st.integers(1, 40), st.integers(0, 99), st.data())
+def test_points_and_intervals_are_those_of_whole_arrays(calls, priced, sampled, block, seed, data):
+    """In blocks of any size: every threshold's calls priced one by one, and all resamples drawn at once."""
+    rows = [
+        Row(
+            id=str(at),
+            edge=Side(
+                text="7",
+                quality=edge,
+                cost_usd=cheap if priced else None,
+                latency_s=seconds,
+                samples=(RecordedSample(text="7"),) * 2,
+            ),
+            cloud=Side(quality=cloud, cost_usd=dear if priced else None, latency_s=wait),
+        )
+        for at, (edge, cloud, cheap, dear, seconds, wait) in enumerate(calls)
+    ]
+    table = table_of(rows)
+    u = np.array(data.draw(st.lists(QUARTERS, min_size=table.n, max_size=table.n)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("confroute.fitting.front._BLOCK", block)
+        found = front_of(table, u, sampled=sampled, resamples=9, seed=seed)
+    weights = (
+        np.random.default_rng(seed).multinomial(table.n, np.full(table.n, 1 / table.n), size=9) / table.n
+    )
+    ways = [(point, ~(u <= point.threshold), sampled, True) for point in found.points]
+    ways += [
+        (found.edge, np.zeros(table.n, bool), False, True),
+        (found.cloud, np.ones(table.n, bool), False, False),
+    ]
+    for point, sent, evidence, drafts in ways:
+        quality = np.where(sent, table.cloud_quality, table.edge_quality)
+        usd = np.where(sent, table.cloud["usd"], 0.0) + table.draft["usd"] * (drafts | ~sent)
+        usd = 1000 * (usd + table.samples["usd"] * evidence)
+        assert point.quality == pytest.approx(quality.mean(), abs=1e-12)
+        assert point.intervals["quality"] == pytest.approx(
+            np.quantile(weights @ quality, [0.025, 0.975]), abs=1e-12
+        )
+        if priced:
+            assert point.usd_per_1k == pytest.approx(usd.mean(), abs=1e-9)
+            assert point.intervals["usd_per_1k"] == pytest.approx(
+                np.quantile(weights @ usd, [0.025, 0.975]), abs=1e-9
+            )
+        else:
+            assert point.usd_per_1k is None
+            assert "usd_per_1k" not in point.intervals

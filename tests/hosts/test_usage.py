@@ -4,18 +4,24 @@ import asyncio
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from confroute import Cascade, Limits, SelfConsistency, TokenLogprob
 from confroute.budget import Budget, Paced
+from confroute.decision import read_billed
 from confroute.hosts.router import Router
 from confroute.models.provider_answers import read_usage
 from confroute.prices import Price
+from confroute.recording.rows import billed
 from confroute.state import MemoryStore
 from confroute.testing import Reply, ScriptedModel
 from confroute.types import Generation, Usage
 
 POLICY = Cascade.of(TokenLogprob(), 0.1)
-BILL = Usage(input_tokens=1000, output_tokens=300, cached_tokens=900, reasoning_tokens=250)
+BILL = Usage(
+    input_tokens=1000, output_tokens=300, cached_tokens=900, reasoning_tokens=250, cache_write_tokens=60
+)
 HOSTS = ("plain", "langchain", "llamaindex")
 FORMS = ("whole", "async", "stream", "astream")
 
@@ -105,6 +111,7 @@ def test_cached_and_reasoning_tokens_reach_the_decision(host, form):
         "output_tokens": 300,
         "cached_tokens": 900,
         "reasoning_tokens": 250,
+        "cache_write_tokens": 60,
     }
     assert type(decision).from_dict(decision.to_dict()).usage == decision.usage
 
@@ -210,6 +217,91 @@ def test_details_of_providers(reported, expected):
     assert (usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens) == expected
 
 
+LANGCHAIN = {"input_tokens": 9, "output_tokens": 5}
+
+
+@pytest.mark.parametrize(
+    ("reported", "input_tokens", "written"),
+    [
+        (
+            {"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"cache_write_tokens": 2}},
+            9,
+            2,
+        ),
+        ({**LANGCHAIN, "input_tokens_details": {"cached_tokens": 8, "cache_write_tokens": 2}}, 9, 1),
+        ({**LANGCHAIN, "cache_read_input_tokens": 8, "cache_creation_input_tokens": 2}, 19, 2),
+        (
+            {
+                **LANGCHAIN,
+                "cache_creation_input_tokens": 2,
+                "cache_creation": {"ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 0},
+            },
+            11,
+            2,
+        ),
+        ({**LANGCHAIN, "input_token_details": {"cache_creation": 2}}, 9, 2),
+        ({**LANGCHAIN, "input_token_details": {"flex_cache_creation": 2, "flex": 7}}, 9, 2),
+        (
+            {
+                **LANGCHAIN,
+                "input_token_details": {
+                    "cache_creation": 0,
+                    "ephemeral_5m_input_tokens": 2,
+                    "ephemeral_1h_input_tokens": 1,
+                },
+            },
+            9,
+            3,
+        ),
+    ],
+)
+def test_written_tokens_of_providers(reported, input_tokens, written):
+    """Each provider's own place of the tokens that it wrote to its cache."""
+    usage = read_usage(reported)
+    assert (usage.input_tokens, usage.cache_write_tokens) == (input_tokens, written)
+
+
+@pytest.mark.parametrize("tier", ["", "priority_", "flex_"])
+def test_langchains_classes_of_service(tier):
+    """Written before the names of the parts."""
+    input_ = {f"{tier}cache_read": 8}
+    output = {f"{tier}reasoning": 4}
+    usage = read_usage({**LANGCHAIN, "input_token_details": input_, "output_token_details": output})
+    assert (usage.cached_tokens, usage.reasoning_tokens) == (8, 4)
+
+
+counts = st.integers(0, 10**7)
+
+
+@given(counts, counts, counts, counts, counts)
+def test_no_part_of_a_bill_is_larger_than_the_whole(sent, made, cached, written, reasoning):
+    """Whatever a server says; and at prices no higher than for other tokens a bill never exceeds the plain one."""
+    told = {
+        "prompt_tokens": sent,
+        "completion_tokens": made,
+        "prompt_tokens_details": {"cached_tokens": cached, "cache_write_tokens": written},
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
+    }
+    usage = read_usage(told) or Usage()
+    assert usage.cached_tokens + usage.cache_write_tokens <= usage.input_tokens
+    assert usage.reasoning_tokens <= usage.output_tokens
+    plain = Price(input_usd=3, output_usd=15)
+    discounted = Price(input_usd=3, output_usd=15, cached_usd=0.3, cache_write_usd=3, reasoning_usd=15)
+    said = Usage(input_tokens=sent, output_tokens=made, cached_tokens=cached, cache_write_tokens=written)
+    for bill in (usage, said):
+        assert 0 <= discounted.of(bill) <= plain.of(bill) + 1e-12
+    assert plain.of(usage) == pytest.approx(plain.of(Usage(input_tokens=sent, output_tokens=made)))
+
+
+def test_files_without_the_newer_counts_still_load():
+    """And a bill without any is written as before."""
+    old = {"input_tokens": 7, "output_tokens": 2}
+    assert read_billed(old, "usage") == Usage(input_tokens=7, output_tokens=2)
+    assert Usage(input_tokens=7, output_tokens=2).to_dict() == old
+    assert billed(old) == Usage(input_tokens=7, output_tokens=2)
+    assert billed(BILL.to_dict()) == BILL
+
+
 @pytest.mark.parametrize(
     "reported",
     [
@@ -227,8 +319,8 @@ def test_what_is_not_a_bill(reported):
 
 def test_cached_and_reasoning_tokens_are_billed_at_their_own_price():
     """Where there is one; never more of them than there are tokens."""
-    price = Price(input_usd=10, output_usd=40, cached_usd=1, reasoning_usd=20)
-    assert price.of(BILL) == pytest.approx((100 * 10 + 900 * 1 + 50 * 40 + 250 * 20) / 1e6)
+    price = Price(input_usd=10, output_usd=40, cached_usd=1, reasoning_usd=20, cache_write_usd=12.5)
+    assert price.of(BILL) == pytest.approx((40 * 10 + 900 * 1 + 60 * 12.5 + 50 * 40 + 250 * 20) / 1e6)
     assert Price(input_usd=10, output_usd=40).of(BILL) == pytest.approx((1000 * 10 + 300 * 40) / 1e6)
     assert price.of(Usage(input_tokens=5, cached_tokens=9)) == pytest.approx(5 / 1e6)
 
@@ -236,7 +328,9 @@ def test_cached_and_reasoning_tokens_are_billed_at_their_own_price():
 def test_list_prices_know_cached_tokens():
     """The list has a rate of cached input for this model, and none of reasoning."""
     price = Price.listed("gpt-4o-mini", provider="openai")
-    assert (price.cached_usd, price.reasoning_usd) == (0.075, None)
+    assert (price.cached_usd, price.reasoning_usd, price.cache_write_usd) == (0.075, None, None)
+    written = Price.listed("claude-sonnet-4-5", provider="anthropic")
+    assert (written.cached_usd, written.cache_write_usd) == (0.3, 3.75)
 
 
 def test_an_error_that_is_raised_again_brings_no_bill_of_another_call():

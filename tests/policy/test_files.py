@@ -24,7 +24,7 @@ from confroute.drift import Audited, DriftTest
 from confroute.errors import PolicyError
 from confroute.heads import NearestNeighbours, WordRidge, encoder
 from confroute.learning import LearnOnline
-from confroute.policy import DraftReuse, HeadFirst, Hedged, register
+from confroute.policy import DraftReuse, HeadFirst, Hedged, Sticky, TierPrice, register
 from confroute.prices import Price
 from confroute.state import MemoryStore
 
@@ -126,6 +126,11 @@ WRAPPED = (
     LearnOnline(policy=PLAIN, store="sqlite:state.db"),
     Audited(policy=Hedged(policy=LearnOnline(policy=PLAIN)), test=DriftTest(level=0.05)),
     Paced(policy=Audited(policy=DraftReuse(policy=PLAIN), test=DriftTest(level=0.05)), **PACED),
+    Sticky(
+        policy=Hedged(policy=PLAIN),
+        prices=(TierPrice(tier="cloud", price=Price(input_usd=3.0, cached_usd=0.3, cache_write_usd=3.75)),),
+        store="sqlite:state.db",
+    ),
     Paced(policy=Hedged(policy=PLAIN), budgets=(Budget(limit=3, unit="calls"),), store="redis://127.0.0.1/0"),
 )
 

@@ -20,7 +20,17 @@ from confroute.fitting import CloudShare, expected, fit, replay
 from confroute.fitting.recorded import request_of
 from confroute.heads import WordRidge
 from confroute.learning import LearnOnline
-from confroute.policy import DraftReuse, HeadFirst, Hedged, load_policy, register, save_policy
+from confroute.policy import (
+    DraftReuse,
+    HeadFirst,
+    Hedged,
+    Sticky,
+    TierPrice,
+    load_policy,
+    register,
+    save_policy,
+)
+from confroute.prices import Price
 from confroute.recording import RecordedSample, RecordError, Row, Side, with_signals
 from confroute.recording.signals import (
     SIGNALS,
@@ -310,6 +320,11 @@ AROUND = {
         policy=head(),
         budgets=(Budget(limit=3, unit="calls", pace=Pace(signal="token_logprob", ladder=(0.1, 0.3))),),
         store="sqlite:NOWHERE/state.db",
+    ),
+    "Sticky": lambda: Sticky(
+        policy=plain(),
+        prices=(TierPrice(tier="cloud", price=Price(input_usd=1.0, cached_usd=0.1)),),
+        store="memory:test-registry-sticky",
     ),
     "Audited": lambda: Audited(
         policy=Hedged(policy=plain()),

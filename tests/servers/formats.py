@@ -34,6 +34,8 @@ class Said:
     end: str = "stop"
     input_tokens: int = 50
     cached: int = 0
+    written: int = 0
+    kept: str | None = None
     reasoning: int = 0
 
     @property
@@ -385,12 +387,16 @@ class Anthropic(Format):
     def usage(self, said):
         """What was read from the cache counts beside the input, as what was written to it."""
         return {
-            "input_tokens": said.input_tokens - said.cached,
-            "cache_creation_input_tokens": 0,
+            "input_tokens": said.input_tokens - said.cached - said.written,
+            "cache_creation_input_tokens": said.written,
+            **({"cache_creation": self.by_time(said)} if said.kept else {}),
             "cache_read_input_tokens": said.cached,
             "output_tokens": said.output_tokens + said.reasoning,
             "output_tokens_details": {"thinking_tokens": said.reasoning},
         }
+
+    def by_time(self, said):
+        return {f"ephemeral_{time}_input_tokens": said.written * (time == said.kept) for time in ("5m", "1h")}
 
     def head(self, body):
         return {"id": "msg_1", "type": "message", "role": "assistant", "model": body["model"]}

@@ -14,7 +14,7 @@ from llama_index.llms.openai import OpenAIResponses
 from llama_index.llms.openai_like import OpenAILike
 from openai import OpenAI
 
-from confroute import Cascade, Router, SelfConsistency, TokenLogprob, record
+from confroute import Cascade, KeepPrivate, Router, SelfConsistency, TokenLogprob, record
 from confroute.models.provider_answers import (
     ends_by_reason,
     read_answer_logprobs,
@@ -28,6 +28,7 @@ from confroute.signals import TokenEntropy
 from confroute.testing import Reply, ScriptedModel
 from confroute.types import Usage
 from langchain_confroute import ChatConfRoute
+from langchain_confroute.compat import bills_apart, with_whole_bills
 from langchain_confroute.testing import ScriptedChat
 from llamaindex_confroute import ConfRouteLLM
 from llamaindex_confroute.testing import ScriptedLLM
@@ -35,6 +36,7 @@ from tests.servers.formats import CHOSEN, MEAN, VLLM, Chat, DeepSeek, Gemini, Ol
 from tests.servers.ways import (
     KEY,
     ONCE,
+    OPENAI,
     POLICY,
     PROVIDERS,
     QUESTION,
@@ -91,12 +93,69 @@ def test_a_draft_is_billed_at_the_prices_of_its_parts(serving, way):
     assert price.of(usage) == pytest.approx((100 * 10 + 900 * 1 + 3 * 40 + 6 * 20) / 1e6)
 
 
-@ways("DeepSeek")
-def test_cached_tokens_of_a_stream_get_lost_in_langchain(serving, way):
-    """Its bill of a stream has OpenAI's details alone; the totals are whole, so that a draft is never billed too low."""
+@ways("OpenAI", "DeepSeek")
+def test_a_streamed_draft_has_the_whole_bill(serving, way):
+    """LangChain reads OpenAI's names alone in the bill of a stream: DeepSeek's are carried past it."""
     with serving(Said(input_tokens=1000, cached=900, reasoning=6)) as server:
-        usage = way.decide(server, WATCHED, streamed=True).usage["edge"]
-    assert usage == (replace(BILL, cached_tokens=0) if way.host == "langchain" else BILL)
+        assert way.decide(server, WATCHED, streamed=True).usage["edge"] == BILL
+
+
+class OlderLlamaCpp(Chat):
+    """llama.cpp before its bill told cached tokens: they stand in the timings beside it."""
+
+    def usage(self, said):
+        return {"prompt_tokens": said.input_tokens, "completion_tokens": said.output_tokens}
+
+    def whole(self, body, said):
+        return {**super().whole(body, said), "timings": {"cache_n": said.cached, "prompt_n": 1}}
+
+    def events(self, body, said):
+        for name, event in super().events(body, said):
+            told = isinstance(event, dict) and event.get("usage")
+            yield name, {**event, "timings": {"cache_n": said.cached}} if told else event
+
+
+# Its only call is a final answer of the edge, made as the user set the model up.
+BOUND = Cascade(gates=POLICY.gates, rules=(KeepPrivate(patterns=("Capital",)),))
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("policy", [POLICY, BOUND], ids=["draft", "final"])
+@pytest.mark.parametrize("way", OPENAI, ids=lambda way: way.host)
+@pytest.mark.parametrize("server", [DeepSeek, OlderLlamaCpp])
+def test_cached_tokens_are_read_wherever_a_server_tells_them(server, way, policy, streamed):
+    """In drafts and final answers, whole and in streams, through every host."""
+    with server(Said(input_tokens=1000, cached=900)) as served:
+        usage = way.decide(served, policy, streamed=streamed).usage["edge"]
+    assert (usage.input_tokens, usage.cached_tokens) == (1000, 900)
+
+
+def test_the_users_chat_keeps_its_clients():
+    """They are copied; what stands in their place in another model is left alone."""
+    chat = ChatOpenAI(model="small", base_url="http://127.0.0.1:9/v1", **KEY)
+    before = dict(vars(chat))
+    assert bills_apart(chat)
+    copy = with_whole_bills(chat, {"temperature": 0.5})
+    assert vars(chat) == before
+    assert (copy.temperature, copy.client is chat.client) == (0.5, False)
+    own = chat.model_copy(update={"client": object(), "async_client": None})
+    for other in (ChatOpenAI(model="small", **KEY), own, ScriptedChat.of("4", name="small")):
+        assert not bills_apart(other)
+        assert getattr(with_whole_bills(other, {}), "client", None) is getattr(other, "client", None)
+
+
+@ways("Anthropic")
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("kept", ["5m", "1h", None])
+def test_tokens_that_anthropic_writes_to_its_cache(serving, way, streamed, kept):
+    """Counted beside its input and not in it; LangChain writes 0 for the sum where it knows how long they are kept."""
+    with serving(Said(input_tokens=1000, cached=700, written=200, kept=kept)) as server:
+        usage = way.decide(server, BOUND, streamed=streamed).usage["edge"]
+    assert (usage.input_tokens, usage.cached_tokens, usage.cache_write_tokens) == (1000, 700, 200)
+    price = Price(input_usd=3, output_usd=15, cached_usd=0.3, cache_write_usd=3.75)
+    assert price.of(usage) == pytest.approx(
+        (100 * 3 + 700 * 0.3 + 200 * 3.75 + usage.output_tokens * 15) / 1e6
+    )
 
 
 @ways("vLLM")

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from confroute.stats.isotonic import fit_isotonic
 from confroute.stats.logistic import ridge_logistic
-from confroute.stats.metrics import auroc, bootstrap_ci, ece, risk_coverage
+from confroute.stats.metrics import MetricError, auroc, auroc_cis, bootstrap_ci, ece, risk_coverage
 from confroute.stats.tails import (
     binomial_cdf,
     hoeffding_bentkus,
@@ -190,3 +190,36 @@ def test_bootstrap_intervals(rows, seed, level):
         ).confidence_interval
         found = bootstrap_ci(statistic, *of, n=50, seed=seed, level=level)
         assert found == pytest.approx((theirs.low, theirs.high), rel=1e-12)
+
+
+@given(st.lists(ranked(), min_size=1, max_size=3), st.integers(0, 2**32 - 1), LEVELS)
+def test_auroc_intervals_are_those_of_the_same_resamples(signals, seed, alpha):
+    """One sort and counts of draws give what a sort of every resample does, bit for bit; signals on equally many rows share draws."""
+    rows = min(values.size for values, _ in signals)
+    cut = [
+        (np.append(values[-2:], values[: rows - 2]), np.append([1, 0], flags[: rows - 2]))
+        for values, flags in signals
+    ]
+    found = auroc_cis([u for u, _ in cut], [w for _, w in cut], n=60, seed=seed, level=1 - alpha)
+    assert found == [bootstrap_ci(sorted_auroc, u, w, n=60, seed=seed, level=1 - alpha) for u, w in cut]
+
+
+def sorted_auroc(u, w):
+    """The Mann-Whitney statistic by the ranks of all rows."""
+    right, wrong = int((w == 0).sum()), int((w == 1).sum())
+    if not right or not wrong:
+        return None
+    above = int((2 * stats.rankdata(u)[w == 1]).sum()) / 2 - wrong * (wrong + 1) / 2
+    return above / (right * wrong)
+
+
+def test_auroc_intervals_of_nothing():
+    """No signal, no row, or no wrong answer; and what cannot be told apart is refused."""
+    assert auroc_cis([], []) == []
+    assert auroc_cis([[]], [[]]) == [None]
+    assert auroc_cis([[1, 2, 3]], [[0, 0, 0]], n=20) == [None]
+    for bad in (([[1, 2], [1]], [[1, 0], [1]]), ([[1, 2]], [[1, 0.5]])):
+        with pytest.raises(MetricError):
+            auroc_cis(*bad, n=20)
+    with pytest.raises(MetricError, match="n is 0"):
+        auroc_cis([[1, 2]], [[1, 0]], n=0)

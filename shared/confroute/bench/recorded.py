@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -341,7 +342,8 @@ def with_probe(table: Table, folder: Path) -> Table:
 def with_column(table: Table, name: str, values: Mapping[str, float]) -> Table:
     """Add a column of values by row id."""
     rows = tuple(replace(row, signals={**row.signals, name: values.get(row.id)}) for row in table.rows)
-    return replace(table, rows=rows)
+    column = np.array([values.get(row.id, math.nan) for row in table.rows])
+    return replace(table, rows=rows, signals={**table.signals, name: column})
 
 
 def usable_columns(table: Table) -> list[str]:

@@ -68,9 +68,7 @@ class Budget:
         """The store's key for this request's budget."""
         if self.per is None:
             return f"budget/{self.name}"
-        label = f"{self.per}="
-        tag = next((tag for tag in sorted(request.tags) if tag.startswith(label)), label)
-        return f"budget/{self.name}/{tag}"
+        return f"budget/{self.name}/{request.label(self.per) or f'{self.per}='}"
 
     def current(self, record: dict[str, Any] | None, now: float) -> dict[str, Any]:
         """Bring the record up to date: start a new window if it is time, and charge expired leases in full."""

@@ -28,9 +28,9 @@ from confroute.budget.pacing import count_call
 from confroute.decision import Routed
 from confroute.display import logger
 from confroute.error_notes import noted_usage
-from confroute.errors import CallEndedError, DeadlineError, PolicyError, StateError, StreamInterruptedError
+from confroute.errors import CallEndedError, DeadlineError, PolicyError, StreamInterruptedError
 from confroute.flow import Policy, intercept
-from confroute.policy.wrapper import Wrapper, annotate, nested_policies
+from confroute.policy.wrapper import Wrapper, annotate, consulted, nested_policies
 from confroute.prices import Price
 from confroute.registry import register
 from confroute.state.store import UNTIL, Store, keep_address, open_store, using
@@ -77,12 +77,7 @@ class BudgetedCall:
 
     def attempt(self, work: Callable[[], Any], consequence: str) -> AskGenerator[Any]:
         """Do work on the store; None and a line in the log if it cannot be reached, which must not cost the answer."""
-        try:
-            evidence = yield self.consult(work)
-        except StateError as error:
-            _log.warning("%s: %s", error, consequence)
-            return None
-        return evidence.value
+        return (yield from consulted(self.store, work, consequence))
 
     def consult(self, work: Callable[[], Any]) -> Consult:
         """The ask for work on the store."""

@@ -57,10 +57,11 @@ def run(args: argparse.Namespace) -> int:
     from confroute.fitting import apply
     from confroute.policy import load_policy
     from confroute.policy.provenance import Provenance
+    from confroute.recording.packed import PackedRows
     from confroute.registry import parts_of
 
     policy = load_policy(args.policy)
-    rows = rows_of(args.data, args.dataset)
+    rows = PackedRows(rows_of(args.data, args.dataset))
     with replay_progress() as progress:
         applied = apply(policy, rows, rates=rates_of(args), seed=args.seed, progress=progress)
     recorded = next((part for part in parts_of(policy) if isinstance(part, Provenance)), None)

@@ -170,11 +170,12 @@ def run(args: argparse.Namespace) -> int:
 def _fitted(args: argparse.Namespace) -> Fit:
     from confroute.fitting import fit
     from confroute.recording.extraction import read_anew
+    from confroute.recording.packed import PackedRows
 
     rows = rows_of(args.data, args.dataset)
     with replay_progress() as progress:
         return fit(
-            [row if args.kind is None else read_anew(row, args.kind) for row in rows],
+            PackedRows(row if args.kind is None else read_anew(row, args.kind) for row in rows),
             _goal(args),
             signal=args.signal,
             replay_only=args.replay_only,

@@ -139,7 +139,7 @@ def add_price(parser: argparse._ActionsContainer, tier: str, about: str, *older:
         Names that the option had before.
     """
     words = f"price of the {tier}, {about}: USD for a million tokens, or a listed model"
-    add_renamed(parser, f"--{tier}-price", *older, metavar="IN,OUT|MODEL", help=words)
+    add_renamed(parser, f"--{tier}-price", *older, metavar="IN,OUT[,CACHED[,WRITTEN]]|MODEL", help=words)
 
 
 def add_judging(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -195,8 +195,9 @@ def add_tier_prices(parser: argparse._ActionsContainer) -> None:
         action="append",
         default=[],
         type=_tier_price,
-        metavar="TIER=IN,OUT",
-        help="USD for a million input and output tokens of a tier, such as cloud=0.15,0.60; give it again for another",
+        metavar="TIER=IN,OUT[,CACHED[,WRITTEN]]",
+        help="USD for a million input and output tokens of a tier, such as cloud=0.15,0.60, and of those read from and written to its "
+        "prompt cache; give it again for another",
     )
 
 

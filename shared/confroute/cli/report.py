@@ -107,7 +107,7 @@ def _log_page(args: argparse.Namespace, policy: Policy | None) -> tuple[str, str
     prices = dict(args.price)
     page = log_page(
         entries,
-        prices_usd={tier: (price.input_usd, price.output_usd) for tier, price in prices.items()},
+        prices=prices,
         health=None if policy is None else health(lines, policy, prices=prices or None),
     )
     skipped = (

@@ -13,11 +13,18 @@ from confroute.drift.eprocess import DriftTest
 from confroute.errors import BudgetSpentError, PolicyError, StateError
 from confroute.flow import Policy
 from confroute.observe.trace import AuditedLoss, publish_loss
-from confroute.policy.wrapper import Wrapper, annotate, by_chance, nested_policies, refuse_paced
+from confroute.policy.wrapper import (
+    Wrapper,
+    annotate,
+    by_chance,
+    nested_policies,
+    refuse_paced,
+    with_closed_tiers,
+)
 from confroute.registry import register
 from confroute.signals.equivalence import disagreement
 from confroute.state.store import Store, keep_address, open_store, using
-from confroute.types import JSON, Generation, Request, Tier
+from confroute.types import JSON, Generation, Request
 
 _log = logger()
 
@@ -151,10 +158,7 @@ class Audited(Wrapper):
         """The request with the tiers that draft closed, or their thresholds narrowed."""
         drafting = self.tiers[:-1]
         if self.on_alarm == "cloud":
-            known = {name: request.tiers.get(name) or Tier(name=name, model=name) for name in drafting}
-            why = f"drift alarm after {alarm_at} audits"
-            closed = {name: replace(tier, closed=why) for name, tier in known.items()}
-            return replace(request, tiers={**request.tiers, **closed})
+            return with_closed_tiers(request, drafting, f"drift alarm after {alarm_at} audits")
         if self.on_alarm == "widen" and request.threshold is None:
             thresholds = {
                 tier: {

@@ -9,9 +9,8 @@ import numpy as np
 
 from confroute.drift.shift import Shift, like_recorded, measured_by
 from confroute.fitting.early_stops import EarlyStops, early_stops
-from confroute.fitting.front import baselines, resampled
+from confroute.fitting.front import baselines
 from confroute.fitting.point import Interval, Point
-from confroute.fitting.provenance import hash_of
 from confroute.fitting.rates import Rates
 from confroute.fitting.replay import Expected, Progress, ReplayedCall, expected, replay
 from confroute.fitting.table import Array, Table, table_of
@@ -19,11 +18,10 @@ from confroute.fitting.verdict import Verdict, verdicts_of
 from confroute.flow import Policy
 from confroute.policy import Gate, Provenance
 from confroute.recording import Row
+from confroute.recording.packed import hash_of, outlines_of
 from confroute.registry import parts_of
 from confroute.stats.bootstrap import bootstrap_ci
 from confroute.types import JSON
-
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,12 +154,12 @@ def apply(
     >>> applied.edge.quality, applied.expected.quality, applied.cloud.quality, applied.verdicts
     (0.6, 0.948, 1.0, ())
     """
-    given = list(rows)
-    graded = any(row.edge.quality is not None for row in given)
+    given = rows if isinstance(rows, Sequence) else tuple(rows)
+    graded = any(one.edge_graded for one in outlines_of(given))
     table = table_of(given, rates=rates, graded_only=graded)
     replayed = replay(policy, table.rows, rates=rates, progress=progress)
     found = expected(replayed, seed=seed)
-    edge, cloud = baselines(table, resampled(table.n, _RESAMPLES, seed))
+    edge, cloud = baselines(table, seed=seed)
     quality = np.array([one.quality for one in replayed])
     own_edge = np.where(table.failed, table.cloud_quality, table.edge_quality)
     decisions = [one.decision for one in replayed if one.decision is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from confroute.signals import Combined, Recorded, Signal
 from confroute.stats.isotonic import crossfit_probability
 from confroute.stats.metrics import apgr, ece
 
+Order: TypeAlias = "npt.NDArray[np.intp]"
 LEAST_TO_COMBINE = 100
 _MOST_MEMBERS = 4
 # With fewer, a fold could hold no measured row at all.
@@ -83,12 +85,12 @@ def live_columns(table: Table) -> tuple[str, ...]:
 
 def distinct_orders(table: Table, columns: Sequence[str]) -> tuple[str, ...]:
     """The first column of each order that some of these give the calls; a column of one value gives none, unless all do."""
-    first: list[str] = []
+    first: dict[str, Order] = {}
     for name in columns:
-        values = table.signal(name)
-        varies = np.unique(values[~np.isnan(values)]).size > 1
-        if varies and not any(_same_order(values, table.signal(other)) for other in first):
-            first.append(name)
+        order = _order(table.signal(name))
+        varies = order[~np.isnan(table.signal(name))].any()
+        if varies and not any(np.array_equal(order, other) for other in first.values()):
+            first[name] = order
     return tuple(first or columns[:1])
 
 
@@ -156,18 +158,21 @@ def _members(table: Table, scores: dict[str, float]) -> list[str]:
     Of families that order the calls alike, as entropies of short answers do, one is enough.
     """
     families: dict[str, str] = {}
+    orders: dict[str, Order] = {}
     for name in sorted(scores, key=lambda name: -scores[name]):
-        values = table.signal(name)
-        repeats = any(_same_order(values, table.signal(other)) for other in families.values())
-        if np.count_nonzero(~np.isnan(values)) >= _LEAST_MEASURED and not repeats:
-            families.setdefault(name.split(".")[0], name)
+        values, family = table.signal(name), name.split(".")[0]
+        if family in families or np.count_nonzero(~np.isnan(values)) < _LEAST_MEASURED:
+            continue
+        order = _order(values)
+        if not any(np.array_equal(order, other) for other in orders.values()):
+            families[family], orders[family] = name, order
     best = list(families.values())[:_MOST_MEMBERS]
     return sorted(best, key=lambda name: getattr(table.signal_of(name), "n", 0))
 
 
-def _same_order(first: Array, second: Array) -> bool:
-    one, other = (np.unique(values, return_inverse=True)[1] for values in (first, second))
-    return bool(np.array_equal(one, other))
+def _order(values: Array) -> Order:
+    """The rank of each value among the distinct ones, from 0; all NaN have one rank, the highest."""
+    return np.unique(values, return_inverse=True)[1]
 
 
 def _score(uncertainty: Array, table: Table, cloud: Array) -> float:

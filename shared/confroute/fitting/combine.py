@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -81,8 +82,9 @@ def predicted(combined: Combined, uncertainty: npt.ArrayLike) -> tuple[Array, Ar
     """Predict P(edge wrong) and the expected gain of rows; NaN in both where no signal was measured."""
     u = np.asarray(uncertainty, dtype=np.float64)
     wrong, gain = np.full(len(u), np.nan), np.full(len(u), np.nan)
-    for at, row in enumerate(u):
-        if np.isnan(row).all():
+    # Number by number, as the policy computes it of one call: a threshold is one of these values.
+    for at, row in enumerate(u.tolist()):
+        if all(map(math.isnan, row)):
             continue
         ranks = _ranks(combined, row)
         wrong[at] = combined.wrong.value(combined.wrong.logit(ranks))
@@ -97,16 +99,16 @@ def uncalibrated(combined: Combined, uncertainty: npt.ArrayLike) -> Array:
     return np.array(
         [
             float("nan")
-            if np.isnan(row).all()
+            if all(map(math.isnan, row))
             else combined.wrong.logistic(combined.wrong.logit(_ranks(combined, row)))
-            for row in rows
+            for row in rows.tolist()
         ]
     )
 
 
-def _ranks(combined: Combined, row: Array) -> list[float | None]:
+def _ranks(combined: Combined, row: Sequence[float]) -> list[float | None]:
     return [
-        None if np.isnan(value) else member.rank(float(value))
+        None if math.isnan(value) else member.rank(value)
         for value, member in zip(row, combined.members, strict=True)
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -11,6 +11,7 @@ import numpy as np
 
 from confroute.certificate import Certificate
 from confroute.display import Displayable
+from confroute.drift.shift import measured_by
 from confroute.errors import CalibrationError, UnmetPromiseError
 from confroute.fitting.calibrated import Calibration, calibration_of
 from confroute.fitting.choice import (
@@ -37,7 +38,7 @@ from confroute.fitting.promise import (
 )
 from confroute.fitting.provenance import provenance_of
 from confroute.fitting.rates import Rates
-from confroute.fitting.replay import Expected, Progress, expected, replay
+from confroute.fitting.replay import Expected, Progress, ReplayedCall, expected, replaying
 from confroute.fitting.table import Array, Table, table_of
 from confroute.policy import Cascade, Gate, Threshold
 from confroute.policy.guarantee import Grades, certified_judged
@@ -208,7 +209,7 @@ def fit(
     Parameters
     ----------
     rows : iterable of Row
-        Graded; see `confroute.recording`.
+        Graded; see `confroute.recording`. Many of them take a small part of the memory in `confroute.recording.packed.PackedRows`.
     goal : MaxLoss, CloudShare or Objective
     signal : str
         A column of the rows, "combined", or "auto": the best column, or the combination if it is better out of fold.
@@ -256,7 +257,7 @@ def fit(
     >>> found.certificate.method, found.expected.cloud_share < 0.4, found.expected.quality > 0.95
     ('ltt-hypergeometric', True, True)
     """
-    rows = list(rows)
+    rows = rows if isinstance(rows, Sequence) else tuple(rows)
     judged = judged_rows(rows) if isinstance(goal, MaxLoss) and goal.judged else None
     table = table_of(judged.rows if judged else rows, rates=rates, on_unfinished=on_unfinished)
     columns, told = _candidates(table, signal, goal, replay_only=replay_only)
@@ -268,10 +269,11 @@ def fit(
         goal, rest, uncertainty, front, judged, chosen_freely=signal == "auto", selected=selected, seed=seed
     )
     policy = _policy(choice.signal, threshold, on_unfinished)
-    replayed = replay(policy, rest.rows, rates=rates, progress=progress)
+    uncertainties: list[float | None] = []
+    replayed = _noting(policy, replaying(policy, rest.rows, rates=rates, progress=progress), uncertainties)
     found = expected(replayed, seed=seed)
     return Fit(
-        policy=replace(policy, provenance=provenance_of(policy, rows, replayed)),
+        policy=replace(policy, provenance=provenance_of(policy, rows, uncertainties)),
         expected=found,
         front=front,
         choice=choice,
@@ -282,6 +284,15 @@ def fit(
         notes=(*told, *about(choice, rest, uncertainty), *notes, *about_replay(choice, found, front)),
         promise_curve=_curve(goal, _graded(rest, uncertainty)),
     )
+
+
+def _noting(
+    policy: Cascade, replayed: Iterable[ReplayedCall], into: list[float | None]
+) -> Iterator[ReplayedCall]:
+    """Note the uncertainty that a policy decides each call by."""
+    for one in replayed:
+        into += measured_by(policy, filter(None, [one.decision]))
+        yield one
 
 
 def _policy(signal: Signal, threshold: Threshold, on_unfinished: Literal["reject", "judge"]) -> Cascade:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from confroute.display import Displayable
 from confroute.errors import CalibrationError
-from confroute.fitting.point import Calls, Interval, Point, fields_of, metrics, values_of
+from confroute.fitting.point import Calls, Interval, Point, fields_of, metrics
 from confroute.fitting.table import Array, Table
+from confroute.stats.arrays import Flags
 
+_State: TypeAlias = "Mapping[str, tuple[Array, Array]]"
 _THRESHOLDS = 100
 _RESAMPLES = 1000
+# Numbers that are held at a time: 16 MB.
+_BLOCK = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -164,10 +169,10 @@ def _share(point: Point) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Routing:
-    """Several ways to route the rows: which calls each sends to the cloud, and whether it drafts these too before it does."""
+    """Several ways to route the rows: which calls each sends to the cloud, shape (ways, n), and whether it drafts these too before."""
 
     name: str
-    sent: npt.NDArray[np.bool_]
+    sent: Flags
     thresholds: Sequence[float | None]
     evidence: bool = True
     drafts: bool = True
@@ -200,37 +205,44 @@ def front_of(
         raise CalibrationError(msg)
     if known.size > _THRESHOLDS:
         known = np.unique(np.quantile(known, np.linspace(0, 1, _THRESHOLDS), method="inverted_cdf"))
-    weights = resampled(table.n, resamples, seed)
     ways = _Routing(
         name="threshold",
-        sent=~(u[:, None] <= known[None, :]),
+        sent=~(u[None, :] <= known[:, None]),
         thresholds=known.tolist(),
         evidence=sampled,
     )
-    edge, cloud = baselines(table, weights)
+    ends = _ends(table)
+    points, edge, cloud = _points(table, [ways, *ends], resampled(table.n, resamples, seed))
     return ParetoFront(
-        points=tuple(_points(table, ways, weights)),
-        edge=edge,
-        cloud=cloud,
-        oracle=tuple(_oracle(table)),
-        n=table.n,
+        points=tuple(points), edge=edge[0], cloud=_always(cloud[0]), oracle=tuple(_oracle(table)), n=table.n
     )
 
 
-def baselines(table: Table, weights: Array | None) -> tuple[Point, Point]:
+def baselines(table: Table, *, resamples: int = _RESAMPLES, seed: int = 0) -> tuple[Point, Point]:
     """Always the edge, without further evidence (calls on which it failed go to the cloud), and always the cloud, without a draft."""
-    all_rows = np.ones((table.n, 1), dtype=bool)
-    edge = _Routing(name="edge", sent=table.failed[:, None], thresholds=[None], evidence=False)
-    cloud = _Routing(name="cloud", sent=all_rows, thresholds=[None], evidence=False, drafts=False)
-    return _points(table, edge, weights)[0], replace(_points(table, cloud, weights)[0], cloud_share=1.0)
+    (edge,), (cloud,) = _points(table, _ends(table), resampled(table.n, resamples, seed))
+    return edge, _always(cloud)
 
 
-def resampled(n: int, resamples: int, seed: int) -> Array | None:
-    """How often each row is drawn in each bootstrap resample, as weights that sum to 1."""
-    if resamples < 1:
-        return None
+def _ends(table: Table) -> list[_Routing]:
+    all_rows = np.ones((1, table.n), dtype=bool)
+    return [
+        _Routing(name="edge", sent=table.failed[None, :], thresholds=[None], evidence=False),
+        _Routing(name="cloud", sent=all_rows, thresholds=[None], evidence=False, drafts=False),
+    ]
+
+
+def _always(cloud: Point) -> Point:
+    return replace(cloud, cloud_share=1.0)
+
+
+def resampled(n: int, resamples: int, seed: int) -> Iterator[Array]:
+    """How often each row is drawn in each bootstrap resample, as weights that sum to 1: in blocks of shape (some resamples, n)."""
     generator = np.random.default_rng(seed)
-    return generator.multinomial(n, np.full(n, 1 / n), size=resamples) / n
+    size = max(1, _BLOCK // max(1, n))
+    for begun in range(0, resamples, size):
+        left = min(size, resamples - begun)
+        yield generator.multinomial(n, np.full(n, 1 / n), size=left) / n
 
 
 def _oracle(table: Table) -> list[Point]:
@@ -246,47 +258,81 @@ def _oracle(table: Table) -> list[Point]:
     best = int((worth > 0).sum())
     counts = np.unique(np.linspace(0, best, min(best + 1, _THRESHOLDS)).round().astype(int))
     place = np.argsort(np.argsort(-worth, kind="stable"), kind="stable")
-    sent = (place[:, None] < counts[None, :]) ^ begin[:, None]
+    sent = (place[None, :] < counts[:, None]) ^ begin[None, :]
     routing = _Routing(
         name="oracle", sent=sent, thresholds=[None] * counts.size, evidence=False, drafts=False
     )
-    return _points(table, routing, None)
+    (points,) = _points(table, [routing], ())
+    return points
 
 
-def _points(table: Table, choice: _Routing, weights: Array | None) -> list[Point]:
-    sent = choice.sent.T
-    calls = Calls(
-        cloud=sent.astype(np.float64),
-        quality=np.where(sent, table.cloud_quality, table.edge_quality),
-        **{name: _spent(table, choice, name).T for name in table.draft},
-    )
-    spread = {
-        name: _intervals(weights, np.ascontiguousarray(one.per_call(calls).T))
-        for name, one in metrics().items()
-        if one.interval and weights is not None
-    }
+def _points(table: Table, routings: Sequence[_Routing], weights: Iterable[Array]) -> list[list[Point]]:
+    """The points of each routing; the blocks of `weights` are gone through once for all of them."""
+    states = [_states(table, routing) for routing in routings]
+    spreads = _spreads(routings, states, weights)
     return [
-        Point(
-            name=choice.name,
-            threshold=threshold,
-            intervals={name: ends for name, of_all in spread.items() if (ends := of_all[at]) is not None},
-            **fields_of(values),
-        )
-        for at, (threshold, values) in enumerate(zip(choice.thresholds, values_of(calls), strict=True))
+        [
+            Point(
+                name=routing.name,
+                threshold=threshold,
+                intervals={name: ends[at] for name, ends in spread.items()},
+                **fields_of({name: one.of(np.where(sent, *state[name])) for name, one in metrics().items()}),
+            )
+            for at, (threshold, sent) in enumerate(zip(routing.thresholds, routing.sent, strict=True))
+        ]
+        for routing, state, spread in zip(routings, states, spreads, strict=True)
     ]
 
 
-def _spent(table: Table, choice: _Routing, name: str) -> Array:
-    total = np.where(choice.sent, table.cloud[name][:, None], 0.0)
-    draft = table.draft[name][:, None]
-    total = total + (draft if choice.drafts else np.where(choice.sent, 0.0, draft))
-    if choice.evidence:
-        total = total + table.samples[name][:, None]
-    return total
+def _states(table: Table, routing: _Routing) -> dict[str, tuple[Array, Array]]:
+    """Each metric's number of each call, if it is sent to the cloud and if it is kept."""
+    spent = {name: np.stack(_spent(table, routing, name)) for name in table.draft}
+    calls = Calls(
+        cloud=np.repeat([[1.0], [0.0]], table.n, axis=1),
+        quality=np.stack([table.cloud_quality, table.edge_quality]),
+        **spent,
+    )
+    found = {name: one.per_call(calls) for name, one in metrics().items()}
+    return {name: (values[0], values[1]) for name, values in found.items()}
 
 
-def _intervals(weights: Array, values: Array) -> list[Interval | None]:
-    if not np.isfinite(values).all():
-        return [None] * values.shape[1]
-    low, high = np.quantile(weights @ values, [0.025, 0.975], axis=0)
+def _spent(table: Table, routing: _Routing, name: str) -> tuple[Array, Array]:
+    draft = table.draft[name]
+    sent = table.cloud[name] + (draft if routing.drafts else 0.0)
+    evidence = table.samples[name] if routing.evidence else 0.0
+    return sent + evidence, draft + evidence
+
+
+def _spreads(
+    routings: Sequence[_Routing], states: Sequence[_State], weights: Iterable[Array]
+) -> list[dict[str, list[Interval]]]:
+    """The 95 % intervals of each routing's points, for each metric that has one and is finite at all of them."""
+    known = [
+        [name for name, one in metrics().items() if one.interval and _is_known(routing, state[name])]
+        for routing, state in zip(routings, states, strict=True)
+    ]
+    means: list[dict[str, list[Array]]] = [{name: [] for name in names} for names in known]
+    for block in weights:
+        for routing, state, found in zip(routings, states, means, strict=True):
+            for name, blocks in found.items():
+                blocks.append(_means(block, routing.sent, *state[name]))
+    return [
+        {name: _middle(np.concatenate(blocks)) for name, blocks in found.items() if blocks} for found in means
+    ]
+
+
+def _is_known(routing: _Routing, state: tuple[Array, Array]) -> bool:
+    sent, kept = map(np.isfinite, state)
+    return bool((sent | ~routing.sent.any(axis=0)).all() and (kept | routing.sent.all(axis=0)).all())
+
+
+def _means(weights: Array, routings: Flags, sent: Array, kept: Array) -> Array:
+    """The weighted means of every routing, shape (resamples, ways), a few routings at a time."""
+    step = max(1, _BLOCK // weights.shape[1])
+    parts = [routings[at : at + step] for at in range(0, len(routings), step)]
+    return np.concatenate([weights @ np.where(part, sent, kept).T for part in parts], axis=1)
+
+
+def _middle(means: Array) -> list[Interval]:
+    low, high = np.quantile(means, [0.025, 0.975], axis=0)
     return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]

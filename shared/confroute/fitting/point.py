@@ -57,7 +57,7 @@ class Metric:
     words : str
         Description with its unit, in help texts and on axes.
     per_call : callable
-        From `Calls` to one number per call.
+        From `Calls` to one number per call, that of a call from this call's numbers alone.
     reduce : callable
         From these numbers to one, over the last axis; their mean by default.
     higher_is_better : bool
@@ -84,6 +84,11 @@ class Metric:
     interval: bool = False
     brief: bool = True
     whole: bool = False
+
+    def of(self, values: Array) -> float | None:
+        """The metric of calls, from its number of each; None if the run does not tell it."""
+        found = math.nan if np.isnan(values).any() else float(self.reduce(values))
+        return found if math.isfinite(found) else None
 
     @property
     def sign(self) -> int:
@@ -291,6 +296,5 @@ def values_of(calls: Calls) -> list[dict[str, float | None]]:
     for name, one in _metrics.items():
         # Row by row, since a sum over another axis rounds differently.
         for at, values in enumerate(np.ascontiguousarray(one.per_call(calls))):
-            value = float("nan") if np.isnan(values).any() else float(one.reduce(values))
-            found[at][name] = value if math.isfinite(value) else None
+            found[at][name] = one.of(values)
     return found

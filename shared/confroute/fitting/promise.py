@@ -134,14 +134,14 @@ def certified_threshold(goal: MaxLoss, calls: GradedCalls, *, first_only: bool =
         tried = grid[np.searchsorted(np.sort(filled), grid, side="right") >= least]
         grid = tried[:1] if tried.size else grid
     return Threshold.certify(
-        filled.tolist(),
-        calls.edge_quality.tolist(),
-        None if calls.cloud_quality is None else calls.cloud_quality.tolist(),
+        filled,
+        calls.edge_quality,
+        calls.cloud_quality,
         alpha=goal.alpha,
         delta=goal.delta,
         loss=loss,
         horizon=goal.horizon,
-        grid=grid.tolist(),
+        grid=grid,
     )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from confroute.errors import PolicyError
 from confroute.prices import Price
-from confroute.recording import Side
+from confroute.recording import RecordedSample, Side
+from confroute.recording.rows import billed
 from confroute.types import Generation, Usage
 
 NAN = math.nan
@@ -83,7 +85,7 @@ def bill_of_cloud(side: Side | None, rates: Rates) -> Bill:
     )
 
 
-def bill_of_samples(side: Side, drawn: tuple[Generation, ...], rates: Rates) -> Bill:
+def bill_of_samples(side: Side, drawn: Sequence[Generation | RecordedSample], rates: Rates) -> Bill:
     """Bill further answers of the edge that were drawn in one step.
 
     Runs record neither cost nor time of samples. Each sample costs as much as the draft times the ratio of their lengths (1
@@ -92,15 +94,15 @@ def bill_of_samples(side: Side, drawn: tuple[Generation, ...], rates: Rates) -> 
     if not drawn:
         return Bill()
     draft = bill_of_draft(side, rates)
-    ratios = [_ratio(side, sample) for sample in drawn]
+    made = _length(side)
+    ratios = [len(one.logprobs) / made if one.logprobs and made else 1.0 for one in drawn]
     seconds = draft.latency_s * max(ratios)
     return Bill(usd=draft.usd * sum(ratios), latency_s=seconds, energy_j=_energy(seconds, rates.edge_watts))
 
 
 def tokens(side: Side) -> Usage | None:
     """Tokens billed for a recorded answer; None if they were not counted."""
-    answered = Side(text="", usage=side.usage).generation()
-    return None if answered is None else answered.usage
+    return billed(side.usage)
 
 
 def _usd(side: Side, price: Price | None) -> float:
@@ -116,7 +118,7 @@ def _energy(seconds: float, watts: float | None) -> float:
     return NAN if watts is None else watts * seconds
 
 
-def _ratio(side: Side, sample: Generation) -> float:
+def _length(side: Side) -> int:
+    """Tokens of an answer; 0 if they are not known."""
     usage = tokens(side)
-    made = len(side.logprobs) if side.logprobs else usage.output_tokens if usage else 0
-    return len(sample.logprobs) / made if sample.logprobs and made else 1.0
+    return len(side.logprobs) if side.logprobs else usage.output_tokens if usage else 0

@@ -149,7 +149,7 @@ class RecordedCalls:
         return Evidence(generations=(answer,), latency_s=(side.latency_s or 0.0) if side else 0.0)
 
     def _samples(self, ask: Sample) -> Evidence:
-        drawn = self.row.edge.further()[ask.drawn : ask.drawn + ask.n]
+        drawn = self.row.edge.further(ask.drawn, ask.n)
         bill = bill_of_samples(self.row.edge, drawn, self.rates)
         self.bill += bill
         known = bill.latency_s if bill.latency_s == bill.latency_s else 0.0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -121,21 +122,29 @@ def replay(
     Runs do not record when their calls were made. For budgets, they are spread evenly over the longest window. Which calls
     are audited or labelled is drawn at random in each replay.
     """
+    check_extraction((part.signal for part in parts_of(policy) if isinstance(part, Gate)), rows)
+    return [*replaying(policy, rows, rates=rates, progress=progress)]
+
+
+def replaying(
+    policy: Policy, rows: Sequence[Row], *, rates: Rates | None = None, progress: Progress | None = None
+) -> Iterator[ReplayedCall]:
+    """Route every recorded call by `policy`, as `replay` does, one by one, so that none need be held.
+
+    How the rows' answers were read is the caller's to check; see `confroute.recording.extraction.check_extraction`.
+    """
     tiers: tuple[str, ...] = getattr(policy, "tiers", ("edge", "cloud"))
     if len(tiers) != 2:
         msg = f"the policy has tiers {tiers}: a recorded run holds two, an edge and a cloud"
         raise CalibrationError(msg)
-    check_extraction((part.signal for part in parts_of(policy) if isinstance(part, Gate)), rows)
     window_s = max((part.window_s for part in parts_of(policy) if isinstance(part, Budget)), default=0.0)
     now = 0.0
     store = MemoryStore(clock=lambda: now)
-    outcomes = []
     for at, row in enumerate(rows):
         now = window_s * at / len(rows)
-        outcomes.append(_routed(on_row(policy, row, store), row, rates or Rates(), edge=tiers[0]))
+        yield _routed(on_row(policy, row, store), row, rates or Rates(), edge=tiers[0])
         if progress is not None:
             progress(at + 1, len(rows))
-    return outcomes
 
 
 def on_row(policy: Any, row: Row, store: Store) -> Any:
@@ -182,21 +191,24 @@ def expected(outcomes: Iterable[ReplayedCall], *, seed: int = 0) -> Expected:
     CalibrationError
         There are no calls.
     """
-    done = list(outcomes)
-    if not done:
+    columns = {name: array("d") for name in ("cloud", "quality", *(one.name for one in fields(Bill)))}
+    drawn = 0
+    for one in outcomes:
+        columns["cloud"].append(one.cloud)
+        columns["quality"].append(one.quality)
+        for spent in fields(Bill):
+            columns[spent.name].append(getattr(one.bill, spent.name))
+        drawn += sum(step.n for step in one.decision.steps if step.kind == "sample") if one.decision else 0
+    n = len(columns["cloud"])
+    if not n:
         msg = "no recorded call to replay: expected one graded row at least"
         raise CalibrationError(msg)
-    calls = Calls(
-        cloud=np.array([[float(o.cloud) for o in done]]),
-        quality=np.array([[o.quality for o in done]]),
-        **{one.name: np.array([[getattr(o.bill, one.name) for o in done]]) for one in fields(Bill)},
-    )
+    calls = Calls(**{name: np.array([values]) for name, values in columns.items()})
     (values,) = values_of(calls)
-    known = {name for name, one in metrics().items() if one.interval and values[name] is not None}
-    drawn = [s.n for o in done if o.decision for s in o.decision.steps if s.kind == "sample"]
+    known = [name for name, one in metrics().items() if one.interval and values[name] is not None]
     return Expected(
-        n=len(done),
-        samples=sum(drawn) / len(done),
+        n=n,
+        samples=drawn / n,
         intervals={name: _interval(metrics()[name].per_call(calls)[0], seed) for name in known},
         **fields_of(values),
     )

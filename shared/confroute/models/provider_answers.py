@@ -8,7 +8,7 @@ number there is no evidence, since the rest would speak for an answer of which i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, TypeAlias
 
@@ -75,20 +75,30 @@ _USAGE_KEYS = (
     ("prompt_token_count", "candidates_token_count"),
     ("promptTokenCount", "candidatesTokenCount"),
 )
-# Where providers keep parts of the counts above: in details, named "place.name" here, or beside them.
+# Where providers keep parts of the counts above: in details, named "place.name" here, or beside them. LangChain writes OpenAI's
+# class of service before its names.
+_TIERS = ("", "priority_", "flex_")
 _CACHED_KEYS = (
     "prompt_tokens_details.cached_tokens",
     "input_tokens_details.cached_tokens",
-    "input_token_details.cache_read",
+    *(f"input_token_details.{tier}cache_read" for tier in _TIERS),
     "prompt_cache_hit_tokens",
     "cached_content_token_count",
     "cachedContentTokenCount",
+)
+_WRITE_KEYS = (
+    "prompt_tokens_details.cache_write_tokens",
+    "input_tokens_details.cache_write_tokens",
+    *(f"input_token_details.{tier}cache_creation" for tier in _TIERS),
+    # Anthropic's, by how long they are kept: LangChain writes 0 for the sum where it has these.
+    "input_token_details.ephemeral_5m_input_tokens",
+    "input_token_details.ephemeral_1h_input_tokens",
 )
 _REASONING_KEYS = (
     "completion_tokens_details.reasoning_tokens",
     "output_tokens_details.reasoning_tokens",
     "output_tokens_details.thinking_tokens",
-    "output_token_details.reasoning",
+    *(f"output_token_details.{tier}reasoning" for tier in _TIERS),
 )
 # Counted beside the counts above, and not among them: of the prompt read from and written to a cache, of the answer thoughts.
 _CACHE_READ, _CACHE_WRITE = "cache_read_input_tokens", "cache_creation_input_tokens"
@@ -96,7 +106,9 @@ _THOUGHTS = ("thoughts_token_count", "thoughtsTokenCount")
 
 
 _DETAILS: dict[str, list[str]] = {}
-for _place, _, _name in (key.partition(".") for key in (*_CACHED_KEYS, *_REASONING_KEYS) if "." in key):
+for _place, _, _name in (
+    key.partition(".") for key in (*_CACHED_KEYS, *_WRITE_KEYS, *_REASONING_KEYS) if "." in key
+):
     _DETAILS.setdefault(_place, []).append(_name)
 _BESIDE = (*(key for key in _CACHED_KEYS if "." not in key), _CACHE_READ, _CACHE_WRITE, *_THOUGHTS)
 _NOT_PYDANTIC = object()
@@ -301,6 +313,24 @@ def read_usage(*holders: object) -> Usage | None:
     return None
 
 
+def read_answer_usage(answer: object) -> Usage | None:
+    """The tokens billed, from a whole answer or the chunk of a stream that tells them.
+
+    llama.cpp's server tells beside the bill, in its timings, how much of the prompt it had read before; newer ones in the bill too.
+
+    Examples
+    --------
+    >>> read_answer_usage({"usage": {"prompt_tokens": 7, "completion_tokens": 2}, "timings": {"cache_n": 4}})
+    Usage(input_tokens=7, output_tokens=2, cached_tokens=4)
+    """
+    bill, other, timings = fields(answer, "usage", "usage_metadata", "timings")
+    usage = read_usage(bill, other)
+    cached = field(timings, "cache_n")
+    if usage is None or usage.cached_tokens or not _is_count(cached):
+        return usage
+    return replace(usage, cached_tokens=min(cached, usage.input_tokens))
+
+
 def _bill(told: Mapping[str, Any]) -> Usage | None:
     """What one bill says; None where it tells not both counts."""
     for prompt, answer in _USAGE_KEYS:
@@ -311,13 +341,18 @@ def _bill(told: Mapping[str, Any]) -> Usage | None:
     counts = _parts(told)
     if not counts:
         return Usage(input_tokens=told[prompt], output_tokens=told[answer])
-    read = counts.get(_CACHE_READ, 0)
+    read, written = counts.get(_CACHE_READ, 0), counts.get(_CACHE_WRITE, 0)
     thoughts = next((counts[key] for key in _THOUGHTS if key in counts), 0)
+    sent, made = told[prompt] + read + written, told[answer] + thoughts
+    cached = min(sent, next((counts[key] for key in _CACHED_KEYS if counts.get(key)), read))
     return Usage(
-        input_tokens=told[prompt] + read + counts.get(_CACHE_WRITE, 0),
-        output_tokens=told[answer] + thoughts,
-        cached_tokens=next((counts[key] for key in _CACHED_KEYS if counts.get(key)), read),
-        reasoning_tokens=next((counts[key] for key in _REASONING_KEYS if counts.get(key)), thoughts),
+        input_tokens=sent,
+        output_tokens=made,
+        cached_tokens=cached,
+        cache_write_tokens=min(sent - cached, written or sum([counts.get(key, 0) for key in _WRITE_KEYS])),
+        reasoning_tokens=min(
+            made, next((counts[key] for key in _REASONING_KEYS if counts.get(key)), thoughts)
+        ),
     )
 
 
@@ -475,7 +510,7 @@ def read_generations(raw: object, *, model: str | None = None) -> list[Generatio
     >>> read_generations(raw)[0].text
     '4'
     """
-    usage, name = read_usage(field(raw, "usage")), read_model(raw) or model
+    usage, name = read_answer_usage(raw), read_model(raw) or model
     choices = _items(raw, "choices")
     return [
         generation_of(
@@ -505,7 +540,7 @@ def answer_behind(error: BaseException) -> Generation | None:
         if answers:
             return answers[0]
         if _items(raw, "output"):  # of OpenAI's Responses
-            return Generation(text="", usage=read_usage(field(raw, "usage")), model=read_model(raw))
+            return Generation(text="", usage=read_answer_usage(raw), model=read_model(raw))
         at = at.__cause__
     return None
 

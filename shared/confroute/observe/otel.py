@@ -114,6 +114,8 @@ def _of_step(step: Step) -> Attributes:
         "gen_ai.request.model": step.model if calls_model else None,
         "gen_ai.usage.input_tokens": usage.input_tokens if usage else None,
         "gen_ai.usage.output_tokens": usage.output_tokens if usage else None,
+        "gen_ai.usage.cache_read.input_tokens": (usage.cached_tokens or None) if usage else None,
+        "gen_ai.usage.cache_creation.input_tokens": (usage.cache_write_tokens or None) if usage else None,
         **_error(step),
         "confroute.tier": step.tier,
         "confroute.step": step.kind,

@@ -11,6 +11,7 @@ from confroute.policy.presidio import Presidio
 from confroute.policy.provenance import Provenance, ProvenanceWarning
 from confroute.policy.reuse import DraftReuse
 from confroute.policy.rules import KeepPrivate, Rule, Ruling, SendTo
+from confroute.policy.sticky import Sticky, TierPrice
 from confroute.policy.threshold import Threshold
 
 __all__ = [
@@ -29,7 +30,9 @@ __all__ = [
     "Rule",
     "Ruling",
     "SendTo",
+    "Sticky",
     "Threshold",
+    "TierPrice",
     "TierThreshold",
     "default_gates",
     "load_policy",

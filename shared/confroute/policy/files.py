@@ -28,7 +28,7 @@ def save_policy(policy: Policy, path: str | Path) -> None:
     Parameters
     ----------
     policy : Policy
-        Any policy that ships (`Cascade`, `Paced`, `HeadFirst`, `Hedged`, `DraftReuse`, `Audited`, `LearnOnline`), nested in
+        Any policy that ships (`Cascade`, `Paced`, `HeadFirst`, `Hedged`, `DraftReuse`, `Audited`, `LearnOnline`, `Sticky`), nested in
         any allowed order, or a registered class of your own.
     path : str or Path
         The JSON file. The head of a `HeadFirst` is written into a folder beside it ("policy.json.head"), and the file

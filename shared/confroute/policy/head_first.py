@@ -24,6 +24,7 @@ from confroute.heads.encoder import Encoder, encoder
 from confroute.heads.files import check_kind, hash_of_head, load_head, save_head
 from confroute.policy.cascade import Cascade, CascadeRun
 from confroute.policy.verdict import blocked_by, sticky_ruling
+from confroute.policy.wrapper import hold_back
 from confroute.registry import from_plain, register, to_plain
 from confroute.remediation import failure
 from confroute.types import Request, Tier
@@ -248,7 +249,7 @@ class HeadFirst(Displayable):
 
         try:
             routed = yield from intercept(
-                self.cascade.flow(replace(request, route=tier), rulings=()), _hold_back(failed)
+                self.cascade.flow(replace(request, route=tier), rulings=()), hold_back(failed)
             )
             routed = replace(routed, decision=settled(routed.decision))
         except (Exception, CallEndedError) as error:
@@ -285,18 +286,6 @@ def _encoder_again(about: object) -> Encoder | None:
 
 def _tier(request: Request, name: str) -> Tier:
     return request.tiers.get(name) or Tier(name=name, model=name)
-
-
-def _hold_back(failed: list[Decision]) -> Callable[[Ask], AskGenerator[Evidence]]:
-    """Hold back the record of a failed call: it is reported only if no other tier answers."""
-
-    def answer(ask: Ask) -> AskGenerator[Evidence]:
-        if not isinstance(ask, Report):
-            return (yield ask)
-        failed.append(ask.decision)
-        return Evidence()
-
-    return answer
 
 
 def _recorded(flow: AskGenerator[Routed], change: Callable[[Decision], Decision]) -> AskGenerator[Routed]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from confroute.certificate import Certificate, Loss
 from confroute.errors import CalibrationError, PolicyError
@@ -175,15 +176,15 @@ class Threshold:
     @classmethod
     def certify(
         cls,
-        uncertainty: Sequence[float],
-        edge_quality: Sequence[float],
-        cloud_quality: Sequence[float] | None = None,
+        uncertainty: npt.ArrayLike,
+        edge_quality: npt.ArrayLike,
+        cloud_quality: npt.ArrayLike | None = None,
         *,
         alpha: float,
         delta: float | None = 0.1,
         loss: Loss = "regret",
         horizon: float | None = None,
-        grid: Sequence[float] | None = None,
+        grid: npt.ArrayLike | None = None,
         seed: int = 0,
         date: str | None = None,
     ) -> Threshold:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from confroute.asks import Ask, AskGenerator, Consult, Evidence, Report
 from confroute.decision import Decision, Routed, Step
-from confroute.display import Displayable
-from confroute.errors import PolicyError
+from confroute.display import Displayable, logger
+from confroute.errors import PolicyError, StateError
 from confroute.flow import Policy
-from confroute.types import JSON, TIERS
+from confroute.state.store import Store
+from confroute.types import JSON, TIERS, Request, Tier
 
+_log = logger()
 _coin = random.Random()  # noqa: S311  no secret: the calls need only be chosen without looking at them
 
 
@@ -88,6 +91,35 @@ def nested_policies(policy: Policy) -> Iterator[Any]:
     while inner is not None:
         yield inner
         inner = getattr(inner, "policy", None)
+
+
+def with_closed_tiers(request: Request, names: Iterable[str], why: str) -> Request:
+    """The request with these tiers passed over, unless a rule or the caller names one."""
+    known = {name: request.tiers.get(name) or Tier(name=name, model=name) for name in names}
+    closed = {name: replace(tier, closed=why) for name, tier in known.items()}
+    return replace(request, tiers={**request.tiers, **closed})
+
+
+def consulted(store: Store, work: Callable[[], Any], consequence: str) -> AskGenerator[Any]:
+    """Do work on a store; None and a line in the log if it cannot be reached, which must not cost the answer."""
+    try:
+        evidence = yield Consult(work=work, waits=store.waits)
+    except StateError as error:
+        _log.warning("%s: %s", error, consequence)
+        return None
+    return evidence.value
+
+
+def hold_back(failed: list[Decision]) -> Callable[[Ask], AskGenerator[Evidence]]:
+    """For `intercept`: hold back the record of a failed call, which is reported only if no other tier answers."""
+
+    def answer(ask: Ask) -> AskGenerator[Evidence]:
+        if not isinstance(ask, Report):
+            return (yield ask)
+        failed.append(ask.decision)
+        return Evidence()
+
+    return answer
 
 
 def refuse_paced(policy: Policy, wrapper: str) -> None:

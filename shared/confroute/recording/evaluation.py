@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from confroute.display import Displayable
-from confroute.recording import RecordError, Row, with_signals
+from confroute.recording import RecordError, Row
+from confroute.recording.signals import rows_with_signals
 from confroute.stats.arrays import Array
 from confroute.stats.isotonic import crossfit_probability
 from confroute.stats.metrics import (
     RiskCoverage,
     apgr,
     auroc,
+    auroc_cis,
     bin_of,
-    bootstrap_ci,
     ece,
     prr,
     risk_coverage,
 )
 from confroute.types import JSON
 
+Indices: TypeAlias = "npt.NDArray[np.intp]"
 WRONG_BELOW = 0.5
 _BINS = 10
 
@@ -171,70 +177,130 @@ def evaluate(
     >>> report.edge_quality, report.signals["token_logprob.mean"].auroc
     (0.5, 1.0)
     """
-    given = list(rows)
-    graded = [with_signals(row) for row in given if row.edge.quality is not None]
-    if not graded:
-        msg = f"none of {len(given)} rows has an edge.quality: grade the answers before measuring signals"
-        raise RecordError(msg)
-    cloud = [other for row in graded if (other := _cloud_quality(row)) is not None]
-    quality = _edge_quality(graded)
-    names = dict.fromkeys(name for row in graded for name in row.signals)
-    reports = []
-    for done, name in enumerate(names, start=1):
-        if (report := _report(name, graded, resamples, seed)) is not None:
-            reports.append((name, report))
+    run = _columns_of(rows)
+    reports: list[tuple[str, SignalReport]] = []
+    intervals = _intervals(run, resamples, seed)
+    for done, (name, column) in enumerate(run.signals.items(), start=1):
+        if column.n:
+            reports.append((name, _report(run, column, intervals(name), seed)))
         if progress is not None:
-            progress(done, len(names))
+            progress(done, len(run.signals))
+    cloud = run.cloud_quality[~np.isnan(run.cloud_quality)]
     return RunReport(
-        n=len(graded),
-        ungraded=len(given) - len(graded),
-        cut_off=sum(row.edge.finish == "length" for row in graded),
-        datasets=tuple(dict.fromkeys(row.dataset for row in graded)),
-        edge_quality=float(quality.mean()),
-        cloud_quality=float(np.mean(cloud)) if cloud else None,
+        n=run.quality.size,
+        ungraded=run.ungraded,
+        cut_off=run.cut_off,
+        datasets=run.datasets,
+        edge_quality=float(run.quality.mean()),
+        cloud_quality=float(cloud.mean()) if cloud.size else None,
         signals=dict(
             sorted(reports, key=lambda one: -1.0 if one[1].auroc is None else one[1].auroc, reverse=True)
         ),
-        quality=quality,
+        quality=run.quality,
     )
 
 
-def _cloud_quality(row: Row) -> float | None:
-    return None if row.cloud is None else row.cloud.quality
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Column:
+    """One signal: the rows on which it was measured, and its values there."""
+
+    rows: Indices
+    uncertainty: Array
+
+    @property
+    def n(self) -> int:
+        return self.rows.size
 
 
-def _edge_quality(rows: Sequence[Row]) -> Array:
-    return np.array([row.edge.quality for row in rows], dtype=np.float64)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Run:
+    """The graded rows of a run, without their texts; a cloud's quality is NaN where it is not graded."""
+
+    quality: Array
+    cloud_quality: Array
+    signals: Mapping[str, _Column]
+    datasets: tuple[str, ...]
+    ungraded: int
+    cut_off: int
 
 
-def _report(name: str, graded: Sequence[Row], resamples: int, seed: int) -> SignalReport | None:
-    rows = [row for row in graded if row.signals.get(name) is not None]
-    if not rows:
-        return None
-    uncertainty = np.array([row.signals[name] for row in rows], dtype=np.float64)
-    quality = _edge_quality(rows)
+def _columns_of(rows: Iterable[Row]) -> _Run:
+    """Measure the rows one by one, so that no more than one of them need be held.
+
+    Raises
+    ------
+    RecordError
+        No row is graded.
+    """
+    given = cut_off = 0
+    datasets: dict[str, None] = {}
+    quality, cloud = array("d"), array("d")
+    signals: dict[str, tuple[array[int], array[float]]] = {}
+
+    def graded() -> Iterator[Row]:
+        nonlocal given
+        for row in rows:
+            given += 1
+            if row.edge.quality is not None:
+                yield row
+
+    for at, row in enumerate(rows_with_signals(graded())):
+        quality.append(math.nan if row.edge.quality is None else row.edge.quality)
+        cloud.append(math.nan if row.cloud is None or row.cloud.quality is None else row.cloud.quality)
+        cut_off += row.edge.finish == "length"
+        datasets.setdefault(row.dataset)
+        for name, value in row.signals.items():
+            measured = signals.setdefault(name, (array("q"), array("d")))
+            if value is not None:
+                measured[0].append(at)
+                measured[1].append(value)
+    if not quality:
+        msg = f"none of {given} rows has an edge.quality: grade the answers before measuring signals"
+        raise RecordError(msg)
+    return _Run(
+        quality=np.array(quality),
+        cloud_quality=np.array(cloud),
+        signals={
+            name: _Column(rows=np.array(at, dtype=np.intp), uncertainty=np.array(values))
+            for name, (at, values) in signals.items()
+        },
+        datasets=tuple(datasets),
+        ungraded=given - len(quality),
+        cut_off=cut_off,
+    )
+
+
+def _intervals(run: _Run, resamples: int, seed: int) -> Callable[[str], tuple[float, float] | None]:
+    """Find the interval of a signal's AUROC: at once for all that are measured on equally many rows, which share their resamples."""
+    found: dict[str, tuple[float, float] | None] = {}
+
+    def of(name: str) -> tuple[float, float] | None:
+        if name not in found:
+            alike = {other: one for other, one in run.signals.items() if one.n == run.signals[name].n}
+            wrong = [run.quality[one.rows] < WRONG_BELOW for one in alike.values()]
+            ends = auroc_cis([one.uncertainty for one in alike.values()], wrong, n=resamples, seed=seed)
+            found.update(zip(alike, ends, strict=True))
+        return found[name]
+
+    return of
+
+
+def _report(run: _Run, column: _Column, interval: tuple[float, float] | None, seed: int) -> SignalReport:
+    uncertainty, quality = column.uncertainty, run.quality[column.rows]
     wrong = (quality < WRONG_BELOW).astype(np.float64)
-    area = auroc(uncertainty, wrong)
     probability = crossfit_probability(uncertainty, wrong, seed=seed)
+    cloud = run.cloud_quality[column.rows]
+    paired = ~np.isnan(cloud)
     return SignalReport(
-        n=len(rows),
-        auroc=area,
-        # Where the statistic is undefined on all rows, resamples are too.
-        auroc_ci=None if area is None else bootstrap_ci(auroc, uncertainty, wrong, n=resamples, seed=seed),
+        n=column.n,
+        auroc=auroc(uncertainty, wrong),
+        auroc_ci=interval,
         prr=prr(uncertainty, quality),
         ece=None if probability is None else ece(probability, wrong),
-        apgr=_apgr(name, rows),
+        apgr=apgr(uncertainty[paired], quality[paired], cloud[paired]),
         curve=risk_coverage(uncertainty, quality),
         reliability=() if probability is None else reliability(probability, wrong),
     )
-
-
-def _apgr(name: str, rows: Sequence[Row]) -> float | None:
-    paired = [(row, quality) for row in rows if (quality := _cloud_quality(row)) is not None]
-    if not paired:
-        return None
-    uncertainty = np.array([row.signals[name] for row, _ in paired], dtype=np.float64)
-    return apgr(uncertainty, _edge_quality([row for row, _ in paired]), [quality for _, quality in paired])
 
 
 def reliability(probability: Array, wrong: Array, *, bins: int = _BINS) -> tuple[Bin, ...]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -83,7 +84,6 @@ def _finish(extra: Mapping[str, JSON]) -> Finish:
     return _FINISHES.get(str(extra.get("finish")), "unknown")
 
 
-@refusing(RecordError)
 def alternatives_of(recorded: JSON, where: str = TOP_LOGPROBS) -> tuple[Alternatives, ...] | None:
     """Read the likeliest tokens at each position from a row's extra fields; None if it has none.
 
@@ -97,7 +97,11 @@ def alternatives_of(recorded: JSON, where: str = TOP_LOGPROBS) -> tuple[Alternat
     >>> alternatives_of([[["A", -0.1], ["B", -2.5]]])
     ((('A', -0.1), ('B', -2.5)),)
     """
-    return _alternatives(recorded, where)
+    # Most answers have none.
+    if recorded is None:
+        return None
+    with refusing(RecordError):
+        return _alternatives(recorded, where)
 
 
 def _alternatives(recorded: JSON, where: str) -> tuple[Alternatives, ...] | None:
@@ -240,9 +244,10 @@ class Side:
             flaw=flaw if isinstance(flaw, str) else None,
         )
 
-    def further(self) -> tuple[Generation, ...]:
-        """The samples in the form that signals read, in the order in which they were drawn."""
-        return tuple(sample.generation(model=self.model) for sample in self.samples)
+    def further(self, drawn: int = 0, n: int | None = None) -> tuple[Generation, ...]:
+        """The samples, or n of them behind the first `drawn`, in the form that signals read, in the order in which they were drawn."""
+        end = None if n is None else drawn + n
+        return tuple(sample.generation(model=self.model) for sample in self.samples[drawn:end])
 
     def to_dict(self, *, samples: bool = True) -> dict[str, JSON]:
         """JSON form; `samples=False` for a cloud, which has none."""
@@ -268,11 +273,13 @@ def billed(counted: Mapping[str, JSON] | None, where: str = "usage") -> Usage | 
     """Convert recorded usage to tokens; None if the generated tokens were not counted."""
     if counted is None:
         return None
-    sent, made = (
-        optional_number(counted.get(key), f"{where}.{key}", low=0, high=_MAX_TOKENS)
-        for key in ("input_tokens", "output_tokens")
-    )
-    return Usage(input_tokens=int(sent or 0), output_tokens=int(made or 0)) if made is not None else None
+    counts = {
+        name: optional_number(counted.get(name), f"{where}.{name}", low=0, high=_MAX_TOKENS)
+        for name in Usage.__slots__
+    }
+    if counts["output_tokens"] is None:
+        return None
+    return Usage(**{name: int(count or 0) for name, count in counts.items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,7 +318,6 @@ class Row:
     extra: Mapping[str, JSON] = field(default_factory=dict)
 
     @property
-    @refusing(RecordError)
     def context(self) -> Context | None:
         """What was retrieved for the question, if the prompt came with a context.
 
@@ -320,7 +326,10 @@ class Row:
         RecordError
             Passages that are not texts, or scores that are not one number each.
         """
-        return _context(self.extra.get("context"))
+        if self.extra.get("context") is None:
+            return None
+        with refusing(RecordError):
+            return _context(self.extra["context"])
 
     @property
     def question(self) -> str:
@@ -421,10 +430,17 @@ def _row(data: JSON) -> Row:
         reference=row.get("reference"),
         edge=_side(_asked_edge(row), "edge"),
         cloud=None if cloud is None else _side(cloud, "cloud"),
-        signals={name: optional_number(value, f"signals.{name}") for name, value in signals.items()},
+        signals=_uncertainties(signals),
         measured_by=optional_fields(row.get("measured_by"), "measured_by") or {},
         extra=unknown(row, _ROW),
     )
+
+
+def _uncertainties(signals: Fields) -> dict[str, float | None]:
+    values = [value for value in signals.values() if value is not None]
+    if set(map(type, values)) <= {float} and all(map(math.isfinite, cast("list[float]", values))):
+        return cast("dict[str, float | None]", signals)
+    return {name: optional_number(value, f"signals.{name}") for name, value in signals.items()}
 
 
 def _id(value: JSON) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from confroute.asks import Ask, AskGenerator, Evidence, Sample
 from confroute.decision import Measurement
@@ -26,7 +26,7 @@ from confroute.registry import (
     not_recorded,
     to_plain,
 )
-from confroute.signals.answers import option_in
+from confroute.signals.answers import Kind, option_in
 from confroute.signals.base import Case, Signal
 from confroute.signals.ensemble import STATISTICS as OF_ENSEMBLES
 from confroute.signals.ensemble import Ensemble
@@ -34,9 +34,6 @@ from confroute.signals.mc_dropout import STATISTICS as OF_DROPOUT
 from confroute.signals.mc_dropout import McDropout
 from confroute.signals.option_probability import OptionProbability, option_doubt
 from confroute.types import JSON, Message, Tier
-
-if TYPE_CHECKING:
-    pass
 
 Work: TypeAlias = Callable[[Ask], Evidence]
 Build: TypeAlias = Callable[[int], Signal]
@@ -243,14 +240,14 @@ def case_of(row: Row, messages: tuple[Message, ...] = ()) -> Case | None:
 def measuring(row: Row, signal: Signal, case: Case) -> AskGenerator[Measurement | None]:
     """Measure one signal, as `measured` does, on a case: samples of the edge are the row's, and all else is asked for."""
     try:
-        return (yield from intercept(signal.measure(replace(case, pools={})), partial(_evidence, row)))
+        return (yield from intercept(signal.measure(case), partial(_evidence, row)))
     except SignalUnavailableError:
         return None
 
 
 def _evidence(row: Row, ask: Ask) -> AskGenerator[Evidence]:
     if isinstance(ask, Sample) and ask.tier == "edge":
-        return Evidence(generations=row.edge.further()[ask.drawn : ask.drawn + ask.n])
+        return Evidence(generations=row.edge.further(ask.drawn, ask.n))
     return (yield ask)
 
 
@@ -300,27 +297,59 @@ def with_signals(
     return drive(adding_signals(row, case, signals=signals, samples=samples), partial(_worked, work))
 
 
+def rows_with_signals(rows: Iterable[Row], *, samples: int | None = None) -> Iterator[Row]:
+    """Add every signal to the rows of a run, as `with_signals` does to one, making each signal only once."""
+    made = _Made(SIGNALS)
+    for row in rows:
+        yield drive(_adding(row, case_of(row), made, samples), partial(_worked, None))
+
+
 def adding_signals(
     row: Row, case: Case | None, *, signals: Mapping[str, Build] = SIGNALS, samples: int | None = None
 ) -> AskGenerator[Row]:
     """Add signals, as `with_signals` does, that are measured on a case, or none of them without one."""
+    return _adding(row, case, _Made(signals), samples)
+
+
+def _adding(row: Row, case: Case | None, made: _Made, samples: int | None) -> AskGenerator[Row]:
     n = max(LEAST_SAMPLES, len(row.edge.samples) if samples is None else samples)
     values: dict[str, float | None] = {}
-    measured_by, kind = dict(row.measured_by), kind_of_row(row) or "auto"
-    for name, build in signals.items():
+    measured_by = dict(row.measured_by)
+    how: tuple[int, float | None, Kind] = (n, temperature_of(row), kind_of_row(row) or "auto")
+    for name in made.builds:
         if row.signals.get(name) is not None:
             values[name] = row.signals[name]
             continue
-        signal = with_kind(_drawn_at(build(n), temperature_of(row)), kind)
-        measurement = None if case is None else (yield from measuring(row, signal, case))
+        measurement = None if case is None else (yield from measuring(row, made.signal(name, *how), case))
         values[name] = None if measurement is None else measurement.uncertainty
-        if measurement is not None and (settings := _settings_of(name, signal, n)) is not None:
+        if measurement is not None and (settings := made.settings(name, *how)) is not None:
             measured_by[name] = settings
     of_all = _option(row)
-    if OPTION in signals and of_all is not None:
+    if OPTION in made.builds and of_all is not None:
         values[OPTION] = of_all  # from every letter, where the alternatives may lack some
     recorded = {name: value for name, value in row.signals.items() if value is not None or name not in values}
     return replace(row, signals={**values, **recorded}, measured_by=measured_by)
+
+
+class _Made:
+    """The signals of columns for rows with so many samples, at a temperature, read by a kind: each is made once."""
+
+    def __init__(self, builds: Mapping[str, Build]) -> None:
+        self.builds = dict(builds)
+        self._signals: dict[tuple[str, int, float | None, Kind], Signal] = {}
+        self._settings: dict[tuple[str, int, float | None, Kind], JSON] = {}
+
+    def signal(self, name: str, n: int, temperature: float | None, kind: Kind) -> Signal:
+        how = (name, n, temperature, kind)
+        if how not in self._signals:
+            self._signals[how] = with_kind(_drawn_at(self.builds[name](n), temperature), kind)
+        return self._signals[how]
+
+    def settings(self, name: str, n: int, temperature: float | None, kind: Kind) -> JSON:
+        how = (name, n, temperature, kind)
+        if how not in self._settings:
+            self._settings[how] = _settings_of(name, self.signal(*how), n)
+        return self._settings[how]
 
 
 def _settings_of(name: str, signal: Signal, samples: int) -> JSON:
@@ -389,15 +418,43 @@ def live_signals(rows: Sequence[Row], *, samples: int) -> dict[str, Signal | str
     >>> live_signals([row], samples=0)
     {'token_entropy': TokenEntropy(...), 'mine': 'no signal is known that measures it on new calls'}
     """
-    settings: dict[str, list[JSON]] = {}
+    found = Measured()
     for row in rows:
+        found.add(row)
+    return found.live_signals(samples=samples)
+
+
+@dataclass(slots=True, kw_only=True)
+class Measured:
+    """How the columns of rows were measured; see `live_signals`.
+
+    Attributes
+    ----------
+    names : mapping of str
+        The columns, in the order of the rows.
+    settings : mapping of str to list
+        The different settings that a column was measured with, in the form of policy files.
+    temperatures : set
+        Of the samples.
+    """
+
+    names: dict[str, None] = field(default_factory=dict)
+    settings: dict[str, list[JSON]] = field(default_factory=dict)
+    temperatures: set[float | None] = field(default_factory=set)
+
+    def add(self, row: Row) -> None:
+        """Take a row."""
+        self.names.update(dict.fromkeys(row.signals))
         for name, plain in row.measured_by.items():
-            if plain not in settings.setdefault(name, []):
-                settings[name].append(plain)
-    temperatures = {temperature_of(row) for row in rows if row.edge.samples}
-    temperature = temperatures.pop() if len(temperatures) == 1 else None
-    names = dict.fromkeys(name for row in rows for name in row.signals)
-    return {name: _live(name, settings.get(name, []), samples, temperature) for name in names}
+            if plain not in self.settings.setdefault(name, []):
+                self.settings[name].append(plain)
+        if row.edge.samples:
+            self.temperatures.add(temperature_of(row))
+
+    def live_signals(self, *, samples: int) -> dict[str, Signal | str]:
+        """See the function of this name."""
+        temperature = next(iter(self.temperatures)) if len(self.temperatures) == 1 else None
+        return {name: _live(name, self.settings.get(name, []), samples, temperature) for name in self.names}
 
 
 def _live(name: str, settings: Sequence[JSON], samples: int, temperature: float | None) -> Signal | str:

@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Literal, TypeAlias, get_args
 
@@ -33,6 +34,8 @@ from confroute.types import Generation
 
 Kind: TypeAlias = Literal["auto", "number", "date", "option", "text"]
 
+# Of the texts of one call: every signal reads the same question and answers.
+_RECENT = 256
 # What is farther from a mark or the last digit than this does not change how the number is read.
 _NEAR = 240
 _DIGIT = re.compile(rf"\d|{VULGAR}")
@@ -177,6 +180,7 @@ def without_reasoning(text: str) -> str:
     return " " * start + text[start:stop] + " " * (len(text) - stop) if ends or begun else text
 
 
+@lru_cache(maxsize=_RECENT)
 def normalised(text: str) -> str:
     """Normalise a text for comparison: no reasoning, case, prose punctuation, articles, lead-ins or repeated spaces.
 
@@ -226,6 +230,7 @@ def number_in(text: str, question: str = "") -> str | None:
     return found.form(units_of(question) if found.unit is not None else {})
 
 
+@lru_cache(maxsize=_RECENT)
 def quantity_in(text: str) -> Quantity | None:
     """The final number, date or time of a text; None where there is none that can be read."""
     read = without_reasoning(text)
@@ -428,6 +433,7 @@ def _alone(text: str, match: re.Match[str]) -> tuple[int, int] | None:
     return None if _ALSO.match(text, match.end("letter")) else match.span("letter")
 
 
+@lru_cache(maxsize=_RECENT)
 def kind_of(question: str) -> Kind:
     r"""What kind of answer a question asks for: "option" if it lists options, "number" or "date" if it asks for one, else "text".
 
@@ -461,6 +467,7 @@ def _asks_number(sentence: str, question: str) -> bool:
     return any(_RECKONS.search(question) or not words.endswith(_NEEDS_NUMBERS) for words in asked)
 
 
+@lru_cache(maxsize=_RECENT)
 def options_in(question: str) -> tuple[str, ...]:
     r"""The letters of the options that a question lists, in order; empty where it lists fewer than two.
 
@@ -477,6 +484,7 @@ def options_in(question: str) -> tuple[str, ...]:
     return ()
 
 
+@lru_cache(maxsize=_RECENT)
 def final_answer(text: str, question: str, *, kind: Kind = "auto") -> str | None:
     """Extract the final answer of a text in a form that can be compared; None where there is none.
 

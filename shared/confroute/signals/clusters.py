@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from confroute.asks import AskGenerator
 from confroute.decision import without_noise
 from confroute.signals.answers import normalised
 from confroute.signals.equivalence import Equivalence, PairwiseEquivalence, settled_by_text
+
+# Few answers fall into few different numbers of clusters, and a run meets them again and again.
+_RECENT = 4096
 
 
 @dataclass(slots=True)
@@ -146,6 +150,11 @@ def normalised_entropy(weights: Sequence[float], n: int) -> float:
     >>> normalised_entropy([20], 20), normalised_entropy([1, 1, 1], 3)
     (0.0, 1.0)
     """
+    return _entropy(tuple(weights), n)
+
+
+@lru_cache(maxsize=_RECENT)
+def _entropy(weights: tuple[float, ...], n: int) -> float:
     if len(weights) == 1:
         return 0.0
     if len(weights) == n and len(set(weights)) == 1:

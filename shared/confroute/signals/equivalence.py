@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -26,6 +26,8 @@ from confroute.types import Generation
 Embedding: TypeAlias = "str | Callable[[Sequence[str]], npt.ArrayLike]"
 DEFAULT_EMBEDDING = "all-minilm-l6-v2"
 _NEGATION = re.compile(r"\b(?:not|no|never|none|neither|nor|cannot|without)\b|n't\b", re.IGNORECASE)
+# Pairs of one call's answers, which several signals compare.
+_RECENT = 1024
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -90,11 +92,19 @@ def settled_by_text(
     >>> settled_by_text("Who wrote it?", "It was Ada.", "Ada Lovelace did.") is None
     True
     """
-    canonical = [text for text in (first, second) if text in given]
+    return _settled_by_text(question, first, second, first in given, second in given)
+
+
+@lru_cache(maxsize=_RECENT)
+def _settled_by_text(
+    question: str, first: str, second: str, first_given: bool, second_given: bool
+) -> bool | None:
+    came = {first: first_given, second: second_given}
+    canonical = [text for text in (first, second) if came[text]]
     if not canonical and normalised(first) == normalised(second):
         return True
     if canonical or kind_of(question) != "text":
-        a, b = (text if text in given else final_answer(text, question) for text in (first, second))
+        a, b = (text if came[text] else final_answer(text, question) for text in (first, second))
         # Calls and structured values begin so.
         exact = kind_of(question) != "text" or any(text.startswith(("[", "{")) for text in canonical)
         if a == b is not None or (exact and (canonical or (a is not None and b is not None))):

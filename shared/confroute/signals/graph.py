@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -19,14 +20,25 @@ from confroute.types import JSON
 
 # Of values that are made of eigenvalues.
 DIGITS = 9
+# Answers that are equal or not have few different matrices, and a run meets them again and again.
+_RECENT = 4096
 
 
 def laplacian_spectrum(matrix: Matrix) -> tuple[Matrix, Matrix]:
     """Eigenvalues, ascending, and eigenvectors of the normalised Laplacian I - D^-1/2 W D^-1/2."""
+    return _spectrum(np.asarray(matrix, dtype=np.float64).tobytes(), len(matrix))
+
+
+@lru_cache(maxsize=_RECENT)
+def _spectrum(entries: bytes, n: int) -> tuple[Matrix, Matrix]:
+    matrix = np.frombuffer(entries).reshape(n, n)
     scale = 1.0 / np.sqrt(matrix.sum(axis=1))
-    values, vectors = np.linalg.eigh(np.eye(len(matrix)) - matrix * scale[:, None] * scale[None, :])
+    values, vectors = np.linalg.eigh(np.eye(n) - matrix * scale[:, None] * scale[None, :])
     # Their noise would decide which of two equal eigenvalues lies below a cutoff.
-    return np.asarray(np.round(values, 12), dtype=np.float64), vectors
+    found = np.asarray(np.round(values, 12), dtype=np.float64), vectors
+    for one in found:
+        one.flags.writeable = False
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,9 +222,15 @@ def kernel_entropy(matrix: Matrix, distinct: tuple[int, ...], *, time: float = 0
     >>> kernel_entropy(np.ones((3, 3)), (0, 0, 0)), round(kernel_entropy(np.eye(3), (0, 1, 2)), 6)
     (0.0, 1.0)
     """
+    return _kernel_entropy(np.asarray(matrix, dtype=np.float64).tobytes(), distinct, time)
+
+
+@lru_cache(maxsize=_RECENT)
+def _kernel_entropy(entries: bytes, distinct: tuple[int, ...], time: float) -> float:
     n = len(distinct)
     if len(set(distinct)) == 1:
         return 0.0
+    matrix = np.frombuffer(entries).reshape(n, n)
     firsts = [distinct.index(one) for one in sorted(set(distinct))]
     weights = matrix[np.ix_(firsts, firsts)] * (1.0 - np.eye(len(firsts)))
     values, vectors = np.linalg.eigh(np.diag(weights.sum(axis=1)) - weights)

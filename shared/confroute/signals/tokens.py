@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from operator import itemgetter
 from typing import Literal, TypeAlias
@@ -24,6 +25,8 @@ Span: TypeAlias = Literal["all", "answer"]
 Aggregation: TypeAlias = Literal["mean", "max"]
 Floats: TypeAlias = "npt.NDArray[np.float64]"
 
+# Drafts of which several signals read the tokens.
+_RECENT = 64
 _OBJECT = re.compile(r"\s*(?:```(?:json)?\s*)?(?=\{)")
 _SCALAR = re.compile(
     r'"(?:[^"\\]|\\.)*"(?P<key>\s*:)?|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|true|false|null', re.DOTALL
@@ -141,7 +144,7 @@ def draft_tokens(case: Case, span: Span = "all") -> DraftTokens:
         if span == "answer":
             raise SignalUnavailableError(f"{case.tier.model} returned no token texts to find the answer in")
         return DraftTokens(logprobs=logprobs, positions=range(len(logprobs)))
-    positions = _positions(case, tokens, span)
+    positions = _positions(tokens, case.draft.text, case.question, span, structured=bool(case.draft.fields))
     # Tokens that spell the text cover it, whatever else was billed.
     logprobs = _validated(case, covered=positions is not None and not case.draft.fields)
     if positions is None:
@@ -151,18 +154,21 @@ def draft_tokens(case: Case, span: Span = "all") -> DraftTokens:
     return DraftTokens(logprobs=logprobs, positions=positions)
 
 
-def _positions(case: Case, tokens: tuple[str, ...], span: Span) -> Sequence[int] | None:
+@lru_cache(maxsize=_RECENT)
+def _positions(
+    tokens: tuple[str, ...], text: str, question: str, span: Span, *, structured: bool
+) -> Sequence[int] | None:
     """Positions of the tokens that count; None where they do not spell the draft's text."""
     spelt = "".join(tokens)
     # A structured value may be written in other words than its tokens, in which its fields were found.
-    if case.draft.fields or spelt.strip() == without_reasoning(case.draft.text):
+    if structured or spelt.strip() == without_reasoning(text):
         if span == "all":
             return spelling_tokens(tokens)
-        return tokens_within(tokens, answer_spans(spelt, case.question))
-    found = align(tokens, case.draft.text)
+        return tuple(tokens_within(tokens, answer_spans(spelt, question)))
+    found = align(tokens, text)
     if found is None or span == "all":
         return None if found is None else found.tokens
-    return found.positions(answer_spans(found.answer, case.question))
+    return tuple(found.positions(answer_spans(found.answer, question)))
 
 
 def _validated(case: Case, *, covered: bool) -> tuple[float, ...]:

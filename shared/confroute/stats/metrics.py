@@ -6,13 +6,14 @@ not depend on the order of the rows. A statistic that is undefined for the data 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from confroute.stats.arrays import Array, MetricError, checked, sums_in_order
-from confroute.stats.bootstrap import LEVEL, bootstrap_ci
+from confroute.stats.bootstrap import LEVEL, bootstrap_ci, percentiles, resample_counts
 
 __all__ = [
     "LEVEL",
@@ -21,6 +22,7 @@ __all__ = [
     "apgr",
     "apgr_binned",
     "auroc",
+    "auroc_cis",
     "bin_of",
     "bootstrap_ci",
     "ece",
@@ -148,20 +150,99 @@ def auroc(uncertainty: npt.ArrayLike, wrong: npt.ArrayLike) -> float | None:
     >>> auroc([0.9, 0.2], [True, True]) is None
     True
     """
-    u, w = checked(uncertainty=uncertainty, wrong=wrong)
-    bad = w == 1
-    if not np.array_equal(bad, w):
-        msg = "wrong holds values that are neither 0 nor 1: compare graded quality with a limit first"
+    order = _Order.of(uncertainty, wrong)
+    return order.auroc(np.ones(order.n, dtype=np.intp))
+
+
+def auroc_cis(
+    uncertainties: Sequence[npt.ArrayLike],
+    wrongs: Sequence[npt.ArrayLike],
+    *,
+    n: int = 2000,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> list[tuple[float, float] | None]:
+    """Bootstrap intervals of `auroc` for several signals on equally many rows: those of `bootstrap_ci`, without its sorts.
+
+    Parameters
+    ----------
+    uncertainties, wrongs : sequence of array, shape (rows,)
+        One of each per signal.
+    n, seed, level
+        As of `bootstrap_ci`.
+
+    Returns
+    -------
+    list of tuple of float or None
+        One per signal; None as of `bootstrap_ci`.
+
+    Notes
+    -----
+    How many right answers are less uncertain than each wrong one is counted by one sort of all rows. In a resample these counts
+    become sums over how often each row was drawn, in O(rows).
+
+    Examples
+    --------
+    >>> u, wrong = np.arange(50.0), np.arange(50) % 7 > 3
+    >>> auroc_cis([u], [wrong], n=100) == [bootstrap_ci(auroc, u, wrong, n=100)]
+    True
+    """
+    orders = [_Order.of(u, wrong) for u, wrong in zip(uncertainties, wrongs, strict=True)]
+    sizes = {order.n for order in orders}
+    if n < 1 or not 0 < level < 1 or len(sizes) > 1:
+        msg = f"n is {n}, level {level} and the signals have {sorted(sizes)} rows: expected n of at least 1, a level between 0 and 1, and equally many"
         raise MetricError(msg)
-    positives = int(bad.sum())
-    negatives = w.size - positives
-    if positives == 0 or negatives == 0:
-        return None
-    order = np.sort(u)
-    # The mean of both ranks is the mid-rank of tied rows.
-    twice = np.searchsorted(order, u[bad], side="left") + np.searchsorted(order, u[bad], side="right")
-    above = int(twice.sum()) / 2 + positives / 2 - positives * (positives + 1) / 2
-    return float(above / (positives * negatives))
+    areas: list[list[float]] = [[] for _ in orders]
+    for counts in resample_counts(sizes.pop(), n=n, seed=seed) if any(sizes) else ():
+        for order, found in zip(orders, areas, strict=True):
+            if (area := order.auroc(counts)) is not None:
+                found.append(area)
+    return [percentiles(found, n=n, level=level) for found in areas]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Order:
+    """The order of right and wrong answers by uncertainty, from which the AUROC of any resample follows without a sort.
+
+    Attributes
+    ----------
+    wrong, right : array of int
+        Rows, the least uncertain first.
+    below, up_to : array of int, shape of wrong
+        How many of `right` have a lower uncertainty than each of `wrong`, and how many at most as high a one.
+    """
+
+    wrong: npt.NDArray[np.intp]
+    right: npt.NDArray[np.intp]
+    below: npt.NDArray[np.intp]
+    up_to: npt.NDArray[np.intp]
+
+    @classmethod
+    def of(cls, uncertainty: npt.ArrayLike, wrong: npt.ArrayLike) -> _Order:
+        u, w = checked(uncertainty=uncertainty, wrong=wrong)
+        if not np.isin(w, (0.0, 1.0)).all():
+            msg = "wrong holds values that are neither 0 nor 1: compare graded quality with a limit first"
+            raise MetricError(msg)
+        order = np.argsort(u, kind="stable")
+        bad = w[order] == 1
+        rows, others = order[bad], order[~bad]
+        below, up_to = (np.searchsorted(u[others], u[rows], side=side) for side in ("left", "right"))
+        return cls(wrong=rows, right=others, below=below, up_to=up_to)
+
+    @property
+    def n(self) -> int:
+        return self.wrong.size + self.right.size
+
+    def auroc(self, counts: npt.NDArray[np.intp]) -> float | None:
+        """AUROC where each row counts so often."""
+        drawn = counts[self.wrong]
+        ranked = np.concatenate(([0], np.cumsum(counts[self.right])))
+        positives, negatives = int(drawn.sum()), int(ranked[-1])
+        if positives == 0 or negatives == 0:
+            return None
+        # Of tied rows one half counts: whole numbers up to here, so that no order of additions matters.
+        twice = int(np.dot(drawn, ranked[self.below] + ranked[self.up_to]))
+        return twice / (2 * positives * negatives)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

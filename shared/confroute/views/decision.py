@@ -10,6 +10,7 @@ from typing import TypeAlias
 from confroute.decision import UNANSWERED, Decision, Measurement, Step
 from confroute.display import register
 from confroute.observe.trace import Trace
+from confroute.types import Usage
 from confroute.views.html import Tile, coded, counted, folded, fragment, heading, table, text, tiles, wide
 from confroute.views.scales import Span, bar, timeline, zones
 
@@ -90,10 +91,7 @@ def _tiles(decision: Decision) -> Iterable[Tile]:
         beside = [f"{tier} {seconds:.2f}" for tier, seconds in spent.items()]
         yield Tile(name="seconds", value=f"{decision.latency_s:.2f}", beside=beside)
     if decision.usage:
-        beside = [
-            f"{tier} {used.input_tokens} in, {used.output_tokens} out"
-            for tier, used in decision.usage.items()
-        ]
+        beside = [f"{tier} {in_and_out(used)}" for tier, used in decision.usage.items()]
         yield Tile(name="tokens", value=f"{sum(_tokens(decision)):,}", beside=beside)
 
 
@@ -183,6 +181,18 @@ def _steps(decision: Decision) -> str:
         ("all", "", "", *_tokens(decision), decision.latency_s, sum(s.attempts for s in decision.steps), "")
     )
     return table(("step", "tier", "model", "tokens in", "tokens out", "seconds", "attempts", "error"), rows)
+
+
+def in_and_out(used: Usage) -> str:
+    """Tokens in words.
+
+    Examples
+    --------
+    >>> in_and_out(Usage(input_tokens=900, output_tokens=20, cached_tokens=800))
+    '900 in (800 from the cache), 20 out'
+    """
+    cached = f" ({used.cached_tokens} from the cache)" if used.cached_tokens else ""
+    return f"{used.input_tokens} in{cached}, {used.output_tokens} out"
 
 
 def _tokens(decision: Decision) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 
@@ -13,8 +13,9 @@ import numpy as np
 from confroute.decision import UNANSWERED, Decision
 from confroute.drift import Health
 from confroute.observe.log import Entry
+from confroute.prices import Price
 from confroute.types import Usage
-from confroute.views.decision import CALL_HEAD, call_cells, decision_html, marks_of, outcome
+from confroute.views.decision import CALL_HEAD, call_cells, decision_html, in_and_out, marks_of, outcome
 from confroute.views.health import health_parts
 from confroute.views.html import Sifted, Tile, counted, folded, page, sifted, table, tiles, wide
 from confroute.views.svg import GREY, MARGIN, TOP, Line, Panel, document, time_ticks, width_of
@@ -82,7 +83,7 @@ _LEAST_FOR_DRIFT = 40
 def log_page(
     entries: Sequence[Entry],
     *,
-    prices_usd: dict[str, tuple[float, float]] | None = None,
+    prices: Mapping[str, Price] | None = None,
     health: Health | None = None,
 ) -> str:
     """Write the HTML report of a log.
@@ -90,8 +91,8 @@ def log_page(
     Parameters
     ----------
     entries : sequence of Entry, oldest first
-    prices_usd : dict, optional
-        By tier, USD per million input and output tokens; without them no costs are shown.
+    prices : mapping of str to Price, optional
+        By tier; without them no costs are shown.
     health : Health, optional
         Whether the policy that made the log keeps its promise; see `confroute.drift.health`.
 
@@ -100,12 +101,10 @@ def log_page(
     str
         One self-contained document.
     """
-    return page(f"{len(entries)} routed calls", _parts(entries, prices_usd or {}, health))
+    return page(f"{len(entries)} routed calls", _parts(entries, prices or {}, health))
 
 
-def _parts(
-    entries: Sequence[Entry], prices: dict[str, tuple[float, float]], health: Health | None
-) -> Iterable[str]:
+def _parts(entries: Sequence[Entry], prices: Mapping[str, Price], health: Health | None) -> Iterable[str]:
     if not entries:
         yield "<p>The log is empty.</p>"
         return
@@ -137,7 +136,7 @@ def _rows(entries: Sequence[Entry], *, first: int) -> Iterable[Sifted]:
         yield Sifted(cells=[time, *call_cells(number, entry.decision)], kinds=kinds)
 
 
-def _tiles(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) -> Iterable[Tile]:
+def _tiles(entries: Sequence[Entry], prices: Mapping[str, Price]) -> Iterable[Tile]:
     counts = Counter(outcome(entry.decision) for entry in entries)
     yield from (_share_tile(name, counts[name], len(entries)) for name in ("edge", "cloud"))
     answered = [entry.decision.latency_s for entry in entries if entry.decision.stage not in UNANSWERED]
@@ -186,7 +185,7 @@ def wilson(count: int, n: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _totals(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) -> str:
+def _totals(entries: Sequence[Entry], prices: Mapping[str, Price]) -> str:
     answered = [entry for entry in entries if entry.decision.stage not in UNANSWERED]
     ended = {stage: [e for e in entries if e.decision.stage == stage] for stage in UNANSWERED}
     routes = Counter(entry.decision.route for entry in answered)
@@ -205,7 +204,7 @@ def _totals(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) ->
         ("private", str(sum(entry.decision.private for entry in entries))),
     ]
     used = _used(entries)
-    rows += [(f"tokens of {tier}", f"{u.input_tokens} in, {u.output_tokens} out") for tier, u in used.items()]
+    rows += [(f"tokens of {tier}", in_and_out(usage)) for tier, usage in used.items()]
     if prices:
         rows.append(("cost at the given prices", _money(_spent(entries, prices))))
         rows += [
@@ -241,13 +240,9 @@ def _used(entries: Iterable[Entry]) -> dict[str, Usage]:
     return used
 
 
-def _usd(usage: Usage, price: tuple[float, float]) -> float:
-    return (usage.input_tokens * price[0] + usage.output_tokens * price[1]) / 1e6
-
-
-def _spent(entries: Iterable[Entry], prices: dict[str, tuple[float, float]]) -> float:
+def _spent(entries: Iterable[Entry], prices: Mapping[str, Price]) -> float:
     used = _used(entries)
-    return sum(_usd(used.get(tier, Usage()), price) for tier, price in prices.items())
+    return sum(price.of(used.get(tier, Usage())) for tier, price in prices.items())
 
 
 def _money(usd: float) -> str:
@@ -270,7 +265,7 @@ class _Saving:
         return self.alone_usd - self.spent_usd
 
 
-def _saving(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) -> _Saving | None:
+def _saving(entries: Sequence[Entry], prices: Mapping[str, Price]) -> _Saving | None:
     """Estimate what routing saves: a kept answer would have cost its own tokens at the dearest tier's price.
 
     What an outage keeps from being spent is no saving.
@@ -278,14 +273,14 @@ def _saving(entries: Sequence[Entry], prices: dict[str, tuple[float, float]]) ->
     kept = [e for e in entries if e.decision.stage not in UNANSWERED and not e.decision.degraded]
     if not kept or not prices:
         return None
-    dearest = max(prices, key=lambda tier: sum(prices[tier]))
+    dearest = max(prices, key=lambda tier: prices[tier].input_usd + prices[tier].output_usd)
     answers = Usage()
     for entry in kept:
         steps = [
             s for s in entry.decision.steps if s.kind in ("draft", "final") and s.usage and s.error is None
         ]
         answers += steps[-1].usage if steps and steps[-1].usage else Usage()
-    alone = _usd(answers, prices[dearest])
+    alone = prices[dearest].of(answers)
     return _Saving(tier=dearest, alone_usd=alone, spent_usd=_spent(kept, prices), calls=len(kept))
 
 
