@@ -21,7 +21,7 @@ MIN_BIN := .venv-min/bin
 MIN_READY := .venv-min/.ready
 MAX_BIN := .venv-max/bin
 
-.PHONY: chaos min-versions-test max-versions-test ray-test servers-test help setup demo test test-slow lint format types wheel-test release docs lock sbom perf results clean
+.PHONY: chaos min-versions-test max-versions-test ray-test servers-test help setup pictures demo test test-slow lint format types wheel-test release docs lock sbom perf results clean
 
 help:
 	@echo "make demo        route real questions between two small local models"
@@ -34,6 +34,7 @@ help:
 	@echo "make max-versions-test  the adapter against the newest"
 	@echo "make ray-test    the label pipeline on a Ray cluster of this machine"
 	@echo "make servers-test  all hosts against real servers: llama.cpp and transformers serve"
+	@echo "make pictures    draws the README's and the documentation's pictures anew"
 	@echo "make release     wheel and source archive into build/release, checked and tested"
 	@echo "make docs        the documentation's pages, into build/docs"
 	@echo "make sbom        install what users do, by hash, and list it: build/sbom.cdx.json"
@@ -115,6 +116,10 @@ max-versions-test: build/pins.txt
 	@$(MAX_BIN)/python -c 'import langchain_core; print("langchain-core", langchain_core.__version__)'
 	@$(MAX_BIN)/python -m pytest -p no:cacheprovider $(TWO_AT_A_TIME) -m "not slow" tests/langchain
 
+# `make pictures ASK=--ask` asks the front picture's two models again.
+pictures: $(READY)
+	@$(BIN)/python benchmarks/pictures.py $(ASK)
+
 docs: $(READY)
 	@rm -rf build/docs docs/api/*/
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
@@ -162,7 +167,7 @@ sbom: .venv-users/.ready
 		print(len(parts), "packages in build/sbom.cdx.json:", *(f"{name} {parts[name]}" for name in ("torch", "langchain-core", "llama-index-core")))'
 
 # These need an argument, data or hours, and have a target or a page of their own.
-NOT_PERF := $(addprefix benchmarks/,chaos.py chaos_kills.py growth.py real_edge.py recorded_rows.py results.py)
+NOT_PERF := $(addprefix benchmarks/,chaos.py chaos_kills.py growth.py pictures.py real_edge.py recorded_rows.py results.py)
 
 perf: $(READY)
 	@for script in $(filter-out benchmarks/_% $(NOT_PERF),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done

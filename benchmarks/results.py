@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+import pictures
 from _published import AIMS, BENCHMARKS, PUBLISHED, REFERENCE
 
 from confroute.bench import RecordedReplay, Replay, replay, replay_recorded
@@ -174,6 +175,25 @@ def verdicts(found: Mapping[str, RecordedReplay]) -> Iterator[str]:
         yield f"- **{name}** ({one.bench.n} calls; edge {one.bench.weak.mean():.3f}, cloud {one.bench.strong.mean():.3f}). {runs.verdict(one)}"
 
 
+def opening(best: Mapping[str, float], sentences: Sequence[str]) -> Iterator[str]:
+    """What a reader is told before any table: by the best router's APGR on each benchmark, and the verdict on each run."""
+    published = {bench: value for bench, what, _, value in AIMS if what == "above the published best"}
+    pairs = (f"{best[bench]:.3f} on {bench} (published: {published[bench]:.3f})" for bench in BENCHMARKS)
+    won = sum(") beats " in sentence for sentence in sentences)
+    yield (
+        f"A router that reads the **prompt** alone recovers an average of {', '.join(pairs)} of the quality gap between the two models; "
+        "random choice recovers .5."
+    )
+    yield (
+        f"A router that reads the edge's **answer** clearly beat the best that reads the prompt, at equal total cost, on {won} of "
+        f"{len(sentences)} recorded runs."
+    )
+    yield (
+        "Intervals are 95 % over questions, and nothing is called better here that is not beyond its interval: with 72 questions, "
+        "MT-Bench decides little."
+    )
+
+
 def inputs(data: Path) -> Iterator[str]:
     """The files that were read."""
     rows = []
@@ -213,6 +233,10 @@ def main() -> None:
     replayed = benchmarks(data, asked.docs, asked.resamples, embed)
     others = recorded(data, asked.docs, asked.build, asked.resamples, embed)
     parts: dict[str, Callable[[], Iterator[str]]] = {
+        "opening": lambda: opening(
+            {name: one.apgr for name in replayed if (one := _named(replayed, name, BEST))},
+            [runs.verdict(one) for one in others.values()],
+        ),
         "inputs": lambda: inputs(data),
         "beside": lambda: beside(replayed),
         "aims": lambda: aims(replayed),
@@ -224,6 +248,8 @@ def main() -> None:
     for name, lines in parts.items():
         text = filled(text, name, lines())
     page.write_text(text, encoding="utf-8")
+    figure = asked.docs / "results" / "overview.svg"
+    figure.write_text(pictures.overview(asked.docs), encoding="utf-8")
     for name in ("beside", "aims", "gains", "verdicts"):
         print(*parts[name](), "", sep="\n")
     print(

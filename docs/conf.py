@@ -15,9 +15,16 @@ for name in (
 project = "confroute"
 author = "The confroute authors"
 copyright = "The confroute authors, Apache-2.0"  # noqa: A001  Sphinx's name
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.apidoc"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.apidoc",
+]
 html_theme = "furo"
 html_title = "confroute"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 exclude_patterns = ["README.md"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
@@ -49,3 +56,15 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 # Re-exported names stand at their home and in the package's page.
 suppress_warnings = ["ref.python", "autodoc.import_object.duplicate"]
+
+# Pages of wide tables give up the list of their sections; some are written by commands, which know nothing of themes.
+WIDE = {"comparison", "providers", "results", "results/replay", "results/recorded"}
+
+
+def setup(app):  # noqa: ANN001, ANN201, D103  Sphinx's own hook
+    app.connect(
+        "env-updated",
+        lambda _, env: (
+            [env.metadata[name].update({"hide-toc": ""}) for name in WIDE] and []
+        ),
+    )

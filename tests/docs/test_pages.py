@@ -27,7 +27,9 @@ def test_every_python_block_of_a_page_runs(page, tmp_path, monkeypatch):
     for line, words, code in blocks(page):
         if not words:
             # Errors then name the line of the page.
-            exec(compile("\n" * (line - 1) + code, str(page), "exec"), namespace)
+            # The larger local model, 1.1 GB, stands for a cloud in what is shown; here the loopback server does.
+            ran = code.replace("local:qwen2.5-coder-1.5b", "openai:gpt-4o-mini")
+            exec(compile("\n" * (line - 1) + ran, str(page), "exec"), namespace)
 
 
 def test_blocks_that_do_not_run_say_why():

@@ -135,6 +135,12 @@ def recovery_svg(title: str, words: str, lines: Sequence[Line]) -> str:
     return document(MARGIN + 520 + 50 + room, TOP + 360 + 46, parts, label=f"gap recovered on {title}")
 
 
+def ranked_svg(rows: Sequence[tuple[str, float, tuple[float, float]]]) -> str:
+    """Draw every router's APGR with its interval; the best one that does not know the answers stands out."""
+    main = next((name for name, *_ in rows if name not in REFERENCES), "")
+    return ranking("APGR, 95% interval", rows, main=main, chance=0.5)
+
+
 def html(replays: Mapping[str, Replay]) -> str:
     """Make one page with the tables and plots of all benchmarks."""
     body = [part for replay in replays.values() for part in parts(replay)]
@@ -168,8 +174,7 @@ def parts(replay: Replay) -> Iterator[str]:
                 ),
             ]
         )
-    drawn = [(result.name, result.apgr, result.apgr_ci) for result in ranked]
-    yield wide(ranking("APGR, 95% interval", drawn, main=own[0].name if own else "", chance=0.5))
+    yield wide(ranked_svg([(one.name, one.apgr, one.apgr_ci) for one in ranked]))
     yield wide(plot(replay))
     yield folded("All routers in numbers", [table(HEAD, map(cells, replay.results))])
     if replay.comparisons:
@@ -189,7 +194,9 @@ def _section(name: str, replay: Replay) -> Iterator[str]:
         "",
         training_sentence(replay),
         "",
-        f"![{name}]({name}.svg)",
+        f"![gap recovered on {name}]({name}.svg)",
+        "",
+        f"![every router on {name}]({name}-routers.svg)",
         "",
     )
     yield from markdown_table(HEAD, [cells(result) for result in replay.results])
@@ -217,8 +224,11 @@ def training_sentence(replay: Replay) -> str:
 
 
 def write(replays: Mapping[str, Replay], folder: Path) -> list[Path]:
-    """Write replay.html, replay.md and one plot per benchmark into `folder`."""
+    """Write replay.html, replay.md and two plots per benchmark, its curves and its routers, into `folder`."""
     plots = {f"{name}.svg": plot(replay) for name, replay in replays.items()}
+    for name, replay in replays.items():
+        ranked = sorted(replay.results, key=lambda result: -result.apgr)
+        plots[f"{name}-routers.svg"] = ranked_svg([(one.name, one.apgr, one.apgr_ci) for one in ranked])
     return write_files({"replay.html": html(replays), "replay.md": markdown(replays), **plots}, folder)
 
 

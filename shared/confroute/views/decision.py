@@ -62,7 +62,7 @@ def _decision_parts(decision: Decision) -> Iterable[str]:
     if decision.signals or decision.skipped:
         yield _signals(decision)
     if decision.steps:
-        yield wide(timeline([*_spans(decision)]))
+        yield wide(timeline([*spans(decision)]))
         yield folded("Steps in numbers", [_steps(decision)])
 
 
@@ -141,8 +141,20 @@ def _bar(measured: Measurement, limit: float | None) -> str:
     )
 
 
-def _spans(decision: Decision) -> Iterable[Span]:
-    """Steps one after the other; those of a group begin together."""
+def spans(decision: Decision) -> Iterable[Span]:
+    """Yield the rows of a decision's timeline: its steps one after the other; those of a group begin together.
+
+    Examples
+    --------
+    >>> decision = Decision(
+    ...     route="edge",
+    ...     stage="draft",
+    ...     reason="kept",
+    ...     steps=(Step(kind="draft", tier="edge", latency_s=0.5),),
+    ... )
+    >>> [(span.words, span.seconds) for span in spans(decision)]
+    [('draft · edge', 0.5)]
+    """
     end, starts = 0.0, dict[int, float]()
     for step in decision.steps:
         start = end if step.group is None else starts.setdefault(step.group, end)
