@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from confroute.bench import load_benchmarks, replay
+from confroute.bench.candidates import CANDIDATES, HEAD_CHOICES, HeadChoice, joined
 from confroute.bench.data import STRONG, WEAK, Benchmark
-from confroute.bench.material import embed_cached
+from confroute.bench.material import Texts, embed_cached
 from confroute.bench.preference import compare, routed_quality
 from confroute.bench.protocol import cpt_binned, cpt_crossing, measure
 from confroute.bench.report import html, markdown, plot, write
 from confroute.bench.training import STRONG as STRONG_MODELS
 from confroute.bench.training import WEAK as WEAK_MODELS
-from confroute.bench.training import load_training_set, near_duplicates
+from confroute.bench.training import knowing, load_tasks, load_training_set, near_duplicates
 from confroute.cli import main
 from confroute.errors import PolicyError
 from confroute.heads import encoder
@@ -146,12 +147,73 @@ def test_no_test_prompt_stays_in_a_training_set(routellm):
 
 
 def test_soft_labels_are_means_over_the_models(routellm):
-    """They combine the gain of the cloud with how often the edge is wrong, and leave out models on request."""
+    """They are how much more often strong models are right than weak ones, and leave out models on request."""
     train = load_training_set(routellm[1])
     weak, strong = train.weak.mean(axis=0), train.strong.mean(axis=0)
-    assert train.gain(wrong=0.0) == pytest.approx((1 + strong - weak) / 2)
-    assert train.gain(wrong=1.0) == pytest.approx((2 + strong - 2 * weak) / 3)
+    assert train.gain() == pytest.approx((1 + strong - weak) / 2)
+    assert train.pairs == [*zip(WEAK_MODELS[1:], STRONG_MODELS, strict=True)]
     assert not np.array_equal(train.gain(), train.gain(without=(WEAK_MODELS[0], STRONG_MODELS[0])))
+
+
+def test_models_that_fail_by_their_format_label_nothing(tmp_path):
+    """Of LLMRouter's rows those models count that beat chance and a third of the best; the largest gap parts them."""
+    means = {"format": 0.1, "small": 0.3, "medium": 0.4, "large": 0.8, "best": 0.9}
+    with gzip.open(tmp_path / "llmrouter_9models.jsonl.gz", "wt") as file:
+        for at in range(40):
+            scores = {name: float(at < 40 * mean) for name, mean in means.items()}
+            row = {"task": "gsm8k" if at % 2 else "math", "prompt": f"sum {at}?", "choices": None}
+            file.write(json.dumps({**row, "scores": scores}) + "\n")
+    tasks = load_tasks(tmp_path)
+    assert [*tasks] == ["gsm8k", "math"]
+    one = tasks["gsm8k"]
+    assert one.weak_models == ("small", "medium")
+    assert one.strong_models == ("large", "best")
+    assert one.pairs == [("small", "large"), ("medium", "best")]
+    assert one.weak.mean(axis=1) == pytest.approx([0.3, 0.4])
+    # With four options chance is .25: the same scores leave out whoever guesses, however low the best is.
+    assert knowing({"a": np.array([0.2]), "b": np.array([0.3]), "c": np.array([0.5])}, chance=0.25) == (
+        ("b",),
+        ("c",),
+    )
+    assert load_tasks(tmp_path / "nowhere") == {}
+
+
+def test_options_are_read_as_routellm_writes_them(tmp_path):
+    """They are the text of a Python list, which is parsed and never run."""
+    with gzip.open(tmp_path / "llmrouter_9models.jsonl.gz", "wt") as file:
+        for at, task in enumerate(("gsm8k", "math") * 3):
+            scores = {"a": float(at > 1), "b": 1.0}
+            row = {"task": task, "prompt": "Which?", "choices": "['x', 'y']", "scores": scores}
+            file.write(json.dumps(row) + "\n")
+    assert load_tasks(tmp_path)["math"].prompts[0] == "Which?\nA. x\nB. y\nAnswer:"
+    for broken in ("print(1)", "print("):
+        with gzip.open(tmp_path / "llmrouter_9models.jsonl.gz", "wt") as file:
+            file.write(json.dumps({**row, "task": "gsm8k", "choices": broken}) + "\n")
+        with pytest.raises(PolicyError, match="expected the recorded files, unchanged"):
+            load_tasks(tmp_path)
+
+
+def test_a_choice_blends_its_members_and_takes_off_their_disagreement():
+    """The mean, minus the standard deviation where members disagree and doubt is on."""
+    scores = {"words": np.array([0.2, 0.4]), "minilm": np.array([0.4, 0.4]), "length": np.array([9.0, 9.0])}
+    blend = HeadChoice(members=("words", "minilm"))
+    assert blend.score(scores) == pytest.approx([0.3, 0.4])
+    doubting = HeadChoice(members=("words", "minilm"), doubt=True)
+    assert doubting.score(scores) == pytest.approx([0.2, 0.4])
+    assert len({*CANDIDATES}) == len(CANDIDATES)
+    assert {*HEAD_CHOICES.values()} <= {*CANDIDATES}
+
+
+def test_runs_are_joined_without_a_trace_of_which_is_which():
+    """Labels of each run have the same mean; prompts and all vectors follow one another."""
+    one = Texts(prompts=("a", "b"), vectors=np.ones((2, 23)), others={"tuned": np.ones((2, 24))})
+    two = Texts(prompts=("c",), vectors=np.zeros((1, 23)), others={"tuned": np.zeros((1, 24))})
+    texts, labels = joined([(one, np.array([0.2, 0.4])), (two, np.array([0.9]))])
+    assert texts.prompts == ("a", "b", "c")
+    assert labels == pytest.approx([0.4, 0.6, 0.5])
+    assert texts.others["tuned"].shape == (3, 24)
+    assert texts.subset(np.array([False, False, True])).vectors.sum() == 0
+    assert joined([(one, np.array([0.2, 0.4]))])[1] == pytest.approx([0.2, 0.4])
 
 
 def test_everything_runs_from_folders(routellm, tmp_path):
@@ -169,6 +231,7 @@ def test_everything_runs_from_folders(routellm, tmp_path):
         train=recorded,
         encoder=lambda: embed,
         tune=tuned,
+        larger=lambda: encoder(lambda texts: tiny(texts)[:, ::-1], name="larger", features=True),
         cache=tmp_path / "c",
         resamples=20,
         say=lines.append,

@@ -10,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from confroute.bench.training import TrainingSet, tuned_encoder  # noqa: E402
 from confroute.errors import CalibrationError, ModelError, PolicyError  # noqa: E402
 from confroute.heads import Ridge, encoder, load_head, save_head, tune_encoder  # noqa: E402
 
@@ -148,3 +149,27 @@ def test_what_stands_in_a_folder_stays(encoder_folder: Path, tmp_path: Path) -> 
         tune_encoder(*labelled_texts(16, 0), encoder_folder, base=encoder_folder)
     (tmp_path / "empty").mkdir()
     assert tune_encoder(*labelled_texts(16, 0), tmp_path / "empty", base=encoder_folder, epochs=1).is_dir()
+
+
+def test_the_threads_of_the_process_change_nothing(encoder_folder: Path, tmp_path: Path) -> None:
+    """The replay's encoder is tuned by one thread: equal weights whatever torch was set to, which it is afterwards."""
+    labels = (np.arange(48) % 2).astype(float)
+    train = TrainingSet(
+        source="made",
+        prompts=tuple(labelled_texts(48, 0)[0]),
+        subjects=("made",) * 48,
+        weak=labels[None, :],
+        strong=1 - labels[None, :],
+    )
+    before, weights = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            embed = tuned_encoder(train, cache=tmp_path / str(threads), base=str(encoder_folder))
+            assert torch.get_num_threads() == threads
+            assert embed.features
+            (folder,) = (tmp_path / str(threads)).glob("tuned-*")
+            weights.append((folder / "model.safetensors").read_bytes())
+    finally:
+        torch.set_num_threads(before)
+    assert weights[0] == weights[1]

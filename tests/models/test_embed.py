@@ -52,6 +52,20 @@ def test_mean_over_the_mask(encoder_folder: Path) -> None:
     np.testing.assert_allclose(vectors[:5], vectors[-5:], atol=1e-5)
 
 
+def test_products_in_bfloat16_hardly_turn_the_vectors(encoder_folder: Path) -> None:
+    """They give unit vectors near those of float32, from the same weights; another dtype is refused."""
+    exact, low = LocalEmbedder.load(encoder_folder), LocalEmbedder.load(encoder_folder, dtype="bfloat16")
+    assert (exact.dtype, low.dtype) == ("float32", "bfloat16")
+    vectors = low(TEXTS)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+    cosines = (vectors * exact(TEXTS)).sum(axis=1)
+    assert (cosines > 0.999).all()
+    assert not np.array_equal(vectors, exact(TEXTS))
+    with pytest.raises(ModelError, match="dtype 'float16': expected 'auto' or one of float32, bfloat16"):
+        LocalEmbedder.load(encoder_folder, dtype="float16")
+
+
 def test_no_texts(encoder_folder: Path) -> None:
     """No texts give no rows of the right width."""
     embed = LocalEmbedder.load(encoder_folder)

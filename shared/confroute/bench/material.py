@@ -1,18 +1,17 @@
-"""Prepares a benchmark for its methods: its prompts and the training set as vectors, and the candidates for our best head."""
+"""Prepares a benchmark for its methods: its prompts and the training sets as vectors."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 
 from confroute.bench.data import Benchmark
 from confroute.bench.training import TrainingSet
-from confroute.heads import FEATURES, NearestNeighbours, Ridge, WordRidge
+from confroute.heads import FEATURES
 from confroute.heads.base import Vectors
 from confroute.heads.encoder import Encoder
 from confroute.stats.arrays import Array, Flags
@@ -71,10 +70,19 @@ def chunk_key(encoder: Encoder, texts: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Texts:
-    """Prompts with their vectors: the embedding, followed by the features."""
+    """Prompts with their vectors: the embedding, followed by the features.
+
+    Attributes
+    ----------
+    prompts : tuple of str
+    vectors : array of float32, shape (n, dim + features)
+    others : mapping of str to array
+        The same of further encoders, by name.
+    """
 
     prompts: tuple[str, ...]
     vectors: Vectors = field(repr=False)
+    others: Mapping[str, Vectors] = field(default_factory=dict, repr=False)
 
     @property
     def dim(self) -> int:
@@ -84,114 +92,45 @@ class Texts:
     def subset(self, keep: Flags) -> Texts:
         """The prompts whose flag is set."""
         indices = np.flatnonzero(keep)
-        return Texts(prompts=tuple(self.prompts[at] for at in indices), vectors=self.vectors[indices])
+        return Texts(
+            prompts=tuple(self.prompts[at] for at in indices),
+            vectors=self.vectors[indices],
+            others={name: vectors[indices] for name, vectors in self.others.items()},
+        )
 
-
-# (training prompts, labels in [0, 1], prompts to score) -> scores in the labels' units
-Scorer: TypeAlias = "Callable[[Texts, Array, Texts], Array]"
-
-
-def length(train: Texts, labels: Array, tests: Texts) -> Array:
-    """Score by the number of characters, without learning."""
-    del train, labels
-    return np.array([len(text) for text in tests.prompts], dtype=np.float64)
-
-
-def ridge(penalty: float, *, embedding: bool = True, features: bool = True) -> Scorer:
-    """Ridge regression on the embedding, the features or both."""
-
-    def scores(train: Texts, labels: Array, tests: Texts) -> Array:
-        columns = slice(0 if embedding else train.dim, None if features else train.dim)
-        head = Ridge.fit(train.vectors[:, columns], labels, penalty=penalty)
-        return head.estimate(tests.vectors[:, columns]).cloud_wins
-
-    return scores
-
-
-def words(penalty: float) -> Scorer:
-    """Ridge regression on words and word pairs."""
-
-    def scores(train: Texts, labels: Array, tests: Texts) -> Array:
-        return WordRidge.fit(train.prompts, labels, penalty=penalty).estimate(tests.prompts).cloud_wins
-
-    return scores
-
-
-def neighbours(k: int) -> Scorer:
-    """Nearest neighbours on the embedding."""
-
-    def scores(train: Texts, labels: Array, tests: Texts) -> Array:
-        head = NearestNeighbours.fit(train.vectors[:, : train.dim], labels, k=min(k, len(labels)))
-        return head.estimate(tests.vectors[:, : tests.dim]).cloud_wins
-
-    return scores
-
-
-def mean(*scorers: Scorer) -> Scorer:
-    """The mean of several scores, which all estimate the same label."""
-
-    def scores(train: Texts, labels: Array, tests: Texts) -> Array:
-        return np.asarray(np.mean([scorer(train, labels, tests) for scorer in scorers], axis=0))
-
-    return scores
-
-
-CANDIDATES: dict[str, Scorer] = {
-    "length": length,
-    "features, ridge 100": ridge(100.0, embedding=False),
-    "features, ridge 1000": ridge(1000.0, embedding=False),
-    "embedding, ridge 1e4": ridge(1e4, features=False),
-    "embedding, 50 neighbours": neighbours(50),
-    "embedding and features, ridge 3e3": ridge(3e3),
-    "embedding and features, ridge 1e4": ridge(1e4),
-    "embedding and features, ridge 3e4": ridge(3e4),
-    "words, ridge 10": words(10.0),
-    "words, ridge 30": words(30.0),
-    "both, ridge 1e4 and 10": mean(ridge(1e4), words(10.0)),
-    "both, ridge 3e4 and 30": mean(ridge(3e4), words(30.0)),
-}
-# Candidates that read the embedding are also tried with a tuned encoder's vectors.
-TUNED = "tuned: "
-EMBEDDED = tuple(name for name in CANDIDATES if name.startswith(("embedding", "both")))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeadChoice:
-    """A candidate, the weight of the edge's errors in its label, and whether it reads a tuned encoder's vectors."""
-
-    candidate: str
-    wrong: float
-    tuned: bool = False
-
-
-# Selected by benchmarks/select_heads.py on the training prompts alone.
-HEAD_CHOICES = {
-    "mmlu": HeadChoice(candidate="words, ridge 10", wrong=1.0),
-    "gsm8k": HeadChoice(candidate="features, ridge 100", wrong=0.0),
-    "mt-bench": HeadChoice(candidate="embedding, ridge 1e4", wrong=0.0, tuned=True),
-}
-
-
-def best_of(
-    scorers: Sequence[Scorer], train: Texts, labels: Array, value: Callable[[Array, Flags], float]
-) -> Scorer:
-    """Select the scorer that, fitted to four fifths of the prompts, has the largest `value(scores, held_out)` on the rest."""
-    held_out = np.random.default_rng(1).permutation(len(labels)) % 5 == 0
-    fitting, validation = train.subset(~held_out), train.subset(held_out)
-    values = [value(scorer(fitting, labels[~held_out], validation), held_out) for scorer in scorers]
-    return scorers[int(np.argmax(values))]
+    def and_then(self, more: Texts) -> Texts:
+        """These prompts, followed by others of the same encoders."""
+        return Texts(
+            prompts=self.prompts + more.prompts,
+            vectors=np.concatenate([self.vectors, more.vectors]),
+            others={
+                name: np.concatenate([vectors, more.others[name]]) for name, vectors in self.others.items()
+            },
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Material:
-    """A benchmark and its training set, with the vectors of the plain and of the tuned encoder."""
+    """A benchmark, and what its heads learn from.
+
+    Attributes
+    ----------
+    bench : Benchmark
+    tests : Texts
+        Its prompts.
+    train : TrainingSet
+        MMLU questions with nine models' answers, from which the paper's heads learn.
+    texts : Texts
+        Its prompts.
+    runs : tuple of (Texts, array)
+        Prompts and gains of every run, that whose questions are like the benchmark's first.
+    """
 
     bench: Benchmark
     tests: Texts
-    tuned_tests: Texts
     train: TrainingSet
     texts: Texts
-    tuned_texts: Texts
+    runs: tuple[tuple[Texts, Array], ...]
 
     @property
     def dim(self) -> int:
@@ -199,62 +138,100 @@ class Material:
         return self.tests.dim
 
 
+def distinct(
+    runs: Mapping[str, TrainingSet],
+    benches: Mapping[str, Benchmark],
+    embed: Callable[[Sequence[str]], Vectors],
+    *,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Flags]:
+    """Flag, in each run, the prompts that are no near-duplicates of any benchmark's.
+
+    Parameters
+    ----------
+    runs : mapping of str to TrainingSet
+    benches : mapping of str to Benchmark
+    embed : callable
+        Vectors of prompts, without features.
+    say : callable
+        Called with the numbers of prompts that are.
+    """
+    tests = {name: embed(bench.prompts) for name, bench in benches.items()}
+    found = {}
+    for name, run in runs.items():
+        vectors, keep = embed(run.prompts), np.ones(len(run.prompts), dtype=bool)
+        for bench, one in benches.items():
+            by_words, by_cosine = run.distinct_from(one.prompts, vectors, tests[bench])
+            keep &= by_words & by_cosine
+            say(
+                f"{run.source}: near-duplicates of {bench}'s prompts: {(~by_words).sum()} by their words, "
+                f"{(by_words & ~by_cosine).sum()} by their vectors"
+            )
+        say(f"{run.source}: {keep.sum()} of {keep.size} prompts kept")
+        found[name] = keep
+    return found
+
+
+def own_run(bench: str, runs: Sequence[str]) -> str:
+    """Name of the run whose questions are like a benchmark's: the one of its name, else the first."""
+    return bench if bench in runs else runs[0]
+
+
 def materials(
     benches: Mapping[str, Benchmark],
-    train: TrainingSet,
+    runs: Mapping[str, TrainingSet],
     encoder: Encoder,
-    tune: Callable[[TrainingSet], Encoder],
+    others: Mapping[str, Callable[[TrainingSet], Encoder]],
     *,
+    only: Collection[str] | None = None,
     cache: Path,
     say: Callable[[str], None],
 ) -> dict[str, Material]:
-    """Embed all prompts, remove near-duplicates of test prompts from the training set, and tune an encoder on the rest.
+    """Embed all prompts, and remove near-duplicates of test prompts from the runs.
 
     Parameters
     ----------
     benches : mapping of str to Benchmark
-    train : TrainingSet
+    runs : mapping of str to TrainingSet
+        The first is the nine models' answers to MMLU questions.
     encoder : Encoder
         With features.
-    tune : callable
-        Makes an encoder that is tuned on the labels of a training set.
+    others : mapping of str to callable
+        Makes each further encoder, given the first run without test prompts.
+    only : collection of str, optional
+        Benchmarks to prepare; near-duplicates of the others' prompts are removed all the same.
     cache : Path
         Folder of embeddings.
     say : callable
         Called with lines of progress, and with the numbers of prompts removed.
     """
 
-    def texts(embed: Encoder, prompts: tuple[str, ...]) -> Texts:
-        return Texts(prompts=prompts, vectors=embed_cached(embed, prompts, cache, progress=say))
+    def plain(prompts: Sequence[str]) -> Vectors:
+        return embed_cached(encoder, prompts, cache, progress=say)
 
-    training_texts = texts(encoder, train.prompts)
-    tests = {name: texts(encoder, bench.prompts) for name, bench in benches.items()}
-    keep = {name: _no_duplicates(name, train, training_texts, test, say) for name, test in tests.items()}
+    keep = distinct(runs, benches, lambda prompts: plain(prompts)[:, : -len(FEATURES)], say=say)
+    kept = {name: run.subset(keep[name]) for name, run in runs.items()}
+    first = next(iter(kept.values()))
     # One tuned encoder serves all benchmarks, so it must not see any benchmark's prompts.
-    tuned = tune(train.subset(np.logical_and.reduce([*keep.values()])))
-    tuned_training_texts = texts(tuned, train.prompts)
-    return {
-        name: Material(
+    further = {name: make(first) for name, make in others.items()}
+
+    def texts(prompts: tuple[str, ...]) -> Texts:
+        vectors = {name: embed_cached(embed, prompts, cache, progress=say) for name, embed in further.items()}
+        return Texts(prompts=prompts, vectors=plain(prompts), others=vectors)
+
+    # All of them are embedded, so that another filter finds their vectors in the cache.
+    known = {name: (texts(run.prompts).subset(keep[name]), kept[name].gain()) for name, run in runs.items()}
+    found = {}
+    for name, bench in benches.items():
+        if only is not None and name not in only:
+            continue
+        own = own_run(name, [*known])
+        rest = (pair for run, pair in known.items() if run != own)
+        found[name] = Material(
             bench=bench,
-            tests=tests[name],
-            tuned_tests=texts(tuned, bench.prompts),
-            train=train.subset(keep[name]),
-            texts=training_texts.subset(keep[name]),
-            tuned_texts=tuned_training_texts.subset(keep[name]),
+            tests=texts(bench.prompts),
+            train=first,
+            texts=next(iter(known.values()))[0],
+            runs=(known[own], *rest),
         )
-        for name, bench in benches.items()
-    }
-
-
-def _no_duplicates(
-    name: str, train: TrainingSet, texts: Texts, tests: Texts, say: Callable[[str], None]
-) -> Flags:
-    by_words, by_cosine = train.distinct_from(
-        tests.prompts, texts.vectors[:, : texts.dim], tests.vectors[:, : tests.dim]
-    )
-    keep: Flags = by_words & by_cosine
-    say(
-        f"{name}: trained on {keep.sum()} prompts ({train.source}); {(~by_words).sum()} removed as near-duplicates of "
-        f"test prompts by their words, {(by_words & ~by_cosine).sum()} by their vectors"
-    )
-    return keep
+    return found

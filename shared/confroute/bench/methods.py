@@ -11,18 +11,18 @@ from unittest import mock
 
 import numpy as np
 
-from confroute.bench.data import Benchmark
-from confroute.bench.material import (
-    CANDIDATES,
+from confroute.bench.candidates import (
     HEAD_CHOICES,
-    Material,
-    Texts,
+    MEMBERS,
     best_of,
+    learn_and_score,
     mean,
     neighbours,
     ridge,
     words,
 )
+from confroute.bench.data import Benchmark
+from confroute.bench.material import Material, Texts
 from confroute.heads import MLP, MatrixFactorisation, NearestNeighbours, SimilarityRanking
 from confroute.heads.base import Head, Vectors
 from confroute.stats.arrays import Array, Flags
@@ -33,7 +33,6 @@ IN_DOMAIN = "confroute best, five-fold in-domain"
 _RUNS = 10
 _FOLDS = 5
 _NEIGHBOURS = 50
-_RIDGE = "embedding and features, ridge 1e4"
 
 
 # (name of the method, scores)
@@ -63,14 +62,14 @@ def trained(material: Material) -> Iterator[Scored]:
     for name in ("kNN", "MLP"):
         head = fits[name](x, train.wrong)
         yield f"TO-Router-style {name}", head.estimate(tests.vectors[:, :dim]).cloud_wins
-    yield "cheap features", CANDIDATES["features, ridge 100"](texts, train.gain(wrong=0.0), tests)
-    tuned_texts, tuned_tests = material.tuned_texts, material.tuned_tests
-    yield "ridge", CANDIDATES[_RIDGE](texts, train.gain(), tests)
-    yield "ridge, tuned encoder", CANDIDATES[_RIDGE](tuned_texts, train.gain(), tuned_tests)
-    choice = HEAD_CHOICES[material.bench.name]
-    if choice.tuned:
-        texts, tests = tuned_texts, tuned_tests
-    yield BEST, CANDIDATES[choice.candidate](texts, train.gain(wrong=choice.wrong), tests)
+    gains = train.gain()
+    for name, member in (
+        ("cheap features", "features"),
+        ("ridge", "minilm"),
+        ("ridge, tuned encoder", "tuned"),
+    ):
+        yield name, MEMBERS[member](texts, gains, tests)
+    yield BEST, learn_and_score(HEAD_CHOICES[material.bench.name], material.runs, tests)
 
 
 def in_domain(material: Material) -> Iterator[Scored]:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from confroute.bench import methods
+from confroute.bench.candidates import HEAD_CHOICES, LARGER, TUNED
 from confroute.bench.data import Benchmark, load_benchmarks
 from confroute.bench.material import Material, materials
 from confroute.bench.preference import Level, RouterComparison, compare, level
 from confroute.bench.protocol import Result, measure
-from confroute.bench.training import TrainingSet, load_training_set
+from confroute.bench.training import TrainingSet, load_tasks, load_training_set
 from confroute.display import Displayable
 from confroute.errors import PolicyError
 from confroute.heads.encoder import Encoder
@@ -61,6 +62,7 @@ def replay(
     train: Path | None,
     encoder: Callable[[], Encoder],
     tune: Callable[[TrainingSet], Encoder],
+    larger: Callable[[], Encoder],
     cache: Path,
     resamples: int = 1000,
     say: Say = lambda _: None,
@@ -77,6 +79,8 @@ def replay(
         Makes the encoder, with features; called only if something is trained.
     tune : callable
         Makes an encoder that is tuned on the labels of a training set, such as `tuned_encoder`.
+    larger : callable
+        Makes a second, larger encoder, with features; called only if a chosen head reads it.
     cache : Path
         Folder of embeddings.
     resamples : int
@@ -89,7 +93,7 @@ def replay(
         The data are missing or not as expected.
     """
     recorded = load_training_set(train) if train is not None else None
-    if recorded is None:
+    if train is None or recorded is None:
         say("no training data: only methods without training run (give --train or set CONFROUTE_DATA)")
     elif packages := methods.missing_packages():
         say(f"RouteLLM's own code is left out: {', '.join(packages)} not installed (pip install routellm)")
@@ -97,12 +101,16 @@ def replay(
     for name, bench in benches.items():
         say(f"{name}: {bench.n} prompts, {bench.dropped} dropped as contaminated")
     material: dict[str, Material] = {}
-    if recorded is not None:
+    if train is not None and recorded is not None:
         embed = encoder()
         if not embed.features:
             msg = f"the encoder {embed.name} has no features: expected encoder(..., features=True)"
             raise PolicyError(msg)
-        material = materials(benches, recorded, embed, tune, cache=cache, say=say)
+        others = {TUNED: tune}
+        if any("mpnet" in HEAD_CHOICES[name].members for name in benches):
+            others[LARGER] = lambda _: larger()
+        runs = {"mmlu": recorded, **load_tasks(train)}
+        material = materials(benches, runs, embed, others, cache=cache, say=say)
     return {
         name: _replay_one(bench, material.get(name), resamples=resamples, say=say)
         for name, bench in benches.items()

@@ -102,9 +102,10 @@ def _report(text: str) -> None:
 
 
 def _replay_benchmarks(args: argparse.Namespace) -> int:
+    from confroute.bench.candidates import LARGER
     from confroute.bench.report import write
     from confroute.bench.run import replay
-    from confroute.bench.training import tuned_encoder
+    from confroute.bench.training import local_encoder, tuned_encoder
     from confroute.heads.encoder import encoder
     from confroute.models.catalog import cache_dir
 
@@ -114,6 +115,7 @@ def _replay_benchmarks(args: argparse.Namespace) -> int:
         train=_training_data(args.train),
         encoder=lambda: encoder(args.encoder, features=True),
         tune=lambda train: tuned_encoder(train, cache=cache, base=args.encoder, say=_report),
+        larger=lambda: local_encoder(LARGER),
         cache=cache,
         resamples=args.resamples,
         say=_report,

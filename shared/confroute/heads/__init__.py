@@ -8,11 +8,13 @@ from confroute.heads.linear import Ridge
 from confroute.heads.networks import MLP, MatrixFactorisation
 from confroute.heads.ranking import SimilarityRanking, tiers_of
 from confroute.heads.tuning import tune_encoder
+from confroute.heads.word_problems import WORD_PROBLEM_FEATURES, word_problem_features
 from confroute.heads.words import WordRidge
 
 __all__ = [
     "FEATURES",
     "MLP",
+    "WORD_PROBLEM_FEATURES",
     "Encoder",
     "EncoderId",
     "Estimate",
@@ -29,4 +31,5 @@ __all__ = [
     "save_head",
     "tiers_of",
     "tune_encoder",
+    "word_problem_features",
 ]

