@@ -246,6 +246,7 @@ def test_everything_runs_from_folders(routellm, tmp_path):
         "replay.html",
         "replay.md",
         "mmlu.svg",
+        "mmlu-routers.svg",
     }
     for text in (html(replays), markdown(replays)):
         assert all(name in text for name in names)

@@ -45,7 +45,7 @@ def test_models_lists_the_catalogue(capsys):
     path = place("smollm2-135m")
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert lines[0].split() == ["smollm2-135m", "chat", "98", "MB", "Apache-2.0", *str(path).split()]
     assert lines[1].endswith("not here: confroute pull qwen2.5-coder-0.5b")
 
