@@ -164,7 +164,6 @@ def apply(
     found = expected(replayed, seed=seed)
     edge, cloud = baselines(table, seed=seed)
     quality = np.array([one.quality for one in replayed])
-    own_edge = np.where(table.failed, table.cloud_quality, table.edge_quality)
     decisions = [one.decision for one in replayed if one.decision is not None]
     verdicts = verdicts_of(policy, table, replayed, seed=seed)
     if (seen := _seen(policy, given)) is not None:
@@ -173,7 +172,7 @@ def apply(
         expected=found,
         edge=edge,
         cloud=cloud,
-        against_edge=_gained(quality - own_edge, seed),
+        against_edge=_gained(quality - np.where(table.failed, table.cloud_quality, table.edge_quality), seed),
         against_cloud=_gained(quality - table.cloud_quality, seed),
         verdicts=verdicts,
         shift=like_recorded(policy, measured_by(policy, decisions)),

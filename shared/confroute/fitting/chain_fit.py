@@ -104,23 +104,18 @@ def fit_chain(
     loss and total cost. The other half takes its place in that sequence and nothing else: a promise is tested policy by policy from the
     most cautious on, by the loss of the whole chain, so that it holds however many steps there are.
     """
-    _check(goal, signal)
-    loss: Loss = goal.loss if isinstance(goal, MaxLoss) else "shortfall"
+    loss = _checked_loss(goal, signal)
     graded = comparable(rows)
-    tables = tables_of(graded, rates=rates, on_unfinished=on_unfinished)
-    choosing = half(len(graded), seed)
-    choice = _signal(_parts(tables, choosing), signal, replay_only=replay_only, seed=seed)
-    for table in tables.values():
-        check_extraction([choice.signal], table.rows)
+    tables, choosing = tables_of(graded, rates=rates, on_unfinished=on_unfinished), half(len(graded), seed)
+    choice = _signal(tables, choosing, signal, replay_only=replay_only, seed=seed)
     whole = chain_of(tables, choice.column, sampled=samples_of(choice.signal) > 0)
     mine = whole.part(choosing)
     worth = _worth(goal, mine, loss, n=whole.n - mine.n)
     tiers = chosen_chain(mine, loss, worth, to_cloud=isinstance(goal, CloudShare), seed=seed)
     fronts = [(one.part(~choosing), one.part(choosing).front(loss)) for one in whole.subsets()]
-    place = next(at for at, (one, _) in enumerate(fronts) if one.tiers == tiers)
+    place = [one.tiers for one, _ in fronts].index(tiers)
     at, thresholds = _thresholds(goal, *fronts[place], seed=seed)
-    rest = _parts(tables, ~choosing)
-    results = compared(fronts, deployed=place, at=at, seed=seed)
+    rest, results = _parts(tables, ~choosing), compared(fronts, deployed=place, at=at, seed=seed)
     return ChainFit(
         policy=_policy(choice, tiers, thresholds, on_unfinished),
         choice=choice,
@@ -131,11 +126,10 @@ def fit_chain(
         front=_front(fronts, place, seed),
         chains=results,
         adverse_selection=tuple(_adverse(rest, choice.column, seed)),
-        promise_curve=promise_curve_of(goal, *fronts[place], seed=seed) if isinstance(goal, MaxLoss) else (),
+        promise_curve=promise_curve_of(goal, *fronts[place], seed=seed),
         selected_on=mine.n,
         notes=(
-            *_about_drafts(rest, choice.column),
-            *replay_only_notes(choice.signal, rest[tiers[0]]),
+            *_about_drafts(rest, choice, tiers[0]),
             *_about_chains(results, whole.tiers),
             *_about_alone(goal, fronts, place, at),
         ),
@@ -146,13 +140,13 @@ def _parts(tables: Mapping[str, Table], keep: Flags) -> dict[str, Table]:
     return {tier: table.part(keep) for tier, table in tables.items()}
 
 
-def _check(goal: Goal, signal: str) -> None:
-    """Refuse what is for two models only."""
+def _checked_loss(goal: Goal, signal: str) -> Loss:
+    """By what a threshold's harm counts; what is for two models only is refused."""
     if signal == "combined":
         msg = "combined signals are for runs of two models: what an uncertainty is worth differs from model to model; name one signal, or take auto"
         raise CalibrationError(msg)
     if not isinstance(goal, MaxLoss):
-        return
+        return "shortfall"
     refused = {
         "judged": goal.judged,
         "delta=None": goal.delta is None,
@@ -164,10 +158,20 @@ def _check(goal: Goal, signal: str) -> None:
             "long-run mean, with a confidence, by the grades as they are"
         )
         raise CalibrationError(msg)
+    return goal.loss
 
 
-def _signal(tables: Mapping[str, Table], signal: str, *, replay_only: bool, seed: int) -> SignalChoice:
-    """One signal for all steps: the one that was named, or the best on average over them."""
+def _signal(
+    tables: Mapping[str, Table], choosing: Flags, signal: str, *, replay_only: bool, seed: int
+) -> SignalChoice:
+    """One signal for all steps: the one that was named, or the best on average over them; measured as live calls measure it."""
+    found = _signal_of(_parts(tables, choosing), signal, replay_only=replay_only, seed=seed)
+    for table in tables.values():
+        check_extraction([found.signal], table.rows)
+    return found
+
+
+def _signal_of(tables: Mapping[str, Table], signal: str, *, replay_only: bool, seed: int) -> SignalChoice:
     first, *others = tables.values()
     if signal != "auto":
         found = named(first, signal)
@@ -281,9 +285,11 @@ def _certified(
 
 
 def promise_curve_of(
-    goal: MaxLoss, chain: Chain, front: Sequence[Thresholds], *, seed: int = 0
+    goal: Goal, chain: Chain, front: Sequence[Thresholds], *, seed: int = 0
 ) -> tuple[PromisePoint, ...]:
-    """What else these calls can promise; as `confroute.fitting.promise_curve`, with the first tier's threshold."""
+    """What else these calls can promise, if a promise is the goal; as `confroute.fitting.promise_curve`, with the first tier's threshold."""
+    if not isinstance(goal, MaxLoss):
+        return ()
     routes = [chain.routes(thresholds) for thresholds in front]
     losses = [chain.losses(goal.loss, one) for one in routes]
     shares = chain.calls(routes).cloud.mean(axis=1)
@@ -372,11 +378,12 @@ def _adverse(tables: Mapping[str, Table], column: str, seed: int) -> Iterator[Ad
             yield found
 
 
-def _about_drafts(tables: Mapping[str, Table], column: str) -> Iterator[str]:
-    """Which drafts no threshold keeps."""
+def _about_drafts(tables: Mapping[str, Table], choice: SignalChoice, first: str) -> Iterator[str]:
+    """Which drafts no threshold keeps, and what of the signal a live call does not have."""
     for tier, table in tables.items():
-        if lost := int(np.isnan(table.signal(column)).sum()):
-            yield f"{lost} of {table.n} drafts of {tier} failed, are not whole, or were not measured by {column}: they go to the next tier"
+        if lost := int(np.isnan(table.signal(choice.column)).sum()):
+            yield f"{lost} of {table.n} drafts of {tier} failed, are not whole, or were not measured by {choice.column}: they go to the next tier"
+    yield from replay_only_notes(choice.signal, tables[first])
 
 
 def _about_chains(results: Sequence[ChainResult], tiers: Sequence[str]) -> Iterator[str]:
