@@ -14,6 +14,7 @@ import threading
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -94,6 +95,19 @@ def test_it_answers_logs_and_ends_after_what_runs(folder):
     log = folder / "decisions.jsonl"
     assert [entry.decision.route for entry in read_log(log)] == ["edge", "edge"]
     assert "Switzerland" not in log.read_text() + errors
+
+
+def test_any_number_of_tiers(folder):
+    """A model between edge and cloud answers what the edge is too unsure of."""
+    (folder / "my_models.py").write_text(
+        f"{MODELS}\ndef unsure(messages):\n    return Generation(text='Basel', logprobs=(-2.0,))\n"
+    )
+    policy = replace(Cascade.of(TokenLogprob(), 0.3), tiers=("edge", "mid", "cloud"))
+    save_policy(policy, folder / "policy.json")
+    with started(folder, "--edge", "my_models:unsure", "--tier", "mid=my_models:small") as (_, url):
+        given = answer(url)
+    assert given["choices"][0]["message"]["content"] == "Bern"
+    assert given["metadata"]["confroute"]["route"] == "mid"
 
 
 def test_a_key_of_the_environment_is_asked_for(folder):

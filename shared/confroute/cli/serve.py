@@ -1,4 +1,4 @@
-"""``confroute serve``: an OpenAI-compatible server on two models and a policy."""
+"""``confroute serve``: an OpenAI-compatible server on two or more models and a policy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from confroute.cli.options import add_dtype, add_model, count, model_of
+from confroute.cli.options import add_dtype, add_model, add_tiers, count, model_of, tiers_of
 from confroute.cli.terminal import say
 from confroute.errors import MissingExtraError, PolicyError
 from confroute.models.resolution import NAMES
@@ -29,12 +29,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "serve",
-        help="answer any OpenAI client by two models and a policy",
+        help="answer any OpenAI client by two or more models and a policy",
         description="Serve /v1/chat/completions, /v1/models and /health. Callers send the key in the environment variable "
         f"{KEY} as a bearer token; without one the server listens on this machine's loopback alone.",
     )
     parser.add_argument("policy", type=Path, metavar="POLICY", help="a policy file")
     add_model(parser, "edge", NAMES, required=True)
+    add_tiers(parser, "where the policy has more than two")
     add_model(parser, "cloud", "the same", required=True)
     add_dtype(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
@@ -107,7 +108,8 @@ def _app(args: argparse.Namespace, key: str | None) -> Starlette:
     from confroute.serve.app import ServerLimits, make_app
 
     policy = load_policy(args.policy)
-    router = Router(edge=model_of(args, "edge"), cloud=model_of(args, "cloud"), policy=policy)
+    tiers = {"edge": model_of(args, "edge"), **tiers_of(args), "cloud": model_of(args, "cloud")}
+    router = Router(tiers=tiers, policy=policy)
     limits = ServerLimits(concurrent=args.concurrency, body_bytes=args.max_body, timeout_s=args.timeout)
     watched = None if args.log is None else _Watched(args.log, policy)
     return make_app(router, name=args.name, key=key, limits=limits, health=watched)
