@@ -727,3 +727,17 @@ def test_a_list_that_is_read_is_a_copy():
     names = ["a", "b"]
     assert texts(names, "x") == names
     assert texts(names, "x") is not names
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"a": 1\n', "Expecting ',' delimiter at its end"),
+        ('{"a": ', "Expecting value at its end"),
+        ('{"a" 1}\n', "Expecting ':' delimiter at column 6"),
+    ],
+)
+def test_an_error_says_where_a_line_breaks_off(text, says):
+    """Not at the first column of the line behind it."""
+    with pytest.raises(FormatError, match=says):
+        read_json(text)

@@ -79,7 +79,8 @@ def read_json(text: str | bytes, *, infinite: bool = False) -> JSON:
             )
             return read
     except json.JSONDecodeError as error:
-        found = "nothing" if not given.strip() else f"{error.msg} at column {error.colno}"
+        where = f"column {error.colno}" if error.pos < len(given.rstrip()) else "its end"
+        found = "nothing" if not given.strip() else f"{error.msg} at {where}"
         msg = f"{found}; expected {_EXPECTED}"
         raise FormatError(msg, line=error.lineno) from error
     except (_RefusedError, RecursionError):
