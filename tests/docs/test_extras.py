@@ -164,7 +164,7 @@ def test_the_commands_are_found():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("command", sorted(commands()), ids=" ".join)
 def test_what_one_is_told_to_install_can_be_installed(command, tmp_path):
     """As if nothing were installed yet; and no host and no torch come with what does not ask for them."""
