@@ -82,7 +82,7 @@ def test_a_failed_part_is_its_error_and_the_others_stay(form: str) -> None:
         run(policy, REQUEST, made.call(REQUEST), {})
     else:
         asyncio.run(arun(policy, REQUEST, made.acall(REQUEST), {}))
-    failed, drawn = policy.brought[0].parts  # type: ignore[union-attr]
+    failed, drawn = policy.brought[0].parts
     assert isinstance(failed, OSError)
     assert isinstance(drawn, Evidence)
     assert len(drawn.generations) == 2

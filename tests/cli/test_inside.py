@@ -143,7 +143,7 @@ def test_a_pipeline_on_local_weights(
     score = "ensemble=Ensemble(members=('flat',), statistic='score_variance')"
     assert main([*command, score, "--dropout", "3", "--dropout-rates", "0.1"]) == 0
     assert f"{COUNT} drafts cut off at the length limit" in capsys.readouterr().out
-    from cat_app import chain_with  # type: ignore[import-not-found]
+    from cat_app import chain_with
 
     for column in ("mc_dropout@0.1.token_variance", "ensemble"):
         fit = ["fit", "run.jsonl", "--out", "policy.json", "--signal", column, "--cloud-share", "0.5"]

@@ -68,15 +68,15 @@ def test_a_row_holds_all_that_was_asked_for(record: Callable[..., int], tmp_path
     # A sample may end at once: then there is nothing to score.
     assert all(sample.logprobs or not sample.text for sample in edge.samples)
     assert edge.quality in (0.0, 1.0)
-    assert set(edge.extra["options"]) == {"A", "B"}  # type: ignore[arg-type]
+    assert set(edge.extra["options"]) == {"A", "B"}
     tops = edge.extra["top_logprobs"]
     assert [len(top) for top in tops] == [10] * len(edge.tokens)  # type: ignore[arg-type,union-attr]
     assert row.signals["token_entropy"] is not None
     assert edge.usage is not None
     sent, made = edge.usage["input_tokens"], edge.usage["output_tokens"]
-    assert edge.cost_usd == sent + 2 * made  # type: ignore[operator]
+    assert edge.cost_usd == sent + 2 * made
     assert edge.latency_s is not None
-    assert {"draft", "sample", "score", "hidden"} <= set(row.extra["latency_s"])  # type: ignore[arg-type]
+    assert {"draft", "sample", "score", "hidden"} <= set(row.extra["latency_s"])
     assert row.signals["mc_dropout@0.1.mutual_information"] is not None
     assert row.signals["token_logprob.mean"] == pytest.approx(-sum(edge.logprobs) / len(edge.logprobs))
     states = load_file(tmp_path / row.extra["hidden"]["file"])  # type: ignore[index,call-overload]
@@ -188,7 +188,7 @@ def test_a_cloud_of_the_prompt_file_is_kept_and_one_that_is_given_is_asked(
     assert (kept.cloud.model, kept.cloud.quality, kept.cloud.text) == ("far", 1.0, None)
     assert asked.cloud is not None
     assert asked.cloud.text == asked.edge.text
-    assert "samples" not in asked.to_dict()["cloud"]  # type: ignore[operator]
+    assert "samples" not in asked.to_dict()["cloud"]
 
 
 def test_a_server_is_recorded(tmp_path: Path, openai_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from confroute.bench.training import TrainingSet, tuned_encoder  # noqa: E402
-from confroute.errors import CalibrationError, ModelError, PolicyError  # noqa: E402
-from confroute.heads import Ridge, encoder, load_head, save_head, tune_encoder  # noqa: E402
+from confroute.bench.training import TrainingSet, tuned_encoder
+from confroute.errors import CalibrationError, ModelError, PolicyError
+from confroute.heads import Ridge, encoder, load_head, save_head, tune_encoder
 
 pytestmark = pytest.mark.local
 WORDS = ["the", "sat", "on", "where", "other", "as", "well"]

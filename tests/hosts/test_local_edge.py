@@ -13,14 +13,14 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("langchain_core")
 pytest.importorskip("llama_index.core")
 
-from confroute import Cascade, Ensemble, McDropout, Probe, TokenLogprob  # noqa: E402
-from confroute.models.dropout import dropout_passes  # noqa: E402
-from confroute.models.inside import hidden_states  # noqa: E402
-from confroute.models.local import LocalModel  # noqa: E402
-from confroute.signals.mc_dropout import decompose  # noqa: E402
-from confroute.signals.probe import ProbeWeights  # noqa: E402
-from confroute.testing import ScriptedModel  # noqa: E402
-from confroute.types import Message  # noqa: E402
+from confroute import Cascade, Ensemble, McDropout, Probe, TokenLogprob
+from confroute.models.dropout import dropout_passes
+from confroute.models.inside import hidden_states
+from confroute.models.local import LocalModel
+from confroute.signals.mc_dropout import decompose
+from confroute.signals.probe import ProbeWeights
+from confroute.testing import ScriptedModel
+from confroute.types import Message
 
 pytestmark = pytest.mark.local
 ASK = [Message(role="user", text="Where did the cat sit?")]

@@ -39,7 +39,7 @@ from confroute.types import Generation
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-import scripted_models  # noqa: E402  found by name, as users' modules are
+import scripted_models
 
 
 def prompts(n=12, **more):

@@ -158,7 +158,7 @@ def test_a_misspelt_argument_is_refused(chat: ChatLocal) -> None:
         assert same == chat
     assert ChatLocal(model="m", name="mine", tags=["t"], disable_streaming=True).name == "mine"
     configurable = chat.configurable_fields(max_tokens=ConfigurableField(id="most"))
-    configured, _ = configurable.prepare({"configurable": {"most": 2}})  # type: ignore[attr-defined]
+    configured, _ = configurable.prepare({"configurable": {"most": 2}})
     assert configured.max_tokens == 2
 
 

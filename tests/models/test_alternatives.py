@@ -6,9 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from confroute.errors import RequestError  # noqa: E402
-from confroute.models.local import LocalModel  # noqa: E402
-from confroute.types import Message  # noqa: E402
+from confroute.errors import RequestError
+from confroute.models.local import LocalModel
+from confroute.types import Message
 
 pytestmark = pytest.mark.local
 ASK = [Message(role="user", text="the cat")]

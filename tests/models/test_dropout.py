@@ -16,12 +16,12 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from confroute.errors import ModelError, RequestError  # noqa: E402
-from confroute.models import dropout, prompts  # noqa: E402
-from confroute.models.dropout import decoder_layers, dropout_passes, entropies, masks, perturbed  # noqa: E402
-from confroute.models.local import LocalModel  # noqa: E402
-from confroute.signals.mc_dropout import bald, decompose  # noqa: E402
-from confroute.types import Message  # noqa: E402
+from confroute.errors import ModelError, RequestError
+from confroute.models import dropout, prompts
+from confroute.models.dropout import decoder_layers, dropout_passes, entropies, masks, perturbed
+from confroute.models.local import LocalModel
+from confroute.signals.mc_dropout import bald, decompose
+from confroute.types import Message
 
 pytestmark = pytest.mark.local
 ANSWER = "on the mat, user"
@@ -104,8 +104,8 @@ def assert_unchanged(model: LocalModel, before: list[Any]) -> None:
     for (name, old), (same, new) in zip(before[1], after[1], strict=True):
         assert name == same
         assert torch.equal(old, new)
-    assert model.lock.acquire(blocking=False)  # type: ignore[attr-defined]
-    model.lock.release()  # type: ignore[attr-defined]
+    assert model.lock.acquire(blocking=False)
+    model.lock.release()
 
 
 @pytest.mark.parametrize("prompt", [False, True])

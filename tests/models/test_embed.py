@@ -12,8 +12,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from confroute.errors import ModelError  # noqa: E402
-from confroute.models.embed import LocalEmbedder  # noqa: E402
+from confroute.errors import ModelError
+from confroute.models.embed import LocalEmbedder
 
 pytestmark = pytest.mark.local
 TEXTS = ["the cat sat", "on", "the mat where the other cat sat as well", "", "a " * 200]

@@ -9,13 +9,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from confroute.errors import RequestError  # noqa: E402
-from confroute.models import prompts  # noqa: E402
-from confroute.models.dropout import dropout_passes  # noqa: E402
-from confroute.models.inside import hidden_states, option_alternatives  # noqa: E402
-from confroute.models.local import LocalModel  # noqa: E402
-from confroute.models.prompt_cache import prompt_caching  # noqa: E402
-from confroute.types import Message  # noqa: E402
+from confroute.errors import RequestError
+from confroute.models import prompts
+from confroute.models.dropout import dropout_passes
+from confroute.models.inside import hidden_states, option_alternatives
+from confroute.models.local import LocalModel
+from confroute.models.prompt_cache import prompt_caching
+from confroute.types import Message
 
 pytestmark = pytest.mark.local
 ASK = [Message(role="user", text="Where did the cat sit?")]

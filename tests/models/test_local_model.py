@@ -14,11 +14,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from confroute.errors import ModelError, RequestError  # noqa: E402
-from confroute.models import decoding, loading, prompts  # noqa: E402
-from confroute.models.local import LocalModel, Piece  # noqa: E402
-from confroute.models.sampling import GrowingAnswer  # noqa: E402
-from confroute.types import Message, Usage  # noqa: E402
+from confroute.errors import ModelError, RequestError
+from confroute.models import decoding, loading, prompts
+from confroute.models.local import LocalModel, Piece
+from confroute.models.sampling import GrowingAnswer
+from confroute.types import Message, Usage
 
 pytestmark = pytest.mark.local
 MakeTiny = Callable[..., Path]

@@ -11,9 +11,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from confroute.errors import ModelError  # noqa: E402
-from confroute.models import nli  # noqa: E402
-from confroute.models.nli import LocalNLI  # noqa: E402
+from confroute.errors import ModelError
+from confroute.models import nli
+from confroute.models.nli import LocalNLI
 
 pytestmark = pytest.mark.local
 MakeBert = Callable[..., Path]

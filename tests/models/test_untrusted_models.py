@@ -14,11 +14,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from confroute.errors import ModelError  # noqa: E402
-from confroute.heads.tuning import tune_encoder  # noqa: E402
-from confroute.models.embed import LocalEmbedder  # noqa: E402
-from confroute.models.local import LocalModel  # noqa: E402
-from confroute.models.nli import LocalNLI  # noqa: E402
+from confroute.errors import ModelError
+from confroute.heads.tuning import tune_encoder
+from confroute.models.embed import LocalEmbedder
+from confroute.models.local import LocalModel
+from confroute.models.nli import LocalNLI
 
 pytestmark = pytest.mark.local
 

@@ -85,12 +85,13 @@ class Sticky(Wrapper):
 
     Notes
     -----
-    The cache holds at least what the provider reported of the tier's last answer, tokens read and written; it is worth nothing
-    where none are reported. It is worth those tokens times the discount. Staying costs a turn those tokens at the cached price and
-    as much output as last time; what the tier has not read yet costs the same now or later and is left out. The next turn is
-    expected as long after this one as this one came after the last, and to need the tier as often as the turns that the policy has
-    decided, p = (needed + 1) / (decided + 2), so that one of the n turns for which a renewed cache lasts needs it with 1 - (1 - p)^n. If
-    turns need it independently, to compare this is the best rule on average.
+    A tier's cache is taken to hold the tokens that the provider reported as read or written for its last answer; where none are reported it
+    is worth nothing. It is worth these tokens times the discount. Staying for a turn costs these tokens at the cached price and as many
+    output tokens as the last answer had; prompt tokens that the tier has not read yet cost the same now or later and are left out.
+
+    The next turn is expected after as long a pause as the last one. The probability that a turn needs the tier is estimated from the turns
+    that the policy has decided, p = (needed + 1) / (decided + 2); a renewed cache lasts for n turns, one of which needs it with probability
+    1 - (1 - p)^n. If turns need the tier independently, comparing cost and expected worth in this way is best on average.
 
     To stop once it has cost the discount bounds the loss where they do not: whenever the tier is needed again, or never, to stay until
     then costs at most twice what the best choice in hindsight would have (renting or buying: Karlin et al., Competitive snoopy
@@ -226,12 +227,21 @@ class _Thread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Stake:
-    """A cache that would end before the next turn: what it is worth, how likely it is to be needed in time once it is renewed, and what staying costs.
+    """A cache that would end before the next turn.
 
     Attributes
     ----------
-    turn_usd, cost_usd : float
-        Of staying this turn, and of all since the tier was needed with this one.
+    tier : str
+    tokens : int
+        That it holds.
+    worth_usd : float
+        What it would cost to write them anew.
+    need : float in [0, 1]
+        Probability that a turn needs the tier before the renewed cache ends.
+    turn_usd : float
+        What it costs to stay for this turn.
+    cost_usd : float
+        The same, with all turns that stayed since a turn needed the tier.
     """
 
     tier: str
@@ -249,7 +259,8 @@ class _Stake:
     def words(self) -> str:
         return (
             f"the prompt cache of {self.tier}, {self.tokens} tokens, is worth {self.worth_usd:.2g} USD and would end before the next "
-            f"turn; renewed, it is needed in time with {self.need:.0%}; that costs {self.turn_usd:.2g}, {self.cost_usd:.2g} so far"
+            f"turn; staying costs {self.turn_usd:.2g} ({self.cost_usd:.2g} since a turn needed that tier), and the renewed cache is needed in "
+            f"time with probability {self.need:.2f}"
         )
 
     def note(self) -> dict[str, JSON]:
