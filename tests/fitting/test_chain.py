@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,7 @@ from confroute.fitting import (
     replay,
 )
 from confroute.fitting.chain import Chain, chain_of, comparable, tables_of
-from confroute.fitting.chain_choice import compared
+from confroute.fitting.chain_choice import chosen_chain, compared
 from confroute.policy import TierThreshold
 from confroute.policy.guarantee import certified_policies
 from confroute.prices import Price
@@ -207,6 +208,22 @@ def test_one_promise_over_a_sequence_of_policies_is_broken_as_rarely_as_it_says(
     # Three standard deviations of the count where it is exactly delta.
     assert broken <= delta * runs + 3 * math.sqrt(delta * (1 - delta) * runs)
     assert graded or loss == "net" or broken > 0, "else the level costs more than it has to"
+
+
+@pytest.mark.parametrize(("failures", "proved"), [(1, True), (2, False)])
+def test_a_policy_is_tested_at_the_full_level_and_no_more(failures, proved):
+    """Of 100 calls that lose 5 % each, at most 1 fails with probability .037, and at most 2 with .118."""
+    losses = np.arange(100) < failures
+    refused = nullcontext() if proved else pytest.raises(UnmetPromiseError, match="2 on 100 calls")
+    with refused:
+        certified_policies([losses * 1.0], [losses], alpha=0.05, delta=0.1)
+
+
+@pytest.mark.parametrize(("gain", "tiers"), [(0.0015, 2), (0.0025, 3)])
+def test_a_further_model_has_to_be_worth_it(rows, gain, tiers):
+    """A gain below .002 a model is within the noise of the rows."""
+    chosen = chosen_chain(chain(rows), "regret", lambda option, _: gain * len(option.tiers))
+    assert len(chosen) == tiers
 
 
 def test_too_few_kept_calls_prove_nothing():

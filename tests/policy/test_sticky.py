@@ -213,6 +213,18 @@ def test_a_failed_private_call_is_not_made_again():
     assert [(one.private, len(one.steps)) for one in decisions] == [(True, 1)]
 
 
+def test_a_failed_private_call_of_the_tier_it_stayed_on_is_not_made_again():
+    """Where private text may go to that tier alone, to route anew would ask it twice."""
+    rule = KeepPrivate(patterns=("secret",), tier="cloud", local=True)
+    talk = Talk(replace(KEEPS, rules=(rule,)))
+    talk.turn(UNSURE)
+    talk.calls.models["cloud"] = cloud = ScriptedModel([Reply(fault=ConnectionError("down"))])
+    with record() as decisions, pytest.raises(Exception, match="down"):
+        talk.turn(SURE, text="a secret")
+    assert len(cloud.calls) == 1
+    assert [(one.private, one.stage) for one in decisions] == [(True, "failed")]
+
+
 @pytest.mark.parametrize("form", ["run", "arun", "stream"])
 async def test_every_form_of_a_call(form):
     """Whole, async and as a stream, which shows the cloud's answer."""
