@@ -12,7 +12,7 @@ from confroute.fitting.early_stops import EarlyStops, early_stops
 from confroute.fitting.front import baselines
 from confroute.fitting.point import Interval, Point
 from confroute.fitting.rates import Rates
-from confroute.fitting.recorded import models_of
+from confroute.fitting.recorded import recorded_tiers
 from confroute.fitting.replay import Expected, Progress, ReplayedCall, expected, replay
 from confroute.fitting.table import Array, Table, table_of
 from confroute.fitting.verdict import Verdict, verdicts_of
@@ -194,7 +194,7 @@ def _judged(policy: Policy, rows: Sequence[Row]) -> Sequence[Row]:
     tiers: tuple[str, ...] = getattr(policy, "tiers", TIERS)
 
     def is_graded(row: Row) -> bool:
-        between = (row.tiers[name].side for name in models_of(tiers, row).values() if name in row.tiers)
+        between = (row.tiers[name].side for name in recorded_tiers(tiers, row).values() if name in row.tiers)
         return all(side.quality is not None or side.error is not None for side in between)
 
     return picked(rows, np.flatnonzero([is_graded(row) for row in rows]))

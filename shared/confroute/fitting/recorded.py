@@ -52,7 +52,7 @@ class RecordedCalls:
     row : Row
     rates : Rates
     tiers : mapping of str to str
-        By tier of the policy, the tier of the row that stands for it (`models_of`); every other is its cloud.
+        By tier of the policy, the tier of the row that stands for it (`recorded_tiers`); every other is its cloud.
     bill : Bill
     failure : Decision or None
         The decision of a call that ended in an error.
@@ -171,7 +171,7 @@ def draft_of(edge: Side) -> Generation:
     return edge.generation() or unrecorded
 
 
-def models_of(tiers: Sequence[str], row: Row) -> dict[str, str]:
+def recorded_tiers(tiers: Sequence[str], row: Row) -> dict[str, str]:
     """By tier of a policy, the tier of a row that stands for it: that of its name, else the one in its place.
 
     Raises
@@ -183,7 +183,7 @@ def models_of(tiers: Sequence[str], row: Row) -> dict[str, str]:
     --------
     >>> from confroute.recording import Middle
     >>> row = Row(id="a", edge=Side(), tiers={"mid": Middle(side=Side())}, cloud=Side())
-    >>> models_of(("mid", "cloud"), row), models_of(("small", "large"), row)
+    >>> recorded_tiers(("mid", "cloud"), row), recorded_tiers(("small", "large"), row)
     ({'mid': 'mid', 'cloud': 'cloud'}, {'small': 'edge', 'large': 'cloud'})
     """
     if set(tiers) <= set(row.models):
@@ -200,7 +200,7 @@ def models_of(tiers: Sequence[str], row: Row) -> dict[str, str]:
 
 
 def request_of(row: Row, tiers: Mapping[str, str] = MappingProxyType({"edge": "edge"})) -> Request:
-    """The request that led to a recorded row; `tiers` as `models_of` returns them."""
+    """The request that led to a recorded row; `tiers` as `recorded_tiers` returns them."""
     sides = {tier: side for tier, name in tiers.items() if name != "cloud" and (side := row.side(name))}
     return Request(
         messages=conversation(row) or (Message(role="user", text=UNRECORDED),),
@@ -295,7 +295,7 @@ def replayed_by_tier(signal: Signal, row: Row, tiers: Mapping[str, str]) -> Sign
     signal : Signal
     row : Row
     tiers : mapping of str to str
-        As `models_of` returns them; the last one's answer is not measured.
+        As `recorded_tiers` returns them; the last one's answer is not measured.
     """
     *drafting, _ = tiers.items()
     if len(drafting) == 1:

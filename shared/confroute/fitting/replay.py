@@ -15,7 +15,7 @@ from confroute.decision import Decision
 from confroute.errors import AllTiersFailedError, CalibrationError, TierError
 from confroute.fitting.point import Calls, Interval, Point, fields_of, metrics, values_of
 from confroute.fitting.rates import Bill, Rates
-from confroute.fitting.recorded import RecordedCalls, models_of, replayed_by_tier, request_of
+from confroute.fitting.recorded import RecordedCalls, recorded_tiers, replayed_by_tier, request_of
 from confroute.flow import Policy, drive
 from confroute.policy import Cascade, Gate
 from confroute.policy.wrapper import inner_of
@@ -104,7 +104,7 @@ def replay(
     Parameters
     ----------
     policy : Policy
-        Its tiers are models of the rows, by their names or in their order (`confroute.fitting.recorded.models_of`). Wrappers are replayed
+        Its tiers are models of the rows, by their names or in their order (`confroute.fitting.recorded.recorded_tiers`). Wrappers are replayed
         as well. What they remember (budgets, audits, labels) starts empty and is
         dropped afterwards: their own stores are not touched.
     rows : sequence of Row
@@ -145,7 +145,7 @@ def replaying(
     store = MemoryStore(clock=lambda: now)
     for at, row in enumerate(rows):
         now = window_s * at / len(rows)
-        models = models_of(tiers, row)
+        models = recorded_tiers(tiers, row)
         yield _routed(on_row(policy, row, store, models), row, rates or Rates(), models)
         if progress is not None:
             progress(at + 1, len(rows))
