@@ -205,11 +205,11 @@ servers-test: .venv-servers/.ready
 	@$(BIN)/confroute pull smollm2-135m >/dev/null
 	@.venv-servers/bin/python -m pytest -p no:cacheprovider -m slow tests/servers $(PYTEST_ARGS)
 
-# Needs RouteLLM's folder and the recorded training data; nothing of either is copied. RUN is a run of benchmarks/real_edge.py.
+# Needs RouteLLM's folder and the recorded training data; nothing of either is copied.
 DATA ?= $(or $(CONFROUTE_DATA),../shared/data)
 results: $(READY) $(if $(PEERS),.venv-peers/.ready)
 	@$(BIN)/confroute pull all-minilm-l6-v2 >/dev/null
-	@$(if $(PEERS),.venv-peers/bin,$(BIN))/python benchmarks/results.py --data $(DATA) $(if $(RUN),--run $(RUN))
+	@$(if $(PEERS),.venv-peers/bin,$(BIN))/python benchmarks/results.py --data $(DATA)
 
 clean:
 	rm -rf .venv .venv-wheel .venv-min .venv-max .venv-peers .venv-ray .venv-servers .venv-tools .venv-users build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

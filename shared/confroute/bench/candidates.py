@@ -65,12 +65,12 @@ def words(penalty: float) -> Scorer:
     return scores
 
 
-def process(*, encoder: str | None = None) -> Scorer:
+def process(*, encoder: str | None = None, keep: int = 1000) -> Scorer:
     """A Gaussian process on an encoder's embedding (the plain one's by default) and the features."""
 
     def scores(train: Texts, labels: Array, tests: Texts) -> Array:
         x, z = (t.vectors if encoder is None else t.others[encoder] for t in (train, tests))
-        return GaussianProcess.fit(x, labels, features=len(FEATURES)).estimate(z).cloud_wins
+        return GaussianProcess.fit(x, labels, features=len(FEATURES), keep=keep).estimate(z).cloud_wins
 
     return scores
 
