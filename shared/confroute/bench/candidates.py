@@ -171,10 +171,9 @@ CANDIDATES = tuple(
     for wide in ((False,) if members == ("length",) else (False, True))
 )
 
-# GSM8K's is what benchmarks/select_heads.py chose on the training questions alone. MMLU's and MT-Bench's are of the rule before, until
-# the script has been run for them.
+# What benchmarks/select_heads.py chose on the training questions alone.
 HEAD_CHOICES = {
-    "mmlu": HeadChoice(members=("words",)),
+    "mmlu": HeadChoice(members=("words", "tuned process")),
     "gsm8k": HeadChoice(members=("quantities", "words")),
     "mt-bench": HeadChoice(members=("tuned",)),
 }
