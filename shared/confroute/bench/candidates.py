@@ -175,7 +175,7 @@ CANDIDATES = tuple(
 HEAD_CHOICES = {
     "mmlu": HeadChoice(members=("words", "tuned process")),
     "gsm8k": HeadChoice(members=("quantities", "words")),
-    "mt-bench": HeadChoice(members=("tuned",)),
+    "mt-bench": HeadChoice(members=("words", "tuned process")),
 }
 
 
