@@ -1,6 +1,6 @@
 """Which heads the replay's best is made of: chosen on questions that no benchmark contains, by a rule fixed beforehand.
 
-    CONFROUTE_DATA=... python benchmarks/select_heads.py [--only NAME] [--cache FOLDER] [--measure | --ceilings]
+    CONFROUTE_DATA=... python benchmarks/select_heads.py [--only NAME] [--cache FOLDER] [--measure [--base MODEL] | --ceilings]
 
 The rule, the same for all three benchmarks:
 
@@ -155,14 +155,14 @@ def select(bench, runs, embed, cache):
     )
 
 
-def measured(benches, only, runs, cache):
+def measured(benches, only, runs, cache, base):
     """Print what the choices and each of their members give on the benchmarks."""
     further = {
-        "tuned": (TUNED, lambda train: tuned_encoder(train, cache=cache, say=say)),
+        "tuned": (TUNED, lambda train: tuned_encoder(train, base=base, cache=cache, say=say)),
         "mpnet": (LARGER, lambda _: local_encoder(LARGER)),
     }
     members = {name for bench in only for name in HEAD_CHOICES[bench].members}
-    others = dict(further[name] for name in further if name in members)
+    others = dict(further[name] for name in further if any(name in member for member in members))
     plain = local_encoder(DEFAULT_MODEL)
     for name, one in materials(benches, runs, plain, others, only=only, cache=cache, say=say).items():
         choice = HEAD_CHOICES[name]
@@ -239,6 +239,7 @@ def main():
     )
     parser.add_argument("--cache", type=Path, default=cache_dir() / "embeddings")
     parser.add_argument("--only", choices=("mmlu", "gsm8k", "mt-bench"), help="one benchmark")
+    parser.add_argument("--base", default=DEFAULT_MODEL, help="what --measure tunes; MiniLM in the rule")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--measure", action="store_true", help="what the choices give on the benchmarks")
     what.add_argument(
@@ -258,7 +259,7 @@ def main():
     runs = {"mmlu": load_training_set(folder), **load_tasks(folder)}
     wanted = {name: bench for name, bench in benches.items() if given.only in (None, name)}
     if given.measure:
-        measured(benches, wanted, runs, given.cache)
+        measured(benches, wanted, runs, given.cache, given.base)
         return
     keep = distinct(runs, benches, lambda prompts: vectors(prompts)[:, : -len(FEATURES)], say=say)
     larger = local_encoder(LARGER)
