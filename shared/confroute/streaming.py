@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, aclosing, closing, contextmanager
+from contextlib import AsyncExitStack, aclosing, closing, contextmanager
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from confroute.alignment import ReasoningFilter, answer_tokens
 from confroute.asks import Evidence, Outcome, StreamAsk, Tentative, Watch, WatchResult
+from confroute.clock import Loads, timing
 from confroute.decision import Decision, total_of, untold
 from confroute.error_notes import note_inner, note_usage, noted_usage
 from confroute.errors import BadLogprobsError
@@ -139,7 +140,9 @@ def stream_answer(
                 if held.outcome == "cut":
                     break
                 item = step(items)
-    yield held.evidence(item, latency_s=time.perf_counter() - start, attempts=begun.attempts)
+    yield held.evidence(
+        item, latency_s=time.perf_counter() - start - held.loads.total_s, attempts=begun.attempts
+    )
 
 
 async def astream_answer(
@@ -175,26 +178,31 @@ async def astream_answer(
                 if held.outcome == "cut":
                     break
                 item = await step(items)
-    yield held.evidence(item, latency_s=time.perf_counter() - start, attempts=begun.attempts)
+    yield held.evidence(
+        item, latency_s=time.perf_counter() - start - held.loads.total_s, attempts=begun.attempts
+    )
 
 
 class _HeldChunks(Generic[C]):
     """The chunks of one answer that may not be shown yet."""
 
-    __slots__ = ("_chunks", "_count", "_monitor", "_private", "_scores", "_tier", "inner")
+    __slots__ = ("_chunks", "_count", "_monitor", "_private", "_scores", "_tier", "inner", "loads")
 
     def __init__(
         self, ask: StreamAsk, scores: ChunkLogprobs | None, tier: Tier | None, private: bool
     ) -> None:
         self.inner: list[Decision] = []
+        self.loads = Loads()
         self._chunks: list[C] = []
         self._count = 0
         self._scores, self._tier, self._private = scores, tier, private
         self._monitor = DraftMonitor(ask.watch) if isinstance(ask, Tentative) else None
 
-    def nested(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def nested(self) -> Iterator[None]:
         """What stands around every step of the stream; between two chunks the context is the caller's."""
-        return nested_in(self.inner, private=self._private)
+        with nested_in(self.inner, private=self._private), timing(self.loads):
+            yield
 
     @contextmanager
     def noting(self) -> Iterator[None]:
