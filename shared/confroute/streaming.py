@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
-from contextlib import AsyncExitStack, aclosing, closing, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing, closing, contextmanager
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from confroute.alignment import ReasoningFilter, answer_tokens
@@ -198,11 +198,9 @@ class _HeldChunks(Generic[C]):
         self._scores, self._tier, self._private = scores, tier, private
         self._monitor = DraftMonitor(ask.watch) if isinstance(ask, Tentative) else None
 
-    @contextmanager
-    def nested(self) -> Iterator[None]:
+    def nested(self) -> AbstractContextManager[None]:
         """What stands around every step of the stream; between two chunks the context is the caller's."""
-        with nested_in(self.inner, private=self._private), timing(self.loads):
-            yield
+        return _Step(nested_in(self.inner, private=self._private), timing(self.loads))
 
     @contextmanager
     def noting(self) -> Iterator[None]:
@@ -253,3 +251,20 @@ class _HeldChunks(Generic[C]):
             lost=untold(self.inner, [answer]),
             inner=tuple(self.inner),
         )
+
+
+class _Step:
+    """Two contexts around one step of a stream; a generator's would take several times as long, at every chunk."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, outer: AbstractContextManager[None], inner: AbstractContextManager[None]) -> None:
+        self._outer, self._inner = outer, inner
+
+    def __enter__(self) -> None:
+        self._outer.__enter__()
+        self._inner.__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        self._inner.__exit__(*raised)
+        self._outer.__exit__(*raised)
