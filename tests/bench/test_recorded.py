@@ -1,6 +1,7 @@
 """Routers on recorded runs: their total cost, and the share of the quality gap that they recover for it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -167,6 +168,16 @@ def test_early_stopping_draws_fewer_samples():
     assert second.edge_usd[2:].mean() < first.edge_usd[2:].mean()
     assert not first.sent[0].any()
     assert first.sent[1].all()
+
+
+def test_answers_that_others_read_are_compared_as_they_are():
+    """A run whose answers were read by its own recorder, not from the texts as confroute would, is replayed all the same."""
+    made = [
+        replace(row, edge=replace(row.edge, text=f"The answer, I think, is {row.edge.answer} of 100."))
+        for row in rows(40, samples=4)
+    ]
+    agreement, *_ = early_stopping(table_of(made), Rates(), print)
+    assert agreement.sent[2].tolist() == [at % 2 == 0 for at in range(40)]
 
 
 def test_a_recorded_run_has_both_axes():

@@ -18,7 +18,7 @@ from confroute.bench.protocol import Result, measure
 from confroute.errors import CalibrationError
 from confroute.fitting.choice import LEAST_TO_COMBINE, chosen, uncertainty_of
 from confroute.fitting.rates import Rates, tokens
-from confroute.fitting.replay import replay
+from confroute.fitting.replay import replaying
 from confroute.fitting.table import Table, table_of
 from confroute.heads import FEATURES, MLP, MatrixFactorisation, NearestNeighbours, Ridge, SimilarityRanking
 from confroute.heads.base import Head, Vectors
@@ -478,7 +478,8 @@ def _stepped(name: str, table: Table, policies: Sequence[Cascade], rates: Rates)
     never, always = np.zeros((1, table.n), dtype=bool), np.ones((1, table.n), dtype=bool)
     sent, usd = [never, always], [table.draft["usd"][None, :]] * 2
     for policy in policies:
-        outcomes = replay(policy, table.rows, rates=rates)
+        # A run of others has answers as they were read there, which are compared as they are.
+        outcomes = [*replaying(policy, table.rows, rates=rates)]
         if failed := sum(outcome.failed for outcome in outcomes):
             msg = f"{name}: {failed} recorded calls ended in an error of both models: record these rows again, or leave them out"
             raise CalibrationError(msg)
