@@ -11,7 +11,7 @@ QUESTIONS = ("What is the capital of France?", "What is 17 * 23?", "Which planet
 prompt = ChatPromptTemplate.from_messages(
     [("system", "Answer in one short sentence."), ("human", "{question}")]
 )
-large = ChatLocal(model="qwen2.5-coder-1.5b", dtype="auto", max_tokens=24)
+large = ChatLocal(model="qwen2.5-coder-1.5b", max_tokens=24)
 small = ChatLocal(model="qwen2.5-coder-0.5b", max_tokens=256)
 
 before = prompt | large | StrOutputParser()

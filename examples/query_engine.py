@@ -12,7 +12,7 @@ QUESTIONS = ("What does a return ticket to Holm cost?", "When does the last boat
 
 router = ConfRouteLLM(
     edge=LocalLLM(model="qwen2.5-coder-0.5b", max_tokens=256),
-    cloud=LocalLLM(model="qwen2.5-coder-1.5b", dtype="auto", max_tokens=32),
+    cloud=LocalLLM(model="qwen2.5-coder-1.5b", max_tokens=32),
     policy=Cascade.of(TokenLogprob(), 0.3),
 )
 

@@ -64,7 +64,7 @@ if __name__ == "__main__":
 
     router = ChatConfRoute(
         edge=ChatLocal(model=EDGE, max_tokens=32),
-        cloud=ChatLocal(model=args.cloud_model, dtype="auto", max_tokens=32),
+        cloud=ChatLocal(model=args.cloud_model, max_tokens=32),
         policy=load_policy("policy.json"),
     )
     with record() as decisions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -15,6 +14,7 @@ from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import run_in_executor
 from langchain_core.utils.json import parse_json_markdown
 
+from confroute.clock import now
 from confroute.decision import Routed
 from confroute.error_notes import note_answer
 from confroute.errors import RequestError
@@ -92,11 +92,11 @@ class HostedRunnable(ABC, Generic[C]):
     def call(self, call: ModelCall) -> list[Generation]:
         """See `HostModel`."""
         runnable, inputs, config, kwargs, listener = self._work(call)
-        start = time.perf_counter()
+        start = now()
         try:
             with _shielded(call, config):
                 answer = runnable.invoke(inputs, config, **kwargs)
-            return self._read(answer, call, listener, time.perf_counter() - start)
+            return self._read(answer, call, listener, now() - start)
         except compat.bubble_ups() as error:
             raise Escaped(error) from error
         except Exception as error:
@@ -110,11 +110,11 @@ class HostedRunnable(ABC, Generic[C]):
         if self.sync_only:
             return await run_in_executor(None, self.call, call)
         runnable, inputs, config, kwargs, listener = self._work(call)
-        start = time.perf_counter()
+        start = now()
         try:
             with _shielded(call, config):
                 answer = await runnable.ainvoke(inputs, config, **kwargs)
-            return self._read(answer, call, listener, time.perf_counter() - start)
+            return self._read(answer, call, listener, now() - start)
         except compat.bubble_ups() as error:
             raise Escaped(error) from error
         except Exception as error:
@@ -128,7 +128,7 @@ class HostedRunnable(ABC, Generic[C]):
     def stream(self, call: ModelCall) -> Generator[C | Generation, None, None]:
         """See `HostModel`."""
         runnable, inputs, config, kwargs, listener = self._work(call)
-        start, chunks, items = time.perf_counter(), [], runnable.stream(inputs, config, **kwargs)
+        start, chunks, items = now(), [], runnable.stream(inputs, config, **kwargs)
         try:
             for item in items:
                 chunk = self._checked(item)
@@ -138,13 +138,13 @@ class HostedRunnable(ABC, Generic[C]):
             raise Escaped(error) from error
         finally:
             close(items)
-        for answer in self._read(add_up(chunks), call, listener, time.perf_counter() - start):
+        for answer in self._read(add_up(chunks), call, listener, now() - start):
             yield self._ended(answer)
 
     async def astream(self, call: ModelCall) -> AsyncGenerator[C | Generation, None]:
         """See `HostModel`."""
         runnable, inputs, config, kwargs, listener = self._work(call)
-        start, chunks, items = time.perf_counter(), [], runnable.astream(inputs, config, **kwargs)
+        start, chunks, items = now(), [], runnable.astream(inputs, config, **kwargs)
         try:
             async for item in items:
                 chunk = self._checked(item)
@@ -154,7 +154,7 @@ class HostedRunnable(ABC, Generic[C]):
             raise Escaped(error) from error
         finally:
             await aclose(items)
-        for answer in self._read(add_up(chunks), call, listener, time.perf_counter() - start):
+        for answer in self._read(add_up(chunks), call, listener, now() - start):
             yield self._ended(answer)
 
     @property

@@ -86,7 +86,9 @@ class ChatLocal(BaseChatModel):
         Whether answers carry log-probabilities.
     top_logprobs : int or None
         Likeliest tokens to return at each place, beside the one that was drawn; takes effect with `logprobs`.
-    dtype : {"float32", "bfloat16", "float16", "auto"}
+    dtype : {"float32", "bfloat16", "float16", "auto"} or None
+        Of the weights; None, as the command line: "auto" for more than 300 MB on disk, else float32. "auto" is bfloat16 where
+        this processor is fast in it.
     context_window : int or None
         Tokens of prompt and answer together; None for the model's own.
 
@@ -105,7 +107,7 @@ class ChatLocal(BaseChatModel):
     stop: list[str] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    dtype: str = "float32"
+    dtype: str | None = None
     context_window: int | None = None
 
     if not TYPE_CHECKING:  # the signature made from the fields is the better one

@@ -72,9 +72,10 @@ class LocalLLM(LLM):
     seed: int | None = Field(default=None, description="The same seed gives the same answer.")
     stop: list[str] | None = Field(default=None, description="Strings that end an answer.")
     top_logprobs: int = Field(default=0, description="Likeliest tokens to return at each place.")
-    dtype: str = Field(
-        default="float32",
-        description="float32, bfloat16, float16, or auto for what this processor is fast in.",
+    dtype: str | None = Field(
+        default=None,
+        description="float32, bfloat16, float16, or auto for what this processor is fast in; None for auto above 300 MB on disk, "
+        "else float32.",
     )
     context_window: int | None = Field(
         default=None, description="Tokens of prompt and answer; None for the model's own."

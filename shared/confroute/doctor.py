@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from confroute.asks import Draft, Evidence
+from confroute.clock import now, timing
 from confroute.errors import BadLogprobsError, ConfrouteError, MissingExtraError, PolicyError
 from confroute.hosts.chat import ChatCall
 from confroute.hosts.dispatch import Dispatcher
@@ -204,14 +204,16 @@ def _seen(tier: str, checks: Iterable[Check], seen: Seen | None) -> tuple[Check,
 
 def _checks_of(tier: str, model: TextModel) -> Iterator[Check]:
     """Make one check after the other; nothing more is asked of a model that does not answer."""
-    start = time.perf_counter()
     try:
-        answer = _draft(model)
+        with timing():
+            start = now()
+            answer = _draft(model)
+            seconds = now() - start
     except Exception as error:  # noqa: BLE001  whatever a provider raises is the result
         detail = str(error) if isinstance(error, ConfrouteError) else _describe(error)
         yield Check(name="answers", ok=False, detail=detail)
         return
-    seconds, text = time.perf_counter() - start, answer.text.strip()
+    text = answer.text.strip()
     yield Check(name="answers", ok=bool(text), detail=f"{text[:40]!r} in {seconds:.2f} s, the first call")
     yield _logprobs(answer)
     yield _usage(answer)

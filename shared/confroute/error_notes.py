@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
+from confroute.clock import now
 from confroute.decision import Decision
 from confroute.types import Usage
 
@@ -70,9 +70,9 @@ def noted_attempts(error: BaseException) -> int:
 
 
 def note_latency(error: BaseException, since: float) -> None:
-    """Note on an error how long it took to come, since a `time.perf_counter()`."""
+    """Note on an error how long it took to come, since a `clock.now()`."""
     # Not setattr: an error that is a frozen dataclass refuses it.
-    error.__dict__[_KEY] = time.perf_counter() - since
+    error.__dict__[_KEY] = now() - since
 
 
 def noted_latency_s(error: BaseException) -> float:

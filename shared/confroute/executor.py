@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing, closing, contextmanager
@@ -41,6 +40,7 @@ from confroute.asks import (
     Tentative,
     WorkAsk,
 )
+from confroute.clock import now, timing
 from confroute.concurrency import atogether, off_the_loop, together
 from confroute.decision import ENDED, UNCALIBRATED, Decision, Routed, Stage, total_of, untold
 from confroute.display import logger
@@ -204,7 +204,10 @@ class Executor(_Seal):
 
     def __call__(self, ask: Ask) -> Evidence:
         """Return the evidence that an ask is for; an error knows how long it took to come."""
-        start = time.perf_counter()
+        with timing():
+            return self._timed(ask, now())
+
+    def _timed(self, ask: Ask, start: float) -> Evidence:
         try:
             if isinstance(ask, _MODEL_ASKS):
                 self.check(ask)
@@ -219,10 +222,10 @@ class Executor(_Seal):
     def _do(self, ask: Ask, start: float) -> Evidence:
         """Whatever is not asked of a model here and now."""
         if isinstance(ask, Gather):
-            return Evidence(parts=together(self, ask.asks), latency_s=time.perf_counter() - start)
+            return Evidence(parts=together(self, ask.asks), latency_s=now() - start)
         if isinstance(ask, (Embed, Entails)):
             self.check_work(ask)
-            return Evidence(numbers=work(ask), latency_s=time.perf_counter() - start)
+            return Evidence(numbers=work(ask), latency_s=now() - start)
         if isinstance(ask, Consult):
             return Evidence(value=attempt(_ONE_CALL, _RULES, ask.work).value if ask.ends else ask.work())
         if isinstance(ask, Report):
@@ -235,11 +238,11 @@ class Executor(_Seal):
         """Begin, cancel or shadow a call that nobody waits for now."""
         self.check(ask.ask)
         if isinstance(ask, Begin):
-            self.begun[ask.ask] = background.start(lambda: self._ask_model(ask.ask, time.perf_counter()))
+            self.begun[ask.ask] = background.start(lambda: self._ask_model(ask.ask, now()))
         elif isinstance(ask, Cancel):
             return _result_so_far(self.begun.pop(ask.ask, None))
         else:
-            background.shadow(lambda: self._ask_model(ask.ask, time.perf_counter()), ask.then)
+            background.shadow(lambda: self._ask_model(ask.ask, now()), ask.then)
         return Evidence()
 
     def _ask_model(self, ask: ModelAsk | Tentative, start: float) -> Evidence:
@@ -265,7 +268,10 @@ class AsyncExecutor(_Seal):
 
     async def __call__(self, ask: Ask) -> Evidence:
         """Return the evidence that an ask is for; an error knows how long it took to come."""
-        start = time.perf_counter()
+        with timing():
+            return await self._timed(ask, now())
+
+    async def _timed(self, ask: Ask, start: float) -> Evidence:
         try:
             if isinstance(ask, _MODEL_ASKS):
                 self.check(ask)
@@ -280,12 +286,12 @@ class AsyncExecutor(_Seal):
 
     async def _do(self, ask: Ask, start: float) -> Evidence:
         if isinstance(ask, Gather):
-            return Evidence(parts=await atogether(self, ask.asks), latency_s=time.perf_counter() - start)
+            return Evidence(parts=await atogether(self, ask.asks), latency_s=now() - start)
         if isinstance(ask, (Embed, Entails)):
             # CPU-bound: on the event loop it would stop every other request.
             self.check_work(ask)
             numbers = await off_the_loop(work, ask)
-            return Evidence(numbers=numbers, latency_s=time.perf_counter() - start)
+            return Evidence(numbers=numbers, latency_s=now() - start)
         if isinstance(ask, Consult):
             return Evidence(value=await _consult(ask))
         if isinstance(ask, Report):
@@ -297,11 +303,11 @@ class AsyncExecutor(_Seal):
     async def _do_behind(self, ask: Begin | Cancel | Shadow) -> Evidence:
         self.check(ask.ask)
         if isinstance(ask, Begin):
-            self.begun[ask.ask] = asyncio.create_task(self._ask_model(ask.ask, time.perf_counter()))
+            self.begun[ask.ask] = asyncio.create_task(self._ask_model(ask.ask, now()))
         elif isinstance(ask, Cancel):
             return await _cancel(self.begun.pop(ask.ask, None))
         else:
-            background.ashadow(lambda: self._ask_model(ask.ask, time.perf_counter()), ask.then)
+            background.ashadow(lambda: self._ask_model(ask.ask, now()), ask.then)
         return Evidence()
 
     async def _ask_model(self, ask: ModelAsk | Tentative, start: float) -> Evidence:
@@ -408,7 +414,7 @@ class _Bill:
 
 
 def _evidence(ask: ModelAsk | Tentative, done: Attempted[Answers], start: float, bill: _Bill) -> Evidence:
-    latency_s = time.perf_counter() - start
+    latency_s = now() - start
     beside: dict[str, Any] = {"lost": bill.lost, "inner": tuple(bill.inner)}
     if isinstance(done.value, Evidence):
         return replace(done.value, latency_s=latency_s, attempts=done.attempts, **beside)
@@ -419,7 +425,7 @@ def _evidence(ask: ModelAsk | Tentative, done: Attempted[Answers], start: float,
 
 def _awaited(evidence: Evidence, start: float) -> Evidence:
     """What ran beside other steps takes the call no longer than it is waited for now."""
-    return replace(evidence, latency_s=time.perf_counter() - start)
+    return replace(evidence, latency_s=now() - start)
 
 
 def _result_so_far(begun: Future[Evidence] | None) -> Evidence:
@@ -549,7 +555,7 @@ def run_stream(
 @contextmanager
 def _noting_latency() -> Iterator[None]:
     """Note on an error how long its answer had taken."""
-    start = time.perf_counter()
+    start = now()
     try:
         yield
     except BaseException as error:

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from confroute.alignment import ReasoningFilter, answer_tokens
 from confroute.asks import Evidence, Outcome, StreamAsk, Tentative, Watch, WatchResult
+from confroute.clock import Loads, timing
 from confroute.decision import Decision, total_of, untold
 from confroute.error_notes import note_inner, note_usage, noted_usage
 from confroute.errors import BadLogprobsError
@@ -139,7 +140,9 @@ def stream_answer(
                 if held.outcome == "cut":
                     break
                 item = step(items)
-    yield held.evidence(item, latency_s=time.perf_counter() - start, attempts=begun.attempts)
+    yield held.evidence(
+        item, latency_s=time.perf_counter() - start - held.loads.total_s, attempts=begun.attempts
+    )
 
 
 async def astream_answer(
@@ -175,18 +178,21 @@ async def astream_answer(
                 if held.outcome == "cut":
                     break
                 item = await step(items)
-    yield held.evidence(item, latency_s=time.perf_counter() - start, attempts=begun.attempts)
+    yield held.evidence(
+        item, latency_s=time.perf_counter() - start - held.loads.total_s, attempts=begun.attempts
+    )
 
 
 class _HeldChunks(Generic[C]):
     """The chunks of one answer that may not be shown yet."""
 
-    __slots__ = ("_chunks", "_count", "_monitor", "_private", "_scores", "_tier", "inner")
+    __slots__ = ("_chunks", "_count", "_monitor", "_private", "_scores", "_tier", "inner", "loads")
 
     def __init__(
         self, ask: StreamAsk, scores: ChunkLogprobs | None, tier: Tier | None, private: bool
     ) -> None:
         self.inner: list[Decision] = []
+        self.loads = Loads()
         self._chunks: list[C] = []
         self._count = 0
         self._scores, self._tier, self._private = scores, tier, private
@@ -194,7 +200,7 @@ class _HeldChunks(Generic[C]):
 
     def nested(self) -> AbstractContextManager[None]:
         """What stands around every step of the stream; between two chunks the context is the caller's."""
-        return nested_in(self.inner, private=self._private)
+        return _Step(nested_in(self.inner, private=self._private), timing(self.loads))
 
     @contextmanager
     def noting(self) -> Iterator[None]:
@@ -245,3 +251,20 @@ class _HeldChunks(Generic[C]):
             lost=untold(self.inner, [answer]),
             inner=tuple(self.inner),
         )
+
+
+class _Step:
+    """Two contexts around one step of a stream; a generator's would take several times as long, at every chunk."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, outer: AbstractContextManager[None], inner: AbstractContextManager[None]) -> None:
+        self._outer, self._inner = outer, inner
+
+    def __enter__(self) -> None:
+        self._outer.__enter__()
+        self._inner.__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        self._inner.__exit__(*raised)
+        self._outer.__exit__(*raised)

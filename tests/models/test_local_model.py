@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 
 from confroute.errors import ModelError, RequestError
 from confroute.models import decoding, loading, prompts
-from confroute.models.local import LocalModel, Piece
+from confroute.models.local import LocalModel, LocalTextModel, Piece
 from confroute.models.sampling import GrowingAnswer
 from confroute.types import Message, Usage
 
@@ -490,3 +490,41 @@ def test_auto_takes_the_type_this_processor_is_fast_in(has_it, expected, tiny_fo
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_it)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     assert LocalModel.load(tiny_folder, dtype="auto").network.dtype is expected
+
+
+@pytest.mark.parametrize(("large", "expected"), [(0, torch.bfloat16), (10**12, torch.float32)])
+def test_the_type_of_weights_is_chosen_by_size(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, large: int, expected: torch.dtype
+) -> None:
+    """By one rule for all who load a model, who then share one copy."""
+    from langchain_confroute import ChatLocal
+    from llamaindex_confroute import LocalLLM
+
+    monkeypatch.setattr(loading, "LARGE_BYTES", large)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    network = LocalModel.load(tiny_folder).network
+    assert network.dtype is expected
+    where = str(tiny_folder)
+    for model in (LocalTextModel(model=where), ChatLocal(model=where), LocalLLM(model=where)):
+        assert model.loaded().network is network
+
+
+def test_a_model_of_the_hub_is_taken_to_be_large() -> None:
+    """Its size is not known before it is there."""
+    assert loading.suited_dtype(None) == "auto"
+
+
+def test_the_head_reads_a_contiguous_state(tiny_folder: Path) -> None:
+    """Of a slice of all positions torch would copy the head's weights, in bfloat16."""
+    network = LocalModel.load(tiny_folder, dtype="bfloat16").network
+    seen: list[torch.Tensor] = []
+    handle = network.get_output_embeddings().register_forward_pre_hook(
+        lambda _head, states: seen.append(states[0])
+    )
+    try:
+        network(input_ids=torch.tensor([[1, 2, 3]]), logits_to_keep=1)
+    finally:
+        handle.remove()
+    (state,) = seen
+    assert state.shape[:2] == (1, 1)
+    assert state.stride(0) == state.shape[2]

@@ -75,10 +75,13 @@ def run(args: argparse.Namespace) -> int:
         msg = f"{args.folder} is not a folder: run the demo where examples/ferry is, or give --folder"
         raise PolicyError(msg)
     edge_price, cloud_price = price_of(args.edge_price), price_of(args.cloud_price)
-    with _progress(3 + len(CALIBRATION) + len(REQUESTS)) as progress:
+    with _progress(5 + len(CALIBRATION) + len(REQUESTS)) as progress:
         for backend in (edge, cloud, Backend(spec="local:all-minilm-l6-v2")):
             with progress.step(f"fetching {backend.spec}, unless it is here"):
                 backend.pull()
+        for backend in (edge, cloud):
+            with progress.step(f"loading {backend.spec}"):
+                backend.load()
         rows = _calibrated(edge, cloud, progress)
         fit = calibrate.fit_policy(rows)
         results = _routed(Session(edge=edge, cloud=cloud, policy=fit.policy, folder=args.folder), progress)

@@ -71,7 +71,7 @@ def add_dtype(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--dtype",
         metavar="TYPE",
-        help="type of local models' weights: float32, bfloat16, float16 or auto (default: by the model's size)",
+        help="type of local models' weights: float32, bfloat16, float16 or auto (default: auto above 300 MB on disk, else float32)",
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from confroute.errors import MissingExtraError, PolicyError
-from confroute.models.local import local_dtype
+from confroute.models.local import LocalTextModel
 from confroute.models.resolution import resolve, split_name
 from confroute.models.text_model import TextModel
 
@@ -66,6 +66,11 @@ class Backend:
         if self.provider == "local" and self.model in {entry.name for entry in catalog_entries()}:
             pull(self.model)
 
+    def load(self) -> None:
+        """Read the weights of a local model into this process, where all forms of it share them."""
+        if self.provider == "local":
+            LocalTextModel(model=self.model, dtype=self.dtype).loaded()
+
     def plain(self) -> TextModel:
         """Make the model without a host."""
         return resolve(self.spec, base_url=self.base_url, dtype=self.dtype, max_tokens=self.max_tokens)
@@ -75,9 +80,7 @@ class Backend:
         if self.provider == "local":
             from langchain_confroute import ChatLocal
 
-            return ChatLocal(
-                model=self.model, max_tokens=self.max_tokens, dtype=self.dtype or local_dtype(self.model)
-            )
+            return ChatLocal(model=self.model, max_tokens=self.max_tokens, dtype=self.dtype)
         from langchain_confroute.text_model import chat_named
 
         chat = chat_named(self.spec, base_url=self.base_url, max_tokens=self.max_tokens)
@@ -91,9 +94,7 @@ class Backend:
         if self.provider == "local":
             from llamaindex_confroute import LocalLLM
 
-            return LocalLLM(
-                model=self.model, max_tokens=self.max_tokens, dtype=self.dtype or local_dtype(self.model)
-            )
+            return LocalLLM(model=self.model, max_tokens=self.max_tokens, dtype=self.dtype)
         if self.provider == "ollama":
             return self._ollama()
         if self.provider != "openai":

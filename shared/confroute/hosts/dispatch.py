@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,6 +22,7 @@ from confroute.asks import (
     StreamAsk,
     Tentative,
 )
+from confroute.clock import now
 from confroute.concurrency import atogether, off_the_loop, together
 from confroute.hosts.logprob_fallback import LogprobFallback
 from confroute.hosts.model import HostModel, ModelCall, ModelFacts, Role
@@ -87,7 +87,7 @@ class Dispatcher(Generic[C_co]):
         calls = model_calls(ask, facts)
         if len(calls) == 1 and not facts.blocking:
             # As `_atimed`, less a coroutine that every turn of the event loop would go through.
-            start, call = time.perf_counter(), calls[0]
+            start, call = now(), calls[0]
             answers = await (self.fallback.acall(model, call) if call.logprobs else model.acall(call))
             return _with_latency(answers, start)
         if len(calls) == 1:
@@ -119,14 +119,14 @@ class Dispatcher(Generic[C_co]):
         arrived[call.drawn] = await self._atimed(model, call)
 
     def _timed(self, model: HostModel[C_co], call: ModelCall) -> list[Generation]:
-        start = time.perf_counter()
+        start = now()
         answers = self.fallback.call(model, call) if call.logprobs else model.call(call)
         return _with_latency(answers, start)
 
     async def _atimed(self, model: HostModel[C_co], call: ModelCall) -> list[Generation]:
         if model.facts.blocking:
             return await off_the_loop(self._timed, model, call)
-        start = time.perf_counter()
+        start = now()
         answers = await (self.fallback.acall(model, call) if call.logprobs else model.acall(call))
         return _with_latency(answers, start)
 
@@ -183,7 +183,7 @@ def _inside(ask: InsideAsk, facts: ModelFacts) -> Evidence:
 
 
 def _with_latency(answers: Sequence[Generation], start: float) -> list[Generation]:
-    latency_s = time.perf_counter() - start
+    latency_s = now() - start
     # Hosts that time their answers themselves save the copy.
     return [answer if answer.latency_s else replace(answer, latency_s=latency_s) for answer in answers]
 

@@ -46,7 +46,7 @@ class LocalModel:
 
     @classmethod
     def load(
-        cls, source: str | Path, *, dtype: str = "float32", context_window: int | None = None
+        cls, source: str | Path, *, dtype: str | None = None, context_window: int | None = None
     ) -> LocalModel:
         """Load a model; the same source and dtype share one copy of the weights per process.
 
@@ -56,8 +56,9 @@ class LocalModel:
             A catalogue name, a GGUF file, a folder that `AutoModelForCausalLM` reads, or a hub name: "org/name" or
             "org/name:file.gguf". Since reading a GGUF file takes up to a minute, its dequantised weights are stored
             beside it as safetensors (2 or 4 bytes per parameter), provided the disk has twice as much free space.
-        dtype : {"float32", "bfloat16", "float16", "auto"}
-            Type of the weights. bfloat16 doubles the speed of models over about 1 B parameters on CPUs with
+        dtype : {"float32", "bfloat16", "float16", "auto"}, optional
+            Type of the weights; by default "auto" for a model of more than 300 MB on disk or from the hub, else float32.
+            bfloat16 doubles the speed of models over about 1 B parameters on CPUs with
             avx512_bf16, is many times slower on others, and reduces log-probabilities to two or three digits. "auto" is
             bfloat16 where the CPU supports it, else float32.
         context_window : int, optional
@@ -312,7 +313,7 @@ class LocalTextModel:
     model : str, Path or LocalModel
         A catalogue name, a file, a folder, or a model that is loaded already.
     dtype : str, optional
-        Of the weights: as `LocalModel.load`; by default float32, and "auto" for the catalogue's Qwen models.
+        Of the weights: as `LocalModel.load`.
     temperature : float
         Of answers whose caller says none; 0 takes the likeliest token each time.
     max_tokens : int
@@ -339,8 +340,7 @@ class LocalTextModel:
         if not isinstance(self.model, (str, Path)):
             return self.model
         # Looked up at every call, so that copies and pickles of this object hold no weights.
-        dtype = self.dtype or local_dtype(str(self.model))
-        return LocalModel.load(self.model, dtype=dtype, context_window=self.context_window)
+        return LocalModel.load(self.model, dtype=self.dtype, context_window=self.context_window)
 
     def generate(self, messages: Sequence[Message], *, n: int = 1, **settings: Any) -> tuple[Generation, ...]:
         """`n` answers of one prompt, which is read once; equal seeds give equal answers."""
@@ -376,8 +376,3 @@ class LocalTextModel:
             "stop": asked.stop,
             "top_logprobs": asked.top_logprobs if asked.logprobs else 0,
         }
-
-
-def local_dtype(model: str) -> str:
-    """What suits a model of the catalogue: for one that is large for two cores, what this processor is fast in and half as large."""
-    return "auto" if model.startswith("qwen") else "float32"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -242,10 +241,9 @@ class _RowAsks:
 
     def _timed(self, ask: Ask) -> AskGenerator[Evidence]:
         if ask not in self.done:
-            kind, start = type(ask).__name__.lower(), time.perf_counter()
-            self.done[ask] = yield ask
-            took = time.perf_counter() - start
-            self.latency_s[kind] = round(self.latency_s.get(kind, 0.0) + took, 4)
+            evidence = self.done[ask] = yield ask
+            kind = type(ask).__name__.lower()
+            self.latency_s[kind] = round(self.latency_s.get(kind, 0.0) + evidence.latency_s, 4)
         return self.done[ask]
 
 

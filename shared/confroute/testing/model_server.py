@@ -11,7 +11,6 @@ from uuid import uuid4
 from confroute.errors import RequestError
 from confroute.models import chat_format
 from confroute.models.chat_format import text_of
-from confroute.models.local import local_dtype
 from confroute.testing import wire
 from confroute.types import Generation, Message, Role, Usage
 
@@ -182,8 +181,7 @@ class ModelServer(wire.LoopbackServer):
     Parameters
     ----------
     *models : str
-        Names for `LocalModel.load`; each request names one of them. Models of the catalogue with more than 1 B parameters
-        are loaded in the data type that is fastest on this processor.
+        Names for `LocalModel.load`; each request names one of them.
     max_tokens : int
         Longest answer to a request that sets no limit.
 
@@ -206,7 +204,7 @@ class ModelServer(wire.LoopbackServer):
         """Load the models, then listen on a free port of 127.0.0.1."""
         from confroute.models.local import LocalModel
 
-        self.models = {name: LocalModel.load(name, dtype=local_dtype(name)) for name in self.names}
+        self.models = {name: LocalModel.load(name) for name in self.names}
         super().start()
 
 
