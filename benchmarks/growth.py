@@ -1,6 +1,6 @@
 """How the time and the memory of the commands that read a recorded run grow with its rows.
 
-    python benchmarks/growth.py [--rows 1000 10000 100000] [--commands signals fit ...] [--kinds recorded evidence] [--repeats 3] [--against OLD]
+    python benchmarks/growth.py [--rows 1000 10000 100000] [--commands signals fit apply watch ...] [--kinds recorded evidence] [--repeats 3] [--against OLD]
 
 Synthetic rows of about 4 KB: a prompt, two answers of 24 tokens with log-probabilities, five samples. "evidence": three signals are
 recorded and all others are measured anew; "recorded": all are, as `confroute record` writes them. Each command runs in a process of its

@@ -348,7 +348,7 @@ def end_whole(path: Path, start: bytes, error: Callable[[str], Exception]) -> No
         end = _end_of_lines(file)
         file.seek(end)
         rest = file.read()
-        if _is_json(rest):
+        if is_json(rest):
             file.write(b"\n")
         elif _is_torn(rest, start):
             file.truncate(end)
@@ -361,7 +361,8 @@ def _is_torn(line: bytes, start: bytes) -> bool:
     return line.startswith(start) or start.startswith(line)
 
 
-def _is_json(line: bytes) -> bool:
+def is_json(line: bytes) -> bool:
+    """Whether a line is JSON as `read_json` has it."""
     try:
         read_json(line)
     except FormatError:

@@ -8,10 +8,12 @@ import pytest
 
 from confroute import Cascade, Gate, Router, Threshold, TokenLogprob, background
 from confroute.decision import Decision, Measurement, Step
-from confroute.drift import Audited, DriftTest, health, hourly, promise_of
+from confroute.drift import Audited, DriftTest, GrowingHealth, health, hourly, promise_of
 from confroute.errors import LogError, PolicyError
 from confroute.observe import AuditedLoss
+from confroute.observe import log as log_module
 from confroute.observe.log import DecisionLog, Entry, LoggedLoss, read_all, read_log
+from confroute.observe.trace import publish, publish_loss
 from confroute.prices import Price
 from confroute.state import MemoryStore
 from confroute.testing import Reply, ScriptedModel
@@ -218,3 +220,24 @@ def test_audits_that_are_missing_prove_nothing(note):
     assert (found.verdict, found.missing, found.loss.mean) == ("not told", 150 - len(some), 0.0)
     assert "audits are missing" in found.words
     assert found.to_dict()["missing"] == found.missing
+
+
+def test_a_log_that_grows_is_told_as_if_it_were_read_whole(tmp_path, monkeypatch):
+    """After each call, and after the file was renamed; each line is read once as long as it is not."""
+    path, policy, read = tmp_path / "log.jsonl", audited(), []
+    of_line = log_module._line
+    monkeypatch.setattr(log_module, "_line", lambda data: read.append(data) or of_line(data))
+    prices = {"cloud": Price(input_usd=1.0, output_usd=2.0)}
+    paid = Step(kind="final", tier="cloud", usage=Usage(input_tokens=5, output_tokens=5))
+    with DecisionLog(path):
+        publish(decision())
+    watched = GrowingHealth(path, policy, prices=prices)
+    for size, lines in ((10_000_000, 3), (10_000_000, 2), (900, None)):
+        with DecisionLog(path, max_bytes=size, backups=1):
+            publish(decision("cloud", steps=(paid,)))
+            publish_loss(AuditedLoss(name="edge", loss=0.5))
+        read.clear()
+        found = watched()
+        # The first time there is a line more; of a renamed file all are read.
+        assert lines in {None, len(read)}
+        assert found == health(path, policy, prices=prices)

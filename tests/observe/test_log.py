@@ -1,6 +1,7 @@
 """The decision log: what is written, rotated and read back."""
 
 import asyncio
+import gzip
 import json
 import math
 import threading
@@ -13,7 +14,7 @@ from confroute.cli import main
 from confroute.decision import Decision, Measurement, Step
 from confroute.errors import LogError
 from confroute.executor import run
-from confroute.observe.log import DecisionLog, read_log
+from confroute.observe.log import DecisionLog, GrowingLog, read_log
 from confroute.observe.trace import publish, subscribe
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 from confroute.types import Usage
@@ -258,3 +259,78 @@ def test_a_ruled_call_that_fails_is_recorded_as_it_was(tmp_path, which, form):
         call()
     (entry,) = read_log(tmp_path / "log.jsonl")
     assert (entry.decision.stage, entry.decision.rule, entry.decision.private) == ("failed", name, private)
+
+
+def growing(path):
+    """The decisions that a log that grows gives each time, and whether they go on where the last ones ended."""
+    log = GrowingLog(path)
+
+    def read():
+        goes_on, lines = log.read()
+        return goes_on, [line.decision.reason for line in lines]
+
+    return read
+
+
+def decided(path, *reasons, **settings):
+    """Append decisions to a log."""
+    with DecisionLog(path, **settings):
+        for reason in reasons:
+            publish(Decision(route="edge", stage="draft", reason=reason))
+
+
+def test_a_growing_log_is_read_from_where_it_ended(tmp_path):
+    """Each line once; one that is still being written is waited for."""
+    path = tmp_path / "log.jsonl"
+    decided(path, "a", "b")
+    read = growing(path)
+    assert read() == (False, ["a", "b"])
+    assert read() == (True, [])
+    decided(path, "c")
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole.splitlines()[0][:40])
+    assert read() == (True, ["c"])
+    path.write_bytes(whole + whole.splitlines()[0])
+    assert read() == (True, ["a"]), "whole, but for the end of its line"
+    path.write_bytes(whole + whole.splitlines()[0] + b"\n")
+    assert read() == (True, [])
+
+
+def test_a_growing_log_is_read_anew_once_a_file_was_renamed_or_replaced(tmp_path):
+    """As `read_all` gives it: what no file holds any more counts no more."""
+    path = tmp_path / "log.jsonl"
+    decided(path, "a", "b")
+    read = growing(path)
+    assert read() == (False, ["a", "b"])
+    decided(path, "c" * 300, "d" * 300, max_bytes=600, backups=1)
+    goes_on, reasons = read()
+    assert not goes_on
+    assert reasons == [line.decision.reason for line in read_log(path)]
+    assert reasons[-1] == "d" * 300
+    path.write_bytes(b"")
+    assert read()[0] is False, "shorter than it was"
+    path.unlink()
+    with pytest.raises(LogError, match="does not exist"):
+        read()
+
+
+def test_a_broken_line_of_a_growing_log_is_told_by_its_number_each_time(tmp_path):
+    """It is not passed over the next time."""
+    path = tmp_path / "log.jsonl"
+    decided(path, "a")
+    read = growing(path)
+    read()
+    with path.open("a") as file:
+        file.write('{"at": 1}\n')
+    for _ in range(2):
+        with pytest.raises(LogError, match="line 2: not a decision"):
+            read()
+
+
+def test_a_packed_log_is_read_whole(tmp_path):
+    """As `read_all` does."""
+    path = tmp_path / "log.jsonl"
+    decided(path, "a")
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    read = growing(path)
+    assert read() == read() == (False, ["a"])

@@ -119,15 +119,15 @@ class _Watched:
     """What the log says of the policy's promise, read again after 10 s at the earliest: monitors ask more often."""
 
     def __init__(self, log: Path, policy: Policy) -> None:
-        self._log, self._policy = log, policy
+        from confroute.drift import GrowingHealth
+
+        self._health = GrowingHealth(log, policy)
         self._told: dict[str, JSON] = {}
         self._until = 0.0
 
     def __call__(self) -> dict[str, JSON]:
-        from confroute.drift import health
-
         if time.monotonic() >= self._until:
-            found = health(self._log, self._policy)
+            found = self._health()
             self._told = {"promise": found.verdict, "watched": found.to_dict() | {"hours": len(found.hours)}}
             self._until = time.monotonic() + _AGAIN_S
         return self._told

@@ -90,16 +90,14 @@ def run(args: argparse.Namespace) -> int:
     PolicyError
         The policy cannot be read, or a confidence outside (0, 1).
     """
-    from confroute.drift import health
-    from confroute.observe.log import read_all
+    from confroute.drift import GrowingHealth
     from confroute.policy import load_policy
 
     policy, prices = load_policy(args.policy), tier_prices_of(args)
+    watched = GrowingHealth(args.log, policy, prices=prices, since=args.since, confidence=args.confidence)
     shown = ""
     while True:
-        # The last line may still be in the middle of being written.
-        lines = read_all(args.log, torn=lambda _: None)
-        found = health(lines, policy, prices=prices, since=args.since, confidence=args.confidence)
+        found = watched()
         now = _shown(found, args)
         if now != shown:
             say(now)

@@ -3,13 +3,14 @@
 from confroute.drift.audit import Audited
 from confroute.drift.bounds import LossBounds, loss_bounds
 from confroute.drift.eprocess import DriftTest
-from confroute.drift.health import Health, Hour, Promise, health, hourly, promise_of
+from confroute.drift.health import GrowingHealth, Health, Hour, Promise, health, hourly, promise_of
 from confroute.drift.offpolicy import LoggedCall, OffPolicyEstimate, off_policy
 from confroute.drift.shift import Shift, like_recorded, measured_by
 
 __all__ = [
     "Audited",
     "DriftTest",
+    "GrowingHealth",
     "Health",
     "Hour",
     "LoggedCall",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -14,9 +15,9 @@ from confroute.decision import UNANSWERED, Decision
 from confroute.drift.audit import Audited
 from confroute.drift.bounds import LossBounds, loss_bounds
 from confroute.drift.eprocess import DriftTest
-from confroute.drift.shift import Shift, like_recorded, measured_by
+from confroute.drift.shift import Shift, like_recorded, measuring
 from confroute.errors import PolicyError
-from confroute.observe.log import Entry, LoggedLoss, read_all
+from confroute.observe.log import Entry, GrowingLog, LoggedLoss, read_all
 from confroute.observe.trace import AuditedLoss
 from confroute.prices import Price
 from confroute.registry import parts_of
@@ -242,29 +243,162 @@ def health(
     >>> found.ok, found.verdict, found.loss.n
     (True, 'held', 100)
     """
-    lines = [*read_all(log)] if isinstance(log, (str, Path)) else [*log]
-    if since is not None:
-        lines = _since(lines, since)
-    decisions = [one for one in map(_content, lines) if isinstance(one, Decision)]
-    promise = promise_of(policy)
-    losses = _losses(lines, policy, promise)
-    bounds, missing = loss_bounds(losses, confidence=confidence), _missing(lines)
-    # Which audits fail may depend on the answer, so the worst is assumed of them; first, since the upper bound never rises again.
-    worst = loss_bounds([*[1.0] * missing, *losses], confidence=confidence)
-    broken_at = None
-    if promise is not None:
-        broken_at = DriftTest(level=promise.level, false_alarm=1 - confidence).first_alarm(losses)
-    last = _tiers(policy)[-1]
-    return Health(
-        verdict=_verdict(promise, worst if losses else bounds, broken_at),
-        promise=promise,
-        loss=bounds,
-        missing=missing,
-        broken_at=broken_at,
-        **_totals(lines, last, prices),
-        shift=like_recorded(policy, measured_by(policy, decisions)),
-        hours=hourly(lines, last=last, prices=prices),
-    )
+    tally = HealthTally(policy, prices=prices, since=since, confidence=confidence)
+    for line in read_all(log) if isinstance(log, (str, Path)) else log:
+        tally.add(line)
+    return tally.health()
+
+
+class HealthTally:
+    """What a log says, line by line: of a log that grows, only what is new need be read.
+
+    Parameters
+    ----------
+    policy, prices, since, confidence
+        As of `health`.
+
+    Raises
+    ------
+    PolicyError
+        A `since` without its offset from UTC.
+    """
+
+    def __init__(
+        self,
+        policy: object,
+        *,
+        prices: Mapping[str, Price] | None = None,
+        since: datetime | None = None,
+        confidence: float = 0.95,
+    ) -> None:
+        if since is not None and since.tzinfo is None:
+            msg = f"since is {since}: expected a time with its offset from UTC"
+            raise PolicyError(msg)
+        self._policy, self._prices, self._since, self._confidence = policy, prices, since, confidence
+        self._promise = promise_of(policy)
+        self._audits = {part.name for part in parts_of(policy) if isinstance(part, Audited)}
+        self._last, self._measured = _tiers(policy)[-1], measuring(policy)
+        self._total = _Total()
+        self._hours: dict[datetime, _Total] = {}
+        self._losses: list[float] = []
+        self._uncertainties: list[float | None] = []
+        self._known = self._begun = self._skipped = 0
+
+    def add(self, line: Line) -> None:
+        """Take one more line."""
+        at = line.at if isinstance(line, (Entry, LoggedLoss)) else None
+        if self._since is not None and (at is None or at < self._since):
+            return
+        one = _content(line)
+        self._total.add(one, self._last, self._prices)
+        if at is not None:
+            self._hours.setdefault(_hour_of(at), _Total()).add(one, self._last, self._prices)
+        if isinstance(one, AuditedLoss):
+            self._known += 1
+            self._losses += [one.loss] if not self._audits or one.name in self._audits else []
+            return
+        self._uncertainties += self._measured(one)
+        note = one.layers.get("audit")
+        if isinstance(note, dict):
+            self._begun += note.get("audited") is True
+            self._skipped += "skipped" in note
+            # A call that was drawn for an audit and that the cloud answered lost nothing.
+            if note.get("drawn") is True and self._promise is not None and self._promise.of == "calls":
+                self._losses.append(0.0)
+
+    def health(self) -> Health:
+        """See the function of this name.
+
+        Raises
+        ------
+        PolicyError
+            A confidence outside (0, 1).
+        """
+        promise, losses, confidence = self._promise, self._losses, self._confidence
+        bounds = loss_bounds(losses, confidence=confidence)
+        # The kept calls that were drawn for an audit and have no loss.
+        missing = self._skipped + max(0, self._begun - self._known)
+        # Which audits fail may depend on the answer, so the worst is assumed of them; first, since the upper bound never rises again.
+        worst = loss_bounds([*[1.0] * missing, *losses], confidence=confidence)
+        broken_at = None
+        if promise is not None:
+            broken_at = DriftTest(level=promise.level, false_alarm=1 - confidence).first_alarm(losses)
+        return Health(
+            verdict=_verdict(promise, worst if losses else bounds, broken_at),
+            promise=promise,
+            loss=bounds,
+            missing=missing,
+            broken_at=broken_at,
+            **self._total.told(self._prices),
+            shift=like_recorded(self._policy, self._uncertainties),
+            hours=_hours_of(self._hours, self._prices),
+        )
+
+
+class GrowingHealth:
+    """The health of a log that grows: called again, it reads what was appended, and all of it once a file was renamed.
+
+    Parameters
+    ----------
+    log : str or Path
+    policy, prices, since, confidence
+        As of `health`.
+
+    Raises
+    ------
+    LogError, PolicyError
+        As of `health`.
+    """
+
+    def __init__(
+        self,
+        log: str | Path,
+        policy: object,
+        *,
+        prices: Mapping[str, Price] | None = None,
+        since: datetime | None = None,
+        confidence: float = 0.95,
+    ) -> None:
+        self._log = GrowingLog(log)
+        self._new = partial(HealthTally, policy, prices=prices, since=since, confidence=confidence)
+        self._tally = self._new()
+
+    def __call__(self) -> Health:
+        """The health now."""
+        goes_on, lines = self._log.read()
+        if not goes_on:
+            self._tally = self._new()
+        for line in lines:
+            self._tally.add(line)
+        return self._tally.health()
+
+
+@dataclass(slots=True)
+class _Total:
+    """Calls that are added up."""
+
+    calls: int = 0
+    cloud: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
+    spent_usd: float = 0
+
+    def add(self, one: Decision | AuditedLoss, last: str, prices: Mapping[str, Price] | None) -> None:
+        """Take a call or an audit; `last` is the tier whose answers count as the cloud's."""
+        if prices is not None:
+            self.spent_usd += _spent(one, prices)
+        if isinstance(one, Decision):
+            self.calls += 1
+            self.cloud += one.route == last and one.stage not in UNANSWERED
+            self.ended[one.stage] += 1
+
+    def told(self, prices: Mapping[str, Price] | None) -> dict[str, Any]:
+        """The fields of a `Health` or an `Hour`."""
+        return {
+            "calls": self.calls,
+            "cloud": self.cloud,
+            "unanswered": {stage: self.ended[stage] for stage in UNANSWERED},
+            "spent_usd": None if prices is None else self.spent_usd,
+        }
 
 
 def _verdict(promise: Promise | None, bounds: LossBounds, broken_at: int | None) -> Verdict:
@@ -275,41 +409,6 @@ def _verdict(promise: Promise | None, bounds: LossBounds, broken_at: int | None)
     if broken_at is not None:
         return "broken"
     return "held" if bounds.high <= promise.level else "not told"
-
-
-def _since(lines: Sequence[Line], since: datetime) -> list[Line]:
-    if since.tzinfo is None:
-        msg = f"since is {since}: expected a time with its offset from UTC"
-        raise PolicyError(msg)
-    return [line for line in lines if isinstance(line, (Entry, LoggedLoss)) and line.at >= since]
-
-
-def _losses(lines: Iterable[Line], policy: object, promise: Promise | None) -> list[float]:
-    """The losses that the promise is about, in the order in which they came to be known."""
-    names = {part.name for part in parts_of(policy) if isinstance(part, Audited)}
-    losses = []
-    for one in map(_content, lines):
-        if isinstance(one, AuditedLoss):
-            losses += [one.loss] if not names or one.name in names else []
-        elif promise is not None and promise.of == "calls" and _lost_nothing(one):
-            losses.append(0.0)
-    return losses
-
-
-def _missing(lines: Iterable[Line]) -> int:
-    """The kept calls that were drawn for an audit and have no loss."""
-    known, begun, skipped = 0, 0, 0
-    for one in map(_content, lines):
-        note = one.layers.get("audit") if isinstance(one, Decision) else None
-        known += isinstance(one, AuditedLoss)
-        begun += isinstance(note, dict) and note.get("audited") is True
-        skipped += isinstance(note, dict) and "skipped" in note
-    return skipped + max(0, begun - known)
-
-
-def _lost_nothing(decision: Decision) -> bool:
-    note = decision.layers.get("audit")
-    return isinstance(note, dict) and note.get("drawn") is True
 
 
 def _tiers(policy: object) -> tuple[str, ...]:
@@ -338,31 +437,25 @@ def hourly(
     >>> hour.start.hour, hour.calls, hour.cloud
     (10, 1, 1)
     """
-    by_hour: dict[datetime, list[Line]] = {}
+    by_hour: dict[datetime, _Total] = {}
     for line in lines:
         if isinstance(line, (Entry, LoggedLoss)):
-            at = line.at.astimezone(UTC)
-            start = at - timedelta(minutes=at.minute, seconds=at.second, microseconds=at.microsecond)
-            by_hour.setdefault(start, []).append(line)
-    return tuple(Hour(start=start, **_totals(of, last, prices)) for start, of in sorted(by_hour.items()))
+            by_hour.setdefault(_hour_of(line.at), _Total()).add(_content(line), last, prices)
+    return _hours_of(by_hour, prices)
+
+
+def _hour_of(time: datetime) -> datetime:
+    return time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def _hours_of(totals: Mapping[datetime, _Total], prices: Mapping[str, Price] | None) -> tuple[Hour, ...]:
+    return tuple(Hour(start=start, **one.told(prices)) for start, one in sorted(totals.items()))
 
 
 def _content(line: Line) -> Decision | AuditedLoss:
     if isinstance(line, Entry):
         return line.decision
     return line.loss if isinstance(line, LoggedLoss) else line
-
-
-def _totals(lines: Iterable[Line], last: str, prices: Mapping[str, Price] | None) -> dict[str, Any]:
-    found = [*map(_content, lines)]
-    decisions = [one for one in found if isinstance(one, Decision)]
-    ended: Counter[str] = Counter(one.stage for one in decisions)
-    return {
-        "calls": len(decisions),
-        "cloud": sum(one.route == last and one.stage not in UNANSWERED for one in decisions),
-        "unanswered": {stage: ended[stage] for stage in UNANSWERED},
-        "spent_usd": None if prices is None else sum(_spent(one, prices) for one in found),
-    }
 
 
 def _spent(one: Decision | AuditedLoss, prices: Mapping[str, Price]) -> float:

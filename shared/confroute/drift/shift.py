@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -152,13 +152,22 @@ def measured_by(policy: object, decisions: Iterable[Decision]) -> list[float | N
     list of float or None
         None where a draft was made and the signal could not be measured on it.
     """
+    measured = measuring(policy)
+    return [uncertainty for one in decisions for uncertainty in measured(one)]
+
+
+def measuring(policy: object) -> Callable[[Decision], list[float | None]]:
+    """Make the function that does for one decision what `measured_by` does for many: it returns one uncertainty, or none at all."""
     gate = next((part for part in parts_of(policy) if isinstance(part, Gate)), None)
-    if gate is None:
-        return []
-    judged = (one for one in decisions if any(step.kind == "draft" for step in one.steps))
-    tiers: tuple[str, ...] = getattr(policy, "tiers", TIERS)
-    found = (_of_first(one, gate.signal.name, tiers[0]) for one in judged)
-    return [None if measurement is None else measurement.uncertainty for measurement in found]
+    first: str = getattr(policy, "tiers", TIERS)[0]
+
+    def measured(one: Decision) -> list[float | None]:
+        if gate is None or not any(step.kind == "draft" for step in one.steps):
+            return []
+        found = _of_first(one, gate.signal.name, first)
+        return [None if found is None else found.uncertainty]
+
+    return measured
 
 
 def _of_first(decision: Decision, signal: str, first: str) -> Measurement | None:

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from io import TextIOWrapper
+from itertools import chain
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from confroute.decision import Decision, read_billed, read_decision
 from confroute.display import logger
 from confroute.errors import LogError
 from confroute.observe.trace import AuditedLoss, subscribe, subscribe_losses
 from confroute.reading import (
+    GZIP,
     Fields,
     end_whole,
     fields,
+    is_json,
     json_lines,
     number,
     optional_text,
+    read_json,
     refused,
     refusing,
     text,
@@ -170,6 +176,101 @@ def read_log(path: str | Path, *, torn: Callable[[str], None] = _warn) -> Iterat
     return (line for line in read_all(path, torn=torn) if isinstance(line, Entry))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """How far a log was read: which file is its newest, and how much of that.
+
+    Attributes
+    ----------
+    file : tuple of int
+        Device and number of the file.
+    size, lines : int
+        Bytes and lines that were read.
+    """
+
+    file: tuple[int, int]
+    size: int = 0
+    lines: int = 0
+
+
+class GrowingLog:
+    """A log that is read again and again, each time only what was appended.
+
+    Parameters
+    ----------
+    path : str or Path
+        As of `read_all`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from confroute.observe.trace import publish
+    >>> path = Path(tempfile.mkdtemp()) / "decisions.jsonl"
+    >>> with DecisionLog(path):
+    ...     publish(Decision(route="edge", stage="draft", reason="kept"))
+    ...     log = GrowingLog(path)
+    ...     [line.decision.route for line in log.read()[1]]
+    ...     publish(Decision(route="cloud", stage="draft", reason="not kept"))
+    ...     goes_on, lines = log.read()
+    ...     goes_on, [line.decision.route for line in lines]
+    ['edge']
+    (True, ['cloud'])
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        self._place: Place | None = None
+
+    def read(self) -> tuple[bool, Iterator[Entry | LoggedLoss]]:
+        """The lines that are new, and whether they go on where the last ones ended.
+
+        They do not the first time, and once the newest file was renamed, or is another one: then these are all lines. A last line that
+        is still being written is left to the next time.
+
+        Raises
+        ------
+        LogError
+            As of `read_all`.
+        """
+        *older, newest = _files(self._path)
+        file = _opened(newest)
+        if file.read(len(GZIP)) == GZIP:
+            # Nothing is appended to what was packed.
+            file.close()
+            return False, read_all(self._path, torn=lambda _: None)
+        held = os.fstat(file.fileno())
+        place, self._place = self._place, None
+        same = place is not None and place.file == (held.st_dev, held.st_ino) and place.size <= held.st_size
+        if same and place is not None:
+            return True, self._appended(file, place)
+        begin = Place(file=(held.st_dev, held.st_ino))
+        before = (line for one in older for line in _lines_of(one, lambda _: None))
+        return False, chain(before, self._appended(file, begin))
+
+    def _appended(self, file: IO[bytes], place: Place) -> Iterator[Entry | LoggedLoss]:
+        """The lines of the newest file from a place on; keeps where they end."""
+        with file:
+            file.seek(place.size)
+            for line in file:
+                whole = line.endswith(b"\n")
+                if not whole and not is_json(line):
+                    break
+                if line.strip():
+                    with refusing(LogError, f"{self._path}, line {place.lines + 1}: not a decision"):
+                        entry = _line(read_json(line))
+                    yield entry
+                place = replace(place, size=place.size + len(line), lines=place.lines + whole)
+        self._place = place
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        msg = f"{path} cannot be read: {error}; expected a file that DecisionLog wrote"
+        raise LogError(msg) from error
+
+
 def read_all(path: str | Path, *, torn: Callable[[str], None] = _warn) -> Iterator[Entry | LoggedLoss]:
     """Read the decisions and the audited losses of a log and its renamed files, oldest first.
 
@@ -185,7 +286,12 @@ def read_all(path: str | Path, *, torn: Callable[[str], None] = _warn) -> Iterat
     LogError
         No such file, or a line that is neither; the message names file and line.
     """
-    newest = Path(path)
+    for file in _files(Path(path)):
+        yield from _lines_of(file, torn)
+
+
+def _files(newest: Path) -> list[Path]:
+    """The files of a log, oldest first."""
     if not newest.exists():
         msg = f"{newest} does not exist: expected a file that DecisionLog wrote"
         raise LogError(msg)
@@ -193,14 +299,17 @@ def read_all(path: str | Path, *, torn: Callable[[str], None] = _warn) -> Iterat
         (p for p in newest.parent.glob(f"{newest.name}.*") if p.suffix[1:].isdigit()),
         key=lambda p: -int(p.suffix[1:]),
     )
-    for file in (*older, newest):
-        cut: list[int] = []
-        for at, data in json_lines(file, LogError, torn=cut.append, start=_START):
-            with refusing(LogError, f"{file}, line {at}: not a decision"):
-                line = _line(data)
-            yield line
-        for at in cut:
-            torn(f"{file}, line {at}")
+    return [*older, newest]
+
+
+def _lines_of(file: Path, torn: Callable[[str], None]) -> Iterator[Entry | LoggedLoss]:
+    cut: list[int] = []
+    for at, data in json_lines(file, LogError, torn=cut.append, start=_START):
+        with refusing(LogError, f"{file}, line {at}: not a decision"):
+            line = _line(data)
+        yield line
+    for at in cut:
+        torn(f"{file}, line {at}")
 
 
 def _line(data: JSON) -> Entry | LoggedLoss:

@@ -187,23 +187,27 @@ def _asked(model: TextModel) -> dict[str, JSON]:
 def recorded(rows: Iterable[Row], recorder: RowRecorder, *, concurrency: int = 1) -> Iterator[Row]:
     """Record rows, `concurrency` at a time, and yield each as soon as it is done.
 
-    Rows in progress are finished before an error is raised. Rows are started one by one as others end, so a caller that
-    stops iterating stops the calls.
+    After an error no further row is started; those in progress are finished and yielded before it is raised. Rows are started one
+    by one as others end, so a caller that stops iterating stops the calls.
     """
     if concurrency == 1:
         yield from map(recorder.row, rows)
         return
+    errors: list[BaseException] = []
     with ThreadPoolExecutor(concurrency, thread_name_prefix="confroute-record") as pool:
         waiting = iter(rows)
         running: set[Future[Row]] = set()
         while True:
-            while len(running) < concurrency and (row := next(waiting, None)) is not None:
+            while not errors and len(running) < concurrency and (row := next(waiting, None)) is not None:
                 running.add(pool.submit(recorder.row, row))
             if not running:
-                return
+                break
             done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
+            errors += filter(None, [future.exception() for future in done])
+            yield from (future.result() for future in done if future.exception() is None)
+    if errors:
+        # The rows of any others are recorded when the run goes on.
+        raise errors[0]
 
 
 @dataclass(slots=True, kw_only=True)
