@@ -302,7 +302,7 @@ def options_in_headers(headers: Mapping[str, str], *, tiers: Sequence[str] = TIE
             raise RequestError(msg)
         key = name.removeprefix(HEADER_PREFIX).replace("-", "_")
         if key in seen and key != "tags":
-            msg = f"the header {header} stands twice: expected it once"
+            msg = f"the header {header} appears twice: expected it once"
             raise RequestError(msg)
         seen.add(key)
         # Each by itself, as a proxy may have added one: tags add up.

@@ -80,7 +80,7 @@ class Sticky(Wrapper):
     Raises
     ------
     PolicyError
-        A tier that does not exist, is the first or stands twice, a number out of range, `value_usd` without a calibrated signal or
+        A tier that does not exist, is the first or appears twice, a number out of range, `value_usd` without a calibrated signal or
         with thresholds that are learned, or a budget inside.
 
     Notes
