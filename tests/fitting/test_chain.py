@@ -391,7 +391,7 @@ def with_margin(middle, margin):
         (MaxLoss(alpha=0.1, delta=None), LOGPROB, "delta=None is for runs of two models"),
         (MaxLoss(alpha=0.1, horizon=100), LOGPROB, "a horizon is for runs of two models"),
         (MaxLoss(alpha=0.1), "combined", "combined signals are for runs of two models"),
-        (MaxLoss(alpha=0.001), LOGPROB, "the least loss that can be promised on them is 0.0"),
+        (MaxLoss(alpha=0.001), LOGPROB, "the smallest loss that can be promised on them is 0.0"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_what_can(goal, signal, words, rows):

@@ -75,9 +75,9 @@ def run(args: argparse.Namespace) -> int:
             "provenance": None if recorded is None else recorded.to_dict(),
             **applied.to_dict(),
         }
-        say(json.dumps(told, indent=2, allow_nan=False))
         # Standard output is JSON for a program.
         say(*applied.notes, err=True)
+        say(json.dumps(told, indent=2, allow_nan=False))
     else:
         _show(applied)
         say(
@@ -90,6 +90,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(applied: Applied) -> None:
+    # Before the figures, which they say how to read.
+    for note in applied.notes:
+        say(f"WARNING: {note}")
     say(f"{applied.n} recorded calls, {applied.left_out} not graded")
     show_expected(applied.expected)
     _show_baseline("always edge", applied.edge, applied.against_edge)
@@ -104,8 +107,6 @@ def _show(applied: Applied) -> None:
             stops.warning
             or f"draws that stopped early changed the route of {stops.changed} of {stops.n} calls"
         )
-    for note in applied.notes:
-        say(f"WARNING: {note}")
 
 
 def _show_baseline(name: str, point: Point, gained: tuple[float, float, float] | None) -> None:

@@ -257,6 +257,11 @@ def _show(fitted: Fit, out: Path, report: Path) -> None:
         say(
             f"signal {fitted.choice.column}, threshold{whose} {threshold.value:.6g} {gate.signal.range.unit}: {threshold.source}"
         )
+    if fitted.choice.scores and fitted.choice.column != "combined":
+        say(
+            f"chosen by APGR (how much of the gap to the cloud it recovers) on those {fitted.selected_on} calls; `confroute signals` sorts "
+            "by AUROC on all calls, so the two can disagree"
+        )
     show_expected(fitted.expected)
     for name, point in (("always edge", fitted.front.edge), ("always cloud", fitted.front.cloud)):
         cost = "not known" if point.usd_per_1k is None else f"{point.usd_per_1k:.4g} USD"

@@ -264,7 +264,7 @@ def _promised(
         curve = promise_curve_of(goal, chain, front, seed=seed)
         can = "nothing can be promised on them"
         if curve:
-            can = f"the least loss that can be promised on them is {curve[0].alpha:g}, at a cloud share of {curve[0].cloud_share:.0%}"
+            can = f"the smallest loss that can be promised on them is {curve[0].alpha:g}, at a cloud share of {curve[0].cloud_share:.0%}"
         instead: dict[str, JSON] = {
             "loss": goal.loss,
             "alpha": goal.alpha,
@@ -273,7 +273,7 @@ def _promised(
             "promise_curve": curve_json(curve),
             "needed": None,
         }
-        msg = f"{chain.n} rows to calibrate {chain.words} on: {error}\n{can}"
+        msg = f"{chain.words}, with {chain.n} calibration rows: {error}\n{can}"
         raise UnmetPromiseError(msg, instead=instead) from error
 
 

@@ -499,13 +499,13 @@ def _promised(goal: MaxLoss, calls: GradedCalls, *, selected: int, seed: int) ->
         return certified_threshold(goal, calls)
     except UnmetPromiseError as error:
         instead = outlook(goal, calls, seed=seed)
-        rows = f"{calls.n} rows to calibrate on" + (
-            f", beside {selected} that chose the signal (none are held back with --signal NAME or signal=, for a signal that was chosen "
-            "before these rows were looked at)"
+        held_back = (
+            f"\n{selected} more rows were held back to choose the signal; none are with --signal NAME (signal=), for a signal that you chose "
+            "before you looked at these rows"
             if selected
             else ""
         )
-        msg = f"{rows}: {error}\n{instead.words}"
+        msg = f"{error}{held_back}\n{instead.words}"
         raise UnmetPromiseError(msg, instead=instead.to_dict()) from error
 
 

@@ -552,6 +552,8 @@ def _uncertainties(signals: Fields, where: str) -> dict[str, float | None]:
 
 def _id(value: JSON) -> str:
     """The id of a row, which many data sets give as an integer."""
+    if value is None:
+        raise FormatError('"id" is missing: give every line its own, such as "id": "1"')
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else text(value, "id")
 
 
