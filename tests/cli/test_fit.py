@@ -119,7 +119,7 @@ def test_a_quality_is_expected_or_promised(run, tmp_path, capsys):
     assert any("an expectation, not a promise" in note for note in expected["notes"])
     assert expected["expected"]["cloud_share"] < told["expected"]["cloud_share"]
     assert main([*fit, "--cloud-share", "0.3", "--confidence", "0.9"]) == 1
-    assert "--confidence goes with" in capsys.readouterr().err
+    assert "--confidence works only with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

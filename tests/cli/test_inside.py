@@ -70,7 +70,7 @@ def test_recorded_fitted_saved_applied_and_deployed(
     out = tmp_path / "policy.json"
     fit = ["fit", str(run), "--out", str(out), "--signal", column, "--cloud-share", "0.5"]
     assert main(fit) == 1
-    assert "drafts are not whole or empty" in capsys.readouterr().err
+    assert "drafts are incomplete or empty" in capsys.readouterr().err
     # Random models never end an answer: each draft is cut off after six tokens.
     assert main([*fit, "--on-unfinished", "judge"]) == 0
     said = capsys.readouterr().out

@@ -375,7 +375,7 @@ def test_the_signal_is_the_best_on_average_over_the_steps():
     with pytest.raises(CalibrationError, match=r"holds signal 'only'"):
         fit(rows, MaxLoss(alpha=0.2), signal="only")
     bare = [replace(row, signals={"only": 0.5}) for row in rows]
-    with pytest.raises(CalibrationError, match="measured alike on the drafts of every tier"):
+    with pytest.raises(CalibrationError, match="measured in the same way on the drafts of every tier"):
         fit(bare, MaxLoss(alpha=0.2))
 
 
@@ -390,7 +390,7 @@ def with_margin(middle, margin):
         (MaxLoss(alpha=0.1, judged=True), LOGPROB, "judged is for runs of two models"),
         (MaxLoss(alpha=0.1, delta=None), LOGPROB, "delta=None is for runs of two models"),
         (MaxLoss(alpha=0.1, horizon=100), LOGPROB, "a horizon is for runs of two models"),
-        (MaxLoss(alpha=0.1), "combined", "combined signals are for runs of two models"),
+        (MaxLoss(alpha=0.1), "combined", "combined signals work only with runs of two models"),
         (MaxLoss(alpha=0.001), LOGPROB, "the smallest loss that can be promised on them is 0.0"),
     ],
 )

@@ -69,10 +69,10 @@ def run(args: argparse.Namespace) -> int:
     edge = Backend(spec=args.edge, base_url=args.edge_base_url, dtype=args.dtype)
     cloud = Backend(spec=args.cloud, base_url=args.cloud_base_url, dtype=args.dtype)
     if edge == cloud:
-        msg = f"edge and cloud are both {edge.spec}: a route needs two different models"
+        msg = f"edge and cloud are both {edge.spec}: routing needs two different models"
         raise PolicyError(msg)
     if not args.folder.is_dir():
-        msg = f"{args.folder} is not a folder: run the demo where examples/ferry is, or give --folder"
+        msg = f"{args.folder} is not a folder: run the demo in the folder that contains examples/ferry, or give --folder"
         raise PolicyError(msg)
     edge_price, cloud_price = price_of(args.edge_price), price_of(args.cloud_price)
     with _progress(3 + len(CALIBRATION) + len(REQUESTS)) as progress:

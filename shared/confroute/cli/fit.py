@@ -145,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
     from confroute.views.fit import report_html
 
     if args.out.suffix == ".html":
-        msg = f"--out {args.out}: expected the policy's file, such as policy.json; its report takes the .html beside it"
+        msg = f"--out {args.out}: expected the policy's file, such as policy.json; the name with .html is taken by its report"
         raise PolicyError(msg)
     try:
         fitted = _fitted(args)
@@ -193,7 +193,7 @@ def _goal(args: argparse.Namespace) -> Goal:
 
     limited = args.max_p95_latency is not None
     if limited and (args.max_loss is not None or args.cloud_share is not None):
-        msg = "--max-p95-latency goes with --max-cost-per-1k, --min-quality or --weights only"
+        msg = "--max-p95-latency works only with --max-cost-per-1k, --min-quality or --weights"
         raise PolicyError(msg)
     if (promise := _promise(args)) is not None:
         return promise
@@ -213,7 +213,7 @@ def _promise(args: argparse.Namespace) -> MaxLoss | None:
     from confroute.fitting import MaxLoss
 
     if args.judged and args.max_loss is None:
-        msg = "--judged goes with --max-loss only: it is about what is promised"
+        msg = "--judged works only with --max-loss: it says by whose grades the loss is promised"
         raise PolicyError(msg)
     delta = round(1 - (0.9 if args.confidence is None else args.confidence), 12)
     if args.max_loss is not None:
@@ -223,7 +223,7 @@ def _promise(args: argparse.Namespace) -> MaxLoss | None:
     if args.confidence is None:
         return None
     if args.min_quality is None or args.max_p95_latency is not None:
-        msg = "--confidence goes with --max-loss, or with --min-quality without --max-p95-latency"
+        msg = "--confidence works only with --max-loss, or with --min-quality without --max-p95-latency"
         raise PolicyError(msg)
     return MaxLoss(alpha=round(1 - args.min_quality, 12), delta=delta, loss="shortfall")
 

@@ -218,7 +218,7 @@ def _refuse_other_kind(out: Path) -> None:
         for _ in read_rows(out):
             pass
     except RecordError as error:
-        msg = f"--out {out} is there and holds no recorded run: {error}; name another file"
+        msg = f"--out {out} exists and is not a recorded run: {error}; name another file"
         raise PolicyError(msg) from error
 
 
@@ -228,7 +228,7 @@ def run_sheet(args: argparse.Namespace) -> int:
     from confroute.recording import read_rows
 
     if args.out.exists():
-        msg = f"--out {args.out} is there: it may hold grades; name another file"
+        msg = f"--out {args.out} exists and may contain grades: name another file"
         raise PolicyError(msg)
     rows = drawn(read_rows(args.data), args.rows, seed=args.seed)
     write_sheet(args.out, rows)
@@ -288,7 +288,7 @@ def _refuse_no_verdicts(out: Path | None) -> None:
         return
     for at, data in read.json_lines(out, PolicyError):
         if not isinstance(data, dict) or not {"id", "winner", "votes"} <= data.keys():
-            msg = f"--out {out} is there, and line {at} of it is no verdict of `confroute judge compare`: name another file"
+            msg = f"--out {out} exists, and its line {at} is not a verdict of `confroute judge compare`: name another file"
             raise PolicyError(msg)
 
 
@@ -335,7 +335,7 @@ def run_agreement(args: argparse.Namespace) -> int:
     results = agreements(items, resamples=args.resamples)
     if not results:
         why = next((error for error in errors if error is not None), None)
-        msg = f"{args.data} holds no verdicts of {args.verdicts!r} in both orders: widen --verdicts, or name a --judge"
+        msg = f"{args.data} has no verdicts of {args.verdicts!r} in both orders: widen --verdicts, or name a --judge"
         raise PolicyError(
             msg if why is None else f"no pair got a verdict in both orders, the first for: {why}"
         )

@@ -186,7 +186,7 @@ def price_of(text: str | None) -> Price | None:
     try:
         return Price.listed(text)
     except PolicyError as error:
-        msg = f"{error}, on the command line IN,OUT"
+        msg = f"{error}; on the command line, write IN,OUT"
         raise PolicyError(msg) from error
 
 

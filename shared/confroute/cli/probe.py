@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     rows = list(rows_of(args.data, args.dataset))
     fitted = fit_probe(rows, args.data.parent, target=args.target, folds=args.folds, seed=args.seed)
     if args.out.suffix != ".safetensors" or not args.out.parent.is_dir():
-        msg = f"--out {args.out}: expected a name that ends in .safetensors, in a folder that is there"
+        msg = f"--out {args.out}: expected a name that ends in .safetensors, in a folder that exists"
         raise PolicyError(msg)
     fitted.weights.save(args.out)
     summary = {"probe": str(args.out), **_quality(fitted, rows, args.seed)}

@@ -241,7 +241,7 @@ def _show(out: Path, summary: RunSummary) -> None:
 def _check(args: argparse.Namespace) -> None:
     _check_models(args)
     if args.out.suffix == ".gz":
-        msg = f"--out {args.out}: expected a plain file, which a killed run can go on with; pack it when it is done"
+        msg = f"--out {args.out}: expected a plain file, which an interrupted run can continue; compress it when it is complete"
         raise PolicyError(msg)
     minimums = {"samples": 0, "concurrency": 1, "max_tokens": 1, "dropout": 0, "top_logprobs": 0}
     for name, minimum in minimums.items():
@@ -275,7 +275,7 @@ def _writable(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        msg = f"{out} cannot be written: {error}; give --out a file that can be written to, on a disk with room; the same command goes on with the rows that are there"
+        msg = f"{out} cannot be written: {error}; give --out a file that can be written to, on a disk with room; the same command then continues after the rows that are there"
         raise PolicyError(msg) from error
 
 

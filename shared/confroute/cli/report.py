@@ -86,7 +86,7 @@ def _run_page(args: argparse.Namespace, policy: Policy | None) -> tuple[str, str
     from confroute.views.run import run_page
 
     if args.price:
-        msg = f"--price with a recorded run: {args.file} holds its own costs; leave it out, or give a decision log"
+        msg = f"--price does not work with a recorded run, which has its own costs ({args.file}): leave it out, or give a decision log"
         raise PolicyError(msg)
     rows = [*rows_of(args.file, None)]
     return run_page(rows, policy), counted(len(rows), "row")

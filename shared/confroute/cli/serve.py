@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
     key = os.environ.get(KEY) or None
     if key is None and args.host not in LOOPBACK:
-        msg = f"--host {args.host} is reached from other machines: set {KEY} to the key that callers have to send"
+        msg = f"--host {args.host} can be reached from other machines: set {KEY} to the key that callers have to send"
         raise PolicyError(msg)
     settings = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": args.grace}
     server = uvicorn.Server(uvicorn.Config(_app(args, key), lifespan="off", **settings))

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         _list_signals(as_json=args.json)
         return 0
     if args.data is None:
-        msg = "DATA is missing: give a run of `confroute record`, or --list for the signals that there are"
+        msg = "DATA is missing: give a run of `confroute record`, or --list to list all signals"
         raise PolicyError(msg)
     with replay_progress("measuring", "signals") as progress:
         report = evaluate(rows_of(args.data, args.dataset), progress=progress)

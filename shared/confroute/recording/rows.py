@@ -497,7 +497,7 @@ def _asked_edge(row: Fields) -> Fields:
         raise refused(
             "edge",
             edge,
-            "an object: this is a prompt without an answer, and `confroute record` makes a run of such a file",
+            "an object: this is a prompt without an answer; `confroute record` turns a file of prompts into a run",
         )
     return fields(edge, "edge")
 
