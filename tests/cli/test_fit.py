@@ -128,7 +128,7 @@ def test_a_quality_is_expected_or_promised(run, tmp_path, capsys):
         (["fit", "RUN", "--out", "OUT", "--max-loss", "0.001"], "at least"),
         (["fit", "RUN", "--out", "OUT", "--weights", "colour=1"], "expected NAME=NUMBER"),
         (["fit", "RUN", "--out", "OUT", "--weights", "quality=x"], "expected NAME=NUMBER"),
-        (["fit", "RUN", "--out", "OUT", "--cloud-share", "0.3", "--max-p95-latency", "1"], "goes with"),
+        (["fit", "RUN", "--out", "OUT", "--cloud-share", "0.3", "--max-p95-latency", "1"], "works only with"),
         (
             ["fit", "RUN", "--out", "OUT", "--cloud-share", "0.3", "--cloud-price", "1,"],
             "expected two to four numbers",

@@ -154,7 +154,7 @@ def test_rows_left_empty_are_told(tmp_path, capsys):
     command = ["judge", "sheet", str(run), "--rows", "5", "--out", str(sheet)]
     assert main(command) == 0
     assert main(command) == 1
-    assert "it may hold grades" in capsys.readouterr().err
+    assert "exists and may contain grades" in capsys.readouterr().err
     assert main(["judge", "enter", str(run), str(sheet), "--out", str(tmp_path / "out")]) == 1
     assert "5 of 5 rows that were drawn are not graded" in capsys.readouterr().err
     assert main([*command[:4], "21", "--out", str(tmp_path / "t.csv")]) == 1

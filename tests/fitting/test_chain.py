@@ -403,7 +403,9 @@ def test_what_cannot_be_done_is_refused_with_what_can(goal, signal, words, rows)
 def test_a_run_whose_costs_or_grades_are_not_known_is_refused(rows):
     """Chains are compared at equal total cost, on the same calls; a price of a tier that is not there is a slip."""
     free = [replace(row, edge=replace(row.edge, cost_usd=None)) for row in rows]
-    with pytest.raises(CalibrationError, match=r"cost is not known.*--price TIER=IN,OUT"):
+    with pytest.raises(
+        CalibrationError, match=r"cost of some recorded calls is not known.*--price TIER=IN,OUT"
+    ):
         fit(free, MaxLoss(alpha=0.1), signal=LOGPROB)
     assert fit(free, MaxLoss(alpha=0.1), signal=LOGPROB, rates=Rates(edge=Price())).n == 300
     with pytest.raises(CalibrationError, match="a price of 'middle'"):

@@ -123,7 +123,7 @@ def test_rows_with_only_signals_can_be_fitted_and_replayed():
     assert 0.6 < found.policy.gates[0].threshold.value < 0.65
     assert found.expected.quality >= 0.95
     assert (found.expected.cost_per_1k, found.expected.latency_s) == (None, None)
-    assert any("replayed only" in note for note in found.notes)
+    assert any("only be replayed" in note for note in found.notes)
 
 
 def test_without_a_graded_cloud_every_wrong_answer_counts(made):
