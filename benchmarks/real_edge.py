@@ -1,10 +1,10 @@
 """Record a real local edge on RouteLLM's MMLU prompts, with every signal that only its own weights can give.
 
-    python benchmarks/real_edge.py OUT.jsonl [--data FOLDER] [--rows 600] [--max-chars 400] [--threads 2]
+    python benchmarks/real_edge.py OUT.jsonl [--data FOLDER] [--rows 600] [--max-chars 400] [--threads 2] [--model NAME --layers ...]
 
 Draws rows without replacement (seed 0) from the decontaminated prompts of at most that many characters, writes them to
 OUT.prompts.jsonl with their gold letter and GPT-4-1106's recorded correctness as the cloud, and runs `confroute record`
-over them: Qwen2.5-Coder-1.5B in float32, one option letter, five samples at temperature 1, Monte Carlo dropout of ten
+over them: by default Qwen2.5-Coder-1.5B in float32, one option letter, five samples at temperature 1, Monte Carlo dropout of ten
 passes at two rates, and hidden states of seven layers. The order is random, so that a run that was stopped early is a
 random sample too. Started again, it goes on where it was stopped.
 """
@@ -24,7 +24,7 @@ from typing import Any
 import _recorded
 
 SYSTEM = "Answer with the letter of the right option only."
-LAYERS = ("4", "8", "12", "16", "20", "24", "28")
+LAYERS = ["4", "8", "12", "16", "20", "24", "28"]
 
 
 def prompts(data: Path, *, rows: int, max_chars: int) -> tuple[list[dict[str, Any]], int, int]:
@@ -66,6 +66,9 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=600)
     parser.add_argument("--max-chars", type=int, default=400)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--model", default="qwen2.5-coder-1.5b")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--layers", nargs="+", default=LAYERS, help="whose hidden states are kept")
     parser.add_argument("--retry-errors", action="store_true")
     asked = parser.parse_args()
     if asked.data is None:
@@ -78,9 +81,9 @@ def main() -> int:
     )
     confroute = str(Path(sys.executable).with_name("confroute"))
     command = [confroute, "record", str(source), "--out", str(asked.out)]
-    command += ["--edge", "local:qwen2.5-coder-1.5b", "--dtype", "float32", "--system", SYSTEM]
+    command += ["--edge", f"local:{asked.model}", "--dtype", asked.dtype, "--system", SYSTEM]
     command += ["--max-tokens", "1", "--samples", "5", "--temperature", "1.0"]
-    command += ["--dropout", "10", "--dropout-rates", "0.01", "0.1", "--hidden", *LAYERS]
+    command += ["--dropout", "10", "--dropout-rates", "0.01", "0.1", "--hidden", *asked.layers]
     command += ["--retry-errors"] if asked.retry_errors else []
     threads = {"OMP_NUM_THREADS": str(asked.threads), "OMP_WAIT_POLICY": "PASSIVE"}
     return subprocess.run(command, check=False, env={**os.environ, **threads}).returncode

@@ -135,7 +135,7 @@ def test_version_is_the_distribution_s():
 
 
 @pytest.mark.skipif(
-    not os.environ.get("CONFROUTE_TEST_WHEEL"), reason="only `make wheel-test` installs the wheel"
+    not os.environ.get("CONFROUTE_TEST_WHEEL"), reason="only `make release` installs the wheel"
 )
 @pytest.mark.parametrize("package", PACKAGES)
 def test_wheel_is_what_is_tested(package):

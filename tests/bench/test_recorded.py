@@ -14,7 +14,7 @@ from confroute.bench.recorded import (
     single_signals,
     with_column,
 )
-from confroute.bench.recorded_report import verdict
+from confroute.bench.recorded_report import by_price, verdict
 from confroute.cli import main
 from confroute.errors import PolicyError
 from confroute.fitting import Rates, table_of
@@ -159,7 +159,9 @@ def test_a_combination_is_billed_for_all_its_signals():
 def test_early_stopping_draws_fewer_samples():
     """No setting costs more than all samples, and some cost less."""
     table = table_of(rows(40, samples=4))
-    first, second = early_stopping(table, Rates(), print)
+    agreement, first, second = early_stopping(table, Rates(), print)
+    assert agreement.sent[2].tolist() == [at % 2 == 0 for at in range(40)]
+    assert set(agreement.edge_usd[2]) == {2.0}
     assert first.edge_usd.max() <= 1 + 4
     assert first.edge_usd[2:].mean() < 1 + 4
     assert second.edge_usd[2:].mean() < first.edge_usd[2:].mean()
@@ -192,6 +194,22 @@ def test_prices_replace_costs_that_were_not_recorded():
     unpriced = replay_recorded(made, name="run", resamples=5)
     assert unpriced.bench.strong_usd.tolist() == [1.0] * 40
     assert any("not known" in note for note in unpriced.notes)
+
+
+def test_what_reading_the_answer_gains_is_told_by_price():
+    """A signal that finds every error leads while the edge is cheap, in bold; a second answer is dear where the edge is."""
+    run = replay_recorded([*rows(60, samples=3)], name="run", resamples=20)
+    assert (
+        "A second answer differs on 50% of the calls, where 100% of the quality that the edge loses is lost."
+        in run.notes
+    )
+    head, _, *lines = by_price({"run": run})
+    cells = {line.split(" | ")[1]: line.strip("| ").split(" | ")[2:] for line in lines}
+    assert next(iter(cells)) == "token_logprob.mean"
+    assert head.count("%") == len(RATIOS)
+    assert cells["token_logprob.mean"][0].startswith("**+")
+    assert float(cells["a second answer agrees"][-1]) < float(cells["token_logprob.mean"][-1].strip("*"))
+    assert "prompt length" not in cells
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from confroute.errors import CalibrationError, PolicyError, RequestError
 from confroute.heads import (
     FEATURES,
     MLP,
+    GaussianProcess,
     MatrixFactorisation,
     NearestNeighbours,
     Ridge,
@@ -22,6 +23,7 @@ from confroute.heads.networks import dropout_masks
 
 DIM = 16
 HEADS = {
+    "gp": lambda x, y: GaussianProcess.fit(x, y, keep=200),
     "knn": lambda x, y: NearestNeighbours.fit(x, y, k=25),
     "sw": SimilarityRanking.fit,
     "mf": lambda x, y: MatrixFactorisation.fit(x, y, rank=32, members=4, epochs=30, batch=32),

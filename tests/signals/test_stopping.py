@@ -7,6 +7,7 @@ import pytest
 
 from confroute import SelfConsistency, SemanticEntropy
 from confroute.asks import Evidence
+from confroute.errors import PolicyError
 from confroute.signals import (
     AlphabetSize,
     Case,
@@ -85,6 +86,17 @@ def test_seven_samples(signal_class, step):
     """All 4,140 sequences of a draft and 7 samples, at every value and at 0.5, one to three samples at a time."""
     drawn, total = check(signal_class, 7, step, [0.5])
     assert drawn < total
+
+
+def test_one_sample_agrees_or_does_not():
+    """A single further answer is the cheapest check: 0 where it says the same, 1 where it does not; none is refused."""
+    signal = SelfConsistency(n=1)
+    assert run(signal, "elm", ["Elm."], never).uncertainty == 0
+    assert run(signal, "elm", ["ash"], never).uncertainty == 1
+    with pytest.raises(PolicyError, match=r"n is 0: expected at least 1 sample$"):
+        SelfConsistency(n=0)
+    with pytest.raises(PolicyError, match="n is 1: expected at least 2 samples"):
+        SemanticEntropy(n=1)
 
 
 def test_the_draft_is_one_of_the_answers():

@@ -18,6 +18,8 @@ from confroute.bench.candidates import (
     learn_and_score,
     mean,
     neighbours,
+    process,
+    quantities,
     ridge,
     words,
 )
@@ -93,13 +95,17 @@ def in_domain(material: Material) -> Iterator[Scored]:
 
 
 def _score_fold(train: Texts, labels: Array, tests: Texts, value: Callable[[Array, Flags], float]) -> Array:
-    # Penalties are selected within the training folds. All scores estimate the same label, so they need no scaling.
-    parts = (
-        best_of([ridge(penalty) for penalty in (3e3, 1e4, 3e4)], train, labels, value),
-        best_of([words(penalty) for penalty in (3.0, 10.0, 30.0)], train, labels, value),
-        neighbours(100),
+    # Penalties and members are selected within the training folds. All scores estimate the same label, so they need no scaling.
+    ridges = best_of([ridge(penalty) for penalty in (3e3, 1e4, 3e4)], train, labels, value)
+    worded = best_of([words(penalty) for penalty in (3.0, 10.0, 30.0)], train, labels, value)
+    smooth, near, counted = process(keep=2000), neighbours(100), quantities(100.0)
+    blends = (
+        mean(ridges, worded, near),
+        mean(worded, smooth),
+        mean(ridges, worded, near, smooth),
+        mean(worded, smooth, counted),
     )
-    return mean(*parts)(train, labels, tests)
+    return best_of(blends, train, labels, value)(train, labels, tests)
 
 
 _NEEDS = ("routellm", "openai", "pandas", "sklearn", "torch")

@@ -36,6 +36,8 @@ Fit: TypeAlias = "Callable[[Vectors, Array], Head]"
 # Names of routers and columns.
 RANDOM, LENGTH, RIDGE = "random", "prompt length", "ridge, features too"
 PROBE = "probe of hidden states"
+AGREEMENT = "a second answer agrees"
+GREY_ZONE = "log-probability, then samples where it is grey"
 _HEAD = "prompt head"
 _DROPOUT = "mc_dropout@"
 _LOGPROB = "token_logprob.mean"
@@ -144,12 +146,25 @@ def replay_recorded(
         for column in usable_columns(table)
         if (known := int(np.isfinite(table.signal(column)).sum())) < table.n
     ]
+    notes += [_caught(router, calls) for router in routers if router.name == AGREEMENT]
     say(f"{name}: intervals")
     return RecordedReplay(
         bench=bench,
         results=tuple(_result(router, bench, calls, resamples) for router in ranking),
         costs=tuple(at_equal_cost(calls, routers, resamples=resamples)),
         notes=tuple(notes),
+    )
+
+
+def _caught(router: Router, calls: Calls) -> str:
+    """How many calls a second answer sends to the cloud, and how many of the edge's errors are among them."""
+    assert isinstance(router, SteppedRouter)
+    # Its settings are always-edge, always-cloud and the rule itself.
+    _, _, sent = router.sent
+    lost = 1 - calls.edge
+    return (
+        f"A second answer differs on {sent.mean():.0%} of the calls, where {lost[sent].sum() / lost.sum():.0%} of the quality "
+        "that the edge loses is lost."
     )
 
 
@@ -429,10 +444,12 @@ def cross_fitted_combination(table: Table, name: str, columns: Sequence[str]) ->
 
 
 def early_stopping(table: Table, rates: Rates, say: Say) -> Iterator[SteppedRouter]:
-    """Yield self-consistency that stops once no sample can change the decision, alone and in a grey zone."""
+    """Yield one further answer, self-consistency that stops once no sample can change the decision, and that in a grey zone."""
     n = table.drawn
     if n < 2 or not all(row.edge.text is not None for row in table.rows if row.edge.error is None):
         return
+    second = Gate(signal=SelfConsistency(n=1), threshold=Threshold(value=0.5))
+    yield _stepped(AGREEMENT, table, [Cascade(gates=(second,))], rates)
     votes = [Threshold(value=(k + 0.5) / n) for k in range(n)]
     agreement = SelfConsistency(n=n)
     yield _stepped(
@@ -453,7 +470,7 @@ def early_stopping(table: Table, rates: Rates, say: Say) -> Iterator[SteppedRout
         first = Gate(signal=TokenLogprob(), threshold=Threshold(value=middle), grey=(low, high))
         gates.append((first, Gate(signal=agreement, threshold=Threshold(value=0.5))))
     policies = [Cascade(gates=both) for both in gates]
-    yield _stepped("log-probability, then samples where it is grey", table, policies, rates)
+    yield _stepped(GREY_ZONE, table, policies, rates)
 
 
 def _stepped(name: str, table: Table, policies: Sequence[Cascade], rates: Rates) -> SteppedRouter:

@@ -10,7 +10,7 @@ import numpy as np
 
 from confroute.bench.costs import BUDGETS, RATIOS, CostResult
 from confroute.bench.preference import Interval
-from confroute.bench.recorded import RecordedReplay, by_kind
+from confroute.bench.recorded import AGREEMENT, GREY_ZONE, PROBE, RecordedReplay, by_kind
 from confroute.bench.report import (
     HEAD,
     REFERENCES,
@@ -88,6 +88,44 @@ def verdict(replay: RecordedReplay) -> str:
     return f"{sentence} By price, {until}{after}"
 
 
+# What the table by price compares, from what costs nothing beside the draft to what costs most.
+_BY_PRICE = (
+    "token_logprob.mean",
+    "option_probability",
+    PROBE,
+    "combination, draft only",
+    "combination, draft and prompt",
+    "vote_disagreement",
+    AGREEMENT,
+    GREY_ZONE,
+    "self-consistency of ",
+    "semantic_entropy",
+    "combination, samples too",
+)
+
+
+def by_price(replays: Mapping[str, RecordedReplay]) -> Iterator[str]:
+    """Yield a Markdown table of what reading the answer gains at each price of the edge, run by run.
+
+    Cells are the area over cost minus that of the best router that reads the prompt; bold where the interval is above 0.
+    """
+    rows = []
+    for run, replay in replays.items():
+        costs = [cost for cost in replay.costs if cost.kind == "answer" and cost.by_ratio is not None]
+        for start in _BY_PRICE:
+            rows += [
+                [run, cost.name, *map(_lead, cost.by_ratio or ())]
+                for cost in costs
+                if cost.name.startswith(start)
+            ]
+    yield from markdown_table(("run", "router", *(f"{ratio:.0%}" for ratio in RATIOS)), rows)
+
+
+def _lead(interval: Interval) -> str:
+    mark = "**" if interval.low > 0 else ""
+    return f"{mark}{interval.value:+.3f}{mark}"
+
+
 def _value(interval: Interval) -> float:
     return interval.value
 
@@ -118,9 +156,8 @@ def plot(replay: RecordedReplay) -> str:
 
 
 def _ratio_rows(replay: RecordedReplay) -> list[list[str]]:
-    priced = [
-        cost for cost in routers_to_plot(replay) if cost.kind != "reference" and cost.by_ratio is not None
-    ]
+    ranked = sorted(replay.costs, key=lambda cost: -cost.area.value)
+    priced = [cost for cost in ranked if cost.kind == "answer" and cost.by_ratio is not None]
     return [[cost.name, *map(with_interval, cost.by_ratio or ())] for cost in priced]
 
 

@@ -3,6 +3,7 @@
 from confroute.heads.base import Estimate, Head, TextHead
 from confroute.heads.encoder import FEATURES, Encoder, EncoderId, encoder, prompt_features
 from confroute.heads.files import load_head, save_head
+from confroute.heads.gaussian_process import GaussianProcess
 from confroute.heads.knn import NearestNeighbours
 from confroute.heads.linear import Ridge
 from confroute.heads.networks import MLP, MatrixFactorisation
@@ -18,6 +19,7 @@ __all__ = [
     "Encoder",
     "EncoderId",
     "Estimate",
+    "GaussianProcess",
     "Head",
     "MatrixFactorisation",
     "NearestNeighbours",

@@ -12,6 +12,7 @@ import numpy as np
 from confroute.errors import MissingExtraError, PolicyError
 from confroute.heads.base import Head, TextHead, check_head_input
 from confroute.heads.encoder import FEATURES, Encoder, EncoderId
+from confroute.heads.gaussian_process import GaussianProcess
 from confroute.heads.knn import NearestNeighbours
 from confroute.heads.linear import Ridge
 from confroute.heads.networks import MLP, MatrixFactorisation
@@ -34,7 +35,15 @@ from confroute.writing import write_whole
 FORMAT, VERSION = "confroute-head", 2
 _KINDS: dict[str, Any] = {
     head.kind: head
-    for head in (MLP, MatrixFactorisation, NearestNeighbours, Ridge, SimilarityRanking, WordRidge)
+    for head in (
+        GaussianProcess,
+        MLP,
+        MatrixFactorisation,
+        NearestNeighbours,
+        Ridge,
+        SimilarityRanking,
+        WordRidge,
+    )
 }
 
 

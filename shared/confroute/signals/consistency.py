@@ -13,16 +13,16 @@ from confroute.signals.base import Case, Range, draw_samples
 from confroute.signals.stopping import BetaBinomial
 
 
-def check_sampling(n: int, temperature: float, step: int) -> None:
+def check_sampling(n: int, temperature: float, step: int, *, least: int = 2) -> None:
     """Raise PolicyError for sampling settings that cannot measure anything.
 
     Raises
     ------
     PolicyError
-        Fewer than 2 samples, a temperature that is not positive, or a step outside [1, n].
+        Fewer than `least` samples, a temperature that is not positive, or a step outside [1, n].
     """
-    if n < 2:
-        msg = f"n is {n}: expected at least 2 samples"
+    if n < least:
+        msg = f"n is {n}: expected at least {least} sample{'s' * (least > 1)}"
         raise PolicyError(msg)
     if not temperature > 0:
         msg = f"temperature is {temperature}: expected a number above 0, since all samples are the same at 0"
@@ -42,7 +42,7 @@ class SelfConsistency:
     Parameters
     ----------
     n : int
-        The largest number of samples, 2 or more.
+        The largest number of samples, 1 or more. With 1, a second answer that differs sends the call on: the cheapest check.
     temperature : float
         Above 0.
     step : int
@@ -69,7 +69,7 @@ class SelfConsistency:
     stop: BetaBinomial | None = None
 
     def __post_init__(self) -> None:
-        check_sampling(self.n, self.temperature, self.step)
+        check_sampling(self.n, self.temperature, self.step, least=1)
 
     @property
     def name(self) -> str:
