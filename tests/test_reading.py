@@ -311,7 +311,7 @@ def test_a_second_list_of_rules_does_not_replace_the_first(tmp_path):
     line = text.splitlines().index(next(one for one in text.splitlines() if '"tiers"' in one))
     path.write_text(text.replace('"tiers"', '"rules": [], "tiers"', 1))
     with pytest.raises(
-        ConfrouteError, match=rf"policy\.json, line {line + 1}: .*policy\.policy\.rules stands twice"
+        ConfrouteError, match=rf"policy\.json, line {line + 1}: .*policy\.policy\.rules appears twice"
     ):
         load_policy(path)
 

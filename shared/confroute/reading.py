@@ -57,7 +57,7 @@ def read_json(text: str | bytes, *, infinite: bool = False) -> JSON:
     Raises
     ------
     FormatError
-        No JSON, a key that stands twice in one object, a number that no float holds, or more than `DEPTH` levels.
+        No JSON, a key that appears twice in one object, a number that no float holds, or more than `DEPTH` levels.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def read_json(text: str | bytes, *, infinite: bool = False) -> JSON:
     {'a': [1, 2.5]}
     >>> read_json('{"a": {"b": 1, "b": 2}}')
     Traceback (most recent call last):
-    confroute.errors.FormatError: a.b stands twice: expected each key once
+    confroute.errors.FormatError: a.b appears twice: expected each key once
     """
     given = _decoded(text) if isinstance(text, bytes) else text.removeprefix("\ufeff")
     try:
@@ -144,7 +144,7 @@ def _problem(text: str, *, infinite: bool) -> FormatError:
 
 def _what_is_wrong(place: Place, word: str, *, infinite: bool) -> str | None:
     if not word:
-        return " stands twice: expected each key once"
+        return " appears twice: expected each key once"
     if len(place) >= DEPTH:
         return f" lies deeper than {DEPTH} levels of lists and objects"
     if not infinite and word in {"NaN", "Infinity", "-Infinity"}:
@@ -155,7 +155,7 @@ def _what_is_wrong(place: Place, word: str, *, infinite: bool) -> str | None:
 
 
 def _values(text: str) -> Iterator[tuple[Place, str, int]]:
-    """Where each value of a JSON text stands, its first word and offset; a key that stands twice has an empty word."""
+    """Where each value of a JSON text stands, its first word and offset; a key that appears twice has an empty word."""
     walk = _Walk()
     for match in _WORD.finditer(text):
         word = match[0]

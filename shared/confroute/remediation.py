@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 _BY_STATUS = {
-    401: "the key is missing or wrong: give it to the model, or set its environment variable (a server of your own mostly takes any "
-    "text as key)",
+    401: "the key is missing or wrong: give it to the model, or set its environment variable (a server of your own usually accepts "
+    "any text as the key)",
     403: "the key may not do this: check its rights, and the model's name",
     404: "no such model or path there: check the model's name and the base URL",
-    429: "the provider's rate limit is reached: wait, or have it raised",
+    429: "the provider's rate limit is reached: wait, or ask for a higher limit",
 }
 _NOBODY = "nothing answers there: is the server running, and is the base URL right?"
 

@@ -159,5 +159,7 @@ def test_the_rows_of_the_fit_cannot_judge_it(policy, capsys):
     code, shown, _ = applied(policy, rows_of(500, 0), capsys)
     assert code == 0
     assert "cannot be told: these are the rows that the policy was fitted on" in shown
-    assert "WARNING: these are the rows that the policy was fitted on" in shown
+    assert shown.index("WARNING: these are the rows that the policy was fitted on") < shown.index(
+        "cloud share"
+    )
     assert "WARNING" not in applied(policy, list(rows_of(500, 0))[1:], capsys)[1]

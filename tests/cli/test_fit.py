@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from confroute.cli import main
-from confroute.recording import Row, Side, write_rows
+from confroute.recording import Row, Side, read_rows, write_rows
 
 DATA = Path(os.environ.get("CONFROUTE_DATA", Path(__file__).parents[2] / "../shared/data"))
 
@@ -75,6 +75,22 @@ def test_every_goal(goal, share, run, tmp_path, capsys):
     assert "always cloud: quality 1.0000" in shown
 
 
+def test_a_chosen_signal_says_why_it_may_not_be_the_first_of_signals(run, tmp_path, capsys):
+    """`signals` sorts by another number on other rows; a signal that was named was not chosen."""
+    rows = list(read_rows(run))
+    for at, row in enumerate(rows):
+        row.signals["noise"] = at % 7 / 7
+    write_rows(run, rows)
+    command = ["fit", str(run), "--out", str(tmp_path / "p.json"), "--cloud-share", "0.3", "--replay-only"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "150 more to choose the signal on" in shown
+    assert "signal mine" in shown
+    assert "on those 150 calls; `confroute signals` sorts by AUROC on all calls" in shown
+    assert main([*command, "--signal", "mine"]) == 0
+    assert "APGR" not in capsys.readouterr().out
+
+
 def test_a_refused_promise_says_in_json_what_could_be_promised(run, tmp_path, capsys):
     """The least loss with its curve, and the rows that the goal takes; the exit code is that of any error."""
     goal = ["--max-loss", "0.004", "--dataset", "a", "--json"]
@@ -84,7 +100,7 @@ def test_a_refused_promise_says_in_json_what_could_be_promised(run, tmp_path, ca
     assert (refused["alpha"], refused["n"]) == (0.004, 250)
     assert refused["promise_curve"][0]["alpha"] > 0.004
     assert refused["needed"]["rows"] > 250
-    assert f"you need about {refused['needed']['rows']} rows" in told.err
+    assert f"you need about {refused['needed']['rows']} calibration rows" in told.err
     assert not (tmp_path / "p.json").exists()
 
 
@@ -103,7 +119,7 @@ def test_a_quality_is_expected_or_promised(run, tmp_path, capsys):
     assert any("an expectation, not a promise" in note for note in expected["notes"])
     assert expected["expected"]["cloud_share"] < told["expected"]["cloud_share"]
     assert main([*fit, "--cloud-share", "0.3", "--confidence", "0.9"]) == 1
-    assert "--confidence goes with" in capsys.readouterr().err
+    assert "--confidence works only with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -112,7 +128,7 @@ def test_a_quality_is_expected_or_promised(run, tmp_path, capsys):
         (["fit", "RUN", "--out", "OUT", "--max-loss", "0.001"], "at least"),
         (["fit", "RUN", "--out", "OUT", "--weights", "colour=1"], "expected NAME=NUMBER"),
         (["fit", "RUN", "--out", "OUT", "--weights", "quality=x"], "expected NAME=NUMBER"),
-        (["fit", "RUN", "--out", "OUT", "--cloud-share", "0.3", "--max-p95-latency", "1"], "goes with"),
+        (["fit", "RUN", "--out", "OUT", "--cloud-share", "0.3", "--max-p95-latency", "1"], "works only with"),
         (
             ["fit", "RUN", "--out", "OUT", "--cloud-share", "0.3", "--cloud-price", "1,"],
             "expected two to four numbers",

@@ -70,12 +70,12 @@ def test_recorded_fitted_saved_applied_and_deployed(
     out = tmp_path / "policy.json"
     fit = ["fit", str(run), "--out", str(out), "--signal", column, "--cloud-share", "0.5"]
     assert main(fit) == 1
-    assert "drafts are not whole or empty" in capsys.readouterr().err
+    assert "drafts are incomplete or empty" in capsys.readouterr().err
     # Random models never end an answer: each draft is cut off after six tokens.
     assert main([*fit, "--on-unfinished", "judge"]) == 0
     said = capsys.readouterr().out
     assert f"signal {column}" in said
-    assert "replayed only" not in said
+    assert "only be replayed" not in said
     assert main(["apply", str(out), str(run), "--json"]) == 0
     applied = json.loads(capsys.readouterr().out)
     rows = [*read_rows(run)]
@@ -148,7 +148,7 @@ def test_a_pipeline_on_local_weights(
     for column in ("mc_dropout@0.1.token_variance", "ensemble"):
         fit = ["fit", "run.jsonl", "--out", "policy.json", "--signal", column, "--cloud-share", "0.5"]
         assert main([*fit, "--on-unfinished", "judge"]) == 0
-        assert "replayed only" not in capsys.readouterr().out
+        assert "only be replayed" not in capsys.readouterr().out
         with record() as decisions:
             for row in rows:
                 chain_with(load_policy("policy.json")).invoke(row["prompt"])

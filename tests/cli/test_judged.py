@@ -69,9 +69,9 @@ def test_a_promise_from_a_judge_and_a_sheet(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("labelled", "judged", "words"),
     [
-        (0, True, "0 of 600 judged rows hold a grade by a person .* `confroute judge sheet` draws them"),
+        (0, True, "0 of 600 judged rows have a grade by a person .* `confroute judge sheet` draws them"),
         (20, True, "20 of 600 .* at least"),
-        (200, False, "none of 600 rows holds a judge's grade .*--into judged"),
+        (200, False, "none of 600 rows has a judge's grade .*--into judged"),
     ],
 )
 def test_a_judge_of_unknown_error_promises_nothing(tmp_path, capsys, labelled, judged, words):
@@ -116,7 +116,8 @@ def test_rows_that_people_graded_throughout_leave_none_to_choose_by(tmp_path, si
     ]
     right = {row.id: {"edge": float(row.edge.text == "yes"), "cloud": 1.0} for row in rows}
     with pytest.raises(
-        CalibrationError, match=r"of 600 judged rows people or a reference graded 600.* name a signal"
+        CalibrationError,
+        match=r"of 600 judged rows, 600 have a grade by people or a reference.* name a signal",
     ):
         fit(with_people(rows, right), MaxLoss(alpha=0.15, judged=True), signal=signal, replay_only=True)
 
@@ -153,7 +154,7 @@ def test_rows_left_empty_are_told(tmp_path, capsys):
     command = ["judge", "sheet", str(run), "--rows", "5", "--out", str(sheet)]
     assert main(command) == 0
     assert main(command) == 1
-    assert "it may hold grades" in capsys.readouterr().err
+    assert "exists and may contain grades" in capsys.readouterr().err
     assert main(["judge", "enter", str(run), str(sheet), "--out", str(tmp_path / "out")]) == 1
     assert "5 of 5 rows that were drawn are not graded" in capsys.readouterr().err
     assert main([*command[:4], "21", "--out", str(tmp_path / "t.csv")]) == 1
@@ -176,7 +177,7 @@ def test_a_judge_grades_beside_the_qualities(tmp_path, capsys, openai_server):
     assert main([*command[:2], str(out), *command[3:]]) == 0
     assert len(openai_server.bodies) == sent
     assert main(["fit", str(out), "--out", str(tmp_path / "p"), "--cloud-share", "0.5", "--judged"]) == 1
-    assert "--judged goes with --max-loss only" in capsys.readouterr().err
+    assert "--judged works only with --max-loss" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("left", "told"), [("cloud_quality", "1 of 5 rows"), (None, None)])

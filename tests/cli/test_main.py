@@ -94,7 +94,7 @@ def test_every_command_and_argument_says_what_it_is():
                 assert "default" in words, (name, action.dest)
 
 
-ENDINGS = {"-base-url": "server of the {0}, where it is behind one", "-price": "price of the {0}, "}
+ENDINGS = {"-base-url": "base URL of the {0}'s server, if it runs behind one", "-price": "price of the {0}, "}
 TIERS = ("edge", "cloud", "judge")
 
 

@@ -375,7 +375,7 @@ def test_the_signal_is_the_best_on_average_over_the_steps():
     with pytest.raises(CalibrationError, match=r"holds signal 'only'"):
         fit(rows, MaxLoss(alpha=0.2), signal="only")
     bare = [replace(row, signals={"only": 0.5}) for row in rows]
-    with pytest.raises(CalibrationError, match="measured alike on the drafts of every tier"):
+    with pytest.raises(CalibrationError, match="measured in the same way on the drafts of every tier"):
         fit(bare, MaxLoss(alpha=0.2))
 
 
@@ -390,8 +390,8 @@ def with_margin(middle, margin):
         (MaxLoss(alpha=0.1, judged=True), LOGPROB, "judged is for runs of two models"),
         (MaxLoss(alpha=0.1, delta=None), LOGPROB, "delta=None is for runs of two models"),
         (MaxLoss(alpha=0.1, horizon=100), LOGPROB, "a horizon is for runs of two models"),
-        (MaxLoss(alpha=0.1), "combined", "combined signals are for runs of two models"),
-        (MaxLoss(alpha=0.001), LOGPROB, "the least loss that can be promised on them is 0.0"),
+        (MaxLoss(alpha=0.1), "combined", "combined signals work only with runs of two models"),
+        (MaxLoss(alpha=0.001), LOGPROB, "the smallest loss that can be promised on them is 0.0"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_what_can(goal, signal, words, rows):
@@ -403,7 +403,9 @@ def test_what_cannot_be_done_is_refused_with_what_can(goal, signal, words, rows)
 def test_a_run_whose_costs_or_grades_are_not_known_is_refused(rows):
     """Chains are compared at equal total cost, on the same calls; a price of a tier that is not there is a slip."""
     free = [replace(row, edge=replace(row.edge, cost_usd=None)) for row in rows]
-    with pytest.raises(CalibrationError, match=r"cost is not known.*--price TIER=IN,OUT"):
+    with pytest.raises(
+        CalibrationError, match=r"cost of some recorded calls is not known.*--price TIER=IN,OUT"
+    ):
         fit(free, MaxLoss(alpha=0.1), signal=LOGPROB)
     assert fit(free, MaxLoss(alpha=0.1), signal=LOGPROB, rates=Rates(edge=Price())).n == 300
     with pytest.raises(CalibrationError, match="a price of 'middle'"):

@@ -123,7 +123,7 @@ def test_rows_with_only_signals_can_be_fitted_and_replayed():
     assert 0.6 < found.policy.gates[0].threshold.value < 0.65
     assert found.expected.quality >= 0.95
     assert (found.expected.cost_per_1k, found.expected.latency_s) == (None, None)
-    assert any("replayed only" in note for note in found.notes)
+    assert any("only be replayed" in note for note in found.notes)
 
 
 def test_without_a_graded_cloud_every_wrong_answer_counts(made):
@@ -147,7 +147,7 @@ def test_drafts_that_are_not_whole_go_to_the_cloud_in_the_fit_too(plain, finish)
     assert last.cloud_share == pytest.approx(0.25)
     replayed = expected(replay(Cascade.of(TokenLogprob(), last.threshold), cut))
     assert (last.quality, last.usd_per_1k) == pytest.approx((replayed.quality, replayed.cost_per_1k))
-    assert any("100 of 400 drafts are not whole" in note for note in found.notes)
+    assert any("100 of 400 drafts are incomplete" in note for note in found.notes)
     promised = fit(cut, MaxLoss(alpha=0.1), signal="token_logprob.mean")
     assert promised.certificate.observed == pytest.approx(_regret(promised.policy, cut))
     with pytest.raises(CalibrationError, match="100 of 400 calls go to the cloud whatever the threshold"):
@@ -206,7 +206,7 @@ def test_calls_that_were_not_measured_go_to_the_cloud(made):
 def test_what_cannot_be_fitted_says_why(rows):
     """Unknown signals, ungraded rows, no signal, too few rows to combine."""
     goal = CloudShare(share=0.5)
-    with pytest.raises(CalibrationError, match="no draft that can be kept holds signal 'other'"):
+    with pytest.raises(CalibrationError, match="no draft that can be kept has the signal 'other'"):
         fit(rows, goal, signal="other")
     with pytest.raises(CalibrationError, match="none of 1 recorded rows has a graded"):
         fit([Row(id="a", edge=Side(text="7"))], goal)
@@ -250,7 +250,7 @@ def test_a_column_that_no_signal_measures_live_is_left_out(made):
     wrong = float(np.mean([row.signals["oracle"] for row in oracle]))
     replayed = fit(oracle, CloudShare(share=wrong), replay_only=True)
     assert "oracle" in replayed.choice.scores
-    assert any("can be replayed only" in note for note in replayed.notes)
+    assert any("can only be replayed" in note for note in replayed.notes)
 
 
 def test_a_signal_of_few_values_is_no_candidate_for_a_share_that_it_cannot_meet(made):

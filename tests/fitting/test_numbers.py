@@ -333,7 +333,7 @@ def test_one_call_that_does_not_tell_leaves_the_mean_unknown():
     found = expected([outcome(), outcome(quality=nan, usd=nan, seconds=nan, sent=nan, energy=nan)])
     assert (found.quality, found.quality_ci, found.cost_per_1k, found.latency_s) == (None,) * 4
     assert (found.p95_latency_s, found.sent_tokens, found.energy_j) == (None,) * 3
-    with pytest.raises(CalibrationError, match="one graded row at least"):
+    with pytest.raises(CalibrationError, match="at least one graded row"):
         expected([])
 
 
@@ -417,16 +417,16 @@ def test_an_objective_says_where_one_model_alone_is_better():
         Row(id=str(at), edge=replace(EDGE, quality=0.0), cloud=CLOUD, signals={"u": at}) for at in range(40)
     ]
     found = fit(rows, Objective.weighted(), signal="u")
-    assert "by this objective, always asking the cloud alone does better" in found.notes
+    assert "by this objective, always asking the cloud does better" in found.notes
     assert not any("asking the edge alone" in note for note in found.notes)
     bounded = fit(rows, Objective.weighted().within(cloud_share=0.99), signal="u")
-    assert not any("alone does better" in note for note in bounded.notes)
+    assert not any("does better" in note for note in bounded.notes)
 
 
 def test_a_model_alone_that_is_as_good_is_not_better():
     """Keeping all calls is always asking the edge: no note."""
     rows = [Row(id=str(at), edge=EDGE, cloud=CLOUD, signals={"u": at}) for at in range(40)]
-    assert not any("alone does better" in note for note in fit(rows, Objective.weighted(), signal="u").notes)
+    assert not any("does better" in note for note in fit(rows, Objective.weighted(), signal="u").notes)
 
 
 def test_a_net_loss_needs_the_clouds_grades():

@@ -87,7 +87,9 @@ def test_more_rows_do_not_help_where_the_most_certain_calls_lose_too_much():
     found = outlook(MaxLoss(alpha=0.05), rows)
     assert found.needed is None
     assert found.lowest == pytest.approx(1 / 6)
-    assert "cannot be met by more rows like these: the most cautious threshold loses 0.167" in found.words
+    assert (
+        "cannot be met by more rows like these: even the most cautious threshold loses 0.167" in found.words
+    )
     assert found.curve[0].alpha > 1 / 6
 
 
@@ -104,10 +106,12 @@ def test_a_refused_fit_says_what_can_be_promised_and_how_many_rows_it_takes():
     with pytest.raises(UnmetPromiseError) as told:
         fit(rows_of(50), MaxLoss(alpha=0.05), signal="u")
     message, instead = str(told.value), told.value.instead
-    assert message.startswith("50 rows to calibrate on: ")
+    assert message.startswith("50 calibration rows cannot guarantee a regret of 0.05")
     least = instead["promise_curve"][0]
-    assert f"the least loss that can be promised on these 50 rows: {least['alpha']:g}" in message
-    assert f"for 0.05 with confidence 0.9 you need about {instead['needed']['rows']} rows" in message
+    assert f"the smallest loss that can be promised on these 50 rows is {least['alpha']:g}" in message
+    assert (
+        f"for 0.05 with confidence 0.9 you need about {instead['needed']['rows']} calibration rows" in message
+    )
     assert "an estimate from resamples" in message
     assert 60 <= instead["needed"]["rows"] <= 200
     assert fit(rows_of(50), MaxLoss(alpha=least["alpha"]), signal="u").certificate.n == 50
@@ -118,10 +122,10 @@ def test_too_few_rows_say_how_many_there_are_and_what_chose_the_signal():
     rows = rows_of(40)
     for at, row in enumerate(rows):
         row.signals["noise"] = at % 7 / 7
-    with pytest.raises(
-        UnmetPromiseError, match="28 rows to calibrate on, beside 12 that chose the signal"
-    ) as told:
+    with pytest.raises(UnmetPromiseError, match=r"^28 calibration rows are too few: at least 30") as told:
         fit(rows, MaxLoss(alpha=0.05), replay_only=True)
+    assert str(told.value).count("28") == 2, "once as what was given, once with what it could promise"
+    assert "12 more rows were held back to choose the signal" in str(told.value)
     assert "you need about" in str(told.value)
 
 

@@ -302,7 +302,7 @@ def test_labels_and_tools_of_every_form_are_seen_by_rules(settings):
 )
 def test_an_option_in_another_place_or_spelling_is_no_setting_of_the_model(settings):
     """It would be sent to a model that ignores it, and the call go where its caller forbade."""
-    with pytest.raises(RequestError, match="is no option: expected confroute_route"):
+    with pytest.raises(RequestError, match="is not an option: expected confroute_route"):
         read_chat(request(**settings))
 
 

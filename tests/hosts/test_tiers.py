@@ -157,7 +157,7 @@ def test_one_call_is_routed_to_any_tier(name):
     assert send(threshold={"mid": 2.0}).route == "mid"
     with pytest.raises(RequestError, match="expected one of small, mid, large, auto"):
         send(route="edge")
-    with pytest.raises(RequestError, match="under the name of a tier"):
+    with pytest.raises(RequestError, match="a dictionary of either by tier"):
         send(threshold={"mid": {"token_logprob": "low"}})
 
 

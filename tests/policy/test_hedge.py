@@ -121,7 +121,7 @@ async def test_a_dropped_router_is_billed_for_its_drafts(form):
 def test_a_budget_inside_is_refused(around):
     """It would not see what the wrapper around it has paid: a hard budget would be overspent."""
     with pytest.raises(
-        PolicyError, match=r"a Paced inside .* would not see all that is paid: put Paced around"
+        PolicyError, match=r"a Paced inside .* would not see everything that is paid for: put Paced around"
     ):
         around(policy=Paced(policy=GREY, budgets=(Budget(limit=3, unit="calls"),)))
 
@@ -129,7 +129,7 @@ def test_a_budget_inside_is_refused(around):
 @pytest.mark.parametrize("inner", [Hedged(policy=GREY), Audited(policy=Hedged(policy=GREY), test=TEST)])
 def test_a_hedge_is_neither_hedged_nor_given_drafts(inner):
     """Two would begin the cloud's answer, and one with a draft is not the one that was begun: the other is paid without a trace."""
-    with pytest.raises(PolicyError, match="would begin and pay the same answer twice"):
+    with pytest.raises(PolicyError, match="would start and pay for the same answer twice"):
         Hedged(policy=inner, when="draft")
-    with pytest.raises(PolicyError, match="a hedge begins before there is a draft to reuse"):
+    with pytest.raises(PolicyError, match="a hedge starts before there is a draft to reuse"):
         DraftReuse(policy=inner)

@@ -257,7 +257,7 @@ def test_a_column_is_fitted_saved_applied_and_deployed(column, rows, tmp_path):
     found = fit(mine, CloudShare(share=0.5), signal=column)
     assert found.choice.column == column
     assert not isinstance(found.choice.signal, Recorded), "fitted to a signal that new calls have"
-    assert not any("replayed only" in note for note in found.notes)
+    assert not any("only be replayed" in note for note in found.notes)
     save_policy(found.policy, tmp_path / "policy.json")
     policy = load_policy(tmp_path / "policy.json")
     assert policy == found.policy
@@ -392,7 +392,7 @@ def test_what_measured_a_column_decides_over_its_name(rows):
     odd = [
         replace(row, measured_by={"mine": {"class": "Missing"}}, signals={"mine": 0.1}) for row in rows[:20]
     ]
-    (note,) = [n for n in fit(odd, CloudShare(share=0.0), signal="mine").notes if "replayed only" in n]
+    (note,) = [n for n in fit(odd, CloudShare(share=0.0), signal="mine").notes if "only be replayed" in n]
     assert "the signal that measured it cannot be made here (unknown class 'Missing'" in note
 
 

@@ -240,7 +240,7 @@ def test_a_pipeline_without_a_router_and_what_returns_no_text_are_told(tmp_path)
     own = router()
     with pytest.raises(PolicyError, match="returned a NoneType: expected a text, or JSON"):
         recorded(lambda question: own.ask(question) and None)
-    with pytest.raises(PolicyError, match="is no pipeline: expected an object with query"):
+    with pytest.raises(PolicyError, match="is not a pipeline: expected an object with query"):
         PipelineRecorder(pipeline=7)
 
     class Chat:
@@ -363,7 +363,7 @@ def test_from_the_command_line_to_a_policy(app, tmp_path, capsys):
         (["--pipeline", "bridge_app:pipeline", "--cloud", "openai:m"], "--cloud beside --pipeline"),
         (["--pipeline", "bridge_app:pipeline", "--system", "Be brief."], "--system beside --pipeline"),
         (["--pipeline", "bridge_app:nothing"], "--pipeline 'bridge_app:nothing' cannot be imported"),
-        (["--pipeline", "bridge_app:rules"], "a tuple is no pipeline"),
+        (["--pipeline", "bridge_app:rules"], "a tuple is not a pipeline"),
         (["--pipeline", "bridge_app:pipeline", "--grade", "bridge_app:no"], "expected MODULE:FUNCTION"),
     ],
 )

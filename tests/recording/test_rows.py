@@ -141,7 +141,7 @@ def test_a_failed_write_leaves_the_file_alone(tmp_path):
     [
         ('{"id": "a"', "line 3: .*expected one JSON object"),
         ("[1]", r"line 3: the row is \[1\]: expected an object"),
-        ('{"edge": {}}', "line 3: id is None: expected a string"),
+        ('{"edge": {}}', 'line 3: "id" is missing: give every line its own'),
         ('{"id": "a"}', "line 3: edge is None: expected an object"),
         ('{"id": "a", "edge": {"quality": 1.5}}', r"edge.quality is 1.5: expected a number in \[0, 1\]"),
         ('{"id": "a", "edge": {"quality": true}}', "edge.quality is True: expected a finite number"),

@@ -177,7 +177,7 @@ def test_the_command_tells_a_run_from_a_log(tmp_path, capsys):
     assert main(["report", str(other)]) == 1
     assert "neither a decision" in capsys.readouterr().err
     assert main(["report", str(tmp_path / "run.jsonl"), "--price", "cloud=1,2"]) == 1
-    assert "holds its own costs" in capsys.readouterr().err
+    assert "has its own costs" in capsys.readouterr().err
 
 
 def test_every_kind_is_reachable():

@@ -96,8 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="confroute",
         description="Route LLM calls between an edge and a cloud model by measured uncertainty.",
-        epilog="`confroute COMMAND --help` says more. Begin with doctor (your own two models) or demo (local ones); "
-        "plan, record, signals, fit and apply make a policy of your own prompts.",
+        epilog="`confroute COMMAND --help` says more. Start with `doctor` (your own two models) or `demo` (local models). "
+        "`plan`, `record`, `signals`, `fit` and `apply` take you from your own prompts to a policy.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
             action="append",
             default=[],
             metavar="MODULE",
-            help="import a module first, of the current folder too: the signals, rules and models that it registers have names then",
+            help="import this module first, so that the signals, rules and models it registers can be used by name; it may be in the current folder",
         )
     return parser
 

@@ -24,22 +24,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "apply",
-        help="replay a policy on a recorded run, and judge its promise",
-        description="Route every call of a recorded run by a policy file, through the same flow as new calls, answered from the run. "
-        "Prints what came of it beside both models alone, whether the policy's promise was kept, and whether the calls are like those "
-        "that it was fitted on. The latter needs no grades: without any, share, cost and shift are told.",
+        help="replay a policy on a recorded run and check its promise",
+        description="Route every call of a recorded run by a policy file, exactly as new calls are routed, with answers taken from the run. "
+        "Prints the result compared with each model alone, whether the policy's promise was kept, and whether the calls are like those "
+        "it was fitted on. Without grades it still prints the cloud share, the cost and the shift.",
     )
     parser.add_argument("policy", type=Path, metavar="POLICY", help="a policy file")
     add_run_arguments(parser)
     parser.add_argument(
         "--fail-on-broken",
         action="store_true",
-        help=f"exit code {NOT_KEPT} if a promise is broken (not if it cannot be told)",
+        help=f"exit with code {NOT_KEPT} if a promise is broken (not if that cannot be told)",
     )
     parser.add_argument(
         "--fail-on-shift",
         action="store_true",
-        help=f"exit code {NOT_KEPT} if the calls are not like the recorded ones",
+        help=f"exit with code {NOT_KEPT} if the calls are not like those the policy was fitted on",
     )
     parser.set_defaults(run=run)
 
@@ -75,9 +75,9 @@ def run(args: argparse.Namespace) -> int:
             "provenance": None if recorded is None else recorded.to_dict(),
             **applied.to_dict(),
         }
-        say(json.dumps(told, indent=2, allow_nan=False))
         # Standard output is JSON for a program.
         say(*applied.notes, err=True)
+        say(json.dumps(told, indent=2, allow_nan=False))
     else:
         _show(applied)
         say(
@@ -90,6 +90,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(applied: Applied) -> None:
+    # Before the figures, which they say how to read.
+    for note in applied.notes:
+        say(f"WARNING: {note}")
     say(f"{applied.n} recorded calls, {applied.left_out} not graded")
     show_expected(applied.expected)
     _show_baseline("always edge", applied.edge, applied.against_edge)
@@ -104,8 +107,6 @@ def _show(applied: Applied) -> None:
             stops.warning
             or f"draws that stopped early changed the route of {stops.changed} of {stops.n} calls"
         )
-    for note in applied.notes:
-        say(f"WARNING: {note}")
 
 
 def _show_baseline(name: str, point: Point, gained: tuple[float, float, float] | None) -> None:

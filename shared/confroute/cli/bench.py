@@ -34,9 +34,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_replay(inner: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     replay = inner.add_parser(
         "replay",
-        help="RouteLLM's benchmarks, or a recorded run",
-        description="Replay recorded answers of an edge and a cloud model under every router: share and cost of cloud "
-        "calls against quality. Nothing is generated.",
+        help="replay RouteLLM's benchmarks or a recorded run",
+        description="Replay recorded answers of an edge and a cloud model under every router, and compare quality with the share and the cost "
+        "of cloud calls. Nothing is generated.",
     )
     replay.add_argument("--data", type=Path, metavar="FOLDER", help="a clone of lm-sys/RouteLLM")
     replay.add_argument(
@@ -44,7 +44,7 @@ def _add_replay(inner: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="in place of --data: JSON lines of `confroute record`, plain or .gz",
+        help="instead of --data: JSON lines of `confroute record`, plain or .gz",
     )
     replay.add_argument("--dataset", metavar="NAME", help="with --recorded: only rows of this dataset")
     replay.add_argument(

@@ -31,16 +31,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "demo",
-        help="calibrate and route a dozen real requests on two models",
-        description="Fetch the models that are local, calibrate a threshold on questions, route real requests through LangChain "
-        "and LlamaIndex, and print where each went, why, and what that saved.",
+        help="calibrate two models and route a dozen real requests",
+        description="Fetch the local models, calibrate a threshold on a few questions, route real requests through LangChain and "
+        "LlamaIndex, and print where each went, why, and what that saved.",
     )
     names = "local:NAME, openai:MODEL, ollama:MODEL or any name for LangChain's init_chat_model"
     add_model(parser, "edge", "default: %(default)s", names=names, default=EDGE)
-    add_model(parser, "cloud", "default: %(default)s, a stand-in", names=names, default=CLOUD)
+    add_model(parser, "cloud", "default: %(default)s, in place of a real cloud", names=names, default=CLOUD)
     add_dtype(parser)
     add_price(parser, "edge", "default 0,0")
-    add_price(parser, "cloud", "so that costs are shown")
+    add_price(parser, "cloud", "to show costs")
     parser.add_argument(
         "--folder",
         type=Path,
@@ -69,10 +69,10 @@ def run(args: argparse.Namespace) -> int:
     edge = Backend(spec=args.edge, base_url=args.edge_base_url, dtype=args.dtype)
     cloud = Backend(spec=args.cloud, base_url=args.cloud_base_url, dtype=args.dtype)
     if edge == cloud:
-        msg = f"edge and cloud are both {edge.spec}: a route needs two different models"
+        msg = f"edge and cloud are both {edge.spec}: routing needs two different models"
         raise PolicyError(msg)
     if not args.folder.is_dir():
-        msg = f"{args.folder} is not a folder: run the demo where examples/ferry is, or give --folder"
+        msg = f"{args.folder} is not a folder: run the demo in the folder that contains examples/ferry, or give --folder"
         raise PolicyError(msg)
     edge_price, cloud_price = price_of(args.edge_price), price_of(args.cloud_price)
     with _progress(5 + len(CALIBRATION) + len(REQUESTS)) as progress:

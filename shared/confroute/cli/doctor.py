@@ -22,9 +22,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "doctor",
         help="find out what an edge and a cloud can do",
-        description="Ask both models some short questions: do they answer, return log-probabilities, differ when "
-        "sampled, stream, call tools, fill schemas? Says which signals are possible and what to start with. "
-        "Exit code 0 if both answer and the edge can be measured, else 1.",
+        description="Ask both models a few short questions: do they answer, return log-probabilities, give different samples, stream, "
+        "call tools, fill in schemas? Prints which signals are possible and what to start with. "
+        "The exit code is 0 if both answer and the edge can be measured, otherwise 1.",
     )
     add_model(parser, "edge", "default: %(default)s", default="local:qwen2.5-coder-0.5b")
     add_model(parser, "cloud", "default: %(default)s", default="local:qwen2.5-coder-1.5b")

@@ -24,9 +24,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "fit",
         help="fit a policy to a recorded run",
-        description="Choose a signal and a threshold on recorded, graded calls, and say what the policy would have done on them. "
-        "Where the signal is chosen or combined from several, 3 of 10 rows serve for that only, or the 100 that a combination takes. How many rows a "
-        "promise takes, `confroute plan` says.",
+        description="Choose a signal and a threshold on recorded, graded calls, and print what the policy would have done on them. "
+        "If the signal has to be chosen or combined from several, 3 of 10 rows (or the 100 that a combination takes) are used only for that. "
+        "`confroute plan` says how many rows a promise takes.",
     )
     add_run_arguments(parser)
     parser.add_argument(
@@ -34,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=Path,
         required=True,
         metavar="FILE",
-        help="the policy file; its report stands beside it as .html",
+        help="the policy file to write; its report goes next to it as .html",
     )
     _add_goal(parser)
     _add_promise(parser)
@@ -42,14 +42,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--kind",
         choices=get_args(Kind),
-        help="read the answers in the recorded texts anew, by this kind, if they were recorded otherwise",
+        help="read the answers in the recorded texts again, as this kind, if they were recorded as another",
     )
     parser.add_argument(
         "--on-unfinished",
         choices=("reject", "judge"),
         default="reject",
-        help="drafts that are not whole, such as those cut off at their length limit: always to the cloud (reject, the default), or "
-        "left to the signal (judge)",
+        help="what to do with incomplete drafts, such as those cut off at their length limit: always send them to the cloud (reject, the "
+        "default), or leave them to the signal (judge)",
     )
     parser.set_defaults(run=run)
 
@@ -59,44 +59,46 @@ def _add_signal(parser: argparse.ArgumentParser) -> None:
         "--signal",
         default="auto",
         metavar="NAME",
-        help="a recorded signal, combined, or auto (default: %(default)s)",
+        help="the name of a recorded signal, combined (a combination of several), or auto (the best of all; default: %(default)s)",
     )
     parser.add_argument(
         "--replay-only",
         action="store_true",
-        help="let auto and combined take recorded columns that no signal measures on new calls: for replays, not to deploy",
+        help="let auto and combined use recorded columns that no signal can measure on new calls; the policy can then be replayed but not deployed",
     )
 
 
 def _add_goal(parser: argparse.ArgumentParser) -> None:
     goal = parser.add_mutually_exclusive_group(required=True)
     goal.add_argument(
-        "--max-loss", type=float, metavar="A", help="promise a mean loss of at most A; see --loss"
+        "--max-loss", type=float, metavar="A", help="promise a mean loss of at most A (see --loss)"
     )
     goal.add_argument(
         "--cloud-share",
         type=float,
         metavar="S",
-        help="this share of calls to the cloud, to .05; refused if no signal can; with --signal the nearest that it can",
+        help="send this share of calls to the cloud, to within .05; refused if no signal can meet it; with --signal, the nearest share it can meet",
     )
-    goal.add_argument("--max-cost-per-1k", type=float, metavar="USD", help="best quality within this cost")
+    goal.add_argument(
+        "--max-cost-per-1k", type=float, metavar="USD", help="the best quality within this cost"
+    )
     goal.add_argument(
         "--min-quality",
         type=float,
         metavar="Q",
-        help="least cost, which needs prices, with at least this quality on the recorded calls, which chance misses about every other time "
-        "on others; with --confidence: fewest calls to the cloud with this quality promised",
+        help="the lowest cost with at least this quality on the recorded calls (needs prices; on other calls, chance puts the quality below it "
+        "about every other time); with --confidence: promise this quality with the fewest cloud calls",
     )
     goal.add_argument(
         "--weights",
         metavar="NAME=W,...",
-        help="best weighted sum of metrics, as quality=1,cost=0.05,latency=0.01; an unknown NAME prints all that there are",
+        help="the best weighted sum of metrics, such as quality=1,cost=0.05,latency=0.01; an unknown NAME lists all metrics",
     )
     parser.add_argument(
         "--max-p95-latency",
         type=float,
         metavar="S",
-        help="a further limit, with a cost, quality or weight goal",
+        help="with a cost, quality or weight goal: also limit the 95th percentile of seconds per call",
     )
 
 
@@ -105,28 +107,28 @@ def _add_promise(parser: argparse.ArgumentParser) -> None:
         "--confidence",
         type=float,
         metavar="C",
-        help="with which --max-loss (default: 0.9) or --min-quality (default: no promise) is promised",
+        help="the confidence of the promise made by --max-loss (default: 0.9) or --min-quality (default: no promise)",
     )
     parser.add_argument(
         "--loss",
         choices=get_args(Loss),
         default="regret",
-        help="what --max-loss bounds: quality lost to always asking the cloud (regret, the default), wrong answers kept (error), "
-        "the same with better answers counted in favour (net), wrong answers among those kept (selective), or what the returned answers' "
-        "quality lacks to 1 (shortfall)",
+        help="what --max-loss bounds: quality lost compared with always asking the cloud (regret, the default), wrong answers kept (error), "
+        "regret with better answers counted in favour (net), wrong answers among those kept (selective), or how far the returned answers "
+        "fall short of a quality of 1 (shortfall)",
     )
     parser.add_argument(
         "--judged",
         action="store_true",
-        help="with --max-loss: take the grades of `confroute judge grade --into judged`, and the qualities by people or a reference, of "
-        "some rows drawn at random, to promise the loss as people grade it",
+        help="with --max-loss: promise the loss as people grade it, from the grades of `confroute judge grade --into judged` and, for some rows "
+        "drawn at random, grades by people or a reference",
     )
     parser.add_argument(
         "--horizon",
         type=float,
         metavar="N",
-        help="calls over which the loss, as it will be measured, is promised too (default: as many as calibrated on; inf: the "
-        "long run only)",
+        help="the number of future calls over which the measured loss is promised too (default: as many as the calibration rows; inf: only the "
+        "long-run mean)",
     )
 
 
@@ -143,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
     from confroute.views.fit import report_html
 
     if args.out.suffix == ".html":
-        msg = f"--out {args.out}: expected the policy's file, such as policy.json; its report takes the .html beside it"
+        msg = f"--out {args.out}: expected the policy's file, such as policy.json; the name with .html is taken by its report"
         raise PolicyError(msg)
     try:
         fitted = _fitted(args)
@@ -191,7 +193,7 @@ def _goal(args: argparse.Namespace) -> Goal:
 
     limited = args.max_p95_latency is not None
     if limited and (args.max_loss is not None or args.cloud_share is not None):
-        msg = "--max-p95-latency goes with --max-cost-per-1k, --min-quality or --weights only"
+        msg = "--max-p95-latency works only with --max-cost-per-1k, --min-quality or --weights"
         raise PolicyError(msg)
     if (promise := _promise(args)) is not None:
         return promise
@@ -211,7 +213,7 @@ def _promise(args: argparse.Namespace) -> MaxLoss | None:
     from confroute.fitting import MaxLoss
 
     if args.judged and args.max_loss is None:
-        msg = "--judged goes with --max-loss only: it is about what is promised"
+        msg = "--judged works only with --max-loss: it says by whose grades the loss is promised"
         raise PolicyError(msg)
     delta = round(1 - (0.9 if args.confidence is None else args.confidence), 12)
     if args.max_loss is not None:
@@ -221,7 +223,7 @@ def _promise(args: argparse.Namespace) -> MaxLoss | None:
     if args.confidence is None:
         return None
     if args.min_quality is None or args.max_p95_latency is not None:
-        msg = "--confidence goes with --max-loss, or with --min-quality without --max-p95-latency"
+        msg = "--confidence works only with --max-loss, or with --min-quality without --max-p95-latency"
         raise PolicyError(msg)
     return MaxLoss(alpha=round(1 - args.min_quality, 12), delta=delta, loss="shortfall")
 
@@ -254,6 +256,11 @@ def _show(fitted: Fit, out: Path, report: Path) -> None:
         whose = "" if not fitted.chains else f" for drafts of {tier}"
         say(
             f"signal {fitted.choice.column}, threshold{whose} {threshold.value:.6g} {gate.signal.range.unit}: {threshold.source}"
+        )
+    if fitted.choice.scores and fitted.choice.column != "combined":
+        say(
+            f"chosen by APGR (how much of the gap to the cloud it recovers) on those {fitted.selected_on} calls; `confroute signals` sorts "
+            "by AUROC on all calls, so the two can disagree"
         )
     show_expected(fitted.expected)
     for name, point in (("always edge", fitted.front.edge), ("always cloud", fitted.front.cloud)):

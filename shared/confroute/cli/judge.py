@@ -32,9 +32,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "judge",
-        help="grade or compare answers by a model; measure judges against humans",
-        description="LLM-as-a-judge after the MT-Bench protocol: grades from 1 to 10, or two answers against each other in "
-        "both orders, where a win counts only if both orders agree. Judges: local:NAME, openai:MODEL, ollama:MODEL or MODULE:OBJECT.",
+        help="let a model grade or compare answers; measure judges against people",
+        description="LLM as a judge, by the MT-Bench protocol: grades from 1 to 10, or comparisons of two answers in both orders, where a win "
+        "counts only if both orders agree. Judges: local:NAME, openai:MODEL, ollama:MODEL or MODULE:OBJECT.",
     )
     parts = parser.add_subparsers(metavar="WHAT", required=True)
     _add_grade(parts)
@@ -47,8 +47,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_grade(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     grade = parts.add_parser(
         "grade",
-        help="fill the quality of recorded answers from a judge's grades",
-        description="Fill the quality of recorded answers from a judge's grades. Exit code 1 if some could not be graded.",
+        help="fill in the quality of recorded answers from a judge's grades",
+        description="Fill in the quality of recorded answers from a judge's grades. The exit code is 1 if some could not be graded.",
     )
     grade.add_argument("data", type=Path, metavar="DATA", help="JSON lines of `confroute record`")
     grade.add_argument("--out", type=Path, required=True, metavar="FILE", help="the same rows, graded")
@@ -56,19 +56,19 @@ def _add_grade(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--side",
         choices=("edge", "cloud", "both"),
         default="both",
-        help="whose answers; both are those of every tier between as well (default: %(default)s)",
+        help="whose answers to grade; both includes every tier in between (default: %(default)s)",
     )
     grade.add_argument(
         "--into",
         choices=("quality", "judged"),
         default="quality",
-        help="fill qualities that are missing, or write the grades beside all qualities, as judged, for `confroute fit --judged` "
-        "(default: %(default)s)",
+        help="where to write the grades: quality fills in only missing qualities; judged keeps all qualities and adds the grades next to them, "
+        "for `confroute fit --judged` (default: %(default)s)",
     )
     grade.add_argument(
         "--again",
         action="store_true",
-        help="grade answers that have such a grade too; one in quality is replaced",
+        help="also grade answers that already have such a grade; a grade in quality is replaced",
     )
     add_judging(grade, required=True)
     grade.set_defaults(run=run_grade)
@@ -78,12 +78,12 @@ def _add_sheet(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     sheet = parts.add_parser(
         "sheet",
         help="draw answers at random for a person to grade",
-        description="Draw rows at random and write their answers as CSV, for a person to fill in edge_quality and cloud_quality from 0 "
+        description="Draw rows at random and write their answers to a CSV file. A person fills in edge_quality and cloud_quality, from 0 "
         "(wrong) to 1 (right); `confroute judge enter` reads them back.",
     )
     sheet.add_argument("data", type=Path, metavar="DATA", help="JSON lines of `confroute record`")
     sheet.add_argument("--out", type=Path, required=True, metavar="FILE", help="the sheet, a new .csv file")
-    sheet.add_argument("--rows", type=count, required=True, metavar="N", help="how many to draw")
+    sheet.add_argument("--rows", type=count, required=True, metavar="N", help="how many rows to draw")
     sheet.add_argument("--seed", type=int, default=0, help="seed of the draw (default: %(default)s)")
     sheet.set_defaults(run=run_sheet)
 
@@ -91,8 +91,8 @@ def _add_sheet(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def _add_enter(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     enter = parts.add_parser(
         "enter",
-        help="enter a person's grades into a run",
-        description="Enter the grades of a sheet as the qualities of the run that it was drawn from.",
+        help="copy a person's grades from a sheet into a run",
+        description="Copy the grades in a sheet into the run that it was drawn from, as qualities.",
     )
     enter.add_argument("data", type=Path, metavar="DATA", help="JSON lines of `confroute record`")
     enter.add_argument("sheet", type=Path, metavar="SHEET", help="the sheet, filled in")
@@ -109,7 +109,7 @@ def _add_compare(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         description="Compare the answers of two files, pair by pair, in both orders.",
     )
     compare.add_argument(
-        "a", type=Path, metavar="A", help="recorded rows, or lines of id, prompt and response"
+        "a", type=Path, metavar="A", help="recorded rows, or lines with id, prompt and response"
     )
     compare.add_argument("b", type=Path, metavar="B", help="the same; may be the same file")
     compare.add_argument("--out", type=Path, metavar="FILE", help="write each verdict here, JSON lines")
@@ -117,13 +117,13 @@ def _add_compare(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--side-a",
         choices=("edge", "cloud"),
         default="edge",
-        help="which answer of recorded rows in A (default: %(default)s)",
+        help="whose answer to take from recorded rows in A (default: %(default)s)",
     )
     compare.add_argument(
         "--side-b", choices=("edge", "cloud"), default="edge", help="the same in B (default: %(default)s)"
     )
     compare.add_argument(
-        "--gold", type=Path, metavar="FILE", help="human verdicts of some pairs, lines of id and winner"
+        "--gold", type=Path, metavar="FILE", help="people's verdicts on some pairs: lines with id and winner"
     )
     add_judging(compare, required=True)
     compare.set_defaults(run=run_compare)
@@ -132,15 +132,15 @@ def _add_compare(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _add_agreement(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     agreement = parts.add_parser(
         "agreement",
-        help="agreement of verdicts, recorded or new, with human labels",
-        description="Say how often verdicts, recorded ones or those of --judge, agree with human labels, with intervals.",
+        help="measure how often verdicts agree with people's labels",
+        description="Measure how often verdicts (recorded ones, or those of --judge) agree with people's labels, with intervals.",
     )
-    agreement.add_argument("data", type=Path, metavar="DATA", help="pairs with human labels, JSON lines")
+    agreement.add_argument("data", type=Path, metavar="DATA", help="pairs with people's labels, JSON lines")
     agreement.add_argument(
         "--verdicts",
         default="*",
         metavar="PATTERN",
-        help="recorded judges to take, such as '*|CoT' (default: all)",
+        help="which recorded judges to use, such as '*|CoT' (default: all)",
     )
     agreement.add_argument(
         "--resamples",
@@ -218,7 +218,7 @@ def _refuse_other_kind(out: Path) -> None:
         for _ in read_rows(out):
             pass
     except RecordError as error:
-        msg = f"--out {out} is there and holds no recorded run: {error}; name another file"
+        msg = f"--out {out} exists and is not a recorded run: {error}; name another file"
         raise PolicyError(msg) from error
 
 
@@ -228,7 +228,7 @@ def run_sheet(args: argparse.Namespace) -> int:
     from confroute.recording import read_rows
 
     if args.out.exists():
-        msg = f"--out {args.out} is there: it may hold grades; name another file"
+        msg = f"--out {args.out} exists and may contain grades: name another file"
         raise PolicyError(msg)
     rows = drawn(read_rows(args.data), args.rows, seed=args.seed)
     write_sheet(args.out, rows)
@@ -288,7 +288,7 @@ def _refuse_no_verdicts(out: Path | None) -> None:
         return
     for at, data in read.json_lines(out, PolicyError):
         if not isinstance(data, dict) or not {"id", "winner", "votes"} <= data.keys():
-            msg = f"--out {out} is there, and line {at} of it is no verdict of `confroute judge compare`: name another file"
+            msg = f"--out {out} exists, and its line {at} is not a verdict of `confroute judge compare`: name another file"
             raise PolicyError(msg)
 
 
@@ -335,7 +335,7 @@ def run_agreement(args: argparse.Namespace) -> int:
     results = agreements(items, resamples=args.resamples)
     if not results:
         why = next((error for error in errors if error is not None), None)
-        msg = f"{args.data} holds no verdicts of {args.verdicts!r} in both orders: widen --verdicts, or name a --judge"
+        msg = f"{args.data} has no verdicts of {args.verdicts!r} in both orders: widen --verdicts, or name a --judge"
         raise PolicyError(
             msg if why is None else f"no pair got a verdict in both orders, the first for: {why}"
         )

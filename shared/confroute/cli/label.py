@@ -25,22 +25,25 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "label",
-        help="label prompts with the model that answers them better",
+        help="label each prompt with the model that answers it better",
         description="Ask both models several times, measure how much each disagrees with itself (semantic entropy), and "
-        "label each prompt: the model of the lower entropy wins, a small difference is a tie. Run again, it goes on "
-        "where it stopped. Models: local:NAME, openai:MODEL, ollama:MODEL or MODULE:OBJECT.",
+        "label each prompt: the model with the lower entropy wins, a small difference is a tie. Run the same command again to continue "
+        "after an interruption. Models: local:NAME, openai:MODEL, ollama:MODEL or MODULE:OBJECT.",
     )
     parser.add_argument(
         "data", type=Path, metavar="DATA", help="prompts or recorded rows, JSON lines, plain or .gz"
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="labels, JSON lines; appended to"
+        "--out", type=Path, required=True, metavar="FILE", help="append the labels to this file, JSON lines"
     )
-    add_model(parser, "edge", "model a; not needed where DATA holds its samples")
+    add_model(parser, "edge", "model a; not needed if DATA holds its samples")
     add_model(parser, "cloud", "model b; as above")
     add_dtype(parser)
     parser.add_argument(
-        "--keep", type=Path, metavar="FILE", help="keep all answers as a recorded run, to label again"
+        "--keep",
+        type=Path,
+        metavar="FILE",
+        help="keep all answers in this file as a recorded run, which can be labelled again",
     )
     _add_settings(parser)
     _add_engine(parser)
@@ -53,13 +56,13 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         "--source",
         choices=("entropy", "correctness", "judge", "mixed"),
         default="entropy",
-        help="what says which answer is better; mixed: the first of correctness, a judge and entropy that can (default: %(default)s)",
+        help="what decides which answer is better; mixed: the first of correctness, judge and entropy that is available (default: %(default)s)",
     )
     group.add_argument(
         "--samples",
         type=int,
         metavar="N",
-        help="answers of each model (default: as many as DATA holds of a model that is not named, else 5)",
+        help="answers of each model (default: as many as DATA holds if the model is not given, otherwise 5)",
     )
     group.add_argument(
         "--temperature", type=float, default=1.0, help="temperature of the samples (default: %(default)s)"
@@ -69,19 +72,19 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         "--tau",
         type=float,
         default=0.1,
-        help="least relative difference that is not a tie (default: %(default)s)",
+        help="smallest relative difference that is not a tie (default: %(default)s)",
     )
     group.add_argument(
         "--estimator",
         choices=("paper", "normalised", "discrete"),
         default="paper",
-        help="of the entropy; discrete needs no log-probabilities (default: %(default)s)",
+        help="how the entropy is estimated; discrete needs no log-probabilities (default: %(default)s)",
     )
     group.add_argument(
         "--same",
         default="embedding",
         metavar="text|embedding|nli:MODEL",
-        help="what makes two answers one meaning (default: %(default)s)",
+        help="what decides whether two answers mean the same (default: %(default)s)",
     )
     _add_judging(group)
 
@@ -96,7 +99,7 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=("local", "ray"),
         default="local",
-        help="where prompts are worked on (default: %(default)s)",
+        help="what runs the work: this process, or Ray (default: %(default)s)",
     )
     parser.add_argument(
         *("--concurrency", "--workers"),
@@ -106,7 +109,7 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         help="prompts at a time (default: %(default)s)",
     )
     parser.add_argument(
-        "--ray-address", metavar="ADDRESS", help="of a Ray cluster (default: one on this machine)"
+        "--ray-address", metavar="ADDRESS", help="address of a Ray cluster (default: one on this machine)"
     )
     parser.add_argument("--limit", type=count, metavar="N", help="only the first N lines of DATA")
     parser.add_argument(

@@ -87,7 +87,7 @@ def add_judge(parser: argparse._ActionsContainer, about: str = "", *, required: 
         "--cache",
         type=Path,
         metavar="FILE",
-        help="keep the judges' replies here and pay for none twice",
+        help="keep the judges' replies in this file, so that none is paid for twice",
     )
 
 
@@ -97,7 +97,7 @@ def _add_url(parser: argparse._ActionsContainer, owner: str, *older: str) -> Non
         f"--{owner}-base-url",
         *(f"--{owner}-url", *older),
         metavar="URL",
-        help=f"server of the {owner}, where it is behind one",
+        help=f"base URL of the {owner}'s server, if it runs behind one",
     )
 
 
@@ -140,7 +140,7 @@ def add_price(parser: argparse._ActionsContainer, tier: str, about: str, *older:
     *older : str
         Names that the option had before.
     """
-    words = f"price of the {tier}, {about}: USD for a million tokens, or a listed model"
+    words = f"price of the {tier}, {about}: USD per million tokens, or the name of a model in the price list"
     add_renamed(parser, f"--{tier}-price", *older, metavar="IN,OUT[,CACHED[,WRITTEN]]|MODEL", help=words)
 
 
@@ -163,7 +163,7 @@ def add_judging(parser: argparse.ArgumentParser, *, required: bool) -> None:
 def add_private(parser: argparse._ActionsContainer) -> None:
     """Add `--private`, whose patterns name what no remote model may see."""
     parser.add_argument(
-        "--private", action="append", metavar="REGEX", help="matching text stays on this machine"
+        "--private", action="append", metavar="REGEX", help="text that matches never leaves this machine"
     )
 
 
@@ -186,7 +186,7 @@ def price_of(text: str | None) -> Price | None:
     try:
         return Price.listed(text)
     except PolicyError as error:
-        msg = f"{error}, on the command line IN,OUT"
+        msg = f"{error}; on the command line, write IN,OUT"
         raise PolicyError(msg) from error
 
 
@@ -197,14 +197,14 @@ def add_tiers(parser: argparse._ActionsContainer, about: str) -> None:
         action="append",
         default=[],
         metavar="NAME=MODEL",
-        help=f"a model between edge and cloud, by the name of its tier, {about}; give it again for more, the cheapest first",
+        help=f"a model between edge and cloud, with the name of its tier, {about}; repeat for more, cheapest first",
     )
     parser.add_argument(
         "--tier-base-url",
         action="append",
         default=[],
         metavar="NAME=URL",
-        help="server of such a model, where it is behind one",
+        help="base URL of such a model's server, if it runs behind one",
     )
 
 
@@ -256,8 +256,8 @@ def add_tier_prices(parser: argparse._ActionsContainer) -> None:
         default=[],
         type=_tier_price,
         metavar="TIER=IN,OUT[,CACHED[,WRITTEN]]",
-        help="USD for a million input and output tokens of a tier, such as cloud=0.15,0.60, and of those read from and written to its "
-        "prompt cache; give it again for another",
+        help="price of a tier in USD per million input and output tokens, such as cloud=0.15,0.60, optionally followed by the prices of tokens "
+        "read from and written to its prompt cache; repeat for other tiers",
     )
 
 

@@ -19,19 +19,23 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "plan",
         help="say how many questions to write and grade for a promise",
-        description="Say how many graded rows `confroute fit --max-loss` needs, before any is recorded, by simulated runs that are "
-        "certified as recorded ones are. What is guessed: the edge's share of right answers, and how well the signal tells wrong "
-        "answers from right ones (AUROC; uncertainties are normal, those of wrong answers higher).",
+        description="Estimate how many graded rows `confroute fit --max-loss` needs, before you record any. Runs are simulated and certified "
+        "just like recorded ones. You guess the edge's share of right answers, and how well the signal tells wrong answers from right "
+        "ones (AUROC; uncertainties are taken to be normally distributed, higher for wrong answers).",
     )
     parser.add_argument("--max-loss", type=float, required=True, metavar="A", help="the mean loss to promise")
     parser.add_argument(
-        "--confidence", type=float, default=0.9, metavar="C", help="with which (default: %(default)s)"
+        "--confidence",
+        type=float,
+        default=0.9,
+        metavar="C",
+        help="confidence of the promise (default: %(default)s)",
     )
     parser.add_argument(
         "--loss",
         choices=get_args(Loss),
         default="regret",
-        help="as of `confroute fit` (default: %(default)s)",
+        help="which loss, as in `confroute fit` (default: %(default)s)",
     )
     _add_guesses(parser)
     parser.add_argument(
@@ -39,14 +43,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=float,
         default=0.8,
         metavar="P",
-        help="the share of runs for which the rows are to suffice (default: %(default)s)",
+        help="the share of runs in which the rows should suffice (default: %(default)s)",
     )
     parser.add_argument(
         "--within",
         type=float,
         default=0.1,
         metavar="S",
-        help="how far the cloud share may lie above what unlimited rows lead to (default: %(default)s)",
+        help="how far the cloud share may be above the one that unlimited rows would give (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the simulation (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -60,7 +64,7 @@ def _add_guesses(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[0.6, 0.7, 0.8, 0.9],
         metavar="Q",
-        help="guesses of the share of calls that the edge answers right (default: .6 .7 .8 .9)",
+        help="guesses of the share of calls that the edge answers correctly (default: .6 .7 .8 .9)",
     )
     parser.add_argument(
         "--auroc",
@@ -68,7 +72,7 @@ def _add_guesses(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[0.75],
         metavar="R",
-        help="guesses of how sharp the signal is: the chance that a wrong answer is more uncertain than a right one; log-probabilities "
+        help="guesses of how good the signal is: the probability that a wrong answer is more uncertain than a right one; log-probabilities "
         "reach .6 to .8, samples up to .9 (default: .75)",
     )
     parser.add_argument(
@@ -76,7 +80,7 @@ def _add_guesses(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.9,
         metavar="Q",
-        help="share of calls that the cloud answers right (default: %(default)s)",
+        help="share of calls that the cloud answers correctly (default: %(default)s)",
     )
 
 

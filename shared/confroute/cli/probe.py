@@ -24,11 +24,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "probe",
         help="fit a probe of the edge's hidden states on a recorded run",
-        description="Fit a linear probe on the states that `confroute record --hidden` kept, judge it out of fold, and write it: "
-        "FILE (safetensors) and, beside it, its facts as .json. A policy reads it as Probe(path=FILE).",
+        description="Fit a linear probe on the hidden states that `confroute record --hidden` kept, evaluate it out of fold, and write it to "
+        "FILE (safetensors), with its facts next to it as .json. A policy reads it as Probe(path=FILE).",
     )
     parser.add_argument(
-        "data", type=Path, metavar="RECORDED", help="a run with hidden states, where it was recorded"
+        "data",
+        type=Path,
+        metavar="RECORDED",
+        help="a run with hidden states, in the folder where it was recorded",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="the probe, a .safetensors file"
@@ -71,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     rows = list(rows_of(args.data, args.dataset))
     fitted = fit_probe(rows, args.data.parent, target=args.target, folds=args.folds, seed=args.seed)
     if args.out.suffix != ".safetensors" or not args.out.parent.is_dir():
-        msg = f"--out {args.out}: expected a name that ends in .safetensors, in a folder that is there"
+        msg = f"--out {args.out}: expected a name that ends in .safetensors, in a folder that exists"
         raise PolicyError(msg)
     fitted.weights.save(args.out)
     summary = {"probe": str(args.out), **_quality(fitted, rows, args.seed)}

@@ -20,12 +20,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "pull",
-        help="get a model onto this machine",
-        description="Get a model of the catalogue onto this machine and print its path. `confroute models` lists them.",
+        help="download a local model",
+        description="Download a known local model and print its path. `confroute models` lists the names.",
     )
-    parser.add_argument("name", metavar="NAME", help="a name of the catalogue")
+    parser.add_argument("name", metavar="NAME", help="a name that `confroute models` lists")
     parser.add_argument(
-        "--verify", action="store_true", help="check the hashes of a model that is here already"
+        "--verify", action="store_true", help="check the hashes of a model that is already on this machine"
     )
     parser.set_defaults(run=run)
 

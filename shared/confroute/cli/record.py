@@ -42,47 +42,54 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "record",
-        help="run models over a file of prompts and keep all evidence",
-        description="Answer each prompt with the edge (and further tiers, and the cloud), draw samples, measure signals, grade against "
-        "the reference, and append one JSON line per prompt. Started again, it goes on where it was stopped. Exit code 1 if "
-        "every row ended in an error.",
+        help="let models answer a file of prompts and keep all evidence",
+        description="Answer each prompt with the edge (and with other tiers and the cloud, if given), draw samples, measure signals, grade "
+        "against the reference, and append one JSON line per prompt. Run the same command again to continue after an interruption. The "
+        "exit code is 1 if every row ended in an error.",
     )
     parser.add_argument(
-        "prompts", type=Path, metavar="PROMPTS", help='JSON lines: "id", "prompt" or "messages"'
+        "prompts",
+        type=Path,
+        metavar="PROMPTS",
+        help='JSON lines, each with an "id", a "prompt" (or "messages") and, to be graded, a "reference"',
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the run, a .jsonl file")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the run to write, a .jsonl file"
+    )
     parser.add_argument(
         "--pipeline",
         metavar="MODULE:OBJECT",
-        help="instead of models: a query engine, a chain or a function of one question, with a router inside",
+        help="instead of models: a query engine, a chain or a function of one question that contains a router",
     )
     _add_models(parser)
     parser.add_argument(
         "--kind",
         choices=get_args(Kind),
         default="auto",
-        help="by what answers are compared, here and on new calls by the policy that is fitted (default: as each question asks)",
+        help="as what answers are compared, here and by the fitted policy on new calls (default: as each question asks)",
     )
     parser.add_argument(
         "--grade",
         metavar="MODULE:FUNCTION",
-        help="grade(question, answer, reference) returns the quality of an answer, from 0 to 1 (default: by the reference)",
+        help="a function grade(question, answer, reference) that returns the quality of an answer, from 0 to 1 (default: compare with the reference)",
     )
     _add_evidence(parser)
     parser.add_argument(
-        "--concurrency", type=int, default=1, metavar="N", help="prompts at a time (default: %(default)s)"
+        "--concurrency",
+        type=int,
+        default=1,
+        metavar="N",
+        help="prompts answered at the same time (default: %(default)s)",
     )
     parser.add_argument("--limit", type=count, metavar="N", help="only the first N prompts")
-    parser.add_argument(
-        "--retry-errors", action="store_true", help="record rows again that ended in an error"
-    )
+    parser.add_argument("--retry-errors", action="store_true", help="repeat the rows that ended in an error")
     parser.set_defaults(run=run)
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
     add_model(parser, "edge")
-    add_tiers(parser, "which drafts as the edge does")
-    add_model(parser, "cloud", "without it, a cloud in PROMPTS is kept")
+    add_tiers(parser, "which drafts like the edge")
+    add_model(parser, "cloud", "without it, the cloud's answers in PROMPTS are kept")
     add_dtype(parser)
     for tier in ("edge", "cloud"):
         add_price(parser, tier, "to record cost_usd")
@@ -99,7 +106,7 @@ def _add_evidence(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="further answers of each model that drafts (default: %(default)s)",
+        help="additional answers to draw from each model that drafts (default: %(default)s)",
     )
     parser.add_argument(
         "--temperature", type=float, default=1.0, help="temperature of the samples (default: %(default)s)"
@@ -108,29 +115,29 @@ def _add_evidence(parser: argparse.ArgumentParser) -> None:
         "--signals",
         nargs="*",
         metavar="NAME",
-        help="measure and keep these only: columns such as token_logprob.mean, or signals with their settings such as "
-        "'PTrue()' or 'NAME=SemanticEntropy(equivalence=SameEmbedding())'; `confroute signals --list` names all (default: "
-        "every column that needs no further model; without a NAME: none)",
+        help="measure and keep only these: columns such as token_logprob.mean, or signals with settings such as 'PTrue()' or "
+        "'NAME=SemanticEntropy(equivalence=SameEmbedding())'; `confroute signals --list` lists all (default: every column that needs "
+        "no additional model; --signals without a NAME: none)",
     )
     parser.add_argument(
         "--member",
         action="append",
         default=[],
         metavar="NAME=MODEL",
-        help="a further model of an ensemble, by the name that the router will know it by; give it again for more",
+        help="an additional model of an ensemble, with the name that the router will know it by; repeat for more",
     )
     parser.add_argument(
         "--member-base-url",
         action="append",
         default=[],
         metavar="NAME=URL",
-        help="server of a member, where it is behind one",
+        help="base URL of a member's server, if it runs behind one",
     )
     parser.add_argument(
         "--top-logprobs",
         type=int,
         metavar="N",
-        help="alternatives per token to ask for and keep, where the edge has them (default: as many as the signals read)",
+        help="alternatives per token to request and keep, if the edge has them (default: as many as the signals read)",
     )
     _add_inside(parser)
 
@@ -150,7 +157,7 @@ def _add_inside(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=RATES,
         metavar="P",
-        help="shares of features that are dropped (default: 0.01 0.03 0.1)",
+        help="shares of features to drop (default: 0.01 0.03 0.1)",
     )
     parser.add_argument(
         "--hidden",
@@ -234,7 +241,7 @@ def _show(out: Path, summary: RunSummary) -> None:
 def _check(args: argparse.Namespace) -> None:
     _check_models(args)
     if args.out.suffix == ".gz":
-        msg = f"--out {args.out}: expected a plain file, which a killed run can go on with; pack it when it is done"
+        msg = f"--out {args.out}: expected a plain file, which an interrupted run can continue; compress it when it is complete"
         raise PolicyError(msg)
     minimums = {"samples": 0, "concurrency": 1, "max_tokens": 1, "dropout": 0, "top_logprobs": 0}
     for name, minimum in minimums.items():
@@ -268,7 +275,7 @@ def _writable(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        msg = f"{out} cannot be written: {error}; give --out a file that can be written to, on a disk with room; the same command goes on with the rows that are there"
+        msg = f"{out} cannot be written: {error}; give --out a file that can be written to, on a disk with room; the same command then continues after the rows that are there"
         raise PolicyError(msg) from error
 
 

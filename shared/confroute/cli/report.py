@@ -22,9 +22,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "report",
         help="turn a decision log or a recorded run into an HTML page",
-        description="Write one self-contained page. Of a log that confroute.observe.log.DecisionLog wrote, its renamed files included: "
-        "shares, savings, latency, uncertainty over time, drift, decisions worth a look; with --policy, whether its promise is kept. Of a "
-        "run that `confroute record` wrote: every question with both answers and their grades, what the policy decides, and what was "
+        description="Write one self-contained page. For a log that confroute.observe.log.DecisionLog wrote (including its renamed files), it "
+        "shows shares, savings, latency, uncertainty over time, drift and decisions worth a look; with --policy, also whether the promise "
+        "is kept. For a run that `confroute record` wrote, it shows every question with both answers and their grades, what the policy decides, and what was "
         "right; private rows without their texts.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="the newest file of a log, or a recorded run")
@@ -32,10 +32,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--policy",
         type=Path,
         metavar="POLICY",
-        help="a policy file: that which made the log, or one to try on the run",
+        help="a policy file: the one that made the log, or one to try on the run",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="PAGE", help="where to write (default: FILE with .html behind it)"
+        "--out", type=Path, metavar="PAGE", help="where to write the page (default: FILE with .html appended)"
     )
     add_tier_prices(parser)
     parser.set_defaults(run=run)
@@ -86,7 +86,7 @@ def _run_page(args: argparse.Namespace, policy: Policy | None) -> tuple[str, str
     from confroute.views.run import run_page
 
     if args.price:
-        msg = f"--price with a recorded run: {args.file} holds its own costs; leave it out, or give a decision log"
+        msg = f"--price does not work with a recorded run, which has its own costs ({args.file}): leave it out, or give a decision log"
         raise PolicyError(msg)
     rows = [*rows_of(args.file, None)]
     return run_page(rows, policy), counted(len(rows), "row")

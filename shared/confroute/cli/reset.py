@@ -13,13 +13,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "reset",
-        help="remove records of a store, so that they start again",
-        description="Remove records of budgets, audits or learned thresholds, such as one that an error names as unreadable. The "
-        "next call starts each again: a budget with all of its money, an audit without any loss, learning without labels. Exit code 1 "
-        "if one is not there.",
+        help="remove records from a store, so that they start again",
+        description="Remove records of budgets, audits or learned thresholds, such as one that an error names as unusable. The next call "
+        "starts each of them again: a budget with its full amount, an audit without losses, learning without labels. The exit code is 1 "
+        "if a record does not exist.",
     )
     parser.add_argument("store", metavar="STORE", help="sqlite:PATH or redis://HOST:PORT/DB")
-    parser.add_argument("keys", nargs="+", metavar="KEY", help="as the error names it, such as budget/cloud")
+    parser.add_argument(
+        "keys", nargs="+", metavar="KEY", help="the record's key, as the error names it, such as budget/cloud"
+    )
     parser.set_defaults(run=run)
 
 

@@ -62,7 +62,7 @@ def add_prices(parser: argparse.ArgumentParser) -> None:
     for tier in ("edge", "cloud"):
         add_price(parser, tier, "where the run records no cost_usd")
         parser.add_argument(
-            f"--{tier}-watts", type=float, metavar="W", help=f"watts that the {tier} draws while it works"
+            f"--{tier}-watts", type=float, metavar="W", help=f"watts that the {tier} uses while it works"
         )
     add_tier_prices(parser)
 

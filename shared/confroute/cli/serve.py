@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from confroute.cli.options import add_dtype, add_model, add_tiers, count, model_of, tiers_of
 from confroute.cli.terminal import say
 from confroute.errors import MissingExtraError, PolicyError
-from confroute.models.resolution import NAMES
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -29,26 +28,28 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "serve",
-        help="answer any OpenAI client by two or more models and a policy",
-        description="Serve /v1/chat/completions, /v1/models and /health. Callers send the key in the environment variable "
-        f"{KEY} as a bearer token; without one the server listens on this machine's loopback alone.",
+        help="run an OpenAI-compatible server that routes by a policy",
+        description="Serve /v1/chat/completions, /v1/models and /health. If the environment variable "
+        f"{KEY} is set, callers must send its value as a bearer token; otherwise the server listens only on this machine's loopback.",
     )
     parser.add_argument("policy", type=Path, metavar="POLICY", help="a policy file")
-    add_model(parser, "edge", NAMES, required=True)
-    add_tiers(parser, "where the policy has more than two")
-    add_model(parser, "cloud", "the same", required=True)
+    add_model(parser, "edge", required=True)
+    add_tiers(parser, "if the policy has more than two")
+    add_model(parser, "cloud", required=True)
     add_dtype(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="0 for any free one (default: %(default)s)")
     parser.add_argument(
-        "--name", default="confroute", help="the model's name to callers (default: %(default)s)"
+        "--port", type=int, default=8000, help="port to listen on; 0 for any free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--name", default="confroute", help="the name of the model that callers see (default: %(default)s)"
     )
     parser.add_argument(
         "--log", type=Path, metavar="FILE", help="append every decision, without texts, to this file"
     )
     for flag, default, about in (
-        ("--max-tokens", 512, "longest answer where the request says none"),
-        ("--concurrency", 64, "calls at a time; more are refused"),
+        ("--max-tokens", 512, "longest answer, if the request gives no limit"),
+        ("--concurrency", 64, "calls at the same time; more are refused"),
         ("--max-body", 8_000_000, "largest request, in bytes"),
         ("--timeout", 600, "seconds from a request to the end of its answer"),
         ("--grace", 30, "seconds that running calls have to end when the server is stopped"),
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
     key = os.environ.get(KEY) or None
     if key is None and args.host not in LOOPBACK:
-        msg = f"--host {args.host} is reached from other machines: set {KEY} to the key that callers have to send"
+        msg = f"--host {args.host} can be reached from other machines: set {KEY} to the key that callers have to send"
         raise PolicyError(msg)
     settings = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": args.grace}
     server = uvicorn.Server(uvicorn.Config(_app(args, key), lifespan="off", **settings))

@@ -24,15 +24,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "signals",
         help="measure how well signals detect errors on a recorded run",
-        description="Measure, offline, every signal that a recorded run holds evidence for: AUROC for 'the edge is "
-        "wrong' (quality below 0.5), prediction rejection ratio, calibration error of the cross-fitted probability, "
-        "and what routing by it recovers of the gap to the cloud.",
+        description="Measure, offline, every signal for which a recorded run has evidence: its AUROC for 'the edge is wrong' (quality below "
+        "0.5), its prediction rejection ratio, the calibration error of its cross-fitted probability, and how much of the gap to the cloud "
+        "routing by it recovers.",
     )
     parser.add_argument(
         "data", type=Path, nargs="?", metavar="DATA", help="JSON lines of `confroute record`, plain or .gz"
     )
     parser.add_argument(
-        "--list", action="store_true", help="name every signal, and how it is recorded, instead of measuring"
+        "--list", action="store_true", help="instead of measuring, list every signal and how it is recorded"
     )
     parser.add_argument(
         "--dataset", metavar="NAME", help="only rows of this dataset (default: all rows, pooled)"
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         _list_signals(as_json=args.json)
         return 0
     if args.data is None:
-        msg = "DATA is missing: give a run of `confroute record`, or --list for the signals that there are"
+        msg = "DATA is missing: give a run of `confroute record`, or --list to list all signals"
         raise PolicyError(msg)
     with replay_progress("measuring", "signals") as progress:
         report = evaluate(rows_of(args.data, args.dataset), progress=progress)

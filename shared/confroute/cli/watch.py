@@ -21,27 +21,31 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommand."""
     parser = subparsers.add_parser(
         "watch",
-        help="say whether a running policy keeps its promise",
-        description="Read a log that confroute.observe.log.DecisionLog writes and print one line: the audited loss against the promise, with "
-        "bounds that hold however often this is asked; the shares of calls; what they cost; whether they are like the recorded ones. The "
-        "losses come from audits: the policy has to run inside confroute.drift.Audited.",
+        help="check whether a running policy keeps its promise",
+        description="Read a log that confroute.observe.log.DecisionLog writes and print one line: the audited loss compared with the promise, "
+        "with bounds that stay valid however often you look; the shares of calls; their cost; and whether they are like the recorded calls. "
+        "The losses come from audits, so the policy has to run inside confroute.drift.Audited.",
     )
     parser.add_argument("log", type=Path, metavar="LOG", help="the newest file of the log")
     parser.add_argument(
-        "--policy", type=Path, required=True, metavar="POLICY", help="the file of the policy that makes it"
+        "--policy",
+        type=Path,
+        required=True,
+        metavar="POLICY",
+        help="the file of the policy that makes the log",
     )
     parser.add_argument(
         "--since",
         type=_time,
         metavar="TIME",
-        help="leave out what is older, such as 2026-11-30T08:00:00+00:00",
+        help="leave out calls before this time, such as 2026-11-30T08:00:00+00:00",
     )
     parser.add_argument(
         "--confidence",
         type=float,
         default=0.95,
         metavar="P",
-        help="of each bound, at all times together (default: %(default)s)",
+        help="confidence of each bound, over all times together (default: %(default)s)",
     )
     add_tier_prices(parser)
     _add_printing(parser)
@@ -50,13 +54,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _add_printing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--hours", type=count, default=0, metavar="N", help="print the last N hours with calls too"
+        "--hours", type=count, default=0, metavar="N", help="also print the last N hours that have calls"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--fail-on-broken",
         action="store_true",
-        help=f"exit code {NOT_KEPT} once the promise is proved broken",
+        help=f"exit with code {NOT_KEPT} once the promise is proved to be broken",
     )
     parser.add_argument(
         "--follow",
@@ -64,7 +68,7 @@ def _add_printing(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=10,
         metavar="SECONDS",
-        help="go on, and print whatever has changed after so many seconds (default: %(const)s)",
+        help="keep running, and print what has changed every SECONDS seconds (default: %(const)s)",
     )
 
 

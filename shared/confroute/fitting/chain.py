@@ -218,7 +218,7 @@ class Chain:
         usd = self._spent("usd")
         if np.isnan(usd).any():
             msg = (
-                "cost is not known of every recorded call, and chains are compared at equal total cost: give prices of all tiers (rates=, "
+                "the cost of some recorded calls is not known, and chains are compared at equal total cost: give the prices of all tiers (rates=, "
                 "--edge-price, --price TIER=IN,OUT, --cloud-price) and record usage, or record cost_usd"
             )
             raise CalibrationError(msg)

@@ -143,7 +143,7 @@ def _parts(tables: Mapping[str, Table], keep: Flags) -> dict[str, Table]:
 def _checked_loss(goal: Goal, signal: str) -> Loss:
     """By what a threshold's harm counts; what is for two models only is refused."""
     if signal == "combined":
-        msg = "combined signals are for runs of two models: what an uncertainty is worth differs from model to model; name one signal, or take auto"
+        msg = "combined signals work only with runs of two models, since uncertainties of different models are not comparable; name one signal, or use auto"
         raise CalibrationError(msg)
     if not isinstance(goal, MaxLoss):
         return "shortfall"
@@ -176,7 +176,7 @@ def _signal_of(tables: Mapping[str, Table], signal: str, *, replay_only: bool, s
     if signal != "auto":
         found = named(first, signal)
         if any(named(table, signal).signal != found.signal for table in others):
-            msg = f"{signal} was measured otherwise on other tiers' drafts: expected one signal for all, of as many samples"
+            msg = f"{signal} was measured differently on other tiers' drafts: expected the same signal for all of them, with the same number of samples"
             raise CalibrationError(msg)
         return found
     lives = [
@@ -194,7 +194,7 @@ def _signal_of(tables: Mapping[str, Table], signal: str, *, replay_only: bool, s
         held = "; ".join(
             f"{tier}: {', '.join(live) or 'none'}" for tier, live in zip(tables, lives, strict=True)
         )
-        msg = f"no signal was measured alike on the drafts of every tier ({held}): record the same signals, and as many samples, of each"
+        msg = f"no signal was measured in the same way on the drafts of every tier ({held}): record the same signals, with the same number of samples, for each"
         raise CalibrationError(msg)
     scored = [chosen(table, combine=False, columns=shared, seed=seed).scores for table in tables.values()]
     scores = {name: float(np.mean([one[name] for one in scored])) for name in shared}
@@ -264,7 +264,7 @@ def _promised(
         curve = promise_curve_of(goal, chain, front, seed=seed)
         can = "nothing can be promised on them"
         if curve:
-            can = f"the least loss that can be promised on them is {curve[0].alpha:g}, at a cloud share of {curve[0].cloud_share:.0%}"
+            can = f"the smallest loss that can be promised on them is {curve[0].alpha:g}, at a cloud share of {curve[0].cloud_share:.0%}"
         instead: dict[str, JSON] = {
             "loss": goal.loss,
             "alpha": goal.alpha,
@@ -273,7 +273,7 @@ def _promised(
             "promise_curve": curve_json(curve),
             "needed": None,
         }
-        msg = f"{chain.n} rows to calibrate {chain.words} on: {error}\n{can}"
+        msg = f"{chain.words}, with {chain.n} calibration rows: {error}\n{can}"
         raise UnmetPromiseError(msg, instead=instead) from error
 
 
@@ -411,7 +411,7 @@ def _about_alone(goal: Goal, fronts: Fronts, place: int, at: int) -> Iterator[st
         if len(model.tiers) == 1:
             (alone,) = _points(model, front)
             if all(limit.met(alone) for limit in goal.limits) and goal.worth(alone) > worth + 1e-12:
-                yield f"by this objective, always asking the {model.tiers[0]} alone does better"
+                yield f"by this objective, always asking the {model.tiers[0]} does better"
 
 
 def _by(other: ChainResult, name: str) -> str:

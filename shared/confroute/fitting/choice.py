@@ -67,11 +67,11 @@ def named(table: Table, column: str) -> SignalChoice:
     if column not in table.columns:
         rejected = int(table.rejected.sum())
         unfinished = (
-            f"; {rejected} of {table.n} drafts are not whole or empty, which no threshold keeps: record longer answers, or fit "
+            f"; {rejected} of {table.n} drafts are incomplete or empty, and no threshold keeps those: record longer answers, or fit "
             "with on_unfinished='judge' (--on-unfinished judge)"
         )
         msg = (
-            f"no draft that can be kept holds signal {column!r}: expected one of {', '.join(table.columns) or 'none'}"
+            f"no draft that can be kept has the signal {column!r}: expected one of {', '.join(table.columns) or 'none'}"
             f"{unfinished if rejected else ''}"
         )
         raise CalibrationError(msg)
@@ -94,8 +94,7 @@ def replay_only_notes(signal: Signal, table: Table) -> list[str]:
     """What is to be said of a signal, or members of it, that nothing measures on new calls."""
     members = [member.signal for member in signal.members] if isinstance(signal, Combined) else []
     return [
-        f"{one.column} can be replayed only, since {table.live[one.column]}: put a signal that measures it in its place before the "
-        "policy is deployed"
+        f"{one.column} can only be replayed, since {table.live[one.column]}: replace it by a signal that can measure it before you deploy the policy"
         for one in (signal, *members)
         if isinstance(one, Recorded)
     ]
@@ -147,7 +146,7 @@ def chosen(
     if combine is False or (combine is None and table.n < LEAST_TO_COMBINE):
         return single
     if table.n < LEAST_TO_COMBINE:
-        msg = f"{table.n} rows to combine signals on: at least {LEAST_TO_COMBINE} are needed"
+        msg = f"{table.n} rows are too few to combine signals: at least {LEAST_TO_COMBINE} are needed"
         raise CalibrationError(msg)
     return _combined(table, single, cloud, force=combine is True, seed=seed)
 

@@ -63,7 +63,7 @@ def fit_combined(
         msg = f"uncertainties of shape {u.shape} for {len(signals)} signals and {edge.size} graded rows: expected one per signal and row"
         raise CalibrationError(msg)
     if edge.size < LEAST_ROWS:
-        msg = f"{edge.size} rows to combine signals on: expected at least {LEAST_ROWS}"
+        msg = f"{edge.size} rows are too few to combine signals: expected at least {LEAST_ROWS}"
         raise CalibrationError(msg)
     ranks = [_rank(name, u[:, at]) for at, name in enumerate(signals)]
     features, absent = _features(u, ranks)

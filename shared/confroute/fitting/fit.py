@@ -71,7 +71,7 @@ def about(choice: SignalChoice, table: Table, uncertainty: Array) -> list[str]:
     """Notes on the chosen signal: where it is missing, whether new calls have it, and what it was compared with."""
     notes = []
     if rejected := int(table.rejected.sum()):
-        notes.append(f"{rejected} of {table.n} drafts are not whole or empty: they go to the cloud")
+        notes.append(f"{rejected} of {table.n} drafts are incomplete or empty: they go to the cloud")
     missing = int(np.isnan(uncertainty[~table.rejected]).sum())
     if missing:
         notes.append(
@@ -88,7 +88,7 @@ def about(choice: SignalChoice, table: Table, uncertainty: Array) -> list[str]:
         )
     if not table.cloud_graded:
         notes.append(
-            "the cloud is not graded: quality of the policy is not known, and loss counts every wrong answer"
+            "the cloud's answers are not graded: the policy's quality is not known, and the loss counts every wrong answer"
         )
     return notes
 
@@ -99,8 +99,7 @@ def about_samples(choice: SignalChoice, found: Expected) -> list[str]:
     if not n:
         return []
     return [
-        f"{choice.column} draws up to {n} samples per call beside the draft, {found.samples:.2f} on average here; each costs about "
-        "what a draft costs"
+        f"{choice.column} draws up to {n} samples per call besides the draft, {found.samples:.2f} on average here; each costs about as much as a draft"
     ]
 
 
@@ -113,7 +112,7 @@ def about_cost(found: Expected, front: ParetoFront) -> list[str]:
     """Notes on whether routing pays, or why that is unknown."""
     if found.cost_per_1k is None:
         return [
-            "cost is not known of every call: give prices (rates=, --edge-price and --cloud-price) and record usage, or record cost_usd"
+            "the cost of some calls is not known: give prices (rates=, --edge-price and --cloud-price) and record usage, or record cost_usd"
         ]
     cloud = front.cloud.usd_per_1k
     if cloud is None or found.cost_per_1k < cloud:
@@ -381,7 +380,7 @@ def _about_name(signal: str, goal: Goal, table: Table) -> list[str]:
     if not isinstance(goal, MaxLoss) or len(distinct_orders(table, table.columns)) == 1:
         return []
     return [
-        f"the promise holds if {signal} was chosen before these rows were looked at; else let 'auto' choose, which sets rows aside for it"
+        f"the promise holds only if you chose {signal} before you looked at these rows; otherwise let 'auto' choose, which holds rows back for that"
     ]
 
 
@@ -405,7 +404,7 @@ def _choice(
         if not selection.any():
             graded = int(judged.graded(table.rows).sum())
             msg = (
-                f"of {table.n} judged rows people or a reference graded {graded}, and the others are too few to choose a signal by: name a "
+                f"of {table.n} judged rows, {graded} have a grade by people or a reference, which leaves too few to choose a signal: name a "
                 "signal (--signal NAME or signal=) that was chosen before these rows were looked at, or fit without the judge's grades"
             )
             raise CalibrationError(msg)
@@ -471,7 +470,7 @@ def _threshold(
         threshold = _for_share(goal.share, calls.uncertainty, SHARE_TOLERANCE if chosen_freely else None)
         got = calls.cloud_share(threshold.value)
         told = (
-            f"a cloud share of {got:.1%} in place of {goal.share:.1%}: calls of equal uncertainty go the same way, and the signal takes "
+            f"a cloud share of {got:.1%} instead of {goal.share:.1%}: calls of equal uncertainty go the same way, and the signal has only "
             f"{np.unique(calls.uncertainty[~np.isnan(calls.uncertainty)]).size} values"
         )
         return threshold, [told] if abs(got - goal.share) > max(0.01, 0.5 / calls.n) + 1e-9 else []
@@ -479,10 +478,10 @@ def _threshold(
     assert point.threshold is not None
     ends = [end for end in (front.edge, front.cloud) if all(limit.met(end) for limit in goal.limits)]
     better = [end.name for end in ends if goal.weights and goal.worth(end) > goal.worth(point) + 1e-12]
-    notes = [f"by this objective, always asking the {name} alone does better" for name in better]
+    notes = [f"by this objective, always asking the {name} does better" for name in better]
     if any(limit.metric == "quality" for limit in goal.limits):
         notes.append(
-            "the quality is an expectation, not a promise: on calls to come, chance alone takes it below the bound about every other "
+            "the quality is an expectation, not a promise: on future calls, chance alone will put it below the bound about every other "
             "time; MaxLoss(alpha=1 - quality, loss='shortfall') (--min-quality with --confidence) promises it"
         )
     source = f"best of {len(front.points)} thresholds by the objective, on {calls.n} recorded calls"
@@ -499,13 +498,13 @@ def _promised(goal: MaxLoss, calls: GradedCalls, *, selected: int, seed: int) ->
         return certified_threshold(goal, calls)
     except UnmetPromiseError as error:
         instead = outlook(goal, calls, seed=seed)
-        rows = f"{calls.n} rows to calibrate on" + (
-            f", beside {selected} that chose the signal (none are held back with --signal NAME or signal=, for a signal that was chosen "
-            "before these rows were looked at)"
+        held_back = (
+            f"\n{selected} more rows were held back to choose the signal; none are with --signal NAME (signal=), for a signal that you chose "
+            "before you looked at these rows"
             if selected
             else ""
         )
-        msg = f"{rows}: {error}\n{instead.words}"
+        msg = f"{error}{held_back}\n{instead.words}"
         raise UnmetPromiseError(msg, instead=instead.to_dict()) from error
 
 

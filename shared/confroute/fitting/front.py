@@ -103,7 +103,7 @@ class ParetoFront(Displayable):
             The cloud is not graded.
         """
         if point.quality is None:
-            msg = "quality is not known of every recorded call: grade both tiers' answers"
+            msg = "the quality of some recorded calls is not known: grade both tiers' answers"
             raise CalibrationError(msg)
         return point.quality
 

@@ -68,7 +68,7 @@ def judged_rows(rows: Iterable[Row]) -> JudgedRows:
             "both answers (edge.judged and cloud.judged)" if clouds else "the edge's answer (edge.judged)"
         )
         msg = (
-            f"none of {len(given)} rows holds a judge's grade of {needed}: `confroute judge grade RUN --into judged` writes them beside "
+            f"none of {len(given)} rows has a judge's grade of {needed}: `confroute judge grade RUN --into judged` writes them next to "
             "the qualities"
         )
         raise CalibrationError(msg)

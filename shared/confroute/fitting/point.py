@@ -278,7 +278,7 @@ class Point:
         """
         found = self.known(name)
         if found is None:
-            msg = f"{name} is not known of every recorded call: {_metrics[name].missing}"
+            msg = f"{name} is not known for every recorded call: {_metrics[name].missing}"
             raise CalibrationError(msg)
         return found
 

@@ -98,7 +98,7 @@ class GradedCalls:
         u = self.uncertainty
         known = np.sort(u[~np.isnan(u)])
         if known.size == 0:
-            msg = f"the uncertainty of none of {u.size} calibration rows is known: record another signal"
+            msg = f"the uncertainty is not known for any of {u.size} calibration rows: record another signal"
             raise UnmetPromiseError(msg)
         places = np.unique(np.linspace(0, known.size - 1, _GRID).round().astype(int))
         return np.where(np.isnan(u), known[-1] + 1.0, u), known[places]
@@ -311,20 +311,20 @@ class Outlook:
         if self.curve:
             least = self.curve[0]
             first = (
-                f"the least loss that can be promised on these {self.n} rows: {least.alpha:g}, at a cloud share of "
+                f"the smallest loss that can be promised on these {self.n} rows is {least.alpha:g}, at a cloud share of "
                 f"{least.cloud_share:.0%} ({self._further()})"
             )
         else:
             first = f"no loss can be promised on these {self.n} rows"
         if self.needed is not None:
             return (
-                f"{first}; for {goal} you need about {self.needed.n} rows like these to calibrate on, at a cloud share of about "
+                f"{first}; for {goal} you need about {self.needed.n} calibration rows like these, at a cloud share of about "
                 f"{self.needed.cloud_share:.0%} (an estimate from resamples of these rows)"
             )
         why = (
-            f"the most cautious threshold loses {self.lowest:.3g} as it is"
+            f"even the most cautious threshold loses {self.lowest:.3g}"
             if self.lowest >= self.goal.alpha
-            else f"{_MOST_TIMES} times as many are not enough by an estimate from resamples of these"
+            else f"an estimate from resamples of these says that {_MOST_TIMES} times as many are not enough"
         )
         return f"{first}; {goal} cannot be met by more rows like these: {why}"
 
@@ -333,7 +333,7 @@ class Outlook:
         picked = rest[:: max(1, len(rest) // 4)]
         return (
             "; ".join(f"{one.alpha:g}: {one.cloud_share:.0%}" for one in picked)
-            or "nothing above it sends fewer"
+            or "no larger loss sends fewer calls there"
         )
 
     def to_dict(self) -> dict[str, JSON]:

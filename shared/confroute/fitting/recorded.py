@@ -193,8 +193,8 @@ def recorded_tiers(tiers: Sequence[str], row: Row) -> dict[str, str]:
     if len(tiers) == len(TIERS):
         return dict(zip(tiers, TIERS, strict=True))
     msg = (
-        f"the policy has tiers {', '.join(tiers)} and row {row.id!r} those of {', '.join(row.models)}: expected some of the row's names, or as "
-        "many tiers; `confroute record --tier` records further models"
+        f"the policy has tiers {', '.join(tiers)} and row {row.id!r} those of {', '.join(row.models)}: expected some of the row's names, or the "
+        "same number of tiers; `confroute record --tier` records more models"
     )
     raise CalibrationError(msg)
 

@@ -208,7 +208,7 @@ def expected(outcomes: Iterable[ReplayedCall], *, seed: int = 0) -> Expected:
         drawn += sum(step.n for step in one.decision.steps if step.kind == "sample") if one.decision else 0
     n = len(columns["cloud"])
     if not n:
-        msg = "no recorded call to replay: expected one graded row at least"
+        msg = "no recorded call to replay: expected at least one graded row"
         raise CalibrationError(msg)
     calls = Calls(**{name: np.array([values]) for name, values in columns.items()})
     (values,) = values_of(calls)

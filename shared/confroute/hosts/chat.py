@@ -273,7 +273,7 @@ def _refuse_misspelt(given: Mapping[str, Any]) -> None:
         for name in inside:
             ours = name.casefold().replace("-", "_").removeprefix("x_").startswith(PREFIX.removesuffix("_"))
             if ours and (prefix is None or not name.startswith(prefix)):
-                msg = f"{name!r} in {place} is no option: expected {PREFIX}route, {PREFIX}tags and so on, beside the messages or in metadata"
+                msg = f"{name!r} in {place} is not an option: expected {PREFIX}route, {PREFIX}tags and so on, next to the messages or in metadata"
                 raise RequestError(msg)
 
 
@@ -298,11 +298,11 @@ def options_in_headers(headers: Mapping[str, str], *, tiers: Sequence[str] = TIE
         if not name.startswith((HEADER_PREFIX, HEADER_PREFIX.removeprefix("x-"))):
             continue
         if not name.startswith(HEADER_PREFIX):
-            msg = f"the header {header} is no option: expected {HEADER_PREFIX}{name.removeprefix(HEADER_PREFIX[2:])}"
+            msg = f"the header {header} is not an option: expected {HEADER_PREFIX}{name.removeprefix(HEADER_PREFIX[2:])}"
             raise RequestError(msg)
         key = name.removeprefix(HEADER_PREFIX).replace("-", "_")
         if key in seen and key != "tags":
-            msg = f"the header {header} stands twice: expected it once"
+            msg = f"the header {header} appears twice: expected it once"
             raise RequestError(msg)
         seen.add(key)
         # Each by itself, as a proxy may have added one: tags add up.

@@ -229,8 +229,8 @@ def refuse_several(settings: Mapping[str, Any], place: str) -> None:
         value = settings.get(name)
         if value not in (None, 1):
             msg = (
-                f"{place}: {name} is {value!r}, and a router returns one answer: leave it out, and for several answers make several "
-                "calls, or ask a model itself"
+                f"{place}: {name} is {value!r}, and a router returns one answer: leave it out; for several answers, make several calls or "
+                "call a model directly"
             )
             raise RequestError(msg)
 
@@ -252,8 +252,8 @@ def _threshold(value: Any, where: Mapping[str, str]) -> Thresholds | None:
         if len(numbers) == len(value) and None not in numbers.values():
             return {name: one for name, one in numbers.items() if one is not None}
     msg = (
-        f"{where['threshold']} is {value!r}: expected a number, or a dictionary of numbers by signal; under the name of a tier such a "
-        "dictionary or a number"
+        f"{where['threshold']} is {value!r}: expected a number, a dictionary of numbers by signal, or a dictionary of "
+        "either by tier"
     )
     raise RequestError(msg)
 

@@ -362,7 +362,7 @@ class _Ended:
             The stream has not ended.
         """
         if self._routed is None:
-            msg = "the stream has not ended: its decision is there after the last part"
+            msg = "the stream has not ended: its decision is available after the last part"
             raise RequestError(msg)
         return self._routed
 

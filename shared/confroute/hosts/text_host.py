@@ -141,7 +141,7 @@ class TextHost:
         if call.messages is not None or chat.sent is None:
             return settings
         if lacks := lacking(self._model, chat):
-            msg = f"{self.facts.model} cannot be given {lacks}: leave it out, or take a model behind a server (openai:MODEL, ollama:MODEL)"
+            msg = f"{self.facts.model} cannot be given {lacks}: leave it out, or use a model behind a server (openai:MODEL, ollama:MODEL)"
             raise RequestError(msg)
         sampled = call.role == "sample"
         own = {

@@ -105,8 +105,8 @@ def refuse_same(
     for (one, first), (other, second) in combinations(models.items(), 2):
         if same(first, second):
             msg = (
-                f"{one} and {other} are the same {kind} ({name(first)}), and routing between them decides nothing: expected {kind}s that "
-                "differ, the cheapest first"
+                f"{one} and {other} are the same {kind} ({name(first)}), and routing between them decides nothing: expected different "
+                f"{kind}s, the cheapest first"
             )
             raise PolicyError(msg)
 

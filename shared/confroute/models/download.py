@@ -180,7 +180,7 @@ def _append(target: Path, blocks: Blocks, digest: Callable[[bytes], None], size_
     with target.open("ab") as out, closing(blocks):
         for block in blocks:
             if out.tell() + len(block) > size_bytes:
-                msg = f"{target.name}: more than its {size_bytes} bytes came, and the rest was not fetched; the source has changed"
+                msg = f"{target.name}: the source sent more than the expected {size_bytes} bytes, so the download was stopped; the source has changed"
                 raise DownloadError(msg)
             out.write(block)
             digest(block)
@@ -391,8 +391,8 @@ def _wait(job: _Job, tick: Callable[[], None]) -> None:
             tick()
             if _bytes_so_far(job) > COPIES * job.wheel.size_bytes + BESIDE_BYTES:
                 msg = (
-                    f"{job.wheel.requirement}: more than its {job.wheel.size_bytes} bytes came, and the rest was not fetched; "
-                    "check pip's index"
+                    f"{job.wheel.requirement}: the index sent more than the expected {job.wheel.size_bytes} bytes, so the download was "
+                    "stopped; check pip's index"
                 )
                 raise DownloadError(msg) from None
         else:

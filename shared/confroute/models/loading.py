@@ -206,8 +206,8 @@ def _check_weights(folder: Path) -> None:
             refused += [path.name for path in own]
     if refused:
         msg = (
-            f"{folder}: expected weights as safetensors, found {', '.join(refused)}, which can run code when read; take a release of "
-            "the model that has safetensors, or convert it where it may do no harm (load it with transformers, then save_pretrained)"
+            f"{folder}: expected weights as safetensors, found {', '.join(refused)}, which can run code when read; use a release of "
+            "the model that has safetensors, or convert it where it can do no harm (load it with transformers, then save_pretrained)"
         )
         raise ModelError(msg)
 

@@ -62,7 +62,7 @@ def resolve(
     if isinstance(model, str):
         return _named(model, base_url, dtype, max_tokens)
     if base_url is not None:
-        msg = f"base_url={Address(base_url)!r} is for a model's name: set the URL on the {type(model).__name__} itself"
+        msg = f"base_url={Address(base_url)!r} goes only with the name of a model: set the URL on the {type(model).__name__} itself"
         raise PolicyError(msg)
     for base in type(model).__mro__:
         adapter = _ADAPTERS.get(base.__module__.partition(".")[0])
@@ -93,7 +93,7 @@ def _named(spec: str, base_url: str | None, dtype: str | None, max_tokens: int |
         return OpenAIModel(model=name, base_url=url, max_tokens=max_tokens or MAX_TOKENS)
     if kind == "local":
         if base_url is not None:
-            msg = f"model {spec!r} runs in this process: a base URL is for models behind a server"
+            msg = f"model {spec!r} runs in this process: only models behind a server have a base URL"
             raise PolicyError(msg)
         return LocalTextModel(model=name, dtype=dtype, max_tokens=max_tokens or MAX_TOKENS)
     try:

@@ -156,7 +156,7 @@ class CascadeRun:
         prefix, tools = self.policy.prefix, self.request.tools
         help_ = self.policy.ask_for_help if tools else None
         if help_ is not None and help_.name in tools:
-            msg = f"the tool {help_.name!r} is the caller's and the policy's: give ask_for_help=HelpTool(name=...) another name"
+            msg = f"the tool {help_.name!r} is one of the caller's tools and the policy's help tool too: give ask_for_help=HelpTool(name=...) another name"
             raise PolicyError(msg)
         watched = prefix is not None and (not prefix.tiers or tier in prefix.tiers)
         if prefix is None or not watched or self.request.whole or self.request.threshold is not None:
@@ -499,7 +499,7 @@ class Cascade(Displayable):
     def _check_tiers(self, signals: Sequence[str]) -> None:
         """Refuse names of tiers that could not be told from signals, and whatever is for a tier that does not exist."""
         if both := sorted(set(self.tiers) & set(signals)):
-            msg = f"{both[0]!r} is a tier and a signal: thresholds for one call could not tell them apart; name the tier otherwise"
+            msg = f"{both[0]!r} is the name of both a tier and a signal, and a threshold for one call could mean either: give the tier another name"
             raise PolicyError(msg)
         for rule in self.rules:
             if isinstance(rule, KeepPrivate):

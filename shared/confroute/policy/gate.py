@@ -162,6 +162,6 @@ def check_threshold(signal: Signal, value: float) -> None:
     if not isinstance(value, (int, float)) or value not in allowed:
         msg = (
             f"threshold {value!r} of {signal.name} is outside its range [{allowed.low:g}, {allowed.high:g}] ({allowed.unit}): "
-            "the lower end keeps only answers without any doubt"
+            "the lower end keeps only answers without any uncertainty"
         )
         raise PolicyError(msg)

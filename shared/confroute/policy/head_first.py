@@ -153,7 +153,7 @@ class HeadFirst(Displayable):
         """
         head, about = given.get("head"), given.get("encoder")
         if beside is None or not isinstance(head, dict) or not isinstance(head.get("folder"), str):
-            msg = "the head of a HeadFirst stands in a folder beside its policy file: read the file with load_policy"
+            msg = "the head of a HeadFirst is in a folder next to its policy file: read the file with load_policy"
             raise PolicyError(msg)
         folder = beside.parent / head["folder"]
         if hash_of_head(folder) != head.get("sha256"):

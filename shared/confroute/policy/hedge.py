@@ -74,10 +74,10 @@ class Hedged(Wrapper):
             raise PolicyError(msg)
         refuse_paced(self.policy, "Hedged")
         if any(isinstance(inner, Hedged) for inner in nested_policies(self.policy)):
-            msg = "a Hedged inside another one would begin and pay the same answer twice: give all tags to one of them"
+            msg = "a Hedged inside another one would start and pay for the same answer twice: give all tags to one of them"
             raise PolicyError(msg)
         if any(isinstance(inner, DraftReuse) for inner in nested_policies(self.policy)):
-            msg = "a hedge begins before there is a draft to reuse: take Hedged or DraftReuse, not both"
+            msg = "a hedge starts before there is a draft to reuse: use either Hedged or DraftReuse"
             raise PolicyError(msg)
 
     def flow(self, request: Request) -> AskGenerator[Routed]:

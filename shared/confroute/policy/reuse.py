@@ -62,7 +62,7 @@ class DraftReuse(Wrapper):
         refuse_paced(self.policy, "DraftReuse")
         # By what it says of itself: the class lies above this module.
         if any(getattr(inner, "begins_ahead", False) for inner in nested_policies(self.policy)):
-            msg = "a hedge begins before there is a draft to reuse: take Hedged or DraftReuse, not both"
+            msg = "a hedge starts before there is a draft to reuse: use either Hedged or DraftReuse"
             raise PolicyError(msg)
 
     def flow(self, request: Request) -> AskGenerator[Routed]:

@@ -80,7 +80,7 @@ class Sticky(Wrapper):
     Raises
     ------
     PolicyError
-        A tier that does not exist, is the first or stands twice, a number out of range, `value_usd` without a calibrated signal or
+        A tier that does not exist, is the first or appears twice, a number out of range, `value_usd` without a calibrated signal or
         with thresholds that are learned, or a budget inside.
 
     Notes
@@ -131,12 +131,12 @@ class Sticky(Wrapper):
 
     def _check_value(self, value: float) -> None:
         if not 0 < value < math.inf:
-            msg = f"value_usd is {value}: expected what a right answer is worth, in USD above 0"
+            msg = f"value_usd is {value}: expected the value of a right answer in USD, above 0"
             raise PolicyError(msg)
         if not self.calibrated:
             msg = (
                 "value_usd is compared with a calibrated uncertainty, and this policy measures none: fit one "
-                "(`confroute fit --signal combined`), or leave it out: then the thresholds say what is worth a switch"
+                "(`confroute fit --signal combined`), or leave it out, and the thresholds decide"
             )
             raise PolicyError(msg)
         if any(getattr(inner, "learns", False) for inner in nested_policies(self.policy)):

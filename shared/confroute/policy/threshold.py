@@ -90,7 +90,7 @@ class Threshold:
         if share * n < always - 1e-9:
             msg = (
                 f"a cloud share of {share:g} is not possible: {always} of {n} calls go to the cloud whatever the threshold, since the "
-                "signal was not measured on them or their draft is not whole"
+                "signal was not measured on them or their draft is incomplete"
             )
             raise CalibrationError(msg)
         kept = round((1 - share) * n)

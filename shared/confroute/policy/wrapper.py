@@ -130,5 +130,7 @@ def refuse_paced(policy: Policy, wrapper: str) -> None:
     PolicyError
     """
     if any(getattr(inner, "pays", False) for inner in nested_policies(policy)):
-        msg = f"a Paced inside {wrapper} would not see all that is paid: put Paced around {wrapper}"
+        msg = (
+            f"a Paced inside {wrapper} would not see everything that is paid for: put Paced around {wrapper}"
+        )
         raise PolicyError(msg)

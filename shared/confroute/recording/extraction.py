@@ -56,8 +56,8 @@ def check_extraction(signals: Iterable[Signal], rows: Sequence[Row]) -> None:
         wrong = [row.id for row in rows if not _read_alike(row, kind)]
         if wrong:
             msg = (
-                f"the answers of {len(wrong)} of {len(rows)} rows were read otherwise than a new call's are (kind {kind!r}): {shown_ids(wrong)}; "
-                f"record them again, or read the recorded texts anew with kind={kind!r} (fit --kind {kind})"
+                f"the answers of {len(wrong)} of {len(rows)} rows were read differently from a new call's (kind {kind!r}): {shown_ids(wrong)}; "
+                f"record them again, or read the recorded texts again with kind={kind!r} (fit --kind {kind})"
             )
             raise CalibrationError(msg)
 

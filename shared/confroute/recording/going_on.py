@@ -62,7 +62,7 @@ def whole_lines(path: Path, read: Callable[[Callable[[int], None]], T]) -> T:
     """
     with path.open("rb") as file:
         if file.read(len(GZIP)) == GZIP:
-            msg = f"{path} is packed: expected a plain file, which a killed process can go on with; unpack it first"
+            msg = f"{path} is compressed: expected a plain file, which an interrupted run can continue; decompress it first"
             raise RecordError(msg)
     # All of it before the first byte is written; a torn line is looked at below.
     found = read(lambda _: None)

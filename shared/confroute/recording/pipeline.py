@@ -331,7 +331,7 @@ def _check_pipeline(pipeline: object) -> None:
         )
         raise PolicyError(msg)
     if not callable(pipeline):
-        msg = f"a {type(pipeline).__name__} is no pipeline: expected an object with query() or invoke(), or a function of one question"
+        msg = f"a {type(pipeline).__name__} is not a pipeline: expected an object with query() or invoke(), or a function of one question"
         raise PolicyError(msg)
 
 

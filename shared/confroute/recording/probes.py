@@ -73,7 +73,7 @@ def fit_probe(
     outer fold without its rows.
     """
     if folds < 2:
-        msg = f"folds is {folds}: expected 2 or more, or nothing is left to fit on"
+        msg = f"folds is {folds}: expected 2 or more, since with one nothing is left to fit on"
         raise CalibrationError(msg)
     known = [row for row in rows if isinstance(row.extra.get("hidden"), dict)]
     targets = _targets(known, target)

@@ -497,7 +497,7 @@ def _asked_edge(row: Fields) -> Fields:
         raise refused(
             "edge",
             edge,
-            "an object: this is a prompt without an answer, and `confroute record` makes a run of such a file",
+            "an object: this is a prompt without an answer; `confroute record` turns a file of prompts into a run",
         )
     return fields(edge, "edge")
 
@@ -552,6 +552,8 @@ def _uncertainties(signals: Fields, where: str) -> dict[str, float | None]:
 
 def _id(value: JSON) -> str:
     """The id of a row, which many data sets give as an integer."""
+    if value is None:
+        raise FormatError('"id" is missing: give every line its own, such as "id": "1"')
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else text(value, "id")
 
 

@@ -73,7 +73,7 @@ class Recorder(Wanted):
 
     def __post_init__(self) -> None:
         if taken := set(self.tiers) & {"", *TIERS, *self.members}:
-            msg = f"a tier between edge and cloud is named {min(taken)!r}: expected another name than theirs or a member's"
+            msg = f"a tier between edge and cloud is named {min(taken)!r}: expected a name other than those and the members'"
             raise PolicyError(msg)
         if unknown := set(self.tier_prices) - set(self.tiers):
             msg = f"a price of {min(unknown)!r}: the tiers between edge and cloud are {', '.join(self.tiers) or 'none'}"

@@ -165,8 +165,8 @@ def test_selective_risk_is_about_the_kept_answers_only():
     [
         ({"n": 100}, "at least 150 rows"),
         ({"n": 100, "horizon": math.inf}, "at least 114 rows"),
-        ({"n": 20}, "20 calibration rows: .*record more calls"),
-        ({"wrong": True}, "keeps the 30 most certain answers; with them 500 rows lose 30"),
+        ({"n": 20}, "20 calibration rows are too few: .*record more calls"),
+        ({"wrong": True}, "with the 30 most certain answers kept, .* 500 rows lose 30"),
         ({"alpha": 0.0}, "alpha is 0.0"),
         ({"delta": 1.0}, "delta 1.0"),
         ({"delta": 0.0}, "delta 0.0"),

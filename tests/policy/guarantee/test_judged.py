@@ -111,11 +111,11 @@ def test_a_good_judge_saves_labels():
     [
         (
             {"labelled": 0},
-            "0 of 800 judged rows hold .*the judge's error is not known.* at least 69 are needed",
+            "0 of 800 judged rows have .*the judge's error is not known.* at least 69 are needed",
         ),
         ({"labelled": 40}, "40 of 800 .* at least 69 "),
         ({"misses": 1.0, "alpha": 0.001, "labelled": 800}, "at least 3"),
-        ({"delta": None}, "with a delta"),
+        ({"delta": None}, "delta has to be a number"),
         ({"loss": "net"}, "only regret, error and selective"),
         ({"alpha": 0.0}, "alpha is 0.0"),
         ({"outside": True}, "outside \\[0, 1\\]"),

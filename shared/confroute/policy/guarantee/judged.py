@@ -76,7 +76,7 @@ def certified_judged(
     """
     check_levels(alpha, delta)
     if delta is None or loss in {"net", "shortfall"}:
-        msg = f"loss is {loss!r} and delta {delta}: by a judge's grades only regret, error and selective can be promised, with a delta"
+        msg = f"loss is {loss!r} and delta {delta}: with a judge's grades, only regret, error and selective can be promised, and delta has to be a number"
         raise CalibrationError(msg)
     u = np.asarray(uncertainty, dtype=np.float64)
     _check(u, judged, human)
@@ -109,7 +109,7 @@ def _check_labels(labelled: int, n: int, loss: Loss, alpha: float, delta: float)
     least = max(LEAST_KEPT, labels_needed(alpha, (1 - _JUDGED_SHARE) * delta))
     if labelled < least:
         msg = (
-            f"{labelled} of {n} judged rows hold a grade by a person or a reference as well: the judge's error is not known; for a "
+            f"{labelled} of {n} judged rows have a grade by a person or a reference as well, so the judge's error is not known well enough; for a "
             f"{loss} of {alpha:g} with confidence {1 - delta:g} at least {least} are needed, drawn at random: `confroute judge sheet` "
             "draws them"
         )

@@ -125,7 +125,7 @@ def sliced(
     order = np.argsort(uncertainty, kind="stable")
     u, row, base = uncertainty[order], loss[order], sent[order]
     if u.size < least:
-        msg = f"{u.size} calibration rows: at least {least} are needed, as many answers as the most cautious threshold keeps; record more calls"
+        msg = f"{u.size} calibration rows are too few: at least {least} are needed, since the most cautious threshold keeps that many answers; record more calls"
         raise UnmetPromiseError(msg)
     if grid is None:
         places = np.append(np.arange(least - 1, u.size, max(1, u.size // _GRID)), u.size - 1)
@@ -139,8 +139,8 @@ def sliced(
         mend = "extend the grid upwards"
         if grid is None:
             mend = (
-                f"of {measured} the uncertainty is known, and the others, where it was not measured or the draft is not whole, go to the "
-                "cloud: record more calls, or longer answers (--max-tokens), or fit with --on-unfinished judge"
+                f"the uncertainty is known for {measured} of them; the others go to the cloud, because it was not measured or the draft is "
+                "incomplete. Record more calls or longer answers (--max-tokens), or fit with --on-unfinished judge"
             )
         of = "" if grid is None else "of the grid "
         msg = f"no threshold {of}keeps {least} of {u.size} calibration rows: {mend}"

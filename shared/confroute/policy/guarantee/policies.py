@@ -94,6 +94,6 @@ def certified_policies(
 
 def _unproved(first: Array, loss: Loss, alpha: float, delta: float) -> str:
     return (
-        f"a {loss} of {alpha:g} with confidence {1 - delta:g} cannot be guaranteed: the most cautious thresholds that are tried lose "
+        f"a {loss} of {alpha:g} with confidence {1 - delta:g} cannot be guaranteed: the most cautious thresholds lose "
         f"{first.sum():g} on {first.size} calls; use better models or another signal, record more rows, or allow more loss or less confidence"
     )

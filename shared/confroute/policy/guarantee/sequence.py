@@ -90,10 +90,9 @@ def fixed_sequence(rows: Slice, target: Target, *, horizon: float | None, seed: 
     passed = first_failure(test.proves, rows.grid.size)
     if passed == 0:
         msg = (
-            f"a {target.loss} of {target.alpha:g} with confidence {1 - target.delta:g} cannot be guaranteed: the "
-            f"most cautious threshold that is tried keeps the {rows.kept[0]} most certain answers; with them {rows.n} rows lose {rows.lost[0]:g}, and "
-            f"{test.method} allows {test.allows}; use a better edge or signal, "
-            "record more rows, or allow more loss or less confidence"
+            f"a {target.loss} of {target.alpha:g} with confidence {1 - target.delta:g} cannot be guaranteed: with the {rows.kept[0]} most certain "
+            f"answers kept, as the most cautious threshold does, {rows.n} rows lose {rows.lost[0]:g}, and {test.method} allows {test.allows}; "
+            "use a better edge or signal, record more rows, or allow more loss or less confidence"
         )
         raise UnmetPromiseError(msg)
     return TestedThreshold(
@@ -175,7 +174,7 @@ def _monotone_test(rows: Slice, target: Target, horizon: int | None) -> _Test:
         needed = rows_needed(target.alpha, target.delta, horizon=horizon is not None)
         msg = (
             f"{rows.n} calibration rows cannot guarantee a {target.loss} of {target.alpha:g} with confidence {1 - target.delta:g}, "
-            f"even if none fails: at least {needed} rows are needed; record more, or allow more loss or less confidence"
+            f"even if none of them fails: at least {needed} rows are needed; record more, or allow more loss or less confidence"
         )
         raise UnmetPromiseError(msg)
     return _Test(
