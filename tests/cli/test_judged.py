@@ -233,7 +233,7 @@ def test_an_output_of_another_kind_is_not_replaced(tmp_path, capsys, openai_serv
     data = {"grade": [run], "compare": [run, run], "enter": [run, sheet]}[command]
     judge = [] if command == "enter" else ["--judge", "openai:j", "--judge-base-url", openai_server.url]
     assert main(["judge", command, *map(str, data), "--out", str(out), *judge]) == 1
-    assert "policy.json is there" in capsys.readouterr().err
+    assert "policy.json exists" in capsys.readouterr().err
     assert out.read_text() == '{"policy": 1}\n'
     assert not openai_server.bodies
 
