@@ -54,6 +54,7 @@ REFERENCE = {
 # Benchmark, words, which of our rows, APGR.
 AIMS = (
     ("mmlu", "above the published best", "best", 0.603),
+    ("mmlu", "by the rule, above the tuned encoder that was not chosen by it", "best", 0.648),
     ("mmlu", "aim for heads trained on other data", "best", 0.66),
     ("mmlu", "five-fold in-domain, above MiniLM and ridge", "in-domain", 0.664),
     ("mmlu", "five-fold in-domain, aim for the ensemble", "in-domain", 0.70),

@@ -15,7 +15,13 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from confroute.models.loading import Weights
-from confroute.models.prompt_cache import PREFILL_TOKENS, ReadingCancelledError, cached_reading, new_cache
+from confroute.models.prompt_cache import (
+    PREFILL_TOKENS,
+    ReadingCancelledError,
+    cached_reading,
+    held_in,
+    new_cache,
+)
 from confroute.models.sampling import Drawn, SamplingPlan
 
 ROOM = 64
@@ -180,7 +186,7 @@ def forward(weights: Weights, ids: torch.Tensor, cache: DynamicCache, *, keep: i
     network = weights.network
     only: dict[str, Any] = {"logits_to_keep": keep} if _can_keep(network.__class__) else {}
     with weights.lock:
-        out = network(input_ids=ids, past_key_values=cache, use_cache=True, **only)
+        out = network(input_ids=ids, **held_in(network, cache), **only)
     logits: torch.Tensor = out.logits[:, -keep:]
     return logits.float()
 

@@ -19,7 +19,7 @@ from confroute.asks import DropoutPasses, Layers, dropout_fault
 from confroute.errors import ModelError, RequestError
 from confroute.models import prompts
 from confroute.models.local import LocalModel
-from confroute.models.prompt_cache import cached_reading
+from confroute.models.prompt_cache import cached_reading, held_in
 from confroute.types import Message
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ def _score(
         for part in _parts(before if reading is None else (), _PROMPT_TOKENS // prompt_rows):
             with perturbed(model, prompt_sites) as inputs:
                 # The network without its head: these positions need no projection onto the vocabulary.
-                network.base_model(**inputs(part), past_key_values=cache, use_cache=True)
+                network.base_model(**inputs(part), **held_in(network, cache))
         if prompt_rows < rows and before:
             # In the lowest perturbed layer, keys and values are computed before its first mask.
             for layer in cache.layers[perturbation.lowest_layer + 1 :]:
@@ -256,7 +256,7 @@ def _score(
         answer_inputs = [prompt_ids[-1], *answer_ids[:-1]]
         for part, targets in zip(_parts(answer_inputs, size), _parts(answer_ids, size), strict=True):
             with perturbed(model, perturbation.sites) as inputs:
-                out = network(**inputs(part), past_key_values=cache, use_cache=True)
+                out = network(**inputs(part), **held_in(network, cache))
             numbers += _measure(out.logits, targets)
         parts = [torch.cat(part, -1).double().cpu() for part in zip(*numbers, strict=True)]
     logprobs, total, expected = (part.numpy() for part in parts)

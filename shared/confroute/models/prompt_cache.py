@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -78,6 +80,17 @@ def new_cache(weights: Weights) -> DynamicCache:
     return DynamicCache(config=weights.network.config)
 
 
+def held_in(network: Any, cache: DynamicCache) -> dict[str, Any]:
+    """The arguments of a call of the network, or of its base model, that keep keys and values in `cache`."""
+    return {_cache_argument(network.__class__): cache, "use_cache": True}
+
+
+@functools.cache
+def _cache_argument(network: type[Any]) -> str:
+    # transformers 5.24 gave the argument another name, and warns of the old one.
+    return "cache" if "cache" in inspect.signature(network.forward).parameters else "past_key_values"
+
+
 class ReadingCancelledError(Exception):
     """The call that needed this prompt was cancelled; the decoder handles it."""
 
@@ -122,7 +135,7 @@ def read(weights: Weights, ids: Sequence[int], cancelled: Callable[[], bool] = _
             with weights.lock:
                 # Without the head: only the last position needs a projection onto the vocabulary.
                 out = network.base_model(
-                    input_ids=part, past_key_values=cache, use_cache=True, output_hidden_states=is_last
+                    input_ids=part, **held_in(network, cache), output_hidden_states=is_last
                 )
         assert out is not None, "callers refuse empty prompts"
         with weights.lock:
