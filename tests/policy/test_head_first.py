@@ -93,6 +93,14 @@ def test_the_head_settles_what_it_knows_and_leaves_the_rest_to_the_cascade(text,
     assert decision.signals["head"].details["spread"] == pytest.approx(float(text.split()[1]))
 
 
+@pytest.mark.parametrize(("wins", "bound"), [("0.800004", "0.8"), ("0.199996", "0.2")])
+def test_the_reason_tells_an_estimate_from_its_bound(wins, bound):
+    """However near it is."""
+    sign = ">" if bound == "0.8" else "<"
+    decision = routed(f"{wins} 0.1", policy(cloud_above=0.8, edge_below=0.2)).decision
+    assert decision.reason.startswith(f"head {wins} {sign} {bound}: ")
+
+
 def test_a_head_that_does_not_know_can_ask_the_cloud():
     """on_doubt='cloud' escalates calls far from the training prompts."""
     decision = routed("0.1 0.45", policy(on_doubt="cloud")).decision

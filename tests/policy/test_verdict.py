@@ -10,6 +10,7 @@ from confroute.policy.verdict import (
     is_grey,
     majority,
     settled_test,
+    told_apart,
     verdict_of,
     verdict_without_signal,
 )
@@ -27,6 +28,16 @@ def test_what_equals_the_threshold_is_kept(uncertainty, keep):
     sign, then = ("<=", "kept") if keep else (">", "not kept")
     assert (found.keep, found.stage) == (keep, "evidence")
     assert found.reason == f"self consistency {uncertainty:g} share {sign} 0.4 (given): answer {then}"
+
+
+def test_a_comparison_is_written_in_as_many_digits_as_it_takes():
+    """Rounded to 3 digits the two would be the same."""
+    measured = Measurement(signal="self_consistency", uncertainty=0.400002, details={})
+    assert verdict_of(GREY, measured, stage="evidence").reason.startswith(
+        "self consistency 0.400002 share > 0.4 (given)"
+    )
+    assert told_apart(0.1 + 0.2, 0.3) == ("0.30000000000000004", "0.3")
+    assert told_apart(0.1, 0.1) == ("0.1", "0.1")
 
 
 @pytest.mark.parametrize(

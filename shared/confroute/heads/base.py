@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ from confroute.types import JSON
 
 Vectors: TypeAlias = "npt.NDArray[np.float32]"
 Numbers: TypeAlias = "npt.NDArray[np.float64]"
+
+_NO_VECTORS = "these are texts or rows of unequal length: expected an encoder's vectors of shape (n, dim), as `embed(texts)` of encoder(...) gives"
+NO_LABELS = "the labels are not numbers: expected cloud_wins in [0, 1] (1 cloud, 0.5 tie, 0 edge)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -103,15 +106,35 @@ def check_head_input(head: Head | TextHead, *, has_encoder: bool) -> None:
     raise PolicyError(msg)
 
 
+def short_repr(head: Head | TextHead) -> str:
+    """Write a head as its class and its size, as its `__repr__`: its arrays are long, and its words are those of prompts."""
+    if isinstance(head, Head):
+        return f"{type(head).__name__}(dim={head.dim})"
+    vocabulary = getattr(head, "vocabulary", None)
+    size = "" if vocabulary is None else f"terms={len(vocabulary)}"
+    return f"{type(head).__name__}({size})"
+
+
+def numbers_of(given: npt.ArrayLike, dtype: npt.DTypeLike) -> npt.NDArray[Any] | None:
+    """Return `given` as an array, or None where it is not one of numbers; numpy's own error would quote a text."""
+    try:
+        return np.asarray(given, dtype=dtype)
+    except (TypeError, ValueError):
+        return None
+
+
 def check_vectors(vectors: npt.ArrayLike, dim: int) -> Vectors:
     """Return the vectors as float32 rows of length `dim`.
 
     Raises
     ------
     RequestError
-        The vectors have another length, or hold values that are not finite.
+        The vectors are texts or have another length, or hold values that are not finite.
     """
-    x = np.atleast_2d(np.asarray(vectors, dtype=np.float32))
+    numbers = numbers_of(vectors, np.float32)
+    if numbers is None:
+        raise RequestError(_NO_VECTORS)
+    x = np.atleast_2d(numbers)
     if x.ndim != 2 or x.shape[1] != dim:
         msg = f"vectors of shape {x.shape}: expected (n, {dim}), from the encoder that the head was trained with"
         raise RequestError(msg)
@@ -134,11 +157,15 @@ def check_training_data(vectors: npt.ArrayLike, cloud_wins: npt.ArrayLike) -> tu
     Raises
     ------
     CalibrationError
-        Fewer than 8 rows, mismatched shapes, values that are not finite or outside [0, 1], or labels that are all
-        equal.
+        Texts in place of vectors, fewer than 8 rows, mismatched shapes, values that are not finite or outside [0, 1], or
+        labels that are not numbers or all equal.
     """
-    x = np.ascontiguousarray(vectors, dtype=np.float32)
-    y = np.asarray(cloud_wins, dtype=np.float64)
+    numbers, y = numbers_of(vectors, np.float32), numbers_of(cloud_wins, np.float64)
+    if numbers is None:
+        raise CalibrationError(_NO_VECTORS)
+    if y is None:
+        raise CalibrationError(NO_LABELS)
+    x = np.ascontiguousarray(numbers)
     if x.ndim != 2 or y.shape != x.shape[:1] or y.size < 8:
         msg = f"vectors of shape {x.shape} and labels of shape {y.shape}: expected (n, dim) and (n,) with n of 8 or more"
         raise CalibrationError(msg)

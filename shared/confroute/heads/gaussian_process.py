@@ -16,6 +16,7 @@ from confroute.heads.base import (
     check_training_data,
     check_vectors,
     column_scales,
+    short_repr,
     unit_rows,
 )
 from confroute.types import JSON
@@ -67,6 +68,7 @@ class GaussianProcess:
     mean: Vectors
     scale: Vectors
     kind = "gaussian_process"
+    __repr__ = short_repr
 
     @classmethod
     def fit(

@@ -17,6 +17,7 @@ from confroute.heads.base import (
     check_vectors,
     cosine_batches,
     observation_weight,
+    short_repr,
     unit_rows,
 )
 from confroute.types import JSON
@@ -55,6 +56,7 @@ class NearestNeighbours:
     labels: Numbers
     k: int
     kind = "knn"
+    __repr__ = short_repr
 
     @classmethod
     def fit(cls, vectors: npt.ArrayLike, cloud_wins: npt.ArrayLike, *, k: int = 100) -> NearestNeighbours:

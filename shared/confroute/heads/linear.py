@@ -16,6 +16,7 @@ from confroute.heads.base import (
     check_training_data,
     check_vectors,
     column_scales,
+    short_repr,
 )
 from confroute.types import JSON
 
@@ -54,6 +55,7 @@ class Ridge:
     mean: Vectors
     scale: Vectors
     kind = "ridge"
+    __repr__ = short_repr
 
     @classmethod
     def fit(cls, vectors: npt.ArrayLike, cloud_wins: npt.ArrayLike, *, penalty: float = 1000.0) -> Ridge:

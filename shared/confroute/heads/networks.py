@@ -21,6 +21,7 @@ from confroute.heads.base import (
     check_training_data,
     check_vectors,
     column_scales,
+    short_repr,
     sigmoid,
 )
 from confroute.types import JSON
@@ -215,6 +216,7 @@ class MLP(NetworkHead):
     outer: Vectors
     offset: Vectors
     kind = "mlp"
+    __repr__ = short_repr
 
     @classmethod
     def fit(
@@ -331,6 +333,7 @@ class MatrixFactorisation(NetworkHead):
     projection: Vectors
     models: Vectors
     kind = "matrix_factorisation"
+    __repr__ = short_repr
 
     @classmethod
     def fit(

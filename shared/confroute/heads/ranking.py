@@ -18,6 +18,7 @@ from confroute.heads.base import (
     check_vectors,
     cosine_batches,
     observation_weight,
+    short_repr,
     sigmoid,
     unit_rows,
 )
@@ -132,6 +133,7 @@ class SimilarityRanking:
     cloud: int
     same_tier_bug: bool = False
     kind = "similarity_ranking"
+    __repr__ = short_repr
 
     @classmethod
     def fit(cls, vectors: npt.ArrayLike, cloud_wins: npt.ArrayLike) -> SimilarityRanking:

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from confroute.errors import CalibrationError
-from confroute.heads.base import Estimate, Numbers
+from confroute.errors import CalibrationError, RequestError
+from confroute.heads.base import NO_LABELS, Estimate, Numbers, numbers_of, short_repr
 from confroute.types import JSON
 
 _WORD = re.compile(r"\w\w+")
+_ONE_TEXT = "texts is one text: expected a list of them, so give [text]"
 _MAX_STEPS, _TOLERANCE = 100, 1e-4
 
 
@@ -57,6 +58,7 @@ class WordRidge:
     noise: float
     penalty: float
     kind = "words"
+    __repr__ = short_repr
 
     @classmethod
     def fit(
@@ -76,10 +78,14 @@ class WordRidge:
         Raises
         ------
         CalibrationError
-            Labels that do not match the texts, are all equal or lie outside [0, 1], a penalty of 0 or less, or no term
-            that occurs in `least` prompts.
+            A text in place of a list, labels that do not match the texts, are no numbers, all equal or outside [0, 1], a
+            penalty of 0 or less, or no term that occurs in `least` prompts.
         """
-        y = np.asarray(cloud_wins, dtype=np.float64)
+        if isinstance(texts, str):
+            raise CalibrationError(_ONE_TEXT)
+        y = numbers_of(cloud_wins, np.float64)
+        if y is None:
+            raise CalibrationError(NO_LABELS)
         if (
             y.shape != (len(texts),)
             or y.size < 8
@@ -109,7 +115,15 @@ class WordRidge:
         )
 
     def estimate(self, texts: Sequence[str]) -> Estimate:
-        """Predict for n prompts; see `TextHead`."""
+        """Predict for n prompts; see `TextHead`.
+
+        Raises
+        ------
+        RequestError
+            A text in place of a list.
+        """
+        if isinstance(texts, str):
+            raise RequestError(_ONE_TEXT)
         counts = [_terms(text) for text in texts]
         table = _SparseMatrix.tf_idf(counts, self.vocabulary, self.idf)
         wins = np.clip(table.times(self.weights) + self.offset, 0, 1)

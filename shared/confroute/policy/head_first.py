@@ -23,7 +23,7 @@ from confroute.heads.base import Estimate, Head, TextHead, check_head_input
 from confroute.heads.encoder import Encoder, encoder
 from confroute.heads.files import check_kind, hash_of_head, load_head, save_head
 from confroute.policy.cascade import Cascade, CascadeRun
-from confroute.policy.verdict import blocked_by, sticky_ruling
+from confroute.policy.verdict import blocked_by, compared, sticky_ruling
 from confroute.policy.wrapper import hold_back
 from confroute.registry import from_plain, register, to_plain
 from confroute.remediation import failure
@@ -217,11 +217,14 @@ class HeadFirst(Displayable):
         if spread > self.doubt:
             if self.on_doubt == "verify":
                 return None
-            return cloud, f"the head does not know (spread {spread:.2g} > {self.doubt:.2g}): {cloud} answers"
+            return (
+                cloud,
+                f"the head does not know (spread {compared(spread, '>', self.doubt)}): {cloud} answers",
+            )
         if wins > self.cloud_above:
-            return cloud, f"head {wins:.2g} > {self.cloud_above:.2g}: {cloud} answers"
+            return cloud, f"head {compared(wins, '>', self.cloud_above)}: {cloud} answers"
         if wins < self.edge_below:
-            return edge, f"head {wins:.2g} < {self.edge_below:.2g}: {edge} answers"
+            return edge, f"head {compared(wins, '<', self.edge_below)}: {edge} answers"
         return None
 
     def _answer_on(

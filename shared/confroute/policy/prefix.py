@@ -9,7 +9,7 @@ from confroute.decision import Measurement
 from confroute.errors import PolicyError
 from confroute.policy.gate import Gate
 from confroute.policy.threshold import Threshold
-from confroute.policy.verdict import Verdict
+from confroute.policy.verdict import Verdict, compared
 from confroute.registry import register
 from confroute.signals.logprob import TokenLogprob
 
@@ -99,7 +99,7 @@ class Prefix:
         running = watch.nats / watch.tokens
         then = f"{tier} answer kept while it was written" if keep else f"{tier} answer cut off"
         reason = (
-            f"the first {watch.tokens} tokens {running:.3g} nats {sign} {threshold.value:.3g} "
+            f"the first {watch.tokens} tokens {compared(running, sign, threshold.value, 'nats')} "
             f"({threshold.source}): {then}"
         )
         return Verdict(

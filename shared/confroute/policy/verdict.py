@@ -60,6 +60,33 @@ def settled_test(gate: Gate, *, more: bool) -> Settled:
     return lambda low, high: not any(low <= edge < high for edge in edges)
 
 
+def told_apart(value: float, limit: float, *, digits: int = 3) -> tuple[str, str]:
+    """Write two numbers in `digits` digits, or in as many as tell them apart if they are not equal.
+
+    Examples
+    --------
+    >>> told_apart(0.41, 0.4), told_apart(0.6000034, 0.6), told_apart(0.6, 0.6)
+    (('0.41', '0.4'), ('0.600003', '0.6'), ('0.6', '0.6'))
+    """
+    for shown in range(digits, 17):
+        pair = f"{value:.{shown}g}", f"{limit:.{shown}g}"
+        if value == limit or pair[0] != pair[1]:
+            return pair
+    return str(float(value)), str(float(limit))
+
+
+def compared(value: float, sign: str, limit: float, unit: str = "", *, digits: int = 3) -> str:
+    """Write a comparison; see `told_apart`.
+
+    Examples
+    --------
+    >>> compared(0.41, ">", 0.4, "nats")
+    '0.41 nats > 0.4'
+    """
+    left, right = told_apart(value, limit, digits=digits)
+    return " ".join([left, *unit.split(), sign, right])
+
+
 def verdict_of(gate: Gate, measured: Measurement, *, stage: Stage, whose: str = "") -> Verdict:
     """Compare a measurement with its gate's threshold; `whose` answer it is, where the reason has to say it."""
     about = ""
@@ -67,10 +94,9 @@ def verdict_of(gate: Gate, measured: Measurement, *, stage: Stage, whose: str = 
         stage, about = "lacking", "the draft says that the context lacks the answer; "
     keep = measured.uncertainty <= gate.threshold.value
     sign, then = ("<=", "kept") if keep else (">", "not kept")
-    unit = gate.signal.range.unit
+    limits = compared(measured.uncertainty, sign, gate.threshold.value, gate.signal.range.unit)
     reason = (
-        f"{about}{measured.signal.replace('_', ' ')} {measured.uncertainty:.3g} {unit} {sign} {gate.threshold.value:.3g} "
-        f"({gate.threshold.source}): {whose}answer {then}"
+        f"{about}{measured.signal.replace('_', ' ')} {limits} ({gate.threshold.source}): {whose}answer {then}"
     )
     return Verdict(keep=keep, stage=stage, reason=reason, gate=gate, measurement=measured)
 

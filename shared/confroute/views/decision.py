@@ -10,6 +10,7 @@ from typing import TypeAlias
 from confroute.decision import UNANSWERED, Decision, Measurement, Step
 from confroute.display import register
 from confroute.observe.trace import Trace
+from confroute.policy.verdict import compared, told_apart
 from confroute.types import Usage
 from confroute.views.html import Tile, coded, counted, folded, fragment, heading, table, text, tiles, wide
 from confroute.views.scales import Span, bar, timeline, zones
@@ -82,9 +83,10 @@ def _tiles(decision: Decision) -> Iterable[Tile]:
     yield Tile(name="outcome" if end in UNANSWERED else "answered by", value=end, outcome=end)
     if decision.uncertainty is not None and decision.threshold is not None:
         side = "up to" if decision.uncertainty <= decision.threshold else "above"
-        limit = f"{side} the threshold {decision.threshold:.4g}"
+        value, threshold = told_apart(decision.uncertainty, decision.threshold, digits=4)
+        limit = f"{side} the threshold {threshold}"
         beside = [decision.signal or "", limit, decision.threshold_source or ""]
-        yield Tile(name="uncertainty", value=f"{decision.uncertainty:.4g}", beside=[*filter(None, beside)])
+        yield Tile(name="uncertainty", value=value, beside=[*filter(None, beside)])
     if decision.steps:
         tiers = dict.fromkeys(step.tier for step in decision.steps if step.tier)
         spent = {t: sum(s.latency_s for s in decision.steps if s.tier == t) for t in tiers}
@@ -116,7 +118,8 @@ def _compared(measured: Measurement, grey: Ends | None) -> str:
         return value
     low, high = grey
     if low == high:
-        return f"{value} {'&le;' if measured.uncertainty <= high else '&gt;'} {high:.4g}"
+        sign = "&le;" if measured.uncertainty <= high else "&gt;"
+        return compared(measured.uncertainty, sign, high, digits=4)
     return f"{low:.4g} &lt; {value} &le; {high:.4g}"
 
 

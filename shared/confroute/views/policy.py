@@ -7,9 +7,12 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
+import numpy as np
+
 from confroute.certificate import Certificate
 from confroute.display import register
 from confroute.flow import Policy
+from confroute.heads.base import TextHead, short_repr
 from confroute.policy.cascade import Cascade
 from confroute.policy.gate import Gate, TierThreshold
 from confroute.policy.head_first import HeadFirst
@@ -169,13 +172,24 @@ def _settings(value: Any, *, without: str = "") -> str:
     shown = [
         f"{field.name}={_words(part)}"
         for field in dataclasses.fields(value)
-        if field.name != without and (part := getattr(value, field.name)) != field.default
+        if field.repr
+        and field.name != without
+        and _differs(part := getattr(value, field.name), field.default)
     ]
     return f"({', '.join(shown)})" if shown else ""
 
 
+def _differs(part: Any, default: Any) -> bool:
+    """Arrays are no defaults, and comparing one gives an array."""
+    return isinstance(part, np.ndarray) or bool(part != default)
+
+
 def _words(value: Any) -> str:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if isinstance(value, TextHead):  # as every `Head` is, too
+        words = short_repr(value)
+    elif isinstance(value, np.ndarray):
+        words = f"array of shape {value.shape}"
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         words = type(value).__name__ + (_settings(value) or "()")
     elif isinstance(value, tuple):
         words = f"({', '.join(map(_words, value))}{',' * (len(value) == 1)})"
