@@ -333,3 +333,16 @@ def test_signals_that_draw_samples_are_billed_for_them():
     drawing = (SelfConsistency(n=3), Cocoa(n=3), Degree(n=3), EigenvalueSum(n=3))
     assert [samples_of(signal) for signal in drawing] == [3] * 4
     assert samples_of(TokenLogprob()) == samples_of(TokenMargin()) == 0
+
+
+def test_a_signal_that_few_rows_chose_is_told_so(made):
+    """Six of twenty rows cannot tell signals apart: the fit says so and how to name one; a hundred and fifty can, and a name needs none."""
+
+    def noted(n, **settings):
+        found = fit([*made(n)], CloudShare(share=0.4), **settings)
+        return [note for note in found.notes if "rows chose the signal" in note]
+
+    assert len(noted(20)) == 1
+    assert noted(20)[0].startswith("6 rows chose the signal")
+    assert noted(150) == []
+    assert noted(20, signal="token_logprob.mean") == []
