@@ -106,13 +106,13 @@ def check_head_input(head: Head | TextHead, *, has_encoder: bool) -> None:
     raise PolicyError(msg)
 
 
-def short_repr(head: Head | TextHead) -> str:
+def short_repr(self: Head | TextHead) -> str:
     """Write a head as its class and its size, as its `__repr__`: its arrays are long, and its words are those of prompts."""
-    if isinstance(head, Head):
-        return f"{type(head).__name__}(dim={head.dim})"
-    vocabulary = getattr(head, "vocabulary", None)
+    if isinstance(self, Head):
+        return f"{type(self).__name__}(dim={self.dim})"
+    vocabulary = getattr(self, "vocabulary", None)
     size = "" if vocabulary is None else f"terms={len(vocabulary)}"
-    return f"{type(head).__name__}({size})"
+    return f"{type(self).__name__}({size})"
 
 
 def numbers_of(given: npt.ArrayLike, dtype: npt.DTypeLike) -> npt.NDArray[Any] | None:
