@@ -262,7 +262,7 @@ def test_a_signal_of_few_values_is_no_candidate_for_a_share_that_it_cannot_meet(
     assert any(note.startswith("coarse left out: too few different values") for note in found.notes)
     named = fit(coarse, CloudShare(share=0.7), signal="coarse")
     assert named.expected.cloud_share < 0.5
-    assert any("in place of 70.0%: calls of equal uncertainty" in note for note in named.notes)
+    assert any("instead of 70.0%: calls of equal uncertainty" in note for note in named.notes)
     alone = [replace(row, edge=replace(row.edge, logprobs=None)) for row in coarse]
     with pytest.raises(CalibrationError, match="the signal takes 2 values"):
         fit(alone, CloudShare(share=0.7), replay_only=True)
@@ -276,9 +276,9 @@ def test_a_share_that_is_met_nearly_is_told():
     ]
     found = fit(rows, CloudShare(share=0.47), signal="tenths")
     assert found.expected.cloud_share == pytest.approx(0.5)
-    assert any("a cloud share of 50.0% in place of 47.0%" in note for note in found.notes)
+    assert any("a cloud share of 50.0% instead of 47.0%" in note for note in found.notes)
     exact = fit(rows, CloudShare(share=0.5), signal="tenths")
-    assert not any("in place of" in note for note in exact.notes)
+    assert not any("instead of" in note for note in exact.notes)
 
 
 def test_nothing_is_set_aside_where_all_candidates_order_the_calls_alike(made):
@@ -333,3 +333,16 @@ def test_signals_that_draw_samples_are_billed_for_them():
     drawing = (SelfConsistency(n=3), Cocoa(n=3), Degree(n=3), EigenvalueSum(n=3))
     assert [samples_of(signal) for signal in drawing] == [3] * 4
     assert samples_of(TokenLogprob()) == samples_of(TokenMargin()) == 0
+
+
+def test_a_signal_that_few_rows_chose_is_told_so(made):
+    """Six of twenty rows cannot tell signals apart: the fit says so and how to name one; a hundred and fifty can, and a name needs none."""
+
+    def noted(n, **settings):
+        found = fit([*made(n)], CloudShare(share=0.4), **settings)
+        return [note for note in found.notes if "rows chose the signal" in note]
+
+    assert len(noted(20)) == 1
+    assert noted(20)[0].startswith("6 rows chose the signal")
+    assert noted(150) == []
+    assert noted(20, signal="token_logprob.mean") == []

@@ -103,6 +103,20 @@ def about_samples(choice: SignalChoice, found: Expected) -> list[str]:
     ]
 
 
+# Fewer rows tell signals of similar worth apart little better than a coin does.
+LEAST_TO_CHOOSE = 30
+
+
+def about_selection(selected: int) -> list[str]:
+    """A note where so few rows chose the signal that it may be the best by chance."""
+    if not 0 < selected < LEAST_TO_CHOOSE:
+        return []
+    return [
+        f"{selected} rows chose the signal, and with fewer than {LEAST_TO_CHOOSE} similar signals are told apart by little more than chance: name "
+        "one that you trust beforehand (--signal NAME or signal=), which also leaves every row for the threshold"
+    ]
+
+
 def about_replay(choice: SignalChoice, found: Expected, front: ParetoFront) -> list[str]:
     """Notes on what the policy drew and cost."""
     return [*about_samples(choice, found), *about_cost(found, front)]
@@ -315,7 +329,13 @@ def _of_pair(
         selected_on=selected,
         n=rest.n,
         left_out=table.left_out,
-        notes=(*told, *about(choice, rest, uncertainty), *notes, *about_replay(choice, found, front)),
+        notes=(
+            *told,
+            *about_selection(selected),
+            *about(choice, rest, uncertainty),
+            *notes,
+            *about_replay(choice, found, front),
+        ),
         promise_curve=_curve(goal, _graded(rest, uncertainty)),
         adverse_selection=_adverse(rest, uncertainty, seed),
     )

@@ -8,11 +8,13 @@ from html import escape
 from typing import Any
 
 from confroute.certificate import Certificate
+from confroute.decision import UNCALIBRATED
 from confroute.display import register
 from confroute.flow import Policy
 from confroute.policy.cascade import Cascade
 from confroute.policy.gate import Gate, TierThreshold
 from confroute.policy.head_first import HeadFirst
+from confroute.policy.threshold import Threshold
 from confroute.policy.wrapper import Wrapper, nested_policies
 from confroute.views.html import Tile, counted, folded, fragment, table, tiles, wide
 from confroute.views.scales import zones
@@ -85,12 +87,14 @@ def _cascade(policy: Cascade) -> Iterable[str]:
         f"<p><b>{escape(type(policy).__name__)}</b>: {' &rarr; '.join(map(escape, policy.tiers))}; the first answer that is certain "
         "enough is kept</p>"
     )
-    promises = [promise for gate in policy.gates for promise in _promises(gate)]
-    yield tiles(_tile(whose, promise) for whose, promise in promises)
+    thresholds = [threshold for gate in policy.gates for threshold in _thresholds(gate)]
+    yield tiles(_tile(whose, threshold) for whose, threshold in thresholds)
     for at, gate in enumerate(policy.gates, start=1):
         yield from _gate(at, gate)
     yield from (
-        f"<p class='q'>{escape(_certificate(whose, promise))}</p>" for whose, promise in promises if promise
+        f"<p class='q'>{escape(_certificate(whose, threshold.certificate))}</p>"
+        for whose, threshold in thresholds
+        if threshold.certificate is not None
     )
     rules = [f"{type(rule).__name__}{_settings(rule)}" for rule in policy.rules]
     rows = [("rule, before any model", rule) for rule in rules]
@@ -136,15 +140,17 @@ def _said(gate: Gate | TierThreshold) -> str:
     )
 
 
-def _promises(gate: Gate) -> Iterable[tuple[str, Certificate | None]]:
+def _thresholds(gate: Gate) -> Iterable[tuple[str, Threshold]]:
     for whose, threshold in gate.thresholds():
-        yield f"{gate.signal.name}{', ' if whose else ''}{whose}", threshold.certificate
+        yield f"{gate.signal.name}{', ' if whose else ''}{whose}", threshold
 
 
-def _tile(whose: str, promise: Certificate | None) -> Tile:
-    if promise is None:
+def _tile(whose: str, threshold: Threshold) -> Tile:
+    if threshold.certificate is not None:
+        return promise_tile(threshold.certificate, whose)
+    if threshold.source == UNCALIBRATED:
         return Tile(name=whose, value="no promise", beside=["record your own calls and fit"])
-    return promise_tile(promise, whose)
+    return Tile(name=whose, value="no promise", beside=[threshold.source])
 
 
 def promise_tile(promise: Certificate, whose: str = "") -> Tile:
