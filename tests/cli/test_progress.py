@@ -28,6 +28,21 @@ def test_a_replay_says_how_far_it_is(clock, capsys):
     assert printed.err.splitlines() == ["measuring: 3 of 5 signals", "measuring: 5 of 5 signals"]
 
 
+def test_the_time_that_is_left_is_told_in_seconds_towards_the_end(clock, capsys):
+    """Two minutes or more are told in minutes."""
+    with progress.progress(10, unit="calls") as tick:
+        for done in range(1, 11):
+            clock[0] = 20.0 * done
+            tick(done != 2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "1 of 10 calls, 0 failed, about 3 minutes left"
+    assert lines[3:5] == [
+        "4 of 10 calls, 1 failed, about 2 minutes left",
+        "5 of 10 calls, 1 failed, about 100 s left",
+    ]
+    assert lines[-1] == "9 of 10 calls, 1 failed, about 20 s left"
+
+
 def test_signals_are_told_as_they_are_measured():
     """Each of them, up to the last."""
     from confroute.recording import Row, Side

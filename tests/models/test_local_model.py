@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ torch = pytest.importorskip("torch")
 
 from confroute.errors import ModelError, RequestError
 from confroute.models import decoding, loading, prompts
+from confroute.models.catalog import find
 from confroute.models.local import LocalModel, LocalTextModel, Piece
 from confroute.models.sampling import GrowingAnswer
 from confroute.types import Message, Usage
@@ -476,6 +479,29 @@ def test_converted_weights_are_kept_whole(tiny: LocalModel, tmp_path: Path) -> N
     assert not folder.exists()
     gguf.write_bytes(b"GGUF" + bytes(11))
     assert not loading._is_current(folder, gguf)
+
+
+@pytest.mark.local
+@pytest.mark.slow
+def test_a_conversion_is_announced_the_first_time_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the folder that it fills and the size that it then has, at a level that Python prints by default."""
+    kept = find("smollm2-135m").path
+    if not kept.exists():
+        pytest.skip("needs smollm2-135m: confroute pull smollm2-135m")
+    gguf = tmp_path / "small.gguf"
+    shutil.copy(kept, gguf)
+    loading.load_gguf(gguf, "bfloat16")
+    folder = tmp_path / "small.gguf.bfloat16"
+    ((name, level, line),) = caplog.record_tuples
+    assert (name, level) == ("confroute", logging.WARNING)
+    assert line.startswith("converting small.gguf to bfloat16, once: ")
+    assert line.endswith(f" GB are written to {folder}")
+    said = float(line.split(" GB")[0].split()[-1])
+    assert said == pytest.approx((folder / "model.safetensors").stat().st_size / 1e9, abs=0.051)
+    loading.load_gguf(gguf, "bfloat16")
+    assert len(caplog.records) == 1
 
 
 def test_core_import_needs_no_torch() -> None:

@@ -11,6 +11,8 @@ from confroute.cli.terminal import say
 
 _EVERY_S = 60.0
 _REPLAY_EVERY_S = 10.0
+# Below it a time is told in seconds, above it in minutes.
+_IN_SECONDS_S = 120.0
 
 
 @contextmanager
@@ -57,11 +59,15 @@ def _lines(total: int, unit: str) -> Iterator[Callable[[bool], None]]:
         done, failed, now = done + 1, failed + (not ok), time.monotonic()
         if done < total and (done % tenth == 0 or now - last >= _EVERY_S):
             left_s = (now - start) / done * (total - done)
-            line = f"{done} of {total} {unit}, {failed} failed, about {left_s / 60:.0f} minutes left"
+            line = f"{done} of {total} {unit}, {failed} failed, about {_duration(left_s)} left"
             say(line, err=True)
             last = now
 
     yield tick
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < _IN_SECONDS_S else f"{seconds / 60:.0f} minutes"
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def about_cost(found: Expected, front: ParetoFront) -> list[str]:
     """Notes on whether routing pays, or why that is unknown."""
     if found.cost_per_1k is None:
         return [
-            "the cost of some calls is not known: give prices (rates=, --edge-price and --cloud-price) and record usage, or record cost_usd"
+            "the cost of some calls is not known: give the prices of both models (`rates=` in Python, `--edge-price` and `--cloud-price` on the command line) and record usage, or record cost_usd"
         ]
     cloud = front.cloud.usd_per_1k
     if cloud is None or found.cost_per_1k < cloud:

@@ -344,7 +344,7 @@ def load_gguf(path: Path, dtype: str) -> tuple[Any, Any]:
         except ModelError:
             # The folder is only a copy: convert the file again.
             shutil.rmtree(folder, ignore_errors=True)
-    network, tokenizer = _dequantise(path, dtype)
+    network, tokenizer = _dequantise(path, dtype, folder)
     _keep(network, tokenizer, folder, path)
     return network, tokenizer
 
@@ -357,7 +357,7 @@ def _check_magic(path: Path) -> None:
         raise ModelError(msg)
 
 
-def _dequantise(path: Path, dtype: str) -> tuple[Any, Any]:
+def _dequantise(path: Path, dtype: str, folder: Path) -> tuple[Any, Any]:
     # Not `from_pretrained(gguf_file=)`: it insists on `accelerate`, which it then does not use.
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
@@ -371,6 +371,7 @@ def _dequantise(path: Path, dtype: str) -> tuple[Any, Any]:
             config = AutoConfig.from_pretrained(str(path.parent), **where)
             with torch.device("meta"):
                 shell = causal.from_config(config)
+            _announce(path, shell, dtype, folder)
             read = read_gguf(
                 str(path), return_tensors=True, model_to_load=shell, torch_dtype=torch_dtype(dtype)
             )
@@ -383,6 +384,18 @@ def _dequantise(path: Path, dtype: str) -> tuple[Any, Any]:
         raise ModelError(msg) from error
     _check_complete(network, read["tensors"], path)
     return network, tokenizer
+
+
+def _announce(path: Path, shell: Any, dtype: str, folder: Path) -> None:
+    """Say what takes minutes and gigabytes, at a level that Python prints where nobody has set up logging."""
+    size = sum(p.numel() for p in shell.parameters()) * torch_dtype(dtype).itemsize
+    logger().warning(
+        "converting %s to %s, once: this can take minutes, and %.1f GB are written to %s",
+        path.name,
+        dtype,
+        size / 1e9,
+        folder,
+    )
 
 
 @contextmanager
