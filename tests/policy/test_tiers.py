@@ -146,7 +146,10 @@ def test_a_threshold_that_no_draft_could_have_is_refused(threshold, says):
         (lambda: cascade(Threshold(value=1.0)), r"expected TierThreshold\(tier=..., threshold=...\)"),
         (lambda: cascade(own(value=-1.0)), "outside its range"),
         (lambda: cascade(own(grey=(2.0, 3.0))), r"grey zone \(2.0, 3.0\)"),
-        (lambda: cascade(tiers=("token_logprob", "mid", "cloud")), "'token_logprob' is a tier and a signal"),
+        (
+            lambda: cascade(tiers=("token_logprob", "mid", "cloud")),
+            "'token_logprob' is the name of both a tier and a signal",
+        ),
         (
             lambda: cascade(rules=(SendTo(tier="claud", tags=("x",)),)),
             "names the tier 'claud': expected one of edge, mid",

@@ -2,7 +2,17 @@
 
 import pytest
 
-from confroute import Cascade, Gate, Message, Request, SelfConsistency, Threshold, Tier, TokenLogprob
+from confroute import (
+    Cascade,
+    Gate,
+    McDropout,
+    Message,
+    Request,
+    SelfConsistency,
+    Threshold,
+    Tier,
+    TokenLogprob,
+)
 from confroute.decision import Measurement
 from confroute.executor import run
 from confroute.policy.verdict import (
@@ -38,6 +48,22 @@ def test_a_comparison_is_written_in_as_many_digits_as_it_takes():
     )
     assert told_apart(0.1 + 0.2, 0.3) == ("0.30000000000000004", "0.3")
     assert told_apart(0.1, 0.1) == ("0.1", "0.1")
+
+
+@pytest.mark.parametrize(
+    ("signal", "words"),
+    [
+        (TokenLogprob(), "token logprob 1 nats"),
+        (TokenLogprob(statistic="sum"), "token logprob sum 1 nats"),
+        (McDropout(), "mc dropout 1 nats"),
+        (McDropout(statistic="variance"), "mc dropout variance 1"),
+    ],
+)
+def test_an_unusual_statistic_is_named(signal, words):
+    """A sum is compared with another threshold than a mean: the reason says which it is."""
+    gate = Gate(signal=signal, threshold=Threshold(value=2.0))
+    measured = Measurement(signal=signal.name, uncertainty=1.0, details={})
+    assert verdict_of(gate, measured, stage="draft").reason.startswith(words)
 
 
 @pytest.mark.parametrize(
