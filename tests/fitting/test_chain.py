@@ -372,7 +372,7 @@ def test_the_signal_is_the_best_on_average_over_the_steps():
     assert found.choice.column == LOGPROB
     assert "only" not in found.choice.scores
     assert found.choice.scores[found.choice.column] > found.choice.scores["token_margin"]
-    with pytest.raises(CalibrationError, match=r"holds signal 'only'"):
+    with pytest.raises(CalibrationError, match="that can be kept has the signal 'only'"):
         fit(rows, MaxLoss(alpha=0.2), signal="only")
     bare = [replace(row, signals={"only": 0.5}) for row in rows]
     with pytest.raises(CalibrationError, match="measured in the same way on the drafts of every tier"):

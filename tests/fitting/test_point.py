@@ -90,7 +90,7 @@ def test_a_metric_that_is_not_known_says_what_to_do(plain):
     table = table_of(plain)
     (point,) = [front_of(table, table.signal("token_logprob.mean")).edge]
     with pytest.raises(
-        CalibrationError, match="energy_j is not known of every recorded call: give the tiers' power"
+        CalibrationError, match="energy_j is not known for every recorded call: give the tiers' power"
     ):
         Objective.weighted(energy_j=1).worth(point)
     with pytest.raises(
