@@ -72,8 +72,10 @@ def router(cloud_url: str, where: str) -> ChatConfRoute:
         price=Price(input_usd=0.15, output_usd=0.60),
         store=where,
     )
+    edge = ChatLocal(model="qwen2.5-coder-0.5b", max_tokens=4)
+    edge.loaded()  # before the first call: its time limit runs while weights load
     return ChatConfRoute(
-        edge=ChatLocal(model="qwen2.5-coder-0.5b", max_tokens=4),
+        edge=edge,
         cloud=ChatOpenAI(model="large", base_url=cloud_url, api_key="none", max_retries=0, max_tokens=16),
         policy=policy,
         cloud_limits=Limits(
