@@ -221,6 +221,8 @@ def test_what_reading_the_answer_gains_is_told_by_price():
     assert cells["token_logprob.mean"][0].startswith("**+")
     assert float(cells["a second answer agrees"][-1]) < float(cells["token_logprob.mean"][-1].strip("*"))
     assert "prompt length" not in cells
+    assert {"a second answer agrees", "self-consistency of 3, stops early"} <= {*cells}
+    assert "semantic_entropy.probability" not in cells
 
 
 @pytest.mark.slow

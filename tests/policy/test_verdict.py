@@ -24,6 +24,7 @@ from confroute.policy.verdict import (
     verdict_of,
     verdict_without_signal,
 )
+from confroute.signals.base import shown_name
 from confroute.testing import Reply, ScriptedCalls, ScriptedModel
 from confroute.types import Generation
 
@@ -64,6 +65,7 @@ def test_an_unusual_statistic_is_named(signal, words):
     gate = Gate(signal=signal, threshold=Threshold(value=2.0))
     measured = Measurement(signal=signal.name, uncertainty=1.0, details={})
     assert verdict_of(gate, measured, stage="draft").reason.startswith(words)
+    assert f"{shown_name(signal)} <= 2" in repr(Cascade(gates=(gate,)))
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,13 @@ RANDOM, LENGTH, RIDGE = "random", "prompt length", "ridge, features too"
 PROBE = "probe of hidden states"
 AGREEMENT = "a second answer agrees"
 GREY_ZONE = "log-probability, then samples where it is grey"
+DRAFT_ONLY, SAMPLES_TOO, WITH_PROMPT = (
+    f"combination, {reads}" for reads in ("draft only", "samples too", "draft and prompt")
+)
+SELF_CONSISTENCY = "self-consistency of {}, stops early"
 _HEAD = "prompt head"
 _DROPOUT = "mc_dropout@"
-_LOGPROB = "token_logprob.mean"
+LOGPROB = "token_logprob.mean"
 # The unit of cost if no price is known.
 _UNITS = "cloud calls"
 
@@ -420,11 +424,11 @@ def combinations(table: Table, head: str | None) -> Iterator[RankingRouter]:
     """Yield combinations of signals of the draft alone, of those and samples, and of those and a head's score."""
     columns = [name for name in usable_columns(table) if name != head]
     free = [name for name in columns if extra_cost(table, name) is None]
-    yield from cross_fitted_combination(table, "combination, draft only", free)
+    yield from cross_fitted_combination(table, DRAFT_ONLY, free)
     if len(free) < len(columns):
-        yield from cross_fitted_combination(table, "combination, samples too", columns)
+        yield from cross_fitted_combination(table, SAMPLES_TOO, columns)
     if head is not None:
-        yield from cross_fitted_combination(table, "combination, draft and prompt", [*free, head])
+        yield from cross_fitted_combination(table, WITH_PROMPT, [*free, head])
 
 
 def cross_fitted_combination(table: Table, name: str, columns: Sequence[str]) -> Iterator[RankingRouter]:
@@ -453,15 +457,15 @@ def early_stopping(table: Table, rates: Rates, say: Say) -> Iterator[SteppedRout
     votes = [Threshold(value=(k + 0.5) / n) for k in range(n)]
     agreement = SelfConsistency(n=n)
     yield _stepped(
-        f"self-consistency of {n}, stops early",
+        SELF_CONSISTENCY.format(n),
         table,
         [Cascade(gates=(Gate(signal=agreement, threshold=vote),)) for vote in votes],
         rates,
     )
-    if _LOGPROB not in usable_columns(table):
+    if LOGPROB not in usable_columns(table):
         say("no log-probabilities: no two-step policy")
         return
-    u = table.signal(_LOGPROB)
+    u = table.signal(LOGPROB)
     u = u[np.isfinite(u)]
     gates = []
     for centre in _CENTRES:

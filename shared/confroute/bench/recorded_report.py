@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -10,7 +11,18 @@ import numpy as np
 
 from confroute.bench.costs import BUDGETS, RATIOS, CostResult
 from confroute.bench.preference import Interval
-from confroute.bench.recorded import AGREEMENT, GREY_ZONE, PROBE, RecordedReplay, by_kind
+from confroute.bench.recorded import (
+    AGREEMENT,
+    DRAFT_ONLY,
+    GREY_ZONE,
+    LOGPROB,
+    PROBE,
+    SAMPLES_TOO,
+    SELF_CONSISTENCY,
+    WITH_PROMPT,
+    RecordedReplay,
+    by_kind,
+)
 from confroute.bench.report import (
     HEAD,
     REFERENCES,
@@ -90,17 +102,17 @@ def verdict(replay: RecordedReplay) -> str:
 
 # What the table by price compares, from what costs nothing beside the draft to what costs most.
 _BY_PRICE = (
-    "token_logprob.mean",
+    LOGPROB,
     "option_probability",
     PROBE,
-    "combination, draft only",
-    "combination, draft and prompt",
+    DRAFT_ONLY,
+    WITH_PROMPT,
     "vote_disagreement",
     AGREEMENT,
     GREY_ZONE,
-    "self-consistency of ",
+    SELF_CONSISTENCY,
     "semantic_entropy",
-    "combination, samples too",
+    SAMPLES_TOO,
 )
 
 
@@ -112,12 +124,10 @@ def by_price(replays: Mapping[str, RecordedReplay]) -> Iterator[str]:
     rows = []
     for run, replay in replays.items():
         costs = [cost for cost in replay.costs if cost.kind == "answer" and cost.by_ratio is not None]
-        for start in _BY_PRICE:
-            rows += [
-                [run, cost.name, *map(_lead, cost.by_ratio or ())]
-                for cost in costs
-                if cost.name.startswith(start)
-            ]
+        for wanted in _BY_PRICE:
+            # How many samples a run has differs.
+            shown = [cost for cost in costs if re.sub(r"\d+", "{}", cost.name) == wanted]
+            rows += [[run, cost.name, *map(_lead, cost.by_ratio or ())] for cost in shown]
     yield from markdown_table(("run", "router", *(f"{ratio:.0%}" for ratio in RATIOS)), rows)
 
 

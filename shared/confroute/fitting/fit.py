@@ -103,7 +103,7 @@ def about_samples(choice: SignalChoice, found: Expected) -> list[str]:
     ]
 
 
-# Fewer rows tell signals of similar worth apart little better than a coin does.
+# Fewer rows often choose a signal that is not the best: benchmarks/few_rows.py.
 LEAST_TO_CHOOSE = 30
 
 
@@ -112,8 +112,8 @@ def about_selection(selected: int) -> list[str]:
     if not 0 < selected < LEAST_TO_CHOOSE:
         return []
     return [
-        f"{selected} rows chose the signal, and with fewer than {LEAST_TO_CHOOSE} similar signals are told apart by little more than chance: name "
-        "one that you trust beforehand (--signal NAME or signal=), which also leaves every row for the threshold"
+        f"{selected} rows chose the signal, and fewer than {LEAST_TO_CHOOSE} often choose one that is not the best: name one that you trust "
+        "beforehand (--signal NAME or signal=), which also leaves every row for the threshold"
     ]
 
 

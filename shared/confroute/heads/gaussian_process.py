@@ -35,9 +35,9 @@ class GaussianProcess:
     ----------
     weights : array of float32, shape (kept,)
     kept : array of float32, shape (kept, dim)
-        The scaled vectors of the training prompts that prompts are compared with.
+        Scaled vectors of the training prompts that new prompts are compared with.
     known : array of float32, shape (kept, kept)
-        What the training labels take off the prior variance: `1 - k @ known @ k` of it is left.
+        With `k` the kernel between a prompt and the kept ones, ``1 - k @ known @ k`` is its posterior variance over the prior one.
     offset, signal : float
         Mean label and prior standard deviation.
     width : float
@@ -45,10 +45,11 @@ class GaussianProcess:
 
     Notes
     -----
-    The kernel is squared-exponential. Of more than `keep` prompts a random part stands for all in the "deterministic training conditional"
-    approximation (Quinonero-Candela and Rasmussen, JMLR 6, 2005, eq. 20), which still learns from every label; up to `keep`
-    prompts it is exact (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, eq. 2.25 and 2.26). The prior
-    variance is its maximum-likelihood estimate. `spread` is the standard deviation of the posterior mean function, at most 0.5.
+    The kernel is squared-exponential. Up to `keep` prompts the regression is exact (Rasmussen and Williams, Gaussian Processes for
+    Machine Learning, 2006, eq. 2.25 and 2.26). For more, `keep` random prompts are the inducing points of the "deterministic training
+    conditional" approximation (Quinonero-Candela and Rasmussen, JMLR 6, 2005, eq. 20), which still learns from every label. The
+    prior variance is estimated by maximum likelihood. `spread` is the posterior standard deviation of the estimated probability, a
+    single label's noise left out, at most 0.5.
 
     Examples
     --------
@@ -92,13 +93,13 @@ class GaussianProcess:
             How many of the last columns are features (``len(FEATURES)`` of an encoder with features): they are standardised, and the
             embedding before them is scaled to length 1.
         width : float, above 0
-            Distance at which labels say little of each other any more; unit vectors are at most 2 apart.
+            Length scale of the kernel: prompts further apart than this hardly influence each other. Unit vectors are at most 2 apart.
         noise : float, above 0
             Variance of a single label's noise, in units of the prior variance.
         keep : int, above 0
-            The time of a fit grows with `n` times its square, that of an estimate with its square.
+            Number of inducing points. Fitting takes time proportional to ``n * keep**2``, an estimate to ``keep**2``.
         seed : int
-            Of the choice of kept prompts.
+            Chooses the inducing points.
 
         Raises
         ------

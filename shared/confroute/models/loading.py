@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16", "float16")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w./-]+\.gguf)?")
 STAMP = "confroute.json"
-# Above it a model is loaded in the type that this processor is fast in: as much as that of some 0.3 B parameters, quantised.
+# Larger weights are loaded in the type that this processor is fast in. A quantised model of about 0.5 B parameters is this large.
 LARGE_BYTES = 300_000_000
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack"})
 # Without it transformers asks on the terminal whether to run code that came with the model.

@@ -15,7 +15,7 @@ from confroute.policy.rules import Ruling
 from confroute.policy.threshold import Threshold
 from confroute.signals.abstention import ContextLacks
 from confroute.signals.answers import answer_of, normalised
-from confroute.signals.base import Settled, Signal
+from confroute.signals.base import Settled, shown_name
 from confroute.types import UNFINISHED, Generation, Request, Tier
 
 _OTHER_SIGNAL = "take a signal that this model allows: `confroute doctor` tells which"
@@ -95,18 +95,8 @@ def verdict_of(gate: Gate, measured: Measurement, *, stage: Stage, whose: str = 
     keep = measured.uncertainty <= gate.threshold.value
     sign, then = ("<=", "kept") if keep else (">", "not kept")
     limits = compared(measured.uncertainty, sign, gate.threshold.value, gate.signal.range.unit)
-    reason = (
-        f"{about}{_words(gate.signal, measured)} {limits} ({gate.threshold.source}): {whose}answer {then}"
-    )
+    reason = f"{about}{shown_name(gate.signal).replace('_', ' ')} {limits} ({gate.threshold.source}): {whose}answer {then}"
     return Verdict(keep=keep, stage=stage, reason=reason, gate=gate, measurement=measured)
-
-
-def _words(signal: Signal, measured: Measurement) -> str:
-    """The name of what was measured, with its statistic where that is not the usual one: a sum is no mean."""
-    usual = getattr(type(signal), "__dataclass_fields__", {}).get("statistic")
-    statistic = getattr(signal, "statistic", None)
-    own = f" {statistic}" if usual is not None and statistic != usual.default else ""
-    return measured.signal.replace("_", " ") + own
 
 
 def verdict_without_signal(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from confroute.asks import AskGenerator, Sample
@@ -108,6 +108,22 @@ def max_top_logprobs(signals: Iterable[Signal]) -> int:
     A signal that reads alternatives states how many in an attribute `top_logprobs`; most signals have none.
     """
     return max((getattr(signal, "top_logprobs", 0) for signal in signals), default=0)
+
+
+def shown_name(signal: Signal) -> str:
+    """The name of a signal for people, with its `statistic` where that is not the usual one: a sum has other thresholds than a mean.
+
+    Examples
+    --------
+    >>> from confroute.signals import TokenLogprob
+    >>> shown_name(TokenLogprob()), shown_name(TokenLogprob(statistic="sum"))
+    ('token_logprob', 'token_logprob sum')
+    """
+    usual: list[object] = []
+    if is_dataclass(signal):
+        usual = [one.default for one in fields(signal) if one.name == "statistic"]
+    statistic = getattr(signal, "statistic", None)
+    return f"{signal.name} {statistic}" if usual and statistic not in usual else signal.name
 
 
 def compared_text(generation: Generation) -> str:

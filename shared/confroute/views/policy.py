@@ -19,6 +19,7 @@ from confroute.policy.gate import Gate, TierThreshold
 from confroute.policy.head_first import HeadFirst
 from confroute.policy.threshold import Threshold
 from confroute.policy.wrapper import Wrapper, nested_policies
+from confroute.signals.base import shown_name
 from confroute.views.html import Tile, counted, folded, fragment, table, tiles, wide
 from confroute.views.scales import zones
 
@@ -41,7 +42,7 @@ def policy_text(policy: Cascade) -> str:
     >>> policy_text(Cascade.of(TokenLogprob(), 0.25))
     '<Cascade edge > cloud: token_logprob <= 0.25 nats (given)>'
     """
-    gates = ", then ".join(f"{gate.signal.name} {_compared(gate)}" for gate in policy.gates)
+    gates = ", then ".join(f"{shown_name(gate.signal)} {_compared(gate)}" for gate in policy.gates)
     rules = f"; {len(policy.rules)} rule{'s' * (len(policy.rules) > 1)}" if policy.rules else ""
     return f"<Cascade {' > '.join(policy.tiers)}: {gates}{rules}>"
 
@@ -112,14 +113,14 @@ def _cascade(policy: Cascade) -> Iterable[str]:
 
 def _gate(at: int, gate: Gate) -> Iterable[str]:
     """The scale of a gate in its zones, and those of calls with a tag and of tiers with thresholds of their own."""
-    unit, name = escape(gate.signal.range.unit), escape(gate.signal.name)
+    unit, name = escape(gate.signal.range.unit), escape(shown_name(gate.signal))
     source = gate.threshold.source if gate.threshold.certificate is None else "as promised"
     yield f"<p>{at}. <b>{name}</b> ({unit}): {escape(_said(gate))}; threshold {escape(source)}</p>"
-    yield from _zones(gate, gate.signal.name)
+    yield from _zones(gate, shown_name(gate.signal))
     for own in gate.by_tier:
         words = f"drafts of {own.tier} are {_said(own)}"
         yield f"<p>{escape(words)}; threshold {escape(own.threshold.source)}</p>"
-        yield from _zones(own, f"{gate.signal.name} of {own.tier}")
+        yield from _zones(own, f"{shown_name(gate.signal)} of {own.tier}")
 
 
 def _zones(limits: Gate | TierThreshold, name: str) -> Iterable[str]:
@@ -145,7 +146,7 @@ def _said(gate: Gate | TierThreshold) -> str:
 
 def _thresholds(gate: Gate) -> Iterable[tuple[str, Threshold]]:
     for whose, threshold in gate.thresholds():
-        yield f"{gate.signal.name}{', ' if whose else ''}{whose}", threshold
+        yield f"{shown_name(gate.signal)}{', ' if whose else ''}{whose}", threshold
 
 
 def _tile(whose: str, threshold: Threshold) -> Tile:
