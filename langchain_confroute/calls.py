@@ -259,9 +259,9 @@ class ChatCall(RoutedCall[AIMessage, AIMessageChunk]):
     """
 
     plan: Plan
-    messages: list[BaseMessage]
-    stop: list[str] | None = None
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    messages: list[BaseMessage] = field(repr=False)
+    stop: list[str] | None = field(default=None, repr=False)
+    kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
     opened: Opened | None = None
     hides_logprobs: bool = False
     ending: Ending | None = None

@@ -20,7 +20,7 @@ from confroute.errors import MissingExtraError, PolicyError, RequestError
 from confroute.hosts.model import ModelCall, ModelFacts
 from confroute.hosts.options import SEVERAL, refuse_several
 from confroute.hosts.requests import estimated_tokens, own_retries
-from confroute.models.resolution import in_catalogue
+from confroute.models.resolution import local_name
 from confroute.text_extraction import read
 from confroute.types import Reading
 from langchain_confroute import compat
@@ -80,8 +80,7 @@ def resolve_model(model: Model | str, tier: str) -> Model:
     if not isinstance(model, str):
         _refuse_parser(model, tier)
         return model
-    kind, _, name = model.rpartition(":")
-    if kind == "local" or (not kind and in_catalogue(name)):
+    if (name := local_name(model)) is not None:
         msg = f"{tier}={model!r} is not a name for init_chat_model: for a local model give ChatLocal(model={name!r})"
         raise PolicyError(msg)
     try:

@@ -12,7 +12,7 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
@@ -231,8 +231,8 @@ class ChainCall(RoutedCall[Out, Out]):
 
     tiers: Mapping[str, TierChain]
     text: Callable[[Any], str]
-    inputs: Any
-    kwargs: Mapping[str, Any]
+    inputs: Any = field(repr=False)
+    kwargs: Mapping[str, Any] = field(repr=False)
     begun: bool = False
     shown: bool = False
 

@@ -70,7 +70,7 @@ class ToolCalls:
     shown: Mapping[str, Any]
     always_cloud: tuple[str, ...]
     offered: Mapping[str, OfferedTool]
-    text: str
+    text: str = field(repr=False)
     inside: bool = False
 
     @classmethod
@@ -162,7 +162,7 @@ class Structured:
 
     schema: Any
     kwargs: Mapping[str, Any]
-    text: str
+    text: str = field(repr=False)
     form: Mapping[str, Any] = field(default_factory=dict)
     parsers: dict[str, Runnable[Any, Any]] = field(default_factory=dict)
     offered: Mapping[str, OfferedTool] = field(default_factory=dict)

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
@@ -41,9 +41,9 @@ class PromptParts:
         By which the answer is read once it is there.
     """
 
-    question: str | None = None
-    context: str | None = None
-    existing_answer: str | None = None
+    question: str | None = field(default=None, repr=False)
+    context: str | None = field(default=None, repr=False)
+    existing_answer: str | None = field(default=None, repr=False)
     purpose: str | None = None
     parsers: tuple[BaseOutputParser, ...] = ()
 

@@ -56,6 +56,7 @@ from confroute.hosts.tiers import (
     refuse_same,
 )
 from confroute.models.resilience import Limits
+from confroute.models.resolution import local_name
 from confroute.observe.trace import CallId, is_nested
 from confroute.policy import Cascade
 from confroute.text_extraction import ReadOnce, read
@@ -720,9 +721,17 @@ def _refuse_several(name: str, llm: LLM) -> None:
 def _check_members(members: Mapping[str, object], tiers: Collection[str]) -> None:
     check_members(members, tiers)
     for name, member in members.items():
-        if not isinstance(member, LLM):
-            msg = f"member {name!r} is a {type(member).__name__}: expected an LLM object"
-            raise PolicyError(msg)
+        _refuse_other(f"member {name!r}", member)
+
+
+def _refuse_other(name: str, given: object) -> None:
+    """Refuse what is no LLM; names of models are what `Router` takes."""
+    if isinstance(given, LLM):
+        return
+    local = local_name(given) if isinstance(given, str) else None
+    example = "OpenAILike(model=...)" if local is None else f"LocalLLM(model={local!r})"
+    msg = f"{name} is a {type(given).__name__}: expected a LlamaIndex LLM object, such as {example}"
+    raise PolicyError(msg)
 
 
 def _refuse_unknown(given: Mapping[str, object], known: Collection[str]) -> None:
@@ -740,9 +749,7 @@ def _check(
         msg = f"in_thread has {', '.join(unknown)}: expected some of {', '.join(llms)}"
         raise PolicyError(msg)
     for name, llm in llms.items():
-        if not isinstance(llm, LLM):
-            msg = f"{name} is a {type(llm).__name__}: expected a LlamaIndex LLM object, such as OpenAILike(model=...)"
-            raise PolicyError(msg)
+        _refuse_other(name, llm)
         _refuse_several(name, llm)
         if llm.system_prompt:
             warnings.warn(

@@ -94,8 +94,8 @@ class ChildCall(Generic[C]):
     """
 
     child: ChildModel
-    messages: Sequence[ChatMessage]
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    messages: Sequence[ChatMessage] = field(repr=False)
+    kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
     facts: ModelFacts = field(init=False)
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate
 
@@ -102,7 +102,7 @@ class Alignment:
         Offsets in the answer and in the spelling that belong together, where a character is spelt by other bytes.
     """
 
-    answer: str
+    answer: str = field(repr=False)
     spelling: Spelling
     start: int
     anchors: tuple[tuple[int, ...], tuple[int, ...]] | None = None

@@ -96,7 +96,7 @@ class Draft:
 
     tier: str
     top_logprobs: int = 0
-    note: str | None = None
+    note: str | None = field(default=None, repr=False)
     help: HelpTool | None = None
 
 
@@ -137,7 +137,7 @@ class Prompt:
     """
 
     tier: str
-    messages: tuple[Message, ...]
+    messages: tuple[Message, ...] = field(repr=False)
     top_logprobs: int = 0
     max_tokens: int = 16
 
@@ -150,7 +150,7 @@ class Final:
     """
 
     tier: str
-    note: str | None = None
+    note: str | None = field(default=None, repr=False)
     private: bool = False
 
 
@@ -163,7 +163,7 @@ class Score:
     """
 
     tier: str
-    answer: str
+    answer: str = field(repr=False)
     passes: int = 10
     rate: float = 0.01
     layers: Layers = "top-third"
@@ -214,7 +214,7 @@ class Report:
 class Embed:
     """Unit vectors of `texts` by the embedding model named `model`, or vectors by the function `embed` where there is one."""
 
-    texts: tuple[str, ...]
+    texts: tuple[str, ...] = field(repr=False)
     model: str
     embed: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None = field(
         default=None, repr=False, compare=False
@@ -225,7 +225,7 @@ class Embed:
 class Entails:
     """For each pair, the probability that the first text entails the second, by the NLI model `model`."""
 
-    pairs: tuple[tuple[str, str], ...]
+    pairs: tuple[tuple[str, str], ...] = field(repr=False)
     model: str
 
 

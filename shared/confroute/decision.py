@@ -440,9 +440,21 @@ def _step(value: JSON, where: str) -> Step:
     return _checked(Step, known, f"{where}.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Routed:
-    """What a policy returns: the answer and the decision that led to it."""
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Routed(Displayable):
+    """What a policy returns: the answer and the decision that led to it.
+
+    It displays its decision; the answer, which may be private, is shown by `text` alone.
+
+    Examples
+    --------
+    >>> decision = Decision(route="edge", stage="forced", reason="forced to edge by the caller")
+    >>> answer = Routed(generation=Generation(text="Paris"), decision=decision)
+    >>> answer
+    <Routed edge (forced): forced to edge by the caller; 0.00 s>
+    >>> answer.text
+    'Paris'
+    """
 
     generation: Generation
     decision: Decision

@@ -21,6 +21,7 @@ _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u206
 _MODULES = {
     "confroute.bench.run.Replay": "confroute.bench.report",
     "confroute.decision.Decision": "confroute.views.decision",
+    "confroute.decision.Routed": "confroute.views.decision",
     "confroute.fitting.fit.Fit": "confroute.views.fit",
     "confroute.fitting.front.ParetoFront": "confroute.views.front",
     "confroute.observe.trace.Trace": "confroute.views.decision",

@@ -1,6 +1,6 @@
 """Values that all of confroute shares: messages, answers, usage, tiers, requests.
 
-All of them are frozen and keyword-only.
+All of them are frozen and keyword-only. None prints what was asked or answered, which may be private: logs and tracebacks would keep it.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class Message:
     """
 
     role: Role
-    text: str
-    beside: str = ""
-    calls: tuple[str, ...] = ()
+    text: str = field(repr=False)
+    beside: str = field(default="", repr=False)
+    calls: tuple[str, ...] = field(default=(), repr=False)
     failed: bool = False
 
 
@@ -174,17 +174,17 @@ class Generation:
         The host framework's own answer, returned as it came.
     """
 
-    text: str
+    text: str = field(repr=False)
     logprobs: tuple[float, ...] | None = None
-    tokens: tuple[str, ...] | None = None
-    top_logprobs: tuple[Alternatives, ...] | None = None
+    tokens: tuple[str, ...] | None = field(default=None, repr=False)
+    top_logprobs: tuple[Alternatives, ...] | None = field(default=None, repr=False)
     usage: Usage | None = None
     finish: Finish = "unknown"
     model: str | None = None
     latency_s: float = 0.0
-    answer: str | None = None
-    calls: tuple[str, ...] = ()
-    fields: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    answer: str | None = field(default=None, repr=False)
+    calls: tuple[str, ...] = field(default=(), repr=False)
+    fields: Mapping[str, tuple[float, ...]] = field(default_factory=dict, repr=False)
     flaw: str | None = None
     asks_for_help: bool = False
     from_cache: bool = False
@@ -311,9 +311,9 @@ class Context:
         An earlier answer that this call is to refine.
     """
 
-    passages: tuple[str, ...] = ()
+    passages: tuple[str, ...] = field(default=(), repr=False)
     scores: tuple[float, ...] | None = None
-    existing_answer: str | None = None
+    existing_answer: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,7 +328,7 @@ class Reading:
         Whether there is something that could not be read: an image, a file.
     """
 
-    texts: tuple[str, ...] = ()
+    texts: tuple[str, ...] = field(default=(), repr=False)
     unread: bool = False
 
 
@@ -374,7 +374,7 @@ class Request:
         The caller's own name of the question, for its decision.
     """
 
-    messages: tuple[Message, ...]
+    messages: tuple[Message, ...] = field(repr=False)
     tiers: Mapping[str, Tier] = field(default_factory=dict)
     route: str | None = None
     threshold: Thresholds | None = None
@@ -384,8 +384,8 @@ class Request:
     reads: Callable[[str], Reading] | None = field(default=None, compare=False, repr=False)
     attachments: bool = False
     whole: bool = False
-    question: str | None = None
-    context: Context | None = None
+    question: str | None = field(default=None, repr=False)
+    context: Context | None = field(default=None, repr=False)
     purpose: str | None = None
     begun_on: str | None = None
     run_id: str | None = field(default=None, compare=False)

@@ -236,6 +236,9 @@ def test_what_is_no_model_or_policy(kit):
     """Named with what was expected."""
     with pytest.raises(PolicyError, match="edge is a str: expected a LlamaIndex LLM"):
         kit.router("small")
+    for name in ("local:smollm2-135m", "smollm2-135m"):
+        with pytest.raises(PolicyError, match=r"such as LocalLLM\(model='smollm2-135m'\)"):
+            kit.router(name)
     with pytest.raises(PolicyError, match="policy is a str"):
         kit.router(policy="cascade")
     with pytest.raises(PolicyError, match="expected edge and cloud"):

@@ -118,12 +118,12 @@ class ChatCall:
         The call in OpenAI's format, where it came in it.
     """
 
-    messages: tuple[Message, ...] = ()
-    options: CallOptions = NO_OPTIONS
+    messages: tuple[Message, ...] = field(default=(), repr=False)
+    options: CallOptions = field(default=NO_OPTIONS, repr=False)
     temperature: float | None = None
     max_tokens: int | None = None
     seed: int | None = None
-    stop: tuple[str, ...] = ()
+    stop: tuple[str, ...] = field(default=(), repr=False)
     logprobs: bool = False
     top_logprobs: int = 0
     tools: Mapping[str, OfferedTool] = field(default_factory=dict, repr=False)
@@ -133,7 +133,7 @@ class ChatCall:
     schema: Mapping[str, Any] | None = field(default=None, repr=False)
     attachments: bool = False
     needs: tuple[str, ...] = ()
-    sent: ChatRequest | None = None
+    sent: ChatRequest | None = field(default=None, repr=False)
 
     @property
     def whole(self) -> bool:

@@ -121,8 +121,8 @@ class ModelCall:
     logprobs: bool = False
     top_logprobs: int = 0
     max_tokens: int | None = None
-    messages: tuple[Message, ...] | None = None
-    note: str | None = None
+    messages: tuple[Message, ...] | None = field(default=None, repr=False)
+    note: str | None = field(default=None, repr=False)
     help: HelpTool | None = None
     streamed: bool = False
 

@@ -8,7 +8,7 @@ is not known here is refused with those that are.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any, TypeAlias
 
@@ -50,8 +50,8 @@ class CallOptions:
     threshold: Thresholds | None = None
     tags: frozenset[str] = frozenset()
     purpose: str | None = None
-    question: str | None = None
-    context: Context | None = None
+    question: str | None = field(default=None, repr=False)
+    context: Context | None = field(default=None, repr=False)
     question_id: str | None = None
 
     @property

@@ -28,7 +28,7 @@ class ToolCall:
     """One call as a model wrote it; `arguments` is None where they are not a JSON object."""
 
     name: str
-    arguments: Mapping[str, Any] | None
+    arguments: Mapping[str, Any] | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ class Verdict:
         What the calls or the value have to fit, pydantic classes or JSON schemas: the names that they declare may be recorded.
     """
 
-    answer: str | None = None
+    answer: str | None = field(default=None, repr=False)
     flaw: str | None = None
     calls: tuple[str, ...] = field(default=(), compare=False, repr=False)
     schemas: tuple[Any, ...] = field(default=(), compare=False, repr=False)
@@ -106,8 +106,8 @@ def check_tool_calls(
     ...         name="add", schema={"properties": {"a": {"type": "integer"}}, "required": ["a"]}
     ...     )
     ... }
-    >>> check_tool_calls([ToolCall(name="add", arguments={"a": 1})], tools)
-    Verdict(answer='[{"arguments": {"a": 1}, "name": "add"}]', flaw=None)
+    >>> check_tool_calls([ToolCall(name="add", arguments={"a": 1})], tools).answer
+    '[{"arguments": {"a": 1}, "name": "add"}]'
     >>> check_tool_calls([ToolCall(name="add", arguments={"a": "one"})], tools).flaw
     "a call of 'add' does not fit its schema: a is not of type integer"
     """
@@ -157,8 +157,8 @@ def written_calls(message: Mapping[str, Any]) -> list[ToolCall]:
     Examples
     --------
     >>> call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
-    >>> written_calls({"role": "assistant", "content": None, "tool_calls": [call]})
-    [ToolCall(name='add', arguments={'a': 1})]
+    >>> [(call.name, call.arguments) for call in written_calls({"role": "assistant", "tool_calls": [call]})]
+    [('add', {'a': 1})]
     """
     found = message.get("tool_calls")
     parts = [part_of(call, "function") or call for call in found] if isinstance(found, list) else []

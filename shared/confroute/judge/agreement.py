@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -31,9 +31,9 @@ class Item:
 
     id: str
     subset: str
-    question: str
-    a: str
-    b: str
+    question: str = field(repr=False)
+    a: str = field(repr=False)
+    b: str = field(repr=False)
     human: Winner
     verdicts: Mapping[str, tuple[Winner | None, Winner | None]]
 

@@ -196,7 +196,7 @@ class JudgeReply:
         Whether it came from the cache.
     """
 
-    text: str | None = None
+    text: str | None = field(default=None, repr=False)
     error: str | None = None
     usage: Usage = field(default_factory=Usage)
     cached: bool = False

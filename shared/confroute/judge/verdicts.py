@@ -29,10 +29,10 @@ class Pair:
     """
 
     id: str
-    question: str
-    a: str
-    b: str
-    reference: str | None = None
+    question: str = field(repr=False)
+    a: str = field(repr=False)
+    b: str = field(repr=False)
+    reference: str | None = field(default=None, repr=False)
     private: bool = False
 
 
@@ -41,9 +41,9 @@ class Single:
     """One answer to grade; see `Pair` for the attributes."""
 
     id: str
-    question: str
-    answer: str
-    reference: str | None = None
+    question: str = field(repr=False)
+    answer: str = field(repr=False)
+    reference: str | None = field(default=None, repr=False)
     private: bool = False
 
 

@@ -43,9 +43,9 @@ class Label:
     id: str
     model_a: str
     model_b: str
-    prompt: str
-    response_a: str | None
-    response_b: str | None
+    prompt: str = field(repr=False)
+    response_a: str | None = field(repr=False)
+    response_b: str | None = field(repr=False)
     winner: Winner
     source: str
     se_a: float | None = None

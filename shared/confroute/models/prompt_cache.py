@@ -54,7 +54,7 @@ class _PromptCache:
     """The last prompt of each model; the lock lets one prompt be processed at a time."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    last: dict[int, tuple[Any, tuple[int, ...], Reading]] = field(default_factory=dict)
+    last: dict[int, tuple[Any, tuple[int, ...], Reading]] = field(default_factory=dict, repr=False)
 
 
 _current: ContextVar[_PromptCache | None] = ContextVar("confroute_prompt_cache", default=None)

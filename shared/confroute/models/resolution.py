@@ -146,6 +146,18 @@ def in_catalogue(name: str) -> bool:
     return any(entry.name == name for entry in catalog_entries())
 
 
+def local_name(spec: str) -> str | None:
+    """The model that "local:NAME" names, or NAME alone if it is in the catalogue; None for another kind of name.
+
+    Examples
+    --------
+    >>> local_name("local:smollm2-135m"), local_name("smollm2-135m"), local_name("openai:gpt-4o-mini")
+    ('smollm2-135m', 'smollm2-135m', None)
+    """
+    kind, _, name = spec.rpartition(":")
+    return name if kind == "local" or (not kind and in_catalogue(name)) else None
+
+
 def _hint(spec: str) -> str:
     """For who left the "local:" out; empty where that is not it."""
     return f"; did you mean 'local:{spec}'?" if in_catalogue(spec) else ""

@@ -139,10 +139,10 @@ class GrowingAnswer:
     decode: Callable[[list[int]], str]
     stop: tuple[str, ...] = ()
     ids: list[int] = field(default_factory=list)
-    tokens: list[str] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list, repr=False)
     logprobs: list[float] = field(default_factory=list)
     tops: list[Alternatives] = field(default_factory=list)
-    text: str = ""
+    text: str = field(default="", repr=False)
     finish: Finish | None = None
     billed: int = 0
     _prefix: int = 0

@@ -48,10 +48,10 @@ class Piece:
         What else a server sent with it, in OpenAI's chat format: parts of tool calls, of a refusal, of reasoning.
     """
 
-    text: str
+    text: str = field(repr=False)
     logprobs: tuple[float, ...] = ()
-    tokens: tuple[str, ...] = ()
-    top_logprobs: tuple[Alternatives, ...] | None = None
+    tokens: tuple[str, ...] = field(default=(), repr=False)
+    top_logprobs: tuple[Alternatives, ...] | None = field(default=None, repr=False)
     finish: Finish | None = None
     usage: Usage | None = None
     beside: Mapping[str, Any] | None = field(default=None, repr=False)

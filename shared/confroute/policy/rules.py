@@ -166,6 +166,8 @@ def _detected(detect: Detect, texts: Sequence[str]) -> str | None:
 class KeepPrivate:
     """Keep calls that match on the first tier, whatever else is set, fails or is asked for.
 
+    Without patterns, tools or a detector it reads no text: only tagged calls match.
+
     Parameters
     ----------
     patterns : tuple of str

@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -188,7 +188,7 @@ class _Run:
     """One way of a question through the pipeline."""
 
     calls: Sequence[SeenCall]
-    text: str | None = None
+    text: str | None = field(default=None, repr=False)
     error: str | None = None
 
     @property

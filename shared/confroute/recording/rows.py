@@ -144,10 +144,10 @@ class RecordedSample:
     '7'
     """
 
-    text: str
+    text: str = field(repr=False)
     logprobs: tuple[float, ...] | None = None
-    answer: JSON = None
-    extra: Mapping[str, JSON] = field(default_factory=dict)
+    answer: JSON = field(default=None, repr=False)
+    extra: Mapping[str, JSON] = field(default_factory=dict, repr=False)
 
     def generation(self, *, model: str | None = None) -> Generation:
         """The sample as signals read it."""
@@ -203,18 +203,18 @@ class Side:
     """
 
     model: str | None = None
-    text: str | None = None
+    text: str | None = field(default=None, repr=False)
     logprobs: tuple[float, ...] | None = None
-    tokens: tuple[str, ...] | None = None
-    answer: JSON = None
+    tokens: tuple[str, ...] | None = field(default=None, repr=False)
+    answer: JSON = field(default=None, repr=False)
     quality: float | None = None
     judged: float | None = None
     usage: Mapping[str, JSON] | None = None
     latency_s: float | None = None
     cost_usd: float | None = None
-    samples: tuple[RecordedSample, ...] = ()
+    samples: tuple[RecordedSample, ...] = field(default=(), repr=False)
     error: str | None = None
-    extra: Mapping[str, JSON] = field(default_factory=dict)
+    extra: Mapping[str, JSON] = field(default_factory=dict, repr=False)
 
     @property
     def finish(self) -> Finish:
@@ -332,15 +332,15 @@ class Row:
 
     id: str
     dataset: str = ""
-    prompt: str | None = None
-    messages: tuple[Mapping[str, JSON], ...] | None = None
-    reference: JSON = None
+    prompt: str | None = field(default=None, repr=False)
+    messages: tuple[Mapping[str, JSON], ...] | None = field(default=None, repr=False)
+    reference: JSON = field(default=None, repr=False)
     edge: Side
     tiers: Mapping[str, Middle] = field(default_factory=dict)
     cloud: Side | None = None
     signals: Mapping[str, float | None] = field(default_factory=dict)
     measured_by: Mapping[str, JSON] = field(default_factory=dict)
-    extra: Mapping[str, JSON] = field(default_factory=dict)
+    extra: Mapping[str, JSON] = field(default_factory=dict, repr=False)
 
     @property
     def models(self) -> tuple[str, ...]:

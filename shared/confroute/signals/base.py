@@ -61,12 +61,12 @@ class Case:
     """
 
     tier: Tier
-    question: str
+    question: str = field(repr=False)
     draft: Generation
     settled: Settled = lambda low, high: low == high
     pools: dict[float, list[Generation]] = field(default_factory=dict)
-    context: Context | None = None
-    messages: tuple[Message, ...] = ()
+    context: Context | None = field(default=None, repr=False)
+    messages: tuple[Message, ...] = field(default=(), repr=False)
 
 
 @runtime_checkable

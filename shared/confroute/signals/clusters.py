@@ -28,14 +28,14 @@ class Clusters:
     time, not the groups. Answers in `given` came in canonical form: see `settled_by_text`.
     """
 
-    question: str
+    question: str = field(repr=False)
     equivalence: Equivalence
-    given: set[str] = field(default_factory=set)
+    given: set[str] = field(default_factory=set, repr=False)
     labels: list[int] = field(default_factory=list)
-    representatives: list[str] = field(default_factory=list)
+    representatives: list[str] = field(default_factory=list, repr=False)
     pairs: int = 0
-    _label: dict[str, int] = field(default_factory=dict)
-    _keys: dict[str, str] = field(default_factory=dict)
+    _label: dict[str, int] = field(default_factory=dict, repr=False)
+    _keys: dict[str, str] = field(default_factory=dict, repr=False)
 
     def add(self, text: str) -> AskGenerator[int]:
         """Assign one answer to a cluster; return the cluster's label."""

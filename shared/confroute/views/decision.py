@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TypeAlias
 
-from confroute.decision import UNANSWERED, Decision, Measurement, Step
+from confroute.decision import UNANSWERED, Decision, Measurement, Routed, Step
 from confroute.display import register
 from confroute.observe.trace import Trace
 from confroute.policy.verdict import compared, told_apart
@@ -292,4 +292,9 @@ def call_cells(number: int, decision: Decision) -> list[str]:
 
 
 register(Decision, text=decision_text, html=decision_html)
+register(
+    Routed,
+    text=lambda routed: decision_text(routed.decision).replace("Decision", "Routed", 1),
+    html=lambda routed: decision_html(routed.decision),
+)
 register(Trace, text=trace_text, html=trace_html)
