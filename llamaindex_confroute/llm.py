@@ -757,6 +757,6 @@ def _check(
                 "give it to ConfRouteLLM(system_prompt=...)",
                 stacklevel=3,
             )
-    refuse_same(llms, same_model, lambda llm: llm.class_name())
+    refuse_same(llms, same_model, lambda llm: ChildModel(llm).facts.model)
     check_policy(policy, llms)
     _check_members(members, llms)

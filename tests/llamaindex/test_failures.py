@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from llama_index.core.base.llms.types import ImageBlock
 from llama_index.core.llms import ChatMessage, MockLLM
+from llama_index.llms.openai_like import OpenAILike
 
 from confroute import Cascade, Limits, TokenLogprob, record
 from confroute.errors import (
@@ -227,6 +228,9 @@ def test_edge_and_cloud_must_differ(kit):
     edge = kit.sure()
     with pytest.raises(PolicyError, match="edge and cloud are the same model"):
         kit.router(edge, edge)
+    named = [OpenAILike(model="gpt-x", api_base="http://localhost:1/v1", api_key="k") for _ in range(2)]
+    with pytest.raises(PolicyError, match=r"same model \(gpt-x\)"):
+        kit.router(*named)
     with pytest.raises(PolicyError, match="edge and cloud are the same model"):
         kit.router(MockLLM(max_tokens=3), MockLLM(max_tokens=3))
     kit.router(MockLLM(max_tokens=3), MockLLM(max_tokens=4))
