@@ -21,7 +21,7 @@ MIN_BIN := .venv-min/bin
 MIN_READY := .venv-min/.ready
 MAX_BIN := .venv-max/bin
 
-.PHONY: chaos min-versions-test max-versions-test ray-test servers-test help setup pictures demo test test-slow lint format types release docs lock sbom perf results clean
+.PHONY: chaos min-versions-test max-versions-test ray-test servers-test help setup pictures demo test test-slow lint format types mypy pyright release docs lock sbom perf results clean
 
 help:
 	@echo "make demo        route real questions between two small local models"
@@ -73,7 +73,12 @@ format: $(READY)
 	@$(BIN)/python -m ruff format .
 
 types: $(READY)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync mypy pyright
+
+mypy: $(READY)
 	@$(BIN)/python -m mypy
+
+pyright: $(READY)
 	@$(BIN)/python -m pyright --pythonpath $(BIN)/python
 
 $(WHEEL_READY): pyproject.toml constraints.txt
@@ -91,11 +96,11 @@ build/pins.txt: constraints.txt
 $(MIN_READY): pyproject.toml build/pins.txt
 	@$(MIN_BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv-min
 	$(MIN_BIN)/python -m pip install -qq --disable-pip-version-check --constraint build/pins.txt --editable . \
-		langchain-core==1.2.0 langchain-tests==1.1.0 pytest==8.4.2 hypothesis pytest-asyncio pytest-socket pytest-timeout
+		langchain-core==1.2.0 langchain-tests==1.1.0 pytest==8.4.2 hypothesis pytest-asyncio pytest-socket pytest-timeout pytest-xdist
 	@touch $@
 
 min-versions-test: $(MIN_READY)
-	@$(MIN_BIN)/python -m pytest -p no:cacheprovider -m "not slow" --benchmark-disable \
+	@$(MIN_BIN)/python -m pytest -p no:cacheprovider $(TWO_AT_A_TIME) -m "not slow" \
 		$(addprefix tests/langchain/test_,$(addsuffix .py,chat context evidence failures fields prefix router standard))
 
 # The newest hosts that the package index has, asked for at every run: what users get who install today.
@@ -113,7 +118,7 @@ pictures: $(READY)
 
 docs: $(READY)
 	@rm -rf build/docs docs/api/*/
-	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+	@$(BIN)/python -m sphinx -q -W --keep-going --jobs auto -b html docs build/docs
 	@echo build/docs/index.html
 
 # What makes, checks and lists packages, apart from what is listed.
@@ -147,8 +152,8 @@ lock: .venv-tools/.ready
 .venv-users/.ready: .venv-tools/.ready pyproject.toml requirements.lock
 	@$(PYTHON) -m venv --clear --without-pip $(@D)
 	@rm -rf build/users && .venv-tools/bin/python -m pip wheel -qq --no-deps --wheel-dir build/users .
-	@.venv-tools/bin/python -m pip --python $(@D)/bin/python install -qq --require-hashes --requirement requirements.lock
-	@.venv-tools/bin/python -m pip --python $(@D)/bin/python install -qq --constraint constraints.txt torch
+	@.venv-tools/bin/python -m pip --python $(@D)/bin/python install -qq --no-compile --require-hashes --requirement requirements.lock
+	@.venv-tools/bin/python -m pip --python $(@D)/bin/python install -qq --no-compile --constraint constraints.txt torch
 	@.venv-tools/bin/python -m pip --python $(@D)/bin/python install -qq --no-index "$$(echo build/users/*.whl)[all]"
 	@touch $@
 
