@@ -1,6 +1,6 @@
 """Record a real local edge on RouteLLM's MMLU prompts, with every signal that only its own weights can give.
 
-    python benchmarks/real_edge.py OUT.jsonl [--data FOLDER] [--rows 600] [--max-chars 400] [--threads 2] [--model NAME --layers ...]
+    python benchmarks/real_edge.py OUT.jsonl [--data FOLDER] [--rows 600] [--max-chars 400] [--threads 2] [--model NAME --layers ...] [--samples 0 --dropout 0]
 
 Draws rows without replacement (seed 0) from the decontaminated prompts of at most that many characters, writes them to
 OUT.prompts.jsonl with their gold letter and GPT-4-1106's recorded correctness as the cloud, and runs `confroute record`
@@ -69,6 +69,8 @@ def main() -> int:
     parser.add_argument("--model", default="qwen2.5-coder-1.5b")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--layers", nargs="+", default=LAYERS, help="whose hidden states are kept")
+    parser.add_argument("--samples", type=int, default=5)
+    parser.add_argument("--dropout", type=int, default=10, help="passes at each rate; 0 for none")
     parser.add_argument("--retry-errors", action="store_true")
     asked = parser.parse_args()
     if asked.data is None:
@@ -82,8 +84,10 @@ def main() -> int:
     confroute = str(Path(sys.executable).with_name("confroute"))
     command = [confroute, "record", str(source), "--out", str(asked.out)]
     command += ["--edge", f"local:{asked.model}", "--dtype", asked.dtype, "--system", SYSTEM]
-    command += ["--max-tokens", "1", "--samples", "5", "--temperature", "1.0"]
-    command += ["--dropout", "10", "--dropout-rates", "0.01", "0.1", "--hidden", *asked.layers]
+    command += ["--max-tokens", "1", "--samples", str(asked.samples), "--temperature", "1.0"]
+    if asked.dropout:
+        command += ["--dropout", str(asked.dropout), "--dropout-rates", "0.01", "0.1"]
+    command += ["--hidden", *asked.layers]
     command += ["--retry-errors"] if asked.retry_errors else []
     threads = {"OMP_NUM_THREADS": str(asked.threads), "OMP_WAIT_POLICY": "PASSIVE"}
     return subprocess.run(command, check=False, env={**os.environ, **threads}).returncode
