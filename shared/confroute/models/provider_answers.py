@@ -8,7 +8,8 @@ number there is no evidence, since the rest would speak for an answer of which i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from numbers import Real
 from typing import Any, TypeAlias
 
@@ -131,7 +132,7 @@ class ScoredTokens:
     """
 
     logprobs: tuple[float, ...]
-    tokens: tuple[str, ...] | None = field(default=None, repr=False)
+    tokens: tuple[str, ...] | None = dataclass_field(default=None, repr=False)
     alternatives: tuple[Alternatives, ...] | None = None
 
 
