@@ -5,7 +5,8 @@
 Draws rows without replacement (seed 0) from the decontaminated prompts of at most that many characters, writes them to
 OUT.prompts.jsonl with their gold letter and GPT-4-1106's recorded correctness as the cloud, and runs `confroute record`
 over them: by default Qwen2.5-Coder-1.5B in float32, one option letter, five samples at temperature 1, Monte Carlo dropout of ten
-passes at two rates, and hidden states of seven layers. The order is random, so that a run that was stopped early is a
+passes at two rates, and hidden states of seven layers. The limit is two tokens: the letter and the end of the turn, without which a draft
+counts as cut off and goes to the cloud. The order is random, so that a run that was stopped early is a
 random sample too. Started again, it goes on where it was stopped.
 """
 
@@ -84,7 +85,7 @@ def main() -> int:
     confroute = str(Path(sys.executable).with_name("confroute"))
     command = [confroute, "record", str(source), "--out", str(asked.out)]
     command += ["--edge", f"local:{asked.model}", "--dtype", asked.dtype, "--system", SYSTEM]
-    command += ["--max-tokens", "1", "--samples", str(asked.samples), "--temperature", "1.0"]
+    command += ["--max-tokens", "2", "--samples", str(asked.samples), "--temperature", "1.0"]
     if asked.dropout:
         command += ["--dropout", str(asked.dropout), "--dropout-rates", "0.01", "0.1"]
     command += ["--hidden", *asked.layers]
