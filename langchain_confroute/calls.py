@@ -209,7 +209,7 @@ class Plan:
     policy: Policy
     limits: Mapping[str, Limits]
     shape: Shape | None = None
-    stop: list[str] | None = None
+    stop: list[str] | None = field(default=None, repr=False)
     tags: tuple[str, ...] = ()
     keep_logprobs: bool = False
 

@@ -341,19 +341,19 @@ class TierModel:
     """
 
     name: str
-    source: Model
+    source: Model = field(repr=False)
     unable: Exception | None = None
     unable_to: str = "tools"
     sync_only: bool = False
     shaped: bool = False
-    chat: BaseChatModel | None = field(init=False)
+    chat: BaseChatModel | None = field(init=False, repr=False)
     provider: str | None = field(init=False)
     asks_logprobs: bool = field(init=False)
     scored_at_end: bool = field(init=False)
     bills_apart: bool = field(init=False)
     place: tuple[Any, ...] = field(init=False)
     facts: ModelFacts = field(init=False)
-    _forms: dict[tuple[Any, ...], Model] = field(default_factory=dict, init=False)
+    _forms: dict[tuple[Any, ...], Model] = field(default_factory=dict, init=False, repr=False)
     _reading: Reading | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:

@@ -161,7 +161,7 @@ class Structured:
     """A structured value, by each provider's own method."""
 
     schema: Any
-    kwargs: Mapping[str, Any]
+    kwargs: Mapping[str, Any] = field(repr=False)
     text: str = field(repr=False)
     form: Mapping[str, Any] = field(default_factory=dict)
     parsers: dict[str, Runnable[Any, Any]] = field(default_factory=dict)

@@ -28,7 +28,8 @@ SIDE = {
     "text": SECRET,
     "answer": SECRET,
     "quality": 1.0,
-    "samples": [{"text": SECRET, "answer": SECRET}],
+    "samples": [{"text": SECRET, "answer": SECRET, "of_ours": SECRET}],
+    "of_ours": SECRET,
 }
 VALUES = (
     MESSAGE,
@@ -45,34 +46,41 @@ VALUES = (
     Entails(pairs=((SECRET, SECRET),), model="nli"),
     Pair(id="1", question=SECRET, a=SECRET, b=SECRET, reference=SECRET),
     Single(id="1", question=SECRET, answer=SECRET, reference=SECRET),
-    row_from_dict({"id": "1", "prompt": SECRET, "reference": SECRET, "edge": SIDE, "cloud": SIDE}),
+    row_from_dict(
+        {"id": "1", "prompt": SECRET, "reference": SECRET, "edge": SIDE, "cloud": SIDE, "of_ours": SECRET}
+    ),
     Router(edge=ScriptedModel([Reply(text=SECRET)]), cloud=ScriptedModel([SECRET])).ask(SECRET),
 )
 # Fields that hold what was asked or answered, wherever they stand.
 TEXTS = frozenset(
-    [
-        "text",
-        "texts",
-        "prompt",
-        "question",
-        "messages",
-        "context",
-        "answer",
-        "passages",
-        "existing_answer",
-        "reference",
-        "tokens",
-        "top_logprobs",
-        "beside",
-        "calls",
-        "note",
-        "arguments",
-        "response_a",
-        "response_b",
-        "inputs",
-        "samples",
-        "pairs",
-    ]
+    {
+        *(
+            "text",
+            "texts",
+            "prompt",
+            "question",
+            "messages",
+            "context",
+            "passages",
+            "existing_answer",
+            "reference",
+            "beside",
+            "note",
+        ),
+        *(
+            "answer",
+            "response_a",
+            "response_b",
+            "a",
+            "b",
+            "tokens",
+            "top_logprobs",
+            "alternatives",
+            "samples",
+            "representatives",
+        ),
+        *("calls", "arguments", "inputs", "kwargs", "stop", "chat", "sent", "pairs", "given", "extra"),
+    }
 )
 # Types of fields so named that hold numbers, or values that print no words themselves.
 WORDLESS = (
@@ -88,7 +96,7 @@ WORDLESS = (
         "dict[Statistic",
         "tuple[int",
     ),
-    *("Generation", "Sequence[SeenCall]", "Callable"),
+    *("Generation", "Sequence[SeenCall]", "Callable", "Flags", "BetaBinomial", "EwensMixture"),
 )
 # Scripts of tests, questions and results of our own, columns of numbers.
 OPEN = (

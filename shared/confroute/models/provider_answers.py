@@ -133,7 +133,7 @@ class ScoredTokens:
 
     logprobs: tuple[float, ...]
     tokens: tuple[str, ...] | None = dataclass_field(default=None, repr=False)
-    alternatives: tuple[Alternatives, ...] | None = None
+    alternatives: tuple[Alternatives, ...] | None = dataclass_field(default=None, repr=False)
 
 
 # Of one chunk of a stream; empty where it holds no text, None where the tokens of its text are unknown.

@@ -137,7 +137,7 @@ class GrowingAnswer:
     """
 
     decode: Callable[[list[int]], str]
-    stop: tuple[str, ...] = ()
+    stop: tuple[str, ...] = field(default=(), repr=False)
     ids: list[int] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list, repr=False)
     logprobs: list[float] = field(default_factory=list)

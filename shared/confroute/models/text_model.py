@@ -169,8 +169,8 @@ class Settings:
     seed: int | None = None
     logprobs: bool = True
     top_logprobs: int = 0
-    stop: tuple[str, ...] = ()
-    chat: ChatRequest | None = None
+    stop: tuple[str, ...] = field(default=(), repr=False)
+    chat: ChatRequest | None = field(default=None, repr=False)
 
     def seed_of(self, number: int) -> int | None:
         """The seed of answer `number`, 0 for the first: with one seed for all they would be one answer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
 from operator import itemgetter
@@ -207,7 +207,7 @@ class TopAlternatives:
     values: Floats
     counts: npt.NDArray[np.int64]
     positions: tuple[int, ...]
-    alternatives: tuple[Alternatives, ...]
+    alternatives: tuple[Alternatives, ...] = field(repr=False)
 
 
 def top_alternatives(case: Case, positions: Sequence[int], *, at_least: int) -> TopAlternatives:

@@ -29,12 +29,16 @@ def decision_text(decision: Decision) -> str:
     >>> decision_text(Decision(route="edge", stage="forced", reason="forced to edge by the caller"))
     '<Decision edge (forced): forced to edge by the caller; 0.00 s>'
     """
+    return _line("Decision", decision)
+
+
+def _line(name: str, decision: Decision) -> str:
     tokens = ", ".join(
         f"{tier} {usage.input_tokens}+{usage.output_tokens} tokens" for tier, usage in decision.usage.items()
     )
     marks = "".join(f", {word}" for word in ("degraded", "private", "sampled") if getattr(decision, word))
     end = f"; {tokens}" if tokens else ""
-    return f"<Decision {decision.route} ({decision.stage}{marks}): {decision.reason}; {decision.latency_s:.2f} s{end}>"
+    return f"<{name} {decision.route} ({decision.stage}{marks}): {decision.reason}; {decision.latency_s:.2f} s{end}>"
 
 
 def decision_html(decision: Decision) -> str:
@@ -294,7 +298,7 @@ def call_cells(number: int, decision: Decision) -> list[str]:
 register(Decision, text=decision_text, html=decision_html)
 register(
     Routed,
-    text=lambda routed: decision_text(routed.decision).replace("Decision", "Routed", 1),
+    text=lambda routed: _line("Routed", routed.decision),
     html=lambda routed: decision_html(routed.decision),
 )
 register(Trace, text=trace_text, html=trace_html)
