@@ -6,16 +6,20 @@ import contextlib
 import errno
 import json
 
+import numpy as np
 import pytest
 
 from confroute import Cascade, Decision, TokenLogprob
 from confroute.errors import LogError, StateError
+from confroute.heads import WordRidge, save_head
+from confroute.heads.files import hash_of_head
 from confroute.labels.run import _append
 from confroute.observe.log import DecisionLog, read_log
 from confroute.observe.trace import publish
 from confroute.policy import load_policy, save_policy
-from confroute.recording import Row, Side, append_row, read_rows, write_rows
+from confroute.recording import RecordError, Row, Side, append_row, read_rows, write_rows
 from confroute.state import SQLiteStore
+from confroute.tensors import disk_errors, read_arrays, write_arrays
 from confroute.writing import Appending, replacing, write_whole
 
 resource = pytest.importorskip("resource", reason="the size of files cannot be limited here")
@@ -117,6 +121,10 @@ REPLACING = {
     "a policy": (lambda path: save_policy(POLICY, path), lambda path: load_policy(path) == POLICY),
     "a run": (lambda path: write_rows(path, ROWS), lambda path: [*read_rows(path)] == ROWS),
     "a text": (lambda path: write_whole(path, "0123456789" * 9), lambda path: len(path.read_text()) == 90),
+    "arrays": (
+        lambda path: write_arrays(path, {"x": np.arange(9.0)}, "arrays"),
+        lambda path: read_arrays(path, "arrays", RecordError)["x"].tolist() == [*range(9)],
+    ),
 }
 
 
@@ -133,6 +141,24 @@ def test_a_file_that_cannot_be_replaced_is_as_it_was(write, is_whole, tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
     write(path)
     assert is_whole(path)
+
+
+def test_a_head_that_cannot_be_replaced_is_as_it_was(tmp_path):
+    """The weights are the larger of its files, and written first."""
+    head = WordRidge.fit(["prove this", "name that"] * 8, [1, 0] * 8, penalty=0.1)
+    save_head(head, tmp_path)
+    before = hash_of_head(tmp_path)
+    with full_from(20), pytest.raises(OSError, match="File too large"):
+        save_head(WordRidge.fit(["prove this", "name that"] * 8, [0, 1] * 8, penalty=0.1), tmp_path)
+    assert hash_of_head(tmp_path) == before
+    assert len([*tmp_path.iterdir()]) == 2
+
+
+def test_weights_that_do_not_fit_are_an_error_of_the_disk(tmp_path):
+    """What torch's modules are written by has an error of its own, which no caller knows."""
+    torch, safetensors = pytest.importorskip("torch"), pytest.importorskip("safetensors.torch")
+    with full_from(20), pytest.raises(OSError, match="File too large"), disk_errors():
+        safetensors.save_model(torch.nn.Linear(4, 4), str(tmp_path / "model.safetensors"))
 
 
 def test_a_store_keeps_what_it_has(tmp_path):

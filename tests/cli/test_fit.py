@@ -133,7 +133,7 @@ def test_a_quality_is_expected_or_promised(run, tmp_path, capsys):
             ["fit", "RUN", "--out", "OUT", "--cloud-share", "0.3", "--cloud-price", "1,"],
             "expected two to four numbers",
         ),
-        (["fit", "RUN", "--out", "none/p.json", "--cloud-share", "0.3"], "--out"),
+        (["fit", "RUN", "--out", "TAKEN", "--cloud-share", "0.3"], "taken.json: "),
         (["fit", "RUN", "--out", "OUT", "--max-cost-per-1k", "1"], "usd_per_1k is not known"),
         (["fit", "missing", "--out", "OUT", "--cloud-share", "0.3"], "missing"),
         (["apply", "missing", "RUN"], "missing: no such file"),
@@ -142,7 +142,9 @@ def test_a_quality_is_expected_or_promised(run, tmp_path, capsys):
 )
 def test_errors_say_what_to_do(command, words, run, tmp_path, capsys):
     """One line on standard error and exit code 1, never a traceback."""
-    places = {"RUN": str(run), "OUT": str(tmp_path / "p.json")}
+    # Its report cannot take the place of a folder.
+    (tmp_path / "taken.html").mkdir()
+    places = {"RUN": str(run), "OUT": str(tmp_path / "p.json"), "TAKEN": str(tmp_path / "taken.json")}
     assert main([places.get(part, part) for part in command]) == 1
     assert words in capsys.readouterr().err
 

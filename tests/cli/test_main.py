@@ -1,7 +1,7 @@
 """What holds for every command: numbers, names of arguments, files that cannot be written, readers that leave."""
 
 import argparse
-import json
+import os
 import subprocess
 import sys
 
@@ -33,15 +33,54 @@ def test_a_models_server_is_named_alike_everywhere(name, capsys):
         assert capsys.readouterr().err.rstrip().endswith("unrecognized arguments: --nonsense")
 
 
-def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys):
-    """A missing folder is no reason for a traceback."""
-    line = {"id": "1", "prompt": "?", "response": "x"}
-    (tmp_path / "a.jsonl").write_text(json.dumps(line) + "\n")
-    command = ["judge", "compare", *[str(tmp_path / "a.jsonl")] * 2, "--judge", "builtins:repr"]
-    assert main([*command, "--cache", str(tmp_path / "c"), "--out", str(tmp_path / "none" / "out")]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("confroute: ")
-    assert "none" in said
+def commands(parser, name="confroute"):
+    """Every parser below one, with the name that it is called by."""
+    yield name, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for word, child in action.choices.items():
+                yield from commands(child, f"{name} {word}")
+
+
+# By command: what else it has to be given.
+WRITING = {
+    "bench replay": ["--data", "d"],
+    "fit": ["run", "--cloud-share", "0.3"],
+    "judge grade": ["p", "--judge", "local:m"],
+    "judge compare": ["a", "b", "--judge", "local:m"],
+    "judge sheet": ["p", "--rows", "3"],
+    "judge enter": ["p", "s"],
+    "label": ["p"],
+    "probe": ["run"],
+    "record": ["p", "--edge", "local:m"],
+    "report": ["run"],
+    "signals": ["run"],
+}
+
+
+def written():
+    """What each command writes: its name, the option, and whether that is a folder."""
+    for name, parser in commands(_parser()):
+        for action in parser._actions:
+            if {"--out", "--plot"} & {*action.option_strings}:
+                yield name.removeprefix("confroute "), action.option_strings[0], action.metavar == "FOLDER"
+
+
+@pytest.mark.parametrize(("name", "option", "folder"), [*written()])
+def test_what_cannot_be_written_is_told_before_the_work(name, option, folder, tmp_path, monkeypatch, capsys):
+    """In one line, although the files that these commands read do not exist either."""
+    (tmp_path / "file").write_text("")
+
+    def told(place):
+        assert main([*name.split(), *WRITING[name], option, str(tmp_path / place)]) == 2
+        return capsys.readouterr().err.splitlines()[-1]
+
+    assert "file is not a folder" in told("file/inside")
+    if not folder:
+        assert "is a folder: expected a file" in told(".")
+        assert "none is not a folder: make it first" in told("none/inside")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert f"{tmp_path} cannot be written to" in told("new")
 
 
 def test_a_report_does_not_replace_the_policy(tmp_path, capsys):
@@ -69,15 +108,6 @@ def test_a_reader_that_leaves_is_no_error_message():
     assert made.wait(60) == 141
     assert made.stderr.read() == b""
     made.stderr.close()
-
-
-def commands(parser, name="confroute"):
-    """Every parser below one, with the name that it is called by."""
-    yield name, parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for word, child in action.choices.items():
-                yield from commands(child, f"{name} {word}")
 
 
 def test_every_command_and_argument_says_what_it_is():

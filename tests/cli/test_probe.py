@@ -58,3 +58,10 @@ def test_misuse_is_refused(run, tmp_path, capsys):
     assert "expected at least 40" in capsys.readouterr().err
     assert main(["probe", str(run), "--out", str(tmp_path / "p.bin")]) == 1
     assert "ends in .safetensors" in capsys.readouterr().err
+    out = str(tmp_path / "p.safetensors")
+    (tmp_path / "run.hidden/7.safetensors").write_bytes(b"torn")
+    assert main(["probe", str(run), "--out", out]) == 1
+    assert "7.safetensors holds no arrays that can be read" in capsys.readouterr().err
+    (tmp_path / "run.hidden/7.safetensors").unlink()
+    assert main(["probe", str(run), "--out", out]) == 1
+    assert "7.safetensors: no such file" in capsys.readouterr().err

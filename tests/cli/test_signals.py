@@ -123,7 +123,7 @@ def test_plots_of_too_few_rows_say_so(tmp_path):
 
 
 def test_errors_say_what_to_do(tmp_path):
-    """No grades, an unknown dataset, a bad line, a folder that is a file."""
+    """No grades, an unknown dataset, a bad line, a plot that is a folder."""
     path = tmp_path / "run.jsonl"
     write_rows(path, [Row(id="a", edge=Side(text="7"))])
     with pytest.raises(RecordError, match="grade the answers"):
@@ -131,8 +131,9 @@ def test_errors_say_what_to_do(tmp_path):
     write_rows(path, made(4))
     with pytest.raises(PolicyError, match=r"'none': expected one of \['made'\]"):
         confroute(path, "--dataset", "none")
+    (tmp_path / "plots/reliability.svg").mkdir(parents=True)
     with pytest.raises(PolicyError, match="--plot"):
-        confroute(path, "--plot", path)
+        confroute(path, "--plot", tmp_path / "plots")
     path.write_text("{}\n")
     with pytest.raises(ConfrouteError, match="line 1"):
         confroute(path)

@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 torch = pytest.importorskip("torch")
+from safetensors import SafetensorError
 
 from confroute.errors import ModelError, RequestError
 from confroute.models import decoding, loading, prompts
@@ -479,6 +481,51 @@ def test_converted_weights_are_kept_whole(tiny: LocalModel, tmp_path: Path) -> N
     assert not folder.exists()
     gguf.write_bytes(b"GGUF" + bytes(11))
     assert not loading._is_current(folder, gguf)
+
+
+def test_weights_that_cannot_be_kept_are_told(
+    tiny: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each start would take minutes, and nobody would know why; what cannot be written leaves nothing behind."""
+    gguf = tmp_path / "x.gguf"
+    gguf.write_bytes(b"GGUF" + bytes(10))
+    folder = tmp_path / "x.gguf.float32"
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny.network, "save_pretrained", full)
+        loading._keep(tiny.network, tiny.tokenizer, folder, gguf)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000))
+        loading._keep(tiny.network, tiny.tokenizer, folder, gguf)
+    assert [one.name for one in tmp_path.iterdir()] == ["x.gguf"]
+    disk, room = caplog.messages
+    assert disk.startswith("x.gguf is converted again at every start: ")
+    assert "No space left on device" in disk
+    assert "0.0 GB are free" in room
+
+
+def test_weights_that_another_process_kept_first_are_theirs(
+    tiny: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is wrong, and nothing is said."""
+    gguf = tmp_path / "x.gguf"
+    gguf.write_bytes(b"GGUF" + bytes(10))
+    folder = tmp_path / "x.gguf.float32"
+    save = tiny.network.save_pretrained
+
+    def meanwhile(where: Path) -> None:
+        save(where)
+        monkeypatch.undo()
+        loading._keep(tiny.network, tiny.tokenizer, folder, gguf)
+
+    monkeypatch.setattr(tiny.network, "save_pretrained", meanwhile)
+    monkeypatch.setattr(loading, "_is_current", lambda *_: False)
+    loading._keep(tiny.network, tiny.tokenizer, folder, gguf)
+    assert loading._is_current(folder, gguf)
+    assert not caplog.records
 
 
 @pytest.mark.local

@@ -162,10 +162,12 @@ def test_headers_that_stand_twice_lose_no_tag():
 def test_a_key_is_asked_for():
     """Of everything but `/health`."""
     with client_of(key="k") as client:
-        for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Bearer \u00e9".encode()}):
+        wrong = ("Bearer wrong", "Bearer \u00e9".encode(), "k", "Basic k", "Bearer", "Bearer  k")
+        for headers in ({}, *({"authorization": value} for value in wrong)):
             assert client.get("/v1/models", headers=headers).status_code == 401
             assert posted(client, headers).status_code == 401
         right = {"authorization": "Bearer k", "host": "router.example"}
+        assert posted(client, {**right, "authorization": "bearer k"}).status_code == 200
         assert posted(client, right).status_code == client.get("/v1/models", headers=right).status_code == 200
         assert client.get("/health").status_code == 200
 

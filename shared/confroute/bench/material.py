@@ -11,12 +11,15 @@ import numpy as np
 
 from confroute.bench.data import Benchmark
 from confroute.bench.training import TrainingSet
+from confroute.errors import PolicyError
 from confroute.heads import FEATURES
 from confroute.heads.base import Vectors
 from confroute.heads.encoder import Encoder
 from confroute.stats.arrays import Array, Flags
+from confroute.tensors import read_arrays, write_arrays
 
 _CHUNK_SIZE = 1000
+_WHAT = "stored embeddings"
 
 
 def embed_cached(
@@ -49,15 +52,11 @@ def embed_cached(
 def _embed_chunk(
     encoder: Encoder, texts: Sequence[str], folder: Path, progress: Callable[[str], None]
 ) -> Vectors:
-    from safetensors.numpy import load_file, save_file
-
     path = folder / f"{chunk_key(encoder, texts)}.safetensors"
     if not path.is_file():
-        part = path.with_suffix(".part")
-        save_file({"vectors": np.ascontiguousarray(encoder.embeddings(texts))}, part)
-        part.replace(path)
+        write_arrays(path, {"vectors": encoder.embeddings(texts)}, _WHAT)
         progress(f"embedded {len(texts)} prompts")
-    return np.asarray(load_file(path)["vectors"], dtype=np.float32)
+    return np.asarray(read_arrays(path, _WHAT, PolicyError)["vectors"], dtype=np.float32)
 
 
 def chunk_key(encoder: Encoder, texts: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from confroute.cli import terminal
-from confroute.cli.options import count
+from confroute.cli.options import count, new_folder
 from confroute.cli.runs import add_prices
 from confroute.cli.terminal import say
 from confroute.errors import PolicyError
@@ -79,7 +79,9 @@ def _add_settings(replay: argparse.ArgumentParser) -> None:
         help="resamples of the bootstrap (default: %(default)s)",
     )
     replay.add_argument("--json", action="store_true", help="print JSON")
-    replay.add_argument("--out", type=Path, metavar="FOLDER", help="write tables, plots and a page here")
+    replay.add_argument(
+        "--out", type=new_folder, metavar="FOLDER", help="write tables, plots and a page here"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

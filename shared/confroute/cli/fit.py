@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from confroute.certificate import Loss
+from confroute.cli.options import new_file
 from confroute.cli.progress import replay_progress
 from confroute.cli.runs import add_run_arguments, rates_of, rows_of
 from confroute.cli.terminal import say
@@ -31,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_run_arguments(parser)
     parser.add_argument(
         "--out",
-        type=Path,
+        type=new_file,
         required=True,
         metavar="FILE",
         help="the policy file to write; its report goes next to it as .html",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from confroute import reading as read
 from confroute.cli import terminal
-from confroute.cli.options import add_judging, count, panel_of, price_of
+from confroute.cli.options import add_judging, count, new_file, panel_of, price_of
 from confroute.cli.terminal import one_sided, say
 from confroute.errors import PolicyError
 from confroute.writing import write_whole
@@ -51,7 +51,7 @@ def _add_grade(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="Fill in the quality of recorded answers from a judge's grades. The exit code is 1 if some could not be graded.",
     )
     grade.add_argument("data", type=Path, metavar="DATA", help="JSON lines of `confroute record`")
-    grade.add_argument("--out", type=Path, required=True, metavar="FILE", help="the same rows, graded")
+    grade.add_argument("--out", type=new_file, required=True, metavar="FILE", help="the same rows, graded")
     grade.add_argument(
         "--side",
         choices=("edge", "cloud", "both"),
@@ -82,7 +82,9 @@ def _add_sheet(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "(wrong) to 1 (right); `confroute judge enter` reads them back.",
     )
     sheet.add_argument("data", type=Path, metavar="DATA", help="JSON lines of `confroute record`")
-    sheet.add_argument("--out", type=Path, required=True, metavar="FILE", help="the sheet, a new .csv file")
+    sheet.add_argument(
+        "--out", type=new_file, required=True, metavar="FILE", help="the sheet, a new .csv file"
+    )
     sheet.add_argument("--rows", type=count, required=True, metavar="N", help="how many rows to draw")
     sheet.add_argument("--seed", type=int, default=0, help="seed of the draw (default: %(default)s)")
     sheet.set_defaults(run=run_sheet)
@@ -97,7 +99,7 @@ def _add_enter(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     enter.add_argument("data", type=Path, metavar="DATA", help="JSON lines of `confroute record`")
     enter.add_argument("sheet", type=Path, metavar="SHEET", help="the sheet, filled in")
     enter.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="the same rows, with the grades"
+        "--out", type=new_file, required=True, metavar="FILE", help="the same rows, with the grades"
     )
     enter.set_defaults(run=run_enter)
 
@@ -112,7 +114,7 @@ def _add_compare(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "a", type=Path, metavar="A", help="recorded rows, or lines with id, prompt and response"
     )
     compare.add_argument("b", type=Path, metavar="B", help="the same; may be the same file")
-    compare.add_argument("--out", type=Path, metavar="FILE", help="write each verdict here, JSON lines")
+    compare.add_argument("--out", type=new_file, metavar="FILE", help="write each verdict here, JSON lines")
     compare.add_argument(
         "--side-a",
         choices=("edge", "cloud"),

@@ -9,7 +9,16 @@ from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from confroute.cli.options import add_dtype, add_judge, add_model, add_private, count, model_of, panel_of
+from confroute.cli.options import (
+    add_dtype,
+    add_judge,
+    add_model,
+    add_private,
+    count,
+    model_of,
+    new_file,
+    panel_of,
+)
 from confroute.cli.terminal import one_sided, say
 from confroute.errors import PolicyError
 
@@ -34,7 +43,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "data", type=Path, metavar="DATA", help="prompts or recorded rows, JSON lines, plain or .gz"
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="append the labels to this file, JSON lines"
+        "--out",
+        type=new_file,
+        required=True,
+        metavar="FILE",
+        help="append the labels to this file, JSON lines",
     )
     add_model(parser, "edge", "model a; not needed if DATA holds its samples")
     add_model(parser, "cloud", "model b; as above")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,47 @@ def count(text: str) -> int:
         msg = f"{text!r}: expected a whole number of 1 or more"
         raise argparse.ArgumentTypeError(msg)
     return number
+
+
+def new_file(text: str) -> Path:
+    """Read the name of a file that is to be written: a command of many minutes should not end in what could be seen before.
+
+    Raises
+    ------
+    ArgumentTypeError
+        It is a folder, or its folder is none or cannot be written to.
+    """
+    path = Path(text)
+    if path.is_dir():
+        msg = f"{text} is a folder: expected a file"
+        raise argparse.ArgumentTypeError(msg)
+    if not path.parent.is_dir():
+        msg = f"{path.parent} is not a folder: make it first, or give a file in a folder that exists"
+        raise argparse.ArgumentTypeError(msg)
+    return _writable(path, path if path.exists() else path.parent)
+
+
+def new_folder(text: str) -> Path:
+    """Read the name of a folder that is to be made or filled, as `new_file` does.
+
+    Raises
+    ------
+    ArgumentTypeError
+        There is a file in its way, or it cannot be written to.
+    """
+    path = Path(text)
+    there = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not there.is_dir():
+        msg = f"{there} is not a folder: expected the name of one, or of none yet"
+        raise argparse.ArgumentTypeError(msg)
+    return _writable(path, there)
+
+
+def _writable(path: Path, there: Path) -> Path:
+    if not os.access(there, os.W_OK):
+        msg = f"{there} cannot be written to: give a place where you may write"
+        raise argparse.ArgumentTypeError(msg)
+    return path
 
 
 def add_model(

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from confroute.cli.options import new_file
 from confroute.cli.runs import rows_of
 from confroute.cli.terminal import say
 from confroute.errors import PolicyError
@@ -34,7 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="a run with hidden states, in the folder where it was recorded",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="the probe, a .safetensors file"
+        "--out", type=new_file, required=True, metavar="FILE", help="the probe, a .safetensors file"
     )
     parser.add_argument(
         "--target",
@@ -67,15 +68,15 @@ def run(args: argparse.Namespace) -> int:
     CalibrationError
         Too few rows with states and target.
     PolicyError
-        FILE cannot be written.
+        FILE has another name.
     """
     from confroute.recording.probes import fit_probe
 
+    if args.out.suffix != ".safetensors":
+        msg = f"--out {args.out}: expected a name that ends in .safetensors"
+        raise PolicyError(msg)
     rows = list(rows_of(args.data, args.dataset))
     fitted = fit_probe(rows, args.data.parent, target=args.target, folds=args.folds, seed=args.seed)
-    if args.out.suffix != ".safetensors" or not args.out.parent.is_dir():
-        msg = f"--out {args.out}: expected a name that ends in .safetensors, in a folder that exists"
-        raise PolicyError(msg)
     fitted.weights.save(args.out)
     summary = {"probe": str(args.out), **_quality(fitted, rows, args.seed)}
     if args.json:

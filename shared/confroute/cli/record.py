@@ -19,6 +19,7 @@ from confroute.cli.options import (
     count,
     model_of,
     named_models,
+    new_file,
     pairs_of,
     tiers_of,
 )
@@ -54,7 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help='JSON lines, each with an "id", a "prompt" (or "messages") and, to be graded, a "reference"',
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="the run to write, a .jsonl file"
+        "--out", type=new_file, required=True, metavar="FILE", help="the run to write, a .jsonl file"
     )
     parser.add_argument(
         "--pipeline",
@@ -335,13 +336,10 @@ class _StateFolder:
 
     def keep(self, name: str, states: npt.NDArray[np.float32]) -> str:
         """Write the states of one row and return the file's path, relative to the run's folder."""
-        from safetensors.numpy import save_file
+        from confroute.tensors import write_arrays
 
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{quote(name, safe='')}.safetensors"
-        unfinished = path.with_suffix(".unfinished")
-        save_file(
-            {f"layer.{layer}": state for layer, state in zip(self._layers, states, strict=True)}, unfinished
-        )
-        unfinished.replace(path)
+        named = {f"layer.{layer}": state for layer, state in zip(self._layers, states, strict=True)}
+        write_arrays(path, named, "hidden states")
         return f"{self._folder.name}/{path.name}"

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from confroute.cli.options import add_tier_prices
+from confroute.cli.options import add_tier_prices, new_file
 from confroute.cli.runs import rows_of
 from confroute.cli.terminal import say
 from confroute.errors import LogError, PolicyError
@@ -35,7 +35,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="a policy file: the one that made the log, or one to try on the run",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="PAGE", help="where to write the page (default: FILE with .html appended)"
+        "--out",
+        type=new_file,
+        metavar="PAGE",
+        help="where to write the page (default: FILE with .html appended)",
     )
     add_tier_prices(parser)
     parser.set_defaults(run=run)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from confroute.cli import terminal
+from confroute.cli.options import new_folder
 from confroute.cli.terminal import say
 from confroute.errors import PolicyError
 from confroute.views.html import counted
@@ -39,7 +40,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
-        "--plot", type=Path, metavar="FOLDER", help="draw reliability.svg and risk-coverage.svg into FOLDER"
+        "--plot",
+        type=new_folder,
+        metavar="FOLDER",
+        help="draw reliability.svg and risk-coverage.svg into FOLDER",
     )
     parser.set_defaults(run=run)
 

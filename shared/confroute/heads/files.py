@@ -7,9 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, overload
 
-import numpy as np
-
-from confroute.errors import MissingExtraError, PolicyError
+from confroute.errors import PolicyError
 from confroute.heads.base import Head, TextHead, check_head_input
 from confroute.heads.encoder import FEATURES, Encoder, EncoderId
 from confroute.heads.gaussian_process import GaussianProcess
@@ -29,10 +27,12 @@ from confroute.reading import (
     text,
     whole,
 )
+from confroute.tensors import read_arrays, write_arrays
 from confroute.writing import write_whole
 
 # Version 2: a network is one matrix for all its members, and heads on words exist.
 FORMAT, VERSION = "confroute-head", 2
+_WHAT = "saving and loading heads"
 _KINDS: dict[str, Any] = {
     head.kind: head
     for head in (
@@ -69,15 +69,16 @@ def save_head(head: Head | TextHead, folder: str | Path, *, identity: EncoderId 
         The head is of an unknown kind, the encoder's vectors do not fit it, or the encoder is missing or superfluous.
     MissingExtraError
         safetensors is not installed.
+    OSError
+        The folder could not be written.
     """
     check_kind(head)
     check_head_input(head, has_encoder=identity is not None)
     if isinstance(head, Head) and identity is not None:
         _check_dim(head, identity)
-    save_file = _safetensors().save_file
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    arrays = {name: np.ascontiguousarray(array) for name, array in head.arrays().items()}
+    arrays: dict[str, Any] = dict(head.arrays())
     metadata = {
         "format": FORMAT,
         "version": VERSION,
@@ -93,7 +94,7 @@ def save_head(head: Head | TextHead, folder: str | Path, *, identity: EncoderId 
             "dim": identity.dim,
             "features": identity.features,
         }
-    save_file(arrays, path / "head.safetensors")
+    write_arrays(path / "head.safetensors", arrays, _WHAT)
     write_whole(path / "head.json", json.dumps(metadata, indent=2) + "\n")
     return path
 
@@ -187,14 +188,11 @@ def hash_of_head(folder: str | Path) -> str:
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Content of head.json and head.safetensors, if they are of this version."""
-    load_file = _safetensors().load_file
     try:
         metadata = json_file(folder / "head.json", PolicyError)
-        arrays = load_file(folder / "head.safetensors")
-    # safetensors raises a type of its own, derived from Exception alone.
-    except Exception as error:
-        kind = "" if isinstance(error, PolicyError) else f"{type(error).__name__}: "
-        msg = f"no head can be read from {folder} ({kind}{error}): expected a folder that save_head wrote"
+        arrays = read_arrays(folder / "head.safetensors", _WHAT, PolicyError)
+    except PolicyError as error:
+        msg = f"no head can be read from {folder} ({error}): expected a folder that save_head wrote"
         raise PolicyError(msg) from error
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         msg = f"{folder / 'head.json'}: expected format {FORMAT!r}: train a head and save it"
@@ -213,11 +211,3 @@ def _check_dim(head: Head, identity: EncoderId) -> None:
     if head.dim != dim:
         msg = f"the head takes vectors of length {head.dim}, {identity.name} makes vectors of length {dim}: expected the encoder it was trained with"
         raise PolicyError(msg)
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise MissingExtraError(extra="local", needed_for="saving and loading heads") from error
-    return safetensors.numpy

@@ -17,6 +17,7 @@ from confroute.errors import CalibrationError, ModelError, PolicyError
 from confroute.heads.encoder import DEFAULT_MODEL
 from confroute.models.embed import check_modules, unit_means
 from confroute.models.loading import chosen_dtype, load_network, load_tokenizer, locate, quiet, require_torch
+from confroute.tensors import disk_errors
 
 if TYPE_CHECKING:
     import torch
@@ -224,6 +225,7 @@ def _write(network: Any, base: Path, target: Path, metadata: dict[str, Any]) -> 
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
         part = Path(temporary) / target.name
         shutil.copytree(base, part, ignore=shutil.ignore_patterns(*_WEIGHTS, "confroute-pull.json"))
-        save_model(network, str(part / "model.safetensors"))
+        with disk_errors():
+            save_model(network, str(part / "model.safetensors"))
         (part / "confroute-tuned.json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
         part.replace(target)

@@ -20,6 +20,7 @@ from confroute.clock import standing_still
 from confroute.display import logger
 from confroute.errors import MissingExtraError, ModelError
 from confroute.reading import fields, json_file, refusing, text
+from confroute.tensors import disk_errors
 
 if TYPE_CHECKING:
     import torch
@@ -438,24 +439,33 @@ def _stamp(path: Path) -> dict[str, object]:
     return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "transformers": transformers.__version__}
 
 
+def _not_kept(path: Path, folder: Path, why: str) -> None:
+    logger().warning(
+        "%s is converted again at every start: %s cannot be written (%s)", path.name, folder, why
+    )
+
+
 def _keep(network: Any, tokenizer: Any, folder: Path, path: Path) -> None:
-    """Store the converted model in one move. Failing to do so is harmless: the copy only saves time."""
-    needed = sum(p.numel() * p.element_size() for p in network.parameters())
+    """Store the converted model in one move. Where that fails, say so: without the copy every start takes as long as this one."""
+    needed = 2 * sum(p.numel() * p.element_size() for p in network.parameters())
     temporary: Path | None = None
     try:
-        if shutil.disk_usage(path.parent).free < 2 * needed:
+        if (free := shutil.disk_usage(path.parent).free) < needed:
+            _not_kept(path, folder, f"{free / 1e9:.1f} GB are free, and {needed / 1e9:.1f} GB must be")
             return
         # The folder, stamp included, is readable by this user only; other users convert their own copy.
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=path.parent))
-        network.save_pretrained(temporary)
+        with disk_errors():
+            network.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         (temporary / STAMP).write_text(json.dumps(_stamp(path)), encoding="utf-8")
         if folder.exists() and not _is_current(folder, path):
             shutil.rmtree(folder)
         temporary.rename(folder)
-    except OSError:
-        # The disk is read-only or full, or another process was faster.
-        pass
+    except OSError as error:
+        # Another process may have been faster.
+        if not _is_current(folder, path):
+            _not_kept(path, folder, brief(error))
     finally:
         if temporary is not None and temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)

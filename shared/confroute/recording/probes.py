@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from confroute.errors import CalibrationError
-from confroute.recording.rows import Row
+from confroute.recording.rows import RecordError, Row
 from confroute.recording.signals import measured
 from confroute.signals.probe import ProbeWeights
 from confroute.signals.semantic_entropy import SemanticEntropy
 from confroute.stats.logistic import ridge_logistic
+from confroute.tensors import read_arrays
 
 Floats: TypeAlias = "npt.NDArray[np.float64]"
 Target: TypeAlias = Literal["wrong", "semantic_entropy"]
@@ -66,6 +67,10 @@ def fit_probe(
     ------
     CalibrationError
         Fewer than 40 rows with states and target, only one value of the target, or fewer than 2 folds.
+    RecordError
+        A file of hidden states is missing or damaged.
+    MissingExtraError
+        safetensors is not installed.
 
     Notes
     -----
@@ -120,9 +125,8 @@ def _split(values: Floats) -> float:
 
 def _states(rows: Sequence[Row], folder: Path) -> tuple[list[int], Floats]:
     """Layers and their states, shape (layers, rows, width)."""
-    from safetensors.numpy import load_file
-
-    read = [load_file(folder / str(row.extra["hidden"]["file"])) for row in rows]  # type: ignore[index,call-overload]  # JSON; rows without are left out
+    files = [folder / str(row.extra["hidden"]["file"]) for row in rows]  # type: ignore[index,call-overload]  # JSON; rows without are left out
+    read = [read_arrays(file, "hidden states", RecordError) for file in files]
     layers = sorted(int(name.partition(".")[2]) for name in read[0])
     stacked = [[one[f"layer.{layer}"] for one in read] for layer in layers]
     return layers, np.asarray(stacked, dtype=np.float64)

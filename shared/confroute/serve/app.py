@@ -186,8 +186,9 @@ class _Server:
     def _admit(self, request: Request) -> None:
         """Refuse who may not ask."""
         if self._key is not None:
-            given = request.headers.get("authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(given.encode(), self._key.encode()):
+            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+            # The names of schemes have no case (RFC 9110, 11.1).
+            if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), self._key.encode()):
                 msg = "the key is missing or wrong: send it as 'Authorization: Bearer KEY'"
                 raise RefusedError(401, "invalid_api_key", msg)
         elif request.url.hostname not in LOOPBACK:

@@ -17,10 +17,12 @@ from confroute.errors import FormatError, MissingExtraError, PolicyError, Signal
 from confroute.reading import fields, is_version, items, json_file, number, text, whole
 from confroute.registry import register
 from confroute.signals.base import Case, Range
+from confroute.tensors import read_arrays, write_arrays
 from confroute.writing import write_whole
 
 Floats: TypeAlias = "npt.NDArray[np.float64]"
 FORMAT, VERSION = "confroute-probe", 1
+_WHAT = "a probe's file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -62,10 +64,12 @@ class ProbeWeights:
         ------
         MissingExtraError
             safetensors is not installed.
+        OSError
+            A file could not be written.
         """
         path = Path(path)
         arrays = {"mean": self.mean, "scale": self.scale, "weights": self.weights}
-        _safetensors().save_file(arrays, path)
+        write_arrays(path, arrays, _WHAT)
         metadata = {
             "format": FORMAT,
             "version": VERSION,
@@ -87,14 +91,15 @@ class ProbeWeights:
         MissingExtraError
             safetensors is not installed.
         """
-        path, reader = Path(path), _safetensors()
+        path = Path(path)
         about = path.with_suffix(".json")
         try:
             metadata = fields(json_file(about, PolicyError), about.name)
             if metadata.get("format") != FORMAT or not is_version(metadata.get("version"), VERSION):
                 msg = f"format {metadata.get('format')!r}, version {metadata.get('version')!r}"
                 raise FormatError(msg)
-            arrays = {name: np.asarray(array, np.float64) for name, array in reader.load_file(path).items()}
+            read = read_arrays(path, _WHAT, PolicyError)
+            arrays = {name: np.asarray(array, np.float64) for name, array in read.items()}
             layers = enumerate(items(metadata.get("layers"), "layers"))
             fitted: Any = fields(metadata.get("about"), "about")
             return cls(
@@ -104,18 +109,12 @@ class ProbeWeights:
                 target=text(metadata.get("target"), "target"),
                 about=fitted,
             )
-        # safetensors raises a type of its own, derived from Exception alone.
+        except MissingExtraError:
+            raise
+        # A constructor that is given other arrays than its own raises what Python raises.
         except Exception as error:
             msg = f"{path} is not a probe that this version can read ({error}): expected format {FORMAT!r}, version {VERSION}; fit and save it again"
             raise PolicyError(msg) from error
-
-
-def _safetensors() -> Any:
-    try:
-        from safetensors import numpy as safetensors
-    except ImportError as error:
-        raise MissingExtraError(extra="local", needed_for="a probe's file") from error
-    return safetensors
 
 
 @lru_cache(maxsize=8)
