@@ -1,12 +1,12 @@
 """Record a real local edge on RouteLLM's MMLU prompts, with every signal that only its own weights can give.
 
-    python benchmarks/real_edge.py OUT.jsonl [--data FOLDER] [--rows 600] [--max-chars 400] [--threads 2] [--model NAME --layers ...] [--samples 0 --dropout 0]
+    python benchmarks/real_edge.py OUT.jsonl [--data FOLDER] [--rows 600] [--max-chars 400] [--threads 2] [--model NAME --layers ...] [--samples 0 --dropout 0] [--max-tokens 2]
 
 Draws rows without replacement (seed 0) from the decontaminated prompts of at most that many characters, writes them to
 OUT.prompts.jsonl with their gold letter and GPT-4-1106's recorded correctness as the cloud, and runs `confroute record`
 over them: by default Qwen2.5-Coder-1.5B in float32, one option letter, five samples at temperature 1, Monte Carlo dropout of ten
 passes at two rates, and hidden states of seven layers. The limit is two tokens: the letter and the end of the turn, without which a draft
-counts as cut off and goes to the cloud. The order is random, so that a run that was stopped early is a
+counts as cut off and goes to the cloud; a letter with a full stop takes three. The order is random, so that a run that was stopped early is a
 random sample too. Started again, it goes on where it was stopped.
 """
 
@@ -70,6 +70,7 @@ def main() -> int:
     parser.add_argument("--model", default="qwen2.5-coder-1.5b")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--layers", nargs="+", default=LAYERS, help="whose hidden states are kept")
+    parser.add_argument("--max-tokens", type=int, default=2)
     parser.add_argument("--samples", type=int, default=5)
     parser.add_argument("--dropout", type=int, default=10, help="passes at each rate; 0 for none")
     parser.add_argument("--retry-errors", action="store_true")
@@ -85,7 +86,7 @@ def main() -> int:
     confroute = str(Path(sys.executable).with_name("confroute"))
     command = [confroute, "record", str(source), "--out", str(asked.out)]
     command += ["--edge", f"local:{asked.model}", "--dtype", asked.dtype, "--system", SYSTEM]
-    command += ["--max-tokens", "2", "--samples", str(asked.samples), "--temperature", "1.0"]
+    command += ["--max-tokens", str(asked.max_tokens), "--samples", str(asked.samples), "--temperature", "1.0"]
     if asked.dropout:
         command += ["--dropout", str(asked.dropout), "--dropout-rates", "0.01", "0.1"]
     command += ["--hidden", *asked.layers]
