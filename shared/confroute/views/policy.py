@@ -100,15 +100,29 @@ def _cascade(policy: Cascade) -> Iterable[str]:
         for whose, threshold in thresholds
         if threshold.certificate is not None
     )
-    rules = [f"{type(rule).__name__}{_settings(rule)}" for rule in policy.rules]
-    rows = [("rule, before any model", rule) for rule in rules]
-    rows += [(f"when {words}", str(getattr(policy, name))) for words, name in _FAILURES]
-    if policy.prefix is not None:
-        rows.append(("while a draft is written", f"Prefix{_settings(policy.prefix)}"))
-    title = f"{counted(len(rules), 'rule')}, and what happens when something fails"
-    yield folded(title, [table(("otherwise", ""), rows)])
+    title = f"{counted(len(policy.rules), 'rule')}, and what happens when something fails"
+    yield folded(title, [table(("otherwise", ""), [*_otherwise(policy)])])
     if policy.provenance is not None:
         yield f"<p class='q'>Comes from {escape(policy.provenance.words)}</p>"
+
+
+def _otherwise(policy: Cascade) -> Iterable[tuple[str, str]]:
+    """What decides besides the gates, and what it does."""
+    for rule in policy.rules:
+        yield "rule, before any model", f"{type(rule).__name__}{_settings(rule)}"
+    for words, name in _FAILURES:
+        yield f"when {words}", str(getattr(policy, name))
+    if policy.prefix is not None:
+        yield "while a draft is written", f"Prefix{_settings(policy.prefix)}"
+    if policy.lacking is not None:
+        found = f"{shown_name(policy.lacking.signal)}: {_said(policy.lacking)}"
+        yield "when a draft says that the context lacks the answer", found
+    if policy.ask_for_help is not None:
+        yield f"when a draft calls the tool {policy.ask_for_help.name}", "the next tier"
+    if policy.returns == "majority":
+        yield "when a draft is kept after samples", "the answer of most of them"
+    if not policy.sticky:
+        yield "when a call continues a later tier's answer", "the first tier is asked again"
 
 
 def _gate(at: int, gate: Gate) -> Iterable[str]:
