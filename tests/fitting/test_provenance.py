@@ -2,18 +2,21 @@
 
 import hashlib
 import json
+import re
 import warnings
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from confroute import Router, load_policy
+from confroute import Router, load_policy, save_policy
 from confroute.cli import main
 from confroute.errors import PolicyError
-from confroute.fitting import CloudShare, fit
+from confroute.fitting import CloudShare, MaxLoss, apply, fit
 from confroute.models.text_model import FunctionModel
 from confroute.policy import Provenance, ProvenanceWarning
-from confroute.policy.provenance import RecordedModel, RecordedUncertainty
+from confroute.policy.provenance import RecordedModel, RecordedUncertainty, RowSketch
 from confroute.recording import Row, Side, write_rows
 from confroute.recording.runner import Recorder
 from confroute.testing import Reply, ScriptedModel
@@ -112,6 +115,10 @@ def test_a_server_may_answer_by_another_name():
         (lambda: RecordedUncertainty(signal="s", values=(0.5, 1.0), at_most=(2, 1), n=3), "rising"),
         (lambda: RecordedUncertainty(signal="s", values=(0.5,), at_most=(4,), n=3), "at most 3 calls"),
         (lambda: RecordedUncertainty(signal="s", values=(), at_most=(), n=0), "one call at least"),
+        (lambda: RowSketch(fingerprints=(2, 1)), "expected at most 256, rising"),
+        (lambda: RowSketch(fingerprints=(-1,)), "expected at most 256, rising"),
+        (lambda: RowSketch(fingerprints=(2**48,)), "below"),
+        (lambda: RowSketch(fingerprints=tuple(range(257))), "257 fingerprints"),
         (
             lambda: Provenance(
                 edge=RecordedModel(),
@@ -140,3 +147,81 @@ def test_a_notebook_shows_it():
     shown = policy._repr_html_()
     assert "fitted on 40 calls of small (answers of up to 64 tokens" in shown
     assert policy.provenance.date in shown
+
+
+def graded(names):
+    """Rows of these ids, whose edge is right where it is certain."""
+    return [
+        Row(
+            id=name,
+            prompt=f"{name}?",
+            edge=Side(text="7", logprobs=(-at / len(names),), quality=float(at < 0.7 * len(names))),
+            cloud=Side(text="7", quality=1.0),
+        )
+        for at, name in enumerate(names)
+    ]
+
+
+MINE = graded([f"mine {at}" for at in range(1500)])
+OTHERS = graded([f"other {at}" for at in range(1500)])
+
+
+@pytest.fixture(scope="module")
+def policy():
+    """Fitted on all of these."""
+    return fit(MINE, MaxLoss(alpha=0.2)).policy
+
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (MINE, "these are the rows that the policy was fitted on"),
+        (MINE[:500], "about 100% of these rows are among those"),
+        (MINE[::-1], "about 100% of these rows are among those"),
+        ([replace(row, signals={"new": 0.5}) for row in MINE], "about 100% of these rows are among those"),
+        ([replace(row, edge=replace(row.edge, quality=0.5)) for row in MINE], "about 100% of these rows"),
+        (MINE[:600] + OTHERS[:600], "about (4[0-9]|5[0-9]|60)% of these rows are among those"),
+    ],
+    ids=["all", "some", "turned", "measured anew", "graded anew", "mixed"],
+)
+def test_rows_that_a_policy_was_fitted_on_are_no_evidence(rows, words, policy, tmp_path):
+    """Nor are some of them, in whatever file they stand; also after the policy was written and read."""
+    save_policy(policy, tmp_path / "p.json")
+    for one in (policy, load_policy(tmp_path / "p.json")):
+        found = apply(one, rows)
+        assert re.match(words, found.notes[0])
+        assert {verdict.outcome for verdict in found.verdicts} == {"unknown"}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        OTHERS,
+        [replace(row, id=f"again {row.id}") for row in MINE],
+        [replace(row, edge=replace(row.edge, text="8")) for row in MINE],
+    ],
+    ids=["others", "asked again", "answered again"],
+)
+def test_other_rows_are_evidence(rows, policy):
+    """Even those of the same questions."""
+    found = apply(policy, rows)
+    assert {verdict.outcome for verdict in found.verdicts} == {"held"}
+    assert not any("cannot judge" in note for note in found.notes)
+
+
+def test_a_policy_of_an_earlier_version_knows_its_whole_run_alone(policy):
+    """Its file has no sketch."""
+    policy = replace(policy, provenance=replace(policy.provenance, rows=None))
+    assert "cannot judge" in apply(policy, MINE).notes[0]
+    assert not apply(policy, MINE[:900]).notes
+
+
+@given(st.sets(st.integers(0, 2**48 - 1), max_size=600), st.sets(st.integers(0, 2**48 - 1), max_size=600))
+def test_a_sketch_of_few_rows_is_exact_and_never_claims_a_stranger(mine, others):
+    """A run without a common row has a share of 0; where all rows are kept, the share is the true one."""
+    sketch = RowSketch.of(mine)
+    assert sketch.share_of(others - mine) == 0
+    assert sketch.share_of(mine) == float(bool(mine))
+    if len(mine) < 256 and others:
+        assert sketch.share_of(others) == len(others & mine) / len(others)

@@ -209,11 +209,18 @@ def _gained(difference: Array, seed: int) -> tuple[float, float, float] | None:
 
 
 def _seen(policy: Policy, rows: Sequence[Row]) -> str | None:
-    """Why these rows cannot judge the policy, if it was fitted on them."""
-    known = {part.data_hash for part in parts_of(policy) if isinstance(part, Provenance)}
-    if not known or hash_of(rows) not in known:
+    """Why these rows cannot judge the policy, if it was fitted on them or on some of them."""
+    known = [part for part in parts_of(policy) if isinstance(part, Provenance)]
+    if not known:
         return None
-    return "these are the rows that the policy was fitted on, which cannot judge it: apply it to others"
+    if hash_of(rows) in {one.data_hash for one in known}:
+        return "these are the rows that the policy was fitted on, which cannot judge it: apply it to others"
+    fingerprints = [one.fingerprint for one in outlines_of(rows)]
+    share = max(0.0 if one.rows is None else one.rows.share_of(fingerprints) for one in known)
+    if not share:
+        return None
+    about = f"about {share:.0%}" if share >= 0.01 else "some"
+    return f"{about} of these rows are among those that the policy was fitted on, which cannot judge it: apply it to others"
 
 
 def _unmeasured(policy: Policy, replayed: Sequence[ReplayedCall]) -> Iterator[str]:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from confroute.policy import Cascade
-from confroute.policy.provenance import Provenance, RecordedUncertainty
+from confroute.policy.provenance import Provenance, RecordedUncertainty, RowSketch
 from confroute.recording import Row
-from confroute.recording.packed import hash_of, models_of
+from confroute.recording.packed import hash_of, models_of, outlines_of
 
 
 def provenance_of(policy: Cascade, rows: Sequence[Row], uncertainties: Sequence[float | None]) -> Provenance:
@@ -37,4 +37,5 @@ def provenance_of(policy: Cascade, rows: Sequence[Row], uncertainties: Sequence[
         data_hash=hash_of(rows),
         version=version("confroute"),
         uncertainty=(RecordedUncertainty.of(name, uncertainties),) if uncertainties else (),
+        rows=RowSketch.of(one.fingerprint for one in outlines_of(rows)),
     )

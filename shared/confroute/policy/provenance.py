@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -172,6 +172,55 @@ def as_array(uncertainties: Iterable[float | None]) -> Array:
     return np.array(values, dtype=np.float64)
 
 
+# A run of which a tenth is known has some 25 of these among its own, and one of a hundredth two or three.
+_SKETCH = 256
+
+
+@register(kind="part")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowSketch:
+    """A sample of the rows of a run, by which others tell how many of theirs are among them: its 256 smallest fingerprints.
+
+    Such a sample of the union of two runs is drawn alike from both (Cohen and Kaplan, "Summarizing data using bottom-k sketches",
+    PODC 2007).
+
+    Attributes
+    ----------
+    fingerprints : tuple of int
+        Rising, each below 2**48: hashes of the rows' ids, prompts and drafts, which hold no text.
+
+    Raises
+    ------
+    PolicyError
+        Fingerprints that do not rise, or more than 256.
+
+    Examples
+    --------
+    >>> RowSketch.of([5, 3]).share_of([3, 4, 9, 5])
+    0.5
+    """
+
+    fingerprints: tuple[int, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        rising = all(low < high for low, high in pairwise((-1, *self.fingerprints, 2**48)))
+        if len(self.fingerprints) > _SKETCH or not rising:
+            msg = f"{len(self.fingerprints)} fingerprints of rows: expected at most {_SKETCH}, rising and below 2**48"
+            raise PolicyError(msg)
+
+    @classmethod
+    def of(cls, fingerprints: Iterable[int]) -> RowSketch:
+        """Take the smallest of a run's."""
+        return cls(fingerprints=tuple(sorted(set(fingerprints))[:_SKETCH]))
+
+    def share_of(self, fingerprints: Iterable[int]) -> float:
+        """Estimate the share of other rows that are among these, in [0, 1]; 0 for none, exact for a run of fewer than 256 rows."""
+        known = set(self.fingerprints)
+        last = math.inf if len(known) < _SKETCH else self.fingerprints[-1]
+        compared = [one in known for one in fingerprints if one <= last]
+        return sum(compared) / len(compared) if compared else 0.0
+
+
 @register(kind="part")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
@@ -197,6 +246,8 @@ class Provenance:
         Version of confroute that fitted it.
     uncertainty : tuple of RecordedUncertainty
         Of each signal that decides, as the policy measured it on the calls that gave the thresholds.
+    rows : RowSketch or None
+        By which these rows are recognised among others; None in files of earlier versions.
 
     Raises
     ------
@@ -213,6 +264,7 @@ class Provenance:
     version: str
     uncertainty: tuple[RecordedUncertainty, ...]
     between: tuple[RecordedModel, ...] = ()
+    rows: RowSketch | None = None
 
     def __post_init__(self) -> None:
         if self.n < 1:

@@ -34,6 +34,8 @@ class Outline:
         Those between edge and cloud.
     comparable : bool
         Whether every draft is graded, or failed, and the cloud is graded.
+    fingerprint : int
+        Below 2**48: a hash of id, prompt and draft, which grades and signals that are added later do not change.
     """
 
     id: str
@@ -43,6 +45,7 @@ class Outline:
     samples: int
     tiers: tuple[str, ...] = ()
     comparable: bool = False
+    fingerprint: int
 
     @classmethod
     def of(cls, row: Row) -> Outline:
@@ -58,7 +61,13 @@ class Outline:
             samples=len(row.edge.samples),
             tiers=tuple(row.tiers),
             comparable=told and cloud_graded,
+            fingerprint=_fingerprint(row),
         )
+
+
+def _fingerprint(row: Row) -> int:
+    what = [row.id, row.prompt, row.messages, row.edge.text]
+    return int.from_bytes(hashlib.sha256(json.dumps(what).encode("ascii")).digest()[:6], "big")
 
 
 class RowView(Sequence[Row]):
