@@ -86,7 +86,14 @@ def main() -> int:
     confroute = str(Path(sys.executable).with_name("confroute"))
     command = [confroute, "record", str(source), "--out", str(asked.out)]
     command += ["--edge", f"local:{asked.model}", "--dtype", asked.dtype, "--system", SYSTEM]
-    command += ["--max-tokens", str(asked.max_tokens), "--samples", str(asked.samples), "--temperature", "1.0"]
+    command += [
+        "--max-tokens",
+        str(asked.max_tokens),
+        "--samples",
+        str(asked.samples),
+        "--temperature",
+        "1.0",
+    ]
     if asked.dropout:
         command += ["--dropout", str(asked.dropout), "--dropout-rates", "0.01", "0.1"]
     command += ["--hidden", *asked.layers]

@@ -172,7 +172,6 @@ def policy():
     return fit(MINE, MaxLoss(alpha=0.2)).policy
 
 
-
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
