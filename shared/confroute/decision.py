@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast, get_type_hints
 from confroute.certificate import Certificate
 from confroute.display import Displayable
 from confroute.errors import FormatError, PolicyError
-from confroute.reading import fields, fits, is_version, items, optional_fields, optional_number, refused
+from confroute.reading import fields, fitting, is_version, items, optional_fields, optional_number, refused
 from confroute.types import JSON, Generation, Usage, total_usage
 
 Stage: TypeAlias = Literal[
@@ -361,16 +361,21 @@ def recorded_usage(record: Mapping[str, Any]) -> Usage | None:
 
 
 def _known(cls: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    names = {known.name for known in dataclass_fields(cls)}
-    return {name: value for name, value in data.items() if name in names}
+    return {name: value for name, value in data.items() if name in _names(cls)}
+
+
+@cache
+def _names(cls: type[Any]) -> frozenset[str]:
+    return frozenset(known.name for known in dataclass_fields(cls))
 
 
 def _checked(cls: Callable[..., T], known: Mapping[str, Any], where: str) -> T:
     """An object of these fields, each of its type and none of them a number below 0 where it counts or measures something."""
     hints = _hints(cls)
     for name, value in known.items():
-        if not fits(value, hints[name]):
-            raise refused(f"{where}{name}", value, f"a value of type {_words(hints[name])}")
+        hint, fits = hints[name]
+        if not fits(value):
+            raise refused(f"{where}{name}", value, f"a value of type {_words(hint)}")
         if name in _COUNTS:
             optional_number(value, f"{where}{name}", low=0)
     try:
@@ -381,10 +386,12 @@ def _checked(cls: Callable[..., T], known: Mapping[str, Any], where: str) -> T:
 
 
 @cache
-def _hints(cls: Callable[..., object]) -> Mapping[str, Any]:
+def _hints(cls: Callable[..., object]) -> Mapping[str, tuple[Any, Callable[[object], bool]]]:
+    """The type of each field, and what tells whether a value is of it."""
     hints = get_type_hints(cls)
     # A later version may know more stages; nothing here depends on which they are.
-    return {**hints, "stage": str} if "stage" in hints else hints
+    known = {**hints, "stage": str} if "stage" in hints else hints
+    return {name: (hint, fitting(hint)) for name, hint in known.items()}
 
 
 def _words(hint: Any) -> str:

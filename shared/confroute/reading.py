@@ -15,6 +15,7 @@ import typing
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NoReturn, TypeAlias, TypeVar, cast
@@ -532,33 +533,45 @@ def fits(value: object, hint: Any) -> bool:
     >>> fits(3, float), fits(True, float), fits((1, "a"), tuple[int, ...]), fits(None, str | None)
     (True, False, False, True)
     """
+    return fitting(hint)(value)
+
+
+@lru_cache(maxsize=1024)
+def fitting(hint: Any) -> Callable[[object], bool]:
+    """Make the function that tells for a value whether it is of an annotated type, as `fits` does: a log holds many of few types."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in {typing.Union, types.UnionType}:
-        return any(fits(value, one) for one in inner)
+        any_of = [*map(fitting, inner)]
+        return lambda value: any(fit(value) for fit in any_of)
     if origin is typing.Literal:
-        return any(type(value) is type(one) and value == one for one in inner)
+        return lambda value: any(type(value) is type(one) and value == one for one in inner)
     if isinstance(origin, type):
-        return _parts_fit(value, origin, inner)
-    return not isinstance(hint, type) or _is_instance(value, hint)
+        return _fitting_parts(origin, inner)
+    return _instances(hint) if isinstance(hint, type) else lambda _: True
 
 
-def _is_instance(value: object, kind: type) -> bool:
+def _instances(kind: type) -> Callable[[object], bool]:
     """As Python has it, but True and False are no numbers, and whole numbers do where any are asked for."""
     if kind in {int, float}:
-        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+        return lambda value: isinstance(value, (int, kind)) and not isinstance(value, bool)
     if getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False):
-        return not isinstance(value, (str, int, float, tuple, type(None)))
-    return isinstance(value, kind)
+        return lambda value: not isinstance(value, (str, int, float, tuple, type(None)))
+    return lambda value: isinstance(value, kind)
 
 
-def _parts_fit(value: object, origin: type, inner: tuple[Any, ...]) -> bool:
-    """As `fits`, for a type with parameters."""
+def _fitting_parts(origin: type, inner: tuple[Any, ...]) -> Callable[[object], bool]:
+    """As `fitting`, for a type with parameters."""
     if issubclass(origin, Mapping):
-        return isinstance(value, Mapping) and all(fits(one, inner[1]) for one in value.values())
+        fit_value = fitting(inner[1])
+        return lambda value: isinstance(value, Mapping) and all(map(fit_value, value.values()))
     if not issubclass(origin, Sequence):
-        return isinstance(value, origin)
-    if not isinstance(value, (tuple, list)):
-        return False
+        return lambda value: isinstance(value, origin)
     if origin is tuple and inner[-1] is not ...:
-        return len(value) == len(inner) and all(map(fits, value, inner))
-    return all(fits(one, inner[0]) for one in value)
+        fits_of = [*map(fitting, inner)]
+        return lambda value: (
+            isinstance(value, (tuple, list))
+            and len(value) == len(fits_of)
+            and all(fit(one) for fit, one in zip(fits_of, value, strict=True))
+        )
+    fit_one = fitting(inner[0])
+    return lambda value: isinstance(value, (tuple, list)) and all(map(fit_one, value))

@@ -100,6 +100,15 @@ def test_a_policy_whose_signal_was_never_recorded_notices_that_it_is_measured_no
     assert like_recorded(policy, [0.5] * 50).distance == 1.0
 
 
+@pytest.mark.parametrize(("recorded", "n"), [(300, 20_000), (5000, 10_000)])
+def test_many_calls_that_are_all_different_are_told(recorded, n):
+    """The more calls there are, the surer it is."""
+    generator = np.random.default_rng(0)
+    policy = fitted(generator.random(recorded))
+    assert not like_recorded(policy, 0.4 + generator.random(n)).like_recorded
+    assert like_recorded(policy, generator.random(n)).like_recorded
+
+
 def test_without_a_distribution_or_calls_there_is_nothing_to_tell():
     """Neither a yes nor a no."""
     assert like_recorded(Cascade.of(TokenLogprob(), 0.3), [0.1] * 50) is None
