@@ -53,7 +53,7 @@ def ks_p_value(distance: float, n: int, m: int) -> float:
     steps = math.ceil(distance * n * m - 1e-6)
     if steps <= 0:
         return 1.0
-    # Both samples' distances from their distribution, of which one at least has its share of theirs from each other.
+    # Samples that far apart lie, one of them at least, its share of that from the distribution; shares for which both are as improbable.
     bound = 4 * math.exp(-2 * n * m * (distance / (math.sqrt(n) + math.sqrt(m))) ** 2)
     return bound if bound < _TINY else min(1.0, _leaving(*sorted((n, m)), steps))
 
