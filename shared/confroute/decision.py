@@ -360,13 +360,9 @@ def recorded_usage(record: Mapping[str, Any]) -> Usage | None:
     return sum(usages, Usage()) if usages else None
 
 
-def _known(cls: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in data.items() if name in _names(cls)}
-
-
-@cache
-def _names(cls: type[Any]) -> frozenset[str]:
-    return frozenset(known.name for known in dataclass_fields(cls))
+def _known(cls: Callable[..., object], data: Mapping[str, Any]) -> dict[str, Any]:
+    names = _hints(cls)
+    return {name: value for name, value in data.items() if name in names}
 
 
 def _checked(cls: Callable[..., T], known: Mapping[str, Any], where: str) -> T:
