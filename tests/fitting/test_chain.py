@@ -57,7 +57,7 @@ def rows_of(n=600, *, seed=0, edge=0.5, mid=0.9, mid_cost=COSTS["mid"], **given)
     for at, hardness in enumerate(generator.random(n)):
         first = drafted(generator, hardness, edge, COSTS["edge"], **given)
         yield Row(
-            id=str(at),
+            id=f"{seed}/{at}",
             prompt="How many?",
             reference="7",
             edge=first.side,
@@ -440,7 +440,7 @@ def test_tiers_stand_for_models_of_their_names_else_in_order(rows):
     assert {one.route for one in without} == {"mid", "cloud"}
     assert without[0].bill.usd == pytest.approx(COSTS["mid"] + (COSTS["cloud"] if without[0].cloud else 0.0))
     with pytest.raises(
-        CalibrationError, match="the policy has tiers a, b, c, d and row '0' those of edge, mid, cloud"
+        CalibrationError, match="the policy has tiers a, b, c, d and row '0/0' those of edge, mid, cloud"
     ):
         replay(policy_of(("a", "b", "c", "d"), (0.2, 0.2, 0.2)), some)
     with pytest.raises(RecordError, match="holds no drafts of 'a'"):

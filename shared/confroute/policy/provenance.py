@@ -187,7 +187,7 @@ class RowSketch:
     Attributes
     ----------
     fingerprints : tuple of int
-        Rising, each below 2**48: hashes of the rows' ids, prompts and drafts, which hold no text.
+        Rising, each below 2**48: hashes of the rows' ids, prompts, drafts and samples, which hold no text.
 
     Raises
     ------

@@ -35,7 +35,7 @@ class Outline:
     comparable : bool
         Whether every draft is graded, or failed, and the cloud is graded.
     fingerprint : int
-        Below 2**48: a hash of id, prompt and draft, which grades and signals that are added later do not change.
+        Below 2**48: a hash of id, prompt, draft and samples, which grades and signals that are added later do not change.
     """
 
     id: str
@@ -66,7 +66,9 @@ class Outline:
 
 
 def _fingerprint(row: Row) -> int:
-    what = [row.id, row.prompt, row.messages, row.edge.text]
+    # The numbers too: ids that count the lines and drafts of one letter are alike in many files.
+    drawn = [one.text for one in row.edge.samples]
+    what = [row.id, row.prompt, row.messages, row.edge.text, row.edge.logprobs, drawn]
     return int.from_bytes(hashlib.sha256(json.dumps(what).encode("ascii")).digest()[:6], "big")
 
 
