@@ -351,7 +351,7 @@ class HostedChat(HostedRunnable[AIMessage]):
         return self._tier.sync_only
 
     def _has_no_async_form(self, error: Exception) -> bool:
-        # ChatHuggingFace around a local pipeline has none, and does not fall back to a thread.
+        # ChatHuggingFace around a local pipeline has none, raises this error, and does not fall back to a thread.
         self._tier.sync_only = isinstance(error, NotImplementedError)
         return self._tier.sync_only
 

@@ -281,7 +281,8 @@ class ChatConfRoute(InOrder[LanguageModelInput, AIMessage], BaseChatModel):
             # Not that it cannot do it: this router could not judge its values.
             raise
         except (NotImplementedError, AttributeError, ValueError) as error:
-            # A tier that cannot do it is passed over; where the last cannot, nobody is left to answer.
+            # What LangChain's models raise that have no tools or structured answers, or not of this form. Such a tier is passed over; where
+            # the last cannot, nobody is left to answer.
             if last:
                 raise
             return TierModel(name, model, error, self._shape.needs or "structured output")

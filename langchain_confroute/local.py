@@ -66,7 +66,7 @@ class ChatLocal(BaseChatModel):
         With `logprobs=True`, `response_metadata["logprobs"]` in OpenAI's shape; natural logarithms.
 
     Tool calling
-        Not supported: `bind_tools` raises NotImplementedError. Tool turns of a history are sent as text.
+        Not supported, since each template writes calls in words of its own: `bind_tools` raises LangChain's NotImplementedError. Tool turns of a history are sent as text.
 
     Attributes
     ----------

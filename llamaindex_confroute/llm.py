@@ -374,7 +374,9 @@ class ConfRouteLLM(FunctionCallingLLM):
     def _prepare_chat_with_tools(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         # Tool specifications are in the provider's format, and the provider is not known before the route is.
         msg = "ConfRouteLLM has no request of its own: call chat_with_tools, which leaves it to the model that answers"
-        raise NotImplementedError(msg)
+        raise NotImplementedError(
+            msg
+        )  # abstract in the host's class, and called by none of the methods below
 
     @_dispatcher.span
     def chat_with_tools(  # noqa: PLR0917  the host's signature

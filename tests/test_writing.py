@@ -144,13 +144,18 @@ def test_a_file_that_cannot_be_replaced_is_as_it_was(write, is_whole, tmp_path):
 
 
 def test_a_head_that_cannot_be_replaced_is_as_it_was(tmp_path):
-    """The weights are the larger of its files, and written first."""
+    """Whichever of its two files it is that does not fit: weights of other words than the description's would be read as one head."""
     head = WordRidge.fit(["prove this", "name that"] * 8, [1, 0] * 8, penalty=0.1)
     save_head(head, tmp_path)
     before = hash_of_head(tmp_path)
-    with full_from(20), pytest.raises(OSError, match="File too large"):
-        save_head(WordRidge.fit(["prove this", "name that"] * 8, [0, 1] * 8, penalty=0.1), tmp_path)
-    assert hash_of_head(tmp_path) == before
+    other = WordRidge.fit(["prove this", "name that"] * 8, [0, 1] * 8, penalty=0.1)
+    sizes = sorted(one.stat().st_size for one in tmp_path.iterdir())
+    for room in (20, sizes[0] - 1, sizes[1] - 1):
+        with full_from(room), pytest.raises(OSError, match="File too large"):
+            save_head(other, tmp_path)
+        assert hash_of_head(tmp_path) == before
+    save_head(other, tmp_path)
+    assert hash_of_head(tmp_path) != before
     assert len([*tmp_path.iterdir()]) == 2
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import numpy.typing as npt
 from confroute.errors import MissingExtraError
 from confroute.writing import replacing
 
-__all__ = ["disk_errors", "read_arrays", "write_arrays"]
+__all__ = ["disk_errors", "read_arrays", "write_arrays", "write_described"]
 
 
 def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, npt.NDArray[Any]], what: str) -> None:
@@ -33,9 +35,35 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, npt.NDArray[
     OSError
         The file could not be written.
     """
-    packed = _safetensors(what).save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    packed = _packed(arrays, what)
     with replacing(path) as file:
         file.write(packed)
+
+
+def write_described(
+    path: str | os.PathLike[str], arrays: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any], what: str
+) -> None:
+    """Write arrays, and beside them, with the suffix .json, what they are: where one of the files fails, both stay as they were.
+
+    Parameters
+    ----------
+    path, arrays, what
+        As for `write_arrays`.
+    about : mapping
+        What JSON can hold.
+
+    Raises
+    ------
+    MissingExtraError, OSError
+        As for `write_arrays`.
+    """
+    packed, words = _packed(arrays, what), json.dumps(about, indent=2) + "\n"
+    with replacing(path) as file, replacing(Path(path).with_suffix(".json")) as beside:
+        file.write(packed)
+        # Both are on the disk before either takes its place.
+        file.flush()
+        os.fsync(file.fileno())
+        beside.write(words.encode())
 
 
 def read_arrays(
@@ -78,6 +106,11 @@ def disk_errors() -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise OSError(str(error)) from error
+
+
+def _packed(arrays: Mapping[str, npt.NDArray[Any]], what: str) -> bytes:
+    made: bytes = _safetensors(what).save({name: np.ascontiguousarray(one) for name, one in arrays.items()})
+    return made
 
 
 def _safetensors(what: str) -> Any:

@@ -54,15 +54,19 @@ WRITING = {
     "probe": ["run"],
     "record": ["p", "--edge", "local:m"],
     "report": ["run"],
+    "serve": ["policy.json", "--edge", "local:m", "--cloud", "local:m"],
     "signals": ["run"],
 }
+WRITTEN = {"--out", "--plot", "--keep", "--log"}
+# These make the folder of their file.
+MAKING = {"record", "label"}
 
 
 def written():
     """What each command writes: its name, the option, and whether that is a folder."""
     for name, parser in commands(_parser()):
         for action in parser._actions:
-            if {"--out", "--plot"} & {*action.option_strings}:
+            if WRITTEN & {*action.option_strings}:
                 yield name.removeprefix("confroute "), action.option_strings[0], action.metavar == "FOLDER"
 
 
@@ -72,15 +76,25 @@ def test_what_cannot_be_written_is_told_before_the_work(name, option, folder, tm
     (tmp_path / "file").write_text("")
 
     def told(place):
-        assert main([*name.split(), *WRITING[name], option, str(tmp_path / place)]) == 2
+        # `label` has to be given a file for its labels too.
+        more = ["--out", str(tmp_path / "labels")] if option == "--keep" else []
+        assert main([*name.split(), *WRITING[name], *more, option, str(tmp_path / place)]) == 2
         return capsys.readouterr().err.splitlines()[-1]
 
     assert "file is not a folder" in told("file/inside")
     if not folder:
         assert "is a folder: expected a file" in told(".")
-        assert "none is not a folder: make it first" in told("none/inside")
+        if name not in MAKING:
+            assert "none is not a folder: make it first" in told("none/inside")
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert f"{tmp_path} cannot be written to" in told("new")
+
+
+@pytest.mark.parametrize("name", sorted(MAKING))
+def test_a_folder_that_is_made_need_not_be_there(name, tmp_path):
+    """Nor the folder that it is to lie in."""
+    path = tmp_path / "new" / "folder" / "run.jsonl"
+    assert _parser().parse_args([name, *WRITING[name], "--out", str(path)]).out == path
 
 
 def test_a_report_does_not_replace_the_policy(tmp_path, capsys):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import ks_2samp, kstwobign
 
 from confroute.stats.arrays import MetricError
-from confroute.stats.two_sample import _leaving, ks_p_value
+from confroute.stats.two_sample import _bound, _leaving, ks_p_value
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 1000))
@@ -48,8 +48,7 @@ def test_samples_without_a_common_value_are_told_apart_at_any_size(n, m):
 def test_the_bound_for_distances_beyond_doubt_is_none_too_low(n, m, distance):
     """Which is taken where it is below 1e-12: nowhere is it below the probability itself."""
     steps = math.ceil(distance * n * m)
-    bound = 4 * math.exp(-2 * n * m * (distance / (math.sqrt(n) + math.sqrt(m))) ** 2)
-    assert _leaving(*sorted((n, m)), steps) <= bound * (1 + 1e-9)
+    assert _leaving(*sorted((n, m)), steps) <= _bound(distance, n, m) * (1 + 1e-9)
 
 
 def test_by_hand():

@@ -69,7 +69,7 @@ def _add_replay(inner: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def _add_settings(replay: argparse.ArgumentParser) -> None:
     add_prices(replay)
     replay.add_argument(
-        "--cache", type=Path, metavar="FOLDER", help="keep embeddings and tuned encoders here"
+        "--cache", type=new_folder, metavar="FOLDER", help="keep embeddings and tuned encoders here"
     )
     replay.add_argument(
         "--resamples",

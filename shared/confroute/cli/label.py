@@ -15,8 +15,8 @@ from confroute.cli.options import (
     add_model,
     add_private,
     count,
+    file_to_make,
     model_of,
-    new_file,
     panel_of,
 )
 from confroute.cli.terminal import one_sided, say
@@ -44,7 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument(
         "--out",
-        type=new_file,
+        type=file_to_make,
         required=True,
         metavar="FILE",
         help="append the labels to this file, JSON lines",
@@ -54,7 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_dtype(parser)
     parser.add_argument(
         "--keep",
-        type=Path,
+        type=file_to_make,
         metavar="FILE",
         help="keep all answers in this file as a recorded run, which can be labelled again",
     )

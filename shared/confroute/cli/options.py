@@ -43,14 +43,29 @@ def new_file(text: str) -> Path:
     ArgumentTypeError
         It is a folder, or its folder is none or cannot be written to.
     """
+    path = file_to_make(text)
+    if not path.parent.is_dir():
+        msg = f"{path.parent} is not a folder: make it first, or give a file in a folder that exists"
+        raise argparse.ArgumentTypeError(msg)
+    return path
+
+
+def file_to_make(text: str) -> Path:
+    """Read the name of a file as `new_file` does, for commands that make its folder too.
+
+    Raises
+    ------
+    ArgumentTypeError
+        It is a folder, there is a file in the way of its folder, or it cannot be written to.
+    """
     path = Path(text)
     if path.is_dir():
         msg = f"{text} is a folder: expected a file"
         raise argparse.ArgumentTypeError(msg)
-    if not path.parent.is_dir():
-        msg = f"{path.parent} is not a folder: make it first, or give a file in a folder that exists"
-        raise argparse.ArgumentTypeError(msg)
-    return _writable(path, path if path.exists() else path.parent)
+    if path.exists():
+        return _writable(path, path)
+    new_folder(str(path.parent))
+    return path
 
 
 def new_folder(text: str) -> Path:

@@ -17,9 +17,9 @@ from confroute.cli.options import (
     add_tiers,
     all_prices_of,
     count,
+    file_to_make,
     model_of,
     named_models,
-    new_file,
     pairs_of,
     tiers_of,
 )
@@ -55,7 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help='JSON lines, each with an "id", a "prompt" (or "messages") and, to be graded, a "reference"',
     )
     parser.add_argument(
-        "--out", type=new_file, required=True, metavar="FILE", help="the run to write, a .jsonl file"
+        "--out", type=file_to_make, required=True, metavar="FILE", help="the run to write, a .jsonl file"
     )
     parser.add_argument(
         "--pipeline",

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from confroute.cli.options import add_dtype, add_model, add_tiers, count, model_of, tiers_of
+from confroute.cli.options import add_dtype, add_model, add_tiers, count, model_of, new_file, tiers_of
 from confroute.cli.terminal import say
 from confroute.errors import MissingExtraError, PolicyError
 
@@ -45,7 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--name", default="confroute", help="the name of the model that callers see (default: %(default)s)"
     )
     parser.add_argument(
-        "--log", type=Path, metavar="FILE", help="append every decision, without texts, to this file"
+        "--log", type=new_file, metavar="FILE", help="append every decision, without texts, to this file"
     )
     for flag, default, about in (
         ("--max-tokens", 512, "longest answer, if the request gives no limit"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, overload
 
@@ -27,8 +26,7 @@ from confroute.reading import (
     text,
     whole,
 )
-from confroute.tensors import read_arrays, write_arrays
-from confroute.writing import write_whole
+from confroute.tensors import read_arrays, write_described
 
 # Version 2: a network is one matrix for all its members, and heads on words exist.
 FORMAT, VERSION = "confroute-head", 2
@@ -94,8 +92,7 @@ def save_head(head: Head | TextHead, folder: str | Path, *, identity: EncoderId 
             "dim": identity.dim,
             "features": identity.features,
         }
-    write_arrays(path / "head.safetensors", arrays, _WHAT)
-    write_whole(path / "head.json", json.dumps(metadata, indent=2) + "\n")
+    write_described(path / "head.safetensors", arrays, metadata, _WHAT)
     return path
 
 

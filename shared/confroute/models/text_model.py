@@ -184,11 +184,11 @@ class OneByOne:
 
     def one(self, messages: Sequence[Message], settings: Settings, number: int) -> Generation:
         """Answer number `number`, 0 for the first."""
-        raise NotImplementedError
+        raise NotImplementedError  # the class that takes this one in has it
 
     async def aone(self, messages: Sequence[Message], settings: Settings, number: int) -> Generation:
         """Async form of `one`."""
-        raise NotImplementedError
+        raise NotImplementedError  # the class that takes this one in has it
 
     def generate(self, messages: Sequence[Message], *, n: int = 1, **settings: Any) -> tuple[Generation, ...]:
         """`n` calls of the model, one after the other."""

@@ -65,7 +65,7 @@ class SampleGraph:
     @property
     def name(self) -> str:
         """Key in the decision."""
-        raise NotImplementedError
+        raise NotImplementedError  # each signal has its own
 
     @property
     def range(self) -> Range:
@@ -74,7 +74,7 @@ class SampleGraph:
 
     def value(self, similarities: Similarities) -> float:
         """The uncertainty of these similarities."""
-        raise NotImplementedError
+        raise NotImplementedError  # each signal has its own
 
     def measure(self, case: Case) -> AskGenerator[Measurement]:
         """Draw all samples and compare each two distinct ones.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -17,8 +16,7 @@ from confroute.errors import FormatError, MissingExtraError, PolicyError, Signal
 from confroute.reading import fields, is_version, items, json_file, number, text, whole
 from confroute.registry import register
 from confroute.signals.base import Case, Range
-from confroute.tensors import read_arrays, write_arrays
-from confroute.writing import write_whole
+from confroute.tensors import read_arrays, write_described
 
 Floats: TypeAlias = "npt.NDArray[np.float64]"
 FORMAT, VERSION = "confroute-probe", 1
@@ -67,9 +65,7 @@ class ProbeWeights:
         OSError
             A file could not be written.
         """
-        path = Path(path)
         arrays = {"mean": self.mean, "scale": self.scale, "weights": self.weights}
-        write_arrays(path, arrays, _WHAT)
         metadata = {
             "format": FORMAT,
             "version": VERSION,
@@ -78,7 +74,7 @@ class ProbeWeights:
             "target": self.target,
             "about": self.about,
         }
-        write_whole(path.with_suffix(".json"), json.dumps(metadata, indent=2) + "\n")
+        write_described(path, arrays, metadata, _WHAT)
 
     @classmethod
     def load(cls, path: str | Path) -> ProbeWeights:

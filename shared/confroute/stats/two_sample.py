@@ -9,7 +9,7 @@ import numpy as np
 
 from confroute.stats.arrays import MetricError
 
-# No false alarm is allowed as seldom as that.
+# Far below any level at which anybody wants false alarms.
 _TINY = 1e-12
 
 
@@ -53,9 +53,17 @@ def ks_p_value(distance: float, n: int, m: int) -> float:
     steps = math.ceil(distance * n * m - 1e-6)
     if steps <= 0:
         return 1.0
-    # Samples that far apart lie, one of them at least, its share of that from the distribution; shares for which both are as improbable.
-    bound = 4 * math.exp(-2 * n * m * (distance / (math.sqrt(n) + math.sqrt(m))) ** 2)
+    bound = _bound(distance, n, m)
     return bound if bound < _TINY else min(1.0, _leaving(*sorted((n, m)), steps))
+
+
+def _bound(distance: float, n: int, m: int) -> float:
+    """An upper bound on the p-value.
+
+    If the samples lie so far apart, at least one of them lies at least its share of the distance from their common distribution. The
+    shares are such that this is equally improbable for both.
+    """
+    return 4 * math.exp(-2 * n * m * (distance / (math.sqrt(n) + math.sqrt(m))) ** 2)
 
 
 @lru_cache(maxsize=1024)

@@ -96,7 +96,7 @@ class AdapterContract:
         route : str, optional
             A route that the caller forces, by the host's own means.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # each adapter has its own
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
         """Run each test in each form."""
@@ -244,7 +244,7 @@ class TieredAdapterContract(AdapterContract):
         route: str | None = None,
     ) -> AdapterAnswer:
         """Do what `send` does, with two or three models by tier, cheapest first."""
-        raise NotImplementedError
+        raise NotImplementedError  # each adapter has its own
 
     def send(
         self,

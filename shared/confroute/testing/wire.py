@@ -94,7 +94,7 @@ class RequestHandler(BaseHTTPRequestHandler):
 
     def respond(self, body: dict[str, Any]) -> None:
         """Answer one request."""
-        raise NotImplementedError
+        raise NotImplementedError  # each server has its own
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  http.server's name
         """Log nothing."""
