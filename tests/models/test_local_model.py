@@ -483,13 +483,19 @@ def test_converted_weights_are_kept_whole(tiny: LocalModel, tmp_path: Path) -> N
     assert not loading._is_current(folder, gguf)
 
 
+@pytest.fixture
+def gguf(tmp_path: Path) -> Path:
+    """A file whose converted weights are to be kept beside it."""
+    path = tmp_path / "x.gguf"
+    path.write_bytes(b"GGUF" + bytes(10))
+    return path
+
+
 def test_weights_that_cannot_be_kept_are_told(
-    tiny: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tiny: LocalModel, gguf: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each start would take minutes, and nobody would know why; what cannot be written leaves nothing behind."""
-    gguf = tmp_path / "x.gguf"
-    gguf.write_bytes(b"GGUF" + bytes(10))
-    folder = tmp_path / "x.gguf.float32"
+    folder = gguf.with_name("x.gguf.float32")
 
     def full(*_: object, **__: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device")
@@ -500,7 +506,7 @@ def test_weights_that_cannot_be_kept_are_told(
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000))
         loading._keep(tiny.network, tiny.tokenizer, folder, gguf)
-    assert [one.name for one in tmp_path.iterdir()] == ["x.gguf"]
+    assert [*gguf.parent.iterdir()] == [gguf]
     disk, room = caplog.messages
     assert disk.startswith("x.gguf is converted again at every start: ")
     assert "No space left on device" in disk
@@ -508,12 +514,10 @@ def test_weights_that_cannot_be_kept_are_told(
 
 
 def test_weights_that_another_process_kept_first_are_theirs(
-    tiny: LocalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tiny: LocalModel, gguf: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing is wrong, and nothing is said."""
-    gguf = tmp_path / "x.gguf"
-    gguf.write_bytes(b"GGUF" + bytes(10))
-    folder = tmp_path / "x.gguf.float32"
+    folder = gguf.with_name("x.gguf.float32")
     save = tiny.network.save_pretrained
 
     def meanwhile(where: Path) -> None:
