@@ -90,7 +90,7 @@ def read_arrays(
     except FileNotFoundError as missing:
         msg = f"{path}: no such file"
         raise error(msg) from missing
-    # safetensors raises a type of its own, derived from Exception alone, and others for what it does not know.
+    # safetensors raises a type of its own, derived from Exception alone, and others for data types that numpy lacks.
     except Exception as damage:
         msg = f"{path} holds no arrays that can be read ({type(damage).__name__}: {damage}): expected a whole safetensors file"
         raise error(msg) from damage

@@ -41,7 +41,7 @@ def new_file(text: str) -> Path:
     Raises
     ------
     ArgumentTypeError
-        It is a folder, or its folder is none or cannot be written to.
+        It is a folder, its folder does not exist, or it cannot be written to.
     """
     path = file_to_make(text)
     if not path.parent.is_dir():

@@ -214,13 +214,15 @@ def _seen(policy: Policy, rows: Sequence[Row]) -> str | None:
     if not known:
         return None
     if hash_of(rows) in {one.data_hash for one in known}:
-        return "these are the rows that the policy was fitted on, which cannot judge it: apply it to others"
-    fingerprints = [one.fingerprint for one in outlines_of(rows)]
-    share = max(0.0 if one.rows is None else one.rows.share_of(fingerprints) for one in known)
-    if not share:
-        return None
-    about = f"about {share:.0%}" if share >= 0.01 else "some"
-    return f"{about} of these rows are among those that the policy was fitted on, which cannot judge it: apply it to others"
+        found = "these are the rows"
+    else:
+        fingerprints = [one.fingerprint for one in outlines_of(rows)]
+        share = max(0.0 if one.rows is None else one.rows.share_of(fingerprints) for one in known)
+        if not share:
+            return None
+        about = f"about {share:.0%}" if share >= 0.01 else "some"
+        found = f"{about} of these rows are among those"
+    return f"{found} that the policy was fitted on, which cannot judge it: apply it to others"
 
 
 def _unmeasured(policy: Policy, replayed: Sequence[ReplayedCall]) -> Iterator[str]:

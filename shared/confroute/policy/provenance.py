@@ -172,7 +172,7 @@ def as_array(uncertainties: Iterable[float | None]) -> Array:
     return np.array(values, dtype=np.float64)
 
 
-# A run of which a tenth is known has some 25 of these among its own, and one of a hundredth two or three.
+# Of a file that holds a tenth of the fitted rows about 25 are recognised, of one that holds a hundredth two or three.
 _SKETCH = 256
 
 
@@ -181,8 +181,8 @@ _SKETCH = 256
 class RowSketch:
     """A sample of the rows of a run, by which others tell how many of theirs are among them: its 256 smallest fingerprints.
 
-    Such a sample of the union of two runs is drawn alike from both (Cohen and Kaplan, "Summarizing data using bottom-k sketches",
-    PODC 2007).
+    Two runs are sampled by the same hash, so that a row of both is in both samples or in neither (Cohen and Kaplan, "Summarizing data
+    using bottom-k sketches", PODC 2007).
 
     Attributes
     ----------
@@ -214,7 +214,10 @@ class RowSketch:
         return cls(fingerprints=tuple(sorted(set(fingerprints))[:_SKETCH]))
 
     def share_of(self, fingerprints: Iterable[int]) -> float:
-        """Estimate the share of other rows that are among these, in [0, 1]; 0 for none, exact for a run of fewer than 256 rows."""
+        """Estimate the share of these fingerprints that are the run's, in [0, 1].
+
+        Exact for a run of fewer than 256 rows. In longer ones a few common rows may be missed; a stranger is never taken for one.
+        """
         known = set(self.fingerprints)
         last = math.inf if len(known) < _SKETCH else self.fingerprints[-1]
         compared = [one in known for one in fingerprints if one <= last]
